@@ -1,0 +1,243 @@
+//! `BlobCache`: the handle, and every public verb in one place. What they do is one file each.
+
+mod get;
+mod invalidate;
+mod namespaced;
+mod put;
+mod shared;
+
+use std::sync::Arc;
+
+pub use self::namespaced::BlobCacheNamespace;
+use self::shared::Shared;
+use crate::config::BlobCacheConfig;
+use crate::error::CacheError;
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::key::LabelKind;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::sequence::ReadPoint;
+use crate::stats::{BlobCacheStats, NamespaceStats};
+
+/// A cache of blobs. Cheap to clone; all clones are one cache.
+///
+/// Every future is `Send` when its key is, runs on any executor, and does nothing until polled.
+/// Dropping one at any await leaves the cache consistent. No poll copies more than 256 KiB or
+/// visits more than a few hundred entries; longer work yields in between.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
+///
+/// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// cache.put("pages", "/index", BlobCachePut::new("<h1>Tamis</h1>").with_tags(["home"])).await?;
+/// assert_eq!(cache.get("pages", "/index").await.unwrap().value(), b"<h1>Tamis</h1>");
+/// assert_eq!(cache.invalidate_tags("pages", &["home"]).await?, 1);
+/// assert!(cache.get("pages", "/index").await.is_none());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCache {
+    shared: Arc<Shared>,
+}
+
+impl BlobCache {
+    /// Opens a cache.
+    ///
+    /// # Errors
+    ///
+    /// None for a cache in memory; what is wrong with a configuration shows in its
+    /// [`build`](crate::BlobCacheConfigBuilder::build).
+    pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
+        Ok(Self { shared: Arc::new(Shared::new(config)) })
+    }
+
+    /// The entry of a key, fresh or within its stale window. None when there is none: never put,
+    /// gone, invalidated, evicted, or the cache is closed.
+    ///
+    /// A hit counts as an access: for SIEVE, and for the idle ttl. It takes the read side of one
+    /// lock, and neither allocates nor copies.
+    pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
+        self.shared.get(self.shared.hasher.namespace(namespace), key.as_ref())
+    }
+
+    /// Stores a value under a key, in place of what was there. Once it has returned, no get finds
+    /// what was there before, whether or not the new value is still held.
+    ///
+    /// Dropped before it has returned, it has either taken effect or not. A put made
+    /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
+    /// `Ok` and stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](CacheError::KeyTooLarge),
+    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
+    /// [`MetadataTooLarge`](CacheError::MetadataTooLarge),
+    /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
+    /// [`BlobTooLarge`](CacheError::BlobTooLarge): over the policy's limit, or over what its
+    /// admission lets into L1. [`VersionMismatch`](CacheError::VersionMismatch): the live entry's
+    /// version is not below the policy's. [`TooManyNamespaces`](CacheError::TooManyNamespaces): no
+    /// namespace slot is free. [`Closed`](CacheError::Closed). After an error nothing has changed.
+    pub async fn put<K: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        key: K,
+        put: impl Into<BlobCachePut>,
+    ) -> Result<(), CacheError> {
+        let default = BlobCachePolicy::default();
+        let namespace = self.shared.hasher.namespace(namespace);
+        self.shared.put(namespace, key.as_ref(), put.into(), &default).await
+    }
+
+    /// Whether a key has a live entry, without I/O and without counting as an access.
+    pub fn exists<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> CachePresence {
+        self.shared.exists(self.shared.hasher.namespace(namespace), key.as_ref())
+    }
+
+    /// Removes the entry of a key. Gives 1 if it had one that was not known to be expired, else 0.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](CacheError::KeyTooLarge),
+    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    pub async fn invalidate_key<K: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        key: K,
+    ) -> Result<usize, CacheError> {
+        self.shared.invalidate_key(self.shared.hasher.namespace(namespace), key.as_ref())
+    }
+
+    /// Removes every entry of the namespace whose key begins with `prefix`, all of them at one
+    /// moment. Gives how many there were that were not known to be expired.
+    ///
+    /// The work is a walk over all entries of L1, in steps, shared by all such calls under way. In
+    /// force from its first poll on, even if dropped then; later mutations finish the work.
+    ///
+    /// Where more than 256 invalidations were left unfinished by dropped calls, the whole namespace
+    /// is flushed instead: forgetting too much keeps the cache bounded, and never stale.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](CacheError::KeyTooLarge): the prefix is longer than any key.
+    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    pub async fn invalidate_prefix<P: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        prefix: P,
+    ) -> Result<usize, CacheError> {
+        let namespace = self.shared.hasher.namespace(namespace);
+        self.shared.invalidate_prefix(namespace, prefix.as_ref()).await
+    }
+
+    /// Removes every entry of the namespace that carries any of the tags, all of them at one
+    /// moment. Gives how many there were that were not known to be expired, each counted once.
+    ///
+    /// The work is proportional to the matches. In force from its first poll on, like
+    /// [`invalidate_prefix`](Self::invalidate_prefix), and with the same bound.
+    ///
+    /// # Errors
+    ///
+    /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): more than an entry could carry.
+    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    pub async fn invalidate_tags(
+        &self,
+        namespace: &str,
+        tags: &[&str],
+    ) -> Result<usize, CacheError> {
+        let namespace = self.shared.hasher.namespace(namespace);
+        self.shared.invalidate_labels(namespace, LabelKind::Tag, tags).await
+    }
+
+    /// Removes every entry of the namespace that depends on any of `dependencies`; as
+    /// [`invalidate_tags`](Self::invalidate_tags) in everything else. Tags and dependencies of one
+    /// name are two different labels.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn invalidate_dependencies(
+        &self,
+        namespace: &str,
+        dependencies: &[&str],
+    ) -> Result<usize, CacheError> {
+        let namespace = self.shared.hasher.namespace(namespace);
+        self.shared.invalidate_labels(namespace, LabelKind::Dependency, dependencies).await
+    }
+
+    /// Flushes a namespace: one step, whatever the number of entries. Its slot is free again, and
+    /// its memory comes back with the mutations that follow. False when nothing has been put into
+    /// it since it was last flushed or gave up its slot.
+    ///
+    /// # Errors
+    ///
+    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    pub async fn invalidate_namespace(&self, namespace: &str) -> Result<bool, CacheError> {
+        self.shared.invalidate_namespace(self.shared.hasher.namespace(namespace))
+    }
+
+    /// Flushes every namespace, all of them at one moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](CacheError::Closed).
+    pub async fn invalidate_all(&self) -> Result<(), CacheError> {
+        self.shared.invalidate_all()
+    }
+
+    /// This moment in the order of all mutations: take it before reading what a put is made from.
+    /// See [`ReadPoint`].
+    #[must_use]
+    pub fn read_point(&self) -> ReadPoint {
+        self.shared.order.read_point()
+    }
+
+    /// A handle with the same verbs for one namespace, and a default policy.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> BlobCacheNamespace {
+        BlobCacheNamespace::new(Arc::clone(&self.shared), name)
+    }
+
+    /// Returns once all that was acknowledged is on the device. Nothing to do without a disk tier.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](CacheError::Closed).
+    pub async fn sync(&self) -> Result<(), CacheError> {
+        self.shared.check_open()
+    }
+
+    /// Ends the cache, for all handles: gets find nothing from here on, everything else is
+    /// [`Closed`](CacheError::Closed), and the memory is given back before it returns. In force
+    /// from its first poll on.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](CacheError::Closed) when it had been closed before.
+    pub async fn close(&self) -> Result<(), CacheError> {
+        if !self.shared.close() {
+            return Err(CacheError::Closed);
+        }
+        self.shared.carry_out_all().await;
+        Ok(())
+    }
+
+    /// What the cache has done so far and holds now. Visits no entry.
+    #[must_use]
+    pub fn stats(&self) -> BlobCacheStats {
+        self.shared.stats()
+    }
+
+    /// What one namespace holds now. None when it holds nothing and has no slot.
+    #[must_use]
+    pub fn namespace_stats(&self, namespace: &str) -> Option<NamespaceStats> {
+        self.shared.namespace_stats(namespace)
+    }
+
+    /// The configuration it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &BlobCacheConfig {
+        &self.shared.config
+    }
+}

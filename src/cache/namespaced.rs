@@ -1,0 +1,152 @@
+//! `BlobCacheNamespace`: the verbs of a cache, bound to one namespace.
+
+use std::sync::Arc;
+
+use crate::cache::{BlobCache, Shared};
+use crate::error::CacheError;
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::sequence::ReadPoint;
+use crate::stats::NamespaceStats;
+
+/// A cache seen through one namespace: the same verbs without the first argument, a default policy
+/// for puts that bring none, and the name hashed once. Cheap to clone.
+///
+/// It takes no namespace slot: the namespace begins with its first entry.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy};
+/// use std::time::Duration;
+///
+/// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// let pages = cache
+///     .namespace("pages")
+///     .with_policy(BlobCachePolicy::default().ttl(Duration::from_secs(300)));
+/// pages.put("/index", "<h1>Tamis</h1>").await?;
+/// assert!(pages.get("/index").await.unwrap().expires_at().is_some());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCacheNamespace {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    seed: NamespaceSeed,
+    policy: Arc<BlobCachePolicy>,
+}
+
+impl BlobCacheNamespace {
+    pub(super) fn new(shared: Arc<Shared>, name: &str) -> Self {
+        let seed = shared.hasher.namespace(name).seed;
+        Self { shared, name: name.into(), seed, policy: Arc::default() }
+    }
+
+    /// The same namespace with another default policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole cache.
+    #[must_use]
+    pub fn cache(&self) -> BlobCache {
+        BlobCache { shared: Arc::clone(&self.shared) }
+    }
+
+    /// See [`BlobCache::get`].
+    pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<BlobCacheHit> {
+        self.shared.get(self.named(), key.as_ref())
+    }
+
+    /// See [`BlobCache::put`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::put`].
+    pub async fn put<K: AsRef<[u8]>>(
+        &self,
+        key: K,
+        put: impl Into<BlobCachePut>,
+    ) -> Result<(), CacheError> {
+        self.shared.put(self.named(), key.as_ref(), put.into(), &self.policy).await
+    }
+
+    /// See [`BlobCache::exists`].
+    pub fn exists<K: AsRef<[u8]>>(&self, key: K) -> CachePresence {
+        self.shared.exists(self.named(), key.as_ref())
+    }
+
+    /// See [`BlobCache::invalidate_key`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_key`].
+    pub async fn invalidate_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
+        self.shared.invalidate_key(self.named(), key.as_ref())
+    }
+
+    /// See [`BlobCache::invalidate_prefix`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_prefix`].
+    pub async fn invalidate_prefix<P: AsRef<[u8]>>(&self, prefix: P) -> Result<usize, CacheError> {
+        self.shared.invalidate_prefix(self.named(), prefix.as_ref()).await
+    }
+
+    /// See [`BlobCache::invalidate_tags`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_tags`].
+    pub async fn invalidate_tags(&self, tags: &[&str]) -> Result<usize, CacheError> {
+        self.shared.invalidate_labels(self.named(), LabelKind::Tag, tags).await
+    }
+
+    /// See [`BlobCache::invalidate_dependencies`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_dependencies`].
+    pub async fn invalidate_dependencies(
+        &self,
+        dependencies: &[&str],
+    ) -> Result<usize, CacheError> {
+        self.shared.invalidate_labels(self.named(), LabelKind::Dependency, dependencies).await
+    }
+
+    /// See [`BlobCache::invalidate_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_namespace`].
+    pub async fn invalidate(&self) -> Result<bool, CacheError> {
+        self.shared.invalidate_namespace(self.named())
+    }
+
+    /// See [`BlobCache::read_point`].
+    #[must_use]
+    pub fn read_point(&self) -> ReadPoint {
+        self.shared.order.read_point()
+    }
+
+    /// See [`BlobCache::namespace_stats`].
+    #[must_use]
+    pub fn stats(&self) -> Option<NamespaceStats> {
+        self.shared.namespace_stats(&self.name)
+    }
+
+    fn named(&self) -> NamespaceRef<'_> {
+        NamespaceRef { name: &self.name, seed: self.seed }
+    }
+}

@@ -1,0 +1,308 @@
+//! `BlobCacheConfig` and its builder: every limit, its default and its check.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::thread::available_parallelism;
+
+use crate::clock::Clock;
+use crate::error::CacheError;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// The most bytes of a namespace's name.
+pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
+
+/// What an entry of (key, value) counts against the budget, where that is not its memory.
+pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;
+
+/// A checked configuration. [`BlobCacheConfig::default`] is a memory tier of 256 MiB.
+#[derive(Clone)]
+pub struct BlobCacheConfig {
+    pub(crate) l1_bytes_max: usize,
+    pub(crate) max_namespaces: usize,
+    pub(crate) content_metadata_keys_max: usize,
+    pub(crate) content_metadata_bytes_max: usize,
+    pub(crate) key_bytes_max: usize,
+    pub(crate) labels_max: usize,
+    pub(crate) label_bytes_max: usize,
+    pub(crate) shard_count: usize,
+    pub(crate) clock: Clock,
+    pub(crate) charge: Option<Charge>,
+    pub(crate) key_hash_bits: u32,
+}
+
+impl BlobCacheConfig {
+    /// A builder that starts from the defaults.
+    pub fn builder() -> BlobCacheConfigBuilder {
+        BlobCacheConfigBuilder { config: Self::defaults(), shard_count: None }
+    }
+
+    fn defaults() -> Self {
+        let l1_bytes_max = 256 * MIB;
+        Self {
+            l1_bytes_max,
+            max_namespaces: 256,
+            content_metadata_keys_max: 32,
+            content_metadata_bytes_max: 4 * KIB,
+            key_bytes_max: 4 * KIB,
+            labels_max: 64,
+            label_bytes_max: 4 * KIB,
+            shard_count: default_shard_count(l1_bytes_max),
+            clock: Clock::system(),
+            charge: None,
+            key_hash_bits: u64::BITS,
+        }
+    }
+
+    /// The budget of the memory tier, in bytes.
+    #[must_use]
+    pub fn l1_bytes_max(&self) -> usize {
+        self.l1_bytes_max
+    }
+
+    /// The most namespaces that can hold entries at one time.
+    #[must_use]
+    pub fn max_namespaces(&self) -> usize {
+        self.max_namespaces
+    }
+
+    /// The most content metadata keys of one entry.
+    #[must_use]
+    pub fn content_metadata_keys_max(&self) -> usize {
+        self.content_metadata_keys_max
+    }
+
+    /// The most bytes of one entry's content metadata, keys and values together.
+    #[must_use]
+    pub fn content_metadata_bytes_max(&self) -> usize {
+        self.content_metadata_bytes_max
+    }
+
+    /// The most bytes of a key.
+    #[must_use]
+    pub fn key_bytes_max(&self) -> usize {
+        self.key_bytes_max
+    }
+
+    /// The most tags and dependencies of one entry, together.
+    #[must_use]
+    pub fn labels_max(&self) -> usize {
+        self.labels_max
+    }
+
+    /// The most bytes of one entry's tags and dependencies, together.
+    #[must_use]
+    pub fn label_bytes_max(&self) -> usize {
+        self.label_bytes_max
+    }
+
+    /// The number of independent SIEVE queues of one priority.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shard_count
+    }
+}
+
+impl Default for BlobCacheConfig {
+    fn default() -> Self {
+        Self::defaults()
+    }
+}
+
+impl fmt::Debug for BlobCacheConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BlobCacheConfig")
+            .field("l1_bytes_max", &self.l1_bytes_max)
+            .field("max_namespaces", &self.max_namespaces)
+            .field("content_metadata_keys_max", &self.content_metadata_keys_max)
+            .field("content_metadata_bytes_max", &self.content_metadata_bytes_max)
+            .field("key_bytes_max", &self.key_bytes_max)
+            .field("labels_max", &self.labels_max)
+            .field("label_bytes_max", &self.label_bytes_max)
+            .field("shard_count", &self.shard_count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`BlobCacheConfig`]; what is not named keeps its default.
+///
+/// ```
+/// use tamis::BlobCacheConfig;
+///
+/// let config = BlobCacheConfig::builder().l1_bytes_max(64 << 20).max_namespaces(16).build()?;
+/// assert_eq!(config.l1_bytes_max(), 64 << 20);
+/// # Ok::<(), tamis::CacheError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCacheConfigBuilder {
+    config: BlobCacheConfig,
+    /// None: derived from the budget in `build`.
+    shard_count: Option<usize>,
+}
+
+impl BlobCacheConfigBuilder {
+    /// The budget of the memory tier in bytes, everything counted: values, keys, metadata, labels
+    /// and what the allocator and the tables add. Default 256 MiB; at least 64 KiB.
+    #[must_use]
+    pub fn l1_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.l1_bytes_max = bytes;
+        self
+    }
+
+    /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot
+    /// comes back when its namespace is flushed or has run empty.
+    #[must_use]
+    pub fn max_namespaces(mut self, namespaces: usize) -> Self {
+        self.config.max_namespaces = namespaces;
+        self
+    }
+
+    /// The most content metadata keys of one entry. Default 32; up to 1024.
+    #[must_use]
+    pub fn content_metadata_keys_max(mut self, keys: usize) -> Self {
+        self.config.content_metadata_keys_max = keys;
+        self
+    }
+
+    /// The most bytes of one entry's content metadata, keys and values together. Default 4096; up
+    /// to 65,536.
+    #[must_use]
+    pub fn content_metadata_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.content_metadata_bytes_max = bytes;
+        self
+    }
+
+    /// The most bytes of a key. Default 4096; 1 to 65,535.
+    #[must_use]
+    pub fn key_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.key_bytes_max = bytes;
+        self
+    }
+
+    /// The most tags and dependencies of one entry, together, and of one call that invalidates by
+    /// them. Default 64; up to 1024.
+    #[must_use]
+    pub fn labels_max(mut self, labels: usize) -> Self {
+        self.config.labels_max = labels;
+        self
+    }
+
+    /// The most bytes of one entry's tags and dependencies, together. Default 4096; up to 65,536.
+    #[must_use]
+    pub fn label_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.label_bytes_max = bytes;
+        self
+    }
+
+    /// The number of independent SIEVE queues of one priority: more of them let more threads put
+    /// at a time, fewer of them follow the algorithm closer, one is exact. Default: four for each
+    /// core, but no more than one for each MiB of the budget. 1 to 1024.
+    #[must_use]
+    pub fn shard_count(mut self, shards: usize) -> Self {
+        self.shard_count = Some(shards);
+        self
+    }
+
+    /// Where the time comes from. Default [`Clock::system`].
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.config.clock = clock;
+        self
+    }
+
+    /// Counts an entry of (key, value) as what `charge` says instead of its memory, for comparing
+    /// miss ratios with simulators that charge objects or payload bytes only. The memory in use
+    /// is then no longer what `l1_bytes_max` says. Default: memory is counted.
+    #[must_use]
+    pub fn l1_charge(mut self, charge: fn(key: &[u8], value: &[u8]) -> usize) -> Self {
+        self.config.charge = Some(charge);
+        self
+    }
+
+    /// Keeps only so many bits of the key hash, so that tests can make collisions the rule.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn key_hash_bits(mut self, bits: u32) -> Self {
+        self.config.key_hash_bits = bits;
+        self
+    }
+
+    /// Checks everything and gives the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidConfig`] names the first field that is out of its range.
+    pub fn build(self) -> Result<BlobCacheConfig, CacheError> {
+        let mut config = self.config;
+        within("l1_bytes_max", config.l1_bytes_max, 64 * KIB..=isize::MAX.unsigned_abs())?;
+        within("max_namespaces", config.max_namespaces, 1..=65_536)?;
+        within("content_metadata_keys_max", config.content_metadata_keys_max, 0..=1024)?;
+        within("content_metadata_bytes_max", config.content_metadata_bytes_max, 0..=64 * KIB)?;
+        within("key_bytes_max", config.key_bytes_max, 1..=65_535)?;
+        within("labels_max", config.labels_max, 0..=1024)?;
+        within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
+        within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
+        config.shard_count =
+            self.shard_count.unwrap_or_else(|| default_shard_count(config.l1_bytes_max));
+        within("shard_count", config.shard_count, 1..=1024)?;
+        Ok(config)
+    }
+}
+
+pub(crate) fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+fn default_shard_count(l1_bytes_max: usize) -> usize {
+    (4 * cores()).min(l1_bytes_max / MIB).clamp(1, 1024)
+}
+
+fn within(
+    field: &'static str,
+    value: usize,
+    range: RangeInclusive<usize>,
+) -> Result<(), CacheError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let reason = format!("{value} is not within {} to {}", range.start(), range.end());
+    Err(CacheError::InvalidConfig { field, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_checked_and_named() {
+        type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
+        let bad: [(&str, Set); 9] = [
+            ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
+            ("max_namespaces", |builder| builder.max_namespaces(0)),
+            ("content_metadata_keys_max", |builder| builder.content_metadata_keys_max(1025)),
+            ("content_metadata_bytes_max", |builder| builder.content_metadata_bytes_max(1 << 20)),
+            ("key_bytes_max", |builder| builder.key_bytes_max(0)),
+            ("labels_max", |builder| builder.labels_max(1025)),
+            ("label_bytes_max", |builder| builder.label_bytes_max(1 << 20)),
+            ("shard_count", |builder| builder.shard_count(0)),
+            ("key_hash_bits", |builder| builder.key_hash_bits(65)),
+        ];
+        for (name, set) in bad {
+            match set(BlobCacheConfig::builder()).build() {
+                Err(CacheError::InvalidConfig { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_budget_is_not_cut_into_many_shards() {
+        let shards = |bytes| {
+            BlobCacheConfig::builder().l1_bytes_max(bytes).build().map(|config| config.shard_count)
+        };
+        assert_eq!(shards(64 * KIB), Ok(1));
+        assert_eq!(shards(1 << 40), Ok((4 * cores()).min(1024)));
+    }
+}

@@ -1,0 +1,88 @@
+//! `Counters`: what has happened so far, striped over cache lines.
+//!
+//! Threads that count at the same time do so on lines of their own; only a reader of the sum
+//! visits them all.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// What is counted. The discriminant is the place in a stripe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    Hit,
+    Miss,
+    Insertion,
+    Eviction,
+    Expiration,
+    IdleExpiration,
+    Invalidation,
+    NamespaceFlush,
+    VersionMismatch,
+    StaleSetRefused,
+    StaleServe,
+}
+
+const EVENTS: usize = Event::StaleServe as usize + 1;
+
+type Stripe = [AtomicU64; EVENTS];
+
+#[derive(Debug)]
+pub(crate) struct Counters {
+    /// A power of two of them.
+    stripes: Box<[CachePadded<Stripe>]>,
+}
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// This thread's number, dealt at its first count; `usize::MAX` until then.
+    static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn thread_number() -> usize {
+    THREAD.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+impl Counters {
+    pub(crate) fn new(cores: usize) -> Self {
+        let stripes = (2 * cores).next_power_of_two().min(128);
+        Self { stripes: (0..stripes).map(|_| CachePadded::new(Stripe::default())).collect() }
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.add(event, 1);
+    }
+
+    pub(crate) fn add(&self, event: Event, number: u64) {
+        let stripe = &self.stripes[thread_number() & (self.stripes.len() - 1)];
+        stripe[event as usize].fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sum(&self, event: Event) -> u64 {
+        self.stripes.iter().map(|stripe| stripe[event as usize].load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_between_threads() {
+        let counters = Counters::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| (0..1000).for_each(|_| counters.count(Event::Hit)));
+            }
+        });
+        assert_eq!(counters.sum(Event::Hit), 16_000);
+        assert_eq!(counters.sum(Event::Miss), 0);
+    }
+}

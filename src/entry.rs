@@ -1,0 +1,210 @@
+//! `Entry`: a blob in memory with all that belongs to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
+use crate::key::{KeyHash, LabelHash};
+use crate::namespace::Namespace;
+use crate::policy::{Freshness, Lifetime};
+use crate::sequence::Sequence;
+
+/// What every entry takes besides what it carries: itself with the two counts of its `Arc`, a slot
+/// of the lookup table, a node of its SIEVE list, and what makes its value shareable.
+pub(crate) const ENTRY_BYTES: usize =
+    allocation(size_of::<Entry>() + 16) + TABLE_SLOT_BYTES + 16 + allocation(24);
+
+static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
+
+pub(crate) struct Entry {
+    pub(crate) hash: KeyHash,
+    /// Which mutation put it; set in the section that does.
+    pub(crate) sequence: Sequence,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) key: Box<[u8]>,
+    /// Owns exactly its bytes, and is in its shared form, so that a clone of it does not allocate.
+    pub(crate) value: Bytes,
+    pub(crate) written: Timestamp,
+    pub(crate) expires: Timestamp,
+    /// What few entries have, out of the way of those that have not.
+    extras: Option<Box<Extras>>,
+    /// What it counts against the budget.
+    pub(crate) charge: usize,
+    pub(crate) priority: u8,
+    /// Set by a hit, cleared by the hand of its SIEVE list.
+    pub(crate) visited: AtomicBool,
+    pub(crate) seat: Seat,
+}
+
+#[derive(Debug)]
+pub(crate) struct Extras {
+    pub(crate) content_metadata: BTreeMap<String, String>,
+    pub(crate) labels: Box<[LabelHash]>,
+    pub(crate) version: Option<u64>,
+    stale_serve: u64,
+    idle_ttl: u64,
+    last_access: AtomicU64,
+}
+
+impl Extras {
+    /// None where there is nothing to carry.
+    pub(crate) fn new(
+        content_metadata: BTreeMap<String, String>,
+        labels: Box<[LabelHash]>,
+        version: Option<u64>,
+        life: &Lifetime,
+    ) -> Option<Box<Self>> {
+        let plain = content_metadata.is_empty()
+            && labels.is_empty()
+            && version.is_none()
+            && life.stale_serve == 0
+            && life.idle_ttl == u64::MAX;
+        let (stale_serve, idle_ttl) = (life.stale_serve, life.idle_ttl);
+        let last_access = AtomicU64::new(life.written.0);
+        let extras = || {
+            Box::new(Self { content_metadata, labels, version, stale_serve, idle_ttl, last_access })
+        };
+        (!plain).then(extras)
+    }
+
+    fn bytes(&self) -> usize {
+        allocation(size_of::<Self>())
+            + metadata(&self.content_metadata)
+            + allocation(size_of_val(&*self.labels))
+            + self.labels.len() * POSTING_BYTES
+    }
+}
+
+impl Entry {
+    /// An entry that waits for its sequence, its value and its seat.
+    pub(crate) fn new(
+        namespace: Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        life: &Lifetime,
+        priority: u8,
+        extras: Option<Box<Extras>>,
+    ) -> Self {
+        Self {
+            hash,
+            sequence: Sequence::default(),
+            namespace,
+            key: key.into(),
+            value: Bytes::new(),
+            written: life.written,
+            expires: life.expires,
+            extras,
+            charge: 0,
+            priority,
+            visited: AtomicBool::new(false),
+            seat: Seat::none(),
+        }
+    }
+
+    /// What an entry with these parts takes in memory.
+    pub(crate) fn footprint(key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
+        let extras = extras.map_or(0, Extras::bytes);
+        ENTRY_BYTES + allocation(key.len()) + allocation(value.len()) + extras
+    }
+
+    pub(crate) fn is_of(&self, namespace: &str, key: &[u8]) -> bool {
+        *self.key == *key && self.namespace.name() == namespace
+    }
+
+    /// False once it has been removed or its namespace has been flushed. Never true again then.
+    pub(crate) fn is_held(&self) -> bool {
+        self.seat.is_taken() && !self.namespace.has_ended()
+    }
+
+    pub(crate) fn content_metadata(&self) -> &BTreeMap<String, String> {
+        self.extras.as_ref().map_or(&NO_METADATA, |extras| &extras.content_metadata)
+    }
+
+    pub(crate) fn labels(&self) -> &[LabelHash] {
+        self.extras.as_ref().map_or(&[], |extras| &extras.labels)
+    }
+
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.extras.as_ref().and_then(|extras| extras.version)
+    }
+
+    /// True where no clock can end it, so that nobody needs to read one.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.expires == Timestamp::NEVER
+            && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
+    }
+
+    pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
+        let mut life = Lifetime {
+            written: self.written,
+            expires: self.expires,
+            stale_serve: 0,
+            idle_ttl: u64::MAX,
+        };
+        let Some(extras) = &self.extras else {
+            return life.freshness(now, now);
+        };
+        (life.stale_serve, life.idle_ttl) = (extras.stale_serve, extras.idle_ttl);
+        life.freshness(now, Timestamp(extras.last_access.load(Ordering::Relaxed)))
+    }
+
+    /// A hit: stores nothing that already stands.
+    pub(crate) fn visit(&self) {
+        if !self.visited.load(Ordering::Relaxed) {
+            self.visited.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A hit at a known time, for the idle ttl.
+    pub(crate) fn accessed(&self, now: Timestamp) {
+        if let Some(extras) = &self.extras {
+            if extras.idle_ttl != u64::MAX {
+                extras.last_access.store(now.0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Entry")
+            .field("namespace", &self.namespace.name())
+            .field("key", &self.key.escape_ascii().to_string())
+            .field("bytes", &self.value.len())
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An entry's node in its SIEVE list; changed under that list's lock only, once from none to a
+/// node and once back.
+#[derive(Debug)]
+pub(crate) struct Seat(AtomicU32);
+
+impl Seat {
+    const NONE: u32 = u32::MAX;
+
+    fn none() -> Self {
+        Self(AtomicU32::new(Self::NONE))
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::NONE
+    }
+
+    pub(crate) fn take(&self, node: u32) {
+        self.0.store(node, Ordering::Release);
+    }
+
+    /// The node that was held; None where somebody else has left it before.
+    pub(crate) fn leave(&self) -> Option<u32> {
+        let node = self.0.load(Ordering::Relaxed);
+        self.0.store(Self::NONE, Ordering::Release);
+        (node != Self::NONE).then_some(node)
+    }
+}

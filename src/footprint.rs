@@ -1,0 +1,45 @@
+//! What things take in memory, so that the budget means resident bytes.
+//!
+//! The figures are those of the common general-purpose allocators: a header of one word, sizes in
+//! steps of 16 bytes, whole pages for what is large. `examples/memory.rs` holds them against
+//! the resident memory of a process.
+
+use std::collections::BTreeMap;
+
+/// From here on an allocation is a mapping of its own, in whole pages.
+const MAPPED_BYTES: usize = 128 << 10;
+const PAGE_BYTES: usize = 4096;
+
+/// A slot of the lookup table, worst case: (hash, pointer, control byte) at a load of 7/16, which
+/// is where a table stands after it has grown.
+pub(crate) const TABLE_SLOT_BYTES: usize = 17 * 16 / 7;
+
+/// One posting of a label: a (label, key, sequence) triple in a tree filled to two thirds.
+pub(crate) const POSTING_BYTES: usize = 40;
+
+/// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
+const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
+
+/// What an allocation of `bytes` takes.
+pub(crate) const fn allocation(bytes: usize) -> usize {
+    if bytes == 0 {
+        0
+    } else if bytes >= MAPPED_BYTES {
+        (bytes + 16).next_multiple_of(PAGE_BYTES)
+    } else if bytes <= 24 {
+        32
+    } else {
+        (bytes + size_of::<usize>()).next_multiple_of(16)
+    }
+}
+
+/// What a map of exactly fitting strings takes on the heap.
+pub(crate) fn metadata(map: &BTreeMap<String, String>) -> usize {
+    if map.is_empty() {
+        return 0;
+    }
+    let strings: usize =
+        map.iter().map(|(key, value)| allocation(key.len()) + allocation(value.len())).sum();
+    let leaves = if map.len() <= 11 { 1 } else { map.len().div_ceil(6) };
+    strings + leaves * allocation(METADATA_LEAF_BYTES)
+}

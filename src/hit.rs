@@ -1,0 +1,117 @@
+//! `BlobCacheHit`: an entry that was found, and how fresh it was at that moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::entry::Entry;
+
+/// An entry that a get has found. Cheap to clone; it keeps its bytes alive, outside of the cache's
+/// budget, for as long as it or a clone lives.
+#[derive(Clone)]
+pub struct BlobCacheHit {
+    pub(crate) entry: Arc<Entry>,
+    /// What was left of the stale window; None while fresh.
+    pub(crate) stale: Option<Duration>,
+}
+
+/// Where a hit came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheTier {
+    /// Memory.
+    L1,
+}
+
+/// What [`exists`](crate::BlobCache::exists) can say without I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CachePresence {
+    /// There is a live entry.
+    Present,
+    /// There is none.
+    Absent,
+    /// There may be one on disk. A cache without a disk tier never says this.
+    MaybePresent,
+}
+
+impl BlobCacheHit {
+    /// The blob.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.entry.value
+    }
+
+    /// The blob, shared, without a copy or an allocation.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.entry.value.clone()
+    }
+
+    /// The blob, shared.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes()
+    }
+
+    /// What was put as content metadata.
+    #[must_use]
+    pub fn content_metadata(&self) -> &BTreeMap<String, String> {
+        self.entry.content_metadata()
+    }
+
+    /// The version it was put with.
+    #[must_use]
+    pub fn version(&self) -> Option<u64> {
+        self.entry.version()
+    }
+
+    /// Whether it was past its expiry, within its stale window, when it was found.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
+    /// What was left of the stale window when it was found. None while fresh.
+    #[must_use]
+    pub fn stale_window_remaining(&self) -> Option<Duration> {
+        self.stale
+    }
+
+    /// When it was put.
+    #[must_use]
+    pub fn written_at(&self) -> SystemTime {
+        self.entry.written.into()
+    }
+
+    /// When it ceases to be fresh. None: never by itself, but for idleness.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        (self.entry.expires != Timestamp::NEVER).then(|| self.entry.expires.into())
+    }
+
+    /// Where it was found.
+    #[must_use]
+    pub fn tier(&self) -> CacheTier {
+        CacheTier::L1
+    }
+}
+
+impl AsRef<[u8]> for BlobCacheHit {
+    fn as_ref(&self) -> &[u8] {
+        self.value()
+    }
+}
+
+impl fmt::Debug for BlobCacheHit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BlobCacheHit")
+            .field("entry", &self.entry)
+            .field("stale", &self.stale)
+            .finish()
+    }
+}

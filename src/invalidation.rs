@@ -1,0 +1,220 @@
+//! `Rules`: invalidations that are in force while the entries they cover are being removed.
+//!
+//! An invalidation of many entries takes effect at one place in the order, as a [`Rule`]: from then
+//! on every reader that meets an older entry which the rule covers treats it as gone. Removing
+//! those entries is a walk in bounded steps, which the caller takes, and helped on by
+//! later mutations where the caller has gone away. When the walk is done the rule is withdrawn.
+//!
+//! Rules over labels walk postings. Rules over prefixes, and flushed namespaces whose memory is to
+//! come back, share one round over all entries of L1: a rule is done when the round has come by
+//! the place where it stood when the rule was made.
+//!
+//! Locks: a walk comes before everything else; the list of rules is a leaf, and is taken inside
+//! the append section to make a rule.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::entry::Entry;
+use crate::key::{KeyHash, LabelHash};
+use crate::l1::Cursor;
+use crate::sequence::Sequence;
+
+/// The most rules at one time; an invalidation that would be one more flushes its namespace.
+const RULES_MAX: usize = 256;
+
+/// What a rule covers, among the entries older than itself.
+#[derive(Debug)]
+pub(crate) enum Cover {
+    Labels(Box<[LabelHash]>),
+    Prefix {
+        namespace: Box<str>,
+        prefix: Box<[u8]>,
+    },
+    /// Nothing that a reader could still meet: entries of namespaces that have ended.
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) sequence: Sequence,
+    pub(crate) cover: Cover,
+    /// Entries it has removed that were not known to be expired.
+    removed: AtomicUsize,
+    /// How far the walk over its postings has come; unused by rules that share the round.
+    pub(crate) walk: Mutex<LabelWalk>,
+    /// Where the round stood when the rule was made.
+    round: Round,
+}
+
+/// The place of a walk over the postings of a rule's labels.
+#[derive(Debug, Default)]
+pub(crate) struct LabelWalk {
+    /// Which of the labels; past the last one when the walk is done.
+    pub(crate) label: usize,
+    pub(crate) after: Option<KeyHash>,
+}
+
+/// The place of the walk over all entries, ordered: how often it has begun again, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Round {
+    lap: u64,
+    cursor: Cursor,
+}
+
+impl Round {
+    /// The next place; None begins again.
+    fn to(self, cursor: Option<Cursor>) -> Self {
+        match cursor {
+            Some(cursor) => Self { cursor, ..self },
+            None => Self { lap: self.lap + 1, cursor: Cursor::default() },
+        }
+    }
+
+    /// Whether a whole lap lies between `from` and here.
+    fn is_round_since(self, from: Self) -> bool {
+        self >= Self { lap: from.lap + 1, cursor: from.cursor }
+    }
+}
+
+impl Rule {
+    pub(crate) fn covers(&self, entry: &Entry) -> bool {
+        entry.sequence < self.sequence
+            && match &self.cover {
+                Cover::Labels(labels) => entry.labels().iter().any(|label| labels.contains(label)),
+                Cover::Prefix { namespace, prefix } => {
+                    entry.key.starts_with(prefix) && entry.namespace.name() == &**namespace
+                }
+                Cover::Ended => false,
+            }
+    }
+
+    pub(crate) fn removed(&self) -> usize {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    fn hides_entries(&self) -> bool {
+        !matches!(self.cover, Cover::Ended)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// Those not withdrawn, oldest first.
+    rules: RwLock<Vec<Arc<Rule>>>,
+    /// How many there are, for those who need not lock when there are none.
+    pending: AtomicUsize,
+    /// How many of them hide entries that readers may meet.
+    in_force: AtomicUsize,
+    /// Held by whoever takes a step of the round.
+    walker: Mutex<()>,
+    /// Where the next step of the round begins. Held while a step collects its entries, so that a
+    /// rule made meanwhile counts from behind them.
+    round: Mutex<Round>,
+}
+
+/// One step of the round over all entries.
+#[derive(Debug)]
+pub(crate) struct RoundStep<'a> {
+    rules: &'a Rules,
+    /// Where the round stands once the step is done.
+    end: Round,
+    _walker: MutexGuard<'a, ()>,
+}
+
+impl Rules {
+    /// Makes a rule. None where there are too many; then nothing has been made.
+    pub(crate) fn make(&self, sequence: Sequence, cover: Cover) -> Option<Arc<Rule>> {
+        let mut rules = self.rules.write();
+        match cover {
+            // The newer one walks as far, and further.
+            Cover::Ended => rules.retain(|rule| rule.hides_entries()),
+            _ if rules.len() >= RULES_MAX => return None,
+            _ => {}
+        }
+        let rule = Arc::new(Rule {
+            sequence,
+            cover,
+            removed: AtomicUsize::new(0),
+            walk: Mutex::default(),
+            round: *self.round.lock(),
+        });
+        rules.push(Arc::clone(&rule));
+        self.recount(&rules);
+        Some(rule)
+    }
+
+    /// True while a reader must ask [`Rules::covering`]. One load, of a line that seldom changes.
+    pub(crate) fn any_in_force(&self) -> bool {
+        self.in_force.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn any_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire) > 0
+    }
+
+    /// The first rule in force that covers the entry.
+    pub(crate) fn covering(&self, entry: &Entry) -> Option<Arc<Rule>> {
+        if !self.any_in_force() {
+            return None;
+        }
+        self.rules.read().iter().find(|rule| rule.covers(entry)).cloned()
+    }
+
+    /// Counts an entry that was removed, for the rule that covers it, unless it is known to be
+    /// expired.
+    pub(crate) fn credit(&self, entry: &Entry, is_gone: impl FnOnce() -> bool) -> bool {
+        let Some(rule) = self.covering(entry) else { return false };
+        let counts = !is_gone();
+        rule.removed.fetch_add(usize::from(counts), Ordering::Release);
+        counts
+    }
+
+    pub(crate) fn oldest(&self) -> Option<Arc<Rule>> {
+        self.rules.read().first().cloned()
+    }
+
+    pub(crate) fn withdraw(&self, rule: &Arc<Rule>) {
+        let mut rules = self.rules.write();
+        rules.retain(|held| !Arc::ptr_eq(held, rule));
+        self.recount(&rules);
+    }
+
+    pub(crate) fn is_withdrawn(&self, rule: &Arc<Rule>) -> bool {
+        !self.rules.read().iter().any(|held| Arc::ptr_eq(held, rule))
+    }
+
+    /// Begins a step of the round: `collect` takes entries from where it stands, and says where to
+    /// go on, None at the end. None where somebody else is at a step and `wait` is not asked.
+    pub(crate) fn step(
+        &self,
+        wait: bool,
+        collect: impl FnOnce(Cursor) -> Option<Cursor>,
+    ) -> Option<RoundStep<'_>> {
+        let walker = if wait { self.walker.lock() } else { self.walker.try_lock()? };
+        let mut round = self.round.lock();
+        let next = collect(round.cursor);
+        *round = round.to(next);
+        Some(RoundStep { rules: self, end: *round, _walker: walker })
+    }
+
+    fn recount(&self, rules: &[Arc<Rule>]) {
+        self.pending.store(rules.len(), Ordering::Release);
+        let in_force = rules.iter().filter(|rule| rule.hides_entries()).count();
+        self.in_force.store(in_force, Ordering::Release);
+    }
+}
+
+impl RoundStep<'_> {
+    /// What was collected has been dealt with: withdraws the rules that the round has served.
+    pub(crate) fn done(self) {
+        let served = |rule: &Rule| {
+            !matches!(rule.cover, Cover::Labels(_)) && self.end.is_round_since(rule.round)
+        };
+        let mut rules = self.rules.rules.write();
+        rules.retain(|rule| !served(rule));
+        self.rules.recount(&rules);
+    }
+}

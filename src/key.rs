@@ -1,0 +1,92 @@
+//! `KeyHash` and `KeyHasher`: the one keyed hash that stands for a key everywhere.
+//!
+//! A key is hashed once a call, seeded by its namespace's name, and the same 64 bits serve every
+//! table of the cache. Two keys with one hash shadow each other: whoever writes last is found, the
+//! other one is forgotten. Full keys are compared on every read, so a collision never lies.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// What stands for (namespace, key).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyHash(pub(crate) u64);
+
+/// What stands for (namespace, kind, label).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LabelHash(pub(crate) u64);
+
+/// The hash of a namespace's name, which seeds the hashes of all that is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamespaceSeed(pub(crate) u64);
+
+/// A namespace as a call names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NamespaceRef<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) seed: NamespaceSeed,
+}
+
+/// The two kinds of label that an entry may carry. The discriminant enters the hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabelKind {
+    Tag = 1,
+    Dependency = 2,
+}
+
+/// xxh3, keyed by a seed that belongs to one cache, so that nobody outside can aim at a collision.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyHasher {
+    seed: u64,
+    /// All ones; tests keep fewer bits, to make collisions the rule.
+    mask: u64,
+}
+
+impl KeyHasher {
+    /// A hasher whose seed differs from process to process, and that keeps `bits` of the hash.
+    pub(crate) fn random(bits: u32) -> Self {
+        let seed = RandomState::new().build_hasher().finish();
+        Self { seed, mask: u64::MAX >> (64 - bits) }
+    }
+
+    pub(crate) fn namespace<'a>(&self, name: &'a str) -> NamespaceRef<'a> {
+        NamespaceRef { name, seed: NamespaceSeed(xxh3_64_with_seed(name.as_bytes(), self.seed)) }
+    }
+
+    pub(crate) fn key(&self, namespace: NamespaceSeed, key: &[u8]) -> KeyHash {
+        KeyHash(xxh3_64_with_seed(key, namespace.0) & self.mask)
+    }
+
+    pub(crate) fn label(
+        &self,
+        namespace: NamespaceSeed,
+        kind: LabelKind,
+        label: &str,
+    ) -> LabelHash {
+        let seed = namespace.0.wrapping_add(kind as u64);
+        LabelHash(xxh3_64_with_seed(label.as_bytes(), seed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_string_under_two_names_or_kinds_has_two_hashes() {
+        let hasher = KeyHasher::random(64);
+        let (a, b) = (hasher.namespace("a").seed, hasher.namespace("b").seed);
+        assert_ne!(hasher.key(a, b"key"), hasher.key(b, b"key"));
+        assert_ne!(
+            hasher.label(a, LabelKind::Tag, "label"),
+            hasher.label(a, LabelKind::Dependency, "label")
+        );
+    }
+
+    #[test]
+    fn a_narrow_hash_keeps_only_its_bits() {
+        let hasher = KeyHasher::random(8);
+        let namespace = hasher.namespace("").seed;
+        assert!((0..100u8).all(|key| hasher.key(namespace, &[key]).0 < 256));
+    }
+}

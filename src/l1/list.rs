@@ -1,0 +1,170 @@
+//! `List`: one SIEVE queue, its nodes in a slab, linked by number.
+//!
+//! The slab grows by chunks, so that no insertion ever moves the others, and a freed node is used
+//! again before a new one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::entry::Entry;
+
+/// Nodes of one chunk of the slab.
+const CHUNK_NODES: u32 = 256;
+const CHUNK: usize = CHUNK_NODES as usize;
+
+/// No node.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct List {
+    chunks: Vec<Box<[Node]>>,
+    /// The newest entry.
+    head: u32,
+    /// The oldest one.
+    tail: u32,
+    /// Where the next walk for a victim begins; NONE: at the tail.
+    hand: u32,
+    /// The first of the nodes that hold no entry, linked by `older`.
+    free: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    entry: Option<Arc<Entry>>,
+    newer: u32,
+    older: u32,
+}
+
+/// What a walk of the hand has come to.
+#[derive(Debug)]
+pub(super) enum Victim {
+    Found(Arc<Entry>),
+    /// The steps are used up; the hand stays where it is.
+    NotYet,
+    Empty,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), head: NONE, tail: NONE, hand: NONE, free: NONE }
+    }
+}
+
+impl List {
+    /// Links the entry in at the head, and seats it.
+    pub(super) fn push(&mut self, entry: &Arc<Entry>) {
+        let number = self.vacant();
+        let older = self.head;
+        *self.node(number) = Node { entry: Some(Arc::clone(entry)), newer: NONE, older };
+        match older {
+            NONE => self.tail = number,
+            older => self.node(older).newer = number,
+        }
+        self.head = number;
+        entry.seat.take(number);
+    }
+
+    /// Unlinks the entry; false where it has no seat any more.
+    pub(super) fn remove(&mut self, entry: &Entry) -> bool {
+        match entry.seat.leave() {
+            Some(number) => {
+                self.unlink(number);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// SIEVE's walk for a victim. An entry whose namespace has been flushed is taken though it was
+    /// visited: it cannot be hit again.
+    pub(super) fn evict(&mut self, steps: &mut usize) -> Victim {
+        if self.tail == NONE {
+            return Victim::Empty;
+        }
+        let mut number = if self.hand == NONE { self.tail } else { self.hand };
+        while *steps > 0 {
+            *steps -= 1;
+            let node = self.node(number);
+            let newer = node.newer;
+            let spared = node.entry.as_ref().is_none_or(|entry| {
+                !entry.namespace.has_ended() && entry.visited.swap(false, Ordering::Relaxed)
+            });
+            self.hand = number;
+            if !spared {
+                if let Some(entry) = self.unlink(number) {
+                    entry.seat.leave();
+                    return Victim::Found(entry);
+                }
+            }
+            number = if newer == NONE { self.tail } else { newer };
+            self.hand = number;
+        }
+        Victim::NotYet
+    }
+
+    /// Adds the entries of `limit` nodes from `from` on to `found`, and gives the node to go on
+    /// with; None when the slab ends there.
+    pub(super) fn visit(
+        &self,
+        from: usize,
+        limit: usize,
+        found: &mut Vec<Arc<Entry>>,
+    ) -> Option<usize> {
+        let nodes = self.chunks.len() * CHUNK;
+        let to = from.saturating_add(limit);
+        found.extend((from..to.min(nodes)).filter_map(|number| {
+            self.chunks[number / CHUNK][number % CHUNK].entry.as_ref().map(Arc::clone)
+        }));
+        (to < nodes).then_some(to)
+    }
+
+    fn node(&mut self, number: u32) -> &mut Node {
+        &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    /// A node that holds no entry.
+    fn vacant(&mut self) -> u32 {
+        if self.free == NONE {
+            let first = u32::try_from(self.chunks.len() * CHUNK).unwrap_or(NONE);
+            // The smallest entry takes over 200 bytes: this is a list of more than 800 GiB.
+            assert!(first < NONE - CHUNK_NODES, "one SIEVE list holds 2^32 entries");
+            let link = |number| match number - first {
+                CHUNK_NODES => NONE,
+                _ => number,
+            };
+            let chunk = (1..=CHUNK_NODES).map(|next| Node {
+                entry: None,
+                newer: NONE,
+                older: link(first + next),
+            });
+            self.chunks.push(chunk.collect());
+            self.free = first;
+        }
+        let number = self.free;
+        self.free = self.node(number).older;
+        number
+    }
+
+    /// Takes the node out of the list, and the hand off it, towards the head.
+    fn unlink(&mut self, number: u32) -> Option<Arc<Entry>> {
+        let Node { newer, older, .. } = *self.node(number);
+        match newer {
+            NONE => self.head = older,
+            newer => self.node(newer).older = older,
+        }
+        match older {
+            NONE => self.tail = newer,
+            older => self.node(older).newer = newer,
+        }
+        if self.hand == number {
+            self.hand = newer;
+        }
+        let free = self.free;
+        let node = self.node(number);
+        node.older = free;
+        node.newer = NONE;
+        let entry = node.entry.take();
+        self.free = number;
+        entry
+    }
+}

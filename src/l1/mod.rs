@@ -1,0 +1,207 @@
+//! `L1`: the memory tier. A sharded map finds entries, [`Sieve`] orders them, one budget bounds
+//! them.
+//!
+//! An entry may be
+//! - in its SIEVE list and in the map: held;
+//! - in the map only: its seat has been left by whoever evicts or removes it, and to every reader it
+//!   is gone, though the map has still to let go of it;
+//! - in neither: with callers that hold a hit.
+//!
+//! It moves downwards only. Whoever takes it out of its list, and nobody else, settles what hangs
+//! on it: that happens once.
+
+mod list;
+mod sieve;
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+
+pub(crate) use self::sieve::Cursor;
+use self::sieve::Sieve;
+use crate::config::cores;
+use crate::entry::{ENTRY_BYTES, Entry};
+use crate::key::KeyHash;
+
+/// A map table that grows stalls its shard; tables of up to this many entries grow unnoticed.
+const TABLE_ENTRIES_MAX: usize = 8192;
+
+#[derive(Debug)]
+pub(crate) struct L1 {
+    map: DashMap<u64, Arc<Entry>, BuildHasherDefault<Identity>>,
+    sieve: Sieve,
+    /// What puts under way will count.
+    reserved: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl L1 {
+    pub(crate) fn new(bytes_max: usize, lists: usize) -> Self {
+        let tables = bytes_max / ENTRY_BYTES / TABLE_ENTRIES_MAX;
+        let tables = tables.max(4 * cores()).next_power_of_two().min(1 << 16);
+        Self {
+            map: DashMap::with_capacity_and_hasher_and_shard_amount(0, Default::default(), tables),
+            sieve: Sieve::new(lists),
+            reserved: AtomicUsize::new(0),
+            bytes_max,
+        }
+    }
+
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.sieve.bytes()
+    }
+
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// The entry under a hash, if it is held and `wanted`. Takes the read side of one shard.
+    pub(crate) fn find(
+        &self,
+        hash: KeyHash,
+        wanted: impl FnOnce(&Entry) -> bool,
+    ) -> Option<Arc<Entry>> {
+        let look = |_: &u64, entry: &Arc<Entry>| {
+            (entry.is_held() && wanted(entry)).then(|| Arc::clone(entry))
+        };
+        self.map.view(&hash.0, look).flatten()
+    }
+
+    /// The place of a hash, with its shard locked for writing for as long as the slot lives.
+    pub(crate) fn slot(&self, hash: KeyHash) -> Slot<'_> {
+        Slot { sieve: &self.sieve, place: self.map.entry(hash.0) }
+    }
+
+    /// Removes the entry under a hash if `unwanted`. None where it is not, or where somebody else
+    /// has taken it out before.
+    pub(crate) fn remove(
+        &self,
+        hash: KeyHash,
+        unwanted: impl FnOnce(&Entry) -> bool,
+    ) -> Option<Arc<Entry>> {
+        let (_, entry) = self.map.remove_if(&hash.0, |_, entry| unwanted(entry))?;
+        self.sieve.remove(&entry).then_some(entry)
+    }
+
+    /// Removes this very entry.
+    pub(crate) fn remove_entry(&self, entry: &Entry) -> bool {
+        self.remove(entry.hash, |held| std::ptr::eq(held, entry)).is_some()
+    }
+
+    /// Counts `bytes` against the budget from now on, until the reservation is dropped.
+    pub(crate) fn reserve(&self, bytes: usize) -> Reservation<'_> {
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Reservation { l1: self, bytes }
+    }
+
+    /// Evicts while more than the budget and `spare` is in use, for as long as `steps` last, which
+    /// it uses up. Gives one victim at a time.
+    pub(crate) fn evict(
+        &self,
+        near: KeyHash,
+        spare: usize,
+        steps: &mut usize,
+    ) -> Option<Arc<Entry>> {
+        while *steps > 0 && self.is_over(spare) {
+            if let Some(victim) = self.sieve.evict(near, steps) {
+                self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
+                return Some(victim);
+            }
+        }
+        None
+    }
+
+    /// Whether room is wanted that evicting can give.
+    pub(crate) fn is_over(&self, spare: usize) -> bool {
+        let used = self.bytes();
+        used > 0 && used.saturating_add(self.reserved()) > self.bytes_max.saturating_add(spare)
+    }
+
+    /// See [`Sieve::visit`].
+    pub(crate) fn visit(
+        &self,
+        cursor: Cursor,
+        limit: usize,
+        found: &mut Vec<Arc<Entry>>,
+    ) -> Option<Cursor> {
+        self.sieve.visit(cursor, limit, found)
+    }
+}
+
+/// The place of one hash, locked.
+pub(crate) struct Slot<'a> {
+    sieve: &'a Sieve,
+    place: MapEntry<'a, u64, Arc<Entry>>,
+}
+
+impl Slot<'_> {
+    /// What is held there.
+    pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
+        match &self.place {
+            MapEntry::Occupied(place) => Some(place.get()).filter(|entry| entry.is_held()),
+            MapEntry::Vacant(_) => None,
+        }
+    }
+
+    /// Puts `entry` there. Gives what it replaces, unless somebody else has taken that out before.
+    pub(crate) fn put(self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        self.sieve.insert(&entry);
+        match self.place {
+            MapEntry::Occupied(mut place) => {
+                let old = place.insert(entry);
+                self.sieve.remove(&old).then_some(old)
+            }
+            MapEntry::Vacant(place) => {
+                place.insert(entry);
+                None
+            }
+        }
+    }
+
+    /// Empties the place. Gives what was there, likewise.
+    pub(crate) fn remove(self) -> Option<Arc<Entry>> {
+        let MapEntry::Occupied(place) = self.place else { return None };
+        let old = place.remove();
+        self.sieve.remove(&old).then_some(old)
+    }
+}
+
+/// Budget that a put under way has set aside.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    l1: &'a L1,
+    bytes: usize,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.l1.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The key is a hash already.
+#[derive(Debug, Default)]
+pub(crate) struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}

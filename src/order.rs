@@ -1,0 +1,108 @@
+//! `Order`: the one order in which all mutations take effect, and the section where they do.
+//!
+//! A mutation takes effect inside a [`Section`]: it is dealt a [`Sequence`], raises the watermarks
+//! of what it touches, and sets the postings, all under one lock that is never held across an
+//! await. Whoever changes an entry of a key holds the key's L1 shard before it opens the section;
+//! lock order is L1 shard, section, SIEVE list.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::labels::LabelIndex;
+use crate::sequence::{ReadPoint, Sequence};
+use crate::watermarks::Watermarks;
+
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The last sequence dealt. Written under the lock; read without it by read points.
+    last: AtomicU64,
+    /// Tells the read points of one opened cache from those of another.
+    instance: u64,
+    /// Set under the lock, never cleared.
+    closed: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    watermarks: Watermarks,
+    labels: LabelIndex,
+}
+
+/// The append section, entered. Everything between here and its drop is one step to all others.
+#[derive(Debug)]
+pub(crate) struct Section<'a> {
+    order: &'a Order,
+    state: MutexGuard<'a, State>,
+}
+
+impl Order {
+    pub(crate) fn new(instance: u64, key_watermarks: usize) -> Self {
+        let watermarks = Watermarks::new(key_watermarks);
+        let state = Mutex::new(State { watermarks, labels: LabelIndex::default() });
+        Self { last: AtomicU64::new(0), instance, closed: AtomicBool::new(false), state }
+    }
+
+    pub(crate) fn section(&self) -> Section<'_> {
+        Section { order: self, state: self.state.lock() }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn read_point(&self) -> ReadPoint {
+        let sequence = Sequence(self.last.load(Ordering::Acquire));
+        ReadPoint { sequence, instance: self.instance }
+    }
+}
+
+impl Section<'_> {
+    /// The next place in the order. Only mutations take one.
+    pub(crate) fn deal(&mut self) -> Sequence {
+        let next = self.order.last.load(Ordering::Relaxed) + 1;
+        self.order.last.store(next, Ordering::Release);
+        Sequence(next)
+    }
+
+    pub(crate) fn watermarks(&mut self) -> &mut Watermarks {
+        &mut self.state.watermarks
+    }
+
+    pub(crate) fn labels(&mut self) -> &mut LabelIndex {
+        &mut self.state.labels
+    }
+
+    /// Whether `point` was given by this cache and `latest` does not stand behind it.
+    pub(crate) fn covers(&self, point: ReadPoint, latest: Sequence) -> bool {
+        point.instance == self.order.instance && latest <= point.sequence
+    }
+
+    /// The same as of the whole order, but lasting: nobody can close it meanwhile.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.order.is_closed()
+    }
+
+    /// Ends the order: nothing is dealt from here on. False where it had been closed before.
+    pub(crate) fn close(&mut self) -> bool {
+        !self.order.closed.swap(true, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_covers_what_stands_before_it_in_its_own_cache_only() {
+        let order = Order::new(1, 64);
+        let first = order.section().deal();
+        let point = order.read_point();
+        let second = order.section().deal();
+        assert!(order.section().covers(point, first));
+        assert!(!order.section().covers(point, second));
+        let foreign = ReadPoint { instance: 2, ..point };
+        assert!(!order.section().covers(foreign, first));
+    }
+}

@@ -1,0 +1,293 @@
+//! Policies, and what they make of an entry's life: a pure function of times.
+//!
+//! ```text
+//! written            expires = min(written + jittered ttl, expires_at)
+//!    |----- fresh ------|------ stale_serve ------|
+//!    served as fresh    served as stale           gone
+//! ```
+//!
+//! Independently of that an entry is gone once nobody has asked for it for longer than its idle ttl.
+
+use std::time::{Duration, SystemTime};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::clock::{Timestamp, nanos};
+
+/// How one entry is to be kept: for how long, where, and how dearly.
+///
+/// The default keeps it until it is evicted or invalidated, at normal priority.
+///
+/// ```
+/// use std::time::Duration;
+/// use tamis::{BlobCachePolicy, ExtendedTtlPolicy};
+///
+/// let policy = BlobCachePolicy::default()
+///     .ttl(Duration::from_secs(60))
+///     .extended(ExtendedTtlPolicy { jitter_pct: 10, ..Default::default() });
+/// # let _ = policy;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobCachePolicy {
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) expires_at: Option<SystemTime>,
+    pub(crate) blob_bytes_max: Option<usize>,
+    pub(crate) l1_admission: L1Admission,
+    pub(crate) priority: u8,
+    pub(crate) version: Option<u64>,
+    pub(crate) extended: ExtendedTtlPolicy,
+}
+
+impl BlobCachePolicy {
+    /// The priority of an entry that names none.
+    pub(crate) const NORMAL_PRIORITY: u8 = 128;
+
+    /// Fresh for this long after the put, stretched by the jitter. Default: no end.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Fresh until this moment at the latest, whatever the ttl. Jitter does not move it. Default:
+    /// no end.
+    #[must_use]
+    pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
+        self.expires_at = Some(expires_at);
+        self
+    }
+
+    /// Refuses a value of more than this many bytes. Default: what the tiers can hold.
+    #[must_use]
+    pub fn max_blob_bytes(mut self, max: usize) -> Self {
+        self.blob_bytes_max = Some(max);
+        self
+    }
+
+    /// Whether the entry may live in memory. Default: [`L1Admission::Auto`].
+    #[must_use]
+    pub fn l1_admission(mut self, admission: L1Admission) -> Self {
+        self.l1_admission = admission;
+        self
+    }
+
+    /// Entries of a lower priority are evicted first. Default: 128, which is normal.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Makes the put conditional: it fails with
+    /// [`VersionMismatch`](crate::CacheError::VersionMismatch) while the live entry carries a
+    /// version that is not below this one. Zero is a version. Default: none, the put wins.
+    #[must_use]
+    pub fn version(mut self, version: u64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// Idle ttl, stale window and jitter. Default: all off.
+    #[must_use]
+    pub fn extended(mut self, extended: ExtendedTtlPolicy) -> Self {
+        self.extended = extended;
+        self
+    }
+
+    /// The life of an entry written at `written` under (`namespace`, `key`).
+    pub(crate) fn lifetime(&self, namespace: &str, key: &[u8], written: Timestamp) -> Lifetime {
+        let relative = self.ttl.map_or(Timestamp::NEVER, |ttl| {
+            written.saturating_add(jittered(ttl, self.extended.jitter_pct, || {
+                let seed = xxh3_64_with_seed(namespace.as_bytes(), written.0);
+                xxh3_64_with_seed(key, seed)
+            }))
+        });
+        let absolute = self.expires_at.map_or(Timestamp::NEVER, Timestamp::from);
+        Lifetime {
+            written,
+            expires: relative.min(absolute),
+            stale_serve: self.extended.stale_serve.map_or(0, nanos),
+            idle_ttl: self.extended.idle_ttl.map_or(u64::MAX, nanos),
+        }
+    }
+}
+
+impl Default for BlobCachePolicy {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            expires_at: None,
+            blob_bytes_max: None,
+            l1_admission: L1Admission::default(),
+            priority: Self::NORMAL_PRIORITY,
+            version: None,
+            extended: ExtendedTtlPolicy::default(),
+        }
+    }
+}
+
+/// The finer points of an entry's life. The default is all off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtendedTtlPolicy {
+    /// Gone once nobody has asked for the entry for longer than this.
+    pub idle_ttl: Option<Duration>,
+    /// Served as stale for this long after it has expired.
+    pub stale_serve: Option<Duration>,
+    /// Stretches the ttl by up to this many percent, so that entries put together do not expire
+    /// together. The stretch is a pure function of namespace, key and write time. Over 100 counts
+    /// as 100.
+    pub jitter_pct: u8,
+}
+
+/// Whether an entry may live in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum L1Admission {
+    /// Whatever its size, up to the whole of L1.
+    Always,
+    /// Unless it takes more than an eighth of L1.
+    #[default]
+    Auto,
+    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes what the
+    /// key had before.
+    Never,
+}
+
+/// When an entry was written and what ends it. Times are nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) written: Timestamp,
+    pub(crate) expires: Timestamp,
+    /// Zero where there is no stale window.
+    pub(crate) stale_serve: u64,
+    /// `u64::MAX` where idleness does not end it.
+    pub(crate) idle_ttl: u64,
+}
+
+/// What a reader at some moment makes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    Fresh,
+    /// Past its expiry, with this much of the stale window left.
+    Stale(Duration),
+    /// Past its expiry and its stale window.
+    Expired,
+    /// Nobody has asked for it for too long.
+    Idle,
+}
+
+impl Freshness {
+    pub(crate) fn is_gone(self) -> bool {
+        matches!(self, Self::Expired | Self::Idle)
+    }
+}
+
+impl Lifetime {
+    pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
+        if nanos(now.saturating_since(last_access)) > self.idle_ttl {
+            return Freshness::Idle;
+        }
+        if now < self.expires || self.expires == Timestamp::NEVER {
+            return Freshness::Fresh;
+        }
+        let gone = self.expires.saturating_add(Duration::from_nanos(self.stale_serve));
+        if now < gone {
+            return Freshness::Stale(gone.saturating_since(now));
+        }
+        Freshness::Expired
+    }
+}
+
+/// `ttl + ttl * k / 100` for a `k` in `0..=jitter_pct` drawn from `draw`.
+fn jittered(ttl: Duration, jitter_pct: u8, draw: impl FnOnce() -> u64) -> Duration {
+    let span = u64::from(jitter_pct.min(100));
+    if span == 0 {
+        return ttl;
+    }
+    let k = u128::from(draw() % (span + 1));
+    let stretch = ttl.as_nanos().saturating_mul(k) / 100;
+    ttl.saturating_add(Duration::from_nanos(u64::try_from(stretch).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(policy: &BlobCachePolicy, written: u64) -> Lifetime {
+        policy.lifetime("namespace", b"key", Timestamp(written))
+    }
+
+    #[test]
+    fn every_boundary_is_where_the_design_puts_it() {
+        let policy =
+            BlobCachePolicy::default().ttl(Duration::from_nanos(100)).extended(ExtendedTtlPolicy {
+                stale_serve: Some(Duration::from_nanos(10)),
+                ..Default::default()
+            });
+        let life = life(&policy, 1000);
+        let at = |now| life.freshness(Timestamp(now), Timestamp(1000));
+        assert_eq!(at(1099), Freshness::Fresh);
+        assert_eq!(at(1100), Freshness::Stale(Duration::from_nanos(10)));
+        assert_eq!(at(1109), Freshness::Stale(Duration::from_nanos(1)));
+        assert_eq!(at(1110), Freshness::Expired);
+        assert_eq!(at(0), Freshness::Fresh, "a clock that steps back revives nothing but itself");
+    }
+
+    #[test]
+    fn the_absolute_deadline_caps_the_ttl_and_is_not_jittered() {
+        let deadline = Timestamp(1050);
+        let policy = BlobCachePolicy::default()
+            .ttl(Duration::from_nanos(100))
+            .expires_at(deadline.into())
+            .extended(ExtendedTtlPolicy { jitter_pct: 100, ..Default::default() });
+        assert_eq!(life(&policy, 1000).expires, deadline);
+        assert_eq!(life(&policy, 900).expires.min(deadline), life(&policy, 900).expires);
+    }
+
+    #[test]
+    fn idle_time_is_counted_from_the_last_access() {
+        let policy = BlobCachePolicy::default().extended(ExtendedTtlPolicy {
+            idle_ttl: Some(Duration::from_nanos(10)),
+            ..Default::default()
+        });
+        let life = life(&policy, 0);
+        assert_eq!(life.freshness(Timestamp(60), Timestamp(50)), Freshness::Fresh, "equal lives");
+        assert_eq!(life.freshness(Timestamp(61), Timestamp(50)), Freshness::Idle);
+        assert_eq!(life.freshness(Timestamp(40), Timestamp(50)), Freshness::Fresh);
+    }
+
+    #[test]
+    fn jitter_stays_in_its_range_reaches_both_ends_and_is_pure() {
+        let policy = |pct| {
+            BlobCachePolicy::default()
+                .ttl(Duration::from_nanos(1000))
+                .extended(ExtendedTtlPolicy { jitter_pct: pct, ..Default::default() })
+        };
+        for (pct, most) in [(0, 0), (1, 10), (20, 200), (100, 1000), (255, 1000)] {
+            let stretches: Vec<u64> = (0..5000u32)
+                .map(|key| {
+                    let key = key.to_le_bytes();
+                    let life = policy(pct).lifetime("n", &key, Timestamp(7));
+                    assert_eq!(life, policy(pct).lifetime("n", &key, Timestamp(7)));
+                    life.expires.0 - 7 - 1000
+                })
+                .collect();
+            assert_eq!(stretches.iter().min(), Some(&0), "{pct} %");
+            assert_eq!(stretches.iter().max(), Some(&most), "{pct} %");
+        }
+    }
+
+    #[test]
+    fn extremes_saturate() {
+        let forever = BlobCachePolicy::default().ttl(Duration::MAX).extended(ExtendedTtlPolicy {
+            idle_ttl: Some(Duration::MAX),
+            stale_serve: Some(Duration::MAX),
+            jitter_pct: 255,
+        });
+        let life = life(&forever, u64::MAX - 1);
+        assert_eq!((life.expires, life.idle_ttl), (Timestamp::NEVER, u64::MAX));
+        assert_eq!(life.freshness(Timestamp::NEVER, Timestamp(0)), Freshness::Fresh);
+        let nothing = BlobCachePolicy::default().ttl(Duration::ZERO);
+        let life = super::tests::life(&nothing, 5);
+        assert_eq!(life.freshness(Timestamp(5), Timestamp(5)), Freshness::Expired);
+    }
+}

@@ -1,0 +1,247 @@
+//! `BlobCachePut`: a value on its way into the cache, with all that is to be kept of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::policy::BlobCachePolicy;
+use crate::sequence::ReadPoint;
+use crate::step::{STEP_BYTES, pause};
+
+/// A value to put, with its metadata, labels and policy.
+///
+/// Anything that converts into [`Bytes`] converts into a put, so that a plain value can be handed
+/// over as it is. The cache keeps memory that is its own and fits: a `Vec` or boxed slice with at
+/// most 5 % to spare is taken over whatever its size, `Bytes` of up to 256 KiB likewise if nobody
+/// shares them; everything else is copied once, in steps of 256 KiB.
+///
+/// ```
+/// use tamis::BlobCachePut;
+///
+/// let put = BlobCachePut::new("<h1>Tamis</h1>")
+///     .with_content_metadata([("content-type".into(), "text/html".into())].into())
+///     .with_tags(["product:7", "page"])
+///     .with_dependencies(["template:3"]);
+/// # let _ = put;
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCachePut {
+    pub(crate) value: Value,
+    pub(crate) content_metadata: BTreeMap<String, String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) dependencies: Vec<String>,
+    /// None: the default of the handle that puts it.
+    pub(crate) policy: Option<BlobCachePolicy>,
+    pub(crate) read_at: Option<ReadPoint>,
+}
+
+impl BlobCachePut {
+    /// A put of `value`, with no metadata, labels or policy of its own.
+    #[must_use]
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Self::of(Value::Shared(value.into()))
+    }
+
+    /// A put of a copy of `value`.
+    #[must_use]
+    pub fn copy_from_slice(value: &[u8]) -> Self {
+        Self::of(Value::Owned(value.to_vec()))
+    }
+
+    fn of(value: Value) -> Self {
+        Self {
+            value,
+            content_metadata: BTreeMap::new(),
+            tags: Vec::new(),
+            dependencies: Vec::new(),
+            policy: None,
+            read_at: None,
+        }
+    }
+
+    /// Small facts to be kept with the value, such as its content type. Replaces what was there.
+    #[must_use]
+    pub fn with_content_metadata(mut self, content_metadata: BTreeMap<String, String>) -> Self {
+        self.content_metadata = content_metadata;
+        self
+    }
+
+    /// Tags by which [`invalidate_tags`](crate::BlobCache::invalidate_tags) finds the entry.
+    /// Replaces what was there.
+    #[must_use]
+    pub fn with_tags(mut self, tags: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What the value was made from, so that
+    /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies) finds the entry.
+    /// Replaces what was there.
+    #[must_use]
+    pub fn with_dependencies(
+        mut self,
+        dependencies: impl IntoIterator<Item: Into<String>>,
+    ) -> Self {
+        self.dependencies = dependencies.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How the entry is to be kept. Default: that of the namespace handle, or else
+    /// [`BlobCachePolicy::default`].
+    #[must_use]
+    pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Makes the put void if its key was written or invalidated after `point`, which was taken
+    /// before the value was read from where it comes. Default: the put is never void.
+    #[must_use]
+    pub fn read_at(mut self, point: ReadPoint) -> Self {
+        self.read_at = Some(point);
+        self
+    }
+}
+
+impl From<Bytes> for BlobCachePut {
+    fn from(value: Bytes) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<Vec<u8>> for BlobCachePut {
+    fn from(value: Vec<u8>) -> Self {
+        Self::of(Value::Owned(value))
+    }
+}
+
+impl From<Box<[u8]>> for BlobCachePut {
+    fn from(value: Box<[u8]>) -> Self {
+        Self::of(Value::Owned(value.into_vec()))
+    }
+}
+
+impl From<String> for BlobCachePut {
+    fn from(value: String) -> Self {
+        Self::from(value.into_bytes())
+    }
+}
+
+impl From<&'static [u8]> for BlobCachePut {
+    fn from(value: &'static [u8]) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<&'static str> for BlobCachePut {
+    fn from(value: &'static str) -> Self {
+        Self::new(value)
+    }
+}
+
+/// The bytes of a put, by what is known of the memory they lie in.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// Nobody else has it, and its capacity can be asked for.
+    Owned(Vec<u8>),
+    /// May be a small part of something large, or not memory of this process's heap at all.
+    Shared(Bytes),
+}
+
+impl Value {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(value) => value,
+            Self::Shared(value) => value,
+        }
+    }
+
+    /// The same bytes in memory of their own that fits within 5 %, ready to be shared without a
+    /// further allocation. Copies in steps where it must copy.
+    pub(crate) async fn into_exact(self) -> Bytes {
+        let exact = match self.into_fitting() {
+            Ok(value) => Bytes::from(value),
+            Err(value) if value.as_slice().len() <= STEP_BYTES => {
+                Bytes::copy_from_slice(value.as_slice())
+            }
+            Err(value) => {
+                let value = value.as_slice();
+                let mut copy = Vec::with_capacity(value.len());
+                for step in value.chunks(STEP_BYTES) {
+                    copy.extend_from_slice(step);
+                    pause().await;
+                }
+                Bytes::from(copy)
+            }
+        };
+        // The first clone of a fresh `Bytes` allocates what its clones share: here, not in a hit.
+        drop(exact.clone());
+        exact
+    }
+
+    fn into_fitting(self) -> Result<Vec<u8>, Self> {
+        let fits = |value: &Vec<u8>| value.capacity() - value.len() <= value.len() / 20;
+        match self {
+            Self::Owned(value) if fits(&value) => Ok(value),
+            Self::Owned(value) => Err(Self::Owned(value)),
+            // Only a `Vec` tells the whole of its allocation, and turning `Bytes` into one moves
+            // those that do not start at its front: more than a step for large ones.
+            Self::Shared(value) if value.len() > STEP_BYTES => Err(Self::Shared(value)),
+            Self::Shared(value) => match value.try_into_mut() {
+                Ok(unique) => {
+                    let value = Vec::from(unique);
+                    if fits(&value) { Ok(value) } else { Err(Self::Owned(value)) }
+                }
+                Err(value) => Err(Self::Shared(value)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// Whether the value was taken over, judged by where its bytes lie.
+    fn is_taken_over(value: impl Into<BlobCachePut>) -> bool {
+        let value = value.into().value;
+        let (place, expected) = (value.as_slice().as_ptr(), value.as_slice().to_vec());
+        let exact = block_on(value.into_exact());
+        assert_eq!(exact, expected);
+        exact.as_ptr() == place
+    }
+
+    #[test]
+    fn memory_that_fits_is_taken_over() {
+        assert!(is_taken_over(vec![7; 1000]));
+        assert!(is_taken_over(vec![7; 4 * STEP_BYTES]));
+        assert!(is_taken_over(Bytes::from(vec![7; 1000])));
+        assert!(is_taken_over(vec![7; 9].into_boxed_slice()));
+    }
+
+    #[test]
+    fn memory_that_does_not_fit_or_is_shared_is_copied() {
+        let mut roomy = Vec::with_capacity(2000);
+        roomy.extend_from_slice(&[7; 1000]);
+        assert!(!is_taken_over(roomy.clone()));
+        roomy.reserve_exact(1000);
+        assert!(!is_taken_over(Bytes::from(roomy)));
+        let parent = Bytes::from(vec![7; 100_000]);
+        assert!(!is_taken_over(parent.slice(5..50)), "a slice that is shared");
+        let tail = parent.slice(99_000..);
+        drop(parent);
+        assert!(!is_taken_over(tail), "the only slice left of something large");
+        assert!(!is_taken_over(Bytes::from(vec![7; 3 * STEP_BYTES + 1])), "large and unknown");
+        assert!(!is_taken_over("static"));
+    }
+
+    #[test]
+    fn an_exact_value_is_in_its_shared_form() {
+        let exact = block_on(BlobCachePut::from(vec![1, 2, 3]).value.into_exact());
+        assert!(exact.is_unique(), "one owner");
+        let other = exact.clone();
+        assert_eq!(other.as_ptr(), exact.as_ptr());
+    }
+}
