@@ -26,9 +26,9 @@ pub enum CacheError {
         keys: usize,
         /// Bytes of all metadata keys and values.
         bytes: usize,
-        /// [`content_metadata_keys_max`](crate::BlobCacheConfigBuilder::content_metadata_keys_max).
+        /// The configured `content_metadata_keys_max`.
         max_keys: usize,
-        /// [`content_metadata_bytes_max`](crate::BlobCacheConfigBuilder::content_metadata_bytes_max).
+        /// The configured `content_metadata_bytes_max`.
         max_bytes: usize,
     },
     /// The tags and dependencies are too many or too long.
@@ -41,9 +41,9 @@ pub enum CacheError {
         labels: usize,
         /// Bytes of all of them.
         bytes: usize,
-        /// [`labels_max`](crate::BlobCacheConfigBuilder::labels_max).
+        /// The configured `labels_max`.
         max_labels: usize,
-        /// [`label_bytes_max`](crate::BlobCacheConfigBuilder::label_bytes_max).
+        /// The configured `label_bytes_max`.
         max_bytes: usize,
     },
     /// The key is too long.
@@ -51,7 +51,7 @@ pub enum CacheError {
     KeyTooLarge {
         /// Length of the key.
         size: usize,
-        /// [`key_bytes_max`](crate::BlobCacheConfigBuilder::key_bytes_max).
+        /// The configured `key_bytes_max`.
         max: usize,
     },
     /// The namespace's name is too long.
@@ -65,7 +65,7 @@ pub enum CacheError {
     /// Every namespace slot is taken by a namespace that holds entries.
     #[error("all {max} namespaces are in use")]
     TooManyNamespaces {
-        /// [`max_namespaces`](crate::BlobCacheConfigBuilder::max_namespaces).
+        /// The configured `max_namespaces`.
         max: usize,
     },
     /// The live entry carries a version that is not below the one of the put.

@@ -6,7 +6,7 @@
 //! being rebuilt under the lock.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use crate::footprint::POSTING_BYTES;
 use crate::key::{KeyHash, LabelHash};
@@ -69,12 +69,12 @@ impl LabelIndex {
         self.postings.len() * POSTING_BYTES
     }
 
-    fn of(
-        label: LabelHash,
-        after: Option<KeyHash>,
-    ) -> (Bound<(LabelHash, KeyHash)>, Bound<(LabelHash, KeyHash)>) {
-        let from =
-            after.map_or(Bound::Included((label, KeyHash(0))), |key| Bound::Excluded((label, key)));
+    /// The postings of `label` behind the key `after`.
+    fn of(label: LabelHash, after: Option<KeyHash>) -> impl RangeBounds<(LabelHash, KeyHash)> {
+        let from = match after {
+            None => Bound::Included((label, KeyHash(0))),
+            Some(key) => Bound::Excluded((label, key)),
+        };
         (from, Bound::Included((label, KeyHash(u64::MAX))))
     }
 }

@@ -6,7 +6,8 @@
 //!    served as fresh    served as stale           gone
 //! ```
 //!
-//! Independently of that an entry is gone once nobody has asked for it for longer than its idle ttl.
+//! Independently of that an entry is gone once nobody has asked for it for longer than its idle
+//! ttl.
 
 use std::time::{Duration, SystemTime};
 

@@ -3,8 +3,8 @@
 //!
 //! An entry may be
 //! - in its SIEVE list and in the map: held;
-//! - in the map only: its seat has been left by whoever evicts or removes it, and to every reader it
-//!   is gone, though the map has still to let go of it;
+//! - in the map only: its seat has been left by whoever evicts or removes it, and to every reader
+//!   it is gone, though the map has still to let go of it;
 //! - in neither: with callers that hold a hit.
 //!
 //! It moves downwards only. Whoever takes it out of its list, and nobody else, settles what hangs
