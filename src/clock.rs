@@ -64,16 +64,13 @@ impl Clock {
         self.timestamp().into()
     }
 
+    #[inline]
     pub(crate) fn timestamp(&self) -> Timestamp {
         match &self.0 {
             Source::System => {
                 let now = clock_gettime(ClockId::RealtimeCoarse);
-                match (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec)) {
-                    (Ok(seconds), Ok(nanos)) => {
-                        Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
-                    }
-                    _ => Timestamp(0),
-                }
+                let nanos = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+                Timestamp(u64::try_from(nanos).unwrap_or(0))
             }
             Source::Manual(hand) => Timestamp(hand.load(Ordering::Acquire)),
         }

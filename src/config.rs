@@ -35,20 +35,19 @@ pub struct BlobCacheConfig {
 impl BlobCacheConfig {
     /// A builder that starts from the defaults.
     pub fn builder() -> BlobCacheConfigBuilder {
-        BlobCacheConfigBuilder { config: Self::defaults(), shard_count: None }
+        BlobCacheConfigBuilder { config: Self::defaults() }
     }
 
     fn defaults() -> Self {
-        let l1_bytes_max = 256 * MIB;
         Self {
-            l1_bytes_max,
+            l1_bytes_max: 256 * MIB,
             max_namespaces: 256,
             content_metadata_keys_max: 32,
             content_metadata_bytes_max: 4 * KIB,
             key_bytes_max: 4 * KIB,
             labels_max: 64,
             label_bytes_max: 4 * KIB,
-            shard_count: default_shard_count(l1_bytes_max),
+            shard_count: 1,
             clock: Clock::system(),
             charge: None,
             key_hash_bits: u64::BITS,
@@ -138,8 +137,6 @@ impl fmt::Debug for BlobCacheConfig {
 #[derive(Debug, Clone)]
 pub struct BlobCacheConfigBuilder {
     config: BlobCacheConfig,
-    /// None: derived from the budget in `build`.
-    shard_count: Option<usize>,
 }
 
 impl BlobCacheConfigBuilder {
@@ -196,12 +193,13 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The number of independent SIEVE queues of one priority: more of them let more threads put
-    /// at a time, fewer of them follow the algorithm closer, one is exact. Default: four for each
-    /// core, but no more than one for each MiB of the budget. 1 to 1024.
+    /// The number of independent SIEVE queues of one priority. Default 1, which follows the
+    /// algorithm to the letter; up to 1024. More of them let more threads evict at a time, and
+    /// depart from it by up to a few points of the hit ratio where a queue holds few entries.
+    /// The lookup table is sharded by itself, whatever this says.
     #[must_use]
     pub fn shard_count(mut self, shards: usize) -> Self {
-        self.shard_count = Some(shards);
+        self.config.shard_count = shards;
         self
     }
 
@@ -235,7 +233,7 @@ impl BlobCacheConfigBuilder {
     ///
     /// [`CacheError::InvalidConfig`] names the first field that is out of its range.
     pub fn build(self) -> Result<BlobCacheConfig, CacheError> {
-        let mut config = self.config;
+        let config = self.config;
         within("l1_bytes_max", config.l1_bytes_max, 64 * KIB..=isize::MAX.unsigned_abs())?;
         within("max_namespaces", config.max_namespaces, 1..=65_536)?;
         within("content_metadata_keys_max", config.content_metadata_keys_max, 0..=1024)?;
@@ -244,8 +242,6 @@ impl BlobCacheConfigBuilder {
         within("labels_max", config.labels_max, 0..=1024)?;
         within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
-        config.shard_count =
-            self.shard_count.unwrap_or_else(|| default_shard_count(config.l1_bytes_max));
         within("shard_count", config.shard_count, 1..=1024)?;
         Ok(config)
     }
@@ -253,10 +249,6 @@ impl BlobCacheConfigBuilder {
 
 pub(crate) fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
-}
-
-fn default_shard_count(l1_bytes_max: usize) -> usize {
-    (4 * cores()).min(l1_bytes_max / MIB).clamp(1, 1024)
 }
 
 fn within(
@@ -295,14 +287,5 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         }
-    }
-
-    #[test]
-    fn a_small_budget_is_not_cut_into_many_shards() {
-        let shards = |bytes| {
-            BlobCacheConfig::builder().l1_bytes_max(bytes).build().map(|config| config.shard_count)
-        };
-        assert_eq!(shards(64 * KIB), Ok(1));
-        assert_eq!(shards(1 << 40), Ok((4 * cores()).min(1024)));
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
-use crate::key::{KeyHash, LabelHash};
+use crate::key::{KeyHash, LabelHash, StoredKey};
 use crate::namespace::Namespace;
 use crate::policy::{Freshness, Lifetime};
 use crate::sequence::Sequence;
@@ -21,24 +21,26 @@ pub(crate) const ENTRY_BYTES: usize =
 
 static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 
+/// Laid out so that what a hit looks at comes first, in the order in which it does.
+#[repr(C)]
 pub(crate) struct Entry {
-    pub(crate) hash: KeyHash,
-    /// Which mutation put it; set in the section that does.
-    pub(crate) sequence: Sequence,
-    pub(crate) namespace: Arc<Namespace>,
-    pub(crate) key: Box<[u8]>,
-    /// Owns exactly its bytes, and is in its shared form, so that a clone of it does not allocate.
-    pub(crate) value: Bytes,
-    pub(crate) written: Timestamp,
+    pub(crate) seat: Seat,
+    /// Set by a hit, cleared by the hand of its SIEVE list.
+    pub(crate) visited: AtomicBool,
+    pub(crate) priority: u8,
     pub(crate) expires: Timestamp,
     /// What few entries have, out of the way of those that have not.
     extras: Option<Box<Extras>>,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) key: StoredKey,
+    /// Owns exactly its bytes, and is in its shared form, so that a clone of it does not allocate.
+    pub(crate) value: Bytes,
+    pub(crate) hash: KeyHash,
+    /// Which mutation put it; set in the section that does.
+    pub(crate) sequence: Sequence,
+    pub(crate) written: Timestamp,
     /// What it counts against the budget.
     pub(crate) charge: usize,
-    pub(crate) priority: u8,
-    /// Set by a hit, cleared by the hand of its SIEVE list.
-    pub(crate) visited: AtomicBool,
-    pub(crate) seat: Seat,
 }
 
 #[derive(Debug)]
@@ -108,9 +110,11 @@ impl Entry {
     /// What an entry with these parts takes in memory.
     pub(crate) fn footprint(key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
         let extras = extras.map_or(0, Extras::bytes);
-        ENTRY_BYTES + allocation(key.len()) + allocation(value.len()) + extras
+        let key = allocation(StoredKey::heap_bytes(key));
+        ENTRY_BYTES + key + allocation(value.len()) + extras
     }
 
+    #[inline]
     pub(crate) fn is_of(&self, namespace: &str, key: &[u8]) -> bool {
         *self.key == *key && self.namespace.name() == namespace
     }
@@ -138,7 +142,15 @@ impl Entry {
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
     }
 
+    #[inline]
     pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
+        if now < self.expires && self.extras.is_none() {
+            return Freshness::Fresh;
+        }
+        self.freshness_with_extras(now)
+    }
+
+    fn freshness_with_extras(&self, now: Timestamp) -> Freshness {
         let mut life = Lifetime {
             written: self.written,
             expires: self.expires,

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 const MAPPED_BYTES: usize = 128 << 10;
 const PAGE_BYTES: usize = 4096;
 
-/// A slot of the lookup table, worst case: (hash, pointer, control byte) at a load of 7/16, which
-/// is where a table stands after it has grown.
-pub(crate) const TABLE_SLOT_BYTES: usize = 17 * 16 / 7;
+/// A slot of the lookup table, worst case: (hash, pointer, control byte) at a load of little more
+/// than a third. A table doubles at 7/8, and before that where removals have worn it out.
+pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
 /// One posting of a label: a (label, key, sequence) triple in a tree filled to two thirds.
 pub(crate) const POSTING_BYTES: usize = 40;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +16,12 @@ use crate::entry::Entry;
 #[derive(Clone)]
 pub struct BlobCacheHit {
     pub(crate) entry: Arc<Entry>,
-    /// What was left of the stale window; None while fresh.
-    pub(crate) stale: Option<Duration>,
+    /// Nanoseconds that were left of the stale window; None while fresh. In this form a hit, and a
+    /// miss, are returned in two registers.
+    pub(crate) stale: Option<NonZeroU64>,
 }
+
+const _: () = assert!(size_of::<Option<BlobCacheHit>>() == 16, "two registers");
 
 /// Where a hit came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,7 +82,7 @@ impl BlobCacheHit {
     /// What was left of the stale window when it was found. None while fresh.
     #[must_use]
     pub fn stale_window_remaining(&self) -> Option<Duration> {
-        self.stale
+        self.stale.map(|left| Duration::from_nanos(left.get()))
     }
 
     /// When it was put.

@@ -5,12 +5,57 @@
 //! other one is forgotten. Full keys are compared on every read, so a collision never lies.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What stands for (namespace, key).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(pub(crate) u64);
+
+/// A key as an entry keeps it: within the entry if it is short, so that comparing it touches no
+/// further memory.
+pub(crate) enum StoredKey {
+    Inline { length: u8, bytes: [u8; StoredKey::INLINE_BYTES] },
+    Heap(Box<[u8]>),
+}
+
+impl StoredKey {
+    /// What makes the whole four words.
+    const INLINE_BYTES: usize = 30;
+
+    /// What it takes besides itself.
+    pub(crate) const fn heap_bytes(key: &[u8]) -> usize {
+        if key.len() > Self::INLINE_BYTES { key.len() } else { 0 }
+    }
+}
+
+const _: () = assert!(size_of::<StoredKey>() == 32);
+
+impl From<&[u8]> for StoredKey {
+    fn from(key: &[u8]) -> Self {
+        let mut bytes = [0; Self::INLINE_BYTES];
+        match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
+            (Ok(length), Some(place)) => {
+                place.copy_from_slice(key);
+                Self::Inline { length, bytes }
+            }
+            _ => Self::Heap(key.into()),
+        }
+    }
+}
+
+impl Deref for StoredKey {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Inline { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Self::Heap(bytes) => bytes,
+        }
+    }
+}
 
 /// What stands for (namespace, kind, label).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,10 +94,12 @@ impl KeyHasher {
         Self { seed, mask: u64::MAX >> (64 - bits) }
     }
 
+    #[inline]
     pub(crate) fn namespace<'a>(&self, name: &'a str) -> NamespaceRef<'a> {
         NamespaceRef { name, seed: NamespaceSeed(xxh3_64_with_seed(name.as_bytes(), self.seed)) }
     }
 
+    #[inline]
     pub(crate) fn key(&self, namespace: NamespaceSeed, key: &[u8]) -> KeyHash {
         KeyHash(xxh3_64_with_seed(key, namespace.0) & self.mask)
     }
@@ -81,6 +128,17 @@ mod tests {
             hasher.label(a, LabelKind::Tag, "label"),
             hasher.label(a, LabelKind::Dependency, "label")
         );
+    }
+
+    #[test]
+    fn a_stored_key_is_what_was_stored() {
+        for length in 0..100u8 {
+            let key: Vec<u8> = (0..length).collect();
+            let stored = StoredKey::from(&*key);
+            assert_eq!(&*stored, &*key);
+            let is_inline = matches!(stored, StoredKey::Inline { .. });
+            assert_eq!(is_inline, StoredKey::heap_bytes(&key) == 0);
+        }
     }
 
     #[test]

@@ -184,7 +184,8 @@ impl Freshness {
 
 impl Lifetime {
     pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
-        if nanos(now.saturating_since(last_access)) > self.idle_ttl {
+        // A clock that has stepped back counts as no idle time.
+        if now.0.saturating_sub(last_access.0) > self.idle_ttl {
             return Freshness::Idle;
         }
         if now < self.expires || self.expires == Timestamp::NEVER {

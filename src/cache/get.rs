@@ -1,6 +1,9 @@
 //! Reading: `get` and `exists`. Neither waits for anything in memory.
 
+use std::num::NonZeroU64;
+
 use crate::cache::shared::Shared;
+use crate::clock::nanos;
 use crate::counters::Event;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::NamespaceRef;
@@ -9,6 +12,7 @@ use crate::policy::Freshness;
 impl Shared {
     /// The whole of a hit: one hash, one read lock, no allocation, no copy, no shared line written
     /// but the entry's own count.
+    #[inline]
     pub(super) fn get(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Option<BlobCacheHit> {
         let hash = self.hasher.key(namespace.seed, key);
         let Some(entry) = self.visible(namespace, key, hash) else {
@@ -25,7 +29,7 @@ impl Shared {
             Freshness::Fresh => None,
             Freshness::Stale(remaining) => {
                 self.counters.count(Event::StaleServe);
-                Some(remaining)
+                NonZeroU64::new(nanos(remaining))
             }
             gone => {
                 self.expire(&entry, gone);

@@ -78,6 +78,7 @@ impl Shared {
     }
 
     /// The entry of a key that no invalidation stands behind, whatever its age.
+    #[inline]
     pub(super) fn visible(
         &self,
         namespace: NamespaceRef<'_>,
@@ -117,6 +118,7 @@ impl Shared {
     }
 
     /// Removes an entry that was found past its life.
+    #[cold]
     pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) {
         if self.l1.remove_entry(entry) {
             self.settle_later(entry);

@@ -63,6 +63,7 @@ impl L1 {
     }
 
     /// The entry under a hash, if it is held and `wanted`. Takes the read side of one shard.
+    #[inline]
     pub(crate) fn find(
         &self,
         hash: KeyHash,

@@ -1,0 +1,240 @@
+//! Holds the budget against the resident memory of a process.
+//!
+//! A cache counts what its entries take by the figures of an allocator it does not know; here is
+//! whether they are right. A process fills a cache and turns its contents over three times, with
+//! gets in between whose hits are dropped, so that memory is as torn as it gets; then its resident
+//! memory, less what it was before the cache was opened, is divided by the budget. That must not be
+//! more than 1.15, at any budget: the lookup tables take most for each entry just after they have
+//! grown, and the budget decides how many entries there are.
+//!
+//! The limit is for one thread that puts. More of them show what the allocator adds where each of
+//! its arenas keeps what another one lacks (`--threads 4`; `MALLOC_ARENA_MAX=1` takes that away).
+//!
+//! Without arguments, every shape of entry runs at every budget, each in a process of its own, and
+//! the exit code tells whether all of them kept to the limit:
+//!
+//! ```text
+//! cargo run --release --example memory
+//! cargo run --release --example memory -- --shape plain --blob-bytes 100 --budget-mib 256
+//! ```
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, ValueEnum};
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, BlobCacheStats, CacheError};
+
+/// The most that resident memory may be of the budget.
+const RATIO_MAX: f64 = 1.15;
+
+const TURNOVERS: u64 = 3;
+
+/// The budgets to try, in MiB: from one to the next the number of entries grows by some percent,
+/// from the first to the last it doubles, and so meets every fill of the tables.
+const BUDGETS_MIB: [usize; 13] = [160, 176, 192, 208, 224, 240, 256, 272, 288, 304, 320, 336, 352];
+
+const SHAPES: [(Shape, usize); 8] = [
+    (Shape::Plain, 100),
+    (Shape::Plain, 1 << 10),
+    (Shape::Plain, 64 << 10),
+    (Shape::Labels, 100),
+    (Shape::Labels, 1 << 10),
+    (Shape::Metadata, 100),
+    (Shape::Metadata, 1 << 10),
+    (Shape::Mixed, 64 << 10),
+];
+
+/// Resident memory of a cache against its budget.
+#[derive(Parser)]
+struct Arguments {
+    /// What entries are made of. Without it, all shapes run
+    #[arg(long)]
+    shape: Option<Shape>,
+    /// Bytes of a value; of the largest one where they are mixed
+    #[arg(long, default_value_t = 100)]
+    blob_bytes: usize,
+    /// The budget of the cache
+    #[arg(long, default_value_t = 256)]
+    budget_mib: usize,
+    /// Threads that put at the same time
+    #[arg(long, default_value_t = 1)]
+    threads: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// Nothing but a value.
+    Plain,
+    /// Three tags: one that ten thousands share, one that a hundred share, one of its own.
+    Labels,
+    /// Two content metadata keys.
+    Metadata,
+    /// Values of any size from 100 bytes up.
+    Mixed,
+}
+
+/// What one process found.
+struct Found {
+    entries: usize,
+    budget: usize,
+    resident: usize,
+    bytes_in_use: usize,
+}
+
+impl Found {
+    fn ratio(&self) -> f64 {
+        as_f64(self.resident) / as_f64(self.budget)
+    }
+
+    /// The line by which a process tells another.
+    fn to_line(&self) -> String {
+        let Self { entries, budget, resident, bytes_in_use } = self;
+        format!("{entries} {budget} {resident} {bytes_in_use}")
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        let (entries, budget) = (numbers.next()?, numbers.next()?);
+        let (resident, bytes_in_use) = (numbers.next()?, numbers.next()?);
+        Some(Self { entries, budget, resident, bytes_in_use })
+    }
+}
+
+/// Nothing here comes near 2^53 bytes.
+#[allow(clippy::cast_precision_loss)]
+fn as_f64(number: usize) -> f64 {
+    number as f64
+}
+
+/// The resident memory of this process, in bytes.
+fn resident() -> Result<usize, Box<dyn Error>> {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let kib: usize = line.ok_or("no Rss")?.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib << 10)
+}
+
+fn put_of(shape: Shape, blob_bytes: usize, number: u64, random: &mut StdRng) -> BlobCachePut {
+    let bytes = match shape {
+        Shape::Mixed => random.random_range(100..=blob_bytes.max(100)),
+        _ => blob_bytes,
+    };
+    let put = BlobCachePut::from(vec![7; bytes]);
+    match shape {
+        Shape::Plain | Shape::Mixed => put,
+        Shape::Labels => put.with_tags([
+            format!("site:{}", number % 20),
+            format!("category:{}", number / 100),
+            format!("product:{number}"),
+        ]),
+        Shape::Metadata => put.with_content_metadata(BTreeMap::from([
+            ("content-type".to_owned(), "text/html; charset=utf-8".to_owned()),
+            ("etag".to_owned(), format!("{:016x}", random.random::<u64>())),
+        ])),
+    }
+}
+
+/// Puts until as much has been evicted as the cache holds, three times over, with a get of an entry
+/// that may be there after each. `thread` keeps the keys of threads apart.
+fn turn_over(cache: &BlobCache, arguments: &Arguments, thread: u64) -> Result<(), CacheError> {
+    let shape = arguments.shape.unwrap_or(Shape::Plain);
+    let key = |number: u64| format!("products/{thread:02}/{number:010}");
+    let mut random = StdRng::seed_from_u64(thread);
+    let is_turned_over = |stats: BlobCacheStats| {
+        stats.evictions() > 0 && stats.evictions() >= TURNOVERS * (stats.entries() as u64)
+    };
+    for number in 0.. {
+        let put = put_of(shape, arguments.blob_bytes, number, &mut random);
+        block_on(cache.put("pages", key(number), put))?;
+        let before = number.saturating_sub(random.random_range(0..1_000_000));
+        drop(block_on(cache.get("pages", key(before))));
+        if number % 64 == 0 && is_turned_over(cache.stats()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Measures this process.
+fn measure(arguments: &Arguments) -> Result<Found, Box<dyn Error>> {
+    let budget = arguments.budget_mib << 20;
+    let config = BlobCacheConfig::builder().l1_bytes_max(budget).build()?;
+    let baseline = resident()?;
+    let cache = block_on(BlobCache::open(config))?;
+    std::thread::scope(|scope| {
+        let cache = &cache;
+        let threads: Vec<_> = (0..arguments.threads)
+            .map(|thread| scope.spawn(move || turn_over(cache, arguments, thread)))
+            .collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err::<(), Box<dyn Error>>("a thread has panicked".into()),
+        })
+    })?;
+    let stats = cache.stats();
+    let (entries, bytes_in_use) = (stats.entries(), stats.bytes_in_use());
+    Ok(Found { entries, budget, resident: resident()?.saturating_sub(baseline), bytes_in_use })
+}
+
+/// Has another process of this program measure itself.
+fn measure_apart(
+    shape: Shape,
+    blob_bytes: usize,
+    budget_mib: usize,
+    threads: u64,
+) -> Result<Found, Box<dyn Error>> {
+    let named = shape.to_possible_value().ok_or("a shape without a name")?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(["--shape", named.get_name()])
+        .args(["--blob-bytes", &blob_bytes.to_string()])
+        .args(["--budget-mib", &budget_mib.to_string()])
+        .args(["--threads", &threads.to_string()])
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    Found::from_line(&told).ok_or_else(|| {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        format!("a process did not measure itself: {complaint}").into()
+    })
+}
+
+/// Tries one shape at every budget, and gives the worst ratio.
+fn try_budgets(shape: Shape, blob_bytes: usize, threads: u64) -> Result<f64, Box<dyn Error>> {
+    let mut worst: f64 = 0.0;
+    for budget_mib in BUDGETS_MIB {
+        let found = measure_apart(shape, blob_bytes, budget_mib, threads)?;
+        println!(
+            "{:<10}{blob_bytes:>7}{:>10}{budget_mib:>9}{:>14.1}{:>14.1}{:>8.3}",
+            format!("{shape:?}"),
+            found.entries,
+            as_f64(found.bytes_in_use) / as_f64(1 << 20),
+            as_f64(found.resident) / as_f64(1 << 20),
+            found.ratio()
+        );
+        worst = worst.max(found.ratio());
+    }
+    println!("{:<10}{blob_bytes:>7}{:>55.3}\n", format!("{shape:?}"), worst);
+    Ok(worst)
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let worst = if arguments.shape.is_some() {
+        let found = measure(&arguments)?;
+        println!("{}", found.to_line());
+        found.ratio()
+    } else {
+        println!("shape       bytes   entries      MiB    in use, MiB resident, MiB   ratio");
+        let mut worst: f64 = 0.0;
+        for (shape, blob_bytes) in SHAPES {
+            worst = worst.max(try_budgets(shape, blob_bytes, arguments.threads)?);
+        }
+        worst
+    };
+    println!("worst {worst:.3}, limit {RATIO_MAX}");
+    Ok(if worst > RATIO_MAX { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

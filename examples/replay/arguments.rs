@@ -1,0 +1,94 @@
+//! `Arguments`: what the command line says.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+
+use crate::budget::Mode;
+
+/// Replays request traces against the cache, and prints misses, throughput and latencies.
+///
+/// A request is a get, followed on a miss by a put. Without a trace, a seeded workload is made up:
+/// Zipf's law, with scans in between.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// Traces: one request a line, `key,size` or `time,key,size`; plain or .zst.
+    pub(crate) traces: Vec<PathBuf>,
+
+    /// What the cache size counts: objects, or their bytes.
+    #[arg(long, value_enum, default_value = "byte")]
+    pub(crate) mode: Mode,
+
+    /// Cache sizes: so many objects or bytes, or, with a decimal point, parts of the working set.
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.1")]
+    pub(crate) cache_size: Vec<CacheSize>,
+
+    /// Numbers of independent SIEVE queues; 1 is exact. [default: the cache's own]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) shards: Vec<usize>,
+
+    /// What an object counts: its size only, as in simulators, or the memory that it takes.
+    #[arg(long, value_enum, default_value = "payload")]
+    pub(crate) charge: Charge,
+
+    /// Threads that share the requests of a trace. With more than one, their order is not exact.
+    #[arg(long, default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
+
+    /// The seed of the workload that is made up without a trace.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Known misses, to compare with. [default: reference.csv beside each trace, if there]
+    #[arg(long)]
+    pub(crate) reference: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Charge {
+    /// Its size, and nothing else. Values are tiny, whatever the trace says.
+    Payload,
+    /// Key, value and bookkeeping. Values are as large as the trace says.
+    Memory,
+}
+
+/// A cache size as given. A part is kept as a decimal fraction, which is exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheSize {
+    Amount(u64),
+    Part { numerator: u64, denominator: u64 },
+}
+
+impl CacheSize {
+    /// The size where the working set is this large; rounded down.
+    pub(crate) fn of(self, working_set: u64) -> u64 {
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Part { numerator, denominator } => {
+                let part = u128::from(working_set) * u128::from(numerator);
+                u64::try_from(part / u128::from(denominator)).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+impl FromStr for CacheSize {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const REASON: &str = "neither a whole number nor a decimal fraction";
+        let Some((whole, digits)) = text.split_once('.') else {
+            return text.parse().map(Self::Amount).map_err(|_| REASON);
+        };
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_digits(whole) || !is_digits(digits) || (whole.is_empty() && digits.is_empty()) {
+            return Err(REASON);
+        }
+        let numerator = format!("0{whole}{digits}").parse().map_err(|_| REASON)?;
+        let places = u32::try_from(digits.len()).map_err(|_| REASON)?;
+        let denominator = 10u64.checked_pow(places).ok_or(REASON)?;
+        Ok(Self::Part { numerator, denominator })
+    }
+}

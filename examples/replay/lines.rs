@@ -1,0 +1,98 @@
+//! `Lines`: the numbered lines of a text file, plain or compressed by zstd.
+//!
+//! Whatever is wrong with a file comes out as an [`InputError`] that names the file, the line and
+//! its text. No line is read beyond a bound, so that a file that is not text cannot fill the
+//! memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zstd::stream::read::Decoder;
+
+/// The most bytes of a line.
+const LINE_BYTES_MAX: usize = 4096;
+
+/// The most bytes of a line that an error message repeats.
+const SHOWN_BYTES_MAX: usize = 80;
+
+/// Why a file could not be taken in.
+#[derive(Debug, Error)]
+pub(crate) enum InputError {
+    #[error("{}: {source}", path.display())]
+    Unopened { path: PathBuf, source: io::Error },
+    /// Reading stopped behind that many lines: a damaged zstd frame, or the device.
+    #[error("{}:{line}: cannot read on: {source}", path.display())]
+    Unreadable { path: PathBuf, line: u64, source: io::Error },
+    #[error("{}:{line}: {reason}: \"{text}\"", path.display())]
+    Malformed { path: PathBuf, line: u64, reason: &'static str, text: String },
+    #[error("{}: holds no line", path.display())]
+    Empty { path: PathBuf },
+}
+
+pub(crate) struct Lines<'a> {
+    path: &'a Path,
+    source: Box<dyn BufRead + 'a>,
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of a file, decompressed if its name ends in `.zst`.
+    pub(crate) fn open(path: &'a Path) -> Result<Self, InputError> {
+        let unopened = |source| InputError::Unopened { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unopened)?;
+        let source: Box<dyn BufRead> = if path.extension().is_some_and(|ending| ending == "zst") {
+            Box::new(BufReader::new(Decoder::new(file).map_err(unopened)?))
+        } else {
+            Box::new(BufReader::new(file))
+        };
+        Ok(Self::new(path, source))
+    }
+
+    /// The lines of a text that errors call `path`.
+    pub(crate) fn new(path: &'a Path, source: impl BufRead + 'a) -> Self {
+        Self { path, source: Box::new(source), number: 0, line: Vec::new() }
+    }
+
+    /// The next line without its end. None at the end of the text.
+    pub(crate) fn advance(&mut self) -> Result<Option<&str>, InputError> {
+        self.line.clear();
+        self.number += 1;
+        let bound = (LINE_BYTES_MAX + 1) as u64;
+        let mut source = self.source.by_ref().take(bound);
+        if let Err(source) = source.read_until(b'\n', &mut self.line) {
+            return Err(InputError::Unreadable {
+                path: self.path.to_owned(),
+                line: self.number,
+                source,
+            });
+        }
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        if self.line.len() > LINE_BYTES_MAX {
+            return Err(self.malformed("line too long"));
+        }
+        match std::str::from_utf8(&self.line) {
+            Ok(line) => Ok(Some(line.trim_end_matches(['\n', '\r']))),
+            Err(_) => Err(self.malformed("not UTF-8")),
+        }
+    }
+
+    /// An error about the line that was read last.
+    pub(crate) fn malformed(&self, reason: &'static str) -> InputError {
+        let shown = self.line.trim_ascii_end();
+        let mut text = shown[..shown.len().min(SHOWN_BYTES_MAX)].escape_ascii().to_string();
+        if shown.len() > SHOWN_BYTES_MAX {
+            text.push_str("...");
+        }
+        InputError::Malformed { path: self.path.to_owned(), line: self.number, reason, text }
+    }
+
+    /// An error about a text that ended before anything was found in it.
+    pub(crate) fn empty(&self) -> InputError {
+        InputError::Empty { path: self.path.to_owned() }
+    }
+}

@@ -1,0 +1,120 @@
+//! Replays request traces, or a workload of its own, against the cache.
+//!
+//! ```text
+//! cargo run --release --example replay
+//! cargo run --release --example replay -- trace.csv.zst --mode obj --cache-size 0.01,0.1,5000
+//! ```
+//!
+//! One table says how many requests missed, beside the misses of a reference where they are known;
+//! another how long hits and puts took. `--help` lists the options. With `--shards 1` and the
+//! default charge and thread, misses equal those of a simulator of SIEVE, to the request.
+
+mod arguments;
+mod budget;
+mod lines;
+mod reference;
+mod replay;
+mod report;
+mod trace;
+mod workload;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::arguments::{Arguments, Charge};
+use crate::budget::{Budget, Mode};
+use crate::lines::InputError;
+use crate::reference::Reference;
+use crate::replay::Run;
+use crate::report::{Report, Subject};
+use crate::trace::Trace;
+use crate::workload::Workload;
+
+fn main() -> ExitCode {
+    let mut report = Report::new();
+    let replayed = replay(&Arguments::parse(), &mut report);
+    // What was measured before an error is worth printing too.
+    let printed = if report.is_empty() { Ok(()) } else { write!(io::stdout(), "{report}") };
+    match replayed.and_then(|()| Ok(printed?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    if arguments.charge == Charge::Memory && arguments.mode == Mode::Obj {
+        return Err("memory is counted in bytes: --charge memory goes with --mode byte".into());
+    }
+    if arguments.traces.is_empty() {
+        let trace = Workload::default().generate(arguments.seed)?;
+        let reference = reference_of(arguments, None)?;
+        replay_trace(arguments, &trace, &reference, report)?;
+    }
+    for path in &arguments.traces {
+        let trace = Trace::read(path)?;
+        let reference = reference_of(arguments, path.parent())?;
+        replay_trace(arguments, &trace, &reference, report)?;
+    }
+    Ok(())
+}
+
+/// Replays one trace at every cache size and number of shards that was asked for.
+fn replay_trace(
+    arguments: &Arguments,
+    trace: &Trace,
+    reference: &Reference,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let (mode, requests) = (arguments.mode, trace.requests.len() as u64);
+    let shards: Vec<_> = match &*arguments.shards {
+        [] => vec![None],
+        shards => shards.iter().copied().map(Some).collect(),
+    };
+    for cache_size in &arguments.cache_size {
+        let cache_size = cache_size.of(trace.working_set(mode));
+        let budget =
+            Budget::new(mode, cache_size).map_err(|error| format!("{}: {error}", trace.name))?;
+        let subject = Subject {
+            trace: &trace.name,
+            mode,
+            cache_size,
+            requests,
+            reference: reference.misses((&trace.name, requests), mode, cache_size),
+        };
+        for &shards in &shards {
+            let progress = progress_bar(&subject)?;
+            let (charge, threads) = (arguments.charge, arguments.threads);
+            let outcome = Run { budget, charge, shards, threads }.replay(trace, &progress)?;
+            progress.finish_and_clear();
+            report.add(&subject, &outcome);
+        }
+    }
+    Ok(())
+}
+
+/// What is known beforehand: as named, or else beside the trace; otherwise nothing.
+fn reference_of(arguments: &Arguments, folder: Option<&Path>) -> Result<Reference, InputError> {
+    if let Some(path) = &arguments.reference {
+        return Reference::read(path);
+    }
+    let beside = folder.map(|folder| folder.join("reference.csv"));
+    match beside.filter(|path| path.is_file()) {
+        Some(path) => Reference::read(&path),
+        None => Ok(Reference::default()),
+    }
+}
+
+/// Drawn on stderr, and only where that is a terminal.
+fn progress_bar(subject: &Subject<'_>) -> Result<ProgressBar, Box<dyn Error>> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} % {per_sec} {eta}")?;
+    let message = format!("{} {}", subject.trace, subject.cache_size);
+    Ok(ProgressBar::new(subject.requests).with_style(style).with_message(message))
+}

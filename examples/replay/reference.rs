@@ -1,0 +1,82 @@
+//! `Reference`: the misses that a simulator counted, by trace and cache size.
+//!
+//! A reference file is a CSV with a header; the columns `trace`, `mode`, `cache_size`, `algo`,
+//! `n_req` and `n_miss` are looked up by name. Of its lines, only SIEVE's matter.
+
+use std::path::Path;
+
+use crate::budget::Mode;
+use crate::lines::{InputError, Lines};
+
+/// What SIEVE did with one trace in one cache.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) trace: String,
+    mode: String,
+    pub(crate) cache_size: u64,
+    pub(crate) requests: u64,
+    pub(crate) misses: u64,
+}
+
+impl Row {
+    pub(crate) fn is_of(&self, mode: Mode) -> bool {
+        self.mode == mode.name()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Reference {
+    pub(crate) fn read(path: &Path) -> Result<Self, InputError> {
+        let mut lines = Lines::open(path)?;
+        let Some(header) = lines.advance()? else { return Err(lines.empty()) };
+        let header: Vec<_> = header.split(',').map(str::to_owned).collect();
+        let mut rows = Vec::new();
+        while let Some(line) = lines.advance()? {
+            match row(&header, line) {
+                Ok(row) => rows.extend(row),
+                Err(reason) => return Err(lines.malformed(reason)),
+            }
+        }
+        Ok(Self { rows })
+    }
+
+    /// The misses of a run, if they are known: of this very trace, in a cache of this very size.
+    pub(crate) fn misses(
+        &self,
+        (trace, requests): (&str, u64),
+        mode: Mode,
+        cache_size: u64,
+    ) -> Option<u64> {
+        let is_it = |row: &&Row| {
+            row.trace == trace
+                && row.requests == requests
+                && row.is_of(mode)
+                && row.cache_size == cache_size
+        };
+        self.rows.iter().find(is_it).map(|row| row.misses)
+    }
+}
+
+/// The row of a line; None where it is another algorithm's.
+fn row(header: &[String], line: &str) -> Result<Option<Row>, &'static str> {
+    let cells: Vec<_> = line.split(',').collect();
+    let cell = |name: &str| {
+        let column = header.iter().position(|column| column == name);
+        column.and_then(|column| cells.get(column)).copied().ok_or("a column is missing")
+    };
+    let number = |name| cell(name)?.parse().map_err(|_| "not a whole number where one belongs");
+    if cell("algo")? != "sieve" {
+        return Ok(None);
+    }
+    Ok(Some(Row {
+        trace: cell("trace")?.to_owned(),
+        mode: cell("mode")?.to_owned(),
+        cache_size: number("cache_size")?,
+        requests: number("n_req")?,
+        misses: number("n_miss")?,
+    }))
+}

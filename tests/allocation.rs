@@ -1,0 +1,244 @@
+//! What calls allocate: a hit, a miss and `exists` nothing at all; a put a few small things, and
+//! never a second copy of a value that fits its memory.
+//!
+//! A global allocator that counts for each thread is installed in this binary, so that tests which
+//! run side by side do not count for each other. Futures are polled by hand, once: an executor
+//! would allocate for itself.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCacheHit, BlobCachePolicy, BlobCachePut, CachePresence,
+    ExtendedTtlPolicy,
+};
+
+/// The most bytes of the future of a get.
+const GET_FUTURE_BYTES_MAX: usize = 256;
+
+/// A put with nothing but a value: the entry, its key, and what makes its value shareable.
+const PLAIN_PUT_ALLOCATIONS_MAX: usize = 3;
+
+/// One with two metadata keys and three tags: those too, each cut to its size.
+const FULL_PUT_ALLOCATIONS_MAX: usize = 16;
+
+/// What a put allocates besides the value, the first one in a table or a list included.
+const PUT_BYTES_MAX: usize = 32 << 10;
+
+/// What a thread has allocated so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allocated {
+    times: usize,
+    bytes: usize,
+}
+
+thread_local! {
+    /// Without a destructor and set before the thread runs, so that the allocator may use it.
+    static ALLOCATED: Cell<Allocated> = const { Cell::new(Allocated { times: 0, bytes: 0 }) };
+}
+
+/// The system's allocator, with a count. Moving an allocation counts like making it anew.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn count(bytes: usize) {
+    // A thread at its very end may have no count any more, and needs none.
+    let _ = ALLOCATED.try_with(|allocated| {
+        let Allocated { times, bytes: before } = allocated.get();
+        allocated.set(Allocated { times: times + 1, bytes: before + bytes });
+    });
+}
+
+// SAFETY: every call is handed on as it came to `System`, which keeps the contract of
+// `GlobalAlloc`; counting touches no memory but a thread-local cell, never allocates and never
+// unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller vouches for the layout, as `System` asks.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller vouches for the layout, as `System` asks.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller vouches that `place` came from here, which means from `System`, with
+        // this layout, and for the new size.
+        unsafe { System.realloc(place, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller vouches that `place` came from here, which means from `System`, with
+        // this layout.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+/// What `work` makes this thread allocate, besides its result.
+fn allocated<T>(work: impl FnOnce() -> T) -> (Allocated, T) {
+    let before = ALLOCATED.get();
+    let result = work();
+    let after = ALLOCATED.get();
+    let (times, bytes) = (after.times - before.times, after.bytes - before.bytes);
+    (Allocated { times, bytes }, result)
+}
+
+const NOTHING: Allocated = Allocated { times: 0, bytes: 0 };
+
+/// The result of a future that is ready at its first poll.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("nothing here has to wait"),
+    }
+}
+
+fn cache() -> BlobCache {
+    let config = BlobCacheConfig::builder().l1_bytes_max(16 << 20).build();
+    now(BlobCache::open(config.expect("a valid configuration"))).expect("a cache in memory")
+}
+
+fn put(cache: &BlobCache, key: &str, put: impl Into<BlobCachePut>) {
+    now(cache.put("pages", key, put)).expect("room for a small entry");
+}
+
+fn page() -> BlobCachePut {
+    let facts = [("content-type".into(), "text/html".into()), ("etag".into(), "5e1f".into())];
+    let tags = ["home", "product:7", "product:8"];
+    BlobCachePut::from(vec![7; 1000]).with_content_metadata(facts.into()).with_tags(tags)
+}
+
+/// One entry of each kind that a hit treats differently, by key.
+fn kinds() -> [(&'static str, BlobCachePut); 5] {
+    let minute = Duration::from_secs(60);
+    let plain = BlobCachePolicy::default();
+    let extended = ExtendedTtlPolicy {
+        idle_ttl: Some(minute),
+        stale_serve: Some(minute),
+        ..ExtendedTtlPolicy::default()
+    };
+    let stale = BlobCachePolicy::default().ttl(Duration::ZERO).extended(extended);
+    [
+        ("plain", BlobCachePut::new(vec![7; 1000])),
+        ("ttl", BlobCachePut::new(vec![7; 1000]).with_policy(plain.clone().ttl(minute))),
+        ("metadata and labels", page()),
+        ("idle ttl", page().with_policy(plain.extended(extended))),
+        ("stale", page().with_policy(stale)),
+    ]
+}
+
+/// All that is done with a hit, down to its drop.
+fn use_up(hit: Option<BlobCacheHit>) {
+    let hit = hit.expect("a hit");
+    assert_eq!(hit.value().len(), 1000);
+    assert_eq!(hit.content_metadata().get("etag").is_some(), hit.content_metadata().len() == 2);
+    let (other, bytes) = (hit.clone(), hit.bytes());
+    assert_eq!(bytes.as_ptr(), other.value().as_ptr());
+    drop(hit);
+    assert_eq!(other.into_bytes(), bytes);
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let cache = cache();
+    for (key, value) in kinds() {
+        put(&cache, key, value);
+    }
+    let namespace = cache.namespace("pages");
+    for (key, _) in kinds() {
+        for _ in 0..3 {
+            let (taken, ()) = allocated(|| use_up(now(cache.get("pages", key))));
+            assert_eq!(taken, NOTHING, "{key}");
+            let (taken, ()) = allocated(|| use_up(now(namespace.get(key))));
+            assert_eq!(taken, NOTHING, "{key}, through a handle");
+        }
+    }
+    assert_eq!(cache.stats().hits(), 30);
+    assert_eq!(cache.stats().l1_stale_serves_total(), 6);
+}
+
+#[test]
+fn the_first_hit_of_a_thread_allocates_nothing() {
+    let cache = cache();
+    put(&cache, "key", vec![7; 1000]);
+    let taken = std::thread::scope(|scope| {
+        let hit = || allocated(|| use_up(now(cache.get("pages", "key")))).0;
+        scope.spawn(hit).join().expect("a thread that ends")
+    });
+    assert_eq!(taken, NOTHING);
+}
+
+#[test]
+fn a_miss_and_a_look_allocate_nothing() {
+    let cache = cache();
+    put(&cache, "key", vec![7; 1000]);
+    let namespace = cache.namespace("pages");
+    let (taken, ()) = allocated(|| {
+        assert!(now(cache.get("pages", "other")).is_none());
+        assert!(now(cache.get("other", "key")).is_none());
+        assert!(now(namespace.get("other")).is_none());
+        assert_eq!(cache.exists("pages", "key"), CachePresence::Present);
+        assert_eq!(cache.exists("pages", "other"), CachePresence::Absent);
+        assert_eq!(namespace.exists("key"), CachePresence::Present);
+        assert_eq!(namespace.exists("other"), CachePresence::Absent);
+    });
+    assert_eq!(taken, NOTHING);
+}
+
+#[test]
+fn a_value_that_fits_is_not_copied() {
+    let cache = cache();
+    for bytes in [1, 100, 4096, 1 << 20] {
+        let value = vec![7_u8; bytes];
+        let place = value.as_ptr();
+        let (taken, ()) = allocated(|| put(&cache, "key", value));
+        assert!(taken.bytes < PUT_BYTES_MAX, "{bytes} bytes: {taken:?}");
+        let hit = now(cache.get("pages", "key")).expect("a hit");
+        assert_eq!(hit.value().as_ptr(), place, "{bytes} bytes");
+        assert_eq!(hit.bytes().as_ptr(), place, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn a_put_allocates_a_few_times() {
+    let cache = cache();
+    // Tables and lists have room for one more from the second put of a key on.
+    let times = |make: fn() -> BlobCachePut| {
+        let each = || {
+            let made = make();
+            allocated(|| put(&cache, "key", made)).0.times
+        };
+        (0..10).map(|_| each()).skip(2).max().unwrap_or(0)
+    };
+    let plain = times(|| BlobCachePut::from(vec![7; 1000]));
+    assert!(plain <= PLAIN_PUT_ALLOCATIONS_MAX, "a plain put allocates {plain} times");
+    let full = times(page);
+    assert!(full <= FULL_PUT_ALLOCATIONS_MAX, "a full put allocates {full} times");
+}
+
+#[test]
+fn the_future_of_a_get_is_small() {
+    let cache = cache();
+    let namespace = cache.namespace("pages");
+    let of_cache = size_of_val(&cache.get("pages", "key"));
+    assert!(of_cache <= GET_FUTURE_BYTES_MAX, "{of_cache} bytes");
+    let of_namespace = size_of_val(&namespace.get("key"));
+    assert!(of_namespace <= GET_FUTURE_BYTES_MAX, "{of_namespace} bytes");
+    let owned = size_of_val(&cache.get("pages", String::from("key")));
+    assert!(owned <= GET_FUTURE_BYTES_MAX, "{owned} bytes with an owned key");
+    let digest = size_of_val(&namespace.get([7; 64]));
+    assert!(digest <= GET_FUTURE_BYTES_MAX, "{digest} bytes with a key of 64 bytes");
+}

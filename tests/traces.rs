@@ -1,0 +1,280 @@
+//! SIEVE as the paper has it: the cache's hits and misses beside those of a naive model and of
+//! published simulations.
+//!
+//! The model is compared over thousands of small workloads, one of which `TAMIS_SEED` runs alone;
+//! `TAMIS_CASES` says how many. The simulations are those of `reference.csv`, beside its traces in
+//! the folder that `TAMIS_TRACES` names, or in `../shared/traces` if that is there: with one shard
+//! the misses must be equal; with the default number, near. An unoptimised build leaves out the
+//! long traces. Reading is shared with `examples/replay`.
+
+#[path = "../examples/replay/budget.rs"]
+#[allow(dead_code, reason = "the example also counts memory")]
+mod budget;
+#[path = "../examples/replay/lines.rs"]
+mod lines;
+#[path = "../examples/replay/reference.rs"]
+#[allow(dead_code, reason = "the example looks rows up")]
+mod reference;
+#[path = "../examples/replay/trace.rs"]
+mod trace;
+#[path = "../examples/replay/workload.rs"]
+mod workload;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use budget::{Budget, Mode};
+use futures::executor::block_on;
+use lines::Lines;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reference::{Reference, Row};
+use tamis::{
+    BlobCache, BlobCacheNamespace, BlobCachePolicy, BlobCachePut, CacheError, L1Admission,
+};
+use trace::{Request, Trace};
+use workload::Workload;
+
+/// What the model is compared over, unless `TAMIS_CASES` says otherwise.
+const CASES: u64 = 5000;
+
+/// Shards are compared with the reference where each holds so many objects, on average.
+const OBJECTS_PER_SHARD_MIN: usize = 100;
+
+/// Longer traces take minutes without optimisation.
+const REQUESTS_MAX: u64 = if cfg!(debug_assertions) { 300_000 } else { u64::MAX };
+
+/// SIEVE, "NSDI'24, Algorithm 1", in as few words as possible. Not fast.
+#[derive(Debug, Default)]
+struct Model {
+    /// The oldest object first; new ones go to the end, which is the head of the paper's queue.
+    queue: Vec<Object>,
+    /// Where the next walk begins; NULL in the paper: at the oldest, number 0.
+    hand: usize,
+    used: u64,
+    capacity: u64,
+}
+
+#[derive(Debug)]
+struct Object {
+    key: u64,
+    size: u64,
+    visited: bool,
+}
+
+impl Model {
+    /// Whether the object was there. If not, it is afterwards, unless the cache is too small.
+    fn request(&mut self, key: u64, size: u64) -> bool {
+        if let Some(object) = self.queue.iter_mut().find(|object| object.key == key) {
+            object.visited = true;
+            return true;
+        }
+        if size <= self.capacity {
+            while self.used + size > self.capacity {
+                self.evict();
+            }
+            self.queue.push(Object { key, size, visited: false });
+            self.used += size;
+        }
+        false
+    }
+
+    fn evict(&mut self) {
+        while self.queue[self.hand].visited {
+            self.queue[self.hand].visited = false;
+            self.hand = (self.hand + 1) % self.queue.len();
+        }
+        self.used -= self.queue.remove(self.hand).size;
+        // The next newer object has moved here. Past the newest, the walk begins anew: not with
+        // what is inserted in the meantime.
+        if self.hand == self.queue.len() {
+            self.hand = 0;
+        }
+    }
+}
+
+/// The cache that is compared.
+struct Subject {
+    cache: BlobCache,
+    namespace: BlobCacheNamespace,
+    budget: Budget,
+}
+
+impl Subject {
+    fn new(budget: Budget, shards: Option<usize>) -> Self {
+        let config = budget.config(shards).expect("a configuration within its limits");
+        let cache = block_on(BlobCache::open(config)).expect("a cache in memory opens");
+        let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+        let namespace = cache.namespace("trace").with_policy(policy);
+        Self { cache, namespace, budget }
+    }
+
+    /// A get, and on a miss a put; whether it was a hit.
+    async fn request(&self, request: Request) -> bool {
+        let key = request.key.to_le_bytes();
+        if self.namespace.get(key).await.is_some() {
+            return true;
+        }
+        let weight = self.budget.weight(request.size).to_le_bytes();
+        match self.namespace.put(key, BlobCachePut::copy_from_slice(&weight)).await {
+            Ok(()) | Err(CacheError::BlobTooLarge { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn misses(&self, trace: &Trace) -> u64 {
+        block_on(async {
+            let mut misses = 0;
+            for &request in &trace.requests {
+                misses += u64::from(!self.request(request).await);
+            }
+            misses
+        })
+    }
+}
+
+/// The traces and what is known of them, by trace. None, said aloud, where there are none.
+fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
+    let folder = match env::var_os("TAMIS_TRACES") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces"),
+    };
+    if env::var_os("TAMIS_TRACES").is_none() && !folder.is_dir() {
+        println!("skipped: no traces in {}; TAMIS_TRACES names a folder", folder.display());
+        return None;
+    }
+    let reference =
+        Reference::read(&folder.join("reference.csv")).unwrap_or_else(|e| panic!("{e}"));
+    let mut published: Vec<(Trace, Vec<Row>)> = Vec::new();
+    for row in reference.rows.into_iter().filter(|row| row.requests <= REQUESTS_MAX) {
+        if published.last().is_none_or(|(trace, _)| trace.name != row.trace) {
+            let path = folder.join(format!("{}.csv.zst", row.trace));
+            let trace = Trace::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            published.push((trace, Vec::new()));
+        }
+        let (trace, rows) = published.last_mut().expect("pushed above");
+        assert_eq!(row.requests, trace.requests.len() as u64, "requests of {}", trace.name);
+        assert!(row.cache_size <= trace.working_set(mode_of(&row)), "{row:?}");
+        rows.push(row);
+    }
+    assert!(!published.is_empty(), "nothing known of SIEVE in {}", folder.display());
+    Some(published)
+}
+
+fn mode_of(row: &Row) -> Mode {
+    if row.is_of(Mode::Byte) { Mode::Byte } else { Mode::Obj }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// One small workload through the model and through a cache of one shard.
+fn compare_with_model(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mode = if random.random() { Mode::Obj } else { Mode::Byte };
+    // From a single object up to more than are ever asked for; some objects are over the capacity.
+    let capacity = match mode {
+        Mode::Obj => 1 << random.random_range(0..8),
+        Mode::Byte => 1 << random.random_range(0..20),
+    };
+    let capacity = random.random_range(capacity..2 * capacity);
+    let largest = (capacity + capacity / 4 + 1).min(1 << random.random_range(0..20));
+    let workload = Workload {
+        requests: random.random_range(1..600),
+        objects: random.random_range(1..200),
+        skew: f64::from(random.random_range(0..15)) / 10.0,
+        scans_per_mille: random.random_range(0..50),
+        scan_length_max: random.random_range(1..100),
+        sizes: random.random_range(0..=largest)..=largest,
+    };
+    let trace = workload.generate(seed).expect("at least one object");
+    let budget = Budget::new(mode, capacity).expect("a capacity of one or more");
+    let subject = Subject::new(budget, Some(1));
+    let unit = budget.weight(1);
+    let mut model = Model { capacity: capacity * unit, ..Model::default() };
+    for (number, &request) in trace.requests.iter().enumerate() {
+        let hit = block_on(subject.request(request));
+        let expected = model.request(request.key, budget.weight(request.size));
+        assert_eq!(
+            hit, expected,
+            "TAMIS_SEED={seed}: hit or not, at request {number}, {request:?}, of {workload:?} \
+             in a cache of {capacity}, {mode:?}"
+        );
+    }
+    let stats = subject.cache.stats();
+    assert_eq!(stats.entries(), model.queue.len(), "TAMIS_SEED={seed}: entries");
+    assert_eq!(stats.bytes_in_use() as u64, model.used, "TAMIS_SEED={seed}: bytes");
+}
+
+#[test]
+fn one_shard_follows_the_algorithm_to_the_letter() {
+    if let Some(seed) = number_from("TAMIS_SEED") {
+        return compare_with_model(seed);
+    }
+    for seed in 0..number_from("TAMIS_CASES").unwrap_or(CASES) {
+        compare_with_model(seed);
+    }
+}
+
+#[test]
+fn one_shard_misses_what_the_reference_misses() {
+    for (trace, rows) in published().into_iter().flatten() {
+        for row in rows {
+            let budget = Budget::new(mode_of(&row), row.cache_size).unwrap();
+            let misses = Subject::new(budget, Some(1)).misses(&trace);
+            assert_eq!(misses, row.misses, "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn the_default_stays_within_a_point_of_the_reference() {
+    let mut far = String::new();
+    for (trace, rows) in published().into_iter().flatten() {
+        for row in rows {
+            let subject = Subject::new(Budget::new(mode_of(&row), row.cache_size).unwrap(), None);
+            let misses = subject.misses(&trace);
+            let shards = subject.cache.config().shard_count();
+            let objects = subject.cache.stats().entries() / shards;
+            let is_near = misses.abs_diff(row.misses) * 100 <= row.requests;
+            if !is_near && objects >= OBJECTS_PER_SHARD_MIN {
+                far += &format!("{misses} misses, {shards} shards of {objects} objects: {row:?}\n");
+            }
+        }
+    }
+    assert!(far.is_empty(), "more than a point away:\n{far}");
+}
+
+#[test]
+fn both_layouts_of_a_trace_are_read() {
+    let text = "a,5\n17, b ,9\r\na,7";
+    let lines = Lines::new(Path::new("trace.csv"), text.as_bytes());
+    let trace = Trace::parse("trace".to_owned(), lines).unwrap();
+    let request = |key, size| Request { key, size };
+    assert_eq!(trace.requests, [request(0, 5), request(1, 9), request(0, 7)]);
+    assert_eq!((trace.working_set(Mode::Obj), trace.working_set(Mode::Byte)), (2, 14));
+}
+
+#[test]
+fn what_is_wrong_with_a_trace_is_said_with_its_place() {
+    let long = "9".repeat(5000);
+    let bad: [(&[u8], &str); 9] = [
+        (b"", "trace.csv: holds no line"),
+        (b"a,1\nb\n", "trace.csv:2: not key,size nor time,key,size: \"b\""),
+        (b"a,1\n\nb,1\n", "trace.csv:2: not key,size nor time,key,size: \"\""),
+        (b"1,2,3,4\n", "trace.csv:1: not key,size nor time,key,size: \"1,2,3,4\""),
+        (b"key,size\n", "trace.csv:1: the size is not a whole number of bytes: \"key,size\""),
+        (b"a,-1", "trace.csv:1: the size is not a whole number of bytes: \"a,-1\""),
+        (b"a,18446744073709551616", "trace.csv:1: the size is not a whole number of bytes"),
+        (b"a,1\n\xff,1\n", "trace.csv:2: not UTF-8: \"\\xff,1\""),
+        (long.as_bytes(), "trace.csv:1: line too long: \"9999"),
+    ];
+    for (text, message) in bad {
+        let lines = Lines::new(Path::new("trace.csv"), text);
+        let error = Trace::parse("trace".to_owned(), lines).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}, not {message}");
+        assert!(error.len() < 200, "{error}");
+    }
+}
