@@ -1,6 +1,8 @@
 //! What the compiler does not check of the code's shape: who may import whom, and how large a file
 //! may grow. Function length, unsafe code and missing docs are lints, in `Cargo.toml`.
 
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,8 +69,10 @@ fn imports_point_downwards() {
         let text = fs::read_to_string(&path).unwrap();
         let module = module_of(&path);
         for import in without_tests(&text).split("crate::").skip(1) {
-            let name = |letter: char| letter.is_ascii_lowercase() || letter == '_' || letter == '1';
-            let imported = import.split(|letter| !name(letter)).next().unwrap();
+            let is_name = |letter: char| {
+                letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_'
+            };
+            let imported = import.split(|letter| !is_name(letter)).next().unwrap();
             // Links in docs name what lib.rs exports, and begin with a capital.
             if imported.is_empty() || imported == module {
                 continue;
@@ -115,4 +119,13 @@ fn unsafe_code_stays_in_io() {
         let allows = text.contains("allow(unsafe_code)");
         assert!(!allows || module_of(&path) == "io", "{}", path.display());
     }
+}
+
+#[test]
+fn the_readme_shows_the_quickstart() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(root.join("examples/quickstart.rs")).unwrap();
+    let code = example.split_once("\n\n").unwrap().1;
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(readme.contains(&format!("```rust\n{code}```")), "README.md shows another program");
 }
