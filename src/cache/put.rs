@@ -62,14 +62,14 @@ impl Shared {
         entry.charge = charge;
         let reservation = admitted.then(|| self.l1.reserve(charge));
         if admitted {
-            self.make_room(hash, spare).await;
+            self.make_room(spare).await;
             entry.value = put.value.into_exact().await;
         }
         let (version, read_at) = (policy.version, put.read_at);
         let proposal = Proposal { namespace, entry, version, read_at, admitted };
         self.commit(proposal)?;
         drop(reservation);
-        self.make_room(hash, 0).await;
+        self.make_room(0).await;
         self.help();
         Ok(())
     }

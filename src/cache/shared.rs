@@ -129,12 +129,11 @@ impl Shared {
         }
     }
 
-    /// Evicts until no more than the budget and `spare` is in use. `near` is the hash of what needs
-    /// the room.
-    pub(super) async fn make_room(&self, near: KeyHash, spare: usize) {
+    /// Evicts until no more than the budget and `spare` is in use.
+    pub(super) async fn make_room(&self, spare: usize) {
         while self.l1.is_over(spare) {
             let mut steps = STEP_ENTRIES;
-            while let Some(victim) = self.l1.evict(near, spare, &mut steps) {
+            while let Some(victim) = self.l1.evict(spare, &mut steps) {
                 self.settle_later(&victim);
                 if !victim.namespace.has_ended() {
                     self.counters.count(Event::Eviction);

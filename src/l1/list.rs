@@ -22,7 +22,7 @@ pub(super) struct List {
     head: u32,
     /// The oldest one.
     tail: u32,
-    /// Where the next walk for a victim begins; NONE: at the tail.
+    /// Where the hand goes on; NONE: it is past the head.
     hand: u32,
     /// The first of the nodes that hold no entry, linked by `older`.
     free: u32,
@@ -35,15 +35,6 @@ struct Node {
     older: u32,
 }
 
-/// What a walk of the hand has come to.
-#[derive(Debug)]
-pub(super) enum Victim {
-    Found(Arc<Entry>),
-    /// The steps are used up; the hand stays where it is.
-    NotYet,
-    Empty,
-}
-
 impl Default for List {
     fn default() -> Self {
         Self { chunks: Vec::new(), head: NONE, tail: NONE, hand: NONE, free: NONE }
@@ -51,7 +42,7 @@ impl Default for List {
 }
 
 impl List {
-    /// Links the entry in at the head, and seats it.
+    /// Links the entry in at the head, and seats it. A hand that was past the head comes to it next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>) {
         let number = self.vacant();
         let older = self.head;
@@ -61,6 +52,9 @@ impl List {
             older => self.node(older).newer = number,
         }
         self.head = number;
+        if self.hand == NONE {
+            self.hand = number;
+        }
         entry.seat.take(number);
     }
 
@@ -75,31 +69,42 @@ impl List {
         }
     }
 
-    /// SIEVE's walk for a victim. An entry whose namespace has been flushed is taken though it was
-    /// visited: it cannot be hit again.
-    pub(super) fn evict(&mut self, steps: &mut usize) -> Victim {
-        if self.tail == NONE {
-            return Victim::Empty;
-        }
-        let mut number = if self.hand == NONE { self.tail } else { self.hand };
-        while *steps > 0 {
+    /// Moves the hand over the entries put before `until`, for as long as `steps` last: clears and
+    /// spares the visited, and takes out the first that is not. An entry whose namespace has been
+    /// flushed is taken though it was visited: it cannot be hit again.
+    pub(super) fn advance(&mut self, until: u64, steps: &mut usize) -> Option<Arc<Entry>> {
+        while *steps > 0 && self.next_sequence() < until {
             *steps -= 1;
+            let number = self.hand;
             let node = self.node(number);
             let newer = node.newer;
-            let spared = node.entry.as_ref().is_none_or(|entry| {
+            let is_spared = node.entry.as_ref().is_none_or(|entry| {
                 !entry.namespace.has_ended() && entry.visited.swap(false, Ordering::Relaxed)
             });
-            self.hand = number;
-            if !spared {
-                if let Some(entry) = self.unlink(number) {
-                    entry.seat.leave();
-                    return Victim::Found(entry);
-                }
+            if is_spared {
+                self.hand = newer;
+                continue;
             }
-            number = if newer == NONE { self.tail } else { newer };
-            self.hand = number;
+            let entry = self.unlink(number)?;
+            entry.seat.leave();
+            return Some(entry);
         }
-        Victim::NotYet
+        None
+    }
+
+    /// Puts the hand back to the oldest entry.
+    pub(super) fn start_again(&mut self) {
+        self.hand = self.tail;
+    }
+
+    /// When the entry was put that the hand would meet next; the highest number where it is past
+    /// the head.
+    pub(super) fn next_sequence(&self) -> u64 {
+        if self.hand == NONE {
+            return u64::MAX;
+        }
+        let node = &self.chunks[self.hand as usize / CHUNK][self.hand as usize % CHUNK];
+        node.entry.as_ref().map_or(u64::MAX, |entry| entry.sequence.0)
     }
 
     /// Adds the entries of `limit` nodes from `from` on to `found`, and gives the node to go on

@@ -104,14 +104,9 @@ impl L1 {
 
     /// Evicts while more than the budget and `spare` is in use, for as long as `steps` last, which
     /// it uses up. Gives one victim at a time.
-    pub(crate) fn evict(
-        &self,
-        near: KeyHash,
-        spare: usize,
-        steps: &mut usize,
-    ) -> Option<Arc<Entry>> {
+    pub(crate) fn evict(&self, spare: usize, steps: &mut usize) -> Option<Arc<Entry>> {
         while *steps > 0 && self.is_over(spare) {
-            if let Some(victim) = self.sieve.evict(near, steps) {
+            if let Some(victim) = self.sieve.evict(steps) {
                 self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
                 return Some(victim);
             }

@@ -6,15 +6,16 @@
 //! takes the first that is not. Past the head it begins again at the tail.
 //!
 //! Each priority in use has a SIEVE of its own, and victims come from the lowest one that holds
-//! anything. To let threads put at the same time, each is cut into lists by hash; a victim is then
-//! taken from a list that holds at least its share of the bytes, nearest to the list that grows, so
-//! that the lists stay alike and the budget remains one for all. With one list the algorithm is
-//! followed to the letter.
+//! anything. To let threads insert and remove at the same time it can be cut into lists by hash.
+//! There is still one hand: entries know when they were put, so the hand goes on in whichever list
+//! has the oldest entry that it has not passed, just as if all were linked in one. So whatever the
+//! number of lists, the algorithm is followed to the letter.
 //!
 //! Invariants, under a list's lock: an entry's seat names its node while it is in the list, and
-//! nothing otherwise; the hand is on a node of the list, or off it, which means at the tail next.
+//! nothing otherwise; the list's part of the hand is on a node of it, or past its head. The hand's
+//! own lock is taken before a list's, and by those who evict only.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
@@ -23,7 +24,7 @@ use parking_lot::Mutex;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-use super::list::{List, Victim};
+use super::list::List;
 
 const PRIORITIES: usize = 256;
 
@@ -41,13 +42,16 @@ pub(crate) struct Sieve {
 struct Level {
     lists: Box<[CachePadded<Shard>]>,
     bytes: AtomicUsize,
+    /// Held by whoever moves the hand.
+    hand: Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     list: Mutex<List>,
-    /// What its entries count: changed under the lock, read without it to choose a list.
-    bytes: AtomicUsize,
+    /// The sequence of the entry that the hand would meet here: changed under the lock, read
+    /// without it to choose a list. The highest number where it is past the head.
+    next: AtomicU64,
 }
 
 /// A place in a walk over all entries: level, list, node. Walks go upwards.
@@ -70,12 +74,8 @@ impl Sieve {
 
     /// Takes a new entry in at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
-        let level = self.levels[usize::from(entry.priority)]
-            .get_or_init(|| Level { lists: Level::lists(self.lists), bytes: AtomicUsize::new(0) });
-        let shard = &level.lists[level.home(entry.hash)];
-        let mut list = shard.list.lock();
-        list.push(entry);
-        shard.bytes.fetch_add(entry.charge, Ordering::Relaxed);
+        let level = self.levels[usize::from(entry.priority)].get_or_init(|| Level::new(self.lists));
+        level.shard(entry.hash).change(|list| list.push(entry));
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
     }
@@ -83,32 +83,20 @@ impl Sieve {
     /// Takes an entry out. False where somebody else has done so before.
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
-        let shard = &level.lists[level.home(entry.hash)];
-        let mut list = shard.list.lock();
-        let removed = list.remove(entry);
+        let removed = level.shard(entry.hash).change(|list| list.remove(entry));
         if removed {
-            self.uncount(level, shard, entry.charge);
+            self.uncount(level, entry.charge);
         }
         removed
     }
 
-    /// Takes the next victim out, where the hand finds it within `steps`, which it uses up. `near`
-    /// is the hash of what needs the room. None: no victim yet, or nothing to evict.
-    pub(crate) fn evict(&self, near: KeyHash, steps: &mut usize) -> Option<Arc<Entry>> {
+    /// Takes the next victim out, where the hand finds it within `steps`, which it uses up. None: no
+    /// victim yet, or nothing to evict.
+    pub(crate) fn evict(&self, steps: &mut usize) -> Option<Arc<Entry>> {
         let level = self.levels.iter().filter_map(OnceLock::get).find(|level| level.holds_any())?;
-        let shard = level.shard_to_evict_from(near);
-        let mut list = shard.list.lock();
-        match list.evict(steps) {
-            Victim::Found(entry) => {
-                self.uncount(level, shard, entry.charge);
-                Some(entry)
-            }
-            Victim::NotYet => None,
-            Victim::Empty => {
-                *steps = steps.saturating_sub(1);
-                None
-            }
-        }
+        let victim = level.evict(steps)?;
+        self.uncount(level, victim.charge);
+        Some(victim)
     }
 
     /// Adds the entries of up to `limit` nodes from `cursor` on to `found`, and gives where to go
@@ -135,39 +123,79 @@ impl Sieve {
         Some(cursor)
     }
 
-    fn uncount(&self, level: &Level, shard: &Shard, charge: usize) {
-        shard.bytes.fetch_sub(charge, Ordering::Relaxed);
+    fn uncount(&self, level: &Level, charge: usize) {
         level.bytes.fetch_sub(charge, Ordering::Relaxed);
         self.bytes.fetch_sub(charge, Ordering::Relaxed);
     }
 }
 
 impl Level {
-    fn lists(number: usize) -> Box<[CachePadded<Shard>]> {
-        (0..number).map(|_| CachePadded::default()).collect()
+    fn new(lists: usize) -> Self {
+        let shard = |_| CachePadded::new(Shard::new());
+        let lists = (0..lists).map(shard).collect();
+        Self { lists, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
     }
 
-    /// Multiplies the hash's upper half into the range, so that the number need not be a power of
-    /// two, and the bits that choose a slot of the lookup table are not used again.
-    fn home(&self, hash: KeyHash) -> usize {
-        let upper = u128::from(hash.0.rotate_left(24));
-        let home = (upper * self.lists.len() as u128) >> 64;
-        usize::try_from(home).unwrap_or(0)
+    /// Multiplies the hash into the range, so that the number of lists need not be a power of two,
+    /// turned so that the bits which choose a slot of the lookup table are not used again.
+    fn shard(&self, hash: KeyHash) -> &Shard {
+        let turned = u128::from(hash.0.rotate_left(24));
+        let home = (turned * self.lists.len() as u128) >> 64;
+        &self.lists[usize::try_from(home).unwrap_or(0)]
     }
 
     fn holds_any(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// The first list from the home of `near` on that holds its share. One always does, but for
-    /// changes in between; then the home serves.
-    fn shard_to_evict_from(&self, near: KeyHash) -> &Shard {
-        let home = self.home(near);
-        let number = self.lists.len();
-        let share = self.bytes.load(Ordering::Relaxed) / number;
-        (0..number)
-            .map(|offset| &self.lists[(home + offset) % number])
-            .find(|shard| shard.bytes.load(Ordering::Relaxed) >= share.max(1))
-            .unwrap_or(&self.lists[home])
+    /// SIEVE's walk for a victim.
+    fn evict(&self, steps: &mut usize) -> Option<Arc<Entry>> {
+        let _hand = self.hand.lock();
+        while *steps > 0 {
+            let (shard, until) = self.next_list();
+            let step = shard.change(|list| list.advance(until, steps));
+            if self.next_list().0.is_passed() {
+                // Past the newest entry of all: the hand begins again with the oldest.
+                self.lists.iter().for_each(|shard| shard.change(List::start_again));
+                *steps = steps.saturating_sub(1);
+            }
+            if step.is_some() {
+                return step;
+            }
+        }
+        None
+    }
+
+    /// Where the hand goes on, and the sequence at which it would be another list's turn.
+    fn next_list(&self) -> (&Shard, u64) {
+        let (mut first, mut first_at, mut second_at) = (&*self.lists[0], u64::MAX, u64::MAX);
+        for shard in &self.lists {
+            let at = shard.next.load(Ordering::Relaxed);
+            if at < first_at {
+                (first, first_at, second_at) = (&**shard, at, first_at);
+            } else {
+                second_at = second_at.min(at);
+            }
+        }
+        (first, second_at)
+    }
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self { list: Mutex::default(), next: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Changes the list, and tells where the hand would go on in it.
+    fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
+        let mut list = self.list.lock();
+        let changed = change(&mut list);
+        self.next.store(list.next_sequence(), Ordering::Relaxed);
+        changed
+    }
+
+    /// Whether the hand is past the head here.
+    fn is_passed(&self) -> bool {
+        self.next.load(Ordering::Relaxed) == u64::MAX
     }
 }
