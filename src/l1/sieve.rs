@@ -90,8 +90,8 @@ impl Sieve {
         removed
     }
 
-    /// Takes the next victim out, where the hand finds it within `steps`, which it uses up. None: no
-    /// victim yet, or nothing to evict.
+    /// Takes the next victim out, where the hand finds it within `steps`, which it uses up. None:
+    /// no victim yet, or nothing to evict.
     pub(crate) fn evict(&self, steps: &mut usize) -> Option<Arc<Entry>> {
         let level = self.levels.iter().filter_map(OnceLock::get).find(|level| level.holds_any())?;
         let victim = level.evict(steps)?;
