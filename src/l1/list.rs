@@ -42,7 +42,8 @@ impl Default for List {
 }
 
 impl List {
-    /// Links the entry in at the head, and seats it. A hand that was past the head comes to it next.
+    /// Links the entry in at the head, and seats it. A hand that was past the head comes to it
+    /// next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>) {
         let number = self.vacant();
         let older = self.head;
