@@ -1,0 +1,339 @@
+//! Threads that do everything at once on a few places, and write it down.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Barrier;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CachePresence,
+    L1Admission,
+};
+
+use crate::cases::for_each_round;
+use crate::history::{Call, Cover, Event, History, Labels, Place, Put, Tickets};
+
+const THREADS: u32 = 3;
+const CALLS: u64 = 250;
+
+const NAMESPACES: [&str; 2] = ["m", "n"];
+const KEYS: [&str; 3] = ["a/1", "a/2", "b"];
+const PREFIXES: [&str; 3] = ["a/", "", "b"];
+const LABELS: [&str; 2] = ["red", "blue"];
+
+/// Entries that are only in the way of walks over all entries, so that those take several steps.
+const BALLAST: u32 = 1500;
+
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    l1_bytes_max: usize,
+    key_hash_bits: u32,
+}
+
+/// What all rounds come to.
+#[derive(Debug, Default)]
+struct Tally {
+    calls: u64,
+    gets: u64,
+    hits: u64,
+    evictions: u64,
+    refused: u64,
+    mismatches: u64,
+}
+
+/// One thread of a round.
+struct Worker<'a> {
+    cache: &'a BlobCache,
+    tickets: &'a Tickets,
+    random: StdRng,
+    thread: u64,
+    /// Flushes would take the ballast away.
+    has_ballast: bool,
+    value_bytes_max: usize,
+    point: Option<(tamis::ReadPoint, u64)>,
+    calls: Vec<Call>,
+}
+
+/// Polls to the end, or for so many times and no longer; other threads may run in between.
+fn drive<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..polls {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return Some(output),
+            Poll::Pending => thread::yield_now(),
+        }
+    }
+    None
+}
+
+/// A value that says which one it is, at its front and all through it.
+fn bytes_of(value: u64, length: usize) -> Vec<u8> {
+    let number = value.to_le_bytes();
+    let mut bytes = vec![number[0] ^ number[1]; length];
+    bytes[..number.len()].copy_from_slice(&number);
+    bytes
+}
+
+impl Worker<'_> {
+    fn work(mut self) -> Vec<Call> {
+        for number in 0..CALLS {
+            let place = self.place();
+            match self.random.random_range(0..100) {
+                0..35 => self.put(place, self.thread * CALLS + number + 1),
+                35..80 => self.get(place),
+                80..84 => self.exists(place),
+                84..89 => self.take_point(),
+                _ => self.invalidate(place),
+            }
+            if self.random.random_bool(0.02) {
+                thread::yield_now();
+            }
+        }
+        self.calls
+    }
+
+    fn place(&mut self) -> Place {
+        let namespace = NAMESPACES[self.random.random_range(0..NAMESPACES.len())];
+        Place { namespace, key: KEYS[self.random.random_range(0..KEYS.len())] }
+    }
+
+    fn label(&mut self) -> &'static str {
+        LABELS[self.random.random_range(0..LABELS.len())]
+    }
+
+    /// Mostly enough polls for anything, sometimes too few.
+    fn polls(&mut self) -> usize {
+        if self.random.random_bool(0.2) { 1 } else { 1_000_000 }
+    }
+
+    fn note(&mut self, start: u64, event: Event) {
+        let end = self.tickets.draw();
+        self.calls.push(Call { start, end, event });
+    }
+
+    fn take_point(&mut self) {
+        let point = self.cache.read_point();
+        self.point = Some((point, self.tickets.draw()));
+    }
+
+    fn put(&mut self, place: Place, value: u64) {
+        let bytes = bytes_of(value, self.random.random_range(8..self.value_bytes_max));
+        let labels = Labels {
+            tag: self.random.random_bool(0.5).then(|| self.label()),
+            dependency: self.random.random_bool(0.3).then(|| self.label()),
+        };
+        let version = self.random.random_bool(0.2).then(|| self.random.random_range(0..100));
+        let is_never = self.random.random_bool(0.05);
+        let mut policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+        policy = version.map_or(policy.clone(), |version| policy.version(version));
+        if is_never {
+            policy = policy.l1_admission(L1Admission::Never);
+        }
+        let mut put = BlobCachePut::new(Bytes::from(bytes))
+            .with_tags(labels.tag)
+            .with_dependencies(labels.dependency)
+            .with_policy(policy);
+        let point = self.point.filter(|_| self.random.random_bool(0.4));
+        if let Some((point, _)) = point {
+            put = put.read_at(point);
+        }
+        let polls = self.polls();
+        let start = self.tickets.draw();
+        let result = drive(self.cache.put(place.namespace, place.key, put), polls);
+        let read_at = point.map(|(_, ticket)| ticket);
+        let is_certain = read_at.is_none() && result.is_some();
+        match result {
+            Some(Err(CacheError::VersionMismatch { existing, attempted })) => {
+                assert!(existing >= attempted && version == Some(attempted));
+                self.note(start, Event::Mismatch(place, existing));
+            }
+            Some(Err(error)) => panic!("nothing else is refused: {error}"),
+            Some(Ok(())) if is_never && is_certain => {
+                self.note(start, Event::Invalidation(Cover::Key(place)));
+            }
+            _ if is_never => {}
+            _ => {
+                let put = Put { place, value, labels, version, read_at, is_certain };
+                self.note(start, Event::Put(put));
+            }
+        }
+    }
+
+    fn get(&mut self, place: Place) {
+        let start = self.tickets.draw();
+        let hit = block_on(self.cache.get(place.namespace, place.key));
+        let found = hit.map(|hit| {
+            let number = hit.value().first_chunk().expect("no value is shorter");
+            let number = u64::from_le_bytes(*number);
+            assert!(hit.value() == bytes_of(number, hit.value().len()), "a mixture of values");
+            number
+        });
+        self.note(start, Event::Get(place, found));
+    }
+
+    fn exists(&mut self, place: Place) {
+        let start = self.tickets.draw();
+        let presence = self.cache.exists(place.namespace, place.key);
+        self.note(start, Event::Exists(place, presence == CachePresence::Present));
+    }
+
+    /// In force from the first poll on: the note is right even where the call was dropped.
+    fn invalidate(&mut self, place: Place) {
+        let (cache, namespace, polls) = (self.cache, place.namespace, self.polls());
+        let label = self.label();
+        let prefix = PREFIXES[self.random.random_range(0..PREFIXES.len())];
+        let draw = self.random.random_range(0..if self.has_ballast { 36 } else { 40 });
+        let start = self.tickets.draw();
+        let cover = match draw {
+            0..10 => {
+                let removed = drive(cache.invalidate_key(namespace, place.key), polls);
+                assert!(matches!(removed, Some(Ok(0 | 1))));
+                Cover::Key(place)
+            }
+            10..20 => {
+                drive(cache.invalidate_prefix(namespace, prefix), polls);
+                Cover::Prefix(namespace, prefix)
+            }
+            20..30 => {
+                drive(cache.invalidate_tags(namespace, &[label]), polls);
+                Cover::Tag(namespace, label)
+            }
+            30..36 => {
+                drive(cache.invalidate_dependencies(namespace, &[label]), polls);
+                Cover::Dependency(namespace, label)
+            }
+            36..39 => {
+                drive(cache.invalidate_namespace(namespace), polls);
+                Cover::Namespace(namespace)
+            }
+            _ => {
+                drive(cache.invalidate_all(), polls);
+                Cover::All
+            }
+        };
+        self.note(start, Event::Invalidation(cover));
+    }
+}
+
+fn round(setting: Setting, seed: u64, tally: &mut Tally) {
+    let is_tiny = setting.l1_bytes_max < 1 << 20;
+    let has_ballast = !is_tiny && setting.key_hash_bits == 64 && seed % 2 == 0;
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(setting.l1_bytes_max)
+        .key_hash_bits(setting.key_hash_bits)
+        .shard_count(if seed % 3 == 1 { 1 } else { 4 })
+        .build();
+    let cache = block_on(BlobCache::open(config.expect("in its range"))).expect("it opens");
+    for number in 0..if has_ballast { BALLAST } else { 0 } {
+        let put = BlobCachePut::new("").with_tags((seed % 4 == 0).then_some(LABELS[0]));
+        block_on(cache.put("n", format!("ballast/{number}"), put)).expect("there is room");
+    }
+    let (tickets, barrier) = (Tickets::default(), Barrier::new(THREADS as usize));
+    let work = |thread: u64| {
+        let worker = Worker {
+            cache: &cache,
+            tickets: &tickets,
+            random: StdRng::seed_from_u64(seed * u64::from(THREADS) + thread),
+            thread,
+            has_ballast,
+            value_bytes_max: match (is_tiny, seed % 3) {
+                (true, _) => 30_000,
+                // Sometimes more than one poll copies.
+                (false, 0) => 600 << 10,
+                (false, _) => 2000,
+            },
+            point: None,
+            calls: Vec::new(),
+        };
+        barrier.wait();
+        worker.work()
+    };
+    let calls = thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> =
+            (0..u64::from(THREADS)).map(|thread| scope.spawn(move || work(thread))).collect();
+        let calls = threads.into_iter().map(|thread| thread.join().expect("a thread has failed"));
+        calls.collect::<Vec<_>>().concat()
+    });
+    count(&cache, &calls, tally);
+    if let Err(what) = History::new(calls).check() {
+        panic!("{what}");
+    }
+    leave_nothing(&cache);
+}
+
+fn count(cache: &BlobCache, calls: &[Call], tally: &mut Tally) {
+    let count = |of: fn(&Event) -> bool| calls.iter().filter(|call| of(&call.event)).count() as u64;
+    let gets = count(|event| matches!(event, Event::Get(..)));
+    let hits = count(|event| matches!(event, Event::Get(_, Some(_))));
+    let mismatches = count(|event| matches!(event, Event::Mismatch(..)));
+    let stats = cache.stats();
+    assert_eq!((stats.hits(), stats.hits() + stats.misses()), (hits, gets));
+    assert_eq!(stats.version_mismatches(), mismatches);
+    assert_eq!(stats.memory_buffers_bytes(), 0);
+    tally.calls += calls.len() as u64;
+    tally.gets += gets;
+    tally.hits += hits;
+    tally.mismatches += mismatches;
+    tally.evictions += stats.evictions();
+    tally.refused += stats.stale_sets_refused();
+}
+
+/// What is held is there to be seen, and goes when everything is invalidated.
+fn leave_nothing(cache: &BlobCache) {
+    for _ in 0..200 {
+        block_on(cache.invalidate_key("elsewhere", "nothing")).expect("it is open");
+    }
+    for namespace in NAMESPACES {
+        let present =
+            KEYS.iter().filter(|key| cache.exists(namespace, key) == CachePresence::Present);
+        let present = present.count();
+        let ballast = (0..BALLAST).filter(|number| {
+            cache.exists(namespace, format!("ballast/{number}")) == CachePresence::Present
+        });
+        let held = cache.namespace_stats(namespace).map_or(0, |stats| stats.entries());
+        assert_eq!(held, present + ballast.count(), "entries of {namespace}");
+    }
+    assert_eq!(block_on(cache.close()), Ok(()));
+    let stats = cache.stats();
+    assert_eq!((stats.entries(), stats.bytes_in_use(), stats.memory_labels_bytes()), (0, 0, 0));
+}
+
+fn run(name: &str, setting: Setting, default_rounds: u64, hits_percent_min: u64) {
+    let mut tally = Tally::default();
+    let rounds = for_each_round(default_rounds, |seed| round(setting, seed, &mut tally));
+    println!("{name}: {rounds:?} rounds, {tally:?}");
+    if rounds.is_some_and(|rounds| rounds >= 20) {
+        assert!(tally.hits * 100 >= tally.gets * hits_percent_min, "hits are too few");
+        assert!(tally.refused > 0 && tally.mismatches > 0);
+        assert_eq!(tally.evictions > 0, setting.l1_bytes_max < 1 << 20, "evictions");
+    }
+}
+
+#[test]
+fn with_room_for_all_nobody_sees_the_past() {
+    run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64 }, 400, 30);
+}
+
+#[test]
+fn in_a_tiny_cache_nobody_sees_the_past() {
+    run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64 }, 400, 20);
+}
+
+#[test]
+fn among_keys_of_one_hash_nobody_sees_the_past() {
+    run("roomy, 8 bits", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 8 }, 250, 30);
+    run("roomy, 2 bits", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 2 }, 250, 10);
+}
+
+#[test]
+fn among_keys_of_one_hash_in_a_tiny_cache_nobody_sees_the_past() {
+    run("tiny, 8 bits", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 8 }, 250, 20);
+    run("tiny, 2 bits", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 2 }, 250, 10);
+}

@@ -1,0 +1,396 @@
+//! Runs operations on a cache and on the model, and compares everything that can be seen.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePut, CacheError, CachePresence,
+    CacheTier, Clock, ReadPoint,
+};
+
+use crate::jitter::Jitter;
+use crate::naive::{Model, charge};
+use crate::operation::{
+    KEY_BYTES_MAX, KEYS, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, Mix,
+    NAMESPACES, Operation, Place, Policy, Put, ReadAt, START, Verb, time,
+};
+use crate::seen::{Counts, Seen};
+
+/// A value that a tiny cache surely admits, whatever its labels and metadata take.
+const UNCHARGED_BYTES_MAX: usize = 4000;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) l1_bytes_max: usize,
+    pub(crate) key_hash_bits: u32,
+    /// Evictions may occur.
+    pub(crate) is_tiny: bool,
+}
+
+/// What all cases of a test come to, so that one in which nothing happens fails.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) operations: u64,
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) evictions: u64,
+    pub(crate) stale_serves: u64,
+    pub(crate) idle_expirations: u64,
+    pub(crate) invalidations: u64,
+    /// Puts with a read point that were stored, and those refused though nothing was in the way.
+    pub(crate) points_accepted: u64,
+    pub(crate) points_refused_for_nothing: u64,
+    pub(crate) slots_given_up: u64,
+    pub(crate) errors: HashMap<&'static str, u64>,
+}
+
+pub(crate) struct Driver<'a> {
+    pub(crate) setting: Setting,
+    pub(crate) cache: BlobCache,
+    pub(crate) model: Model,
+    pub(crate) tally: &'a mut Tally,
+    clock: Clock,
+    jitter: Jitter,
+    /// Those of some of the namespaces, with their default policies.
+    handles: HashMap<&'static str, (BlobCacheNamespace, Policy)>,
+    points: Vec<(ReadPoint, usize)>,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn run(setting: Setting, seed: u64, operations: u64, tally: &'a mut Tally) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mix = Mix { is_calm: random.random() };
+        let mut driver = Self::new(setting, &mut random, tally);
+        for number in 0..operations {
+            let operation = Operation::random(&mut random, mix, driver.model.now, number + 1);
+            driver.step(operation);
+        }
+        driver.finish();
+    }
+
+    fn new(setting: Setting, random: &mut StdRng, tally: &'a mut Tally) -> Self {
+        let clock = Clock::manual(time(START));
+        let is_charged = random.random();
+        let narrow = setting.key_hash_bits < 64;
+        // Places that share a slot can be found only where all namespaces fit at once.
+        let max_namespaces = random.random_range(if narrow { 5..6 } else { 3..6 });
+        let mut builder = BlobCacheConfig::builder()
+            .l1_bytes_max(setting.l1_bytes_max)
+            .key_hash_bits(setting.key_hash_bits)
+            .max_namespaces(max_namespaces)
+            .shard_count(random.random_range(1..5))
+            .key_bytes_max(KEY_BYTES_MAX)
+            .labels_max(LABELS_MAX)
+            .label_bytes_max(LABEL_BYTES_MAX)
+            .content_metadata_keys_max(METADATA_KEYS_MAX)
+            .content_metadata_bytes_max(METADATA_BYTES_MAX)
+            .clock(clock.clone());
+        if is_charged {
+            builder = builder.l1_charge(charge);
+        }
+        let config = builder.build().expect("every field is in its range");
+        let cache = block_on(BlobCache::open(config)).expect("a cache in memory opens");
+        let slots = if narrow { shared_slots(&cache) } else { HashMap::new() };
+        let handles = NAMESPACES[..3].iter().map(|name| {
+            let policy = Policy::random(random, START);
+            (*name, (cache.namespace(name).with_policy(policy.build()), policy))
+        });
+        let handles = handles.collect();
+        let model = Model {
+            now: START,
+            max_namespaces,
+            charged_bytes_max: is_charged.then_some(setting.l1_bytes_max),
+            slots,
+            counts: Counts::from(&cache.stats()),
+            ..Default::default()
+        };
+        let (jitter, points) = (Jitter::new(), Vec::new());
+        Self { setting, cache, model, tally, clock, jitter, handles, points }
+    }
+
+    fn step(&mut self, operation: Operation) {
+        let shown = operation.clone();
+        let handle =
+            self.handles.get(namespace_of(&operation.verb)).filter(|_| operation.by_handle);
+        let (handle, default) = handle.cloned().unzip();
+        let mut written = None;
+        match operation.verb {
+            Verb::Put(put) => {
+                let was_taken = self.model.is_slot_taken(&put.place);
+                written = Some((put.place.clone(), was_taken));
+                self.put(*put, handle, default);
+            }
+            Verb::Get(place) => self.get(&place, handle),
+            Verb::Exists(place) => self.exists(&place, handle),
+            Verb::TakePoint => self.points.push((self.cache.read_point(), self.model.moment())),
+            Verb::Advance(by) => {
+                self.clock.advance(std::time::Duration::from_nanos(by));
+                self.model.now += by;
+            }
+            Verb::StepBack(by) => {
+                self.model.now -= by;
+                self.clock.set(time(self.model.now));
+            }
+            verb => self.invalidate(verb, handle),
+        }
+        self.settle_evictions(written, &shown);
+        self.compare(&shown);
+        self.tally.operations += 1;
+    }
+
+    fn get(&mut self, place: &Place, handle: Option<BlobCacheNamespace>) {
+        let hit = block_on(async {
+            match handle {
+                Some(handle) => handle.get(&place.key).await,
+                None => self.cache.get(place.namespace, &place.key).await,
+            }
+        });
+        assert!(hit.iter().all(|hit| hit.tier() == CacheTier::L1));
+        let expected = self.model.get(place);
+        assert_eq!(hit.as_ref().map(Seen::from), expected, "get of {place:?}");
+    }
+
+    fn exists(&mut self, place: &Place, handle: Option<BlobCacheNamespace>) {
+        let presence = match handle {
+            Some(handle) => handle.exists(&place.key),
+            None => self.cache.exists(place.namespace, &place.key),
+        };
+        let expected =
+            if self.model.exists(place) { CachePresence::Present } else { CachePresence::Absent };
+        assert_eq!(presence, expected, "exists of {place:?}");
+    }
+
+    fn put(&mut self, mut put: Put, handle: Option<BlobCacheNamespace>, default: Option<Policy>) {
+        if self.setting.is_tiny && self.model.charged_bytes_max.is_none() {
+            put.value.truncate(UNCHARGED_BYTES_MAX);
+        }
+        let policy = put.policy.clone().or(default).unwrap_or_default();
+        let (point, moment) = match put.read_at {
+            ReadAt::None => (None, None),
+            ReadAt::Now => (Some(self.cache.read_point()), Some(self.model.moment())),
+            ReadAt::Foreign => (Some(foreign_point()), None),
+            ReadAt::Taken(back) => {
+                let taken = self.points.iter().rev().nth(back).copied();
+                (taken.map(|(point, _)| point), taken.map(|(_, moment)| moment))
+            }
+        };
+        let refusals = self.model.refusals(&put, &policy);
+        let offer = offer(&put, point);
+        let result = block_on(async {
+            match handle {
+                Some(handle) => handle.put(&put.place.key, offer).await,
+                None => self.cache.put(put.place.namespace, &put.place.key, offer).await,
+            }
+        });
+        if !refusals.is_empty() {
+            let error = result.expect_err("the model refuses it");
+            assert!(refusals.contains(&error), "{error:?} is none of {refusals:?}");
+            let is_mismatch = matches!(error, CacheError::VersionMismatch { .. });
+            self.model.counts.version_mismatches += u64::from(is_mismatch);
+            *self.tally.errors.entry(name_of(&error)).or_default() += 1;
+            return;
+        }
+        assert_eq!(result, Ok(()));
+        self.take_namespace_slot(put.place.namespace);
+        let is_outdated = match moment {
+            Some(moment) => self.model.is_outdated(&put, moment),
+            None => point.is_some(),
+        };
+        let refused =
+            self.cache.stats().stale_sets_refused() - self.model.counts.stale_sets_refused;
+        assert!(refused == 1 || (refused == 0 && !is_outdated), "{refused} refused");
+        self.model.counts.stale_sets_refused += refused;
+        if refused == 1 {
+            self.tally.points_refused_for_nothing += u64::from(!is_outdated);
+            return;
+        }
+        self.tally.points_accepted += u64::from(point.is_some());
+        let expires = self.jitter.expiry(&put.place, self.model.now, &policy);
+        self.model.put(put, policy, expires);
+    }
+
+    /// A put has needed its namespace. Which of the empty ones makes room for it, where that is
+    /// needed, is not promised: the cache is asked.
+    fn take_namespace_slot(&mut self, name: &'static str) {
+        if self.model.namespaces.contains(&name) {
+            return;
+        }
+        if self.model.namespaces.len() == self.model.max_namespaces {
+            let mut empty = self.model.empty_namespaces();
+            empty.retain(|name| self.cache.namespace_stats(name).is_none());
+            assert_eq!(empty.len(), 1, "one slot given up, of an empty namespace");
+            self.model.namespaces.retain(|name| *name != empty[0]);
+            self.tally.slots_given_up += 1;
+        }
+        self.model.namespaces.push(name);
+    }
+
+    fn invalidate(&mut self, verb: Verb, handle: Option<BlobCacheNamespace>) {
+        let (cache, model) = (&self.cache, &mut self.model);
+        block_on(async {
+            match (verb, handle) {
+                (Verb::InvalidateKey(at), Some(handle)) => {
+                    assert_eq!(handle.invalidate_key(&at.key).await, model.invalidate_key(&at));
+                }
+                (Verb::InvalidateKey(at), None) => {
+                    let removed = cache.invalidate_key(at.namespace, &at.key).await;
+                    assert_eq!(removed, model.invalidate_key(&at));
+                }
+                (Verb::InvalidatePrefix(at), Some(handle)) => {
+                    let removed = handle.invalidate_prefix(&at.key).await;
+                    assert_eq!(removed, model.invalidate_prefix(&at));
+                }
+                (Verb::InvalidatePrefix(at), None) => {
+                    let removed = cache.invalidate_prefix(at.namespace, &at.key).await;
+                    assert_eq!(removed, model.invalidate_prefix(&at));
+                }
+                (Verb::InvalidateTags(name, tags), handle) => {
+                    let removed = match handle {
+                        Some(handle) => handle.invalidate_tags(&tags).await,
+                        None => cache.invalidate_tags(name, &tags).await,
+                    };
+                    assert_eq!(removed, model.invalidate_tags(name, &tags));
+                }
+                (Verb::InvalidateDependencies(name, of), handle) => {
+                    let removed = match handle {
+                        Some(handle) => handle.invalidate_dependencies(&of).await,
+                        None => cache.invalidate_dependencies(name, &of).await,
+                    };
+                    assert_eq!(removed, model.invalidate_dependencies(name, &of));
+                }
+                (Verb::InvalidateNamespace(name), handle) => {
+                    let known = match handle {
+                        Some(handle) => handle.invalidate().await,
+                        None => cache.invalidate_namespace(name).await,
+                    };
+                    assert_eq!(known, Ok(model.invalidate_namespace(name)));
+                }
+                (Verb::InvalidateAll, _) => {
+                    assert_eq!(cache.invalidate_all().await, Ok(()));
+                    model.invalidate_all();
+                }
+                (verb, _) => unreachable!("{verb:?} invalidates nothing"),
+            }
+        });
+    }
+
+    /// Everything that the cache says of itself.
+    fn compare(&self, shown: &Operation) {
+        let (stats, model) = (self.cache.stats(), &self.model);
+        assert_eq!(Counts::from(&stats), model.counts, "after {shown:?}");
+        assert_eq!(stats.entries(), model.entries.len(), "after {shown:?}");
+        assert_eq!(stats.namespaces(), model.namespaces.len(), "after {shown:?}");
+        assert_eq!(stats.max_namespaces(), model.max_namespaces);
+        assert_eq!(stats.l1_bytes_max(), self.setting.l1_bytes_max);
+        assert_eq!(stats.memory_buffers_bytes(), 0, "after {shown:?}");
+        assert!(stats.bytes_in_use() <= self.setting.l1_bytes_max, "after {shown:?}");
+        let mut sum = 0;
+        for name in NAMESPACES {
+            let held = self.cache.namespace_stats(name);
+            assert_eq!(
+                held.is_some(),
+                model.namespaces.contains(&name),
+                "{name:?} after {shown:?}"
+            );
+            let Some(held) = held else { continue };
+            assert_eq!(held.entries(), model.entries_of(name).count(), "{name:?} after {shown:?}");
+            if model.charged_bytes_max.is_some() {
+                let charges = model.entries_of(name).map(|entry| &entry.put);
+                let bytes: usize = charges.map(|put| charge(&put.place.key, &put.value)).sum();
+                assert_eq!(held.bytes_in_use(), bytes, "{name:?} after {shown:?}");
+            }
+            sum += held.bytes_in_use();
+        }
+        assert!(stats.bytes_in_use() >= sum, "after {shown:?}");
+    }
+
+    /// Nothing is left behind once the cache is closed.
+    fn finish(self) {
+        let counts = self.model.counts;
+        self.tally.hits += counts.hits;
+        self.tally.misses += counts.misses;
+        self.tally.evictions += counts.evictions;
+        self.tally.stale_serves += counts.stale_serves;
+        self.tally.idle_expirations += counts.idle_expirations;
+        self.tally.invalidations += counts.invalidations;
+        assert_eq!(block_on(self.cache.close()), Ok(()));
+        let stats = self.cache.stats();
+        assert_eq!((stats.bytes_in_use(), stats.memory_labels_bytes(), stats.entries()), (0, 0, 0));
+    }
+}
+
+fn offer(put: &Put, point: Option<ReadPoint>) -> BlobCachePut {
+    let mut offer = BlobCachePut::copy_from_slice(&put.value)
+        .with_content_metadata(put.metadata.clone())
+        .with_tags(put.tags.iter().copied())
+        .with_dependencies(put.dependencies.iter().copied());
+    if let Some(policy) = &put.policy {
+        offer = offer.with_policy(policy.build());
+    }
+    match point {
+        Some(point) => offer.read_at(point),
+        None => offer,
+    }
+}
+
+/// A point of another cache, that stands behind more mutations than any case has.
+fn foreign_point() -> ReadPoint {
+    static POINT: OnceLock<ReadPoint> = OnceLock::new();
+    *POINT.get_or_init(|| {
+        block_on(async {
+            let other = BlobCache::open(BlobCacheConfig::default()).await?;
+            for _ in 0..5000 {
+                other.invalidate_key("", "").await?;
+            }
+            Ok::<_, CacheError>(other.read_point())
+        })
+        .expect("invalidating a key of a cache that is open")
+    })
+}
+
+/// Puts every place in turn: whoever vanishes shares the slot of the one that was put.
+fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
+    let long = vec![b'k'; KEY_BYTES_MAX];
+    let keys = || KEYS.iter().map(|key| key.to_vec()).chain([long.clone()]);
+    let mut slots: HashMap<Place, usize> = HashMap::new();
+    let mut held: Vec<Place> = Vec::new();
+    for place in NAMESPACES.iter().flat_map(|name| keys().map(|key| Place { namespace: name, key }))
+    {
+        block_on(cache.put(place.namespace, &place.key, "")).expect("all namespaces fit");
+        let is_absent =
+            |held: &Place| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
+        let displaced = held.iter().position(is_absent).map(|at| held.remove(at));
+        assert!(!held.iter().any(is_absent), "a put displaces one entry at most");
+        let slot = displaced.map_or(slots.len(), |displaced| slots[&displaced]);
+        slots.insert(place.clone(), slot);
+        held.push(place);
+    }
+    block_on(cache.invalidate_all()).expect("the cache is open");
+    slots
+}
+
+fn namespace_of(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Put(put) => put.place.namespace,
+        Verb::Get(at) | Verb::Exists(at) => at.namespace,
+        Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
+        Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,
+        Verb::InvalidateNamespace(name) => name,
+        Verb::InvalidateAll | Verb::TakePoint | Verb::Advance(_) | Verb::StepBack(_) => "none",
+    }
+}
+
+fn name_of(error: &CacheError) -> &'static str {
+    match error {
+        CacheError::KeyTooLarge { .. } => "key",
+        CacheError::LabelsTooLarge { .. } => "labels",
+        CacheError::MetadataTooLarge { .. } => "metadata",
+        CacheError::BlobTooLarge { .. } => "blob",
+        CacheError::VersionMismatch { .. } => "version",
+        CacheError::TooManyNamespaces { .. } => "namespaces",
+        _ => "other",
+    }
+}

@@ -1,0 +1,285 @@
+//! Histories of calls of several threads, and the checker that knows the one rule.
+//!
+//! Each call is written down with two tickets of one shared counter, drawn before it begins and
+//! after it has returned. If one call's second ticket is below another's first, the one had
+//! returned when the other began; otherwise they may have met, and either order is right.
+//!
+//! A call that has seen a value is right if that value's put had begun by then, was not overwritten
+//! or covered by a mutation that began after the put had returned and had itself returned before
+//! the call began, and, where the put carried a read point, no mutation lies between the two. Of
+//! two calls one after the other, the second sees nothing older than the first: no value whose put
+//! had returned when that of the first one's value began, and none that the first one missed though
+//! its put had returned.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where entries live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) namespace: &'static str,
+    pub(crate) key: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) tag: Option<&'static str>,
+    pub(crate) dependency: Option<&'static str>,
+}
+
+/// What an invalidation, or a put that stores nothing, takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cover {
+    Key(Place),
+    Prefix(&'static str, &'static str),
+    Tag(&'static str, &'static str),
+    Dependency(&'static str, &'static str),
+    Namespace(&'static str),
+    All,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Put {
+    pub(crate) place: Place,
+    /// Different for every put.
+    pub(crate) value: u64,
+    pub(crate) labels: Labels,
+    pub(crate) version: Option<u64>,
+    /// Drawn once the read point had been taken.
+    pub(crate) read_at: Option<u64>,
+    /// It has surely taken effect.
+    pub(crate) is_certain: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    Put(Put),
+    Invalidation(Cover),
+    /// A get; None is a miss.
+    Get(Place, Option<u64>),
+    /// A call of `exists`.
+    Exists(Place, bool),
+    /// A put that was refused because of this version.
+    Mismatch(Place, u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) event: Event,
+}
+
+/// The shared counter.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets(AtomicU64);
+
+impl Tickets {
+    pub(crate) fn draw(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct History {
+    calls: Vec<Call>,
+    /// By value: the call, and the put it was.
+    puts: HashMap<u64, (Call, Put)>,
+}
+
+impl Cover {
+    fn covers(self, place: Place, labels: Labels) -> bool {
+        match self {
+            Self::Key(of) => of == place,
+            Self::Prefix(namespace, prefix) => {
+                namespace == place.namespace && place.key.starts_with(prefix)
+            }
+            Self::Tag(namespace, tag) => namespace == place.namespace && labels.tag == Some(tag),
+            Self::Dependency(namespace, dependency) => {
+                namespace == place.namespace && labels.dependency == Some(dependency)
+            }
+            Self::Namespace(namespace) => namespace == place.namespace,
+            Self::All => true,
+        }
+    }
+}
+
+impl Event {
+    /// Whether an entry of this place and labels cannot have outlived this, if it was there before.
+    fn ends(&self, place: Place, labels: Labels) -> bool {
+        match self {
+            Self::Put(put) => put.is_certain && put.place == place,
+            Self::Invalidation(cover) => cover.covers(place, labels),
+            _ => false,
+        }
+    }
+}
+
+impl History {
+    pub(crate) fn new(calls: Vec<Call>) -> Self {
+        let put = |call: &Call| match call.event {
+            Event::Put(put) => Some((put.value, (*call, put))),
+            _ => None,
+        };
+        let puts = calls.iter().filter_map(put).collect();
+        Self { calls, puts }
+    }
+
+    /// The first thing that breaks the rule, with all that has to do with it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut sightings: HashMap<Place, Vec<(&Call, Option<u64>)>> = HashMap::new();
+        for call in &self.calls {
+            match call.event {
+                Event::Get(place, found) => {
+                    self.check_value(call, place, found)?;
+                    sightings.entry(place).or_default().push((call, found));
+                }
+                Event::Exists(place, true) => self.check_presence(call, place, None)?,
+                Event::Exists(place, false) => {
+                    sightings.entry(place).or_default().push((call, None));
+                }
+                Event::Mismatch(place, version) => {
+                    self.check_presence(call, place, Some(version))?;
+                }
+                Event::Put(_) | Event::Invalidation(_) => {}
+            }
+        }
+        sightings.values().try_for_each(|sightings| self.check_order(sightings))
+    }
+
+    fn check_value(&self, call: &Call, place: Place, found: Option<u64>) -> Result<(), String> {
+        let Some(value) = found else { return Ok(()) };
+        let (of, put) = self.puts.get(&value).ok_or(format!("{call:?}: nobody put it"))?;
+        if put.place != place {
+            return Err(format!("{call:?}\nhas found the value of\n{of:?}"));
+        }
+        match self.reason_against(of, put, call) {
+            Some(reason) => {
+                Err(format!("{call:?}\nhas found the value of\n{of:?}\nin spite of\n{reason:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there was anything that a call may have seen, of that version if there is one.
+    fn check_presence(
+        &self,
+        reader: &Call,
+        place: Place,
+        version: Option<u64>,
+    ) -> Result<(), String> {
+        let could_be_seen = |(of, put): &(Call, Put)| {
+            put.place == place
+                && (version.is_none() || put.version == version)
+                && self.reason_against(of, put, reader).is_none()
+        };
+        if self.puts.values().any(could_be_seen) {
+            return Ok(());
+        }
+        Err(format!("{reader:?}\nhas seen something where nothing was"))
+    }
+
+    /// What makes it impossible that `reader` sees the value of `put`.
+    fn reason_against(&self, of: &Call, put: &Put, reader: &Call) -> Option<Call> {
+        if of.start > reader.end {
+            return Some(*of);
+        }
+        let is_between = |call: &&Call| call.start > of.end && call.end < reader.start;
+        let is_overlooked = |call: &&Call| {
+            put.read_at.is_some_and(|point| call.start > point && call.end < of.start)
+        };
+        self.calls
+            .iter()
+            .filter(|call| is_between(call) || is_overlooked(call))
+            .find(|call| call.event.ends(put.place, put.labels))
+            .copied()
+    }
+
+    /// Of what was seen of one place, nothing goes back.
+    fn check_order(&self, sightings: &[(&Call, Option<u64>)]) -> Result<(), String> {
+        let put_of = |value: &Option<u64>| value.map(|value| &self.puts[&value].0);
+        for (later, found) in sightings {
+            let Some(of) = put_of(found) else { continue };
+            for (earlier, before) in sightings {
+                let newer = put_of(before);
+                let known_since = newer.map_or(earlier.start, |newer| newer.start);
+                if earlier.end < later.start && of.end < known_since {
+                    return Err(format!(
+                        "{later:?}\nhas found\n{of:?}\nthough earlier on\n{earlier:?}\nhad found\n\
+                         {newer:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The checker's own test: histories that are wrong, and how they become right.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place = Place { namespace: "n", key: "a/1" };
+
+    fn put(start: u64, end: u64, value: u64) -> Call {
+        let labels = Labels { tag: Some("t"), dependency: None };
+        let (version, read_at, is_certain) = (None, None, true);
+        let put = Put { place: HERE, value, labels, version, read_at, is_certain };
+        Call { start, end, event: Event::Put(put) }
+    }
+
+    fn get(start: u64, end: u64, found: Option<u64>) -> Call {
+        Call { start, end, event: Event::Get(HERE, found) }
+    }
+
+    fn ending(start: u64, end: u64, cover: Cover) -> Call {
+        Call { start, end, event: Event::Invalidation(cover) }
+    }
+
+    fn is_right(calls: &[Call]) -> bool {
+        History::new(calls.to_vec()).check().is_ok()
+    }
+
+    #[test]
+    fn what_came_between_must_be_seen_and_what_only_met_need_not() {
+        assert!(is_right(&[put(0, 1, 1), put(2, 9, 2), get(5, 6, Some(1)), get(7, 8, Some(2))]));
+        assert!(!is_right(&[put(0, 1, 1), put(2, 3, 2), get(5, 6, Some(1))]), "overwritten");
+        assert!(!is_right(&[get(5, 6, Some(1)), put(7, 8, 1)]), "seen before it was put");
+        let covers = [
+            Cover::Key(HERE),
+            Cover::Prefix("n", "a/"),
+            Cover::Tag("n", "t"),
+            Cover::Namespace("n"),
+            Cover::All,
+        ];
+        for cover in covers {
+            assert!(!is_right(&[put(0, 1, 1), ending(2, 3, cover), get(4, 5, Some(1))]));
+            assert!(is_right(&[put(0, 2, 1), ending(1, 3, cover), get(4, 5, Some(1))]));
+            assert!(is_right(&[put(0, 1, 1), ending(2, 4, cover), get(3, 5, Some(1))]));
+        }
+        for cover in [Cover::Prefix("n", "b"), Cover::Dependency("n", "t"), Cover::Tag("m", "t")] {
+            assert!(is_right(&[put(0, 1, 1), ending(2, 3, cover), get(4, 5, Some(1))]));
+        }
+    }
+
+    #[test]
+    fn nothing_goes_back() {
+        let puts = [put(0, 1, 1), put(2, 20, 2)];
+        let with = |gets: [Call; 2]| [puts.to_vec(), gets.to_vec()].concat();
+        assert!(is_right(&with([get(5, 6, Some(1)), get(7, 8, Some(2))])));
+        assert!(!is_right(&with([get(5, 6, Some(2)), get(7, 8, Some(1))])));
+        assert!(!is_right(&with([get(5, 6, None), get(7, 8, Some(1))])), "missed, then found");
+        assert!(is_right(&with([get(5, 6, None), get(7, 8, Some(2))])), "not yet there");
+    }
+
+    #[test]
+    fn a_put_that_overlooks_a_mutation_must_not_be_stored() {
+        let mut late = put(6, 7, 1);
+        let Event::Put(put) = &mut late.event else { unreachable!() };
+        put.read_at = Some(2);
+        let with =
+            |start| is_right(&[ending(start, 5, Cover::Key(HERE)), late, get(8, 9, Some(1))]);
+        assert!(!with(3) && with(1));
+    }
+}

@@ -1,0 +1,313 @@
+//! The naive model: a list of entries, a list of everything that ever happened, and scans.
+//!
+//! It knows nothing of memory. What the cache may forget (victims of its budget) the driver
+//! tells it; what is left is exact. Two places of one key hash share a slot: whoever comes last
+//! displaces the other, and the model is told which places those are.
+
+use std::collections::HashMap;
+
+use tamis::{CacheError, L1Admission};
+
+use crate::operation::{
+    KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, Place,
+    Policy, Put,
+};
+use crate::seen::{Counts, Seen};
+
+/// What an entry counts against the budget where the test decides.
+pub(crate) fn charge(key: &[u8], value: &[u8]) -> usize {
+    100 + key.len() + value.len()
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) put: Put,
+    pub(crate) policy: Policy,
+    written: u64,
+    /// `u64::MAX`: never.
+    expires: u64,
+    last_access: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Fresh,
+    Stale(u64),
+    Expired,
+    Idle,
+}
+
+/// Something that a read point taken before it must know of.
+#[derive(Debug)]
+pub(crate) enum Mutation {
+    Key(Place),
+    Prefix(Place),
+    Tags(&'static str, Vec<&'static str>),
+    Dependencies(&'static str, Vec<&'static str>),
+    Namespace(&'static str),
+    All,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) now: u64,
+    pub(crate) entries: Vec<Stored>,
+    /// Those that have a slot.
+    pub(crate) namespaces: Vec<&'static str>,
+    pub(crate) max_namespaces: usize,
+    /// Some: [`charge`] is in use, with this budget.
+    pub(crate) charged_bytes_max: Option<usize>,
+    /// Which slot a place has; those not named have one of their own.
+    pub(crate) slots: HashMap<Place, usize>,
+    pub(crate) counts: Counts,
+    pub(crate) log: Vec<Mutation>,
+}
+
+impl Stored {
+    fn life(&self, now: u64) -> Life {
+        if now.saturating_sub(self.last_access) > self.policy.idle_ttl.unwrap_or(u64::MAX) {
+            return Life::Idle;
+        }
+        if now < self.expires || self.expires == u64::MAX {
+            return Life::Fresh;
+        }
+        let end = self.expires.saturating_add(self.policy.stale_serve.unwrap_or(0));
+        if now < end { Life::Stale(end - now) } else { Life::Expired }
+    }
+
+    pub(crate) fn is_gone(&self, now: u64) -> bool {
+        matches!(self.life(now), Life::Expired | Life::Idle)
+    }
+
+    pub(crate) fn is_at(&self, place: &Place) -> bool {
+        self.put.place == *place
+    }
+}
+
+impl Model {
+    /// The moment of a read point taken now.
+    pub(crate) fn moment(&self) -> usize {
+        self.log.len()
+    }
+
+    pub(crate) fn find(&self, place: &Place) -> Option<&Stored> {
+        self.entries.iter().find(|entry| entry.is_at(place))
+    }
+
+    pub(crate) fn exists(&self, place: &Place) -> bool {
+        self.find(place).is_some_and(|entry| !entry.is_gone(self.now))
+    }
+
+    pub(crate) fn entries_of(&self, namespace: &str) -> impl Iterator<Item = &Stored> {
+        self.entries.iter().filter(move |entry| entry.put.place.namespace == namespace)
+    }
+
+    fn shares_slot(&self, one: &Place, other: &Place) -> bool {
+        one == other || self.slots.get(one).is_some_and(|slot| self.slots.get(other) == Some(slot))
+    }
+
+    /// Whether something is held where an entry of this place would go.
+    pub(crate) fn is_slot_taken(&self, place: &Place) -> bool {
+        self.entries.iter().any(|entry| self.shares_slot(&entry.put.place, place))
+    }
+
+    pub(crate) fn get(&mut self, place: &Place) -> Option<Seen> {
+        let now = self.now;
+        let Some(at) = self.entries.iter().position(|entry| entry.is_at(place)) else {
+            self.counts.misses += 1;
+            return None;
+        };
+        let entry = &mut self.entries[at];
+        let stale = match entry.life(now) {
+            Life::Fresh => None,
+            Life::Stale(left) => Some(left),
+            gone => {
+                self.entries.remove(at);
+                self.counts.misses += 1;
+                self.counts.expirations += 1;
+                self.counts.idle_expirations += u64::from(gone == Life::Idle);
+                return None;
+            }
+        };
+        entry.last_access = now;
+        self.counts.hits += 1;
+        self.counts.stale_serves += u64::from(stale.is_some());
+        Some(Seen {
+            value: entry.put.value.clone(),
+            metadata: entry.put.metadata.clone(),
+            version: entry.policy.version,
+            stale,
+            written: entry.written,
+            expires: (entry.expires != u64::MAX).then_some(entry.expires),
+        })
+    }
+
+    /// Every reason to refuse the put. Which of them is told where there are several is not
+    /// promised.
+    pub(crate) fn refusals(&self, put: &Put, policy: &Policy) -> Vec<CacheError> {
+        let mut refusals: Vec<_> = check_key(&put.place.key).err().into_iter().collect();
+        let labels: Vec<_> = put.tags.iter().chain(&put.dependencies).copied().collect();
+        refusals.extend(check_labels(&labels).err());
+        let metadata = &put.metadata;
+        let (keys, max_keys, max_bytes) = (metadata.len(), METADATA_KEYS_MAX, METADATA_BYTES_MAX);
+        let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if keys > max_keys || bytes > max_bytes {
+            refusals.push(CacheError::MetadataTooLarge { keys, bytes, max_keys, max_bytes });
+        }
+        let size = put.value.len();
+        if let Some(max) = policy.blob_bytes_max.filter(|max| size > *max) {
+            refusals.push(CacheError::BlobTooLarge { size, max });
+        }
+        let size = charge(&put.place.key, &put.value);
+        let max = match (policy.admission, self.charged_bytes_max) {
+            (L1Admission::Auto, Some(max)) => max / 8,
+            (L1Admission::Always, Some(max)) => max,
+            (L1Admission::Never, _) | (_, None) => usize::MAX,
+        };
+        if size > max {
+            refusals.push(CacheError::BlobTooLarge { size, max });
+        }
+        let held = self.find(&put.place).filter(|entry| !entry.is_gone(self.now));
+        let existing = held.and_then(|entry| entry.policy.version);
+        if let (Some(existing), Some(attempted)) = (existing, policy.version) {
+            if existing >= attempted {
+                refusals.push(CacheError::VersionMismatch { existing, attempted });
+            }
+        }
+        if !self.has_room_for(put.place.namespace) {
+            refusals.push(CacheError::TooManyNamespaces { max: self.max_namespaces });
+        }
+        refusals
+    }
+
+    fn has_room_for(&self, namespace: &str) -> bool {
+        self.namespaces.contains(&namespace)
+            || self.namespaces.len() < self.max_namespaces
+            || !self.empty_namespaces().is_empty()
+    }
+
+    pub(crate) fn empty_namespaces(&self) -> Vec<&'static str> {
+        let is_empty = |name: &&'static str| self.entries_of(name).next().is_none();
+        self.namespaces.iter().copied().filter(is_empty).collect()
+    }
+
+    /// Whether anything that the put would overlook has happened since `moment`.
+    pub(crate) fn is_outdated(&self, put: &Put, moment: usize) -> bool {
+        let any = |of: &[&str], labels: &[&str]| labels.iter().any(|label| of.contains(label));
+        let place = &put.place;
+        self.log[moment..].iter().any(|mutation| match mutation {
+            Mutation::Key(of) => self.shares_slot(of, place),
+            Mutation::Prefix(of) => {
+                of.namespace == place.namespace && place.key.starts_with(&of.key)
+            }
+            Mutation::Tags(of, tags) => *of == place.namespace && any(&put.tags, tags),
+            Mutation::Dependencies(of, dependencies) => {
+                *of == place.namespace && any(&put.dependencies, dependencies)
+            }
+            Mutation::Namespace(of) => *of == place.namespace,
+            Mutation::All => true,
+        })
+    }
+
+    /// A put that nothing refuses.
+    pub(crate) fn put(&mut self, put: Put, policy: Policy, jittered_expiry: u64) {
+        self.displace(&put.place);
+        self.log.push(Mutation::Key(put.place.clone()));
+        if policy.admission != L1Admission::Never {
+            let expires = jittered_expiry.min(policy.expires_at.unwrap_or(u64::MAX));
+            let (written, last_access) = (self.now, self.now);
+            self.entries.push(Stored { put, policy, written, expires, last_access });
+            self.counts.insertions += 1;
+        }
+    }
+
+    /// Empties the slot of a place.
+    fn displace(&mut self, place: &Place) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|entry| !self.shares_slot(&entry.put.place, place));
+        self.entries = entries;
+    }
+
+    pub(crate) fn invalidate_key(&mut self, place: &Place) -> Result<usize, CacheError> {
+        check_key(&place.key)?;
+        let live = usize::from(self.exists(place));
+        self.displace(place);
+        self.log.push(Mutation::Key(place.clone()));
+        self.counts.invalidations += live as u64;
+        Ok(live)
+    }
+
+    pub(crate) fn invalidate_prefix(&mut self, of: &Place) -> Result<usize, CacheError> {
+        check_key(&of.key)?;
+        self.log.push(Mutation::Prefix(of.clone()));
+        Ok(self.invalidate(|entry| {
+            let place = &entry.put.place;
+            place.namespace == of.namespace && place.key.starts_with(&of.key)
+        }))
+    }
+
+    pub(crate) fn invalidate_tags(
+        &mut self,
+        namespace: &'static str,
+        tags: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(tags)?;
+        self.log.push(Mutation::Tags(namespace, tags.to_vec()));
+        Ok(self.invalidate(|Stored { put, .. }| {
+            put.place.namespace == namespace && put.tags.iter().any(|tag| tags.contains(tag))
+        }))
+    }
+
+    pub(crate) fn invalidate_dependencies(
+        &mut self,
+        namespace: &'static str,
+        dependencies: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(dependencies)?;
+        self.log.push(Mutation::Dependencies(namespace, dependencies.to_vec()));
+        Ok(self.invalidate(|Stored { put, .. }| {
+            put.place.namespace == namespace
+                && put.dependencies.iter().any(|dependency| dependencies.contains(dependency))
+        }))
+    }
+
+    /// Removes what is covered and counts what was alive of it.
+    fn invalidate(&mut self, covers: impl Fn(&Stored) -> bool) -> usize {
+        let now = self.now;
+        let live = self.entries.iter().filter(|entry| covers(entry) && !entry.is_gone(now));
+        let live = live.count();
+        self.entries.retain(|entry| !covers(entry));
+        self.counts.invalidations += live as u64;
+        live
+    }
+
+    pub(crate) fn invalidate_namespace(&mut self, namespace: &'static str) -> bool {
+        self.log.push(Mutation::Namespace(namespace));
+        self.entries.retain(|entry| entry.put.place.namespace != namespace);
+        let known = self.namespaces.contains(&namespace);
+        self.namespaces.retain(|name| *name != namespace);
+        self.counts.namespace_flushes += u64::from(known);
+        known
+    }
+
+    pub(crate) fn invalidate_all(&mut self) {
+        self.log.push(Mutation::All);
+        self.entries.clear();
+        self.counts.namespace_flushes += self.namespaces.len() as u64;
+        self.namespaces.clear();
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), CacheError> {
+    let (size, max) = (key.len(), KEY_BYTES_MAX);
+    if size > max { Err(CacheError::KeyTooLarge { size, max }) } else { Ok(()) }
+}
+
+fn check_labels(of: &[&str]) -> Result<(), CacheError> {
+    let (labels, bytes) = (of.len(), of.iter().map(|label| label.len()).sum());
+    let (max_labels, max_bytes) = (LABELS_MAX, LABEL_BYTES_MAX);
+    if labels > max_labels || bytes > max_bytes {
+        return Err(CacheError::LabelsTooLarge { labels, bytes, max_labels, max_bytes });
+    }
+    Ok(())
+}

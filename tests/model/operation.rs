@@ -1,0 +1,264 @@
+//! Random operations: every verb, every policy, over names and keys so few that they meet.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tamis::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission};
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// Where the clock of every case begins.
+pub(crate) const START: u64 = 1_600_000_000 * SECOND;
+
+/// More of them than most cases have slots for.
+pub(crate) const NAMESPACES: [&str; 5] = ["", "pages", "page", "rows", "thumbs/1"];
+
+/// Prefixes of one another, in bytes that are no text too.
+pub(crate) const KEYS: [&[u8]; 12] =
+    [b"", b"a", b"a/", b"a/1", b"a/1/x", b"a/2", b"b", b"b/1", b"b/2", b"\xff", b"\xff\xff", b"z"];
+
+/// Used as tags and as dependencies, which must not be taken for one another.
+const LABELS: [&str; 5] = ["red", "blue", "", "red/1", "long label with spaces"];
+
+/// The longest key that the caches under test take.
+pub(crate) const KEY_BYTES_MAX: usize = 40;
+pub(crate) const LABELS_MAX: usize = 6;
+pub(crate) const LABEL_BYTES_MAX: usize = 70;
+pub(crate) const METADATA_KEYS_MAX: usize = 3;
+pub(crate) const METADATA_BYTES_MAX: usize = 60;
+
+/// An entry's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) namespace: &'static str,
+    pub(crate) key: Vec<u8>,
+}
+
+/// A policy that can be read again. Times are nanoseconds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    pub(crate) ttl: Option<u64>,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) idle_ttl: Option<u64>,
+    pub(crate) stale_serve: Option<u64>,
+    pub(crate) jitter_pct: u8,
+    pub(crate) version: Option<u64>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) admission: L1Admission,
+    pub(crate) blob_bytes_max: Option<usize>,
+}
+
+/// Which read point a put carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadAt {
+    None,
+    Now,
+    /// One of those taken before.
+    Taken(usize),
+    /// One of another cache.
+    Foreign,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Put {
+    pub(crate) place: Place,
+    pub(crate) value: Vec<u8>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tags: Vec<&'static str>,
+    pub(crate) dependencies: Vec<&'static str>,
+    /// None: the default of the handle.
+    pub(crate) policy: Option<Policy>,
+    pub(crate) read_at: ReadAt,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Verb {
+    Put(Box<Put>),
+    Get(Place),
+    Exists(Place),
+    InvalidateKey(Place),
+    InvalidatePrefix(Place),
+    InvalidateTags(&'static str, Vec<&'static str>),
+    InvalidateDependencies(&'static str, Vec<&'static str>),
+    InvalidateNamespace(&'static str),
+    InvalidateAll,
+    TakePoint,
+    Advance(u64),
+    StepBack(u64),
+}
+
+/// A verb, and whether it is called on a namespace handle, where there is such a one.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) verb: Verb,
+    pub(crate) by_handle: bool,
+}
+
+impl Policy {
+    pub(crate) fn build(&self) -> BlobCachePolicy {
+        let mut policy =
+            BlobCachePolicy::default().l1_admission(self.admission).extended(ExtendedTtlPolicy {
+                idle_ttl: self.idle_ttl.map(Duration::from_nanos),
+                stale_serve: self.stale_serve.map(Duration::from_nanos),
+                jitter_pct: self.jitter_pct,
+            });
+        if let Some(ttl) = self.ttl {
+            policy = policy.ttl(Duration::from_nanos(ttl));
+        }
+        if let Some(expires_at) = self.expires_at {
+            policy = policy.expires_at(time(expires_at));
+        }
+        if let Some(version) = self.version {
+            policy = policy.version(version);
+        }
+        if let Some(priority) = self.priority {
+            policy = policy.priority(priority);
+        }
+        if let Some(max) = self.blob_bytes_max {
+            policy = policy.max_blob_bytes(max);
+        }
+        policy
+    }
+
+    pub(crate) fn random(random: &mut StdRng, now: u64) -> Self {
+        let spans = [0, 1, 5 * SECOND, 10 * SECOND, 20 * SECOND, 60 * SECOND, u64::MAX];
+        let mut span = |share: f64| {
+            let span = spans[random.random_range(0..spans.len())];
+            random.random_bool(share).then_some(span)
+        };
+        let (ttl, idle_ttl, stale_serve, deadline) = (span(0.4), span(0.2), span(0.3), span(0.2));
+        let admissions = [L1Admission::Auto, L1Admission::Always, L1Admission::Never];
+        let admission = match random.random_range(0..10) {
+            0 => 2,
+            1 | 2 => 1,
+            _ => 0,
+        };
+        Self {
+            ttl,
+            expires_at: deadline.map(|span| (now - 5 * SECOND).saturating_add(span)),
+            idle_ttl,
+            stale_serve,
+            jitter_pct: if random.random_bool(0.3) { random.random() } else { 0 },
+            version: random.random_bool(0.3).then(|| random.random_range(0..6)),
+            priority: random.random_bool(0.3).then(|| [0, 127, 128, 129, 255][random_of(random)]),
+            admission: admissions[admission],
+            blob_bytes_max: random.random_bool(0.1).then(|| random.random_range(0..1000)),
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn random(random: &mut StdRng) -> Self {
+        let namespace = namespace(random);
+        let key = match random.random_range(0..200) {
+            0 => vec![b'k'; KEY_BYTES_MAX],
+            1 => vec![b'k'; KEY_BYTES_MAX + 1],
+            _ => KEYS[random.random_range(0..KEYS.len())].to_vec(),
+        };
+        Self { namespace, key }
+    }
+}
+
+/// How the operations of one case are drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mix {
+    /// Little is invalidated and time goes slowly, so that entries pile up.
+    pub(crate) is_calm: bool,
+}
+
+impl Operation {
+    /// The next operation at the time `now`; `number` makes its value unlike all others.
+    pub(crate) fn random(random: &mut StdRng, mix: Mix, now: u64, number: u64) -> Self {
+        // What is not below 720 takes something away, at once or in the end.
+        let mut draw = random.random_range(0..1000);
+        if mix.is_calm && draw >= 720 && random.random_bool(0.9) {
+            draw = random.random_range(0..720);
+        }
+        let verb = match draw {
+            0..270 => Verb::Put(Box::new(Put::random(random, mix, now, number))),
+            270..640 => Verb::Get(Place::random(random)),
+            640..680 => Verb::Exists(Place::random(random)),
+            680..720 => Verb::TakePoint,
+            720..780 => Verb::InvalidateKey(Place::random(random)),
+            780..805 => Verb::InvalidatePrefix(Place::random(random)),
+            805..830 => Verb::InvalidateTags(namespace(random), labels(random)),
+            830..850 => Verb::InvalidateDependencies(namespace(random), labels(random)),
+            850..860 => Verb::InvalidateNamespace(namespace(random)),
+            860..862 => Verb::InvalidateAll,
+            862..970 => Verb::Advance(step(random)),
+            _ => Verb::StepBack(step(random)),
+        };
+        Self { verb, by_handle: random.random() }
+    }
+}
+
+impl Put {
+    fn random(random: &mut StdRng, mix: Mix, now: u64, number: u64) -> Self {
+        let large = if mix.is_calm { 20 } else { 3 };
+        let length = match random.random_range(0..25) {
+            0 => random.random_range(0..8),
+            1 => random.random_range(8000..9000),
+            draw if draw < 2 + large => random.random_range(2500..4000),
+            _ => random.random_range(8..900),
+        };
+        let metadata_keys = match random.random_range(0..40) {
+            0 => METADATA_KEYS_MAX + 1,
+            1..=12 => random.random_range(0..=METADATA_KEYS_MAX),
+            _ => 0,
+        };
+        let length_of_one = if random.random_bool(0.02) { METADATA_BYTES_MAX } else { 8 };
+        let metadata = (0..metadata_keys)
+            .map(|key| (key.to_string(), format!("{number:0>length_of_one$}")))
+            .collect();
+        let read_at = match random.random_range(0..20) {
+            0..2 => ReadAt::Now,
+            2..6 => ReadAt::Taken(random.random_range(0..8)),
+            6 => ReadAt::Foreign,
+            _ => ReadAt::None,
+        };
+        Self {
+            place: Place::random(random),
+            value: value(number, length),
+            metadata,
+            tags: if random.random_bool(0.4) { labels(random) } else { Vec::new() },
+            dependencies: if random.random_bool(0.3) { labels(random) } else { Vec::new() },
+            policy: random.random_bool(0.7).then(|| Policy::random(random, now)),
+            read_at,
+        }
+    }
+}
+
+/// Bytes that are a number's own throughout, so that a mixture of two values equals neither.
+pub(crate) fn value(number: u64, length: usize) -> Vec<u8> {
+    number.to_le_bytes().into_iter().cycle().take(length).collect()
+}
+
+pub(crate) fn time(nanos: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+fn random_of(random: &mut StdRng) -> usize {
+    random.random_range(0..5)
+}
+
+/// The first ones more often, so that slots run out now and then, not always.
+fn namespace(random: &mut StdRng) -> &'static str {
+    let mut draw = || random.random_range(0..NAMESPACES.len());
+    NAMESPACES[draw().min(draw())]
+}
+
+/// Some labels, with repetitions, and now and then more than are allowed.
+fn labels(random: &mut StdRng) -> Vec<&'static str> {
+    let number = match random.random_range(0..50) {
+        0 => LABELS_MAX + 1,
+        1 => 5,
+        _ => random.random_range(0..3),
+    };
+    (0..number).map(|_| LABELS[random.random_range(0..LABELS.len())]).collect()
+}
+
+fn step(random: &mut StdRng) -> u64 {
+    [1, SECOND, 5 * SECOND, 10 * SECOND, 30 * SECOND][random_of(random)]
+}
