@@ -89,7 +89,9 @@ impl Shared {
         if self.rules.any_in_force() && self.rules.covering(&entry).is_some() {
             return None;
         }
-        Some(entry)
+        // Last: a rule that is no longer in force has removed all that it covered. Asked before, an
+        // entry could be seen again after others had been told that it is gone.
+        entry.is_held().then_some(entry)
     }
 
     /// What the clock makes of an entry; it is not asked where it has no say.

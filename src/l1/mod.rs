@@ -62,16 +62,15 @@ impl L1 {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    /// The entry under a hash, if it is held and `wanted`. Takes the read side of one shard.
+    /// The entry under a hash, if it is `wanted`; it may no longer be held. Takes the read side of one
+    /// shard.
     #[inline]
     pub(crate) fn find(
         &self,
         hash: KeyHash,
         wanted: impl FnOnce(&Entry) -> bool,
     ) -> Option<Arc<Entry>> {
-        let look = |_: &u64, entry: &Arc<Entry>| {
-            (entry.is_held() && wanted(entry)).then(|| Arc::clone(entry))
-        };
+        let look = |_: &u64, entry: &Arc<Entry>| wanted(entry).then(|| Arc::clone(entry));
         self.map.view(&hash.0, look).flatten()
     }
 
