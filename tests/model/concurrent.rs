@@ -157,7 +157,7 @@ impl Worker<'_> {
             Some(Ok(())) if is_never && is_certain => {
                 self.note(start, Event::Invalidation(Cover::Key(place)));
             }
-            _ if is_never => {}
+            _ if is_never => self.note(start, Event::PossibleRemoval(place)),
             _ => {
                 let put = Put { place, value, labels, version, read_at, is_certain };
                 self.note(start, Event::Put(put));
@@ -262,7 +262,10 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
         calls.collect::<Vec<_>>().concat()
     });
     count(&cache, &calls, tally);
-    if let Err(what) = History::new(calls).check() {
+    let history = History::new(calls);
+    let forgets = is_tiny || setting.key_hash_bits < 64;
+    let misses = if forgets { Ok(()) } else { history.check_misses() };
+    if let Err(what) = history.check().and(misses) {
         panic!("{what}");
     }
     leave_nothing(&cache);

@@ -280,3 +280,48 @@ fn a_dropped_put_has_not_evicted_more_than_it_needed() {
         assert!(stats.bytes_in_use() >= 11 << 20, "the room is made once");
     }
 }
+
+/// Its namespace ends while the value is being copied: it is held in the one that follows, or
+/// refused, and where it is not found there is nothing of it in memory.
+#[test]
+fn a_put_that_a_flush_meets_halfway_leaves_nothing_hidden() {
+    let value = Bytes::from(vec![7; 2 << 20]);
+    let meet = |meanwhile: fn(&BlobCache)| {
+        let config = BlobCacheConfig::builder().max_namespaces(1).build();
+        let cache = block_on(BlobCache::open(config.expect("in its range"))).expect("it opens");
+        let mut under_way = Box::pin(cache.put("n", "key", value.clone()));
+        assert_eq!(poll_times(under_way.as_mut(), 2), None);
+        meanwhile(&cache);
+        mutate(&cache, MUTATIONS);
+        let result = block_on(under_way);
+        let stats = cache.stats();
+        assert_eq!(stats.memory_buffers_bytes(), 0);
+        if value_of(&cache, "key").is_some() {
+            assert_eq!((result.clone(), stats.entries()), (Ok(()), 1));
+        } else if stats.entries() == 0 {
+            assert_eq!(stats.bytes_in_use(), 0, "{result:?}");
+        }
+        result
+    };
+    let flush: fn(&BlobCache) = |cache| {
+        assert_eq!(block_on(cache.invalidate_namespace("n")), Ok(true));
+    };
+    assert_eq!(meet(flush), Ok(()));
+    assert_eq!(meet(|cache| block_on(cache.invalidate_all()).expect("it is open")), Ok(()));
+    let result = meet(|cache| {
+        assert_eq!(block_on(cache.invalidate_namespace("n")), Ok(true));
+        block_on(cache.put("m", "key", "value")).expect("the slot is free");
+    });
+    assert_eq!(result, Err(CacheError::TooManyNamespaces { max: 1 }));
+}
+
+#[test]
+fn a_put_that_a_close_meets_halfway_is_refused() {
+    let cache = roomy();
+    let mut under_way = Box::pin(cache.put("n", "key", Bytes::from(vec![7; 2 << 20])));
+    assert_eq!(poll_times(under_way.as_mut(), 2), None);
+    assert_eq!(block_on(cache.close()), Ok(()));
+    assert_eq!(block_on(under_way), Err(CacheError::Closed));
+    let stats = cache.stats();
+    assert_eq!((stats.entries(), stats.bytes_in_use(), stats.memory_buffers_bytes()), (0, 0, 0));
+}

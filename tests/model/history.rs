@@ -55,6 +55,8 @@ pub(crate) struct Put {
 pub(crate) enum Event {
     Put(Put),
     Invalidation(Cover),
+    /// A put that stores nothing, and may have been refused or dropped.
+    PossibleRemoval(Place),
     /// A get; None is a miss.
     Get(Place, Option<u64>),
     /// A call of `exists`.
@@ -141,10 +143,45 @@ impl History {
                 Event::Mismatch(place, version) => {
                     self.check_presence(call, place, Some(version))?;
                 }
-                Event::Put(_) | Event::Invalidation(_) => {}
+                Event::Put(_) | Event::Invalidation(_) | Event::PossibleRemoval(_) => {}
             }
         }
         sightings.values().try_for_each(|sightings| self.check_order(sightings))
+    }
+
+    /// The first miss that nothing explains, in a cache that has room for all: behind a put that
+    /// has surely taken effect, with nothing since that may have removed it or what replaced it.
+    pub(crate) fn check_misses(&self) -> Result<(), String> {
+        for call in &self.calls {
+            let (Event::Get(place, None) | Event::Exists(place, false)) = call.event else {
+                continue;
+            };
+            let was_put = |(of, put): &&(Call, Put)| {
+                put.place == place && put.is_certain && of.end < call.start
+            };
+            let Some((of, _)) = self.puts.values().filter(was_put).max_by_key(|(of, _)| of.start)
+            else {
+                continue;
+            };
+            let may_explain = |other: &&Call| {
+                other.end > of.start && other.start < call.end && self.may_empty(other, place)
+            };
+            if self.calls.iter().find(may_explain).is_none() {
+                return Err(format!("{call:?}\nhas missed\n{of:?}\nwithout a reason"));
+            }
+        }
+        Ok(())
+    }
+
+    fn may_empty(&self, call: &Call, place: Place) -> bool {
+        match call.event {
+            Event::PossibleRemoval(of) => of == place,
+            Event::Invalidation(cover) => self
+                .puts
+                .values()
+                .any(|(_, put)| put.place == place && cover.covers(place, put.labels)),
+            _ => false,
+        }
     }
 
     fn check_value(&self, call: &Call, place: Place, found: Option<u64>) -> Result<(), String> {
@@ -155,7 +192,7 @@ impl History {
         }
         match self.reason_against(of, put, call) {
             Some(reason) => {
-                Err(format!("{call:?}\nhas found the value of\n{of:?}\nin spite of\n{reason:?}"))
+                Err(format!("{call:?}\nhas found what\n{of:?}\nhas put, in spite of\n{reason:?}"))
             }
             None => Ok(()),
         }
@@ -271,6 +308,15 @@ mod tests {
         assert!(!is_right(&with([get(5, 6, Some(2)), get(7, 8, Some(1))])));
         assert!(!is_right(&with([get(5, 6, None), get(7, 8, Some(1))])), "missed, then found");
         assert!(is_right(&with([get(5, 6, None), get(7, 8, Some(2))])), "not yet there");
+    }
+
+    #[test]
+    fn a_miss_must_have_a_reason_where_there_is_room() {
+        let is_explained = |calls: &[Call]| History::new(calls.to_vec()).check_misses().is_ok();
+        assert!(!is_explained(&[put(0, 1, 1), get(2, 3, None)]));
+        assert!(!is_explained(&[ending(0, 1, Cover::All), put(2, 3, 1), get(4, 5, None)]));
+        assert!(is_explained(&[ending(0, 3, Cover::All), put(2, 4, 1), get(5, 6, None)]));
+        assert!(is_explained(&[put(0, 2, 1), get(1, 3, None)]));
     }
 
     #[test]

@@ -232,7 +232,9 @@ impl Put {
 
 /// Bytes that are a number's own throughout, so that a mixture of two values equals neither.
 pub(crate) fn value(number: u64, length: usize) -> Vec<u8> {
-    number.to_le_bytes().into_iter().cycle().take(length).collect()
+    let mut value = number.to_le_bytes().repeat(length.div_ceil(8));
+    value.truncate(length);
+    value
 }
 
 pub(crate) fn time(nanos: u64) -> SystemTime {
