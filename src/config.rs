@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use crate::clock::Clock;
@@ -9,6 +10,7 @@ use crate::error::CacheError;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+const GIB: u64 = 1 << 30;
 
 /// The most bytes of a namespace's name.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
@@ -30,12 +32,37 @@ pub struct BlobCacheConfig {
     pub(crate) clock: Clock,
     pub(crate) charge: Option<Charge>,
     pub(crate) key_hash_bits: u32,
+    /// None: no disk tier.
+    pub(crate) l2_path: Option<PathBuf>,
+    pub(crate) l2_bytes_max: u64,
+    pub(crate) l2_segment_bytes: u32,
+    pub(crate) l2_index_bytes_max: usize,
+    pub(crate) crash_safety: CrashSafety,
+}
+
+/// What a crash may cost. None of them ever makes the cache serve what was overwritten or
+/// invalidated; they differ in how much is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CrashSafety {
+    /// The disk tier starts empty after every restart, and nothing waits for the disk.
+    Cold,
+    /// Warm after the process has been killed, empty after the machine has lost power. A mutation
+    /// over something that is on disk returns when its record has been written.
+    #[default]
+    Process,
+    /// Warm after a power loss as well. Such a mutation returns when its record has been synced.
+    Power,
 }
 
 impl BlobCacheConfig {
     /// A builder that starts from the defaults.
     pub fn builder() -> BlobCacheConfigBuilder {
-        BlobCacheConfigBuilder { config: Self::defaults(), shard_count: None }
+        BlobCacheConfigBuilder {
+            config: Self::defaults(),
+            shard_count: None,
+            l2_segment_bytes: None,
+            l2_index_bytes_max: None,
+        }
     }
 
     fn defaults() -> Self {
@@ -51,6 +78,11 @@ impl BlobCacheConfig {
             clock: Clock::system(),
             charge: None,
             key_hash_bits: u64::BITS,
+            l2_path: None,
+            l2_bytes_max: 4 * GIB,
+            l2_segment_bytes: default_segment_bytes(4 * GIB),
+            l2_index_bytes_max: default_index_bytes(4 * GIB),
+            crash_safety: CrashSafety::default(),
         }
     }
 
@@ -96,6 +128,30 @@ impl BlobCacheConfig {
         self.label_bytes_max
     }
 
+    /// The directory of the disk tier; None where there is none.
+    #[must_use]
+    pub fn l2_path(&self) -> Option<&Path> {
+        self.l2_path.as_deref()
+    }
+
+    /// The size of the disk tier's file, in bytes.
+    #[must_use]
+    pub fn l2_bytes_max(&self) -> u64 {
+        self.l2_bytes_max
+    }
+
+    /// The budget of the index of the disk tier, in bytes of memory.
+    #[must_use]
+    pub fn l2_index_bytes_max(&self) -> usize {
+        self.l2_index_bytes_max
+    }
+
+    /// What a crash may cost.
+    #[must_use]
+    pub fn crash_safety(&self) -> CrashSafety {
+        self.crash_safety
+    }
+
     /// The number of lists that the SIEVE queue of one priority is cut into.
     #[must_use]
     pub fn shard_count(&self) -> usize {
@@ -121,6 +177,10 @@ impl fmt::Debug for BlobCacheConfig {
             .field("labels_max", &self.labels_max)
             .field("label_bytes_max", &self.label_bytes_max)
             .field("shard_count", &self.shard_count)
+            .field("l2_path", &self.l2_path)
+            .field("l2_bytes_max", &self.l2_bytes_max)
+            .field("l2_segment_bytes", &self.l2_segment_bytes)
+            .field("crash_safety", &self.crash_safety)
             .finish_non_exhaustive()
     }
 }
@@ -139,6 +199,10 @@ pub struct BlobCacheConfigBuilder {
     config: BlobCacheConfig,
     /// None: derived from the budget in `build`.
     shard_count: Option<usize>,
+    /// Likewise.
+    l2_segment_bytes: Option<u32>,
+    /// Likewise.
+    l2_index_bytes_max: Option<usize>,
 }
 
 impl BlobCacheConfigBuilder {
@@ -205,6 +269,45 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// The directory of the disk tier; created where it is missing. Default: no disk tier.
+    #[must_use]
+    pub fn l2_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.l2_path = Some(path.into());
+        self
+    }
+
+    /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
+    /// at least four segments. A store keeps the size that it was made with.
+    #[must_use]
+    pub fn l2_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.l2_bytes_max = bytes;
+        self
+    }
+
+    /// The size of a segment, in bytes: the largest blob that the disk tier takes is a little
+    /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; a multiple of 4096, up to 256 MiB.
+    #[must_use]
+    pub fn l2_segment_bytes(mut self, bytes: u32) -> Self {
+        self.l2_segment_bytes = Some(bytes);
+        self
+    }
+
+    /// The budget of the index of the disk tier, in bytes of memory: some 24 for each blob on disk.
+    /// At it, blobs of keys that are not on disk yet are held in memory only, and counted as
+    /// `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; at least 64 KiB.
+    #[must_use]
+    pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
+        self.l2_index_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What a crash may cost. Default [`CrashSafety::Process`].
+    #[must_use]
+    pub fn crash_safety(mut self, crash_safety: CrashSafety) -> Self {
+        self.config.crash_safety = crash_safety;
+        self
+    }
+
     /// Where the time comes from. Default [`Clock::system`].
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -247,12 +350,38 @@ impl BlobCacheConfigBuilder {
         within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
+        config.l2_segment_bytes =
+            self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
+        let segment = config.l2_segment_bytes;
+        if !(16 << 10..=256 << 20).contains(&segment) || segment % 4096 != 0 {
+            let reason = format!("{segment} is not a multiple of 4096 up to 256 MiB");
+            return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
+        }
+        config.l2_index_bytes_max =
+            self.l2_index_bytes_max.unwrap_or_else(|| default_index_bytes(config.l2_bytes_max));
+        let most = isize::MAX.unsigned_abs();
+        within("l2_index_bytes_max", config.l2_index_bytes_max, 64 * KIB..=most)?;
+        let segments = config.l2_bytes_max / u64::from(segment);
+        if !(4..=u64::from(u32::MAX)).contains(&segments) {
+            let reason = format!("{segments} segments of {segment} bytes; 4 or more are needed");
+            return Err(CacheError::InvalidConfig { field: "l2_bytes_max", reason });
+        }
         Ok(config)
     }
 }
 
 pub(crate) fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
+}
+
+/// A 64th of the file, in whole MiB.
+fn default_segment_bytes(l2_bytes_max: u64) -> u32 {
+    let mib = (l2_bytes_max / 64 / (1 << 20)).clamp(1, 256);
+    u32::try_from(mib << 20).unwrap_or(1 << 20)
+}
+
+fn default_index_bytes(l2_bytes_max: u64) -> usize {
+    usize::try_from(l2_bytes_max / 32).unwrap_or(usize::MAX >> 1).max(MIB)
 }
 
 fn default_shard_count(l1_bytes_max: usize) -> usize {

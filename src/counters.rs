@@ -22,9 +22,13 @@ pub(crate) enum Event {
     VersionMismatch,
     StaleSetRefused,
     StaleServe,
+    /// Of the hits, those that came from disk.
+    L2Hit,
+    /// A put that the index had no room for.
+    L2Full,
 }
 
-const EVENTS: usize = Event::StaleServe as usize + 1;
+const EVENTS: usize = Event::L2Full as usize + 1;
 
 type Stripe = [AtomicU64; EVENTS];
 

@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     /// Set by a hit, cleared by the hand of its SIEVE list.
     pub(crate) visited: AtomicBool,
     pub(crate) priority: u8,
+    /// Read from its record, and not in L1.
+    pub(crate) is_from_disk: bool,
     pub(crate) expires: Timestamp,
     /// What few entries have, out of the way of those that have not.
     extras: Option<Box<Extras>>,
@@ -102,6 +104,7 @@ impl Entry {
             extras,
             charge: 0,
             priority,
+            is_from_disk: false,
             visited: AtomicBool::new(false),
             seat: Seat::none(),
         }
@@ -134,6 +137,16 @@ impl Entry {
 
     pub(crate) fn version(&self) -> Option<u64> {
         self.extras.as_ref().and_then(|extras| extras.version)
+    }
+
+    /// Nanoseconds; None where there is no stale window.
+    pub(crate) fn stale_serve(&self) -> Option<u64> {
+        self.extras.as_ref().map(|extras| extras.stale_serve).filter(|window| *window > 0)
+    }
+
+    /// Nanoseconds; None where idleness does not end it.
+    pub(crate) fn idle_ttl(&self) -> Option<u64> {
+        self.extras.as_ref().map(|extras| extras.idle_ttl).filter(|ttl| *ttl < u64::MAX)
     }
 
     /// True where no clock can end it, so that nobody needs to read one.

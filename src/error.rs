@@ -1,5 +1,10 @@
 //! `CacheError`: every way a call can be refused.
 
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use thiserror::Error;
 
 /// Why a call was refused. A refused call has changed nothing.
@@ -84,7 +89,80 @@ pub enum CacheError {
         /// What is wrong with it, and the range it must lie in.
         reason: String,
     },
+    /// The disk tier cannot hold its file.
+    #[error("the disk tier needs {size} more bytes and the file system has {max}")]
+    L2Full {
+        /// Bytes that were wanted.
+        size: u64,
+        /// Bytes that there are.
+        max: u64,
+    },
+    /// The device failed. A mutation that answers so is in force in this process; whether it
+    /// outlives it nobody knows.
+    #[error("the disk tier failed: {source}")]
+    L2Io {
+        /// What the operating system said.
+        source: IoError,
+    },
+    /// The kernel refuses io_uring to this process.
+    #[error("the disk tier is not available: {reason}")]
+    L2Unavailable {
+        /// Which of sysctl, seccomp and memlock it was, and what to do.
+        reason: String,
+    },
+    /// Another cache uses the store.
+    #[error("{} is in use", path.display())]
+    L2Locked {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// The file is a store of another format, or none. It has not been touched.
+    #[error("the store has format {found}, and {supported} is supported")]
+    L2Format {
+        /// The version that was found; 0 where it is no store.
+        found: u32,
+        /// The version that this library reads and writes.
+        supported: u32,
+    },
     /// The cache has been closed.
     #[error("the cache is closed")]
     Closed,
+}
+
+/// What the operating system said, shared. Two are equal when they are of one kind.
+#[derive(Debug, Clone)]
+pub struct IoError(Arc<io::Error>);
+
+impl IoError {
+    /// The error itself.
+    #[must_use]
+    pub fn get_ref(&self) -> &io::Error {
+        &self.0
+    }
+}
+
+impl From<io::Error> for IoError {
+    fn from(error: io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl PartialEq for IoError {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind() == other.0.kind()
+    }
+}
+
+impl Eq for IoError {}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for IoError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
 }

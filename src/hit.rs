@@ -29,6 +29,8 @@ const _: () = assert!(size_of::<Option<BlobCacheHit>>() == 16, "two registers");
 pub enum CacheTier {
     /// Memory.
     L1,
+    /// Disk.
+    L2,
 }
 
 /// What [`exists`](crate::BlobCache::exists) can say without I/O.
@@ -100,7 +102,7 @@ impl BlobCacheHit {
     /// Where it was found.
     #[must_use]
     pub fn tier(&self) -> CacheTier {
-        CacheTier::L1
+        if self.entry.is_from_disk { CacheTier::L2 } else { CacheTier::L1 }
     }
 }
 

@@ -13,13 +13,14 @@
 //! the append section to make a rule.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::entry::Entry;
 use crate::key::{KeyHash, LabelHash};
 use crate::l1::Cursor;
+use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 
 /// The most rules at one time; an invalidation that would be one more flushes its namespace.
@@ -47,6 +48,10 @@ pub(crate) struct Rule {
     pub(crate) walk: Mutex<LabelWalk>,
     /// Where the round stood when the rule was made.
     round: Round,
+    /// Whose entries it covers, for those of them that are only on disk.
+    pub(crate) namespace: Option<Arc<Namespace>>,
+    /// The directories on disk have still to be looked through.
+    is_scanning: AtomicBool,
 }
 
 /// The place of a walk over the postings of a rule's labels.
@@ -91,6 +96,16 @@ impl Rule {
             }
     }
 
+    /// Counts an entry that was only on disk.
+    pub(crate) fn count(&self) {
+        self.removed.fetch_add(1, Ordering::Release);
+    }
+
+    /// The directories on disk have been looked through.
+    pub(crate) fn scanned(&self) {
+        self.is_scanning.store(false, Ordering::Release);
+    }
+
     pub(crate) fn removed(&self) -> usize {
         self.removed.load(Ordering::Acquire)
     }
@@ -126,7 +141,13 @@ pub(crate) struct RoundStep<'a> {
 
 impl Rules {
     /// Makes a rule. None where there are too many; then nothing has been made.
-    pub(crate) fn make(&self, sequence: Sequence, cover: Cover) -> Option<Arc<Rule>> {
+    pub(crate) fn make(
+        &self,
+        sequence: Sequence,
+        cover: Cover,
+        namespace: Option<&Arc<Namespace>>,
+        is_scanning: bool,
+    ) -> Option<Arc<Rule>> {
         let mut rules = self.rules.write();
         match cover {
             // The newer one walks as far, and further.
@@ -140,6 +161,8 @@ impl Rules {
             removed: AtomicUsize::new(0),
             walk: Mutex::default(),
             round: *self.round.lock(),
+            namespace: namespace.cloned(),
+            is_scanning: AtomicBool::new(is_scanning),
         });
         rules.push(Arc::clone(&rule));
         self.recount(&rules);
@@ -211,7 +234,9 @@ impl RoundStep<'_> {
     /// What was collected has been dealt with: withdraws the rules that the round has served.
     pub(crate) fn done(self) {
         let served = |rule: &Rule| {
-            !matches!(rule.cover, Cover::Labels(_)) && self.end.is_round_since(rule.round)
+            !matches!(rule.cover, Cover::Labels(_))
+                && !rule.is_scanning.load(Ordering::Acquire)
+                && self.end.is_round_since(rule.round)
         };
         let mut rules = self.rules.rules.write();
         rules.retain(|rule| !served(rule));

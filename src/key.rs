@@ -90,7 +90,11 @@ pub(crate) struct KeyHasher {
 impl KeyHasher {
     /// A hasher whose seed differs from process to process, and that keeps `bits` of the hash.
     pub(crate) fn random(bits: u32) -> Self {
-        let seed = RandomState::new().build_hasher().finish();
+        Self::new(RandomState::new().build_hasher().finish(), bits)
+    }
+
+    /// The hasher of a seed, that keeps `bits` of the hash.
+    pub(crate) fn new(seed: u64, bits: u32) -> Self {
         Self { seed, mask: u64::MAX >> (64 - bits) }
     }
 

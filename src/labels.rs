@@ -36,6 +36,11 @@ impl LabelIndex {
         }
     }
 
+    /// Forgets them all.
+    pub(crate) fn clear(&mut self) {
+        self.postings.clear();
+    }
+
     pub(crate) fn has(&self, label: LabelHash) -> bool {
         self.postings.range(Self::of(label, None)).next().is_some()
     }

@@ -2,8 +2,10 @@
 //! invalidated.
 //!
 //! Values of 100 bytes to 64 MB live in namespaces, under keys, with tags, dependencies, content
-//! metadata, versions and policies. Memory is bounded in bytes, everything counted, and entries
-//! leave it in SIEVE order.
+//! metadata, versions and policies. L1 is memory: bounded in bytes, everything counted, in SIEVE
+//! order. L2, where a path is given, is a segmented log on NVMe through io_uring.
+//!
+//! Start with [`BlobCache`]; what may be configured is in [`BlobCacheConfigBuilder`].
 
 mod cache;
 mod clock;
@@ -14,8 +16,10 @@ mod error;
 mod footprint;
 mod hit;
 mod invalidation;
+mod io;
 mod key;
 mod l1;
+mod l2;
 mod labels;
 mod namespace;
 mod order;
@@ -28,10 +32,10 @@ mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace};
 pub use clock::Clock;
-pub use config::{BlobCacheConfig, BlobCacheConfigBuilder};
-pub use error::CacheError;
+pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, CrashSafety};
+pub use error::{CacheError, IoError};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission};
 pub use put::BlobCachePut;
 pub use sequence::ReadPoint;
-pub use stats::{BlobCacheStats, NamespaceStats};
+pub use stats::{BlobCacheStats, L2State, NamespaceStats};

@@ -4,7 +4,7 @@
 //! for all, when it is flushed or gives up its slot after running empty. Entries point to their
 //! generation, so that a flush is one store, seen by every reader, whatever the number of entries.
 //!
-//! Locks: the table comes before the append section, and is never taken inside it.
+//! Locks: the table comes behind the map shard and before the append section.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::error::CacheError;
+use crate::l2::{Generation, Index};
 use crate::order::{Order, Section};
 
 /// One generation of a namespace.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: Box<str>,
+    /// Its number on file.
+    generation: Generation,
+    /// Where its records lie; empty without a disk tier.
+    index: Index,
     /// Set under the append lock, never cleared: what belongs to this generation is gone.
     ended: AtomicBool,
     entries: AtomicUsize,
@@ -28,6 +33,14 @@ pub(crate) struct Namespace {
 impl Namespace {
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -50,6 +63,22 @@ impl Namespace {
     pub(crate) fn shrink(&self, bytes: usize) {
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn new(name: &str, generation: Generation, index: Index) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            generation,
+            index,
+            ended: AtomicBool::new(false),
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether its slot can be given to another name.
+    fn is_empty(&self) -> bool {
+        self.entries() == 0 && self.index.is_empty()
     }
 
     /// Takes the section as a witness that its lock is held.
@@ -80,6 +109,7 @@ impl Namespaces {
         &self,
         name: &str,
         order: &Order,
+        number: impl FnOnce() -> Generation,
     ) -> Result<Arc<Namespace>, CacheError> {
         if let Some(namespace) = self.find(name) {
             return Ok(namespace);
@@ -91,59 +121,69 @@ impl Namespaces {
         if table.len() >= self.max {
             // Under the append lock nothing can be put into a namespace that is found empty.
             let mut section = order.section();
-            let empty = table.values().find(|namespace| namespace.entries() == 0).cloned();
+            let empty = table.values().find(|namespace| namespace.is_empty()).cloned();
             let empty = empty.ok_or(CacheError::TooManyNamespaces { max: self.max })?;
             empty.end(&mut section);
             table.remove(empty.name());
         }
-        let namespace = Arc::new(Namespace {
-            name: name.into(),
-            ended: AtomicBool::new(false),
-            entries: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-        });
+        let namespace = Namespace::new(name, number(), Index::new());
         table.insert(name.into(), Arc::clone(&namespace));
         Ok(namespace)
     }
 
     /// Does `then` while no generation can begin or end.
-    pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Namespace>) -> T) -> T {
+    pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Arc<Namespace>>) -> T) -> T {
         let table = self.table.read();
-        then(table.get(name).map(Arc::as_ref))
+        then(table.get(name))
     }
 
-    /// Ends the name's generation, with what `mark` does in the same section. None: the name is
-    /// not in use, as `mark` is told, and only that has been done.
+    /// Ends the name's generation, in one section with what `mark` does, which is told what ends.
+    /// None: `mark` has refused, and nothing has been done.
+    #[allow(clippy::option_option)]
     pub(crate) fn flush(
         &self,
         name: &str,
         order: &Order,
-        mark: impl FnOnce(&mut Section<'_>, bool),
-    ) -> Option<Arc<Namespace>> {
+        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> bool,
+    ) -> Option<Option<Arc<Namespace>>> {
         let mut table = self.table.write();
         let mut section = order.section();
+        if !mark(&mut section, table.get(name)) {
+            return None;
+        }
         let flushed = table.remove(name);
         if let Some(namespace) = &flushed {
             namespace.end(&mut section);
         }
-        mark(&mut section, flushed.is_some());
-        flushed
+        Some(flushed)
     }
 
     /// Ends every generation, likewise.
     pub(crate) fn flush_all(
         &self,
         order: &Order,
-        mark: impl FnOnce(&mut Section<'_>),
-    ) -> Vec<Arc<Namespace>> {
+        mark: impl FnOnce(&mut Section<'_>) -> bool,
+    ) -> Option<Vec<Arc<Namespace>>> {
         let mut table = self.table.write();
         let mut section = order.section();
+        if !mark(&mut section) {
+            return None;
+        }
         let flushed: Vec<_> = table.drain().map(|(_, namespace)| namespace).collect();
         for namespace in &flushed {
             namespace.end(&mut section);
         }
-        mark(&mut section);
-        flushed
+        Some(flushed)
+    }
+
+    /// Takes in a generation that was found on file.
+    pub(crate) fn restore(&self, name: &str, generation: Generation, index: Index) {
+        self.table.write().insert(name.into(), Namespace::new(name, generation, index));
+    }
+
+    /// All generations that are alive.
+    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
+        self.table.read().values().cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

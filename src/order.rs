@@ -28,6 +28,8 @@ pub(crate) struct Order {
 struct State {
     watermarks: Watermarks,
     labels: LabelIndex,
+    /// The last sequence given to an entry or a rule.
+    sequence: Sequence,
 }
 
 /// The append section, entered. Everything between here and its drop is one step to all others.
@@ -40,7 +42,11 @@ pub(crate) struct Section<'a> {
 impl Order {
     pub(crate) fn new(instance: u64, key_watermarks: usize) -> Self {
         let watermarks = Watermarks::new(key_watermarks);
-        let state = Mutex::new(State { watermarks, labels: LabelIndex::default() });
+        let state = Mutex::new(State {
+            watermarks,
+            labels: LabelIndex::default(),
+            sequence: Sequence::default(),
+        });
         Self { last: AtomicU64::new(0), instance, closed: AtomicBool::new(false), state }
     }
 
@@ -59,11 +65,22 @@ impl Order {
 }
 
 impl Section<'_> {
-    /// The next place in the order. Only mutations take one.
-    pub(crate) fn deal(&mut self) -> Sequence {
+    /// The next moment in the order, for watermarks and read points. Only mutations take one.
+    pub(crate) fn moment(&mut self) -> Sequence {
         let next = self.order.last.load(Ordering::Relaxed) + 1;
         self.order.last.store(next, Ordering::Release);
         Sequence(next)
+    }
+
+    /// The sequence of what this section puts or invalidates: the position of its record, or the
+    /// number behind the last one where it has no record. Positions are dealt in the same order,
+    /// and once one mutation has gone without a record because the log has ended, all do.
+    pub(crate) fn sequence(&mut self, record: Option<u64>) -> Sequence {
+        let behind = self.state.sequence.0 + 1;
+        let sequence = Sequence(record.unwrap_or(behind));
+        debug_assert!(sequence.0 >= behind, "the log has gone back");
+        self.state.sequence = sequence;
+        sequence
     }
 
     pub(crate) fn watermarks(&mut self) -> &mut Watermarks {
@@ -97,9 +114,9 @@ mod tests {
     #[test]
     fn a_point_covers_what_stands_before_it_in_its_own_cache_only() {
         let order = Order::new(1, 64);
-        let first = order.section().deal();
+        let first = order.section().moment();
         let point = order.read_point();
-        let second = order.section().deal();
+        let second = order.section().moment();
         assert!(order.section().covers(point, first));
         assert!(!order.section().covers(point, second));
         let foreign = ReadPoint { instance: 2, ..point };

@@ -1,5 +1,7 @@
 //! Public snapshots of what a cache has done and holds.
 
+use std::time::Duration;
+
 macro_rules! snapshot {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
@@ -9,7 +11,7 @@ macro_rules! snapshot {
         impl $name { $(
             $(#[$doc])*
             #[must_use]
-            pub fn $field(&self) -> $type { self.$field }
+            pub fn $field(&self) -> $type { self.$field.clone() }
         )* }
     };
 }
@@ -57,7 +59,43 @@ snapshot! {
         memory_l1_bytes: usize,
         /// Memory of the postings that lead from tags and dependencies to entries.
         memory_labels_bytes: usize,
-        /// Memory of values that puts under way are copying.
+        /// Records that the index knows of, those included that only shadow others.
+        l2_entries: usize,
+        /// The size of the store's file.
+        l2_bytes_max: u64,
+        /// Of the hits, those that came from disk.
+        l2_hits: u64,
+        /// Puts whose blob was not taken to disk because the index is at its budget.
+        l2_full_rejections: u64,
+        /// Bytes of the log that are in use: the oldest segment's start to the log's end.
+        l2_bytes_in_use: u64,
+        /// Reads of the store's file.
+        l2_reads: u64,
+        /// Bytes of them.
+        l2_read_bytes: u64,
+        /// Writes to the store's file.
+        l2_writes: u64,
+        /// Bytes of them.
+        l2_write_bytes: u64,
+        /// Syncs of the store's file.
+        l2_syncs: u64,
+        /// Records and directories that were found damaged.
+        l2_corruptions: u64,
+        /// Reads, writes and syncs that failed.
+        l2_io_errors: u64,
+        /// Segments that were reused.
+        l2_reclaimed_segments: u64,
+        /// Whether the disk tier takes and gives.
+        l2_state: L2State,
+        /// Live records that were found at open.
+        recovery_records: u64,
+        /// Segments that were dropped at open because of damage.
+        recovery_dropped: u64,
+        /// How long the open took.
+        recovery_duration: Duration,
+        /// Memory of the index of the disk tier.
+        memory_index_bytes: usize,
+        /// Memory of values that puts are copying, and of records that wait to be written.
         memory_buffers_bytes: usize,
     }
 }
@@ -70,4 +108,19 @@ snapshot! {
         /// What they count against `l1_bytes_max`.
         bytes_in_use: usize,
     }
+}
+
+/// Whether the disk tier takes and gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum L2State {
+    /// There is none.
+    Off,
+    /// It does.
+    Healthy,
+    /// It has been turned off: memory goes on alone.
+    Degraded {
+        /// What went wrong.
+        reason: String,
+    },
 }

@@ -1,29 +1,73 @@
-//! Reading: `get` and `exists`. Neither waits for anything in memory.
+//! Reading: `get` and `exists`. What is in memory is answered at once; what is on disk is awaited.
 
+use std::io;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
+use crate::cache::record::Read;
 use crate::cache::shared::Shared;
 use crate::clock::nanos;
 use crate::counters::Event;
+use crate::entry::Entry;
 use crate::hit::{BlobCacheHit, CachePresence};
-use crate::key::NamespaceRef;
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l2::{Slot, tally};
+use crate::namespace::Namespace;
 use crate::policy::Freshness;
 
+/// A record to be looked at.
+pub(super) struct OnDisk {
+    generation: Arc<Namespace>,
+    hash: KeyHash,
+    slot: Slot,
+}
+
 impl Shared {
-    /// The whole of a hit: one hash, one read lock, no allocation, no copy, no shared line written
-    /// but the entry's own count.
+    /// Memory first, at once; then, in a box of its own, the disk.
     #[inline]
-    pub(super) fn get(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Option<BlobCacheHit> {
+    pub(super) async fn get(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Option<BlobCacheHit> {
         let hash = self.hasher.key(namespace.seed, key);
-        let Some(entry) = self.visible(namespace, key, hash) else {
-            self.counters.count(Event::Miss);
-            return None;
-        };
+        if let Some(hit) = self.look(namespace, key, hash) {
+            return Some(hit);
+        }
+        match self.find_on_disk(namespace, hash) {
+            Some(on_disk) => Box::pin(self.fetch(on_disk, key)).await,
+            None => {
+                self.counters.count(Event::Miss);
+                None
+            }
+        }
+    }
+
+    /// The whole of a hit in memory: one hash, one read lock, no allocation, no copy, no shared
+    /// line written but the entry's own count.
+    #[inline]
+    fn look(&self, namespace: NamespaceRef<'_>, key: &[u8], hash: KeyHash) -> Option<BlobCacheHit> {
+        let entry = self.visible(namespace, key, hash)?;
         if entry.is_endless() {
             entry.visit();
             self.counters.count(Event::Hit);
             return Some(BlobCacheHit { entry, stale: None });
         }
+        self.judge(entry).map_err(|(entry, gone)| self.expire(&entry, gone)).ok()
+    }
+
+    /// Where the index says that a value of the hash is.
+    fn find_on_disk(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
+        if self.l2()?.health().is_off() {
+            return None;
+        }
+        let generation = self.namespaces.find(namespace.name)?;
+        let slot = generation.index().get(hash).filter(|slot| !slot.gone)?;
+        Some(OnDisk { generation, hash, slot })
+    }
+
+    /// Makes a hit of an entry that is not gone, and counts it.
+    fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();
         let stale = match entry.freshness(now) {
             Freshness::Fresh => None,
@@ -31,16 +75,97 @@ impl Shared {
                 self.counters.count(Event::StaleServe);
                 NonZeroU64::new(nanos(remaining))
             }
-            gone => {
-                self.expire(&entry, gone);
-                self.counters.count(Event::Miss);
-                return None;
-            }
+            gone => return Err((entry, gone)),
         };
         entry.visit();
         entry.accessed(now);
         self.counters.count(Event::Hit);
-        Some(BlobCacheHit { entry, stale })
+        Ok(BlobCacheHit { entry, stale })
+    }
+
+    /// Reads the record of a key that memory does not hold.
+    pub(super) async fn fetch(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+        let hit = loop {
+            match self.read(&on_disk.generation, (key, on_disk.hash), on_disk.slot).await {
+                Ok(Some(Read::Entry(entry))) => {
+                    if self.rules.covering(&entry).is_some() {
+                        break None;
+                    }
+                    // Last, as in memory: what a rule covers is buried before it is withdrawn.
+                    if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
+                        break self.admit(entry);
+                    }
+                }
+                Ok(None) => {}
+                Ok(Some(Read::Other)) | Err(_) => break None,
+            }
+            // It has moved, or another value has come in its place.
+            match on_disk.generation.index().get(on_disk.hash) {
+                Some(slot) if !slot.gone => on_disk.slot = slot,
+                _ => break None,
+            }
+        };
+        self.counters.count(if hit.is_some() { Event::L2Hit } else { Event::Miss });
+        hit
+    }
+
+    fn admit(&self, entry: Arc<Entry>) -> Option<BlobCacheHit> {
+        match self.judge(entry) {
+            Ok(hit) => Some(hit),
+            Err((entry, _)) => {
+                self.bury(&entry.namespace, entry.hash, entry.sequence);
+                self.counters.count(Event::Expiration);
+                None
+            }
+        }
+    }
+
+    /// Reads the record of a slot. None where the slot no longer holds that record. What is damaged
+    /// is told, counted, and not looked at again.
+    async fn read(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        slot: Slot,
+    ) -> io::Result<Option<Read>> {
+        let Some(l2) = self.l2() else { return Ok(None) };
+        let is_wanted = || {
+            let now = generation.index().get(hash);
+            now.is_some_and(|now| now.position == slot.position && !now.gone)
+        };
+        let read = match l2.fetch(slot.position, slot.blocks, is_wanted).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(taken)) => self.read_record(l2, taken, generation, (key, hash)).await,
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(read) => {
+                generation.index().mark_read(hash, slot.position);
+                Ok(Some(read))
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    tally(&l2.health().tally.corruptions, 1);
+                    log::warn!("the record at {} is damaged: {error}", slot.position.value());
+                    self.bury(generation, hash, crate::sequence::Sequence(slot.position.value()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The version that the record of a slot carries, if it is of this key and not gone.
+    pub(super) async fn version_on_disk(
+        &self,
+        generation: &Arc<Namespace>,
+        key: (&[u8], KeyHash),
+        slot: Slot,
+    ) -> Option<u64> {
+        let Ok(Some(Read::Entry(entry))) = self.read(generation, key, slot).await else {
+            return None;
+        };
+        let is_live = self.rules.covering(&entry).is_none() && !self.freshness(&entry).is_gone();
+        entry.version().filter(|_| is_live)
     }
 
     /// Looks without leaving a trace: nothing is counted, and no access.
@@ -48,7 +173,9 @@ impl Shared {
         let hash = self.hasher.key(namespace.seed, key);
         match self.visible(namespace, key, hash) {
             Some(entry) if !self.freshness(&entry).is_gone() => CachePresence::Present,
-            _ => CachePresence::Absent,
+            Some(_) => CachePresence::Absent,
+            None if self.find_on_disk(namespace, hash).is_some() => CachePresence::MaybePresent,
+            None => CachePresence::Absent,
         }
     }
 }

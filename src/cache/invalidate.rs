@@ -2,78 +2,159 @@
 //!
 //! Each takes effect in one append section, in the first poll. What is left to remove afterwards
 //! is hidden by a rule until it is gone, so that a caller who goes away leaves nothing undone.
+//! With a disk tier each is one record, whatever it covers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use crate::cache::durability::Acknowledgement;
+use crate::cache::put::tombstone;
+use crate::cache::record::named;
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
 use crate::error::CacheError;
 use crate::invalidation::{Cover, Rule};
 use crate::key::{LabelHash, LabelKind, NamespaceRef};
+use crate::l2::{Change, Dealt, Draft, LabelHashes, NamedGeneration, Record, Refusal, Slot};
 use crate::namespace::Namespace;
-use crate::step::{STEP_ENTRIES, pause};
+use crate::step::pause;
 
-/// What a mutation adds to its own work while invalidations are unfinished.
-const HELP_ENTRIES: usize = 32;
+/// What an attempt to invalidate has come to.
+enum Attempt<T> {
+    Done(T, Acknowledgement),
+    /// The log has no room yet.
+    NoRoom,
+}
 
 impl Shared {
-    pub(super) fn invalidate_key(
+    pub(super) async fn invalidate_key(
         &self,
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Result<usize, CacheError> {
         self.check_namespace(namespace.name)?;
         self.check_key(key)?;
+        let (counted, acknowledgement) =
+            self.attempt(|| self.try_invalidate_key(namespace, key)).await?;
+        self.counters.add(Event::Invalidation, counted as u64);
+        self.help();
+        self.acknowledge(acknowledgement).await?;
+        Ok(counted)
+    }
+
+    fn try_invalidate_key(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Result<Attempt<usize>, CacheError> {
         let hash = self.hasher.key(namespace.seed, key);
         let slot = self.l1.slot(hash);
+        // The table comes before the section; a generation that has ended meanwhile holds nothing.
+        let generation = self.namespaces.find(namespace.name);
         let mut section = self.order.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
         }
-        let sequence = section.deal();
-        section.watermarks().key_mutated(hash, sequence);
-        let is_current =
-            |held: &Entry| held.is_of(namespace.name, key) && self.rules.covering(held).is_none();
-        let is_live =
-            slot.entry().is_some_and(|held| is_current(held) && !self.freshness(held).is_gone());
+        let generation = generation.filter(|generation| !generation.has_ended());
+        let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
+        let on_disk = held.filter(|held| !held.gone);
+        let mut end = None;
+        if let (Some(generation), Some(_)) = (&generation, on_disk) {
+            let change = Change::Tombstone { namespace: named(generation), hash: hash.0 };
+            match self.record(tombstone(generation, hash), &change) {
+                Err(Refusal::NoRoom) => return Ok(Attempt::NoRoom),
+                Err(Refusal::Off) => {}
+                Ok(dealt) => {
+                    end = Some(dealt.end);
+                    section.sequence(Some(dealt.position.value()));
+                    let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
+                    generation.index().insert(hash, gone);
+                }
+            }
+        }
+        let moment = section.moment();
+        section.watermarks().key_mutated(hash, moment);
+        let is_current = |entry: &Entry| {
+            entry.is_of(namespace.name, key) && self.rules.covering(entry).is_none()
+        };
+        let in_memory =
+            slot.entry().map(|entry| is_current(entry) && !self.freshness(entry).is_gone());
         // What is left behind of another key of the same hash would be as good as forgotten.
         let removed = slot.remove();
         if let Some(removed) = &removed {
             self.settle(removed, &mut section);
         }
         drop(section);
-        let counted = is_live && removed.is_some();
-        self.counters.add(Event::Invalidation, u64::from(counted));
-        self.help();
-        Ok(usize::from(counted))
+        let counted = match in_memory {
+            Some(is_live) => is_live && removed.is_some(),
+            None => on_disk.is_some(),
+        };
+        let acknowledgement = Acknowledgement::over(on_disk.is_some(), end);
+        // A hash that is gone already may be so by a record that is not on file yet.
+        let acknowledgement = match (acknowledgement, held) {
+            (Acknowledgement::Now, Some(held)) => Acknowledgement::Written(held.position),
+            _ => acknowledgement,
+        };
+        Ok(Attempt::Done(usize::from(counted), acknowledgement))
     }
 
     pub(super) async fn invalidate_prefix(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         prefix: &[u8],
     ) -> Result<usize, CacheError> {
         self.check_namespace(namespace.name)?;
         self.check_key(prefix)?;
+        let (made, acknowledgement) =
+            self.attempt(|| self.try_invalidate_prefix(namespace, prefix)).await?;
+        let Some(made) = made else { return Ok(0) };
+        if let Some(scan) = made.as_ref().and_then(|rule| self.scan_disk(rule)) {
+            scan.await;
+        }
+        let removed = self.carry_out(namespace, made).await?;
+        self.acknowledge(acknowledgement).await?;
+        Ok(removed)
+    }
+
+    /// None: the name is not in use. Some(None): too many rules.
+    #[allow(clippy::type_complexity)]
+    fn try_invalidate_prefix(
+        &self,
+        namespace: NamespaceRef<'_>,
+        prefix: &[u8],
+    ) -> Result<Attempt<Option<Option<Arc<Rule>>>>, CacheError> {
         // A name that is not in use, with the table locked, can have nothing put into it meanwhile.
-        let made = self.namespaces.with(namespace.name, |generation| {
+        self.namespaces.with(namespace.name, |generation| {
             let mut section = self.order.section();
             if section.is_closed() {
                 return Err(CacheError::Closed);
             }
-            let sequence = section.deal();
-            section.watermarks().prefix_invalidated(namespace.seed, prefix, sequence);
+            let Some(generation) = generation else {
+                let moment = section.moment();
+                section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
+                return Ok(Attempt::Done(None, Acknowledgement::Now));
+            };
+            let named = named(generation);
+            let record = Record::PrefixInvalidation { namespace: named, prefix };
+            let change = Change::PrefixInvalidation { namespace: named, prefix };
+            let is_held = !generation.index().is_empty();
+            let Some(recorded) = self.record_if(true, &record, &change) else {
+                return Ok(Attempt::NoRoom);
+            };
+            let moment = section.moment();
+            section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
+            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
             let name = namespace.name.into();
-            let cover = || Cover::Prefix { namespace: name, prefix: prefix.into() };
-            Ok(generation.map(|_| self.rules.make(sequence, cover())))
-        })?;
-        let Some(made) = made else { return Ok(0) };
-        self.carry_out(namespace, made).await
+            let cover = Cover::Prefix { namespace: name, prefix: prefix.into() };
+            let made = self.rules.make(sequence, cover, Some(generation), is_held);
+            let end = recorded.map(|dealt| dealt.end);
+            Ok(Attempt::Done(Some(made), Acknowledgement::over(is_held, end)))
+        })
     }
 
     pub(super) async fn invalidate_labels(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         kind: LabelKind,
         labels: &[&str],
@@ -82,140 +163,176 @@ impl Shared {
         self.check_labels(labels.iter().copied())?;
         let hash = |label: &&str| self.hasher.label(namespace.seed, kind, label);
         let hashes: Box<[LabelHash]> = labels.iter().map(hash).collect();
-        let made = {
+        let (made, acknowledgement) =
+            self.attempt(|| self.try_invalidate_labels(namespace, &hashes)).await?;
+        let Some(made) = made else { return Ok(0) };
+        let removed = self.carry_out(namespace, made).await?;
+        self.acknowledge(acknowledgement).await?;
+        Ok(removed)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn try_invalidate_labels(
+        &self,
+        namespace: NamespaceRef<'_>,
+        hashes: &[LabelHash],
+    ) -> Result<Attempt<Option<Option<Arc<Rule>>>>, CacheError> {
+        self.namespaces.with(namespace.name, |generation| {
             let mut section = self.order.section();
             if section.is_closed() {
                 return Err(CacheError::Closed);
             }
-            let sequence = section.deal();
-            for &label in &hashes {
-                section.watermarks().label_invalidated(label, sequence);
+            let is_posted = hashes.iter().any(|&label| section.labels().has(label));
+            let posted = generation.filter(|_| is_posted);
+            let mut made = None;
+            let mut acknowledgement = Acknowledgement::Now;
+            if let Some(generation) = posted {
+                let labels: Vec<u64> = hashes.iter().map(|label| label.0).collect();
+                let labels = LabelHashes::new(&labels);
+                let named = named(generation);
+                let record = Record::LabelInvalidation { namespace: named, labels };
+                let change = Change::LabelInvalidation { namespace: named, labels };
+                let is_held = !generation.index().is_empty();
+                let Some(recorded) = self.record_if(true, &record, &change) else {
+                    return Ok(Attempt::NoRoom);
+                };
+                let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+                let cover = Cover::Labels(hashes.into());
+                made = Some(self.rules.make(sequence, cover, Some(generation), false));
+                acknowledgement = Acknowledgement::over(is_held, recorded.map(|dealt| dealt.end));
             }
-            if !hashes.iter().any(|&label| section.labels().has(label)) {
-                return Ok(0);
+            let moment = section.moment();
+            for &label in hashes {
+                section.watermarks().label_invalidated(label, moment);
             }
-            self.rules.make(sequence, Cover::Labels(hashes))
-        };
-        self.carry_out(namespace, made).await
+            Ok(Attempt::Done(made, acknowledgement))
+        })
     }
 
-    pub(super) fn invalidate_namespace(
+    pub(super) async fn invalidate_namespace(
         &self,
         namespace: NamespaceRef<'_>,
     ) -> Result<bool, CacheError> {
         self.check_namespace(namespace.name)?;
-        self.check_open()?;
-        let known = self.flush(namespace).is_some();
+        let (flushed, acknowledgement) = self.attempt(|| self.try_flush(namespace)).await?;
         self.help();
-        Ok(known)
+        self.acknowledge(acknowledgement).await?;
+        Ok(flushed.is_some())
     }
 
-    pub(super) fn invalidate_all(&self) -> Result<(), CacheError> {
-        self.check_open()?;
-        let flushed = self.namespaces.flush_all(&self.order, |section| {
-            let sequence = section.deal();
-            section.watermarks().everything_flushed(sequence);
-            self.rules.make(sequence, Cover::Ended);
-        });
-        self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
+    pub(super) async fn invalidate_all(&self) -> Result<(), CacheError> {
+        let ((), acknowledgement) = self.attempt(|| self.try_flush_all()).await?;
         self.help();
-        Ok(())
+        self.acknowledge(acknowledgement).await
+    }
+
+    fn try_flush_all(&self) -> Result<Attempt<()>, CacheError> {
+        if self.order.is_closed() {
+            return Err(CacheError::Closed);
+        }
+        let generation = self.next_generation();
+        let record = Record::StoreInvalidation { generation };
+        let change = Change::StoreInvalidation { generation };
+        let mut acknowledgement = Acknowledgement::Now;
+        let flushed = self.namespaces.flush_all(&self.order, |section| {
+            let Some(recorded) = self.record_if(true, &record, &change) else { return false };
+            let end = recorded.map(|dealt| dealt.end);
+            acknowledgement = Acknowledgement::over(self.l2().is_some(), end);
+            end.into_iter().for_each(|end| self.flushed_until(end));
+            let moment = section.moment();
+            section.watermarks().everything_flushed(moment);
+            self.slots.store(0, Ordering::Relaxed);
+            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+            self.rules.make(sequence, Cover::Ended, None, false);
+            true
+        });
+        let Some(flushed) = flushed else { return Ok(Attempt::NoRoom) };
+        self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
+        Ok(Attempt::Done((), acknowledgement))
     }
 
     /// Ends the namespace's generation. None where the name is not in use.
-    fn flush(&self, namespace: NamespaceRef<'_>) -> Option<Arc<Namespace>> {
-        let flushed = self.namespaces.flush(namespace.name, &self.order, |section, known| {
-            let sequence = section.deal();
-            section.watermarks().namespace_flushed(namespace.seed, sequence);
-            if known {
-                self.rules.make(sequence, Cover::Ended);
-            }
-        });
-        self.counters.add(Event::NamespaceFlush, u64::from(flushed.is_some()));
-        flushed
-    }
-
-    /// Removes what a rule covers and gives its number. Where no rule could be made, the whole
-    /// namespace goes.
-    async fn carry_out(
+    fn try_flush(
         &self,
         namespace: NamespaceRef<'_>,
-        made: Option<Arc<Rule>>,
-    ) -> Result<usize, CacheError> {
-        let Some(rule) = made else {
-            return Ok(self.flush(namespace).map_or(0, |generation| generation.entries()));
-        };
-        loop {
-            self.step(&rule, STEP_ENTRIES, true);
-            if self.rules.is_withdrawn(&rule) {
-                return Ok(rule.removed());
+    ) -> Result<Attempt<Option<Arc<Namespace>>>, CacheError> {
+        if self.order.is_closed() {
+            return Err(CacheError::Closed);
+        }
+        let generation = self.next_generation();
+        let named = NamedGeneration { name: namespace.name, generation };
+        let record = Record::NamespaceFlush { namespace: named };
+        let change = Change::NamespaceFlush { namespace: named };
+        let mut acknowledgement = Acknowledgement::Now;
+        let flushed = self.namespaces.flush(namespace.name, &self.order, |section, ending| {
+            let is_held = ending.is_some_and(|ending| !ending.index().is_empty());
+            let is_used = ending.is_some();
+            let Some(recorded) = self.record_if(is_used, &record, &change) else { return false };
+            let end = recorded.map(|dealt| dealt.end);
+            acknowledgement = Acknowledgement::over(is_held, end);
+            end.into_iter().for_each(|end| self.flushed_until(end));
+            let moment = section.moment();
+            section.watermarks().namespace_flushed(namespace.seed, moment);
+            if let Some(ending) = ending {
+                self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
+                let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+                self.rules.make(sequence, Cover::Ended, None, false);
             }
-            pause().await;
-        }
+            true
+        });
+        let Some(flushed) = flushed else { return Ok(Attempt::NoRoom) };
+        self.counters.add(Event::NamespaceFlush, u64::from(flushed.is_some()));
+        Ok(Attempt::Done(flushed, acknowledgement))
     }
 
-    /// Removes everything that rules still hide, in steps.
-    pub(super) async fn carry_out_all(&self) {
-        while let Some(rule) = self.rules.oldest() {
-            self.step(&rule, STEP_ENTRIES, true);
-            pause().await;
-        }
-    }
-
-    /// A small step towards the end of the oldest rule, which nobody may be waiting for.
-    pub(super) fn help(&self) {
-        if self.rules.any_pending() {
-            if let Some(rule) = self.rules.oldest() {
-                self.step(&rule, HELP_ENTRIES, false);
-            }
-        }
-    }
-
-    /// Visits up to `limit` entries for a rule. Where somebody else is at it, waits for that step
-    /// to end or leaves it at that.
-    fn step(&self, rule: &Arc<Rule>, limit: usize, wait: bool) {
-        match &rule.cover {
-            Cover::Labels(labels) => self.step_through_postings(rule, labels, limit, wait),
-            Cover::Prefix { .. } | Cover::Ended => self.step_through_entries(limit, wait),
-        }
-    }
-
-    fn step_through_postings(
+    /// Tries until the log has room.
+    async fn attempt<T>(
         &self,
-        rule: &Arc<Rule>,
-        labels: &[LabelHash],
-        limit: usize,
-        wait: bool,
-    ) {
-        let walk = if wait { Some(rule.walk.lock()) } else { rule.walk.try_lock() };
-        let Some(mut walk) = walk else { return };
-        let Some(&label) = labels.get(walk.label) else { return };
-        let mut taken = Vec::new();
-        let after = walk.after;
-        walk.after =
-            self.order.section().labels().take(label, after, rule.sequence, limit, &mut taken);
-        for posting in taken {
-            let is_posted = |entry: &Entry| entry.sequence == posting.sequence;
-            if let Some(entry) = self.l1.remove(posting.key, is_posted) {
-                self.settle_later(&entry);
+        mut attempt: impl FnMut() -> Result<Attempt<T>, CacheError>,
+    ) -> Result<(T, Acknowledgement), CacheError> {
+        loop {
+            match attempt()? {
+                Attempt::Done(done, acknowledgement) => return Ok((done, acknowledgement)),
+                Attempt::NoRoom => match self.l2() {
+                    Some(l2) => l2.log.room().await,
+                    None => pause().await,
+                },
             }
-        }
-        walk.label += usize::from(walk.after.is_none());
-        if walk.label == labels.len() {
-            self.rules.withdraw(rule);
         }
     }
 
-    fn step_through_entries(&self, limit: usize, wait: bool) {
-        let mut found = Vec::new();
-        let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found));
-        let Some(step) = step else { return };
-        for entry in found {
-            let is_hidden = entry.namespace.has_ended() || self.rules.covering(&entry).is_some();
-            if is_hidden && self.l1.remove_entry(&entry) {
-                self.settle_later(&entry);
-            }
+    /// Takes a record into the log where `is_wanted`. None: no room. Some(None): not wanted, or the
+    /// log has ended.
+    fn record_if(
+        &self,
+        is_wanted: bool,
+        record: &Record<'_>,
+        change: &Change<'_>,
+    ) -> Option<Option<Dealt>> {
+        if !is_wanted || self.l2().is_none() {
+            return Some(None);
         }
-        step.done();
+        match self.record(Draft::new(record, bytes::Bytes::new()).ok(), change) {
+            Ok(dealt) => Some(Some(dealt)),
+            Err(Refusal::NoRoom) => None,
+            Err(Refusal::Off) => Some(None),
+        }
+    }
+
+    fn record(&self, draft: Option<Draft>, change: &Change<'_>) -> Result<Dealt, Refusal> {
+        match (self.l2(), draft) {
+            (Some(l2), Some(draft)) => l2.log.append(draft, change),
+            _ => Err(Refusal::Off),
+        }
+    }
+
+    /// Flushes a namespace in place of an invalidation that would have been one too many.
+    pub(super) async fn flush_instead(
+        &self,
+        namespace: NamespaceRef<'_>,
+    ) -> Result<usize, CacheError> {
+        let (flushed, acknowledgement) = self.attempt(|| self.try_flush(namespace)).await?;
+        self.acknowledge(acknowledgement).await?;
+        Ok(flushed.map_or(0, |generation| generation.entries()))
     }
 }

@@ -1,10 +1,18 @@
 //! `BlobCache`: the handle, and every public verb in one place. What they do is one file each.
 
+mod closing;
+mod drain;
+mod durability;
 mod get;
 mod invalidate;
 mod namespaced;
+mod open;
 mod put;
+mod record;
 mod shared;
+mod tenancy;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -50,7 +58,7 @@ impl BlobCache {
     /// None for a cache in memory; what is wrong with a configuration shows in its
     /// [`build`](crate::BlobCacheConfigBuilder::build).
     pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
-        Ok(Self { shared: Arc::new(Shared::new(config)) })
+        Ok(Self { shared: Shared::open(config).await? })
     }
 
     /// The entry of a key, fresh or within its stale window. None when there is none: never put,
@@ -59,7 +67,7 @@ impl BlobCache {
     /// A hit counts as an access: for SIEVE, and for the idle ttl. It takes the read side of one
     /// lock, and neither allocates nor copies.
     pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
-        self.shared.get(self.shared.hasher.namespace(namespace), key.as_ref())
+        self.shared.get(self.shared.hasher.namespace(namespace), key.as_ref()).await
     }
 
     /// Stores a value under a key, in place of what was there. Once it has returned, no get finds
@@ -106,7 +114,7 @@ impl BlobCache {
         namespace: &str,
         key: K,
     ) -> Result<usize, CacheError> {
-        self.shared.invalidate_key(self.shared.hasher.namespace(namespace), key.as_ref())
+        self.shared.invalidate_key(self.shared.hasher.namespace(namespace), key.as_ref()).await
     }
 
     /// Removes every entry of the namespace whose key begins with `prefix`, all of them at one
@@ -174,7 +182,7 @@ impl BlobCache {
     ///
     /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
     pub async fn invalidate_namespace(&self, namespace: &str) -> Result<bool, CacheError> {
-        self.shared.invalidate_namespace(self.shared.hasher.namespace(namespace))
+        self.shared.invalidate_namespace(self.shared.hasher.namespace(namespace)).await
     }
 
     /// Flushes every namespace, all of them at one moment.
@@ -183,7 +191,7 @@ impl BlobCache {
     ///
     /// [`Closed`](CacheError::Closed).
     pub async fn invalidate_all(&self) -> Result<(), CacheError> {
-        self.shared.invalidate_all()
+        self.shared.invalidate_all().await
     }
 
     /// This moment in the order of all mutations: take it before reading what a put is made from.
@@ -205,7 +213,7 @@ impl BlobCache {
     ///
     /// [`Closed`](CacheError::Closed).
     pub async fn sync(&self) -> Result<(), CacheError> {
-        self.shared.check_open()
+        self.shared.sync().await
     }
 
     /// Ends the cache, for all handles: gets find nothing from here on, everything else is
@@ -216,11 +224,10 @@ impl BlobCache {
     ///
     /// [`Closed`](CacheError::Closed) when it had been closed before.
     pub async fn close(&self) -> Result<(), CacheError> {
-        if !self.shared.close() {
+        if !self.shared.end() {
             return Err(CacheError::Closed);
         }
-        self.shared.carry_out_all().await;
-        Ok(())
+        self.shared.finish().await
     }
 
     /// What the cache has done so far and holds now. Visits no entry.

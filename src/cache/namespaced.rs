@@ -65,7 +65,7 @@ impl BlobCacheNamespace {
 
     /// See [`BlobCache::get`].
     pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<BlobCacheHit> {
-        self.shared.get(self.named(), key.as_ref())
+        self.shared.get(self.named(), key.as_ref()).await
     }
 
     /// See [`BlobCache::put`].
@@ -92,7 +92,7 @@ impl BlobCacheNamespace {
     ///
     /// Those of [`BlobCache::invalidate_key`].
     pub async fn invalidate_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
-        self.shared.invalidate_key(self.named(), key.as_ref())
+        self.shared.invalidate_key(self.named(), key.as_ref()).await
     }
 
     /// See [`BlobCache::invalidate_prefix`].
@@ -131,7 +131,7 @@ impl BlobCacheNamespace {
     ///
     /// Those of [`BlobCache::invalidate_namespace`].
     pub async fn invalidate(&self) -> Result<bool, CacheError> {
-        self.shared.invalidate_namespace(self.named())
+        self.shared.invalidate_namespace(self.named()).await
     }
 
     /// See [`BlobCache::read_point`].

@@ -1,15 +1,26 @@
 //! Writing: `put`, from the limits down to the append section.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
+use crate::cache::durability::Acknowledgement;
+use crate::cache::record::{Recording, named, with_change};
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
-use crate::key::{LabelHash, LabelKind, NamespaceRef};
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
+use crate::namespace::Namespace;
+use crate::order::Section;
 use crate::policy::{BlobCachePolicy, L1Admission};
 use crate::put::BlobCachePut;
 use crate::sequence::ReadPoint;
+
+/// What a slot of the index takes, all of the index's slack included: see `l2/index`.
+const SLOT_BYTES: usize = 24;
 
 /// A put that has passed the limits. Only the append section can still refuse it.
 struct Proposal<'a> {
@@ -17,15 +28,24 @@ struct Proposal<'a> {
     entry: Entry,
     version: Option<u64>,
     read_at: Option<ReadPoint>,
-    /// False: it overwrites what is there, and is held nowhere.
+    /// False: L1 does not hold it.
     admitted: bool,
+    /// None: L2 does not hold it.
+    recording: Option<Recording>,
+    /// The version that the record at a position carries, which was read for it.
+    known: Option<(Position, Option<u64>)>,
 }
 
 /// What the append section has made of a proposal.
-enum Verdict {
-    Done,
+enum Verdict<'a> {
+    /// In force, or quietly refused.
+    Done(Acknowledgement),
     /// Its namespace has ended since it was looked up.
-    NamespaceEnded(Entry),
+    NamespaceEnded(Proposal<'a>),
+    /// The log has no room yet.
+    NoRoom(Proposal<'a>),
+    /// What it must be compared with is on disk.
+    VersionUnknown(Proposal<'a>, Slot),
 }
 
 impl Shared {
@@ -39,9 +59,11 @@ impl Shared {
         self.check_open()?;
         self.check_put(namespace.name, key, &put)?;
         let policy = put.policy.as_ref().unwrap_or(default);
-        let life = policy.lifetime(namespace.name, key, self.clock.timestamp());
+        let life = self.lifetime(policy, namespace, key);
         let hash = self.hasher.key(namespace.seed, key);
-        let labels = self.label_hashes(namespace, &put.tags, &put.dependencies);
+        let tags = put.tags.iter().map(String::as_str);
+        let dependencies = put.dependencies.iter().map(String::as_str);
+        let labels = self.label_hashes(namespace, tags, dependencies);
         let metadata = put.content_metadata.into_iter().map(shrunk).collect();
         let extras = Extras::new(metadata, labels, policy.version, &life);
         let value = put.value.as_slice();
@@ -54,24 +76,35 @@ impl Shared {
         // Judged here as well as in the section, so that a put which is bound to fail does not
         // evict anything first.
         let current = self.visible(namespace, key, hash);
-        self.judge_version(current.as_deref(), policy.version)?;
+        if let Some(current) = &current {
+            let version = current.version().filter(|_| !self.freshness(current).is_gone());
+            self.judge_version(version, policy.version)?;
+        }
         let spare = current.map_or(0, |entry| entry.charge);
 
-        let generation = self.namespaces.find_or_begin(namespace.name, &self.order)?;
+        let generation = self.find_or_begin(namespace.name)?;
         let mut entry = Entry::new(generation, (key, hash), &life, policy.priority, extras);
         entry.charge = charge;
         let reservation = admitted.then(|| self.l1.reserve(charge));
         if admitted {
             self.make_room(spare).await;
+        }
+        let mut recording = None;
+        if admitted || self.l2().is_some() {
             entry.value = put.value.into_exact().await;
         }
+        if self.l2().is_some() {
+            recording = Recording::new(entry.value.clone(), put.tags, put.dependencies).await;
+        }
         let (version, read_at) = (policy.version, put.read_at);
-        let proposal = Proposal { namespace, entry, version, read_at, admitted };
-        self.commit(proposal)?;
+        let known = None;
+        let proposal = Proposal { namespace, entry, version, read_at, admitted, recording, known };
+        self.check_place(&proposal)?;
+        let acknowledgement = self.commit(proposal).await?;
         drop(reservation);
         self.make_room(0).await;
         self.help();
-        Ok(())
+        self.acknowledge(acknowledgement).await
     }
 
     fn check_put(&self, namespace: &str, key: &[u8], put: &BlobCachePut) -> Result<(), CacheError> {
@@ -89,7 +122,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether L1 takes a blob that counts `charge`. An error where it would, but for its size.
+    /// Whether L1 takes a blob that counts `charge`. An error where no tier does.
     fn admits(
         &self,
         policy: &BlobCachePolicy,
@@ -104,33 +137,35 @@ impl Shared {
             L1Admission::Auto => self.l1.bytes_max() / 8,
             L1Admission::Always => self.l1.bytes_max(),
         };
-        if charge > max { Err(CacheError::BlobTooLarge { size: charge, max }) } else { Ok(true) }
+        let below = self.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
+        if charge <= max {
+            Ok(true)
+        } else if charge <= below {
+            Ok(false)
+        } else {
+            Err(CacheError::BlobTooLarge { size: charge, max: max.max(below) })
+        }
     }
 
-    fn label_hashes(
-        &self,
-        namespace: NamespaceRef<'_>,
-        tags: &[String],
-        dependencies: &[String],
-    ) -> Box<[LabelHash]> {
-        let hash = |kind| move |label: &String| self.hasher.label(namespace.seed, kind, label);
-        let tags = tags.iter().map(hash(LabelKind::Tag));
-        let dependencies = dependencies.iter().map(hash(LabelKind::Dependency));
-        let mut labels: Vec<_> = tags.chain(dependencies).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        labels.into()
+    /// An error where a blob is too large for either tier.
+    fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
+        let Some(l2) = self.l2().filter(|_| !proposal.admitted) else { return Ok(()) };
+        match draft(l2, proposal) {
+            Some(Draftee { is_blob: true, .. }) => Ok(()),
+            _ => Err(CacheError::BlobTooLarge {
+                size: proposal.entry.charge,
+                max: l2.geometry().segment_bytes() as usize,
+            }),
+        }
     }
 
     fn judge_version(
         &self,
-        current: Option<&Entry>,
-        version: Option<u64>,
+        existing: Option<u64>,
+        attempted: Option<u64>,
     ) -> Result<(), CacheError> {
-        let Some(attempted) = version else { return Ok(()) };
-        let Some(current) = current else { return Ok(()) };
-        match current.version() {
-            Some(existing) if existing >= attempted && !self.freshness(current).is_gone() => {
+        match (existing, attempted) {
+            (Some(existing), Some(attempted)) if existing >= attempted => {
                 self.counters.count(Event::VersionMismatch);
                 Err(CacheError::VersionMismatch { existing, attempted })
             }
@@ -138,54 +173,93 @@ impl Shared {
         }
     }
 
-    /// Enters the append section, again if the namespace was flushed just before.
-    fn commit(&self, mut proposal: Proposal<'_>) -> Result<(), CacheError> {
+    pub(super) fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
+        self.namespaces.find_or_begin(name, &self.order, || self.next_generation())
+    }
+
+    /// Enters the append section, again where something has changed that it could not wait for.
+    async fn commit(&self, mut proposal: Proposal<'_>) -> Result<Acknowledgement, CacheError> {
         loop {
-            let namespace = proposal.namespace;
-            let (version, read_at) = (proposal.version, proposal.read_at);
-            let admitted = proposal.admitted;
-            match self.append(proposal)? {
-                Verdict::Done => return Ok(()),
-                Verdict::NamespaceEnded(mut entry) => {
-                    entry.namespace = self.namespaces.find_or_begin(namespace.name, &self.order)?;
-                    proposal = Proposal { namespace, entry, version, read_at, admitted };
+            proposal = match self.append(proposal)? {
+                Verdict::Done(acknowledgement) => return Ok(acknowledgement),
+                Verdict::NamespaceEnded(mut proposal) => {
+                    proposal.entry.namespace = self.find_or_begin(proposal.namespace.name)?;
+                    proposal
                 }
-            }
+                Verdict::NoRoom(proposal) => {
+                    if let Some(l2) = self.l2() {
+                        l2.log.room().await;
+                    }
+                    proposal
+                }
+                Verdict::VersionUnknown(mut proposal, slot) => {
+                    let entry = &proposal.entry;
+                    let key = (&*entry.key, entry.hash);
+                    let version = self.version_on_disk(&entry.namespace, key, slot).await;
+                    proposal.known = Some((slot.position, version));
+                    proposal
+                }
+            };
         }
     }
 
     /// The append section of a put. Nothing in it waits, and what it replaces is freed behind it.
-    fn append(&self, proposal: Proposal<'_>) -> Result<Verdict, CacheError> {
-        let Proposal { namespace, mut entry, version, read_at, admitted } = proposal;
-        let (key, hash) = (&entry.key, entry.hash);
+    fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
+        let hash = proposal.entry.hash;
+        let draft = self.l2().and_then(|l2| draft(l2, &proposal));
         let slot = self.l1.slot(hash);
         let mut section = self.order.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
         }
-        if entry.namespace.has_ended() {
-            return Ok(Verdict::NamespaceEnded(entry));
+        if proposal.entry.namespace.has_ended() {
+            return Ok(Verdict::NamespaceEnded(proposal));
         }
-        let is_current = |held: &&Arc<Entry>| {
-            held.is_of(namespace.name, key) && self.rules.covering(held).is_none()
-        };
-        let current = slot.entry().filter(is_current);
-        self.judge_version(current.map(Arc::as_ref), version)?;
-        if let Some(point) = read_at {
-            let latest = section.watermarks().latest(namespace.seed, key, hash, entry.labels());
-            if !section.covers(point, latest) {
-                self.counters.count(Event::StaleSetRefused);
-                return Ok(Verdict::Done);
+        let held = proposal.entry.namespace.index().get(hash);
+        let current = slot.entry().filter(|entry| {
+            entry.is_of(proposal.namespace.name, &proposal.entry.key)
+                && self.rules.covering(entry).is_none()
+        });
+        match self.existing_version(&proposal, current, held) {
+            Ok(existing) => self.judge_version(existing, proposal.version)?,
+            Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
+        }
+        if self.is_stale(&proposal, &mut section) {
+            self.counters.count(Event::StaleSetRefused);
+            return Ok(Verdict::Done(Acknowledgement::Now));
+        }
+        let draft = match draft {
+            Some(blob) if held.is_none() && blob.is_blob && self.is_index_full() => {
+                self.counters.count(Event::L2Full);
+                tombstone(&proposal.entry.namespace, hash)
+                    .map(|draft| Draftee { draft, is_blob: false })
             }
+            draft => draft,
+        };
+        let recorded = match (self.l2(), draft) {
+            (Some(l2), Some(draft)) => match record(l2, draft, &proposal.entry) {
+                Ok(recorded) => Some(recorded),
+                Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
+                Err(Refusal::Off) => None,
+            },
+            _ => None,
+        };
+        let Proposal { mut entry, admitted, .. } = proposal;
+        let moment = section.moment();
+        section.watermarks().key_mutated(hash, moment);
+        let position = recorded.map(|recorded| recorded.dealt.position.value());
+        entry.sequence = section.sequence(position);
+        if set_slot(&entry, recorded, held) {
+            self.slots.fetch_add(1, Ordering::Relaxed);
         }
-        entry.sequence = section.deal();
-        section.watermarks().key_mutated(hash, entry.sequence);
-        let replaced = if admitted {
+        if admitted || recorded.is_some_and(|recorded| recorded.is_blob) {
             for &label in entry.labels() {
                 section.labels().insert(label, hash, entry.sequence);
             }
-            entry.namespace.grow(entry.charge);
             self.counters.count(Event::Insertion);
+        }
+        let replaced = if admitted {
+            entry.namespace.grow(entry.charge);
             slot.put(Arc::new(entry))
         } else {
             slot.remove()
@@ -194,8 +268,95 @@ impl Shared {
             self.settle(replaced, &mut section);
         }
         drop(section);
-        Ok(Verdict::Done)
+        let recorded = recorded.map(|recorded| recorded.dealt.end);
+        Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
     }
+
+    /// Whether the index is at its budget.
+    fn is_index_full(&self) -> bool {
+        self.slots.load(Ordering::Relaxed) >= self.config.l2_index_bytes_max / SLOT_BYTES
+    }
+
+    /// The version that a put must be above. An error where it is on disk, at that slot.
+    fn existing_version(
+        &self,
+        proposal: &Proposal<'_>,
+        current: Option<&Arc<Entry>>,
+        held: Option<Slot>,
+    ) -> Result<Option<u64>, Slot> {
+        if proposal.version.is_none() {
+            return Ok(None);
+        }
+        if let Some(current) = current {
+            return Ok(current.version().filter(|_| !self.freshness(current).is_gone()));
+        }
+        match (held, proposal.known) {
+            (Some(held), Some((position, version))) if held.position == position => Ok(version),
+            (Some(held), _) if held.versioned && !held.gone => Err(held),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_stale(&self, proposal: &Proposal<'_>, section: &mut Section<'_>) -> bool {
+        let Some(point) = proposal.read_at else { return false };
+        let (seed, entry) = (proposal.namespace.seed, &proposal.entry);
+        let latest = section.watermarks().latest(seed, &entry.key, entry.hash, entry.labels());
+        !section.covers(point, latest)
+    }
+}
+
+/// A record to be taken into the log.
+struct Draftee {
+    draft: Draft,
+    /// Else it is a tombstone: the blob is too large for a segment.
+    is_blob: bool,
+}
+
+/// A record that has been taken.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    dealt: Dealt,
+    is_blob: bool,
+}
+
+fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
+    let entry = &proposal.entry;
+    let blob = proposal.recording.as_ref().and_then(|recording| recording.draft(entry));
+    let fits = |draft: &Draft| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
+    match blob.filter(fits) {
+        Some(draft) => Some(Draftee { draft, is_blob: true }),
+        None => Some(Draftee { draft: tombstone(&entry.namespace, entry.hash)?, is_blob: false }),
+    }
+}
+
+/// The record that says a hash holds nothing any more.
+pub(super) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<Draft> {
+    let record = Record::Tombstone { namespace: named(namespace), hash: hash.0 };
+    Draft::new(&record, Bytes::new()).ok()
+}
+
+fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal> {
+    let Draftee { draft, is_blob } = draftee;
+    let dealt = if is_blob {
+        with_change(entry, |change| l2.log.append(draft, change))?
+    } else {
+        let namespace = named(&entry.namespace);
+        l2.log.append(draft, &Change::Tombstone { namespace, hash: entry.hash.0 })?
+    };
+    Ok(Recorded { dealt, is_blob })
+}
+
+/// Points the index at what has been recorded. True where that takes a new slot.
+fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
+    let Some(Recorded { dealt, is_blob }) = recorded else { return false };
+    let is_new = is_blob && held.is_none();
+    if is_blob || held.is_some() {
+        let mut slot = Slot::new(dealt.position, dealt.blocks);
+        slot.versioned = is_blob && entry.version().is_some();
+        slot.gone = !is_blob;
+        entry.namespace.index().insert(entry.hash, slot);
+    }
+    is_new
 }
 
 /// A pair of strings that own no more than their bytes.

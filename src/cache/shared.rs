@@ -1,24 +1,31 @@
 //! `Shared`: what all handles of one cache have in common, and what more than one verb needs.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::cache::closing;
+use crate::cache::tenancy::bury;
+
+use crate::clock::{Clock, nanos};
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
 use crate::entry::Entry;
 use crate::error::CacheError;
 use crate::invalidation::{Cover, Rules};
+use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
+use crate::l2::{L2, Off, Tally, WriterStart};
 use crate::namespace::Namespaces;
 use crate::order::{Order, Section};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
-use crate::stats::{BlobCacheStats, NamespaceStats};
+use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 use crate::step::{STEP_ENTRIES, pause};
 
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) config: BlobCacheConfig,
     pub(super) hasher: KeyHasher,
@@ -28,23 +35,89 @@ pub(crate) struct Shared {
     pub(super) namespaces: Namespaces,
     pub(super) rules: Rules,
     pub(super) l1: L1,
+    pub(super) below: Option<Below>,
+    /// Slots of all indexes.
+    pub(super) slots: AtomicUsize,
+    /// The end of the last flush's record: puts wait for it.
+    pub(super) flushed: AtomicU64,
+    pub(super) recovered: Recovery,
+}
+
+/// The disk tier and what it runs on.
+pub(super) struct Below {
+    pub(super) l2: L2,
+    pub(super) lane: Arc<dyn Lane>,
+    /// None on a simulated disk.
+    pub(super) file: Option<UringDisk>,
+}
+
+/// What was found on file at open.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    records: AtomicU64,
+    dropped: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Recovery {
+    pub(super) fn set(&self, records: u64, dropped: u64, duration: Duration) {
+        self.records.store(records, Ordering::Relaxed);
+        self.dropped.store(dropped, Ordering::Relaxed);
+        self.nanos.store(nanos(duration), Ordering::Relaxed);
+    }
+}
+
+impl Below {
+    /// Starts the task that writes. It ends when the log is closed, or with the cache.
+    pub(super) fn start(&self, start: WriterStart, tenant: Weak<Shared>) {
+        let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant);
+        // It tells how it ended through the log and the health of the tier.
+        drop(self.lane.spawn("writer", Box::pin(writer.run())));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(below) = &self.below {
+            below.l2.log.close();
+            if let Some(file) = &below.file {
+                // Ends by itself, once the writer has.
+                closing::note(file);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
-    pub(super) fn new(config: BlobCacheConfig) -> Self {
+    pub(super) fn over(config: BlobCacheConfig, hasher: KeyHasher, below: Option<Below>) -> Self {
         let instance = RandomState::new().build_hasher().finish();
         // One place of eight bytes for each 4 KiB of budget: a fifth of a percent of it.
         let watermarks = (config.l1_bytes_max / 4096).clamp(256, 1 << 16).next_power_of_two();
         Self {
-            hasher: KeyHasher::random(config.key_hash_bits),
+            hasher,
             clock: config.clock.clone(),
             counters: Counters::new(cores()),
             order: Order::new(instance, watermarks),
             namespaces: Namespaces::new(config.max_namespaces),
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count),
+            below,
+            slots: AtomicUsize::new(0),
+            flushed: AtomicU64::new(0),
+            recovered: Recovery::default(),
             config,
         }
+    }
+
+    /// The disk tier, if there is one, in whatever state.
+    pub(super) fn l2(&self) -> Option<&L2> {
+        self.below.as_ref().map(|below| &below.l2)
     }
 
     pub(super) fn check_open(&self) -> Result<(), CacheError> {
@@ -105,8 +178,11 @@ impl Shared {
     /// Settles what hangs on an entry that this caller has taken out of L1.
     pub(super) fn settle(&self, entry: &Entry, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
-        for &label in entry.labels() {
-            section.labels().remove(label, entry.hash, entry.sequence);
+        // While the entry is still on disk, its labels must go on leading to it.
+        if !self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
+            for &label in entry.labels() {
+                section.labels().remove(label, entry.hash, entry.sequence);
+            }
         }
         if self.rules.any_in_force() && self.rules.credit(entry, || self.freshness(entry).is_gone())
         {
@@ -123,7 +199,10 @@ impl Shared {
     #[cold]
     pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) {
         if self.l1.remove_entry(entry) {
-            self.settle_later(entry);
+            let mut section = self.order.section();
+            bury(&entry.namespace, entry.hash, entry.sequence, &mut section);
+            self.settle(entry, &mut section);
+            drop(section);
             self.counters.count(Event::Expiration);
             if freshness == Freshness::Idle {
                 self.counters.count(Event::IdleExpiration);
@@ -147,18 +226,46 @@ impl Shared {
         }
     }
 
-    /// Ends the order and lets go of everything. False where it had been closed before.
-    pub(super) fn close(&self) -> bool {
-        let mut first = false;
-        self.namespaces.flush_all(&self.order, |section| {
-            first = section.close();
-            self.rules.make(Sequence::default(), Cover::Ended);
-        });
+    /// Ends the order. False where it had been closed before.
+    pub(super) fn end(&self) -> bool {
+        let first = self.order.section().close();
+        if first {
+            if let Some(l2) = self.l2() {
+                l2.log.close();
+            }
+            self.namespaces.flush_all(&self.order, |section| {
+                section.labels().clear();
+                self.rules.make(Sequence::default(), Cover::Ended, None, false);
+                true
+            });
+        }
         first
+    }
+
+    /// Lets go of everything, and returns when the disk tier is on file and its lock is free.
+    pub(super) async fn finish(&self) -> Result<(), CacheError> {
+        self.carry_out_all().await;
+        let Some(below) = &self.below else { return Ok(()) };
+        let closed = below.l2.log.closed().await;
+        if let Some(file) = &below.file {
+            closing::note(file).wait().await;
+        }
+        closed.map_err(|Off| self.device_error())
+    }
+
+    /// Why the disk tier is off.
+    pub(super) fn device_error(&self) -> CacheError {
+        let reason = self.l2().and_then(|l2| l2.health().reason());
+        let reason = reason.unwrap_or_else(|| "it has been turned off".to_owned());
+        CacheError::L2Io { source: std::io::Error::other(reason).into() }
     }
 
     pub(super) fn stats(&self) -> BlobCacheStats {
         let sum = |event| self.counters.sum(event);
+        let index = self.namespaces.all();
+        let tally = |of: fn(&Tally) -> &AtomicU64| {
+            self.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
+        };
         let memory_labels_bytes = self.order.section().labels().bytes();
         BlobCacheStats {
             hits: sum(Event::Hit),
@@ -179,7 +286,36 @@ impl Shared {
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,
-            memory_buffers_bytes: self.l1.reserved(),
+            memory_buffers_bytes: self.l1.reserved()
+                + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
+            memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),
+            l2_entries: index.iter().map(|index| index.index().len()).sum(),
+            l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
+            l2_hits: sum(Event::L2Hit),
+            l2_full_rejections: sum(Event::L2Full),
+            l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
+            l2_reads: tally(|tally| &tally.reads),
+            l2_read_bytes: tally(|tally| &tally.read_bytes),
+            l2_writes: tally(|tally| &tally.writes),
+            l2_write_bytes: tally(|tally| &tally.write_bytes),
+            l2_syncs: tally(|tally| &tally.syncs),
+            l2_corruptions: tally(|tally| &tally.corruptions),
+            l2_io_errors: tally(|tally| &tally.io_errors),
+            l2_reclaimed_segments: tally(|tally| &tally.reclaimed_segments),
+            recovery_records: self.recovered.records.load(Ordering::Relaxed),
+            recovery_dropped: self.recovered.dropped.load(Ordering::Relaxed),
+            recovery_duration: Duration::from_nanos(self.recovered.nanos.load(Ordering::Relaxed)),
+            l2_state: self.l2_state(),
+        }
+    }
+
+    fn l2_state(&self) -> L2State {
+        match self.l2() {
+            None => L2State::Off,
+            Some(l2) => match l2.health().reason() {
+                None => L2State::Healthy,
+                Some(reason) => L2State::Degraded { reason },
+            },
         }
     }
 

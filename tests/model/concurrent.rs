@@ -33,6 +33,8 @@ const BALLAST: u32 = 1500;
 struct Setting {
     l1_bytes_max: usize,
     key_hash_bits: u32,
+    /// A disk tier of a few hundred KiB beneath, which is reclaimed all the time.
+    has_disk: bool,
 }
 
 /// What all rounds come to.
@@ -44,6 +46,8 @@ struct Tally {
     evictions: u64,
     refused: u64,
     mismatches: u64,
+    disk_hits: u64,
+    reclaimed: u64,
 }
 
 /// One thread of a round.
@@ -54,6 +58,7 @@ struct Worker<'a> {
     thread: u64,
     /// Flushes would take the ballast away.
     has_ballast: bool,
+    has_disk: bool,
     value_bytes_max: usize,
     point: Option<(tamis::ReadPoint, u64)>,
     calls: Vec<Call>,
@@ -129,7 +134,7 @@ impl Worker<'_> {
             dependency: self.random.random_bool(0.3).then(|| self.label()),
         };
         let version = self.random.random_bool(0.2).then(|| self.random.random_range(0..100));
-        let is_never = self.random.random_bool(0.05);
+        let is_never = self.random.random_bool(if self.has_disk { 0.5 } else { 0.05 });
         let mut policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
         policy = version.map_or(policy.clone(), |version| policy.version(version));
         if is_never {
@@ -148,16 +153,17 @@ impl Worker<'_> {
         let result = drive(self.cache.put(place.namespace, place.key, put), polls);
         let read_at = point.map(|(_, ticket)| ticket);
         let is_certain = read_at.is_none() && result.is_some();
+        let is_held = !is_never || self.has_disk;
         match result {
             Some(Err(CacheError::VersionMismatch { existing, attempted })) => {
                 assert!(existing >= attempted && version == Some(attempted));
                 self.note(start, Event::Mismatch(place, existing));
             }
             Some(Err(error)) => panic!("nothing else is refused: {error}"),
-            Some(Ok(())) if is_never && is_certain => {
+            Some(Ok(())) if !is_held && is_certain => {
                 self.note(start, Event::Invalidation(Cover::Key(place)));
             }
-            _ if is_never => self.note(start, Event::PossibleRemoval(place)),
+            _ if !is_held => self.note(start, Event::PossibleRemoval(place)),
             _ => {
                 let put = Put { place, value, labels, version, read_at, is_certain };
                 self.note(start, Event::Put(put));
@@ -180,12 +186,18 @@ impl Worker<'_> {
     fn exists(&mut self, place: Place) {
         let start = self.tickets.draw();
         let presence = self.cache.exists(place.namespace, place.key);
-        self.note(start, Event::Exists(place, presence == CachePresence::Present));
+        if presence != CachePresence::MaybePresent {
+            self.note(start, Event::Exists(place, presence == CachePresence::Present));
+        }
     }
 
     /// In force from the first poll on: the note is right even where the call was dropped.
     fn invalidate(&mut self, place: Place) {
-        let (cache, namespace, polls) = (self.cache, place.namespace, self.polls());
+        let (cache, namespace, mut polls) = (self.cache, place.namespace, self.polls());
+        if self.has_disk {
+            // The log may have no room in the first poll.
+            polls = usize::MAX;
+        }
         let label = self.label();
         let prefix = PREFIXES[self.random.random_range(0..PREFIXES.len())];
         let draw = self.random.random_range(0..if self.has_ballast { 36 } else { 40 });
@@ -223,13 +235,18 @@ impl Worker<'_> {
 
 fn round(setting: Setting, seed: u64, tally: &mut Tally) {
     let is_tiny = setting.l1_bytes_max < 1 << 20;
-    let has_ballast = !is_tiny && setting.key_hash_bits == 64 && seed % 2 == 0;
+    let has_ballast = !is_tiny && !setting.has_disk && setting.key_hash_bits == 64 && seed % 2 == 0;
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(setting.l1_bytes_max)
         .key_hash_bits(setting.key_hash_bits)
-        .shard_count(if seed % 3 == 1 { 1 } else { 4 })
-        .build();
-    let cache = block_on(BlobCache::open(config.expect("in its range"))).expect("it opens");
+        .shard_count(if seed % 3 == 1 { 1 } else { 4 });
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let config = match setting.has_disk {
+        true => config.l2_path(folder.path()).l2_bytes_max(512 << 10).l2_segment_bytes(64 << 10),
+        false => config,
+    };
+    let config = config.build().expect("in its range");
+    let cache = block_on(BlobCache::open(config)).expect("it opens");
     for number in 0..if has_ballast { BALLAST } else { 0 } {
         let put = BlobCachePut::new("").with_tags((seed % 4 == 0).then_some(LABELS[0]));
         block_on(cache.put("n", format!("ballast/{number}"), put)).expect("there is room");
@@ -242,6 +259,7 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
             random: StdRng::seed_from_u64(seed * u64::from(THREADS) + thread),
             thread,
             has_ballast,
+            has_disk: setting.has_disk,
             value_bytes_max: match (is_tiny, seed % 3) {
                 (true, _) => 30_000,
                 // Sometimes more than one poll copies.
@@ -279,7 +297,9 @@ fn count(cache: &BlobCache, calls: &[Call], tally: &mut Tally) {
     let stats = cache.stats();
     assert_eq!((stats.hits(), stats.hits() + stats.misses()), (hits, gets));
     assert_eq!(stats.version_mismatches(), mismatches);
-    assert_eq!(stats.memory_buffers_bytes(), 0);
+    assert!(stats.l2_bytes_max() > 0 || stats.memory_buffers_bytes() == 0);
+    tally.disk_hits += stats.l2_hits();
+    tally.reclaimed += stats.l2_reclaimed_segments();
     tally.calls += calls.len() as u64;
     tally.gets += gets;
     tally.hits += hits;
@@ -316,27 +336,56 @@ fn run(name: &str, setting: Setting, default_rounds: u64, hits_percent_min: u64)
         assert!(tally.hits * 100 >= tally.gets * hits_percent_min, "hits are too few");
         assert!(tally.refused > 0 && tally.mismatches > 0);
         assert_eq!(tally.evictions > 0, setting.l1_bytes_max < 1 << 20, "evictions");
+        assert_eq!(tally.disk_hits > 100 && tally.reclaimed > 100, setting.has_disk);
     }
 }
 
 #[test]
 fn with_room_for_all_nobody_sees_the_past() {
-    run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64 }, 400, 30);
+    run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64, has_disk: false }, 400, 30);
 }
 
 #[test]
 fn in_a_tiny_cache_nobody_sees_the_past() {
-    run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64 }, 400, 20);
+    run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64, has_disk: false }, 400, 20);
 }
 
 #[test]
 fn among_keys_of_one_hash_nobody_sees_the_past() {
-    run("roomy, 8 bits", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 8 }, 250, 30);
-    run("roomy, 2 bits", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 2 }, 250, 10);
+    run(
+        "roomy, 8 bits",
+        Setting { l1_bytes_max: 64 << 20, key_hash_bits: 8, has_disk: false },
+        250,
+        30,
+    );
+    run(
+        "roomy, 2 bits",
+        Setting { l1_bytes_max: 64 << 20, key_hash_bits: 2, has_disk: false },
+        250,
+        10,
+    );
 }
 
 #[test]
 fn among_keys_of_one_hash_in_a_tiny_cache_nobody_sees_the_past() {
-    run("tiny, 8 bits", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 8 }, 250, 20);
-    run("tiny, 2 bits", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 2 }, 250, 10);
+    run(
+        "tiny, 8 bits",
+        Setting { l1_bytes_max: 64 << 10, key_hash_bits: 8, has_disk: false },
+        250,
+        20,
+    );
+    run(
+        "tiny, 2 bits",
+        Setting { l1_bytes_max: 64 << 10, key_hash_bits: 2, has_disk: false },
+        250,
+        10,
+    );
+}
+
+#[test]
+fn above_a_tiny_disk_nobody_sees_the_past() {
+    let setting = |key_hash_bits| Setting { l1_bytes_max: 64 << 10, key_hash_bits, has_disk: true };
+    run("disk", setting(64), 24, 20);
+    run("disk, 8 bits", setting(8), 20, 20);
+    run("disk, 2 bits", setting(2), 20, 10);
 }

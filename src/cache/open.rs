@@ -1,0 +1,169 @@
+//! Opening and closing: the disk tier is taken over, or made, and given back.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use crate::cache::closing;
+use crate::cache::shared::{Below, Shared};
+use crate::config::{BlobCacheConfig, CrashSafety};
+use crate::error::CacheError;
+use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
+use crate::key::KeyHasher;
+use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError};
+use crate::sequence::Sequence;
+
+/// A disk to put the tier on, and what runs beside it.
+pub(super) struct Medium {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) lane: Arc<dyn Lane>,
+    /// How to give a real file back.
+    pub(super) file: Option<UringDisk>,
+    /// Which boot of the machine this is.
+    pub(super) boot_id: [u8; 16],
+}
+
+impl Shared {
+    /// Opens what the configuration asks for.
+    pub(super) async fn open(config: BlobCacheConfig) -> Result<Arc<Self>, CacheError> {
+        let Some(path) = config.l2_path.clone() else {
+            return Ok(Arc::new(Self::in_memory(config)));
+        };
+        let geometry = geometry(&config)?;
+        closing::over(&path).await;
+        let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
+        let facts = disk.facts();
+        let done = if facts.created { "made" } else { "found" };
+        log::info!("{done} a disk tier of {} bytes at {}", facts.length, facts.path.display());
+        if !facts.direct {
+            log::warn!("{}: no direct I/O here, using the page cache", facts.path.display());
+        }
+        if !facts.preallocated {
+            log::warn!("{}: its space is not reserved here", facts.path.display());
+        }
+        let (lane, as_disk) = (disk.lane(), Arc::new(disk.clone()));
+        let medium = Medium { disk: as_disk, lane, file: Some(disk.clone()), boot_id: boot_id() };
+        match Self::open_on(config, geometry, medium).await {
+            Ok(shared) => Ok(shared),
+            Err(error) => {
+                disk.close().wait().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the disk tier on a disk.
+    pub(super) async fn open_on(
+        config: BlobCacheConfig,
+        geometry: Geometry,
+        medium: Medium,
+    ) -> Result<Arc<Self>, CacheError> {
+        let random = || RandomState::new().build_hasher().finish();
+        let mut store_id = [0; 16];
+        store_id[..8].copy_from_slice(&random().to_le_bytes());
+        store_id[8..].copy_from_slice(&random().to_le_bytes());
+        let opening = Opening {
+            geometry,
+            crash_safety: match config.crash_safety {
+                CrashSafety::Cold => l2::CrashSafety::Cold,
+                CrashSafety::Process => l2::CrashSafety::Process,
+                CrashSafety::Power => l2::CrashSafety::Power,
+            },
+            boot_id: medium.boot_id,
+            now_ns: config.clock.timestamp().0,
+            store_id,
+            hash_key: random(),
+            key_hash_bits: config.key_hash_bits,
+        };
+        let started = Instant::now();
+        let opened = l2::open(Arc::clone(&medium.disk), &opening).await?;
+        let below = Below { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
+        let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));
+        shared.take_over(opened.replay);
+        shared.recovered.set(opened.records, opened.dropped, started.elapsed());
+        let tenant: Weak<Self> = Arc::downgrade(&shared);
+        if let Some(below) = &shared.below {
+            below.start(opened.start, tenant);
+        }
+        Ok(shared)
+    }
+
+    /// Makes what was found on file the cache's own.
+    fn take_over(&self, replay: Replay) {
+        let Replay { namespaces, postings, .. } = replay;
+        for (name, namespace) in namespaces {
+            self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
+            self.namespaces.restore(&name, namespace.generation, namespace.index);
+        }
+        let mut section = self.order.section();
+        for (label, key, position) in postings {
+            section.labels().insert(label, key, Sequence(position.value()));
+        }
+    }
+
+    pub(super) fn in_memory(config: BlobCacheConfig) -> Self {
+        let hasher = KeyHasher::random(config.key_hash_bits);
+        Self::over(config, hasher, None)
+    }
+}
+
+/// The segments that the configuration comes to.
+pub(super) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError> {
+    let invalid = |reason: String| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
+    let segment = config.l2_segment_bytes;
+    let count = config.l2_bytes_max / u64::from(segment);
+    u32::try_from(count)
+        .ok()
+        .and_then(|count| Geometry::new(segment, count))
+        .ok_or_else(|| invalid(format!("{count} segments of {segment} bytes are out of range")))
+}
+
+/// Which boot of the machine this is. Where the kernel does not say, every start counts as another.
+fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit).map(char::from);
+    let digits: Vec<u32> = digits.filter_map(|digit| digit.to_digit(16)).collect();
+    let mut id = [0; 16];
+    if digits.len() == 32 {
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::try_from(pair[0] * 16 + pair[1]).unwrap_or(0);
+        }
+        return id;
+    }
+    let random = RandomState::new().build_hasher().finish();
+    id[..8].copy_from_slice(&random.to_le_bytes());
+    id
+}
+
+impl From<DiskError> for CacheError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Unavailable { reason } => Self::L2Unavailable { reason },
+            DiskError::Locked { path } => Self::L2Locked { path },
+            DiskError::NoSpace { needed_bytes, available_bytes, .. } => {
+                Self::L2Full { size: needed_bytes, max: available_bytes }
+            }
+            DiskError::Io { action, path, source } => {
+                let told = format!("could not {action} {}: {source}", path.display());
+                Self::L2Io { source: std::io::Error::new(source.kind(), told).into() }
+            }
+        }
+    }
+}
+
+impl From<RecoveryError> for CacheError {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Superblock(SuperblockError::Version { found, supported }) => {
+                Self::L2Format { found, supported }
+            }
+            RecoveryError::Superblock(_) => Self::L2Format { found: 0, supported: 1 },
+            RecoveryError::Geometry { .. } => {
+                Self::InvalidConfig { field: "l2_bytes_max", reason: error.to_string() }
+            }
+            RecoveryError::Io(source) => Self::L2Io { source: source.into() },
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Entries to records and back: what a put writes to the log, and what a read makes of it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cache::shared::Shared;
+use crate::clock::Timestamp;
+use crate::entry::{Entry, Extras};
+use crate::key::{KeyHash, LabelHash, LabelKind, NamespaceRef};
+use crate::l2::{
+    Blob, BodyHasher, BodySum, Change, Codec, Draft, L2, LabelHashes, Labels, Metadata,
+    NamedGeneration, Record, Taken,
+};
+use crate::namespace::Namespace;
+use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::sequence::Sequence;
+use crate::step::{STEP_BYTES, pause};
+
+/// What a put is to leave on file. The entry has the rest.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) body: Bytes,
+    sum: BodySum,
+    tags: Vec<String>,
+    dependencies: Vec<String>,
+}
+
+impl Recording {
+    /// Takes the checksum of the body, in steps. None where the body is longer than any record.
+    pub(super) async fn new(
+        body: Bytes,
+        tags: Vec<String>,
+        dependencies: Vec<String>,
+    ) -> Option<Self> {
+        let sum = sum(&body).await.sum()?;
+        Some(Self { body, sum, tags, dependencies })
+    }
+
+    /// The record of `entry` with this body.
+    pub(super) fn draft(&self, entry: &Entry) -> Option<Draft> {
+        let namespace = named(&entry.namespace);
+        let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.sum);
+        blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
+        blob.stale_window_ns = entry.stale_serve();
+        blob.idle_ttl_ns = entry.idle_ttl();
+        blob.version = entry.version();
+        blob.priority = entry.priority;
+        blob.metadata = Metadata::new(entry.content_metadata());
+        blob.tags = Labels::new(&self.tags);
+        blob.dependencies = Labels::new(&self.dependencies);
+        Draft::new(&Record::Blob(blob), self.body.clone()).ok()
+    }
+}
+
+/// A namespace as records name it.
+pub(super) fn named(namespace: &Namespace) -> NamedGeneration<'_> {
+    NamedGeneration { name: namespace.name(), generation: namespace.generation() }
+}
+
+/// What the directory lists of an entry, with its label hashes at hand.
+pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T) -> T {
+    let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
+    let gone_at = (entry.expires != Timestamp::NEVER)
+        .then(|| entry.expires.0.saturating_add(entry.stale_serve().unwrap_or(0)));
+    then(&Change::Blob(crate::l2::BlobSummary {
+        namespace: named(&entry.namespace),
+        hash: entry.hash.0,
+        key: &entry.key,
+        gone_at_ns: gone_at,
+        version: entry.version(),
+        labels: LabelHashes::new(&labels),
+    }))
+}
+
+/// What a fetched record comes to.
+pub(super) enum Read {
+    Entry(Arc<Entry>),
+    /// A record of another key with the same hash, or of another generation.
+    Other,
+}
+
+impl Shared {
+    /// The entry that a fetched record holds, if it is of this key. Its body is checked in steps.
+    pub(super) async fn read_record(
+        &self,
+        l2: &L2,
+        taken: Taken,
+        namespace: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+    ) -> io::Result<Read> {
+        let (entry, expected) = {
+            let head = l2.decode(&taken)?;
+            let Record::Blob(blob) = head.record else { return Ok(Read::Other) };
+            if blob.key != key || blob.namespace != named(namespace) || blob.codec != Codec::Raw {
+                return Ok(Read::Other);
+            }
+            (self.entry_of(&blob, namespace, hash, &taken), blob.body)
+        };
+        sum(&taken.body).await.verify(expected).map_err(io::Error::other)?;
+        Ok(Read::Entry(Arc::new(entry)))
+    }
+
+    fn entry_of(
+        &self,
+        blob: &Blob<'_>,
+        namespace: &Arc<Namespace>,
+        hash: KeyHash,
+        taken: &Taken,
+    ) -> Entry {
+        let life = Lifetime {
+            written: Timestamp(blob.written_ns),
+            expires: blob.expires_ns.map_or(Timestamp::NEVER, Timestamp),
+            stale_serve: blob.stale_window_ns.unwrap_or(0),
+            idle_ttl: blob.idle_ttl_ns.unwrap_or(u64::MAX),
+        };
+        let named = self.hasher.namespace(namespace.name());
+        let labels = self.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
+        let extras = Extras::new(blob.metadata.to_map(), labels, blob.version, &life);
+        let generation = Arc::clone(namespace);
+        let mut entry = Entry::new(generation, (blob.key, hash), &life, blob.priority, extras);
+        entry.sequence = Sequence(taken.position.value());
+        entry.value = taken.body.clone();
+        entry.is_from_disk = true;
+        entry
+    }
+
+    /// The hashes of an entry's labels, sorted, each once.
+    pub(super) fn label_hashes<'a>(
+        &self,
+        namespace: NamespaceRef<'_>,
+        tags: impl Iterator<Item = &'a str>,
+        dependencies: impl Iterator<Item = &'a str>,
+    ) -> Box<[LabelHash]> {
+        let hash = |kind| move |label| self.hasher.label(namespace.seed, kind, label);
+        let tags = tags.map(hash(LabelKind::Tag));
+        let mut labels: Vec<_> =
+            tags.chain(dependencies.map(hash(LabelKind::Dependency))).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels.into()
+    }
+
+    /// What the policy makes of a put now.
+    pub(super) fn lifetime(
+        &self,
+        policy: &BlobCachePolicy,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Lifetime {
+        policy.lifetime(namespace.name, key, self.clock.timestamp())
+    }
+}
+
+/// Hashes a body in steps.
+async fn sum(body: &[u8]) -> BodyHasher {
+    let mut hasher = BodyHasher::new();
+    for (number, step) in (1..).zip(body.chunks(STEP_BYTES)) {
+        hasher.update(step);
+        if number * STEP_BYTES < body.len() {
+            pause().await;
+        }
+    }
+    hasher
+}

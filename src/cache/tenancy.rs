@@ -1,0 +1,86 @@
+//! What the disk tier does to the cache: records leave the log, slots are buried.
+
+use std::sync::atomic::Ordering;
+
+use crate::cache::shared::Shared;
+use crate::key::{KeyHash, LabelHash};
+use crate::l2::{LabelHashes, Position, Slot, Tenant};
+use crate::namespace::Namespace;
+use crate::order::Section;
+use crate::sequence::Sequence;
+use crate::step::STEP_ENTRIES;
+
+impl Shared {
+    /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
+    /// since its record is still on file and so may be what it shadows.
+    pub(super) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) {
+        bury(generation, hash, sequence, &mut self.order.section());
+    }
+
+    fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
+        // What has ended has been subtracted as a whole.
+        if generation.index().remove_if(hash, position) && !generation.has_ended() {
+            self.slots.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the index still leads to the record of that mutation.
+    pub(super) fn is_on_disk(
+        &self,
+        generation: &Namespace,
+        hash: KeyHash,
+        sequence: Sequence,
+    ) -> bool {
+        self.l2().is_some() && live_slot(generation, hash, sequence).is_some()
+    }
+}
+
+/// See [`Shared::bury`]. False where there was nothing to bury.
+pub(super) fn bury(
+    generation: &Namespace,
+    hash: KeyHash,
+    sequence: Sequence,
+    _section: &mut Section<'_>,
+) -> bool {
+    live_slot(generation, hash, sequence).is_some_and(|slot| {
+        generation.index().replace_if(hash, slot.position, Slot { gone: true, ..slot })
+    })
+}
+
+fn live_slot(generation: &Namespace, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
+    let slot = generation.index().get(hash)?;
+    (slot.position.value() == sequence.0 && !slot.gone).then_some(slot)
+}
+
+impl Tenant for Shared {
+    fn forget(&self, namespace: &str, hash: KeyHash, position: Position, labels: LabelHashes<'_>) {
+        let sequence = Sequence(position.value());
+        let slot = self.l1.slot(hash);
+        let generation = self.namespaces.find(namespace);
+        let mut section = self.order.section();
+        if let Some(generation) = generation {
+            self.give_up_slot(&generation, hash, position);
+        }
+        // L1 may go on holding it; then it is L1 that lets go of the postings.
+        if slot.entry().is_none_or(|entry| entry.sequence != sequence) {
+            for label in labels.iter() {
+                section.labels().remove(LabelHash(label), hash, sequence);
+            }
+        }
+    }
+
+    fn forget_before(&self, position: Position) {
+        let Some(start) = Position::new(0) else { return };
+        for generation in self.namespaces.all() {
+            let mut cursor = Some(Default::default());
+            while let Some(from) = cursor {
+                let mut found = Vec::new();
+                cursor = generation.index().scan(from, start..position, STEP_ENTRIES, &mut found);
+                let _section = self.order.section();
+                for (hash, slot) in found {
+                    self.give_up_slot(&generation, hash, slot.position);
+                }
+            }
+        }
+    }
+}

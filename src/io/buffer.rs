@@ -1,0 +1,278 @@
+//! `AlignedBuffer`: a heap buffer fit for O_DIRECT.
+//!
+//! Invariants: the allocation starts at a multiple of [`BLOCK_BYTES`] and its capacity is one;
+//! `length <= capacity`; the first `length` bytes are initialised; the allocation is owned by
+//! exactly one buffer and freed with it. A capacity of zero owns no allocation.
+
+// Unsafe here: an aligned allocation has no safe owner in std.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytes::Bytes;
+
+/// The unit of offsets, lengths and addresses on the disk, in bytes.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+const _: () = assert!(BLOCK_BYTES.is_power_of_two());
+
+/// A growable-in-place byte buffer, aligned to [`BLOCK_BYTES`], that never reallocates.
+///
+/// It dereferences to its initialised bytes. [`AlignedBuffer::into_bytes`] turns it into
+/// [`Bytes`] without a copy, so that a value can be a slice of what was read.
+pub(crate) struct AlignedBuffer {
+    pointer: NonNull<u8>,
+    capacity: usize,
+    length: usize,
+}
+
+// SAFETY: the buffer owns its allocation alone, and bytes have no thread affinity.
+unsafe impl Send for AlignedBuffer {}
+// SAFETY: a shared reference gives only `&[u8]` of initialised bytes; no interior mutability.
+unsafe impl Sync for AlignedBuffer {}
+
+impl AlignedBuffer {
+    /// An empty buffer that holds at least `bytes`, rounded up to whole blocks.
+    ///
+    /// # Panics
+    ///
+    /// When the rounded size does not fit the address space; aborts when memory is exhausted.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        if bytes == 0 {
+            return Self { pointer: NonNull::dangling(), capacity: 0, length: 0 };
+        }
+        let layout = Self::layout(bytes);
+        // SAFETY: the layout's size is not zero, since `bytes` is not.
+        let pointer = unsafe { alloc(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        Self { pointer, capacity: layout.size(), length: 0 }
+    }
+
+    /// A buffer of `bytes` zeroes.
+    #[cfg(test)]
+    pub(crate) fn zeroed(bytes: usize) -> Self {
+        let mut buffer = Self::with_capacity(bytes);
+        buffer.append_zeroes(bytes);
+        buffer
+    }
+
+    /// A buffer that holds a copy of `bytes`.
+    pub(crate) fn copy_from_slice(bytes: &[u8]) -> Self {
+        let mut buffer = Self::with_capacity(bytes.len());
+        buffer.append(bytes);
+        buffer
+    }
+
+    /// The bytes it can hold; a multiple of [`BLOCK_BYTES`].
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The bytes that can still be appended.
+    pub(crate) fn remaining(&self) -> usize {
+        self.capacity - self.length
+    }
+
+    /// Appends a copy of `bytes`.
+    ///
+    /// # Panics
+    ///
+    /// When they do not fit the capacity.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.remaining(), "append beyond the capacity of the buffer");
+        // SAFETY: the target range lies within the allocation (assert above), which is ours
+        // alone, so that it cannot overlap `bytes`; any byte pattern is valid.
+        unsafe {
+            let target = self.pointer.as_ptr().add(self.length);
+            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        self.length += bytes.len();
+    }
+
+    /// Appends `count` zero bytes.
+    ///
+    /// # Panics
+    ///
+    /// When they do not fit the capacity.
+    pub(crate) fn append_zeroes(&mut self, count: usize) {
+        assert!(count <= self.remaining(), "append beyond the capacity of the buffer");
+        // SAFETY: the target range lies within the allocation (assert above), which is ours.
+        unsafe { self.pointer.as_ptr().add(self.length).write_bytes(0, count) };
+        self.length += count;
+    }
+
+    /// Fills the last block with zeroes, so that the length is a multiple of [`BLOCK_BYTES`].
+    pub(crate) fn pad_to_block(&mut self) {
+        self.append_zeroes(self.length.next_multiple_of(BLOCK_BYTES) - self.length);
+    }
+
+    /// The bytes as [`Bytes`], without a copy; slices of it keep the whole buffer alive.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// Where the allocation starts. Valid for `capacity` bytes while the buffer lives.
+    pub(super) fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+
+    /// Declares the first `length` bytes initialised.
+    ///
+    /// # Safety
+    ///
+    /// They must be, and `length` must not exceed the capacity.
+    pub(super) unsafe fn assume_length(&mut self, length: usize) {
+        debug_assert!(length <= self.capacity);
+        self.length = length;
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        let rounded = bytes.checked_next_multiple_of(BLOCK_BYTES);
+        match rounded.map(|size| Layout::from_size_align(size, BLOCK_BYTES)) {
+            Some(Ok(layout)) => layout,
+            _ => panic!("buffer of {bytes} bytes does not fit the address space"),
+        }
+    }
+}
+
+impl Drop for AlignedBuffer {
+    fn drop(&mut self) {
+        if self.capacity > 0 {
+            // SAFETY: `pointer` came from `alloc` with this layout (capacity is its rounded
+            // size, and rounding again changes nothing), and is freed only here.
+            unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) };
+        }
+    }
+}
+
+impl Deref for AlignedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the first `length` bytes are initialised and live as long as `self`; a
+        // dangling pointer is aligned and comes with length zero.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for AlignedBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.length) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<AlignedBuffer> for Bytes {
+    fn from(buffer: AlignedBuffer) -> Self {
+        buffer.into_bytes()
+    }
+}
+
+impl Default for AlignedBuffer {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl fmt::Debug for AlignedBuffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AlignedBuffer")
+            .field("length", &self.length)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: the allocation never moves while the buffer lives, whatever moves the buffer itself;
+// the first `length` bytes are initialised, and `capacity` bytes are allocated.
+unsafe impl tokio_uring::buf::IoBuf for AlignedBuffer {
+    fn stable_ptr(&self) -> *const u8 {
+        self.pointer.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.length
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.capacity
+    }
+}
+
+// SAFETY: as above, and the pointer is valid for writes of `capacity` bytes.
+unsafe impl tokio_uring::buf::IoBufMut for AlignedBuffer {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.pointer.as_ptr()
+    }
+
+    unsafe fn set_init(&mut self, position: usize) {
+        assert!(position <= self.capacity);
+        self.length = self.length.max(position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_aligned_and_counts_exactly() {
+        for bytes in [1, 100, 4095, 4096, 4097, 70_000, 3 << 20] {
+            let mut buffer = AlignedBuffer::with_capacity(bytes);
+            assert_eq!(buffer.pointer().as_ptr() as usize % BLOCK_BYTES, 0);
+            assert_eq!(buffer.capacity(), bytes.next_multiple_of(BLOCK_BYTES));
+            assert!(buffer.is_empty());
+            buffer.append(&vec![7; bytes]);
+            assert_eq!(buffer.len(), bytes);
+            assert!(buffer.iter().all(|&byte| byte == 7));
+            buffer.pad_to_block();
+            assert_eq!(buffer.len(), buffer.capacity());
+            assert!(buffer[bytes..].iter().all(|&byte| byte == 0));
+            assert_eq!(buffer.remaining(), 0);
+        }
+    }
+
+    #[test]
+    fn empty_owns_nothing() {
+        let mut buffer = AlignedBuffer::default();
+        assert_eq!((buffer.len(), buffer.capacity()), (0, 0));
+        buffer.append(&[]);
+        buffer.pad_to_block();
+        assert!(buffer.into_bytes().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond the capacity")]
+    fn refuses_to_overflow() {
+        AlignedBuffer::with_capacity(1).append(&[0; 4097]);
+    }
+
+    #[test]
+    fn bytes_share_the_allocation() {
+        let buffer = AlignedBuffer::copy_from_slice(b"sieve of many holes");
+        let start = buffer.as_ptr();
+        let bytes = buffer.into_bytes();
+        assert_eq!(bytes.as_ptr(), start);
+        let slice = bytes.slice(9..13);
+        drop(bytes);
+        assert_eq!(&slice[..], b"many");
+    }
+
+    #[test]
+    fn writes_through_the_slice_stay() {
+        let mut buffer = AlignedBuffer::zeroed(BLOCK_BYTES);
+        buffer[17] = 4;
+        assert_eq!(buffer.iter().map(|&byte| u32::from(byte)).sum::<u32>(), 4);
+        std::thread::spawn(move || assert_eq!(buffer[17], 4)).join().expect("thread");
+    }
+}

@@ -1,0 +1,55 @@
+//! `DiskError`: why a disk could not be opened.
+//!
+//! Only opening has typed errors; requests answer with `std::io::Error`, since the layer above
+//! treats every one of those the same way.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a disk could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DiskError {
+    /// The kernel refused io_uring; `reason` names what refused it and what to do.
+    #[error("io_uring is not available: {reason}")]
+    Unavailable {
+        /// What refused it, and what to do about that.
+        reason: String,
+    },
+    /// Another owner, or its last requests, still hold the data file.
+    #[error("{} is in use by another owner", path.display())]
+    Locked {
+        /// The data file.
+        path: PathBuf,
+    },
+    /// The file system cannot hold the data file.
+    #[error(
+        "{} needs {needed_bytes} more bytes, {available_bytes} are available",
+        path.display()
+    )]
+    NoSpace {
+        /// The data file.
+        path: PathBuf,
+        /// The bytes still to be allocated.
+        needed_bytes: u64,
+        /// The bytes that the file system has for us.
+        available_bytes: u64,
+    },
+    /// Anything else that the operating system reported.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What it was tried on.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl DiskError {
+    /// Wraps what the operating system said about `path`.
+    pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+}

@@ -1,0 +1,273 @@
+//! `DataFile`: the one preallocated file of a store, locked and open for direct transfers.
+//!
+//! - A file under its final name is whole: it is created under a temporary name, preallocated,
+//!   synced, renamed, and its directory synced. What a crash leaves under the temporary name is
+//!   created again.
+//! - The owner holds `flock` on the file's own open description. Every duplicate of the
+//!   descriptor and every request in the kernel shares that description, so that a successor
+//!   cannot get in before the last of them is done, not even after a kill.
+//! - The lock is taken before the rename and checked against the path after it, so that nobody
+//!   holds the lock of a file that has lost its name.
+//!
+//! Everything here blocks; it is called from a ring's thread before the ring runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::buffer::BLOCK_BYTES;
+use super::error::DiskError;
+
+/// The data file's name within its directory.
+const DATA_NAME: &str = "data";
+/// Its name until it is whole.
+const TEMPORARY_NAME: &str = "data.new";
+/// How long an opening waits for a lock that somebody holds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a race with another process that creates or deletes the file is run again.
+const RACES_MAX: usize = 16;
+
+/// What is known of an open data file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileFacts {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its length, in bytes, rounded down to whole blocks. An existing file keeps the length
+    /// that it was created with, whatever was asked for.
+    pub(crate) length: u64,
+    /// Whether this opening created it; it then holds zeroes only.
+    pub(crate) created: bool,
+    /// Whether transfers bypass the page cache (O_DIRECT). Where the file system does not have
+    /// that they are buffered, which costs memory and speed, and is worth a line in the log.
+    pub(crate) direct: bool,
+    /// Whether its space is reserved. Where the file system cannot do that, writes may find it
+    /// full later.
+    pub(crate) preallocated: bool,
+}
+
+/// An open, locked data file.
+pub(super) struct DataFile {
+    pub(super) file: File,
+    pub(super) facts: FileFacts,
+}
+
+impl DataFile {
+    /// Opens the data file in `directory`, or creates it with `bytes` (whole blocks).
+    ///
+    /// # Errors
+    ///
+    /// `Locked`, `NoSpace`, or `Io`.
+    pub(super) fn open(directory: &Path, bytes: u64, direct: bool) -> Result<Self, DiskError> {
+        fs::create_dir_all(directory)
+            .map_err(|error| DiskError::io("create directory", directory, error))?;
+        for _ in 0..RACES_MAX {
+            let opened = match Self::open_existing(directory, direct)? {
+                Some(opened) => Some(opened),
+                None => Self::create(directory, bytes, direct)?,
+            };
+            if let Some(opened) = opened {
+                return Ok(opened);
+            }
+        }
+        Err(DiskError::Locked { path: directory.join(DATA_NAME) })
+    }
+
+    /// `None` when there is none, or when it lost its name meanwhile.
+    fn open_existing(directory: &Path, direct: bool) -> Result<Option<Self>, DiskError> {
+        let path = directory.join(DATA_NAME);
+        let opened = open_description(&path, direct, false);
+        let (file, direct) = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DiskError::io("open", &path, error)),
+            Ok(opened) => opened,
+        };
+        lock(&file, &path)?;
+        if !is_at(&file, &path)? {
+            return Ok(None);
+        }
+        let metadata = file.metadata().map_err(|error| DiskError::io("inspect", &path, error))?;
+        let length = metadata.len() / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let preallocated = metadata.blocks().saturating_mul(512) >= length;
+        let facts = FileFacts { path, length, created: false, direct, preallocated };
+        Ok(Some(Self { file, facts }))
+    }
+
+    /// `None` when somebody else renamed or removed the temporary file meanwhile.
+    fn create(directory: &Path, bytes: u64, direct: bool) -> Result<Option<Self>, DiskError> {
+        let temporary = directory.join(TEMPORARY_NAME);
+        let path = directory.join(DATA_NAME);
+        let (file, direct) = open_description(&temporary, direct, true)
+            .map_err(|error| DiskError::io("create", &temporary, error))?;
+        lock(&file, &path)?;
+        // Under the lock: whoever had it before may have given the file its final name.
+        if !is_at(&file, &temporary)? {
+            return Ok(None);
+        }
+        let preallocated = match allocate(&file, &path, bytes) {
+            Ok(preallocated) => preallocated,
+            Err(error) => {
+                // Frees what was allocated so far; if that fails too the next opening reuses it.
+                let _ = fs::remove_file(&temporary);
+                return Err(error);
+            }
+        };
+        file.sync_all().map_err(|error| DiskError::io("sync", &temporary, error))?;
+        fs::rename(&temporary, &path).map_err(|error| DiskError::io("rename", &path, error))?;
+        File::open(directory)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|error| DiskError::io("sync directory", directory, error))?;
+        let facts = FileFacts { path, length: bytes, created: true, direct, preallocated };
+        Ok(Some(Self { file, facts }))
+    }
+}
+
+/// Opens `path` for direct transfers if wanted and possible, else buffered; tells which.
+fn open_description(path: &Path, direct: bool, create: bool) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create);
+    if direct {
+        let flags = i32::from_le_bytes(OFlags::DIRECT.bits().to_le_bytes());
+        match options.clone().custom_flags(flags).open(path) {
+            Ok(file) if takes_blocks(&file) => return Ok((file, true)),
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((options.open(path)?, false))
+}
+
+/// Whether our blocks are aligned enough for direct transfers; yes when the kernel cannot tell.
+fn takes_blocks(file: &File) -> bool {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let Ok(facts) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
+        return true;
+    };
+    if facts.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        return true;
+    }
+    let fits = |align: u32| align > 0 && (BLOCK_BYTES % (align as usize) == 0);
+    fits(facts.stx_dio_mem_align) && fits(facts.stx_dio_offset_align)
+}
+
+/// Takes the lock, with a little patience: the kernel lets go of a killed owner's a moment after
+/// the process is gone, when the last of its requests has ended.
+fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+                thread::sleep(LOCK_PATIENCE / 100);
+            }
+            Err(Errno::WOULDBLOCK) => return Err(DiskError::Locked { path: path.to_owned() }),
+            Err(error) => return Err(DiskError::io("lock", path, error)),
+        }
+    }
+}
+
+/// Whether `path` still names this very file.
+fn is_at(file: &File, path: &Path) -> Result<bool, DiskError> {
+    let ours = file.metadata().map_err(|error| DiskError::io("inspect", path, error))?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DiskError::io("inspect", path, error)),
+    }
+}
+
+/// Empties the file and gives it `bytes` zeroes; tells whether their space is reserved.
+fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
+    file.set_len(0).map_err(|error| DiskError::io("empty", path, error))?;
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+                // Give back what was allocated before it failed, so as to count it as available.
+                let _ = file.set_len(0);
+                let available_bytes = rustix::fs::fstatvfs(file)
+                    .map_or(0, |facts| facts.f_bavail.saturating_mul(facts.f_frsize));
+                let path = path.to_owned();
+                return Err(DiskError::NoSpace { path, needed_bytes: bytes, available_bytes });
+            }
+            Err(error) => return Err(DiskError::io("preallocate", path, error)),
+        }
+    }
+    file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn is_created_once_and_found_again() {
+        let directory = tempfile::tempdir().expect("directory");
+        let nested = directory.path().join("a/b");
+        let first = DataFile::open(&nested, BYTES, true).expect("created");
+        assert!(first.facts.created && first.facts.preallocated);
+        assert_eq!(first.facts.length, BYTES);
+        assert!(!nested.join(TEMPORARY_NAME).exists());
+        drop(first);
+        let second = DataFile::open(&nested, 2 * BYTES, true).expect("opened");
+        assert!(!second.facts.created && second.facts.preallocated);
+        assert_eq!(second.facts.length, BYTES, "an existing file keeps its length");
+    }
+
+    #[test]
+    fn has_one_owner_until_the_last_duplicate_is_closed() {
+        let directory = tempfile::tempdir().expect("directory");
+        let first = DataFile::open(directory.path(), BYTES, true).expect("created");
+        let duplicate = first.file.try_clone().expect("duplicate");
+        drop(first);
+        let refused = DataFile::open(directory.path(), BYTES, true);
+        assert!(matches!(refused, Err(DiskError::Locked { .. })));
+        drop(duplicate);
+        assert!(DataFile::open(directory.path(), BYTES, true).is_ok());
+    }
+
+    #[test]
+    fn a_half_created_file_is_created_again() {
+        let directory = tempfile::tempdir().expect("directory");
+        fs::write(directory.path().join(TEMPORARY_NAME), b"left by a crash").expect("write");
+        let opened = DataFile::open(directory.path(), BYTES, false).expect("created");
+        assert!(opened.facts.created && !opened.facts.direct);
+        let content = fs::read(&opened.facts.path).expect("read");
+        assert_eq!(content.len() as u64, BYTES);
+        assert!(content.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_creation_in_progress_is_locked() {
+        let directory = tempfile::tempdir().expect("directory");
+        let temporary = File::create(directory.path().join(TEMPORARY_NAME)).expect("create");
+        lock(&temporary, directory.path()).expect("lock");
+        let refused = DataFile::open(directory.path(), BYTES, true);
+        assert!(matches!(refused, Err(DiskError::Locked { .. })));
+    }
+
+    #[test]
+    fn says_how_much_space_is_missing() {
+        let directory = tempfile::tempdir().expect("directory");
+        let bytes = 1 << 43;
+        match DataFile::open(directory.path(), bytes, true) {
+            Err(DiskError::NoSpace { needed_bytes, available_bytes, .. }) => {
+                assert_eq!(needed_bytes, bytes);
+                assert!(available_bytes > 0 && available_bytes < bytes);
+            }
+            other => panic!("8 TiB were granted: {:?}", other.map(|opened| opened.facts)),
+        }
+        assert_eq!(fs::read_dir(directory.path()).expect("list").count(), 0);
+    }
+}

@@ -1,0 +1,207 @@
+//! `Lane`: where the long-lived background futures of a store run.
+//!
+//! A lane is one thread. Tasks take turns on it, so each must come to an await often; a task that
+//! panics ends alone. Closing a lane refuses new tasks and waits for those that run: it does not
+//! cancel them. They must learn from their owner that it is time to end.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// A thread for long-lived futures, with a timer.
+pub(crate) trait Lane: Send + Sync + 'static {
+    /// Runs `task` on the lane, at once and whether or not the returned future is polled.
+    ///
+    /// `name` appears in the log should the task panic.
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd;
+
+    /// Resolves after `duration`, or early once the lane has ended. Starts when first polled;
+    /// may be polled anywhere.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TaskOutcome {
+    /// It ran to its end.
+    Finished,
+    /// It panicked; the log has its name and message.
+    Panicked,
+    /// The lane was closed before the task began, or broke down under it.
+    Dropped,
+}
+
+/// Resolves when a task has ended. Dropping it changes nothing for the task.
+#[must_use = "a task that panics or is refused tells so here"]
+pub(crate) struct TaskEnd(oneshot::Receiver<TaskOutcome>);
+
+impl Future for TaskEnd {
+    type Output = TaskOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TaskOutcome> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(outcome.unwrap_or(TaskOutcome::Dropped))
+    }
+}
+
+/// Wraps a task so that a panic ends it alone and its end is told.
+pub(super) fn contained(
+    name: &'static str,
+    task: BoxFuture<'static, ()>,
+) -> (impl Future<Output = ()> + Send + 'static, TaskEnd) {
+    let (sender, receiver) = oneshot::channel();
+    let contained = async move {
+        let outcome = match AssertUnwindSafe(task).catch_unwind().await {
+            Ok(()) => TaskOutcome::Finished,
+            Err(panic) => {
+                log::error!("background task {name} panicked: {}", message(&*panic));
+                TaskOutcome::Panicked
+            }
+        };
+        let _ = sender.send(outcome);
+    };
+    (contained, TaskEnd(receiver))
+}
+
+/// What a panic said.
+pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+pub(super) enum Command {
+    Spawn(BoxFuture<'static, ()>),
+    Sleep(Duration, oneshot::Sender<()>),
+    Close,
+}
+
+/// The way to a lane that runs on a thread of its own. Clones share the lane.
+#[derive(Clone)]
+pub(super) struct LaneHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Set before the command is on its way, so that nothing overtakes it.
+    closed: Arc<AtomicBool>,
+}
+
+impl LaneHandle {
+    /// A lane, and its other end, which a thread must serve.
+    pub(super) fn new() -> (Self, LaneServer) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let handle = Self { commands: sender, closed: Arc::default() };
+        (handle, LaneServer { commands: receiver, tasks: JoinSet::new() })
+    }
+
+    /// Refuses new tasks from now on; those that run go on to their ends.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let _ = self.commands.send(Command::Close);
+    }
+}
+
+impl Lane for LaneHandle {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
+        let (task, end) = contained(name, task);
+        // Refused, the task is dropped, and its end tells so.
+        if !self.closed.load(Ordering::Acquire) {
+            let _ = self.commands.send(Command::Spawn(task.boxed()));
+        }
+        end
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let commands = self.commands.downgrade();
+        async move {
+            let (sender, receiver) = oneshot::channel();
+            if let Some(commands) = commands.upgrade() {
+                let _ = commands.send(Command::Sleep(duration, sender));
+            }
+            let _ = receiver.await;
+        }
+        .boxed()
+    }
+}
+
+/// The end of a lane that runs the tasks.
+pub(super) struct LaneServer {
+    commands: mpsc::UnboundedReceiver<Command>,
+    tasks: JoinSet<()>,
+}
+
+impl LaneServer {
+    /// Runs tasks until the lane is closed, or all its handles are gone, and all tasks have ended.
+    /// Must be polled within a `LocalSet`.
+    pub(super) async fn serve(&mut self) {
+        let (mut open, mut closed) = (true, false);
+        while open && !closed || !self.tasks.is_empty() {
+            tokio::select! {
+                command = self.commands.recv(), if open => match command {
+                    Some(Command::Spawn(task)) => { self.tasks.spawn_local(task); }
+                    Some(Command::Sleep(duration, wake)) => {
+                        tokio::task::spawn_local(sleep(duration, wake));
+                    }
+                    Some(Command::Close) => closed = true,
+                    None => open = false,
+                },
+                Some(_) = self.tasks.join_next() => {}
+            }
+        }
+    }
+
+    /// Drops all tasks where they are.
+    pub(super) async fn abandon(&mut self) {
+        self.commands.close();
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn sleep(duration: Duration, mut wake: oneshot::Sender<()>) {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => { let _ = wake.send(()); }
+        () = wake.closed() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::thread_lane::ThreadLane;
+    use std::time::Instant;
+
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn runs_tasks_and_contains_panics() {
+        let lane = ThreadLane::start().expect("lane");
+        let panicking = lane.spawn("panicking", async { panic!("on purpose") }.boxed());
+        let timer = lane.clone();
+        let sleeping = lane
+            .spawn("sleeping", async move { timer.sleep(Duration::from_millis(20)).await }.boxed());
+        let start = Instant::now();
+        assert_eq!(block_on(panicking), TaskOutcome::Panicked);
+        assert_eq!(block_on(sleeping), TaskOutcome::Finished);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn closing_waits_for_tasks_and_refuses_new_ones() {
+        let lane = ThreadLane::start().expect("lane");
+        let (sender, receiver) = oneshot::channel::<()>();
+        let waiting = lane.spawn("waiting", receiver.map(|_| ()).boxed());
+        lane.close();
+        assert_eq!(block_on(lane.spawn("late", async {}.boxed())), TaskOutcome::Dropped);
+        block_on(lane.sleep(Duration::from_millis(1)));
+        sender.send(()).expect("the task waits");
+        assert_eq!(block_on(waiting), TaskOutcome::Finished);
+        block_on(lane.sleep(Duration::from_secs(3600)));
+    }
+}

@@ -1,0 +1,151 @@
+//! The disk boundary: the only way from the cache to its file, and the only home of unsafe code.
+//!
+//! Two traits are all that the layers above see:
+//!
+//! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
+//! - [`Lane`]: a thread on which the long-lived background futures run, with a timer.
+//!
+//! Each has two twins. [`UringDisk`] drives a real file through two io_uring threads;
+//! [`SimulatedDisk`] with [`Simulation`] lies about durability, order and success, from a seed.
+//!
+//! What every `Disk` promises:
+//!
+//! 1. A future does nothing until polled, runs on any executor, never blocks a poll on the device
+//!    and may be dropped at any await.
+//! 2. A request that has been handed over owns its buffer and its pin until the device is done
+//!    with it, whatever becomes of the future.
+//! 3. A read yields exactly what was asked for, or an error; a write is whole, or an error.
+//!
+//! This folder imports nothing from the rest of the crate.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+#![deny(missing_docs)]
+
+mod buffer;
+mod error;
+mod file;
+mod lane;
+mod piece;
+mod probe;
+mod request;
+mod ring;
+#[cfg(any(test, feature = "simulation"))]
+mod simulated;
+#[cfg(any(test, feature = "simulation"))]
+mod simulation;
+mod transfer;
+mod uring;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod thread_lane;
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
+pub(crate) use error::DiskError;
+#[cfg(test)]
+pub(crate) use lane::TaskOutcome;
+pub(crate) use lane::{Lane, TaskEnd};
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use simulation::Simulation;
+pub(crate) use uring::{DiskOptions, Termination, UringDisk};
+
+/// The most that one read or write may carry, in bytes.
+pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;
+
+/// What a read keeps alive until the device is done with it, such as a claim on a segment.
+pub(crate) type RequestPin = Arc<dyn Any + Send + Sync>;
+
+/// One file of fixed length, read and written in blocks of [`BLOCK_BYTES`].
+///
+/// Offsets and lengths must be multiples of [`BLOCK_BYTES`] and lie within the disk, else the
+/// answer is [`io::ErrorKind::InvalidInput`].
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The length of the disk, in bytes.
+    fn length(&self) -> u64;
+
+    /// Reads a span: exactly `request.length` bytes, or an error.
+    ///
+    /// Dropping the future abandons the answer, not the request; the pin of the request lives
+    /// until the device is done, and is dropped before the future resolves.
+    fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>>;
+
+    /// Writes the whole buffer, and hands it back.
+    ///
+    /// Dropping the future before it resolves leaves open whether the bytes are on the disk.
+    /// When the disk broke down under the request the buffer that comes back is empty.
+    fn write(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)>;
+
+    /// Makes every write that has completed before this call durable (`fdatasync`).
+    fn sync(&self) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// Which queue a read goes through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// A caller waits for it: never behind long writes and syncs.
+    #[default]
+    Point,
+    /// Recovery, reclaim and scans: shares the ring of the appends.
+    Background,
+}
+
+/// An aligned span to read, and what must outlive the reading.
+#[derive(Clone)]
+pub(crate) struct ReadRequest {
+    /// Where the span starts, in bytes; a multiple of [`BLOCK_BYTES`].
+    pub(crate) offset: u64,
+    /// How long it is, in bytes; a positive multiple of [`BLOCK_BYTES`].
+    pub(crate) length: usize,
+    /// Which queue it goes through.
+    pub(crate) urgency: Urgency,
+    /// Dropped once the device is done with the request, not when the future is dropped.
+    pub(crate) pin: Option<RequestPin>,
+}
+
+impl ReadRequest {
+    /// A point read of `length` bytes at `offset`, with no pin.
+    pub(crate) fn new(offset: u64, length: usize) -> Self {
+        Self { offset, length, urgency: Urgency::Point, pin: None }
+    }
+
+    /// Sends it through the queue of the background work.
+    pub(crate) fn background(mut self) -> Self {
+        self.urgency = Urgency::Background;
+        self
+    }
+
+    /// Keeps `pin` alive until the device is done with the request.
+    pub(crate) fn pinned(mut self, pin: RequestPin) -> Self {
+        self.pin = Some(pin);
+        self
+    }
+}
+
+/// Refuses spans that are empty, unaligned, too long or outside a disk of `disk_bytes`.
+fn check_span(offset: u64, length: usize, disk_bytes: u64) -> io::Result<()> {
+    let block = BLOCK_BYTES as u64;
+    let aligned = (offset % block == 0) && (length % BLOCK_BYTES == 0);
+    let sized = length > 0 && length <= REQUEST_BYTES_MAX;
+    let end = offset.checked_add(length as u64);
+    if aligned && sized && end.is_some_and(|end| end <= disk_bytes) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("span of {length} bytes at {offset} does not fit a disk of {disk_bytes} bytes"),
+    ))
+}

@@ -1,0 +1,223 @@
+//! A ring's thread: a queue of requests, a `tokio_uring` runtime, and nothing in between.
+//!
+//! One task, the pump, takes requests from the queue and polls all transfers itself, so that a
+//! burst of completions or requests costs one wake-up. What it upholds:
+//!
+//! - Operations in flight stay below the submission queue's size, so that submitting never has
+//!   to flush, and the completion queue (twice the size) never overflows. What does not fit waits
+//!   in the queue, and its senders await.
+//! - **The runtime is never left, nor dropped, with operations in flight**, since it would free
+//!   buffers that the kernel still writes to. The pump ends only when the queue is closed, empty
+//!   and all transfers are done. Should it panic, the runtime is forgotten, buffers and all.
+//! - Submissions are flushed when the thread parks. A flush that the kernel refuses for want of
+//!   memory goes unreported, so that, while operations are in flight, the thread wakes up every
+//!   [`FLUSH_INTERVAL`] to park and flush anew. Idle, it sleeps for good.
+
+use std::fs;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{self, Either, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, Stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+use tokio_uring::fs::File;
+
+use super::error::DiskError;
+use super::lane::{LaneServer, message};
+use super::probe::{ENTRIES_MIN, RingSetup};
+use super::request::Request;
+use super::transfer::{READ_DEPTH, serve, width};
+
+/// How long a submission can be stuck that the kernel refused to take.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+
+// A request of any width must fit beside nothing else.
+const _: () = assert!((ENTRIES_MIN as usize) > 2 * READ_DEPTH);
+
+/// A ring built on this thread, ready to run.
+pub(super) struct Ring {
+    runtime: tokio_uring::Runtime,
+    entries: usize,
+}
+
+impl Ring {
+    /// Builds the ring that `setup` found.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the kernel has changed its mind since.
+    pub(super) fn new(setup: RingSetup) -> Result<Self, DiskError> {
+        let mut builder = tokio_uring::builder();
+        builder.entries(setup.entries).uring_builder(&setup.builder());
+        // The runtime unwraps where it registers the ring for polling.
+        let built = catch_unwind(AssertUnwindSafe(|| tokio_uring::Runtime::new(&builder)));
+        match built {
+            Ok(Ok(runtime)) => Ok(Self { runtime, entries: setup.entries as usize }),
+            Ok(Err(error)) => Err(DiskError::Unavailable {
+                reason: format!("the runtime of the ring could not be built ({error})"),
+            }),
+            Err(panic) => Err(DiskError::Unavailable {
+                reason: format!(
+                    "the runtime of the ring could not be built ({})",
+                    message(&*panic)
+                ),
+            }),
+        }
+    }
+
+    /// Serves requests, and the lane, until both are closed and drained. Then the file is closed.
+    pub(super) fn run(
+        self,
+        name: &str,
+        file: fs::File,
+        requests: mpsc::Receiver<Request>,
+        lane: LaneServer,
+    ) {
+        let limit = self.entries - 1;
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            self.runtime.block_on(run(file, requests, lane, limit))
+        }));
+        let cause = match &ran {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => message(&**panic).to_owned(),
+        };
+        log::error!("ring {name} broke down; its memory and its file stay: {cause}");
+        // Operations may be in flight, and the kernel may still write to their buffers, which
+        // the runtime's driver owns. Dropping it would free them; so it stays for ever.
+        std::mem::forget(self.runtime);
+    }
+}
+
+/// The root of a ring's thread. An error means that operations may be in flight.
+async fn run(
+    file: fs::File,
+    requests: mpsc::Receiver<Request>,
+    mut lane: LaneServer,
+    limit: usize,
+) -> Result<(), tokio::task::JoinError> {
+    let (stop, stopped) = oneshot::channel();
+    // A task rather than the root: waking it from this thread then costs no system call.
+    let pump = tokio_uring::spawn(async move {
+        let file = File::from_std(file);
+        Pump::new(&file, requests, stopped, limit).run().await;
+    });
+    let pump_error = match future::select(pump, lane.serve().boxed_local()).await {
+        Either::Left((Ok(()), serving)) => {
+            // All senders of requests are gone; those of the lane may not be.
+            serving.await;
+            return Ok(());
+        }
+        Either::Left((Err(error), _)) => error,
+        Either::Right(((), pump)) => {
+            drop(stop);
+            return pump.await;
+        }
+    };
+    lane.abandon().await;
+    Err(pump_error)
+}
+
+/// Takes requests while there is room, and polls all transfers.
+struct Pump<'file> {
+    file: &'file File,
+    requests: mpsc::Receiver<Request>,
+    /// Whether more requests may come.
+    open: bool,
+    /// Resolves, either way, when no more requests shall be taken in.
+    stopped: Option<oneshot::Receiver<()>>,
+    /// The transfers in flight; each yields its width.
+    transfers: FuturesUnordered<LocalBoxFuture<'file, usize>>,
+    /// The sum of their widths; at most `limit`.
+    operations: usize,
+    limit: usize,
+    /// Polled while operations are in flight only.
+    flush: Pin<Box<Sleep>>,
+}
+
+impl<'file> Pump<'file> {
+    fn new(
+        file: &'file File,
+        requests: mpsc::Receiver<Request>,
+        stopped: oneshot::Receiver<()>,
+        limit: usize,
+    ) -> Self {
+        Self {
+            file,
+            requests,
+            open: true,
+            stopped: Some(stopped),
+            transfers: FuturesUnordered::new(),
+            operations: 0,
+            limit,
+            flush: Box::pin(tokio::time::sleep(FLUSH_INTERVAL)),
+        }
+    }
+
+    /// Serves until no more requests may come and all transfers are done.
+    async fn run(mut self) {
+        // The budget of the runtime would cut bursts into slices of 128.
+        tokio::task::unconstrained(poll_fn(move |context| self.poll(context))).await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.stopped.as_mut().is_some_and(|stopped| stopped.poll_unpin(context).is_ready()) {
+            self.stopped = None;
+            self.requests.close();
+        }
+        loop {
+            while let Poll::Ready(Some(width)) = Pin::new(&mut self.transfers).poll_next(context) {
+                self.operations -= width;
+            }
+            if !self.take(context) {
+                break;
+            }
+        }
+        if !self.open && self.transfers.is_empty() {
+            return Poll::Ready(());
+        }
+        while !self.transfers.is_empty() && self.flush.poll_unpin(context).is_ready() {
+            self.flush.as_mut().reset(Instant::now() + FLUSH_INTERVAL);
+        }
+        Poll::Pending
+    }
+
+    /// Takes all requests that there is room for; tells whether there were any.
+    fn take(&mut self, context: &mut Context<'_>) -> bool {
+        let mut taken = false;
+        while self.open && self.operations + READ_DEPTH <= self.limit {
+            match self.requests.poll_recv(context) {
+                Poll::Ready(Some(request)) => {
+                    taken |= self.begin(request);
+                }
+                Poll::Ready(None) => self.open = false,
+                Poll::Pending => break,
+            }
+        }
+        taken
+    }
+
+    /// Begins a transfer; tells whether there is one.
+    fn begin(&mut self, request: Request) -> bool {
+        #[cfg(test)]
+        assert!(!matches!(request, Request::Panic), "asked to panic");
+        if request.is_abandoned() {
+            return false;
+        }
+        let (file, width) = (self.file, width(&request));
+        self.operations += width;
+        let transfer = async move {
+            if let Err(panic) = AssertUnwindSafe(serve(file, request)).catch_unwind().await {
+                log::error!("a transfer panicked: {}", message(&*panic));
+            }
+            width
+        };
+        self.transfers.push(Box::pin(transfer));
+        true
+    }
+}

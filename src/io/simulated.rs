@@ -1,0 +1,275 @@
+//! `SimulatedDisk`: the lying twin of a disk, in memory, every lie drawn from a seed.
+//!
+//! How it lies:
+//!
+//! - A request takes a random number of polls, so that requests overtake one another. A write
+//!   arrives sector by sector, in random order; a read that overlaps it may see any mixture.
+//! - A completed write is visible to reads at once, and durable only after a sync that began
+//!   after it. [`SimulatedDisk::crash`] keeps, loses or tears every sector that was not.
+//! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
+//! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
+//!
+//! Like a ring, it owns a request until that is done: a request whose future was dropped goes on
+//! by steps as others are polled, with its buffer and its pin.
+//!
+//! Two disks with the same seed under the same sequence of polls behave alike;
+//! [`super::Simulation`] makes that sequence repeatable. No thread, clock or randomness of the
+//! system is involved.
+
+// What is simulated fits memory, and so its places fit usize.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use super::buffer::AlignedBuffer;
+use super::simulation::Dice;
+use super::{Disk, ReadRequest, RequestPin, check_span};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+mod fault;
+mod state;
+
+pub(crate) use fault::{Fault, FaultPlan, OperationKind};
+use state::{Answer, Countdown, SECTOR_BYTES, State, Work, dead};
+
+/// A disk in memory that loses, reorders, fails and flips, from a seed. Clones share it.
+#[derive(Clone)]
+pub(crate) struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+    length: u64,
+}
+
+impl SimulatedDisk {
+    /// A disk of `bytes` zeroes, all durable.
+    pub(crate) fn new(seed: u64, bytes: u64) -> Self {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self::with_image(Dice::new(seed), FaultPlan::default(), vec![0; length])
+    }
+
+    fn with_image(dice: Dice, plan: FaultPlan, image: Vec<u8>) -> Self {
+        let length = image.len() as u64;
+        let state = State {
+            dice,
+            plan,
+            countdowns: Vec::new(),
+            image,
+            unsynced: BTreeMap::new(),
+            stamp: 0,
+            operations: BTreeMap::new(),
+            next_operation: 0,
+            dead: false,
+        };
+        Self { state: Arc::new(Mutex::new(state)), length }
+    }
+
+    /// Changes what goes wrong by chance, from the next request on.
+    pub(crate) fn plan(&self, change: impl FnOnce(&mut FaultPlan)) {
+        change(&mut self.state().plan);
+    }
+
+    /// Lets `after` more requests of `kind` be and fails the next; all that follow too when
+    /// `lasting`.
+    pub(crate) fn fail(&self, kind: OperationKind, after: u64, fault: Fault, lasting: bool) {
+        self.state().countdowns.push(Countdown { kind, after, fault, lasting });
+    }
+
+    /// Ends all failures that were ordered with [`SimulatedDisk::fail`].
+    pub(crate) fn heal(&self) {
+        self.state().countdowns.clear();
+    }
+
+    /// Flips one bit of what is on the disk, durably.
+    ///
+    /// # Panics
+    ///
+    /// When `offset` is beyond the disk.
+    pub(crate) fn flip_bit(&self, offset: u64, bit: u8) {
+        let mut byte = self.snapshot(offset, 1);
+        byte[0] ^= 1 << (bit % 8);
+        self.overwrite(offset, &byte);
+    }
+
+    /// Overwrites what is on the disk, durably.
+    ///
+    /// # Panics
+    ///
+    /// When the range is beyond the disk.
+    pub(crate) fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        let mut state = self.state();
+        let start = offset as usize;
+        state.image[start..start + bytes.len()].copy_from_slice(bytes);
+        for (place, &byte) in (start..).zip(bytes) {
+            if let Some(sector) = state.unsynced.get_mut(&((place / SECTOR_BYTES) as u64)) {
+                sector.durable[place % SECTOR_BYTES] = byte;
+                for (_, version) in &mut sector.versions {
+                    version[place % SECTOR_BYTES] = byte;
+                }
+            }
+        }
+    }
+
+    /// What reads see now.
+    ///
+    /// # Panics
+    ///
+    /// When the range is beyond the disk.
+    pub(crate) fn snapshot(&self, offset: u64, length: usize) -> Vec<u8> {
+        let start = offset as usize;
+        self.state().image[start..start + length].to_vec()
+    }
+
+    /// The requests that are not done, those of dropped futures included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.state().operations.len()
+    }
+
+    /// Completes the requests whose futures were dropped.
+    pub(crate) fn settle(&self) {
+        let mut state = self.state();
+        while state.step_abandoned() {}
+    }
+
+    /// The disk as the next process finds it after a power loss. This one is dead from now on.
+    ///
+    /// Every sector that was not durable has its durable content or that of any write since, and
+    /// may be torn between two of them.
+    pub(crate) fn crash(&self) -> Self {
+        let mut state = self.state();
+        state.arrive_in_part();
+        let mut image = std::mem::take(&mut state.image);
+        let unsynced = std::mem::take(&mut state.unsynced);
+        for (sector, contents) in unsynced {
+            let kept = contents.after_power_loss(&mut state.dice);
+            let start = sector as usize * SECTOR_BYTES;
+            image[start..start + SECTOR_BYTES].copy_from_slice(&kept);
+        }
+        Self::succeed(&mut state, image)
+    }
+
+    /// The disk as the next process finds it after this one was killed. This one is dead from now
+    /// on.
+    ///
+    /// All completed writes are there, those in flight in part; what was not durable still is not.
+    pub(crate) fn kill(&self) -> Self {
+        let mut state = self.state();
+        state.arrive_in_part();
+        let image = std::mem::take(&mut state.image);
+        let unsynced = std::mem::take(&mut state.unsynced);
+        let stamp = state.stamp;
+        let next = Self::succeed(&mut state, image);
+        let mut next_state = next.state();
+        next_state.unsynced = unsynced;
+        next_state.stamp = stamp;
+        drop(next_state);
+        next
+    }
+
+    /// The disk that the next process finds, with `image` and the same plan.
+    fn succeed(state: &mut State, image: Vec<u8>) -> Self {
+        let dice = Dice::new(state.dice.next());
+        Self::with_image(dice, state.plan.clone(), image)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held was a test's own; the state is still worth a look.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out `work` over some polls; goes on by itself, by and by, when dropped.
+    async fn perform(self, kind: OperationKind, work: Work, pin: Option<RequestPin>) -> Answer {
+        let begun = self.state().begin(kind, work, pin);
+        let id = match begun {
+            Ok(id) => id,
+            Err(work) => return (Err(dead()), work.into_buffer()),
+        };
+        let claim = Claim { disk: self, id };
+        poll_fn(|context| {
+            let mut state = claim.disk.state();
+            state.step_abandoned();
+            match state.step(id) {
+                Some(answer) => Poll::Ready(answer),
+                None => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A future's hold on its operation; dropping it abandons the operation, if it is not done.
+struct Claim {
+    disk: SimulatedDisk,
+    id: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(operation) = self.disk.state().operations.get_mut(&self.id) {
+            operation.abandoned = true;
+        }
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
+        let disk = self.clone();
+        async move {
+            let ReadRequest { offset, length, pin, .. } = request;
+            check_span(offset, length, disk.length)?;
+            let work = Work::Read { offset, length };
+            let (result, buffer) = disk.perform(OperationKind::Read, work, pin).await;
+            result.map(|()| buffer)
+        }
+        .boxed()
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
+        let disk = self.clone();
+        async move {
+            if let Err(error) = check_span(offset, buffer.len(), disk.length) {
+                return (Err(error), buffer);
+            }
+            let pending = (0..buffer.len() / SECTOR_BYTES).collect();
+            let work = Work::Write { offset, buffer, pending };
+            disk.perform(OperationKind::Write, work, None).await
+        }
+        .boxed()
+    }
+
+    fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
+        let disk = self.clone();
+        async move {
+            let work = Work::Sync { covers: 0, lost: false };
+            disk.perform(OperationKind::Sync, work, None).await.0
+        }
+        .boxed()
+    }
+}
+
+impl fmt::Debug for SimulatedDisk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        formatter
+            .debug_struct("SimulatedDisk")
+            .field("length", &self.length)
+            .field("in_flight", &state.operations.len())
+            .field("unsynced_sectors", &state.unsynced.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,67 @@
+//! `FaultPlan`: what goes wrong on a simulated disk, by chance or by order.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OperationKind {
+    /// A read of either urgency.
+    Read,
+    /// A write.
+    Write,
+    /// A sync.
+    Sync,
+}
+
+/// How a request fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The device failed (EIO). Of a write any part may have arrived.
+    Io,
+    /// The file system is full (ENOSPC). Of a write nothing arrived.
+    NoSpace,
+}
+
+impl Fault {
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Self::Io => Errno::IO.into(),
+            Self::NoSpace => Errno::NOSPC.into(),
+        }
+    }
+}
+
+/// What goes wrong by chance. The chances are between 0 and 1; by default nothing does.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultPlan {
+    /// The most polls that a request takes beyond the first. Default 8.
+    pub(crate) delay_polls_max: u32,
+    /// The chance of a read to fail with EIO.
+    pub(crate) read_failure: f64,
+    /// The chance of a write to fail with EIO.
+    pub(crate) write_failure: f64,
+    /// The chance of a write to fail with ENOSPC.
+    pub(crate) write_no_space: f64,
+    /// The chance of a sync to fail with EIO; it then made nothing durable.
+    pub(crate) sync_failure: f64,
+    /// The chance of a sync to say that it succeeded and do nothing.
+    pub(crate) sync_loss: f64,
+    /// The chance of a read to come back with one bit flipped; the disk itself is unharmed.
+    pub(crate) read_bit_flip: f64,
+}
+
+impl Default for FaultPlan {
+    fn default() -> Self {
+        Self {
+            delay_polls_max: 8,
+            read_failure: 0.0,
+            write_failure: 0.0,
+            write_no_space: 0.0,
+            sync_failure: 0.0,
+            sync_loss: 0.0,
+            read_bit_flip: 0.0,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The state of a simulated disk: its sectors, and the operations under way.
+//!
+//! `image` is what reads see. A sector in `unsynced` also has its last durable content and all
+//! versions written since, each with the stamp of its arrival; a sync makes durable what has
+//! arrived up to the stamp at which it began. Operations move by steps; one that is complete is
+//! gone from `operations`.
+
+// What is simulated fits memory, and so its places fit usize.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::super::RequestPin;
+use super::super::buffer::AlignedBuffer;
+use super::super::simulation::Dice;
+use super::fault::{Fault, FaultPlan, OperationKind};
+
+/// The unit in which writes are kept, lost and torn, in bytes.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+pub(super) struct State {
+    pub(super) dice: Dice,
+    pub(super) plan: FaultPlan,
+    pub(super) countdowns: Vec<Countdown>,
+    /// What reads see.
+    pub(super) image: Vec<u8>,
+    /// Sectors with contents that are not durable.
+    pub(super) unsynced: BTreeMap<u64, Unsynced>,
+    /// Counts changes of sectors, to tell what a sync covers.
+    pub(super) stamp: u64,
+    pub(super) operations: BTreeMap<u64, Operation>,
+    pub(super) next_operation: u64,
+    /// Set by a crash or kill: whoever still holds this disk is gone.
+    pub(super) dead: bool,
+}
+
+/// A sector's durable content, and what was written over it since, oldest first.
+pub(super) struct Unsynced {
+    pub(super) durable: [u8; SECTOR_BYTES],
+    pub(super) versions: Vec<(u64, [u8; SECTOR_BYTES])>,
+}
+
+pub(super) struct Countdown {
+    pub(super) kind: OperationKind,
+    /// How many requests of the kind succeed first.
+    pub(super) after: u64,
+    pub(super) fault: Fault,
+    pub(super) lasting: bool,
+}
+
+pub(super) struct Operation {
+    /// Polls until it completes.
+    pub(super) steps: u32,
+    pub(super) fault: Option<Fault>,
+    pub(super) abandoned: bool,
+    pub(super) work: Work,
+    /// Held until the operation is done.
+    pub(super) _pin: Option<RequestPin>,
+}
+
+pub(super) enum Work {
+    Read {
+        offset: u64,
+        length: usize,
+    },
+    /// `pending` are the sectors of the buffer that have not arrived.
+    Write {
+        offset: u64,
+        buffer: AlignedBuffer,
+        pending: Vec<usize>,
+    },
+    Sync {
+        covers: u64,
+        lost: bool,
+    },
+}
+
+/// The answer to any request; the buffer is empty where there is none.
+pub(super) type Answer = (io::Result<()>, AlignedBuffer);
+
+impl State {
+    /// Takes on an operation and draws its fate; hands the work back on a dead disk.
+    pub(super) fn begin(
+        &mut self,
+        kind: OperationKind,
+        mut work: Work,
+        pin: Option<RequestPin>,
+    ) -> Result<u64, Work> {
+        if self.dead {
+            return Err(work);
+        }
+        let steps = self.dice.below(u64::from(self.plan.delay_polls_max) + 1) as u32;
+        let ordered = self.ordered_fault(kind);
+        let drawn = self.drawn_fault(kind);
+        let chance = self.plan.sync_loss;
+        if let Work::Sync { covers, lost } = &mut work {
+            (*covers, *lost) = (self.stamp, self.dice.chance(chance));
+        }
+        let id = self.next_operation;
+        self.next_operation += 1;
+        let fault = ordered.or(drawn);
+        let operation = Operation { steps, fault, abandoned: false, work, _pin: pin };
+        self.operations.insert(id, operation);
+        Ok(id)
+    }
+
+    fn ordered_fault(&mut self, kind: OperationKind) -> Option<Fault> {
+        let mut fault = None;
+        self.countdowns.retain_mut(|countdown| {
+            if countdown.kind != kind {
+                return true;
+            }
+            if countdown.after > 0 {
+                countdown.after -= 1;
+                return true;
+            }
+            fault = Some(countdown.fault);
+            countdown.lasting
+        });
+        fault
+    }
+
+    fn drawn_fault(&mut self, kind: OperationKind) -> Option<Fault> {
+        let (failure, no_space) = match kind {
+            OperationKind::Read => (self.plan.read_failure, 0.0),
+            OperationKind::Write => (self.plan.write_failure, self.plan.write_no_space),
+            OperationKind::Sync => (self.plan.sync_failure, 0.0),
+        };
+        let failed = self.dice.chance(failure).then_some(Fault::Io);
+        failed.or(self.dice.chance(no_space).then_some(Fault::NoSpace))
+    }
+
+    /// Moves one abandoned operation on; tells whether there was one.
+    pub(super) fn step_abandoned(&mut self) -> bool {
+        let mut abandoned = self.operations.iter().filter(|(_, operation)| operation.abandoned);
+        let Some(id) = abandoned.next().map(|(id, _)| *id) else { return false };
+        self.step(id);
+        true
+    }
+
+    /// Moves an operation on by one step; the answer once it is done.
+    pub(super) fn step(&mut self, id: u64) -> Option<Answer> {
+        let Some(mut operation) = self.operations.remove(&id) else {
+            return Some((Err(dead()), AlignedBuffer::default()));
+        };
+        if operation.steps == 0 {
+            return Some(self.complete(operation));
+        }
+        operation.steps -= 1;
+        if operation.fault != Some(Fault::NoSpace) {
+            self.arrive_some(&mut operation.work);
+        }
+        self.operations.insert(id, operation);
+        None
+    }
+
+    fn complete(&mut self, operation: Operation) -> Answer {
+        if let Some(fault) = operation.fault {
+            return (Err(fault.error()), operation.work.into_buffer());
+        }
+        match operation.work {
+            Work::Read { offset, length } => (Ok(()), self.copy_out(offset, length)),
+            Work::Write { offset, buffer, pending } => {
+                for sector in pending {
+                    self.arrive(offset, &buffer, sector);
+                }
+                (Ok(()), buffer)
+            }
+            Work::Sync { covers, lost } => {
+                if !lost {
+                    self.make_durable(covers);
+                }
+                (Ok(()), AlignedBuffer::default())
+            }
+        }
+    }
+
+    fn copy_out(&mut self, offset: u64, length: usize) -> AlignedBuffer {
+        let start = offset as usize;
+        let mut buffer = AlignedBuffer::copy_from_slice(&self.image[start..start + length]);
+        if self.dice.chance(self.plan.read_bit_flip) {
+            let place = self.dice.below(length as u64) as usize;
+            buffer[place] ^= 1 << self.dice.below(8);
+        }
+        buffer
+    }
+
+    /// Lets some sectors of a write arrive.
+    fn arrive_some(&mut self, work: &mut Work) {
+        let Work::Write { offset, buffer, pending } = work else { return };
+        for _ in 0..self.dice.below(pending.len() as u64 + 1) {
+            let chosen = self.dice.below(pending.len() as u64) as usize;
+            let sector = pending.swap_remove(chosen);
+            self.arrive(*offset, buffer, sector);
+        }
+    }
+
+    /// Lets one sector of a write's buffer arrive.
+    fn arrive(&mut self, offset: u64, buffer: &[u8], sector: usize) {
+        let mut content = [0; SECTOR_BYTES];
+        content.copy_from_slice(&buffer[sector * SECTOR_BYTES..][..SECTOR_BYTES]);
+        let start = offset as usize + sector * SECTOR_BYTES;
+        let seen = &mut self.image[start..start + SECTOR_BYTES];
+        let mut durable = [0; SECTOR_BYTES];
+        durable.copy_from_slice(seen);
+        seen.copy_from_slice(&content);
+        self.stamp += 1;
+        let fresh = Unsynced { durable, versions: Vec::new() };
+        let contents = self.unsynced.entry((start / SECTOR_BYTES) as u64).or_insert(fresh);
+        contents.versions.push((self.stamp, content));
+    }
+
+    /// Makes durable what arrived up to the stamp `covers`.
+    fn make_durable(&mut self, covers: u64) {
+        self.unsynced.retain(|_, contents| {
+            let covered = contents.versions.partition_point(|(stamp, _)| *stamp <= covers);
+            if let Some((_, newest)) = contents.versions.drain(..covered).next_back() {
+                contents.durable = newest;
+            }
+            !contents.versions.is_empty()
+        });
+    }
+
+    /// What becomes of the operations in flight when the process ends. The state is dead then.
+    pub(super) fn arrive_in_part(&mut self) {
+        for (_, mut operation) in std::mem::take(&mut self.operations) {
+            if operation.fault != Some(Fault::NoSpace) {
+                self.arrive_some(&mut operation.work);
+            }
+        }
+        self.dead = true;
+    }
+}
+
+impl Unsynced {
+    /// One of the contents that the sector had, or a tear between two of them.
+    pub(super) fn after_power_loss(&self, dice: &mut Dice) -> [u8; SECTOR_BYTES] {
+        let draw = |dice: &mut Dice| {
+            let chosen = dice.below(self.versions.len() as u64 + 1) as usize;
+            chosen.checked_sub(1).map_or(self.durable, |version| self.versions[version].1)
+        };
+        let mut kept = draw(dice);
+        if dice.chance(0.125) {
+            let other = draw(dice);
+            let tear = dice.below(SECTOR_BYTES as u64) as usize;
+            kept[tear..].copy_from_slice(&other[tear..]);
+        }
+        kept
+    }
+}
+
+impl Work {
+    pub(super) fn into_buffer(self) -> AlignedBuffer {
+        match self {
+            Self::Write { buffer, .. } => buffer,
+            _ => AlignedBuffer::default(),
+        }
+    }
+}
+
+pub(super) fn dead() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the process of this disk is gone")
+}

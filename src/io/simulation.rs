@@ -1,0 +1,300 @@
+//! `Simulation`: an executor on the caller's thread whose every choice comes from a seed.
+//!
+//! Which of the ready tasks runs next is drawn; time is virtual and moves only when nothing is
+//! ready, straight to the next timer. So a test that keeps to futures driven by it (those of a
+//! [`super::SimulatedDisk`] included) runs the same way each time, sleeps for nothing and can
+//! tell when all tasks wait for each other.
+
+// What is simulated fits memory, and so its places fit usize.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::lane::{Lane, TaskEnd, contained};
+
+/// The number of the future that [`Simulation::block_on`] was given.
+const ROOT: u64 = 0;
+
+/// A repeatable executor with virtual time.
+pub(crate) struct Simulation {
+    shared: Arc<Shared>,
+    dice: Dice,
+}
+
+/// The simulation's lane: its tasks are polled within [`Simulation::block_on`]. Clones share it.
+#[derive(Clone)]
+pub(crate) struct SimulatedLane {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    tasks: BTreeMap<u64, BoxFuture<'static, ()>>,
+    last_task: u64,
+    /// Tasks that were woken and have not been polled since, in the order of their waking.
+    ready: Vec<u64>,
+    now: Duration,
+    /// By deadline and number.
+    timers: BTreeMap<(Duration, u64), Waker>,
+    last_timer: u64,
+}
+
+/// Wakes one task.
+struct TaskWaker {
+    shared: Arc<Shared>,
+    task: u64,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.shared.make_ready(self.task);
+    }
+}
+
+impl Simulation {
+    /// A simulation at time zero with no tasks.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { shared: Arc::default(), dice: Dice::new(seed) }
+    }
+
+    /// Its lane.
+    pub(crate) fn lane(&self) -> SimulatedLane {
+        SimulatedLane { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The virtual time that has passed.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.shared.state().now
+    }
+
+    /// Runs `root`, and all tasks of the lane beside it, until it is done.
+    ///
+    /// `None` when it, and all tasks, wait for something that nobody will do. Tasks that have not
+    /// ended go on in the next call.
+    pub(crate) fn block_on<T>(&mut self, root: impl Future<Output = T>) -> Option<T> {
+        let mut root = pin!(root);
+        self.shared.make_ready(ROOT);
+        loop {
+            let Some(task) = self.next_ready() else {
+                if !self.advance() {
+                    return None;
+                }
+                continue;
+            };
+            let waker = Waker::from(Arc::new(TaskWaker { shared: self.shared.clone(), task }));
+            let mut context = Context::from_waker(&waker);
+            if task == ROOT {
+                if let Poll::Ready(output) = root.as_mut().poll(&mut context) {
+                    return Some(output);
+                }
+            } else {
+                self.poll_task(task, &mut context);
+            }
+        }
+    }
+
+    /// Drops all tasks where they are, as a killed process does.
+    pub(crate) fn kill(&mut self) {
+        let mut state = self.shared.state();
+        let tasks = std::mem::take(&mut state.tasks);
+        state.timers.clear();
+        state.ready.clear();
+        // Dropping a task may wake others, which takes the lock.
+        drop(state);
+        drop(tasks);
+    }
+
+    fn next_ready(&mut self) -> Option<u64> {
+        let mut state = self.shared.state();
+        let count = state.ready.len() as u64;
+        (count > 0).then(|| state.ready.remove(self.dice.below(count) as usize))
+    }
+
+    /// Moves time to the next timer; tells whether there was one.
+    fn advance(&mut self) -> bool {
+        let mut state = self.shared.state();
+        let Some(((deadline, _), waker)) = state.timers.pop_first() else { return false };
+        state.now = state.now.max(deadline);
+        drop(state);
+        waker.wake();
+        true
+    }
+
+    fn poll_task(&mut self, task: u64, context: &mut Context<'_>) {
+        // Taken out, so that the lock is free while it is polled.
+        let future = self.shared.state().tasks.remove(&task);
+        let Some(mut future) = future else { return };
+        if future.poll_unpin(context).is_pending() {
+            self.shared.state().tasks.insert(task, future);
+        }
+    }
+}
+
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Lane for SimulatedLane {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
+        let (task, end) = contained(name, task);
+        let mut state = self.shared.state();
+        state.last_task += 1;
+        let number = state.last_task;
+        state.tasks.insert(number, task.boxed());
+        state.ready.push(number);
+        end
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let mut timer = Timer { shared: Arc::clone(&self.shared), key: None };
+        poll_fn(move |context| timer.poll(duration, context)).boxed()
+    }
+}
+
+/// A running timer; dropping it takes it off the clock.
+struct Timer {
+    shared: Arc<Shared>,
+    /// Its deadline and number, once it was polled.
+    key: Option<(Duration, u64)>,
+}
+
+impl Timer {
+    fn poll(&mut self, duration: Duration, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.shared.state();
+        let now = state.now;
+        let key = *self.key.get_or_insert_with(|| {
+            state.last_timer += 1;
+            (now.saturating_add(duration), state.last_timer)
+        });
+        if key.0 <= now {
+            return Poll::Ready(());
+        }
+        state.timers.insert(key, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.shared.state().timers.remove(&key);
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_ready(&self, task: u64) {
+        let mut state = self.state();
+        if !state.ready.contains(&task) {
+            state.ready.push(task);
+        }
+    }
+}
+
+/// Repeatable draws (SplitMix64).
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Any number.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`; zero when that is zero.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        // The high half of the product; the bias is below 2^-32 for bounds below 2^32.
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// True with the given chance, between 0 and 1.
+    pub(super) fn chance(&mut self, chance: f64) -> bool {
+        (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < chance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::io::TaskOutcome;
+
+    #[test]
+    fn time_moves_only_when_nothing_is_ready() {
+        let mut simulation = Simulation::new(1);
+        let lane = simulation.lane();
+        let start = std::time::Instant::now();
+        simulation.block_on(lane.sleep(Duration::from_secs(3600))).expect("no deadlock");
+        assert_eq!(simulation.elapsed(), Duration::from_secs(3600));
+        assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_seed_decides_the_order() {
+        let order = |seed| {
+            let mut simulation = Simulation::new(seed);
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            for task in 0..20 {
+                let sender = sender.clone();
+                let told = async move { sender.send(task).expect("the test listens") };
+                drop(simulation.lane().spawn("tell", told.boxed()));
+            }
+            drop(sender);
+            let collect = async {
+                let mut order = Vec::new();
+                while let Some(task) = receiver.recv().await {
+                    order.push(task);
+                }
+                order
+            };
+            simulation.block_on(collect).expect("no deadlock")
+        };
+        assert_eq!(order(7), order(7));
+        assert_ne!(order(7), order(8));
+    }
+
+    #[test]
+    fn tells_a_deadlock_and_contains_panics() {
+        let mut simulation = Simulation::new(1);
+        assert!(simulation.block_on(std::future::pending::<()>()).is_none());
+        let end = simulation.lane().spawn("panicking", async { panic!("on purpose") }.boxed());
+        assert_eq!(simulation.block_on(end), Some(TaskOutcome::Panicked));
+    }
+
+    #[test]
+    fn a_kill_drops_all_tasks() {
+        let mut simulation = Simulation::new(1);
+        let end = simulation.lane().spawn("waiting", std::future::pending().boxed());
+        assert!(simulation.block_on(simulation.lane().sleep(Duration::from_secs(1))).is_some());
+        simulation.kill();
+        assert_eq!(simulation.block_on(end), Some(TaskOutcome::Dropped));
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the whole boundary: the simulated disk, and the rings on real files.
+
+// Test disks fit memory.
+#![allow(clippy::cast_possible_truncation)]
+
+mod refusal;
+mod simulated;
+mod uring;

@@ -1,0 +1,412 @@
+//! The rings on real files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use futures::executor::block_on;
+use futures::future::{join_all, poll_fn};
+use futures::{FutureExt, StreamExt, stream};
+use tempfile::TempDir;
+
+use super::super::request::Request;
+use super::super::simulation::Dice;
+use super::super::{
+    AlignedBuffer, BLOCK_BYTES, Disk, DiskError, DiskOptions, ReadRequest, RequestPin, TaskOutcome,
+    Urgency, UringDisk,
+};
+use super::refusal::{in_child, is_child};
+
+const MIB: usize = 1 << 20;
+
+fn options(directory: &TempDir, mebibytes: u64) -> DiskOptions {
+    DiskOptions::new(directory.path(), mebibytes << 20)
+}
+
+fn open(directory: &TempDir, mebibytes: u64) -> UringDisk {
+    block_on(UringDisk::open(options(directory, mebibytes))).expect("disk")
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory")
+}
+
+fn noise(dice: &mut Dice, length: usize) -> AlignedBuffer {
+    let mut buffer = AlignedBuffer::with_capacity(length);
+    for _ in 0..length / 8 {
+        buffer.append(&dice.next().to_le_bytes());
+    }
+    buffer
+}
+
+fn span(dice: &mut Dice, blocks_max: u64, disk_bytes: u64) -> (u64, usize) {
+    let blocks = 1 + dice.below(blocks_max);
+    let start = dice.below(disk_bytes / BLOCK_BYTES as u64 - blocks + 1);
+    (start * BLOCK_BYTES as u64, blocks as usize * BLOCK_BYTES)
+}
+
+/// Random writes and reads, of up to 5 MiB, against a plain vector.
+fn agrees_with_a_model(options: DiskOptions, rounds: usize) {
+    let disk = block_on(UringDisk::open(options)).expect("disk");
+    let mut model = vec![0; disk.length() as usize];
+    let mut dice = Dice::new(11);
+    for round in 0..rounds {
+        let blocks_max = if round % 4 == 0 { 5 * MIB / BLOCK_BYTES } else { 20 } as u64;
+        let (offset, length) = span(&mut dice, blocks_max, disk.length());
+        let buffer = noise(&mut dice, length);
+        model[offset as usize..][..length].copy_from_slice(&buffer);
+        let (result, buffer) = block_on(disk.write(offset, buffer));
+        result.expect("write");
+        assert_eq!(buffer.len(), length, "the buffer comes back whole");
+        if round % 16 == 0 {
+            block_on(disk.sync()).expect("sync");
+        }
+        let reads = (0..8).map(|count| {
+            let (offset, length) = span(&mut dice, blocks_max, disk.length());
+            let request = ReadRequest::new(offset, length);
+            let request = if count % 2 == 0 { request } else { request.background() };
+            disk.read(request).map(move |result| (offset, length, result.expect("read")))
+        });
+        for (offset, length, buffer) in block_on(join_all(reads)) {
+            assert_eq!(buffer.len(), length);
+            assert!(buffer[..] == model[offset as usize..][..length], "read at {offset}");
+        }
+    }
+}
+
+#[test]
+fn direct_transfers_agree_with_a_model() {
+    let directory = directory();
+    agrees_with_a_model(options(&directory, 64), 200);
+}
+
+#[test]
+fn buffered_transfers_agree_with_a_model() {
+    let directory = directory();
+    agrees_with_a_model(DiskOptions { direct: false, ..options(&directory, 16) }, 60);
+}
+
+#[test]
+fn the_smallest_ring_and_queue_serve_a_crowd() {
+    let directory = directory();
+    let disk = block_on(UringDisk::open(DiskOptions {
+        ring_entries: 16,
+        queue_length: 1,
+        ..options(&directory, 16)
+    }))
+    .expect("disk");
+    let reads = (0..300).map(|count| {
+        let length = if count % 3 == 0 { 3 * MIB } else { BLOCK_BYTES };
+        disk.read(ReadRequest::new(count % 13 * MIB as u64, length))
+    });
+    for result in block_on(join_all(reads)) {
+        result.expect("read");
+    }
+}
+
+/// Counts itself out when dropped.
+struct Pinned(Arc<AtomicUsize>);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn pin(count: &Arc<AtomicUsize>) -> RequestPin {
+    count.fetch_add(1, Ordering::SeqCst);
+    Arc::new(Pinned(Arc::clone(count)))
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited for too long");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn thousands_of_dropped_futures_leave_nothing_behind() {
+    let directory = directory();
+    let disk = open(&directory, 32);
+    let pins = Arc::new(AtomicUsize::new(0));
+    let mut dice = Dice::new(5);
+    for round in 0..8000u64 {
+        let (offset, length) = span(&mut dice, 4, disk.length() / 2);
+        let request = ReadRequest::new(offset, length).pinned(pin(&pins));
+        if round % 5 == 0 {
+            let place = disk.length() / 2 + offset;
+            let mut write = disk.write(place, AlignedBuffer::zeroed(length));
+            block_on(poll_fn(|context| {
+                let _ = write.poll_unpin(context);
+                Poll::Ready(())
+            }));
+        }
+        let mut read = disk.read(request);
+        for _ in 0..dice.below(3) {
+            if block_on(poll_fn(|context| Poll::Ready(read.poll_unpin(context).is_ready()))) {
+                break;
+            }
+        }
+    }
+    wait_until(|| pins.load(Ordering::SeqCst) == 0);
+    let buffer = noise(&mut dice, MIB);
+    let expected = buffer.to_vec();
+    block_on(disk.write(0, buffer)).0.expect("write");
+    assert!(block_on(disk.read(ReadRequest::new(0, MIB))).expect("read")[..] == expected[..]);
+}
+
+#[test]
+fn a_pin_is_gone_before_the_answer_is_out() {
+    let directory = directory();
+    let disk = open(&directory, 1);
+    let pins = Arc::new(AtomicUsize::new(0));
+    for _ in 0..200 {
+        let read = disk.read(ReadRequest::new(0, BLOCK_BYTES).pinned(pin(&pins)));
+        assert_eq!(pins.load(Ordering::SeqCst), 1);
+        block_on(read).expect("read");
+        assert_eq!(pins.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn nothing_happens_before_the_first_poll() {
+    let directory = directory();
+    let disk = open(&directory, 1);
+    drop(disk.write(0, AlignedBuffer::copy_from_slice(&[1; BLOCK_BYTES])));
+    let buffer = block_on(disk.read(ReadRequest::new(0, BLOCK_BYTES))).expect("read");
+    assert!(buffer.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn closing_drains_what_is_in_flight() {
+    for round in 0..20 {
+        let directory = directory();
+        let disk = open(&directory, 32);
+        let read = |count: u64| disk.read(ReadRequest::new(count << 16, 4 * BLOCK_BYTES));
+        let mut reads = join_all((0..100).map(read));
+        let write = disk.write(16 << 20, AlignedBuffer::zeroed(4 * MIB));
+        let writing = thread::spawn(move || block_on(write).0);
+        let at_hand = round % 2 == 0;
+        if at_hand {
+            block_on(poll_fn(|context| Poll::Ready(reads.poll_unpin(context).is_pending())));
+        }
+        let termination = disk.close();
+        for result in block_on(reads) {
+            match result {
+                Ok(buffer) => assert_eq!(buffer.len(), 4 * BLOCK_BYTES),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                    assert!(!at_hand, "a request at hand was refused");
+                }
+            }
+        }
+        let _ = writing.join().expect("writer");
+        block_on(termination.wait());
+        let late = block_on(disk.read(ReadRequest::new(0, BLOCK_BYTES)));
+        assert_eq!(late.expect_err("closed").kind(), io::ErrorKind::BrokenPipe);
+        drop(open(&directory, 32));
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_ends_the_threads() {
+    let directory = directory();
+    for _ in 0..20 {
+        let disk = open(&directory, 8);
+        let refused = block_on(UringDisk::open(options(&directory, 8)));
+        assert!(matches!(refused, Err(DiskError::Locked { .. })));
+        let termination = disk.termination();
+        for count in 0..64 {
+            let mut read = disk.read(ReadRequest::new(count << 12, BLOCK_BYTES));
+            block_on(poll_fn(|context| {
+                let _ = read.poll_unpin(context);
+                Poll::Ready(())
+            }));
+        }
+        drop(disk);
+        block_on(termination.wait());
+    }
+}
+
+#[test]
+fn an_opening_that_was_dropped_ends_by_itself() {
+    let directory = directory();
+    for _ in 0..10 {
+        let mut opening = Box::pin(UringDisk::open(options(&directory, 8)));
+        block_on(poll_fn(|context| {
+            assert!(opening.poll_unpin(context).is_pending());
+            Poll::Ready(())
+        }));
+        drop(opening);
+        wait_until(|| block_on(UringDisk::open(options(&directory, 8))).is_ok());
+        wait_until(|| {
+            fs::File::open(directory.path().join("data")).is_ok_and(|file| {
+                rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                    .is_ok()
+            })
+        });
+    }
+}
+
+#[test]
+fn bad_spans_are_refused() {
+    let directory = directory();
+    let disk = open(&directory, 1);
+    let cases =
+        [(1, 4096), (0, 100), (0, 0), (1 << 20, 4096), (u64::MAX - 4095, 4096), (4096, 1 << 20)];
+    for (offset, length) in cases {
+        let read = block_on(disk.read(ReadRequest::new(offset, length)));
+        assert_eq!(read.expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        let (write, buffer) = block_on(disk.write(offset, AlignedBuffer::zeroed(length)));
+        assert_eq!(write.expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(buffer.len(), length);
+    }
+}
+
+#[test]
+fn the_end_of_a_shortened_file_is_an_error() {
+    let directory = directory();
+    let disk = open(&directory, 8);
+    let file = fs::OpenOptions::new().write(true).open(&disk.facts().path).expect("open");
+    file.set_len(4 << 20).expect("shorten");
+    for length in [BLOCK_BYTES, 2 * MIB] {
+        let read = disk.read(ReadRequest::new((4 << 20) + 4096, length));
+        assert_eq!(block_on(read).expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+    let across = block_on(disk.read(ReadRequest::new((4 << 20) - 4096, 8192)));
+    assert_eq!(across.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
+    block_on(disk.read(ReadRequest::new(0, 4 << 20))).expect("what is left");
+}
+
+#[test]
+fn a_forked_child_is_refused() {
+    let directory = directory();
+    let disk = open(&directory, 1).into_forked();
+    let read = block_on(disk.read(ReadRequest::new(0, BLOCK_BYTES)));
+    assert!(read.expect_err("refused").to_string().contains("fork"));
+    assert!(block_on(disk.sync()).is_err());
+}
+
+#[test]
+fn the_lane_writes_and_is_drained() {
+    let directory = directory();
+    let disk = open(&directory, 1);
+    let lane = disk.lane();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<u8>();
+    let (own, timer) = (disk.clone(), disk.lane());
+    let writer = lane.spawn(
+        "writer",
+        async move {
+            while let Some(byte) = receiver.recv().await {
+                timer.sleep(Duration::from_millis(1)).await;
+                let buffer = AlignedBuffer::copy_from_slice(&[byte; BLOCK_BYTES]);
+                own.write(u64::from(byte) << 12, buffer).await.0.expect("write");
+            }
+            own.sync().await.expect("sync");
+        }
+        .boxed(),
+    );
+    assert_eq!(
+        block_on(lane.spawn("panicking", async { panic!("on purpose") }.boxed())),
+        TaskOutcome::Panicked
+    );
+    for byte in 0..100 {
+        sender.send(byte).expect("the writer listens");
+    }
+    let termination = disk.close();
+    drop(sender);
+    assert_eq!(block_on(writer), TaskOutcome::Finished);
+    block_on(termination.wait());
+    let again = open(&directory, 1);
+    let buffer = block_on(again.read(ReadRequest::new(99 << 12, BLOCK_BYTES))).expect("read");
+    assert!(buffer.iter().all(|&byte| byte == 99));
+}
+
+#[test]
+fn a_ring_that_breaks_down_fails_everything_and_hangs_nothing() {
+    let directory = directory();
+    let disk = open(&directory, 16);
+    let task = disk.lane().spawn("waiting", std::future::pending().boxed());
+    let writes = (0..4).map(|count| disk.write(count << 20, AlignedBuffer::zeroed(MIB)));
+    let crowd: Vec<_> = writes.collect();
+    let crowd = thread::spawn(move || block_on(join_all(crowd)));
+    for urgency in [Urgency::Background, Urgency::Point] {
+        assert!(block_on(disk.queue(urgency).send(Request::Panic)).is_ok());
+    }
+    for (result, _) in crowd.join().expect("crowd") {
+        if let Err(error) = result {
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+    assert_eq!(block_on(task), TaskOutcome::Dropped);
+    for request in [ReadRequest::new(0, 4096), ReadRequest::new(0, 4096).background()] {
+        let error = block_on(disk.read(request)).expect_err("broken");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+    block_on(disk.termination().wait());
+}
+
+#[test]
+fn any_executor_will_do() {
+    let directory = directory();
+    let disk = open(&directory, 8);
+    let read = |disk: UringDisk, count: u64| async move {
+        disk.read(ReadRequest::new((count % 2048) << 12, BLOCK_BYTES)).await.expect("read").len()
+    };
+    let crowd = |disk: UringDisk| {
+        stream::iter(0..2000).map(move |count| read(disk.clone(), count)).buffer_unordered(64)
+    };
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let total =
+        multi.expect("runtime").block_on(crowd(disk.clone()).fold(0, async |sum, read| sum + read));
+    assert_eq!(total, 2000 * BLOCK_BYTES);
+    assert_eq!(block_on(crowd(disk.clone()).count()), 2000);
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).expect("runtime");
+    assert_eq!(runtime.block_on(crowd(disk.clone()).count()), 2000);
+}
+
+/// Clock ticks and switches of all threads of this process whose names begin with `tamis-`.
+fn spent() -> (u64, u64) {
+    let mut spent = (0, 0);
+    for task in fs::read_dir("/proc/self/task").expect("tasks") {
+        let path = task.expect("task").path();
+        let stat = fs::read_to_string(path.join("stat")).expect("stat");
+        let (name, rest) = stat.rsplit_once(')').expect("name");
+        if !name.contains("(tamis-") {
+            continue;
+        }
+        let fields: Vec<_> = rest.split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().expect("ticks");
+        spent.0 += ticks(11) + ticks(12);
+        let status = fs::read_to_string(path.join("status")).expect("status");
+        let switches = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        spent.1 +=
+            switches.map(|(_, count)| count.trim().parse::<u64>().expect("count")).sum::<u64>();
+    }
+    spent
+}
+
+#[test]
+fn idle_rings_use_no_cpu() {
+    if !is_child() {
+        in_child("io::tests::uring::idle_rings_use_no_cpu", false);
+        return;
+    }
+    let directory = directory();
+    let disk = open(&directory, 8);
+    let reads = (0..100).map(|count| disk.read(ReadRequest::new(count << 12, BLOCK_BYTES)));
+    block_on(join_all(reads));
+    block_on(disk.sync()).expect("sync");
+    // The timers that guard the last flush run out.
+    thread::sleep(Duration::from_millis(600));
+    let before = spent();
+    assert!(before.1 > 0, "the threads were found");
+    thread::sleep(Duration::from_secs(1));
+    let after = spent();
+    assert_eq!(after, before, "clock ticks and context switches of idle threads");
+    drop(disk);
+}

@@ -1,0 +1,50 @@
+//! `ThreadLane`: a lane on an ordinary thread, for tests that need no ring.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::task::LocalSet;
+
+use super::lane::{Lane, LaneHandle, TaskEnd};
+
+/// A lane on an ordinary thread, for tests and disks that have no ring of their own.
+///
+/// Dropping the last clone closes it; the thread goes on until its tasks have ended.
+#[derive(Clone)]
+pub(crate) struct ThreadLane {
+    handle: Arc<LaneHandle>,
+}
+
+impl ThreadLane {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses the thread or its descriptors.
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (handle, mut server) = LaneHandle::new();
+        thread::Builder::new().name("tamis-lane".into()).spawn(move || {
+            LocalSet::new().block_on(&runtime, server.serve());
+        })?;
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    /// Refuses new tasks from now on; those that run go on to their ends.
+    pub(crate) fn close(&self) {
+        self.handle.close();
+    }
+}
+
+impl Lane for ThreadLane {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
+        self.handle.spawn(name, task)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.handle.sleep(duration)
+    }
+}

@@ -1,0 +1,173 @@
+//! Transfers: one request carried out on a ring, in pieces, with short ones resumed.
+//!
+//! - A transfer longer than [`PIECE_BYTES`] is cut up; a read keeps [`READ_DEPTH`] pieces in
+//!   flight, a write one, since one such piece at a time already fills the device.
+//! - A short transfer goes on from the last whole block; one that makes no progress, EINTR and
+//!   EAGAIN are tried again, [`RETRIES_MAX`] times in a row, with growing pauses.
+//! - Nothing here is ever dropped half-way: the ring's pump polls each request to its end.
+
+use std::io;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use rustix::io::Errno;
+use tokio_uring::fs::File;
+
+use super::buffer::AlignedBuffer;
+use super::piece::{Piece, Split};
+use super::request::Request;
+
+/// The longest transfer that is sent to the device as one, in bytes.
+pub(super) const PIECE_BYTES: usize = 1 << 20;
+/// The pieces of one read in flight at once.
+pub(super) const READ_DEPTH: usize = 4;
+/// Tries without progress, in a row, before a transfer fails.
+const RETRIES_MAX: u32 = 12;
+/// The pause after the third try; later ones double up to 512 times this.
+const PAUSE: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
+/// How many operations `request` may have in flight at once.
+pub(super) fn width(request: &Request) -> usize {
+    match request {
+        Request::Read { length, .. } => length.div_ceil(PIECE_BYTES).clamp(1, READ_DEPTH),
+        _ => 1,
+    }
+}
+
+/// Carries out `request` and answers it. The pin is gone before the answer is out.
+pub(super) async fn serve(file: &File, request: Request) {
+    match request {
+        Request::Read { offset, length, buffer, pin, reply } => {
+            let (result, buffer) = transfer(file, Direction::Read, offset, buffer, length).await;
+            drop(pin);
+            let _ = reply.send(result.map(|()| buffer));
+        }
+        Request::Write { offset, buffer, reply } => {
+            let length = buffer.len();
+            let answer = transfer(file, Direction::Write, offset, buffer, length).await;
+            let _ = reply.send(answer);
+        }
+        Request::Sync { reply } => {
+            let _ = reply.send(sync(file).await);
+        }
+        #[cfg(test)]
+        Request::Panic => {}
+    }
+}
+
+async fn transfer(
+    file: &File,
+    direction: Direction,
+    offset: u64,
+    buffer: AlignedBuffer,
+    length: usize,
+) -> (io::Result<()>, AlignedBuffer) {
+    let mut split = Split::new(buffer, length);
+    let result = if length <= PIECE_BYTES {
+        match split.next_piece(PIECE_BYTES) {
+            Some((_, piece)) => {
+                let (result, piece) = transfer_piece(file, direction, offset, piece).await;
+                split.give_back(piece);
+                result
+            }
+            None => Ok(()),
+        }
+    } else {
+        Box::pin(transfer_long(file, direction, offset, &mut split)).await
+    };
+    match split.join() {
+        Some(buffer) => (result, buffer),
+        None => (Err(io::Error::other("a piece of the buffer was lost")), AlignedBuffer::default()),
+    }
+}
+
+/// Carries out all pieces; after the first error no further piece is begun.
+async fn transfer_long(
+    file: &File,
+    direction: Direction,
+    offset: u64,
+    split: &mut Split,
+) -> io::Result<()> {
+    let depth = if direction == Direction::Read { READ_DEPTH } else { 1 };
+    let mut begun = stream::FuturesUnordered::new();
+    let mut result = Ok(());
+    loop {
+        while result.is_ok() && begun.len() < depth {
+            let Some((start, piece)) = split.next_piece(PIECE_BYTES) else { break };
+            begun.push(transfer_piece(file, direction, offset + start as u64, piece));
+        }
+        let Some((ended, piece)) = begun.next().await else { return result };
+        split.give_back(piece);
+        result = result.and(ended);
+    }
+}
+
+async fn transfer_piece(
+    file: &File,
+    direction: Direction,
+    offset: u64,
+    mut piece: Piece,
+) -> (io::Result<()>, Piece) {
+    let mut tries = 0;
+    while !piece.is_done() {
+        let place = offset + piece.done() as u64;
+        let result;
+        (result, piece) = match direction {
+            Direction::Read => file.read_at(piece, place).await,
+            Direction::Write => file.write_at(piece, place).submit().await,
+        };
+        let error = match result {
+            Ok(0) if direction == Direction::Read => {
+                return (Err(io::ErrorKind::UnexpectedEof.into()), piece);
+            }
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), piece),
+            Ok(count) if piece.advance(count) > 0 => {
+                tries = 0;
+                continue;
+            }
+            Ok(_) => io::Error::other("the device transfers less than a block at a time"),
+            Err(error) if is_passing(&error) => error,
+            Err(error) => return (Err(error), piece),
+        };
+        tries += 1;
+        if tries > RETRIES_MAX {
+            return (Err(error), piece);
+        }
+        pause(tries).await;
+    }
+    (Ok(()), piece)
+}
+
+async fn sync(file: &File) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match file.sync_data().await {
+            Err(error) if is_passing(&error) && tries < RETRIES_MAX => {
+                tries += 1;
+                pause(tries).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether trying again may help.
+fn is_passing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::INTR | Errno::AGAIN))
+}
+
+/// Lets time pass: none before the third try, then more and more, a second in all.
+async fn pause(tries: u32) {
+    match tries {
+        0..=2 => tokio::task::yield_now().await,
+        _ => tokio::time::sleep(PAUSE * (1 << (tries - 3).min(9))).await,
+    }
+}

@@ -1,0 +1,307 @@
+//! `UringDisk`: the disk on a real file, through two rings.
+//!
+//! Point reads have a ring and a thread of their own (`tamis-read`); writes, syncs, background
+//! reads and the lane share the other (`tamis-append`), so that a long write or sync never delays
+//! a read. Callers reach them through bounded queues: a full queue is awaited, and a buffer is
+//! allocated only once there is room for its request.
+//!
+//! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
+//! the last handle is dropped, and all tasks of the lane and all requests have ended.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::buffer::AlignedBuffer;
+use super::error::DiskError;
+use super::file::{DataFile, FileFacts};
+use super::lane::{Lane, LaneHandle, LaneServer};
+use super::probe::RingSetup;
+use super::request::Request;
+use super::ring::Ring;
+use super::{Disk, ReadRequest, Urgency, check_span};
+
+/// What a [`UringDisk`] is opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskOptions {
+    /// The directory of the data file; created when missing.
+    pub(crate) directory: PathBuf,
+    /// The length of a data file that is created, in bytes; a positive multiple of 4096.
+    pub(crate) bytes: u64,
+    /// Bypass the page cache where the file system can. Default true.
+    pub(crate) direct: bool,
+    /// The size of each submission queue, 16 to 4096; smaller rings are tried when the kernel
+    /// has no memory. Default 256.
+    pub(crate) ring_entries: u32,
+    /// The requests that may wait before a ring, beside those in flight. Default 256.
+    pub(crate) queue_length: usize,
+}
+
+impl DiskOptions {
+    /// The defaults, for a data file of `bytes` in `directory`.
+    pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
+        let directory = directory.into();
+        Self { directory, bytes, direct: true, ring_entries: 256, queue_length: 256 }
+    }
+}
+
+/// A disk on a real file, through io_uring. Clones share it.
+#[derive(Clone)]
+pub(crate) struct UringDisk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    facts: FileFacts,
+    /// The process that has the threads; a forked child has not.
+    process: u32,
+    reads: mpsc::Sender<Request>,
+    appends: mpsc::Sender<Request>,
+    /// Closes the read ring; nothing is spawned there.
+    read_lane: LaneHandle,
+    append_lane: LaneHandle,
+    termination: Termination,
+}
+
+/// Resolves once both threads have ended and the file is closed and unlocked.
+///
+/// It keeps nothing alive, and may be waited for after the disk has been dropped.
+#[derive(Clone)]
+pub(crate) struct Termination(watch::Receiver<()>);
+
+impl Termination {
+    /// Whether it has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Waits for it. Dropping the future changes nothing.
+    pub(crate) async fn wait(mut self) {
+        // Nothing is ever sent: the one change is that the last sender goes.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+impl UringDisk {
+    /// Opens the data file, or creates it, and starts the threads.
+    ///
+    /// All blocking work is done on the new threads. Dropped half-way, the opening ends by itself
+    /// and closes what it opened.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`]; the file is not touched when io_uring is not available.
+    pub(crate) async fn open(options: DiskOptions) -> Result<Self, DiskError> {
+        let path = options.directory.clone();
+        if options.bytes % super::BLOCK_BYTES as u64 != 0 || options.bytes == 0 {
+            let error = io::Error::from(io::ErrorKind::InvalidInput);
+            return Err(DiskError::io("create, at that length,", &path, error));
+        }
+        let (ready, opened) = oneshot::channel();
+        thread::Builder::new()
+            .name("tamis-append".into())
+            .spawn(move || append_thread(&options, ready))
+            .map_err(|error| DiskError::io("start a thread for", &path, error))?;
+        let broken = |_| {
+            Err(DiskError::io("open", &path, io::Error::other("the opening thread broke down")))
+        };
+        opened.await.unwrap_or_else(broken)
+    }
+
+    /// What is known of the data file.
+    pub(crate) fn facts(&self) -> &FileFacts {
+        &self.shared.facts
+    }
+
+    /// The lane on the thread of the append ring. It keeps the thread alive, not the read ring.
+    pub(crate) fn lane(&self) -> Arc<dyn Lane> {
+        Arc::new(self.shared.append_lane.clone())
+    }
+
+    /// Begins to close: point reads and new tasks are refused from now on; tasks of the lane and
+    /// requests at hand run to their ends, and tasks can still write, sync and read in the
+    /// background. [`Termination::wait`] tells when all is done.
+    pub(crate) fn close(&self) -> Termination {
+        self.shared.read_lane.close();
+        self.shared.append_lane.close();
+        self.termination()
+    }
+
+    /// Tells, when waited for, that the threads have ended and the file is unlocked.
+    pub(crate) fn termination(&self) -> Termination {
+        self.shared.termination.clone()
+    }
+
+    /// The way into a ring, past all checks.
+    #[cfg(test)]
+    pub(super) fn queue(&self, urgency: Urgency) -> mpsc::Sender<Request> {
+        self.shared.queue(urgency).clone()
+    }
+
+    /// The disk as a forked child would have it.
+    #[cfg(test)]
+    pub(super) fn into_forked(mut self) -> Self {
+        Arc::get_mut(&mut self.shared).expect("the only handle").process = 0;
+        self
+    }
+}
+
+impl Shared {
+    fn queue(&self, urgency: Urgency) -> &mpsc::Sender<Request> {
+        match urgency {
+            Urgency::Point => &self.reads,
+            Urgency::Background => &self.appends,
+        }
+    }
+
+    /// Waits for room in a queue.
+    async fn room(&self, urgency: Urgency) -> io::Result<mpsc::Permit<'_, Request>> {
+        if std::process::id() != self.process {
+            return Err(io::Error::other("the disk belongs to the process that forked this one"));
+        }
+        self.queue(urgency).reserve().await.map_err(|_| closed())
+    }
+}
+
+impl Disk for UringDisk {
+    fn length(&self) -> u64 {
+        self.shared.facts.length
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let ReadRequest { offset, length, urgency, pin } = request;
+            check_span(offset, length, shared.facts.length)?;
+            let room = shared.room(urgency).await?;
+            let (reply, answer) = oneshot::channel();
+            let buffer = AlignedBuffer::with_capacity(length);
+            room.send(Request::Read { offset, length, buffer, pin, reply });
+            answer.await.unwrap_or_else(|_| Err(broken()))
+        }
+        .boxed()
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            if let Err(error) = check_span(offset, buffer.len(), shared.facts.length) {
+                return (Err(error), buffer);
+            }
+            let room = match shared.room(Urgency::Background).await {
+                Ok(room) => room,
+                Err(error) => return (Err(error), buffer),
+            };
+            let (reply, answer) = oneshot::channel();
+            room.send(Request::Write { offset, buffer, reply });
+            answer.await.unwrap_or_else(|_| (Err(broken()), AlignedBuffer::default()))
+        }
+        .boxed()
+    }
+
+    fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let room = shared.room(Urgency::Background).await?;
+            let (reply, answer) = oneshot::channel();
+            room.send(Request::Sync { reply });
+            answer.await.unwrap_or_else(|_| Err(broken()))
+        }
+        .boxed()
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the disk is closed")
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the disk broke down under the request")
+}
+
+/// The thread of the append ring, which also opens the file and starts the other thread.
+fn append_thread(options: &DiskOptions, ready: oneshot::Sender<Result<UringDisk, DiskError>>) {
+    let (alive, termination) = watch::channel(());
+    match start(options, &alive, Termination(termination)) {
+        Ok((disk, ring, own)) => {
+            // Nobody waits any more: the disk is dropped here, and the ring ends at once.
+            let _ = ready.send(Ok(disk));
+            ring.run("append", own.file, own.requests, own.lane);
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+    // Last of all, when the file is closed.
+    drop(alive);
+}
+
+/// What a ring's thread is given to serve.
+struct Work {
+    file: File,
+    requests: mpsc::Receiver<Request>,
+    lane: LaneServer,
+}
+
+fn start(
+    options: &DiskOptions,
+    alive: &watch::Sender<()>,
+    termination: Termination,
+) -> Result<(UringDisk, Ring, Work), DiskError> {
+    let setup = RingSetup::probe(options.ring_entries.min(4096))?;
+    let ring = Ring::new(setup)?;
+    let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
+    let file = data.file.try_clone();
+    let file = file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))?;
+    let queue_length = options.queue_length.max(1);
+    let (reads, read_requests) = mpsc::channel(queue_length);
+    let (appends, append_requests) = mpsc::channel(queue_length);
+    let (read_lane, read_server) = LaneHandle::new();
+    let (append_lane, append_server) = LaneHandle::new();
+    let read_work = Work { file, requests: read_requests, lane: read_server };
+    start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
+    let process = std::process::id();
+    let facts = data.facts;
+    let shared = Shared { facts, process, reads, appends, read_lane, append_lane, termination };
+    let work = Work { file: data.file, requests: append_requests, lane: append_server };
+    Ok((UringDisk { shared: Arc::new(shared) }, ring, work))
+}
+
+/// Starts the thread of the read ring and waits until it has its ring.
+fn start_reads(
+    facts: &FileFacts,
+    entries: u32,
+    alive: watch::Sender<()>,
+    work: Work,
+) -> Result<(), DiskError> {
+    let (ready, started) = std::sync::mpsc::channel();
+    let read_thread = move || {
+        match RingSetup::probe(entries.min(4096)).and_then(Ring::new) {
+            Ok(ring) => {
+                let _ = ready.send(Ok(()));
+                ring.run("read", work.file, work.requests, work.lane);
+            }
+            Err(error) => {
+                drop(work);
+                let _ = ready.send(Err(error));
+            }
+        }
+        drop(alive);
+    };
+    thread::Builder::new()
+        .name("tamis-read".into())
+        .spawn(read_thread)
+        .map_err(|error| DiskError::io("start a thread for", &facts.path, error))?;
+    let broken = io::Error::other("the thread of the read ring broke down");
+    started.recv().unwrap_or_else(|_| Err(DiskError::io("open", &facts.path, broken)))
+}

@@ -1,0 +1,173 @@
+//! Checksums: xxh3, seeded so that a structure is good only in its store, at its place and in
+//! its open. `docs/format.md`, section 2. They find accidents; they are no signatures.
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
+
+use super::error::DecodeError;
+use super::format::{OpenCount, StoreId};
+
+/// What a checksum is for; the numbers are part of the format.
+#[derive(Clone, Copy)]
+pub(crate) enum Domain {
+    Segment = 1,
+    Frame = 2,
+    Record = 3,
+    Directory = 4,
+}
+
+/// The part of every seed that belongs to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChecksumKey(u64);
+
+impl ChecksumKey {
+    /// The key of this store.
+    pub(crate) fn new(store: StoreId) -> Self {
+        Self(xxh3_64_with_seed(&store.0, 0))
+    }
+
+    /// The seed for one structure: `place` is a position or a segment number, as the domain says.
+    pub(crate) fn seed(self, domain: Domain, place: u64, open_count: OpenCount) -> u64 {
+        let words = [domain as u64, place, u64::from(open_count.0)];
+        let mut bytes = [0; 24];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        xxh3_64_with_seed(&bytes, self.0)
+    }
+}
+
+/// Checksum of bytes under a seed from `ChecksumKey::seed`.
+pub(crate) fn checksum(bytes: &[u8], seed: u64) -> u64 {
+    xxh3_64_with_seed(bytes, seed)
+}
+
+/// Checksum of what is read before the store is known: superblocks.
+pub(crate) fn unkeyed_checksum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// A checksum over pieces.
+pub(crate) struct Pieces(Xxh3);
+
+impl Pieces {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Xxh3::with_seed(seed))
+    }
+
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    pub(crate) fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
+/// The length and the checksum of a record's body as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BodySum {
+    /// Bytes in the file.
+    pub(crate) length: u32,
+    /// `xxh3` of them, without a seed: it goes along when the record is moved.
+    pub(crate) checksum: u64,
+}
+
+impl BodySum {
+    #[cfg(test)]
+    /// The sum of a body at hand. `None` from 4 GiB up. Long bodies: see `BodyHasher`.
+    pub(crate) fn of(body: &[u8]) -> Option<Self> {
+        let length = u32::try_from(body.len()).ok()?;
+        Some(Self { length, checksum: xxh3_64(body) })
+    }
+
+    /// Checks a body at hand. Long bodies: see `BodyHasher`.
+    ///
+    /// # Errors
+    /// `Length` or `Checksum`.
+    pub(crate) fn verify(self, body: &[u8]) -> Result<(), DecodeError> {
+        if body.len() != self.length as usize {
+            return Err(DecodeError::Length);
+        }
+        if xxh3_64(body) == self.checksum { Ok(()) } else { Err(DecodeError::Checksum) }
+    }
+}
+
+/// Hashes a body piece by piece, so that nobody hashes a long one within a single poll.
+pub(crate) struct BodyHasher {
+    pieces: Box<Pieces>,
+    length: u64,
+}
+
+impl BodyHasher {
+    /// Nothing hashed yet.
+    pub(crate) fn new() -> Self {
+        Self { pieces: Box::new(Pieces::new(0)), length: 0 }
+    }
+
+    /// The next piece, of any size.
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.pieces.update(piece);
+        self.length += piece.len() as u64;
+    }
+
+    /// The sum of all pieces; `None` from 4 GiB up.
+    pub(crate) fn sum(&self) -> Option<BodySum> {
+        let length = u32::try_from(self.length).ok()?;
+        Some(BodySum { length, checksum: self.pieces.finish() })
+    }
+
+    /// Compares all pieces with what a record's head promises.
+    ///
+    /// # Errors
+    /// `Length` or `Checksum`.
+    pub(crate) fn verify(&self, expected: BodySum) -> Result<(), DecodeError> {
+        if self.length != u64::from(expected.length) {
+            return Err(DecodeError::Length);
+        }
+        if self.pieces.finish() != expected.checksum {
+            return Err(DecodeError::Checksum);
+        }
+        Ok(())
+    }
+}
+
+impl Default for BodyHasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_equal_the_whole() {
+        let body: Vec<u8> = (0u32..700_001).map(|i| ((i * 31) >> 3).to_le_bytes()[0]).collect();
+        let whole = BodySum::of(&body).unwrap();
+        for step in [1000, 4096, 262_144] {
+            let mut hasher = BodyHasher::new();
+            body.chunks(step).for_each(|piece| hasher.update(piece));
+            assert_eq!(hasher.sum(), Some(whole));
+            assert_eq!(hasher.verify(whole), Ok(()));
+        }
+        assert_eq!(whole.verify(&body[1..]), Err(DecodeError::Length));
+        assert_eq!(BodyHasher::new().sum(), BodySum::of(&[]));
+    }
+
+    #[test]
+    fn seeds_tell_domain_place_open_and_store_apart() {
+        let key = ChecksumKey::new(StoreId([1; 16]));
+        let other = ChecksumKey::new(StoreId([2; 16]));
+        let seeds = [
+            key.seed(Domain::Record, 8, OpenCount(1)),
+            key.seed(Domain::Frame, 8, OpenCount(1)),
+            key.seed(Domain::Record, 16, OpenCount(1)),
+            key.seed(Domain::Record, 8, OpenCount(2)),
+            other.seed(Domain::Record, 8, OpenCount(1)),
+        ];
+        for (i, a) in seeds.iter().enumerate() {
+            assert!(seeds.iter().skip(i + 1).all(|b| a != b));
+        }
+    }
+}

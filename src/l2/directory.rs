@@ -1,0 +1,377 @@
+//! The directory at the end of a sealed segment: one entry for each record in it.
+//!
+//! `DirectoryBuilder` grows as records are taken into the log and knows at each moment what it
+//! will take, so that the log can keep room for it. `Directory` borrows from the bytes read; it
+//! allocates its table of namespaces and nothing else, at most 12 times the bytes of the names.
+//! `docs/format.md`, section 8.
+
+use std::collections::HashMap;
+
+use super::blob::Namespace;
+use super::checksum::{ChecksumKey, Domain, checksum};
+use super::entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
+use super::error::{DecodeError, EncodeError};
+use super::format::{
+    BLOCK_BYTES, DIRECTORY_MAGIC, FOOTER_BYTES, Generation, Geometry, OpenCount, OpenRange,
+    Position, SegmentNumber,
+};
+use super::wire::{Measure, Reader, Sink};
+
+/// A row of the name table takes two bytes at least.
+const NAME_ROW_BYTES_MIN: usize = 2;
+
+/// Lists the records of one segment while the log takes them.
+pub(crate) struct DirectoryBuilder {
+    segment: SegmentNumber,
+    geometry: Geometry,
+    names: Vec<u8>,
+    rows: HashMap<Box<str>, Row>,
+    row_count: u32,
+    entries: Vec<u8>,
+    entry_count: u32,
+    trail: Trail,
+}
+
+/// The newest row of a name.
+struct Row {
+    index: u32,
+    generation: Generation,
+}
+
+impl DirectoryBuilder {
+    /// An empty directory for this segment.
+    pub(crate) fn new(segment: SegmentNumber, geometry: Geometry) -> Self {
+        Self {
+            segment,
+            geometry,
+            names: Vec::new(),
+            rows: HashMap::new(),
+            row_count: 0,
+            entries: Vec::new(),
+            entry_count: 0,
+            trail: Trail::START,
+        }
+    }
+
+    /// Bytes that it takes in the segment as it is now: whole blocks.
+    pub(crate) fn encoded_len(&self) -> usize {
+        whole(self.names.len() + self.entries.len())
+    }
+
+    /// Bytes that it would take with this entry in addition, exactly.
+    ///
+    /// # Errors
+    /// The bound that the entry breaks.
+    pub(crate) fn encoded_len_with(
+        &self,
+        entry: &DirectoryEntry<'_>,
+    ) -> Result<usize, EncodeError> {
+        self.encoded_len_in_row(entry, self.row_for(entry))
+    }
+
+    #[cfg(test)]
+    /// Entries so far.
+    pub(crate) fn entries(&self) -> u32 {
+        self.entry_count
+    }
+
+    /// Bytes of memory in its buffers. Rows count with their name, their fields and the table's
+    /// slack.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let row = size_of::<(Box<str>, Row)>() + 1;
+        let names: usize = self.rows.keys().map(|name| name.len()).sum();
+        self.names.capacity() + self.entries.capacity() + self.rows.capacity() * row * 8 / 7 + names
+    }
+
+    /// Appends the entry of the record that follows the last one.
+    ///
+    /// # Errors
+    /// The bound that it breaks, `Place` when it lies before the last one's end, `NoRoom` when
+    /// the directory would reach into the record. Nothing has changed then.
+    pub(crate) fn append(&mut self, entry: &DirectoryEntry<'_>) -> Result<(), EncodeError> {
+        let row @ (names, index) = self.row_for(entry);
+        let length = self.encoded_len_in_row(entry, row)?;
+        let end = entry.place as usize + entry.length as usize;
+        if end + length > self.geometry.segment_bytes() as usize {
+            return Err(EncodeError::NoRoom);
+        }
+        if let Some(namespace) = entry.change.namespace().filter(|_| names > 0) {
+            namespace.write(&mut self.names);
+            let row = Row { index, generation: namespace.generation };
+            self.rows.insert(namespace.name.into(), row);
+            self.row_count += 1;
+        }
+        self.trail = self.trail.write(&mut self.entries, entry, u64::from(index))?;
+        self.entry_count += 1;
+        Ok(())
+    }
+
+    /// Appends the finished directory to `into`: what goes to the end of the segment, whose last
+    /// frame ends at `end`.
+    ///
+    /// # Errors
+    /// `Place` when `end` is not in the segment or before the last record's end, `NoRoom` when
+    /// the directory would reach before it.
+    pub(crate) fn encode(
+        &self,
+        key: ChecksumKey,
+        open_count: OpenCount,
+        end: Position,
+        into: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let end_offset = self.geometry.offset_in_segment(end) as usize;
+        if self.geometry.segment_of(end) != self.segment || end_offset < self.trail.end {
+            return Err(EncodeError::Place);
+        }
+        let length = self.encoded_len();
+        let start = (self.geometry.segment_bytes() as usize)
+            .checked_sub(length)
+            .filter(|start| end_offset <= *start)
+            .ok_or(EncodeError::NoRoom)?;
+        let footer = Footer {
+            segment: self.segment,
+            end,
+            open_count,
+            start: to_u32(start)?,
+            name_bytes: to_u32(self.names.len())?,
+            name_rows: self.row_count,
+            entry_bytes: to_u32(self.entries.len())?,
+            entries: self.entry_count,
+        };
+        let first = into.len();
+        into.reserve(length);
+        into.bytes(&self.names);
+        into.bytes(&self.entries);
+        into.resize(first + length - FOOTER_BYTES, 0);
+        footer.write(into);
+        let covered = into.get(first..).unwrap_or_default();
+        let checksum = checksum(covered, key.seed(Domain::Directory, self.segment.0, open_count));
+        into.u64(checksum);
+        Ok(())
+    }
+
+    fn encoded_len_in_row(
+        &self,
+        entry: &DirectoryEntry<'_>,
+        (names, index): (usize, u32),
+    ) -> Result<usize, EncodeError> {
+        let mut measure = Measure::default();
+        self.trail.write(&mut measure, entry, u64::from(index))?;
+        let content = self.names.len() + names + self.entries.len() + measure.0;
+        Ok(whole(content))
+    }
+
+    /// What the entry's namespace adds to the name table, and its row.
+    fn row_for(&self, entry: &DirectoryEntry<'_>) -> (usize, u32) {
+        let Some(namespace) = entry.change.namespace() else {
+            return (0, 0);
+        };
+        match self.rows.get(namespace.name) {
+            Some(row) if row.generation == namespace.generation => (0, row.index),
+            _ => {
+                let mut measure = Measure::default();
+                namespace.write(&mut measure);
+                (measure.0, self.row_count)
+            }
+        }
+    }
+}
+
+/// The last bytes of a sealed segment: where its directory is and what it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    /// The segment that it belongs to.
+    pub(crate) segment: SegmentNumber,
+    /// Where the last frame ends.
+    pub(crate) end: Position,
+    /// The open that sealed the segment.
+    pub(crate) open_count: OpenCount,
+    /// Where the directory starts, as an offset in the segment: a multiple of a block.
+    pub(crate) start: u32,
+    /// Number of entries.
+    pub(crate) entries: u32,
+    name_bytes: u32,
+    name_rows: u32,
+    entry_bytes: u32,
+}
+
+impl Footer {
+    /// The footer at the end of `bytes`, which end where the segment does. Its fields are
+    /// plausible; only `Directory::decode` shows that they are good.
+    ///
+    /// # Errors
+    /// What is wrong with it: there is none in an unsealed segment.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        segment: SegmentNumber,
+        opens: OpenRange,
+        geometry: Geometry,
+    ) -> Result<Self, DecodeError> {
+        let bytes = bytes.last_chunk::<FOOTER_BYTES>().ok_or(DecodeError::Truncated)?;
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != DIRECTORY_MAGIC {
+            return Err(DecodeError::Magic);
+        }
+        let (number, end) = (SegmentNumber(reader.u64()?), reader.u64()?);
+        let footer = Self {
+            segment: number,
+            end: Position::new(end).ok_or(DecodeError::Place)?,
+            open_count: OpenCount(reader.u32()?),
+            start: reader.u32()?,
+            name_bytes: reader.u32()?,
+            name_rows: reader.u32()?,
+            entry_bytes: reader.u32()?,
+            entries: reader.u32()?,
+        };
+        if number != segment || geometry.segment_of(footer.end) != segment {
+            return Err(DecodeError::Place);
+        }
+        opens.check(footer.open_count)?;
+        let length = whole(footer.name_bytes as usize + footer.entry_bytes as usize);
+        let end = geometry.offset_in_segment(footer.end);
+        let bounded = footer.start as usize + length == geometry.segment_bytes() as usize
+            && (BLOCK_BYTES..=footer.start as usize).contains(&(end as usize))
+            && footer.name_rows as usize <= footer.name_bytes as usize / NAME_ROW_BYTES_MIN
+            && footer.entries as usize <= footer.entry_bytes as usize / ENTRY_BYTES_MIN;
+        if bounded { Ok(footer) } else { Err(DecodeError::Length) }
+    }
+
+    /// All but the checksum, which is the writer's to append.
+    fn write(&self, into: &mut Vec<u8>) {
+        into.bytes(&DIRECTORY_MAGIC);
+        into.u64(self.segment.0);
+        into.u64(self.end.value());
+        into.u32(self.open_count.0);
+        into.u32(self.start);
+        into.u32(self.name_bytes);
+        into.u32(self.name_rows);
+        into.u32(self.entry_bytes);
+        into.u32(self.entries);
+    }
+}
+
+/// A directory that was read and found good.
+#[derive(Debug)]
+pub(crate) struct Directory<'a> {
+    /// What its footer says.
+    pub(crate) footer: Footer,
+    namespaces: Vec<Namespace<'a>>,
+    entries: &'a [u8],
+    end_offset: u32,
+}
+
+/// An entry that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedEntry<'a> {
+    /// Its namespace as an index into `Directory::namespaces`.
+    pub(crate) namespace: Option<usize>,
+    /// The entry.
+    pub(crate) entry: DirectoryEntry<'a>,
+}
+
+impl<'a> Directory<'a> {
+    /// The directory of `segment` from the segment's last bytes: `bytes` ends where the segment
+    /// does and reaches back to the directory's start or further.
+    ///
+    /// # Errors
+    /// What is wrong with it; `Truncated` when `bytes` do not reach back far enough, see `Footer`.
+    pub(crate) fn decode(
+        bytes: &'a [u8],
+        key: ChecksumKey,
+        segment: SegmentNumber,
+        opens: OpenRange,
+        geometry: Geometry,
+    ) -> Result<Self, DecodeError> {
+        let footer = Footer::decode(bytes, segment, opens, geometry)?;
+        let length = (geometry.segment_bytes() - footer.start) as usize;
+        let before = bytes.len().checked_sub(length).ok_or(DecodeError::Truncated)?;
+        let bytes = bytes.get(before..).ok_or(DecodeError::Truncated)?;
+        let (covered, sum) = bytes.split_last_chunk().ok_or(DecodeError::Truncated)?;
+        let seed = key.seed(Domain::Directory, segment.0, footer.open_count);
+        if u64::from_le_bytes(*sum) != checksum(covered, seed) {
+            return Err(DecodeError::Checksum);
+        }
+        let mut reader = Reader::new(covered);
+        let mut names = Reader::new(reader.take(footer.name_bytes as usize)?);
+        let entries = reader.take(footer.entry_bytes as usize)?;
+        let padding = reader.rest().len().checked_sub(FOOTER_BYTES - 8);
+        reader.zeros(padding.ok_or(DecodeError::Length)?)?;
+        let mut namespaces = Vec::with_capacity(footer.name_rows as usize);
+        for _ in 0..footer.name_rows {
+            namespaces.push(Namespace::read(&mut names)?);
+        }
+        names.end()?;
+        if footer.entries == 0 && !entries.is_empty() {
+            return Err(DecodeError::Length);
+        }
+        let end_offset = geometry.offset_in_segment(footer.end);
+        Ok(Self { footer, namespaces, entries, end_offset })
+    }
+
+    /// The name table: a row for each generation of each name that occurs.
+    #[cfg(test)]
+    pub(crate) fn namespaces(&self) -> &[Namespace<'a>] {
+        &self.namespaces
+    }
+
+    /// The entries in the order of the log. After an error there is nothing more.
+    pub(crate) fn entries(&self) -> Entries<'_, 'a> {
+        Entries {
+            namespaces: &self.namespaces,
+            reader: Reader::new(self.entries),
+            trail: Trail::START,
+            left: self.footer.entries,
+            end_max: self.end_offset as usize,
+        }
+    }
+}
+
+/// Goes through the entries of a directory.
+#[derive(Debug)]
+pub(crate) struct Entries<'d, 'a> {
+    namespaces: &'d [Namespace<'a>],
+    reader: Reader<'a>,
+    trail: Trail,
+    left: u32,
+    end_max: usize,
+}
+
+impl<'a> Entries<'_, 'a> {
+    fn read(&mut self) -> Result<ListedEntry<'a>, DecodeError> {
+        let (trail, namespace, entry) =
+            self.trail.read(&mut self.reader, self.namespaces, self.end_max)?;
+        if self.left == 1 {
+            self.reader.end()?;
+        }
+        self.trail = trail;
+        Ok(ListedEntry { namespace, entry })
+    }
+}
+
+impl<'a> Iterator for Entries<'_, 'a> {
+    type Item = Result<ListedEntry<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let listed = self.read();
+        self.left = if listed.is_ok() { self.left - 1 } else { 0 };
+        Some(listed)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left as usize))
+    }
+}
+
+impl std::iter::FusedIterator for Entries<'_, '_> {}
+
+/// The size of a directory with so many bytes of names and entries.
+const fn whole(content: usize) -> usize {
+    (content + FOOTER_BYTES).next_multiple_of(BLOCK_BYTES)
+}
+
+fn to_u32(length: usize) -> Result<u32, EncodeError> {
+    u32::try_from(length).map_err(|_| EncodeError::NoRoom)
+}

@@ -1,0 +1,316 @@
+//! One entry of a segment's directory: what recovery, reclaim and prefix scans need of a record.
+//!
+//! Places and gone moments are written as differences to the entries before, so entries are
+//! written and read in the order of the log. `docs/format.md`, section 8.
+
+use super::blob::Namespace;
+use super::error::{DecodeError, EncodeError};
+use super::format::{
+    ALIGNMENT, BLOCK_BYTES, Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES, align,
+};
+use super::list::LabelHashes;
+use super::record::{
+    KIND_BLOB, KIND_DEADLINE_RENEWAL, KIND_LABEL_INVALIDATION, KIND_NAMESPACE_FLUSH,
+    KIND_PREFIX_INVALIDATION, KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
+};
+use super::wire::{Reader, Sink, signed, unsigned};
+
+const KIND_MASK: u8 = 0x0f;
+const GONE_AT: u8 = 0x10;
+const VERSION: u8 = 0x20;
+const LABELS: u8 = 0x40;
+
+/// The least an entry takes: kind, gap, length, and a namespace, a generation or a count.
+pub(crate) const ENTRY_BYTES_MIN: usize = 4;
+
+/// A record as its segment's directory lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirectoryEntry<'a> {
+    /// Offset of the record in its segment.
+    pub(crate) place: u32,
+    /// Bytes of head and body, without padding.
+    pub(crate) length: u32,
+    /// What it says.
+    pub(crate) change: Change<'a>,
+}
+
+/// What a record says, as far as the directory repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change<'a> {
+    /// A value was put.
+    Blob(BlobSummary<'a>),
+    /// Whatever the hash held is gone.
+    Tombstone {
+        /// Where the key belongs.
+        namespace: Namespace<'a>,
+        /// The key's hash.
+        hash: u64,
+    },
+    /// Everything older that carries one of the labels is gone.
+    LabelInvalidation {
+        /// Where the labels belong.
+        namespace: Namespace<'a>,
+        /// One or more.
+        labels: LabelHashes<'a>,
+    },
+    /// Everything older whose key starts with the prefix is gone.
+    PrefixInvalidation {
+        /// Where the keys belong.
+        namespace: Namespace<'a>,
+        /// At most 65535 bytes.
+        prefix: &'a [u8],
+    },
+    /// Everything of a lower generation of the namespace is gone.
+    NamespaceFlush {
+        /// With the generation that begins here.
+        namespace: Namespace<'a>,
+    },
+    /// Everything older is gone.
+    StoreInvalidation {
+        /// Every generation from here on is at least this.
+        generation: Generation,
+    },
+    /// Reserved: to be skipped.
+    DeadlineRenewal {
+        /// Unknown.
+        fields: &'a [u8],
+    },
+}
+
+/// What the directory repeats of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlobSummary<'a> {
+    /// Where it belongs.
+    pub(crate) namespace: Namespace<'a>,
+    /// The key's hash.
+    pub(crate) hash: u64,
+    /// The full key.
+    pub(crate) key: &'a [u8],
+    /// The moment from which it is gone: its expiry and its stale window.
+    pub(crate) gone_at_ns: Option<u64>,
+    /// For compare-and-set.
+    pub(crate) version: Option<u64>,
+    /// Hashes of tags and dependencies.
+    pub(crate) labels: LabelHashes<'a>,
+}
+
+impl<'a> Change<'a> {
+    /// What the directory repeats of this record. The hash and the label hashes are a blob's,
+    /// made with the store's hash key; other kinds bring their own.
+    pub(crate) fn new(record: &Record<'a>, hash: u64, labels: &'a [u64]) -> Self {
+        match *record {
+            Record::Blob(ref blob) => Self::Blob(BlobSummary {
+                namespace: blob.namespace,
+                hash,
+                key: blob.key,
+                gone_at_ns: blob.gone_at_ns(),
+                version: blob.version,
+                labels: LabelHashes::new(labels),
+            }),
+            Record::Tombstone { namespace, hash } => Self::Tombstone { namespace, hash },
+            Record::LabelInvalidation { namespace, labels } => {
+                Self::LabelInvalidation { namespace, labels }
+            }
+            Record::PrefixInvalidation { namespace, prefix } => {
+                Self::PrefixInvalidation { namespace, prefix }
+            }
+            Record::NamespaceFlush { namespace } => Self::NamespaceFlush { namespace },
+            Record::StoreInvalidation { generation } => Self::StoreInvalidation { generation },
+            Record::DeadlineRenewal { fields } => Self::DeadlineRenewal { fields },
+        }
+    }
+
+    /// The namespace it belongs to, if it belongs to one.
+    pub(crate) const fn namespace(&self) -> Option<Namespace<'a>> {
+        match self {
+            Self::Blob(BlobSummary { namespace, .. })
+            | Self::Tombstone { namespace, .. }
+            | Self::LabelInvalidation { namespace, .. }
+            | Self::PrefixInvalidation { namespace, .. }
+            | Self::NamespaceFlush { namespace } => Some(*namespace),
+            Self::StoreInvalidation { .. } | Self::DeadlineRenewal { .. } => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), EncodeError> {
+        self.namespace().map_or(Ok(()), |namespace| namespace.check())?;
+        match self {
+            Self::Blob(BlobSummary { key: text, .. })
+            | Self::PrefixInvalidation { prefix: text, .. }
+                if text.len() > KEY_BYTES_MAX =>
+            {
+                Err(EncodeError::Key)
+            }
+            Self::LabelInvalidation { labels, .. } if labels.is_empty() => Err(EncodeError::Field),
+            Self::DeadlineRenewal { fields } if fields.len() > HEAD_BYTES_MAX => {
+                Err(EncodeError::Head)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Kind and flags.
+    fn tag(&self) -> u8 {
+        match self {
+            Self::Blob(blob) => {
+                let gone_at = if blob.gone_at_ns.is_some() { GONE_AT } else { 0 };
+                let version = if blob.version.is_some() { VERSION } else { 0 };
+                let labels = if blob.labels.is_empty() { 0 } else { LABELS };
+                KIND_BLOB | gone_at | version | labels
+            }
+            Self::Tombstone { .. } => KIND_TOMBSTONE,
+            Self::LabelInvalidation { .. } => KIND_LABEL_INVALIDATION,
+            Self::PrefixInvalidation { .. } => KIND_PREFIX_INVALIDATION,
+            Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
+            Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
+            Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+        }
+    }
+}
+
+/// What the entries so far leave behind for the differences of the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trail {
+    /// Where the last record ends, padded.
+    pub(crate) end: usize,
+    /// The last gone moment.
+    gone_at_ns: u64,
+}
+
+impl Trail {
+    pub(crate) const START: Self = Self { end: BLOCK_BYTES, gone_at_ns: 0 };
+
+    /// The trail behind this entry.
+    fn after(self, entry: &DirectoryEntry<'_>) -> Self {
+        let end = align(entry.place as usize + entry.length as usize);
+        let gone_at_ns = match &entry.change {
+            Change::Blob(blob) => blob.gone_at_ns.unwrap_or(self.gone_at_ns),
+            _ => self.gone_at_ns,
+        };
+        Self { end, gone_at_ns }
+    }
+
+    /// Writes the entry; `index` is its namespace's row.
+    pub(crate) fn write(
+        self,
+        sink: &mut impl Sink,
+        entry: &DirectoryEntry<'_>,
+        index: u64,
+    ) -> Result<Self, EncodeError> {
+        entry.change.check()?;
+        let place = entry.place as usize;
+        let gap = place.checked_sub(self.end).ok_or(EncodeError::Place)?;
+        if gap % ALIGNMENT != 0 || (entry.length as usize) < RECORD_FIXED_BYTES {
+            return Err(EncodeError::Place);
+        }
+        sink.u8(entry.change.tag());
+        sink.varint((gap / ALIGNMENT) as u64);
+        sink.varint(u64::from(entry.length));
+        if entry.change.namespace().is_some() {
+            sink.varint(index);
+        }
+        match &entry.change {
+            Change::Blob(blob) => self.write_blob(sink, blob),
+            Change::Tombstone { hash, .. } => sink.u64(*hash),
+            Change::LabelInvalidation { labels, .. } => labels.write(sink),
+            Change::PrefixInvalidation { prefix, .. } => sink.prefixed(prefix),
+            Change::NamespaceFlush { .. } => {}
+            Change::StoreInvalidation { generation } => sink.varint(generation.0),
+            Change::DeadlineRenewal { fields } => sink.prefixed(fields),
+        }
+        Ok(self.after(entry))
+    }
+
+    fn write_blob(self, sink: &mut impl Sink, blob: &BlobSummary<'_>) {
+        sink.u64(blob.hash);
+        sink.prefixed(blob.key);
+        if let Some(gone_at_ns) = blob.gone_at_ns {
+            sink.zigzag(signed(gone_at_ns.wrapping_sub(self.gone_at_ns)));
+        }
+        if let Some(version) = blob.version {
+            sink.varint(version);
+        }
+        if !blob.labels.is_empty() {
+            blob.labels.write(sink);
+        }
+    }
+
+    /// Reads the entry that follows; records end at `end_max` at the latest. Also returns the row
+    /// of its namespace.
+    pub(crate) fn read<'a>(
+        self,
+        reader: &mut Reader<'a>,
+        namespaces: &[Namespace<'a>],
+        end_max: usize,
+    ) -> Result<(Self, Option<usize>, DirectoryEntry<'a>), DecodeError> {
+        let tag = reader.u8()?;
+        let place = self.end + reader.length(end_max / ALIGNMENT)? * ALIGNMENT;
+        let length = reader.length(end_max)?;
+        if length < RECORD_FIXED_BYTES || align(place + length) > end_max {
+            return Err(DecodeError::Length);
+        }
+        let (index, change) = self.read_change(tag, reader, namespaces)?;
+        let place = u32::try_from(place).map_err(|_| DecodeError::Length)?;
+        let length = u32::try_from(length).map_err(|_| DecodeError::Length)?;
+        let entry = DirectoryEntry { place, length, change };
+        Ok((self.after(&entry), index, entry))
+    }
+
+    fn read_change<'a>(
+        self,
+        tag: u8,
+        reader: &mut Reader<'a>,
+        namespaces: &[Namespace<'a>],
+    ) -> Result<(Option<usize>, Change<'a>), DecodeError> {
+        if tag & KIND_MASK != KIND_BLOB && tag & !KIND_MASK != 0 {
+            return Err(DecodeError::Field);
+        }
+        match tag {
+            KIND_STORE_INVALIDATION => {
+                let generation = Generation(reader.varint()?);
+                return Ok((None, Change::StoreInvalidation { generation }));
+            }
+            KIND_DEADLINE_RENEWAL => {
+                let fields = reader.prefixed(HEAD_BYTES_MAX)?;
+                return Ok((None, Change::DeadlineRenewal { fields }));
+            }
+            _ => {}
+        }
+        let index = reader.length(namespaces.len())?;
+        let namespace = *namespaces.get(index).ok_or(DecodeError::Length)?;
+        let change = match tag & KIND_MASK {
+            KIND_BLOB => Change::Blob(self.read_blob(tag, reader, namespace)?),
+            KIND_TOMBSTONE => Change::Tombstone { namespace, hash: reader.u64()? },
+            KIND_LABEL_INVALIDATION => {
+                Change::LabelInvalidation { namespace, labels: LabelHashes::read(reader)? }
+            }
+            KIND_PREFIX_INVALIDATION => {
+                Change::PrefixInvalidation { namespace, prefix: reader.prefixed(KEY_BYTES_MAX)? }
+            }
+            KIND_NAMESPACE_FLUSH => Change::NamespaceFlush { namespace },
+            kind => return Err(DecodeError::Kind(kind)),
+        };
+        Ok((Some(index), change))
+    }
+
+    fn read_blob<'a>(
+        self,
+        tag: u8,
+        reader: &mut Reader<'a>,
+        namespace: Namespace<'a>,
+    ) -> Result<BlobSummary<'a>, DecodeError> {
+        if tag & !(KIND_MASK | GONE_AT | VERSION | LABELS) != 0 {
+            return Err(DecodeError::Field);
+        }
+        let (hash, key) = (reader.u64()?, reader.prefixed(KEY_BYTES_MAX)?);
+        let gone_at_ns = if tag & GONE_AT != 0 {
+            Some(self.gone_at_ns.wrapping_add(unsigned(reader.zigzag()?)))
+        } else {
+            None
+        };
+        let version = if tag & VERSION != 0 { Some(reader.varint()?) } else { None };
+        let labels =
+            if tag & LABELS != 0 { LabelHashes::read(reader)? } else { LabelHashes::new(&[]) };
+        Ok(BlobSummary { namespace, hash, key, gone_at_ns, version, labels })
+    }
+}

@@ -1,0 +1,67 @@
+//! What can be wrong with bytes that were read, and with values that are to be written.
+//!
+//! A `DecodeError` is damage unless the caller expected it (the end of a log looks like a bad
+//! frame). An `EncodeError` is a bound that the caller should have kept; nothing was written.
+
+use thiserror::Error;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// Fewer bytes than the structure needs.
+    #[error("the bytes end too early")]
+    Truncated,
+    /// Another structure, or none.
+    #[error("the magic number is another one")]
+    Magic,
+    /// A checksum does not match: torn, flipped, or written for another place or store.
+    #[error("the checksum does not match")]
+    Checksum,
+    /// The structure names another place, segment or store than the one it was read from.
+    #[error("it belongs to another place")]
+    Place,
+    /// Written in an open that does not belong here.
+    #[error("its open count is out of range")]
+    OpenCount,
+    /// No such kind of record.
+    #[error("unknown kind {0}")]
+    Kind(u8),
+    /// A length or a count is out of bounds.
+    #[error("a length or count is out of bounds")]
+    Length,
+    /// A field has a value or a spelling that version 1 does not know.
+    #[error("a field is malformed")]
+    Field,
+    /// A name or label is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text,
+}
+
+/// Why a value cannot be written in this format.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum EncodeError {
+    /// A namespace's name is over 255 bytes.
+    #[error("the namespace name is longer than 255 bytes")]
+    NamespaceName,
+    /// A key or prefix is over 65535 bytes.
+    #[error("the key or prefix is longer than 65535 bytes")]
+    Key,
+    /// A metadata key, metadata value, tag or dependency is over 65535 bytes.
+    #[error("a metadata text or a label is longer than 65535 bytes")]
+    Text,
+    /// A head of 16 MiB or more.
+    #[error("the record's head would take 16 MiB or more")]
+    Head,
+    /// The record cannot fit any segment.
+    #[error("the record is larger than any segment")]
+    Record,
+    /// An invalidation without a label, or a superblock or count out of its bounds.
+    #[error("a field is out of its bounds")]
+    Field,
+    /// Positions, offsets or lengths do not follow one another, or have run out.
+    #[error("a position is out of order or out of bounds")]
+    Place,
+    /// The segment has no room for it.
+    #[error("no room is left in the segment")]
+    NoRoom,
+}

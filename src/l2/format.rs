@@ -1,0 +1,244 @@
+//! Constants, numbers and geometry of the store format, version 1.
+//!
+//! `docs/format.md` is the contract; this file repeats its numbers and proves at compile time
+//! that they fit together. It knows nothing that the page does not say.
+
+use super::error::DecodeError;
+
+/// The version that this code writes, and the only one that it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The unit of direct I/O and of the layout.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+/// Records, frames and positions are multiples of this.
+pub(crate) const ALIGNMENT: usize = 8;
+/// The superblocks take this much of the file before the first segment.
+pub(crate) const DATA_OFFSET: u64 = 2 * BLOCK_BYTES as u64;
+/// Smallest segment.
+pub(crate) const SEGMENT_BYTES_MIN: u32 = 16 << 10;
+/// Largest segment.
+pub(crate) const SEGMENT_BYTES_MAX: u32 = 256 << 20;
+/// A store has at least this many segments.
+pub(crate) const SEGMENT_COUNT_MIN: u32 = 2;
+/// Last position that may be dealt: 36 years at 1 GB/s.
+pub(crate) const POSITION_MAX: u64 = 1 << 60;
+
+/// Header of a frame.
+pub(crate) const FRAME_HEADER_BYTES: usize = 32;
+/// The fixed part of each record's head.
+pub(crate) const RECORD_FIXED_BYTES: usize = 20;
+/// Longest head: its length has 24 bits.
+pub(crate) const HEAD_BYTES_MAX: usize = (1 << 24) - 1;
+/// Longest record, head and body: what one frame in the largest segment can hold.
+pub(crate) const RECORD_BYTES_MAX: usize =
+    SEGMENT_BYTES_MAX as usize - 2 * BLOCK_BYTES - FRAME_HEADER_BYTES;
+/// Footer of a directory, the last bytes of a sealed segment.
+pub(crate) const FOOTER_BYTES: usize = 56;
+
+/// Longest namespace name in bytes.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+/// Longest key, prefix, metadata text or label in bytes.
+pub(crate) const KEY_BYTES_MAX: usize = 65_535;
+/// The priority that is not spelled out.
+pub(crate) const PRIORITY_NORMAL: u8 = 128;
+
+pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"tamisL2\n";
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"tamisSEG";
+pub(crate) const DIRECTORY_MAGIC: [u8; 8] = *b"tamisDIR";
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"tFRM";
+/// Superblocks and segment headers are one block, the checksum its last bytes.
+pub(crate) const BLOCK_CHECKSUM_OFFSET: usize = BLOCK_BYTES - 8;
+/// The smallest padded record.
+pub(crate) const RECORD_PADDED_BYTES_MIN: usize = align(RECORD_FIXED_BYTES);
+
+const _: () = {
+    assert!(usize::BITS == 64, "lengths of up to 2^32 are held in usize");
+    assert!((BLOCK_BYTES % ALIGNMENT == 0));
+    assert!((FRAME_HEADER_BYTES % ALIGNMENT == 0), "the first record is aligned");
+    assert!((FOOTER_BYTES % ALIGNMENT == 0) && FOOTER_BYTES < BLOCK_BYTES);
+    assert!(((SEGMENT_BYTES_MIN as usize) % BLOCK_BYTES == 0));
+    assert!(((SEGMENT_BYTES_MAX as usize) % BLOCK_BYTES == 0));
+    assert!(SEGMENT_BYTES_MIN as usize >= 3 * BLOCK_BYTES, "header, frames, directory");
+    assert!(RECORD_PADDED_BYTES_MIN == 24);
+    assert!(align(RECORD_BYTES_MAX) + FRAME_HEADER_BYTES < u32::MAX as usize);
+    assert!(HEAD_BYTES_MAX < RECORD_BYTES_MAX);
+    assert!((POSITION_MAX % (ALIGNMENT as u64) == 0));
+};
+
+/// Rounds up to a multiple of 8. The argument is a length, far from overflow.
+pub(crate) const fn align(length: usize) -> usize {
+    (length + ALIGNMENT - 1) & !(ALIGNMENT - 1)
+}
+
+/// A byte offset into the endless log: a multiple of 8, at most `POSITION_MAX`, dealt once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Position(u64);
+
+impl Position {
+    /// The position at this offset, if it is one.
+    pub(crate) const fn new(offset: u64) -> Option<Self> {
+        if offset <= POSITION_MAX && (offset % (ALIGNMENT as u64) == 0) {
+            Some(Self(offset))
+        } else {
+            None
+        }
+    }
+
+    /// The position at an offset that was one before it was packed into a slot.
+    pub(crate) const fn from_multiple(offset: u64) -> Self {
+        debug_assert!((offset % (ALIGNMENT as u64) == 0));
+        Self(offset)
+    }
+
+    /// The offset in the log, in bytes.
+    pub(crate) const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// The position so many bytes further on, if it is one.
+    pub(crate) const fn after(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(offset) => Self::new(offset),
+            None => None,
+        }
+    }
+}
+
+/// A segment's number: it holds the positions `n*S .. (n+1)*S`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SegmentNumber(pub(crate) u64);
+
+/// How often the store had been opened when something was written; 1 at the first open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct OpenCount(pub(crate) u32);
+
+/// The order number of a namespace's creation or last flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Generation(pub(crate) u64);
+
+/// The random name of a store, part of every checksum but the superblock's and the bodies'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreId(pub [u8; 16]);
+
+/// The open counts that something read may carry, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpenRange {
+    /// The lowest.
+    pub(crate) first: OpenCount,
+    /// The highest.
+    pub(crate) last: OpenCount,
+}
+
+impl OpenRange {
+    /// Just this one.
+    pub(crate) const fn only(count: OpenCount) -> Self {
+        Self { first: count, last: count }
+    }
+
+    pub(crate) fn check(self, count: OpenCount) -> Result<OpenCount, DecodeError> {
+        if self.first <= count && count <= self.last {
+            Ok(count)
+        } else {
+            Err(DecodeError::OpenCount)
+        }
+    }
+}
+
+/// The size and number of a store's segments, from which every place follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    segment_bytes: u32,
+    segment_count: u32,
+}
+
+impl Geometry {
+    /// A geometry, if both figures are within the bounds of the format.
+    pub(crate) const fn new(segment_bytes: u32, segment_count: u32) -> Option<Self> {
+        if segment_bytes >= SEGMENT_BYTES_MIN
+            && segment_bytes <= SEGMENT_BYTES_MAX
+            && ((segment_bytes as usize) % BLOCK_BYTES == 0)
+            && segment_count >= SEGMENT_COUNT_MIN
+        {
+            Some(Self { segment_bytes, segment_count })
+        } else {
+            None
+        }
+    }
+
+    /// Size of a segment.
+    pub(crate) const fn segment_bytes(self) -> u32 {
+        self.segment_bytes
+    }
+
+    /// Number of segments in the file.
+    pub(crate) const fn segment_count(self) -> u32 {
+        self.segment_count
+    }
+
+    /// Size of the data file: below 2^60 + 2^13.
+    pub(crate) const fn file_bytes(self) -> u64 {
+        DATA_OFFSET + self.segment_bytes as u64 * self.segment_count as u64
+    }
+
+    /// The segment that holds a position.
+    pub(crate) const fn segment_of(self, position: Position) -> SegmentNumber {
+        SegmentNumber(position.0 / self.segment_bytes as u64)
+    }
+
+    /// The first position of a segment (its header), `None` beyond `POSITION_MAX`.
+    pub(crate) const fn start_of(self, segment: SegmentNumber) -> Option<Position> {
+        match segment.0.checked_mul(self.segment_bytes as u64) {
+            Some(offset) => Position::new(offset),
+            None => None,
+        }
+    }
+
+    /// Offset of a position in its segment.
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u32 fits one")]
+    pub(crate) const fn offset_in_segment(self, position: Position) -> u32 {
+        (position.0 % self.segment_bytes as u64) as u32
+    }
+
+    /// Offset of a segment in the file.
+    pub(crate) const fn file_offset_of_segment(self, segment: SegmentNumber) -> u64 {
+        DATA_OFFSET + segment.0 % self.segment_count as u64 * self.segment_bytes as u64
+    }
+
+    /// Offset of a position in the file.
+    pub(crate) const fn file_offset(self, position: Position) -> u64 {
+        self.file_offset_of_segment(self.segment_of(position))
+            + self.offset_in_segment(position) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_aligned_and_bounded() {
+        assert_eq!(Position::new(4), None);
+        assert_eq!(Position::new(POSITION_MAX + 8), None);
+        let last = Position::new(POSITION_MAX).unwrap();
+        assert_eq!(last.after(8), None);
+        assert_eq!(last.after(u64::MAX), None);
+        assert_eq!(Position::new(8).unwrap().after(16), Position::new(24));
+    }
+
+    #[test]
+    fn geometry_places_positions_round_the_file() {
+        assert_eq!(Geometry::new(SEGMENT_BYTES_MIN - 4096, 8), None);
+        assert_eq!(Geometry::new(SEGMENT_BYTES_MIN + 8, 8), None);
+        assert_eq!(Geometry::new(SEGMENT_BYTES_MAX + 4096, 8), None);
+        assert_eq!(Geometry::new(SEGMENT_BYTES_MAX, 1), None);
+        let geometry = Geometry::new(1 << 20, 3).unwrap();
+        let position = Position::new((7 << 20) + 4096).unwrap();
+        assert_eq!(geometry.segment_of(position), SegmentNumber(7));
+        assert_eq!(geometry.offset_in_segment(position), 4096);
+        assert_eq!(geometry.file_offset(position), 8192 + (1 << 20) + 4096);
+        assert_eq!(geometry.start_of(SegmentNumber(7)), Position::new(7 << 20));
+        assert_eq!(geometry.start_of(SegmentNumber(u64::MAX)), None);
+        assert_eq!(geometry.file_bytes(), 8192 + (3 << 20));
+        let largest = Geometry::new(SEGMENT_BYTES_MAX, u32::MAX).unwrap();
+        assert!(largest.file_bytes() < (1 << 60) + DATA_OFFSET);
+    }
+}

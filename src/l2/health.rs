@@ -1,0 +1,57 @@
+//! `Health`: whether L2 takes and gives, and what has happened to it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// What L2 counts. Written by the ring's side and by readers of the disk, not by hits in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) write_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) corruptions: AtomicU64,
+    pub(crate) io_errors: AtomicU64,
+    pub(crate) reclaimed_segments: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Why L2 has been turned off.
+    reason: Mutex<Option<String>>,
+    off: AtomicBool,
+    /// The store says on file that nothing in it is to be served.
+    voided: AtomicBool,
+    pub(crate) tally: Tally,
+}
+
+impl Health {
+    pub(crate) fn degrade(&self, reason: String) {
+        self.reason.lock().get_or_insert(reason);
+        self.off.store(true, Ordering::Release);
+    }
+
+    /// One load: every miss in memory asks.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.lock().clone()
+    }
+
+    pub(crate) fn set_voided(&self) {
+        self.voided.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_voided(&self) -> bool {
+        self.voided.load(Ordering::Acquire)
+    }
+}
+
+/// Adds to a tally.
+pub(crate) fn tally(counter: &AtomicU64, number: usize) {
+    counter.fetch_add(number as u64, Ordering::Relaxed);
+}

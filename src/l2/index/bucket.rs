@@ -1,0 +1,149 @@
+//! Seven slots in the room of two cache lines.
+//!
+//! # Contract
+//! Holds up to [`LANES`] key hashes with their slots, and two counts. Which hash belongs here is
+//! the table's business. A lane is read and written only when it is in use.
+//!
+//! # Layout
+//! Seven times 18 bytes (hash, position with flags, blocks) and two bytes of counts are 128. The
+//! first half has the hashes and the counts, all that decides a search, and three of the block
+//! counts to fill it; the second has what only a hit needs. Allocated as it comes, a bucket starts
+//! anywhere in a line (see `table` for why).
+//!
+//! # Invariants
+//! Lanes below `count` are in use, in no order; what the others contain means nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::slot::{READ, Slot, position_of};
+use crate::key::KeyHash;
+use crate::l2::format::Position;
+
+/// Slots in a bucket: as many as two cache lines hold.
+pub(super) const LANES: usize = 7;
+/// Slots whose block count lies in the bucket's first half, filling what the counts leave.
+const FRONT: usize = 3;
+
+const _: () = assert!(size_of::<Bucket>() == 128);
+
+/// See the module.
+#[repr(C)]
+pub(super) struct Bucket {
+    hashes: [u64; LANES],
+    /// Slots in use.
+    count: u8,
+    /// Entries that wanted to be here or earlier and lie beyond. Sticks at its maximum, since
+    /// what it would have counted further is lost.
+    passed: u8,
+    blocks_front: [u16; FRONT],
+    /// Positions with flags (see `slot`). Atomic for the read bit alone: it is set under the
+    /// shared lock, everything else changes under the exclusive one.
+    words: [AtomicU64; LANES],
+    blocks_back: [u16; LANES - FRONT],
+}
+
+impl Bucket {
+    pub(super) fn new() -> Self {
+        Self {
+            hashes: [0; LANES],
+            count: 0,
+            passed: 0,
+            blocks_front: [0; FRONT],
+            words: [const { AtomicU64::new(0) }; LANES],
+            blocks_back: [0; LANES - FRONT],
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        usize::from(self.count) == LANES
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (KeyHash, Slot)> + '_ {
+        self.lanes().map(|lane| (self.hash(lane), self.slot(lane)))
+    }
+
+    pub(super) fn lanes(&self) -> std::ops::Range<usize> {
+        0..usize::from(self.count)
+    }
+
+    pub(super) fn find(&self, hash: KeyHash) -> Option<usize> {
+        // Branches on purpose: the processor guesses a lane and fetches the second half while
+        // the first is still on its way. Lanes in use come first, so a stale match in an unused
+        // lane is never taken for a live one.
+        let lane = self.hashes.iter().position(|&held| held == hash.0)?;
+        (lane < usize::from(self.count)).then_some(lane)
+    }
+
+    pub(super) fn hash(&self, lane: usize) -> KeyHash {
+        KeyHash(self.hashes[lane])
+    }
+
+    pub(super) fn position(&self, lane: usize) -> Position {
+        // Relaxed, here and below: the word is a value by itself and orders nothing.
+        position_of(self.words[lane].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn slot(&self, lane: usize) -> Slot {
+        let blocks = match lane.checked_sub(FRONT) {
+            None => self.blocks_front[lane],
+            Some(back) => self.blocks_back[back],
+        };
+        Slot::from_word(self.words[lane].load(Ordering::Relaxed), blocks)
+    }
+
+    pub(super) fn place(&mut self, lane: usize, hash: KeyHash, slot: Slot) {
+        self.hashes[lane] = hash.0;
+        *self.words[lane].get_mut() = slot.to_word();
+        match lane.checked_sub(FRONT) {
+            None => self.blocks_front[lane] = slot.blocks,
+            Some(back) => self.blocks_back[back] = slot.blocks,
+        }
+    }
+
+    /// Sets the read bit.
+    pub(super) fn mark_read(&self, lane: usize) {
+        let word = &self.words[lane];
+        // Stored only when clear: a bit that is set costs its readers no exclusive cache line.
+        if word.load(Ordering::Relaxed) & READ == 0 {
+            word.fetch_or(READ, Ordering::Relaxed);
+        }
+    }
+
+    /// Uses a free lane.
+    pub(super) fn push(&mut self, hash: KeyHash, slot: Slot) {
+        let lane = usize::from(self.count);
+        self.count += 1;
+        self.place(lane, hash, slot);
+    }
+
+    /// Takes a slot out; the last one moves into its lane.
+    pub(super) fn take(&mut self, lane: usize) -> (KeyHash, Slot) {
+        let taken = (self.hash(lane), self.slot(lane));
+        let last = usize::from(self.count) - 1;
+        if lane != last {
+            self.place(lane, self.hash(last), self.slot(last));
+        }
+        self.count -= 1;
+        taken
+    }
+
+    /// Whether every entry that came by is in this bucket or before it.
+    pub(super) fn nothing_passed(&self) -> bool {
+        self.passed == 0
+    }
+
+    pub(super) fn count_passing(&mut self) {
+        self.passed = self.passed.saturating_add(1);
+    }
+
+    pub(super) fn uncount_passing(&mut self) {
+        if self.passed < u8::MAX {
+            self.passed -= 1;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn passed(&self) -> u8 {
+        self.passed
+    }
+}

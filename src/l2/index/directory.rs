@@ -1,0 +1,74 @@
+//! Where the tables of an index are: an array that grows without moving.
+//!
+//! # Contract
+//! Table `number` has one address for the index's whole life, so readers need no lock to get to
+//! it, and growth copies nothing. Tables that nobody asked for take no memory; the first lies
+//! inside, so that a small index is one table.
+//!
+//! # Algorithm
+//! Levels of doubling size (level `l` holds the tables `2^l..2^(l+1)`), each made of chunks of at
+//! most [`CHUNK`] tables. Levels and chunks are made when a table in them is first asked for and
+//! stay until the end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{OnceLock, RwLock};
+
+use super::table::Table;
+
+/// One more than the highest level: room for 2^26 tables, tens of billions of entries.
+const LEVELS: usize = 26;
+/// The most tables that are made at once: 16 KiB, some microseconds.
+const CHUNK: usize = 64;
+
+const _: () = assert!(size_of::<Shelf>() == 256);
+
+/// A table behind its lock, in cache lines of its own, so that neighbours do not disturb each
+/// other and the lock lies in the line of what is read first.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Shelf(pub(super) RwLock<Table>);
+
+type Chunk = OnceLock<Box<[Shelf]>>;
+type Level = OnceLock<Box<[Chunk]>>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Directory {
+    first: Shelf,
+    /// All tables but the first.
+    levels: OnceLock<Box<[Level]>>,
+    /// Heap bytes of levels and chunks.
+    heap_bytes: AtomicUsize,
+}
+
+impl Directory {
+    /// Tables that there is room for.
+    pub(super) const TABLES_MAX: usize = 1 << LEVELS;
+
+    /// Table `number`, made empty when it did not exist.
+    ///
+    /// # Panics
+    /// When `number` is not below [`Self::TABLES_MAX`].
+    pub(super) fn table(&self, number: usize) -> &RwLock<Table> {
+        let Some(level) = number.checked_ilog2() else {
+            return &self.first.0;
+        };
+        let size = 1_usize << level;
+        let offset = number - size;
+        let levels = self.levels.get_or_init(|| self.allocate(LEVELS));
+        let chunks = levels[level as usize].get_or_init(|| self.allocate(size.div_ceil(CHUNK)));
+        let chunk = chunks[offset / CHUNK].get_or_init(|| self.allocate(size.min(CHUNK)));
+        &chunk[offset % CHUNK].0
+    }
+
+    /// Heap bytes of the directory itself, without what the tables hold.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.heap_bytes.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn allocate<T: Default>(&self, count: usize) -> Box<[T]> {
+        self.heap_bytes.fetch_add(count * size_of::<T>(), Ordering::Relaxed);
+        (0..count).map(|_| T::default()).collect()
+    }
+}

@@ -1,0 +1,265 @@
+//! Where the last record of each key hash lies: the in-memory index of L2.
+//!
+//! # Contract
+//! A map from the full 64-bit [`KeyHash`] to a [`Slot`], at about 22.4 bytes an entry in a large
+//! index, all slack included. Calls never block for long: a lock guards one table of some hundred
+//! slots and is held for one step on it. The index judges nothing: who may overwrite what, and
+//! when a slot may go, is decided in the append section.
+//!
+//! Writers are expected one at a time (they hold the append lock), readers at any time. Writers
+//! that race each other would be safe too; the outcome is then one of the two orders.
+//!
+//! # Algorithm
+//! Linear hashing (Litwin, 1980) over small tables that each grow alone. The low bits of the mixed
+//! hash choose the table. Whenever there are more than `SHARE` entries for each table, the
+//! table whose turn it is splits in two by one more bit; a step therefore touches one table
+//! and its new half, and nothing else moves. Unlike in Litwin's scheme a table has no fixed size,
+//! so tables whose turn is yet to come are just up to twice as large. Inside a table: see `table`;
+//! what makes the high load cheap is that a table of some hundred slots can afford to be rebuilt
+//! for each tenth or so of growth.
+//!
+//! Readers take the number of tables, without a lock, as a hint only. A table knows its own
+//! depth (the low bits that all its hashes share), under its lock; a reader that comes late reads
+//! from it that a hash has moved, and goes on to the table of that depth.
+//!
+//! # Invariants
+//! 1. Table `t < count` of depth `d` holds exactly the hashes whose mixed low `d` bits are `t`;
+//!    tables from `count` on are empty.
+//! 2. Entries move to tables of higher number only. So a reader that follows depths ends, and so
+//!    a scan in order of numbers meets all that stays.
+//! 3. `len` and `tables_heap_bytes` are the sums over all tables, whenever no call runs.
+//! 4. Locks: `splitting`, then a table, then the table it splits into. Readers hold one.
+//!
+//! Tables shrink with what they hold, but never merge: an index that lost almost all of its
+//! entries keeps 256 bytes for each table it once had, half a byte for each entry it once held.
+
+mod bucket;
+mod directory;
+mod slot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+use self::directory::Directory;
+use self::table::{Mixed, Table};
+use crate::key::KeyHash;
+use crate::l2::format::Position;
+
+pub(crate) use self::slot::Slot;
+
+/// Average entries of a table above which one is split. Tables then hold between half and twice
+/// as many: few enough to be rebuilt in ten to twenty microseconds, enough that a table's 256
+/// bytes of head count little.
+const SHARE: usize = 512;
+
+/// See the module.
+pub(crate) struct Index {
+    directory: Directory,
+    /// Tables in use: written after the table it adds, under that table's lock.
+    count: AtomicUsize,
+    /// Held while a table is split, so that two writers do not split the same one.
+    splitting: Mutex<()>,
+    len: AtomicUsize,
+    tables_heap_bytes: AtomicUsize,
+}
+
+/// How far a [`Index::scan`] has come. The default is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ScanCursor {
+    /// Number of the next table to look at.
+    table: usize,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Index").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Index {
+    /// An empty index: 384 bytes and nothing on the heap.
+    pub(crate) fn new() -> Self {
+        Self {
+            directory: Directory::default(),
+            count: AtomicUsize::new(1),
+            splitting: Mutex::new(()),
+            len: AtomicUsize::new(0),
+            tables_heap_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// The slot of a hash.
+    pub(crate) fn get(&self, hash: KeyHash) -> Option<Slot> {
+        let mixed = Mixed::new(hash);
+        self.read(mixed).get(hash, mixed)
+    }
+
+    /// Sets or replaces the slot of a hash and answers the replaced one.
+    ///
+    /// # Panics
+    /// When the slot's position is not a multiple of eight.
+    pub(crate) fn insert(&self, hash: KeyHash, slot: Slot) -> Option<Slot> {
+        let mixed = Mixed::new(hash);
+        let old = self.write(mixed, |table| table.insert(hash, mixed, slot));
+        if old.is_none() && self.has_outgrown_tables() {
+            self.split_next();
+        }
+        old
+    }
+
+    /// Removes the slot of a hash, if it still holds `position`. Answers whether it did.
+    pub(crate) fn remove_if(&self, hash: KeyHash, position: Position) -> bool {
+        let mixed = Mixed::new(hash);
+        self.write(mixed, |table| table.remove_if(hash, mixed, position))
+    }
+
+    /// Replaces the slot of a hash, if it still holds `position`. Answers whether it did.
+    ///
+    /// # Panics
+    /// When the new slot's position is not a multiple of eight.
+    pub(crate) fn replace_if(&self, hash: KeyHash, position: Position, slot: Slot) -> bool {
+        let mixed = Mixed::new(hash);
+        self.write(mixed, |table| table.replace_if(hash, mixed, position, slot))
+    }
+
+    /// Notes that the record at `position` was read, if the hash's slot still holds it. Takes the
+    /// read side of a lock only, and writes only when the bit is clear.
+    pub(crate) fn mark_read(&self, hash: KeyHash, position: Position) {
+        let mixed = Mixed::new(hash);
+        self.read(mixed).mark_read(hash, mixed, position);
+    }
+
+    /// Number of slots held, those without a value included.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether no slot is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All memory of the index as asked of the allocator, itself included. Counted as it changes,
+    /// so this costs a few loads.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.directory.heap_bytes()
+            + self.tables_heap_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Appends to `found` the slots whose position lies in `positions`, going on from `cursor`;
+    /// answers where to go on, or `None` at the end. Looks at whole tables until it has walked
+    /// `slots_max` slots or more, so at most one table beyond.
+    ///
+    /// A hash that stays in the index from the first call to the last, with a position in the
+    /// range, is reported at least once, however much the index grows or shrinks between calls or
+    /// during one; some are reported twice when their table splits meanwhile. What is reported may
+    /// have changed since: act through [`Index::remove_if`] and [`Index::replace_if`].
+    pub(crate) fn scan(
+        &self,
+        cursor: ScanCursor,
+        positions: Range<Position>,
+        slots_max: usize,
+        found: &mut Vec<(KeyHash, Slot)>,
+    ) -> Option<ScanCursor> {
+        let mut number = cursor.table;
+        let mut walked = 0;
+        // The count is read anew after each table: one that was split before its turn came has
+        // put its half behind the old count.
+        while number < self.count.load(Ordering::Acquire) {
+            if walked >= slots_max.max(1) {
+                return Some(ScanCursor { table: number });
+            }
+            let table = self.directory.table(number).read().unwrap_or_else(PoisonError::into_inner);
+            found.extend(table.iter().filter(|(_, slot)| positions.contains(&slot.position)));
+            walked += table.slots().max(1);
+            number += 1;
+        }
+        None
+    }
+
+    /// The table of a hash, for reading.
+    fn read(&self, mixed: Mixed) -> RwLockReadGuard<'_, Table> {
+        let mut number = self.hint(mixed);
+        loop {
+            let table = self.directory.table(number).read().unwrap_or_else(PoisonError::into_inner);
+            let owner = mixed.low_bits(table.depth);
+            if owner == number {
+                return table;
+            }
+            number = owner;
+        }
+    }
+
+    /// Runs a change on the table of a hash and accounts for what it did.
+    fn write<R>(&self, mixed: Mixed, change: impl FnOnce(&mut Table) -> R) -> R {
+        let mut number = self.hint(mixed);
+        let mut table = loop {
+            let table = self.lock(number);
+            let owner = mixed.low_bits(table.depth);
+            if owner == number {
+                break table;
+            }
+            number = owner;
+        };
+        let (len, heap_bytes) = (table.len(), table.heap_bytes());
+        let answer = change(&mut table);
+        add_change(&self.len, len, table.len());
+        add_change(&self.tables_heap_bytes, heap_bytes, table.heap_bytes());
+        answer
+    }
+
+    fn lock(&self, number: usize) -> RwLockWriteGuard<'_, Table> {
+        self.directory.table(number).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the table of a hash, as linear hashing has it for the present count. A split
+    /// may have just made it out of date, never pointing too far.
+    fn hint(&self, mixed: Mixed) -> usize {
+        let count = self.count.load(Ordering::Acquire);
+        let depth = count.ilog2();
+        let number = mixed.low_bits(depth + 1);
+        if number < count { number } else { mixed.low_bits(depth) }
+    }
+
+    fn has_outgrown_tables(&self) -> bool {
+        let count = self.count.load(Ordering::Relaxed);
+        self.len() > count * SHARE && count < Directory::TABLES_MAX
+    }
+
+    /// Splits the table whose turn it is.
+    #[cold]
+    fn split_next(&self) {
+        let _one_at_a_time = self.splitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_outgrown_tables() {
+            return; // another writer was faster
+        }
+        let count = self.count.load(Ordering::Relaxed);
+        let mut parent = self.lock(count - (1 << count.ilog2()));
+        let mut child = self.lock(count);
+        let heap_bytes = parent.heap_bytes();
+        *child = parent.split();
+        let heap_bytes_now = parent.heap_bytes() + child.heap_bytes();
+        add_change(&self.tables_heap_bytes, heap_bytes, heap_bytes_now);
+        // Published before the locks open, so that whoever sees the split table without the
+        // half it gave away also sees the table that has it.
+        self.count.store(count + 1, Ordering::Release);
+    }
+}
+
+/// Adds `after - before`, which may be negative; wrapping gets it right.
+fn add_change(total: &AtomicUsize, before: usize, after: usize) {
+    if before != after {
+        total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,544 @@
+//! `Log`: where records are dealt their positions, and wait to be written.
+//!
+//! Records collect in the open unit. It closes when it is full, when somebody waits for what is
+//! in it, or when it is about a second old; then the writer takes it as one frame, one at a time,
+//! while the next unit collects. A segment that has no room for a record and its directory entry
+//! is sealed, and the log goes on in the next one, which has been made ready ahead of need.
+//!
+//! Positions are dealt inside the append section only, so the log's order is the order of effect.
+//! Its lock is a leaf. Until a unit is on file readers find its records here.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::checksum::ChecksumKey;
+use super::directory::DirectoryBuilder;
+use super::entry::{Change, DirectoryEntry};
+use super::error::EncodeError;
+use super::format::{
+    BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber, align,
+};
+use super::frame::FrameBuilder;
+use super::record::{Record, RecordLengths, seal};
+
+/// A unit of this size is full.
+const UNIT_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait to be written before a put has to.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// Memory of the open segment's directory at which the segment is sealed early.
+const DIRECTORY_BYTES_MAX: usize = 16 << 20;
+
+/// A record that is encoded but for its position, with its body by reference.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    head: Vec<u8>,
+    lengths: RecordLengths,
+    body: Bytes,
+}
+
+impl Draft {
+    /// Encodes the head of `record`, whose body is `body`.
+    pub(crate) fn new(record: &Record<'_>, body: Bytes) -> Result<Self, EncodeError> {
+        let mut head = Vec::new();
+        let lengths = record.encode(&mut head)?;
+        Ok(Self { head, lengths, body })
+    }
+
+    pub(crate) fn lengths(&self) -> RecordLengths {
+        self.lengths
+    }
+}
+
+/// Where a record has been put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dealt {
+    pub(crate) position: Position,
+    /// The position behind it: once the log is on file up to there, so is the record.
+    pub(crate) end: Position,
+    /// What a read of it has to fetch.
+    pub(crate) blocks: u16,
+}
+
+/// Why a record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not now: await [`Log::room`] and try again.
+    NoRoom,
+    /// Not any more: L2 is off.
+    Off,
+}
+
+/// L2 has been turned off, and what was waited for may not be on file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Off;
+
+/// A record in memory, until it is on file.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) position: Position,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) position: Position,
+    pub(crate) header: [u8; FRAME_HEADER_BYTES],
+    pub(crate) records: Vec<Taken>,
+    pub(crate) end: Position,
+}
+
+/// A segment to be sealed.
+pub(crate) struct Seal {
+    pub(crate) segment: SegmentNumber,
+    pub(crate) directory: DirectoryBuilder,
+    pub(crate) end: Position,
+}
+
+/// What the writer has to do next.
+#[derive(Clone)]
+pub(crate) enum Job {
+    Frame(Arc<Unit>),
+    Seal(Arc<Seal>),
+    /// Everything is on file, and nothing more will come.
+    Close {
+        tail: Position,
+    },
+}
+
+pub(crate) struct Log {
+    geometry: Geometry,
+    key: ChecksumKey,
+    open_count: OpenCount,
+    state: Mutex<State>,
+    writer: AtomicWaker,
+    /// The oldest segment in use; moved by the writer.
+    head: AtomicU64,
+}
+
+struct State {
+    open: Option<OpenUnit>,
+    /// Where the next frame begins, when none is open.
+    next: Position,
+    /// Closed and not on file yet, in order. The first may be in the writer's hands.
+    jobs: VecDeque<Job>,
+    /// Of the segment that positions are dealt in.
+    directory: DirectoryBuilder,
+    /// Positions may be dealt up to the end of this segment.
+    newest: SegmentNumber,
+    /// Everything before is on file.
+    written: Position,
+    waiting_bytes: usize,
+    /// Somebody waits for what is in the open unit.
+    urgent: bool,
+    standing: Standing,
+    waiters: Vec<(Position, oneshot::Sender<()>)>,
+    roomers: Vec<oneshot::Sender<()>>,
+    closers: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Running,
+    Closing,
+    Closed,
+    Off,
+}
+
+struct OpenUnit {
+    position: Position,
+    frame: FrameBuilder,
+    records: Vec<Taken>,
+}
+
+/// Where a log begins.
+pub(crate) struct LogStart {
+    pub(crate) geometry: Geometry,
+    pub(crate) key: ChecksumKey,
+    pub(crate) open_count: OpenCount,
+    /// Where the first frame goes.
+    pub(crate) tail: Position,
+    /// What the segment of `tail` lists so far.
+    pub(crate) directory: DirectoryBuilder,
+    /// The newest segment that is ready.
+    pub(crate) newest: SegmentNumber,
+    /// The oldest segment in use.
+    pub(crate) head: SegmentNumber,
+}
+
+impl Log {
+    pub(crate) fn new(start: LogStart) -> Self {
+        let state = State {
+            open: None,
+            next: start.tail,
+            jobs: VecDeque::new(),
+            directory: start.directory,
+            newest: start.newest,
+            written: start.tail,
+            waiting_bytes: 0,
+            urgent: false,
+            standing: Standing::Running,
+            waiters: Vec::new(),
+            roomers: Vec::new(),
+            closers: Vec::new(),
+        };
+        Self {
+            geometry: start.geometry,
+            key: start.key,
+            open_count: start.open_count,
+            state: Mutex::new(state),
+            writer: AtomicWaker::new(),
+            head: AtomicU64::new(start.head.0),
+        }
+    }
+
+    /// Whether a record can be held by a segment of its own.
+    pub(crate) fn fits(&self, lengths: RecordLengths, change: &Change<'_>) -> bool {
+        let place = BLOCK_BYTES + FRAME_HEADER_BYTES;
+        let directory = DirectoryBuilder::new(SegmentNumber(0), self.geometry);
+        let listed =
+            listed(place, lengths, change).and_then(|entry| directory.encoded_len_with(&entry));
+        listed.is_ok_and(|directory| {
+            place + lengths.padded() + directory <= self.geometry.segment_bytes() as usize
+        })
+    }
+
+    /// Takes a record, at the end of everything. To be called inside the append section.
+    pub(crate) fn append(&self, mut draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
+        let mut state = self.state.lock();
+        match state.standing {
+            Standing::Running => {}
+            Standing::Closing | Standing::Closed | Standing::Off => return Err(Refusal::Off),
+        }
+        if state.waiting_bytes >= WAITING_BYTES_MAX || !self.make_place(&mut state, &draft, change)
+        {
+            state.urgent = true;
+            drop(state);
+            self.writer.wake();
+            return Err(Refusal::NoRoom);
+        }
+        let was_idle = state.open.is_none();
+        let State { open, next, directory, .. } = &mut *state;
+        let unit = open.get_or_insert_with(|| OpenUnit {
+            position: *next,
+            frame: FrameBuilder::new(self.key, *next, self.open_count, self.geometry),
+            records: Vec::new(),
+        });
+        // What `make_place` has found room for cannot be refused.
+        let dealt = self.take(unit, directory, &mut draft, change).map_err(|_| Refusal::Off)?;
+        state.waiting_bytes += draft.lengths.padded();
+        let head = Bytes::from(draft.head);
+        if let Some(unit) = &mut state.open {
+            unit.records.push(Taken { position: dealt.position, head, body: draft.body });
+            if unit.frame.length() >= UNIT_BYTES {
+                Self::close_unit(&mut state);
+            }
+        }
+        let wake = was_idle || state.open.is_none();
+        drop(state);
+        if wake {
+            self.writer.wake();
+        }
+        Ok(dealt)
+    }
+
+    /// Makes sure that the record has a place, in the next segment if it must be. False: it has
+    /// none yet.
+    fn make_place(&self, state: &mut State, draft: &Draft, change: &Change<'_>) -> bool {
+        let full = state.directory.memory_bytes() >= DIRECTORY_BYTES_MAX;
+        if !full && self.fits_behind(state, draft, change) {
+            return true;
+        }
+        let segment = self.geometry.segment_of(state.last());
+        let following = SegmentNumber(segment.0 + 1);
+        let start = self.geometry.start_of(following).and_then(|at| at.after(BLOCK_BYTES as u64));
+        let Some(start) = start.filter(|_| following <= state.newest) else { return false };
+        Self::close_unit(state);
+        let directory = DirectoryBuilder::new(following, self.geometry);
+        let directory = std::mem::replace(&mut state.directory, directory);
+        let seal = Seal { segment, directory, end: state.next };
+        state.jobs.push_back(Job::Seal(Arc::new(seal)));
+        state.next = start;
+        self.fits_behind(state, draft, change)
+    }
+
+    fn fits_behind(&self, state: &State, draft: &Draft, change: &Change<'_>) -> bool {
+        let header = if state.open.is_some() { 0 } else { FRAME_HEADER_BYTES };
+        let last = state.last();
+        // A position at the very end of a segment is the next one's start, which is its header.
+        let place = self.geometry.offset_in_segment(last) as usize + header;
+        if place < BLOCK_BYTES {
+            return false;
+        }
+        let listed = listed(place, draft.lengths, change)
+            .and_then(|entry| state.directory.encoded_len_with(&entry));
+        listed.is_ok_and(|directory| {
+            place + draft.lengths.padded() + directory <= self.geometry.segment_bytes() as usize
+        })
+    }
+
+    fn take(
+        &self,
+        unit: &mut OpenUnit,
+        directory: &mut DirectoryBuilder,
+        draft: &mut Draft,
+        change: &Change<'_>,
+    ) -> Result<Dealt, EncodeError> {
+        let lengths = draft.lengths;
+        let position = unit.frame.next_position().ok_or(EncodeError::Place)?;
+        let end = position.after(lengths.padded() as u64).ok_or(EncodeError::Place)?;
+        let place = self.geometry.offset_in_segment(position) as usize;
+        let checksum = seal(&mut draft.head, self.key, position, self.open_count)?;
+        directory.append(&listed(place, lengths, change)?)?;
+        unit.frame.add(lengths, checksum)?;
+        let touched = place % BLOCK_BYTES + lengths.total();
+        let blocks =
+            u16::try_from(touched.div_ceil(BLOCK_BYTES)).map_err(|_| EncodeError::Record)?;
+        Ok(Dealt { position, end, blocks })
+    }
+
+    fn close_unit(state: &mut State) {
+        let Some(OpenUnit { position, frame, records }) = state.open.take() else { return };
+        if let (Some(end), Ok(header)) = (frame.next_position(), frame.finish()) {
+            state.jobs.push_back(Job::Frame(Arc::new(Unit { position, header, records, end })));
+            state.next = end;
+            state.urgent = false;
+        }
+    }
+
+    /// The end of what has been dealt: every later record lies behind it.
+    pub(crate) fn tail(&self) -> Position {
+        self.state.lock().last()
+    }
+
+    /// Resolves once everything before `end` is on file.
+    pub(crate) async fn written(&self, end: Position) -> Result<(), Off> {
+        let waiting = {
+            let mut state = self.state.lock();
+            if state.written >= end {
+                return Ok(());
+            }
+            if state.standing == Standing::Off {
+                return Err(Off);
+            }
+            let (waiter, waiting) = oneshot::channel();
+            state.waiters.push((end, waiter));
+            state.urgent |= state.open.is_some();
+            waiting
+        };
+        self.writer.wake();
+        waiting.await.map_err(|_| Off)
+    }
+
+    /// Resolves when there may be room again.
+    pub(crate) async fn room(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            if state.standing != Standing::Running {
+                return;
+            }
+            let (roomer, waiting) = oneshot::channel();
+            state.roomers.push(roomer);
+            waiting
+        };
+        self.writer.wake();
+        // A sender that was dropped means the same: try again.
+        let _ = waiting.await;
+    }
+
+    /// The record at a position that is not on file yet.
+    pub(crate) fn pending(&self, position: Position) -> Option<Taken> {
+        let state = self.state.lock();
+        if position < state.written {
+            return None;
+        }
+        let find = |records: &[Taken]| {
+            let place = records.binary_search_by_key(&position, |taken| taken.position).ok()?;
+            records.get(place).cloned()
+        };
+        let frames = state.jobs.iter().filter_map(|job| match job {
+            Job::Frame(unit) => Some(unit),
+            Job::Seal(_) | Job::Close { .. } => None,
+        });
+        let closed = frames.filter(|unit| unit.end > position).find_map(|unit| find(&unit.records));
+        closed.or_else(|| state.open.as_ref().and_then(|unit| find(&unit.records)))
+    }
+
+    /// The directory of a segment that is not sealed on file yet, as it stands.
+    pub(crate) fn directory_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        let mut image = Vec::new();
+        let sealing = state.jobs.iter().find_map(|job| match job {
+            Job::Seal(seal) if seal.segment == segment => Some(seal),
+            _ => None,
+        });
+        let encoded = match sealing {
+            Some(seal) => seal.directory.encode(self.key, self.open_count, seal.end, &mut image),
+            None if self.geometry.segment_of(state.last()) == segment => {
+                state.directory.encode(self.key, self.open_count, state.last(), &mut image)
+            }
+            None => return None,
+        };
+        encoded.ok().map(|()| image)
+    }
+
+    /// Nothing is taken from here on; what has been is still written.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        if state.standing == Standing::Running {
+            state.standing = Standing::Closing;
+            Self::close_unit(&mut state);
+            let tail = state.next;
+            state.jobs.push_back(Job::Close { tail });
+        }
+        state.roomers.clear();
+        drop(state);
+        self.writer.wake();
+    }
+
+    /// Resolves once the writer has finished what [`Log::close`] left it to do.
+    pub(crate) async fn closed(&self) -> Result<(), Off> {
+        let waiting = {
+            let mut state = self.state.lock();
+            match state.standing {
+                Standing::Closed => return Ok(()),
+                Standing::Off => return Err(Off),
+                Standing::Running | Standing::Closing => {}
+            }
+            let (waiter, waiting) = oneshot::channel();
+            state.closers.push(waiter);
+            waiting
+        };
+        waiting.await.map_err(|_| Off)
+    }
+
+    /// The writer has failed: whoever waits is told, and nothing is taken any more.
+    pub(crate) fn turn_off(&self) {
+        let mut state = self.state.lock();
+        state.standing = Standing::Off;
+        state.waiters.clear();
+        state.roomers.clear();
+        state.closers.clear();
+        state.jobs.clear();
+        state.open = None;
+    }
+
+    /// The writer's next job, which stays in the log until it is [`Log::done`]. `is_old`: a unit
+    /// that nobody waits for is to be written too.
+    pub(crate) fn job(&self, is_old: bool) -> Option<Job> {
+        let mut state = self.state.lock();
+        if state.jobs.is_empty() && (state.urgent || is_old) {
+            Self::close_unit(&mut state);
+        }
+        state.jobs.front().cloned()
+    }
+
+    /// Whether something waits in the open unit.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().open.is_some()
+    }
+
+    /// Resolves when [`Log::job`] has something to give, or an empty unit has got its first record.
+    pub(crate) async fn work(&self, knew_open: bool) {
+        poll_fn(|context| {
+            self.writer.register(context.waker());
+            let state = self.state.lock();
+            let is_work = !state.jobs.is_empty()
+                || (state.urgent && state.open.is_some())
+                || (state.open.is_some() && !knew_open);
+            if is_work { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// The first job is done, and on file.
+    pub(crate) fn done(&self) {
+        let mut state = self.state.lock();
+        let State { jobs, written, waiters, waiting_bytes, roomers, closers, standing, .. } =
+            &mut *state;
+        match jobs.pop_front() {
+            Some(Job::Frame(unit)) => {
+                *written = unit.end;
+                let sizes = unit.records.iter().map(|record| record.head.len() + record.body.len());
+                let freed: usize = sizes.map(align).sum();
+                *waiting_bytes = waiting_bytes.saturating_sub(freed);
+            }
+            Some(Job::Close { .. }) => {
+                *standing = Standing::Closed;
+                for closer in closers.drain(..) {
+                    let _ = closer.send(());
+                }
+            }
+            Some(Job::Seal(_)) | None => {}
+        }
+        let (told, rest) = waiters.drain(..).partition(|(end, _)| end <= written);
+        *waiters = rest;
+        let told: Vec<_> = told;
+        let roomers = std::mem::take(roomers);
+        drop(state);
+        for (_, waiter) in told {
+            let _ = waiter.send(());
+        }
+        drop(roomers);
+    }
+
+    /// Segment `newest` is ready to be written to.
+    pub(crate) fn announce(&self, newest: SegmentNumber) {
+        let roomers = {
+            let mut state = self.state.lock();
+            state.newest = state.newest.max(newest);
+            std::mem::take(&mut state.roomers)
+        };
+        drop(roomers);
+    }
+
+    /// The segment that positions are dealt in.
+    pub(crate) fn segment(&self) -> SegmentNumber {
+        self.geometry.segment_of(self.tail())
+    }
+
+    /// The oldest segment in use.
+    pub(crate) fn head_segment(&self) -> SegmentNumber {
+        SegmentNumber(self.head.load(Ordering::Acquire))
+    }
+
+    /// Everything before `head` is about to leave.
+    pub(crate) fn leave_behind(&self, head: SegmentNumber) {
+        self.head.store(head.0, Ordering::Release);
+    }
+
+    /// Bytes that wait to be written, and the directory of the open segment.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.waiting_bytes + state.directory.memory_bytes()
+    }
+}
+
+impl State {
+    /// Where the log ends: behind the open unit, or where the next one begins.
+    fn last(&self) -> Position {
+        let open = self.open.as_ref().and_then(|unit| unit.frame.next_position());
+        open.unwrap_or(self.next)
+    }
+}
+
+fn listed<'a>(
+    place: usize,
+    lengths: RecordLengths,
+    change: &Change<'a>,
+) -> Result<DirectoryEntry<'a>, EncodeError> {
+    let place = u32::try_from(place).map_err(|_| EncodeError::Place)?;
+    let length = u32::try_from(lengths.total()).map_err(|_| EncodeError::Record)?;
+    Ok(DirectoryEntry { place, length, change: *change })
+}

@@ -1,0 +1,270 @@
+//! `L2`: the disk tier. A segmented log, written by one task, read by whoever misses in memory.
+//!
+//! Bytes: [`format`] and its siblings know them, and nothing else. Places: [`log`] deals them,
+//! [`index`] remembers them. The file: [`medium`] writes and reads it in the log's units,
+//! [`writer`] is the task that does so, [`recovery`] makes sense of it at open.
+//!
+//! What is on file is always a prefix of the log; log order is the order of effect.
+
+mod blob;
+mod checksum;
+mod directory;
+mod entry;
+mod error;
+mod format;
+mod frame;
+mod health;
+mod index;
+mod list;
+mod log;
+mod medium;
+mod pins;
+mod record;
+mod recovery;
+mod replay;
+mod segment;
+mod superblock;
+mod wire;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::ops::{Range, RangeInclusive};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+pub(crate) use self::blob::{Blob, Codec, Namespace as NamedGeneration};
+pub(crate) use self::checksum::{BodyHasher, BodySum};
+pub(crate) use self::directory::Directory;
+pub(crate) use self::entry::{BlobSummary, Change};
+pub(crate) use self::format::{Generation, Geometry, Position, SegmentNumber};
+pub(crate) use self::health::{Health, Tally, tally};
+pub(crate) use self::index::{Index, Slot};
+pub(crate) use self::list::{LabelHashes, Labels, Metadata};
+pub(crate) use self::log::{Dealt, Draft, Log, Off, Refusal, Taken};
+pub(crate) use self::record::{Record, RecordHead};
+pub(crate) use self::recovery::{Opening, RecoveryError};
+pub(crate) use self::replay::Replay;
+pub(crate) use self::superblock::{CrashSafety, SuperblockError};
+pub(crate) use self::writer::Tenant;
+
+use self::checksum::ChecksumKey;
+use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
+use self::log::LogStart;
+use self::medium::Medium;
+use self::pins::Pins;
+use self::record::RecordLengths;
+use self::recovery::{Recovered, read_superblock, recover};
+use self::writer::Writer;
+use crate::io::{Disk, Lane, ReadRequest};
+use crate::key::KeyHasher;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// An open store.
+pub(crate) struct L2 {
+    pub(crate) log: Arc<Log>,
+    medium: Medium,
+    opens: OpenRange,
+    pins: Arc<Pins>,
+}
+
+/// A store that has been read, and waits for its tenant before anything is written.
+pub(crate) struct Opened {
+    pub(crate) l2: L2,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) replay: Replay,
+    /// Live records.
+    pub(crate) records: u64,
+    /// Segments that were dropped because of damage.
+    pub(crate) dropped: u64,
+    pub(crate) start: WriterStart,
+}
+
+/// What the writer goes on from.
+pub(crate) struct WriterStart {
+    superblock: superblock::Superblock,
+    tail_block: Vec<u8>,
+}
+
+/// Opens the store on a disk, or makes one there.
+pub(crate) async fn open(disk: Arc<dyn Disk>, opening: &Opening) -> Result<Opened, RecoveryError> {
+    let health = Arc::new(Health::default());
+    let mut medium = Medium {
+        disk,
+        geometry: opening.geometry,
+        key: ChecksumKey::new(format::StoreId(opening.store_id)),
+        health,
+        crash_safety: opening.crash_safety,
+    };
+    let superblock = read_superblock(&medium, opening).await?;
+    medium.geometry = superblock.geometry;
+    medium.key = ChecksumKey::new(superblock.store_id);
+    let is_whole = superblock.geometry.file_bytes() <= medium.disk.length();
+    if superblock.geometry != opening.geometry || !is_whole {
+        return Err(RecoveryError::Geometry { found: superblock.geometry });
+    }
+    let recovered = recover(&medium, superblock, opening).await?;
+    let Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block } = recovered;
+    let log = Log::new(LogStart {
+        geometry: medium.geometry,
+        key: medium.key,
+        open_count: superblock.open_count,
+        tail,
+        directory,
+        newest: superblock.newest,
+        head: medium.geometry.segment_of(superblock.head),
+    });
+    let l2 = L2 {
+        log: Arc::new(log),
+        opens: OpenRange { first: OpenCount(1), last: superblock.open_count },
+        pins: Arc::new(Pins::new(medium.geometry)),
+        medium,
+    };
+    let records = replay.records;
+    Ok(Opened {
+        l2,
+        hasher,
+        replay,
+        records,
+        dropped,
+        start: WriterStart { superblock, tail_block },
+    })
+}
+
+impl L2 {
+    pub(crate) fn health(&self) -> &Health {
+        &self.medium.health
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.medium.geometry
+    }
+
+    /// Bytes of the log from its oldest segment to its end.
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        let oldest = self.geometry().start_of(self.log.head_segment());
+        self.log.tail().value().saturating_sub(oldest.map_or(0, Position::value))
+    }
+
+    /// Everything that has been written is on the device.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        self.medium.sync().await
+    }
+
+    /// The task that writes, until the log is closed.
+    pub(crate) fn writer(
+        &self,
+        start: WriterStart,
+        lane: Arc<dyn Lane>,
+        tenant: Weak<dyn Tenant>,
+    ) -> Writer {
+        let WriterStart { superblock, tail_block } = start;
+        Writer {
+            log: Arc::clone(&self.log),
+            medium: self.medium.clone(),
+            lane,
+            superblock,
+            pins: Arc::clone(&self.pins),
+            tenant,
+            tail_block,
+        }
+    }
+
+    /// The record at a position, from memory if it is not on file yet. None where it is no longer
+    /// wanted, which `is_wanted` is asked once its segment cannot be reused any more.
+    pub(crate) async fn fetch(
+        &self,
+        position: Position,
+        blocks: u16,
+        is_wanted: impl Fn() -> bool,
+    ) -> io::Result<Option<Taken>> {
+        if let Some(taken) = self.log.pending(position) {
+            return Ok(Some(taken));
+        }
+        let geometry = self.medium.geometry;
+        let pin = self.pins.pin(geometry.segment_of(position));
+        if !is_wanted() {
+            return Ok(None);
+        }
+        let place = geometry.offset_in_segment(position) as usize % BLOCK_BYTES;
+        let offset = geometry.file_offset(position) - place as u64;
+        let length = usize::from(blocks) * BLOCK_BYTES;
+        let request = ReadRequest::new(offset, length).pinned(Arc::new(pin));
+        let read = self.medium.disk.read(request).await;
+        tally(&self.health().tally.reads, 1);
+        match &read {
+            Ok(_) => tally(&self.health().tally.read_bytes, length),
+            Err(_) => tally(&self.health().tally.io_errors, 1),
+        }
+        let record = read?.into_bytes().slice(place..);
+        let lengths = RecordLengths::peek(&record).map_err(damaged)?;
+        let body = lengths.body_range();
+        if body.end > record.len() {
+            return Err(damaged(error::DecodeError::Truncated));
+        }
+        let head = record.slice(..body.start);
+        Ok(Some(Taken { position, head, body: record.slice(body) }))
+    }
+
+    /// The segments in use, oldest first.
+    pub(crate) fn segments(&self) -> RangeInclusive<u64> {
+        self.log.head_segment().0..=self.log.segment().0
+    }
+
+    /// The positions of a segment.
+    pub(crate) fn positions_of(&self, segment: SegmentNumber) -> Option<Range<Position>> {
+        let end = self.geometry().start_of(SegmentNumber(segment.0 + 1))?;
+        Some(self.geometry().start_of(segment)?..end)
+    }
+
+    /// Shows what the directory of a segment lists, in the order of the log. False where it cannot
+    /// be read though the segment is in use.
+    pub(crate) async fn visit_directory(
+        &self,
+        segment: SegmentNumber,
+        mut visit: impl FnMut(Position, &Change<'_>),
+    ) -> bool {
+        let Medium { geometry, key, .. } = self.medium;
+        let read;
+        let image: &[u8] = match self.log.directory_image(segment) {
+            Some(image) => {
+                read = Bytes::from(image);
+                &read
+            }
+            None => match self.medium.read_directory(segment, self.opens).await {
+                Ok(Some(image)) => {
+                    read = image.into_bytes();
+                    &read
+                }
+                _ => return segment < self.log.head_segment(),
+            },
+        };
+        let directory = Directory::decode(image, key, segment, self.opens, geometry);
+        let (Ok(directory), Some(start)) = (directory, geometry.start_of(segment)) else {
+            return segment < self.log.head_segment();
+        };
+        for (number, listed) in (1..).zip(directory.entries()) {
+            let Ok(listed) = listed else { return false };
+            if let Some(position) = start.after(u64::from(listed.entry.place)) {
+                visit(position, &listed.entry.change);
+            }
+            if number % STEP_ENTRIES == 0 {
+                pause().await;
+            }
+        }
+        true
+    }
+
+    /// What the head of a fetched record says.
+    pub(crate) fn decode<'a>(&self, taken: &'a Taken) -> io::Result<RecordHead<'a>> {
+        RecordHead::decode(&taken.head, self.medium.key, taken.position, self.opens)
+            .map_err(damaged)
+    }
+}
+
+fn damaged(error: error::DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

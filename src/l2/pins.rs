@@ -1,0 +1,68 @@
+//! `Pins`: which segments are being read, so that none is reused under a read.
+//!
+//! A pin belongs to the request in the ring, not to the future that waits for it. A reader pins
+//! first and looks at its slot again then; reclaim removes the slots first and waits for the pins
+//! then. So either the reader sees that its slot has gone, or reclaim sees the pin.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
+use futures::task::AtomicWaker;
+
+use super::format::{Geometry, SegmentNumber};
+
+#[derive(Debug)]
+pub(crate) struct Pins {
+    geometry: Geometry,
+    /// By place in the file.
+    counts: Box<[AtomicU32]>,
+    reclaim: AtomicWaker,
+}
+
+/// Keeps a segment from being reused until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    pins: Arc<Pins>,
+    place: usize,
+}
+
+impl Pins {
+    pub(crate) fn new(geometry: Geometry) -> Self {
+        let counts = (0..geometry.segment_count()).map(|_| AtomicU32::new(0)).collect();
+        Self { geometry, counts, reclaim: AtomicWaker::new() }
+    }
+
+    pub(crate) fn pin(self: &Arc<Self>, segment: SegmentNumber) -> Pin {
+        let place = self.place(segment);
+        self.counts[place].fetch_add(1, Ordering::SeqCst);
+        Pin { pins: Arc::clone(self), place }
+    }
+
+    /// Resolves once nobody reads the segment. One caller at a time.
+    pub(crate) async fn released(&self, segment: SegmentNumber) {
+        let place = self.place(segment);
+        poll_fn(|context| {
+            self.reclaim.register(context.waker());
+            match self.counts[place].load(Ordering::SeqCst) {
+                0 => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    fn place(&self, segment: SegmentNumber) -> usize {
+        let place = segment.0 % u64::from(self.geometry.segment_count());
+        usize::try_from(place).unwrap_or(0)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if self.pins.counts[self.place].fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.pins.reclaim.wake();
+        }
+    }
+}

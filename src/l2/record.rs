@@ -1,0 +1,334 @@
+//! A record: a head that says what happened at one position, and a blob's body behind it.
+//!
+//! Writing goes in three steps. `Record::encode` makes the head before any lock is taken; its
+//! lengths are final. `seal` sets open count and checksum once the position is dealt, which
+//! takes some tens of nanoseconds. The body is copied later, by whoever writes the frame.
+//!
+//! Reading: `RecordHead::decode` checks the head against position, store and open count; the
+//! body is checked apart (`BodySum::verify`, or piecewise with `BodyHasher`). Nothing is served
+//! before both. Decoding never panics and never allocates. `docs/format.md`, section 7.
+
+use std::ops::Range;
+
+use super::blob::{Blob, Namespace};
+use super::checksum::{ChecksumKey, Domain, checksum};
+use super::error::{DecodeError, EncodeError};
+use super::format::{
+    Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position, RECORD_BYTES_MAX,
+    RECORD_FIXED_BYTES, align,
+};
+use super::list::LabelHashes;
+use super::wire::{Measure, Reader, Sink};
+
+pub(crate) const KIND_BLOB: u8 = 1;
+pub(crate) const KIND_TOMBSTONE: u8 = 2;
+pub(crate) const KIND_LABEL_INVALIDATION: u8 = 3;
+pub(crate) const KIND_PREFIX_INVALIDATION: u8 = 4;
+pub(crate) const KIND_NAMESPACE_FLUSH: u8 = 5;
+pub(crate) const KIND_STORE_INVALIDATION: u8 = 6;
+pub(crate) const KIND_DEADLINE_RENEWAL: u8 = 7;
+
+/// One mutation, as the log keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record<'a> {
+    /// A value was put.
+    Blob(Blob<'a>),
+    /// Whatever the hash held is gone.
+    Tombstone {
+        /// Where the key belongs.
+        namespace: Namespace<'a>,
+        /// The key's hash: hashes shadow, not keys.
+        hash: u64,
+    },
+    /// Everything older that carries one of the labels is gone.
+    LabelInvalidation {
+        /// Where the labels belong.
+        namespace: Namespace<'a>,
+        /// One or more.
+        labels: LabelHashes<'a>,
+    },
+    /// Everything older whose key starts with the prefix is gone.
+    PrefixInvalidation {
+        /// Where the keys belong.
+        namespace: Namespace<'a>,
+        /// At most 65535 bytes; the empty one covers all keys.
+        prefix: &'a [u8],
+    },
+    /// Everything of a lower generation of the namespace is gone.
+    NamespaceFlush {
+        /// With the generation that begins here.
+        namespace: Namespace<'a>,
+    },
+    /// Everything older is gone.
+    StoreInvalidation {
+        /// Every generation from here on is at least this.
+        generation: Generation,
+    },
+    /// Reserved: to be skipped.
+    DeadlineRenewal {
+        /// Unknown.
+        fields: &'a [u8],
+    },
+}
+
+/// What a record takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordLengths {
+    head: u32,
+    body: u32,
+}
+
+impl RecordLengths {
+    fn new(head: usize, body: u32) -> Option<Self> {
+        let known = (RECORD_FIXED_BYTES..=HEAD_BYTES_MAX).contains(&head)
+            && head + body as usize <= RECORD_BYTES_MAX;
+        if known { Some(Self { head: u32::try_from(head).ok()?, body }) } else { None }
+    }
+
+    /// The lengths that the start of a record names, unverified: how much to read.
+    ///
+    /// # Errors
+    /// `Truncated` below 16 bytes, `Length` out of bounds.
+    pub(crate) fn peek(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.u64()?;
+        let [_, a, b, c] = reader.array()?;
+        let head = u32::from_le_bytes([a, b, c, 0]) as usize;
+        Self::new(head, reader.u32()?).ok_or(DecodeError::Length)
+    }
+
+    /// Bytes of the head.
+    pub(crate) const fn head(self) -> usize {
+        self.head as usize
+    }
+
+    /// Bytes of both.
+    pub(crate) const fn total(self) -> usize {
+        self.head as usize + self.body as usize
+    }
+
+    /// Bytes to the next record: a multiple of 8.
+    pub(crate) const fn padded(self) -> usize {
+        align(self.total())
+    }
+
+    /// Where the body lies in the record.
+    pub(crate) const fn body_range(self) -> Range<usize> {
+        self.head as usize..self.total()
+    }
+}
+
+impl<'a> Record<'a> {
+    /// What the record will take in the log. Needs no position.
+    ///
+    /// # Errors
+    /// The bound that it breaks.
+    pub(crate) fn lengths(&self) -> Result<RecordLengths, EncodeError> {
+        self.check()?;
+        let mut measure = Measure(RECORD_FIXED_BYTES);
+        self.write_fields(&mut measure);
+        if measure.0 > HEAD_BYTES_MAX {
+            return Err(EncodeError::Head);
+        }
+        RecordLengths::new(measure.0, self.body_length()).ok_or(EncodeError::Record)
+    }
+
+    /// Appends the head to `into`, complete but for open count and checksum: see `seal`.
+    ///
+    /// # Errors
+    /// The bound that it breaks; `into` is as it was then.
+    pub(crate) fn encode(&self, into: &mut Vec<u8>) -> Result<RecordLengths, EncodeError> {
+        let lengths = self.lengths()?;
+        into.reserve(lengths.head());
+        into.u64(0);
+        into.u32(lengths.head << 8 | u32::from(self.kind()));
+        into.u32(lengths.body);
+        into.u32(0);
+        self.write_fields(into);
+        Ok(lengths)
+    }
+
+    /// Which kind it is, as the file spells it.
+    pub(crate) const fn kind(&self) -> u8 {
+        match self {
+            Self::Blob(_) => KIND_BLOB,
+            Self::Tombstone { .. } => KIND_TOMBSTONE,
+            Self::LabelInvalidation { .. } => KIND_LABEL_INVALIDATION,
+            Self::PrefixInvalidation { .. } => KIND_PREFIX_INVALIDATION,
+            Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
+            Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
+            Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+        }
+    }
+
+    const fn body_length(&self) -> u32 {
+        match self {
+            Self::Blob(blob) => blob.body.length,
+            _ => 0,
+        }
+    }
+
+    fn check(&self) -> Result<(), EncodeError> {
+        match self {
+            Self::Blob(blob) => blob.check(),
+            Self::Tombstone { namespace, .. } | Self::NamespaceFlush { namespace } => {
+                namespace.check()
+            }
+            Self::LabelInvalidation { labels, .. } if labels.is_empty() => Err(EncodeError::Field),
+            Self::LabelInvalidation { namespace, .. } => namespace.check(),
+            Self::PrefixInvalidation { prefix, .. } if prefix.len() > KEY_BYTES_MAX => {
+                Err(EncodeError::Key)
+            }
+            Self::PrefixInvalidation { namespace, .. } => namespace.check(),
+            Self::StoreInvalidation { .. } | Self::DeadlineRenewal { .. } => Ok(()),
+        }
+    }
+
+    fn write_fields(&self, sink: &mut impl Sink) {
+        match self {
+            Self::Blob(blob) => blob.write(sink),
+            Self::Tombstone { namespace, hash } => {
+                namespace.write(sink);
+                sink.u64(*hash);
+            }
+            Self::LabelInvalidation { namespace, labels } => {
+                namespace.write(sink);
+                labels.write(sink);
+            }
+            Self::PrefixInvalidation { namespace, prefix } => {
+                namespace.write(sink);
+                sink.prefixed(prefix);
+            }
+            Self::NamespaceFlush { namespace } => namespace.write(sink),
+            Self::StoreInvalidation { generation } => sink.varint(generation.0),
+            Self::DeadlineRenewal { fields } => sink.bytes(fields),
+        }
+    }
+
+    fn read(kind: u8, fields: &'a [u8], body_length: u32) -> Result<Self, DecodeError> {
+        if kind != KIND_BLOB && body_length != 0 {
+            return Err(DecodeError::Length);
+        }
+        let mut reader = Reader::new(fields);
+        let record = match kind {
+            KIND_BLOB => Self::Blob(Blob::read(&mut reader, body_length)?),
+            KIND_TOMBSTONE => {
+                Self::Tombstone { namespace: Namespace::read(&mut reader)?, hash: reader.u64()? }
+            }
+            KIND_LABEL_INVALIDATION => Self::LabelInvalidation {
+                namespace: Namespace::read(&mut reader)?,
+                labels: LabelHashes::read(&mut reader)?,
+            },
+            KIND_PREFIX_INVALIDATION => Self::PrefixInvalidation {
+                namespace: Namespace::read(&mut reader)?,
+                prefix: reader.prefixed(KEY_BYTES_MAX)?,
+            },
+            KIND_NAMESPACE_FLUSH => {
+                Self::NamespaceFlush { namespace: Namespace::read(&mut reader)? }
+            }
+            KIND_STORE_INVALIDATION => {
+                Self::StoreInvalidation { generation: Generation(reader.varint()?) }
+            }
+            KIND_DEADLINE_RENEWAL => Self::DeadlineRenewal { fields: reader.take(fields.len())? },
+            _ => return Err(DecodeError::Kind(kind)),
+        };
+        reader.end()?;
+        Ok(record)
+    }
+}
+
+/// Sets open count and checksum of the encoded head that `head` starts with, for its position.
+/// Returns the checksum, which goes into the frame's. A record that moves is sealed again.
+///
+/// # Errors
+/// `Record` when these bytes are no encoded head; they are untouched then.
+pub(crate) fn seal(
+    head: &mut [u8],
+    key: ChecksumKey,
+    position: Position,
+    open_count: OpenCount,
+) -> Result<u64, EncodeError> {
+    let lengths = RecordLengths::peek(head).map_err(|_| EncodeError::Record)?;
+    let head = head.get_mut(..lengths.head()).ok_or(EncodeError::Record)?;
+    let (sum, covered) = head.split_at_mut(8);
+    let count = covered.get_mut(8..12).ok_or(EncodeError::Record)?;
+    count.copy_from_slice(&open_count.0.to_le_bytes());
+    let checksum = checksum(covered, key.seed(Domain::Record, position.value(), open_count));
+    sum.copy_from_slice(&checksum.to_le_bytes());
+    Ok(checksum)
+}
+
+/// A head that was read and found good at its position. The body is not checked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHead<'a> {
+    /// What happened.
+    pub(crate) record: Record<'a>,
+    /// What it takes in the log.
+    pub(crate) lengths: RecordLengths,
+    /// The open that wrote it.
+    pub(crate) open_count: OpenCount,
+    /// The head's checksum, as the frame covers it.
+    pub(crate) checksum: u64,
+}
+
+impl<'a> RecordHead<'a> {
+    /// The head at the start of `bytes`, which were read from `position`. The body need not be
+    /// there.
+    ///
+    /// # Errors
+    /// What is wrong with it. Another place, store or open shows as `Checksum` or `OpenCount`.
+    pub(crate) fn decode(
+        bytes: &'a [u8],
+        key: ChecksumKey,
+        position: Position,
+        opens: OpenRange,
+    ) -> Result<Self, DecodeError> {
+        let lengths = RecordLengths::peek(bytes)?;
+        let head = bytes.get(..lengths.head()).ok_or(DecodeError::Truncated)?;
+        let mut reader = Reader::new(head);
+        let sum = reader.u64()?;
+        let covered = reader.rest();
+        let [kind, ..] = reader.array::<4>()?;
+        let body_length = reader.u32()?;
+        let open_count = opens.check(OpenCount(reader.u32()?))?;
+        if sum != checksum(covered, key.seed(Domain::Record, position.value(), open_count)) {
+            return Err(DecodeError::Checksum);
+        }
+        let record = Record::read(kind, reader.rest(), body_length)?;
+        Ok(Self { record, lengths, open_count, checksum: sum })
+    }
+
+    /// The body in the bytes that the head was decoded from, unchecked.
+    ///
+    /// # Errors
+    /// `Truncated` when it is not all there.
+    pub(crate) fn body<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], DecodeError> {
+        bytes.get(self.lengths.body_range()).ok_or(DecodeError::Truncated)
+    }
+
+    /// Checks a body in one go; a long one is better checked piecewise, see `BodyHasher`.
+    ///
+    /// # Errors
+    /// `Length` or `Checksum`.
+    pub(crate) fn verify_body(&self, body: &[u8]) -> Result<(), DecodeError> {
+        match &self.record {
+            Record::Blob(blob) => blob.body.verify(body),
+            _ if body.is_empty() => Ok(()),
+            _ => Err(DecodeError::Length),
+        }
+    }
+}
+
+/// A record that was read whole: its head, found good, and its body, not checked yet.
+///
+/// # Errors
+/// As for `RecordHead::decode`, and `Truncated` when the body is not all there.
+pub(crate) fn decode_record<'a>(
+    bytes: &'a [u8],
+    key: ChecksumKey,
+    position: Position,
+    opens: OpenRange,
+) -> Result<(RecordHead<'a>, &'a [u8]), DecodeError> {
+    let head = RecordHead::decode(bytes, key, position, opens)?;
+    Ok((head, head.body(bytes)?))
+}

@@ -1,0 +1,301 @@
+//! Directories: round trips with exact sizes, every flip, truncation, sealed nonsense.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::super::blob::Namespace;
+use super::super::checksum::{Domain, checksum};
+use super::super::directory::{Directory, DirectoryBuilder, Footer};
+use super::super::entry::{Change, DirectoryEntry};
+use super::super::error::{DecodeError, EncodeError};
+use super::super::format::{
+    BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, SegmentNumber, align,
+};
+use super::super::list::LabelHashes;
+use super::{OPEN, OPENS, Sample, geometry, position, seeded, store_key};
+
+const SEGMENT: SegmentNumber = SegmentNumber(5);
+const START: u64 = 5 << 20;
+
+fn entry_of<'a>(sample: &'a Sample, place: u32) -> DirectoryEntry<'a> {
+    let record = sample.record();
+    let length = u32::try_from(record.lengths().unwrap().total()).unwrap();
+    let change = Change::new(&record, sample.hash(), &sample.label_hashes);
+    DirectoryEntry { place, length, change }
+}
+
+/// Samples laid out one after the other, sometimes behind a frame header.
+fn places(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, u64) {
+    let mut at = 4096;
+    let places = samples.iter().map(|sample| {
+        at += if rng.random_bool(0.2) { 32 } else { 0 };
+        let place = u32::try_from(at).unwrap();
+        at += align(sample.record().lengths().unwrap().total());
+        place
+    });
+    (places.collect(), at as u64)
+}
+
+fn build(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, Vec<u8>) {
+    let (places, end) = places(rng, samples);
+    let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
+    for (sample, place) in samples.iter().zip(&places) {
+        let entry = entry_of(sample, *place);
+        let expected = builder.encoded_len_with(&entry).unwrap();
+        builder.append(&entry).unwrap();
+        assert_eq!(builder.encoded_len(), expected);
+    }
+    assert_eq!(builder.entries() as usize, samples.len());
+    let mut bytes = vec![0xcc; 100];
+    builder.encode(store_key(), OPEN, position(START + end), &mut bytes).unwrap();
+    assert_eq!(bytes.len(), 100 + builder.encoded_len());
+    (places, bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<Directory<'_>, DecodeError> {
+    Directory::decode(bytes, store_key(), SEGMENT, OPENS, geometry())
+}
+
+fn read_all(bytes: &[u8]) -> Result<usize, DecodeError> {
+    decode(bytes)?.entries().try_fold(0, |count, listed| listed.map(|_| count + 1))
+}
+
+/// Makes the checksum good again after a change.
+fn with_checksum(directory: &mut [u8]) {
+    let seed = store_key().seed(Domain::Directory, SEGMENT.0, OPEN);
+    let (covered, sum) = directory.split_last_chunk_mut::<8>().unwrap();
+    *sum = checksum(covered, seed).to_le_bytes();
+}
+
+#[test]
+fn directories_round_trip() {
+    let mut rng = seeded(31);
+    for _ in 0..150 {
+        let samples: Vec<_> =
+            (0..rng.random_range(0..200)).map(|_| Sample::new(&mut rng)).collect();
+        let (places, bytes) = build(&mut rng, &samples);
+        assert!(((bytes.len() - 100) % BLOCK_BYTES == 0));
+        let footer = Footer::decode(&bytes[bytes.len() - 4096..], SEGMENT, OPENS, geometry());
+        let directory = decode(&bytes).unwrap();
+        assert_eq!(footer, Ok(directory.footer));
+        assert_eq!(directory.footer.start as usize, (1 << 20) - (bytes.len() - 100));
+        assert_eq!(directory.entries().count(), samples.len());
+        for ((listed, sample), place) in directory.entries().zip(&samples).zip(places) {
+            let listed = listed.unwrap();
+            assert_eq!(listed.entry, entry_of(sample, place));
+            let namespace = listed.namespace.map(|index| directory.namespaces()[index]);
+            assert_eq!(namespace, listed.entry.change.namespace());
+        }
+    }
+}
+
+#[test]
+fn the_name_table_has_a_row_for_each_generation_of_a_name() {
+    let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
+    let mut place = 4096;
+    for (name, generation) in [("a", 1), ("b", 1), ("a", 1), ("a", 4), ("b", 1), ("a", 4)] {
+        let namespace = Namespace { name, generation: Generation(generation) };
+        let change = Change::Tombstone { namespace, hash: place.into() };
+        builder.append(&DirectoryEntry { place, length: 30, change }).unwrap();
+        place += 32;
+    }
+    assert!(builder.memory_bytes() > 0);
+    let mut bytes = Vec::new();
+    let end = position(START + u64::from(place));
+    builder.encode(store_key(), OPEN, end, &mut bytes).unwrap();
+    let directory = decode(&bytes).unwrap();
+    let rows: Vec<_> =
+        directory.namespaces().iter().map(|row| (row.name, row.generation.0)).collect();
+    assert_eq!(rows, [("a", 1), ("b", 1), ("a", 4)]);
+    let indexes: Vec<_> =
+        directory.entries().map(|listed| listed.unwrap().namespace.unwrap()).collect();
+    assert_eq!(indexes, [0, 1, 0, 2, 1, 2]);
+}
+
+#[test]
+fn every_flip_and_truncation_is_detected() {
+    let mut rng = seeded(32);
+    let samples: Vec<_> = (0..60).map(|_| Sample::new(&mut rng)).collect();
+    let (_, bytes) = build(&mut rng, &samples);
+    let mut directory = bytes[100..].to_vec();
+    for index in 0..directory.len() {
+        let noise = rng.random_range(1..=255);
+        for mask in (0..8).map(|bit| 1u8 << bit).chain([noise]) {
+            directory[index] ^= mask;
+            assert!(decode(&directory).is_err(), "byte {index} mask {mask:x}");
+            directory[index] ^= mask;
+        }
+    }
+    for length in 0..directory.len() {
+        let tail = &directory[directory.len() - length..];
+        assert!(matches!(decode(tail), Err(DecodeError::Truncated)));
+        assert!(decode(&directory[..length]).is_err());
+    }
+    assert_eq!(read_all(&directory), Ok(60));
+}
+
+/// Builds what was read once more: the bytes are the same, the name table's idle rows aside.
+fn respell(bytes: &[u8]) {
+    let directory = decode(bytes).unwrap();
+    let end = directory.footer.end;
+    let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
+    for listed in directory.entries() {
+        let entry = listed.unwrap().entry;
+        assert!(START + u64::from(entry.place + entry.length) <= end.value());
+        builder.append(&entry).unwrap();
+    }
+    let mut again = Vec::new();
+    builder.encode(store_key(), OPEN, end, &mut again).unwrap();
+    if decode(&again).unwrap().namespaces() == directory.namespaces() {
+        assert_eq!(again, bytes);
+    }
+}
+
+#[test]
+fn a_directory_holds_what_its_footer_counts() {
+    let mut rng = seeded(36);
+    let samples: Vec<_> = (0..5).map(|_| Sample::of_kind(&mut rng, 2)).collect();
+    let (_, bytes) = build(&mut rng, &samples);
+    let good = bytes[100..].to_vec();
+    let footer = good.len() - 56;
+    // Rows and entries: one less leaves bytes over, one more finds none.
+    for offset in [36, 44] {
+        for change in [1, u8::MAX] {
+            let mut bytes = good.clone();
+            bytes[footer + offset] = bytes[footer + offset].wrapping_add(change);
+            with_checksum(&mut bytes);
+            assert!(read_all(&bytes).is_err(), "{offset} {change}");
+        }
+    }
+    // An end of frames before the last record's.
+    let mut bytes = good.clone();
+    let end = u64::from_le_bytes(bytes[footer + 16..footer + 24].try_into().unwrap()) - 8;
+    bytes[footer + 16..footer + 24].copy_from_slice(&end.to_le_bytes());
+    with_checksum(&mut bytes);
+    assert_eq!(read_all(&bytes), Err(DecodeError::Length));
+}
+
+#[test]
+fn unknown_tags_are_refused() {
+    let mut rng = seeded(37);
+    for kind in 1..=7 {
+        let samples = [Sample::of_kind(&mut rng, kind)];
+        let (_, bytes) = build(&mut rng, &samples);
+        let mut directory = bytes[100..].to_vec();
+        let names = u32::from_le_bytes(directory[directory.len() - 24..][..4].try_into().unwrap());
+        let tag = names as usize;
+        assert_eq!(directory[tag] & 0x0f, kind);
+        let good = directory[tag];
+        let flags = if kind == 1 { 0x80 } else { 0x10 };
+        for (bad, error) in [
+            (good | flags, DecodeError::Field),
+            (0, DecodeError::Kind(0)),
+            (9, DecodeError::Kind(9)),
+        ] {
+            directory[tag] = bad;
+            with_checksum(&mut directory);
+            let verdict = read_all(&directory);
+            // Kinds without a namespace have no row to refer to: refused before the kind is.
+            assert!(verdict == Err(error) || kind > 5 && verdict.is_err(), "{kind} {verdict:?}");
+        }
+        directory[tag] = good;
+        with_checksum(&mut directory);
+        assert_eq!(read_all(&directory), Ok(1));
+    }
+}
+
+#[test]
+fn sealed_nonsense_never_panics_and_allocates_little() {
+    let mut rng = seeded(33);
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let samples: Vec<_> = (0..rng.random_range(1..6)).map(|_| Sample::new(&mut rng)).collect();
+        let (_, bytes) = build(&mut rng, &samples);
+        let mut directory = bytes[100..].to_vec();
+        let footer = directory.len() - 56;
+        let content = directory[..footer].iter().rposition(|byte| *byte != 0).unwrap();
+        for _ in 0..rng.random_range(1..3) {
+            let footer = rng.random_bool(0.2).then(|| footer + rng.random_range(0..48));
+            let index = footer.unwrap_or_else(|| rng.random_range(0..=content));
+            directory[index] = if rng.random() { rng.random() } else { rng.random_range(0..4) };
+        }
+        with_checksum(&mut directory);
+        let mut verdict = Ok(0);
+        let info = allocation_counter::measure(|| verdict = read_all(&directory));
+        assert!(info.bytes_max <= 12 * directory.len() as u64);
+        match verdict {
+            Ok(_) => {
+                accepted += 1;
+                respell(&directory);
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(accepted > 1000 && refused > 1000, "{accepted} {refused}");
+}
+
+#[test]
+fn garbage_is_refused() {
+    let mut rng = seeded(34);
+    for _ in 0..2000 {
+        let mut bytes = vec![0; rng.random_range(0..9000)];
+        rng.fill(&mut bytes[..]);
+        if let Some(magic) = bytes.last_chunk_mut::<56>() {
+            magic[..8].copy_from_slice(b"tamisDIR");
+        }
+        assert!(decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn another_segment_or_open_is_damage() {
+    let mut rng = seeded(35);
+    let samples = [Sample::new(&mut rng)];
+    let (_, bytes) = build(&mut rng, &samples);
+    let decode = |segment, opens| {
+        Directory::decode(&bytes, store_key(), segment, opens, geometry()).unwrap_err()
+    };
+    assert_eq!(decode(SegmentNumber(21), OPENS), DecodeError::Place);
+    let later = OpenRange::only(OpenCount(4));
+    assert_eq!(decode(SEGMENT, later), DecodeError::OpenCount);
+}
+
+#[test]
+fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
+    let geometry = Geometry::new(16 << 10, 4).unwrap();
+    let mut builder = DirectoryBuilder::new(SegmentNumber(0), geometry);
+    let namespace = Namespace { name: "n", generation: Generation(1) };
+    let hashes = [0; 600];
+    let small = Change::Tombstone { namespace, hash: 1 };
+    let large = Change::LabelInvalidation { namespace, labels: LabelHashes::new(&hashes) };
+    let entry = |place, length, change| DirectoryEntry { place, length, change };
+    builder.append(&entry(4128, 30, small)).unwrap();
+    let length = builder.encoded_len();
+    for (refused, error) in [
+        (entry(4128, 30, small), EncodeError::Place),
+        (entry(4164, 30, small), EncodeError::Place),
+        (entry(4160, 19, small), EncodeError::Place),
+        (entry(4160, 8129, large), EncodeError::NoRoom),
+        (entry(4160, 8196, small), EncodeError::NoRoom),
+        (entry(4160, u32::MAX, small), EncodeError::NoRoom),
+    ] {
+        assert_eq!(builder.append(&refused), Err(error));
+        assert_eq!((builder.encoded_len(), builder.entries()), (length, 1));
+    }
+    let other = Namespace { name: "m", ..namespace };
+    builder.append(&entry(4160, 8128, Change::NamespaceFlush { namespace: other })).unwrap();
+    let mut into = Vec::new();
+    for (end, error) in [
+        (4160, EncodeError::Place),
+        (12_288 + 8, EncodeError::NoRoom),
+        (16 << 10, EncodeError::Place),
+    ] {
+        assert_eq!(builder.encode(store_key(), OPEN, position(end), &mut into), Err(error));
+        assert!(into.is_empty());
+    }
+    builder.encode(store_key(), OPEN, position(12_288), &mut into).unwrap();
+    let directory =
+        Directory::decode(&into, store_key(), SegmentNumber(0), OPENS, geometry).unwrap();
+    assert_eq!(directory.footer.end, position(12_288));
+    assert_eq!(directory.entries().filter(Result::is_ok).count(), 2);
+}

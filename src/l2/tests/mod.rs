@@ -1,0 +1,156 @@
+//! What the tests of the format share: a store, and seeded random records of all kinds.
+
+mod directories;
+mod example;
+mod frames;
+mod records;
+mod superblocks;
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::blob::{Blob, Codec, Namespace};
+use super::checksum::{BodySum, ChecksumKey};
+use super::format::{Generation, Geometry, OpenCount, OpenRange, Position, StoreId};
+use super::list::{LabelHashes, Labels, Metadata};
+use super::record::{Record, RecordLengths, seal};
+
+pub(super) const STORE: StoreId = StoreId([7; 16]);
+pub(super) const OPEN: OpenCount = OpenCount(3);
+pub(super) const OPENS: OpenRange = OpenRange { first: OpenCount(2), last: OpenCount(4) };
+
+pub(super) fn store_key() -> ChecksumKey {
+    ChecksumKey::new(STORE)
+}
+
+pub(super) fn geometry() -> Geometry {
+    Geometry::new(1 << 20, 16).unwrap()
+}
+
+pub(super) fn position(offset: u64) -> Position {
+    Position::new(offset).unwrap()
+}
+
+/// A generator whose seed shows when a test fails.
+pub(super) fn seeded(seed: u64) -> StdRng {
+    println!("seed {seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// What a random record borrows from.
+#[derive(Debug)]
+pub(super) struct Sample {
+    kind: u8,
+    name: String,
+    generation: Generation,
+    bytes: Vec<u8>,
+    numbers: [u64; 2],
+    optional: [Option<u64>; 4],
+    priority: u8,
+    metadata: BTreeMap<String, String>,
+    tags: Vec<String>,
+    dependencies: Vec<String>,
+    codec: Codec,
+    pub(super) label_hashes: Vec<u64>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Sample {
+    pub(super) fn new(rng: &mut StdRng) -> Self {
+        let kind = if rng.random_bool(0.6) { 1 } else { rng.random_range(2..=7) };
+        Self::of_kind(rng, kind)
+    }
+
+    pub(super) fn of_kind(rng: &mut StdRng, kind: u8) -> Self {
+        let codec = match rng.random_bool(0.3) {
+            true => Codec::Zstd { uncompressed_bytes: rng.random() },
+            false => Codec::Raw,
+        };
+        let labels = rng.random_range(u8::from(kind == 3)..4);
+        Self {
+            kind,
+            name: text(rng, 12),
+            generation: Generation(number(rng)),
+            bytes: bytes(rng, 40),
+            numbers: [number(rng), number(rng)],
+            optional: [(); 4].map(|()| rng.random_bool(0.4).then(|| number(rng))),
+            priority: if rng.random_bool(0.7) { 128 } else { rng.random() },
+            metadata: texts(rng).into_iter().map(|key| (key, text(rng, 20))).collect(),
+            tags: texts(rng),
+            dependencies: texts(rng),
+            codec,
+            label_hashes: (0..labels).map(|_| rng.random()).collect(),
+            body: if kind == 1 { bytes(rng, 300) } else { Vec::new() },
+        }
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.numbers[0]
+    }
+
+    pub(super) fn record(&self) -> Record<'_> {
+        let namespace = Namespace { name: &self.name, generation: self.generation };
+        match self.kind {
+            1 => Record::Blob(self.blob(namespace)),
+            2 => Record::Tombstone { namespace, hash: self.hash() },
+            3 => Record::LabelInvalidation {
+                namespace,
+                labels: LabelHashes::new(&self.label_hashes),
+            },
+            4 => Record::PrefixInvalidation { namespace, prefix: &self.bytes },
+            5 => Record::NamespaceFlush { namespace },
+            6 => Record::StoreInvalidation { generation: self.generation },
+            _ => Record::DeadlineRenewal { fields: &self.bytes },
+        }
+    }
+
+    fn blob<'a>(&'a self, namespace: Namespace<'a>) -> Blob<'a> {
+        let body = BodySum::of(&self.body).unwrap();
+        let [expires_ns, stale_window_ns, idle_ttl_ns, version] = self.optional;
+        Blob {
+            expires_ns,
+            stale_window_ns,
+            idle_ttl_ns,
+            version,
+            priority: self.priority,
+            metadata: Metadata::new(&self.metadata),
+            tags: Labels::new(&self.tags),
+            dependencies: Labels::new(&self.dependencies),
+            codec: self.codec,
+            ..Blob::new(namespace, &self.bytes, self.numbers[1], body)
+        }
+    }
+
+    /// The whole record, sealed for a position, without padding; and its head's checksum.
+    pub(super) fn encode(&self, at: Position) -> (Vec<u8>, RecordLengths, u64) {
+        let mut bytes = vec![0xee; 3];
+        let lengths = self.record().encode(&mut bytes).unwrap();
+        assert_eq!(self.record().lengths(), Ok(lengths));
+        let mut bytes = bytes.split_off(3);
+        assert_eq!(bytes.len(), lengths.head());
+        let checksum = seal(&mut bytes, store_key(), at, OPEN).unwrap();
+        bytes.extend_from_slice(&self.body);
+        assert_eq!(bytes.len(), lengths.total());
+        (bytes, lengths, checksum)
+    }
+}
+
+/// A number of any magnitude.
+fn number(rng: &mut StdRng) -> u64 {
+    rng.random::<u64>() >> rng.random_range(0..64)
+}
+
+fn bytes(rng: &mut StdRng, max: usize) -> Vec<u8> {
+    (0..rng.random_range(0..=max)).map(|_| rng.random()).collect()
+}
+
+fn text(rng: &mut StdRng, max: usize) -> String {
+    (0..rng.random_range(0..=max)).map(|_| rng.random_range('a'..='\u{17f}')).collect()
+}
+
+fn texts(rng: &mut StdRng) -> Vec<String> {
+    let count = if rng.random_bool(0.6) { 0 } else { rng.random_range(1..4) };
+    (0..count).map(|_| text(rng, 10)).collect()
+}

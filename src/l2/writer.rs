@@ -1,0 +1,230 @@
+//! `Writer`: the one task that writes: units, directories, headers, superblocks.
+//!
+//! One unit is in flight at a time, so that what is on file is always a prefix of the log.
+//! Whenever a segment has been sealed, the next one is made ready behind the one that is in use:
+//! the oldest gives way if it must, its header is written, then the superblocks that announce it.
+//!
+//! The oldest segment goes in this order: the head mark moves past it, on file; its slots leave the
+//! index; its readers finish; only then is its place written to. A write that fails for good turns
+//! L2 off and voids the store.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+
+use super::directory::Directory;
+use super::entry::Change;
+use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber, align};
+use super::health::tally;
+use super::list::LabelHashes;
+use super::log::{Job, Log, Seal, Unit};
+use super::medium::Medium;
+use super::pins::Pins;
+use super::superblock::Superblock;
+use crate::io::{AlignedBuffer, Lane};
+use crate::key::KeyHash;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// How long a record waits for company.
+const UNIT_AGE: Duration = Duration::from_secs(1);
+
+/// How long to wait between attempts to void a store whose device fails.
+const VOID_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who holds slots for records, and lets go of them when their segment is reclaimed.
+pub(crate) trait Tenant: Send + Sync {
+    /// The record at `position` leaves the log. Its slot goes if it still holds that position.
+    fn forget(&self, namespace: &str, hash: KeyHash, position: Position, labels: LabelHashes<'_>);
+
+    /// Whatever lies before `position` leaves the log, and nobody can say what that was.
+    fn forget_before(&self, position: Position);
+}
+
+pub(crate) struct Writer {
+    pub(crate) log: Arc<Log>,
+    pub(crate) medium: Medium,
+    pub(crate) lane: Arc<dyn Lane>,
+    pub(crate) superblock: Superblock,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) tenant: Weak<dyn Tenant>,
+    /// What the block in which the log ends holds so far.
+    pub(crate) tail_block: Vec<u8>,
+}
+
+impl Writer {
+    /// Writes until the log is closed or the device fails.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.serve().await {
+            log::error!("the disk tier is turned off: {error}");
+            self.medium.health.degrade(error.to_string());
+            self.log.turn_off();
+            self.void().await;
+        }
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        self.make_ready().await?;
+        loop {
+            match self.job().await {
+                Job::Frame(unit) => self.write_unit(&unit).await?,
+                Job::Seal(seal) => {
+                    self.write_directory(&seal).await?;
+                    self.log.done();
+                    self.make_ready().await?;
+                    continue;
+                }
+                Job::Close { tail } => {
+                    self.finish(tail).await?;
+                    self.log.done();
+                    return Ok(());
+                }
+            }
+            self.log.done();
+        }
+    }
+
+    async fn job(&self) -> Job {
+        loop {
+            let knew_open = self.log.is_open();
+            if let Some(job) = self.log.job(false) {
+                return job;
+            }
+            let work = std::pin::pin!(self.log.work(knew_open));
+            if !knew_open {
+                work.await;
+                continue;
+            }
+            if let Either::Right(_) = select(work, self.lane.sleep(UNIT_AGE)).await {
+                if let Some(job) = self.log.job(true) {
+                    return job;
+                }
+            }
+        }
+    }
+
+    /// Writes a frame behind the last one, with what the last block holds before it.
+    async fn write_unit(&mut self, unit: &Unit) -> io::Result<()> {
+        let offset = self.medium.geometry.file_offset(unit.position);
+        let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
+        let length = unit.end.value() - unit.position.value();
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let mut buffer = AlignedBuffer::with_capacity(before + length);
+        buffer.append(self.tail_block.get(..before).unwrap_or_default());
+        buffer.append(&unit.header);
+        for record in &unit.records {
+            buffer.append(&record.head);
+            buffer.append(&record.body);
+            let bytes = record.head.len() + record.body.len();
+            buffer.append_zeroes(align(bytes) - bytes);
+        }
+        let last_block = buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
+        self.tail_block = buffer.get(last_block..).unwrap_or_default().to_vec();
+        buffer.pad_to_block();
+        self.medium.write(offset - before as u64, buffer).await
+    }
+
+    async fn write_directory(&self, seal: &Seal) -> io::Result<()> {
+        let Medium { geometry, key, .. } = self.medium;
+        let mut image = Vec::new();
+        seal.directory
+            .encode(key, self.superblock.open_count, seal.end, &mut image)
+            .map_err(io::Error::other)?;
+        let end = geometry.file_offset_of_segment(seal.segment);
+        let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
+        self.medium.write(start, AlignedBuffer::copy_from_slice(&image)).await
+    }
+
+    /// Announces a segment behind the one in use, if there is none.
+    async fn make_ready(&mut self) -> io::Result<()> {
+        let Medium { geometry, .. } = self.medium;
+        while self.superblock.newest <= self.log.segment() {
+            let next = SegmentNumber(self.superblock.newest.0 + 1);
+            let oldest = geometry.segment_of(self.superblock.head);
+            if next.0 - oldest.0 >= u64::from(geometry.segment_count()) {
+                self.reclaim(oldest).await?;
+            }
+            self.medium.write_header(&self.superblock, next).await?;
+            self.superblock.newest = next;
+            self.write_superblock().await?;
+            self.log.announce(next);
+        }
+        Ok(())
+    }
+
+    async fn reclaim(&mut self, segment: SegmentNumber) -> io::Result<()> {
+        let Medium { geometry, key, .. } = self.medium;
+        let end = geometry.start_of(SegmentNumber(segment.0 + 1));
+        let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
+        let opens = OpenRange { first: OpenCount(1), last: self.superblock.open_count };
+        let image = self.medium.read_directory(segment, opens).await.ok().flatten();
+        self.superblock.head = end;
+        self.write_superblock().await?;
+        self.log.leave_behind(SegmentNumber(segment.0 + 1));
+        let directory = image
+            .as_deref()
+            .and_then(|image| Directory::decode(image, key, segment, opens, geometry).ok());
+        match directory {
+            Some(directory) => self.forget(&directory, segment).await,
+            None => {
+                tally(&self.medium.health.tally.corruptions, 1);
+                log::warn!("segment {} leaves with an unreadable directory", segment.0);
+                if let Some(tenant) = self.tenant.upgrade() {
+                    tenant.forget_before(end);
+                }
+            }
+        }
+        self.pins.released(segment).await;
+        tally(&self.medium.health.tally.reclaimed_segments, 1);
+        Ok(())
+    }
+
+    async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
+        let start = self.medium.geometry.start_of(segment);
+        for (number, listed) in (1..).zip(directory.entries().flatten()) {
+            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
+            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
+            match listed.entry.change {
+                Change::Blob(blob) => {
+                    let hash = KeyHash(blob.hash);
+                    tenant.forget(blob.namespace.name, hash, position, blob.labels);
+                }
+                Change::Tombstone { namespace, hash } => {
+                    let labels = LabelHashes::new(&[]);
+                    tenant.forget(namespace.name, KeyHash(hash), position, labels);
+                }
+                _ => {}
+            }
+            if number % STEP_ENTRIES == 0 {
+                pause().await;
+            }
+        }
+    }
+
+    async fn finish(&mut self, tail: Position) -> io::Result<()> {
+        self.medium.sync().await?;
+        self.superblock.clean = true;
+        self.superblock.tail = tail;
+        self.write_superblock().await?;
+        self.medium.sync().await
+    }
+
+    /// Says on file that nothing is to be served from it, as soon as the device lets it.
+    async fn void(&mut self) {
+        self.superblock.void = true;
+        self.superblock.clean = false;
+        while self.tenant.strong_count() > 0 {
+            if self.write_superblock().await.is_ok() && self.medium.sync().await.is_ok() {
+                self.medium.health.set_voided();
+                return;
+            }
+            self.lane.sleep(VOID_INTERVAL).await;
+        }
+    }
+
+    async fn write_superblock(&mut self) -> io::Result<()> {
+        self.superblock.write_counter += 1;
+        self.medium.write_superblock(&self.superblock).await
+    }
+}

@@ -1,0 +1,197 @@
+//! A writer process is killed at random moments; what the next process finds is never older than
+//! what was acknowledged.
+//!
+//! The parent starts this very test binary as the writer, which tells on its standard output what
+//! it begins and what has been acknowledged, kills it, reopens the store and holds every key
+//! against the tale. `TAMIS_KILLS` says how often; `TAMIS_SEED` where the seeds begin.
+
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
+use std::collections::HashMap;
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, L1Admission};
+
+const KEYS: u64 = 50;
+const WRITER: &str = "TAMIS_KILL_WRITER";
+
+fn config(path: &Path) -> BlobCacheConfig {
+    let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(path);
+    builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap()
+}
+
+/// What a key may hold: a number, or nothing.
+type Holding = Option<u64>;
+
+fn value(number: u64) -> Vec<u8> {
+    let length = 8 + usize::try_from(number * 7919 % 9000).unwrap();
+    number.to_le_bytes().into_iter().cycle().take(length).collect()
+}
+
+/// The writer: one mutation after the other, each told before it is begun and once it has returned.
+fn write(path: &Path, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut tale = io::stdout().lock();
+    let mut tell = |what: String| {
+        tale.write_all(what.as_bytes()).and_then(|()| tale.flush()).unwrap();
+    };
+    block_on(async {
+        let cache = BlobCache::open(config(path)).await.unwrap();
+        for number in seed * 1_000_000.. {
+            let key = random.random_range(0..KEYS);
+            let tag = format!("tag{}", key % 7);
+            match random.random_range(0..100) {
+                0..75 => {
+                    tell(format!("begin {key} {number}\n"));
+                    let policy = tamis::BlobCachePolicy::default().l1_admission(
+                        [L1Admission::Auto, L1Admission::Never][random.random_range(0..2)],
+                    );
+                    let put = BlobCachePut::from(value(number)).with_tags([tag]);
+                    cache.put("space", key.to_le_bytes(), put.with_policy(policy)).await.unwrap();
+                    tell(format!("end {key} {number}\n"));
+                }
+                75..92 => {
+                    tell(format!("begin {key} -\n"));
+                    cache.invalidate_key("space", key.to_le_bytes()).await.unwrap();
+                    tell(format!("end {key} -\n"));
+                }
+                92..96 => {
+                    tell(format!("begin tag {}\n", key % 7));
+                    cache.invalidate_tags("space", &[&tag]).await.unwrap();
+                    tell(format!("end tag {}\n", key % 7));
+                }
+                96..99 => {
+                    tell(format!("begin {key} -\n"));
+                    cache.invalidate_prefix("space", key.to_le_bytes()).await.unwrap();
+                    tell(format!("end {key} -\n"));
+                }
+                _ => {
+                    tell("begin all\n".to_owned());
+                    cache.invalidate_namespace("space").await.unwrap();
+                    tell("end all\n".to_owned());
+                }
+            }
+        }
+    });
+}
+
+/// For each key what its last acknowledged mutation left, and what was begun after it.
+#[derive(Default)]
+struct Tale {
+    keys: HashMap<u64, (Holding, Vec<Holding>)>,
+    acknowledged: u64,
+}
+
+impl Tale {
+    fn take(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let covered: Vec<u64> = match words[1] {
+            "all" => (0..KEYS).collect(),
+            "tag" => (0..KEYS).filter(|key| (key % 7).to_string() == words[2]).collect(),
+            key => vec![key.parse().unwrap()],
+        };
+        let holding = match words[1] {
+            "all" | "tag" => None,
+            _ => words[2].parse().ok(),
+        };
+        for key in covered {
+            let (last, begun) = self.keys.entry(key).or_default();
+            if words[0] == "begin" {
+                begun.push(holding);
+            } else {
+                (*last, *begun) = (holding, Vec::new());
+            }
+        }
+        self.acknowledged += u64::from(words[0] == "end");
+    }
+}
+
+/// What one life of a writer has come to.
+fn kill_once(path: &Path, seed: u64, tale: &mut Tale) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut writer = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "writers_that_are_killed_leave_nothing_stale", "--nocapture"])
+        .env(WRITER, format!("{seed} {}", path.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(writer.stdout.take().unwrap());
+    let patience = Duration::from_millis(random.random_range(30..250));
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+    });
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).unwrap() > 0 {
+        let text = std::str::from_utf8(&line).unwrap();
+        // The test harness talks as well; a line that was cut off was never acknowledged.
+        if let Some(text) = text.strip_suffix('\n') {
+            let told = text.find("begin ").or_else(|| text.find("end "));
+            if let Some(told) = told.filter(|at| *at == 0 || text[..*at].ends_with("... ")) {
+                tale.take(&text[told..]);
+            }
+        }
+        line.clear();
+    }
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    killer.join().unwrap();
+}
+
+/// Holds every key against the tale, and gives the number of hits.
+fn check(path: &Path, seed: u64, tale: &mut Tale) -> u64 {
+    let mut hits = 0;
+    block_on(async {
+        let cache = BlobCache::open(config(path)).await.unwrap();
+        for key in 0..KEYS {
+            let hit = cache.get("space", key.to_le_bytes()).await;
+            let (last, begun) = tale.keys.entry(key).or_default();
+            let found = hit.map(|hit| {
+                let number = u64::from_le_bytes(hit.value()[..8].try_into().unwrap());
+                assert_eq!(hit.value(), value(number), "TAMIS_SEED={seed} key {key}: wrong bytes");
+                number
+            });
+            if found.is_some() {
+                hits += 1;
+                assert!(
+                    found == *last || begun.contains(&found),
+                    "TAMIS_SEED={seed} key {key}: {found:?} is stale: {last:?}, then {begun:?}"
+                );
+            }
+            // What has been seen, or is gone, is what the next life begins with.
+            (*last, *begun) = (found, Vec::new());
+        }
+        assert_eq!(cache.stats().l2_corruptions(), 0, "TAMIS_SEED={seed}");
+        cache.close().await.unwrap();
+    });
+    hits
+}
+
+#[test]
+fn writers_that_are_killed_leave_nothing_stale() {
+    if let Ok(order) = env::var(WRITER) {
+        let (seed, path) = order.split_once(' ').unwrap();
+        return write(Path::new(path), seed.parse().unwrap());
+    }
+    let number = |name, default| env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (first, kills) = (number("TAMIS_SEED", 1), number("TAMIS_KILLS", 30));
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut tale = Tale::default();
+    let mut hits = 0;
+    for seed in first..first + kills {
+        kill_once(folder.path(), seed, &mut tale);
+        hits += check(folder.path(), seed, &mut tale);
+    }
+    println!("{kills} kills, {} acknowledged mutations, {hits} hits", tale.acknowledged);
+    assert!(hits > kills * 5, "a cache that forgets everything is never stale: {hits} hits");
+    assert!(tale.acknowledged > kills * 20, "{} mutations", tale.acknowledged);
+}

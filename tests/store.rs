@@ -1,0 +1,178 @@
+//! Bad stores and bad places: each is a typed error that says what and how much, and changes
+//! nothing.
+
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use tamis::{BlobCache, BlobCacheConfig, CacheError};
+use xxhash_rust::xxh3::xxh3_64;
+
+fn config(path: &Path, bytes: u64) -> BlobCacheConfig {
+    BlobCacheConfig::builder().l2_path(path).l2_bytes_max(bytes).build().unwrap()
+}
+
+fn open(path: &Path, bytes: u64) -> Result<BlobCache, CacheError> {
+    block_on(BlobCache::open(config(path, bytes)))
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A store that has been closed, with one entry.
+fn closed_store(bytes: u64) -> tempfile::TempDir {
+    let folder = folder();
+    let cache = open(folder.path(), bytes).unwrap();
+    block_on(cache.put("space", "key", "value")).unwrap();
+    block_on(cache.close()).unwrap();
+    folder
+}
+
+fn is_warm(path: &Path, bytes: u64) -> bool {
+    let cache = open(path, bytes).unwrap();
+    let hit = block_on(cache.get("space", "key"));
+    block_on(cache.close()).unwrap();
+    hit.is_some_and(|hit| hit.value() == b"value")
+}
+
+#[test]
+fn a_path_that_cannot_be_a_directory_is_refused() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    let error = open(&file.join("store"), 8 << 20).unwrap_err();
+    assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
+    assert!(error.to_string().contains("store"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_untouched() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let diary: Vec<u8> = b"dear diary, ".iter().copied().cycle().take(9 << 20).collect();
+    fs::write(&data, &diary).unwrap();
+    let error = open(folder.path(), 8 << 20).unwrap_err();
+    assert_eq!(error, CacheError::L2Format { found: 0, supported: 1 });
+    assert_eq!(fs::read(&data).unwrap(), diary);
+}
+
+#[test]
+fn a_newer_format_is_refused_untouched() {
+    let folder = closed_store(8 << 20);
+    let data = folder.path().join("data");
+    let mut image = fs::read(&data).unwrap();
+    for copy in [0, 4096] {
+        image[copy + 8..copy + 12].copy_from_slice(&2u32.to_le_bytes());
+        let check = xxh3_64(&image[copy..copy + 12]).to_le_bytes();
+        image[copy + 12..copy + 16].copy_from_slice(&check[..4]);
+    }
+    fs::write(&data, &image).unwrap();
+    let error = open(folder.path(), 8 << 20).unwrap_err();
+    assert_eq!(error, CacheError::L2Format { found: 2, supported: 1 });
+    assert_eq!(fs::read(&data).unwrap(), image);
+}
+
+#[test]
+fn a_second_opener_is_refused_and_a_closing_store_is_waited_for() {
+    let folder = closed_store(8 << 20);
+    let first = open(folder.path(), 8 << 20).unwrap();
+    let error = open(folder.path(), 8 << 20).unwrap_err();
+    assert!(matches!(error, CacheError::L2Locked { .. }), "{error:?}");
+    drop(first);
+    assert!(is_warm(folder.path(), 8 << 20), "the last handle's drop closes the store");
+}
+
+#[test]
+fn a_full_file_system_says_how_much_is_wanted() {
+    let folder = folder();
+    match open(folder.path(), 12 << 40).unwrap_err() {
+        CacheError::L2Full { size, max } => assert!(size > max, "{size} {max}"),
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_store_of_another_size_is_refused_and_not_lost() {
+    let folder = closed_store(8 << 20);
+    for bytes in [16 << 20, 4 << 20] {
+        match open(folder.path(), bytes).unwrap_err() {
+            CacheError::InvalidConfig { field, reason } => {
+                assert_eq!(field, "l2_bytes_max");
+                assert!(reason.contains("8 segments of 1048576 bytes"), "{reason}");
+            }
+            error => panic!("{error:?}"),
+        }
+    }
+    assert!(is_warm(folder.path(), 8 << 20));
+}
+
+#[test]
+fn a_half_created_store_is_created_again() {
+    let folder = folder();
+    fs::write(folder.path().join("data.new"), "half").unwrap();
+    let cache = open(folder.path(), 8 << 20).unwrap();
+    block_on(cache.close()).unwrap();
+    let folder = self::folder();
+    fs::write(folder.path().join("data"), vec![0; (8 << 20) + 8192]).unwrap();
+    let cache = open(folder.path(), 8 << 20).unwrap();
+    block_on(cache.put("space", "key", "value")).unwrap();
+    block_on(cache.close()).unwrap();
+    assert!(is_warm(folder.path(), 8 << 20));
+}
+
+#[test]
+fn blobs_from_nothing_to_a_whole_segment_are_held() {
+    let folder = folder();
+    let value = |bytes: usize| -> Vec<u8> { (0..=255).cycle().take(bytes).collect() };
+    let largest = (1 << 20) - 3 * 4096;
+    let sizes = [0usize, 1, 4095, 4096, 4097, 100_000, largest];
+    let builder = || BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
+    let config = || builder().l2_bytes_max(12 << 20).build().unwrap();
+    let cache = block_on(BlobCache::open(config())).unwrap();
+    for bytes in sizes {
+        block_on(cache.put("space", bytes.to_le_bytes(), value(bytes))).unwrap();
+    }
+    for bytes in [1 << 20, 5 << 20] {
+        let error = block_on(cache.put("space", "large", value(bytes))).unwrap_err();
+        assert!(matches!(error, CacheError::BlobTooLarge { .. }), "{error:?}");
+    }
+    block_on(cache.close()).unwrap();
+    let cache = block_on(BlobCache::open(config())).unwrap();
+    for bytes in sizes {
+        let hit = block_on(cache.get("space", bytes.to_le_bytes())).unwrap();
+        assert_eq!(hit.value(), value(bytes));
+    }
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn an_idle_store_uses_no_cpu() {
+    let folder = closed_store(8 << 20);
+    let cache = open(folder.path(), 8 << 20).unwrap();
+    block_on(cache.get("space", "key")).unwrap();
+    // Longer than a unit waits for company.
+    std::thread::sleep(Duration::from_millis(1500));
+    let ticks = || -> u64 {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+        stats
+            .map(Result::unwrap)
+            .filter(|stat| stat.contains("(tamis-"))
+            .map(|stat| {
+                let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split(' ').collect();
+                fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
+            })
+            .sum()
+    };
+    let (before, start) = (ticks(), Instant::now());
+    while start.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(ticks() - before <= 1, "{} ticks", ticks() - before);
+    block_on(cache.close()).unwrap();
+}
