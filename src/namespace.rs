@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::error::CacheError;
-use crate::l2::{Generation, Index};
+use crate::key::KeyHash;
+use crate::l2::{Generation, Index, Slot};
 use crate::order::{Order, Section};
+use crate::sequence::Sequence;
 
 /// One generation of a namespace.
 #[derive(Debug)]
@@ -41,6 +43,26 @@ impl Namespace {
 
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The slot of a hash, if it has a value and still stands for that mutation.
+    pub(crate) fn live_slot(&self, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
+        let slot = self.index.get(hash)?;
+        (slot.position.value() == sequence.0 && !slot.gone).then_some(slot)
+    }
+
+    /// Such a slot holds nothing any more. It stays, since its record is still on file, and so may
+    /// be what it shadows. False where there was none. The section is a witness that its lock is
+    /// held.
+    pub(crate) fn bury(
+        &self,
+        hash: KeyHash,
+        sequence: Sequence,
+        _section: &mut Section<'_>,
+    ) -> bool {
+        self.live_slot(hash, sequence).is_some_and(|slot| {
+            self.index.replace_if(hash, slot.position, Slot { gone: true, ..slot })
+        })
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::cache::shared::Shared;
-use crate::cache::tenancy::bury;
 use crate::counters::Event;
 use crate::error::CacheError;
 use crate::invalidation::{Cover, Rule};
@@ -95,7 +94,7 @@ impl Shared {
         let is_buried = rule
             .namespace
             .as_ref()
-            .is_some_and(|generation| bury(generation, hash, sequence, &mut section));
+            .is_some_and(|generation| generation.bury(hash, sequence, &mut section));
         match &removed {
             Some(entry) => self.settle(entry, &mut section),
             None if is_buried && counts => {

@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::cache::closing;
-use crate::cache::tenancy::bury;
 
 use crate::clock::{Clock, nanos};
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -200,7 +199,7 @@ impl Shared {
     pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) {
         if self.l1.remove_entry(entry) {
             let mut section = self.order.section();
-            bury(&entry.namespace, entry.hash, entry.sequence, &mut section);
+            entry.namespace.bury(entry.hash, entry.sequence, &mut section);
             self.settle(entry, &mut section);
             drop(section);
             self.counters.count(Event::Expiration);

@@ -4,9 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::key::{KeyHash, LabelHash};
-use crate::l2::{LabelHashes, Position, Slot, Tenant};
+use crate::l2::{LabelHashes, Position, Tenant};
 use crate::namespace::Namespace;
-use crate::order::Section;
 use crate::sequence::Sequence;
 use crate::step::STEP_ENTRIES;
 
@@ -14,7 +13,7 @@ impl Shared {
     /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
     /// since its record is still on file and so may be what it shadows.
     pub(super) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) {
-        bury(generation, hash, sequence, &mut self.order.section());
+        generation.bury(hash, sequence, &mut self.order.section());
     }
 
     fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
@@ -31,25 +30,8 @@ impl Shared {
         hash: KeyHash,
         sequence: Sequence,
     ) -> bool {
-        self.l2().is_some() && live_slot(generation, hash, sequence).is_some()
+        self.l2().is_some() && generation.live_slot(hash, sequence).is_some()
     }
-}
-
-/// See [`Shared::bury`]. False where there was nothing to bury.
-pub(super) fn bury(
-    generation: &Namespace,
-    hash: KeyHash,
-    sequence: Sequence,
-    _section: &mut Section<'_>,
-) -> bool {
-    live_slot(generation, hash, sequence).is_some_and(|slot| {
-        generation.index().replace_if(hash, slot.position, Slot { gone: true, ..slot })
-    })
-}
-
-fn live_slot(generation: &Namespace, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
-    let slot = generation.index().get(hash)?;
-    (slot.position.value() == sequence.0 && !slot.gone).then_some(slot)
 }
 
 impl Tenant for Shared {

@@ -27,7 +27,8 @@ use super::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber, align,
 };
 use super::frame::FrameBuilder;
-use super::record::{Record, RecordLengths, seal};
+use super::record::{RecordLengths, seal};
+use super::unit::{Dealt, Draft, Job, Seal, Taken, Unit};
 
 /// A unit of this size is full.
 const UNIT_BYTES: usize = 1 << 20;
@@ -37,37 +38,6 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// Memory of the open segment's directory at which the segment is sealed early.
 const DIRECTORY_BYTES_MAX: usize = 16 << 20;
-
-/// A record that is encoded but for its position, with its body by reference.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    head: Vec<u8>,
-    lengths: RecordLengths,
-    body: Bytes,
-}
-
-impl Draft {
-    /// Encodes the head of `record`, whose body is `body`.
-    pub(crate) fn new(record: &Record<'_>, body: Bytes) -> Result<Self, EncodeError> {
-        let mut head = Vec::new();
-        let lengths = record.encode(&mut head)?;
-        Ok(Self { head, lengths, body })
-    }
-
-    pub(crate) fn lengths(&self) -> RecordLengths {
-        self.lengths
-    }
-}
-
-/// Where a record has been put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dealt {
-    pub(crate) position: Position,
-    /// The position behind it: once the log is on file up to there, so is the record.
-    pub(crate) end: Position,
-    /// What a read of it has to fetch.
-    pub(crate) blocks: u16,
-}
 
 /// Why a record was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,41 +51,6 @@ pub(crate) enum Refusal {
 /// L2 has been turned off, and what was waited for may not be on file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Off;
-
-/// A record in memory, until it is on file.
-#[derive(Debug, Clone)]
-pub(crate) struct Taken {
-    pub(crate) position: Position,
-    pub(crate) head: Bytes,
-    pub(crate) body: Bytes,
-}
-
-/// A frame to be written.
-#[derive(Debug)]
-pub(crate) struct Unit {
-    pub(crate) position: Position,
-    pub(crate) header: [u8; FRAME_HEADER_BYTES],
-    pub(crate) records: Vec<Taken>,
-    pub(crate) end: Position,
-}
-
-/// A segment to be sealed.
-pub(crate) struct Seal {
-    pub(crate) segment: SegmentNumber,
-    pub(crate) directory: DirectoryBuilder,
-    pub(crate) end: Position,
-}
-
-/// What the writer has to do next.
-#[derive(Clone)]
-pub(crate) enum Job {
-    Frame(Arc<Unit>),
-    Seal(Arc<Seal>),
-    /// Everything is on file, and nothing more will come.
-    Close {
-        tail: Position,
-    },
-}
 
 pub(crate) struct Log {
     geometry: Geometry,

@@ -1,0 +1,76 @@
+//! What passes through the log: drafts on their way in, units and seals on their way to the file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::directory::DirectoryBuilder;
+use super::error::EncodeError;
+use super::format::{FRAME_HEADER_BYTES, Position, SegmentNumber};
+use super::record::{Record, RecordLengths};
+
+/// A record that is encoded but for its position, with its body by reference.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(super) head: Vec<u8>,
+    pub(super) lengths: RecordLengths,
+    pub(super) body: Bytes,
+}
+
+impl Draft {
+    /// Encodes the head of `record`, whose body is `body`.
+    pub(crate) fn new(record: &Record<'_>, body: Bytes) -> Result<Self, EncodeError> {
+        let mut head = Vec::new();
+        let lengths = record.encode(&mut head)?;
+        Ok(Self { head, lengths, body })
+    }
+
+    pub(crate) fn lengths(&self) -> RecordLengths {
+        self.lengths
+    }
+}
+
+/// Where a record has been put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dealt {
+    pub(crate) position: Position,
+    /// The position behind it: once the log is on file up to there, so is the record.
+    pub(crate) end: Position,
+    /// What a read of it has to fetch.
+    pub(crate) blocks: u16,
+}
+
+/// A record in memory, until it is on file.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) position: Position,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) position: Position,
+    pub(crate) header: [u8; FRAME_HEADER_BYTES],
+    pub(crate) records: Vec<Taken>,
+    pub(crate) end: Position,
+}
+
+/// A segment to be sealed.
+pub(crate) struct Seal {
+    pub(crate) segment: SegmentNumber,
+    pub(crate) directory: DirectoryBuilder,
+    pub(crate) end: Position,
+}
+
+/// What the writer has to do next.
+#[derive(Clone)]
+pub(crate) enum Job {
+    Frame(Arc<Unit>),
+    Seal(Arc<Seal>),
+    /// Everything is on file, and nothing more will come.
+    Close {
+        tail: Position,
+    },
+}
