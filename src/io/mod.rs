@@ -6,7 +6,7 @@
 //! - [`Lane`]: a thread on which the long-lived background futures run, with a timer.
 //!
 //! Each has two twins. [`UringDisk`] drives a real file through two io_uring threads;
-//! [`SimulatedDisk`] with [`Simulation`] lies about durability, order and success, from a seed.
+//! `SimulatedDisk` with `Simulation` lies about durability, order and success, from a seed.
 //!
 //! What every `Disk` promises:
 //!

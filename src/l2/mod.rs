@@ -1,8 +1,8 @@
 //! `L2`: the disk tier. A segmented log, written by one task, read by whoever misses in memory.
 //!
-//! Bytes: [`format`] and its siblings know them, and nothing else. Places: [`log`] deals them,
-//! [`index`] remembers them. The file: [`medium`] writes and reads it in the log's units,
-//! [`writer`] is the task that does so, [`recovery`] makes sense of it at open.
+//! Bytes: `format` and its siblings know them, and nothing else. Places: `log` deals them,
+//! `index` remembers them. The file: `medium` writes and reads it in the log's units,
+//! `writer` is the task that does so, `recovery` makes sense of it at open.
 //!
 //! What is on file is always a prefix of the log; log order is the order of effect.
 
