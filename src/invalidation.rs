@@ -26,14 +26,11 @@ use crate::sequence::Sequence;
 /// The most rules at one time; an invalidation that would be one more flushes its namespace.
 const RULES_MAX: usize = 256;
 
-/// What a rule covers, among the entries older than itself.
+/// What a rule covers, among the entries of its generation that are older than itself.
 #[derive(Debug)]
 pub(crate) enum Cover {
     Labels(Box<[LabelHash]>),
-    Prefix {
-        namespace: Box<str>,
-        prefix: Box<[u8]>,
-    },
+    Prefix(Box<[u8]>),
     /// Nothing that a reader could still meet: entries of namespaces that have ended.
     Ended,
 }
@@ -48,7 +45,7 @@ pub(crate) struct Rule {
     pub(crate) walk: Mutex<LabelWalk>,
     /// Where the round stood when the rule was made.
     round: Round,
-    /// Whose entries it covers, for those of them that are only on disk.
+    /// The generation whose entries it covers.
     pub(crate) namespace: Option<Arc<Namespace>>,
     /// The directories on disk have still to be looked through.
     is_scanning: AtomicBool,
@@ -86,12 +83,12 @@ impl Round {
 
 impl Rule {
     pub(crate) fn covers(&self, entry: &Entry) -> bool {
+        let is_of = |generation: &Arc<Namespace>| Arc::ptr_eq(generation, &entry.namespace);
         entry.sequence < self.sequence
+            && self.namespace.as_ref().is_some_and(is_of)
             && match &self.cover {
                 Cover::Labels(labels) => entry.labels().iter().any(|label| labels.contains(label)),
-                Cover::Prefix { namespace, prefix } => {
-                    entry.key.starts_with(prefix) && entry.namespace.name() == &**namespace
-                }
+                Cover::Prefix(prefix) => entry.key.starts_with(prefix),
                 Cover::Ended => false,
             }
     }

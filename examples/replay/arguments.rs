@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "0.01,0.1")]
     pub(crate) cache_size: Vec<CacheSize>,
 
-    /// Numbers of independent SIEVE queues; 1 is exact. [default: the cache's own]
+    /// Numbers of lists that the SIEVE queue is cut into. [default: the cache's own]
     #[arg(long, value_delimiter = ',')]
     pub(crate) shards: Vec<usize>,
 

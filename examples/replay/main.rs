@@ -6,8 +6,8 @@
 //! ```
 //!
 //! One table says how many requests missed, beside the misses of a reference where they are known;
-//! another how long hits and puts took. `--help` lists the options. With `--shards 1` and the
-//! default charge and thread, misses equal those of a simulator of SIEVE, to the request.
+//! another how long hits and puts took. `--help` lists the options. With the default charge and one
+//! thread, misses equal those of a simulator of SIEVE, to the request.
 
 mod arguments;
 mod budget;

@@ -57,7 +57,7 @@ impl Shared {
     fn step(&self, rule: &Arc<Rule>, limit: usize, wait: bool) {
         match &rule.cover {
             Cover::Labels(labels) => self.step_through_postings(rule, labels, limit, wait),
-            Cover::Prefix { .. } | Cover::Ended => self.step_through_entries(limit, wait),
+            Cover::Prefix(_) | Cover::Ended => self.step_through_entries(limit, wait),
         }
     }
 
@@ -144,7 +144,7 @@ impl Shared {
         rule: &Rule,
         segment: SegmentNumber,
     ) {
-        let Cover::Prefix { prefix, .. } = &rule.cover else { return };
+        let Cover::Prefix(prefix) = &rule.cover else { return };
         let now = self.clock.timestamp();
         let visit = |position: Position, change: &Change<'_>| {
             let Change::Blob(blob) = change else { return };

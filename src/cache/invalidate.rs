@@ -145,8 +145,7 @@ impl Shared {
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
             let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
-            let name = namespace.name.into();
-            let cover = Cover::Prefix { namespace: name, prefix: prefix.into() };
+            let cover = Cover::Prefix(prefix.into());
             let made = self.rules.make(sequence, cover, Some(generation), is_held);
             let end = recorded.map(|dealt| dealt.end);
             Ok(Attempt::Done(Some(made), Acknowledgement::over(is_held, end)))

@@ -123,8 +123,9 @@ impl BlobCache {
     /// The work is a walk over all entries of L1, in steps, shared by all such calls under way. In
     /// force from its first poll on, even if dropped then; later mutations finish the work.
     ///
-    /// Where more than 256 invalidations were left unfinished by dropped calls, the whole namespace
-    /// is flushed instead: forgetting too much keeps the cache bounded, and never stale.
+    /// Where 256 invalidations are unfinished, under way or left by dropped calls, the whole
+    /// namespace is flushed instead, and the number is that of all its entries: forgetting too
+    /// much keeps the cache bounded, and never stale.
     ///
     /// # Errors
     ///
@@ -222,12 +223,13 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// [`Closed`](CacheError::Closed) when it had been closed before.
+    /// [`Closed`](CacheError::Closed) when it had been closed before; a call that was dropped
+    /// halfway is finished by the next one all the same. [`L2Io`](CacheError::L2Io): the disk tier
+    /// had failed, or did at the last write.
     pub async fn close(&self) -> Result<(), CacheError> {
-        if !self.shared.end() {
-            return Err(CacheError::Closed);
-        }
-        self.shared.finish().await
+        let is_first = self.shared.end();
+        let finished = self.shared.finish().await;
+        if is_first { finished } else { Err(CacheError::Closed) }
     }
 
     /// What the cache has done so far and holds now. Visits no entry.

@@ -157,13 +157,14 @@ impl Shared {
         key: &[u8],
         hash: KeyHash,
     ) -> Option<Arc<Entry>> {
-        let entry = self.l1.find(hash, |entry| entry.is_of(namespace.name, key))?;
-        if self.rules.any_in_force() && self.rules.covering(&entry).is_some() {
-            return None;
-        }
-        // Last: a rule that is no longer in force has removed all that it covered. Asked before, an
-        // entry could be seen again after others had been told that it is gone.
-        entry.is_held().then_some(entry)
+        // Whether it is held comes last: a rule that is no longer in force has removed all that it
+        // covered. Asked before, an entry could be seen again after others had been told that it is
+        // gone. All of it under the shard's lock, or an overwrite would look like a miss.
+        self.l1.find(hash, |entry| {
+            entry.is_of(namespace.name, key)
+                && !(self.rules.any_in_force() && self.rules.covering(entry).is_some())
+                && entry.is_held()
+        })
     }
 
     /// What the clock makes of an entry; it is not asked where it has no say.

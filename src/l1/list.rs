@@ -108,20 +108,25 @@ impl List {
         node.entry.as_ref().map_or(u64::MAX, |entry| entry.sequence.0)
     }
 
-    /// Adds the entries of `limit` nodes from `from` on to `found`, and gives the node to go on
-    /// with; None when the slab ends there.
+    /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has
+    /// `most`. Gives how many nodes that were, and the node to go on with; None when the slab ends
+    /// there.
     pub(super) fn visit(
         &self,
         from: usize,
-        limit: usize,
+        nodes_max: usize,
+        most: usize,
         found: &mut Vec<Arc<Entry>>,
-    ) -> Option<usize> {
+    ) -> (usize, Option<usize>) {
         let nodes = self.chunks.len() * CHUNK;
-        let to = from.saturating_add(limit);
-        found.extend((from..to.min(nodes)).filter_map(|number| {
-            self.chunks[number / CHUNK][number % CHUNK].entry.as_ref().map(Arc::clone)
-        }));
-        (to < nodes).then_some(to)
+        let end = from.saturating_add(nodes_max).min(nodes);
+        let mut number = from;
+        while number < end && found.len() < most {
+            let node = &self.chunks[number / CHUNK][number % CHUNK];
+            found.extend(node.entry.as_ref().map(Arc::clone));
+            number += 1;
+        }
+        (number - from.min(number), (number < nodes).then_some(number))
     }
 
     fn node(&mut self, number: u32) -> &mut Node {
@@ -171,6 +176,10 @@ impl List {
         node.newer = NONE;
         let entry = node.entry.take();
         self.free = number;
+        if self.head == NONE {
+            // Nothing is left: neither is the slab, which a priority may not need again.
+            *self = Self::default();
+        }
         entry
     }
 }

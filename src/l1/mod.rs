@@ -62,8 +62,8 @@ impl L1 {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    /// The entry under a hash, if it is `wanted`; it may no longer be held. Takes the read side of
-    /// one shard.
+    /// The entry under a hash, if it is `wanted`, which is asked under the read side of one shard,
+    /// and has to ask whether it is held.
     #[inline]
     pub(crate) fn find(
         &self,

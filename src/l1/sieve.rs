@@ -28,6 +28,9 @@ use super::list::List;
 
 const PRIORITIES: usize = 256;
 
+/// In a walk over all entries, passing so many empty nodes, or one list, counts as one entry.
+const EMPTY_NODES: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct Sieve {
     /// By priority; made when first needed.
@@ -75,17 +78,22 @@ impl Sieve {
     /// Takes a new entry in at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
         let level = self.levels[usize::from(entry.priority)].get_or_init(|| Level::new(self.lists));
-        level.shard(entry.hash).change(|list| list.push(entry));
+        // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
+        level.shard(entry.hash).change(|list| list.push(entry));
     }
 
     /// Takes an entry out. False where somebody else has done so before.
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
-        let removed = level.shard(entry.hash).change(|list| list.remove(entry));
+        let shard = level.shard(entry.hash);
+        let removed = shard.change(|list| list.remove(entry));
         if removed {
             self.uncount(level, entry.charge);
+            if shard.is_passed() {
+                level.start_again_if_passed();
+            }
         }
         removed
     }
@@ -99,26 +107,29 @@ impl Sieve {
         Some(victim)
     }
 
-    /// Adds the entries of up to `limit` nodes from `cursor` on to `found`, and gives where to go
-    /// on; None at the end. What is inserted behind the cursor meanwhile is not visited.
+    /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on; None at
+    /// the end. What is inserted behind the cursor meanwhile is not visited.
     pub(crate) fn visit(
         &self,
         mut cursor: Cursor,
         limit: usize,
         found: &mut Vec<Arc<Entry>>,
     ) -> Option<Cursor> {
-        let mut left = limit;
-        while left > 0 {
+        let most = found.len() + limit;
+        let mut nodes_left = limit * EMPTY_NODES;
+        while nodes_left > 0 && found.len() < most {
             let level = self.levels.get(cursor.level)?;
             let shard = level.get().and_then(|level| level.lists.get(cursor.list));
-            cursor = match shard {
-                None => Cursor { level: cursor.level + 1, ..Cursor::default() },
-                Some(shard) => match shard.list.lock().visit(cursor.node, left, found) {
-                    Some(node) => Cursor { node, ..cursor },
-                    None => Cursor { list: cursor.list + 1, node: 0, ..cursor },
-                },
+            let Some(shard) = shard else {
+                cursor = Cursor { level: cursor.level + 1, ..Cursor::default() };
+                continue;
             };
-            left = limit.saturating_sub(found.len());
+            let (visited, next) = shard.list.lock().visit(cursor.node, nodes_left, most, found);
+            cursor = match next {
+                Some(node) => Cursor { node, ..cursor },
+                None => Cursor { list: cursor.list + 1, node: 0, ..cursor },
+            };
+            nodes_left = nodes_left.saturating_sub(visited.max(EMPTY_NODES));
         }
         Some(cursor)
     }
@@ -155,8 +166,7 @@ impl Level {
             let (shard, until) = self.next_list();
             let step = shard.change(|list| list.advance(until, steps));
             if self.next_list().0.is_passed() {
-                // Past the newest entry of all: the hand begins again with the oldest.
-                self.lists.iter().for_each(|shard| shard.change(List::start_again));
+                self.start_again();
                 *steps = steps.saturating_sub(1);
             }
             if step.is_some() {
@@ -164,6 +174,20 @@ impl Level {
             }
         }
         None
+    }
+
+    /// Past the newest entry of all, the hand begins again with the oldest.
+    fn start_again(&self) {
+        self.lists.iter().for_each(|shard| shard.change(List::start_again));
+    }
+
+    /// The same, where a removal may have brought it there. Whoever is moving the hand sees to it.
+    fn start_again_if_passed(&self) {
+        if self.next_list().0.is_passed() {
+            if let Some(_hand) = self.hand.try_lock() {
+                self.start_again();
+            }
+        }
     }
 
     /// Where the hand goes on, and the sequence at which it would be another list's turn.
