@@ -3,9 +3,8 @@
 //!
 //! The model is compared over thousands of small workloads, one of which `TAMIS_SEED` runs alone;
 //! `TAMIS_CASES` says how many. The simulations are those of `reference.csv`, beside its traces in
-//! the folder that `TAMIS_TRACES` names, or in `../shared/traces` if that is there: whatever the
-//! number of shards, the misses must be equal. An unoptimised build leaves out the long traces.
-//! Reading is shared with `examples/replay`.
+//! the folder that `TAMIS_TRACES` names: whatever the number of shards, the misses must be equal.
+//! An unoptimised build leaves out the long traces. Reading is shared with `examples/replay`.
 
 #[path = "../examples/replay/budget.rs"]
 #[allow(dead_code, reason = "the example also counts memory")]
@@ -132,14 +131,10 @@ impl Subject {
 
 /// The traces and what is known of them, by trace. None, said aloud, where there are none.
 fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
-    let folder = match env::var_os("TAMIS_TRACES") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces"),
-    };
-    if env::var_os("TAMIS_TRACES").is_none() && !folder.is_dir() {
-        println!("skipped: no traces in {}; TAMIS_TRACES names a folder", folder.display());
+    let Some(folder) = env::var_os("TAMIS_TRACES").map(PathBuf::from) else {
+        println!("skipped: TAMIS_TRACES names no folder of traces");
         return None;
-    }
+    };
     let reference =
         Reference::read(&folder.join("reference.csv")).unwrap_or_else(|e| panic!("{e}"));
     let mut published: Vec<(Trace, Vec<Row>)> = Vec::new();
