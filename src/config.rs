@@ -357,6 +357,12 @@ impl BlobCacheConfigBuilder {
             let reason = format!("{segment} is not a multiple of 4096 up to 256 MiB");
             return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
         }
+        // An invalidation's record must fit an empty segment, and be listed in it.
+        let least = 16 * KIB + 2 * config.key_bytes_max + 20 * config.labels_max;
+        if config.l2_path.is_some() && (segment as usize) < least {
+            let reason = format!("{segment} is less than {least}, which keys and labels ask for");
+            return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
+        }
         config.l2_index_bytes_max =
             self.l2_index_bytes_max.unwrap_or_else(|| default_index_bytes(config.l2_bytes_max));
         let most = isize::MAX.unsigned_abs();

@@ -12,6 +12,8 @@ use crate::l2::{Generation, Position};
 pub(super) enum Acknowledgement {
     /// Nothing: what a crash would lose of it is as good as forgotten.
     Now,
+    /// What others have recorded over something on file being there: nothing was left to do.
+    Nothing,
     /// The log being on file up to there: it shadows something that is.
     Written(Position),
     /// The disk tier having been voided: it shadows something on file, and has no record.
@@ -44,9 +46,14 @@ impl Shared {
         }
         let flushed = self.flushed.load(Ordering::Acquire);
         let end = match acknowledgement {
+            // What stands before it may have been refused its record, a flush for one.
+            Acknowledgement::Now | Acknowledgement::Nothing if l2.health().is_off() => None,
             Acknowledgement::Now if flushed == 0 => return Ok(()),
             // What is put into a generation must not outlive the record that began it.
             Acknowledgement::Now => Position::new(flushed),
+            Acknowledgement::Nothing => {
+                Position::new(flushed.max(self.shadowed.load(Ordering::Acquire)))
+            }
             Acknowledgement::Written(end) => Position::new(flushed.max(end.value())),
             Acknowledgement::Voided => None,
         };
@@ -63,6 +70,12 @@ impl Shared {
     /// Later mutations of any key wait for the log up to here.
     pub(super) fn flushed_until(&self, end: Position) {
         self.flushed.fetch_max(end.value(), Ordering::AcqRel);
+        self.shadowed_until(end);
+    }
+
+    /// What is found gone is so by a record that may end here. To be called in the section.
+    pub(super) fn shadowed_until(&self, end: Position) {
+        self.shadowed.fetch_max(end.value(), Ordering::AcqRel);
     }
 
     /// The number of a generation that begins now: above all that have records.

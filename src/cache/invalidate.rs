@@ -60,13 +60,16 @@ impl Shared {
         let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
         let on_disk = held.filter(|held| !held.gone);
         let mut end = None;
-        if let (Some(generation), Some(_)) = (&generation, on_disk) {
+        // One that is gone may be so for this process only: unreadable, expired, or covered by a
+        // record that is not on file yet.
+        if let (Some(generation), Some(_)) = (&generation, held) {
             let change = Change::Tombstone { namespace: named(generation), hash: hash.0 };
             match self.record(tombstone(generation, hash), &change) {
                 Err(Refusal::NoRoom) => return Ok(Attempt::NoRoom),
                 Err(Refusal::Off) => {}
                 Ok(dealt) => {
                     end = Some(dealt.end);
+                    self.shadowed_until(dealt.end);
                     section.sequence(Some(dealt.position.value()));
                     let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
                     generation.index().insert(hash, gone);
@@ -90,11 +93,9 @@ impl Shared {
             Some(is_live) => is_live && removed.is_some(),
             None => on_disk.is_some(),
         };
-        let acknowledgement = Acknowledgement::over(on_disk.is_some(), end);
-        // A hash that is gone already may be so by a record that is not on file yet.
-        let acknowledgement = match (acknowledgement, held) {
-            (Acknowledgement::Now, Some(held)) => Acknowledgement::Written(held.position),
-            _ => acknowledgement,
+        let acknowledgement = match held {
+            Some(_) => Acknowledgement::over(true, end),
+            None => Acknowledgement::Nothing,
         };
         Ok(Attempt::Done(usize::from(counted), acknowledgement))
     }
@@ -108,7 +109,10 @@ impl Shared {
         self.check_key(prefix)?;
         let (made, acknowledgement) =
             self.attempt(|| self.try_invalidate_prefix(namespace, prefix)).await?;
-        let Some(made) = made else { return Ok(0) };
+        let Some(made) = made else {
+            self.acknowledge(acknowledgement).await?;
+            return Ok(0);
+        };
         if let Some(scan) = made.as_ref().and_then(|rule| self.scan_disk(rule)) {
             scan.await;
         }
@@ -133,7 +137,7 @@ impl Shared {
             let Some(generation) = generation else {
                 let moment = section.moment();
                 section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
-                return Ok(Attempt::Done(None, Acknowledgement::Now));
+                return Ok(Attempt::Done(None, Acknowledgement::Nothing));
             };
             let named = named(generation);
             let record = Record::PrefixInvalidation { namespace: named, prefix };
@@ -148,6 +152,7 @@ impl Shared {
             let cover = Cover::Prefix(prefix.into());
             let made = self.rules.make(sequence, cover, Some(generation), is_held);
             let end = recorded.map(|dealt| dealt.end);
+            end.into_iter().for_each(|end| self.shadowed_until(end));
             Ok(Attempt::Done(Some(made), Acknowledgement::over(is_held, end)))
         })
     }
@@ -164,7 +169,10 @@ impl Shared {
         let hashes: Box<[LabelHash]> = labels.iter().map(hash).collect();
         let (made, acknowledgement) =
             self.attempt(|| self.try_invalidate_labels(namespace, &hashes)).await?;
-        let Some(made) = made else { return Ok(0) };
+        let Some(made) = made else {
+            self.acknowledge(acknowledgement).await?;
+            return Ok(0);
+        };
         let removed = self.carry_out(namespace, made).await?;
         self.acknowledge(acknowledgement).await?;
         Ok(removed)
@@ -184,7 +192,7 @@ impl Shared {
             let is_posted = hashes.iter().any(|&label| section.labels().has(label));
             let posted = generation.filter(|_| is_posted);
             let mut made = None;
-            let mut acknowledgement = Acknowledgement::Now;
+            let mut acknowledgement = Acknowledgement::Nothing;
             if let Some(generation) = posted {
                 let labels: Vec<u64> = hashes.iter().map(|label| label.0).collect();
                 let labels = LabelHashes::new(&labels);
@@ -198,7 +206,9 @@ impl Shared {
                 let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
                 let cover = Cover::Labels(hashes.into());
                 made = Some(self.rules.make(sequence, cover, Some(generation), false));
-                acknowledgement = Acknowledgement::over(is_held, recorded.map(|dealt| dealt.end));
+                let end = recorded.map(|dealt| dealt.end);
+                end.into_iter().for_each(|end| self.shadowed_until(end));
+                acknowledgement = Acknowledgement::over(is_held, end);
             }
             let moment = section.moment();
             for &label in hashes {
@@ -290,10 +300,11 @@ impl Shared {
         mut attempt: impl FnMut() -> Result<Attempt<T>, CacheError>,
     ) -> Result<(T, Acknowledgement), CacheError> {
         loop {
+            let turn = self.l2().map_or(0, |l2| l2.log.turn());
             match attempt()? {
                 Attempt::Done(done, acknowledgement) => return Ok((done, acknowledgement)),
                 Attempt::NoRoom => match self.l2() {
-                    Some(l2) => l2.log.room().await,
+                    Some(l2) => l2.log.room(turn).await,
                     None => pause().await,
                 },
             }

@@ -4,11 +4,15 @@ mod closing;
 mod drain;
 mod durability;
 mod get;
+#[cfg(test)]
+mod histories;
 mod invalidate;
 mod namespaced;
 mod open;
 mod put;
 mod record;
+#[cfg(test)]
+mod regressions;
 mod shared;
 mod tenancy;
 #[cfg(test)]
@@ -120,8 +124,10 @@ impl BlobCache {
     /// Removes every entry of the namespace whose key begins with `prefix`, all of them at one
     /// moment. Gives how many there were that were not known to be expired.
     ///
-    /// The work is a walk over all entries of L1, in steps, shared by all such calls under way. In
-    /// force from its first poll on, even if dropped then; later mutations finish the work.
+    /// The work is a walk over all entries of L1, in steps, shared by all such calls under way, and
+    /// over the directories on disk. In force from its first poll on, even if dropped then; later
+    /// mutations finish the work. (Above a disk tier whose log has no room at that moment: from
+    /// when it has, if the future is still polled.)
     ///
     /// Where 256 invalidations are unfinished, under way or left by dropped calls, the whole
     /// namespace is flushed instead, and the number is that of all its entries: forgetting too

@@ -180,6 +180,7 @@ impl Shared {
     /// Enters the append section, again where something has changed that it could not wait for.
     async fn commit(&self, mut proposal: Proposal<'_>) -> Result<Acknowledgement, CacheError> {
         loop {
+            let turn = self.l2().map_or(0, |l2| l2.log.turn());
             proposal = match self.append(proposal)? {
                 Verdict::Done(acknowledgement) => return Ok(acknowledgement),
                 Verdict::NamespaceEnded(mut proposal) => {
@@ -188,7 +189,7 @@ impl Shared {
                 }
                 Verdict::NoRoom(proposal) => {
                     if let Some(l2) = self.l2() {
-                        l2.log.room().await;
+                        l2.log.room(turn).await;
                     }
                     proposal
                 }
@@ -226,7 +227,7 @@ impl Shared {
         }
         if self.is_stale(&proposal, &mut section) {
             self.counters.count(Event::StaleSetRefused);
-            return Ok(Verdict::Done(Acknowledgement::Now));
+            return Ok(Verdict::Done(Acknowledgement::Nothing));
         }
         let draft = match draft {
             Some(blob) if held.is_none() && blob.is_blob && self.is_index_full() => {
@@ -249,6 +250,9 @@ impl Shared {
         section.watermarks().key_mutated(hash, moment);
         let position = recorded.map(|recorded| recorded.dealt.position.value());
         entry.sequence = section.sequence(position);
+        if let (Some(recorded), Some(_)) = (recorded, held) {
+            self.shadowed_until(recorded.dealt.end);
+        }
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }

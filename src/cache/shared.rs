@@ -39,6 +39,9 @@ pub(crate) struct Shared {
     pub(super) slots: AtomicUsize,
     /// The end of the last flush's record: puts wait for it.
     pub(super) flushed: AtomicU64,
+    /// The end of the last record that shadows something on file: whoever finds nothing to do,
+    /// thanks to it, waits for it too.
+    pub(super) shadowed: AtomicU64,
     pub(super) recovered: Recovery,
 }
 
@@ -109,6 +112,7 @@ impl Shared {
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
+            shadowed: AtomicU64::new(0),
             recovered: Recovery::default(),
             config,
         }

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
-use super::unit::{Dealt, Draft, Job, Seal, Taken, Unit};
+use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit};
 
 /// A unit of this size is full.
 const UNIT_BYTES: usize = 1 << 20;
@@ -39,19 +39,6 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Memory of the open segment's directory at which the segment is sealed early.
 const DIRECTORY_BYTES_MAX: usize = 16 << 20;
 
-/// Why a record was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Not now: await [`Log::room`] and try again.
-    NoRoom,
-    /// Not any more: L2 is off.
-    Off,
-}
-
-/// L2 has been turned off, and what was waited for may not be on file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Off;
-
 pub(crate) struct Log {
     geometry: Geometry,
     key: ChecksumKey,
@@ -60,6 +47,10 @@ pub(crate) struct Log {
     writer: AtomicWaker,
     /// The oldest segment in use; moved by the writer.
     head: AtomicU64,
+    /// Counts the moments at which room may have come; changed under the lock.
+    turns: AtomicU64,
+    /// Nobody will need the log any more once it is closed.
+    left: AtomicBool,
 }
 
 struct State {
@@ -135,6 +126,8 @@ impl Log {
             state: Mutex::new(state),
             writer: AtomicWaker::new(),
             head: AtomicU64::new(start.head.0),
+            turns: AtomicU64::new(0),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -276,11 +269,16 @@ impl Log {
         waiting.await.map_err(|_| Off)
     }
 
-    /// Resolves when there may be room again.
-    pub(crate) async fn room(&self) {
+    /// To be asked before [`Log::append`], for [`Log::room`].
+    pub(crate) fn turn(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
+    /// Resolves when there may be room that was not there at that turn.
+    pub(crate) async fn room(&self, turn: u64) {
         let waiting = {
             let mut state = self.state.lock();
-            if state.standing != Standing::Running {
+            if state.standing != Standing::Running || self.turn() != turn {
                 return;
             }
             let (roomer, waiting) = oneshot::channel();
@@ -339,7 +337,27 @@ impl Log {
         }
         state.roomers.clear();
         drop(state);
+        self.left.store(true, Ordering::Release);
         self.writer.wake();
+    }
+
+    /// Whether it has been asked to close.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Resolves once it has been asked to close. For the writer, when it has nothing to write.
+    pub(crate) async fn left(&self) {
+        poll_fn(|context| {
+            self.writer.register(context.waker());
+            if self.is_left() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Whether it was closed, with all that was left to do.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().standing == Standing::Closed
     }
 
     /// Resolves once the writer has finished what [`Log::close`] left it to do.
@@ -421,6 +439,7 @@ impl Log {
         *waiters = rest;
         let told: Vec<_> = told;
         let roomers = std::mem::take(roomers);
+        self.turns.fetch_add(1, Ordering::Release);
         drop(state);
         for (_, waiter) in told {
             let _ = waiter.send(());
@@ -433,6 +452,7 @@ impl Log {
         let roomers = {
             let mut state = self.state.lock();
             state.newest = state.newest.max(newest);
+            self.turns.fetch_add(1, Ordering::Release);
             std::mem::take(&mut state.roomers)
         };
         drop(roomers);

@@ -45,12 +45,12 @@ pub(crate) use self::format::{Generation, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{Health, Tally, tally};
 pub(crate) use self::index::{Index, Slot};
 pub(crate) use self::list::{LabelHashes, Labels, Metadata};
-pub(crate) use self::log::{Log, Off, Refusal};
+pub(crate) use self::log::Log;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::{Opening, RecoveryError};
 pub(crate) use self::replay::Replay;
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
-pub(crate) use self::unit::{Dealt, Draft, Taken};
+pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
 pub(crate) use self::writer::Tenant;
 
 use self::checksum::ChecksumKey;

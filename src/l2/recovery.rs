@@ -171,7 +171,10 @@ impl Scan<'_> {
             if !self.read_segment(number).await? {
                 self.dropped += number.0 - oldest.0 + 1;
                 // Where damage lies within the tail, the head stands behind it already.
-                self.head = self.head.max(start_of(geometry, SegmentNumber(number.0 + 1))?);
+                let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();
+                if !self.tail.as_ref().is_some_and(is_within) {
+                    self.head = self.head.max(start_of(geometry, SegmentNumber(number.0 + 1))?);
+                }
                 break;
             }
             if let Some(tail) = &self.tail {
@@ -243,6 +246,10 @@ impl Scan<'_> {
         while let Some(behind) = frames.find_from(end) {
             damaged = true;
             (found, end) = frames.run_from(behind);
+        }
+        if clean_end.is_some_and(|tail| tail != end) {
+            // The frames that are missing at the end stand behind all that were found.
+            found.clear();
         }
         if damaged {
             log::warn!("the open segment {} is damaged", number.0);
@@ -394,7 +401,11 @@ async fn fresh_segment(
     number: SegmentNumber,
 ) -> Result<Started, RecoveryError> {
     let geometry = medium.geometry;
-    medium.write_header(&superblock, number).await?;
+    // One that was announced has its header. A crash before the superblock is on file must find
+    // that one, not one of an open that nobody knows of.
+    if number > superblock.newest || superblock.open_count == OpenCount(1) {
+        medium.write_header(&superblock, number).await?;
+    }
     superblock.newest = superblock.newest.max(number);
     medium.write_superblock(&superblock).await?;
     medium.sync().await?;

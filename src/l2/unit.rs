@@ -74,3 +74,16 @@ pub(crate) enum Job {
         tail: Position,
     },
 }
+
+/// Why a record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not now: await `Log::room` and try again.
+    NoRoom,
+    /// Not any more: L2 is off.
+    Off,
+}
+
+/// L2 has been turned off, and what was waited for may not be on file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Off;

@@ -54,9 +54,25 @@ pub(crate) struct Writer {
     pub(crate) tail_block: Vec<u8>,
 }
 
+/// Tells whoever waits, should the writer panic or its lane break down.
+struct Guard {
+    log: Arc<Log>,
+    health: Arc<super::health::Health>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.log.is_closed() {
+            self.health.degrade("the writer has gone".to_owned());
+            self.log.turn_off();
+        }
+    }
+}
+
 impl Writer {
     /// Writes until the log is closed or the device fails.
     pub(crate) async fn run(mut self) {
+        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.medium.health) };
         if let Err(error) = self.serve().await {
             log::error!("the disk tier is turned off: {error}");
             self.medium.health.degrade(error.to_string());
@@ -215,12 +231,17 @@ impl Writer {
     async fn void(&mut self) {
         self.superblock.void = true;
         self.superblock.clean = false;
-        while self.tenant.strong_count() > 0 {
+        loop {
             if self.write_superblock().await.is_ok() && self.medium.sync().await.is_ok() {
                 self.medium.health.set_voided();
                 return;
             }
-            self.lane.sleep(VOID_INTERVAL).await;
+            // Whoever closes waits for this task, and holds the tenant.
+            if self.tenant.strong_count() == 0 || self.log.is_left() {
+                return;
+            }
+            let left = std::pin::pin!(self.log.left());
+            select(left, self.lane.sleep(VOID_INTERVAL)).await;
         }
     }
 

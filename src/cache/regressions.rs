@@ -1,0 +1,317 @@
+//! Faults that were found, each with the smallest case that shows it: what the promise says, where
+//! it was once broken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::BlobCache;
+use super::open::{Medium, geometry};
+use super::shared::Shared;
+use crate::config::{BlobCacheConfig, CrashSafety};
+use crate::io::{Lane, SimulatedDisk, Simulation};
+use crate::policy::{BlobCachePolicy, L1Admission};
+use crate::put::BlobCachePut;
+
+struct Bench {
+    simulation: Simulation,
+    disk: SimulatedDisk,
+    config: BlobCacheConfig,
+    cache: BlobCache,
+}
+
+fn config(key_bytes: usize) -> BlobCacheConfig {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path("simulated")
+        .l2_bytes_max(8 * (64 << 10))
+        .l2_segment_bytes(64 << 10)
+        .key_bytes_max(key_bytes)
+        .crash_safety(CrashSafety::Process)
+        .build()
+        .unwrap()
+}
+
+fn opening(
+    simulation: &Simulation,
+    disk: &SimulatedDisk,
+    config: &BlobCacheConfig,
+) -> impl Future<Output = Result<Arc<Shared>, crate::CacheError>> + use<> {
+    let medium = Medium {
+        disk: Arc::new(disk.clone()),
+        lane: Arc::new(simulation.lane()),
+        file: None,
+        boot_id: [0; 16],
+    };
+    Shared::open_on(config.clone(), geometry(config).unwrap(), medium)
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        Self::with(seed, config(4096))
+    }
+
+    fn with(seed: u64, config: BlobCacheConfig) -> Self {
+        let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
+        let mut simulation = Simulation::new(seed);
+        let opening = opening(&simulation, &disk, &config);
+        let cache = BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() };
+        Self { simulation, disk, config, cache }
+    }
+
+    fn kill(&mut self) {
+        self.simulation.kill();
+        self.disk = self.disk.kill();
+        self.reopen();
+    }
+
+    fn reopen(&mut self) {
+        let opening = opening(&self.simulation, &self.disk, &self.config);
+        self.cache = BlobCache { shared: self.simulation.block_on(opening).unwrap().unwrap() };
+    }
+
+    fn put(&mut self, key: &str, value: &str, tags: &[&str]) {
+        let cache = self.cache.clone();
+        self.simulation.block_on(cache.put("a", key, made(value, tags))).unwrap().unwrap();
+        self.simulation.block_on(cache.sync()).unwrap().unwrap();
+    }
+
+    fn get(&mut self, key: &str) -> Option<String> {
+        let cache = self.cache.clone();
+        let hit = self.simulation.block_on(cache.get("a", key)).unwrap();
+        hit.map(|hit| String::from_utf8(hit.value().to_vec()).unwrap())
+    }
+}
+
+fn made(value: &str, tags: &[&str]) -> BlobCachePut {
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    BlobCachePut::copy_from_slice(value.as_bytes())
+        .with_tags(tags.iter().copied())
+        .with_policy(policy)
+}
+
+#[test]
+fn second_tag_invalidation_that_finds_nothing() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &["t"]);
+    let cache = bench.cache.clone();
+    assert!(cache.invalidate_tags("a", &["t"]).now_or_never().is_none(), "waits for its record");
+    // Another caller, the same tag: told Ok at once.
+    let second = cache.invalidate_tags("a", &["t"]);
+    bench.simulation.block_on(second).unwrap().unwrap();
+    drop(cache);
+    bench.kill();
+    assert_eq!(bench.get("k"), None, "stale after kill -9");
+}
+
+#[test]
+fn key_invalidation_over_a_slot_buried_by_a_label() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &["t"]);
+    let cache = bench.cache.clone();
+    assert!(cache.invalidate_tags("a", &["t"]).now_or_never().is_none());
+    bench.simulation.block_on(cache.invalidate_key("a", "k")).unwrap().unwrap();
+    drop(cache);
+    bench.kill();
+    assert_eq!(bench.get("k"), None, "stale after kill -9");
+}
+
+#[test]
+fn prefix_and_tag_invalidation_behind_an_unwritten_flush() {
+    for tag in [false, true] {
+        let mut bench = Bench::new(1);
+        bench.put("k", "old", &["t"]);
+        let cache = bench.cache.clone();
+        assert!(cache.invalidate_namespace("a").now_or_never().is_none());
+        if tag {
+            bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap().unwrap();
+        } else {
+            bench.simulation.block_on(cache.invalidate_prefix("a", "k")).unwrap().unwrap();
+        }
+        drop(cache);
+        bench.kill();
+        assert_eq!(bench.get("k"), None, "stale after kill -9, tag {tag}");
+    }
+}
+
+#[test]
+fn key_invalidation_after_a_passing_read_fault() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    bench.disk.plan(|plan| plan.read_bit_flip = 1.0);
+    let mut misses = 0;
+    while bench.cache.stats().l2_corruptions() == 0 && misses < 1000 {
+        assert_eq!(bench.get("k").filter(|value| value != "old"), None);
+        misses += 1;
+    }
+    assert!(bench.cache.stats().l2_corruptions() > 0);
+    bench.disk.plan(|plan| plan.read_bit_flip = 0.0);
+    let cache = bench.cache.clone();
+    bench.simulation.block_on(cache.invalidate_key("a", "k")).unwrap().unwrap();
+    bench.simulation.block_on(cache.close()).unwrap().unwrap();
+    bench.reopen();
+    assert_eq!(bench.get("k"), None, "stale after a clean close");
+}
+
+#[test]
+fn tag_invalidation_after_a_passing_read_fault() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &["t"]);
+    bench.disk.plan(|plan| plan.read_bit_flip = 1.0);
+    while bench.cache.stats().l2_corruptions() == 0 {
+        bench.get("k");
+    }
+    bench.disk.plan(|plan| plan.read_bit_flip = 0.0);
+    let cache = bench.cache.clone();
+    bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap().unwrap();
+    bench.simulation.block_on(cache.close()).unwrap().unwrap();
+    bench.reopen();
+    assert_eq!(bench.get("k"), None, "stale after a clean close");
+}
+
+#[test]
+fn damage_of_the_last_frame_of_a_clean_tail() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    bench.put("k", "new", &[]);
+    let tail = bench.cache.shared.l2().unwrap().log.tail();
+    let offset = bench.cache.shared.l2().unwrap().geometry().file_offset(tail);
+    let cache = bench.cache.clone();
+    bench.simulation.block_on(cache.close()).unwrap().unwrap();
+    bench.disk.flip_bit(offset - 12, 3);
+    bench.reopen();
+    assert_ne!(bench.get("k").as_deref(), Some("old"), "stale after a clean close and bit rot");
+}
+
+#[test]
+fn a_refused_put_says_ok_before_what_refused_it_is_on_file() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    let cache = bench.cache.clone();
+    let point = cache.read_point();
+    assert!(cache.put("a", "k", made("new", &[])).now_or_never().is_none());
+    let refused = cache.put("a", "k", made("newer", &[]).read_at(point));
+    bench.simulation.block_on(refused).unwrap().unwrap();
+    drop(cache);
+    bench.kill();
+    assert_ne!(bench.get("k").as_deref(), Some("old"), "stale after kill -9");
+}
+
+#[test]
+fn room_is_missed() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    let shared = Arc::clone(&bench.cache.shared);
+    let log = &shared.l2().unwrap().log;
+    let generation = shared.namespaces.find("a").unwrap();
+    let change =
+        crate::l2::Change::Tombstone { namespace: super::record::named(&generation), hash: 7 };
+    let turn = loop {
+        let turn = log.turn();
+        let draft = super::put::tombstone(&generation, crate::key::KeyHash(7)).unwrap();
+        if log.append(draft, &change).is_err() {
+            break turn;
+        }
+    };
+    // The caller's thread sleeps here, between append and room, while the writer's goes on.
+    let lane = bench.simulation.lane();
+    bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
+    let room = bench.simulation.block_on(log.room(turn));
+    assert!(room.is_some(), "there is room, and nobody will ever say so");
+}
+
+#[test]
+fn damage_within_an_unclean_tail_leaks_slots() {
+    let mut bench = Bench::new(1);
+    let start = bench.cache.shared.l2().unwrap().log.tail();
+    for number in 0..10 {
+        bench.put(&format!("k{number}"), "value", &["t"]);
+    }
+    let offset = bench.cache.shared.l2().unwrap().geometry().file_offset(start);
+    bench.simulation.kill();
+    bench.disk = bench.disk.kill();
+    bench.disk.flip_bit(offset + 40, 1);
+    bench.reopen();
+    println!(
+        "recovered {} dropped {}",
+        bench.cache.stats().recovery_records(),
+        bench.cache.stats().recovery_dropped()
+    );
+    for number in 0..400 {
+        bench.put(&format!("other{}", number % 20), &"x".repeat(3000), &[]);
+    }
+    let before = bench.cache.stats().l2_entries();
+    for number in 0..10 {
+        assert_eq!(bench.get(&format!("k{number}")), None);
+    }
+    let stats = bench.cache.stats();
+    println!(
+        "{before} entries, {} corruptions, labels {}",
+        stats.l2_corruptions(),
+        stats.memory_labels_bytes()
+    );
+    assert_eq!(before, 20, "slots of records that are gone from the file");
+}
+
+#[test]
+fn a_second_kill_during_recovery_loses_everything() {
+    let mut lost = Vec::new();
+    for polls in 0..400 {
+        let mut bench = Bench::new(1);
+        bench.put("k", "value", &[]);
+        bench.simulation.kill();
+        bench.disk = bench.disk.kill();
+        {
+            let mut open = Box::pin(opening(&bench.simulation, &bench.disk, &bench.config));
+            let mut left = polls;
+            let some = std::future::poll_fn(|context| {
+                if left == 0 {
+                    return std::task::Poll::Ready(false);
+                }
+                left -= 1;
+                open.as_mut().poll(context).map(|_| true)
+            });
+            if bench.simulation.block_on(some).unwrap() {
+                break;
+            }
+            bench.simulation.kill();
+            bench.disk = bench.disk.kill();
+        }
+        bench.reopen();
+        if bench.get("k").is_none() {
+            lost.push((polls, bench.cache.stats().recovery_dropped()));
+        }
+    }
+    assert!(lost.is_empty(), "forgotten when killed after so many polls: {lost:?}");
+}
+
+#[test]
+fn a_fresh_put_behind_a_flush_that_the_device_refused() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &["t"]);
+    bench.disk.fail(crate::io::OperationKind::Write, 0, crate::io::Fault::NoSpace, true);
+    let cache = bench.cache.clone();
+    assert!(bench.simulation.block_on(cache.put("a", "x", made("x", &[]))).unwrap().is_ok());
+    assert!(bench.simulation.block_on(cache.sync()).unwrap().is_err());
+    assert!(bench.simulation.block_on(cache.invalidate_namespace("a")).unwrap().is_err());
+    let put = bench.simulation.block_on(cache.put("a", "k", made("new", &[]))).unwrap();
+    drop(cache);
+    bench.kill();
+    assert!(put.is_err() || bench.get("k").as_deref() != Some("old"), "{put:?}, then stale");
+}
+
+#[test]
+fn a_second_tag_invalidation_on_a_failed_device() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &["t"]);
+    bench.disk.fail(crate::io::OperationKind::Write, 0, crate::io::Fault::NoSpace, true);
+    let cache = bench.cache.clone();
+    assert!(bench.simulation.block_on(cache.put("a", "x", made("x", &[]))).unwrap().is_ok());
+    assert!(bench.simulation.block_on(cache.sync()).unwrap().is_err());
+    assert!(bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap().is_err());
+    let second = bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap();
+    drop(cache);
+    bench.kill();
+    assert!(second.is_err() || bench.get("k").is_none(), "{second:?}, then stale");
+}
