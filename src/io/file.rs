@@ -185,6 +185,11 @@ fn is_at(file: &File, path: &Path) -> Result<bool, DiskError> {
 /// Empties the file and gives it `bytes` zeroes; tells whether their space is reserved.
 fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     file.set_len(0).map_err(|error| DiskError::io("empty", path, error))?;
+    // Asked first: before it gives up, `fallocate` takes all there is, from everybody else too.
+    let available_bytes = available(file);
+    if available_bytes.is_some_and(|available| available < bytes) {
+        return Err(no_space(path, bytes, available_bytes));
+    }
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => return Ok(true),
@@ -193,16 +198,24 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
                 // Give back what was allocated before it failed, so as to count it as available.
                 let _ = file.set_len(0);
-                let available_bytes = rustix::fs::fstatvfs(file)
-                    .map_or(0, |facts| facts.f_bavail.saturating_mul(facts.f_frsize));
-                let path = path.to_owned();
-                return Err(DiskError::NoSpace { path, needed_bytes: bytes, available_bytes });
+                return Err(no_space(path, bytes, available(file)));
             }
             Err(error) => return Err(DiskError::io("preallocate", path, error)),
         }
     }
     file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
     Ok(false)
+}
+
+/// Bytes that the file system has left for us; None where it does not say.
+fn available(file: &File) -> Option<u64> {
+    let facts = rustix::fs::fstatvfs(file).ok()?;
+    Some(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+fn no_space(path: &Path, needed_bytes: u64, available_bytes: Option<u64>) -> DiskError {
+    let available_bytes = available_bytes.unwrap_or(0);
+    DiskError::NoSpace { path: path.to_owned(), needed_bytes, available_bytes }
 }
 
 #[cfg(test)]
@@ -269,5 +282,27 @@ mod tests {
             other => panic!("8 TiB were granted: {:?}", other.map(|opened| opened.facts)),
         }
         assert_eq!(fs::read_dir(directory.path()).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_takes_nothing_from_others_meanwhile() {
+        let directory = tempfile::tempdir().expect("directory");
+        let probe = File::open(directory.path()).expect("open");
+        let before = available(&probe).expect("known");
+        let refusals = thread::spawn({
+            let path = directory.path().to_owned();
+            move || {
+                (0..3).all(|_| {
+                    let refused = DataFile::open(&path, 1 << 43, true);
+                    matches!(refused, Err(DiskError::NoSpace { .. }))
+                })
+            }
+        });
+        let mut least = before;
+        while !refusals.is_finished() {
+            least = least.min(available(&probe).expect("known"));
+        }
+        assert!(refusals.join().expect("joined"));
+        assert!(least > before / 2, "{least} of {before} bytes were left");
     }
 }
