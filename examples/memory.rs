@@ -10,6 +10,9 @@
 //! The limit is for one thread that puts. More of them show what the allocator adds where each of
 //! its arenas keeps what another one lacks (`--threads 4`; `MALLOC_ARENA_MAX=1` takes that away).
 //!
+//! And it is for one mix of sizes. After a change of sizes, the allocator keeps what it cannot give
+//! back between what is in use (`--shape shifted --blob-bytes 65536`).
+//!
 //! Without arguments, every shape of entry runs at every budget, each in a process of its own, and
 //! the exit code tells whether all of them kept to the limit:
 //!
@@ -76,6 +79,8 @@ enum Shape {
     Metadata,
     /// Values of any size from 100 bytes up.
     Mixed,
+    /// Values of one size, after as many turnovers with values of 100 bytes and a flush.
+    Shifted,
 }
 
 /// What one process found.
@@ -126,7 +131,7 @@ fn put_of(shape: Shape, blob_bytes: usize, number: u64, random: &mut StdRng) -> 
     };
     let put = BlobCachePut::from(vec![7; bytes]);
     match shape {
-        Shape::Plain | Shape::Mixed => put,
+        Shape::Plain | Shape::Mixed | Shape::Shifted => put,
         Shape::Labels => put.with_tags([
             format!("site:{}", number % 20),
             format!("category:{}", number / 100),
@@ -143,13 +148,28 @@ fn put_of(shape: Shape, blob_bytes: usize, number: u64, random: &mut StdRng) -> 
 /// that may be there after each. `thread` keeps the keys of threads apart.
 fn turn_over(cache: &BlobCache, arguments: &Arguments, thread: u64) -> Result<(), CacheError> {
     let shape = arguments.shape.unwrap_or(Shape::Plain);
-    let key = |number: u64| format!("products/{thread:02}/{number:010}");
+    if shape == Shape::Shifted {
+        turn_over_once(cache, shape, 100, thread)?;
+        block_on(cache.invalidate_all())?;
+    }
+    turn_over_once(cache, shape, arguments.blob_bytes, thread)
+}
+
+fn turn_over_once(
+    cache: &BlobCache,
+    shape: Shape,
+    blob_bytes: usize,
+    thread: u64,
+) -> Result<(), CacheError> {
+    let key = |number: u64| format!("products/{thread:02}/{blob_bytes}/{number:010}");
     let mut random = StdRng::seed_from_u64(thread);
+    let before = cache.stats().evictions();
     let is_turned_over = |stats: BlobCacheStats| {
-        stats.evictions() > 0 && stats.evictions() >= TURNOVERS * (stats.entries() as u64)
+        let evictions = stats.evictions() - before;
+        evictions > 0 && evictions >= TURNOVERS * (stats.entries() as u64)
     };
     for number in 0.. {
-        let put = put_of(shape, arguments.blob_bytes, number, &mut random);
+        let put = put_of(shape, blob_bytes, number, &mut random);
         block_on(cache.put("pages", key(number), put))?;
         let before = number.saturating_sub(random.random_range(0..1_000_000));
         drop(block_on(cache.get("pages", key(before))));

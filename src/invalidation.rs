@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch;
 
 use crate::entry::Entry;
 use crate::key::{KeyHash, LabelHash};
@@ -23,12 +24,13 @@ use crate::l1::Cursor;
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 
-/// The most rules at one time; an invalidation that would be one more flushes its namespace.
+/// The most rules at one time; an invalidation that would be one more waits for one to end.
 const RULES_MAX: usize = 256;
 
 /// What a rule covers, among the entries of its generation that are older than itself.
 #[derive(Debug)]
 pub(crate) enum Cover {
+    /// Sorted, each once.
     Labels(Box<[LabelHash]>),
     Prefix(Box<[u8]>),
     /// Nothing that a reader could still meet: entries of namespaces that have ended.
@@ -87,20 +89,21 @@ impl Rule {
         entry.sequence < self.sequence
             && self.namespace.as_ref().is_some_and(is_of)
             && match &self.cover {
-                Cover::Labels(labels) => entry.labels().iter().any(|label| labels.contains(label)),
+                Cover::Labels(labels) => {
+                    entry.labels().iter().any(|label| labels.binary_search(label).is_ok())
+                }
                 Cover::Prefix(prefix) => entry.key.starts_with(prefix),
                 Cover::Ended => false,
             }
     }
 
-    /// Counts an entry that was only on disk.
+    /// Counts an entry that was removed and not known to be expired.
     pub(crate) fn count(&self) {
         self.removed.fetch_add(1, Ordering::Release);
     }
 
-    /// The directories on disk have been looked through.
-    pub(crate) fn scanned(&self) {
-        self.is_scanning.store(false, Ordering::Release);
+    fn is_scanning(&self) -> bool {
+        self.is_scanning.load(Ordering::Acquire)
     }
 
     pub(crate) fn removed(&self) -> usize {
@@ -120,6 +123,10 @@ pub(crate) struct Rules {
     pending: AtomicUsize,
     /// How many of them hide entries that readers may meet.
     in_force: AtomicUsize,
+    /// Somebody looks through the directories on disk, for all rules that want it.
+    is_scanned: AtomicBool,
+    /// Changes whenever that has been done for some rules.
+    scans: watch::Sender<()>,
     /// Held by whoever takes a step of the round.
     walker: Mutex<()>,
     /// Where the next step of the round begins. Held while a step collects its entries, so that a
@@ -137,20 +144,24 @@ pub(crate) struct RoundStep<'a> {
 }
 
 impl Rules {
-    /// Makes a rule. None where there are too many; then nothing has been made.
+    /// Whether there are as many rules as there may be. Asked in a section, it is no later in it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_force.load(Ordering::Acquire) >= RULES_MAX
+    }
+
+    /// Makes a rule, to be called in a section. `is_scanning`: the directories on disk are to be
+    /// looked through for it, too.
     pub(crate) fn make(
         &self,
         sequence: Sequence,
         cover: Cover,
         namespace: Option<&Arc<Namespace>>,
         is_scanning: bool,
-    ) -> Option<Arc<Rule>> {
+    ) -> Arc<Rule> {
         let mut rules = self.rules.write();
-        match cover {
+        if matches!(cover, Cover::Ended) {
             // The newer one walks as far, and further.
-            Cover::Ended => rules.retain(|rule| rule.hides_entries()),
-            _ if rules.len() >= RULES_MAX => return None,
-            _ => {}
+            rules.retain(|rule| rule.hides_entries());
         }
         let rule = Arc::new(Rule {
             sequence,
@@ -163,7 +174,7 @@ impl Rules {
         });
         rules.push(Arc::clone(&rule));
         self.recount(&rules);
-        Some(rule)
+        rule
     }
 
     /// True while a reader must ask [`Rules::covering`]. One load, of a line that seldom changes.
@@ -183,15 +194,6 @@ impl Rules {
         self.rules.read().iter().find(|rule| rule.covers(entry)).cloned()
     }
 
-    /// Counts an entry that was removed, for the rule that covers it, unless it is known to be
-    /// expired.
-    pub(crate) fn credit(&self, entry: &Entry, is_gone: impl FnOnce() -> bool) -> bool {
-        let Some(rule) = self.covering(entry) else { return false };
-        let counts = !is_gone();
-        rule.removed.fetch_add(usize::from(counts), Ordering::Release);
-        counts
-    }
-
     pub(crate) fn oldest(&self) -> Option<Arc<Rule>> {
         self.rules.read().first().cloned()
     }
@@ -200,6 +202,43 @@ impl Rules {
         let mut rules = self.rules.write();
         rules.retain(|held| !Arc::ptr_eq(held, rule));
         self.recount(&rules);
+    }
+
+    /// Whether the caller is to look through the directories on disk, until there is no rule left
+    /// that wants it: nobody else does, and a rule may.
+    pub(crate) fn begin_scan(&self) -> bool {
+        !self.is_scanned.swap(true, Ordering::AcqRel)
+    }
+
+    /// The rules to look through them for. None are left: the scan has ended, unless one has been
+    /// made at that moment.
+    pub(crate) fn to_scan(&self) -> Vec<Arc<Rule>> {
+        loop {
+            let rules = self.rules.read();
+            let wanting = rules.iter().filter(|rule| rule.is_scanning()).cloned();
+            let wanting: Vec<_> = wanting.collect();
+            if !wanting.is_empty() {
+                return wanting;
+            }
+            drop(rules);
+            self.is_scanned.store(false, Ordering::Release);
+            let is_wanted = self.rules.read().iter().any(|rule| rule.is_scanning());
+            if !is_wanted || !self.begin_scan() {
+                return Vec::new();
+            }
+        }
+    }
+
+    /// The directories on disk have been looked through for these rules.
+    pub(crate) fn scanned(&self, rules: &[Arc<Rule>]) {
+        rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
+        self.scans.send_replace(());
+    }
+
+    /// Resolves once they have been for this one.
+    pub(crate) async fn until_scanned(&self, rule: &Rule) {
+        let mut scans = self.scans.subscribe();
+        while rule.is_scanning() && scans.changed().await.is_ok() {}
     }
 
     pub(crate) fn is_withdrawn(&self, rule: &Arc<Rule>) -> bool {
@@ -232,7 +271,7 @@ impl RoundStep<'_> {
     pub(crate) fn done(self) {
         let served = |rule: &Rule| {
             !matches!(rule.cover, Cover::Labels(_))
-                && !rule.is_scanning.load(Ordering::Acquire)
+                && !rule.is_scanning()
                 && self.end.is_round_since(rule.round)
         };
         let mut rules = self.rules.rules.write();

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -30,7 +30,12 @@ pub(crate) struct Namespace {
     ended: AtomicBool,
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    emptied: Emptied,
 }
+
+/// How often a generation has run empty, or begun: where none has since somebody looked for an
+/// empty one in vain, there is none to be found.
+type Emptied = Arc<AtomicU64>;
 
 impl Namespace {
     pub(crate) fn name(&self) -> &str {
@@ -83,12 +88,23 @@ impl Namespace {
     }
 
     pub(crate) fn shrink(&self, bytes: usize) {
-        self.entries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.entries.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.note_if_empty();
+        }
     }
 
-    fn new(name: &str, generation: Generation, index: Index) -> Arc<Self> {
+    /// To be called where an entry or a slot has gone.
+    pub(crate) fn note_if_empty(&self) {
+        if self.is_empty() {
+            self.emptied.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn new(name: &str, generation: Generation, index: Index, emptied: &Emptied) -> Arc<Self> {
+        emptied.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
+            emptied: Arc::clone(emptied),
             name: name.into(),
             generation,
             index,
@@ -114,11 +130,15 @@ impl Namespace {
 pub(crate) struct Namespaces {
     table: RwLock<HashMap<Box<str>, Arc<Namespace>>>,
     max: usize,
+    emptied: Emptied,
+    /// What that was when none was found empty.
+    searched: AtomicU64,
 }
 
 impl Namespaces {
     pub(crate) fn new(max: usize) -> Self {
-        Self { table: RwLock::new(HashMap::new()), max }
+        let table = RwLock::new(HashMap::new());
+        Self { table, max, emptied: Emptied::default(), searched: AtomicU64::new(0) }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
@@ -141,14 +161,22 @@ impl Namespaces {
             return Ok(Arc::clone(namespace));
         }
         if table.len() >= self.max {
+            let full = CacheError::TooManyNamespaces { max: self.max };
+            let emptied = self.emptied.load(Ordering::Relaxed);
+            if emptied == self.searched.load(Ordering::Relaxed) {
+                return Err(full);
+            }
             // Under the append lock nothing can be put into a namespace that is found empty.
             let mut section = order.section();
             let empty = table.values().find(|namespace| namespace.is_empty()).cloned();
-            let empty = empty.ok_or(CacheError::TooManyNamespaces { max: self.max })?;
+            let Some(empty) = empty else {
+                self.searched.store(emptied, Ordering::Relaxed);
+                return Err(full);
+            };
             empty.end(&mut section);
             table.remove(empty.name());
         }
-        let namespace = Namespace::new(name, number(), Index::new());
+        let namespace = Namespace::new(name, number(), Index::new(), &self.emptied);
         table.insert(name.into(), Arc::clone(&namespace));
         Ok(namespace)
     }
@@ -160,47 +188,46 @@ impl Namespaces {
     }
 
     /// Ends the name's generation, in one section with what `mark` does, which is told what ends.
-    /// None: `mark` has refused, and nothing has been done.
-    #[allow(clippy::option_option)]
-    pub(crate) fn flush(
+    ///
+    /// # Errors
+    ///
+    /// Those of `mark`; then nothing has been done.
+    pub(crate) fn flush<E>(
         &self,
         name: &str,
         order: &Order,
-        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> bool,
-    ) -> Option<Option<Arc<Namespace>>> {
+        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<(), E>,
+    ) -> Result<Option<Arc<Namespace>>, E> {
         let mut table = self.table.write();
         let mut section = order.section();
-        if !mark(&mut section, table.get(name)) {
-            return None;
-        }
+        mark(&mut section, table.get(name))?;
         let flushed = table.remove(name);
         if let Some(namespace) = &flushed {
             namespace.end(&mut section);
         }
-        Some(flushed)
+        Ok(flushed)
     }
 
     /// Ends every generation, likewise.
-    pub(crate) fn flush_all(
+    pub(crate) fn flush_all<E>(
         &self,
         order: &Order,
-        mark: impl FnOnce(&mut Section<'_>) -> bool,
-    ) -> Option<Vec<Arc<Namespace>>> {
+        mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
+    ) -> Result<Vec<Arc<Namespace>>, E> {
         let mut table = self.table.write();
         let mut section = order.section();
-        if !mark(&mut section) {
-            return None;
-        }
+        mark(&mut section)?;
         let flushed: Vec<_> = table.drain().map(|(_, namespace)| namespace).collect();
         for namespace in &flushed {
             namespace.end(&mut section);
         }
-        Some(flushed)
+        Ok(flushed)
     }
 
     /// Takes in a generation that was found on file.
     pub(crate) fn restore(&self, name: &str, generation: Generation, index: Index) {
-        self.table.write().insert(name.into(), Namespace::new(name, generation, index));
+        let namespace = Namespace::new(name, generation, index, &self.emptied);
+        self.table.write().insert(name.into(), namespace);
     }
 
     /// All generations that are alive.

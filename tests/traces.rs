@@ -75,17 +75,48 @@ impl Model {
         false
     }
 
+    /// Puts whether or not the object is there: a new one, at the head. Not in the paper.
+    fn put(&mut self, key: u64, size: u64) {
+        if size > self.capacity {
+            return;
+        }
+        let old = self.queue.iter().find(|object| object.key == key).map_or(0, |old| old.size);
+        while self.used > 0 && self.used + size > self.capacity + old {
+            self.evict();
+        }
+        self.queue.push(Object { key, size, visited: false });
+        self.used += size;
+        let newest = self.queue.len() - 1;
+        if let Some(place) = self.queue[..newest].iter().position(|object| object.key == key) {
+            self.remove(place);
+        }
+        while self.used > self.capacity {
+            self.evict();
+        }
+    }
+
+    /// Whether the object was there.
+    fn invalidate(&mut self, key: u64) -> bool {
+        let place = self.queue.iter().position(|object| object.key == key);
+        place.map(|place| self.remove(place)).is_some()
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.used -= self.queue.remove(place).size;
+        self.hand -= usize::from(place < self.hand);
+        if self.hand == self.queue.len() {
+            self.hand = 0;
+        }
+    }
+
     fn evict(&mut self) {
         while self.queue[self.hand].visited {
             self.queue[self.hand].visited = false;
             self.hand = (self.hand + 1) % self.queue.len();
         }
-        self.used -= self.queue.remove(self.hand).size;
-        // The next newer object has moved here. Past the newest, the walk begins anew: not with
-        // what is inserted in the meantime.
-        if self.hand == self.queue.len() {
-            self.hand = 0;
-        }
+        // The next newer object then comes to be here. Past the newest, the walk begins anew: not
+        // with what is inserted in the meantime.
+        self.remove(self.hand);
     }
 }
 
@@ -111,9 +142,22 @@ impl Subject {
         if self.namespace.get(key).await.is_some() {
             return true;
         }
+        self.put(request).await;
+        false
+    }
+
+    async fn put(&self, request: Request) {
         let weight = self.budget.weight(request.size).to_le_bytes();
-        match self.namespace.put(key, BlobCachePut::copy_from_slice(&weight)).await {
-            Ok(()) | Err(CacheError::BlobTooLarge { .. }) => false,
+        let put = BlobCachePut::copy_from_slice(&weight);
+        match self.namespace.put(request.key.to_le_bytes(), put).await {
+            Ok(()) | Err(CacheError::BlobTooLarge { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn invalidate(&self, key: u64) -> bool {
+        match self.namespace.invalidate_key(key.to_le_bytes()).await {
+            Ok(removed) => removed == 1,
             Err(error) => panic!("{error}"),
         }
     }
@@ -186,12 +230,26 @@ fn compare_with_model(seed: u64) {
     let subject = Subject::new(budget, Some(random.random_range(1..20)));
     let unit = budget.weight(1);
     let mut model = Model { capacity: capacity * unit, ..Model::default() };
+    // Half of the workloads are as in the paper; the others overwrite and invalidate, too.
+    let others_per_mille = if random.random() { 0 } else { random.random_range(0..300) };
     for (number, &request) in trace.requests.iter().enumerate() {
-        let hit = block_on(subject.request(request));
-        let expected = model.request(request.key, budget.weight(request.size));
+        let weight = budget.weight(request.size);
+        let (found, expected) = match random.random_range(0..1000) {
+            roll if roll >= others_per_mille => {
+                (block_on(subject.request(request)), model.request(request.key, weight))
+            }
+            roll if roll % 2 == 0 => {
+                (block_on(subject.invalidate(request.key)), model.invalidate(request.key))
+            }
+            _ => {
+                block_on(subject.put(request));
+                model.put(request.key, weight);
+                (true, true)
+            }
+        };
         assert_eq!(
-            hit, expected,
-            "TAMIS_SEED={seed}: hit or not, at request {number}, {request:?}, of {workload:?} \
+            found, expected,
+            "TAMIS_SEED={seed}: there or not, at request {number}, {request:?}, of {workload:?} \
              in a cache of {capacity}, {mode:?}"
         );
     }

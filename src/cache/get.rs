@@ -30,6 +30,10 @@ impl Shared {
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Option<BlobCacheHit> {
+        if key.len() > self.config.key_bytes_max {
+            self.counters.count(Event::Miss);
+            return None;
+        }
         let hash = self.hasher.key(namespace.seed, key);
         if let Some(hit) = self.look(namespace, key, hash) {
             return Some(hit);
@@ -170,6 +174,9 @@ impl Shared {
 
     /// Looks without leaving a trace: nothing is counted, and no access.
     pub(super) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
+        if key.len() > self.config.key_bytes_max {
+            return CachePresence::Absent;
+        }
         let hash = self.hasher.key(namespace.seed, key);
         match self.visible(namespace, key, hash) {
             Some(entry) if !self.freshness(&entry).is_gone() => CachePresence::Present,

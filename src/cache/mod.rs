@@ -6,6 +6,7 @@ mod durability;
 mod get;
 #[cfg(test)]
 mod histories;
+mod intake;
 mod invalidate;
 mod namespaced;
 mod open;
@@ -13,6 +14,7 @@ mod put;
 mod record;
 #[cfg(test)]
 mod regressions;
+mod scan;
 mod shared;
 mod tenancy;
 #[cfg(test)]

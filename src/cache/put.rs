@@ -11,7 +11,8 @@ use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
-use crate::key::{KeyHash, NamespaceRef};
+use crate::key::{KeyHash, LabelHash, NamespaceRef};
+use crate::l1::{self, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
 use crate::namespace::Namespace;
 use crate::order::Section;
@@ -28,12 +29,20 @@ struct Proposal<'a> {
     entry: Entry,
     version: Option<u64>,
     read_at: Option<ReadPoint>,
-    /// False: L1 does not hold it.
-    admitted: bool,
+    in_memory: InMemory<'a>,
     /// None: L2 does not hold it.
     recording: Option<Recording>,
     /// The version that the record at a position carries, which was read for it.
     known: Option<(Position, Option<u64>)>,
+}
+
+/// What L1 does with a proposal.
+enum InMemory<'a> {
+    /// It was not to be held there.
+    Unwanted,
+    /// Everything there is of a higher priority: as good as evicted.
+    NoRoom,
+    Reserved(Reservation<'a>),
 }
 
 /// What the append section has made of a proposal.
@@ -71,38 +80,48 @@ impl Shared {
             Some(charge) => charge(key, value).max(1),
             None => Entry::footprint(key, value, extras.as_deref()),
         };
-        let admitted = self.admits(policy, value.len(), charge)?;
+        let is_wanted = self.admits(policy, value.len(), charge)?;
 
-        // Judged here as well as in the section, so that a put which is bound to fail does not
-        // evict anything first.
+        // Judged here as well as in the section, so that a put which is bound to be refused neither
+        // evicts anything nor takes a namespace slot.
         let current = self.visible(namespace, key, hash);
         if let Some(current) = &current {
             let version = current.version().filter(|_| !self.freshness(current).is_gone());
             self.judge_version(version, policy.version)?;
         }
+        let read_at = put.read_at;
+        let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
+        if self.is_stale(read_at, namespace, (key, hash), labels, &mut self.order.section()) {
+            return self.acknowledge(self.refuse_stale()).await;
+        }
         let spare = current.map_or(0, |entry| entry.charge);
 
+        let turn = self.intake.turn(charge).await;
         let generation = self.find_or_begin(namespace.name)?;
         let mut entry = Entry::new(generation, (key, hash), &life, policy.priority, extras);
         entry.charge = charge;
-        let reservation = admitted.then(|| self.l1.reserve(charge));
-        if admitted {
-            self.make_room(spare).await;
+        let mut in_memory = InMemory::Unwanted;
+        if is_wanted {
+            in_memory = InMemory::Reserved(self.l1.reserve(charge));
+            if !self.make_room(spare, policy.priority).await {
+                in_memory = InMemory::NoRoom;
+            }
         }
         let mut recording = None;
-        if admitted || self.l2().is_some() {
+        if self.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
             entry.value = put.value.into_exact().await;
         }
         if self.l2().is_some() {
             recording = Recording::new(entry.value.clone(), put.tags, put.dependencies).await;
         }
-        let (version, read_at) = (policy.version, put.read_at);
-        let known = None;
-        let proposal = Proposal { namespace, entry, version, read_at, admitted, recording, known };
-        self.check_place(&proposal)?;
+        let (version, known) = (policy.version, None);
+        let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };
+        if !is_wanted {
+            self.check_place(&proposal)?;
+        }
         let acknowledgement = self.commit(proposal).await?;
-        drop(reservation);
-        self.make_room(0).await;
+        drop(turn);
+        self.make_room(0, u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
     }
@@ -147,9 +166,9 @@ impl Shared {
         }
     }
 
-    /// An error where a blob is too large for either tier.
+    /// An error where a blob that is not for memory is too large for the disk.
     fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
-        let Some(l2) = self.l2().filter(|_| !proposal.admitted) else { return Ok(()) };
+        let Some(l2) = self.l2() else { return Ok(()) };
         match draft(l2, proposal) {
             Some(Draftee { is_blob: true, .. }) => Ok(()),
             _ => Err(CacheError::BlobTooLarge {
@@ -178,7 +197,10 @@ impl Shared {
     }
 
     /// Enters the append section, again where something has changed that it could not wait for.
-    async fn commit(&self, mut proposal: Proposal<'_>) -> Result<Acknowledgement, CacheError> {
+    async fn commit<'a>(
+        &'a self,
+        mut proposal: Proposal<'a>,
+    ) -> Result<Acknowledgement, CacheError> {
         loop {
             let turn = self.l2().map_or(0, |l2| l2.log.turn());
             proposal = match self.append(proposal)? {
@@ -217,17 +239,19 @@ impl Shared {
             return Ok(Verdict::NamespaceEnded(proposal));
         }
         let held = proposal.entry.namespace.index().get(hash);
-        let current = slot.entry().filter(|entry| {
-            entry.is_of(proposal.namespace.name, &proposal.entry.key)
-                && self.rules.covering(entry).is_none()
-        });
+        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
+        let is_current = |entry: &&Arc<Entry>| {
+            covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
+        };
+        let current = slot.entry().filter(is_current);
         match self.existing_version(&proposal, current, held) {
             Ok(existing) => self.judge_version(existing, proposal.version)?,
             Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
         }
-        if self.is_stale(&proposal, &mut section) {
-            self.counters.count(Event::StaleSetRefused);
-            return Ok(Verdict::Done(Acknowledgement::Nothing));
+        let Proposal { namespace, ref entry, read_at, .. } = proposal;
+        let key = (&*entry.key, hash);
+        if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
+            return Ok(Verdict::Done(self.refuse_stale()));
         }
         let draft = match draft {
             Some(blob) if held.is_none() && blob.is_blob && self.is_index_full() => {
@@ -245,7 +269,7 @@ impl Shared {
             },
             _ => None,
         };
-        let Proposal { mut entry, admitted, .. } = proposal;
+        let Proposal { mut entry, in_memory, .. } = proposal;
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
         let position = recorded.map(|recorded| recorded.dealt.position.value());
@@ -256,24 +280,46 @@ impl Shared {
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
-        if admitted || recorded.is_some_and(|recorded| recorded.is_blob) {
-            for &label in entry.labels() {
-                section.labels().insert(label, hash, entry.sequence);
-            }
-            self.counters.count(Event::Insertion);
-        }
-        let replaced = if admitted {
-            entry.namespace.grow(entry.charge);
-            slot.put(Arc::new(entry))
-        } else {
-            slot.remove()
-        };
+        let is_recorded = recorded.is_some_and(|recorded| recorded.is_blob);
+        let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
-            self.settle(replaced, &mut section);
+            self.settle(replaced, covering.as_deref(), &mut section);
         }
         drop(section);
         let recorded = recorded.map(|recorded| recorded.dealt.end);
         Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
+    }
+
+    /// Makes the entry what its key has, in memory. Gives what was there.
+    fn install(
+        &self,
+        entry: Entry,
+        in_memory: InMemory<'_>,
+        is_recorded: bool,
+        slot: l1::Slot<'_>,
+        section: &mut Section<'_>,
+    ) -> Option<Arc<Entry>> {
+        if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
+            for &label in entry.labels() {
+                section.labels().insert(label, entry.hash, entry.sequence);
+            }
+        }
+        if is_recorded || !matches!(in_memory, InMemory::Unwanted) {
+            self.counters.count(Event::Insertion);
+        }
+        match in_memory {
+            InMemory::Reserved(reservation) => {
+                entry.namespace.grow(entry.charge);
+                // Counted once: as held, from here on.
+                drop(reservation);
+                slot.put(Arc::new(entry))
+            }
+            InMemory::NoRoom => {
+                self.counters.count(Event::Eviction);
+                slot.remove()
+            }
+            InMemory::Unwanted => slot.remove(),
+        }
     }
 
     /// Whether the index is at its budget.
@@ -301,11 +347,24 @@ impl Shared {
         }
     }
 
-    fn is_stale(&self, proposal: &Proposal<'_>, section: &mut Section<'_>) -> bool {
-        let Some(point) = proposal.read_at else { return false };
-        let (seed, entry) = (proposal.namespace.seed, &proposal.entry);
-        let latest = section.watermarks().latest(seed, &entry.key, entry.hash, entry.labels());
-        !section.covers(point, latest)
+    /// Whether the key has been mutated, or covered by an invalidation, after the point.
+    fn is_stale(
+        &self,
+        point: Option<ReadPoint>,
+        namespace: NamespaceRef<'_>,
+        (key, hash): (&[u8], KeyHash),
+        labels: &[LabelHash],
+        section: &mut Section<'_>,
+    ) -> bool {
+        point.is_some_and(|point| {
+            let latest = section.watermarks().latest(namespace.seed, key, hash, labels);
+            !section.covers(point, latest)
+        })
+    }
+
+    fn refuse_stale(&self) -> Acknowledgement {
+        self.counters.count(Event::StaleSetRefused);
+        Acknowledgement::Nothing
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use super::BlobCache;
 use super::open::{Medium, geometry};
 use super::shared::Shared;
 use crate::config::{BlobCacheConfig, CrashSafety};
-use crate::io::{Lane, SimulatedDisk, Simulation};
+use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
 use crate::policy::{BlobCachePolicy, L1Admission};
 use crate::put::BlobCachePut;
 
@@ -314,4 +315,74 @@ fn a_second_tag_invalidation_on_a_failed_device() {
     drop(cache);
     bench.kill();
     assert!(second.is_err() || bench.get("k").is_none(), "{second:?}, then stale");
+}
+
+/// A lane that lets go of every scan instead of running it.
+struct Scanless(Arc<dyn Lane>);
+
+impl Lane for Scanless {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
+        let task = if name == "prefix scan" { Box::pin(async {}) } else { task };
+        self.0.spawn(name, task)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
+}
+
+#[test]
+fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() {
+    let config = config(4096);
+    let disk = SimulatedDisk::new(1, geometry(&config).unwrap().file_bytes());
+    let mut simulation = Simulation::new(1);
+    let lane = Arc::new(Scanless(Arc::new(simulation.lane())));
+    let medium = Medium { disk: Arc::new(disk.clone()), lane, file: None, boot_id: [0; 16] };
+    let opening = Shared::open_on(config.clone(), geometry(&config).unwrap(), medium);
+    let cache = BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() };
+    let mut bench = Bench { simulation, disk, config, cache };
+    bench.put("a/1", "covered", &[]);
+    bench.put("b/1", "who knows", &[]);
+    let cache = bench.cache.clone();
+    let mut run = |call| bench.simulation.block_on(call).unwrap();
+    assert_eq!(run(Box::pin(cache.invalidate_prefix("a", "a/"))).unwrap(), 0);
+    assert!(!cache.shared.rules.any_pending(), "the rule has ended");
+    assert_eq!((bench.get("a/1"), bench.get("b/1")), (None, None));
+    bench.put("b/1", "new", &[]);
+    assert_eq!(bench.get("b/1").as_deref(), Some("new"));
+    bench.simulation.block_on(cache.close()).unwrap().unwrap();
+}
+
+#[test]
+fn prefixes_invalidated_at_one_time_share_the_scans() {
+    let mut bench = Bench::new(1);
+    for number in 0..40 {
+        bench.put(&format!("{number}/key"), "value", &[]);
+    }
+    let cache = bench.cache.clone();
+    let before = cache.stats().l2_reads();
+    let prefixes: Vec<_> = (0..30).map(|number| format!("{number}/")).collect();
+    let calls = prefixes.iter().map(|prefix| cache.invalidate_prefix("a", prefix));
+    let removed = bench.simulation.block_on(futures::future::join_all(calls)).unwrap();
+    assert!(removed.iter().all(|removed| *removed == Ok(1)), "{removed:?}");
+    // Two scans at the most, of at most eight segments, with two reads for each directory.
+    let reads = cache.stats().l2_reads() - before;
+    assert!(reads <= 32, "{reads} reads for 30 prefixes");
+    assert_eq!((bench.get("29/key"), bench.get("30/key").as_deref()), (None, Some("value")));
+}
+
+#[test]
+fn tables_that_have_run_empty_are_given_back() {
+    let cache = BlobCache { shared: Arc::new(Shared::in_memory(BlobCacheConfig::default())) };
+    let run = futures::executor::block_on::<BoxFuture<'_, _>>;
+    for number in 0..100_000u32 {
+        run(Box::pin(cache.put("n", number.to_le_bytes(), "value"))).unwrap();
+    }
+    assert!(cache.shared.l1.capacity() >= 100_000);
+    futures::executor::block_on(cache.invalidate_all()).unwrap();
+    for _ in 0..10_000 {
+        run(Box::pin(cache.put("n", "key", "value"))).unwrap();
+    }
+    assert_eq!(cache.stats().entries(), 1);
+    assert!(cache.shared.l1.capacity() < 50_000, "room for {}", cache.shared.l1.capacity());
 }

@@ -1,5 +1,6 @@
 //! `Shared`: what all handles of one cache have in common, and what more than one verb needs.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,13 +8,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::cache::closing;
-
+use crate::cache::intake::Intake;
 use crate::clock::{Clock, nanos};
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
 use crate::entry::Entry;
 use crate::error::CacheError;
-use crate::invalidation::{Cover, Rules};
+use crate::invalidation::{Cover, Rule, Rules};
 use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(super) namespaces: Namespaces,
     pub(super) rules: Rules,
     pub(super) l1: L1,
+    pub(super) intake: Intake,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -109,6 +111,7 @@ impl Shared {
             namespaces: Namespaces::new(config.max_namespaces),
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count),
+            intake: Intake::new(config.l1_bytes_max, below.is_some()),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
@@ -179,8 +182,9 @@ impl Shared {
         entry.freshness(self.clock.timestamp())
     }
 
-    /// Settles what hangs on an entry that this caller has taken out of L1.
-    pub(super) fn settle(&self, entry: &Entry, section: &mut Section<'_>) {
+    /// Settles what hangs on an entry that this caller has taken out of L1, which `covering`
+    /// covered while it was there.
+    pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
         // While the entry is still on disk, its labels must go on leading to it.
         if !self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
@@ -188,15 +192,10 @@ impl Shared {
                 section.labels().remove(label, entry.hash, entry.sequence);
             }
         }
-        if self.rules.any_in_force() && self.rules.credit(entry, || self.freshness(entry).is_gone())
-        {
+        if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
+            rule.count();
             self.counters.count(Event::Invalidation);
         }
-    }
-
-    /// The same, for an entry that was taken out outside of a section.
-    pub(super) fn settle_later(&self, entry: &Entry) {
-        self.settle(entry, &mut self.order.section());
     }
 
     /// Removes an entry that was found past its life.
@@ -205,7 +204,7 @@ impl Shared {
         if self.l1.remove_entry(entry) {
             let mut section = self.order.section();
             entry.namespace.bury(entry.hash, entry.sequence, &mut section);
-            self.settle(entry, &mut section);
+            self.settle(entry, None, &mut section);
             drop(section);
             self.counters.count(Event::Expiration);
             if freshness == Freshness::Idle {
@@ -214,19 +213,29 @@ impl Shared {
         }
     }
 
-    /// Evicts until no more than the budget and `spare` is in use.
-    pub(super) async fn make_room(&self, spare: usize) {
-        while self.l1.is_over(spare) {
+    /// Evicts entries of priorities up to `priority`, until no more than the budget and `spare` is
+    /// in use. False where only those above it are left.
+    pub(super) async fn make_room(&self, spare: usize, priority: u8) -> bool {
+        loop {
+            if self.l1.is_over(spare) {
+                // What is gone anyway goes first.
+                self.help_along(STEP_ENTRIES);
+            }
             let mut steps = STEP_ENTRIES;
-            while let Some(victim) = self.l1.evict(spare, &mut steps) {
-                self.settle_later(&victim);
-                if !victim.namespace.has_ended() {
+            while let Some(victim) = self.l1.evict(spare, priority, &mut steps) {
+                let covering = self.rules.covering(&victim);
+                self.settle(&victim, covering.as_deref(), &mut self.order.section());
+                if covering.is_none() && !victim.namespace.has_ended() {
                     self.counters.count(Event::Eviction);
                 }
             }
-            if self.l1.is_over(spare) {
-                pause().await;
+            if !self.l1.is_over(spare) {
+                return true;
             }
+            if steps > 0 {
+                return false;
+            }
+            pause().await;
         }
     }
 
@@ -237,10 +246,10 @@ impl Shared {
             if let Some(l2) = self.l2() {
                 l2.log.close();
             }
-            self.namespaces.flush_all(&self.order, |section| {
+            let Ok(_) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
                 self.rules.make(Sequence::default(), Cover::Ended, None, false);
-                true
+                Ok::<(), Infallible>(())
             });
         }
         first
@@ -290,7 +299,7 @@ impl Shared {
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,
-            memory_buffers_bytes: self.l1.reserved()
+            memory_buffers_bytes: self.intake.bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
             memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),
             l2_entries: index.iter().map(|index| index.index().len()).sum(),

@@ -20,6 +20,7 @@ impl Shared {
         // What has ended has been subtracted as a whole.
         if generation.index().remove_if(hash, position) && !generation.has_ended() {
             self.slots.fetch_sub(1, Ordering::Relaxed);
+            generation.note_if_empty();
         }
     }
 

@@ -50,9 +50,11 @@ use futures::future::BoxFuture;
 
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
+pub(crate) use lane::Lane;
+#[cfg(test)]
+pub(crate) use lane::TaskEnd;
 #[cfg(test)]
 pub(crate) use lane::TaskOutcome;
-pub(crate) use lane::{Lane, TaskEnd};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 #[cfg(any(test, feature = "simulation"))]

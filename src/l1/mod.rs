@@ -29,6 +29,12 @@ use crate::key::KeyHash;
 /// A map table that grows stalls its shard; tables of up to this many entries grow unnoticed.
 const TABLE_ENTRIES_MAX: usize = 8192;
 
+/// A table with room for so many times what it holds is made smaller.
+const SPARSE: usize = 4;
+
+/// Removals from one to the next after which that is looked at, on average.
+const REMOVALS_UNASKED: u64 = 64;
+
 #[derive(Debug)]
 pub(crate) struct L1 {
     map: DashMap<u64, Arc<Entry>, BuildHasherDefault<Identity>>,
@@ -58,8 +64,14 @@ impl L1 {
         self.sieve.bytes()
     }
 
-    pub(crate) fn reserved(&self) -> usize {
+    fn reserved(&self) -> usize {
         self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// How many entries its tables have room for.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.map.capacity()
     }
 
     /// The entry under a hash, if it is `wanted`, which is asked under the read side of one shard,
@@ -87,12 +99,33 @@ impl L1 {
         unwanted: impl FnOnce(&Entry) -> bool,
     ) -> Option<Arc<Entry>> {
         let (_, entry) = self.map.remove_if(&hash.0, |_, entry| unwanted(entry))?;
+        self.give_back(hash);
         self.sieve.remove(&entry).then_some(entry)
     }
 
     /// Removes this very entry.
     pub(crate) fn remove_entry(&self, entry: &Entry) -> bool {
         self.remove(entry.hash, |held| std::ptr::eq(held, entry)).is_some()
+    }
+
+    /// Gives back memory of the table that has just lost this hash, should it hold next to nothing:
+    /// tables grow by themselves, but do not shrink. Asked after one removal in so many, which the
+    /// hash decides.
+    fn give_back(&self, hash: KeyHash) {
+        if hash.0 % REMOVALS_UNASKED != 0 {
+            return;
+        }
+        let table = &self.map.shards()[self.map.determine_map(&hash.0)];
+        let is_roomy = |entries: usize, capacity: usize| capacity > SPARSE * entries.max(64);
+        let (entries, capacity) = {
+            let table = table.read();
+            (table.len(), table.capacity())
+        };
+        if is_roomy(entries, capacity) {
+            let mut table = table.write();
+            let room = 2 * table.len();
+            table.shrink_to(room, |(hash, _)| *hash);
+        }
     }
 
     /// Counts `bytes` against the budget from now on, until the reservation is dropped.
@@ -102,15 +135,21 @@ impl L1 {
     }
 
     /// Evicts while more than the budget and `spare` is in use, for as long as `steps` last, which
-    /// it uses up. Gives one victim at a time.
-    pub(crate) fn evict(&self, spare: usize, steps: &mut usize) -> Option<Arc<Entry>> {
-        while *steps > 0 && self.is_over(spare) {
-            if let Some(victim) = self.sieve.evict(steps) {
-                self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
-                return Some(victim);
-            }
+    /// it uses up. Gives one victim at a time. Steps are left where there is nothing to evict, of
+    /// priorities up to `priority`.
+    pub(crate) fn evict(
+        &self,
+        spare: usize,
+        priority: u8,
+        steps: &mut usize,
+    ) -> Option<Arc<Entry>> {
+        if !self.is_over(spare) {
+            return None;
         }
-        None
+        let victim = self.sieve.evict(priority, steps)?;
+        self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
+        self.give_back(victim.hash);
+        Some(victim)
     }
 
     /// Whether room is wanted that evicting can give.

@@ -98,10 +98,11 @@ impl Sieve {
         removed
     }
 
-    /// Takes the next victim out, where the hand finds it within `steps`, which it uses up. None:
-    /// no victim yet, or nothing to evict.
-    pub(crate) fn evict(&self, steps: &mut usize) -> Option<Arc<Entry>> {
-        let level = self.levels.iter().filter_map(OnceLock::get).find(|level| level.holds_any())?;
+    /// Takes the next victim out, of priorities up to `priority`, where the hand finds it within
+    /// `steps`, which it uses up. None with steps left: there is nothing to evict.
+    pub(crate) fn evict(&self, priority: u8, steps: &mut usize) -> Option<Arc<Entry>> {
+        let levels = self.levels.iter().take(usize::from(priority) + 1);
+        let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
         let victim = level.evict(steps)?;
         self.uncount(level, victim.charge);
         Some(victim)

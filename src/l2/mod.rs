@@ -43,7 +43,7 @@ pub(crate) use self::directory::Directory;
 pub(crate) use self::entry::{BlobSummary, Change};
 pub(crate) use self::format::{Generation, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{Health, Tally, tally};
-pub(crate) use self::index::{Index, Slot};
+pub(crate) use self::index::{Index, ScanCursor, Slot};
 pub(crate) use self::list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::log::Log;
 pub(crate) use self::record::{Record, RecordHead};

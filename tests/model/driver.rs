@@ -185,6 +185,20 @@ impl<'a> Driver<'a> {
                 None => self.cache.put(put.place.namespace, &put.place.key, offer).await,
             }
         });
+        let is_outdated = match moment {
+            Some(moment) => self.model.is_outdated(&put, moment),
+            None => point.is_some(),
+        };
+        let refused =
+            self.cache.stats().stale_sets_refused() - self.model.counts.stale_sets_refused;
+        self.model.counts.stale_sets_refused += refused;
+        if refused == 1 {
+            // Such a put needs no namespace; every other limit holds for it as well.
+            let is_of_names = |error: &_| matches!(error, CacheError::TooManyNamespaces { .. });
+            assert!(result == Ok(()) && refusals.iter().all(is_of_names), "{refusals:?}");
+            self.tally.points_refused_for_nothing += u64::from(!is_outdated);
+            return;
+        }
         if !refusals.is_empty() {
             let error = result.expect_err("the model refuses it");
             assert!(refusals.contains(&error), "{error:?} is none of {refusals:?}");
@@ -194,19 +208,8 @@ impl<'a> Driver<'a> {
             return;
         }
         assert_eq!(result, Ok(()));
+        assert!(!is_outdated && refused == 0, "{refused} refused");
         self.take_namespace_slot(put.place.namespace);
-        let is_outdated = match moment {
-            Some(moment) => self.model.is_outdated(&put, moment),
-            None => point.is_some(),
-        };
-        let refused =
-            self.cache.stats().stale_sets_refused() - self.model.counts.stale_sets_refused;
-        assert!(refused == 1 || (refused == 0 && !is_outdated), "{refused} refused");
-        self.model.counts.stale_sets_refused += refused;
-        if refused == 1 {
-            self.tally.points_refused_for_nothing += u64::from(!is_outdated);
-            return;
-        }
         self.tally.points_accepted += u64::from(point.is_some());
         let expires = self.jitter.expiry(&put.place, self.model.now, &policy);
         self.model.put(put, policy, expires);

@@ -1,0 +1,125 @@
+//! `Scan`: looking through the directories on disk for what invalidated prefixes cover.
+//!
+//! Memory keeps no keys of what is on disk only, but every segment lists its own. One scan at a
+//! time, on the disk's own thread, serves all rules that wait for one when it begins; those made
+//! meanwhile are served by the next. A caller that goes away changes nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cache::shared::Shared;
+use crate::invalidation::{Cover, Rule};
+use crate::key::KeyHash;
+use crate::l2::{Change, L2, Position, ScanCursor, SegmentNumber};
+use crate::namespace::Namespace;
+use crate::sequence::Sequence;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// Serves the rules that want it, until there are none.
+struct Scan {
+    shared: Arc<Shared>,
+    /// None is left that it would have to see to.
+    is_over: bool,
+}
+
+impl Shared {
+    /// Sees to it that somebody looks through the directories for the rules that want it.
+    pub(super) fn start_scan(self: &Arc<Self>) {
+        if let Some(below) = self.below.as_ref().filter(|_| self.rules.begin_scan()) {
+            let scan = Scan { shared: Arc::clone(self), is_over: false };
+            // It tells how it ended through the rules.
+            drop(below.lane.spawn("prefix scan", Box::pin(scan.run())));
+        }
+    }
+
+    async fn scan_segment(&self, l2: &L2, rules: &[Arc<Rule>], segment: SegmentNumber) {
+        let now = self.clock.timestamp();
+        let visit = |position: Position, change: &Change<'_>| {
+            let Change::Blob(blob) = change else { return };
+            let sequence = Sequence(position.value());
+            let covers = |rule: &&Arc<Rule>| {
+                let Cover::Prefix(prefix) = &rule.cover else { return false };
+                let is_of = |generation: &Arc<Namespace>| {
+                    blob.namespace.generation == generation.generation()
+                        && blob.namespace.name == generation.name()
+                };
+                sequence < rule.sequence
+                    && rule.namespace.as_ref().is_some_and(is_of)
+                    && blob.key.starts_with(prefix)
+            };
+            if let Some(rule) = rules.iter().find(covers) {
+                let counts = blob.gone_at_ns.is_none_or(|gone| now.0 < gone);
+                self.remove_covered(rule, KeyHash(blob.hash), sequence, counts);
+            }
+        };
+        if !l2.visit_directory(segment, visit).await {
+            // Nobody can say which keys it holds: all that it may hold of the namespaces goes.
+            let Some(range) = l2.positions_of(segment) else { return };
+            for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
+                let mut cursor = Some(Default::default());
+                while let Some(from) = cursor {
+                    cursor = self.bury_some(generation, &range, from);
+                    pause().await;
+                }
+            }
+        }
+    }
+
+    /// Buries a step's worth of what a generation has at these positions. Gives where to go on.
+    fn bury_some(
+        &self,
+        generation: &Namespace,
+        range: &Range<Position>,
+        from: ScanCursor,
+    ) -> Option<ScanCursor> {
+        let mut found = Vec::new();
+        let next = generation.index().scan(from, range.clone(), STEP_ENTRIES, &mut found);
+        for (hash, slot) in found {
+            self.bury(generation, hash, Sequence(slot.position.value()));
+        }
+        next
+    }
+}
+
+impl Scan {
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let Some(l2) = shared.l2() else { return };
+        loop {
+            let rules = shared.rules.to_scan();
+            if rules.is_empty() {
+                self.is_over = true;
+                return;
+            }
+            for segment in l2.segments() {
+                if !shared.order.is_closed() {
+                    shared.scan_segment(l2, &rules, SegmentNumber(segment)).await;
+                }
+            }
+            shared.rules.scanned(&rules);
+        }
+    }
+}
+
+impl Drop for Scan {
+    /// Where the scan was refused, or has broken down, nobody will say what is covered: everything
+    /// of those namespaces is as good as that.
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        while !self.is_over {
+            let rules = shared.rules.to_scan();
+            self.is_over = rules.is_empty();
+            for rule in &rules {
+                let (Some(generation), Some(start)) = (&rule.namespace, Position::new(0)) else {
+                    continue;
+                };
+                let Some(end) = Position::new(rule.sequence.0) else { continue };
+                let mut cursor = Some(Default::default()).filter(|_| !generation.has_ended());
+                while let Some(from) = cursor {
+                    cursor = shared.bury_some(generation, &(start..end), from);
+                }
+            }
+            shared.rules.scanned(&rules);
+        }
+    }
+}
