@@ -17,6 +17,9 @@ pub(crate) struct LabelIndex {
     postings: BTreeMap<(LabelHash, KeyHash), Sequence>,
 }
 
+/// Where a posting stands among all of them.
+pub(crate) type PostingPlace = (LabelHash, KeyHash);
+
 /// A posting taken out of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posting {
@@ -66,6 +69,29 @@ impl LabelIndex {
         }
         for posting in taken.iter() {
             self.postings.remove(&(label, posting.key));
+        }
+        last.filter(|_| visited == limit)
+    }
+
+    /// Adds those of up to `limit` postings of any label behind `after` that are older than `before`
+    /// to `found`. Gives the place of the last one visited; None at the end.
+    pub(crate) fn older(
+        &self,
+        after: Option<PostingPlace>,
+        before: Sequence,
+        limit: usize,
+        found: &mut Vec<(LabelHash, Posting)>,
+    ) -> Option<PostingPlace> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut visited = 0;
+        for (&(label, key), &sequence) in self.postings.range((from, Bound::Unbounded)).take(limit)
+        {
+            visited += 1;
+            last = Some((label, key));
+            if sequence < before {
+                found.push((label, Posting { key, sequence }));
+            }
         }
         last.filter(|_| visited == limit)
     }

@@ -5,7 +5,24 @@
 //! metadata, versions and policies. L1 is memory: bounded in bytes, everything counted, in SIEVE
 //! order. L2, where a path is given, is a segmented log on NVMe through io_uring.
 //!
-//! Start with [`BlobCache`]; what may be configured is in [`BlobCacheConfigBuilder`].
+//! ```
+//! use std::time::Duration;
+//! use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+//!
+//! # futures::executor::block_on(async {
+//! let cache = BlobCache::open(BlobCacheConfig::builder().l1_bytes_max(64 << 20).build()?).await?;
+//! let put = BlobCachePut::new("<h1>Drum sieve</h1>")
+//!     .with_dependencies(["product:7"])
+//!     .with_policy(BlobCachePolicy::default().ttl(Duration::from_secs(60)));
+//! cache.put("pages", "/sieves/20cm", put).await?;
+//! assert_eq!(cache.invalidate_dependencies("pages", &["product:7"]).await?, 1);
+//! assert!(cache.get("pages", "/sieves/20cm").await.is_none());
+//! # Ok::<(), tamis::CacheError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! Start with [`BlobCache`]; what may be configured is in [`BlobCacheConfigBuilder`]. What a
+//! returned call means, in each mode of crash safety, is in `docs/guarantees.md`.
 
 mod cache;
 mod clock;

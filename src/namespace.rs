@@ -53,7 +53,8 @@ impl Namespace {
     /// The slot of a hash, if it has a value and still stands for that mutation.
     pub(crate) fn live_slot(&self, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
         let slot = self.index.get(hash)?;
-        (slot.position.value() == sequence.0 && !slot.gone).then_some(slot)
+        let is_live = slot.position.value() == sequence.0 && !slot.gone && !self.has_ended();
+        is_live.then_some(slot)
     }
 
     /// Such a slot holds nothing any more. It stays, since its record is still on file, and so may

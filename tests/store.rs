@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,29 @@ fn a_path_that_cannot_be_a_directory_is_refused() {
     let error = open(&file.join("store"), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
     assert!(error.to_string().contains("store"), "{error}");
+}
+
+#[test]
+fn a_path_without_rights_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    let refused = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            // Root has every right; this thread, and those it starts, become nobody.
+            if rustix::process::geteuid().is_root() {
+                rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65_534)).unwrap();
+            }
+            open(&path, 8 << 20).unwrap_err()
+        }
+    });
+    let error = refused.join().unwrap();
+    let CacheError::L2Io { source } = &error else { panic!("{error:?}") };
+    assert_eq!(source.get_ref().kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("store"), "{error}");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Shared {
             }
             // It has moved, or another value has come in its place.
             match on_disk.generation.index().get(on_disk.hash) {
-                Some(slot) if !slot.gone => on_disk.slot = slot,
+                Some(slot) if !slot.gone && !on_disk.generation.has_ended() => on_disk.slot = slot,
                 _ => break None,
             }
         };

@@ -79,6 +79,11 @@ impl BlobCache {
     /// Stores a value under a key, in place of what was there. Once it has returned, no get finds
     /// what was there before, whether or not the new value is still held.
     ///
+    /// The value is copied unless it is known to fit, in the caller's polls, 256 KiB in each. Where
+    /// many puts copy at one time they wait for their turn, so that their copies stay within an
+    /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no room
+    /// in memory where all of it holds entries of higher priorities.
+    ///
     /// Dropped before it has returned, it has either taken effect or not. A put made
     /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
     /// `Ok` and stores nothing.
@@ -128,12 +133,12 @@ impl BlobCache {
     ///
     /// The work is a walk over all entries of L1, in steps, shared by all such calls under way, and
     /// over the directories on disk. In force from its first poll on, even if dropped then; later
-    /// mutations finish the work. (Above a disk tier whose log has no room at that moment: from
-    /// when it has, if the future is still polled.)
+    /// mutations finish the work. (Above a disk tier whose writer is so far behind that the room kept
+    /// for invalidations is used up as well: from when there is room, if it is still polled.)
     ///
-    /// Where 256 invalidations are unfinished, under way or left by dropped calls, the whole
-    /// namespace is flushed instead, and the number is that of all its entries: forgetting too
-    /// much keeps the cache bounded, and never stale.
+    /// Where 256 invalidations of prefixes and labels are unfinished, under way or left by dropped
+    /// calls, it waits for one of them before it takes effect. Dropped then, it flushes the whole
+    /// namespace: forgetting too much keeps the cache bounded, and never stale.
     ///
     /// # Errors
     ///

@@ -93,7 +93,8 @@ impl Shared {
     /// Makes what was found on file the cache's own.
     fn take_over(&self, replay: Replay) {
         let Replay { namespaces, postings, .. } = replay;
-        for (name, namespace) in namespaces {
+        // One that holds nothing begins anew when it is needed.
+        for (name, namespace) in namespaces.into_iter().filter(|(_, it)| !it.index.is_empty()) {
             self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
             self.namespaces.restore(&name, namespace.generation, namespace.index);
         }

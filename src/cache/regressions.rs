@@ -386,3 +386,48 @@ fn tables_that_have_run_empty_are_given_back() {
     assert_eq!(cache.stats().entries(), 1);
     assert!(cache.shared.l1.capacity() < 50_000, "room for {}", cache.shared.l1.capacity());
 }
+
+#[test]
+fn an_invalidation_dropped_while_puts_wait_for_room_is_in_force() {
+    let mut bench = Bench::new(1);
+    for key in ["key", "tagged", "p/1"] {
+        bench.put(key, "old", if key == "tagged" { &["t"] } else { &[] });
+    }
+    let cache = bench.cache.clone();
+    // Nothing is written meanwhile.
+    let crowd = made(&"x".repeat(2000), &[]);
+    let fits = |number: &u32| {
+        let put = cache.put("a", format!("crowd{number}"), crowd.clone()).now_or_never();
+        put.map(Result::unwrap).is_some()
+    };
+    let puts = (0..).take_while(fits).count();
+    assert!((10..1000).contains(&puts), "{puts}");
+    assert!(cache.invalidate_key("a", "key").now_or_never().is_none(), "waits for its record");
+    assert!(cache.invalidate_tags("a", &["t"]).now_or_never().is_none());
+    assert!(cache.invalidate_prefix("a", "p/").now_or_never().is_none());
+    for key in ["key", "tagged", "p/1"] {
+        assert_eq!(bench.get(key), None, "{key}");
+    }
+}
+
+#[test]
+fn postings_go_with_a_segment_whose_directory_is_lost() {
+    let mut bench = Bench::new(1);
+    bench.put("k", &"x".repeat(2000), &["t"]);
+    let cache = bench.cache.clone();
+    let held = cache.stats().memory_labels_bytes();
+    assert!(held > 0);
+    let file = geometry(&bench.config).unwrap().file_bytes();
+    for number in 0.. {
+        assert!(number < 1000, "the first segment is never reclaimed");
+        bench.put(&number.to_string(), &"x".repeat(2000), &[]);
+        if cache.stats().l2_corruptions() > 0 {
+            break;
+        }
+        // Whatever ends the first segment, it cannot be read.
+        let first_end = file - 8 * (64 << 10) + (64 << 10);
+        bench.disk.overwrite(first_end - 4096, &[0; 4096]);
+    }
+    assert_eq!(cache.stats().memory_labels_bytes(), 0);
+    assert_eq!(bench.get("k"), None);
+}

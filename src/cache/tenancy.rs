@@ -24,6 +24,25 @@ impl Shared {
         }
     }
 
+    /// Lets go of the postings of mutations before `before` that only the disk held.
+    fn forget_postings_before(&self, before: Sequence) {
+        let mut after = None;
+        loop {
+            let mut found = Vec::new();
+            after = self.order.section().labels().older(after, before, STEP_ENTRIES, &mut found);
+            for (label, posting) in found {
+                let slot = self.l1.slot(posting.key);
+                let mut section = self.order.section();
+                if slot.entry().is_none_or(|entry| entry.sequence != posting.sequence) {
+                    section.labels().remove(label, posting.key, posting.sequence);
+                }
+            }
+            if after.is_none() {
+                return;
+            }
+        }
+    }
+
     /// Whether the index still leads to the record of that mutation.
     pub(super) fn is_on_disk(
         &self,
@@ -65,5 +84,6 @@ impl Tenant for Shared {
                 }
             }
         }
+        self.forget_postings_before(Sequence(position.value()));
     }
 }

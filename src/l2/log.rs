@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -29,12 +28,17 @@ use super::format::{
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
 use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit};
+use super::waiters::{Told, Waiters};
 
 /// A unit of this size is full.
 const UNIT_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait to be written before a put has to.
 const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// What is left to records without a body, behind that and at the end of each segment that holds
+/// something: an invalidation is to take effect at once. A segment leaves a 16th at most.
+const RESERVE_BYTES: usize = 64 << 10;
 
 /// Memory of the open segment's directory at which the segment is sealed early.
 const DIRECTORY_BYTES_MAX: usize = 16 << 20;
@@ -69,9 +73,9 @@ struct State {
     /// Somebody waits for what is in the open unit.
     urgent: bool,
     standing: Standing,
-    waiters: Vec<(Position, oneshot::Sender<()>)>,
-    roomers: Vec<oneshot::Sender<()>>,
-    closers: Vec<oneshot::Sender<()>>,
+    waiters: Waiters<Position>,
+    roomers: Waiters<()>,
+    closers: Waiters<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,9 +119,9 @@ impl Log {
             waiting_bytes: 0,
             urgent: false,
             standing: Standing::Running,
-            waiters: Vec::new(),
-            roomers: Vec::new(),
-            closers: Vec::new(),
+            waiters: Waiters::new(),
+            roomers: Waiters::new(),
+            closers: Waiters::new(),
         };
         Self {
             geometry: start.geometry,
@@ -149,8 +153,9 @@ impl Log {
             Standing::Running => {}
             Standing::Closing | Standing::Closed | Standing::Off => return Err(Refusal::Off),
         }
-        if state.waiting_bytes >= WAITING_BYTES_MAX || !self.make_place(&mut state, &draft, change)
-        {
+        let reserve = if draft.body.is_empty() { RESERVE_BYTES } else { 0 };
+        let is_crowded = state.waiting_bytes >= WAITING_BYTES_MAX + reserve;
+        if is_crowded || !self.make_place(&mut state, &draft, change) {
             state.urgent = true;
             drop(state);
             self.writer.wake();
@@ -163,8 +168,14 @@ impl Log {
             frame: FrameBuilder::new(self.key, *next, self.open_count, self.geometry),
             records: Vec::new(),
         });
-        // What `make_place` has found room for cannot be refused.
-        let dealt = self.take(unit, directory, &mut draft, change).map_err(|_| Refusal::Off)?;
+        let Ok(dealt) = self.take(unit, directory, &mut draft, change) else {
+            // What has found room cannot be refused: the log is not what it should be.
+            state.standing = Standing::Off;
+            state.jobs.push_back(Job::Fail);
+            drop(state);
+            self.writer.wake();
+            return Err(Refusal::Off);
+        };
         state.waiting_bytes += draft.lengths.padded();
         let head = Bytes::from(draft.head);
         if let Some(unit) = &mut state.open {
@@ -192,6 +203,7 @@ impl Log {
         let following = SegmentNumber(segment.0 + 1);
         let start = self.geometry.start_of(following).and_then(|at| at.after(BLOCK_BYTES as u64));
         let Some(start) = start.filter(|_| following <= state.newest) else { return false };
+        debug_assert!(self.fits(draft.lengths, change), "sealed for a record that fits nowhere");
         Self::close_unit(state);
         let directory = DirectoryBuilder::new(following, self.geometry);
         let directory = std::mem::replace(&mut state.directory, directory);
@@ -209,11 +221,17 @@ impl Log {
         if place < BLOCK_BYTES {
             return false;
         }
+        let segment = self.geometry.segment_bytes() as usize;
+        let is_first = place == BLOCK_BYTES + FRAME_HEADER_BYTES;
+        let reserve = match draft.body.len() {
+            0 => 0,
+            _ if is_first => 0,
+            _ => RESERVE_BYTES.min(segment / 16),
+        };
         let listed = listed(place, draft.lengths, change)
             .and_then(|entry| state.directory.encoded_len_with(&entry));
-        listed.is_ok_and(|directory| {
-            place + draft.lengths.padded() + directory <= self.geometry.segment_bytes() as usize
-        })
+        listed
+            .is_ok_and(|directory| place + draft.lengths.padded() + directory + reserve <= segment)
     }
 
     fn take(
@@ -260,10 +278,8 @@ impl Log {
             if state.standing == Standing::Off {
                 return Err(Off);
             }
-            let (waiter, waiting) = oneshot::channel();
-            state.waiters.push((end, waiter));
             state.urgent |= state.open.is_some();
-            waiting
+            state.waiters.wait(end)
         };
         self.writer.wake();
         waiting.await.map_err(|_| Off)
@@ -281,9 +297,7 @@ impl Log {
             if state.standing != Standing::Running || self.turn() != turn {
                 return;
             }
-            let (roomer, waiting) = oneshot::channel();
-            state.roomers.push(roomer);
-            waiting
+            state.roomers.wait(())
         };
         self.writer.wake();
         // A sender that was dropped means the same: try again.
@@ -302,7 +316,7 @@ impl Log {
         };
         let frames = state.jobs.iter().filter_map(|job| match job {
             Job::Frame(unit) => Some(unit),
-            Job::Seal(_) | Job::Close { .. } => None,
+            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
         });
         let closed = frames.filter(|unit| unit.end > position).find_map(|unit| find(&unit.records));
         closed.or_else(|| state.open.as_ref().and_then(|unit| find(&unit.records)))
@@ -369,9 +383,7 @@ impl Log {
                 Standing::Off => return Err(Off),
                 Standing::Running | Standing::Closing => {}
             }
-            let (waiter, waiting) = oneshot::channel();
-            state.closers.push(waiter);
-            waiting
+            state.closers.wait(())
         };
         waiting.await.map_err(|_| Off)
     }
@@ -385,6 +397,7 @@ impl Log {
         state.closers.clear();
         state.jobs.clear();
         state.open = None;
+        state.waiting_bytes = 0;
     }
 
     /// The writer's next job, which stays in the log until it is [`Log::done`]. `is_old`: a unit
@@ -418,44 +431,35 @@ impl Log {
     /// The first job is done, and on file.
     pub(crate) fn done(&self) {
         let mut state = self.state.lock();
-        let State { jobs, written, waiters, waiting_bytes, roomers, closers, standing, .. } =
-            &mut *state;
-        match jobs.pop_front() {
+        let mut closers = None;
+        match state.jobs.pop_front() {
             Some(Job::Frame(unit)) => {
-                *written = unit.end;
+                state.written = unit.end;
                 let sizes = unit.records.iter().map(|record| record.head.len() + record.body.len());
                 let freed: usize = sizes.map(align).sum();
-                *waiting_bytes = waiting_bytes.saturating_sub(freed);
+                state.waiting_bytes = state.waiting_bytes.saturating_sub(freed);
             }
             Some(Job::Close { .. }) => {
-                *standing = Standing::Closed;
-                for closer in closers.drain(..) {
-                    let _ = closer.send(());
-                }
+                state.standing = Standing::Closed;
+                closers = Some(state.closers.take(|()| true));
             }
-            Some(Job::Seal(_)) | None => {}
+            Some(Job::Seal(_) | Job::Fail) | None => {}
         }
-        let (told, rest) = waiters.drain(..).partition(|(end, _)| end <= written);
-        *waiters = rest;
-        let told: Vec<_> = told;
-        let roomers = std::mem::take(roomers);
+        let written = state.written;
+        let told = [state.waiters.take(|end| *end <= written), state.roomers.take(|()| true)];
         self.turns.fetch_add(1, Ordering::Release);
         drop(state);
-        for (_, waiter) in told {
-            let _ = waiter.send(());
-        }
-        drop(roomers);
+        told.into_iter().chain(closers).for_each(Told::tell);
     }
 
     /// Segment `newest` is ready to be written to.
     pub(crate) fn announce(&self, newest: SegmentNumber) {
-        let roomers = {
-            let mut state = self.state.lock();
-            state.newest = state.newest.max(newest);
-            self.turns.fetch_add(1, Ordering::Release);
-            std::mem::take(&mut state.roomers)
-        };
-        drop(roomers);
+        let mut state = self.state.lock();
+        state.newest = state.newest.max(newest);
+        self.turns.fetch_add(1, Ordering::Release);
+        let roomers = state.roomers.take(|()| true);
+        drop(state);
+        roomers.tell();
     }
 
     /// The segment that positions are dealt in.

@@ -25,6 +25,7 @@ mod replay;
 mod segment;
 mod superblock;
 mod unit;
+mod waiters;
 mod wire;
 mod writer;
 

@@ -73,6 +73,8 @@ pub(crate) enum Job {
     Close {
         tail: Position,
     },
+    /// The log has found itself at fault.
+    Fail,
 }
 
 /// Why a record was not taken.

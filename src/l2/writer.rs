@@ -82,14 +82,14 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        self.make_ready().await?;
+        self.make_ready(self.log.segment()).await?;
         loop {
             match self.job().await {
                 Job::Frame(unit) => self.write_unit(&unit).await?,
                 Job::Seal(seal) => {
                     self.write_directory(&seal).await?;
                     self.log.done();
-                    self.make_ready().await?;
+                    self.make_ready(SegmentNumber(seal.segment.0 + 1)).await?;
                     continue;
                 }
                 Job::Close { tail } => {
@@ -97,6 +97,7 @@ impl Writer {
                     self.log.done();
                     return Ok(());
                 }
+                Job::Fail => return Err(io::Error::other("the log refuses what it has room for")),
             }
             self.log.done();
         }
@@ -153,10 +154,12 @@ impl Writer {
         self.medium.write(start, AlignedBuffer::copy_from_slice(&image)).await
     }
 
-    /// Announces a segment behind the one in use, if there is none.
-    async fn make_ready(&mut self) -> io::Result<()> {
+    /// Announces a segment behind the one that is being written, if there is none. Not by where the
+    /// log has come to: what it has dealt in the announced segment waits in memory yet, and the
+    /// oldest segment must not be one of those.
+    async fn make_ready(&mut self, writing: SegmentNumber) -> io::Result<()> {
         let Medium { geometry, .. } = self.medium;
-        while self.superblock.newest <= self.log.segment() {
+        while self.superblock.newest <= writing {
             let next = SegmentNumber(self.superblock.newest.0 + 1);
             let oldest = geometry.segment_of(self.superblock.head);
             if next.0 - oldest.0 >= u64::from(geometry.segment_count()) {
