@@ -73,8 +73,8 @@ impl LabelIndex {
         last.filter(|_| visited == limit)
     }
 
-    /// Adds those of up to `limit` postings of any label behind `after` that are older than `before`
-    /// to `found`. Gives the place of the last one visited; None at the end.
+    /// Adds those of up to `limit` postings of any label behind `after` that are older than
+    /// `before` to `found`. Gives the place of the last one visited; None at the end.
     pub(crate) fn older(
         &self,
         after: Option<PostingPlace>,
