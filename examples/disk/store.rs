@@ -116,8 +116,8 @@ impl Store {
     /// Opens a store with room for so many blobs, none of them ever reclaimed.
     pub(crate) async fn roomy(path: &Path, blobs: Blobs, entries: u64) -> Result<Self, Error> {
         let bytes = entries * (blobs.payload_bytes() + OVERHEAD_BYTES);
-        // Segments end before they are full where the next record does not fit.
-        let bytes = (bytes + bytes / 8).next_multiple_of(64 << 20) + (256 << 20);
+        // Segments end before they are full where the next record, or its directory, does not fit.
+        let bytes = (bytes + bytes / 3).next_multiple_of(64 << 20) + (256 << 20);
         Self::of(path, blobs, bytes, entries).await
     }
 

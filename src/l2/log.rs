@@ -20,14 +20,14 @@ use parking_lot::Mutex;
 
 use super::checksum::ChecksumKey;
 use super::directory::DirectoryBuilder;
-use super::entry::{Change, DirectoryEntry};
+use super::entry::Change;
 use super::error::EncodeError;
 use super::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber, align,
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
-use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit};
+use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit, listed};
 use super::waiters::{Told, Waiters};
 
 /// A unit of this size is full.
@@ -490,14 +490,4 @@ impl State {
         let open = self.open.as_ref().and_then(|unit| unit.frame.next_position());
         open.unwrap_or(self.next)
     }
-}
-
-fn listed<'a>(
-    place: usize,
-    lengths: RecordLengths,
-    change: &Change<'a>,
-) -> Result<DirectoryEntry<'a>, EncodeError> {
-    let place = u32::try_from(place).map_err(|_| EncodeError::Place)?;
-    let length = u32::try_from(lengths.total()).map_err(|_| EncodeError::Record)?;
-    Ok(DirectoryEntry { place, length, change: *change })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::directory::DirectoryBuilder;
+use super::entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
 use super::format::{FRAME_HEADER_BYTES, Position, SegmentNumber};
 use super::record::{Record, RecordLengths};
@@ -89,3 +90,14 @@ pub(crate) enum Refusal {
 /// L2 has been turned off, and what was waited for may not be on file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Off;
+
+/// How a record at a place of its segment is listed.
+pub(super) fn listed<'a>(
+    place: usize,
+    lengths: RecordLengths,
+    change: &Change<'a>,
+) -> Result<DirectoryEntry<'a>, EncodeError> {
+    let place = u32::try_from(place).map_err(|_| EncodeError::Place)?;
+    let length = u32::try_from(lengths.total()).map_err(|_| EncodeError::Record)?;
+    Ok(DirectoryEntry { place, length, change: *change })
+}
