@@ -81,8 +81,8 @@ impl BlobCache {
     ///
     /// The value is copied unless it is known to fit, in the caller's polls, 256 KiB in each. Where
     /// many puts copy at one time they wait for their turn, so that their copies stay within an
-    /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no room
-    /// in memory where all of it holds entries of higher priorities.
+    /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no
+    /// room in memory where all of it holds entries of higher priorities.
     ///
     /// Dropped before it has returned, it has either taken effect or not. A put made
     /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
