@@ -133,8 +133,8 @@ impl BlobCache {
     ///
     /// The work is a walk over all entries of L1, in steps, shared by all such calls under way, and
     /// over the directories on disk. In force from its first poll on, even if dropped then; later
-    /// mutations finish the work. (Above a disk tier whose writer is so far behind that the room kept
-    /// for invalidations is used up as well: from when there is room, if it is still polled.)
+    /// mutations finish the work. (Above a disk tier whose writer is so far behind that the room
+    /// kept for invalidations is used up as well: from when there is room, if it is still polled.)
     ///
     /// Where 256 invalidations of prefixes and labels are unfinished, under way or left by dropped
     /// calls, it waits for one of them before it takes effect. Dropped then, it flushes the whole
