@@ -1,5 +1,5 @@
-//! A device that takes no more writes, for real: the disk tier turns itself off, memory goes on, and
-//! closing ends.
+//! A device that takes no more writes, for real: the disk tier turns itself off, memory goes on,
+//! and closing ends.
 //!
 //! The device dies by a limit on the size of files, which holds for a whole process, and whose
 //! signal must be ignored from the start: the test runs in a child of this very binary.
