@@ -117,7 +117,7 @@ impl Store {
     pub(crate) async fn roomy(path: &Path, blobs: Blobs, entries: u64) -> Result<Self, Error> {
         let bytes = entries * (blobs.payload_bytes() + OVERHEAD_BYTES);
         // Segments end before they are full where the next record, or its directory, does not fit.
-        let bytes = (bytes + bytes / 3).next_multiple_of(64 << 20) + (256 << 20);
+        let bytes = (bytes + bytes / 4).next_multiple_of(64 << 20) + (256 << 20);
         Self::of(path, blobs, bytes, entries).await
     }
 

@@ -40,7 +40,8 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 /// something: an invalidation is to take effect at once. A segment leaves a 16th at most.
 const RESERVE_BYTES: usize = 64 << 10;
 
-/// Memory of the open segment's directory at which the segment is sealed early.
+/// Memory of the open segment's directory at which the segment is sealed early, or half of the
+/// segment's size where that is more: what only the smallest blobs come to.
 const DIRECTORY_BYTES_MAX: usize = 16 << 20;
 
 pub(crate) struct Log {
@@ -195,7 +196,8 @@ impl Log {
     /// Makes sure that the record has a place, in the next segment if it must be. False: it has
     /// none yet.
     fn make_place(&self, state: &mut State, draft: &Draft, change: &Change<'_>) -> bool {
-        let full = state.directory.memory_bytes() >= DIRECTORY_BYTES_MAX;
+        let most = DIRECTORY_BYTES_MAX.max(self.geometry.segment_bytes() as usize / 2);
+        let full = state.directory.memory_bytes() >= most;
         if !full && self.fits_behind(state, draft, change) {
             return true;
         }
