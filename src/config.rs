@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 
 use crate::clock::Clock;
 use crate::error::CacheError;
+use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -37,21 +38,11 @@ pub struct BlobCacheConfig {
     pub(crate) l2_bytes_max: u64,
     pub(crate) l2_segment_bytes: u32,
     pub(crate) l2_index_bytes_max: usize,
+    pub(crate) l2_compression: L2Compression,
+    pub(crate) l2_promotion_policy: L2PromotionPolicy,
+    pub(crate) l2_second_chances: bool,
+    pub(crate) promotion_queue_max: usize,
     pub(crate) crash_safety: CrashSafety,
-}
-
-/// What a crash may cost. None of them ever makes the cache serve what was overwritten or
-/// invalidated; they differ in how much is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CrashSafety {
-    /// The disk tier starts empty after every restart, and nothing waits for the disk.
-    Cold,
-    /// Warm after the process has been killed, empty after the machine has lost power. A mutation
-    /// over something that is on disk returns when its record has been written.
-    #[default]
-    Process,
-    /// Warm after a power loss as well. Such a mutation returns when its record has been synced.
-    Power,
 }
 
 impl BlobCacheConfig {
@@ -82,6 +73,10 @@ impl BlobCacheConfig {
             l2_bytes_max: 4 * GIB,
             l2_segment_bytes: default_segment_bytes(4 * GIB),
             l2_index_bytes_max: default_index_bytes(4 * GIB),
+            l2_compression: L2Compression::default(),
+            l2_promotion_policy: L2PromotionPolicy::default(),
+            l2_second_chances: true,
+            promotion_queue_max: 1024,
             crash_safety: CrashSafety::default(),
         }
     }
@@ -301,6 +296,38 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// Whether values are compressed on their way to disk. Default [`L2Compression::On`].
+    #[must_use]
+    pub fn l2_compression(mut self, compression: L2Compression) -> Self {
+        self.config.l2_compression = compression;
+        self
+    }
+
+    /// When a value that was read from disk is brought into memory. Default
+    /// [`L2PromotionPolicy::Immediate`].
+    #[must_use]
+    pub fn l2_promotion_policy(mut self, policy: L2PromotionPolicy) -> Self {
+        self.config.l2_promotion_policy = policy;
+        self
+    }
+
+    /// The most values that wait to be brought into memory; one more pushes out the one that has
+    /// waited longest. Default 1024; 1 to 1,048,576. Their bytes are bounded as well, to an eighth
+    /// of `l1_bytes_max`.
+    #[must_use]
+    pub fn promotion_queue_max(mut self, values: usize) -> Self {
+        self.config.promotion_queue_max = values;
+        self
+    }
+
+    /// Whether what was read from disk since it was written is written again when its segment is
+    /// reused, up to a quarter of the segment. Default true: more hits, for more bytes written.
+    #[must_use]
+    pub fn l2_second_chances(mut self, second_chances: bool) -> Self {
+        self.config.l2_second_chances = second_chances;
+        self
+    }
+
     /// What a crash may cost. Default [`CrashSafety::Process`].
     #[must_use]
     pub fn crash_safety(mut self, crash_safety: CrashSafety) -> Self {
@@ -348,6 +375,7 @@ impl BlobCacheConfigBuilder {
         within("key_bytes_max", config.key_bytes_max, 1..=65_535)?;
         within("labels_max", config.labels_max, 0..=1024)?;
         within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
+        within("promotion_queue_max", config.promotion_queue_max, 1..=1 << 20)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         config.l2_segment_bytes =
@@ -413,7 +441,7 @@ mod tests {
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 9] = [
+        let bad: [(&str, Set); 10] = [
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
             ("max_namespaces", |builder| builder.max_namespaces(0)),
             ("content_metadata_keys_max", |builder| builder.content_metadata_keys_max(1025)),
@@ -422,6 +450,7 @@ mod tests {
             ("labels_max", |builder| builder.labels_max(1025)),
             ("label_bytes_max", |builder| builder.label_bytes_max(1 << 20)),
             ("shard_count", |builder| builder.shard_count(0)),
+            ("promotion_queue_max", |builder| builder.promotion_queue_max(0)),
             ("key_hash_bits", |builder| builder.key_hash_bits(65)),
         ];
         for (name, set) in bad {

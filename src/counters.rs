@@ -26,9 +26,15 @@ pub(crate) enum Event {
     L2Hit,
     /// A put that the index had no room for.
     L2Full,
+    /// A value that was stored as it is though compression is on.
+    CompressionSkipped,
+    /// Bytes of values before they were compressed.
+    CompressedFrom,
+    /// And after.
+    CompressedTo,
 }
 
-const EVENTS: usize = Event::L2Full as usize + 1;
+const EVENTS: usize = Event::CompressedTo as usize + 1;
 
 type Stripe = [AtomicU64; EVENTS];
 

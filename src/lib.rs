@@ -26,6 +26,7 @@
 
 mod cache;
 mod clock;
+mod codec;
 mod config;
 mod counters;
 mod entry;
@@ -38,6 +39,7 @@ mod key;
 mod l1;
 mod l2;
 mod labels;
+mod modes;
 mod namespace;
 mod order;
 mod policy;
@@ -49,9 +51,10 @@ mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace};
 pub use clock::Clock;
-pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, CrashSafety};
+pub use config::{BlobCacheConfig, BlobCacheConfigBuilder};
 pub use error::{CacheError, IoError};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
+pub use modes::{CrashSafety, L2Compression, L2PromotionPolicy};
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission};
 pub use put::BlobCachePut;
 pub use sequence::ReadPoint;

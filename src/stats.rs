@@ -67,6 +67,13 @@ snapshot! {
         l2_hits: u64,
         /// Puts whose blob was not taken to disk because the index is at its budget.
         l2_full_rejections: u64,
+        /// Bytes of values that were compressed on their way to disk, before they were.
+        l2_compressed_from: u64,
+        /// What they came to.
+        l2_compressed_to: u64,
+        /// Values that were stored as they are though compression is on: short ones, those whose
+        /// content type says that they are compressed already, and those that it gains nothing on.
+        l2_compression_skipped_total: u64,
         /// Bytes of the log that are in use: the oldest segment's start to the log's end.
         l2_bytes_in_use: u64,
         /// Reads of the store's file.
@@ -107,6 +114,25 @@ snapshot! {
         entries: usize,
         /// What they count against `l1_bytes_max`.
         bytes_in_use: usize,
+    }
+}
+
+impl BlobCacheStats {
+    /// How many times smaller compression has made the values that it was worth for. 1 while there
+    /// are none.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn l2_compression_ratio_observed(&self) -> f64 {
+        match self.l2_compressed_to {
+            0 => 1.0,
+            to => self.l2_compressed_from as f64 / to as f64,
+        }
+    }
+
+    /// Bytes that compression has kept off the disk.
+    #[must_use]
+    pub fn l2_bytes_saved_total(&self) -> u64 {
+        self.l2_compressed_from.saturating_sub(self.l2_compressed_to)
     }
 }
 

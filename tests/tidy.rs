@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "counters", "error", "footprint", "io", "key", "sequence", "stats", "step"],
-    &["config", "l2", "labels", "policy", "watermarks"],
+    &["clock", "counters", "error", "footprint", "io", "key", "modes", "sequence", "stats", "step"],
+    &["codec", "config", "l2", "labels", "policy", "watermarks"],
     &["order", "put"],
     &["namespace"],
     &["entry"],

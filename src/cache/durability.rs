@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
-use crate::config::CrashSafety;
 use crate::error::CacheError;
 use crate::l2::{Generation, Position};
+use crate::modes::CrashSafety;
 
 /// What a mutation that is in force waits for before it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

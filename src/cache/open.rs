@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use crate::cache::closing;
 use crate::cache::shared::{Below, Shared};
-use crate::config::{BlobCacheConfig, CrashSafety};
+use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError};
+use crate::modes::CrashSafety;
 use crate::sequence::Sequence;
 
 /// A disk to put the tier on, and what runs beside it.

@@ -1,61 +1,19 @@
-//! Writing: `put`, from the limits down to the append section.
+//! Writing: `put`, from the limits down to the append section, which is `append`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
+use crate::cache::append::{Draftee, InMemory, Proposal, Verdict, draft};
 use crate::cache::durability::Acknowledgement;
-use crate::cache::record::{Recording, named, with_change};
+use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
-use crate::key::{KeyHash, LabelHash, NamespaceRef};
-use crate::l1::{self, Reservation};
-use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
+use crate::key::NamespaceRef;
+use crate::modes::L2Compression;
 use crate::namespace::Namespace;
-use crate::order::Section;
 use crate::policy::{BlobCachePolicy, L1Admission};
 use crate::put::BlobCachePut;
-use crate::sequence::ReadPoint;
-
-/// What a slot of the index takes, all of the index's slack included: see `l2/index`.
-const SLOT_BYTES: usize = 24;
-
-/// A put that has passed the limits. Only the append section can still refuse it.
-struct Proposal<'a> {
-    namespace: NamespaceRef<'a>,
-    entry: Entry,
-    version: Option<u64>,
-    read_at: Option<ReadPoint>,
-    in_memory: InMemory<'a>,
-    /// None: L2 does not hold it.
-    recording: Option<Recording>,
-    /// The version that the record at a position carries, which was read for it.
-    known: Option<(Position, Option<u64>)>,
-}
-
-/// What L1 does with a proposal.
-enum InMemory<'a> {
-    /// It was not to be held there.
-    Unwanted,
-    /// Everything there is of a higher priority: as good as evicted.
-    NoRoom,
-    Reserved(Reservation<'a>),
-}
-
-/// What the append section has made of a proposal.
-enum Verdict<'a> {
-    /// In force, or quietly refused.
-    Done(Acknowledgement),
-    /// Its namespace has ended since it was looked up.
-    NamespaceEnded(Proposal<'a>),
-    /// The log has no room yet.
-    NoRoom(Proposal<'a>),
-    /// What it must be compared with is on disk.
-    VersionUnknown(Proposal<'a>, Slot),
-}
 
 impl Shared {
     pub(super) async fn put(
@@ -96,7 +54,7 @@ impl Shared {
         }
         let spare = current.map_or(0, |entry| entry.charge);
 
-        let turn = self.intake.turn(charge).await;
+        let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
         let generation = self.find_or_begin(namespace.name)?;
         let mut entry = Entry::new(generation, (key, hash), &life, policy.priority, extras);
         entry.charge = charge;
@@ -112,7 +70,8 @@ impl Shared {
             entry.value = put.value.into_exact().await;
         }
         if self.l2().is_some() {
-            recording = Recording::new(entry.value.clone(), put.tags, put.dependencies).await;
+            let body = self.compress(&entry).await;
+            recording = Recording::new(body, put.tags, put.dependencies).await;
         }
         let (version, known) = (policy.version, None);
         let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };
@@ -124,6 +83,12 @@ impl Shared {
         self.make_room(0, u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
+    }
+
+    /// What compressing a value may take besides it.
+    fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
+        let is_compressed = self.l2().is_some() && self.config.l2_compression == L2Compression::On;
+        if is_compressed { value_bytes } else { 0 }
     }
 
     fn check_put(&self, namespace: &str, key: &[u8], put: &BlobCachePut) -> Result<(), CacheError> {
@@ -178,7 +143,7 @@ impl Shared {
         }
     }
 
-    fn judge_version(
+    pub(super) fn judge_version(
         &self,
         existing: Option<u64>,
         attempted: Option<u64>,
@@ -225,201 +190,6 @@ impl Shared {
             };
         }
     }
-
-    /// The append section of a put. Nothing in it waits, and what it replaces is freed behind it.
-    fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
-        let hash = proposal.entry.hash;
-        let draft = self.l2().and_then(|l2| draft(l2, &proposal));
-        let slot = self.l1.slot(hash);
-        let mut section = self.order.section();
-        if section.is_closed() {
-            return Err(CacheError::Closed);
-        }
-        if proposal.entry.namespace.has_ended() {
-            return Ok(Verdict::NamespaceEnded(proposal));
-        }
-        let held = proposal.entry.namespace.index().get(hash);
-        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
-        let is_current = |entry: &&Arc<Entry>| {
-            covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
-        };
-        let current = slot.entry().filter(is_current);
-        match self.existing_version(&proposal, current, held) {
-            Ok(existing) => self.judge_version(existing, proposal.version)?,
-            Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
-        }
-        let Proposal { namespace, ref entry, read_at, .. } = proposal;
-        let key = (&*entry.key, hash);
-        if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
-            return Ok(Verdict::Done(self.refuse_stale()));
-        }
-        let draft = match draft {
-            Some(blob) if held.is_none() && blob.is_blob && self.is_index_full() => {
-                self.counters.count(Event::L2Full);
-                tombstone(&proposal.entry.namespace, hash)
-                    .map(|draft| Draftee { draft, is_blob: false })
-            }
-            draft => draft,
-        };
-        let recorded = match (self.l2(), draft) {
-            (Some(l2), Some(draft)) => match record(l2, draft, &proposal.entry) {
-                Ok(recorded) => Some(recorded),
-                Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
-                Err(Refusal::Off) => None,
-            },
-            _ => None,
-        };
-        let Proposal { mut entry, in_memory, .. } = proposal;
-        let moment = section.moment();
-        section.watermarks().key_mutated(hash, moment);
-        let position = recorded.map(|recorded| recorded.dealt.position.value());
-        entry.sequence = section.sequence(position);
-        if let (Some(recorded), Some(_)) = (recorded, held) {
-            self.shadowed_until(recorded.dealt.end);
-        }
-        if set_slot(&entry, recorded, held) {
-            self.slots.fetch_add(1, Ordering::Relaxed);
-        }
-        let is_recorded = recorded.is_some_and(|recorded| recorded.is_blob);
-        let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
-        if let Some(replaced) = &replaced {
-            self.settle(replaced, covering.as_deref(), &mut section);
-        }
-        drop(section);
-        let recorded = recorded.map(|recorded| recorded.dealt.end);
-        Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
-    }
-
-    /// Makes the entry what its key has, in memory. Gives what was there.
-    fn install(
-        &self,
-        entry: Entry,
-        in_memory: InMemory<'_>,
-        is_recorded: bool,
-        slot: l1::Slot<'_>,
-        section: &mut Section<'_>,
-    ) -> Option<Arc<Entry>> {
-        if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
-            for &label in entry.labels() {
-                section.labels().insert(label, entry.hash, entry.sequence);
-            }
-        }
-        if is_recorded || !matches!(in_memory, InMemory::Unwanted) {
-            self.counters.count(Event::Insertion);
-        }
-        match in_memory {
-            InMemory::Reserved(reservation) => {
-                entry.namespace.grow(entry.charge);
-                // Counted once: as held, from here on.
-                drop(reservation);
-                slot.put(Arc::new(entry))
-            }
-            InMemory::NoRoom => {
-                self.counters.count(Event::Eviction);
-                slot.remove()
-            }
-            InMemory::Unwanted => slot.remove(),
-        }
-    }
-
-    /// Whether the index is at its budget.
-    fn is_index_full(&self) -> bool {
-        self.slots.load(Ordering::Relaxed) >= self.config.l2_index_bytes_max / SLOT_BYTES
-    }
-
-    /// The version that a put must be above. An error where it is on disk, at that slot.
-    fn existing_version(
-        &self,
-        proposal: &Proposal<'_>,
-        current: Option<&Arc<Entry>>,
-        held: Option<Slot>,
-    ) -> Result<Option<u64>, Slot> {
-        if proposal.version.is_none() {
-            return Ok(None);
-        }
-        if let Some(current) = current {
-            return Ok(current.version().filter(|_| !self.freshness(current).is_gone()));
-        }
-        match (held, proposal.known) {
-            (Some(held), Some((position, version))) if held.position == position => Ok(version),
-            (Some(held), _) if held.versioned && !held.gone => Err(held),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whether the key has been mutated, or covered by an invalidation, after the point.
-    fn is_stale(
-        &self,
-        point: Option<ReadPoint>,
-        namespace: NamespaceRef<'_>,
-        (key, hash): (&[u8], KeyHash),
-        labels: &[LabelHash],
-        section: &mut Section<'_>,
-    ) -> bool {
-        point.is_some_and(|point| {
-            let latest = section.watermarks().latest(namespace.seed, key, hash, labels);
-            !section.covers(point, latest)
-        })
-    }
-
-    fn refuse_stale(&self) -> Acknowledgement {
-        self.counters.count(Event::StaleSetRefused);
-        Acknowledgement::Nothing
-    }
-}
-
-/// A record to be taken into the log.
-struct Draftee {
-    draft: Draft,
-    /// Else it is a tombstone: the blob is too large for a segment.
-    is_blob: bool,
-}
-
-/// A record that has been taken.
-#[derive(Debug, Clone, Copy)]
-struct Recorded {
-    dealt: Dealt,
-    is_blob: bool,
-}
-
-fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
-    let entry = &proposal.entry;
-    let blob = proposal.recording.as_ref().and_then(|recording| recording.draft(entry));
-    let fits = |draft: &Draft| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
-    match blob.filter(fits) {
-        Some(draft) => Some(Draftee { draft, is_blob: true }),
-        None => Some(Draftee { draft: tombstone(&entry.namespace, entry.hash)?, is_blob: false }),
-    }
-}
-
-/// The record that says a hash holds nothing any more.
-pub(super) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<Draft> {
-    let record = Record::Tombstone { namespace: named(namespace), hash: hash.0 };
-    Draft::new(&record, Bytes::new()).ok()
-}
-
-fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal> {
-    let Draftee { draft, is_blob } = draftee;
-    let dealt = if is_blob {
-        with_change(entry, |change| l2.log.append(draft, change))?
-    } else {
-        let namespace = named(&entry.namespace);
-        l2.log.append(draft, &Change::Tombstone { namespace, hash: entry.hash.0 })?
-    };
-    Ok(Recorded { dealt, is_blob })
-}
-
-/// Points the index at what has been recorded. True where that takes a new slot.
-fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
-    let Some(Recorded { dealt, is_blob }) = recorded else { return false };
-    let is_new = is_blob && held.is_none();
-    if is_blob || held.is_some() {
-        let mut slot = Slot::new(dealt.position, dealt.blocks);
-        slot.versioned = is_blob && entry.version().is_some();
-        slot.gone = !is_blob;
-        entry.namespace.index().insert(entry.hash, slot);
-    }
-    is_new
 }
 
 /// A pair of strings that own no more than their bytes.

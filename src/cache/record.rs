@@ -7,21 +7,31 @@ use bytes::Bytes;
 
 use crate::cache::shared::Shared;
 use crate::clock::Timestamp;
+use crate::codec;
+use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::key::{KeyHash, LabelHash, LabelKind, NamespaceRef};
 use crate::l2::{
     Blob, BodyHasher, BodySum, Change, Codec, Draft, L2, LabelHashes, Labels, Metadata,
     NamedGeneration, Record, Taken,
 };
+use crate::modes::L2Compression;
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::sequence::Sequence;
 use crate::step::{STEP_BYTES, pause};
 
+/// A value as it is to be stored.
+#[derive(Debug)]
+pub(super) struct Body {
+    bytes: Bytes,
+    codec: Codec,
+}
+
 /// What a put is to leave on file. The entry has the rest.
 #[derive(Debug)]
 pub(super) struct Recording {
-    pub(super) body: Bytes,
+    body: Body,
     sum: BodySum,
     tags: Vec<String>,
     dependencies: Vec<String>,
@@ -30,11 +40,11 @@ pub(super) struct Recording {
 impl Recording {
     /// Takes the checksum of the body, in steps. None where the body is longer than any record.
     pub(super) async fn new(
-        body: Bytes,
+        body: Body,
         tags: Vec<String>,
         dependencies: Vec<String>,
     ) -> Option<Self> {
-        let sum = sum(&body).await.sum()?;
+        let sum = sum(&body.bytes).await.sum()?;
         Some(Self { body, sum, tags, dependencies })
     }
 
@@ -50,7 +60,8 @@ impl Recording {
         blob.metadata = Metadata::new(entry.content_metadata());
         blob.tags = Labels::new(&self.tags);
         blob.dependencies = Labels::new(&self.dependencies);
-        Draft::new(&Record::Blob(blob), self.body.clone()).ok()
+        blob.codec = self.body.codec;
+        Draft::new(&Record::Blob(blob), self.body.bytes.clone()).ok()
     }
 }
 
@@ -82,7 +93,27 @@ pub(super) enum Read {
 }
 
 impl Shared {
-    /// The entry that a fetched record holds, if it is of this key. Its body is checked in steps.
+    /// The value of an entry as it is to be stored: compressed, where that is wanted and worth it.
+    pub(super) async fn compress(&self, entry: &Entry) -> Body {
+        let value = &entry.value;
+        let mut content_type = entry.content_metadata().iter();
+        let content_type = content_type.find(|(key, _)| key.eq_ignore_ascii_case("content-type"));
+        let is_left_alone = content_type.is_some_and(|(_, kind)| codec::is_compressed_type(kind));
+        let length = u32::try_from(value.len());
+        if let (L2Compression::On, Ok(uncompressed_bytes)) = (self.config.l2_compression, length) {
+            let frame = if is_left_alone { None } else { self.codecs.compress(value).await };
+            if let Some(frame) = frame {
+                self.counters.add(Event::CompressedFrom, value.len() as u64);
+                self.counters.add(Event::CompressedTo, frame.len() as u64);
+                return Body { bytes: frame, codec: Codec::Zstd { uncompressed_bytes } };
+            }
+            self.counters.count(Event::CompressionSkipped);
+        }
+        Body { bytes: value.clone(), codec: Codec::Raw }
+    }
+
+    /// The entry that a fetched record holds, if it is of this key. Its body is checked, and
+    /// decompressed, in steps.
     pub(super) async fn read_record(
         &self,
         l2: &L2,
@@ -90,15 +121,20 @@ impl Shared {
         namespace: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
     ) -> io::Result<Read> {
-        let (entry, expected) = {
+        let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
             let Record::Blob(blob) = head.record else { return Ok(Read::Other) };
-            if blob.key != key || blob.namespace != named(namespace) || blob.codec != Codec::Raw {
+            if blob.key != key || blob.namespace != named(namespace) {
                 return Ok(Read::Other);
             }
-            (self.entry_of(&blob, namespace, hash, &taken), blob.body)
+            (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)
         };
-        sum(&taken.body).await.verify(expected).map_err(io::Error::other)?;
+        let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        sum(&taken.body).await.verify(expected).map_err(damaged)?;
+        if let Codec::Zstd { uncompressed_bytes } = codec {
+            let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
+            entry.value = self.codecs.decompress(&taken.body, length).await?;
+        }
         Ok(Read::Entry(Arc::new(entry)))
     }
 

@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use super::BlobCache;
 use super::open::{Medium, geometry};
 use super::shared::Shared;
-use crate::config::{BlobCacheConfig, CrashSafety};
+use crate::config::BlobCacheConfig;
 use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
+use crate::modes::{CrashSafety, L2Compression};
 use crate::policy::{BlobCachePolicy, L1Admission};
 use crate::put::BlobCachePut;
 
@@ -30,6 +31,7 @@ fn config(key_bytes: usize) -> BlobCacheConfig {
         .l2_segment_bytes(64 << 10)
         .key_bytes_max(key_bytes)
         .crash_safety(CrashSafety::Process)
+        .l2_compression(L2Compression::Off)
         .build()
         .unwrap()
 }
@@ -210,7 +212,7 @@ fn room_is_missed() {
         crate::l2::Change::Tombstone { namespace: super::record::named(&generation), hash: 7 };
     let turn = loop {
         let turn = log.turn();
-        let draft = super::put::tombstone(&generation, crate::key::KeyHash(7)).unwrap();
+        let draft = super::append::tombstone(&generation, crate::key::KeyHash(7)).unwrap();
         if log.append(draft, &change).is_err() {
             break turn;
         }
@@ -430,4 +432,18 @@ fn postings_go_with_a_segment_whose_directory_is_lost() {
     }
     assert_eq!(cache.stats().memory_labels_bytes(), 0);
     assert_eq!(bench.get("k"), None);
+}
+
+#[test]
+fn a_damaged_body_is_counted_and_not_looked_at_again() {
+    let mut bench = Bench::new(1);
+    bench.put("k", &"valuable".repeat(100), &[]);
+    let file = geometry(&bench.config).unwrap().file_bytes();
+    let image = bench.disk.snapshot(0, usize::try_from(file).unwrap());
+    let place = image.windows(8).position(|bytes| bytes == b"valuable").unwrap();
+    bench.disk.flip_bit(place as u64, 3);
+    for _ in 0..2 {
+        assert_eq!(bench.get("k"), None);
+        assert_eq!(bench.cache.stats().l2_corruptions(), 1);
+    }
 }

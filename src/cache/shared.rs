@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::clock::{Clock, nanos};
+use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
 use crate::entry::Entry;
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(super) rules: Rules,
     pub(super) l1: L1,
     pub(super) intake: Intake,
+    pub(super) codecs: Codecs,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -111,6 +113,7 @@ impl Shared {
             namespaces: Namespaces::new(config.max_namespaces),
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count),
+            codecs: Codecs::new(cores()),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             below,
             slots: AtomicUsize::new(0),
@@ -299,7 +302,11 @@ impl Shared {
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,
+            l2_compressed_from: sum(Event::CompressedFrom),
+            l2_compressed_to: sum(Event::CompressedTo),
+            l2_compression_skipped_total: sum(Event::CompressionSkipped),
             memory_buffers_bytes: self.intake.bytes()
+                + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
             memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),
             l2_entries: index.iter().map(|index| index.index().len()).sum(),

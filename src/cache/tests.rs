@@ -11,10 +11,11 @@ use rand::{RngExt, SeedableRng};
 use super::BlobCache;
 use super::open::{Medium, geometry};
 use super::shared::Shared;
-use crate::config::{BlobCacheConfig, CrashSafety};
+use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::CacheTier;
 use crate::io::{SimulatedDisk, Simulation};
+use crate::modes::CrashSafety;
 use crate::policy::{BlobCachePolicy, L1Admission};
 use crate::put::BlobCachePut;
 

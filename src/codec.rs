@@ -1,0 +1,242 @@
+//! `Codecs`: values to zstd frames and back, on the caller's side, in steps of 256 KiB.
+//!
+//! Contexts are large and slow to make, so those that were used are kept, a few for each core.
+//! A value that is stored as it is has been left out by one of these rules: it is short; what it
+//! says it is has been compressed before; its frame would take 95 % of it or more.
+
+use std::io;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
+
+use crate::step::{STEP_BYTES, pause};
+
+/// Values shorter than this stay as they are.
+const BYTES_MIN: usize = 1024;
+
+/// The fastest level that zstd recommends.
+const LEVEL: i32 = 1;
+
+/// What a kept context takes, at that level: tables and windows of the largest values.
+const CONTEXT_BYTES: usize = 1 << 20;
+
+pub(crate) struct Codecs {
+    encoders: Mutex<Vec<Encoder<'static>>>,
+    decoders: Mutex<Vec<Decoder<'static>>>,
+    /// How many of each are kept.
+    kept: usize,
+}
+
+impl Codecs {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self { encoders: Mutex::default(), decoders: Mutex::default(), kept: 2 * cores }
+    }
+
+    /// One frame that is worth it: of less than 95 % of the value. None where there is no such.
+    pub(crate) async fn compress(&self, value: &[u8]) -> Option<Bytes> {
+        if value.len() < BYTES_MIN {
+            return None;
+        }
+        let kept = self.encoders.lock().pop();
+        let mut encoder = kept.map_or_else(|| Encoder::new(LEVEL), Ok).ok()?;
+        let frame = encode(&mut encoder, value).await;
+        let mut encoders = self.encoders.lock();
+        if encoders.len() < self.kept {
+            encoders.push(encoder);
+        }
+        drop(encoders);
+        frame.map(Bytes::from)
+    }
+
+    /// The value of `length` bytes that a frame holds.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` where it does not.
+    pub(crate) async fn decompress(&self, frame: &[u8], length: usize) -> io::Result<Bytes> {
+        let kept = self.decoders.lock().pop();
+        let mut decoder = kept.map_or_else(Decoder::new, Ok)?;
+        let value = decode(&mut decoder, frame, length).await;
+        let mut decoders = self.decoders.lock();
+        if decoders.len() < self.kept {
+            decoders.push(decoder);
+        }
+        drop(decoders);
+        value.map(Bytes::from)
+    }
+
+    /// What the kept contexts take, roughly.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        (self.encoders.lock().len() + self.decoders.lock().len()) * CONTEXT_BYTES
+    }
+}
+
+async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>> {
+    encoder.reinit().ok()?;
+    encoder.set_pledged_src_size(Some(value.len() as u64)).ok()?;
+    // Never grown: what does not fit is not worth it.
+    let most = value.len() - value.len() / 20 - 1;
+    let mut frame = Vec::with_capacity(most);
+    for step in value.chunks(STEP_BYTES) {
+        let mut input = InBuffer::around(step);
+        while input.pos() < step.len() {
+            if frame.len() >= most {
+                return None;
+            }
+            let written = frame.len();
+            encoder.run(&mut input, &mut OutBuffer::around_pos(&mut frame, written)).ok()?;
+        }
+        if value.len() > STEP_BYTES {
+            pause().await;
+        }
+    }
+    loop {
+        let written = frame.len();
+        let left = encoder.finish(&mut OutBuffer::around_pos(&mut frame, written), true).ok()?;
+        if left == 0 && frame.len() <= most {
+            frame.shrink_to_fit();
+            return Some(frame);
+        }
+        if frame.len() >= most {
+            return None;
+        }
+    }
+}
+
+async fn decode(
+    decoder: &mut Decoder<'static>,
+    frame: &[u8],
+    length: usize,
+) -> io::Result<Vec<u8>> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "not the frame of such a value");
+    decoder.reinit()?;
+    let mut input = InBuffer::around(frame);
+    let mut value = Vec::with_capacity(length);
+    loop {
+        let written = value.len();
+        value.resize(length.min(written + STEP_BYTES), 0);
+        let mut output = OutBuffer::around(&mut value[written..]);
+        let left = decoder.run(&mut input, &mut output)?;
+        let produced = output.pos();
+        value.truncate(written + produced);
+        if left == 0 {
+            let is_whole = value.len() == length && input.pos() == frame.len();
+            return if is_whole { Ok(value) } else { Err(damaged()) };
+        }
+        // Neither more to give nor room to give it in.
+        if produced == 0 && (input.pos() == frame.len() || value.len() == length) {
+            return Err(damaged());
+        }
+        if length > STEP_BYTES {
+            pause().await;
+        }
+    }
+}
+
+/// Whether values of this content type have been compressed already, case and parameters aside.
+pub(crate) fn is_compressed_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some((kind, name)) = essence.split_once('/') else { return false };
+    match kind {
+        "image" => name != "svg+xml",
+        "video" => true,
+        "audio" => !matches!(name, "wav" | "x-wav"),
+        "application" => matches!(
+            name,
+            "zip" | "gzip" | "x-gzip" | "zstd" | "x-zstd" | "x-brotli" | "octet-stream"
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn what_is_worth_it_comes_back_and_the_rest_is_left_alone() {
+        let codecs = Codecs::new(1);
+        let mut random = StdRng::seed_from_u64(1);
+        let lengths = [1024, 1025, 5000, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3_000_000];
+        for length in lengths {
+            for noise in [0, 1, 50, 90, 94, 95, 96, 99, 100] {
+                let mut value = vec![7; length];
+                random.fill_bytes(&mut value[..length * noise / 100]);
+                let frame = block_on(codecs.compress(&value));
+                if noise <= 50 {
+                    assert!(frame.is_some(), "{length} bytes with {noise} % noise");
+                }
+                let Some(frame) = frame else { continue };
+                assert!(frame.len() * 100 < length * 95, "{} of {length}", frame.len());
+                assert_eq!(block_on(codecs.decompress(&frame, length)).unwrap(), value);
+            }
+            let mut noise = vec![0; length];
+            random.fill_bytes(&mut noise);
+            assert!(block_on(codecs.compress(&noise)).is_none(), "{length} bytes of noise");
+        }
+        assert!(block_on(codecs.compress(&[7; 1023])).is_none());
+    }
+
+    #[test]
+    fn what_is_not_the_frame_of_such_a_value_is_an_error() {
+        let codecs = Codecs::new(1);
+        let mut random = StdRng::seed_from_u64(2);
+        for length in [2000, 700_000] {
+            let value: Vec<u8> =
+                (0..length).map(|n| u8::try_from(n / 100 % 251).unwrap()).collect();
+            let frame = block_on(codecs.compress(&value)).unwrap();
+            for wrong in [0, 1, length - 1, length + 1, 2 * length] {
+                assert!(block_on(codecs.decompress(&frame, wrong)).is_err(), "{wrong}");
+            }
+            for _ in 0..500 {
+                let mut bad = frame.to_vec();
+                if random.random() {
+                    bad.truncate(random.random_range(0..frame.len()));
+                } else {
+                    let place = random.random_range(0..frame.len());
+                    bad[place] ^= 1 << random.random_range(0..8);
+                }
+                // Checksums are another's business: here it need only end, and be of that length.
+                if let Ok(other) = block_on(codecs.decompress(&bad, length)) {
+                    assert_eq!(other.len(), length);
+                }
+            }
+            let two = [&frame[..], &frame[..]].concat();
+            assert!(block_on(codecs.decompress(&two, length)).is_err());
+            assert_eq!(block_on(codecs.decompress(&frame, length)).unwrap(), value, "unharmed");
+        }
+        assert!(block_on(codecs.decompress(&[], 0)).is_err());
+    }
+
+    #[test]
+    fn content_types_are_told_apart() {
+        for compressed in [
+            "image/png",
+            "IMAGE/JPEG; q=1",
+            "video/mp4",
+            "audio/ogg",
+            "application/zip",
+            " \
+             application/Octet-Stream ;x",
+        ] {
+            assert!(is_compressed_type(compressed), "{compressed}");
+        }
+        for plain in [
+            "image/svg+xml",
+            "Image/SVG+XML;charset=utf-8",
+            "audio/wav",
+            "audio/x-wav",
+            "text/html",
+            "application/json",
+            "image",
+            "",
+        ] {
+            assert!(!is_compressed_type(plain), "{plain}");
+        }
+    }
+}

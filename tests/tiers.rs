@@ -1,0 +1,99 @@
+//! Two tiers on a real file: what is compressed on its way to disk, and what comes back.
+
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
+use std::path::Path;
+
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheTier, L1Admission,
+    L2Compression,
+};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn open(path: &Path, compression: L2Compression) -> BlobCache {
+    let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(path);
+    let config = builder.l2_bytes_max(32 << 20).l2_segment_bytes(4 << 20);
+    block_on(BlobCache::open(config.l2_compression(compression).build().unwrap())).unwrap()
+}
+
+/// Not held in memory.
+fn on_disk(value: Vec<u8>) -> BlobCachePut {
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    BlobCachePut::from(value).with_policy(policy)
+}
+
+fn of_type(value: Vec<u8>, content_type: &str) -> BlobCachePut {
+    let metadata = [("Content-Type".to_owned(), content_type.to_owned())];
+    on_disk(value).with_content_metadata(metadata.into())
+}
+
+fn text(bytes: usize) -> Vec<u8> {
+    (0..).flat_map(|n: u32| format!("line {n}\n").into_bytes()).take(bytes).collect()
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    StdRng::seed_from_u64(1).fill_bytes(&mut noise);
+    noise
+}
+
+#[test]
+fn values_come_back_whole_whether_or_not_they_were_compressed() {
+    let folder = folder();
+    let values = [text(0), text(1023), text(1024), text(300_000), text(3_000_000), noise(100_000)];
+    let check = |cache: &BlobCache| {
+        for (number, value) in values.iter().enumerate() {
+            let hit = block_on(cache.get("space", number.to_le_bytes())).unwrap();
+            assert_eq!(hit.tier(), CacheTier::L2);
+            assert_eq!(hit.value(), value, "{} bytes", value.len());
+        }
+    };
+    let cache = open(folder.path(), L2Compression::On);
+    for (number, value) in values.iter().enumerate() {
+        block_on(cache.put("space", number.to_le_bytes(), on_disk(value.clone()))).unwrap();
+    }
+    // From the log's memory, and from the file.
+    check(&cache);
+    block_on(cache.sync()).unwrap();
+    check(&cache);
+    let stats = cache.stats();
+    assert_eq!(stats.l2_compression_skipped_total(), 3, "short ones and noise");
+    assert_eq!(stats.l2_compressed_from(), 3_301_024);
+    assert!(stats.l2_compression_ratio_observed() > 2.0);
+    let saved = stats.l2_compressed_from() - stats.l2_compressed_to();
+    assert_eq!(stats.l2_bytes_saved_total(), saved);
+    assert!(stats.l2_write_bytes() < 2_000_000, "{}", stats.l2_write_bytes());
+    block_on(cache.close()).unwrap();
+
+    // Whoever does not compress reads what was.
+    let cache = open(folder.path(), L2Compression::Off);
+    check(&cache);
+    block_on(cache.put("space", "more", on_disk(text(100_000)))).unwrap();
+    let stats = cache.stats();
+    assert_eq!((stats.l2_compressed_from(), stats.l2_compression_skipped_total()), (0, 0));
+    assert_eq!(stats.l2_corruptions(), 0);
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn what_is_compressed_already_is_left_alone() {
+    let folder = folder();
+    let cache = open(folder.path(), L2Compression::On);
+    for content_type in ["image/png", "video/mp4; codecs=avc1", "APPLICATION/ZIP"] {
+        block_on(cache.put("space", content_type, of_type(text(10_000), content_type))).unwrap();
+    }
+    assert_eq!(cache.stats().l2_compression_skipped_total(), 3);
+    assert_eq!(cache.stats().l2_compressed_from(), 0);
+    for content_type in ["image/svg+xml", "audio/wav", "text/html"] {
+        block_on(cache.put("space", content_type, of_type(text(10_000), content_type))).unwrap();
+    }
+    assert_eq!(cache.stats().l2_compression_skipped_total(), 3);
+    assert_eq!(cache.stats().l2_compressed_from(), 30_000);
+    block_on(cache.close()).unwrap();
+}
