@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
 use crate::key::{KeyHash, LabelHash, StoredKey};
+use crate::modes::L1Admission;
 use crate::namespace::Namespace;
 use crate::policy::{Freshness, Lifetime};
 use crate::sequence::Sequence;
@@ -17,7 +18,7 @@ use crate::sequence::Sequence;
 /// What every entry takes besides what it carries: itself with the two counts of its `Arc`, a slot
 /// of the lookup table, a node of its SIEVE list, and what makes its value shareable.
 pub(crate) const ENTRY_BYTES: usize =
-    allocation(size_of::<Entry>() + 16) + TABLE_SLOT_BYTES + 16 + allocation(24);
+    allocation(size_of::<Entry>() + 16) + TABLE_SLOT_BYTES + 24 + allocation(24);
 
 static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 
@@ -28,6 +29,7 @@ pub(crate) struct Entry {
     /// Set by a hit, cleared by the hand of its SIEVE list.
     pub(crate) visited: AtomicBool,
     pub(crate) priority: u8,
+    pub(crate) admission: L1Admission,
     /// Read from its record, and not in L1.
     pub(crate) is_from_disk: bool,
     pub(crate) expires: Timestamp,
@@ -90,7 +92,7 @@ impl Entry {
         namespace: Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         life: &Lifetime,
-        priority: u8,
+        (priority, admission): (u8, L1Admission),
         extras: Option<Box<Extras>>,
     ) -> Self {
         Self {
@@ -104,10 +106,31 @@ impl Entry {
             extras,
             charge: 0,
             priority,
+            admission,
             is_from_disk: false,
             visited: AtomicBool::new(false),
             seat: Seat::none(),
         }
+    }
+
+    /// The same entry as this one, which was read from disk, for memory: with a value of its own,
+    /// not hit yet, and last accessed now.
+    pub(crate) fn promoted(&self, value: Bytes, charge: usize, now: Timestamp) -> Self {
+        let life = Lifetime {
+            written: self.written,
+            expires: self.expires,
+            stale_serve: self.stale_serve().unwrap_or(0),
+            idle_ttl: self.idle_ttl().unwrap_or(u64::MAX),
+        };
+        let extras = self.extras.as_ref().and_then(|extras| {
+            let labels = extras.labels.clone();
+            Extras::new(extras.content_metadata.clone(), labels, extras.version, &life)
+        });
+        let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
+        let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
+        (entry.value, entry.charge, entry.sequence) = (value, charge, self.sequence);
+        entry.accessed(now);
+        entry
     }
 
     /// What an entry with these parts takes in memory.
@@ -125,6 +148,10 @@ impl Entry {
     /// False once it has been removed or its namespace has been flushed. Never true again then.
     pub(crate) fn is_held(&self) -> bool {
         self.seat.is_taken() && !self.namespace.has_ended()
+    }
+
+    pub(crate) fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
     }
 
     pub(crate) fn content_metadata(&self) -> &BTreeMap<String, String> {

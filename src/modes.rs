@@ -1,5 +1,18 @@
-//! What one may choose of the disk tier: [`CrashSafety`], [`L2Compression`],
+//! What one may choose of the tiers: [`L1Admission`], [`CrashSafety`], [`L2Compression`],
 //! [`L2PromotionPolicy`].
+
+/// Whether an entry may live in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum L1Admission {
+    /// Whatever its size, up to the whole of L1.
+    Always,
+    /// Unless it takes more than an eighth of L1.
+    #[default]
+    Auto,
+    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes what the
+    /// key had before.
+    Never,
+}
 
 /// What a crash may cost. None of them ever makes the cache serve what was overwritten or
 /// invalidated; they differ in how much is still there.

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::clock::{Timestamp, nanos};
+use crate::modes::L1Admission;
 
 /// How one entry is to be kept: for how long, where, and how dearly.
 ///
@@ -138,19 +139,6 @@ pub struct ExtendedTtlPolicy {
     /// together. The stretch is a pure function of namespace, key and write time. Over 100 counts
     /// as 100.
     pub jitter_pct: u8,
-}
-
-/// Whether an entry may live in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum L1Admission {
-    /// Whatever its size, up to the whole of L1.
-    Always,
-    /// Unless it takes more than an eighth of L1.
-    #[default]
-    Auto,
-    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes what the
-    /// key had before.
-    Never,
 }
 
 /// When an entry was written and what ends it. Times are nanoseconds.

@@ -74,6 +74,15 @@ snapshot! {
         /// Values that were stored as they are though compression is on: short ones, those whose
         /// content type says that they are compressed already, and those that it gains nothing on.
         l2_compression_skipped_total: u64,
+        /// Values read from disk that were offered to memory.
+        promotion_queued: u64,
+        /// Of those, values that memory has not taken: the queue was full, their key had been
+        /// mutated meanwhile, or there was no room.
+        promotion_dropped: u64,
+        /// And values that it has.
+        promotion_completed: u64,
+        /// Values that wait for it now.
+        promotion_queue_depth: usize,
         /// Bytes of the log that are in use: the oldest segment's start to the log's end.
         l2_bytes_in_use: u64,
         /// Reads of the store's file.
@@ -102,7 +111,8 @@ snapshot! {
         recovery_duration: Duration,
         /// Memory of the index of the disk tier.
         memory_index_bytes: usize,
-        /// Memory of values that puts are copying, and of records that wait to be written.
+        /// Memory of values that puts are copying or compressing, of records that wait to be
+        /// written, of values that wait to be promoted, and of what compresses.
         memory_buffers_bytes: usize,
     }
 }

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheTier, L1Admission,
-    L2Compression,
+    L2Compression, L2PromotionPolicy,
 };
 
 fn folder() -> tempfile::TempDir {
@@ -95,5 +96,79 @@ fn what_is_compressed_already_is_left_alone() {
     }
     assert_eq!(cache.stats().l2_compression_skipped_total(), 3);
     assert_eq!(cache.stats().l2_compressed_from(), 30_000);
+    block_on(cache.close()).unwrap();
+}
+
+/// Waits, for a while, until the cache has done what its tasks do.
+fn eventually(done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it is never done");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn tier_of(cache: &BlobCache, key: &str) -> Option<CacheTier> {
+    block_on(cache.get("space", key)).map(|hit| hit.tier())
+}
+
+#[test]
+fn what_is_read_from_disk_is_brought_into_memory() {
+    let folder = folder();
+    let cache = open(folder.path(), L2Compression::On);
+    let put = |key: &'static str, value: Vec<u8>, policy: BlobCachePolicy| {
+        let put = BlobCachePut::from(value).with_policy(policy.version(7)).with_tags(["tag"]);
+        block_on(cache.put("space", key, put)).unwrap();
+    };
+    let kept = BlobCachePolicy::default();
+    put("text", text(4000), kept.clone());
+    put("noise", noise(4000), kept.clone().priority(9));
+    put("never", text(4000), kept.clone().l1_admission(L1Admission::Never));
+    put("large", noise(20_000), kept.clone().l1_admission(L1Admission::Always));
+    put("too large", noise(20_000), kept);
+    block_on(cache.close()).unwrap();
+
+    // Memory is empty after a restart.
+    let cache = open(folder.path(), L2Compression::On);
+    let reads = cache.stats().l2_reads();
+    for (number, key) in (1..).zip(["text", "noise"]) {
+        assert_eq!(tier_of(&cache, key), Some(CacheTier::L2), "{key}");
+        eventually(|| cache.stats().promotion_completed() == number);
+        let hit = block_on(cache.get("space", key)).unwrap();
+        assert_eq!((hit.tier(), hit.version()), (CacheTier::L1, Some(7)), "{key}");
+        assert_eq!(hit.value(), if key == "text" { text(4000) } else { noise(4000) });
+    }
+    for key in ["never", "too large"] {
+        for _ in 0..3 {
+            assert_eq!(tier_of(&cache, key), Some(CacheTier::L2), "{key}");
+        }
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.promotion_queued(), stats.promotion_dropped()), (2, 0));
+    assert_eq!(stats.promotion_queue_depth(), 0);
+    assert_eq!(stats.l2_reads() - reads, 2 + 6, "nothing is read twice");
+    assert_eq!(block_on(cache.invalidate_tags("space", &["tag"])), Ok(5));
+    assert_eq!((cache.stats().entries(), tier_of(&cache, "text")), (0, None));
+    assert_eq!(cache.stats().memory_labels_bytes(), 0);
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn a_single_hit_on_disk_can_be_left_there() {
+    let folder = folder();
+    let open = || {
+        let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(32 << 20);
+        let builder = builder.l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
+        block_on(BlobCache::open(builder.build().unwrap())).unwrap()
+    };
+    let cache = open();
+    block_on(cache.put("space", "key", text(4000))).unwrap();
+    block_on(cache.close()).unwrap();
+    let cache = open();
+    assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L2));
+    assert_eq!(cache.stats().promotion_queued(), 0);
+    assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L2));
+    eventually(|| cache.stats().promotion_completed() == 1);
+    assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L1));
     block_on(cache.close()).unwrap();
 }

@@ -12,6 +12,7 @@ use crate::entry::Entry;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l2::{Slot, tally};
+use crate::modes::L2PromotionPolicy;
 use crate::namespace::Namespace;
 use crate::policy::Freshness;
 
@@ -97,7 +98,7 @@ impl Shared {
                     }
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.
                     if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
-                        break self.admit(entry);
+                        break self.serve(entry, on_disk.slot);
                     }
                 }
                 Ok(None) => {}
@@ -113,9 +114,16 @@ impl Shared {
         hit
     }
 
-    fn admit(&self, entry: Arc<Entry>) -> Option<BlobCacheHit> {
+    /// Makes a hit of an entry that was read by a slot, and offers it to memory.
+    fn serve(&self, entry: Arc<Entry>, slot: Slot) -> Option<BlobCacheHit> {
         match self.judge(entry) {
-            Ok(hit) => Some(hit),
+            Ok(hit) => {
+                let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
+                if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
+                    self.offer(&hit.entry);
+                }
+                Some(hit)
+            }
             Err((entry, _)) => {
                 self.bury(&entry.namespace, entry.hash, entry.sequence);
                 self.counters.count(Event::Expiration);
@@ -143,10 +151,7 @@ impl Shared {
             Err(error) => Err(error),
         };
         match read {
-            Ok(read) => {
-                generation.index().mark_read(hash, slot.position);
-                Ok(Some(read))
-            }
+            Ok(read) => Ok(Some(read)),
             Err(error) => {
                 if error.kind() == io::ErrorKind::InvalidData {
                     tally(&l2.health().tally.corruptions, 1);

@@ -28,8 +28,8 @@ use super::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::io::{Lane, SimulatedDisk, Simulation};
-use crate::modes::CrashSafety;
-use crate::policy::{BlobCachePolicy, L1Admission};
+use crate::modes::{CrashSafety, L1Admission};
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 const SPACES: [&str; 2] = ["a", "b"];

@@ -11,6 +11,7 @@ mod intake;
 mod invalidate;
 mod namespaced;
 mod open;
+mod promotion;
 mod put;
 mod record;
 #[cfg(test)]

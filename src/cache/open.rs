@@ -86,7 +86,7 @@ impl Shared {
         shared.recovered.set(opened.records, opened.dropped, started.elapsed());
         let tenant: Weak<Self> = Arc::downgrade(&shared);
         if let Some(below) = &shared.below {
-            below.start(opened.start, tenant);
+            below.start(opened.start, Arc::clone(&shared.promotions), tenant);
         }
         Ok(shared)
     }

@@ -10,9 +10,9 @@ use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
 use crate::key::NamespaceRef;
-use crate::modes::L2Compression;
+use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
-use crate::policy::{BlobCachePolicy, L1Admission};
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 impl Shared {
@@ -34,10 +34,7 @@ impl Shared {
         let metadata = put.content_metadata.into_iter().map(shrunk).collect();
         let extras = Extras::new(metadata, labels, policy.version, &life);
         let value = put.value.as_slice();
-        let charge = match self.config.charge {
-            Some(charge) => charge(key, value).max(1),
-            None => Entry::footprint(key, value, extras.as_deref()),
-        };
+        let charge = self.charge(key, value, extras.as_deref());
         let is_wanted = self.admits(policy, value.len(), charge)?;
 
         // Judged here as well as in the section, so that a put which is bound to be refused neither
@@ -56,7 +53,8 @@ impl Shared {
 
         let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
         let generation = self.find_or_begin(namespace.name)?;
-        let mut entry = Entry::new(generation, (key, hash), &life, policy.priority, extras);
+        let kind = (policy.priority, policy.l1_admission);
+        let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
         entry.charge = charge;
         let mut in_memory = InMemory::Unwanted;
         if is_wanted {
@@ -106,6 +104,23 @@ impl Shared {
         Ok(())
     }
 
+    /// What an entry with these parts counts against the budget.
+    pub(super) fn charge(&self, key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
+        match self.config.charge {
+            Some(charge) => charge(key, value).max(1),
+            None => Entry::footprint(key, value, extras),
+        }
+    }
+
+    /// The most that an entry may count for memory to hold it.
+    pub(super) fn l1_charge_max(&self, admission: L1Admission) -> usize {
+        match admission {
+            L1Admission::Never => 0,
+            L1Admission::Auto => self.l1.bytes_max() / 8,
+            L1Admission::Always => self.l1.bytes_max(),
+        }
+    }
+
     /// Whether L1 takes a blob that counts `charge`. An error where no tier does.
     fn admits(
         &self,
@@ -116,11 +131,10 @@ impl Shared {
         if let Some(max) = policy.blob_bytes_max.filter(|max| value_bytes > *max) {
             return Err(CacheError::BlobTooLarge { size: value_bytes, max });
         }
-        let max = match policy.l1_admission {
-            L1Admission::Never => return Ok(false),
-            L1Admission::Auto => self.l1.bytes_max() / 8,
-            L1Admission::Always => self.l1.bytes_max(),
-        };
+        if policy.l1_admission == L1Admission::Never {
+            return Ok(false);
+        }
+        let max = self.l1_charge_max(policy.l1_admission);
         let below = self.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
         if charge <= max {
             Ok(true)

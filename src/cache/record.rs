@@ -56,7 +56,7 @@ impl Recording {
         blob.stale_window_ns = entry.stale_serve();
         blob.idle_ttl_ns = entry.idle_ttl();
         blob.version = entry.version();
-        blob.priority = entry.priority;
+        (blob.priority, blob.admission) = (entry.priority, entry.admission);
         blob.metadata = Metadata::new(entry.content_metadata());
         blob.tags = Labels::new(&self.tags);
         blob.dependencies = Labels::new(&self.dependencies);
@@ -135,6 +135,7 @@ impl Shared {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             entry.value = self.codecs.decompress(&taken.body, length).await?;
         }
+        entry.charge = self.charge(key, &entry.value, entry.extras());
         Ok(Read::Entry(Arc::new(entry)))
     }
 
@@ -155,7 +156,13 @@ impl Shared {
         let labels = self.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
         let extras = Extras::new(blob.metadata.to_map(), labels, blob.version, &life);
         let generation = Arc::clone(namespace);
-        let mut entry = Entry::new(generation, (blob.key, hash), &life, blob.priority, extras);
+        let mut entry = Entry::new(
+            generation,
+            (blob.key, hash),
+            &life,
+            (blob.priority, blob.admission),
+            extras,
+        );
         entry.sequence = Sequence(taken.position.value());
         entry.value = taken.body.clone();
         entry.is_from_disk = true;

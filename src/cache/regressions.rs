@@ -12,8 +12,8 @@ use super::open::{Medium, geometry};
 use super::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
-use crate::modes::{CrashSafety, L2Compression};
-use crate::policy::{BlobCachePolicy, L1Admission};
+use crate::modes::{CrashSafety, L1Admission, L2Compression};
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 struct Bench {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cache::closing;
 use crate::cache::intake::Intake;
+use crate::cache::promotion::{Promotions, promote};
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(super) l1: L1,
     pub(super) intake: Intake,
     pub(super) codecs: Codecs,
+    pub(super) promotions: Arc<Promotions>,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -74,11 +76,17 @@ impl Recovery {
 }
 
 impl Below {
-    /// Starts the task that writes. It ends when the log is closed, or with the cache.
-    pub(super) fn start(&self, start: WriterStart, tenant: Weak<Shared>) {
-        let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant);
+    /// Starts the tasks that write and promote. They end when the cache is closed, or with it.
+    pub(super) fn start(
+        &self,
+        start: WriterStart,
+        promotions: Arc<Promotions>,
+        tenant: Weak<Shared>,
+    ) {
+        let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant.clone());
         // It tells how it ended through the log and the health of the tier.
         drop(self.lane.spawn("writer", Box::pin(writer.run())));
+        drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant))));
     }
 }
 
@@ -86,6 +94,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(below) = &self.below {
             below.l2.log.close();
+            self.promotions.close();
             if let Some(file) = &below.file {
                 // Ends by itself, once the writer has.
                 closing::note(file);
@@ -114,6 +123,7 @@ impl Shared {
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count),
             codecs: Codecs::new(cores()),
+            promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             below,
             slots: AtomicUsize::new(0),
@@ -249,6 +259,7 @@ impl Shared {
             if let Some(l2) = self.l2() {
                 l2.log.close();
             }
+            self.promotions.close();
             let Ok(_) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
                 self.rules.make(Sequence::default(), Cover::Ended, None, false);
@@ -305,7 +316,12 @@ impl Shared {
             l2_compressed_from: sum(Event::CompressedFrom),
             l2_compressed_to: sum(Event::CompressedTo),
             l2_compression_skipped_total: sum(Event::CompressionSkipped),
+            promotion_queued: self.promotions.queued.load(Ordering::Relaxed),
+            promotion_dropped: self.promotions.dropped.load(Ordering::Relaxed),
+            promotion_completed: self.promotions.completed.load(Ordering::Relaxed),
+            promotion_queue_depth: self.promotions.depth(),
             memory_buffers_bytes: self.intake.bytes()
+                + self.promotions.bytes()
                 + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
             memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),

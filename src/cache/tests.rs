@@ -15,8 +15,8 @@ use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::CacheTier;
 use crate::io::{SimulatedDisk, Simulation};
-use crate::modes::CrashSafety;
-use crate::policy::{BlobCachePolicy, L1Admission};
+use crate::modes::{CrashSafety, L1Admission};
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 const SPACES: [&str; 2] = ["a", "b"];

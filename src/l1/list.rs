@@ -31,6 +31,8 @@ pub(super) struct List {
 #[derive(Debug, Clone)]
 struct Node {
     entry: Option<Arc<Entry>>,
+    /// Its turn among all insertions.
+    turn: u64,
     newer: u32,
     older: u32,
 }
@@ -44,10 +46,10 @@ impl Default for List {
 impl List {
     /// Links the entry in at the head, and seats it. A hand that was past the head comes to it
     /// next.
-    pub(super) fn push(&mut self, entry: &Arc<Entry>) {
+    pub(super) fn push(&mut self, entry: &Arc<Entry>, turn: u64) {
         let number = self.vacant();
         let older = self.head;
-        *self.node(number) = Node { entry: Some(Arc::clone(entry)), newer: NONE, older };
+        *self.node(number) = Node { entry: Some(Arc::clone(entry)), turn, newer: NONE, older };
         match older {
             NONE => self.tail = number,
             older => self.node(older).newer = number,
@@ -70,11 +72,11 @@ impl List {
         }
     }
 
-    /// Moves the hand over the entries put before `until`, for as long as `steps` last: clears and
-    /// spares the visited, and takes out the first that is not. An entry whose namespace has been
-    /// flushed is taken though it was visited: it cannot be hit again.
+    /// Moves the hand over the entries inserted before turn `until`, for as long as `steps` last:
+    /// clears and spares the visited, and takes out the first that is not. An entry whose namespace
+    /// has been flushed is taken though it was visited: it cannot be hit again.
     pub(super) fn advance(&mut self, until: u64, steps: &mut usize) -> Option<Arc<Entry>> {
-        while *steps > 0 && self.next_sequence() < until {
+        while *steps > 0 && self.next_turn() < until {
             *steps -= 1;
             let number = self.hand;
             let node = self.node(number);
@@ -98,14 +100,14 @@ impl List {
         self.hand = self.tail;
     }
 
-    /// When the entry was put that the hand would meet next; the highest number where it is past
-    /// the head.
-    pub(super) fn next_sequence(&self) -> u64 {
+    /// The turn at which the entry was inserted that the hand would meet next; the highest number
+    /// where it is past the head.
+    pub(super) fn next_turn(&self) -> u64 {
         if self.hand == NONE {
             return u64::MAX;
         }
         let node = &self.chunks[self.hand as usize / CHUNK][self.hand as usize % CHUNK];
-        node.entry.as_ref().map_or(u64::MAX, |entry| entry.sequence.0)
+        node.turn
     }
 
     /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has
@@ -145,6 +147,7 @@ impl List {
             };
             let chunk = (1..=CHUNK_NODES).map(|next| Node {
                 entry: None,
+                turn: 0,
                 newer: NONE,
                 older: link(first + next),
             });

@@ -7,9 +7,9 @@
 //!
 //! Each priority in use has a SIEVE of its own, and victims come from the lowest one that holds
 //! anything. To let threads insert and remove at the same time it can be cut into lists by hash.
-//! There is still one hand: entries know when they were put, so the hand goes on in whichever list
-//! has the oldest entry that it has not passed, just as if all were linked in one. So whatever the
-//! number of lists, the algorithm is followed to the letter.
+//! There is still one hand: lists know when each entry was inserted, so the hand goes on in
+//! whichever list has the oldest entry that it has not passed, just as if all were linked in one.
+//! So whatever the number of lists, the algorithm is followed to the letter.
 //!
 //! Invariants, under a list's lock: an entry's seat names its node while it is in the list, and
 //! nothing otherwise; the list's part of the hand is on a node of it, or past its head. The hand's
@@ -38,6 +38,8 @@ pub(crate) struct Sieve {
     lists: usize,
     /// What all entries count.
     bytes: AtomicUsize,
+    /// How many insertions there have been.
+    turns: AtomicU64,
 }
 
 /// The entries of one priority.
@@ -52,7 +54,7 @@ struct Level {
 #[derive(Debug)]
 struct Shard {
     list: Mutex<List>,
-    /// The sequence of the entry that the hand would meet here: changed under the lock, read
+    /// The turn of the entry that the hand would meet here: changed under the lock, read
     /// without it to choose a list. The highest number where it is past the head.
     next: AtomicU64,
 }
@@ -68,7 +70,7 @@ pub(crate) struct Cursor {
 impl Sieve {
     pub(crate) fn new(lists: usize) -> Self {
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
-        Self { levels, lists, bytes: AtomicUsize::new(0) }
+        Self { levels, lists, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -81,7 +83,9 @@ impl Sieve {
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
-        level.shard(entry.hash).change(|list| list.push(entry));
+        // Taken under the list's lock, so that each list is in the order of turns.
+        let turn = || self.turns.fetch_add(1, Ordering::Relaxed);
+        level.shard(entry.hash).change(|list| list.push(entry, turn()));
     }
 
     /// Takes an entry out. False where somebody else has done so before.
@@ -191,7 +195,7 @@ impl Level {
         }
     }
 
-    /// Where the hand goes on, and the sequence at which it would be another list's turn.
+    /// Where the hand goes on, and the turn at which it would go on in another list.
     fn next_list(&self) -> (&Shard, u64) {
         let (mut first, mut first_at, mut second_at) = (&*self.lists[0], u64::MAX, u64::MAX);
         for shard in &self.lists {
@@ -215,7 +219,7 @@ impl Shard {
     fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let changed = change(&mut list);
-        self.next.store(list.next_sequence(), Ordering::Relaxed);
+        self.next.store(list.next_turn(), Ordering::Relaxed);
         changed
     }
 

@@ -9,6 +9,7 @@ use super::error::{DecodeError, EncodeError};
 use super::format::{Generation, KEY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_NORMAL};
 use super::list::{Labels, Metadata};
 use super::wire::{Reader, Sink};
+use crate::modes::L1Admission;
 
 const EXPIRES: u64 = 1;
 const STALE_WINDOW: u64 = 1 << 1;
@@ -19,7 +20,9 @@ const METADATA: u64 = 1 << 5;
 const TAGS: u64 = 1 << 6;
 const DEPENDENCIES: u64 = 1 << 7;
 const PRIORITY: u64 = 1 << 8;
-const FLAGS_ALL: u64 = (1 << 9) - 1;
+const NEVER_IN_MEMORY: u64 = 1 << 9;
+const ALWAYS_IN_MEMORY: u64 = 1 << 10;
+const FLAGS_ALL: u64 = (1 << 11) - 1;
 
 /// A namespace's name and the generation that a record belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub(crate) struct Blob<'a> {
     pub(crate) version: Option<u64>,
     /// 128 is normal.
     pub(crate) priority: u8,
+    /// Whether memory may hold it.
+    pub(crate) admission: L1Admission,
     /// Content metadata.
     pub(crate) metadata: Metadata<'a>,
     /// Tags, in the order of the put.
@@ -106,6 +111,7 @@ impl<'a> Blob<'a> {
             idle_ttl_ns: None,
             version: None,
             priority: PRIORITY_NORMAL,
+            admission: L1Admission::Auto,
             metadata: Metadata::EMPTY,
             tags: Labels::EMPTY,
             dependencies: Labels::EMPTY,
@@ -166,9 +172,16 @@ impl<'a> Blob<'a> {
         if flags > FLAGS_ALL {
             return Err(DecodeError::Field);
         }
+        let admission = match flags & (NEVER_IN_MEMORY | ALWAYS_IN_MEMORY) {
+            0 => L1Admission::Auto,
+            NEVER_IN_MEMORY => L1Admission::Never,
+            ALWAYS_IN_MEMORY => L1Admission::Always,
+            _ => return Err(DecodeError::Field),
+        };
         let namespace = Namespace::read(reader)?;
         let key = reader.prefixed(KEY_BYTES_MAX)?;
         let mut blob = Self::new(namespace, key, written_ns, body);
+        blob.admission = admission;
         let mut number = |flag| (flags & flag != 0).then(|| reader.varint()).transpose();
         blob.expires_ns = number(EXPIRES)?.map(|delta| written_ns.wrapping_add(delta));
         blob.stale_window_ns = number(STALE_WINDOW)?;
@@ -207,6 +220,8 @@ impl<'a> Blob<'a> {
             (TAGS, !self.tags.is_empty()),
             (DEPENDENCIES, !self.dependencies.is_empty()),
             (PRIORITY, self.priority != PRIORITY_NORMAL),
+            (NEVER_IN_MEMORY, self.admission == L1Admission::Never),
+            (ALWAYS_IN_MEMORY, self.admission == L1Admission::Always),
         ];
         present.into_iter().filter(|(_, is)| *is).fold(0, |flags, (flag, _)| flags | flag)
     }

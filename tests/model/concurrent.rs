@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CachePresence,
-    L1Admission,
+    L1Admission, L2Compression, L2PromotionPolicy,
 };
 
 use crate::cases::for_each_round;
@@ -48,6 +48,7 @@ struct Tally {
     mismatches: u64,
     disk_hits: u64,
     reclaimed: u64,
+    promoted: u64,
 }
 
 /// One thread of a round.
@@ -242,7 +243,17 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
         .shard_count(if seed % 3 == 1 { 1 } else { 4 });
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let config = match setting.has_disk {
-        true => config.l2_path(folder.path()).l2_bytes_max(512 << 10).l2_segment_bytes(64 << 10),
+        true => config
+            .l2_path(folder.path())
+            .l2_bytes_max(512 << 10)
+            .l2_segment_bytes(64 << 10)
+            .l2_promotion_policy(if seed % 2 == 0 {
+                L2PromotionPolicy::Immediate
+            } else {
+                L2PromotionPolicy::OnSecondHit
+            })
+            // Most values shrink to next to nothing, and nothing would be reclaimed.
+            .l2_compression(if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off }),
         false => config,
     };
     let config = config.build().expect("in its range");
@@ -300,6 +311,7 @@ fn count(cache: &BlobCache, calls: &[Call], tally: &mut Tally) {
     assert!(stats.l2_bytes_max() > 0 || stats.memory_buffers_bytes() == 0);
     tally.disk_hits += stats.l2_hits();
     tally.reclaimed += stats.l2_reclaimed_segments();
+    tally.promoted += stats.promotion_completed();
     tally.calls += calls.len() as u64;
     tally.gets += gets;
     tally.hits += hits;
@@ -337,6 +349,7 @@ fn run(name: &str, setting: Setting, default_rounds: u64, hits_percent_min: u64)
         assert!(tally.refused > 0 && tally.mismatches > 0);
         assert_eq!(tally.evictions > 0, setting.l1_bytes_max < 1 << 20, "evictions");
         assert_eq!(tally.disk_hits > 100 && tally.reclaimed > 100, setting.has_disk);
+        assert_eq!(tally.promoted > 0, setting.has_disk);
     }
 }
 

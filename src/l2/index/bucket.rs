@@ -101,12 +101,11 @@ impl Bucket {
     }
 
     /// Sets the read bit.
-    pub(super) fn mark_read(&self, lane: usize) {
+    pub(super) fn mark_read(&self, lane: usize) -> bool {
         let word = &self.words[lane];
         // Stored only when clear: a bit that is set costs its readers no exclusive cache line.
-        if word.load(Ordering::Relaxed) & READ == 0 {
-            word.fetch_or(READ, Ordering::Relaxed);
-        }
+        word.load(Ordering::Relaxed) & READ != 0
+            || word.fetch_or(READ, Ordering::Relaxed) & READ != 0
     }
 
     /// Uses a free lane.

@@ -132,11 +132,12 @@ impl Index {
         self.write(mixed, |table| table.replace_if(hash, mixed, position, slot))
     }
 
-    /// Notes that the record at `position` was read, if the hash's slot still holds it. Takes the
-    /// read side of a lock only, and writes only when the bit is clear.
-    pub(crate) fn mark_read(&self, hash: KeyHash, position: Position) {
+    /// Notes that the record at `position` was read, if the hash's slot still holds it. Answers
+    /// whether that had been noted before. Takes the read side of a lock only, and writes only when
+    /// the bit is clear.
+    pub(crate) fn mark_read(&self, hash: KeyHash, position: Position) -> bool {
         let mixed = Mixed::new(hash);
-        self.read(mixed).mark_read(hash, mixed, position);
+        self.read(mixed).mark_read(hash, mixed, position)
     }
 
     /// Number of slots held, those without a value included.

@@ -165,11 +165,11 @@ impl Table {
     }
 
     /// Notes that the record at `position` was read, if the slot still holds it.
-    pub(super) fn mark_read(&self, hash: KeyHash, mixed: Mixed, position: Position) {
+    pub(super) fn mark_read(&self, hash: KeyHash, mixed: Mixed, position: Position) -> bool {
         let Some((bucket, lane)) = self.find_at(hash, mixed, position) else {
-            return;
+            return false;
         };
-        self.bucket(bucket).mark_read(lane);
+        self.bucket(bucket).mark_read(lane)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (KeyHash, Slot)> + '_ {

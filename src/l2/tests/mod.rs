@@ -6,6 +6,7 @@ mod frames;
 mod records;
 mod superblocks;
 
+use crate::modes::L1Admission;
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
@@ -49,6 +50,7 @@ pub(super) struct Sample {
     numbers: [u64; 2],
     optional: [Option<u64>; 4],
     priority: u8,
+    admission: L1Admission,
     metadata: BTreeMap<String, String>,
     tags: Vec<String>,
     dependencies: Vec<String>,
@@ -77,6 +79,8 @@ impl Sample {
             numbers: [number(rng), number(rng)],
             optional: [(); 4].map(|()| rng.random_bool(0.4).then(|| number(rng))),
             priority: if rng.random_bool(0.7) { 128 } else { rng.random() },
+            admission: [L1Admission::Auto, L1Admission::Always, L1Admission::Never]
+                [rng.random_range(0..3)],
             metadata: texts(rng).into_iter().map(|key| (key, text(rng, 20))).collect(),
             tags: texts(rng),
             dependencies: texts(rng),
@@ -115,6 +119,7 @@ impl Sample {
             idle_ttl_ns,
             version,
             priority: self.priority,
+            admission: self.admission,
             metadata: Metadata::new(&self.metadata),
             tags: Labels::new(&self.tags),
             dependencies: Labels::new(&self.dependencies),

@@ -1,0 +1,166 @@
+//! `Promotions`: values that were read from disk, on their way into memory.
+//!
+//! A hit on disk is answered at once. Its entry is offered to a queue, which never waits: where it
+//! is full, what has waited longest goes. A task on the disk's side copies one value after the
+//! other and installs it in an append section, if the slot that it was read by still stands, so
+//! that it cannot come between a later mutation and those who have seen it. Nothing is read twice.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::cache::shared::Shared;
+use crate::entry::Entry;
+use crate::put::Value;
+
+/// The part of the memory tier's budget that values in the queue may take.
+const L1_SHARE: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Promotions {
+    queue: Mutex<Queue>,
+    /// The task's.
+    waker: AtomicWaker,
+    values_max: usize,
+    bytes_max: usize,
+    pub(super) queued: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) completed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl Promotions {
+    pub(super) fn new(values_max: usize, l1_bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+            values_max,
+            bytes_max: l1_bytes_max / L1_SHARE,
+            queued: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts an entry into the queue, and what has waited longest out of it where there is no room.
+    fn offer(&self, entry: &Arc<Entry>) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        let mut pushed_out = Vec::new();
+        let mut queue = self.queue.lock();
+        if queue.is_closed || entry.charge > self.bytes_max {
+            drop(queue);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.bytes += entry.charge;
+        queue.entries.push_back(Arc::clone(entry));
+        while queue.bytes > self.bytes_max || queue.entries.len() > self.values_max {
+            pushed_out.extend(queue.take());
+        }
+        drop(queue);
+        self.dropped.fetch_add(pushed_out.len() as u64, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// The next one; None once the queue is closed.
+    async fn next(&self) -> Option<Arc<Entry>> {
+        poll_fn(|context| {
+            self.waker.register(context.waker());
+            let mut queue = self.queue.lock();
+            match queue.take() {
+                _ if queue.is_closed => Poll::Ready(None),
+                Some(entry) => Poll::Ready(Some(entry)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Lets go of what waits, and ends the task.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.is_closed = true;
+        let left = std::mem::take(&mut queue.entries);
+        queue.bytes = 0;
+        drop(queue);
+        self.dropped.fetch_add(left.len() as u64, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// How many wait.
+    pub(super) fn depth(&self) -> usize {
+        self.queue.lock().entries.len()
+    }
+
+    /// What they keep in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+}
+
+impl Queue {
+    fn take(&mut self) -> Option<Arc<Entry>> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.charge;
+        Some(entry)
+    }
+}
+
+/// The task: promotes until the queue is closed or the cache is gone.
+pub(super) async fn promote(promotions: Arc<Promotions>, shared: Weak<Shared>) {
+    while let Some(entry) = promotions.next().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let done = shared.promote(&entry).await;
+        let counter = if done { &promotions.completed } else { &promotions.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Offers an entry that was read from disk to memory, if memory may hold it.
+    pub(super) fn offer(&self, entry: &Arc<Entry>) {
+        if entry.charge <= self.l1_charge_max(entry.admission) {
+            self.promotions.offer(entry);
+        }
+    }
+
+    /// Installs an entry that was read from disk, if nothing has happened to its key since.
+    async fn promote(&self, read: &Arc<Entry>) -> bool {
+        let is_current = || {
+            self.is_on_disk(&read.namespace, read.hash, read.sequence)
+                && self.rules.covering(read).is_none()
+                && !self.freshness(read).is_gone()
+        };
+        if !is_current() {
+            return false;
+        }
+        let reservation = self.l1.reserve(read.charge);
+        if !self.make_room(0, read.priority).await {
+            return false;
+        }
+        let value = Value::Shared(read.value.clone()).into_exact().await;
+        let entry = read.promoted(value, read.charge, self.clock.timestamp());
+        let slot = self.l1.slot(read.hash);
+        let section = self.order.section();
+        if section.is_closed() || slot.entry().is_some() || !is_current() {
+            return false;
+        }
+        entry.namespace.grow(entry.charge);
+        drop(reservation);
+        let replaced = slot.put(Arc::new(entry));
+        debug_assert!(replaced.is_none(), "the place was empty");
+        drop(section);
+        true
+    }
+}
