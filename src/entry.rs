@@ -40,8 +40,8 @@ pub(crate) struct Entry {
     /// Owns exactly its bytes, and is in its shared form, so that a clone of it does not allocate.
     pub(crate) value: Bytes,
     pub(crate) hash: KeyHash,
-    /// Which mutation put it; set in the section that does.
-    pub(crate) sequence: Sequence,
+    /// See [`Entry::sequence`].
+    sequence: AtomicU64,
     pub(crate) written: Timestamp,
     /// What it counts against the budget.
     pub(crate) charge: usize,
@@ -97,7 +97,7 @@ impl Entry {
     ) -> Self {
         Self {
             hash,
-            sequence: Sequence::default(),
+            sequence: AtomicU64::new(0),
             namespace,
             key: key.into(),
             value: Bytes::new(),
@@ -128,7 +128,8 @@ impl Entry {
         });
         let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
         let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
-        (entry.value, entry.charge, entry.sequence) = (value, charge, self.sequence);
+        (entry.value, entry.charge) = (value, charge);
+        entry.set_sequence(self.sequence());
         entry.accessed(now);
         entry
     }
@@ -143,6 +144,16 @@ impl Entry {
     #[inline]
     pub(crate) fn is_of(&self, namespace: &str, key: &[u8]) -> bool {
         *self.key == *key && self.namespace.name() == namespace
+    }
+
+    /// Which mutation put it: the place of its record, where it has one. Changed in sections only,
+    /// when it is put and when its record is written again, which changes nothing else of it.
+    pub(crate) fn sequence(&self) -> Sequence {
+        Sequence(self.sequence.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_sequence(&self, sequence: Sequence) {
+        self.sequence.store(sequence.0, Ordering::Relaxed);
     }
 
     /// False once it has been removed or its namespace has been flushed. Never true again then.
@@ -228,7 +239,7 @@ impl fmt::Debug for Entry {
             .field("namespace", &self.namespace.name())
             .field("key", &self.key.escape_ascii().to_string())
             .field("bytes", &self.value.len())
-            .field("sequence", &self.sequence)
+            .field("sequence", &self.sequence())
             .finish_non_exhaustive()
     }
 }

@@ -84,15 +84,20 @@ impl Round {
 }
 
 impl Rule {
-    pub(crate) fn covers(&self, entry: &Entry) -> bool {
-        let is_of = |generation: &Arc<Namespace>| Arc::ptr_eq(generation, &entry.namespace);
-        entry.sequence < self.sequence
-            && self.namespace.as_ref().is_some_and(is_of)
+    fn covers(
+        &self,
+        generation: &Arc<Namespace>,
+        sequence: Sequence,
+        key: &[u8],
+        labels: &[LabelHash],
+    ) -> bool {
+        sequence < self.sequence
+            && self.namespace.as_ref().is_some_and(|covered| Arc::ptr_eq(covered, generation))
             && match &self.cover {
-                Cover::Labels(labels) => {
-                    entry.labels().iter().any(|label| labels.binary_search(label).is_ok())
+                Cover::Labels(covered) => {
+                    labels.iter().any(|label| covered.binary_search(label).is_ok())
                 }
-                Cover::Prefix(prefix) => entry.key.starts_with(prefix),
+                Cover::Prefix(prefix) => key.starts_with(prefix),
                 Cover::Ended => false,
             }
     }
@@ -188,10 +193,22 @@ impl Rules {
 
     /// The first rule in force that covers the entry.
     pub(crate) fn covering(&self, entry: &Entry) -> Option<Arc<Rule>> {
+        self.covering_all(&entry.namespace, entry.sequence(), &entry.key, entry.labels())
+    }
+
+    /// The same of something with these properties.
+    pub(crate) fn covering_all(
+        &self,
+        generation: &Arc<Namespace>,
+        sequence: Sequence,
+        key: &[u8],
+        labels: &[LabelHash],
+    ) -> Option<Arc<Rule>> {
         if !self.any_in_force() {
             return None;
         }
-        self.rules.read().iter().find(|rule| rule.covers(entry)).cloned()
+        let covers = |rule: &&Arc<Rule>| rule.covers(generation, sequence, key, labels);
+        self.rules.read().iter().find(covers).cloned()
     }
 
     pub(crate) fn oldest(&self) -> Option<Arc<Rule>> {

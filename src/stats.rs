@@ -101,6 +101,10 @@ snapshot! {
         l2_io_errors: u64,
         /// Segments that were reused.
         l2_reclaimed_segments: u64,
+        /// Records that were written again when their segment was reused, since they had been read.
+        l2_reinserted: u64,
+        /// Bytes of them.
+        l2_reinserted_bytes: u64,
         /// Whether the disk tier takes and gives.
         l2_state: L2State,
         /// Live records that were found at open.

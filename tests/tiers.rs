@@ -172,3 +172,48 @@ fn a_single_hit_on_disk_can_be_left_there() {
     assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L1));
     block_on(cache.close()).unwrap();
 }
+
+#[test]
+fn what_is_read_from_disk_outlives_what_is_not() {
+    for second_chances in [true, false] {
+        let folder = folder();
+        let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
+        let builder = builder.l2_bytes_max(2 << 20).l2_segment_bytes(256 << 10);
+        let config = builder.l2_second_chances(second_chances).build().unwrap();
+        let cache = block_on(BlobCache::open(config.clone())).unwrap();
+        let hot = |number: u32| on_disk(noise(1000 + number as usize)).with_tags(["hot"]);
+        let keys = 0..20u32;
+        for number in keys.clone() {
+            block_on(cache.put("space", number.to_le_bytes(), hot(number))).unwrap();
+        }
+        let written = |number: u32| {
+            let hit = block_on(cache.get("space", number.to_le_bytes()))?;
+            assert_eq!(hit.value(), noise(1000 + number as usize));
+            Some(hit.written_at())
+        };
+        let first: Vec<_> = keys.clone().map(written).collect();
+        // Four times what the disk tier holds.
+        for number in 0..8000u32 {
+            block_on(cache.put("cold", number.to_le_bytes(), on_disk(noise(1000)))).unwrap();
+            if number % 50 == 0 {
+                assert!(keys.clone().filter_map(written).count() <= 20);
+            }
+        }
+        let last: Vec<_> = keys.clone().map(written).collect();
+        let stats = cache.stats();
+        assert!(stats.l2_reclaimed_segments() > 24, "{}", stats.l2_reclaimed_segments());
+        if second_chances {
+            assert_eq!(first, last);
+            assert!(stats.l2_reinserted() >= 40, "{}", stats.l2_reinserted());
+            assert!(stats.l2_reinserted_bytes() > 40_000);
+            assert_eq!(block_on(cache.invalidate_tags("space", &["hot"])), Ok(20));
+            block_on(cache.close()).unwrap();
+            let cache = block_on(BlobCache::open(config)).unwrap();
+            assert!(block_on(cache.get("space", 7u32.to_le_bytes())).is_none());
+        } else {
+            assert_eq!(last, [None; 20]);
+            assert_eq!(stats.l2_reinserted(), 0);
+        }
+        assert_eq!(cache.stats().memory_labels_bytes(), 0);
+    }
+}

@@ -99,11 +99,11 @@ impl Shared {
             },
             _ => None,
         };
-        let Proposal { mut entry, in_memory, .. } = proposal;
+        let Proposal { entry, in_memory, .. } = proposal;
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
         let position = recorded.map(|recorded| recorded.dealt.position.value());
-        entry.sequence = section.sequence(position);
+        entry.set_sequence(section.sequence(position));
         if let (Some(recorded), Some(_)) = (recorded, held) {
             self.shadowed_until(recorded.dealt.end);
         }
@@ -131,7 +131,7 @@ impl Shared {
     ) -> Option<Arc<Entry>> {
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             for &label in entry.labels() {
-                section.labels().insert(label, entry.hash, entry.sequence);
+                section.labels().insert(label, entry.hash, entry.sequence());
             }
         }
         if is_recorded || !matches!(in_memory, InMemory::Unwanted) {

@@ -98,7 +98,7 @@ impl Shared {
     ) {
         let slot = self.l1.slot(hash);
         let mut section = self.order.section();
-        let covered = slot.entry().filter(|entry| entry.sequence == sequence);
+        let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
         // An older rule may cover it as well: then it had been gone before.
         let covering = covered.map(|entry| self.rules.covering(entry));
         let removed = if covering.is_some() { slot.remove() } else { None };
@@ -126,7 +126,7 @@ impl Shared {
                     self.settle(&entry, None, &mut self.order.section());
                 }
             } else if let Some(rule) = self.rules.covering(&entry) {
-                self.remove_covered(&rule, entry.hash, entry.sequence, true);
+                self.remove_covered(&rule, entry.hash, entry.sequence(), true);
             }
         }
         step.done();

@@ -97,7 +97,7 @@ impl Shared {
                         break None;
                     }
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.
-                    if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
+                    if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
                         break self.serve(entry, on_disk.slot);
                     }
                 }
@@ -125,7 +125,7 @@ impl Shared {
                 Some(hit)
             }
             Err((entry, _)) => {
-                self.bury(&entry.namespace, entry.hash, entry.sequence);
+                self.bury(&entry.namespace, entry.hash, entry.sequence());
                 self.counters.count(Event::Expiration);
                 None
             }

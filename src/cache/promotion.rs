@@ -138,7 +138,7 @@ impl Shared {
     /// Installs an entry that was read from disk, if nothing has happened to its key since.
     async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
-            self.is_on_disk(&read.namespace, read.hash, read.sequence)
+            self.is_on_disk(&read.namespace, read.hash, read.sequence())
                 && self.rules.covering(read).is_none()
                 && !self.freshness(read).is_gone()
         };

@@ -163,7 +163,7 @@ impl Shared {
             (blob.priority, blob.admission),
             extras,
         );
-        entry.sequence = Sequence(taken.position.value());
+        entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
         entry.is_from_disk = true;
         entry

@@ -200,9 +200,9 @@ impl Shared {
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
         // While the entry is still on disk, its labels must go on leading to it.
-        if !self.is_on_disk(&entry.namespace, entry.hash, entry.sequence) {
+        if !self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
             for &label in entry.labels() {
-                section.labels().remove(label, entry.hash, entry.sequence);
+                section.labels().remove(label, entry.hash, entry.sequence());
             }
         }
         if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
@@ -216,7 +216,7 @@ impl Shared {
     pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) {
         if self.l1.remove_entry(entry) {
             let mut section = self.order.section();
-            entry.namespace.bury(entry.hash, entry.sequence, &mut section);
+            entry.namespace.bury(entry.hash, entry.sequence(), &mut section);
             self.settle(entry, None, &mut section);
             drop(section);
             self.counters.count(Event::Expiration);
@@ -338,6 +338,8 @@ impl Shared {
             l2_corruptions: tally(|tally| &tally.corruptions),
             l2_io_errors: tally(|tally| &tally.io_errors),
             l2_reclaimed_segments: tally(|tally| &tally.reclaimed_segments),
+            l2_reinserted: tally(|tally| &tally.reinserted),
+            l2_reinserted_bytes: tally(|tally| &tally.reinserted_bytes),
             recovery_records: self.recovered.records.load(Ordering::Relaxed),
             recovery_dropped: self.recovered.dropped.load(Ordering::Relaxed),
             recovery_duration: Duration::from_nanos(self.recovered.nanos.load(Ordering::Relaxed)),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::key::{KeyHash, LabelHash};
-use crate::l2::{LabelHashes, Position, Tenant};
+use crate::l2::{BlobSummary, Change, Draft, LabelHashes, Position, Slot, Tenant};
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 use crate::step::STEP_ENTRIES;
@@ -33,7 +33,7 @@ impl Shared {
             for (label, posting) in found {
                 let slot = self.l1.slot(posting.key);
                 let mut section = self.order.section();
-                if slot.entry().is_none_or(|entry| entry.sequence != posting.sequence) {
+                if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
                     section.labels().remove(label, posting.key, posting.sequence);
                 }
             }
@@ -64,11 +64,49 @@ impl Tenant for Shared {
             self.give_up_slot(&generation, hash, position);
         }
         // L1 may go on holding it; then it is L1 that lets go of the postings.
-        if slot.entry().is_none_or(|entry| entry.sequence != sequence) {
+        if slot.entry().is_none_or(|entry| entry.sequence() != sequence) {
             for label in labels.iter() {
                 section.labels().remove(LabelHash(label), hash, sequence);
             }
         }
+    }
+
+    fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
+        if !self.config.l2_second_chances
+            || blob.gone_at_ns.is_some_and(|gone| gone <= self.clock.timestamp().0)
+        {
+            return false;
+        }
+        let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+        let generation = self.namespaces.find(blob.namespace.name);
+        let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
+        slot.is_some_and(|slot| slot.read)
+    }
+
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
+        let Some(l2) = self.l2() else { return false };
+        let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
+        let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
+        let slot = self.l1.slot(hash);
+        let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
+        let mut section = self.order.section();
+        let Some(held) = generation.live_slot(hash, before) else { return false };
+        let is_covered = self.rules.covering_all(&generation, before, blob.key, &labels).is_some();
+        if section.is_closed() || is_covered {
+            return false;
+        }
+        let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else { return false };
+        let sequence = section.sequence(Some(dealt.position.value()));
+        let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
+        generation.index().insert(hash, moved);
+        for label in labels {
+            section.labels().insert(label, hash, sequence);
+        }
+        // In memory it stays the same entry, whose record has moved.
+        if let Some(entry) = slot.entry().filter(|entry| entry.sequence() == before) {
+            entry.set_sequence(sequence);
+        }
+        true
     }
 
     fn forget_before(&self, position: Position) {

@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) corruptions: AtomicU64,
     pub(crate) io_errors: AtomicU64,
     pub(crate) reclaimed_segments: AtomicU64,
+    pub(crate) reinserted: AtomicU64,
+    pub(crate) reinserted_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]

@@ -45,10 +45,10 @@ const RESERVE_BYTES: usize = 64 << 10;
 const DIRECTORY_BYTES_MAX: usize = 16 << 20;
 
 pub(crate) struct Log {
-    geometry: Geometry,
-    key: ChecksumKey,
-    open_count: OpenCount,
-    state: Mutex<State>,
+    pub(super) geometry: Geometry,
+    pub(super) key: ChecksumKey,
+    pub(super) open_count: OpenCount,
+    pub(super) state: Mutex<State>,
     writer: AtomicWaker,
     /// The oldest segment in use; moved by the writer.
     head: AtomicU64,
@@ -58,18 +58,18 @@ pub(crate) struct Log {
     left: AtomicBool,
 }
 
-struct State {
-    open: Option<OpenUnit>,
+pub(super) struct State {
+    pub(super) open: Option<OpenUnit>,
     /// Where the next frame begins, when none is open.
     next: Position,
     /// Closed and not on file yet, in order. The first may be in the writer's hands.
-    jobs: VecDeque<Job>,
+    pub(super) jobs: VecDeque<Job>,
     /// Of the segment that positions are dealt in.
-    directory: DirectoryBuilder,
+    pub(super) directory: DirectoryBuilder,
     /// Positions may be dealt up to the end of this segment.
     newest: SegmentNumber,
     /// Everything before is on file.
-    written: Position,
+    pub(super) written: Position,
     waiting_bytes: usize,
     /// Somebody waits for what is in the open unit.
     urgent: bool,
@@ -87,10 +87,10 @@ enum Standing {
     Off,
 }
 
-struct OpenUnit {
+pub(super) struct OpenUnit {
     position: Position,
     frame: FrameBuilder,
-    records: Vec<Taken>,
+    pub(super) records: Vec<Taken>,
 }
 
 /// Where a log begins.
@@ -148,14 +148,29 @@ impl Log {
     }
 
     /// Takes a record, at the end of everything. To be called inside the append section.
-    pub(crate) fn append(&self, mut draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
+    pub(crate) fn append(&self, draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
+        let allowance = if draft.body.is_empty() { RESERVE_BYTES } else { 0 };
+        self.append_beyond(allowance, draft, change)
+    }
+
+    /// Takes a record that was there before once more, however many wait. Likewise; the caller
+    /// bounds how much that is, and never waits for room.
+    pub(crate) fn append_again(&self, draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
+        self.append_beyond(self.geometry.segment_bytes() as usize, draft, change)
+    }
+
+    fn append_beyond(
+        &self,
+        allowance: usize,
+        mut draft: Draft,
+        change: &Change<'_>,
+    ) -> Result<Dealt, Refusal> {
         let mut state = self.state.lock();
         match state.standing {
             Standing::Running => {}
             Standing::Closing | Standing::Closed | Standing::Off => return Err(Refusal::Off),
         }
-        let reserve = if draft.body.is_empty() { RESERVE_BYTES } else { 0 };
-        let is_crowded = state.waiting_bytes >= WAITING_BYTES_MAX + reserve;
+        let is_crowded = state.waiting_bytes >= WAITING_BYTES_MAX + allowance;
         if is_crowded || !self.make_place(&mut state, &draft, change) {
             state.urgent = true;
             drop(state);
@@ -306,42 +321,6 @@ impl Log {
         let _ = waiting.await;
     }
 
-    /// The record at a position that is not on file yet.
-    pub(crate) fn pending(&self, position: Position) -> Option<Taken> {
-        let state = self.state.lock();
-        if position < state.written {
-            return None;
-        }
-        let find = |records: &[Taken]| {
-            let place = records.binary_search_by_key(&position, |taken| taken.position).ok()?;
-            records.get(place).cloned()
-        };
-        let frames = state.jobs.iter().filter_map(|job| match job {
-            Job::Frame(unit) => Some(unit),
-            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
-        });
-        let closed = frames.filter(|unit| unit.end > position).find_map(|unit| find(&unit.records));
-        closed.or_else(|| state.open.as_ref().and_then(|unit| find(&unit.records)))
-    }
-
-    /// The directory of a segment that is not sealed on file yet, as it stands.
-    pub(crate) fn directory_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
-        let state = self.state.lock();
-        let mut image = Vec::new();
-        let sealing = state.jobs.iter().find_map(|job| match job {
-            Job::Seal(seal) if seal.segment == segment => Some(seal),
-            _ => None,
-        });
-        let encoded = match sealing {
-            Some(seal) => seal.directory.encode(self.key, self.open_count, seal.end, &mut image),
-            None if self.geometry.segment_of(state.last()) == segment => {
-                state.directory.encode(self.key, self.open_count, state.last(), &mut image)
-            }
-            None => return None,
-        };
-        encoded.ok().map(|()| image)
-    }
-
     /// Nothing is taken from here on; what has been is still written.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
@@ -488,7 +467,7 @@ impl Log {
 
 impl State {
     /// Where the log ends: behind the open unit, or where the next one begins.
-    fn last(&self) -> Position {
+    pub(super) fn last(&self) -> Position {
         let open = self.open.as_ref().and_then(|unit| unit.frame.next_position());
         open.unwrap_or(self.next)
     }

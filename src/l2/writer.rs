@@ -4,9 +4,8 @@
 //! Whenever a segment has been sealed, the next one is made ready behind the one that is in use:
 //! the oldest gives way if it must, its header is written, then the superblocks that announce it.
 //!
-//! The oldest segment goes in this order: the head mark moves past it, on file; its slots leave the
-//! index; its readers finish; only then is its place written to. A write that fails for good turns
-//! L2 off and voids the store.
+//! How the oldest segment goes is `reclaim`'s. A write that fails for good turns L2 off and voids
+//! the store.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -14,19 +13,16 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::directory::Directory;
-use super::entry::Change;
-use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber, align};
-use super::health::tally;
+use super::entry::BlobSummary;
+use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
 use super::list::LabelHashes;
 use super::log::Log;
 use super::medium::Medium;
 use super::pins::Pins;
 use super::superblock::Superblock;
-use super::unit::{Job, Seal, Unit};
+use super::unit::{Draft, Job, Seal, Unit};
 use crate::io::{AlignedBuffer, Lane};
 use crate::key::KeyHash;
-use crate::step::{STEP_ENTRIES, pause};
 
 /// How long a record waits for company.
 const UNIT_AGE: Duration = Duration::from_secs(1);
@@ -41,6 +37,13 @@ pub(crate) trait Tenant: Send + Sync {
 
     /// Whatever lies before `position` leaves the log, and nobody can say what that was.
     fn forget_before(&self, position: Position);
+
+    /// Whether the blob at `position`, which is about to leave the log, is worth being kept.
+    fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
+
+    /// Takes the same blob, with the record that it had there, into the log once more, if nothing
+    /// has happened to it. False where it has, or the log has no room.
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool;
 }
 
 pub(crate) struct Writer {
@@ -173,55 +176,6 @@ impl Writer {
         Ok(())
     }
 
-    async fn reclaim(&mut self, segment: SegmentNumber) -> io::Result<()> {
-        let Medium { geometry, key, .. } = self.medium;
-        let end = geometry.start_of(SegmentNumber(segment.0 + 1));
-        let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
-        let opens = OpenRange { first: OpenCount(1), last: self.superblock.open_count };
-        let image = self.medium.read_directory(segment, opens).await.ok().flatten();
-        self.superblock.head = end;
-        self.write_superblock().await?;
-        self.log.leave_behind(SegmentNumber(segment.0 + 1));
-        let directory = image
-            .as_deref()
-            .and_then(|image| Directory::decode(image, key, segment, opens, geometry).ok());
-        match directory {
-            Some(directory) => self.forget(&directory, segment).await,
-            None => {
-                tally(&self.medium.health.tally.corruptions, 1);
-                log::warn!("segment {} leaves with an unreadable directory", segment.0);
-                if let Some(tenant) = self.tenant.upgrade() {
-                    tenant.forget_before(end);
-                }
-            }
-        }
-        self.pins.released(segment).await;
-        tally(&self.medium.health.tally.reclaimed_segments, 1);
-        Ok(())
-    }
-
-    async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
-        let start = self.medium.geometry.start_of(segment);
-        for (number, listed) in (1..).zip(directory.entries().flatten()) {
-            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
-            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
-            match listed.entry.change {
-                Change::Blob(blob) => {
-                    let hash = KeyHash(blob.hash);
-                    tenant.forget(blob.namespace.name, hash, position, blob.labels);
-                }
-                Change::Tombstone { namespace, hash } => {
-                    let labels = LabelHashes::new(&[]);
-                    tenant.forget(namespace.name, KeyHash(hash), position, labels);
-                }
-                _ => {}
-            }
-            if number % STEP_ENTRIES == 0 {
-                pause().await;
-            }
-        }
-    }
-
     async fn finish(&mut self, tail: Position) -> io::Result<()> {
         self.medium.sync().await?;
         self.superblock.clean = true;
@@ -248,7 +202,7 @@ impl Writer {
         }
     }
 
-    async fn write_superblock(&mut self) -> io::Result<()> {
+    pub(super) async fn write_superblock(&mut self) -> io::Result<()> {
         self.superblock.write_counter += 1;
         self.medium.write_superblock(&self.superblock).await
     }

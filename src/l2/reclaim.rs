@@ -1,0 +1,171 @@
+//! Reclaim: the oldest segment gives way.
+//!
+//! In this order: what of it was read since it was written gets a second chance, at the end of the
+//! log; the head mark moves past it, on file; its slots leave the index; its readers finish; only
+//! then is its place written to.
+//!
+//! Second chances take a quarter of the segment at most, and never wait for room, so that a segment
+//! can always be reclaimed. A record that was written again is the same to everybody: the time it
+//! was put, its version and its labels come along. To replay it is a put at its new place, which is
+//! why it is taken only while no invalidation in force covers it.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::checksum::BodyHasher;
+use super::directory::Directory;
+use super::entry::Change;
+use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
+use super::health::tally;
+use super::list::LabelHashes;
+use super::medium::Medium;
+use super::record::{Record, RecordHead};
+use super::unit::Draft;
+use super::writer::Writer;
+use crate::io::AlignedBuffer;
+use crate::key::KeyHash;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// The part of a segment that second chances may take.
+const SECOND_CHANCES_SHARE: usize = 4;
+
+/// What is read at once of a segment whose records get second chances.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Some blocks of a segment, as they are on file.
+struct Window {
+    /// Their place in the segment.
+    start: usize,
+    blocks: AlignedBuffer,
+}
+
+impl Window {
+    fn record(&self, place: usize, length: usize) -> Option<&[u8]> {
+        let start = place.checked_sub(self.start)?;
+        self.blocks.get(start..start + length)
+    }
+}
+
+impl Writer {
+    pub(super) async fn reclaim(&mut self, segment: SegmentNumber) -> io::Result<()> {
+        let Medium { geometry, key, .. } = self.medium;
+        let end = geometry.start_of(SegmentNumber(segment.0 + 1));
+        let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
+        let image = self.medium.read_directory(segment, self.opens()).await.ok().flatten();
+        let directory = image
+            .as_deref()
+            .and_then(|image| Directory::decode(image, key, segment, self.opens(), geometry).ok());
+        if let Some(directory) = &directory {
+            self.give_second_chances(directory, segment).await;
+        }
+        self.superblock.head = end;
+        self.write_superblock().await?;
+        self.log.leave_behind(SegmentNumber(segment.0 + 1));
+        match &directory {
+            Some(directory) => self.forget(directory, segment).await,
+            None => {
+                tally(&self.medium.health.tally.corruptions, 1);
+                log::warn!("segment {} leaves with an unreadable directory", segment.0);
+                if let Some(tenant) = self.tenant.upgrade() {
+                    tenant.forget_before(end);
+                }
+            }
+        }
+        self.pins.released(segment).await;
+        tally(&self.medium.health.tally.reclaimed_segments, 1);
+        Ok(())
+    }
+
+    fn opens(&self) -> OpenRange {
+        OpenRange { first: OpenCount(1), last: self.superblock.open_count }
+    }
+
+    async fn give_second_chances(&self, directory: &Directory<'_>, segment: SegmentNumber) {
+        let geometry = self.medium.geometry;
+        let mut left = geometry.segment_bytes() as usize / SECOND_CHANCES_SHARE;
+        let start = geometry.start_of(segment);
+        let mut window = None;
+        for (number, listed) in (1..).zip(directory.entries().flatten()) {
+            if number % STEP_ENTRIES == 0 {
+                pause().await;
+            }
+            let (place, length) = (listed.entry.place as usize, listed.entry.length as usize);
+            let position = start.and_then(|start| start.after(place as u64));
+            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
+            let Change::Blob(blob) = listed.entry.change else { continue };
+            if length > left || !tenant.deserves_second_chance(position, &blob) {
+                continue;
+            }
+            let record = match window
+                .as_ref()
+                .and_then(|window: &Window| window.record(place, length))
+            {
+                Some(record) => record,
+                None => {
+                    let Ok(read) = self.read_window(segment, place, length).await else { return };
+                    match window.insert(read).record(place, length) {
+                        Some(record) => record,
+                        None => return,
+                    }
+                }
+            };
+            let Some(draft) = self.draft(record, position) else {
+                tally(&self.medium.health.tally.corruptions, 1);
+                continue;
+            };
+            if tenant.append_again(position, &blob, draft) {
+                left -= length;
+                tally(&self.medium.health.tally.reinserted, 1);
+                tally(&self.medium.health.tally.reinserted_bytes, length);
+            }
+        }
+    }
+
+    /// The blocks of a record, and some of those behind it.
+    async fn read_window(
+        &self,
+        segment: SegmentNumber,
+        place: usize,
+        length: usize,
+    ) -> io::Result<Window> {
+        let start = place / BLOCK_BYTES * BLOCK_BYTES;
+        let end = (place + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
+        let end = end.min(self.medium.geometry.segment_bytes() as usize);
+        let blocks = self.medium.read(segment, start, end - start).await?;
+        Ok(Window { start, blocks })
+    }
+
+    /// The record as it is to be written again. None where it is damaged.
+    fn draft(&self, record: &[u8], position: Position) -> Option<Draft> {
+        let head = RecordHead::decode(record, self.medium.key, position, self.opens()).ok()?;
+        let body = head.body(record).ok()?;
+        let Record::Blob(blob) = &head.record else { return None };
+        let mut sum = BodyHasher::new();
+        sum.update(body);
+        sum.verify(blob.body).ok()?;
+        Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()
+    }
+
+    async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
+        let start = self.medium.geometry.start_of(segment);
+        for (number, listed) in (1..).zip(directory.entries().flatten()) {
+            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
+            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
+            match listed.entry.change {
+                Change::Blob(blob) => {
+                    let hash = KeyHash(blob.hash);
+                    tenant.forget(blob.namespace.name, hash, position, blob.labels);
+                }
+                Change::Tombstone { namespace, hash } => {
+                    let labels = LabelHashes::new(&[]);
+                    tenant.forget(namespace.name, KeyHash(hash), position, labels);
+                }
+                _ => {}
+            }
+            if number % STEP_ENTRIES == 0 {
+                pause().await;
+            }
+        }
+    }
+}
