@@ -28,6 +28,12 @@ pub(crate) enum Event {
     L2Full,
     /// A value that was stored as it is though compression is on.
     CompressionSkipped,
+    /// A look for something on disk that the synopsis answered with no.
+    SynopsisAnswer,
+    /// Another, which went on to the index.
+    IndexAnswer,
+    /// A get among the former.
+    NegativeSkip,
     /// Bytes of values before they were compressed.
     CompressedFrom,
     /// And after.

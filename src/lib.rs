@@ -47,6 +47,7 @@ mod put;
 mod sequence;
 mod stats;
 mod step;
+mod synopsis;
 mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace};

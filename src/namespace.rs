@@ -14,9 +14,10 @@ use parking_lot::RwLock;
 
 use crate::error::CacheError;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, Slot};
+use crate::l2::{Generation, Index, Position, Slot};
 use crate::order::{Order, Section};
 use crate::sequence::Sequence;
+use crate::synopsis::Synopsis;
 
 /// One generation of a namespace.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Namespace {
     generation: Generation,
     /// Where its records lie; empty without a disk tier.
     index: Index,
+    /// What the index surely does not hold.
+    synopsis: Synopsis,
     /// Set under the append lock, never cleared: what belongs to this generation is gone.
     ended: AtomicBool,
     entries: AtomicUsize,
@@ -48,6 +51,31 @@ impl Namespace {
 
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Asked before the index, by those who only look.
+    pub(crate) fn synopsis(&self) -> &Synopsis {
+        &self.synopsis
+    }
+
+    /// Points a hash to a record. True where it had no slot before.
+    pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
+        let is_new = self.index.get(hash).is_none();
+        if is_new {
+            self.synopsis.insert(hash);
+        }
+        self.index.insert(hash, slot);
+        is_new
+    }
+
+    /// Removes the slot of a hash, if it still holds `position`. True where it did.
+    pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
+        let is_removed = self.index.remove_if(hash, position);
+        if is_removed {
+            self.synopsis.forget();
+            self.note_if_empty();
+        }
+        is_removed
     }
 
     /// The slot of a hash, if it has a value and still stands for that mutation.
@@ -96,7 +124,7 @@ impl Namespace {
     }
 
     /// To be called where an entry or a slot has gone.
-    pub(crate) fn note_if_empty(&self) {
+    fn note_if_empty(&self) {
         if self.is_empty() {
             self.emptied.fetch_add(1, Ordering::Relaxed);
         }
@@ -104,7 +132,9 @@ impl Namespace {
 
     fn new(name: &str, generation: Generation, index: Index, emptied: &Emptied) -> Arc<Self> {
         emptied.fetch_add(1, Ordering::Relaxed);
+        let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         Arc::new(Self {
+            synopsis,
             emptied: Arc::clone(emptied),
             name: name.into(),
             generation,

@@ -65,6 +65,17 @@ snapshot! {
         l2_bytes_max: u64,
         /// Of the hits, those that came from disk.
         l2_hits: u64,
+        /// Misses in memory that did not look further, since the synopsis said that the disk
+        /// surely has nothing.
+        l2_negative_skips: u64,
+        /// Looks for something on disk, by gets and `exists`, that went on to the index.
+        l2_metadata_reads: u64,
+        /// Looks that the synopsis answered: surely nothing.
+        synopsis_metadata_reads: u64,
+        /// Bytes of the filters that the synopses are made of.
+        synopsis_bytes: usize,
+        /// The same, among the figures of memory.
+        memory_synopsis_bytes: usize,
         /// Puts whose blob was not taken to disk because the index is at its budget.
         l2_full_rejections: u64,
         /// Bytes of values that were compressed on their way to disk, before they were.

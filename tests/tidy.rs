@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
     &["clock", "counters", "error", "footprint", "io", "key", "modes", "sequence", "stats", "step"],
-    &["codec", "config", "l2", "labels", "policy", "watermarks"],
+    &["codec", "config", "l2", "labels", "policy", "synopsis", "watermarks"],
     &["order", "put"],
     &["namespace"],
     &["entry"],

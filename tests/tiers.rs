@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheTier, L1Admission,
-    L2Compression, L2PromotionPolicy,
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CachePresence, CacheTier,
+    L1Admission, L2Compression, L2PromotionPolicy,
 };
 
 fn folder() -> tempfile::TempDir {
@@ -216,4 +216,44 @@ fn what_is_read_from_disk_outlives_what_is_not() {
         }
         assert_eq!(cache.stats().memory_labels_bytes(), 0);
     }
+}
+
+#[test]
+fn what_the_disk_surely_has_not_costs_no_look_at_its_index() {
+    let folder = folder();
+    let cache = open(folder.path(), L2Compression::Off);
+    for number in 0..5000u32 {
+        block_on(cache.put("space", number.to_le_bytes(), on_disk(noise(100)))).unwrap();
+    }
+    let none = |number: u32| block_on(cache.get("space", number.to_le_bytes())).is_none();
+    assert!((0..5000).all(|number| !none(number)), "it never says no to what is there");
+    // While it grows there are a few filters, until one that fits is made in the background.
+    eventually(|| {
+        let before = cache.stats();
+        assert!((5000..15_000).all(none));
+        let stats = cache.stats();
+        assert_eq!(stats.l2_reads(), before.l2_reads());
+        assert_eq!(stats.misses() - before.misses(), 10_000);
+        stats.l2_negative_skips() - before.l2_negative_skips() >= 9_850
+    });
+    let stats = cache.stats();
+    let exists = |number: u32| cache.exists("space", number.to_le_bytes());
+    assert!((0..5000).all(|number| exists(number) == CachePresence::MaybePresent));
+    assert!((5000..6000).all(|number| exists(number) == CachePresence::Absent));
+    assert!(cache.stats().synopsis_metadata_reads() > stats.synopsis_metadata_reads() + 980);
+    assert!((5_000..30_000).contains(&cache.stats().synopsis_bytes()));
+    block_on(cache.close()).unwrap();
+
+    // After a restart it is made from the index, in the background.
+    let cache = open(folder.path(), L2Compression::Off);
+    let none = |number: u32| block_on(cache.get("space", number.to_le_bytes())).is_none();
+    eventually(|| {
+        cache.stats().synopsis_bytes() > 0 && none(5000) && {
+            let before = cache.stats().l2_negative_skips();
+            assert!((5000..5100).all(none));
+            cache.stats().l2_negative_skips() - before > 90
+        }
+    });
+    assert!((0..5000).all(|number| !none(number)));
+    block_on(cache.close()).unwrap();
 }

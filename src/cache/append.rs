@@ -107,6 +107,7 @@ impl Shared {
         if let (Some(recorded), Some(_)) = (recorded, held) {
             self.shadowed_until(recorded.dealt.end);
         }
+        let generation = Arc::clone(&entry.namespace);
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
@@ -116,6 +117,7 @@ impl Shared {
             self.settle(replaced, covering.as_deref(), &mut section);
         }
         drop(section);
+        self.look_after_synopsis(&generation);
         let recorded = recorded.map(|recorded| recorded.dealt.end);
         Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
     }
@@ -247,7 +249,7 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
         let mut slot = Slot::new(dealt.position, dealt.blocks);
         slot.versioned = is_blob && entry.version().is_some();
         slot.gone = !is_blob;
-        entry.namespace.index().insert(entry.hash, slot);
+        entry.namespace.set_slot(entry.hash, slot);
     }
     is_new
 }

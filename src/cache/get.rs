@@ -23,6 +23,9 @@ pub(super) struct OnDisk {
     slot: Slot,
 }
 
+/// What a synopsis says.
+struct SurelyAbsent;
+
 impl Shared {
     /// Memory first, at once; then, in a box of its own, the disk.
     #[inline]
@@ -40,8 +43,9 @@ impl Shared {
             return Some(hit);
         }
         match self.find_on_disk(namespace, hash) {
-            Some(on_disk) => Box::pin(self.fetch(on_disk, key)).await,
-            None => {
+            Ok(Some(on_disk)) => Box::pin(self.fetch(on_disk, key)).await,
+            nothing => {
+                self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
                 self.counters.count(Event::Miss);
                 None
             }
@@ -61,14 +65,24 @@ impl Shared {
         self.judge(entry).map_err(|(entry, gone)| self.expire(&entry, gone)).ok()
     }
 
-    /// Where the index says that a value of the hash is.
-    fn find_on_disk(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
-        if self.l2()?.health().is_off() {
-            return None;
+    /// Where the index says that a value of the hash is. An error where the synopsis says already
+    /// that there is none.
+    fn find_on_disk(
+        &self,
+        namespace: NamespaceRef<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<OnDisk>, SurelyAbsent> {
+        if self.l2().is_none_or(|l2| l2.health().is_off()) {
+            return Ok(None);
         }
-        let generation = self.namespaces.find(namespace.name)?;
-        let slot = generation.index().get(hash).filter(|slot| !slot.gone)?;
-        Some(OnDisk { generation, hash, slot })
+        let Some(generation) = self.namespaces.find(namespace.name) else { return Ok(None) };
+        if !generation.synopsis().may_hold(hash) {
+            self.counters.count(Event::SynopsisAnswer);
+            return Err(SurelyAbsent);
+        }
+        self.counters.count(Event::IndexAnswer);
+        let slot = generation.index().get(hash).filter(|slot| !slot.gone);
+        Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
     }
 
     /// Makes a hit of an entry that is not gone, and counts it.
@@ -186,7 +200,9 @@ impl Shared {
         match self.visible(namespace, key, hash) {
             Some(entry) if !self.freshness(&entry).is_gone() => CachePresence::Present,
             Some(_) => CachePresence::Absent,
-            None if self.find_on_disk(namespace, hash).is_some() => CachePresence::MaybePresent,
+            None if matches!(self.find_on_disk(namespace, hash), Ok(Some(_))) => {
+                CachePresence::MaybePresent
+            }
             None => CachePresence::Absent,
         }
     }

@@ -84,7 +84,7 @@ impl Shared {
                 self.shadowed_until(dealt.end);
                 section.sequence(Some(dealt.position.value()));
                 let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
-                generation.index().insert(hash, gone);
+                generation.set_slot(hash, gone);
             }
         }
         let moment = section.moment();

@@ -18,6 +18,7 @@ mod record;
 mod regressions;
 mod scan;
 mod shared;
+mod synopses;
 mod tenancy;
 #[cfg(test)]
 mod tests;

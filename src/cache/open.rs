@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::cache::closing;
@@ -84,9 +84,8 @@ impl Shared {
         let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));
         shared.take_over(opened.replay);
         shared.recovered.set(opened.records, opened.dropped, started.elapsed());
-        let tenant: Weak<Self> = Arc::downgrade(&shared);
         if let Some(below) = &shared.below {
-            below.start(opened.start, Arc::clone(&shared.promotions), tenant);
+            below.start(opened.start, &shared);
         }
         Ok(shared)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotion::{Promotions, promote};
+use crate::cache::synopses::{Renewal, renew};
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(super) intake: Intake,
     pub(super) codecs: Codecs,
     pub(super) promotions: Arc<Promotions>,
+    pub(super) renewal: Arc<Renewal>,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -76,17 +78,16 @@ impl Recovery {
 }
 
 impl Below {
-    /// Starts the tasks that write and promote. They end when the cache is closed, or with it.
-    pub(super) fn start(
-        &self,
-        start: WriterStart,
-        promotions: Arc<Promotions>,
-        tenant: Weak<Shared>,
-    ) {
+    /// Starts the tasks that work beside its callers. They end when the cache is closed, or with
+    /// it.
+    pub(super) fn start(&self, start: WriterStart, shared: &Arc<Shared>) {
+        let (promotions, renewal) = (Arc::clone(&shared.promotions), Arc::clone(&shared.renewal));
+        let tenant: Weak<Shared> = Arc::downgrade(shared);
         let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant.clone());
         // It tells how it ended through the log and the health of the tier.
         drop(self.lane.spawn("writer", Box::pin(writer.run())));
-        drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant))));
+        drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant.clone()))));
+        drop(self.lane.spawn("synopses", Box::pin(renew(renewal, tenant))));
     }
 }
 
@@ -95,6 +96,7 @@ impl Drop for Shared {
         if let Some(below) = &self.below {
             below.l2.log.close();
             self.promotions.close();
+            self.renewal.close();
             if let Some(file) = &below.file {
                 // Ends by itself, once the writer has.
                 closing::note(file);
@@ -125,6 +127,7 @@ impl Shared {
             codecs: Codecs::new(cores()),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
+            renewal: Arc::default(),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
@@ -260,6 +263,7 @@ impl Shared {
                 l2.log.close();
             }
             self.promotions.close();
+            self.renewal.close();
             let Ok(_) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
                 self.rules.make(Sequence::default(), Cover::Ended, None, false);
@@ -328,6 +332,11 @@ impl Shared {
             l2_entries: index.iter().map(|index| index.index().len()).sum(),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),
+            l2_negative_skips: sum(Event::NegativeSkip),
+            l2_metadata_reads: sum(Event::IndexAnswer),
+            synopsis_metadata_reads: sum(Event::SynopsisAnswer),
+            synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
+            memory_synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
             l2_full_rejections: sum(Event::L2Full),
             l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
             l2_reads: tally(|tally| &tally.reads),

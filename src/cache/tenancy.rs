@@ -18,9 +18,9 @@ impl Shared {
 
     fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
         // What has ended has been subtracted as a whole.
-        if generation.index().remove_if(hash, position) && !generation.has_ended() {
+        if generation.remove_slot(hash, position) && !generation.has_ended() {
             self.slots.fetch_sub(1, Ordering::Relaxed);
-            generation.note_if_empty();
+            self.look_after_synopsis(generation);
         }
     }
 
@@ -98,7 +98,7 @@ impl Tenant for Shared {
         let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else { return false };
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
-        generation.index().insert(hash, moved);
+        generation.set_slot(hash, moved);
         for label in labels {
             section.labels().insert(label, hash, sequence);
         }

@@ -1,0 +1,79 @@
+//! Keeping the synopses of all namespaces good: one task, which sleeps until one is worn.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Notify;
+
+use crate::cache::shared::Shared;
+use crate::l2::Position;
+use crate::namespace::Namespace;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// How the task is woken.
+#[derive(Debug, Default)]
+pub(super) struct Renewal {
+    wanted: Notify,
+    is_closed: AtomicBool,
+}
+
+impl Renewal {
+    pub(super) fn wake(&self) {
+        self.wanted.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+/// The task: makes worn synopses anew until it is closed or the cache is gone.
+pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
+    while !renewal.is_closed() {
+        let namespaces = shared.upgrade().map(|shared| shared.namespaces.all());
+        for namespace in namespaces.into_iter().flatten() {
+            if namespace.synopsis().is_worn() && !namespace.has_ended() {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.renew_synopsis(&namespace, &renewal).await;
+            }
+        }
+        renewal.wanted.notified().await;
+    }
+}
+
+impl Shared {
+    /// To be asked by whoever has changed the index of a namespace.
+    pub(super) fn look_after_synopsis(&self, namespace: &Namespace) {
+        if namespace.synopsis().is_worn() {
+            self.renewal.wake();
+        }
+    }
+
+    async fn renew_synopsis(&self, namespace: &Namespace, renewal: &Renewal) {
+        let (index, synopsis) = (namespace.index(), namespace.synopsis());
+        // In a section, so that nobody is between telling the old one of a hash and its slot.
+        let has_begun = {
+            let _section = self.order.section();
+            synopsis.begin(index.len())
+        };
+        let (Some(first), Some(last)) = (Position::new(0), Position::new(!7)) else {
+            return;
+        };
+        let mut cursor = Some(Default::default()).filter(|_| has_begun);
+        while let Some(from) = cursor {
+            let mut found = Vec::new();
+            cursor = index.scan(from, first..last, STEP_ENTRIES, &mut found);
+            synopsis.tell(found.into_iter().map(|(hash, _)| hash));
+            pause().await;
+            if renewal.is_closed() || namespace.has_ended() {
+                return;
+            }
+        }
+        synopsis.finish();
+    }
+}

@@ -1,0 +1,309 @@
+//! `Synopsis`: which key hashes the disk tier surely does not hold.
+//!
+//! Bloom filters over the hashes of one namespace's index. It may say yes to a hash that is not
+//! there, in about one case of a hundred; it never says no to one that is: whoever gives a hash its
+//! slot sets it here before.
+//!
+//! A filter that is full gets a second one beside it, of twice its size, so that nothing is rebuilt
+//! where somebody waits. In the background both are then replaced by one that fits, made from the
+//! index; likewise where many hashes have gone, which a filter cannot forget. While that is being
+//! made, new hashes are set in the old and in the new.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bloomfilter::Bloom;
+use parking_lot::RwLock;
+
+use crate::key::KeyHash;
+
+/// Of one full filter; there are two at the most before they are replaced.
+const FALSE_POSITIVES: f64 = 0.005;
+
+/// Hashes that the smallest filter is for.
+const HASHES_MIN: usize = 64;
+
+#[derive(Default)]
+pub(crate) struct Synopsis {
+    state: RwLock<State>,
+    /// It should be made anew. Changed under the lock.
+    is_worn: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    filters: Vec<Filter>,
+    /// Hashes are in the index that the filters have not been told of: nothing is sure.
+    is_blind: bool,
+    /// What is to replace the filters.
+    next: Option<Filter>,
+    /// Hashes that have gone since the filters were made.
+    gone: usize,
+    /// And since `next` was begun.
+    gone_since: usize,
+}
+
+struct Filter {
+    bloom: Bloom<u64>,
+    hashes: usize,
+    hashes_max: usize,
+}
+
+impl Synopsis {
+    /// A synopsis of an index that holds something, which it knows nothing of yet.
+    pub(crate) fn blind() -> Self {
+        let state = State { is_blind: true, ..State::default() };
+        Self { state: RwLock::new(state), is_worn: AtomicBool::new(true) }
+    }
+
+    /// False: the hash has no slot.
+    pub(crate) fn may_hold(&self, hash: KeyHash) -> bool {
+        let state = self.state.read();
+        state.is_blind || state.filters.iter().any(|filter| filter.bloom.check(&hash.0))
+    }
+
+    /// To be told of a hash before it gets a slot that it did not have.
+    pub(crate) fn insert(&self, hash: KeyHash) {
+        let mut state = self.state.write();
+        if state.filters.last().is_none_or(Filter::is_full) {
+            let hashes_max = state.filters.last().map_or(HASHES_MIN, |last| 2 * last.hashes_max);
+            state.filters.extend(Filter::new(hashes_max));
+        }
+        let State { filters, next, is_blind, .. } = &mut *state;
+        match filters.last_mut() {
+            Some(filter) => filter.set(hash),
+            // No filter can be had.
+            None => *is_blind = true,
+        }
+        if let Some(next) = next {
+            next.set(hash);
+        }
+        self.judge(&state);
+    }
+
+    /// To be told of a hash that has lost its slot.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.write();
+        state.gone += 1;
+        state.gone_since += 1;
+        self.judge(&state);
+    }
+
+    /// Whether it should be made anew. One load.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.load(Ordering::Relaxed)
+    }
+
+    fn judge(&self, state: &State) {
+        let hashes: usize = state.filters.iter().map(|filter| filter.hashes).sum();
+        let is_stale = state.gone > HASHES_MIN + hashes / 3;
+        let is_worn = state.is_blind || state.filters.len() > 1 || is_stale;
+        self.is_worn.store(is_worn && state.next.is_none(), Ordering::Relaxed);
+    }
+
+    /// Begins to make it anew, for an index of so many hashes, with room for half as many more.
+    /// From here on it has to be told of all that the index holds; nobody may be about to give a
+    /// slot to a hash that it has been told of before. False where somebody else is at it.
+    pub(crate) fn begin(&self, hashes: usize) -> bool {
+        let mut state = self.state.write();
+        if state.next.is_some() {
+            return false;
+        }
+        state.next = Filter::new(HASHES_MIN.max(hashes + hashes / 2));
+        state.gone_since = 0;
+        self.is_worn.store(false, Ordering::Relaxed);
+        state.next.is_some()
+    }
+
+    /// Tells the new one of some of what the index holds.
+    pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
+        if let Some(next) = &mut self.state.write().next {
+            hashes.for_each(|hash| next.set(hash));
+        }
+    }
+
+    /// The new one has been told of everything, and takes over.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state.write();
+        if let Some(next) = state.next.take() {
+            state.filters = vec![next];
+            state.is_blind = false;
+            state.gone = state.gone_since;
+        }
+        self.judge(&state);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.state.read();
+        state.filters.iter().chain(&state.next).map(Filter::bytes).sum()
+    }
+}
+
+impl std::fmt::Debug for Synopsis {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Synopsis").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl Filter {
+    /// None where there can be no such filter.
+    fn new(hashes_max: usize) -> Option<Self> {
+        let bytes = Bloom::<u64>::compute_bitmap_size(hashes_max, FALSE_POSITIVES);
+        let bloom = Bloom::new_with_seed(bytes, hashes_max, &seed(hashes_max)).ok()?;
+        Some(Self { bloom, hashes: 0, hashes_max })
+    }
+
+    fn set(&mut self, hash: KeyHash) {
+        self.bloom.set(&hash.0);
+        self.hashes += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.hashes >= self.hashes_max
+    }
+
+    fn bytes(&self) -> usize {
+        usize::try_from(self.bloom.len() / 8).unwrap_or(usize::MAX) + size_of::<Self>()
+    }
+}
+
+/// Mixed well, and different from size to size, so that what two filters wrongly say yes to has
+/// nothing in common. The hashes are keyed already: nobody can aim at these.
+fn seed(size: usize) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let mut state = size as u64;
+    for word in seed.chunks_exact_mut(8) {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// A synopsis beside the set that it stands for.
+    #[derive(Default)]
+    struct Pair {
+        synopsis: Synopsis,
+        index: HashSet<u64>,
+    }
+
+    impl Pair {
+        fn insert(&mut self, hash: u64) {
+            if !self.index.contains(&hash) {
+                self.synopsis.insert(KeyHash(hash));
+                self.index.insert(hash);
+            }
+        }
+
+        fn remove(&mut self, hash: u64) {
+            if self.index.remove(&hash) {
+                self.synopsis.forget();
+            }
+        }
+
+        /// Makes it anew, with `meanwhile` done between the steps.
+        fn renew(&mut self, mut meanwhile: impl FnMut(&mut Self)) {
+            if !self.synopsis.begin(self.index.len()) {
+                return;
+            }
+            let all: Vec<u64> = self.index.iter().copied().collect();
+            for step in all.chunks(256) {
+                self.synopsis.tell(step.iter().map(|hash| KeyHash(*hash)));
+                meanwhile(self);
+            }
+            self.synopsis.finish();
+        }
+
+        fn assert_none_is_missed(&self) {
+            assert!(self.index.iter().all(|hash| self.synopsis.may_hold(KeyHash(*hash))));
+        }
+
+        /// Per mille of hashes that are not there.
+        fn false_positives(&self, random: &mut StdRng) -> usize {
+            let asked = 100_000;
+            let strangers =
+                (0..).map(|_| random.random()).filter(|hash| !self.index.contains(hash));
+            let yes = strangers.take(asked).filter(|hash| self.synopsis.may_hold(KeyHash(*hash)));
+            yes.count() * 1000 / asked
+        }
+    }
+
+    #[test]
+    fn never_says_no_to_what_is_there() {
+        for seed in 0..200 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut pair = Pair::default();
+            let keys = random.random_range(10..5000u64);
+            let mut change = move |pair: &mut Pair| {
+                for _ in 0..random.random_range(1..100) {
+                    let hash = random.random_range(0..keys).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    match random.random_range(0..3) {
+                        0 => pair.remove(hash),
+                        _ => pair.insert(hash),
+                    }
+                }
+                pair.assert_none_is_missed();
+            };
+            for _ in 0..20 {
+                change(&mut pair);
+                if pair.synopsis.is_worn() {
+                    pair.renew(&mut change);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn says_yes_to_one_in_a_hundred_strangers_at_any_size_and_after_churn() {
+        let mut random = StdRng::seed_from_u64(1);
+        let more = std::env::var("TAMIS_SYNOPSIS").ok().and_then(|size| size.parse().ok());
+        for size in [10_000, 300_000].into_iter().chain(more) {
+            let mut pair = Pair::default();
+            while pair.index.len() < size {
+                pair.insert(random.random());
+                if pair.synopsis.is_worn() {
+                    pair.renew(|_| {});
+                }
+            }
+            let rate = pair.false_positives(&mut random);
+            assert!(rate <= 11, "{rate} per mille at {size}");
+            // As many go as come, five times over.
+            let mut old: Vec<u64> = pair.index.iter().copied().collect();
+            for turn in 0..5 * size {
+                let new = random.random();
+                pair.remove(std::mem::replace(&mut old[turn % size], new));
+                pair.insert(new);
+                if pair.synopsis.is_worn() {
+                    pair.renew(|_| {});
+                }
+            }
+            let rate = pair.false_positives(&mut random);
+            assert!(rate <= 11, "{rate} per mille after churn at {size}");
+            let each = pair.synopsis.bytes() / size;
+            assert!(each <= 4, "{each} bytes a hash");
+        }
+    }
+
+    #[test]
+    fn knows_nothing_until_it_has_been_told() {
+        let synopsis = Synopsis::blind();
+        assert!(synopsis.may_hold(KeyHash(1)) && synopsis.is_worn());
+        synopsis.insert(KeyHash(2));
+        assert!(synopsis.may_hold(KeyHash(1)));
+        assert!(synopsis.begin(2) && !synopsis.begin(2));
+        synopsis.tell([KeyHash(1), KeyHash(2)].into_iter());
+        synopsis.finish();
+        assert!(synopsis.may_hold(KeyHash(1)) && synopsis.may_hold(KeyHash(2)));
+        assert!(!synopsis.may_hold(KeyHash(3)) && !synopsis.is_worn());
+    }
+}
