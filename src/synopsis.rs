@@ -96,7 +96,9 @@ impl Synopsis {
     fn judge(&self, state: &State) {
         let hashes: usize = state.filters.iter().map(|filter| filter.hashes).sum();
         let is_stale = state.gone > HASHES_MIN + hashes / 3;
-        let is_worn = state.is_blind || state.filters.len() > 1 || is_stale;
+        // More may have come while it was being made than it was meant for.
+        let is_overfull = state.filters.iter().any(|filter| filter.hashes > filter.hashes_max);
+        let is_worn = state.is_blind || state.filters.len() > 1 || is_stale || is_overfull;
         self.is_worn.store(is_worn && state.next.is_none(), Ordering::Relaxed);
     }
 
@@ -292,6 +294,18 @@ mod tests {
             let each = pair.synopsis.bytes() / size;
             assert!(each <= 4, "{each} bytes a hash");
         }
+    }
+
+    #[test]
+    fn is_worn_where_more_came_while_it_was_made_than_it_was_meant_for() {
+        let mut pair = Pair::default();
+        (0..100).for_each(|hash| pair.insert(hash));
+        let mut new = 100..10_000;
+        pair.renew(|pair| new.by_ref().for_each(|hash| pair.insert(hash)));
+        pair.assert_none_is_missed();
+        assert!(pair.synopsis.is_worn());
+        pair.renew(|_| {});
+        assert!(!pair.synopsis.is_worn());
     }
 
     #[test]

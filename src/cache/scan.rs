@@ -110,13 +110,11 @@ impl Drop for Scan {
             let rules = shared.rules.to_scan();
             self.is_over = rules.is_empty();
             for rule in &rules {
-                let (Some(generation), Some(start)) = (&rule.namespace, Position::new(0)) else {
-                    continue;
-                };
-                let Some(end) = Position::new(rule.sequence.0) else { continue };
+                let end = Position::new(rule.sequence.0);
+                let Some((generation, end)) = rule.namespace.as_ref().zip(end) else { continue };
                 let mut cursor = Some(Default::default()).filter(|_| !generation.has_ended());
                 while let Some(from) = cursor {
-                    cursor = shared.bury_some(generation, &(start..end), from);
+                    cursor = shared.bury_some(generation, &(Position::FIRST..end), from);
                 }
             }
             shared.rules.scanned(&rules);

@@ -37,9 +37,11 @@ pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
     while !renewal.is_closed() {
         let namespaces = shared.upgrade().map(|shared| shared.namespaces.all());
         for namespace in namespaces.into_iter().flatten() {
-            if namespace.synopsis().is_worn() && !namespace.has_ended() {
+            while namespace.synopsis().is_worn() {
                 let Some(shared) = shared.upgrade() else { return };
-                shared.renew_synopsis(&namespace, &renewal).await;
+                if !shared.renew_synopsis(&namespace, &renewal).await {
+                    break;
+                }
             }
         }
         renewal.wanted.notified().await;
@@ -54,26 +56,29 @@ impl Shared {
         }
     }
 
-    async fn renew_synopsis(&self, namespace: &Namespace, renewal: &Renewal) {
+    /// False where it could not be begun, or need not be ended any more.
+    async fn renew_synopsis(&self, namespace: &Namespace, renewal: &Renewal) -> bool {
         let (index, synopsis) = (namespace.index(), namespace.synopsis());
         // In a section, so that nobody is between telling the old one of a hash and its slot.
         let has_begun = {
             let _section = self.order.section();
             synopsis.begin(index.len())
         };
-        let (Some(first), Some(last)) = (Position::new(0), Position::new(!7)) else {
-            return;
-        };
-        let mut cursor = Some(Default::default()).filter(|_| has_begun);
+        if !has_begun {
+            return false;
+        }
+        let mut cursor = Some(Default::default());
         while let Some(from) = cursor {
             let mut found = Vec::new();
-            cursor = index.scan(from, first..last, STEP_ENTRIES, &mut found);
+            let everything = Position::FIRST..Position::LAST;
+            cursor = index.scan(from, everything, STEP_ENTRIES, &mut found);
             synopsis.tell(found.into_iter().map(|(hash, _)| hash));
             pause().await;
             if renewal.is_closed() || namespace.has_ended() {
-                return;
+                return false;
             }
         }
         synopsis.finish();
+        true
     }
 }

@@ -110,12 +110,16 @@ impl Tenant for Shared {
     }
 
     fn forget_before(&self, position: Position) {
-        let Some(start) = Position::new(0) else { return };
         for generation in self.namespaces.all() {
             let mut cursor = Some(Default::default());
             while let Some(from) = cursor {
                 let mut found = Vec::new();
-                cursor = generation.index().scan(from, start..position, STEP_ENTRIES, &mut found);
+                cursor = generation.index().scan(
+                    from,
+                    Position::FIRST..position,
+                    STEP_ENTRIES,
+                    &mut found,
+                );
                 let _section = self.order.section();
                 for (hash, slot) in found {
                     self.give_up_slot(&generation, hash, slot.position);

@@ -74,6 +74,10 @@ pub(crate) const fn align(length: usize) -> usize {
 pub(crate) struct Position(u64);
 
 impl Position {
+    /// The first and the last there can be.
+    pub(crate) const FIRST: Self = Self(0);
+    pub(crate) const LAST: Self = Self(POSITION_MAX / ALIGNMENT as u64 * ALIGNMENT as u64);
+
     /// The position at this offset, if it is one.
     pub(crate) const fn new(offset: u64) -> Option<Self> {
         if offset <= POSITION_MAX && (offset % (ALIGNMENT as u64) == 0) {
