@@ -37,6 +37,24 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
+    /// Sets a disk tier beneath, in a temporary directory, which is made in this one if it is named.
+    /// Values are then as large as the trace says, and sizes count memory and file.
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "DIRECTORY")]
+    #[allow(clippy::option_option, reason = "whether it is there, and whether it says where")]
+    pub(crate) l2: Option<Option<PathBuf>>,
+
+    /// Sizes of the disk tier, like cache sizes.
+    #[arg(long, value_delimiter = ',', default_value = "0.3", requires = "l2")]
+    pub(crate) l2_size: Vec<CacheSize>,
+
+    /// With a disk tier: bytes of an object whose size the trace does not say.
+    #[arg(long, default_value = "4096", requires = "l2")]
+    pub(crate) object_bytes: u64,
+
+    /// Whether what was read from disk is written again when its segment is reused.
+    #[arg(long, value_delimiter = ',', default_value = "true", requires = "l2")]
+    pub(crate) second_chances: Vec<bool>,
+
     /// The seed of the workload that is made up without a trace.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

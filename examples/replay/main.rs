@@ -3,11 +3,13 @@
 //! ```text
 //! cargo run --release --example replay
 //! cargo run --release --example replay -- trace.csv.zst --mode obj --cache-size 0.01,0.1,5000
+//! cargo run --release --example replay -- --l2
 //! ```
 //!
 //! One table says how many requests missed, beside the misses of a reference where they are known;
 //! another how long hits and puts took. `--help` lists the options. With the default charge and one
-//! thread, misses equal those of a simulator of SIEVE, to the request.
+//! thread, misses equal those of a simulator of SIEVE, to the request. With `--l2` a disk tier is set
+//! beneath: the tables then say which tier answered, what the device did, and how long it all took.
 
 mod arguments;
 mod budget;
@@ -15,6 +17,7 @@ mod lines;
 mod reference;
 mod replay;
 mod report;
+mod tiers;
 mod trace;
 mod workload;
 
@@ -32,6 +35,7 @@ use crate::lines::InputError;
 use crate::reference::Reference;
 use crate::replay::Run;
 use crate::report::{Report, Subject};
+use crate::tiers::TwoTiers;
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -56,12 +60,60 @@ fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Erro
     if arguments.traces.is_empty() {
         let trace = Workload::default().generate(arguments.seed)?;
         let reference = reference_of(arguments, None)?;
-        replay_trace(arguments, &trace, &reference, report)?;
+        replay_one(arguments, &trace, &reference, report)?;
     }
     for path in &arguments.traces {
         let trace = Trace::read(path)?;
         let reference = reference_of(arguments, path.parent())?;
-        replay_trace(arguments, &trace, &reference, report)?;
+        replay_one(arguments, &trace, &reference, report)?;
+    }
+    Ok(())
+}
+
+fn replay_one(
+    arguments: &Arguments,
+    trace: &Trace,
+    reference: &Reference,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    match &arguments.l2 {
+        None => replay_trace(arguments, trace, reference, report),
+        Some(directory) => replay_two_tiers(arguments, trace, directory.as_deref(), report),
+    }
+}
+
+/// Replays one trace at every combination of sizes over two tiers.
+fn replay_two_tiers(
+    arguments: &Arguments,
+    trace: &Trace,
+    directory: Option<&Path>,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let is_of_keys = trace.requests.iter().all(|request| request.size == 1);
+    let object_bytes = arguments.object_bytes;
+    let working_set = trace.working_set(Mode::Byte) * if is_of_keys { object_bytes } else { 1 };
+    for l1_size in &arguments.cache_size {
+        for l2_size in &arguments.l2_size {
+            for &second_chances in &arguments.second_chances {
+                let (l1_bytes, l2_bytes) = (l1_size.of(working_set), l2_size.of(working_set));
+                let threads = arguments.threads;
+                let run = TwoTiers { l1_bytes, l2_bytes, second_chances, object_bytes, threads };
+                // Each run makes a store of its own, and leaves none behind.
+                let scratch = match directory {
+                    None => tempfile::tempdir()?,
+                    Some(directory) => tempfile::tempdir_in(directory)?,
+                };
+                let requests = trace.requests.len() as u64;
+                let (name, mode) = (&*trace.name, Mode::Byte);
+                let subject =
+                    Subject { trace: name, mode, cache_size: l2_bytes, requests, reference: None };
+                let progress = progress_bar(&subject)?;
+                let outcome = run.replay(trace, scratch.path(), &progress);
+                let outcome = outcome.map_err(|error| -> Box<dyn Error> { error })?;
+                progress.finish_and_clear();
+                report.add_two_tiers(name, &run, &outcome);
+            }
+        }
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ const CHUNK_REQUESTS: usize = 64;
 const PROGRESS_CHUNKS: usize = 64;
 
 /// Longer latencies are recorded as this.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+pub(crate) const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 #[derive(Debug, Error)]
 pub(crate) enum ReplayError {
@@ -85,7 +85,7 @@ impl Run {
         let cache = block_on(BlobCache::open(config))?;
         let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
         let namespace = cache.namespace("trace").with_policy(policy);
-        let requests = Requests { all: &trace.requests, next: AtomicUsize::new(0), progress };
+        let requests = Requests::new(&trace.requests, progress);
         let start = Instant::now();
         let tallies = thread::scope(|scope| {
             let part = || {
@@ -168,20 +168,24 @@ impl Tally {
     }
 }
 
-fn record(latencies: &mut Histogram<u64>, latency: Duration) {
+pub(crate) fn record(latencies: &mut Histogram<u64>, latency: Duration) {
     latencies.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
 }
 
 /// What is left to replay, handed out in order.
-struct Requests<'a> {
+pub(crate) struct Requests<'a> {
     all: &'a [Request],
     /// The next chunk.
     next: AtomicUsize,
     progress: &'a ProgressBar,
 }
 
-impl Requests<'_> {
-    fn take(&self) -> Option<&[Request]> {
+impl<'a> Requests<'a> {
+    pub(crate) fn new(all: &'a [Request], progress: &'a ProgressBar) -> Self {
+        Self { all, next: AtomicUsize::new(0), progress }
+    }
+
+    pub(crate) fn take(&self) -> Option<&[Request]> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let from = number.checked_mul(CHUNK_REQUESTS).filter(|from| *from < self.all.len())?;
         if number % PROGRESS_CHUNKS == 0 {
@@ -192,7 +196,7 @@ impl Requests<'_> {
     }
 
     /// Hands out nothing any more.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.next.store(self.all.len(), Ordering::Relaxed);
     }
 }

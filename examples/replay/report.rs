@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::budget::Mode;
 use crate::replay::Outcome;
+use crate::tiers::{self, TwoTiers};
 
 /// Columns that name a run. They are in both tables, and the first is text.
 const NAMES: [&str; 4] = ["trace", "mode", "cache size", "shards"];
@@ -15,6 +16,36 @@ const MISSES: [&str; 7] =
 
 const LATENCIES: [&str; 8] =
     ["hit p50", "hit p99", "hit p99.9", "hit max", "put p50", "put p99", "put p99.9", "put max"];
+
+const TIERS: [&str; 12] = [
+    "trace",
+    "L1",
+    "L2",
+    "2nd chances",
+    "requests",
+    "L1 hits",
+    "L2 hits",
+    "misses",
+    "requests/s",
+    "read",
+    "written",
+    "write ampl.",
+];
+
+const TIER_LATENCIES: [&str; 12] = [
+    "trace",
+    "L1",
+    "L2",
+    "2nd chances",
+    "L1 hit p50",
+    "p99",
+    "L2 hit p50",
+    "p99",
+    "miss p50",
+    "p99",
+    "put p50",
+    "p99",
+];
 
 /// What a run was, beside its outcome.
 #[derive(Debug)]
@@ -31,16 +62,57 @@ pub(crate) struct Subject<'a> {
 pub(crate) struct Report {
     misses: Table,
     latencies: Table,
+    tiers: Table,
+    tier_latencies: Table,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
         let table = |columns: &[&str]| Table::new(NAMES.iter().chain(columns).copied());
-        Self { misses: table(&MISSES), latencies: table(&LATENCIES) }
+        let (tiers, tier_latencies) =
+            (Table::new(TIERS.iter().copied()), Table::new(TIER_LATENCIES.iter().copied()));
+        Self { misses: table(&MISSES), latencies: table(&LATENCIES), tiers, tier_latencies }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.misses.rows.len() == 1
+        self.misses.is_empty() && self.tiers.is_empty()
+    }
+
+    /// A run over two tiers.
+    pub(crate) fn add_two_tiers(
+        &mut self,
+        trace: &str,
+        run: &TwoTiers,
+        tiers::Outcome { elapsed, tally, stats }: &tiers::Outcome,
+    ) {
+        let second_chances = if run.second_chances { "yes" } else { "no" };
+        let names = [
+            trace.to_owned(),
+            mebibytes(run.l1_bytes),
+            mebibytes(stats.l2_bytes_max()),
+            second_chances.to_owned(),
+        ];
+        let requests = tally.l1.len() + tally.l2.len() + tally.misses.len();
+        let per_second = requests as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let amplification = stats.l2_write_bytes() as f64 / tally.put_bytes.max(1) as f64;
+        let mut row = names.to_vec();
+        row.extend([
+            requests.to_string(),
+            percent(tally.l1.len(), requests),
+            percent(tally.l2.len(), requests),
+            percent(tally.misses.len(), requests),
+            format!("{per_second:.0}"),
+            mebibytes(stats.l2_read_bytes()),
+            mebibytes(stats.l2_write_bytes()),
+            format!("{amplification:.3}"),
+        ]);
+        self.tiers.rows.push(row);
+        let mut latencies = names.to_vec();
+        for histogram in [&tally.l1, &tally.l2, &tally.misses, &tally.puts] {
+            let [p50, p99, ..] = quantiles(histogram);
+            latencies.extend([p50, p99]);
+        }
+        self.tier_latencies.rows.push(latencies);
     }
 
     pub(crate) fn add(&mut self, subject: &Subject<'_>, outcome: &Outcome) {
@@ -75,8 +147,18 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}\n{}", self.misses, self.latencies)
+        if !self.misses.is_empty() {
+            write!(formatter, "{}\n{}", self.misses, self.latencies)?;
+        }
+        if !self.tiers.is_empty() {
+            write!(formatter, "{}\n{}", self.tiers, self.tier_latencies)?;
+        }
+        Ok(())
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -118,6 +200,10 @@ struct Table {
 impl Table {
     fn new<'a>(header: impl Iterator<Item = &'a str>) -> Self {
         Self { rows: vec![header.map(str::to_owned).collect()] }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.len() == 1
     }
 
     fn width(&self, column: usize) -> usize {

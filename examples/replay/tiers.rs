@@ -1,0 +1,173 @@
+//! `TwoTiers`: one trace through a cache of memory over disk.
+//!
+//! A request is a get, followed on a miss by a put, as with memory alone. Values are noise, so that
+//! nothing is gained by compressing them, and each is checked when it comes back. What the device
+//! reads and writes is what the cache asks of it, bookkeeping included; write amplification is that
+//! over the keys and values that were put.
+
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tamis::{BlobCache, BlobCacheConfig, BlobCacheStats, CacheError, CacheTier};
+
+use crate::replay::{LATENCY_NS_MAX, Requests, record};
+use crate::trace::{Request, Trace};
+
+/// What a store is at least: a few segments.
+const L2_BYTES_MIN: u64 = 16 << 20;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TwoTiers {
+    pub(crate) l1_bytes: u64,
+    pub(crate) l2_bytes: u64,
+    pub(crate) second_chances: bool,
+    pub(crate) object_bytes: u64,
+    pub(crate) threads: NonZeroUsize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) elapsed: Duration,
+    pub(crate) tally: Tally,
+    pub(crate) stats: BlobCacheStats,
+}
+
+/// What was counted; latencies in nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) put_bytes: u64,
+    pub(crate) l1: Histogram<u64>,
+    pub(crate) l2: Histogram<u64>,
+    pub(crate) misses: Histogram<u64>,
+    pub(crate) puts: Histogram<u64>,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+impl TwoTiers {
+    /// Bytes of a request's object: a trace of keys alone says 1.
+    pub(crate) fn bytes_of(&self, request: Request) -> u64 {
+        if request.size == 1 { self.object_bytes } else { request.size }
+    }
+
+    pub(crate) fn replay(
+        &self,
+        trace: &Trace,
+        directory: &Path,
+        progress: &ProgressBar,
+    ) -> Result<Outcome, Failure> {
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(usize::try_from(self.l1_bytes.max(64 << 10))?)
+            .l2_path(directory)
+            .l2_bytes_max(self.l2_bytes.max(L2_BYTES_MIN))
+            .l2_second_chances(self.second_chances)
+            .build()?;
+        let cache = block_on(BlobCache::open(config))?;
+        let largest = trace.requests.iter().map(|request| self.bytes_of(*request)).max();
+        let values = Values::new(largest.unwrap_or(0))?;
+        let requests = Requests::new(&trace.requests, progress);
+        let start = Instant::now();
+        let tallies = thread::scope(|scope| {
+            let part = || {
+                let tally = block_on(self.replay_part(&cache, &requests, &values));
+                tally.inspect_err(|_| requests.stop())
+            };
+            let threads: Vec<_> = (0..self.threads.get()).map(|_| scope.spawn(part)).collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, Result<Tally, Failure>>| {
+                thread.join().unwrap_or_else(|_| Err("a replaying thread panicked".into()))
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+        })?;
+        block_on(cache.sync())?;
+        let elapsed = start.elapsed();
+        let mut tally = Tally::new()?;
+        for part in &tallies {
+            tally.add(part)?;
+        }
+        let stats = cache.stats();
+        block_on(cache.close())?;
+        Ok(Outcome { elapsed, tally, stats })
+    }
+
+    async fn replay_part(
+        &self,
+        cache: &BlobCache,
+        requests: &Requests<'_>,
+        values: &Values,
+    ) -> Result<Tally, Failure> {
+        let mut tally = Tally::new()?;
+        while let Some(chunk) = requests.take() {
+            for &request in chunk {
+                let (key, value) = (request.key.to_le_bytes(), self.bytes_of(request));
+                let value = values.of(request.key, value);
+                let start = Instant::now();
+                let hit = cache.get("trace", key).await;
+                let latency = start.elapsed();
+                if let Some(hit) = hit {
+                    // A resident object keeps the size that it came with.
+                    if hit.value() != values.of(request.key, hit.value().len() as u64) {
+                        return Err(format!("object {} is not what was put", request.key).into());
+                    }
+                    let is_in_memory = hit.tier() == CacheTier::L1;
+                    record(if is_in_memory { &mut tally.l1 } else { &mut tally.l2 }, latency);
+                    continue;
+                }
+                record(&mut tally.misses, latency);
+                tally.put_bytes += (key.len() + value.len()) as u64;
+                let start = Instant::now();
+                match cache.put("trace", key, value).await {
+                    Ok(()) => record(&mut tally.puts, start.elapsed()),
+                    Err(CacheError::BlobTooLarge { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(tally)
+    }
+}
+
+impl Tally {
+    fn new() -> Result<Self, Failure> {
+        let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3);
+        let (l1, l2, misses, puts) = (histogram()?, histogram()?, histogram()?, histogram()?);
+        Ok(Self { put_bytes: 0, l1, l2, misses, puts })
+    }
+
+    fn add(&mut self, other: &Self) -> Result<(), Failure> {
+        self.put_bytes += other.put_bytes;
+        self.l1.add(&other.l1)?;
+        self.l2.add(&other.l2)?;
+        self.misses.add(&other.misses)?;
+        self.puts.add(&other.puts)?;
+        Ok(())
+    }
+}
+
+/// Noise, of which every object has a piece of its own.
+struct Values(Bytes);
+
+/// Where pieces begin differs by less than this.
+const SPREAD: u64 = 1 << 20;
+
+impl Values {
+    fn new(largest: u64) -> Result<Self, Failure> {
+        let mut noise = vec![0; usize::try_from(largest + SPREAD)?];
+        StdRng::seed_from_u64(1).fill_bytes(&mut noise);
+        Ok(Self(noise.into()))
+    }
+
+    fn of(&self, key: u64, bytes: u64) -> Bytes {
+        let start = usize::try_from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) % SPREAD).unwrap_or(0);
+        let end = start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.0.slice(start..end.min(self.0.len()))
+    }
+}
