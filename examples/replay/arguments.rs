@@ -37,8 +37,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
-    /// Sets a disk tier beneath, in a temporary directory, which is made in this one if it is named.
-    /// Values are then as large as the trace says, and sizes count memory and file.
+    /// Sets a disk tier beneath, in a temporary directory, made in this one if it is named. Values
+    /// are then as large as the trace says, and sizes count memory and file.
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "DIRECTORY")]
     #[allow(clippy::option_option, reason = "whether it is there, and whether it says where")]
     pub(crate) l2: Option<Option<PathBuf>>,
