@@ -30,12 +30,17 @@ use clap::{Parser, ValueEnum};
 use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, BlobCacheStats, CacheError};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, BlobCacheStats, CacheError, L2Compression};
 
 /// The most that resident memory may be of the budget.
 const RATIO_MAX: f64 = 1.15;
 
 const TURNOVERS: u64 = 3;
+
+/// What a disk tier's buffers are bounded to: values that puts copy, and records that wait, with
+/// the directory of their segment. Besides, an eighth of the memory tier for copies, and another
+/// for values that wait to be promoted.
+const BUFFERS_BYTES: usize = (16 + 16 + 16) << 20;
 
 /// The budgets to try, in MiB: from one to the next the number of entries grows by some percent,
 /// from the first to the last it doubles, and so meets every fill of the tables.
@@ -64,6 +69,9 @@ struct Arguments {
     /// The budget of the cache
     #[arg(long, default_value_t = 256)]
     budget_mib: usize,
+    /// The size of a disk tier beneath it. Without it, there is none
+    #[arg(long)]
+    l2_mib: Option<u64>,
     /// Threads that put at the same time
     #[arg(long, default_value_t = 1)]
     threads: u64,
@@ -164,9 +172,12 @@ fn turn_over_once(
     let key = |number: u64| format!("products/{thread:02}/{blob_bytes}/{number:010}");
     let mut random = StdRng::seed_from_u64(thread);
     let before = cache.stats().evictions();
+    let l2_bytes = cache.stats().l2_bytes_max();
     let is_turned_over = |stats: BlobCacheStats| {
         let evictions = stats.evictions() - before;
-        evictions > 0 && evictions >= TURNOVERS * (stats.entries() as u64)
+        evictions > 0
+            && evictions >= TURNOVERS * (stats.entries() as u64)
+            && stats.l2_write_bytes() >= TURNOVERS * l2_bytes
     };
     for number in 0.. {
         let put = put_of(shape, blob_bytes, number, &mut random);
@@ -182,8 +193,18 @@ fn turn_over_once(
 
 /// Measures this process.
 fn measure(arguments: &Arguments) -> Result<Found, Box<dyn Error>> {
-    let budget = arguments.budget_mib << 20;
-    let config = BlobCacheConfig::builder().l1_bytes_max(budget).build()?;
+    let mut budget = arguments.budget_mib << 20;
+    let mut builder = BlobCacheConfig::builder().l1_bytes_max(budget);
+    let folder = tempfile::tempdir()?;
+    if let Some(l2_mib) = arguments.l2_mib {
+        let l2_bytes = l2_mib << 20;
+        // An eighth of the file: what small values ask for.
+        let index_bytes = usize::try_from(l2_bytes / 8)?;
+        builder = builder.l2_path(folder.path()).l2_bytes_max(l2_bytes);
+        builder = builder.l2_index_bytes_max(index_bytes).l2_compression(L2Compression::Off);
+        budget += index_bytes + BUFFERS_BYTES + (arguments.budget_mib << 20) / 4;
+    }
+    let config = builder.build()?;
     let baseline = resident()?;
     let cache = block_on(BlobCache::open(config))?;
     std::thread::scope(|scope| {

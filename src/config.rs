@@ -287,9 +287,10 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The budget of the index of the disk tier, in bytes of memory: some 24 for each blob on disk.
-    /// At it, blobs of keys that are not on disk yet are held in memory only, and counted as
-    /// `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; at least 64 KiB.
+    /// The budget of what leads to blobs on disk, in bytes of memory: some 28 for each, for index
+    /// and synopsis, and 40 for each of its labels. At it, blobs of keys that are not on disk yet
+    /// are held in memory only, and counted as `l2_full_rejections`. Default: a 32nd of the file,
+    /// at least 1 MiB; at least 64 KiB.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);

@@ -8,8 +8,8 @@
 //!
 //! One table says how many requests missed, beside the misses of a reference where they are known;
 //! another how long hits and puts took. `--help` lists the options. With the default charge and one
-//! thread, misses equal those of a simulator of SIEVE, to the request. With `--l2` a disk tier is set
-//! beneath: the tables then say which tier answered, what the device did, and how long it all took.
+//! thread, misses equal those of a simulator of SIEVE, to the request. With `--l2` a disk tier is
+//! set beneath: the tables then say which tier answered, what the device did, and how long it took.
 
 mod arguments;
 mod budget;

@@ -18,8 +18,9 @@ use crate::namespace::Namespace;
 use crate::order::Section;
 use crate::sequence::ReadPoint;
 
-/// What a slot of the index takes, all of the index's slack included: see `l2/index`.
-const SLOT_BYTES: usize = 24;
+/// What a slot of the index takes, all of the index's slack included (see `l2/index`), with its
+/// share of the synopsis.
+const SLOT_BYTES: usize = 28;
 
 /// A put that has passed the limits. Only the append section can still refuse it.
 pub(super) struct Proposal<'a> {
@@ -84,7 +85,7 @@ impl Shared {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
         let draft = match draft {
-            Some(blob) if held.is_none() && blob.is_blob && self.is_index_full() => {
+            Some(blob) if held.is_none() && blob.is_blob && self.is_index_full(&mut section) => {
                 self.counters.count(Event::L2Full);
                 tombstone(&proposal.entry.namespace, hash)
                     .map(|draft| Draftee { draft, is_blob: false })
@@ -154,9 +155,10 @@ impl Shared {
         }
     }
 
-    /// Whether the index is at its budget.
-    fn is_index_full(&self) -> bool {
-        self.slots.load(Ordering::Relaxed) >= self.config.l2_index_bytes_max / SLOT_BYTES
+    /// Whether what leads to records is at its budget.
+    fn is_index_full(&self, section: &mut Section<'_>) -> bool {
+        let slots = self.slots.load(Ordering::Relaxed).saturating_mul(SLOT_BYTES);
+        slots.saturating_add(section.labels().bytes()) >= self.config.l2_index_bytes_max
     }
 
     /// The version that a put must be above. An error where it is on disk, at that slot.
