@@ -210,7 +210,8 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot
-    /// comes back when its namespace is flushed or has run empty.
+    /// comes back when its namespace is flushed, or has run empty in memory and on disk, where what
+    /// was invalidated key by key stays listed until its segment is reused.
     #[must_use]
     pub fn max_namespaces(mut self, namespaces: usize) -> Self {
         self.config.max_namespaces = namespaces;

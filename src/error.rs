@@ -67,7 +67,8 @@ pub enum CacheError {
         /// The limit.
         max: usize,
     },
-    /// Every namespace slot is taken by a namespace that holds entries.
+    /// Every namespace slot is taken by a namespace that holds entries, or whose records are still
+    /// on disk.
     #[error("all {max} namespaces are in use")]
     TooManyNamespaces {
         /// The configured `max_namespaces`.

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 
 use crate::error::CacheError;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, Position, Slot};
+use crate::l2::{Generation, Index, Position, ScanCursor, Slot};
 use crate::order::{Order, Section};
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
@@ -99,8 +99,28 @@ impl Namespace {
         })
     }
 
+    /// What a hash has on file is not to be found any more, by a mutation that has no record of its
+    /// own, since the log has ended. Likewise.
+    pub(crate) fn bury_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
+        self.index.replace_if(hash, held.position, Slot { gone: true, ..held });
+    }
+
+    /// Whether a hash's slot stands for that mutation, whatever there is of it. While it does, its
+    /// record may be found again by another open.
+    pub(crate) fn has_slot(&self, hash: KeyHash, sequence: Sequence) -> bool {
+        let slot = self.index.get(hash).filter(|_| !self.has_ended());
+        slot.is_some_and(|slot| slot.position.value() == sequence.0)
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Frees a part of what leads to its records, once it has ended. Gives where to go on.
+    pub(crate) fn clear(&self, from: ScanCursor) -> Option<ScanCursor> {
+        debug_assert!(self.has_ended(), "its slots are wanted");
+        self.synopsis.clear();
+        self.index.clear(from)
     }
 
     pub(crate) fn entries(&self) -> usize {
@@ -253,6 +273,19 @@ impl Namespaces {
             namespace.end(&mut section);
         }
         Ok(flushed)
+    }
+
+    /// Gives up a generation that was begun for a put which has been refused, if nobody else has
+    /// put anything into it.
+    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &Order) {
+        let mut table = self.table.write();
+        let is_current =
+            table.get(namespace.name()).is_some_and(|held| Arc::ptr_eq(held, namespace));
+        let mut section = order.section();
+        if is_current && namespace.is_empty() {
+            namespace.end(&mut section);
+            table.remove(namespace.name());
+        }
     }
 
     /// Takes in a generation that was found on file.

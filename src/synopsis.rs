@@ -134,6 +134,11 @@ impl Synopsis {
         self.judge(&state);
     }
 
+    /// Forgets everything: nothing will be asked any more.
+    pub(crate) fn clear(&self) {
+        *self.state.write() = State { is_blind: true, ..State::default() };
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let state = self.state.read();
         state.filters.iter().chain(&state.next).map(Filter::bytes).sum()

@@ -109,6 +109,9 @@ impl Shared {
             self.shadowed_until(recorded.dealt.end);
         }
         let generation = Arc::clone(&entry.namespace);
+        if let (None, Some(held)) = (recorded, held) {
+            generation.bury_held(hash, held, &mut section);
+        }
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
@@ -176,7 +179,7 @@ impl Shared {
         }
         match (held, proposal.known) {
             (Some(held), Some((position, version))) if held.position == position => Ok(version),
-            (Some(held), _) if held.versioned && !held.gone => Err(held),
+            (Some(held), _) if held.versioned && !held.gone && !self.is_off() => Err(held),
             _ => Ok(None),
         }
     }

@@ -114,6 +114,8 @@ impl Shared {
             }
             None => {}
         }
+        // What was removed is freed behind the section.
+        drop(section);
     }
 
     fn step_through_entries(&self, limit: usize, wait: bool) {

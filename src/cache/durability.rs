@@ -46,8 +46,11 @@ impl Shared {
         }
         let flushed = self.flushed.load(Ordering::Acquire);
         let end = match acknowledgement {
-            // What stands before it may have been refused its record, a flush for one.
-            Acknowledgement::Now | Acknowledgement::Nothing if l2.health().is_off() => None,
+            // What stands before it may have been refused its record. A flush: then what it flushed
+            // could be found again. Anything else does not matter to a hash that is not on file.
+            Acknowledgement::Nothing if l2.health().is_off() => None,
+            Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
+            Acknowledgement::Now if l2.health().is_off() => return Ok(()),
             Acknowledgement::Now if flushed == 0 => return Ok(()),
             // What is put into a generation must not outlive the record that began it.
             Acknowledgement::Now => Position::new(flushed),

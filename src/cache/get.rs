@@ -134,7 +134,7 @@ impl Shared {
             Ok(hit) => {
                 let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
                 if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
-                    self.offer(&hit.entry);
+                    self.offer(&hit.entry, slot.blocks);
                 }
                 Some(hit)
             }
@@ -167,7 +167,8 @@ impl Shared {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(error) => {
-                if error.kind() == io::ErrorKind::InvalidData {
+                // What the log had in memory when it ended is not where it was to be written.
+                if error.kind() == io::ErrorKind::InvalidData && !self.is_off() {
                     tally(&l2.health().tally.corruptions, 1);
                     log::warn!("the record at {} is damaged: {error}", slot.position.value());
                     self.bury(generation, hash, crate::sequence::Sequence(slot.position.value()));

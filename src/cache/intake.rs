@@ -3,10 +3,16 @@
 //! A put holds its caller's bytes and its own copy of them until it has taken effect. However many
 //! puts are under way, the copies stay within a share of the budgets: the others wait for their
 //! turn, in the order in which they came. A value that is larger than the share has it alone.
+//!
+//! Values that are copied in one step need no turn: a put that is not polled any more must not
+//! hinder those who want to put something else meanwhile. They wait for the log instead, before
+//! they copy anything, where it is behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::step::STEP_BYTES;
 
 /// The part of the memory tier's budget that copies may take.
 const L1_SHARE: usize = 8;
@@ -44,8 +50,11 @@ impl Intake {
     /// Waits until `bytes` may be copied.
     pub(super) async fn turn(&self, bytes: usize) -> Turn<'_> {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        // It is never closed.
-        let permit = self.turns.acquire_many(permits.min(self.permits)).await.ok();
+        let permit = match bytes {
+            0..=STEP_BYTES => None,
+            // It is never closed.
+            _ => self.turns.acquire_many(permits.min(self.permits)).await.ok(),
+        };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Turn { intake: self, bytes, _permit: permit }
     }

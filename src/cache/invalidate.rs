@@ -85,6 +85,8 @@ impl Shared {
                 section.sequence(Some(dealt.position.value()));
                 let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
                 generation.set_slot(hash, gone);
+            } else if let Some(held) = held {
+                generation.bury_held(hash, held, &mut section);
             }
         }
         let moment = section.moment();
@@ -255,6 +257,7 @@ impl Shared {
             }
             let recorded = self.record(&record, &change)?;
             let end = recorded.map(|dealt| dealt.end);
+            self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
             acknowledgement = Acknowledgement::over(self.l2().is_some(), end);
             end.into_iter().for_each(|end| self.flushed_until(end));
             let moment = section.moment();
@@ -265,6 +268,7 @@ impl Shared {
             Ok(())
         })?;
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
+        flushed.into_iter().for_each(|generation| self.free(generation));
         Ok(((), acknowledgement))
     }
 
@@ -287,6 +291,7 @@ impl Shared {
             section.watermarks().namespace_flushed(namespace.seed, moment);
             let Some(ending) = ending else { return Ok(()) };
             let end = recorded.map(|dealt| dealt.end);
+            self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
             acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
             end.into_iter().for_each(|end| self.flushed_until(end));
             self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
@@ -294,8 +299,10 @@ impl Shared {
             self.rules.make(sequence, Cover::Ended, None, false);
             Ok(())
         })?;
-        self.counters.add(Event::NamespaceFlush, u64::from(flushed.is_some()));
-        Ok((flushed.is_some(), acknowledgement))
+        let is_flushed = flushed.is_some();
+        self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
+        flushed.into_iter().for_each(|generation| self.free(generation));
+        Ok((is_flushed, acknowledgement))
     }
 
     /// Tries until nothing hinders it any more.

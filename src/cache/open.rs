@@ -99,6 +99,10 @@ impl Shared {
             self.namespaces.restore(&name, namespace.generation, namespace.index);
         }
         let mut section = self.order.section();
+        if let Some(l2) = self.l2() {
+            // What comes is behind what has been found, even if the log ends before it takes any.
+            section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
+        }
         for (label, key, position) in postings {
             section.labels().insert(label, key, Sequence(position.value()));
         }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::cache::shared::Shared;
 use crate::entry::Entry;
+use crate::io::BLOCK_BYTES;
 use crate::put::Value;
 
 /// The part of the memory tier's budget that values in the queue may take.
@@ -35,7 +36,8 @@ pub(super) struct Promotions {
 
 #[derive(Debug, Default)]
 struct Queue {
-    entries: VecDeque<Arc<Entry>>,
+    /// With what each keeps in memory.
+    entries: VecDeque<(Arc<Entry>, usize)>,
     bytes: usize,
     is_closed: bool,
 }
@@ -54,17 +56,17 @@ impl Promotions {
     }
 
     /// Puts an entry into the queue, and what has waited longest out of it where there is no room.
-    fn offer(&self, entry: &Arc<Entry>) {
+    fn offer(&self, entry: &Arc<Entry>, bytes: usize) {
         self.queued.fetch_add(1, Ordering::Relaxed);
         let mut pushed_out = Vec::new();
         let mut queue = self.queue.lock();
-        if queue.is_closed || entry.charge > self.bytes_max {
+        if queue.is_closed || bytes > self.bytes_max {
             drop(queue);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        queue.bytes += entry.charge;
-        queue.entries.push_back(Arc::clone(entry));
+        queue.bytes += bytes;
+        queue.entries.push_back((Arc::clone(entry), bytes));
         while queue.bytes > self.bytes_max || queue.entries.len() > self.values_max {
             pushed_out.extend(queue.take());
         }
@@ -111,8 +113,8 @@ impl Promotions {
 
 impl Queue {
     fn take(&mut self) -> Option<Arc<Entry>> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.charge;
+        let (entry, bytes) = self.entries.pop_front()?;
+        self.bytes -= bytes;
         Some(entry)
     }
 }
@@ -128,17 +130,20 @@ pub(super) async fn promote(promotions: Arc<Promotions>, shared: Weak<Shared>) {
 }
 
 impl Shared {
-    /// Offers an entry that was read from disk to memory, if memory may hold it.
-    pub(super) fn offer(&self, entry: &Arc<Entry>) {
+    /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
+    /// copied it keeps all the blocks that were read for it.
+    pub(super) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
         if entry.charge <= self.l1_charge_max(entry.admission) {
-            self.promotions.offer(entry);
+            let read = usize::from(blocks) * BLOCK_BYTES;
+            self.promotions.offer(entry, entry.charge.max(read));
         }
     }
 
     /// Installs an entry that was read from disk, if nothing has happened to its key since.
     async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
-            self.is_on_disk(&read.namespace, read.hash, read.sequence())
+            !self.is_off()
+                && self.is_on_disk(&read.namespace, read.hash, read.sequence())
                 && self.rules.covering(read).is_none()
                 && !self.freshness(read).is_gone()
         };

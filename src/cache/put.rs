@@ -9,7 +9,9 @@ use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
-use crate::key::NamespaceRef;
+use crate::io::BLOCK_BYTES;
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l2::Position;
 use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
 use crate::policy::BlobCachePolicy;
@@ -49,8 +51,12 @@ impl Shared {
         if self.is_stale(read_at, namespace, (key, hash), labels, &mut self.order.section()) {
             return self.acknowledge(self.refuse_stale()).await;
         }
-        let spare = current.map_or(0, |entry| entry.charge);
+        let spare = current.as_ref().map_or(0, |entry| entry.charge);
 
+        let known = self.known_version(current.is_none(), namespace, (key, hash), policy).await?;
+        if let Some(l2) = self.l2() {
+            l2.log.uncrowded().await;
+        }
         let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
         let generation = self.find_or_begin(namespace.name)?;
         let kind = (policy.priority, policy.l1_admission);
@@ -71,16 +77,41 @@ impl Shared {
             let body = self.compress(&entry).await;
             recording = Recording::new(body, put.tags, put.dependencies).await;
         }
-        let (version, known) = (policy.version, None);
+        let version = policy.version;
         let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };
-        if !is_wanted {
-            self.check_place(&proposal)?;
+        let begun = Arc::clone(&proposal.entry.namespace);
+        let placed = if is_wanted { Ok(()) } else { self.check_place(&proposal) };
+        let committed = match placed {
+            Ok(()) => self.commit(proposal).await,
+            Err(error) => Err(error),
+        };
+        if committed.is_err() {
+            self.namespaces.give_up(&begun, &self.order);
         }
-        let acknowledgement = self.commit(proposal).await?;
+        let acknowledgement = committed?;
         drop(turn);
         self.make_room(0, u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
+    }
+
+    /// The version of what only the disk holds of a key, where that matters, and where it is: read
+    /// beforehand, for the same reason. The section asks whether it is still there.
+    async fn known_version(
+        &self,
+        is_on_disk_only: bool,
+        namespace: NamespaceRef<'_>,
+        (key, hash): (&[u8], KeyHash),
+        policy: &BlobCachePolicy,
+    ) -> Result<Option<(Position, Option<u64>)>, CacheError> {
+        let generation = self.namespaces.find(namespace.name);
+        let wanted = generation.filter(|_| is_on_disk_only && policy.version.is_some());
+        let Some(generation) = wanted.filter(|_| !self.is_off()) else { return Ok(None) };
+        let slot = generation.index().get(hash).filter(|slot| slot.versioned && !slot.gone);
+        let Some(slot) = slot else { return Ok(None) };
+        let version = self.version_on_disk(&generation, (key, hash), slot).await;
+        self.judge_version(version, policy.version)?;
+        Ok(Some((slot.position, version)))
     }
 
     /// What compressing a value may take besides it.
@@ -148,11 +179,13 @@ impl Shared {
     /// An error where a blob that is not for memory is too large for the disk.
     fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
         let Some(l2) = self.l2() else { return Ok(()) };
+        let size = proposal.entry.charge;
         match draft(l2, proposal) {
             Some(Draftee { is_blob: true, .. }) => Ok(()),
             _ => Err(CacheError::BlobTooLarge {
-                size: proposal.entry.charge,
-                max: l2.geometry().segment_bytes() as usize,
+                size,
+                // A record and what lists it share the segment with its header.
+                max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
             }),
         }
     }

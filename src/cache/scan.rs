@@ -5,7 +5,7 @@
 //! meanwhile are served by the next. A caller that goes away changes nothing.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::cache::shared::Shared;
 use crate::invalidation::{Cover, Rule};
@@ -17,7 +17,8 @@ use crate::step::{STEP_ENTRIES, pause};
 
 /// Serves the rules that want it, until there are none.
 struct Scan {
-    shared: Arc<Shared>,
+    /// Nobody has to wait for it who closes the cache by dropping it.
+    shared: Weak<Shared>,
     /// None is left that it would have to see to.
     is_over: bool,
 }
@@ -26,7 +27,7 @@ impl Shared {
     /// Sees to it that somebody looks through the directories for the rules that want it.
     pub(super) fn start_scan(self: &Arc<Self>) {
         if let Some(below) = self.below.as_ref().filter(|_| self.rules.begin_scan()) {
-            let scan = Scan { shared: Arc::clone(self), is_over: false };
+            let scan = Scan { shared: Arc::downgrade(self), is_over: false };
             // It tells how it ended through the rules.
             drop(below.lane.spawn("prefix scan", Box::pin(scan.run())));
         }
@@ -83,19 +84,23 @@ impl Shared {
 
 impl Scan {
     async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let Some(l2) = shared.l2() else { return };
         loop {
+            let Some(shared) = self.shared.upgrade() else { return };
+            let Some(l2) = shared.l2() else { return };
             let rules = shared.rules.to_scan();
             if rules.is_empty() {
                 self.is_over = true;
                 return;
             }
-            for segment in l2.segments() {
-                if !shared.order.is_closed() {
+            let segments = l2.segments();
+            drop(shared);
+            for segment in segments {
+                let Some(shared) = self.shared.upgrade() else { return };
+                if let Some(l2) = shared.l2().filter(|_| !shared.order.is_closed()) {
                     shared.scan_segment(l2, &rules, SegmentNumber(segment)).await;
                 }
             }
+            let Some(shared) = self.shared.upgrade() else { return };
             shared.rules.scanned(&rules);
         }
     }
@@ -105,7 +110,7 @@ impl Drop for Scan {
     /// Where the scan was refused, or has broken down, nobody will say what is covered: everything
     /// of those namespaces is as good as that.
     fn drop(&mut self) {
-        let shared = &self.shared;
+        let Some(shared) = self.shared.upgrade() else { return };
         while !self.is_over {
             let rules = shared.rules.to_scan();
             self.is_over = rules.is_empty();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{L2, Off, Tally, WriterStart};
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(super) slots: AtomicUsize,
     /// The end of the last flush's record: puts wait for it.
     pub(super) flushed: AtomicU64,
+    /// A flush has found the log ended, and is in force in this process only.
+    pub(super) is_flush_unrecorded: AtomicBool,
     /// The end of the last record that shadows something on file: whoever finds nothing to do,
     /// thanks to it, waits for it too.
     pub(super) shadowed: AtomicU64,
@@ -131,10 +133,32 @@ impl Shared {
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
+            is_flush_unrecorded: AtomicBool::new(false),
             shadowed: AtomicU64::new(0),
             recovered: Recovery::default(),
             config,
         }
+    }
+
+    /// Whether there is a disk tier that neither takes nor gives any more.
+    pub(super) fn is_off(&self) -> bool {
+        self.l2().is_some_and(|l2| l2.health().is_off())
+    }
+
+    /// Gives back the memory of a generation that has ended, which others may hold on to, in the
+    /// background: that is work for each of its slots.
+    pub(super) fn free(&self, generation: Arc<Namespace>) {
+        let Some(below) = self.below.as_ref().filter(|_| !generation.index().is_empty()) else {
+            return;
+        };
+        let freeing = async move {
+            let mut cursor = Some(Default::default());
+            while let Some(from) = cursor {
+                cursor = generation.clear(from);
+                pause().await;
+            }
+        };
+        drop(below.lane.spawn("freeing", Box::pin(freeing)));
     }
 
     /// The disk tier, if there is one, in whatever state.
@@ -202,8 +226,10 @@ impl Shared {
     /// covered while it was there.
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
-        // While the entry is still on disk, its labels must go on leading to it.
-        if !self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
+        // While its record is on disk, its labels must go on leading to it, though it be gone:
+        // another open, with another clock, may see it otherwise.
+        let has_record = self.l2().is_some();
+        if !has_record || !entry.namespace.has_slot(entry.hash, entry.sequence()) {
             for &label in entry.labels() {
                 section.labels().remove(label, entry.hash, entry.sequence());
             }
@@ -264,11 +290,12 @@ impl Shared {
             }
             self.promotions.close();
             self.renewal.close();
-            let Ok(_) = self.namespaces.flush_all(&self.order, |section| {
+            let Ok(ended) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
                 self.rules.make(Sequence::default(), Cover::Ended, None, false);
                 Ok::<(), Infallible>(())
             });
+            ended.into_iter().for_each(|generation| self.free(generation));
         }
         first
     }

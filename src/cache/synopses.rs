@@ -39,7 +39,10 @@ pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
         for namespace in namespaces.into_iter().flatten() {
             while namespace.synopsis().is_worn() {
                 let Some(shared) = shared.upgrade() else { return };
-                if !shared.renew_synopsis(&namespace, &renewal).await {
+                let has_begun = shared.begin_synopsis(&namespace);
+                // Nobody who drops the cache has to wait for the rest.
+                drop(shared);
+                if !has_begun || !make(&namespace, &renewal).await {
                     break;
                 }
             }
@@ -56,29 +59,26 @@ impl Shared {
         }
     }
 
-    /// False where it could not be begun, or need not be ended any more.
-    async fn renew_synopsis(&self, namespace: &Namespace, renewal: &Renewal) -> bool {
-        let (index, synopsis) = (namespace.index(), namespace.synopsis());
-        // In a section, so that nobody is between telling the old one of a hash and its slot.
-        let has_begun = {
-            let _section = self.order.section();
-            synopsis.begin(index.len())
-        };
-        if !has_begun {
+    /// In a section, so that nobody is between telling the old one of a hash and its slot.
+    fn begin_synopsis(&self, namespace: &Namespace) -> bool {
+        let _section = self.order.section();
+        namespace.synopsis().begin(namespace.index().len())
+    }
+}
+
+/// Tells a synopsis that has been begun of all that the index holds. False where that is not needed
+/// any more.
+async fn make(namespace: &Namespace, renewal: &Renewal) -> bool {
+    let mut cursor = Some(Default::default());
+    while let Some(from) = cursor {
+        let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);
+        cursor = namespace.index().scan(from, everything, STEP_ENTRIES, &mut found);
+        namespace.synopsis().tell(found.into_iter().map(|(hash, _)| hash));
+        pause().await;
+        if renewal.is_closed() || namespace.has_ended() {
             return false;
         }
-        let mut cursor = Some(Default::default());
-        while let Some(from) = cursor {
-            let mut found = Vec::new();
-            let everything = Position::FIRST..Position::LAST;
-            cursor = index.scan(from, everything, STEP_ENTRIES, &mut found);
-            synopsis.tell(found.into_iter().map(|(hash, _)| hash));
-            pause().await;
-            if renewal.is_closed() || namespace.has_ended() {
-                return false;
-            }
-        }
-        synopsis.finish();
-        true
     }
+    namespace.synopsis().finish();
+    true
 }

@@ -149,7 +149,9 @@ impl Log {
 
     /// Takes a record, at the end of everything. To be called inside the append section.
     pub(crate) fn append(&self, draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
-        let allowance = if draft.body.is_empty() { RESERVE_BYTES } else { 0 };
+        // Besides what second chances have taken.
+        let reserve = RESERVE_BYTES + self.geometry.segment_bytes() as usize;
+        let allowance = if draft.body.is_empty() { reserve } else { 0 };
         self.append_beyond(allowance, draft, change)
     }
 
@@ -300,6 +302,21 @@ impl Log {
         };
         self.writer.wake();
         waiting.await.map_err(|_| Off)
+    }
+
+    /// Resolves when no more waits to be written than may.
+    pub(crate) async fn uncrowded(&self) {
+        loop {
+            let turn = self.turn();
+            let is_crowded = {
+                let state = self.state.lock();
+                state.standing == Standing::Running && state.waiting_bytes >= WAITING_BYTES_MAX
+            };
+            if !is_crowded {
+                return;
+            }
+            self.room(turn).await;
+        }
     }
 
     /// To be asked before [`Log::append`], for [`Log::room`].

@@ -118,6 +118,10 @@ pub(crate) async fn recover(
         log::warn!("{dropped} segments of the disk tier are damaged or lie before damage: dropped");
     }
     let mut superblock = superblock;
+    if opening.crash_safety == CrashSafety::Power && superblock.crash_safety != CrashSafety::Power {
+        // From here on it is said that what was found survives a power loss.
+        medium.sync().await?;
+    }
     superblock.crash_safety = opening.crash_safety;
     superblock.boot_id = opening.boot_id;
     superblock.open_count = OpenCount(superblock.open_count.0 + 1);

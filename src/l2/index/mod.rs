@@ -56,6 +56,9 @@ pub(crate) use self::slot::Slot;
 /// bytes of head count little.
 const SHARE: usize = 512;
 
+/// Tables that are cleared in one step.
+const TABLES_CLEARED: usize = 16;
+
 /// See the module.
 pub(crate) struct Index {
     directory: Directory,
@@ -187,6 +190,21 @@ impl Index {
             number += 1;
         }
         None
+    }
+
+    /// Empties a few tables, from the cursor on, and frees them. Gives where to go on; None at the
+    /// end. For an index that nobody inserts into any more.
+    pub(crate) fn clear(&self, cursor: ScanCursor) -> Option<ScanCursor> {
+        let tables = cursor.table..self.count.load(Ordering::Acquire);
+        for number in tables.clone().take(TABLES_CLEARED) {
+            let mut table = self.lock(number);
+            let (len, heap_bytes) = (table.len(), table.heap_bytes());
+            table.clear();
+            self.len.fetch_sub(len, Ordering::Relaxed);
+            add_change(&self.tables_heap_bytes, heap_bytes, table.heap_bytes());
+        }
+        let next = cursor.table + TABLES_CLEARED;
+        (next < tables.end).then_some(ScanCursor { table: next })
     }
 
     /// The table of a hash, for reading.

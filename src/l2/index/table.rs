@@ -107,6 +107,12 @@ impl Table {
     }
 
     /// Bytes on the heap.
+    /// Lets go of all entries and their memory.
+    pub(super) fn clear(&mut self) {
+        self.chunks = SmallVec::new();
+        (self.buckets, self.len) = (0, 0);
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         let pointers = if self.chunks.spilled() { self.chunks.capacity() } else { 0 };
         self.buckets * size_of::<Bucket>() + pointers * size_of::<Chunk>()

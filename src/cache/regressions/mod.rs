@@ -1,6 +1,8 @@
 //! Faults that were found, each with the smallest case that shows it: what the promise says, where
 //! it was once broken.
 
+mod turned_off;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,11 +210,13 @@ fn room_is_missed() {
     let shared = Arc::clone(&bench.cache.shared);
     let log = &shared.l2().unwrap().log;
     let generation = shared.namespaces.find("a").unwrap();
-    let change =
-        crate::l2::Change::Tombstone { namespace: super::record::named(&generation), hash: 7 };
+    let change = crate::l2::Change::Tombstone {
+        namespace: crate::cache::record::named(&generation),
+        hash: 7,
+    };
     let turn = loop {
         let turn = log.turn();
-        let draft = super::append::tombstone(&generation, crate::key::KeyHash(7)).unwrap();
+        let draft = crate::cache::append::tombstone(&generation, crate::key::KeyHash(7)).unwrap();
         if log.append(draft, &change).is_err() {
             break turn;
         }
