@@ -3,6 +3,9 @@
 //! A record is read as the blocks that it lies in. At the default size it is a little smaller than
 //! a block, and begins anywhere: most gets touch two blocks, in one read of 8 KiB. So there are two
 //! figures of `fio` to hold against, of 4 KiB blocks and of 8 KiB ones.
+//!
+//! Every other blob is offered to memory when it is read, which must not delay the get: the
+//! latencies of the two kinds, which take turns at random, stand side by side.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use crate::arguments::Reads;
 use crate::fio::Fio;
 use crate::process::processor_time;
 use crate::report::{Spread, Table, progress};
-use crate::store::{Blobs, Scratch, Store};
+use crate::store::{Blobs, Scratch, Store, is_odd};
 
 const PUTTERS: u64 = 8;
 
@@ -32,7 +35,8 @@ struct Outcome {
     gets: Spread,
     fio: [Spread; BLOCKS.len()],
     ratios: [Spread; BLOCKS.len()],
-    latencies: Histogram<u64>,
+    /// Of blobs that are not offered to memory, and of those that are.
+    latencies: [Histogram<u64>; 2],
     /// Microseconds of processor time for each get, this program's own part included.
     processor: Spread,
 }
@@ -41,7 +45,8 @@ pub(crate) async fn run(scratch: &Scratch, options: &Reads) -> Result<ExitCode, 
     let value_bytes = options.value_bytes.get();
     let entries = (options.bytes / value_bytes).max(1);
     let path = scratch.path("reads");
-    let blobs = Blobs::new("thumbnails", 16, value_bytes);
+    let mut blobs = Blobs::new("thumbnails", 16, value_bytes);
+    blobs.promotes_odd = true;
     let store = Store::roomy(&path, blobs, entries).await?;
     let bar = progress("put", entries)?;
     store.put(0..entries, PUTTERS, &bar).await?;
@@ -56,7 +61,7 @@ pub(crate) async fn run(scratch: &Scratch, options: &Reads) -> Result<ExitCode, 
             gets: Spread::default(),
             fio: Default::default(),
             ratios: Default::default(),
-            latencies: Histogram::new(3)?,
+            latencies: [Histogram::new(3)?, Histogram::new(3)?],
             processor: Spread::default(),
         });
     }
@@ -72,7 +77,9 @@ pub(crate) async fn run(scratch: &Scratch, options: &Reads) -> Result<ExitCode, 
     let after = store.cache.stats();
     let reads = after.l2_reads() - before.l2_reads();
     let bytes = (after.l2_read_bytes() - before.l2_read_bytes()) as f64 / reads.max(1) as f64;
-    println!("{entries} values of {value_bytes} bytes; {bytes:.0} bytes a read\n");
+    let promoted = after.promotion_completed() - before.promotion_completed();
+    println!("{entries} values of {value_bytes} bytes; {bytes:.0} bytes a read");
+    println!("{promoted} values brought into memory\n");
     store.cache.close().await?;
     println!("{}", table(&outcomes));
     Ok(ExitCode::SUCCESS)
@@ -95,15 +102,17 @@ async fn measure(
         let random = StdRng::seed_from_u64(round << 32 | number);
         tasks.spawn(async move { get_until(&store, entries, random, deadline).await });
     }
-    let mut latencies = Histogram::<u64>::new(3)?;
+    let mut done = 0;
     while let Some(joined) = tasks.join_next().await {
-        latencies.add(joined??)?;
+        for (all, part) in outcome.latencies.iter_mut().zip(joined??) {
+            done += part.len();
+            all.add(part)?;
+        }
     }
-    let gets = latencies.len() as f64 / started.elapsed().as_secs_f64();
+    let gets = done as f64 / started.elapsed().as_secs_f64();
     outcome.gets.push(gets);
-    outcome.latencies.add(&latencies)?;
     let spent = processor_time()?.saturating_sub(processor);
-    outcome.processor.push(spent.as_secs_f64() * 1e6 / latencies.len().max(1) as f64);
+    outcome.processor.push(spent.as_secs_f64() * 1e6 / done.max(1) as f64);
     let Some(fio) = fio else { return Ok(()) };
     // Beyond what is in use, the device would have nothing to read.
     let in_use = store.cache.stats().l2_bytes_in_use();
@@ -116,14 +125,15 @@ async fn measure(
     Ok(())
 }
 
-/// Gets one blob after the other, and checks each.
+/// Gets one blob after the other, and checks each. Gives the latencies of even ones and of odd
+/// ones.
 async fn get_until(
     store: &Store,
     entries: u64,
     mut random: StdRng,
     deadline: Instant,
-) -> Result<Histogram<u64>, Error> {
-    let mut latencies = Histogram::new(3)?;
+) -> Result<[Histogram<u64>; 2], Error> {
+    let mut latencies = [Histogram::new(3)?, Histogram::new(3)?];
     loop {
         let number = random.random_range(0..entries);
         let started = Instant::now();
@@ -133,7 +143,8 @@ async fn get_until(
         if !store.holds(number).await? {
             return Err(format!("blob {number} is missing").into());
         }
-        latencies.record(u64::try_from(started.elapsed().as_nanos())?)?;
+        latencies[usize::from(is_odd(number))]
+            .record(u64::try_from(started.elapsed().as_nanos())?)?;
     }
 }
 
@@ -157,6 +168,8 @@ fn table(outcomes: &[Outcome]) -> Table {
         "ratio",
         "p50",
         "p99",
+        "offered: p50",
+        "p99",
         "CPU us a get",
     ]);
     for outcome in outcomes {
@@ -165,8 +178,11 @@ fn table(outcomes: &[Outcome]) -> Table {
         for (fio, ratio) in fio.iter().zip(ratios) {
             row.extend([fio.show(0), ratio.show(2)]);
         }
-        let at = |quantile| format!("{} us", latencies.value_at_quantile(quantile) / 1000);
-        row.extend([at(0.5), at(0.99), processor.show(1)]);
+        for latencies in latencies {
+            let at = |quantile| format!("{} us", latencies.value_at_quantile(quantile) / 1000);
+            row.extend([at(0.5), at(0.99)]);
+        }
+        row.push(processor.show(1));
         table.row(row);
     }
     table

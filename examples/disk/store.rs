@@ -66,6 +66,8 @@ pub(crate) struct Blobs {
     pub(crate) key_bytes: u64,
     pub(crate) value_bytes: u64,
     pub(crate) policy: BlobCachePolicy,
+    /// Those of odd numbers are offered to memory when they are read.
+    pub(crate) promotes_odd: bool,
     pool: Bytes,
 }
 
@@ -76,7 +78,8 @@ impl Blobs {
         let mut pool = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
         StdRng::seed_from_u64(7).fill_bytes(&mut pool);
         let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
-        Self { namespace, key_bytes, value_bytes, policy, pool: Bytes::from(pool) }
+        let pool = Bytes::from(pool);
+        Self { namespace, key_bytes, value_bytes, policy, promotes_odd: false, pool }
     }
 
     pub(crate) fn tiny() -> Self {
@@ -101,8 +104,16 @@ impl Blobs {
     }
 
     fn put(&self, number: u64) -> BlobCachePut {
-        BlobCachePut::from(self.value(number).to_vec()).with_policy(self.policy.clone())
+        let policy = match self.promotes_odd && is_odd(number) {
+            true => self.policy.clone().l1_admission(L1Admission::Auto),
+            false => self.policy.clone(),
+        };
+        BlobCachePut::from(self.value(number).to_vec()).with_policy(policy)
     }
+}
+
+pub(crate) fn is_odd(number: u64) -> bool {
+    number % 2 == 1
 }
 
 /// A cache with next to no memory tier, and what it is filled with.

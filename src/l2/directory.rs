@@ -75,6 +75,12 @@ impl DirectoryBuilder {
         self.entry_count
     }
 
+    /// The directory as it stands, to be encoded while the log goes on: only its bytes are copied.
+    pub(crate) fn snapshot(&self) -> Self {
+        let (names, entries) = (self.names.clone(), self.entries.clone());
+        Self { names, entries, rows: HashMap::new(), ..*self }
+    }
+
     /// Bytes of memory in its buffers. Rows count with their name, their fields and the table's
     /// slack.
     pub(crate) fn memory_bytes(&self) -> usize {

@@ -1,5 +1,7 @@
 //! What waits to be written, as readers of the log find it in memory.
 
+use std::sync::Arc;
+
 use super::format::{Position, SegmentNumber};
 use super::log::Log;
 use super::unit::{Job, Taken};
@@ -26,18 +28,21 @@ impl Log {
     /// The directory of a segment that is not sealed on file yet, as it stands.
     pub(crate) fn directory_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
         let state = self.state.lock();
-        let mut image = Vec::new();
         let sealing = state.jobs.iter().find_map(|job| match job {
-            Job::Seal(seal) if seal.segment == segment => Some(seal),
+            Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
             _ => None,
         });
-        let encoded = match sealing {
-            Some(seal) => seal.directory.encode(self.key, self.open_count, seal.end, &mut image),
-            None if self.geometry.segment_of(state.last()) == segment => {
-                state.directory.encode(self.key, self.open_count, state.last(), &mut image)
-            }
-            None => return None,
+        let last = state.last();
+        let is_open = sealing.is_none() && self.geometry.segment_of(last) == segment;
+        let open = is_open.then(|| state.directory.snapshot());
+        drop(state);
+        // Encoded while the log goes on.
+        let mut image = Vec::new();
+        let (directory, end) = match (&sealing, &open) {
+            (Some(seal), _) => (&seal.directory, seal.end),
+            (None, Some(open)) => (open, last),
+            (None, None) => return None,
         };
-        encoded.ok().map(|()| image)
+        directory.encode(self.key, self.open_count, end, &mut image).ok().map(|()| image)
     }
 }
