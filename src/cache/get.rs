@@ -23,6 +23,9 @@ pub(super) struct OnDisk {
     slot: Slot,
 }
 
+/// No configuration allows longer keys.
+const KEY_BYTES_MOST: usize = 65_535;
+
 /// What a synopsis says.
 struct SurelyAbsent;
 
@@ -34,22 +37,37 @@ impl Shared {
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Option<BlobCacheHit> {
-        if key.len() > self.config.key_bytes_max {
-            self.counters.count(Event::Miss);
-            return None;
+        // What no key can be is not even hashed.
+        if key.len() > KEY_BYTES_MOST {
+            return self.miss();
         }
         let hash = self.hasher.key(namespace.seed, key);
         if let Some(hit) = self.look(namespace, key, hash) {
             return Some(hit);
         }
+        match self.look_below(namespace, hash) {
+            Some(on_disk) => Box::pin(self.fetch(on_disk, key)).await,
+            None => None,
+        }
+    }
+
+    /// What memory does not hold: where it may be on disk, or else a miss. Kept out of the way of
+    /// hits.
+    #[inline(never)]
+    fn look_below(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
         match self.find_on_disk(namespace, hash) {
-            Ok(Some(on_disk)) => Box::pin(self.fetch(on_disk, key)).await,
+            Ok(Some(on_disk)) => Some(on_disk),
             nothing => {
                 self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
-                self.counters.count(Event::Miss);
-                None
+                self.miss()
             }
         }
+    }
+
+    #[cold]
+    fn miss<T>(&self) -> Option<T> {
+        self.counters.count(Event::Miss);
+        None
     }
 
     /// The whole of a hit in memory: one hash, one read lock, no allocation, no copy, no shared
@@ -194,7 +212,7 @@ impl Shared {
 
     /// Looks without leaving a trace: nothing is counted, and no access.
     pub(super) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
-        if key.len() > self.config.key_bytes_max {
+        if key.len() > KEY_BYTES_MOST {
             return CachePresence::Absent;
         }
         let hash = self.hasher.key(namespace.seed, key);
