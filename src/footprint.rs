@@ -14,8 +14,9 @@ const PAGE_BYTES: usize = 4096;
 /// than a third. A table doubles at 7/8, and before that where removals have worn it out.
 pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
-/// One posting of a label: a (label, key, sequence) triple in a tree filled to two thirds.
-pub(crate) const POSTING_BYTES: usize = 40;
+/// One posting of a label: a (label, key, sequence) triple, and the (key, label) pair that leads
+/// back, in trees filled to two thirds.
+pub(crate) const POSTING_BYTES: usize = 66;
 
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
 const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;

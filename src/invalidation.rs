@@ -252,10 +252,21 @@ impl Rules {
         self.scans.send_replace(());
     }
 
-    /// Resolves once they have been for this one.
+    /// Resolves once they have been for this one and for those of its namespace that are older:
+    /// which prefixes cover what is on disk only, labels do not tell, and it counts for the first.
     pub(crate) async fn until_scanned(&self, rule: &Rule) {
         let mut scans = self.scans.subscribe();
-        while rule.is_scanning() && scans.changed().await.is_ok() {}
+        while self.is_scanning_up_to(rule) && scans.changed().await.is_ok() {}
+    }
+
+    fn is_scanning_up_to(&self, rule: &Rule) -> bool {
+        let is_of = |held: &&Arc<Rule>| match (&held.namespace, &rule.namespace) {
+            (Some(held), Some(namespace)) => Arc::ptr_eq(held, namespace),
+            _ => false,
+        };
+        let rules = self.rules.read();
+        let older = rules.iter().take_while(|held| held.sequence <= rule.sequence);
+        older.filter(is_of).any(|held| held.is_scanning())
     }
 
     pub(crate) fn is_withdrawn(&self, rule: &Arc<Rule>) -> bool {

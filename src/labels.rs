@@ -1,12 +1,15 @@
-//! `LabelIndex`: postings from a label to the entries that carry it.
+//! `LabelIndex`: postings from a label to the entries that carry it, and back.
 //!
 //! A posting names a key by its hash and the entry by its place in the order; it is valid while
 //! the key still has the entry of that place. One tree holds them all, so that a label with one
 //! entry costs one posting, and a label with a million is walked in steps without a table ever
-//! being rebuilt under the lock.
+//! being rebuilt under the lock. A second tree leads from a key to its labels: who overwrites or
+//! invalidates what is on disk only knows the key, and nothing else of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeBounds};
+
+use smallvec::SmallVec;
 
 use crate::footprint::POSTING_BYTES;
 use crate::key::{KeyHash, LabelHash};
@@ -15,12 +18,17 @@ use crate::sequence::Sequence;
 #[derive(Debug, Default)]
 pub(crate) struct LabelIndex {
     postings: BTreeMap<(LabelHash, KeyHash), Sequence>,
+    /// The same pairs.
+    labels: BTreeSet<(KeyHash, LabelHash)>,
 }
 
-/// Where a posting stands among all of them.
-pub(crate) type PostingPlace = (LabelHash, KeyHash);
+/// Where a way back stands among all of them.
+pub(crate) type LabelPlace = (KeyHash, LabelHash);
 
-/// A posting taken out of the index.
+/// The labels of one entry.
+pub(crate) type EntryLabels = SmallVec<[LabelHash; 8]>;
+
+/// What a walk over a label has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posting {
     pub(crate) key: KeyHash,
@@ -28,47 +36,57 @@ pub(crate) struct Posting {
 }
 
 impl LabelIndex {
+    /// The mutation that gave the key its entry gave it this label.
     pub(crate) fn insert(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
         self.postings.insert((label, key), sequence);
+        self.labels.insert((key, label));
     }
 
-    /// Removes the posting, if it still stands for the entry of that sequence.
-    pub(crate) fn remove(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
-        if self.postings.get(&(label, key)) == Some(&sequence) {
+    /// The labels that a key's entry of that sequence has.
+    pub(crate) fn of(&self, key: KeyHash, sequence: Sequence) -> EntryLabels {
+        let all = (key, LabelHash(0))..=(key, LabelHash(u64::MAX));
+        let labels = self.labels.range(all).map(|&(_, label)| label);
+        // Another namespace may have a key of the same hash.
+        labels.filter(|&label| self.postings.get(&(label, key)) == Some(&sequence)).collect()
+    }
+
+    /// Removes all postings that stand for a key's entry of that sequence.
+    pub(crate) fn release(&mut self, key: KeyHash, sequence: Sequence) {
+        for label in self.of(key, sequence) {
             self.postings.remove(&(label, key));
+            self.labels.remove(&(key, label));
         }
     }
 
     /// Forgets them all.
     pub(crate) fn clear(&mut self) {
         self.postings.clear();
+        self.labels.clear();
     }
 
     pub(crate) fn has(&self, label: LabelHash) -> bool {
-        self.postings.range(Self::of(label, None)).next().is_some()
+        self.postings.range(Self::from(label, None)).next().is_some()
     }
 
-    /// Visits up to `limit` postings of `label` behind the key `after`, and takes out those older
-    /// than `before`. Gives the last key visited; None when the label has been walked to its end.
-    pub(crate) fn take(
-        &mut self,
+    /// Visits up to `limit` postings of `label` behind the key `after`, and adds those older than
+    /// `before` to `found`. Gives the last key visited; None when the label has been walked to its
+    /// end.
+    pub(crate) fn walk(
+        &self,
         label: LabelHash,
         after: Option<KeyHash>,
         before: Sequence,
         limit: usize,
-        taken: &mut Vec<Posting>,
+        found: &mut Vec<Posting>,
     ) -> Option<KeyHash> {
         let mut last = None;
         let mut visited = 0;
-        for (&(_, key), &sequence) in self.postings.range(Self::of(label, after)).take(limit) {
+        for (&(_, key), &sequence) in self.postings.range(Self::from(label, after)).take(limit) {
             visited += 1;
             last = Some(key);
             if sequence < before {
-                taken.push(Posting { key, sequence });
+                found.push(Posting { key, sequence });
             }
-        }
-        for posting in taken.iter() {
-            self.postings.remove(&(label, posting.key));
         }
         last.filter(|_| visited == limit)
     }
@@ -77,20 +95,20 @@ impl LabelIndex {
     /// `before` to `found`. Gives the place of the last one visited; None at the end.
     pub(crate) fn older(
         &self,
-        after: Option<PostingPlace>,
+        after: Option<LabelPlace>,
         before: Sequence,
         limit: usize,
-        found: &mut Vec<(LabelHash, Posting)>,
-    ) -> Option<PostingPlace> {
+        found: &mut Vec<Posting>,
+    ) -> Option<LabelPlace> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
         let mut visited = 0;
-        for (&(label, key), &sequence) in self.postings.range((from, Bound::Unbounded)).take(limit)
-        {
+        for &(key, label) in self.labels.range((from, Bound::Unbounded)).take(limit) {
             visited += 1;
-            last = Some((label, key));
+            last = Some((key, label));
+            let sequence = self.postings.get(&(label, key)).copied().unwrap_or_default();
             if sequence < before {
-                found.push((label, Posting { key, sequence }));
+                found.push(Posting { key, sequence });
             }
         }
         last.filter(|_| visited == limit)
@@ -101,7 +119,7 @@ impl LabelIndex {
     }
 
     /// The postings of `label` behind the key `after`.
-    fn of(label: LabelHash, after: Option<KeyHash>) -> impl RangeBounds<(LabelHash, KeyHash)> {
+    fn from(label: LabelHash, after: Option<KeyHash>) -> impl RangeBounds<(LabelHash, KeyHash)> {
         let from = match after {
             None => Bound::Included((label, KeyHash(0))),
             Some(key) => Bound::Excluded((label, key)),
@@ -114,38 +132,72 @@ impl LabelIndex {
 mod tests {
     use super::*;
 
+    fn insert(index: &mut LabelIndex, key: u64, sequence: u64, labels: &[u64]) {
+        for &label in labels {
+            index.insert(LabelHash(label), KeyHash(key), Sequence(sequence));
+        }
+    }
+
     #[test]
-    fn a_walk_takes_the_old_and_leaves_the_new_and_the_others() {
-        let (label, other) = (LabelHash(7), LabelHash(8));
+    fn a_walk_meets_the_old_and_not_the_new_nor_the_others() {
         let mut index = LabelIndex::default();
         for key in 0..100 {
-            let sequence = if key % 10 == 0 { 500 } else { key };
-            index.insert(label, KeyHash(key), Sequence(sequence));
-            index.insert(other, KeyHash(key), Sequence(key));
+            insert(&mut index, key, if key % 10 == 0 { 500 } else { key }, &[7, 8]);
         }
-        let (mut all, mut after, mut walks) = (Vec::new(), None, 0);
+        let (mut met, mut after, mut walks) = (Vec::new(), None, 0);
         loop {
-            let mut taken = Vec::new();
-            after = index.take(label, after, Sequence(500), 7, &mut taken);
-            all.extend(taken);
+            let mut found = Vec::new();
+            after = index.walk(LabelHash(7), after, Sequence(500), 7, &mut found);
+            met.extend(found.iter().map(|posting| posting.key.0));
             walks += 1;
             if after.is_none() {
                 break;
             }
         }
         assert_eq!(walks, 15);
-        assert_eq!(all.len(), 90);
-        assert!(index.has(label) && index.has(other));
-        assert_eq!(index.bytes(), 110 * POSTING_BYTES);
+        assert_eq!(met, (0..100).filter(|key| key % 10 != 0).collect::<Vec<_>>());
+        assert_eq!(index.bytes(), 200 * POSTING_BYTES);
     }
 
     #[test]
-    fn a_posting_of_a_newer_entry_is_not_removed_for_an_older_one() {
+    fn labels_are_released_with_the_entry_that_has_them() {
         let mut index = LabelIndex::default();
-        index.insert(LabelHash(1), KeyHash(2), Sequence(9));
-        index.remove(LabelHash(1), KeyHash(2), Sequence(8));
-        assert!(index.has(LabelHash(1)));
-        index.remove(LabelHash(1), KeyHash(2), Sequence(9));
-        assert!(!index.has(LabelHash(1)));
+        let of = |index: &LabelIndex, key, sequence| {
+            let labels = index.of(KeyHash(key), Sequence(sequence));
+            labels.iter().map(|label| label.0).collect::<Vec<_>>()
+        };
+        insert(&mut index, 2, 9, &[1, 2]);
+        insert(&mut index, 3, 1, &[1]);
+        // Of another namespace.
+        insert(&mut index, 2, 5, &[3]);
+        assert_eq!(of(&index, 2, 9), [1, 2]);
+        assert_eq!(of(&index, 2, 5), [3]);
+        index.release(KeyHash(2), Sequence(8));
+        assert_eq!(index.bytes(), 4 * POSTING_BYTES, "of no entry");
+        index.release(KeyHash(2), Sequence(9));
+        assert!(!index.has(LabelHash(2)));
+        assert!(index.has(LabelHash(1)) && index.has(LabelHash(3)));
+        index.release(KeyHash(2), Sequence(5));
+        index.release(KeyHash(3), Sequence(1));
+        assert_eq!((index.bytes(), index.labels.len()), (0, 0));
+    }
+
+    #[test]
+    fn all_that_is_older_is_found() {
+        let mut index = LabelIndex::default();
+        for key in 0..10 {
+            insert(&mut index, key, key, &[1, 2, 3]);
+        }
+        let (mut after, mut all) = (None, Vec::new());
+        loop {
+            let mut found = Vec::new();
+            after = index.older(after, Sequence(5), 4, &mut found);
+            all.extend(found.iter().map(|posting| posting.key.0));
+            if after.is_none() {
+                break;
+            }
+        }
+        all.dedup();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
     }
 }

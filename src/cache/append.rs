@@ -16,7 +16,7 @@ use crate::l1::{self, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
 use crate::namespace::Namespace;
 use crate::order::Section;
-use crate::sequence::ReadPoint;
+use crate::sequence::{ReadPoint, Sequence};
 
 /// What a slot of the index takes, all of the index's slack included (see `l2/index`), with its
 /// share of the synopsis.
@@ -101,6 +101,10 @@ impl Shared {
             _ => None,
         };
         let Proposal { entry, in_memory, .. } = proposal;
+        if let Some(held) = held {
+            let key = (&*entry.key, hash);
+            self.displace(&entry.namespace, key, held, &slot, &mut section);
+        }
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
         let position = recorded.map(|recorded| recorded.dealt.position.value());
@@ -124,6 +128,31 @@ impl Shared {
         self.look_after_synopsis(&generation);
         let recorded = recorded.map(|recorded| recorded.dealt.end);
         Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
+    }
+
+    /// What the disk holds of a key is about to be replaced or removed: lets go of the labels that
+    /// lead to it. True where it was live, was not in memory as well, and had not been made gone by
+    /// a rule in force, which counts it.
+    pub(super) fn displace(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        held: Slot,
+        slot: &l1::Slot<'_>,
+        section: &mut Section<'_>,
+    ) -> bool {
+        let sequence = Sequence(held.position.value());
+        let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
+        let is_live = !held.gone && !is_in_memory;
+        let rule = match is_live {
+            true => self.covering_on_disk(generation, (key, hash), sequence, section),
+            false => None,
+        };
+        section.labels().release(hash, sequence);
+        if let Some(rule) = &rule {
+            self.credit(rule);
+        }
+        is_live && rule.is_none()
     }
 
     /// Makes the entry what its key has, in memory. Gives what was there.

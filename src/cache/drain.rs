@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use crate::cache::shared::Shared;
-use crate::counters::Event;
 use crate::invalidation::{Cover, Rule};
 use crate::key::{KeyHash, LabelHash};
 use crate::sequence::Sequence;
@@ -74,12 +73,12 @@ impl Shared {
         let walk = if wait { Some(rule.walk.lock()) } else { rule.walk.try_lock() };
         let Some(mut walk) = walk else { return };
         let Some(&label) = labels.get(walk.label) else { return };
-        let mut taken = Vec::new();
+        let mut found = Vec::new();
         let after = walk.after;
         walk.after =
-            self.order.section().labels().take(label, after, rule.sequence, limit, &mut taken);
-        for posting in taken {
-            self.remove_covered(rule, posting.key, posting.sequence, true);
+            self.order.section().labels().walk(label, after, rule.sequence, limit, &mut found);
+        for posting in found {
+            self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
         }
         walk.label += usize::from(walk.after.is_none());
         if walk.label == labels.len() {
@@ -87,33 +86,34 @@ impl Shared {
         }
     }
 
-    /// Removes what a mutation has put, from both tiers, for a rule that covers it. `counts` where
-    /// it is not known to be expired.
+    /// Removes what a mutation has put, from both tiers, for a rule that covers it. The key is
+    /// wanted where it may be on disk only and is covered by a prefix. `counts` where it is not
+    /// known to be expired.
     pub(super) fn remove_covered(
         &self,
         rule: &Rule,
-        hash: KeyHash,
+        (hash, key): (KeyHash, &[u8]),
         sequence: Sequence,
         counts: bool,
     ) {
+        let Some(generation) = &rule.namespace else { return };
         let slot = self.l1.slot(hash);
         let mut section = self.order.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
         // An older rule may cover it as well: then it had been gone before.
-        let covering = covered.map(|entry| self.rules.covering(entry));
-        let removed = if covering.is_some() { slot.remove() } else { None };
-        let is_buried = rule
-            .namespace
-            .as_ref()
-            .is_some_and(|generation| generation.bury(hash, sequence, &mut section));
+        let covering = match covered {
+            Some(entry) => self.rules.covering(entry),
+            None => self.covering_on_disk(generation, (key, hash), sequence, &mut section),
+        };
+        let removed = if covered.is_some() { slot.remove() } else { None };
+        let is_buried = generation.bury(hash, sequence, &mut section);
         match &removed {
-            Some(entry) => self.settle(entry, covering.flatten().as_deref(), &mut section),
-            None if is_buried && counts => {
-                rule.count();
-                self.counters.count(Event::Invalidation);
-            }
+            Some(entry) => self.settle(entry, covering.as_deref(), &mut section),
+            None if is_buried && counts => self.credit(covering.as_deref().unwrap_or(rule)),
             None => {}
         }
+        // The rule's record says so on file, for good.
+        section.labels().release(hash, sequence);
         // What was removed is freed behind the section.
         drop(section);
     }
@@ -128,7 +128,7 @@ impl Shared {
                     self.settle(&entry, None, &mut self.order.section());
                 }
             } else if let Some(rule) = self.rules.covering(&entry) {
-                self.remove_covered(&rule, entry.hash, entry.sequence(), true);
+                self.remove_covered(&rule, (entry.hash, &entry.key), entry.sequence(), true);
             }
         }
         step.done();

@@ -33,7 +33,7 @@ type Attempt<T> = Result<(T, Acknowledgement), Hindrance>;
 /// A caller that waits for others' invalidations to end before its own takes effect. Should it go
 /// away, all that it could have meant goes: the namespace is flushed.
 struct Waiting<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     namespace: NamespaceRef<'a>,
 }
 
@@ -46,7 +46,7 @@ impl Drop for Waiting<'_> {
 
 impl Shared {
     pub(super) async fn invalidate_key(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Result<usize, CacheError> {
@@ -71,40 +71,40 @@ impl Shared {
         }
         let generation = generation.filter(|generation| !generation.has_ended());
         let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
-        let on_disk = held.filter(|held| !held.gone);
+        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
+        let mut is_removed_below = false;
         let mut end = None;
         // One that is gone may be so for this process only: unreadable, expired, or covered by a
         // record that is not on file yet.
-        if let (Some(generation), Some(_)) = (&generation, held) {
+        if let (Some(generation), Some(held)) = (&generation, held) {
             let namespace = named(generation);
             let record = Record::Tombstone { namespace, hash: hash.0 };
             let change = Change::Tombstone { namespace, hash: hash.0 };
-            if let Some(dealt) = self.record(&record, &change)? {
+            let recorded = self.record(&record, &change)?;
+            let key = (key, hash);
+            is_removed_below = self.displace(generation, key, held, &slot, &mut section);
+            if let Some(dealt) = recorded {
                 end = Some(dealt.end);
                 self.shadowed_until(dealt.end);
                 section.sequence(Some(dealt.position.value()));
                 let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
                 generation.set_slot(hash, gone);
-            } else if let Some(held) = held {
+            } else {
                 generation.bury_held(hash, held, &mut section);
             }
         }
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
-        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
         let is_current = |entry: &Entry| covering.is_none() && entry.is_of(namespace.name, key);
-        let in_memory =
-            slot.entry().map(|entry| is_current(entry) && !self.freshness(entry).is_gone());
+        let is_live = |entry: &Arc<Entry>| is_current(entry) && !self.freshness(entry).is_gone();
+        let is_in_memory = slot.entry().is_some_and(is_live);
         // What is left behind of another key of the same hash would be as good as forgotten.
         let removed = slot.remove();
         if let Some(removed) = &removed {
             self.settle(removed, covering.as_deref(), &mut section);
         }
         drop(section);
-        let counted = match in_memory {
-            Some(is_live) => is_live && removed.is_some(),
-            None => on_disk.is_some(),
-        };
+        let counted = is_removed_below || (is_in_memory && removed.is_some());
         let acknowledgement = match held {
             Some(_) => Acknowledgement::over(true, end),
             None => Acknowledgement::Nothing,
@@ -228,7 +228,7 @@ impl Shared {
     }
 
     pub(super) async fn invalidate_namespace(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
     ) -> Result<bool, CacheError> {
         self.check_namespace(namespace.name)?;
@@ -239,14 +239,14 @@ impl Shared {
         Ok(is_flushed)
     }
 
-    pub(super) async fn invalidate_all(&self) -> Result<(), CacheError> {
+    pub(super) async fn invalidate_all(self: &Arc<Self>) -> Result<(), CacheError> {
         let nowhere = self.hasher.namespace("");
         let ((), acknowledgement) = self.attempt(nowhere, || self.try_flush_all()).await?;
         self.help();
         self.acknowledge(acknowledgement).await
     }
 
-    fn try_flush_all(&self) -> Attempt<()> {
+    fn try_flush_all(self: &Arc<Self>) -> Attempt<()> {
         let generation = self.next_generation();
         let record = Record::StoreInvalidation { generation };
         let change = Change::StoreInvalidation { generation };
@@ -273,7 +273,7 @@ impl Shared {
     }
 
     /// Ends the namespace's generation. False where the name is not in use.
-    fn try_flush(&self, namespace: NamespaceRef<'_>) -> Attempt<bool> {
+    fn try_flush(self: &Arc<Self>, namespace: NamespaceRef<'_>) -> Attempt<bool> {
         let generation = self.next_generation();
         let named = NamedGeneration { name: namespace.name, generation };
         let record = Record::NamespaceFlush { namespace: named };
@@ -307,7 +307,7 @@ impl Shared {
 
     /// Tries until nothing hinders it any more.
     async fn attempt<'a, T>(
-        &'a self,
+        self: &'a Arc<Self>,
         namespace: NamespaceRef<'a>,
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<(T, Acknowledgement), CacheError> {

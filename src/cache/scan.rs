@@ -50,7 +50,7 @@ impl Shared {
             };
             if let Some(rule) = rules.iter().find(covers) {
                 let counts = blob.gone_at_ns.is_none_or(|gone| now.0 < gone);
-                self.remove_covered(rule, KeyHash(blob.hash), sequence, counts);
+                self.remove_covered(rule, (KeyHash(blob.hash), blob.key), sequence, counts);
             }
         };
         if !l2.visit_directory(segment, visit).await {

@@ -147,11 +147,18 @@ impl Shared {
 
     /// Gives back the memory of a generation that has ended, which others may hold on to, in the
     /// background: that is work for each of its slots.
-    pub(super) fn free(&self, generation: Arc<Namespace>) {
+    pub(super) fn free(self: &Arc<Self>, generation: Arc<Namespace>) {
         let Some(below) = self.below.as_ref().filter(|_| !generation.index().is_empty()) else {
             return;
         };
+        let shared = Arc::downgrade(self);
         let freeing = async move {
+            let mut cursor = Some(Default::default());
+            while let Some((from, shared)) = cursor.zip(shared.upgrade()) {
+                cursor = shared.release_some(&generation, from);
+                drop(shared);
+                pause().await;
+            }
             let mut cursor = Some(Default::default());
             while let Some(from) = cursor {
                 cursor = generation.clear(from);
@@ -230,14 +237,32 @@ impl Shared {
         // another open, with another clock, may see it otherwise.
         let has_record = self.l2().is_some();
         if !has_record || !entry.namespace.has_slot(entry.hash, entry.sequence()) {
-            for &label in entry.labels() {
-                section.labels().remove(label, entry.hash, entry.sequence());
-            }
+            section.labels().release(entry.hash, entry.sequence());
         }
         if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
-            rule.count();
-            self.counters.count(Event::Invalidation);
+            self.credit(rule);
         }
+    }
+
+    /// A rule had covered what this caller has removed, though it has not come to it itself.
+    pub(super) fn credit(&self, rule: &Rule) {
+        rule.count();
+        self.counters.count(Event::Invalidation);
+    }
+
+    /// The rule that covers what only the disk holds of a key.
+    pub(super) fn covering_on_disk(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        only: Sequence,
+        section: &mut Section<'_>,
+    ) -> Option<Arc<Rule>> {
+        if !self.rules.any_in_force() {
+            return None;
+        }
+        let labels = section.labels().of(hash, only);
+        self.rules.covering_all(generation, only, key, &labels)
     }
 
     /// Removes an entry that was found past its life.
@@ -282,7 +307,7 @@ impl Shared {
     }
 
     /// Ends the order. False where it had been closed before.
-    pub(super) fn end(&self) -> bool {
+    pub(super) fn end(self: &Arc<Self>) -> bool {
         let first = self.order.section().close();
         if first {
             if let Some(l2) = self.l2() {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::key::{KeyHash, LabelHash};
-use crate::l2::{BlobSummary, Change, Draft, LabelHashes, Position, Slot, Tenant};
+use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 use crate::step::STEP_ENTRIES;
@@ -24,17 +24,34 @@ impl Shared {
         }
     }
 
+    /// Lets go of a step's worth of the postings of what a generation that has ended had on disk.
+    /// Gives where to go on.
+    pub(super) fn release_some(
+        &self,
+        generation: &Namespace,
+        from: ScanCursor,
+    ) -> Option<ScanCursor> {
+        let mut found = Vec::new();
+        let all = Position::FIRST..Position::LAST;
+        let next = generation.index().scan(from, all, STEP_ENTRIES, &mut found);
+        let mut section = self.order.section();
+        for (hash, slot) in found {
+            section.labels().release(hash, Sequence(slot.position.value()));
+        }
+        next
+    }
+
     /// Lets go of the postings of mutations before `before` that only the disk held.
     fn forget_postings_before(&self, before: Sequence) {
         let mut after = None;
         loop {
             let mut found = Vec::new();
             after = self.order.section().labels().older(after, before, STEP_ENTRIES, &mut found);
-            for (label, posting) in found {
+            for posting in found {
                 let slot = self.l1.slot(posting.key);
                 let mut section = self.order.section();
                 if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
-                    section.labels().remove(label, posting.key, posting.sequence);
+                    section.labels().release(posting.key, posting.sequence);
                 }
             }
             if after.is_none() {
@@ -55,7 +72,7 @@ impl Shared {
 }
 
 impl Tenant for Shared {
-    fn forget(&self, namespace: &str, hash: KeyHash, position: Position, labels: LabelHashes<'_>) {
+    fn forget(&self, namespace: &str, hash: KeyHash, position: Position) {
         let sequence = Sequence(position.value());
         let slot = self.l1.slot(hash);
         let generation = self.namespaces.find(namespace);
@@ -65,9 +82,7 @@ impl Tenant for Shared {
         }
         // L1 may go on holding it; then it is L1 that lets go of the postings.
         if slot.entry().is_none_or(|entry| entry.sequence() != sequence) {
-            for label in labels.iter() {
-                section.labels().remove(LabelHash(label), hash, sequence);
-            }
+            section.labels().release(hash, sequence);
         }
     }
 
@@ -99,6 +114,7 @@ impl Tenant for Shared {
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
         generation.set_slot(hash, moved);
+        section.labels().release(hash, before);
         for label in labels {
             section.labels().insert(label, hash, sequence);
         }

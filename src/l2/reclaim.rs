@@ -18,7 +18,6 @@ use super::directory::Directory;
 use super::entry::Change;
 use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
 use super::health::tally;
-use super::list::LabelHashes;
 use super::medium::Medium;
 use super::record::{Record, RecordHead};
 use super::unit::Draft;
@@ -154,12 +153,10 @@ impl Writer {
             let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
             match listed.entry.change {
                 Change::Blob(blob) => {
-                    let hash = KeyHash(blob.hash);
-                    tenant.forget(blob.namespace.name, hash, position, blob.labels);
+                    tenant.forget(blob.namespace.name, KeyHash(blob.hash), position);
                 }
                 Change::Tombstone { namespace, hash } => {
-                    let labels = LabelHashes::new(&[]);
-                    tenant.forget(namespace.name, KeyHash(hash), position, labels);
+                    tenant.forget(namespace.name, KeyHash(hash), position);
                 }
                 _ => {}
             }

@@ -17,7 +17,7 @@ use crate::key::{KeyHash, LabelHash};
 #[derive(Default)]
 pub(crate) struct Replay {
     pub(crate) namespaces: HashMap<Box<str>, RecoveredNamespace>,
-    /// (label, key, position) of the live records.
+    /// (label, key, position) of the records that no invalidation covers.
     pub(crate) postings: Vec<(LabelHash, KeyHash, Position)>,
     /// Live records.
     pub(crate) records: u64,
@@ -67,14 +67,16 @@ impl Replay {
                     return;
                 }
                 let is_covered = blob.labels.iter().any(|label| self.labels.contains(&label))
-                    || namespace.prefixes.iter().any(|prefix| blob.key.starts_with(prefix))
-                    || blob.gone_at_ns.is_some_and(|gone| gone <= now_ns);
+                    || namespace.prefixes.iter().any(|prefix| blob.key.starts_with(prefix));
+                let is_gone = is_covered || blob.gone_at_ns.is_some_and(|gone| gone <= now_ns);
                 let mut slot = Slot::new(record.position, record.blocks);
-                slot.gone = is_covered;
+                slot.gone = is_gone;
                 slot.versioned = blob.version.is_some();
                 namespace.index.insert(hash, slot);
+                self.records += u64::from(!is_gone);
+                // What has expired may not have for another open, with another clock: its labels
+                // lead to it for as long as its record is there.
                 if !is_covered {
-                    self.records += 1;
                     let posting = |label| (LabelHash(label), hash, record.position);
                     self.postings.extend(blob.labels.iter().map(posting));
                 }

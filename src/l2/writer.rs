@@ -15,7 +15,6 @@ use futures::future::{Either, select};
 
 use super::entry::BlobSummary;
 use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
-use super::list::LabelHashes;
 use super::log::Log;
 use super::medium::Medium;
 use super::pins::Pins;
@@ -33,7 +32,7 @@ const VOID_INTERVAL: Duration = Duration::from_secs(1);
 /// Who holds slots for records, and lets go of them when their segment is reclaimed.
 pub(crate) trait Tenant: Send + Sync {
     /// The record at `position` leaves the log. Its slot goes if it still holds that position.
-    fn forget(&self, namespace: &str, hash: KeyHash, position: Position, labels: LabelHashes<'_>);
+    fn forget(&self, namespace: &str, hash: KeyHash, position: Position);
 
     /// Whatever lies before `position` leaves the log, and nobody can say what that was.
     fn forget_before(&self, position: Position);

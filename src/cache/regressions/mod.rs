@@ -1,6 +1,7 @@
 //! Faults that were found, each with the smallest case that shows it: what the promise says, where
 //! it was once broken.
 
+mod counts;
 mod turned_off;
 
 use std::sync::Arc;
