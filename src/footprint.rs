@@ -16,7 +16,7 @@ pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
 /// One posting of a label: a (label, key, sequence) triple, and the (key, label) pair that leads
 /// back, in trees filled to two thirds.
-pub(crate) const POSTING_BYTES: usize = 66;
+pub(crate) const POSTING_BYTES: usize = 71;
 
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
 const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
