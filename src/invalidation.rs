@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
 use crate::entry::Entry;
+use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
 use crate::l1::Cursor;
 use crate::namespace::Namespace;
@@ -299,7 +300,7 @@ impl RoundStep<'_> {
     pub(crate) fn done(self) {
         let served = |rule: &Rule| {
             !matches!(rule.cover, Cover::Labels(_))
-                && !rule.is_scanning()
+                && (!rule.is_scanning() || planted(Flaw::RuleWithdrawnEarly))
                 && self.end.is_round_since(rule.round)
         };
         let mut rules = self.rules.rules.write();

@@ -31,6 +31,7 @@ mod config;
 mod counters;
 mod entry;
 mod error;
+mod flaw;
 mod footprint;
 mod hit;
 mod invalidation;

@@ -9,7 +9,19 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "counters", "error", "footprint", "io", "key", "modes", "sequence", "stats", "step"],
+    &[
+        "clock",
+        "counters",
+        "error",
+        "flaw",
+        "footprint",
+        "io",
+        "key",
+        "modes",
+        "sequence",
+        "stats",
+        "step",
+    ],
     &["codec", "config", "l2", "labels", "policy", "synopsis", "watermarks"],
     &["order", "put"],
     &["namespace"],

@@ -11,6 +11,7 @@ use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
 use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
@@ -224,7 +225,7 @@ impl Shared {
     ) -> bool {
         point.is_some_and(|point| {
             let latest = section.watermarks().latest(namespace.seed, key, hash, labels);
-            !section.covers(point, latest)
+            !section.covers(point, latest) && !planted(Flaw::StaleFillStored)
         })
     }
 

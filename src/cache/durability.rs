@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
 use crate::l2::{Generation, Position};
 use crate::modes::CrashSafety;
 
@@ -50,8 +51,8 @@ impl Shared {
             // could be found again. Anything else does not matter to a hash that is not on file.
             Acknowledgement::Nothing if l2.health().is_off() => None,
             Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
-            Acknowledgement::Now if l2.health().is_off() => return Ok(()),
             Acknowledgement::Now if flushed == 0 => return Ok(()),
+            Acknowledgement::Now if planted(Flaw::FlushNotAwaited) => return Ok(()),
             // What is put into a generation must not outlive the record that began it.
             Acknowledgement::Now => Position::new(flushed),
             Acknowledgement::Nothing => {
@@ -91,7 +92,8 @@ impl Shared {
         self.check_open()?;
         let Some(l2) = self.l2() else { return Ok(()) };
         let written = l2.log.written(l2.log.tail()).await.is_ok();
-        if written && l2.sync().await.is_ok() {
+        // What has been put since it was turned off is nowhere.
+        if written && !l2.health().is_off() && l2.sync().await.is_ok() {
             return Ok(());
         }
         Err(self.device_error())

@@ -9,6 +9,7 @@ use crate::cache::shared::Shared;
 use crate::clock::nanos;
 use crate::counters::Event;
 use crate::entry::Entry;
+use crate::flaw::{Flaw, planted};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l2::{Slot, tally};
@@ -125,7 +126,7 @@ impl Shared {
         let hit = loop {
             match self.read(&on_disk.generation, (key, on_disk.hash), on_disk.slot).await {
                 Ok(Some(Read::Entry(entry))) => {
-                    if self.rules.covering(&entry).is_some() {
+                    if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
                         break None;
                     }
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.

@@ -13,6 +13,7 @@ use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
 use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
 use crate::invalidation::{Cover, Rule};
 use crate::key::{LabelHash, LabelKind, NamespaceRef};
 use crate::l2::{Change, Dealt, Draft, LabelHashes, NamedGeneration, Record, Refusal, Slot};
@@ -80,7 +81,10 @@ impl Shared {
             let namespace = named(generation);
             let record = Record::Tombstone { namespace, hash: hash.0 };
             let change = Change::Tombstone { namespace, hash: hash.0 };
-            let recorded = self.record(&record, &change)?;
+            let recorded = match planted(Flaw::TombstoneOmitted) {
+                true => None,
+                false => self.record(&record, &change)?,
+            };
             let key = (key, hash);
             is_removed_below = self.displace(generation, key, held, &slot, &mut section);
             if let Some(dealt) = recorded {
@@ -106,6 +110,7 @@ impl Shared {
         drop(section);
         let counted = is_removed_below || (is_in_memory && removed.is_some());
         let acknowledgement = match held {
+            Some(_) if planted(Flaw::TombstoneOmitted) => Acknowledgement::Now,
             Some(_) => Acknowledgement::over(true, end),
             None => Acknowledgement::Nothing,
         };

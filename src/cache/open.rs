@@ -10,6 +10,7 @@ use crate::cache::closing;
 use crate::cache::shared::{Below, Shared};
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
 use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError};
@@ -24,6 +25,30 @@ pub(super) struct Medium {
     pub(super) file: Option<UringDisk>,
     /// Which boot of the machine this is.
     pub(super) boot_id: [u8; 16],
+    /// What a store that is made there is called.
+    pub(super) identity: Identity,
+}
+
+/// What tells a store from all others.
+pub(super) struct Identity {
+    pub(super) store_id: [u8; 16],
+    pub(super) hash_key: u64,
+}
+
+impl Identity {
+    pub(super) fn random() -> Self {
+        let random = || RandomState::new().build_hasher().finish();
+        let mut store_id = [0; 16];
+        store_id[..8].copy_from_slice(&random().to_le_bytes());
+        store_id[8..].copy_from_slice(&random().to_le_bytes());
+        Self { store_id, hash_key: random() }
+    }
+
+    /// The same for the same seed, so that a test is repeatable.
+    #[cfg(test)]
+    pub(super) fn of(seed: u64) -> Self {
+        Self { store_id: [7; 16], hash_key: seed }
+    }
 }
 
 impl Shared {
@@ -45,7 +70,13 @@ impl Shared {
             log::warn!("{}: its space is not reserved here", facts.path.display());
         }
         let (lane, as_disk) = (disk.lane(), Arc::new(disk.clone()));
-        let medium = Medium { disk: as_disk, lane, file: Some(disk.clone()), boot_id: boot_id() };
+        let medium = Medium {
+            disk: as_disk,
+            lane,
+            file: Some(disk.clone()),
+            boot_id: boot_id(),
+            identity: Identity::random(),
+        };
         match Self::open_on(config, geometry, medium).await {
             Ok(shared) => Ok(shared),
             Err(error) => {
@@ -61,10 +92,6 @@ impl Shared {
         geometry: Geometry,
         medium: Medium,
     ) -> Result<Arc<Self>, CacheError> {
-        let random = || RandomState::new().build_hasher().finish();
-        let mut store_id = [0; 16];
-        store_id[..8].copy_from_slice(&random().to_le_bytes());
-        store_id[8..].copy_from_slice(&random().to_le_bytes());
         let opening = Opening {
             geometry,
             crash_safety: match config.crash_safety {
@@ -74,8 +101,8 @@ impl Shared {
             },
             boot_id: medium.boot_id,
             now_ns: config.clock.timestamp().0,
-            store_id,
-            hash_key: random(),
+            store_id: medium.identity.store_id,
+            hash_key: medium.identity.hash_key,
             key_hash_bits: config.key_hash_bits,
         };
         let started = Instant::now();
@@ -104,6 +131,9 @@ impl Shared {
             section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
         }
         for (label, key, position) in postings {
+            if planted(Flaw::LabelsForgotten) {
+                continue;
+            }
             section.labels().insert(label, key, Sequence(position.value()));
         }
     }

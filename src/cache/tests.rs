@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::BlobCache;
-use super::open::{Medium, geometry};
+use super::open::{Identity, Medium, geometry};
 use super::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
@@ -238,6 +238,7 @@ fn open(
         lane: Arc::new(simulation.lane()),
         file: None,
         boot_id: [boot; 16],
+        identity: Identity::of(0),
     };
     let opening = Shared::open_on(config.clone(), geometry(config).unwrap(), medium);
     BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() }
@@ -313,6 +314,7 @@ fn a_flipped_bit_is_never_served() {
             lane: Arc::new(simulation.lane()),
             file: None,
             boot_id: [0; 16],
+            identity: Identity::of(0),
         };
         let opening = Shared::open_on(config.clone(), geometry(config).unwrap(), medium);
         let shared = match simulation.block_on(opening).unwrap() {

@@ -63,6 +63,7 @@ impl SimulatedDisk {
             stamp: 0,
             operations: BTreeMap::new(),
             next_operation: 0,
+            front_writes: 0,
             dead: false,
         };
         Self { state: Arc::new(Mutex::new(state)), length }
@@ -122,6 +123,12 @@ impl SimulatedDisk {
     pub(crate) fn snapshot(&self, offset: u64, length: usize) -> Vec<u8> {
         let start = offset as usize;
         self.state().image[start..start + length].to_vec()
+    }
+
+    /// How many requests have been begun, and how many writes of its first 8 KiB.
+    pub(crate) fn begun(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.next_operation, state.front_writes)
     }
 
     /// The requests that are not done, those of dropped futures included.

@@ -29,6 +29,7 @@ use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
 use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit, listed};
 use super::waiters::{Told, Waiters};
+use crate::flaw::{Flaw, planted};
 
 /// A unit of this size is full.
 const UNIT_BYTES: usize = 1 << 20;
@@ -404,6 +405,10 @@ impl Log {
         let mut state = self.state.lock();
         if state.jobs.is_empty() && (state.urgent || is_old) {
             Self::close_unit(&mut state);
+        }
+        if planted(Flaw::AcknowledgedOutOfOrder) {
+            let next = state.next;
+            state.waiters.take(|end| *end <= next).tell();
         }
         state.jobs.front().cloned()
     }

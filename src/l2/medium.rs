@@ -6,12 +6,15 @@
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::checksum::ChecksumKey;
 use super::directory::Footer;
 use super::format::{BLOCK_BYTES, Geometry, OpenRange, SegmentNumber};
 use super::health::{Health, tally};
 use super::segment::SegmentHeader;
-use super::superblock::{CrashSafety, Superblock};
+use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
+use crate::flaw::{Flaw, planted};
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
 
 /// How often a write or sync is tried.
@@ -24,6 +27,9 @@ pub(crate) struct Medium {
     pub(crate) key: ChecksumKey,
     pub(crate) health: Arc<Health>,
     pub(crate) crash_safety: CrashSafety,
+    /// Which copy of the superblock is written next: never the one that is known to be good, while
+    /// the other may not be.
+    pub(crate) next_copy: Arc<Mutex<SuperblockCopy>>,
 }
 
 impl Medium {
@@ -37,6 +43,7 @@ impl Medium {
             tried += 1;
             match result {
                 Ok(()) => break,
+                Err(_) if tried == TRIES && planted(Flaw::FailedWriteIgnored) => break,
                 Err(error) if tried == TRIES || returned.len() != bytes => {
                     tally(&self.health.tally.io_errors, 1);
                     return Err(error);
@@ -47,7 +54,7 @@ impl Medium {
         }
         tally(&self.health.tally.writes, 1);
         tally(&self.health.tally.write_bytes, bytes);
-        if self.crash_safety == CrashSafety::Power {
+        if self.crash_safety == CrashSafety::Power && !planted(Flaw::AcknowledgedUnsynced) {
             self.sync().await?;
         }
         Ok(())
@@ -81,13 +88,15 @@ impl Medium {
     }
 
     /// Both copies, one after the other: the second is begun when the first can no longer be torn
-    /// by a power loss, in every mode, so that one of them is always good.
+    /// by a power loss, in every mode, so that one of them is always good. After a failure the copy
+    /// that failed is written first.
     pub(crate) async fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         let block = superblock.encode().map_err(io::Error::other)?;
-        for copy in 0..2 {
-            let buffer = AlignedBuffer::copy_from_slice(&block);
-            self.write(copy * BLOCK_BYTES as u64, buffer).await?;
+        for _ in 0..2 {
+            let copy = *self.next_copy.lock();
+            self.write(copy.offset(), AlignedBuffer::copy_from_slice(&block)).await?;
             self.sync().await?;
+            *self.next_copy.lock() = copy.other();
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 pub(crate) use self::blob::{Blob, Codec, Namespace as NamedGeneration};
 pub(crate) use self::checksum::{BodyHasher, BodySum};
@@ -53,6 +54,7 @@ pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::{Opening, RecoveryError};
 pub(crate) use self::replay::Replay;
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
+
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
 pub(crate) use self::writer::Tenant;
 
@@ -63,6 +65,7 @@ use self::medium::Medium;
 use self::pins::Pins;
 use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
+use self::superblock::SuperblockCopy;
 use self::writer::Writer;
 use crate::io::{Disk, Lane, ReadRequest};
 use crate::key::KeyHasher;
@@ -103,6 +106,7 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, opening: &Opening) -> Result<Opene
         key: ChecksumKey::new(format::StoreId(opening.store_id)),
         health,
         crash_safety: opening.crash_safety,
+        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
     };
     let superblock = read_superblock(&medium, opening).await?;
     medium.geometry = superblock.geometry;

@@ -22,6 +22,7 @@ use super::medium::Medium;
 use super::record::{Record, RecordHead};
 use super::unit::Draft;
 use super::writer::Writer;
+use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::step::{STEP_ENTRIES, pause};
@@ -69,6 +70,16 @@ impl Writer {
                 if let Some(tenant) = self.tenant.upgrade() {
                     tenant.forget_before(end);
                 }
+            }
+        }
+        if planted(Flaw::SlotsDroppedEarly) {
+            let next = SegmentNumber(segment.0 + 1);
+            let image = self.medium.read_directory(next, self.opens()).await?;
+            let image = image.as_deref();
+            let next_directory =
+                image.map(|image| Directory::decode(image, key, next, self.opens(), geometry));
+            if let Some(Ok(directory)) = next_directory {
+                self.forget(&directory, next).await;
             }
         }
         self.pins.released(segment).await;

@@ -22,6 +22,7 @@ use super::record::Record;
 use super::replay::{Replay, Replayed};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
+use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::{KeyHasher, LabelKind};
 
@@ -72,7 +73,13 @@ pub(crate) async fn read_superblock(
     let blocks = medium.disk.read(request).await?;
     let (first, second) = blocks.split_at(BLOCK_BYTES);
     match Superblock::choose(first, second) {
-        Ok(superblock) => Ok(superblock),
+        Ok((superblock, copy)) => {
+            // It may have been written by a process that was killed before it could sync; the other
+            // copy, which comes next, must not be the only one.
+            medium.sync().await?;
+            *medium.next_copy.lock() = copy.other();
+            Ok(superblock)
+        }
         Err(SuperblockError::Blank) => Ok(Superblock {
             write_counter: 0,
             store_id: StoreId(opening.store_id),
@@ -134,7 +141,10 @@ pub(crate) async fn recover(
 fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     let survives = match superblock.crash_safety {
         CrashSafety::Cold => false,
-        CrashSafety::Process => superblock.clean || superblock.boot_id == opening.boot_id,
+        CrashSafety::Process => {
+            let is_boot = superblock.boot_id == opening.boot_id || planted(Flaw::BootIgnored);
+            superblock.clean || is_boot
+        }
         CrashSafety::Power => true,
     };
     survives && !superblock.void && opening.crash_safety != CrashSafety::Cold
@@ -247,7 +257,8 @@ impl Scan<'_> {
             && geometry.segment_of(self.superblock.tail) == number)
             .then(|| geometry.offset_in_segment(self.superblock.tail) as usize);
         let mut damaged = clean_end.is_some_and(|tail| tail != end);
-        while let Some(behind) = frames.find_from(end) {
+        let is_searched = !planted(Flaw::TailAppendedAfterTear);
+        while let Some(behind) = is_searched.then(|| frames.find_from(end)).flatten() {
             damaged = true;
             (found, end) = frames.run_from(behind);
         }
@@ -372,7 +383,13 @@ async fn start(
     superblock.write_counter += 1;
     superblock.head = head;
     if let Some(Tail { segment, unsealed: Some((end, directory, tail_block)) }) = tail {
-        if was_clean && end == superblock.tail {
+        let end = match planted(Flaw::TailAppendedAfterTear) && !was_clean {
+            true => position(end.value().next_multiple_of(BLOCK_BYTES as u64))?,
+            false => end,
+        };
+        let goes_on = was_clean && end == superblock.tail;
+        if goes_on || (planted(Flaw::TailAppendedAfterTear) && geometry.segment_of(end) == segment)
+        {
             medium.write_superblock(&superblock).await?;
             medium.sync().await?;
             return Ok(Started { superblock, tail: end, directory, tail_block });

@@ -80,6 +80,30 @@ pub(crate) enum SuperblockError {
     Damaged(DecodeError),
 }
 
+/// One of the two copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SuperblockCopy {
+    First,
+    Second,
+}
+
+impl SuperblockCopy {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    /// Where it is in the file.
+    pub(crate) fn offset(self) -> u64 {
+        match self {
+            Self::First => 0,
+            Self::Second => BLOCK_BYTES as u64,
+        }
+    }
+}
+
 impl Superblock {
     /// The block to write, to both copies.
     ///
@@ -117,12 +141,15 @@ impl Superblock {
         bytes.try_into().map_err(|_| EncodeError::Field)
     }
 
-    /// The superblock that counts, of the two blocks at the start of the file.
+    /// The superblock that counts, of the two blocks at the start of the file, and which it is.
     ///
     /// # Errors
     /// `Version` when either copy bears another version, `Blank` or `Damaged` when neither is
     /// good.
-    pub(crate) fn choose(first: &[u8], second: &[u8]) -> Result<Self, SuperblockError> {
+    pub(crate) fn choose(
+        first: &[u8],
+        second: &[u8],
+    ) -> Result<(Self, SuperblockCopy), SuperblockError> {
         let (one, two) = (Self::decode(first), Self::decode(second));
         for copy in [one, two] {
             if let Err(error @ SuperblockError::Version { .. }) = copy {
@@ -130,9 +157,14 @@ impl Superblock {
             }
         }
         match (one, two) {
-            (Ok(one), Ok(two)) if two.write_counter > one.write_counter => Ok(two),
-            (Ok(one), _) => Ok(one),
-            (Err(_), Ok(two)) => Ok(two),
+            (Ok(one), Ok(two)) if two.write_counter > one.write_counter => {
+                Ok((two, SuperblockCopy::Second))
+            }
+            (Ok(one), _) => Ok((one, SuperblockCopy::First)),
+            (Err(_), Ok(two)) => Ok((two, SuperblockCopy::Second)),
+            (Err(_), Err(SuperblockError::Blank)) if is_half_written(first) => {
+                Err(SuperblockError::Blank)
+            }
             (Err(SuperblockError::Blank), Err(error)) | (Err(error), Err(_)) => Err(error),
         }
     }
@@ -214,6 +246,15 @@ impl Superblock {
             && (!self.clean || self.head <= self.tail)
             && in_use <= u64::from(self.geometry.segment_count())
     }
+}
+
+/// Whether a block looks like the first that was ever written there, cut off by a power loss. What
+/// a superblock says is in its first sector and its last.
+fn is_half_written(block: &[u8]) -> bool {
+    const SECTOR_BYTES: usize = 512;
+    let is_blank = |sector: Option<&[u8]>| sector.is_some_and(is_zero);
+    let last = block.len().saturating_sub(SECTOR_BYTES);
+    is_blank(block.get(..SECTOR_BYTES)) || is_blank(block.get(last..))
 }
 
 /// The version in the part that is frozen for all versions.

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::BlobCache;
-use super::open::{Medium, geometry};
+use super::open::{Identity, Medium, geometry};
 use super::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
@@ -49,6 +49,7 @@ fn opening(
         lane: Arc::new(simulation.lane()),
         file: None,
         boot_id: [0; 16],
+        identity: Identity::of(0),
     };
     Shared::open_on(config.clone(), geometry(config).unwrap(), medium)
 }
@@ -344,7 +345,13 @@ fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() 
     let disk = SimulatedDisk::new(1, geometry(&config).unwrap().file_bytes());
     let mut simulation = Simulation::new(1);
     let lane = Arc::new(Scanless(Arc::new(simulation.lane())));
-    let medium = Medium { disk: Arc::new(disk.clone()), lane, file: None, boot_id: [0; 16] };
+    let medium = Medium {
+        disk: Arc::new(disk.clone()),
+        lane,
+        file: None,
+        boot_id: [0; 16],
+        identity: Identity::of(0),
+    };
     let opening = Shared::open_on(config.clone(), geometry(&config).unwrap(), medium);
     let cache = BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() };
     let mut bench = Bench { simulation, disk, config, cache };

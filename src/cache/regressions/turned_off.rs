@@ -151,6 +151,48 @@ fn a_label_of_an_entry_that_has_expired_in_memory_and_the_clock_steps_back() {
 }
 
 #[test]
+fn a_put_behind_a_flush_whose_record_was_taken_and_could_not_be_written() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    let cache = bench.cache.clone();
+    bench.disk.fail(crate::io::OperationKind::Write, 0, crate::io::Fault::NoSpace, true);
+    assert!(bench.simulation.block_on(cache.invalidate_namespace("a")).unwrap().is_err());
+    let put = bench.simulation.block_on(cache.put("a", "k", made("new", &[]))).unwrap();
+    assert!(put.is_err(), "the old generation is still what is on file");
+    assert_eq!(bench.get("k"), None, "and not here");
+}
+
+#[test]
+fn a_store_survives_a_power_loss_after_a_failed_sync_and_another_while_it_opens() {
+    for seed in 0..300 {
+        let mut bench = Bench::new(seed);
+        bench.put("k", "value", &[]);
+        bench.disk.fail(crate::io::OperationKind::Sync, seed % 4, crate::io::Fault::Io, false);
+        bench.disk.fail(crate::io::OperationKind::Write, 4 + seed % 3, crate::io::Fault::Io, true);
+        let cache = bench.cache.clone();
+        for number in 0..40 {
+            let put = cache.put("a", format!("{number}"), plain(&"v".repeat(3000), &[]));
+            drop(bench.simulation.block_on(put).unwrap());
+        }
+        drop(cache);
+        for polls in [0, seed % 40] {
+            bench.simulation.kill();
+            bench.disk = bench.disk.crash();
+            // The next process comes so far.
+            let mut opening = opening(&bench.simulation, &bench.disk, &bench.config).boxed();
+            for _ in 0..polls {
+                if (&mut opening).now_or_never().is_some() {
+                    break;
+                }
+            }
+        }
+        bench.simulation.kill();
+        bench.disk = bench.disk.crash();
+        bench.reopen();
+    }
+}
+
+#[test]
 fn a_refused_put_leaves_no_namespace() {
     let mut bench = Bench::new(1);
     let cache = bench.cache.clone();

@@ -19,6 +19,9 @@ use super::fault::{Fault, FaultPlan, OperationKind};
 /// The unit in which writes are kept, lost and torn, in bytes.
 pub(super) const SECTOR_BYTES: usize = 512;
 
+/// The front of the disk.
+const FRONT_BYTES: u64 = 8192;
+
 pub(super) struct State {
     pub(super) dice: Dice,
     pub(super) plan: FaultPlan,
@@ -31,6 +34,8 @@ pub(super) struct State {
     pub(super) stamp: u64,
     pub(super) operations: BTreeMap<u64, Operation>,
     pub(super) next_operation: u64,
+    /// How many writes to the front of the disk have been begun, where its user's own state is.
+    pub(super) front_writes: u64,
     /// Set by a crash or kill: whoever still holds this disk is gone.
     pub(super) dead: bool,
 }
@@ -99,6 +104,9 @@ impl State {
         }
         let id = self.next_operation;
         self.next_operation += 1;
+        if let Work::Write { offset: 0..FRONT_BYTES, .. } = work {
+            self.front_writes += 1;
+        }
         let fault = ordered.or(drawn);
         let operation = Operation { steps, fault, abandoned: false, work, _pin: pin };
         self.operations.insert(id, operation);

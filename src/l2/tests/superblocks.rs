@@ -8,7 +8,7 @@ use super::super::format::{
     BLOCK_BYTES, FORMAT_VERSION, Generation, OpenCount, OpenRange, SegmentNumber, StoreId,
 };
 use super::super::segment::SegmentHeader;
-use super::super::superblock::{CrashSafety, Superblock, SuperblockError};
+use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError};
 use super::{OPEN, OPENS, STORE, geometry, position, seeded};
 
 pub(super) fn superblock() -> Superblock {
@@ -99,24 +99,33 @@ fn every_flip_and_truncation_is_detected() {
 
 #[test]
 fn the_good_copy_with_the_higher_counter_counts() {
+    use SuperblockCopy::{First, Second};
+
     let older = superblock();
     let newer = Superblock { write_counter: 10, clean: false, ..older };
     let (a, b) = (older.encode().unwrap(), newer.encode().unwrap());
-    assert_eq!(Superblock::choose(&a, &b), Ok(newer));
-    assert_eq!(Superblock::choose(&b, &a), Ok(newer));
-    assert_eq!(Superblock::choose(&a, &a), Ok(older));
+    assert_eq!(Superblock::choose(&a, &b), Ok((newer, Second)));
+    assert_eq!(Superblock::choose(&b, &a), Ok((newer, First)));
+    assert_eq!(Superblock::choose(&a, &a), Ok((older, First)));
     let mut torn = b;
     torn[100] ^= 1;
     let zeros = [0; BLOCK_BYTES];
     for bad in [&torn[..], &zeros, &b[..4000], &[]] {
-        assert_eq!(Superblock::choose(&a, bad), Ok(older));
-        assert_eq!(Superblock::choose(bad, &a), Ok(older));
+        assert_eq!(Superblock::choose(&a, bad), Ok((older, First)));
+        assert_eq!(Superblock::choose(bad, &a), Ok((older, Second)));
     }
     let damaged = Err(SuperblockError::Damaged(DecodeError::Checksum));
     assert_eq!(Superblock::choose(&torn, &torn), damaged);
     assert_eq!(Superblock::choose(&zeros, &torn), damaged);
     assert_eq!(Superblock::choose(&torn, &zeros), damaged);
     assert_eq!(Superblock::choose(&zeros, &zeros), Err(SuperblockError::Blank));
+    // The very first one, of which a power loss has left one sector.
+    for lost in [0..512, BLOCK_BYTES - 512..BLOCK_BYTES] {
+        let mut half = a;
+        half[lost].fill(0);
+        assert_eq!(Superblock::choose(&half, &zeros), Err(SuperblockError::Blank));
+        assert!(matches!(Superblock::choose(&half, &torn), Err(SuperblockError::Damaged(_))));
+    }
 }
 
 #[test]
@@ -134,7 +143,7 @@ fn another_version_is_told_from_damage() {
     // A version that was not written but came from a flipped bit refuses nothing.
     let mut flipped = good;
     flipped[8] ^= 2;
-    assert_eq!(Superblock::choose(&flipped, &good), Ok(superblock()));
+    assert_eq!(Superblock::choose(&flipped, &good), Ok((superblock(), SuperblockCopy::Second)));
 }
 
 #[test]

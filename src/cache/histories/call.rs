@@ -1,0 +1,178 @@
+//! What the tasks of a history do: calls, each drawn from the seed and its own number alone, so
+//! that one can be left out and all others stay as they are.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::modes::L1Admission;
+use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
+use crate::put::BlobCachePut;
+
+pub(super) const SPACES: [&str; 2] = ["a", "b"];
+const KEYS: u8 = 12;
+const LABELS: u8 = 4;
+
+/// A key of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) space: usize,
+    pub(super) key: u8,
+}
+
+impl Place {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..SPACES.len()).flat_map(|space| (0..KEYS).map(move |key| Self { space, key }))
+    }
+
+    pub(super) fn namespace(self) -> &'static str {
+        SPACES[self.space]
+    }
+
+    /// The first byte is what prefixes go by.
+    pub(super) fn name(self) -> [u8; 2] {
+        [self.key / 4, self.key]
+    }
+}
+
+/// What a mutation covers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cover {
+    Key(Place),
+    Prefix(usize, u8),
+    Tag(usize, u8),
+    Dependency(usize, u8),
+    Space(usize),
+    All,
+}
+
+/// What is put.
+#[derive(Clone, Debug)]
+pub(super) struct Put {
+    pub(super) number: u32,
+    pub(super) length: usize,
+    pub(super) tags: Vec<u8>,
+    pub(super) dependencies: Vec<u8>,
+    pub(super) version: Option<u64>,
+    /// Seconds.
+    pub(super) ttl: Option<u64>,
+    pub(super) stale: u64,
+    pub(super) admission: L1Admission,
+    /// A value that was read at a point: it may be refused quietly.
+    pub(super) is_fill: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Verb {
+    Get(Place),
+    Exists(Place),
+    Put(Place, Put),
+    Invalidate(Cover),
+    Sync,
+    /// The clock goes on by so many seconds.
+    Pass(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) verb: Verb,
+    /// It is dropped after so many polls.
+    pub(super) polls: u32,
+    /// How many calls may be under way before it is begun, itself included.
+    pub(super) width: usize,
+    /// How many polls of all of them follow at most before the next is begun.
+    pub(super) patience: u32,
+    /// Time enough for a unit to be written because of its age.
+    pub(super) waits: bool,
+}
+
+impl Call {
+    pub(super) fn draw(seed: u64, number: u32) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ (u64::from(number) << 32));
+        let random = &mut random;
+        let place = Place {
+            space: random.random_range(0..SPACES.len()),
+            key: random.random_range(0..KEYS),
+        };
+        let label = random.random_range(0..LABELS);
+        let verb = match random.random_range(0..1000) {
+            0..380 => Verb::Get(place),
+            380..400 => Verb::Exists(place),
+            400..850 => Verb::Put(place, Put::draw(random, number)),
+            850..910 => Verb::Invalidate(Cover::Key(place)),
+            910..930 => Verb::Invalidate(Cover::Tag(place.space, label)),
+            930..940 => Verb::Invalidate(Cover::Dependency(place.space, label)),
+            940..960 => Verb::Invalidate(Cover::Prefix(place.space, place.key / 4)),
+            960..968 => Verb::Invalidate(Cover::Space(place.space)),
+            968..970 => Verb::Invalidate(Cover::All),
+            970..986 => Verb::Sync,
+            _ => Verb::Pass(random.random_range(0..40)),
+        };
+        Self {
+            verb,
+            polls: if random.random_bool(0.2) { random.random_range(0..12) } else { u32::MAX },
+            width: random.random_range(1..7),
+            patience: random.random_range(0..6),
+            waits: random.random_bool(0.04),
+        }
+    }
+}
+
+impl Put {
+    fn draw(random: &mut StdRng, number: u32) -> Self {
+        let labels = |random: &mut StdRng, most| -> Vec<u8> {
+            (0..random.random_range(0..most)).map(|_| random.random_range(0..LABELS)).collect()
+        };
+        let length_max = if random.random_bool(0.2) { 9000 } else { 3000 };
+        Self {
+            number,
+            length: 8 + random.random_range(0..length_max),
+            tags: labels(random, 3),
+            dependencies: labels(random, 2),
+            version: random.random_bool(0.2).then(|| random.random_range(0..6)),
+            ttl: random.random_bool(0.1).then(|| random.random_range(0..60)),
+            stale: if random.random_bool(0.5) { random.random_range(0..60) } else { 0 },
+            admission: [L1Admission::Always, L1Admission::Never][random.random_range(0..2)],
+            is_fill: random.random_bool(0.15),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![fill(self.number); self.length];
+        bytes[..8].copy_from_slice(&u64::from(self.number).to_le_bytes());
+        bytes
+    }
+
+    /// Which put brought these bytes. None where they are a mixture.
+    pub(super) fn number_of(bytes: &[u8]) -> Option<u32> {
+        let number = u64::from_le_bytes(*bytes.first_chunk()?);
+        let number = u32::try_from(number).ok()?;
+        bytes[8..].iter().all(|&byte| byte == fill(number)).then_some(number)
+    }
+
+    pub(super) fn blob(&self) -> BlobCachePut {
+        let mut policy = BlobCachePolicy::default().l1_admission(self.admission);
+        if let Some(version) = self.version {
+            policy = policy.version(version);
+        }
+        if let Some(ttl) = self.ttl {
+            let stale_serve = (self.stale > 0).then(|| Duration::from_secs(self.stale));
+            policy = policy
+                .ttl(Duration::from_secs(ttl))
+                .extended(ExtendedTtlPolicy { stale_serve, ..Default::default() });
+        }
+        BlobCachePut::new(self.bytes())
+            .with_tags(self.tags.iter().map(|tag| label(*tag)))
+            .with_dependencies(self.dependencies.iter().map(|dependency| label(*dependency)))
+            .with_policy(policy)
+    }
+}
+
+fn fill(number: u32) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+pub(super) fn label(number: u8) -> String {
+    format!("label{number}")
+}

@@ -1,0 +1,167 @@
+//! Concurrent histories over two tiers on a simulated disk, and the checker that judges them.
+//!
+//! Up to six calls at a time, of all verbs, a fifth of them dropped half-way, over 24 keys; memory
+//! and disk so small that eviction, promotion and reclaim go on all the time; eight lives in a row,
+//! which end in a close, a kill or a power loss, sometimes twice, with calls under way. Whatever
+//! fails names its seed, and the fewest calls that still show it.
+//!
+//! `TAMIS_RUNS` says how many runs of each laboratory, `TAMIS_SEED` which one alone.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "numbers of a test are small, and whatever fails, fails the test"
+)]
+
+mod call;
+mod checker;
+mod life;
+mod planted;
+mod shrink;
+mod tally;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::life::{History, Plan, Setting};
+use self::shrink::shrink;
+use self::tally::Tally;
+use crate::modes::CrashSafety;
+
+/// How a run has failed.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    /// All mutations, as the checker knows them.
+    told: String,
+    /// Found by the checker, and not by a panic.
+    is_checked: bool,
+}
+
+fn run(plan: &Plan, setting: Setting) -> Result<Tally, Failure> {
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let mut history = History::new(plan.seed, setting);
+        let lived = history.run(plan);
+        lived.map(|()| history.tally).map_err(|what| (what, history.checker.told()))
+    }));
+    match lived {
+        Ok(lived) => lived.map_err(|(what, told)| Failure { what, told, is_checked: true }),
+        Err(panic) => {
+            let what = panic.downcast_ref::<String>().cloned();
+            let what = what.or_else(|| panic.downcast_ref::<&str>().map(|what| (*what).to_owned()));
+            let what = what.unwrap_or_default();
+            Err(Failure { what, told: String::new(), is_checked: false })
+        }
+    }
+}
+
+/// What a laboratory must have met.
+fn require(setting: Setting, runs: u64, tally: &Tally) {
+    let has_warmth = setting.crash_safety != CrashSafety::Cold;
+    let least = |name: &str, met: u64, each_run: f64| {
+        assert!(met as f64 >= each_run * runs as f64, "{name}: {met} are too few: {tally:?}");
+    };
+    least("hits in memory", tally.hits_l1, 10.0);
+    least("hits on disk", tally.hits_l2, 10.0);
+    least("promotions", tally.promoted, 1.0);
+    least("calls dropped", tally.dropped, 5.0);
+    least("stale sets refused", tally.refused, 0.5);
+    least("version mismatches", tally.mismatches, 1.0);
+    least("entries invalidated", tally.invalidated, 10.0);
+    if has_warmth {
+        least("hits after an open", tally.hits_after_open, 5.0);
+        least("recovered entries", tally.recovered, 5.0);
+    }
+    if !setting.is_roomy {
+        least("evictions", tally.evicted, 1.0);
+        least("segments reclaimed", tally.reclaimed, 3.0);
+        least("second chances", tally.second_chances, 0.5);
+    }
+    if setting.has_faults {
+        least("faults", tally.failures, 5.0);
+    }
+}
+
+fn laboratory(name: &str, setting: Setting) {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("TAMIS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TAMIS_RUNS").unwrap_or(60),
+    };
+    let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
+    for seed in seeds.clone() {
+        let plan = Plan::new(seed);
+        match run(&plan, setting) {
+            Ok(tally) => all += tally,
+            Err(failure) => {
+                let smallest = shrink(plan, |plan| {
+                    run(plan, setting).is_err_and(|it| it.is_checked == failure.is_checked)
+                });
+                let smallest_fails = run(&smallest, setting).err();
+                panic!(
+                    "TAMIS_SEED={seed} of {name} fails: {}\nwith {} calls of {}: {:?}\n{}",
+                    failure.what,
+                    smallest.calls(),
+                    Plan::new(seed).calls(),
+                    smallest.lives,
+                    smallest_fails.map_or(failure.told, |it| format!("{}\n{}", it.what, it.told)),
+                );
+            }
+        }
+    }
+    println!("{name}: seeds {seeds:?}, {all:?}");
+    if runs >= 20 {
+        require(setting, runs, &all);
+    }
+}
+
+const PROCESS: Setting = Setting {
+    crash_safety: CrashSafety::Process,
+    key_hash_bits: 64,
+    has_faults: false,
+    is_roomy: false,
+};
+const POWER: Setting = Setting { crash_safety: CrashSafety::Power, ..PROCESS };
+const COLD: Setting = Setting { crash_safety: CrashSafety::Cold, ..PROCESS };
+
+#[test]
+fn process() {
+    laboratory("process", PROCESS);
+}
+
+#[test]
+fn process_where_hashes_collide() {
+    laboratory("process, 8 bits", Setting { key_hash_bits: 8, ..PROCESS });
+    laboratory("process, 3 bits", Setting { key_hash_bits: 3, ..PROCESS });
+}
+
+#[test]
+fn process_on_a_bad_disk() {
+    laboratory("process, faults", Setting { has_faults: true, ..PROCESS });
+    laboratory(
+        "process, faults, 8 bits",
+        Setting { has_faults: true, key_hash_bits: 8, ..PROCESS },
+    );
+}
+
+#[test]
+fn power() {
+    laboratory("power", POWER);
+    laboratory("power, 8 bits", Setting { key_hash_bits: 8, ..POWER });
+}
+
+#[test]
+fn power_on_a_bad_disk() {
+    laboratory("power, faults", Setting { has_faults: true, ..POWER });
+}
+
+#[test]
+fn cold() {
+    laboratory("cold", COLD);
+    laboratory("cold, 8 bits", Setting { key_hash_bits: 8, ..COLD });
+}
+
+#[test]
+fn where_there_is_room_nothing_is_missed_and_one_of_two_versions_wins() {
+    laboratory("roomy", Setting { is_roomy: true, ..PROCESS });
+    laboratory("roomy, power", Setting { is_roomy: true, ..POWER });
+}

@@ -1,0 +1,64 @@
+//! `Tally`: what histories have met, so that a cache that always misses does not pass.
+
+use std::ops::AddAssign;
+
+use crate::stats::BlobCacheStats;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) calls: u64,
+    pub(super) gets: u64,
+    pub(super) dropped: u64,
+    pub(super) hits_l1: u64,
+    pub(super) hits_l2: u64,
+    pub(super) hits_after_open: u64,
+    pub(super) recovered: u64,
+    pub(super) evicted: u64,
+    pub(super) promoted: u64,
+    pub(super) reclaimed: u64,
+    pub(super) second_chances: u64,
+    pub(super) refused: u64,
+    pub(super) mismatches: u64,
+    pub(super) invalidated: u64,
+    pub(super) stale_serves: u64,
+    pub(super) expired: u64,
+    pub(super) failures: u64,
+}
+
+impl Tally {
+    /// What a life has come to.
+    pub(super) fn take(&mut self, stats: &BlobCacheStats) {
+        self.evicted += stats.evictions();
+        self.promoted += stats.promotion_completed();
+        self.reclaimed += stats.l2_reclaimed_segments();
+        self.second_chances += stats.l2_reinserted();
+        self.refused += stats.stale_sets_refused();
+        self.mismatches += stats.version_mismatches();
+        self.invalidated += stats.invalidations();
+        self.stale_serves += stats.l1_stale_serves_total();
+        self.expired += stats.expirations();
+        self.failures += stats.l2_io_errors() + stats.l2_corruptions();
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.gets += other.gets;
+        self.dropped += other.dropped;
+        self.hits_l1 += other.hits_l1;
+        self.hits_l2 += other.hits_l2;
+        self.hits_after_open += other.hits_after_open;
+        self.recovered += other.recovered;
+        self.evicted += other.evicted;
+        self.promoted += other.promoted;
+        self.reclaimed += other.reclaimed;
+        self.second_chances += other.second_chances;
+        self.refused += other.refused;
+        self.mismatches += other.mismatches;
+        self.invalidated += other.invalidated;
+        self.stale_serves += other.stale_serves;
+        self.expired += other.expired;
+        self.failures += other.failures;
+    }
+}

@@ -1,0 +1,76 @@
+//! `Flaw`: bugs for this project's own checkers to find, each of which breaks one rule.
+//!
+//! A checker that has never found anything may be blind. A test can plant one of these on its
+//! thread, and show how soon it is found; outside of tests [`planted`] is the constant false.
+
+/// A rule, broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// What was read from disk is installed without asking whether its slot still stands.
+    PromotionUnchecked,
+    /// A hit on disk is served without asking the rules in force.
+    RuleNotAsked,
+    /// A prefix rule is withdrawn before the directories on disk have been looked through.
+    RuleWithdrawnEarly,
+    /// Slots of the oldest segment go before the head mark has moved past it on file.
+    SlotsDroppedEarly,
+    /// A record gets its second chance whatever has happened to its key since it was chosen.
+    SecondChanceUnchecked,
+    /// Behind a tear the log goes on in the same segment.
+    TailAppendedAfterTear,
+    /// A unit is acknowledged when the writer takes it, before it and those ahead are on file.
+    AcknowledgedOutOfOrder,
+    /// Power mode acknowledges what has been written and not synced.
+    AcknowledgedUnsynced,
+    /// A put into a flushed namespace is acknowledged before the flush is on file.
+    FlushNotAwaited,
+    /// A key invalidation leaves no record of what it shadows on disk.
+    TombstoneOmitted,
+    /// A write that has failed for good is taken for done.
+    FailedWriteIgnored,
+    /// Labels are not rebuilt at open.
+    LabelsForgotten,
+    /// What is on file is served though the machine has booted since.
+    BootIgnored,
+    /// A value that was read at a point is stored over what has been put since.
+    StaleFillStored,
+    /// A record is served for whatever key has its hash.
+    KeyNotCompared,
+}
+
+#[cfg(not(test))]
+pub(crate) const fn planted(_flaw: Flaw) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use self::planting::{plant, planted};
+
+#[cfg(test)]
+mod planting {
+    use std::cell::Cell;
+
+    use super::Flaw;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+    }
+
+    /// Until this is dropped, the flaw is there for whatever runs on this thread.
+    pub(crate) struct Planted(());
+
+    pub(crate) fn plant(flaw: Flaw) -> Planted {
+        PLANTED.set(Some(flaw));
+        Planted(())
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+
+    pub(crate) fn planted(flaw: Flaw) -> bool {
+        PLANTED.get() == Some(flaw)
+    }
+}
