@@ -28,6 +28,8 @@ pub(crate) enum Flaw {
     TombstoneOmitted,
     /// A write that has failed for good is taken for done.
     FailedWriteIgnored,
+    /// Recovery goes on behind a segment that it cannot read.
+    DamageSkipped,
     /// Labels are not rebuilt at open.
     LabelsForgotten,
     /// What is on file is served though the machine has booted since.

@@ -182,7 +182,8 @@ impl Scan<'_> {
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
         while number >= oldest {
-            if !self.read_segment(number).await? {
+            let is_good = self.read_segment(number).await?;
+            if !is_good && !planted(Flaw::DamageSkipped) {
                 self.dropped += number.0 - oldest.0 + 1;
                 // Where damage lies within the tail, the head stands behind it already.
                 let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();

@@ -378,8 +378,17 @@ impl History {
                 self.boot += 1;
             }
         }
+        if self.setting.has_faults && self.random.random_bool(0.3) {
+            // What cannot be read is lost for good, or it is opened in vain.
+            self.disk.plan(|plan| plan.read_failure = 0.1);
+        }
         let opening = self.opening();
-        let opened = self.simulation.block_on(opening).ok_or("open hangs")?;
+        let mut opened = self.simulation.block_on(opening).ok_or("open hangs")?;
+        self.end_faults();
+        if opened.is_err() && self.setting.has_faults {
+            let opening = self.opening();
+            opened = self.simulation.block_on(opening).ok_or("open hangs")?;
+        }
         let shared = opened.map_err(|error| format!("open fails: {error}"))?;
         self.cache = BlobCache { shared };
         self.checker.is_closed = false;

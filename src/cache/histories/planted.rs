@@ -73,7 +73,7 @@ fn an_acknowledgement_without_a_sync() {
 
 #[test]
 fn a_flush_that_is_not_waited_for() {
-    found(Flaw::FlushNotAwaited, PROCESS, 1_000_000);
+    found(Flaw::FlushNotAwaited, PROCESS, 3_000_000);
 }
 
 #[test]
@@ -104,4 +104,9 @@ fn a_stale_fill_that_is_stored() {
 #[test]
 fn a_key_that_is_not_compared() {
     found(Flaw::KeyNotCompared, Setting { key_hash_bits: 3, ..PROCESS }, 1_000_000);
+}
+
+#[test]
+fn damage_that_is_skipped() {
+    found(Flaw::DamageSkipped, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }

@@ -151,6 +151,29 @@ fn a_label_of_an_entry_that_has_expired_in_memory_and_the_clock_steps_back() {
 }
 
 #[test]
+fn a_label_of_an_entry_that_had_expired_at_one_open_and_not_at_the_next() {
+    let start = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let clock = crate::Clock::manual(start);
+    let mut config = large_config();
+    config.clock = clock.clone();
+    let mut bench = Bench::with(1, config);
+    let policy = BlobCachePolicy::default().ttl(Duration::from_secs(100));
+    bench.put_of("k", plain("old", &["t"]).with_policy(policy)).unwrap();
+    let cache = bench.cache.clone();
+    bench.simulation.block_on(cache.sync()).unwrap().unwrap();
+    drop(cache);
+    clock.advance(Duration::from_secs(101));
+    bench.kill();
+    let cache = bench.cache.clone();
+    let invalidated = bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap();
+    assert_eq!(invalidated, Ok(0), "known to be expired");
+    drop(cache);
+    clock.set(start + Duration::from_secs(50));
+    bench.kill();
+    assert_eq!(bench.get("k"), None, "invalidated by tag, and back after a restart");
+}
+
+#[test]
 fn a_put_behind_a_flush_whose_record_was_taken_and_could_not_be_written() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
