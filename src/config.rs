@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use crate::clock::Clock;
 use crate::error::CacheError;
-use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -43,6 +43,7 @@ pub struct BlobCacheConfig {
     pub(crate) l2_second_chances: bool,
     pub(crate) promotion_queue_max: usize,
     pub(crate) crash_safety: CrashSafety,
+    pub(crate) background_sweep: BackgroundSweep,
 }
 
 impl BlobCacheConfig {
@@ -78,6 +79,7 @@ impl BlobCacheConfig {
             l2_second_chances: true,
             promotion_queue_max: 1024,
             crash_safety: CrashSafety::default(),
+            background_sweep: BackgroundSweep::default(),
         }
     }
 
@@ -147,6 +149,12 @@ impl BlobCacheConfig {
         self.crash_safety
     }
 
+    /// Whether memory of what is gone is given back in the background.
+    #[must_use]
+    pub fn background_sweep(&self) -> BackgroundSweep {
+        self.background_sweep
+    }
+
     /// The number of lists that the SIEVE queue of one priority is cut into.
     #[must_use]
     pub fn shard_count(&self) -> usize {
@@ -176,6 +184,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_bytes_max", &self.l2_bytes_max)
             .field("l2_segment_bytes", &self.l2_segment_bytes)
             .field("crash_safety", &self.crash_safety)
+            .field("background_sweep", &self.background_sweep)
             .finish_non_exhaustive()
     }
 }
@@ -334,6 +343,14 @@ impl BlobCacheConfigBuilder {
     #[must_use]
     pub fn crash_safety(mut self, crash_safety: CrashSafety) -> Self {
         self.config.crash_safety = crash_safety;
+        self
+    }
+
+    /// Whether memory of what is gone is given back in the background. Default
+    /// [`BackgroundSweep::On`].
+    #[must_use]
+    pub fn background_sweep(mut self, sweep: BackgroundSweep) -> Self {
+        self.config.background_sweep = sweep;
         self
     }
 

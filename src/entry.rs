@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -191,6 +192,14 @@ impl Entry {
     pub(crate) fn is_endless(&self) -> bool {
         self.expires == Timestamp::NEVER
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
+    }
+
+    /// When it will be gone by itself, if nobody asks for it until then.
+    pub(crate) fn ends(&self) -> Timestamp {
+        let Some(extras) = &self.extras else { return self.expires };
+        let after = |from: Timestamp, nanos| from.saturating_add(Duration::from_nanos(nanos));
+        let idle = after(Timestamp(extras.last_access.load(Ordering::Relaxed)), extras.idle_ttl);
+        after(self.expires, extras.stale_serve).min(idle)
     }
 
     #[inline]

@@ -79,7 +79,7 @@ impl Round {
     }
 
     /// Whether a whole lap lies between `from` and here.
-    fn is_round_since(self, from: Self) -> bool {
+    pub(crate) fn is_round_since(self, from: Self) -> bool {
         self >= Self { lap: from.lap + 1, cursor: from.cursor }
     }
 }
@@ -274,6 +274,11 @@ impl Rules {
         !self.rules.read().iter().any(|held| Arc::ptr_eq(held, rule))
     }
 
+    /// Where the round over all entries stands.
+    pub(crate) fn round(&self) -> Round {
+        *self.round.lock()
+    }
+
     /// Begins a step of the round: `collect` takes entries from where it stands, and says where to
     /// go on, None at the end. None where somebody else is at a step and `wait` is not asked.
     pub(crate) fn step(
@@ -282,10 +287,26 @@ impl Rules {
         collect: impl FnOnce(Cursor) -> Option<Cursor>,
     ) -> Option<RoundStep<'_>> {
         let walker = if wait { self.walker.lock() } else { self.walker.try_lock()? };
+        Some(self.begin_step(walker, collect))
+    }
+
+    /// The same, waiting for somebody else's step to end.
+    pub(crate) fn wait_step(
+        &self,
+        collect: impl FnOnce(Cursor) -> Option<Cursor>,
+    ) -> RoundStep<'_> {
+        self.begin_step(self.walker.lock(), collect)
+    }
+
+    fn begin_step<'a>(
+        &'a self,
+        walker: MutexGuard<'a, ()>,
+        collect: impl FnOnce(Cursor) -> Option<Cursor>,
+    ) -> RoundStep<'a> {
         let mut round = self.round.lock();
         let next = collect(round.cursor);
         *round = round.to(next);
-        Some(RoundStep { rules: self, end: *round, _walker: walker })
+        RoundStep { rules: self, end: *round, _walker: walker }
     }
 
     fn recount(&self, rules: &[Arc<Rule>]) {
@@ -296,6 +317,11 @@ impl Rules {
 }
 
 impl RoundStep<'_> {
+    /// Where the round stands once it is done.
+    pub(crate) fn end(&self) -> Round {
+        self.end
+    }
+
     /// What was collected has been dealt with: withdraws the rules that the round has served.
     pub(crate) fn done(self) {
         let served = |rule: &Rule| {

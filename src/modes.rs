@@ -28,6 +28,18 @@ pub enum CrashSafety {
     Power,
 }
 
+/// Whether memory of what has expired, was flushed or invalidated is given back in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackgroundSweep {
+    /// By a thread that all caches of a process share: it works for at most a twentieth of the
+    /// time, and sleeps where there is nothing to sweep.
+    #[default]
+    On,
+    /// By the mutations that follow, and by
+    /// [`sweep_expired`](crate::BlobCache::sweep_expired).
+    Off,
+}
+
 /// Whether values are compressed on their way to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum L2Compression {

@@ -21,6 +21,8 @@ const LAYERS: &[&[&str]] = &[
         "sequence",
         "stats",
         "step",
+        "sweep",
+        "sweeper",
     ],
     &["codec", "config", "l2", "labels", "policy", "synopsis", "watermarks"],
     &["order", "put"],

@@ -120,15 +120,16 @@ impl Shared {
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
-        let is_recorded = recorded.is_some_and(|recorded| recorded.is_blob);
+        let (is_recorded, ends) = (recorded.is_some_and(|it| it.is_blob), entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
             self.settle(replaced, covering.as_deref(), &mut section);
         }
         drop(section);
+        self.note_end(ends);
         self.look_after_synopsis(&generation);
-        let recorded = recorded.map(|recorded| recorded.dealt.end);
-        Ok(Verdict::Done(Acknowledgement::over(held.is_some(), recorded)))
+        let end = recorded.map(|recorded| recorded.dealt.end);
+        Ok(Verdict::Done(Acknowledgement::over(held.is_some(), end)))
     }
 
     /// What the disk holds of a key is about to be replaced or removed: lets go of the labels that

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::cache::shared::Shared;
+use crate::entry::Entry;
 use crate::invalidation::{Cover, Rule};
 use crate::key::{KeyHash, LabelHash};
 use crate::sequence::Sequence;
@@ -123,14 +124,23 @@ impl Shared {
         let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found));
         let Some(step) = step else { return };
         for entry in found {
-            if entry.namespace.has_ended() {
-                if self.l1.remove_entry(&entry) {
-                    self.settle(&entry, None, &mut self.order.section());
-                }
-            } else if let Some(rule) = self.rules.covering(&entry) {
-                self.remove_covered(&rule, (entry.hash, &entry.key), entry.sequence(), true);
-            }
+            self.remove_if_dead(&entry);
         }
         step.done();
+    }
+
+    /// Removes an entry that is gone for readers already: flushed, or covered by an invalidation.
+    /// False where it is not.
+    pub(super) fn remove_if_dead(&self, entry: &Arc<Entry>) -> bool {
+        if entry.namespace.has_ended() {
+            if self.l1.remove_entry(entry) {
+                self.settle(entry, None, &mut self.order.section());
+            }
+        } else if let Some(rule) = self.rules.covering(entry) {
+            self.remove_covered(&rule, (entry.hash, &entry.key), entry.sequence(), true);
+        } else {
+            return false;
+        }
+        true
     }
 }

@@ -334,6 +334,7 @@ impl Shared {
         };
         // Nothing is to be flushed in its place.
         std::mem::forget(waiting);
+        self.note_rule();
         attempted
     }
 

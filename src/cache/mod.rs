@@ -18,6 +18,7 @@ mod record;
 mod regressions;
 mod scan;
 mod shared;
+mod sweep;
 mod synopses;
 mod tenancy;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::sequence::ReadPoint;
 use crate::stats::{BlobCacheStats, NamespaceStats};
+use crate::sweep::{SweepLimit, SweepReport};
 
 /// A cache of blobs. Cheap to clone; all clones are one cache.
 ///
@@ -222,6 +224,20 @@ impl BlobCache {
     #[must_use]
     pub fn namespace(&self, name: &str) -> BlobCacheNamespace {
         BlobCacheNamespace::new(Arc::clone(&self.shared), name)
+    }
+
+    /// Gives back the memory of entries that are past their life, and of those that a flush or an
+    /// invalidation has left, in steps that hold no lock for longer than it takes to look at a few
+    /// hundred entries. One pass over all entries, unless the limit is reached before its end; the
+    /// next sweep goes on there.
+    ///
+    /// There is no need to call it, unless [`background_sweep`] is off: what has expired is not
+    /// served in any case. Dropped halfway, it has done what it has. After a close the report is
+    /// empty.
+    ///
+    /// [`background_sweep`]: crate::BlobCacheConfigBuilder::background_sweep
+    pub async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
+        self.shared.sweep_expired(limit).await
     }
 
     /// Returns once all that was acknowledged is on the device. Nothing to do without a disk tier.

@@ -14,7 +14,7 @@ use crate::flaw::{Flaw, planted};
 use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError};
-use crate::modes::CrashSafety;
+use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::sequence::Sequence;
 
 /// A disk to put the tier on, and what runs beside it.
@@ -54,6 +54,15 @@ impl Identity {
 impl Shared {
     /// Opens what the configuration asks for.
     pub(super) async fn open(config: BlobCacheConfig) -> Result<Arc<Self>, CacheError> {
+        let is_swept = config.background_sweep == BackgroundSweep::On;
+        let shared = Self::open_tiers(config).await?;
+        if is_swept {
+            shared.be_swept();
+        }
+        Ok(shared)
+    }
+
+    async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Self>, CacheError> {
         let Some(path) = config.l2_path.clone() else {
             return Ok(Arc::new(Self::in_memory(config)));
         };

@@ -164,10 +164,12 @@ impl Shared {
             return false;
         }
         entry.namespace.grow(entry.charge);
+        let ends = entry.ends();
         drop(reservation);
         let replaced = slot.put(Arc::new(entry));
         debug_assert!(replaced.is_none() || !is_wanted, "the place was empty");
         drop(section);
+        self.note_end(ends);
         true
     }
 }

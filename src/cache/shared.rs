@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotion::{Promotions, promote};
+use crate::cache::sweep::Sweeping;
 use crate::cache::synopses::{Renewal, renew};
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(super) codecs: Codecs,
     pub(super) promotions: Arc<Promotions>,
     pub(super) renewal: Arc<Renewal>,
+    pub(super) sweeping: Sweeping,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -130,6 +132,7 @@ impl Shared {
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             renewal: Arc::default(),
+            sweeping: Sweeping::new(),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
@@ -265,10 +268,11 @@ impl Shared {
         self.rules.covering_all(generation, only, key, &labels)
     }
 
-    /// Removes an entry that was found past its life.
+    /// Removes an entry that was found past its life. False where somebody else has.
     #[cold]
-    pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) {
-        if self.l1.remove_entry(entry) {
+    pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
+        let is_removed = self.l1.remove_entry(entry);
+        if is_removed {
             let mut section = self.order.section();
             entry.namespace.bury(entry.hash, entry.sequence(), &mut section);
             self.settle(entry, None, &mut section);
@@ -278,6 +282,7 @@ impl Shared {
                 self.counters.count(Event::IdleExpiration);
             }
         }
+        is_removed
     }
 
     /// Evicts entries of priorities up to `priority`, until no more than the budget and `spare` is

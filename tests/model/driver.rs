@@ -7,8 +7,8 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePut, CacheError, CachePresence,
-    CacheTier, Clock, ReadPoint,
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePut, CacheError,
+    CachePresence, CacheTier, Clock, ReadPoint,
 };
 
 use crate::jitter::Jitter;
@@ -78,6 +78,7 @@ impl<'a> Driver<'a> {
         // Places that share a slot can be found only where all namespaces fit at once.
         let max_namespaces = random.random_range(if narrow { 5..6 } else { 3..6 });
         let mut builder = BlobCacheConfig::builder()
+            .background_sweep(BackgroundSweep::Off)
             .l1_bytes_max(setting.l1_bytes_max)
             .key_hash_bits(setting.key_hash_bits)
             .max_namespaces(max_namespaces)

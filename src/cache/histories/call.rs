@@ -70,6 +70,7 @@ pub(super) enum Verb {
     Put(Place, Put),
     Invalidate(Cover),
     Sync,
+    Sweep,
     /// The clock goes on by so many seconds.
     Pass(u64),
 }
@@ -106,7 +107,8 @@ impl Call {
             940..960 => Verb::Invalidate(Cover::Prefix(place.space, place.key / 4)),
             960..968 => Verb::Invalidate(Cover::Space(place.space)),
             968..970 => Verb::Invalidate(Cover::All),
-            970..986 => Verb::Sync,
+            970..982 => Verb::Sync,
+            982..988 => Verb::Sweep,
             _ => Verb::Pass(random.random_range(0..40)),
         };
         Self {

@@ -2,7 +2,7 @@
 //! kill or a power loss. The same seed gives the same history.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,6 +26,7 @@ use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{Fault, Lane, OperationKind, SimulatedDisk, Simulation};
 use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
 use crate::step::pause;
+use crate::sweep::SweepLimit;
 
 /// What a history is over.
 #[derive(Clone, Copy, Debug)]
@@ -190,7 +191,7 @@ impl History {
             if call.waits {
                 let lane = self.simulation.lane();
                 let waiting = lane.sleep(Duration::from_millis(700));
-                self.simulation.block_on(waiting).ok_or("time stands still")?;
+                self.drive(waiting).ok_or("time stands still")?;
             }
             self.step(&mut calls, call.patience)?;
         }
@@ -207,7 +208,7 @@ impl History {
                 continue;
             }
             let get = self.get(place);
-            let outcome = self.simulation.block_on(get).ok_or("a get hangs")?;
+            let outcome = self.drive(get).ok_or("a get hangs")?;
             let is_hit = matches!(&outcome, Outcome::Got(_, _, Some(_)));
             self.tally.hits_after_open += u64::from(is_hit);
             self.end(outcome)?;
@@ -218,10 +219,21 @@ impl History {
     /// Polls until a call ends, or for so long.
     fn step(&mut self, calls: &mut Calls, patience: u32) -> Result<(), String> {
         let step = patient(calls.next(), patience);
-        match self.simulation.block_on(step).ok_or("all calls hang")?.flatten() {
+        match self.drive(step).ok_or("all calls hang")?.flatten() {
             Some(outcome) => self.end(outcome),
             None => Ok(()),
         }
+    }
+
+    /// Runs a future, and all tasks beside it. None where they wait for each other.
+    fn drive<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let output = self.simulation.block_on(future.as_mut());
+        output.or_else(|| {
+            // A device completes what nobody waits for by itself; here somebody has to poll.
+            self.disk.settle();
+            self.simulation.block_on(future)
+        })
     }
 
     fn asked(&mut self) -> Asked {
@@ -253,6 +265,12 @@ impl History {
                 return calls.push(Box::pin(async move {
                     // What it says of a device that fails is not judged here.
                     let _ = cache.sync().await;
+                    Outcome::Nothing
+                }));
+            }
+            Verb::Sweep => {
+                return calls.push(Box::pin(async move {
+                    cache.sweep_expired(SweepLimit::Entries(1000)).await;
                     Outcome::Nothing
                 }));
             }
@@ -337,11 +355,16 @@ impl History {
                 // Reads get on only while somebody polls them here, and a close may wait for them.
                 let left = calls.by_ref().collect::<Vec<_>>();
                 let both = futures::future::join(cache.close(), left);
-                let (closed, left) = self.simulation.block_on(both).ok_or("close hangs")?;
+                let (closed, left) = self.drive(both).ok_or("close hangs")?;
                 if closed.is_err() && !self.setting.has_faults {
                     return Err(format!("close fails: {closed:?}"));
                 }
                 left.into_iter().try_for_each(|outcome| self.end(outcome))?;
+                // Its tasks come to their ends, as closing a file waits for.
+                let lane = self.simulation.lane();
+                self.drive(lane.sleep(Duration::from_secs(5))).ok_or("time stands still")?;
+                self.simulation.kill();
+                self.disk.settle();
             }
             1 | 2 => {
                 self.simulation.kill();
@@ -368,7 +391,7 @@ impl History {
             // Another end soon after, in the middle of recovery.
             let polls = self.random.random_range(0..60);
             let opening = self.opening();
-            let opened = self.simulation.block_on(patient(opening, polls)).ok_or("open hangs")?;
+            let opened = self.drive(patient(opening, polls)).ok_or("open hangs")?;
             drop(opened);
             self.simulation.kill();
             if self.random.random_bool(0.5) {
@@ -383,11 +406,11 @@ impl History {
             self.disk.plan(|plan| plan.read_failure = 0.1);
         }
         let opening = self.opening();
-        let mut opened = self.simulation.block_on(opening).ok_or("open hangs")?;
+        let mut opened = self.drive(opening).ok_or("open hangs")?;
         self.end_faults();
         if opened.is_err() && self.setting.has_faults {
             let opening = self.opening();
-            opened = self.simulation.block_on(opening).ok_or("open hangs")?;
+            opened = self.drive(opening).ok_or("open hangs")?;
         }
         let shared = opened.map_err(|error| format!("open fails: {error}"))?;
         self.cache = BlobCache { shared };

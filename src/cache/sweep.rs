@@ -1,0 +1,154 @@
+//! Sweeping: memory of what has expired, was flushed, or is covered by an invalidation, comes back
+//! without waiting for SIEVE's hand.
+//!
+//! There is one round over all entries, which everybody helps on: mutations while invalidations are
+//! unfinished, callers of `sweep_expired`, and the background sweeper. Space on disk comes back by
+//! reclaim, which gives what has expired no second chance.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::cache::shared::Shared;
+use crate::clock::Timestamp;
+use crate::invalidation::Round;
+use crate::step::{STEP_ENTRIES, pause};
+use crate::sweep::{SweepLimit, SweepReport};
+use crate::sweeper::{Sweep, Tenancy};
+
+/// The background sweeper works for one part in so many of the time.
+const SHARE: u32 = 20;
+
+/// The least time between two of its steps, and between two of its rounds.
+const STEP_PAUSE: Duration = Duration::from_millis(1);
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long others have to finish an invalidation before the sweeper helps.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// What a cache knows of what there is to be swept.
+#[derive(Debug)]
+pub(super) struct Sweeping {
+    /// No entry in memory ends before that moment, by what was known of it.
+    soonest: AtomicU64,
+    /// Where the background sweeper's round began, while it is under way.
+    round: Mutex<Option<Round>>,
+    /// None where nothing is swept in the background.
+    tenancy: OnceLock<Tenancy>,
+}
+
+impl Sweeping {
+    pub(super) fn new() -> Self {
+        let soonest = AtomicU64::new(Timestamp::NEVER.0);
+        Self { soonest, round: Mutex::default(), tenancy: OnceLock::new() }
+    }
+}
+
+impl Shared {
+    /// Has the cache swept in the background from now on.
+    pub(super) fn be_swept(self: &Arc<Self>) {
+        let weak: Weak<dyn Sweep> = Arc::<Self>::downgrade(self);
+        self.sweeping.tenancy.get_or_init(|| Tenancy::new(&weak));
+    }
+
+    /// An entry is in memory that ends by itself then. Not to be called in a section.
+    pub(super) fn note_end(&self, ends: Timestamp) {
+        let sweeping = &self.sweeping;
+        if ends.0 >= sweeping.soonest.load(Ordering::Relaxed) {
+            return;
+        }
+        sweeping.soonest.fetch_min(ends.0, Ordering::Relaxed);
+        if let Some(tenancy) = sweeping.tenancy.get() {
+            tenancy.wants(self.until(ends));
+        }
+    }
+
+    /// An invalidation has been made, whose caller may go away.
+    pub(super) fn note_rule(&self) {
+        if let Some(tenancy) = self.sweeping.tenancy.get().filter(|_| self.rules.any_pending()) {
+            tenancy.wants(GRACE);
+        }
+    }
+
+    /// How long it is until then, with some time to let others end as well.
+    fn until(&self, ends: Timestamp) -> Duration {
+        ends.saturating_since(self.clock.timestamp()).saturating_add(ROUND_PAUSE)
+    }
+
+    pub(super) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
+        let mut report = SweepReport::default();
+        let started = Instant::now();
+        let begun = self.rules.round();
+        while !self.order.is_closed() {
+            let left = limit.entries().saturating_sub(report.entries_visited);
+            if left == 0 || started.elapsed() >= limit.duration() {
+                report.truncated = true;
+                return report;
+            }
+            if self.sweep_step(left.min(STEP_ENTRIES), &mut report).is_round_since(begun) {
+                break;
+            }
+            pause().await;
+        }
+        report
+    }
+
+    /// Looks at up to `limit` entries, and removes what is gone. Gives where the round stands then.
+    fn sweep_step(&self, limit: usize, report: &mut SweepReport) -> Round {
+        let mut found = Vec::new();
+        let step = self.rules.wait_step(|cursor| self.l1.visit(cursor, limit, &mut found));
+        report.entries_visited += found.len();
+        for entry in found {
+            if self.remove_if_dead(&entry) {
+                report.of(entry.namespace.name(), entry.charge).dead += 1;
+                continue;
+            }
+            let freshness = self.freshness(&entry);
+            if !freshness.is_gone() {
+                self.note_end(entry.ends());
+            } else if self.expire(&entry, freshness) {
+                report.of(entry.namespace.name(), entry.charge).expired += 1;
+            }
+        }
+        let end = step.end();
+        step.done();
+        end
+    }
+
+    /// A step of the background sweeper's round. True once it is done.
+    fn sweep_some(&self) -> bool {
+        let mut round = self.sweeping.round.lock();
+        let begun = *round.get_or_insert_with(|| {
+            // What comes in from here on says when it ends, and what is there will be met.
+            self.sweeping.soonest.store(Timestamp::NEVER.0, Ordering::Relaxed);
+            self.rules.round()
+        });
+        let mut report = SweepReport::default();
+        let is_done = self.sweep_step(STEP_ENTRIES, &mut report).is_round_since(begun);
+        if is_done {
+            *round = None;
+        }
+        is_done
+    }
+}
+
+impl Sweep for Shared {
+    fn sweep(&self) -> Option<Duration> {
+        if self.order.is_closed() {
+            return None;
+        }
+        let started = Instant::now();
+        let now = self.clock.timestamp();
+        let soonest = || Timestamp(self.sweeping.soonest.load(Ordering::Relaxed));
+        if self.rules.any_pending() {
+            self.help_along(STEP_ENTRIES);
+        } else if soonest() > now && self.sweeping.round.lock().is_none() {
+            return (soonest() != Timestamp::NEVER).then(|| self.until(soonest()));
+        } else if self.sweep_some() {
+            return (soonest() != Timestamp::NEVER).then(|| self.until(soonest()));
+        }
+        Some(STEP_PAUSE.max(started.elapsed() * (SHARE - 1)))
+    }
+}

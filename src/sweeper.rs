@@ -1,0 +1,175 @@
+//! `Sweeper`: the one thread of a process that sweeps all its caches, a little at a time.
+//!
+//! It exists while there is a cache that wants it, sleeps until the earliest moment at which one
+//! has something to be swept, and without end where none has: idle is free. Who has something new
+//! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time and says
+//! how long it is to be left alone after it, which bounds its share of the processor.
+
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Who is swept.
+pub(crate) trait Sweep: Send + Sync {
+    /// Does a step, and says after what time the next is due. None: when it says so.
+    fn sweep(&self) -> Option<Duration>;
+}
+
+/// A tenant's place with the sweeper, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Tenancy(u64);
+
+static SWEEPER: Sweeper = Sweeper { state: Mutex::new(State::new()), changed: Condvar::new() };
+
+struct Sweeper {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    tenants: Vec<Tenant>,
+    last: u64,
+    is_running: bool,
+    /// When the thread wakes by itself; None while it is awake, or never will.
+    wakes: Option<Instant>,
+}
+
+struct Tenant {
+    number: u64,
+    sweep: Weak<dyn Sweep>,
+    due: Option<Instant>,
+}
+
+impl State {
+    const fn new() -> Self {
+        Self { tenants: Vec::new(), last: 0, is_running: false, wakes: None }
+    }
+
+    fn tenant(&mut self, number: u64) -> Option<&mut Tenant> {
+        self.tenants.iter_mut().find(|tenant| tenant.number == number)
+    }
+}
+
+impl Tenancy {
+    pub(crate) fn new(sweep: &Weak<dyn Sweep>) -> Self {
+        let mut state = SWEEPER.state.lock();
+        state.last += 1;
+        let number = state.last;
+        state.tenants.push(Tenant { number, sweep: Weak::clone(sweep), due: None });
+        Self(number)
+    }
+
+    /// Something is to be swept, after that time.
+    pub(crate) fn wants(&self, after: Duration) {
+        let Some(due) = Instant::now().checked_add(after) else { return };
+        let mut state = SWEEPER.state.lock();
+        let Some(tenant) = state.tenant(self.0) else { return };
+        if tenant.due.is_some_and(|known| known <= due) {
+            return;
+        }
+        tenant.due = Some(due);
+        if !state.is_running {
+            let thread = thread::Builder::new().name("tamis-sweeper".to_owned());
+            state.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
+        } else if state.wakes.is_none_or(|wakes| due < wakes) {
+            SWEEPER.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Tenancy {
+    fn drop(&mut self) {
+        let mut state = SWEEPER.state.lock();
+        state.tenants.retain(|tenant| tenant.number != self.0);
+        SWEEPER.changed.notify_one();
+    }
+}
+
+impl Sweeper {
+    fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.tenants.is_empty() {
+            let due = |tenant: &Tenant| tenant.due.map(|due| (due, tenant.number));
+            let Some((due, number)) = state.tenants.iter().filter_map(due).min() else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            if due > Instant::now() {
+                state.wakes = Some(due);
+                self.changed.wait_until(&mut state, due);
+                state.wakes = None;
+                continue;
+            }
+            let Some(tenant) = state.tenant(number) else { continue };
+            tenant.due = None;
+            let sweep = Weak::clone(&tenant.sweep);
+            drop(state);
+            // What it wants meanwhile is kept; nothing is held while it is at work.
+            let after = sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
+            if let Some(after) = after {
+                Tenancy::again(number, after);
+            }
+            state = self.state.lock();
+        }
+        state.is_running = false;
+    }
+}
+
+impl Tenancy {
+    fn again(number: u64, after: Duration) {
+        let mut state = SWEEPER.state.lock();
+        let due = Instant::now().checked_add(after);
+        if let Some(tenant) = state.tenant(number) {
+            tenant.due = [tenant.due, due].into_iter().flatten().min();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Sweep for Counted {
+        /// Ten steps, and then nothing more.
+        fn sweep(&self) -> Option<Duration> {
+            let steps = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            (steps % 10 != 0).then_some(Duration::from_millis(1))
+        }
+    }
+
+    fn until(done: impl Fn() -> bool) -> bool {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !done() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        done()
+    }
+
+    #[test]
+    fn whoever_wants_it_is_swept_until_there_is_nothing_left() {
+        let tenants = [(); 3].map(|()| Arc::new(Counted::default()));
+        let tenancies = tenants.each_ref().map(|tenant| {
+            let weak: Weak<dyn Sweep> = Arc::<Counted>::downgrade(tenant);
+            Tenancy::new(&weak)
+        });
+        let steps = |at: usize| tenants[at].0.load(Ordering::Relaxed);
+        tenancies[0].wants(Duration::from_secs(3600));
+        tenancies[1].wants(Duration::ZERO);
+        assert!(until(|| steps(1) == 10));
+        tenancies[0].wants(Duration::ZERO);
+        tenancies[1].wants(Duration::from_millis(5));
+        assert!(until(|| steps(0) == 10 && steps(1) == 20));
+        assert_eq!(steps(2), 0, "it has not asked");
+        let number = tenancies[2].0;
+        drop(tenancies);
+        let is_known = || SWEEPER.state.lock().tenant(number).is_some();
+        assert!(until(|| !is_known()));
+    }
+}

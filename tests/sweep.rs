@@ -1,0 +1,158 @@
+//! Sweeping: what is gone gives its memory back, on demand and in the background, within limits.
+
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt;
+use futures::executor::block_on;
+use tamis::{
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, Clock,
+    ExtendedTtlPolicy, SweepLimit,
+};
+
+const ALL: SweepLimit = SweepLimit::Entries(usize::MAX);
+
+fn open(clock: &Clock, sweep: BackgroundSweep) -> BlobCache {
+    let config = BlobCacheConfig::builder().clock(clock.clone()).background_sweep(sweep);
+    block_on(BlobCache::open(config.build().unwrap())).unwrap()
+}
+
+fn mortal(ttl: u64) -> BlobCachePut {
+    let policy = BlobCachePolicy::default().ttl(Duration::from_secs(ttl));
+    BlobCachePut::new(vec![7; 1000]).with_policy(policy)
+}
+
+fn fill(cache: &BlobCache, namespace: &str, entries: usize, put: &BlobCachePut) {
+    for number in 0..entries {
+        block_on(cache.put(namespace, number.to_le_bytes(), put.clone())).unwrap();
+    }
+}
+
+#[test]
+fn a_sweep_removes_what_is_past_its_life_and_nothing_else() {
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+    let cache = open(&clock, BackgroundSweep::Off);
+    fill(&cache, "soon", 700, &mortal(10).with_tags(["tag"]));
+    fill(&cache, "late", 300, &mortal(20));
+    fill(&cache, "endless", 50, &BlobCachePut::new("value"));
+    let extended =
+        ExtendedTtlPolicy { idle_ttl: Some(Duration::from_secs(5)), ..Default::default() };
+    let idle = BlobCachePut::new("value");
+    fill(&cache, "idle", 30, &idle.with_policy(BlobCachePolicy::default().extended(extended)));
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(block_on(cache.sweep_expired(ALL)).entries_removed(), 0, "equal is alive");
+    let before = cache.stats();
+    clock.advance(Duration::from_secs(5));
+    let report = block_on(cache.sweep_expired(ALL));
+    assert_eq!((report.entries_visited, report.truncated), (1080, false));
+    let figures = |name| report.namespaces.get(name).copied().unwrap_or_default();
+    assert_eq!((figures("soon").expired, figures("idle").expired), (700, 30));
+    assert_eq!(report.namespaces.len(), 2);
+    assert!(figures("soon").bytes > 700_000);
+    let stats = cache.stats();
+    assert_eq!(before.bytes_in_use() - stats.bytes_in_use(), report.bytes_removed());
+    assert_eq!((stats.entries(), stats.expirations(), stats.memory_labels_bytes()), (350, 730, 0));
+    assert_eq!(stats.l1_idle_evicts_total(), 30);
+    assert_eq!((stats.hits(), stats.misses()), (0, 0), "it asks for nothing");
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(block_on(cache.sweep_expired(ALL)).entries_removed(), 300);
+    block_on(cache.close()).unwrap();
+    assert_eq!(block_on(cache.sweep_expired(ALL)), tamis::SweepReport::default());
+}
+
+#[test]
+fn a_limited_sweep_goes_on_where_the_last_one_stopped() {
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+    let cache = open(&clock, BackgroundSweep::Off);
+    fill(&cache, "soon", 1000, &mortal(1));
+    clock.advance(Duration::from_secs(1));
+    let mut removed = 0;
+    for _ in 0..9 {
+        let report = block_on(cache.sweep_expired(SweepLimit::Entries(111)));
+        assert!(report.truncated);
+        assert_eq!((report.entries_visited, report.entries_removed()), (111, 111));
+        removed += report.entries_removed();
+    }
+    let both = SweepLimit::Either { entries: 1000, duration: Duration::from_secs(3600) };
+    let report = block_on(cache.sweep_expired(both));
+    assert_eq!((removed + report.entries_removed(), report.truncated), (1000, false));
+    fill(&cache, "soon", 1000, &mortal(1));
+    let report = block_on(cache.sweep_expired(SweepLimit::Duration(Duration::ZERO)));
+    assert_eq!((report.entries_visited, report.truncated), (0, true));
+    let none = block_on(cache.sweep_expired(SweepLimit::Entries(0)));
+    assert!(none.truncated);
+}
+
+#[test]
+fn a_sweep_takes_what_flushes_and_abandoned_invalidations_have_left() {
+    let cache = open(&Clock::system(), BackgroundSweep::Off);
+    fill(&cache, "flushed", 500, &BlobCachePut::new(vec![7; 1000]));
+    fill(&cache, "tagged", 2000, &BlobCachePut::new(vec![7; 1000]).with_tags(["tag"]));
+    assert!(block_on(cache.invalidate_namespace("flushed")).unwrap());
+    let tags = cache.invalidate_prefix("tagged", "").now_or_never();
+    assert!(tags.is_none(), "it was dropped after its first poll");
+    let report = block_on(cache.sweep_expired(ALL));
+    let dead = |name| report.namespaces.get(name).map_or(0, |namespace| namespace.dead);
+    assert!(dead("flushed") > 300, "mutations have taken the rest: {report:?}");
+    assert!(dead("tagged") > 1000, "{report:?}");
+    assert_eq!(cache.stats().entries(), 0);
+    assert_eq!(cache.stats().bytes_in_use(), 0);
+}
+
+fn until(done: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    done()
+}
+
+#[test]
+fn the_background_sweeper_gives_memory_back_and_sleeps() {
+    let cache = open(&Clock::system(), BackgroundSweep::On);
+    let policy = BlobCachePolicy::default().ttl(Duration::from_millis(50));
+    fill(&cache, "soon", 3000, &BlobCachePut::new(vec![7; 1000]).with_policy(policy));
+    fill(&cache, "endless", 10, &BlobCachePut::new("value"));
+    assert!(until(|| cache.stats().entries() == 10), "expired");
+    fill(&cache, "flushed", 3000, &BlobCachePut::new(vec![7; 1000]));
+    let before = cache.stats().bytes_in_use();
+    assert!(block_on(cache.invalidate_namespace("flushed")).unwrap());
+    assert!(until(|| cache.stats().bytes_in_use() < before / 100), "flushed");
+    fill(&cache, "tagged", 3000, &BlobCachePut::new(vec![7; 1000]).with_tags(["tag"]));
+    assert!(cache.invalidate_tags("tagged", &["tag"]).now_or_never().is_none());
+    assert!(until(|| cache.stats().memory_labels_bytes() == 0), "abandoned");
+    assert_eq!(cache.stats().entries(), 10);
+    // What ends in an hour, or never, costs nothing until then.
+    fill(&cache, "late", 100, &mortal(3600));
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = sweeper_ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(sweeper_ticks(), before);
+    assert_eq!(cache.stats().entries(), 110);
+}
+
+/// Processor time of the sweeper's thread.
+fn sweeper_ticks() -> Option<u64> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let mut stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let stat = stats.find(|stat| stat.contains("(tamis-sweeper)"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split(' ').collect();
+    Some(fields[12].parse::<u64>().ok()? + fields[13].parse::<u64>().ok()?)
+}
+
+#[test]
+fn caches_come_and_go() {
+    for round in 0..20 {
+        let caches: Vec<BlobCache> =
+            (0..5).map(|_| open(&Clock::system(), Default::default())).collect();
+        for cache in &caches {
+            fill(cache, "soon", 300, &mortal(0));
+            drop(cache.invalidate_prefix("soon", "").now_or_never());
+        }
+        if round % 2 == 0 {
+            caches.iter().for_each(|cache| block_on(cache.close()).unwrap());
+        }
+    }
+}
