@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
 use crate::key::{KeyHash, LabelHash, StoredKey};
+use crate::l2::Position;
 use crate::modes::L1Admission;
 use crate::namespace::Namespace;
 use crate::policy::{Freshness, Lifetime};
@@ -31,8 +32,8 @@ pub(crate) struct Entry {
     pub(crate) visited: AtomicBool,
     pub(crate) priority: u8,
     pub(crate) admission: L1Admission,
-    /// Read from its record, and not in L1.
-    pub(crate) is_from_disk: bool,
+    /// See [`Mark`]: one byte for all of them.
+    marks: u8,
     pub(crate) expires: Timestamp,
     /// What few entries have, out of the way of those that have not.
     extras: Option<Box<Extras>>,
@@ -46,6 +47,15 @@ pub(crate) struct Entry {
     pub(crate) written: Timestamp,
     /// What it counts against the budget.
     pub(crate) charge: usize,
+}
+
+/// What may be said of an entry in one bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It was read from its record, and is not in L1.
+    FromDisk = 1,
+    /// The disk tier took its record.
+    OnFile = 8,
 }
 
 #[derive(Debug)]
@@ -108,7 +118,7 @@ impl Entry {
             charge: 0,
             priority,
             admission,
-            is_from_disk: false,
+            marks: 0,
             visited: AtomicBool::new(false),
             seat: Seat::none(),
         }
@@ -130,6 +140,7 @@ impl Entry {
         let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
         let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
+        entry.mark(Mark::OnFile);
         entry.set_sequence(self.sequence());
         entry.accessed(now);
         entry
@@ -153,8 +164,21 @@ impl Entry {
         Sequence(self.sequence.load(Ordering::Relaxed))
     }
 
+    /// Whether this is what the record at a position put.
+    pub(crate) fn is_at(&self, position: Position) -> bool {
+        self.sequence().0 == position.value()
+    }
+
     pub(crate) fn set_sequence(&self, sequence: Sequence) {
         self.sequence.store(sequence.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.marks |= mark as u8;
     }
 
     /// False once it has been removed or its namespace has been flushed. Never true again then.

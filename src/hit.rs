@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 
 /// An entry that a get has found. Cheap to clone; it keeps its bytes alive, outside of the cache's
 /// budget, for as long as it or a clone lives.
@@ -102,7 +102,7 @@ impl BlobCacheHit {
     /// Where it was found.
     #[must_use]
     pub fn tier(&self) -> CacheTier {
-        if self.entry.is_from_disk { CacheTier::L2 } else { CacheTier::L1 }
+        if self.entry.is(Mark::FromDisk) { CacheTier::L2 } else { CacheTier::L1 }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cache::durability::Acknowledgement;
 use crate::cache::record::{Recording, named, with_change};
 use crate::cache::shared::Shared;
 use crate::counters::Event;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
@@ -85,26 +85,18 @@ impl Shared {
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
-        let draft = match draft {
-            Some(blob) if held.is_none() && blob.is_blob && self.is_index_full(&mut section) => {
-                self.counters.count(Event::L2Full);
-                tombstone(&proposal.entry.namespace, hash)
-                    .map(|draft| Draftee { draft, is_blob: false })
-            }
-            draft => draft,
-        };
-        let recorded = match (self.l2(), draft) {
-            (Some(l2), Some(draft)) => match record(l2, draft, &proposal.entry) {
-                Ok(recorded) => Some(recorded),
-                Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
-                Err(Refusal::Off) => None,
-            },
-            _ => None,
+        let recorded = match self.take_record(draft, entry, held, &mut section) {
+            Ok(recorded) => recorded,
+            Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
+            Err(Refusal::Off) => None,
         };
         let Proposal { entry, in_memory, .. } = proposal;
+        let mut counting = covering.as_deref();
         if let Some(held) = held {
+            let same = slot.entry().filter(|entry| entry.is_at(held.position));
+            counting = counting.filter(|_| same.is_none() || held.gone);
             let key = (&*entry.key, hash);
-            self.displace(&entry.namespace, key, held, &slot, &mut section);
+            self.displace(&entry.namespace, key, held, same, &mut section);
         }
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
@@ -123,7 +115,7 @@ impl Shared {
         let (is_recorded, ends) = (recorded.is_some_and(|it| it.is_blob), entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
-            self.settle(replaced, covering.as_deref(), &mut section);
+            self.settle(replaced, counting, &mut section);
         }
         drop(section);
         self.note_end(ends);
@@ -132,40 +124,60 @@ impl Shared {
         Ok(Verdict::Done(Acknowledgement::over(held.is_some(), end)))
     }
 
-    /// What the disk holds of a key is about to be replaced or removed: lets go of the labels that
-    /// lead to it. True where it was live, was not in memory as well, and had not been made gone by
-    /// a rule in force, which counts it.
+    /// Takes the record of a put into the log, or that of a tombstone where the index has no room
+    /// for the blob. None without a disk tier.
+    fn take_record(
+        &self,
+        draft: Option<Draftee>,
+        entry: &Entry,
+        held: Option<Slot>,
+        section: &mut Section<'_>,
+    ) -> Result<Option<Recorded>, Refusal> {
+        let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
+        if held.is_none() && draftee.is_blob && self.is_index_full(section) {
+            self.counters.count(Event::L2Full);
+            let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
+            draftee = Draftee { draft: tombstone, is_blob: false };
+        }
+        record(l2, draftee, entry).map(Some)
+    }
+
+    /// What the disk holds of a key is about to be replaced or removed, with the entry that memory
+    /// has of the same mutation: it lets go of its labels, and is counted by a rule in force that
+    /// had made it gone. True where it was there until now, and not known to be expired. What has a
+    /// slot is counted here, or where its slot is buried, and nowhere else.
     pub(super) fn displace(
         &self,
         generation: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         held: Slot,
-        slot: &l1::Slot<'_>,
+        in_memory: Option<&Arc<Entry>>,
         section: &mut Section<'_>,
     ) -> bool {
         let sequence = Sequence(held.position.value());
-        let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
-        let is_live = !held.gone && !is_in_memory;
-        let rule = match is_live {
-            true => self.covering_on_disk(generation, (key, hash), sequence, section),
-            false => None,
+        let rule = match held.gone {
+            true => None,
+            false => self.covering_on_disk(generation, (key, hash), sequence, section),
         };
         section.labels().release(hash, sequence);
-        if let Some(rule) = &rule {
-            self.credit(rule);
+        if held.gone || in_memory.is_some_and(|entry| self.freshness(entry).is_gone()) {
+            return false;
         }
-        is_live && rule.is_none()
+        rule.as_deref().inspect(|rule| self.credit(rule)).is_none()
     }
 
     /// Makes the entry what its key has, in memory. Gives what was there.
     fn install(
         &self,
-        entry: Entry,
+        mut entry: Entry,
         in_memory: InMemory<'_>,
         is_recorded: bool,
         slot: l1::Slot<'_>,
         section: &mut Section<'_>,
     ) -> Option<Arc<Entry>> {
+        if is_recorded {
+            entry.mark(Mark::OnFile);
+        }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             for &label in entry.labels() {
                 section.labels().insert(label, entry.hash, entry.sequence());

@@ -72,8 +72,9 @@ impl Shared {
         }
         let generation = generation.filter(|generation| !generation.has_ended());
         let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
-        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
-        let mut is_removed_below = false;
+        let in_memory = slot.entry().cloned();
+        let covering = in_memory.as_ref().and_then(|entry| self.rules.covering(entry));
+        let (mut is_removed_below, mut is_below) = (false, false);
         let mut end = None;
         // One that is gone may be so for this process only: unreadable, expired, or covered by a
         // record that is not on file yet.
@@ -86,7 +87,9 @@ impl Shared {
                 false => self.record(&record, &change)?,
             };
             let key = (key, hash);
-            is_removed_below = self.displace(generation, key, held, &slot, &mut section);
+            let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
+            is_below = same.is_some() && !held.gone;
+            is_removed_below = self.displace(generation, key, held, same, &mut section);
             if let Some(dealt) = recorded {
                 end = Some(dealt.end);
                 self.shadowed_until(dealt.end);
@@ -101,14 +104,14 @@ impl Shared {
         section.watermarks().key_mutated(hash, moment);
         let is_current = |entry: &Entry| covering.is_none() && entry.is_of(namespace.name, key);
         let is_live = |entry: &Arc<Entry>| is_current(entry) && !self.freshness(entry).is_gone();
-        let is_in_memory = slot.entry().is_some_and(is_live);
+        let is_removed = in_memory.as_ref().is_some_and(is_live) && !is_below;
         // What is left behind of another key of the same hash would be as good as forgotten.
         let removed = slot.remove();
         if let Some(removed) = &removed {
-            self.settle(removed, covering.as_deref(), &mut section);
+            self.settle(removed, covering.as_deref().filter(|_| !is_below), &mut section);
         }
         drop(section);
-        let counted = is_removed_below || (is_in_memory && removed.is_some());
+        let counted = is_removed_below || (is_removed && removed.is_some());
         let acknowledgement = match held {
             Some(_) if planted(Flaw::TombstoneOmitted) => Acknowledgement::Now,
             Some(_) => Acknowledgement::over(true, end),

@@ -158,7 +158,7 @@ impl Shared {
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge, self.clock.timestamp());
         let slot = self.l1.slot(read.hash);
-        let section = self.order.section();
+        let mut section = self.order.section();
         let is_wanted = slot.entry().is_none() && is_current();
         if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
             return false;
@@ -167,7 +167,10 @@ impl Shared {
         let ends = entry.ends();
         drop(reservation);
         let replaced = slot.put(Arc::new(entry));
-        debug_assert!(replaced.is_none() || !is_wanted, "the place was empty");
+        if let Some(replaced) = &replaced {
+            // Of a generation that has ended, of another namespace with the same hash.
+            self.settle(replaced, None, &mut section);
+        }
         drop(section);
         self.note_end(ends);
         true

@@ -9,7 +9,7 @@ use crate::cache::shared::Shared;
 use crate::clock::Timestamp;
 use crate::codec;
 use crate::counters::Event;
-use crate::entry::{Entry, Extras};
+use crate::entry::{Entry, Extras, Mark};
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, LabelKind, NamespaceRef};
 use crate::l2::{
@@ -167,7 +167,7 @@ impl Shared {
         );
         entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
-        entry.is_from_disk = true;
+        entry.mark(Mark::FromDisk);
         entry
     }
 

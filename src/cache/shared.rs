@@ -16,7 +16,7 @@ use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::invalidation::{Cover, Rule, Rules};
 use crate::io::{Lane, UringDisk};
@@ -237,10 +237,11 @@ impl Shared {
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
         // While its record is on disk, its labels must go on leading to it, though it be gone:
-        // another open, with another clock, may see it otherwise.
-        let has_record = self.l2().is_some();
-        if !has_record || !entry.namespace.has_slot(entry.hash, entry.sequence()) {
-            section.labels().release(entry.hash, entry.sequence());
+        // another open, with another clock, may see it otherwise. Where it has no record, the slot
+        // is that of the tombstone which stands for it there.
+        let (generation, sequence) = (&entry.namespace, entry.sequence());
+        if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
+            section.labels().release(entry.hash, sequence);
         }
         if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
             self.credit(rule);
@@ -296,7 +297,10 @@ impl Shared {
             let mut steps = STEP_ENTRIES;
             while let Some(victim) = self.l1.evict(spare, priority, &mut steps) {
                 let covering = self.rules.covering(&victim);
-                self.settle(&victim, covering.as_deref(), &mut self.order.section());
+                // What has a slot is counted when that is buried.
+                let below = victim.namespace.live_slot(victim.hash, victim.sequence());
+                let counting = covering.as_deref().filter(|_| below.is_none());
+                self.settle(&victim, counting, &mut self.order.section());
                 if covering.is_none() && !victim.namespace.has_ended() {
                     self.counters.count(Event::Eviction);
                 }

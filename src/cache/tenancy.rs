@@ -73,12 +73,18 @@ impl Shared {
 }
 
 impl Tenant for Shared {
-    fn forget(&self, namespace: &str, hash: KeyHash, position: Position) {
+    fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
         let sequence = Sequence(position.value());
         let slot = self.l1.slot(hash);
         let generation = self.namespaces.find(namespace);
         let mut section = self.order.section();
         if let Some(generation) = generation {
+            let held = generation.index().get(hash).filter(|held| held.position == position);
+            let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
+            if let Some(held) = held.filter(|_| !is_in_memory) {
+                // What a rule covers is gone by that, and not because it leaves.
+                self.displace(&generation, (key, hash), held, None, &mut section);
+            }
             self.give_up_slot(&generation, hash, position);
         }
         // L1 may go on holding it; then it is L1 that lets go of the postings.

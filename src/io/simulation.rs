@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::lane::{Lane, TaskEnd, contained};
+use super::lane::{Lane, TaskEnd, contained, message};
 
 /// The number of the future that [`Simulation::block_on`] was given.
 const ROOT: u64 = 0;
@@ -50,6 +51,8 @@ struct State {
     /// By deadline and number.
     timers: BTreeMap<(Duration, u64), Waker>,
     last_timer: u64,
+    /// What tasks that panicked have said.
+    panics: Vec<String>,
 }
 
 /// Wakes one task.
@@ -73,6 +76,11 @@ impl Simulation {
     /// Its lane.
     pub(crate) fn lane(&self) -> SimulatedLane {
         SimulatedLane { shared: Arc::clone(&self.shared) }
+    }
+
+    /// What tasks that panicked have said so far.
+    pub(crate) fn panics(&self) -> Vec<String> {
+        self.shared.state().panics.clone()
     }
 
     /// The virtual time that has passed.
@@ -151,7 +159,14 @@ impl Drop for Simulation {
 
 impl Lane for SimulatedLane {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
-        let (task, end) = contained(name, task);
+        let shared = Arc::clone(&self.shared);
+        let watched = async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                shared.state().panics.push(format!("{name}: {}", message(&*panic)));
+                resume_unwind(panic);
+            }
+        };
+        let (task, end) = contained(name, watched.boxed());
         let mut state = self.shared.state();
         state.last_task += 1;
         let number = state.last_task;

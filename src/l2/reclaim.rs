@@ -61,7 +61,6 @@ impl Writer {
         }
         self.superblock.head = end;
         self.write_superblock().await?;
-        self.log.leave_behind(SegmentNumber(segment.0 + 1));
         match &directory {
             Some(directory) => self.forget(directory, segment).await,
             None => {
@@ -72,6 +71,8 @@ impl Writer {
                 }
             }
         }
+        // Only now: whoever looks for what a prefix covers looks through all that has slots.
+        self.log.leave_behind(SegmentNumber(segment.0 + 1));
         if planted(Flaw::SlotsDroppedEarly) {
             let next = SegmentNumber(segment.0 + 1);
             let image = self.medium.read_directory(next, self.opens()).await?;
@@ -164,10 +165,11 @@ impl Writer {
             let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
             match listed.entry.change {
                 Change::Blob(blob) => {
-                    tenant.forget(blob.namespace.name, KeyHash(blob.hash), position);
+                    let key = (blob.key, KeyHash(blob.hash));
+                    tenant.forget(blob.namespace.name, key, position);
                 }
                 Change::Tombstone { namespace, hash } => {
-                    tenant.forget(namespace.name, KeyHash(hash), position);
+                    tenant.forget(namespace.name, (&[], KeyHash(hash)), position);
                 }
                 _ => {}
             }

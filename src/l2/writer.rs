@@ -32,7 +32,7 @@ const VOID_INTERVAL: Duration = Duration::from_secs(1);
 /// Who holds slots for records, and lets go of them when their segment is reclaimed.
 pub(crate) trait Tenant: Send + Sync {
     /// The record at `position` leaves the log. Its slot goes if it still holds that position.
-    fn forget(&self, namespace: &str, hash: KeyHash, position: Position);
+    fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);
 
     /// Whatever lies before `position` leaves the log, and nobody can say what that was.
     fn forget_before(&self, position: Position);

@@ -377,6 +377,9 @@ impl History {
             }
         }
         drop(calls);
+        if let Some(panic) = self.simulation.panics().first() {
+            return Err(format!("a task has panicked: {panic}"));
+        }
         self.tally.take(&stats);
         let how = ["close", "kill", "kill", "power loss"][way];
         self.checker.end_life(self.clock, format!("{how}, {:?}", stats.l2_state()));

@@ -2,6 +2,7 @@
 //! it was once broken.
 
 mod counts;
+mod leaving;
 mod turned_off;
 
 use std::sync::Arc;
