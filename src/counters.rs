@@ -22,6 +22,14 @@ pub(crate) enum Event {
     VersionMismatch,
     StaleSetRefused,
     StaleServe,
+    /// A fetch that has begun.
+    Fetch,
+    /// Of those, one that failed or panicked.
+    FetchError,
+    /// Of those, one whose value could not be stored.
+    FetchNotStored,
+    /// A caller who got what another one fetched.
+    FlightJoined,
     /// Of the hits, those that came from disk.
     L2Hit,
     /// A put that the index had no room for.

@@ -54,6 +54,10 @@ pub(crate) struct Entry {
 pub(crate) enum Mark {
     /// It was read from its record, and is not in L1.
     FromDisk = 1,
+    /// It is what a fetch has brought, for those who waited for it, and is in no tier.
+    Fetched = 2,
+    /// It says that there is nothing.
+    Absent = 4,
     /// The disk tier took its record.
     OnFile = 8,
 }
@@ -140,6 +144,7 @@ impl Entry {
         let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
         let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
+        entry.marks = self.marks & Mark::Absent as u8;
         entry.mark(Mark::OnFile);
         entry.set_sequence(self.sequence());
         entry.accessed(now);

@@ -130,6 +130,28 @@ pub enum CacheError {
     Closed,
 }
 
+/// Why there is no value: what the fetch of this caller came to. It goes to nobody else, and is not
+/// cached.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FetchError<E> {
+    /// The fetch answered with an error.
+    #[error("the fetch failed: {0}")]
+    Fetch(#[source] Arc<E>),
+    /// The fetch panicked, when it was called or when it was polled. The panic ends there.
+    #[error("the fetch panicked")]
+    Panicked,
+}
+
+impl<E> Clone for FetchError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Fetch(error) => Self::Fetch(Arc::clone(error)),
+            Self::Panicked => Self::Panicked,
+        }
+    }
+}
+
 /// What the operating system said, shared. Two are equal when they are of one kind.
 #[derive(Debug, Clone)]
 pub struct IoError(Arc<io::Error>);

@@ -31,6 +31,8 @@ pub enum CacheTier {
     L1,
     /// Disk.
     L2,
+    /// Neither: a fetch has just brought it.
+    Fetched,
 }
 
 /// What [`exists`](crate::BlobCache::exists) can say without I/O.
@@ -102,7 +104,20 @@ impl BlobCacheHit {
     /// Where it was found.
     #[must_use]
     pub fn tier(&self) -> CacheTier {
-        if self.entry.is(Mark::FromDisk) { CacheTier::L2 } else { CacheTier::L1 }
+        if self.entry.is(Mark::Fetched) {
+            CacheTier::Fetched
+        } else if self.entry.is(Mark::FromDisk) {
+            CacheTier::L2
+        } else {
+            CacheTier::L1
+        }
+    }
+
+    /// Whether the entry says that there is nothing, rather than what there is: it was put as
+    /// [`BlobCachePut::absent`](crate::BlobCachePut::absent). Its value is empty.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.entry.is(Mark::Absent)
     }
 }
 

@@ -150,6 +150,13 @@ impl Namespace {
         }
     }
 
+    /// A generation that is in no table and has ended, for what is held nowhere.
+    pub(crate) fn nowhere(name: &str) -> Arc<Self> {
+        let generation = Self::new(name, Generation(0), Index::default(), &Emptied::default());
+        generation.ended.store(true, Ordering::Relaxed);
+        generation
+    }
+
     fn new(name: &str, generation: Generation, index: Index, emptied: &Emptied) -> Arc<Self> {
         emptied.fetch_add(1, Ordering::Relaxed);
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };

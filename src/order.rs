@@ -72,6 +72,11 @@ impl Section<'_> {
         Sequence(next)
     }
 
+    /// The last moment: every mutation that has taken effect so far has had one up to it.
+    pub(crate) fn now(&self) -> Sequence {
+        Sequence(self.order.last.load(Ordering::Relaxed))
+    }
+
     /// The sequence of what this section puts or invalidates: the position of its record, or the
     /// number behind the last one where it has no record. Positions are dealt in the same order,
     /// and once one mutation has gone without a record because the log has ended, all do.

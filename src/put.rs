@@ -33,6 +33,8 @@ pub struct BlobCachePut {
     /// None: the default of the handle that puts it.
     pub(crate) policy: Option<BlobCachePolicy>,
     pub(crate) read_at: Option<ReadPoint>,
+    /// It says that there is nothing; the value is empty.
+    pub(crate) is_absent: bool,
 }
 
 impl BlobCachePut {
@@ -48,6 +50,26 @@ impl BlobCachePut {
         Self::of(Value::Owned(value.to_vec()))
     }
 
+    /// A put that says that there is nothing, so that nobody need ask again until it expires. It is
+    /// an entry like any other, with metadata, labels and a policy, whose value is empty;
+    /// [`is_absent`](crate::BlobCacheHit::is_absent) tells it from an empty value.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+    /// # use std::time::Duration;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let briefly = BlobCachePolicy::default().ttl(Duration::from_secs(5));
+    /// cache.put("users", "nobody", BlobCachePut::absent().with_policy(briefly)).await?;
+    /// assert!(cache.get("users", "nobody").await.is_some_and(|hit| hit.is_absent()));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { is_absent: true, ..Self::of(Value::default()) }
+    }
+
     fn of(value: Value) -> Self {
         Self {
             value,
@@ -56,6 +78,7 @@ impl BlobCachePut {
             dependencies: Vec::new(),
             policy: None,
             read_at: None,
+            is_absent: false,
         }
     }
 
@@ -146,13 +169,29 @@ pub(crate) enum Value {
     Owned(Vec<u8>),
     /// May be a small part of something large, or not memory of this process's heap at all.
     Shared(Bytes),
+    /// What [`Value::into_exact`] has made.
+    Exact(Bytes),
+}
+
+impl Default for Value {
+    fn default() -> Self {
+        Self::Owned(Vec::new())
+    }
 }
 
 impl Value {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Owned(value) => value,
-            Self::Shared(value) => value,
+            Self::Shared(value) | Self::Exact(value) => value,
+        }
+    }
+
+    /// The same bytes in whatever memory they are, without a copy.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Owned(value) => value.into(),
+            Self::Shared(value) | Self::Exact(value) => value,
         }
     }
 
@@ -161,6 +200,7 @@ impl Value {
     pub(crate) async fn into_exact(self) -> Bytes {
         let exact = match self.into_fitting() {
             Ok(value) => Bytes::from(value),
+            Err(Self::Exact(value)) => return value,
             Err(value) if value.as_slice().len() <= STEP_BYTES => {
                 Bytes::copy_from_slice(value.as_slice())
             }
@@ -183,7 +223,7 @@ impl Value {
         let fits = |value: &Vec<u8>| value.capacity() - value.len() <= value.len() / 20;
         match self {
             Self::Owned(value) if fits(&value) => Ok(value),
-            Self::Owned(value) => Err(Self::Owned(value)),
+            Self::Owned(_) | Self::Exact(_) => Err(self),
             // Only a `Vec` tells the whole of its allocation, and turning `Bytes` into one moves
             // those that do not start at its front: more than a step for large ones.
             Self::Shared(value) if value.len() > STEP_BYTES => Err(Self::Shared(value)),

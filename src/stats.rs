@@ -53,6 +53,15 @@ snapshot! {
         max_namespaces: usize,
         /// Hits that were stale, within their stale window.
         l1_stale_serves_total: u64,
+        /// Fetches that were begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
+        fetches: u64,
+        /// Of those, fetches that failed or panicked.
+        fetch_errors: u64,
+        /// Of those, fetches whose value was returned, but refused as a put: it is too large, its
+        /// version is not above the live one, the cache is closed, the device failed and so on.
+        fetches_not_stored: u64,
+        /// Callers who were given what another caller fetched meanwhile.
+        flights_joined: u64,
         /// Entries removed because nobody had asked for them for longer than their idle ttl.
         l1_idle_evicts_total: u64,
         /// Memory of the memory tier's entries and tables.

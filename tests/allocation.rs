@@ -171,6 +171,28 @@ fn a_hit_allocates_nothing() {
 }
 
 #[test]
+fn a_fresh_hit_that_needs_no_fetch_allocates_nothing() {
+    let cache = cache();
+    for (key, value) in kinds() {
+        put(&cache, key, value);
+    }
+    let namespace = cache.namespace("pages");
+    let none = || std::future::ready(Err::<BlobCachePut, String>("not wanted".into()));
+    for (key, _) in kinds().into_iter().filter(|(key, _)| *key != "stale") {
+        let (taken, ()) = allocated(|| {
+            use_up(now(cache.get_or_fetch("pages", key, none)).ok());
+            use_up(now(namespace.get_or_fetch(key, none)).ok());
+            use_up(now(cache.get_or_refresh("pages", key, none)).ok().map(|(hit, _)| hit));
+            use_up(now(namespace.get_or_refresh(key, none)).ok().map(|(hit, _)| hit));
+        });
+        assert_eq!(taken, NOTHING, "{key}");
+    }
+    assert_eq!(cache.stats().hits(), 16);
+    let of_fetch = size_of_val(&cache.get_or_fetch("pages", "key", none));
+    assert!(of_fetch <= GET_FUTURE_BYTES_MAX, "{of_fetch} bytes");
+}
+
+#[test]
 fn the_first_hit_of_a_thread_allocates_nothing() {
     let cache = cache();
     put(&cache, "key", vec![7; 1000]);

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheHit, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
-    BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, NamespaceStats, ReadPoint,
+    BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchError,
+    NamespaceStats, ReadPoint,
 };
 
 /// Copied in steps, since `Bytes` do not tell what memory they keep.
@@ -139,6 +140,25 @@ async fn time_is_what_the_clock_says() -> Outcome {
     Ok(())
 }
 
+async fn callers_share_a_fetch() -> Outcome {
+    let cache = open().await?;
+    let fetches = std::sync::atomic::AtomicUsize::new(0);
+    let fetch = || async {
+        fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        Ok::<_, CacheError>(BlobCachePut::from(vec![7; 1000]))
+    };
+    let hits = join_all((0..1000).map(|_| cache.get_or_fetch("n", "key", fetch))).await;
+    assert!(hits.into_iter().all(|hit| hit.expect("it is fetched").value() == [7; 1000]));
+    assert_eq!(fetches.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let (hit, refresh) = cache.get_or_refresh("n", "other", fetch).await.expect("it is fetched");
+    assert!(refresh.is_none() && hit.value().len() == 1000);
+    let fail = || async { Err(CacheError::Closed) };
+    let failed = cache.get_or_fetch("n", "none", fail).await.expect_err("it fails");
+    assert!(matches!(failed, FetchError::Fetch(error) if *error == CacheError::Closed));
+    Ok(())
+}
+
 fn on_tokio_threads<F: Future<Output = Outcome> + Send + 'static>(scenario: F) -> Option<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
     let runtime = runtime.expect("threads can be started");
@@ -191,6 +211,7 @@ on_every_runtime! {
     invalidations_of_many_take_steps
     several_calls_wait_for_one_another
     time_is_what_the_clock_says
+    callers_share_a_fetch
 }
 
 /// Tasks of several threads that share one cache, each of them moved about by the executor.
@@ -235,6 +256,28 @@ const _: () = {
     goes_anywhere::<ReadPoint>();
 };
 
+/// A fetch that cannot leave its thread is welcome; its future stays there as well.
+#[test]
+fn a_fetch_may_be_bound_to_its_thread() {
+    let outcome = on_tokio_uring(async {
+        let cache = open().await?;
+        let page = std::rc::Rc::new(String::from("page"));
+        let fetch = || {
+            let page = std::rc::Rc::clone(&page);
+            async move {
+                tokio::task::yield_now().await;
+                Ok::<_, CacheError>(BlobCachePut::copy_from_slice(page.as_bytes()))
+            }
+        };
+        let hit = cache.get_or_fetch("n", "key", fetch).await.expect("it is fetched");
+        assert_eq!(hit.value(), b"page");
+        let (hit, refresh) = cache.get_or_refresh("n", "key", fetch).await.expect("it is there");
+        assert!(hit.value() == b"page" && refresh.is_none());
+        Ok(())
+    });
+    assert!(outcome.is_none_or(|outcome| outcome == Ok(())));
+}
+
 /// Compiles only for futures that are `Send`, and drops them unpolled.
 fn is_send<F: Future + Send>(future: F) {
     drop(future);
@@ -257,6 +300,9 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(cache.get("n", key.clone()));
     is_send(cache.put("n", &key, "new"));
     is_send(cache.put("n", key.clone(), Bytes::from("new")));
+    let fetch = || async { Ok::<_, String>(BlobCachePut::new("new")) };
+    is_send(cache.get_or_fetch("n", &key, fetch));
+    is_send(cache.get_or_refresh("n", key.clone(), fetch));
     is_send(cache.invalidate_key("n", &key));
     is_send(cache.invalidate_prefix("n", &key));
     is_send(cache.invalidate_tags("n", &["t"]));
@@ -269,6 +315,8 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(handle.get(&key));
     is_send(handle.put(&key, vec![1, 2, 3]));
     is_send(handle.put(key.clone(), String::from("new")));
+    is_send(handle.get_or_fetch(&key, fetch));
+    is_send(handle.get_or_refresh(key.clone(), fetch));
     is_send(handle.invalidate_key(&key));
     is_send(handle.invalidate_prefix(&key));
     is_send(handle.invalidate_tags(&["t"]));

@@ -220,6 +220,39 @@ fn what_is_read_from_disk_outlives_what_is_not() {
 }
 
 #[test]
+fn what_is_absent_is_so_in_both_tiers_and_after_a_restart() {
+    let folder = folder();
+    let cache = open(folder.path(), L2Compression::On);
+    let briefly = BlobCachePolicy::default().ttl(Duration::from_secs(3600));
+    let absent = || BlobCachePut::absent().with_tags(["tag"]).with_policy(briefly.clone());
+    let below = briefly.clone().l1_admission(L1Admission::Never);
+    block_on(cache.put("space", "memory", absent())).unwrap();
+    block_on(cache.put("space", "disk", absent().with_policy(below))).unwrap();
+    block_on(cache.put("space", "empty", "")).unwrap();
+    let check = |cache: &BlobCache, key: &str, is_absent: bool, tier: CacheTier| {
+        let hit = block_on(cache.get("space", key)).unwrap();
+        assert_eq!((hit.is_absent(), hit.tier(), hit.value()), (is_absent, tier, &[][..]), "{key}");
+        assert_eq!(hit.expires_at().is_some(), is_absent);
+    };
+    check(&cache, "memory", true, CacheTier::L1);
+    check(&cache, "disk", true, CacheTier::L2);
+    check(&cache, "empty", false, CacheTier::L1);
+    block_on(cache.close()).unwrap();
+    let cache = open(folder.path(), L2Compression::On);
+    check(&cache, "memory", true, CacheTier::L2);
+    check(&cache, "disk", true, CacheTier::L2);
+    check(&cache, "empty", false, CacheTier::L2);
+    eventually(|| cache.stats().promotion_completed() == 2);
+    check(&cache, "memory", true, CacheTier::L1);
+    check(&cache, "empty", false, CacheTier::L1);
+    assert_eq!(block_on(cache.invalidate_tags("space", &["tag"])), Ok(2));
+    assert!(block_on(cache.get("space", "memory")).is_none());
+    block_on(cache.put("space", "memory", "something")).unwrap();
+    assert!(!block_on(cache.get("space", "memory")).unwrap().is_absent());
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
 fn what_the_disk_surely_has_not_costs_no_look_at_its_index() {
     let folder = folder();
     let cache = open(folder.path(), L2Compression::Off);

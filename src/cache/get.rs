@@ -8,7 +8,7 @@ use crate::cache::record::Read;
 use crate::cache::shared::Shared;
 use crate::clock::nanos;
 use crate::counters::Event;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::flaw::{Flaw, planted};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, NamespaceRef};
@@ -28,7 +28,7 @@ pub(super) struct OnDisk {
 const KEY_BYTES_MOST: usize = 65_535;
 
 /// What a synopsis says.
-struct SurelyAbsent;
+pub(super) struct SurelyAbsent;
 
 impl Shared {
     /// Memory first, at once; then, in a box of its own, the disk.
@@ -47,9 +47,25 @@ impl Shared {
             return Some(hit);
         }
         match self.look_below(namespace, hash) {
-            Some(on_disk) => Box::pin(self.fetch(on_disk, key)).await,
+            Some(on_disk) => Box::pin(self.get_below(on_disk, key)).await,
             None => None,
         }
+    }
+
+    /// An entry in memory that needs no fetch, and is a hit.
+    #[inline]
+    pub(super) fn look_fresh(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Option<BlobCacheHit> {
+        if key.len() > KEY_BYTES_MOST {
+            return None;
+        }
+        let hash = self.hasher.key(namespace.seed, key);
+        let hit = self.find(namespace, key, hash).filter(|hit| !hit.is_stale())?;
+        self.count(&hit);
+        Some(hit)
     }
 
     /// What memory does not hold: where it may be on disk, or else a miss. Kept out of the way of
@@ -81,12 +97,41 @@ impl Shared {
             self.counters.count(Event::Hit);
             return Some(BlobCacheHit { entry, stale: None });
         }
+        let hit = self.judge(entry).map_err(|(entry, gone)| self.expire(&entry, gone)).ok()?;
+        self.count(&hit);
+        Some(hit)
+    }
+
+    /// The same, but counts nothing.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Option<BlobCacheHit> {
+        let entry = self.visible(namespace, key, hash)?;
+        if entry.is_endless() {
+            entry.visit();
+            return Some(BlobCacheHit { entry, stale: None });
+        }
         self.judge(entry).map_err(|(entry, gone)| self.expire(&entry, gone)).ok()
+    }
+
+    /// Counts a hit that is going to be given to somebody who asked.
+    pub(super) fn count(&self, hit: &BlobCacheHit) {
+        self.counters.count(Event::Hit);
+        if hit.is_stale() {
+            self.counters.count(Event::StaleServe);
+        }
+        if hit.entry.is(Mark::FromDisk) {
+            self.counters.count(Event::L2Hit);
+        }
     }
 
     /// Where the index says that a value of the hash is. An error where the synopsis says already
     /// that there is none.
-    fn find_on_disk(
+    pub(super) fn find_on_disk(
         &self,
         namespace: NamespaceRef<'_>,
         hash: KeyHash,
@@ -104,47 +149,51 @@ impl Shared {
         Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
     }
 
-    /// Makes a hit of an entry that is not gone, and counts it.
+    /// Makes a hit of an entry that is not gone.
     fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();
         let stale = match entry.freshness(now) {
             Freshness::Fresh => None,
-            Freshness::Stale(remaining) => {
-                self.counters.count(Event::StaleServe);
-                NonZeroU64::new(nanos(remaining))
-            }
+            Freshness::Stale(remaining) => NonZeroU64::new(nanos(remaining)),
             gone => return Err((entry, gone)),
         };
         entry.visit();
         entry.accessed(now);
-        self.counters.count(Event::Hit);
         Ok(BlobCacheHit { entry, stale })
     }
 
-    /// Reads the record of a key that memory does not hold.
-    pub(super) async fn fetch(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
-        let hit = loop {
+    async fn get_below(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+        match self.find_below(on_disk, key).await {
+            Some(hit) => {
+                self.count(&hit);
+                Some(hit)
+            }
+            None => self.miss(),
+        }
+    }
+
+    /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
+    pub(super) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+        loop {
             match self.read(&on_disk.generation, (key, on_disk.hash), on_disk.slot).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
-                        break None;
+                        return None;
                     }
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.
                     if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
-                        break self.serve(entry, on_disk.slot);
+                        return self.serve(entry, on_disk.slot);
                     }
                 }
                 Ok(None) => {}
-                Ok(Some(Read::Other)) | Err(_) => break None,
+                Ok(Some(Read::Other)) | Err(_) => return None,
             }
             // It has moved, or another value has come in its place.
             match on_disk.generation.index().get(on_disk.hash) {
                 Some(slot) if !slot.gone && !on_disk.generation.has_ended() => on_disk.slot = slot,
-                _ => break None,
+                _ => return None,
             }
-        };
-        self.counters.count(if hit.is_some() { Event::L2Hit } else { Event::Miss });
-        hit
+        }
     }
 
     /// Makes a hit of an entry that was read by a slot, and offers it to memory.

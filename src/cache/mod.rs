@@ -4,6 +4,10 @@ mod append;
 mod closing;
 mod drain;
 mod durability;
+mod fetch;
+#[cfg(test)]
+mod fetches;
+mod fetching;
 mod get;
 #[cfg(test)]
 mod histories;
@@ -24,12 +28,14 @@ mod tenancy;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 
+pub use self::fetching::BlobCacheRefresh;
 pub use self::namespaced::BlobCacheNamespace;
 use self::shared::Shared;
 use crate::config::BlobCacheConfig;
-use crate::error::CacheError;
+use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::LabelKind;
 use crate::policy::BlobCachePolicy;
@@ -40,9 +46,9 @@ use crate::sweep::{SweepLimit, SweepReport};
 
 /// A cache of blobs. Cheap to clone; all clones are one cache.
 ///
-/// Every future is `Send` when its key is, runs on any executor, and does nothing until polled.
-/// Dropping one at any await leaves the cache consistent. No poll copies more than 256 KiB or
-/// visits more than a few hundred entries; longer work yields in between.
+/// Every future is `Send` when its key and its fetch are, runs on any executor, and does nothing
+/// until polled. Dropping one at any await leaves the cache consistent. No poll copies more than
+/// 256 KiB or visits more than a few hundred entries; longer work yields in between.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -112,6 +118,118 @@ impl BlobCache {
         let default = BlobCachePolicy::default();
         let namespace = self.shared.hasher.namespace(namespace);
         self.shared.put(namespace, key.as_ref(), put.into(), &default).await
+    }
+
+    /// The fresh entry of a key, or else what `fetch` brings, which is put under the key. Of all
+    /// who ask for one key at a time, one fetches and the others wait for it and share the outcome;
+    /// its tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
+    ///
+    /// No value goes to a caller who came after it was overwritten or invalidated, and none is
+    /// stored then: the fetch is as good as made [`read_at`](BlobCachePut::read_at) the moment when
+    /// it began. Callers who came before that get it all the same; the others fetch anew. To say
+    /// that there is nothing, answer [`BlobCachePut::absent`].
+    ///
+    /// The fetch runs in the polls of this future. Where it is dropped, fails or panics, the next
+    /// one who waits runs its own. An entry within its stale window is fetched anew too, and
+    /// answered, to all who wait, if the fetch fails. Nobody waits for those with another type of
+    /// error `E`.
+    ///
+    /// A value that cannot be stored (it is too large, its version is not above the live one, the
+    /// cache is closed, the key over its limit and so on) is answered all the same, and counted as
+    /// `fetches_not_stored`.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, FetchError};
+    /// # use std::time::Duration;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// # use std::io::Error;
+    /// # async fn query(_: u32) -> Result<Option<String>, Error> { Ok(Some("ada".into())) }
+    /// let name = cache.get_or_fetch("users", "7", || async {
+    ///     let minute = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+    ///     let put = match query(7).await? {
+    ///         Some(name) => BlobCachePut::from(name),
+    ///         None => BlobCachePut::absent(),
+    ///     };
+    ///     Ok::<_, std::io::Error>(put.with_tags(["users"]).with_policy(minute))
+    /// });
+    /// assert_eq!(name.await?.value(), b"ada");
+    /// # Ok::<(), FetchError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
+    /// or not. A future that leads and is neither polled nor dropped holds up those who wait.
+    ///
+    /// # Errors
+    ///
+    /// What this caller's own fetch came to, and nobody else's: [`FetchError::Fetch`],
+    /// [`FetchError::Panicked`]. Errors are not cached.
+    pub async fn get_or_fetch<K, F, Fut, E>(
+        &self,
+        namespace: &str,
+        key: K,
+        fetch: F,
+    ) -> Result<BlobCacheHit, FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.shared.hasher.namespace(namespace), key.as_ref());
+        match self.shared.look_fresh(namespace, key) {
+            Some(hit) => Ok(hit),
+            None => {
+                let policy = Arc::default();
+                Box::pin(self.shared.get_or_fetch(namespace, key, &policy, fetch)).await
+            }
+        }
+    }
+
+    /// The entry of a key at once, though it be stale; with a stale one, the refresh for its caller
+    /// to spawn, unless somebody is fetching the key already. Where there is none, it is fetched as
+    /// by [`get_or_fetch`](Self::get_or_fetch).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, FetchError};
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// # async fn render() -> Result<String, std::io::Error> { Ok("<h1>Tamis</h1>".into()) }
+    /// let fetch = || async { render().await.map(BlobCachePut::from) };
+    /// let (page, refresh) = cache.get_or_refresh("pages", "/index", fetch).await?;
+    /// if let Some(refresh) = refresh {
+    ///     refresh.await?; // or tokio::spawn(refresh)
+    /// }
+    /// # assert_eq!(page.value(), b"<h1>Tamis</h1>");
+    /// # Ok::<(), FetchError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get_or_fetch`](Self::get_or_fetch), where there is no entry. What a refresh comes
+    /// to is answered by the refresh.
+    pub async fn get_or_refresh<K, F, Fut, E>(
+        &self,
+        namespace: &str,
+        key: K,
+        fetch: F,
+    ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.shared.hasher.namespace(namespace), key.as_ref());
+        match self.shared.look_fresh(namespace, key) {
+            Some(hit) => Ok((hit, None)),
+            None => {
+                let policy = Arc::default();
+                Box::pin(self.shared.get_or_refresh(namespace, key, &policy, fetch)).await
+            }
+        }
     }
 
     /// Whether a key has a live entry, without I/O and without counting as an access.

@@ -1,9 +1,10 @@
 //! `BlobCacheNamespace`: the verbs of a cache, bound to one namespace.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use crate::cache::{BlobCache, Shared};
-use crate::error::CacheError;
+use crate::cache::{BlobCache, BlobCacheRefresh, Shared};
+use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
 use crate::policy::BlobCachePolicy;
@@ -79,6 +80,52 @@ impl BlobCacheNamespace {
         put: impl Into<BlobCachePut>,
     ) -> Result<(), CacheError> {
         self.shared.put(self.named(), key.as_ref(), put.into(), &self.policy).await
+    }
+
+    /// See [`BlobCache::get_or_fetch`]. A fetched put that has no policy gets the default one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::get_or_fetch`].
+    pub async fn get_or_fetch<K, F, Fut, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<BlobCacheHit, FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.named(), key.as_ref());
+        match self.shared.look_fresh(namespace, key) {
+            Some(hit) => Ok(hit),
+            None => Box::pin(self.shared.get_or_fetch(namespace, key, &self.policy, fetch)).await,
+        }
+    }
+
+    /// See [`BlobCache::get_or_refresh`]. A fetched put that has no policy gets the default one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::get_or_fetch`].
+    pub async fn get_or_refresh<K, F, Fut, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.named(), key.as_ref());
+        match self.shared.look_fresh(namespace, key) {
+            Some(hit) => Ok((hit, None)),
+            None => Box::pin(self.shared.get_or_refresh(namespace, key, &self.policy, fetch)).await,
+        }
     }
 
     /// See [`BlobCache::exists`].

@@ -1,5 +1,6 @@
 //! Writing: `put`, from the limits down to the append section, which is `append`'s.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use crate::cache::append::{Draftee, InMemory, Proposal, Verdict, draft};
@@ -7,34 +8,47 @@ use crate::cache::durability::Acknowledgement;
 use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
 use crate::counters::Event;
-use crate::entry::{Entry, Extras};
+use crate::entry::{Entry, Extras, Mark};
 use crate::error::CacheError;
 use crate::io::BLOCK_BYTES;
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l2::Position;
 use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
-use crate::policy::BlobCachePolicy;
-use crate::put::BlobCachePut;
+use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::put::{BlobCachePut, Value};
 
 impl Shared {
     pub(super) async fn put(
         &self,
         namespace: NamespaceRef<'_>,
         key: &[u8],
-        put: BlobCachePut,
+        mut put: BlobCachePut,
         default: &BlobCachePolicy,
     ) -> Result<(), CacheError> {
-        self.check_open()?;
-        self.check_put(namespace.name, key, &put)?;
-        let policy = put.policy.as_ref().unwrap_or(default);
+        let own = put.policy.take();
+        let policy = own.as_ref().unwrap_or(default);
         let life = self.lifetime(policy, namespace, key);
+        self.store(namespace, key, &mut put, (policy, &life)).await
+    }
+
+    /// Puts a value whose life is decided. The value is left behind in `put`, and where it has been
+    /// stored, in the memory that the entry has it in.
+    pub(super) async fn store(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        put: &mut BlobCachePut,
+        (policy, life): (&BlobCachePolicy, &Lifetime),
+    ) -> Result<(), CacheError> {
+        self.check_open()?;
+        self.check_put(namespace.name, key, put)?;
         let hash = self.hasher.key(namespace.seed, key);
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
         let labels = self.label_hashes(namespace, tags, dependencies);
-        let metadata = put.content_metadata.into_iter().map(shrunk).collect();
-        let extras = Extras::new(metadata, labels, policy.version, &life);
+        let metadata = take(&mut put.content_metadata).into_iter().map(shrunk).collect();
+        let extras = Extras::new(metadata, labels, policy.version, life);
         let value = put.value.as_slice();
         let charge = self.charge(key, value, extras.as_deref());
         let is_wanted = self.admits(policy, value.len(), charge)?;
@@ -60,8 +74,11 @@ impl Shared {
         let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
         let generation = self.find_or_begin(namespace.name)?;
         let kind = (policy.priority, policy.l1_admission);
-        let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
+        let mut entry = Entry::new(generation, (key, hash), life, kind, extras);
         entry.charge = charge;
+        if put.is_absent {
+            entry.mark(Mark::Absent);
+        }
         let mut in_memory = InMemory::Unwanted;
         if is_wanted {
             in_memory = InMemory::Reserved(self.l1.reserve(charge));
@@ -71,11 +88,13 @@ impl Shared {
         }
         let mut recording = None;
         if self.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
-            entry.value = put.value.into_exact().await;
+            entry.value = take(&mut put.value).into_exact().await;
+            put.value = Value::Exact(entry.value.clone());
         }
         if self.l2().is_some() {
             let body = self.compress(&entry).await;
-            recording = Recording::new(body, put.tags, put.dependencies).await;
+            let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
+            recording = Recording::new(body, tags, dependencies).await;
         }
         let version = policy.version;
         let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };

@@ -62,6 +62,7 @@ impl Recording {
         blob.tags = Labels::new(&self.tags);
         blob.dependencies = Labels::new(&self.dependencies);
         blob.codec = self.body.codec;
+        blob.is_absent = entry.is(Mark::Absent);
         Draft::new(&Record::Blob(blob), self.body.bytes.clone()).ok()
     }
 }
@@ -168,6 +169,9 @@ impl Shared {
         entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
         entry.mark(Mark::FromDisk);
+        if blob.is_absent {
+            entry.mark(Mark::Absent);
+        }
         entry
     }
 

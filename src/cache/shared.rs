@@ -18,6 +18,8 @@ use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
+use crate::flight::Flights;
+use crate::hit::BlobCacheHit;
 use crate::invalidation::{Cover, Rule, Rules};
 use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
@@ -30,6 +32,9 @@ use crate::sequence::Sequence;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 use crate::step::{STEP_ENTRIES, pause};
 
+/// So many callers of different keys seldom meet at one lock.
+const FLIGHT_TABLES: usize = 64;
+
 pub(crate) struct Shared {
     pub(super) config: BlobCacheConfig,
     pub(super) hasher: KeyHasher,
@@ -41,6 +46,8 @@ pub(crate) struct Shared {
     pub(super) l1: L1,
     pub(super) intake: Intake,
     pub(super) codecs: Codecs,
+    /// What is being fetched, by the moment up to which a caller may have come to be given it.
+    pub(super) flights: Arc<Flights<BlobCacheHit, Sequence>>,
     pub(super) promotions: Arc<Promotions>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) sweeping: Sweeping,
@@ -129,6 +136,7 @@ impl Shared {
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count),
             codecs: Codecs::new(cores()),
+            flights: Arc::new(Flights::new(FLIGHT_TABLES)),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             renewal: Arc::default(),
@@ -375,6 +383,10 @@ impl Shared {
             namespaces: self.namespaces.len(),
             max_namespaces: self.config.max_namespaces,
             l1_stale_serves_total: sum(Event::StaleServe),
+            fetches: sum(Event::Fetch),
+            fetch_errors: sum(Event::FetchError),
+            fetches_not_stored: sum(Event::FetchNotStored),
+            flights_joined: sum(Event::FlightJoined),
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,

@@ -143,6 +143,7 @@ impl Laboratory {
         match hit.tier() {
             CacheTier::L1 => self.tally.memory_hits += 1,
             CacheTier::L2 => self.tally.disk_hits += 1,
+            CacheTier::Fetched => panic!("a get fetches nothing"),
         }
         self.tally.warm_hits += u64::from(self.is_reopened);
     }

@@ -22,7 +22,8 @@ const DEPENDENCIES: u64 = 1 << 7;
 const PRIORITY: u64 = 1 << 8;
 const NEVER_IN_MEMORY: u64 = 1 << 9;
 const ALWAYS_IN_MEMORY: u64 = 1 << 10;
-const FLAGS_ALL: u64 = (1 << 11) - 1;
+const ABSENT: u64 = 1 << 11;
+const FLAGS_ALL: u64 = (1 << 12) - 1;
 
 /// A namespace's name and the generation that a record belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub(crate) struct Blob<'a> {
     pub(crate) priority: u8,
     /// Whether memory may hold it.
     pub(crate) admission: L1Admission,
+    /// It says that there is nothing: the body is empty.
+    pub(crate) is_absent: bool,
     /// Content metadata.
     pub(crate) metadata: Metadata<'a>,
     /// Tags, in the order of the put.
@@ -112,6 +115,7 @@ impl<'a> Blob<'a> {
             version: None,
             priority: PRIORITY_NORMAL,
             admission: L1Admission::Auto,
+            is_absent: false,
             metadata: Metadata::EMPTY,
             tags: Labels::EMPTY,
             dependencies: Labels::EMPTY,
@@ -130,6 +134,9 @@ impl<'a> Blob<'a> {
         self.namespace.check()?;
         if self.key.len() > KEY_BYTES_MAX {
             return Err(EncodeError::Key);
+        }
+        if self.is_absent && self.body.length > 0 {
+            return Err(EncodeError::Field);
         }
         let pairs = self.metadata.iter().flat_map(|(key, value)| [key, value]);
         let mut texts = pairs.chain(self.tags.iter()).chain(self.dependencies.iter());
@@ -182,6 +189,10 @@ impl<'a> Blob<'a> {
         let key = reader.prefixed(KEY_BYTES_MAX)?;
         let mut blob = Self::new(namespace, key, written_ns, body);
         blob.admission = admission;
+        blob.is_absent = flags & ABSENT != 0;
+        if blob.is_absent && body_length > 0 {
+            return Err(DecodeError::Field);
+        }
         let mut number = |flag| (flags & flag != 0).then(|| reader.varint()).transpose();
         blob.expires_ns = number(EXPIRES)?.map(|delta| written_ns.wrapping_add(delta));
         blob.stale_window_ns = number(STALE_WINDOW)?;
@@ -222,6 +233,7 @@ impl<'a> Blob<'a> {
             (PRIORITY, self.priority != PRIORITY_NORMAL),
             (NEVER_IN_MEMORY, self.admission == L1Admission::Never),
             (ALWAYS_IN_MEMORY, self.admission == L1Admission::Always),
+            (ABSENT, self.is_absent),
         ];
         present.into_iter().filter(|(_, is)| *is).fold(0, |flags, (flag, _)| flags | flag)
     }

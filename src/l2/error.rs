@@ -55,7 +55,8 @@ pub(crate) enum EncodeError {
     /// The record cannot fit any segment.
     #[error("the record is larger than any segment")]
     Record,
-    /// An invalidation without a label, or a superblock or count out of its bounds.
+    /// An invalidation without a label, a body of what is absent, or a superblock or count out of
+    /// bounds.
     #[error("a field is out of its bounds")]
     Field,
     /// Positions, offsets or lengths do not follow one another, or have run out.

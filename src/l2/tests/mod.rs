@@ -120,6 +120,7 @@ impl Sample {
             version,
             priority: self.priority,
             admission: self.admission,
+            is_absent: self.body.is_empty() && self.numbers[0] % 2 == 1,
             metadata: Metadata::new(&self.metadata),
             tags: Labels::new(&self.tags),
             dependencies: Labels::new(&self.dependencies),

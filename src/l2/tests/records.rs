@@ -247,6 +247,24 @@ fn lists_and_bodies_out_of_bounds_are_refused() {
 }
 
 #[test]
+fn what_is_absent_has_no_body() {
+    let mut blob = Blob::new(NAME, b"k", 0, BodySum::of(b"").unwrap());
+    blob.is_absent = true;
+    let at = position(8);
+    let mut bytes = Vec::new();
+    Record::Blob(blob).encode(&mut bytes).unwrap();
+    seal(&mut bytes, store_key(), at, OPEN).unwrap();
+    let decoded = RecordHead::decode(&bytes, store_key(), at, OPENS);
+    assert_eq!(decoded.map(|head| head.record), Ok(Record::Blob(blob)));
+    bytes[12] = 1;
+    seal(&mut bytes, store_key(), at, OPEN).unwrap();
+    let decoded = RecordHead::decode(&bytes, store_key(), at, OPENS);
+    assert_eq!(decoded.map(|_| ()), Err(DecodeError::Field));
+    blob.body.length = 1;
+    assert_refused(Record::Blob(blob), EncodeError::Field);
+}
+
+#[test]
 fn the_largest_record_fits_and_not_a_byte_more() {
     let long = "n".repeat(255);
     let key = vec![1; KEY_BYTES_MAX];

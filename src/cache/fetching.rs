@@ -1,0 +1,312 @@
+//! `Fetching`: the course of one fetch, as a future that needs no task of its own.
+//!
+//! ```text
+//! look ── fresh ──────────────────────────────────────────────> answer
+//!   └─ enter a flight ── join ── value ───────────────────────> answer
+//!        └─ lead ── look again, if anything has happened since
+//!             └─ fetch ── value ── store ── land the flight ──> answer
+//!                  └─ failed ── look ── stale ── land ────────> answer
+//!                       └─ hand the lead over ────────────────> error
+//! ```
+//!
+//! It is written by hand, since a refresh is to be `Send` exactly when its fetch is, and since the
+//! lead is to be handed over wherever it is dropped: the lead is in its stage, and goes with it.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use crate::cache::fetch::{Errand, Fetched, Look};
+use crate::counters::Event;
+use crate::error::FetchError;
+use crate::flight::{self, Landing, Part, Turn, Wakers};
+use crate::hit::BlobCacheHit;
+use crate::put::BlobCachePut;
+use crate::sequence::{ReadPoint, Sequence};
+use crate::step::STEP_ENTRIES;
+
+type Lead = flight::Lead<BlobCacheHit, Sequence>;
+type Joiner = flight::Joiner<BlobCacheHit, Sequence>;
+type Claim = flight::Claim<BlobCacheHit, Sequence>;
+
+/// What a fetch comes to.
+type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
+
+pub(super) struct Fetching<F, Fut, E> {
+    errand: Arc<Errand>,
+    /// Until it is called.
+    fetch: Option<F>,
+    /// When the call began; None until it is polled.
+    began: Option<Sequence>,
+    /// When the cache was last looked into, in vain.
+    looked: Option<Sequence>,
+    /// Whether this call has been counted as a hit or a miss.
+    is_counted: bool,
+    stage: Stage<Fut, E>,
+}
+
+/// The lead is None where the fetch has no flight: its place is taken by another key, or nothing
+/// can be held under this one.
+enum Stage<Fut, E> {
+    New(Option<Claim>),
+    /// With whether this caller leads, and since when.
+    Looking(Look, Option<(Option<Lead>, ReadPoint)>),
+    Joined(Joiner),
+    Fetching(Pin<Box<Fut>>, Option<Lead>, ReadPoint),
+    /// With the moment at which the look began.
+    Failed(Look, FetchError<E>, Option<Lead>, Sequence),
+    Storing(BoxFuture<'static, Fetched>, Option<Lead>),
+    Waking(Wakers, BlobCacheHit),
+    Over,
+}
+
+/// What a stage leads to.
+enum Next<Fut, E> {
+    Stage(Stage<Fut, E>),
+    Wait(Stage<Fut, E>),
+    Answer(Outcome<E>),
+}
+
+/// No part of it is pinned but what is boxed.
+impl<F, Fut, E> Unpin for Fetching<F, Fut, E> {}
+
+impl<F, Fut, E> Fetching<F, Fut, E> {
+    pub(super) fn new(errand: Arc<Errand>, fetch: F) -> Self {
+        let stage = Stage::New(None);
+        let fetch = Some(fetch);
+        Self { errand, fetch, began: None, looked: None, is_counted: false, stage }
+    }
+}
+
+impl<F, Fut, E> Future for Fetching<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    type Output = Outcome<E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
+        loop {
+            let stage = mem::replace(&mut self.stage, Stage::Over);
+            match self.proceed(stage, context) {
+                Next::Stage(stage) => self.stage = stage,
+                Next::Wait(stage) => {
+                    self.stage = stage;
+                    return Poll::Pending;
+                }
+                Next::Answer(outcome) => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
+
+impl<F, Fut, E> Fetching<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    fn proceed(&mut self, stage: Stage<Fut, E>, context: &mut Context<'_>) -> Next<Fut, E> {
+        match stage {
+            Stage::New(claim) => {
+                self.began = Some(self.now().sequence);
+                match claim.and_then(Claim::begin) {
+                    Some(lead) => self.lead(Some(lead)),
+                    None => self.look(None),
+                }
+            }
+            Stage::Looking(mut look, lead) => match look.poll(context) {
+                Poll::Pending => Next::Wait(Stage::Looking(look, lead)),
+                Poll::Ready(found) => self.found(found, lead),
+            },
+            Stage::Joined(mut joiner) => match joiner.poll_turn(context) {
+                Poll::Pending => Next::Wait(Stage::Joined(joiner)),
+                Poll::Ready(Turn::LookAgain) => self.look(None),
+                Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
+                Poll::Ready(Turn::Value(hit)) => {
+                    self.count(Event::FlightJoined);
+                    self.answer(hit)
+                }
+            },
+            Stage::Fetching(mut fetching, lead, point) => {
+                // A fetch that has panicked is not polled again.
+                let polled = catch_unwind(AssertUnwindSafe(|| fetching.as_mut().poll(context)));
+                match polled {
+                    Ok(Poll::Pending) => Next::Wait(Stage::Fetching(fetching, lead, point)),
+                    Ok(Poll::Ready(Ok(put))) => {
+                        let storing = Arc::clone(&self.errand).store(put, point);
+                        Next::Stage(Stage::Storing(Box::pin(storing), lead))
+                    }
+                    Ok(Poll::Ready(Err(error))) => {
+                        self.failed(FetchError::Fetch(Arc::new(error)), lead)
+                    }
+                    Err(_) => self.failed(FetchError::Panicked, lead),
+                }
+            }
+            Stage::Failed(mut look, error, lead, point) => match look.poll(context) {
+                Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
+                Poll::Ready(Some(hit)) => self.land(lead, hit, point),
+                Poll::Ready(None) => {
+                    drop(lead);
+                    Next::Answer(Err(error))
+                }
+            },
+            Stage::Storing(mut storing, lead) => match storing.as_mut().poll(context) {
+                Poll::Pending => Next::Wait(Stage::Storing(storing, lead)),
+                Poll::Ready((hit, until)) => self.land(lead, hit, until),
+            },
+            Stage::Waking(mut wakers, hit) => {
+                if wakers.wake(STEP_ENTRIES) {
+                    context.waker().wake_by_ref();
+                    return Next::Wait(Stage::Waking(wakers, hit));
+                }
+                Next::Answer(Ok(hit))
+            }
+            Stage::Over => panic!("polled after it was over"),
+        }
+    }
+
+    /// Looks into the cache, as a leader or not.
+    fn look(&mut self, lead: Option<(Option<Lead>, ReadPoint)>) -> Next<Fut, E> {
+        self.looked = Some(lead.as_ref().map_or_else(|| self.now(), |(_, point)| *point).sequence);
+        Next::Stage(Stage::Looking(Errand::look(&self.errand), lead))
+    }
+
+    fn found(
+        &mut self,
+        found: Option<BlobCacheHit>,
+        lead: Option<(Option<Lead>, ReadPoint)>,
+    ) -> Next<Fut, E> {
+        let fresh = found.filter(|hit| !hit.is_stale());
+        if !mem::replace(&mut self.is_counted, true) {
+            match &fresh {
+                Some(hit) => self.errand.shared.count(hit),
+                None => self.count(Event::Miss),
+            }
+        }
+        match (fresh, lead) {
+            (Some(hit), None) => self.answer(hit),
+            (Some(hit), Some((lead, point))) => self.land(lead, hit, point.sequence),
+            (None, Some((lead, point))) => self.fetch(lead, point),
+            (None, None) => {
+                let began = self.began.unwrap_or_default();
+                match self.errand.enter::<E>(began) {
+                    Part::Join(joiner) => Next::Stage(Stage::Joined(joiner)),
+                    Part::Lead(lead) => self.lead(Some(lead)),
+                    Part::None => self.lead(None),
+                }
+            }
+        }
+    }
+
+    /// Begins to lead. The flight before may have ended, and stored what it fetched, after this
+    /// caller has looked; if nothing at all has happened since, it has not.
+    fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
+        let point = self.now();
+        if self.looked == Some(point.sequence) {
+            self.fetch(lead, point)
+        } else {
+            self.look(Some((lead, point)))
+        }
+    }
+
+    fn fetch(&mut self, lead: Option<Lead>, point: ReadPoint) -> Next<Fut, E> {
+        let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
+        self.count(Event::Fetch);
+        match catch_unwind(AssertUnwindSafe(fetch)) {
+            Ok(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, point)),
+            Err(_) => self.failed(FetchError::Panicked, lead),
+        }
+    }
+
+    /// An error is the last resort: a stale entry that is still there is better, for all.
+    fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
+        self.count(Event::FetchError);
+        let point = self.now().sequence;
+        Next::Stage(Stage::Failed(Errand::look(&self.errand), error, lead, point))
+    }
+
+    fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Sequence) -> Next<Fut, E> {
+        let Some(lead) = lead else { return self.answer(hit) };
+        let wakers = lead.land(Landing { value: hit.clone(), until });
+        if hit.is_stale() {
+            self.count(Event::StaleServe);
+        }
+        Next::Stage(Stage::Waking(wakers, hit))
+    }
+
+    fn answer(&self, hit: BlobCacheHit) -> Next<Fut, E> {
+        if hit.is_stale() {
+            self.count(Event::StaleServe);
+        }
+        Next::Answer(Ok(hit))
+    }
+
+    fn now(&self) -> ReadPoint {
+        self.errand.shared.order.read_point()
+    }
+
+    fn count(&self, event: Event) {
+        self.errand.shared.counters.count(event);
+    }
+}
+
+impl Look {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<BlobCacheHit>> {
+        match self {
+            Self::Done(found) => Poll::Ready(found.take()),
+            Self::OnDisk(looking) => looking.as_mut().poll(context),
+        }
+    }
+}
+
+/// A refresh of a stale entry that its caller has been given already: a future to be spawned
+/// wherever suits, or to be awaited. See
+/// [`get_or_refresh`](crate::BlobCache::get_or_refresh).
+///
+/// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: others
+/// who ask [`get_or_refresh`](crate::BlobCache::get_or_refresh) are given the stale entry alone,
+/// while a [`get_or_fetch`](crate::BlobCache::get_or_fetch) does not wait for it but fetches
+/// itself. Dropping it frees the claim; if it had begun to fetch, and others wait for that, one of
+/// them fetches instead.
+///
+/// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
+/// somebody else has meanwhile.
+#[must_use = "nothing is refreshed until it is polled"]
+pub struct BlobCacheRefresh<F, Fut, E>(Fetching<F, Fut, E>);
+
+impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
+    pub(super) fn new(errand: Arc<Errand>, fetch: F, claim: Claim) -> Self {
+        let mut fetching = Fetching::new(errand, fetch);
+        // Whoever was given the stale entry was counted then.
+        fetching.is_counted = true;
+        fetching.stage = Stage::New(Some(claim));
+        Self(fetching)
+    }
+}
+
+impl<F, Fut, E> Future for BlobCacheRefresh<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    type Output = Result<BlobCacheHit, FetchError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<F, Fut, E> fmt::Debug for BlobCacheRefresh<F, Fut, E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("BlobCacheRefresh").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,205 @@
+//! Leaders that go away: dropped, failing, panicking; and joiners that do, at the worst moment.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use tamis::{BlobCachePut, FetchError};
+
+use crate::{Answer, Call, Outcome, call, counted, joined, leading, open, told, value};
+
+/// How a leader ends without a value.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Dropped,
+    Failed,
+    Panicked,
+}
+
+const ENDS: [End; 3] = [End::Dropped, End::Failed, End::Panicked];
+
+/// A call whose fetch answers, fails or panics once it is told.
+fn leader_that(cache: &tamis::BlobCache, end: End) -> (Call<Outcome>, impl FnOnce(Call<Outcome>)) {
+    let (tell, fetch) = told();
+    let fetching = move || async move {
+        let answer = fetch().await;
+        assert!(!matches!(end, End::Panicked), "on purpose");
+        answer
+    };
+    let mut leader = call(cache, fetching);
+    assert!(leader.run().is_none());
+    let finish = move |mut leader: Call<Outcome>| match end {
+        End::Dropped => drop(leader),
+        End::Failed => {
+            tell.send(Err("its own error")).unwrap();
+            match leader.run().unwrap() {
+                Err(FetchError::Fetch(error)) => assert_eq!(*error, "its own error"),
+                other => panic!("{other:?}"),
+            }
+        }
+        End::Panicked => {
+            tell.send(Ok("unused".into())).unwrap();
+            assert!(matches!(leader.run().unwrap(), Err(FetchError::Panicked)));
+        }
+    };
+    (leader, finish)
+}
+
+#[test]
+fn the_next_one_leads_with_its_own_fetch() {
+    for end in ENDS {
+        let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+        let (leader, finish) = leader_that(&cache, end);
+        let mut joiners: Vec<_> = (0..5)
+            .map(|_| call(&cache, counted(&calls, Ok(BlobCachePut::from("value")))))
+            .collect();
+        assert!(joiners.iter_mut().all(|joiner| joiner.run().is_none()));
+        finish(leader);
+        assert_eq!(joiners.iter().filter(|joiner| joiner.is_woken()).count(), 1, "{end:?}");
+        assert!(joiners[0].is_woken(), "the one that has waited longest");
+        for joiner in &mut joiners {
+            assert_eq!(value(&joiner.run().unwrap()), b"value", "{end:?}");
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "{end:?}");
+    }
+}
+
+#[test]
+fn a_joiner_dropped_with_the_lead_in_its_hands_passes_it_on() {
+    for end in ENDS {
+        for dropped in 1..5 {
+            let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+            let (leader, finish) = leader_that(&cache, end);
+            let mut joiners: Vec<_> = (0..5)
+                .map(|_| call(&cache, counted(&calls, Ok(BlobCachePut::from("value")))))
+                .collect();
+            assert!(joiners.iter_mut().all(|joiner| joiner.run().is_none()));
+            finish(leader);
+            for _ in 0..dropped {
+                let woken = joiners.iter().position(Call::is_woken).expect("one has the lead");
+                drop(joiners.remove(woken));
+            }
+            let woken = joiners.iter().position(Call::is_woken).expect("it is passed on");
+            assert_eq!(value(&joiners[woken].run().unwrap()), b"value");
+        }
+    }
+}
+
+#[test]
+fn a_lead_that_nobody_takes_goes_to_who_comes_next() {
+    for end in ENDS {
+        let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+        let (leader, finish) = leader_that(&cache, end);
+        let mut joiner = joined(&cache);
+        finish(leader);
+        // It has been woken, and is not polled: nobody waits for that.
+        let mut newcomer = call(&cache, counted(&calls, Ok("value".into())));
+        assert_eq!(value(&newcomer.run().unwrap()), b"value", "{end:?}");
+        assert_eq!(value(&joiner.run().unwrap()), b"value", "{end:?}");
+    }
+}
+
+#[test]
+fn a_panic_of_the_call_itself_is_one_of_the_fetch() {
+    let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+    let fetch = || -> std::future::Ready<Answer> { panic!("on purpose") };
+    let outcome = call(&cache, fetch).run().unwrap();
+    assert!(matches!(outcome, Err(FetchError::Panicked)));
+    assert_eq!(outcome.unwrap_err().to_string(), "the fetch panicked");
+    let mut next = call(&cache, counted(&calls, Ok("value".into())));
+    assert_eq!(value(&next.run().unwrap()), b"value");
+    assert_eq!((cache.stats().fetches(), cache.stats().fetch_errors()), (2, 1));
+}
+
+#[test]
+fn a_fetch_that_panics_when_it_is_dropped_hands_over() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("on purpose");
+            }
+        }
+    }
+    let cache = open();
+    let (tell, fetch) = told();
+    let mut leader = call(&cache, move || async move {
+        let _bomb = Bomb;
+        fetch().await
+    });
+    assert!(leader.run().is_none());
+    let mut joiner = call(&cache, || async { Answer::Ok("value".into()) });
+    assert!(joiner.run().is_none());
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(leader))).is_err());
+    assert!(joiner.is_woken());
+    assert_eq!(value(&joiner.run().unwrap()), b"value");
+    drop(tell);
+}
+
+#[test]
+fn each_who_fails_gets_its_own_error_and_none_is_cached() {
+    let cache = open();
+    let errors: Vec<&'static str> =
+        (0..100).map(|number| &*Box::leak(format!("error {number}").into_boxed_str())).collect();
+    let outcomes = block_on(join_all(errors.iter().map(|error| {
+        cache.get_or_fetch("n", "key", || async {
+            tokio::task::yield_now().await;
+            Answer::Err(error)
+        })
+    })));
+    for (outcome, expected) in outcomes.into_iter().zip(&errors) {
+        match outcome {
+            Err(FetchError::Fetch(error)) => assert_eq!(*error, *expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.fetches(), stats.fetch_errors(), stats.entries()), (100, 100, 0));
+    let fetch = || async { Answer::Ok("value".into()) };
+    assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"value");
+}
+
+#[test]
+fn errors_keep_their_source_and_are_cloned_without_theirs() {
+    let cache = open();
+    let fetch = || async { Err::<BlobCachePut, _>(std::io::Error::other("no route")) };
+    let error = block_on(cache.get_or_fetch("n", "key", fetch)).unwrap_err().clone();
+    assert_eq!(error.to_string(), "the fetch failed: no route");
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn whoever_is_dropped_leaves_nothing_to_wait_for() {
+    let cache = open();
+    let (leader, _tell) = leading(&cache);
+    let joiners: Vec<_> = (0..10).map(|_| joined(&cache)).collect();
+    drop(leader);
+    drop(joiners);
+    let (mut leader, tell) = leading(&cache);
+    let joiner = joined(&cache);
+    drop(joiner);
+    tell.send(Ok("value".into())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"value");
+}
+
+#[test]
+fn a_leader_dropped_while_it_stores_hands_over_what_it_has_stored() {
+    // Copied in many steps: there are many places to drop it at.
+    let large = || BlobCachePut::copy_from_slice(&vec![7; 2 << 20]);
+    let roomy = || BlobCachePut::new(bytes::Bytes::from(vec![7; 2 << 20]));
+    for polls in 1..14 {
+        let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+        let (mut leader, tell) = leading(&cache);
+        let mut joiner = call(&cache, counted(&calls, Ok(large())));
+        assert!(joiner.run().is_none());
+        tell.send(Ok(roomy())).unwrap();
+        let done = (0..polls).find_map(|_| leader.poll());
+        drop(leader);
+        assert_eq!(value(&joiner.run().unwrap()).len(), 2 << 20);
+        let stored = cache.stats().insertions();
+        assert_eq!(stored, 1, "{polls} polls");
+        assert!(done.is_none() || calls.load(Ordering::Relaxed) == 0);
+    }
+}

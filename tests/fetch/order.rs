@@ -1,0 +1,170 @@
+//! Mutations while a fetch is under way: nothing newer is overwritten, and nobody who comes after
+//! one is given what was fetched before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::executor::block_on;
+use tamis::{BlobCache, BlobCachePut};
+
+use crate::{Answer, call, counted, joined, leading, open, value};
+
+/// A way to cover the key, and what the fetched value carries.
+type Invalidation = (&'static str, fn(&BlobCache));
+
+const INVALIDATIONS: [Invalidation; 7] = [
+    ("key", |cache| _ = block_on(cache.invalidate_key("n", "key")).unwrap()),
+    ("prefix", |cache| _ = block_on(cache.invalidate_prefix("n", "ke")).unwrap()),
+    ("every prefix", |cache| _ = block_on(cache.invalidate_prefix("n", "")).unwrap()),
+    ("tag", |cache| _ = block_on(cache.invalidate_tags("n", &["tag"])).unwrap()),
+    ("dependency", |cache| _ = block_on(cache.invalidate_dependencies("n", &["dep"])).unwrap()),
+    ("namespace", |cache| _ = block_on(cache.invalidate_namespace("n")).unwrap()),
+    ("everything", |cache| block_on(cache.invalidate_all()).unwrap()),
+];
+
+/// Only what is fetched carries these labels: nothing of them is known before.
+fn fetched() -> BlobCachePut {
+    BlobCachePut::new("fetched").with_tags(["tag"]).with_dependencies(["dep"])
+}
+
+#[test]
+fn an_invalidation_meanwhile_is_not_undone() {
+    for (name, invalidate) in INVALIDATIONS {
+        let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+        block_on(cache.put("n", "other", BlobCachePut::new("other"))).unwrap();
+        let (mut leader, tell) = leading(&cache);
+        let mut before = joined(&cache);
+        invalidate(&cache);
+        let mut after = call(&cache, counted(&calls, Ok(BlobCachePut::new("newer"))));
+        assert!(after.run().is_none(), "{name}: it cannot know the labels yet");
+        tell.send(Ok(fetched())).unwrap();
+        assert_eq!(value(&leader.run().unwrap()), b"fetched", "{name}: its call began before");
+        assert!(block_on(cache.get("n", "key")).is_none(), "{name}: not stored");
+        assert_eq!(cache.stats().stale_sets_refused(), 1, "{name}");
+        assert_eq!(value(&after.run().unwrap()), b"newer", "{name}: fetched anew");
+        assert_eq!(value(&before.run().unwrap()), b"fetched", "{name}: nothing came before it");
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "{name}");
+        assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"newer", "{name}");
+    }
+}
+
+#[test]
+fn an_invalidation_of_something_else_matters_to_nobody() {
+    let others: [Invalidation; 5] = [
+        ("key", |cache| _ = block_on(cache.invalidate_key("n", "other")).unwrap()),
+        ("prefix", |cache| _ = block_on(cache.invalidate_prefix("n", "kez")).unwrap()),
+        ("tag", |cache| _ = block_on(cache.invalidate_tags("n", &["other"])).unwrap()),
+        ("dependency", |cache| _ = block_on(cache.invalidate_dependencies("n", &["x"])).unwrap()),
+        ("namespace", |cache| _ = block_on(cache.invalidate_namespace("other")).unwrap()),
+    ];
+    for (name, invalidate) in others {
+        let cache = open();
+        block_on(cache.put("other", "key", "value")).unwrap();
+        let (mut leader, tell) = leading(&cache);
+        let mut before = joined(&cache);
+        invalidate(&cache);
+        let mut after = joined(&cache);
+        tell.send(Ok(fetched())).unwrap();
+        assert_eq!(value(&leader.run().unwrap()), b"fetched");
+        assert_eq!(value(&before.run().unwrap()), b"fetched", "{name}");
+        assert_eq!(value(&after.run().unwrap()), b"fetched", "{name}");
+        assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"fetched", "{name}");
+    }
+}
+
+#[test]
+fn a_put_meanwhile_is_not_overwritten() {
+    let cache = open();
+    let (mut leader, tell) = leading(&cache);
+    let mut before = joined(&cache);
+    block_on(cache.put("n", "key", "put")).unwrap();
+    // Whoever comes now finds it, and waits for nobody.
+    assert_eq!(value(&call(&cache, crate::never).run().unwrap()), b"put");
+    tell.send(Ok(fetched())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"fetched");
+    assert_eq!(value(&before.run().unwrap()), b"fetched");
+    assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"put");
+}
+
+#[test]
+fn a_put_that_is_gone_again_shadows_what_was_fetched_before_it() {
+    let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+    let (mut leader, tell) = leading(&cache);
+    block_on(cache.put("n", "key", "put")).unwrap();
+    block_on(cache.invalidate_key("n", "key")).unwrap();
+    let mut after = call(&cache, counted(&calls, Ok(BlobCachePut::new("newer"))));
+    assert!(after.run().is_none());
+    tell.send(Ok(fetched())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"fetched");
+    assert_eq!(value(&after.run().unwrap()), b"newer");
+    assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"newer");
+}
+
+#[test]
+fn what_is_put_while_the_fetch_begins_is_given_instead() {
+    let cache = open();
+    let (leader, _tell) = leading(&cache);
+    let mut joiner = joined(&cache);
+    block_on(cache.put("n", "key", "put")).unwrap();
+    drop(leader);
+    // Handed the lead, it looks before it fetches.
+    assert_eq!(value(&joiner.run().unwrap()), b"put");
+}
+
+#[test]
+fn the_older_of_two_read_points_counts() {
+    let cache = open();
+    let old = cache.read_point();
+    block_on(cache.invalidate_tags("n", &["tag"])).unwrap();
+    let fetch = || async { Answer::Ok(fetched().read_at(old)) };
+    assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"fetched");
+    assert!(block_on(cache.get("n", "key")).is_none(), "read before the invalidation");
+    // A joiner who came after the invalidation does not get it either.
+    let (mut leader, tell) = leading(&cache);
+    let mut joiner = call(&cache, || async { Answer::Ok("newer".into()) });
+    assert!(joiner.run().is_none());
+    tell.send(Ok(fetched().read_at(old))).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"fetched");
+    assert_eq!(value(&joiner.run().unwrap()), b"newer");
+
+    let (mut leader, tell) = leading(&cache_without(&cache));
+    tell.send(Ok(fetched().read_at(open().read_point()))).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"fetched");
+    assert!(block_on(cache.get("n", "key")).is_none(), "a point of another cache");
+
+    let (mut leader, tell) = leading(&cache);
+    block_on(cache.invalidate_key("n", "key")).unwrap();
+    tell.send(Ok(fetched().read_at(cache.read_point()))).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"fetched");
+    assert!(block_on(cache.get("n", "key")).is_none(), "a later point does not excuse the fetch");
+}
+
+/// The same cache, with nothing under the key.
+fn cache_without(cache: &BlobCache) -> BlobCache {
+    block_on(cache.invalidate_key("n", "key")).unwrap();
+    cache.clone()
+}
+
+#[test]
+fn an_invalidation_before_every_fetch_holds_up_nobody() {
+    let cache = open();
+    for _ in 0..50 {
+        let (mut leader, tell) = leading(&cache);
+        block_on(cache.invalidate_key("n", "key")).unwrap();
+        let (again, fetch) = crate::told();
+        let mut first = call(&cache, fetch);
+        let mut second = joined(&cache);
+        assert!(first.run().is_none());
+        tell.send(Ok("first".into())).unwrap();
+        assert_eq!(value(&leader.run().unwrap()), b"first");
+        // It looks again, and leads; then another invalidation comes.
+        assert!(first.run().is_none());
+        assert!(second.run().is_none());
+        block_on(cache.invalidate_key("n", "key")).unwrap();
+        again.send(Ok("second".into())).unwrap();
+        assert_eq!(value(&first.run().unwrap()), b"second");
+        // It has waited since before that fetch began.
+        assert_eq!(value(&second.run().unwrap()), b"second");
+        assert!(block_on(cache.get("n", "key")).is_none());
+    }
+}

@@ -1,0 +1,196 @@
+//! `get_or_refresh`: the stale entry at once, and one claim to the fetch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use tamis::{BlobCache, BlobCachePut, BlobCacheRefresh, Clock, FetchError};
+
+use crate::{
+    Answer, Call, Ready, Told, briefly, call, clock, counted, joined, never, open_at, threads,
+    told, value,
+};
+
+/// A cache with a stale entry.
+fn stale() -> (BlobCache, Clock) {
+    let clock = clock();
+    let cache = open_at(&clock);
+    block_on(cache.put("n", "key", BlobCachePut::new("old").with_policy(briefly()))).unwrap();
+    clock.advance(Duration::from_secs(10));
+    (cache, clock)
+}
+
+/// Asks once; the stale entry is there.
+fn ask<F, Fut>(cache: &BlobCache, fetch: F) -> Option<BlobCacheRefresh<F, Fut, &'static str>>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Answer>,
+{
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", fetch)).unwrap();
+    assert!(hit.is_stale() && hit.value() == b"old");
+    refresh
+}
+
+fn new() -> BlobCachePut {
+    BlobCachePut::new("new").with_policy(briefly())
+}
+
+#[test]
+fn a_fresh_entry_needs_no_refresh_and_a_missing_one_is_fetched() {
+    let cache = open_at(&clock());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let fetch = || counted(&calls, Ok(new()));
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", fetch())).unwrap();
+    assert!(refresh.is_none() && hit.value() == b"new");
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", fetch())).unwrap();
+    assert!(refresh.is_none() && hit.value() == b"new" && !hit.is_stale());
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let fail = || async { Answer::Err("down") };
+    let failed = block_on(cache.get_or_refresh("n", "other", fail));
+    assert!(matches!(failed, Err(FetchError::Fetch(_))));
+}
+
+#[test]
+fn one_of_many_is_handed_the_refresh() {
+    let (cache, _) = stale();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let asked = (0..1000).filter_map(|_| ask(&cache, counted(&calls, Ok(new()))));
+    let mut refreshes: Vec<_> = asked.collect();
+    assert_eq!((refreshes.len(), calls.load(Ordering::Relaxed)), (1, 0), "nothing until polled");
+    assert_eq!(value(&block_on(refreshes.remove(0))), b"new");
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", never)).unwrap();
+    assert!(refresh.is_none() && !hit.is_stale() && hit.value() == b"new");
+    let stats = cache.stats();
+    assert_eq!((stats.hits(), stats.misses(), stats.l1_stale_serves_total()), (1001, 0, 1000));
+}
+
+#[test]
+fn on_many_threads_one_refreshes_and_all_are_answered_at_once() {
+    let runtime = threads();
+    let (cache, _) = stale();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..2000)
+        .map(|_| {
+            let (cache, calls) = (cache.clone(), Arc::clone(&calls));
+            runtime.spawn(async move {
+                let fetch = move || async move {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                    Answer::Ok(new())
+                };
+                let (hit, refresh) = cache.get_or_refresh("n", "key", fetch).await.unwrap();
+                assert!(hit.is_stale() || hit.value() == b"new");
+                // It goes wherever its caller likes.
+                refresh.map(tokio::spawn)
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for caller in join_all(callers).await {
+            if let Some(refreshing) = caller.unwrap() {
+                refreshing.await.unwrap().unwrap();
+            }
+        }
+    });
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"new");
+}
+
+#[test]
+fn dropping_a_refresh_frees_the_claim() {
+    let (cache, _) = stale();
+    for _ in 0..3 {
+        let refresh = ask(&cache, never).expect("nobody is fetching");
+        assert!(ask(&cache, never).is_none(), "claimed");
+        drop(refresh);
+    }
+    // Begun, it is a flight like any other: whoever waits for it leads next.
+    let (_tell, fetch) = told();
+    let mut refreshing = Call::new(ask(&cache, fetch).unwrap());
+    assert!(refreshing.run().is_none());
+    let mut joiner = call(&cache, || async { Answer::Ok(new()) });
+    assert!(joiner.run().is_none());
+    drop(refreshing);
+    assert!(joiner.is_woken());
+    assert_eq!(value(&joiner.run().unwrap()), b"new");
+}
+
+#[test]
+fn a_refresh_that_is_not_polled_holds_up_nobody() {
+    let (cache, _) = stale();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let refresh = ask(&cache, counted(&calls, Ok(new()))).unwrap();
+    let fetch = || async { Answer::Ok(BlobCachePut::new("newest").with_policy(briefly())) };
+    assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"newest");
+    // Polled at last, it finds that there is nothing to do.
+    assert_eq!(value(&block_on(refresh)), b"newest");
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_refresh_whose_claim_was_taken_over_waits_like_all_others() {
+    let (cache, _) = stale();
+    let mut refreshing = Call::new(ask(&cache, never).unwrap());
+    let (tell, fetch) = told();
+    let mut leader = call(&cache, fetch);
+    assert!(leader.run().is_none());
+    assert!(refreshing.run().is_none());
+    assert!(ask(&cache, never).is_none());
+    tell.send(Ok(new())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"new");
+    assert_eq!(value(&refreshing.run().unwrap()), b"new");
+    // Or drops it without a trace.
+    let (cache, _) = stale();
+    let refresh = ask(&cache, never).unwrap();
+    let (tell, fetch) = told();
+    let mut leader = call(&cache, fetch);
+    assert!(leader.run().is_none());
+    drop(refresh);
+    let mut joiner = joined(&cache);
+    tell.send(Ok(new())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"new");
+    assert_eq!(value(&joiner.run().unwrap()), b"new");
+}
+
+#[test]
+fn while_somebody_fetches_there_is_no_refresh() {
+    let (cache, _) = stale();
+    let (tell, fetch) = told();
+    let mut leader = call(&cache, fetch);
+    assert!(leader.run().is_none());
+    assert!(ask(&cache, never).is_none());
+    tell.send(Ok(new())).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"new");
+}
+
+#[test]
+fn a_refresh_that_fails_answers_the_stale_entry_while_there_is_one() {
+    let (cache, clock) = stale();
+    let fail = || async { Answer::Err("down") };
+    let hit = block_on(ask(&cache, fail).unwrap()).unwrap();
+    assert!(hit.is_stale());
+    let refresh = ask(&cache, fail).unwrap();
+    clock.advance(Duration::from_secs(5));
+    assert!(matches!(block_on(refresh), Err(FetchError::Fetch(_))));
+}
+
+#[test]
+fn an_invalidation_before_a_refresh_ends_is_not_undone() {
+    let (cache, _) = stale();
+    let (tell, fetch) = told();
+    let mut refreshing = Call::new(ask(&cache, fetch).unwrap());
+    assert!(refreshing.run().is_none());
+    assert_eq!(block_on(cache.invalidate_key("n", "key")), Ok(1));
+    tell.send(Ok(new())).unwrap();
+    assert_eq!(value(&refreshing.run().unwrap()), b"new");
+    assert!(block_on(cache.get("n", "key")).is_none());
+}
+
+/// It goes anywhere, for as long as its fetch does.
+const fn is_send_and_lasting<T: Send + 'static>() {}
+
+const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Ready, Ready, &'static str>>();
+const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Told, Told, std::io::Error>>();
