@@ -109,6 +109,7 @@ fn what_is_put_while_the_fetch_begins_is_given_instead() {
     drop(leader);
     // Handed the lead, it looks before it fetches.
     assert_eq!(value(&joiner.run().unwrap()), b"put");
+    assert_eq!(cache.stats().fetches(), 1);
 }
 
 #[test]
