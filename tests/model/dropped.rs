@@ -8,7 +8,10 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CachePresence};
+use tamis::{
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError,
+    CachePresence,
+};
 
 /// Enough for an invalidation of all of them to take several steps.
 const COVERED: u32 = 1500;
@@ -46,7 +49,10 @@ fn poll_times<F: Future>(future: F, polls: usize) -> Option<F::Output> {
 }
 
 fn roomy() -> BlobCache {
-    block_on(BlobCache::open(BlobCacheConfig::default())).expect("a cache in memory opens")
+    // Nobody else is to finish what is dropped.
+    let config = BlobCacheConfig::builder().background_sweep(BackgroundSweep::Off);
+    let config = config.build().expect("in its range");
+    block_on(BlobCache::open(config)).expect("a cache in memory opens")
 }
 
 fn old(number: u32) -> String {
