@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use crate::clock::Clock;
 use crate::error::CacheError;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::quota::{NamespaceQuota, Quotas};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -15,6 +16,9 @@ const GIB: u64 = 1 << 30;
 
 /// The most bytes of a namespace's name.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
+
+/// Each has a list in every SIEVE.
+const QUOTAS_MAX: usize = 256;
 
 /// What an entry of (key, value) counts against the budget, where that is not its memory.
 pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;
@@ -44,6 +48,7 @@ pub struct BlobCacheConfig {
     pub(crate) promotion_queue_max: usize,
     pub(crate) crash_safety: CrashSafety,
     pub(crate) background_sweep: BackgroundSweep,
+    pub(crate) quotas: Quotas,
 }
 
 impl BlobCacheConfig {
@@ -80,6 +85,7 @@ impl BlobCacheConfig {
             promotion_queue_max: 1024,
             crash_safety: CrashSafety::default(),
             background_sweep: BackgroundSweep::default(),
+            quotas: Quotas::default(),
         }
     }
 
@@ -155,6 +161,13 @@ impl BlobCacheConfig {
         self.background_sweep
     }
 
+    /// What a namespace may take of each tier; nothing but the tiers' own budgets where it has no
+    /// quota.
+    #[must_use]
+    pub fn quota(&self, namespace: &str) -> NamespaceQuota {
+        self.quotas.of(namespace).map_or_else(Default::default, |quota| quota.limits)
+    }
+
     /// The number of lists that the SIEVE queue of one priority is cut into.
     #[must_use]
     pub fn shard_count(&self) -> usize {
@@ -185,6 +198,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_segment_bytes", &self.l2_segment_bytes)
             .field("crash_safety", &self.crash_safety)
             .field("background_sweep", &self.background_sweep)
+            .field("quotas", &self.quotas)
             .finish_non_exhaustive()
     }
 }
@@ -354,6 +368,14 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// What a namespace may take of each tier. Default: no quotas; up to 256 of them. The last one
+    /// for a name counts.
+    #[must_use]
+    pub fn quota(mut self, namespace: &str, quota: NamespaceQuota) -> Self {
+        self.config.quotas.set(namespace, quota);
+        self
+    }
+
     /// Where the time comes from. Default [`Clock::system`].
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -397,6 +419,10 @@ impl BlobCacheConfigBuilder {
         within("promotion_queue_max", config.promotion_queue_max, 1..=1 << 20)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
+        within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
+        for name in config.quotas.names() {
+            within("quota", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
+        }
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
         let segment = config.l2_segment_bytes;

@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::error::CacheError;
+use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, Position, ScanCursor, Slot};
+use crate::l2::{Generation, Index, Position, RecoveredNamespace, ScanCursor, Slot};
 use crate::order::{Order, Section};
+use crate::quota::{Quota, Quotas};
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
 
@@ -33,7 +35,15 @@ pub(crate) struct Namespace {
     ended: AtomicBool,
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    /// Blocks that live records touch beyond their first ones.
+    blocks: AtomicU64,
+    quota: Option<Quota>,
     emptied: Emptied,
+}
+
+/// The blocks that a slot's record touches beyond its first one; none where it holds nothing.
+fn further_blocks(slot: Slot) -> u64 {
+    if slot.gone { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
 }
 
 /// How often a generation has run empty, or begun: where none has since somebody looked for an
@@ -60,18 +70,45 @@ impl Namespace {
 
     /// Points a hash to a record. True where it had no slot before.
     pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
-        let is_new = self.index.get(hash).is_none();
-        if is_new {
+        let held = self.index.get(hash);
+        if held.is_none() {
             self.synopsis.insert(hash);
         }
         self.index.insert(hash, slot);
-        is_new
+        self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
+        self.uncount(held);
+        held.is_none()
+    }
+
+    /// A slot holds nothing any more.
+    fn uncount(&self, held: Option<Slot>) {
+        self.blocks.fetch_sub(held.map_or(0, further_blocks), Ordering::Relaxed);
+    }
+
+    /// About how many bytes its live records take on disk: one of so many bytes touches that many
+    /// blocks' worth beyond its first block, on average, wherever it begins.
+    pub(crate) fn l2_bytes(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed).saturating_mul(BLOCK_BYTES as u64)
+    }
+
+    /// What it may take of the tiers.
+    pub(crate) fn quota(&self) -> Option<Quota> {
+        self.quota
+    }
+
+    /// Whether a record of so many bytes, in place of what a hash has, is more than its quota.
+    pub(crate) fn is_beyond(&self, bytes: u64, held: Option<Slot>) -> bool {
+        let max = self.quota.and_then(|quota| quota.limits.l2_bytes_max);
+        let spare = held.map_or(0, further_blocks).saturating_mul(BLOCK_BYTES as u64);
+        max.is_some_and(|max| self.l2_bytes().saturating_add(bytes) > max.saturating_add(spare))
     }
 
     /// Removes the slot of a hash, if it still holds `position`. True where it did.
     pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
+        let held = self.index.get(hash);
         let is_removed = self.index.remove_if(hash, position);
         if is_removed {
+            self.uncount(held);
             self.synopsis.forget();
             self.note_if_empty();
         }
@@ -94,15 +131,22 @@ impl Namespace {
         sequence: Sequence,
         _section: &mut Section<'_>,
     ) -> bool {
-        self.live_slot(hash, sequence).is_some_and(|slot| {
-            self.index.replace_if(hash, slot.position, Slot { gone: true, ..slot })
-        })
+        self.live_slot(hash, sequence).is_some_and(|slot| self.bury_slot(hash, slot))
     }
 
     /// What a hash has on file is not to be found any more, by a mutation that has no record of its
     /// own, since the log has ended. Likewise.
     pub(crate) fn bury_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
-        self.index.replace_if(hash, held.position, Slot { gone: true, ..held });
+        self.bury_slot(hash, held);
+    }
+
+    fn bury_slot(&self, hash: KeyHash, held: Slot) -> bool {
+        let gone = Slot { gone: true, ..held };
+        let is_buried = self.index.replace_if(hash, held.position, gone);
+        if is_buried {
+            self.uncount(Some(held));
+        }
+        is_buried
     }
 
     /// Whether a hash's slot stands for that mutation, whatever there is of it. While it does, its
@@ -152,24 +196,26 @@ impl Namespace {
 
     /// A generation that is in no table and has ended, for what is held nowhere.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
-        let generation = Self::new(name, Generation(0), Index::default(), &Emptied::default());
+        let generation = Self::begin(name, Generation(0), &Emptied::default(), None);
+        let generation = Arc::new(generation);
         generation.ended.store(true, Ordering::Relaxed);
         generation
     }
 
-    fn new(name: &str, generation: Generation, index: Index, emptied: &Emptied) -> Arc<Self> {
+    fn begin(name: &str, generation: Generation, emptied: &Emptied, quota: Option<Quota>) -> Self {
         emptied.fetch_add(1, Ordering::Relaxed);
-        let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
-        Arc::new(Self {
-            synopsis,
+        Self {
+            synopsis: Synopsis::default(),
             emptied: Arc::clone(emptied),
             name: name.into(),
             generation,
-            index,
+            index: Index::new(),
             ended: AtomicBool::new(false),
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-        })
+            blocks: AtomicU64::new(0),
+            quota,
+        }
     }
 
     /// Whether its slot can be given to another name.
@@ -188,15 +234,16 @@ impl Namespace {
 pub(crate) struct Namespaces {
     table: RwLock<HashMap<Box<str>, Arc<Namespace>>>,
     max: usize,
+    quotas: Quotas,
     emptied: Emptied,
     /// What that was when none was found empty.
     searched: AtomicU64,
 }
 
 impl Namespaces {
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
         let table = RwLock::new(HashMap::new());
-        Self { table, max, emptied: Emptied::default(), searched: AtomicU64::new(0) }
+        Self { table, max, quotas, emptied: Emptied::default(), searched: AtomicU64::new(0) }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
@@ -234,7 +281,8 @@ impl Namespaces {
             empty.end(&mut section);
             table.remove(empty.name());
         }
-        let namespace = Namespace::new(name, number(), Index::new(), &self.emptied);
+        let quota = self.quotas.of(name);
+        let namespace = Arc::new(Namespace::begin(name, number(), &self.emptied, quota));
         table.insert(name.into(), Arc::clone(&namespace));
         Ok(namespace)
     }
@@ -296,8 +344,14 @@ impl Namespaces {
     }
 
     /// Takes in a generation that was found on file.
-    pub(crate) fn restore(&self, name: &str, generation: Generation, index: Index) {
-        let namespace = Namespace::new(name, generation, index, &self.emptied);
+    pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace) {
+        let RecoveredNamespace { generation, index, further_blocks, .. } = found;
+        let quota = self.quotas.of(name);
+        let blank = Namespace::begin(name, generation, &self.emptied, quota);
+        // Until it has been made from the index it says "maybe" to everything.
+        let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
+        let blocks = AtomicU64::new(further_blocks);
+        let namespace = Arc::new(Namespace { index, synopsis, blocks, ..blank });
         self.table.write().insert(name.into(), namespace);
     }
 

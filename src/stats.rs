@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::quota::NamespaceQuota;
+
 macro_rules! snapshot {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
@@ -148,6 +150,10 @@ snapshot! {
         entries: usize,
         /// What they count against `l1_bytes_max`.
         bytes_in_use: usize,
+        /// About how much its live records take on disk: see [`NamespaceQuota`].
+        l2_bytes_in_use: u64,
+        /// What it may take of each tier.
+        quota: NamespaceQuota,
     }
 }
 

@@ -125,7 +125,7 @@ impl Shared {
     }
 
     /// Takes the record of a put into the log, or that of a tombstone where the index has no room
-    /// for the blob. None without a disk tier.
+    /// for the blob, or its namespace's quota has not. None without a disk tier.
     fn take_record(
         &self,
         draft: Option<Draftee>,
@@ -134,7 +134,12 @@ impl Shared {
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
         let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
-        if held.is_none() && draftee.is_blob && self.is_index_full(section) {
+        let mut is_beyond = || {
+            let bytes = draftee.draft.lengths().padded() as u64;
+            (held.is_none() && self.is_index_full(section))
+                || entry.namespace.is_beyond(bytes, held)
+        };
+        if draftee.is_blob && is_beyond() {
             self.counters.count(Event::L2Full);
             let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
             draftee = Draftee { draft: tombstone, is_blob: false };

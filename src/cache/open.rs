@@ -132,7 +132,7 @@ impl Shared {
         // One that holds nothing begins anew when it is needed.
         for (name, namespace) in namespaces.into_iter().filter(|(_, it)| !it.index.is_empty()) {
             self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
-            self.namespaces.restore(&name, namespace.generation, namespace.index);
+            self.namespaces.restore(&name, namespace);
         }
         let mut section = self.order.section();
         if let Some(l2) = self.l2() {

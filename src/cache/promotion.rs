@@ -134,7 +134,9 @@ impl Shared {
     /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
     /// copied it keeps all the blocks that were read for it.
     pub(super) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
-        if entry.charge <= self.l1_charge_max(entry.admission) {
+        let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
+        let max = self.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
+        if entry.charge <= max {
             let read = usize::from(blocks) * BLOCK_BYTES;
             self.promotions.offer(entry, entry.charge.max(read));
         }
@@ -152,7 +154,10 @@ impl Shared {
             return false;
         }
         let reservation = self.l1.reserve(read.charge);
-        if !self.make_room(0, read.priority).await {
+        let own = (read.charge, 0);
+        if !self.make_room_in(&read.namespace, own, read.priority).await
+            || !self.make_room(0, read.priority).await
+        {
             return false;
         }
         let value = Value::Shared(read.value.clone()).into_exact().await;

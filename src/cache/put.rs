@@ -51,7 +51,7 @@ impl Shared {
         let extras = Extras::new(metadata, labels, policy.version, life);
         let value = put.value.as_slice();
         let charge = self.charge(key, value, extras.as_deref());
-        let is_wanted = self.admits(policy, value.len(), charge)?;
+        let is_wanted = self.admits(namespace.name, policy, value.len(), charge)?;
 
         // Judged here as well as in the section, so that a put which is bound to be refused neither
         // evicts anything nor takes a namespace slot.
@@ -79,13 +79,10 @@ impl Shared {
         if put.is_absent {
             entry.mark(Mark::Absent);
         }
-        let mut in_memory = InMemory::Unwanted;
-        if is_wanted {
-            in_memory = InMemory::Reserved(self.l1.reserve(charge));
-            if !self.make_room(spare, policy.priority).await {
-                in_memory = InMemory::NoRoom;
-            }
-        }
+        let in_memory = match is_wanted {
+            true => self.reserve(&entry, spare).await,
+            false => InMemory::Unwanted,
+        };
         let mut recording = None;
         if self.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
             entry.value = take(&mut put.value).into_exact().await;
@@ -109,9 +106,19 @@ impl Shared {
         }
         let acknowledgement = committed?;
         drop(turn);
+        self.make_room_in(&begun, (0, 0), u8::MAX).await;
         self.make_room(0, u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
+    }
+
+    /// Makes room in memory for an entry, besides what it takes the place of.
+    async fn reserve(&self, entry: &Entry, spare: usize) -> InMemory<'_> {
+        let reservation = self.l1.reserve(entry.charge);
+        let own = (entry.charge, spare);
+        let has_room = self.make_room_in(&entry.namespace, own, entry.priority).await
+            && self.make_room(spare, entry.priority).await;
+        if has_room { InMemory::Reserved(reservation) } else { InMemory::NoRoom }
     }
 
     /// The version of what only the disk holds of a key, where that matters, and where it is: read
@@ -174,6 +181,7 @@ impl Shared {
     /// Whether L1 takes a blob that counts `charge`. An error where no tier does.
     fn admits(
         &self,
+        namespace: &str,
         policy: &BlobCachePolicy,
         value_bytes: usize,
         charge: usize,
@@ -184,7 +192,8 @@ impl Shared {
         if policy.l1_admission == L1Admission::Never {
             return Ok(false);
         }
-        let max = self.l1_charge_max(policy.l1_admission);
+        let quota = self.config.quota(namespace).l1_bytes_max.unwrap_or(usize::MAX);
+        let max = self.l1_charge_max(policy.l1_admission).min(quota);
         let below = self.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
         if charge <= max {
             Ok(true)

@@ -132,9 +132,9 @@ impl Shared {
             clock: config.clock.clone(),
             counters: Counters::new(cores()),
             order: Order::new(instance, watermarks),
-            namespaces: Namespaces::new(config.max_namespaces),
+            namespaces: Namespaces::new(config.max_namespaces, config.quotas.clone()),
             rules: Rules::default(),
-            l1: L1::new(config.l1_bytes_max, config.shard_count),
+            l1: L1::new(config.l1_bytes_max, config.shard_count, config.quotas.len()),
             codecs: Codecs::new(cores()),
             flights: Arc::new(Flights::new(FLIGHT_TABLES)),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
@@ -304,14 +304,7 @@ impl Shared {
             }
             let mut steps = STEP_ENTRIES;
             while let Some(victim) = self.l1.evict(spare, priority, &mut steps) {
-                let covering = self.rules.covering(&victim);
-                // What has a slot is counted when that is buried.
-                let below = victim.namespace.live_slot(victim.hash, victim.sequence());
-                let counting = covering.as_deref().filter(|_| below.is_none());
-                self.settle(&victim, counting, &mut self.order.section());
-                if covering.is_none() && !victim.namespace.has_ended() {
-                    self.counters.count(Event::Eviction);
-                }
+                self.evicted(&victim);
             }
             if !self.l1.is_over(spare) {
                 return true;
@@ -320,6 +313,45 @@ impl Shared {
                 return false;
             }
             pause().await;
+        }
+    }
+
+    /// Evicts entries of a namespace that has a quota, until what it holds and `wanted` are within
+    /// that and `spare`. Likewise.
+    pub(super) async fn make_room_in(
+        &self,
+        namespace: &Namespace,
+        (wanted, spare): (usize, usize),
+        priority: u8,
+    ) -> bool {
+        let Some(quota) = namespace.quota() else { return true };
+        let max = quota.limits.l1_bytes_max.map_or(usize::MAX, |max| max.saturating_add(spare));
+        let is_over = || namespace.bytes().saturating_add(wanted) > max;
+        while is_over() {
+            let mut steps = STEP_ENTRIES;
+            while is_over() {
+                let Some(victim) = self.l1.evict_of(quota.number, priority, &mut steps) else {
+                    break;
+                };
+                self.evicted(&victim);
+            }
+            if is_over() && steps > 0 {
+                return false;
+            }
+            pause().await;
+        }
+        true
+    }
+
+    /// Settles what hangs on an entry that was evicted.
+    fn evicted(&self, victim: &Entry) {
+        let covering = self.rules.covering(victim);
+        // What has a slot is counted when that is buried.
+        let below = victim.namespace.live_slot(victim.hash, victim.sequence());
+        let counting = covering.as_deref().filter(|_| below.is_none());
+        self.settle(victim, counting, &mut self.order.section());
+        if covering.is_none() && !victim.namespace.has_ended() {
+            self.counters.count(Event::Eviction);
         }
     }
 
@@ -441,7 +473,12 @@ impl Shared {
 
     pub(super) fn namespace_stats(&self, name: &str) -> Option<NamespaceStats> {
         let namespace = self.namespaces.find(name)?;
-        Some(NamespaceStats { entries: namespace.entries(), bytes_in_use: namespace.bytes() })
+        Some(NamespaceStats {
+            entries: namespace.entries(),
+            bytes_in_use: namespace.bytes(),
+            l2_bytes_in_use: namespace.l2_bytes(),
+            quota: self.config.quota(name),
+        })
     }
 }
 

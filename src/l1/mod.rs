@@ -45,12 +45,12 @@ pub(crate) struct L1 {
 }
 
 impl L1 {
-    pub(crate) fn new(bytes_max: usize, lists: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, lists: usize, quotas: usize) -> Self {
         let tables = bytes_max / ENTRY_BYTES / TABLE_ENTRIES_MAX;
         let tables = tables.max(4 * cores()).next_power_of_two().min(1 << 16);
         Self {
             map: DashMap::with_capacity_and_hasher_and_shard_amount(0, Default::default(), tables),
-            sieve: Sieve::new(lists),
+            sieve: Sieve::new(lists, quotas),
             reserved: AtomicUsize::new(0),
             bytes_max,
         }
@@ -147,6 +147,20 @@ impl L1 {
             return None;
         }
         let victim = self.sieve.evict(priority, steps)?;
+        self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
+        self.give_back(victim.hash);
+        Some(victim)
+    }
+
+    /// Evicts an entry of the namespace that has the quota of that number, likewise, whether or not
+    /// the budget asks for it.
+    pub(crate) fn evict_of(
+        &self,
+        quota: usize,
+        priority: u8,
+        steps: &mut usize,
+    ) -> Option<Arc<Entry>> {
+        let victim = self.sieve.evict_of(quota, priority, steps)?;
         self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
         self.give_back(victim.hash);
         Some(victim)

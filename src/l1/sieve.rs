@@ -36,6 +36,8 @@ pub(crate) struct Sieve {
     /// By priority; made when first needed.
     levels: Box<[OnceLock<Level>]>,
     lists: usize,
+    /// Lists besides, each for the entries of one namespace.
+    quotas: usize,
     /// What all entries count.
     bytes: AtomicUsize,
     /// How many insertions there have been.
@@ -46,6 +48,8 @@ pub(crate) struct Sieve {
 #[derive(Debug)]
 struct Level {
     lists: Box<[CachePadded<Shard>]>,
+    /// How many of them are chosen by hash; the others are those of quotas.
+    hashed: usize,
     bytes: AtomicUsize,
     /// Held by whoever moves the hand.
     hand: Mutex<()>,
@@ -68,9 +72,9 @@ pub(crate) struct Cursor {
 }
 
 impl Sieve {
-    pub(crate) fn new(lists: usize) -> Self {
+    pub(crate) fn new(lists: usize, quotas: usize) -> Self {
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
-        Self { levels, lists, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
+        Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -79,19 +83,19 @@ impl Sieve {
 
     /// Takes a new entry in at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
-        let level = self.levels[usize::from(entry.priority)].get_or_init(|| Level::new(self.lists));
+        let level = self.levels[usize::from(entry.priority)].get_or_init(|| self.level());
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         // Taken under the list's lock, so that each list is in the order of turns.
         let turn = || self.turns.fetch_add(1, Ordering::Relaxed);
-        level.shard(entry.hash).change(|list| list.push(entry, turn()));
+        level.shard(entry).change(|list| list.push(entry, turn()));
     }
 
     /// Takes an entry out. False where somebody else has done so before.
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
-        let shard = level.shard(entry.hash);
+        let shard = level.shard(entry);
         let removed = shard.change(|list| list.remove(entry));
         if removed {
             self.uncount(level, entry.charge);
@@ -110,6 +114,28 @@ impl Sieve {
         let victim = level.evict(steps)?;
         self.uncount(level, victim.charge);
         Some(victim)
+    }
+
+    /// Takes the next victim out of the list of a quota, likewise. Its part of the hand moves on
+    /// alone, and begins again at its tail.
+    pub(crate) fn evict_of(
+        &self,
+        quota: usize,
+        priority: u8,
+        steps: &mut usize,
+    ) -> Option<Arc<Entry>> {
+        for level in self.levels.iter().take(usize::from(priority) + 1) {
+            let Some(level) = level.get() else { continue };
+            if let Some(victim) = level.evict_of(quota, steps) {
+                self.uncount(level, victim.charge);
+                return Some(victim);
+            }
+        }
+        None
+    }
+
+    fn level(&self) -> Level {
+        Level::new(self.lists, self.quotas)
     }
 
     /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on; None at
@@ -146,17 +172,25 @@ impl Sieve {
 }
 
 impl Level {
-    fn new(lists: usize) -> Self {
+    fn new(hashed: usize, quotas: usize) -> Self {
         let shard = |_| CachePadded::new(Shard::new());
-        let lists = (0..lists).map(shard).collect();
-        Self { lists, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
+        let lists = (0..hashed + quotas).map(shard).collect();
+        Self { lists, hashed, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
+    }
+
+    /// The list of an entry: that of its namespace's quota, or one by hash.
+    fn shard(&self, entry: &Entry) -> &Shard {
+        match entry.namespace.quota() {
+            Some(quota) => &self.lists[self.hashed + quota.number],
+            None => self.shard_of(entry.hash),
+        }
     }
 
     /// Multiplies the hash into the range, so that the number of lists need not be a power of two,
     /// turned so that the bits which choose a slot of the lookup table are not used again.
-    fn shard(&self, hash: KeyHash) -> &Shard {
+    fn shard_of(&self, hash: KeyHash) -> &Shard {
         let turned = u128::from(hash.0.rotate_left(24));
-        let home = (turned * self.lists.len() as u128) >> 64;
+        let home = (turned * self.hashed as u128) >> 64;
         &self.lists[usize::try_from(home).unwrap_or(0)]
     }
 
@@ -176,6 +210,26 @@ impl Level {
             }
             if step.is_some() {
                 return step;
+            }
+        }
+        None
+    }
+
+    /// The same in the list of a quota.
+    fn evict_of(&self, quota: usize, steps: &mut usize) -> Option<Arc<Entry>> {
+        let _hand = self.hand.lock();
+        let shard = &self.lists[self.hashed + quota];
+        while *steps > 0 {
+            let step = shard.change(|list| list.advance(u64::MAX, steps));
+            if step.is_some() {
+                return step;
+            }
+            if shard.is_passed() {
+                shard.change(List::start_again);
+                *steps = steps.saturating_sub(1);
+            }
+            if shard.is_passed() {
+                return None;
             }
         }
         None

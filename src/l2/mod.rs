@@ -52,7 +52,7 @@ pub(crate) use self::list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::log::Log;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::{Opening, RecoveryError};
-pub(crate) use self::replay::Replay;
+pub(crate) use self::replay::{RecoveredNamespace, Replay};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};

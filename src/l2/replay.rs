@@ -30,6 +30,8 @@ pub(crate) struct Replay {
 pub(crate) struct RecoveredNamespace {
     pub(crate) generation: Generation,
     pub(crate) index: Index,
+    /// Blocks that live records touch beyond their first ones.
+    pub(crate) further_blocks: u64,
     prefixes: Vec<Box<[u8]>>,
     /// Flushed behind everything that comes now.
     is_over: bool,
@@ -74,6 +76,9 @@ impl Replay {
                 slot.versioned = blob.version.is_some();
                 namespace.index.insert(hash, slot);
                 self.records += u64::from(!is_gone);
+                if !is_gone {
+                    namespace.further_blocks += u64::from(record.blocks).saturating_sub(1);
+                }
                 // What has expired may not have for another open, with another clock: its labels
                 // lead to it for as long as its record is there.
                 if !is_covered {
@@ -100,6 +105,12 @@ impl Replay {
 
 impl RecoveredNamespace {
     fn new(generation: Generation) -> Self {
-        Self { generation, index: Index::new(), prefixes: Vec::new(), is_over: false }
+        Self {
+            generation,
+            index: Index::new(),
+            further_blocks: 0,
+            prefixes: Vec::new(),
+            is_over: false,
+        }
     }
 }

@@ -1,0 +1,50 @@
+//! `NamespaceQuota`: what a namespace may take of each tier.
+
+/// What the entries of one namespace may take of each tier, so that it cannot push out those of
+/// others. The default is no quota.
+///
+/// In memory a namespace that is at its quota makes room among its own entries: it has SIEVE lists
+/// and a hand of its own for that. On disk it is given no more records until some of its own are
+/// overwritten, invalidated or reclaimed; a put beyond that is held in memory only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NamespaceQuota {
+    /// Bytes in memory, counted as `l1_bytes_max` counts them. Default: none but that.
+    pub l1_bytes_max: Option<usize>,
+    /// Bytes of live records on disk. They are estimated, without bias, from the blocks that the
+    /// records touch: a thousand records are within some percent. Default: none.
+    pub l2_bytes_max: Option<u64>,
+}
+
+/// The quotas that were configured, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Quotas(Vec<(Box<str>, NamespaceQuota)>);
+
+/// One of them, with its number among all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quota {
+    pub(crate) number: usize,
+    pub(crate) limits: NamespaceQuota,
+}
+
+impl Quotas {
+    /// The last one counts.
+    pub(crate) fn set(&mut self, namespace: &str, quota: NamespaceQuota) {
+        match self.0.binary_search_by(|(name, _)| (**name).cmp(namespace)) {
+            Ok(at) => self.0[at].1 = quota,
+            Err(at) => self.0.insert(at, (namespace.into(), quota)),
+        }
+    }
+
+    pub(crate) fn of(&self, namespace: &str) -> Option<Quota> {
+        let number = self.0.binary_search_by(|(name, _)| (**name).cmp(namespace)).ok()?;
+        Some(Quota { number, limits: self.0[number].1 })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+}

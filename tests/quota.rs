@@ -1,0 +1,132 @@
+//! Quotas: a namespace at its own makes room among its own entries, in memory and on disk.
+
+#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
+use futures::executor::block_on;
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, L1Admission,
+    L2Compression, NamespaceQuota,
+};
+
+const MIB: usize = 1 << 20;
+
+fn key(number: usize) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn fill(
+    cache: &BlobCache,
+    namespace: &str,
+    numbers: std::ops::Range<usize>,
+    admission: L1Admission,
+) {
+    let policy = BlobCachePolicy::default().l1_admission(admission);
+    for number in numbers {
+        let put = BlobCachePut::new(vec![7; 1000]).with_policy(policy.clone());
+        block_on(cache.put(namespace, key(number), put)).unwrap();
+    }
+}
+
+fn hits(cache: &BlobCache, namespace: &str, numbers: std::ops::Range<usize>) -> usize {
+    numbers.filter(|&number| block_on(cache.get(namespace, key(number))).is_some()).count()
+}
+
+#[test]
+fn in_memory_a_tenant_pushes_out_nobody_but_itself() {
+    let quota = NamespaceQuota { l1_bytes_max: Some(MIB), ..Default::default() };
+    let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    assert_eq!(cache.config().quota("tenant"), quota);
+    fill(&cache, "other", 0..4000, L1Admission::Auto);
+    fill(&cache, "tenant", 0..200, L1Admission::Auto);
+    for number in 200..20_000 {
+        // What the tenant asks for all the time stays with it.
+        assert_eq!(hits(&cache, "tenant", 0..10), 10, "at {number}");
+        fill(&cache, "tenant", number..number + 1, L1Admission::Auto);
+        if number % 1000 == 0 {
+            let tenant = cache.namespace_stats("tenant").unwrap();
+            assert!(tenant.bytes_in_use() <= MIB, "{tenant:?}");
+            assert!(tenant.bytes_in_use() > MIB * 9 / 10, "{tenant:?}");
+        }
+    }
+    assert_eq!(hits(&cache, "other", 0..4000), 4000);
+    let evicted = usize::try_from(cache.stats().evictions()).unwrap();
+    assert_eq!(evicted + cache.namespace_stats("tenant").unwrap().entries(), 20_000);
+    let large = block_on(cache.put("tenant", "large", vec![7; MIB + 1]));
+    assert!(matches!(large, Err(CacheError::BlobTooLarge { max, .. }) if max == MIB), "{large:?}");
+    // The whole budget binds the tenant too.
+    fill(&cache, "other", 4000..30_000, L1Admission::Auto);
+    assert!(cache.stats().bytes_in_use() <= 8 * MIB);
+    assert!(cache.stats().entries() > 5000);
+}
+
+#[test]
+fn at_its_quota_a_tenant_yields_to_its_own_higher_priorities_only() {
+    let quota = NamespaceQuota { l1_bytes_max: Some(64 << 10), ..Default::default() };
+    let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    let put = |number: usize, priority| {
+        let policy = BlobCachePolicy::default().priority(priority);
+        let put = BlobCachePut::new(vec![7; 1000]).with_policy(policy);
+        block_on(cache.put("tenant", key(number), put)).unwrap();
+    };
+    (0..100).for_each(|number| put(number, 200));
+    let held = cache.namespace_stats("tenant").unwrap().entries();
+    (1000..1100).for_each(|number| put(number, 100));
+    assert_eq!(hits(&cache, "tenant", 1000..1100), 0, "no room among higher ones");
+    assert_eq!(cache.namespace_stats("tenant").unwrap().entries(), held);
+    (2000..2100).for_each(|number| put(number, 250));
+    assert_eq!(hits(&cache, "tenant", 2000..2100), held, "they have pushed out all others");
+}
+
+#[test]
+fn on_disk_a_tenant_is_given_no_more_than_its_quota() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let quota = NamespaceQuota { l2_bytes_max: Some(2 << 20), ..Default::default() };
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(MIB)
+        .l2_path(folder.path())
+        .l2_bytes_max(32 << 20)
+        .l2_compression(L2Compression::Off)
+        .quota("tenant", quota)
+        .build()
+        .unwrap();
+    let cache = block_on(BlobCache::open(config.clone())).unwrap();
+    fill(&cache, "other", 0..8000, L1Admission::Never);
+    let stats = |cache: &BlobCache| cache.namespace_stats("tenant").unwrap().l2_bytes_in_use();
+    fill(&cache, "tenant", 0..6000, L1Admission::Never);
+    let refused = cache.stats().l2_full_rejections();
+    let held = hits(&cache, "tenant", 0..6000);
+    assert_eq!(held as u64 + refused, 6000);
+    // A record is a little more than its value; the estimate is within some percent.
+    assert!((1650..2100).contains(&held), "{held}");
+    assert!(stats(&cache) <= 2 << 20);
+    assert_eq!(hits(&cache, "other", 0..8000), 8000);
+    // Overwrites have the room of what they replace.
+    fill(&cache, "tenant", 0..500, L1Admission::Never);
+    assert!(hits(&cache, "tenant", 0..500) > 450);
+    let before = stats(&cache);
+    block_on(cache.close()).unwrap();
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    assert_eq!(stats(&cache), before, "found again at open");
+    for number in 0..500 {
+        block_on(cache.invalidate_key("tenant", key(number))).unwrap();
+    }
+    assert!(stats(&cache) < before * 4 / 5, "{} of {before}", stats(&cache));
+    fill(&cache, "tenant", 7000..7300, L1Admission::Never);
+    assert!(hits(&cache, "tenant", 7000..7300) > 290);
+    assert!(block_on(cache.invalidate_namespace("tenant")).unwrap());
+    fill(&cache, "tenant", 8000..9000, L1Admission::Never);
+    assert_eq!(hits(&cache, "tenant", 8000..9000), 1000);
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn quotas_are_bounded() {
+    let mut builder = BlobCacheConfig::builder();
+    for number in 0..257 {
+        builder = builder.quota(&format!("tenant{number}"), NamespaceQuota::default());
+    }
+    let refused = builder.build();
+    assert!(matches!(refused, Err(CacheError::InvalidConfig { field: "quota", .. })));
+}
