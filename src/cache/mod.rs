@@ -13,6 +13,8 @@ mod get;
 mod histories;
 mod intake;
 mod invalidate;
+#[cfg(test)]
+mod lifetimes;
 mod namespaced;
 mod open;
 mod promotion;

@@ -20,7 +20,7 @@ use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
-struct Bench {
+pub(super) struct Bench {
     simulation: Simulation,
     disk: SimulatedDisk,
     config: BlobCacheConfig,
@@ -60,12 +60,20 @@ impl Bench {
         Self::with(seed, config(4096))
     }
 
-    fn with(seed: u64, config: BlobCacheConfig) -> Self {
+    pub(super) fn with(seed: u64, config: BlobCacheConfig) -> Self {
         let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
         let mut simulation = Simulation::new(seed);
         let opening = opening(&simulation, &disk, &config);
         let cache = BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() };
         Self { simulation, disk, config, cache }
+    }
+
+    pub(super) fn cache(&self) -> BlobCache {
+        self.cache.clone()
+    }
+
+    pub(super) fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        self.simulation.block_on(future).unwrap()
     }
 
     fn kill(&mut self) {
@@ -74,7 +82,7 @@ impl Bench {
         self.reopen();
     }
 
-    fn reopen(&mut self) {
+    pub(super) fn reopen(&mut self) {
         let opening = opening(&self.simulation, &self.disk, &self.config);
         self.cache = BlobCache { shared: self.simulation.block_on(opening).unwrap().unwrap() };
     }

@@ -1,0 +1,200 @@
+//! Every policy of a grid, in memory, on disk, and after a restart, at each of its deadlines, one
+//! nanosecond before and one after, against a few lines that say what the policy means.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::BlobCache;
+use super::regressions::Bench;
+use crate::clock::Clock;
+use crate::config::BlobCacheConfig;
+use crate::hit::CacheTier;
+use crate::modes::{L1Admission, L2Compression};
+use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
+use crate::put::BlobCachePut;
+
+const START: Duration = Duration::from_secs(1_000_000);
+
+/// In nanoseconds from the put on.
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    ttl: Option<u64>,
+    expires_at: Option<u64>,
+    stale: Option<u64>,
+    idle: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Fresh,
+    /// With what is left of the window.
+    Stale(u64),
+    Gone,
+}
+
+const FOREVER: u64 = u64::MAX;
+
+impl Policy {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for ttl in [None, Some(0), Some(10), Some(25), Some(FOREVER)] {
+            for expires_at in [None, Some(0), Some(20)] {
+                for stale in [None, Some(0), Some(1), Some(7), Some(FOREVER)] {
+                    for idle in [None, Some(0), Some(15), Some(FOREVER)] {
+                        all.push(Self { ttl, expires_at, stale, idle });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn expected(self, age: u64) -> Expected {
+        let expires = self.ttl.unwrap_or(FOREVER).min(self.expires_at.unwrap_or(FOREVER));
+        let gone = expires.saturating_add(self.stale.unwrap_or(0));
+        if self.idle.is_some_and(|idle| age > idle) {
+            Expected::Gone
+        } else if age < expires {
+            Expected::Fresh
+        } else if age < gone {
+            Expected::Stale(gone - age)
+        } else {
+            Expected::Gone
+        }
+    }
+
+    /// Each deadline, and the moments beside it.
+    fn moments(self) -> Vec<u64> {
+        let expires = self.ttl.unwrap_or(FOREVER).min(self.expires_at.unwrap_or(FOREVER));
+        let deadlines = [0, expires, expires.saturating_add(self.stale.unwrap_or(0))];
+        let deadlines = deadlines.into_iter().chain(self.idle).filter(|at| *at < 1_000);
+        let beside = |at: u64| [at.saturating_sub(1), at, at + 1];
+        let mut moments: Vec<u64> = deadlines.flat_map(beside).chain([900]).collect();
+        moments.sort_unstable();
+        moments.dedup();
+        moments
+    }
+
+    fn put(self, admission: L1Admission) -> BlobCachePut {
+        let nanos = |nanos| match nanos {
+            FOREVER => Duration::MAX,
+            nanos => Duration::from_nanos(nanos),
+        };
+        let mut policy = BlobCachePolicy::default().l1_admission(admission);
+        if let Some(ttl) = self.ttl {
+            policy = policy.ttl(nanos(ttl));
+        }
+        if let Some(at) = self.expires_at {
+            policy = policy.expires_at(UNIX_EPOCH + START + Duration::from_nanos(at));
+        }
+        let extended = ExtendedTtlPolicy {
+            stale_serve: self.stale.map(nanos),
+            idle_ttl: self.idle.map(nanos),
+            jitter_pct: 0,
+        };
+        BlobCachePut::new("value").with_policy(policy.extended(extended))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Memory,
+    Disk,
+    /// On disk, found again at open.
+    Reopened,
+}
+
+fn get(bench: &mut Bench, cache: &BlobCache, key: &str) -> (Expected, Option<CacheTier>) {
+    let Some(hit) = bench.run(cache.get("a", key)) else { return (Expected::Gone, None) };
+    let left = hit.stale_window_remaining().map(|left| u64::try_from(left.as_nanos()).unwrap());
+    (left.map_or(Expected::Fresh, Expected::Stale), Some(hit.tier()))
+}
+
+fn check(place: Place) {
+    let clock = Clock::manual(UNIX_EPOCH + START);
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(16 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .clock(clock.clone());
+    let mut bench = Bench::with(1, config.build().unwrap());
+    let admission = if place == Place::Memory { L1Admission::Always } else { L1Admission::Never };
+    let policies = Policy::all();
+    let mut asked = Vec::new();
+    let cache = bench.cache();
+    for (number, policy) in policies.iter().enumerate() {
+        for moment in policy.moments() {
+            // A get is an access: each entry is asked for once.
+            let key = format!("{number}/{moment}");
+            bench.run(cache.put("a", &key, policy.put(admission))).unwrap();
+            asked.push((moment, *policy, key));
+        }
+    }
+    bench.run(cache.sync()).unwrap();
+    if place == Place::Reopened {
+        bench.run(cache.close()).unwrap();
+        bench.reopen();
+    }
+    let cache = bench.cache();
+    asked.sort_by_key(|(moment, ..)| *moment);
+    let mut hits = 0;
+    for (moment, policy, key) in asked {
+        clock.set(UNIX_EPOCH + START + Duration::from_nanos(moment));
+        let expected = policy.expected(moment);
+        let (found, tier) = get(&mut bench, &cache, &key);
+        // The saturated end of a window is not told to the nanosecond.
+        let is_long = |left| left > FOREVER / 4;
+        let is_same = match (found, expected) {
+            (Expected::Stale(found), Expected::Stale(left)) if is_long(left) => is_long(found),
+            (found, expected) => found == expected,
+        };
+        assert!(is_same, "{place:?} {policy:?} at {moment}: {found:?}, not {expected:?}");
+        let expected_tier = if place == Place::Memory { CacheTier::L1 } else { CacheTier::L2 };
+        assert!(tier.is_none_or(|tier| tier == expected_tier), "{place:?} {policy:?}: {tier:?}");
+        hits += u32::from(tier.is_some());
+    }
+    assert!(hits > 500, "{hits}");
+}
+
+#[test]
+fn in_memory() {
+    check(Place::Memory);
+}
+
+#[test]
+fn on_disk() {
+    check(Place::Disk);
+}
+
+#[test]
+fn after_a_restart() {
+    check(Place::Reopened);
+}
+
+#[test]
+fn clocks_that_step_back_bring_nothing_back_and_count_as_no_idle_time() {
+    let at = |nanos| -> SystemTime { UNIX_EPOCH + START + Duration::from_nanos(nanos) };
+    for admission in [L1Admission::Always, L1Admission::Never] {
+        let clock = Clock::manual(at(0));
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(16 << 20)
+            .l2_path("simulated")
+            .l2_bytes_max(8 << 20)
+            .l2_segment_bytes(1 << 20)
+            .clock(clock.clone());
+        let mut bench = Bench::with(1, config.build().unwrap());
+        let cache = bench.cache();
+        let mortal = Policy { ttl: Some(10), expires_at: None, stale: None, idle: None };
+        let idle = Policy { ttl: None, expires_at: None, stale: None, idle: Some(10) };
+        bench.run(cache.put("a", "mortal", mortal.put(admission))).unwrap();
+        bench.run(cache.put("a", "idle", idle.put(admission))).unwrap();
+        clock.set(at(0) - Duration::from_secs(5));
+        assert_eq!(get(&mut bench, &cache, "idle").0, Expected::Fresh, "no idle time");
+        assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Fresh);
+        clock.set(at(10));
+        assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone);
+        clock.set(at(5));
+        assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone, "once gone, gone");
+    }
+}
