@@ -278,7 +278,8 @@ impl Look {
 /// them fetches instead.
 ///
 /// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
-/// somebody else has meanwhile.
+/// somebody else has meanwhile. It keeps the cache open until it is dropped, and panics when it
+/// is polled after it has answered.
 #[must_use = "nothing is refreshed until it is polled"]
 pub struct BlobCacheRefresh<F, Fut, E>(Fetching<F, Fut, E>);
 
