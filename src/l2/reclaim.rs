@@ -49,13 +49,11 @@ impl Window {
 
 impl Writer {
     pub(super) async fn reclaim(&mut self, segment: SegmentNumber) -> io::Result<()> {
-        let Medium { geometry, key, .. } = self.medium;
+        let Medium { geometry, .. } = self.medium;
         let end = geometry.start_of(SegmentNumber(segment.0 + 1));
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
-        let image = self.medium.read_directory(segment, self.opens()).await.ok().flatten();
-        let directory = image
-            .as_deref()
-            .and_then(|image| Directory::decode(image, key, segment, self.opens(), geometry).ok());
+        let image = self.directory_image(segment).await;
+        let directory = self.directory(image.as_deref(), segment);
         if let Some(directory) = &directory {
             self.give_second_chances(directory, segment).await;
         }
@@ -75,11 +73,8 @@ impl Writer {
         self.log.leave_behind(SegmentNumber(segment.0 + 1));
         if planted(Flaw::SlotsDroppedEarly) {
             let next = SegmentNumber(segment.0 + 1);
-            let image = self.medium.read_directory(next, self.opens()).await?;
-            let image = image.as_deref();
-            let next_directory =
-                image.map(|image| Directory::decode(image, key, next, self.opens(), geometry));
-            if let Some(Ok(directory)) = next_directory {
+            let image = self.directory_image(next).await;
+            if let Some(directory) = self.directory(image.as_deref(), next) {
                 self.forget(&directory, next).await;
             }
         }
@@ -90,6 +85,21 @@ impl Writer {
 
     fn opens(&self) -> OpenRange {
         OpenRange { first: OpenCount(1), last: self.superblock.open_count }
+    }
+
+    /// None where it cannot be read.
+    async fn directory_image(&self, segment: SegmentNumber) -> Option<AlignedBuffer> {
+        self.medium.read_directory(segment, self.opens()).await.ok().flatten()
+    }
+
+    /// What it lists. None where there is none, or it is damaged.
+    fn directory<'a>(
+        &self,
+        image: Option<&'a [u8]>,
+        segment: SegmentNumber,
+    ) -> Option<Directory<'a>> {
+        let Medium { geometry, key, .. } = self.medium;
+        Directory::decode(image?, key, segment, self.opens(), geometry).ok()
     }
 
     async fn give_second_chances(&self, directory: &Directory<'_>, segment: SegmentNumber) {

@@ -1,8 +1,11 @@
 //! Faults around a tier that is turned off, a put that is refused, and a caller that goes away.
 
+use std::time::SystemTime;
+
 use futures::FutureExt;
 
 use super::*;
+use crate::clock::Clock;
 use crate::io::{Fault, OperationKind};
 use crate::stats::L2State;
 
@@ -129,10 +132,11 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
     assert!(met > 0);
 }
 
-#[test]
-fn a_label_of_an_entry_that_has_expired_in_memory_and_the_clock_steps_back() {
-    let start = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let clock = crate::Clock::manual(start);
+const START: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// An entry with a label in both tiers, whose ttl of 100 seconds has just passed by the clock.
+fn expired() -> (Bench, Clock) {
+    let clock = Clock::manual(START);
     let mut config = large_config();
     config.clock = clock.clone();
     let mut bench = Bench::with(1, config);
@@ -141,34 +145,33 @@ fn a_label_of_an_entry_that_has_expired_in_memory_and_the_clock_steps_back() {
     let cache = bench.cache.clone();
     bench.simulation.block_on(cache.sync()).unwrap().unwrap();
     clock.advance(Duration::from_secs(101));
+    (bench, clock)
+}
+
+#[test]
+fn a_label_of_an_entry_that_has_expired_in_memory_and_the_clock_steps_back() {
+    let (mut bench, clock) = expired();
+    let cache = bench.cache.clone();
     assert_eq!(bench.get("k"), None);
     let invalidated = bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap();
     assert_eq!(invalidated, Ok(0), "known to be expired");
     bench.simulation.block_on(cache.close()).unwrap().unwrap();
-    clock.set(start + Duration::from_secs(50));
+    clock.set(START + Duration::from_secs(50));
     bench.reopen();
     assert_eq!(bench.get("k"), None, "invalidated by tag, and back after a restart");
 }
 
 #[test]
 fn a_label_of_an_entry_that_had_expired_at_one_open_and_not_at_the_next() {
-    let start = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let clock = crate::Clock::manual(start);
-    let mut config = large_config();
-    config.clock = clock.clone();
-    let mut bench = Bench::with(1, config);
-    let policy = BlobCachePolicy::default().ttl(Duration::from_secs(100));
-    bench.put_of("k", plain("old", &["t"]).with_policy(policy)).unwrap();
+    let (mut bench, clock) = expired();
     let cache = bench.cache.clone();
-    bench.simulation.block_on(cache.sync()).unwrap().unwrap();
     drop(cache);
-    clock.advance(Duration::from_secs(101));
     bench.kill();
     let cache = bench.cache.clone();
     let invalidated = bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap();
     assert_eq!(invalidated, Ok(0), "known to be expired");
     drop(cache);
-    clock.set(start + Duration::from_secs(50));
+    clock.set(START + Duration::from_secs(50));
     bench.kill();
     assert_eq!(bench.get("k"), None, "invalidated by tag, and back after a restart");
 }
