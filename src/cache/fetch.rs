@@ -1,46 +1,16 @@
-//! Fetching what the cache does not have: `get_or_fetch` and `get_or_refresh`. The course of a
-//! fetch is `fetching`'s; here is what it does with the cache.
+//! Fetching what the cache does not have: `get_or_fetch` and `get_or_refresh`.
 
-use std::any::TypeId;
 use std::future::Future;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-
+use crate::cache::errand::{Errand, Look};
 use crate::cache::fetching::{BlobCacheRefresh, Fetching};
 use crate::cache::shared::Shared;
-use crate::counters::Event;
-use crate::entry::{Entry, Extras, Mark};
 use crate::error::FetchError;
-use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
-use crate::key::{KeyHash, LabelHash, NamespaceRef, NamespaceSeed};
-use crate::namespace::Namespace;
-use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::key::NamespaceRef;
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::sequence::{ReadPoint, Sequence};
-
-/// What one caller wants, in memory of its own: a refresh outlives the call that it comes from.
-pub(super) struct Errand {
-    pub(super) shared: Arc<Shared>,
-    namespace: Box<str>,
-    seed: NamespaceSeed,
-    key: Box<[u8]>,
-    hash: KeyHash,
-    /// For a fetched put that has none.
-    policy: Arc<BlobCachePolicy>,
-    /// False where nothing can be held under such a key, so that there is nothing to wait for.
-    is_in_bounds: bool,
-}
-
-/// An entry that is being looked for.
-pub(super) enum Look {
-    Done(Option<BlobCacheHit>),
-    OnDisk(BoxFuture<'static, Option<BlobCacheHit>>),
-}
-
-/// A value that has been fetched, and up to which moment a caller may have come to be given it.
-pub(super) type Fetched = (BlobCacheHit, Sequence);
 
 impl Shared {
     pub(super) async fn get_or_fetch<F, Fut, E>(
@@ -83,129 +53,5 @@ impl Shared {
         let claim = if hit.is_stale() { errand.claim::<E>() } else { None };
         let refresh = claim.map(|claim| BlobCacheRefresh::new(errand, fetch, claim));
         Ok((hit, refresh))
-    }
-}
-
-impl Errand {
-    fn new(
-        shared: &Arc<Shared>,
-        namespace: NamespaceRef<'_>,
-        key: &[u8],
-        policy: &Arc<BlobCachePolicy>,
-    ) -> Arc<Self> {
-        let is_in_bounds =
-            shared.check_namespace(namespace.name).is_ok() && shared.check_key(key).is_ok();
-        let key = if is_in_bounds { key } else { &[] };
-        Arc::new(Self {
-            hash: shared.hasher.key(namespace.seed, key),
-            shared: Arc::clone(shared),
-            namespace: namespace.name.into(),
-            seed: namespace.seed,
-            key: key.into(),
-            policy: Arc::clone(policy),
-            is_in_bounds,
-        })
-    }
-
-    fn namespace(&self) -> NamespaceRef<'_> {
-        NamespaceRef { name: &self.namespace, seed: self.seed }
-    }
-
-    fn destination<E: 'static>(&self) -> Destination<'_> {
-        let id = (self.hash.0, TypeId::of::<E>());
-        Destination { id, namespace: &self.namespace, key: &self.key }
-    }
-
-    /// Takes part in the flight of this key, for a call that began at that moment.
-    pub(super) fn enter<E: 'static>(&self, began: Sequence) -> Part<BlobCacheHit, Sequence> {
-        if !self.is_in_bounds {
-            return Part::None;
-        }
-        self.shared.flights.enter(self.destination::<E>(), began)
-    }
-
-    fn claim<E: 'static>(&self) -> Option<Claim<BlobCacheHit, Sequence>> {
-        self.shared.flights.claim(self.destination::<E>())
-    }
-
-    /// Looks for the entry in both tiers, and counts neither a hit nor a miss.
-    pub(super) fn look(this: &Arc<Self>) -> Look {
-        if !this.is_in_bounds {
-            return Look::Done(None);
-        }
-        let shared = &this.shared;
-        if let Some(hit) = shared.find(this.namespace(), &this.key, this.hash) {
-            return Look::Done(Some(hit));
-        }
-        match shared.find_on_disk(this.namespace(), this.hash) {
-            Ok(Some(on_disk)) => {
-                let errand = Arc::clone(this);
-                let looking = async move { errand.shared.find_below(on_disk, &errand.key).await };
-                Look::OnDisk(Box::pin(looking))
-            }
-            nothing => {
-                shared.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
-                Look::Done(None)
-            }
-        }
-    }
-
-    /// Stores what a fetch that began at `point` has brought, if that can be stored.
-    pub(super) async fn store(self: Arc<Self>, mut put: BlobCachePut, point: ReadPoint) -> Fetched {
-        let own = put.policy.take();
-        let policy = own.as_ref().unwrap_or(&self.policy);
-        let life = self.shared.lifetime(policy, self.namespace(), &self.key);
-        let read_at = older(put.read_at, point);
-        put.read_at = Some(read_at);
-        // What was read at a point of another cache may be of any age.
-        let is_known = read_at.instance == point.instance;
-        let from = if is_known { read_at.sequence } else { Sequence::default() };
-        let mut entry = self.entry(&put, policy, &life);
-        let until = self.good_until(entry.labels(), from);
-        let (shared, place) = (&self.shared, self.namespace());
-        let stored = match self.is_in_bounds {
-            true => shared.store(place, &self.key, &mut put, (policy, &life)).await.is_ok(),
-            false => false,
-        };
-        if !stored {
-            shared.counters.count(Event::FetchNotStored);
-        }
-        entry.value = put.value.into_bytes();
-        (BlobCacheHit { entry: Arc::new(entry), stale: None }, until)
-    }
-
-    /// The last moment of which it is known that nothing has happened since `from` to what was
-    /// fetched then.
-    fn good_until(&self, labels: &[LabelHash], from: Sequence) -> Sequence {
-        let mut section = self.shared.order.section();
-        let latest = section.watermarks().latest(self.seed, &self.key, self.hash, labels);
-        if latest <= from { section.now() } else { from }
-    }
-
-    /// The entry that those who waited are given: a twin of the one that is stored, if it is. It
-    /// waits for its value.
-    fn entry(&self, put: &BlobCachePut, policy: &BlobCachePolicy, life: &Lifetime) -> Entry {
-        let tags = put.tags.iter().map(String::as_str);
-        let dependencies = put.dependencies.iter().map(String::as_str);
-        let labels = self.shared.label_hashes(self.namespace(), tags, dependencies);
-        let extras = Extras::new(put.content_metadata.clone(), labels, policy.version, life);
-        let held = self.shared.namespaces.find(&self.namespace);
-        let namespace = held.unwrap_or_else(|| Namespace::nowhere(&self.namespace));
-        let kind = (policy.priority, policy.l1_admission);
-        let mut entry = Entry::new(namespace, (&self.key, self.hash), life, kind, extras);
-        entry.mark(Mark::Fetched);
-        if put.is_absent {
-            entry.mark(Mark::Absent);
-        }
-        entry
-    }
-}
-
-/// The point that a fetched value was read at: its own, if it has one, and the fetch did not begin
-/// before that.
-fn older(own: Option<ReadPoint>, begun: ReadPoint) -> ReadPoint {
-    match own {
-        Some(own) if own.instance != begun.instance || own.sequence < begun.sequence => own,
-        _ => begun,
     }
 }

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
-use crate::cache::fetch::{Errand, Fetched, Look};
+use crate::cache::errand::{Errand, Fetched, Look};
 use crate::counters::Event;
 use crate::error::FetchError;
 use crate::flight::{self, Landing, Part, Turn, Wakers};
@@ -255,15 +255,6 @@ where
 
     fn count(&self, event: Event) {
         self.errand.shared.counters.count(event);
-    }
-}
-
-impl Look {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<BlobCacheHit>> {
-        match self {
-            Self::Done(found) => Poll::Ready(found.take()),
-            Self::OnDisk(looking) => looking.as_mut().poll(context),
-        }
     }
 }
 

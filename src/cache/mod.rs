@@ -4,6 +4,8 @@ mod append;
 mod closing;
 mod drain;
 mod durability;
+mod errand;
+mod evict;
 mod fetch;
 #[cfg(test)]
 mod fetches;
@@ -24,6 +26,7 @@ mod record;
 mod regressions;
 mod scan;
 mod shared;
+mod stats;
 mod sweep;
 mod synopses;
 mod tenancy;

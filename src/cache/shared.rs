@@ -24,13 +24,12 @@ use crate::invalidation::{Cover, Rule, Rules};
 use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{L2, Off, Tally, WriterStart};
+use crate::l2::{L2, Off, WriterStart};
 use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
-use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
-use crate::step::{STEP_ENTRIES, pause};
+use crate::step::pause;
 
 /// So many callers of different keys seldom meet at one lock.
 const FLIGHT_TABLES: usize = 64;
@@ -75,9 +74,9 @@ pub(super) struct Below {
 /// What was found on file at open.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    records: AtomicU64,
-    dropped: AtomicU64,
-    nanos: AtomicU64,
+    pub(super) records: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) nanos: AtomicU64,
 }
 
 impl Recovery {
@@ -294,67 +293,6 @@ impl Shared {
         is_removed
     }
 
-    /// Evicts entries of priorities up to `priority`, until no more than the budget and `spare` is
-    /// in use. False where only those above it are left.
-    pub(super) async fn make_room(&self, spare: usize, priority: u8) -> bool {
-        loop {
-            if self.l1.is_over(spare) {
-                // What is gone anyway goes first.
-                self.help_along(STEP_ENTRIES);
-            }
-            let mut steps = STEP_ENTRIES;
-            while let Some(victim) = self.l1.evict(spare, priority, &mut steps) {
-                self.evicted(&victim);
-            }
-            if !self.l1.is_over(spare) {
-                return true;
-            }
-            if steps > 0 {
-                return false;
-            }
-            pause().await;
-        }
-    }
-
-    /// Evicts entries of a namespace that has a quota, until what it holds and `wanted` are within
-    /// that and `spare`. Likewise.
-    pub(super) async fn make_room_in(
-        &self,
-        namespace: &Namespace,
-        (wanted, spare): (usize, usize),
-        priority: u8,
-    ) -> bool {
-        let Some(quota) = namespace.quota() else { return true };
-        let max = quota.limits.l1_bytes_max.map_or(usize::MAX, |max| max.saturating_add(spare));
-        let is_over = || namespace.bytes().saturating_add(wanted) > max;
-        while is_over() {
-            let mut steps = STEP_ENTRIES;
-            while is_over() {
-                let Some(victim) = self.l1.evict_of(quota.number, priority, &mut steps) else {
-                    break;
-                };
-                self.evicted(&victim);
-            }
-            if is_over() && steps > 0 {
-                return false;
-            }
-            pause().await;
-        }
-        true
-    }
-
-    /// Settles what hangs on an entry that was evicted.
-    fn evicted(&self, victim: &Entry) {
-        let covering = self.rules.covering(victim);
-        // What has a slot is counted when that is buried.
-        let below = victim.namespace.live_slot(victim.hash, victim.sequence());
-        let counting = covering.as_deref().filter(|_| below.is_none());
-        self.settle(victim, counting, &mut self.order.section());
-        if covering.is_none() && !victim.namespace.has_ended() {
-            self.counters.count(Event::Eviction);
-        }
-    }
-
     /// Ends the order. False where it had been closed before.
     pub(super) fn end(self: &Arc<Self>) -> bool {
         let first = self.order.section().close();
@@ -390,95 +328,6 @@ impl Shared {
         let reason = self.l2().and_then(|l2| l2.health().reason());
         let reason = reason.unwrap_or_else(|| "it has been turned off".to_owned());
         CacheError::L2Io { source: std::io::Error::other(reason).into() }
-    }
-
-    pub(super) fn stats(&self) -> BlobCacheStats {
-        let sum = |event| self.counters.sum(event);
-        let index = self.namespaces.all();
-        let tally = |of: fn(&Tally) -> &AtomicU64| {
-            self.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
-        };
-        let memory_labels_bytes = self.order.section().labels().bytes();
-        BlobCacheStats {
-            hits: sum(Event::Hit),
-            misses: sum(Event::Miss),
-            insertions: sum(Event::Insertion),
-            evictions: sum(Event::Eviction),
-            expirations: sum(Event::Expiration),
-            invalidations: sum(Event::Invalidation),
-            namespace_flushes: sum(Event::NamespaceFlush),
-            version_mismatches: sum(Event::VersionMismatch),
-            stale_sets_refused: sum(Event::StaleSetRefused),
-            entries: self.namespaces.entries(),
-            bytes_in_use: self.l1.bytes(),
-            l1_bytes_max: self.l1.bytes_max(),
-            namespaces: self.namespaces.len(),
-            max_namespaces: self.config.max_namespaces,
-            l1_stale_serves_total: sum(Event::StaleServe),
-            fetches: sum(Event::Fetch),
-            fetch_errors: sum(Event::FetchError),
-            fetches_not_stored: sum(Event::FetchNotStored),
-            flights_joined: sum(Event::FlightJoined),
-            l1_idle_evicts_total: sum(Event::IdleExpiration),
-            memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
-            memory_labels_bytes,
-            l2_compressed_from: sum(Event::CompressedFrom),
-            l2_compressed_to: sum(Event::CompressedTo),
-            l2_compression_skipped_total: sum(Event::CompressionSkipped),
-            promotion_queued: self.promotions.queued.load(Ordering::Relaxed),
-            promotion_dropped: self.promotions.dropped.load(Ordering::Relaxed),
-            promotion_completed: self.promotions.completed.load(Ordering::Relaxed),
-            promotion_queue_depth: self.promotions.depth(),
-            memory_buffers_bytes: self.intake.bytes()
-                + self.promotions.bytes()
-                + self.codecs.memory_bytes()
-                + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
-            memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),
-            l2_entries: index.iter().map(|index| index.index().len()).sum(),
-            l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
-            l2_hits: sum(Event::L2Hit),
-            l2_negative_skips: sum(Event::NegativeSkip),
-            l2_metadata_reads: sum(Event::IndexAnswer),
-            synopsis_metadata_reads: sum(Event::SynopsisAnswer),
-            synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
-            memory_synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
-            l2_full_rejections: sum(Event::L2Full),
-            l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
-            l2_reads: tally(|tally| &tally.reads),
-            l2_read_bytes: tally(|tally| &tally.read_bytes),
-            l2_writes: tally(|tally| &tally.writes),
-            l2_write_bytes: tally(|tally| &tally.write_bytes),
-            l2_syncs: tally(|tally| &tally.syncs),
-            l2_corruptions: tally(|tally| &tally.corruptions),
-            l2_io_errors: tally(|tally| &tally.io_errors),
-            l2_reclaimed_segments: tally(|tally| &tally.reclaimed_segments),
-            l2_reinserted: tally(|tally| &tally.reinserted),
-            l2_reinserted_bytes: tally(|tally| &tally.reinserted_bytes),
-            recovery_records: self.recovered.records.load(Ordering::Relaxed),
-            recovery_dropped: self.recovered.dropped.load(Ordering::Relaxed),
-            recovery_duration: Duration::from_nanos(self.recovered.nanos.load(Ordering::Relaxed)),
-            l2_state: self.l2_state(),
-        }
-    }
-
-    fn l2_state(&self) -> L2State {
-        match self.l2() {
-            None => L2State::Off,
-            Some(l2) => match l2.health().reason() {
-                None => L2State::Healthy,
-                Some(reason) => L2State::Degraded { reason },
-            },
-        }
-    }
-
-    pub(super) fn namespace_stats(&self, name: &str) -> Option<NamespaceStats> {
-        let namespace = self.namespaces.find(name)?;
-        Some(NamespaceStats {
-            entries: namespace.entries(),
-            bytes_in_use: namespace.bytes(),
-            l2_bytes_in_use: namespace.l2_bytes(),
-            quota: self.config.quota(name),
-        })
     }
 }
 
