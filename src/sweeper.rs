@@ -5,6 +5,7 @@
 //! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time and says
 //! how long it is to be left alone after it, which bounds its share of the processor.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,14 +108,22 @@ impl Sweeper {
             let sweep = Weak::clone(&tenant.sweep);
             drop(state);
             // What it wants meanwhile is kept; nothing is held while it is at work.
-            let after = sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
-            if let Some(after) = after {
+            if let Some(after) = step(&sweep) {
                 Tenancy::again(number, after);
             }
             state = self.state.lock();
         }
         state.is_running = false;
     }
+}
+
+/// A panic, of a clock or a logger that is not ours, must not end the sweeping of everybody else.
+fn step(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
+    let step = || sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
+        log::error!("a step of the sweeper has panicked");
+        None
+    })
 }
 
 impl Tenancy {
@@ -142,6 +151,25 @@ mod tests {
             let steps = self.0.fetch_add(1, Ordering::Relaxed) + 1;
             (steps % 10 != 0).then_some(Duration::from_millis(1))
         }
+    }
+
+    struct Panicking;
+
+    impl Sweep for Panicking {
+        fn sweep(&self) -> Option<Duration> {
+            panic!("as planned");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_one_does_not_end_the_sweeping_of_others() {
+        let panicking: Arc<dyn Sweep> = Arc::new(Panicking);
+        let counted = Arc::new(Counted::default());
+        let weak: Weak<dyn Sweep> = Arc::<Counted>::downgrade(&counted);
+        let tenancies = [Tenancy::new(&Arc::downgrade(&panicking)), Tenancy::new(&weak)];
+        tenancies[0].wants(Duration::ZERO);
+        tenancies[1].wants(Duration::from_millis(20));
+        assert!(until(|| counted.0.load(Ordering::Relaxed) == 10));
     }
 
     fn until(done: impl Fn() -> bool) -> bool {
