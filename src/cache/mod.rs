@@ -19,11 +19,13 @@ mod invalidate;
 mod lifetimes;
 mod namespaced;
 mod open;
-mod promotion;
+mod promote;
+mod promotions;
 mod put;
 mod record;
 #[cfg(test)]
 mod regressions;
+mod renewal;
 mod scan;
 mod shared;
 mod stats;

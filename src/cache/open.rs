@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::cache::closing;
+use crate::cache::promote::promote;
 use crate::cache::shared::{Below, Shared};
+use crate::cache::synopses::renew;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
 use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
-use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError};
+use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError, WriterStart};
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::sequence::Sequence;
 
@@ -209,5 +211,19 @@ impl From<RecoveryError> for CacheError {
             }
             RecoveryError::Io(source) => Self::L2Io { source: source.into() },
         }
+    }
+}
+
+impl Below {
+    /// Starts the tasks that work beside its callers. They end when the cache is closed, or with
+    /// it.
+    fn start(&self, start: WriterStart, shared: &Arc<Shared>) {
+        let (promotions, renewal) = (Arc::clone(&shared.promotions), Arc::clone(&shared.renewal));
+        let tenant: Weak<Shared> = Arc::downgrade(shared);
+        let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant.clone());
+        // It tells how it ended through the log and the health of the tier.
+        drop(self.lane.spawn("writer", Box::pin(writer.run())));
+        drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant.clone()))));
+        drop(self.lane.spawn("synopses", Box::pin(renew(renewal, tenant))));
     }
 }

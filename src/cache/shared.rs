@@ -3,15 +3,15 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::cache::closing;
 use crate::cache::intake::Intake;
-use crate::cache::promotion::{Promotions, promote};
+use crate::cache::promotions::Promotions;
+use crate::cache::renewal::Renewal;
 use crate::cache::sweep::Sweeping;
-use crate::cache::synopses::{Renewal, renew};
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -24,7 +24,7 @@ use crate::invalidation::{Cover, Rule, Rules};
 use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{L2, Off, WriterStart};
+use crate::l2::{L2, Off};
 use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::policy::Freshness;
@@ -84,20 +84,6 @@ impl Recovery {
         self.records.store(records, Ordering::Relaxed);
         self.dropped.store(dropped, Ordering::Relaxed);
         self.nanos.store(nanos(duration), Ordering::Relaxed);
-    }
-}
-
-impl Below {
-    /// Starts the tasks that work beside its callers. They end when the cache is closed, or with
-    /// it.
-    pub(super) fn start(&self, start: WriterStart, shared: &Arc<Shared>) {
-        let (promotions, renewal) = (Arc::clone(&shared.promotions), Arc::clone(&shared.renewal));
-        let tenant: Weak<Shared> = Arc::downgrade(shared);
-        let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant.clone());
-        // It tells how it ended through the log and the health of the tier.
-        drop(self.lane.spawn("writer", Box::pin(writer.run())));
-        drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant.clone()))));
-        drop(self.lane.spawn("synopses", Box::pin(renew(renewal, tenant))));
     }
 }
 

@@ -1,36 +1,12 @@
 //! Keeping the synopses of all namespaces good: one task, which sleeps until one is worn.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use tokio::sync::Notify;
-
+use crate::cache::renewal::Renewal;
 use crate::cache::shared::Shared;
 use crate::l2::Position;
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
-
-/// How the task is woken.
-#[derive(Debug, Default)]
-pub(super) struct Renewal {
-    wanted: Notify,
-    is_closed: AtomicBool,
-}
-
-impl Renewal {
-    pub(super) fn wake(&self) {
-        self.wanted.notify_one();
-    }
-
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Acquire)
-    }
-}
 
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
 pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
@@ -47,7 +23,7 @@ pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
                 }
             }
         }
-        renewal.wanted.notified().await;
+        renewal.wanted().await;
     }
 }
 

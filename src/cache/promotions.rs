@@ -7,18 +7,14 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use crate::cache::shared::Shared;
 use crate::entry::Entry;
-use crate::flaw::{Flaw, planted};
-use crate::io::BLOCK_BYTES;
-use crate::put::Value;
 
 /// The part of the memory tier's budget that values in the queue may take.
 const L1_SHARE: usize = 8;
@@ -57,7 +53,7 @@ impl Promotions {
     }
 
     /// Puts an entry into the queue, and what has waited longest out of it where there is no room.
-    fn offer(&self, entry: &Arc<Entry>, bytes: usize) {
+    pub(super) fn offer(&self, entry: &Arc<Entry>, bytes: usize) {
         self.queued.fetch_add(1, Ordering::Relaxed);
         let mut pushed_out = Vec::new();
         let mut queue = self.queue.lock();
@@ -77,7 +73,7 @@ impl Promotions {
     }
 
     /// The next one; None once the queue is closed.
-    async fn next(&self) -> Option<Arc<Entry>> {
+    pub(super) async fn next(&self) -> Option<Arc<Entry>> {
         poll_fn(|context| {
             self.waker.register(context.waker());
             let mut queue = self.queue.lock();
@@ -117,67 +113,5 @@ impl Queue {
         let (entry, bytes) = self.entries.pop_front()?;
         self.bytes -= bytes;
         Some(entry)
-    }
-}
-
-/// The task: promotes until the queue is closed or the cache is gone.
-pub(super) async fn promote(promotions: Arc<Promotions>, shared: Weak<Shared>) {
-    while let Some(entry) = promotions.next().await {
-        let Some(shared) = shared.upgrade() else { return };
-        let done = shared.promote(&entry).await;
-        let counter = if done { &promotions.completed } else { &promotions.dropped };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
-    /// copied it keeps all the blocks that were read for it.
-    pub(super) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
-        let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
-        let max = self.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
-        if entry.charge <= max {
-            let read = usize::from(blocks) * BLOCK_BYTES;
-            self.promotions.offer(entry, entry.charge.max(read));
-        }
-    }
-
-    /// Installs an entry that was read from disk, if nothing has happened to its key since.
-    async fn promote(&self, read: &Arc<Entry>) -> bool {
-        let is_current = || {
-            !self.is_off()
-                && self.is_on_disk(&read.namespace, read.hash, read.sequence())
-                && self.rules.covering(read).is_none()
-                && !self.freshness(read).is_gone()
-        };
-        if !is_current() && !planted(Flaw::PromotionUnchecked) {
-            return false;
-        }
-        let reservation = self.l1.reserve(read.charge);
-        let own = (read.charge, 0);
-        if !self.make_room_in(&read.namespace, own, read.priority).await
-            || !self.make_room(0, read.priority).await
-        {
-            return false;
-        }
-        let value = Value::Shared(read.value.clone()).into_exact().await;
-        let entry = read.promoted(value, read.charge, self.clock.timestamp());
-        let slot = self.l1.slot(read.hash);
-        let mut section = self.order.section();
-        let is_wanted = slot.entry().is_none() && is_current();
-        if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
-            return false;
-        }
-        entry.namespace.grow(entry.charge);
-        let ends = entry.ends();
-        drop(reservation);
-        let replaced = slot.put(Arc::new(entry));
-        if let Some(replaced) = &replaced {
-            // Of a generation that has ended, of another namespace with the same hash.
-            self.settle(replaced, None, &mut section);
-        }
-        drop(section);
-        self.note_end(ends);
-        true
     }
 }

@@ -1,0 +1,73 @@
+//! Promoting: what was read from disk is offered to memory, and installed there by a task.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use crate::cache::promotions::Promotions;
+use crate::cache::shared::Shared;
+use crate::entry::Entry;
+use crate::flaw::{Flaw, planted};
+use crate::io::BLOCK_BYTES;
+use crate::put::Value;
+
+/// The task: promotes until the queue is closed or the cache is gone.
+pub(super) async fn promote(promotions: Arc<Promotions>, shared: Weak<Shared>) {
+    while let Some(entry) = promotions.next().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let done = shared.promote(&entry).await;
+        let counter = if done { &promotions.completed } else { &promotions.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
+    /// copied it keeps all the blocks that were read for it.
+    pub(super) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
+        let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
+        let max = self.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
+        if entry.charge <= max {
+            let read = usize::from(blocks) * BLOCK_BYTES;
+            self.promotions.offer(entry, entry.charge.max(read));
+        }
+    }
+
+    /// Installs an entry that was read from disk, if nothing has happened to its key since.
+    async fn promote(&self, read: &Arc<Entry>) -> bool {
+        let is_current = || {
+            !self.is_off()
+                && self.is_on_disk(&read.namespace, read.hash, read.sequence())
+                && self.rules.covering(read).is_none()
+                && !self.freshness(read).is_gone()
+        };
+        if !is_current() && !planted(Flaw::PromotionUnchecked) {
+            return false;
+        }
+        let reservation = self.l1.reserve(read.charge);
+        let own = (read.charge, 0);
+        if !self.make_room_in(&read.namespace, own, read.priority).await
+            || !self.make_room(0, read.priority).await
+        {
+            return false;
+        }
+        let value = Value::Shared(read.value.clone()).into_exact().await;
+        let entry = read.promoted(value, read.charge, self.clock.timestamp());
+        let slot = self.l1.slot(read.hash);
+        let mut section = self.order.section();
+        let is_wanted = slot.entry().is_none() && is_current();
+        if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
+            return false;
+        }
+        entry.namespace.grow(entry.charge);
+        let ends = entry.ends();
+        drop(reservation);
+        let replaced = slot.put(Arc::new(entry));
+        if let Some(replaced) = &replaced {
+            // Of a generation that has ended, of another namespace with the same hash.
+            self.settle(replaced, None, &mut section);
+        }
+        drop(section);
+        self.note_end(ends);
+        true
+    }
+}
