@@ -216,6 +216,12 @@ impl Rules {
         self.rules.read().first().cloned()
     }
 
+    /// Those over labels.
+    pub(crate) fn over_labels(&self) -> Vec<Arc<Rule>> {
+        let is_over_labels = |rule: &&Arc<Rule>| matches!(rule.cover, Cover::Labels(_));
+        self.rules.read().iter().filter(is_over_labels).cloned().collect()
+    }
+
     pub(crate) fn withdraw(&self, rule: &Arc<Rule>) {
         let mut rules = self.rules.write();
         rules.retain(|held| !Arc::ptr_eq(held, rule));
@@ -287,26 +293,9 @@ impl Rules {
         collect: impl FnOnce(Cursor) -> Option<Cursor>,
     ) -> Option<RoundStep<'_>> {
         let walker = if wait { self.walker.lock() } else { self.walker.try_lock()? };
-        Some(self.begin_step(walker, collect))
-    }
-
-    /// The same, waiting for somebody else's step to end.
-    pub(crate) fn wait_step(
-        &self,
-        collect: impl FnOnce(Cursor) -> Option<Cursor>,
-    ) -> RoundStep<'_> {
-        self.begin_step(self.walker.lock(), collect)
-    }
-
-    fn begin_step<'a>(
-        &'a self,
-        walker: MutexGuard<'a, ()>,
-        collect: impl FnOnce(Cursor) -> Option<Cursor>,
-    ) -> RoundStep<'a> {
         let mut round = self.round.lock();
-        let next = collect(round.cursor);
-        *round = round.to(next);
-        RoundStep { rules: self, end: *round, _walker: walker }
+        *round = round.to(collect(round.cursor));
+        Some(RoundStep { rules: self, end: *round, _walker: walker })
     }
 
     fn recount(&self, rules: &[Arc<Rule>]) {

@@ -39,7 +39,8 @@ impl SweepLimit {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Entries looked at, in memory.
+    /// Entries looked at, those in memory, and those that an unfinished invalidation by label leads
+    /// to in either tier.
     pub entries_visited: usize,
     /// What was removed, by namespace; those without any are not listed.
     pub namespaces: BTreeMap<String, NamespaceSweep>,
@@ -55,7 +56,7 @@ pub struct NamespaceSweep {
     pub expired: usize,
     /// Entries that had been gone for readers already: flushed, or covered by an invalidation.
     pub dead: usize,
-    /// What they counted against the budget.
+    /// What they counted against the budget of memory.
     pub bytes: usize,
 }
 

@@ -1,15 +1,19 @@
-//! Removing what invalidations cover: in bounded steps, by whoever waits for it, and a little by
-//! every mutation that follows. What is on disk and covered by a prefix is found by a scan, see
-//! `scan`.
+//! Removing what is gone for readers: what invalidations cover, what was flushed, what has expired.
+//!
+//! It goes in bounded steps, which whoever waits for an invalidation takes, every mutation that
+//! follows it, callers of `sweep_expired`, and the background sweeper: through the postings of
+//! labels, and in one round over all entries, which serves all of them. What is on disk and covered
+//! by a prefix is found by a scan, see `scan`.
 
 use std::sync::Arc;
 
 use crate::cache::shared::Shared;
 use crate::entry::Entry;
-use crate::invalidation::{Cover, Rule};
-use crate::key::{KeyHash, LabelHash};
+use crate::invalidation::{Cover, Round, Rule};
+use crate::key::KeyHash;
 use crate::sequence::Sequence;
 use crate::step::{STEP_ENTRIES, pause};
+use crate::sweep::SweepReport;
 
 /// What a mutation adds to its own work while invalidations are unfinished.
 const HELP_ENTRIES: usize = 32;
@@ -58,19 +62,24 @@ impl Shared {
     /// Visits up to `limit` entries for a rule. Where somebody else is at it, waits for that step
     /// to end or leaves it at that.
     fn step(&self, rule: &Arc<Rule>, limit: usize, wait: bool) {
+        let mut report = SweepReport::default();
         match &rule.cover {
-            Cover::Labels(labels) => self.step_through_postings(rule, labels, limit, wait),
-            Cover::Prefix(_) | Cover::Ended => self.step_through_entries(limit, wait),
+            Cover::Labels(_) => self.step_through_postings(rule, limit, wait, &mut report),
+            Cover::Prefix(_) | Cover::Ended => {
+                self.step_of_round(limit, wait, &mut report);
+            }
         }
     }
 
-    fn step_through_postings(
+    /// Visits up to `limit` postings of a rule's labels.
+    pub(super) fn step_through_postings(
         &self,
         rule: &Arc<Rule>,
-        labels: &[LabelHash],
         limit: usize,
         wait: bool,
+        report: &mut SweepReport,
     ) {
+        let Cover::Labels(labels) = &rule.cover else { return };
         let walk = if wait { Some(rule.walk.lock()) } else { rule.walk.try_lock() };
         let Some(mut walk) = walk else { return };
         let Some(&label) = labels.get(walk.label) else { return };
@@ -78,8 +87,12 @@ impl Shared {
         let after = walk.after;
         walk.after =
             self.order.section().labels().walk(label, after, rule.sequence, limit, &mut found);
+        report.entries_visited += found.len();
         for posting in found {
-            self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
+            let removed = self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
+            if let Some((namespace, bytes)) = rule.namespace.as_ref().zip(removed) {
+                report.of(namespace.name(), bytes).dead += 1;
+            }
         }
         walk.label += usize::from(walk.after.is_none());
         if walk.label == labels.len() {
@@ -89,15 +102,15 @@ impl Shared {
 
     /// Removes what a mutation has put, from both tiers, for a rule that covers it. The key is
     /// wanted where it may be on disk only and is covered by a prefix. `counts` where it is not
-    /// known to be expired.
+    /// known to be expired. Gives what it counted in memory, None where it was gone already.
     pub(super) fn remove_covered(
         &self,
         rule: &Rule,
         (hash, key): (KeyHash, &[u8]),
         sequence: Sequence,
         counts: bool,
-    ) {
-        let Some(generation) = &rule.namespace else { return };
+    ) -> Option<usize> {
+        let generation = rule.namespace.as_ref()?;
         let slot = self.l1.slot(hash);
         let mut section = self.order.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
@@ -117,30 +130,51 @@ impl Shared {
         section.labels().release(hash, sequence);
         // What was removed is freed behind the section.
         drop(section);
+        removed.map(|entry| entry.charge).or(is_buried.then_some(0))
     }
 
-    fn step_through_entries(&self, limit: usize, wait: bool) {
+    /// Visits up to `limit` entries of the round. Gives where it stands then; None where somebody
+    /// else is at a step, and that is not waited for.
+    pub(super) fn step_of_round(
+        &self,
+        limit: usize,
+        wait: bool,
+        report: &mut SweepReport,
+    ) -> Option<Round> {
         let mut found = Vec::new();
-        let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found));
-        let Some(step) = step else { return };
+        let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
+        report.entries_visited += found.len();
         for entry in found {
-            self.remove_if_dead(&entry);
+            self.remove_if_gone(&entry, report);
         }
+        let end = step.end();
         step.done();
+        Some(end)
     }
 
-    /// Removes an entry that is gone for readers already: flushed, or covered by an invalidation.
-    /// False where it is not.
-    pub(super) fn remove_if_dead(&self, entry: &Arc<Entry>) -> bool {
-        if entry.namespace.has_ended() {
+    /// Removes an entry that is gone for readers: flushed, covered by an invalidation, or past its
+    /// life. Of others it is noted when they end, for the round after this one.
+    fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
+        let namespace = &entry.namespace;
+        if namespace.has_ended() {
             if self.l1.remove_entry(entry) {
                 self.settle(entry, None, &mut self.order.section());
+                report.of(namespace.name(), entry.charge).dead += 1;
             }
-        } else if let Some(rule) = self.rules.covering(entry) {
-            self.remove_covered(&rule, (entry.hash, &entry.key), entry.sequence(), true);
-        } else {
-            return false;
+            return;
         }
-        true
+        if let Some(rule) = self.rules.covering(entry) {
+            let place = (entry.hash, &*entry.key);
+            if let Some(bytes) = self.remove_covered(&rule, place, entry.sequence(), true) {
+                report.of(namespace.name(), bytes).dead += 1;
+            }
+            return;
+        }
+        let freshness = self.freshness(entry);
+        if !freshness.is_gone() {
+            self.note_end(entry.ends());
+        } else if self.expire(entry, freshness) {
+            report.of(namespace.name(), entry.charge).expired += 1;
+        }
     }
 }

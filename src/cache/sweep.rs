@@ -80,14 +80,19 @@ impl Shared {
     pub(super) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
         let mut report = SweepReport::default();
         let started = Instant::now();
-        let begun = self.rules.round();
+        // What comes later is another sweep's.
+        let (mut rules, round) = (self.rules.over_labels(), self.rules.round());
         while !self.order.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
             if left == 0 || started.elapsed() >= limit.duration() {
                 report.truncated = true;
                 return report;
             }
-            if self.sweep_step(left.min(STEP_ENTRIES), &mut report).is_round_since(begun) {
+            let most = left.min(STEP_ENTRIES);
+            rules.retain(|rule| !self.rules.is_withdrawn(rule));
+            if let Some(rule) = rules.first() {
+                self.step_through_postings(rule, most, true, &mut report);
+            } else if self.sweep_step(round, most, &mut report) {
                 break;
             }
             pause().await;
@@ -95,26 +100,10 @@ impl Shared {
         report
     }
 
-    /// Looks at up to `limit` entries, and removes what is gone. Gives where the round stands then.
-    fn sweep_step(&self, limit: usize, report: &mut SweepReport) -> Round {
-        let mut found = Vec::new();
-        let step = self.rules.wait_step(|cursor| self.l1.visit(cursor, limit, &mut found));
-        report.entries_visited += found.len();
-        for entry in found {
-            if self.remove_if_dead(&entry) {
-                report.of(entry.namespace.name(), entry.charge).dead += 1;
-                continue;
-            }
-            let freshness = self.freshness(&entry);
-            if !freshness.is_gone() {
-                self.note_end(entry.ends());
-            } else if self.expire(&entry, freshness) {
-                report.of(entry.namespace.name(), entry.charge).expired += 1;
-            }
-        }
-        let end = step.end();
-        step.done();
-        end
+    /// A step of a round that began there. True once it is done.
+    fn sweep_step(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
+        let at = self.step_of_round(limit, true, report);
+        at.is_some_and(|at| at.is_round_since(begun))
     }
 
     /// A step of the background sweeper's round. True once it is done.
@@ -125,8 +114,7 @@ impl Shared {
             self.sweeping.soonest.store(Timestamp::NEVER.0, Ordering::Relaxed);
             self.rules.round()
         });
-        let mut report = SweepReport::default();
-        let is_done = self.sweep_step(STEP_ENTRIES, &mut report).is_round_since(begun);
+        let is_done = self.sweep_step(begun, STEP_ENTRIES, &mut SweepReport::default());
         if is_done {
             *round = None;
         }
@@ -150,5 +138,42 @@ impl Sweep for Shared {
             return (soonest() != Timestamp::NEVER).then(|| self.until(soonest()));
         }
         Some(STEP_PAUSE.max(started.elapsed() * (SHARE - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::cache::BlobCache;
+    use crate::clock::Clock;
+    use crate::config::BlobCacheConfig;
+    use crate::modes::BackgroundSweep;
+    use crate::policy::BlobCachePolicy;
+    use crate::put::BlobCachePut;
+
+    /// Invalidations walk the same round.
+    #[test]
+    fn a_round_that_others_help_on_hears_when_entries_end() {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+        let config = BlobCacheConfig::builder().clock(clock.clone());
+        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let entries = 4 * STEP_ENTRIES as u64;
+        for number in 0..entries {
+            let ttl = Duration::from_secs(10_000 - number);
+            let put = BlobCachePut::new("v").with_policy(BlobCachePolicy::default().ttl(ttl));
+            block_on(cache.put("a", number.to_le_bytes(), put)).unwrap();
+        }
+        let shared = &cache.shared;
+        assert!(!shared.sweep_some(), "a first step");
+        block_on(cache.invalidate_prefix("a", "none such")).unwrap();
+        while !shared.sweep_some() {}
+        let soonest = Timestamp(shared.sweeping.soonest.load(Ordering::Relaxed));
+        let first = clock.timestamp().saturating_add(Duration::from_secs(10_001 - entries));
+        assert_eq!(soonest, first);
     }
 }

@@ -1,6 +1,8 @@
 //! What is on disk only counts once, for whatever made it gone first, and its labels go with it.
 
 use super::*;
+use crate::step::STEP_ENTRIES;
+use crate::sweep::SweepLimit;
 
 /// Polls once: what is begun is in force, and waits for its record.
 fn begun<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
@@ -61,4 +63,25 @@ fn labels_go_with_what_they_lead_to_wherever_that_is() {
     let lane = bench.simulation.lane();
     bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
     assert_eq!(labels(&bench), 0, "a flush");
+}
+
+#[test]
+fn a_sweep_finishes_what_an_abandoned_invalidation_by_label_has_begun() {
+    let mut bench = Bench::new(1);
+    let cache = bench.cache();
+    bench.run(async {
+        for number in 0..600 {
+            cache.put("a", format!("k{number}"), made("v", &["t"])).await.unwrap();
+        }
+        cache.sync().await.unwrap();
+    });
+    drop(begun(cache.invalidate_tags("a", &["t"])));
+    let some = bench.run(cache.sweep_expired(SweepLimit::Entries(100)));
+    assert_eq!((some.entries_visited, some.entries_removed(), some.truncated), (100, 100, true));
+    let rest = bench.run(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+    let by_itself = STEP_ENTRIES;
+    assert_eq!(rest.namespaces["a"].dead, 600 - by_itself - 100);
+    assert_eq!((rest.bytes_removed(), rest.truncated), (0, false));
+    let stats = cache.stats();
+    assert_eq!((stats.memory_labels_bytes(), stats.invalidations()), (0, 600));
 }
