@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::labels::LabelIndex;
-use crate::sequence::{ReadPoint, Sequence};
+use crate::moment::{Moment, ReadPoint};
+use crate::sequence::Sequence;
 use crate::watermarks::Watermarks;
 
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// The last sequence dealt. Written under the lock; read without it by read points.
+    /// The last moment. Written under the lock; read without it by read points.
     last: AtomicU64,
     /// Tells the read points of one opened cache from those of another.
     instance: u64,
@@ -59,22 +60,22 @@ impl Order {
     }
 
     pub(crate) fn read_point(&self) -> ReadPoint {
-        let sequence = Sequence(self.last.load(Ordering::Acquire));
-        ReadPoint { sequence, instance: self.instance }
+        let moment = Moment(self.last.load(Ordering::Acquire));
+        ReadPoint { moment, instance: self.instance }
     }
 }
 
 impl Section<'_> {
     /// The next moment in the order, for watermarks and read points. Only mutations take one.
-    pub(crate) fn moment(&mut self) -> Sequence {
+    pub(crate) fn moment(&mut self) -> Moment {
         let next = self.order.last.load(Ordering::Relaxed) + 1;
         self.order.last.store(next, Ordering::Release);
-        Sequence(next)
+        Moment(next)
     }
 
     /// The last moment: every mutation that has taken effect so far has had one up to it.
-    pub(crate) fn now(&self) -> Sequence {
-        Sequence(self.order.last.load(Ordering::Relaxed))
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.order.last.load(Ordering::Relaxed))
     }
 
     /// The sequence of what this section puts or invalidates: the position of its record, or the
@@ -97,8 +98,8 @@ impl Section<'_> {
     }
 
     /// Whether `point` was given by this cache and `latest` does not stand behind it.
-    pub(crate) fn covers(&self, point: ReadPoint, latest: Sequence) -> bool {
-        point.instance == self.order.instance && latest <= point.sequence
+    pub(crate) fn covers(&self, point: ReadPoint, latest: Moment) -> bool {
+        point.instance == self.order.instance && latest <= point.moment
     }
 
     /// The same as of the whole order, but lasting: nobody can close it meanwhile.

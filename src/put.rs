@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
-use crate::sequence::ReadPoint;
 use crate::step::{STEP_BYTES, pause};
 
 /// A value to put, with its metadata, labels and policy.

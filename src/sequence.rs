@@ -1,31 +1,6 @@
-//! `Sequence` and `ReadPoint`: places in the one order of all mutations.
+//! `Sequence`: what tells a mutation from all others, and which of two is the later one.
 
-/// The place of a mutation in the order. The first mutation has 1; 0 stands before all of them.
+/// The place of a put or an invalidation in the order: the position of its record, where it has
+/// one. 0 stands before all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Sequence(pub(crate) u64);
-
-/// A moment in the order of all mutations of one cache, taken before its user reads the source of
-/// truth, so that what was read cannot overwrite anything newer.
-///
-/// A put made [`read_at`](crate::BlobCachePut::read_at) a point is quietly refused when its key was
-/// written or invalidated after that point. A point belongs to the cache that gave it and does not
-/// survive a restart: a put that carries a point of another cache is refused.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
-/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
-/// let point = cache.read_point();
-/// let row = "read from the database after the point was taken";
-/// cache.invalidate_key("rows", "42").await?; // somebody has changed the row meanwhile
-/// cache.put("rows", "42", BlobCachePut::new(row).read_at(point)).await?;
-/// assert!(cache.get("rows", "42").await.is_none());
-/// # Ok::<(), tamis::CacheError>(())
-/// # }).unwrap();
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadPoint {
-    pub(crate) sequence: Sequence,
-    /// Which opened cache it belongs to.
-    pub(crate) instance: u64,
-}

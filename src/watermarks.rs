@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::key::{KeyHash, LabelHash, NamespaceSeed};
-use crate::sequence::Sequence;
+use crate::moment::Moment;
 
 const PREFIXES_MAX: usize = 64;
 const NAMESPACE_MARKS: usize = 256;
@@ -18,9 +18,9 @@ pub(crate) struct Watermarks {
     keys: Marks,
     labels: Marks,
     namespaces: Marks,
-    everything: Sequence,
+    everything: Moment,
     /// The latest prefix invalidations, oldest first.
-    prefixes: VecDeque<(NamespaceSeed, Box<[u8]>, Sequence)>,
+    prefixes: VecDeque<(NamespaceSeed, Box<[u8]>, Moment)>,
 }
 
 impl Watermarks {
@@ -30,31 +30,31 @@ impl Watermarks {
             keys: Marks::new(keys),
             labels: Marks::new(keys / 4),
             namespaces: Marks::new(NAMESPACE_MARKS),
-            everything: Sequence::default(),
+            everything: Moment::default(),
             prefixes: VecDeque::with_capacity(PREFIXES_MAX),
         }
     }
 
-    pub(crate) fn key_mutated(&mut self, hash: KeyHash, at: Sequence) {
+    pub(crate) fn key_mutated(&mut self, hash: KeyHash, at: Moment) {
         self.keys.raise(hash.0, at);
     }
 
-    pub(crate) fn label_invalidated(&mut self, label: LabelHash, at: Sequence) {
+    pub(crate) fn label_invalidated(&mut self, label: LabelHash, at: Moment) {
         self.labels.raise(label.0, at);
     }
 
-    pub(crate) fn namespace_flushed(&mut self, namespace: NamespaceSeed, at: Sequence) {
+    pub(crate) fn namespace_flushed(&mut self, namespace: NamespaceSeed, at: Moment) {
         self.namespaces.raise(namespace.0, at);
     }
 
-    pub(crate) fn everything_flushed(&mut self, at: Sequence) {
+    pub(crate) fn everything_flushed(&mut self, at: Moment) {
         self.everything = at;
     }
 
-    pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Sequence) {
+    pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Moment) {
         if self.prefixes.len() == PREFIXES_MAX {
-            if let Some((namespace, _, sequence)) = self.prefixes.pop_front() {
-                self.namespaces.raise(namespace.0, sequence);
+            if let Some((namespace, _, earlier)) = self.prefixes.pop_front() {
+                self.namespaces.raise(namespace.0, earlier);
             }
         }
         self.prefixes.push_back((of, prefix.into(), at));
@@ -67,7 +67,7 @@ impl Watermarks {
         key: &[u8],
         hash: KeyHash,
         labels: &[LabelHash],
-    ) -> Sequence {
+    ) -> Moment {
         let prefixes = self
             .prefixes
             .iter()
@@ -85,11 +85,11 @@ impl Watermarks {
 
 /// Maxima by hash; a power of two of them.
 #[derive(Debug)]
-struct Marks(Box<[Sequence]>);
+struct Marks(Box<[Moment]>);
 
 impl Marks {
     fn new(places: usize) -> Self {
-        Self(vec![Sequence::default(); places.next_power_of_two()].into())
+        Self(vec![Moment::default(); places.next_power_of_two()].into())
     }
 
     fn place(&self, hash: u64) -> usize {
@@ -99,12 +99,12 @@ impl Marks {
         hash & (self.0.len() - 1)
     }
 
-    fn raise(&mut self, hash: u64, at: Sequence) {
+    fn raise(&mut self, hash: u64, at: Moment) {
         let place = self.place(hash);
         self.0[place] = self.0[place].max(at);
     }
 
-    fn at(&self, hash: u64) -> Sequence {
+    fn at(&self, hash: u64) -> Moment {
         self.0[self.place(hash)]
     }
 }
@@ -118,13 +118,13 @@ mod tests {
         let (here, there) = (NamespaceSeed(1), NamespaceSeed(2));
         let mut marks = Watermarks::new(64);
         let latest = |marks: &Watermarks, of, key| marks.latest(of, key, KeyHash(9), &[]);
-        marks.prefix_invalidated(here, b"a/", Sequence(1));
-        assert_eq!(latest(&marks, here, b"a/1".as_slice()), Sequence(1));
-        assert_eq!(latest(&marks, here, b"b/1"), Sequence(0));
+        marks.prefix_invalidated(here, b"a/", Moment(1));
+        assert_eq!(latest(&marks, here, b"a/1".as_slice()), Moment(1));
+        assert_eq!(latest(&marks, here, b"b/1"), Moment(0));
         for at in 2..=65 {
-            marks.prefix_invalidated(there, b"x", Sequence(at));
+            marks.prefix_invalidated(there, b"x", Moment(at));
         }
-        assert_eq!(latest(&marks, here, b"b/1"), Sequence(1), "widened, not forgotten");
+        assert_eq!(latest(&marks, here, b"b/1"), Moment(1), "widened, not forgotten");
         assert_eq!(marks.prefixes.len(), PREFIXES_MAX);
     }
 
@@ -134,14 +134,14 @@ mod tests {
         let (hash, label, namespace) = (KeyHash(70), LabelHash(3), NamespaceSeed(5));
         let latest =
             |marks: &Watermarks| marks.latest(namespace, b"k", hash, &[LabelHash(1), label]).0;
-        marks.key_mutated(hash, Sequence(1));
+        marks.key_mutated(hash, Moment(1));
         assert_eq!(latest(&marks), 1);
-        marks.label_invalidated(label, Sequence(2));
+        marks.label_invalidated(label, Moment(2));
         assert_eq!(latest(&marks), 2);
-        marks.namespace_flushed(namespace, Sequence(3));
+        marks.namespace_flushed(namespace, Moment(3));
         assert_eq!(latest(&marks), 3);
-        marks.everything_flushed(Sequence(4));
+        marks.everything_flushed(Moment(4));
         assert_eq!(latest(&marks), 4);
-        assert_eq!(marks.latest(NamespaceSeed(6), b"k", KeyHash(1), &[]), Sequence(4));
+        assert_eq!(marks.latest(NamespaceSeed(6), b"k", KeyHash(1), &[]), Moment(4));
     }
 }

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
         "io",
         "key",
         "modes",
+        "moment",
         "sequence",
         "stats",
         "step",

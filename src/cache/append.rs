@@ -15,9 +15,10 @@ use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
+use crate::moment::ReadPoint;
 use crate::namespace::Namespace;
 use crate::order::Section;
-use crate::sequence::{ReadPoint, Sequence};
+use crate::sequence::Sequence;
 
 /// What a slot of the index takes, all of the index's slack included (see `l2/index`), with its
 /// share of the synopsis.

@@ -12,10 +12,10 @@ use crate::entry::{Entry, Extras, Mark};
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{KeyHash, LabelHash, NamespaceRef, NamespaceSeed};
+use crate::moment::{Moment, ReadPoint};
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
-use crate::sequence::{ReadPoint, Sequence};
 
 /// What one caller wants, in memory of its own: a refresh outlives the call that it comes from.
 pub(super) struct Errand {
@@ -46,7 +46,7 @@ impl Look {
 }
 
 /// A value that has been fetched, and up to which moment a caller may have come to be given it.
-pub(super) type Fetched = (BlobCacheHit, Sequence);
+pub(super) type Fetched = (BlobCacheHit, Moment);
 
 impl Errand {
     pub(super) fn new(
@@ -79,14 +79,14 @@ impl Errand {
     }
 
     /// Takes part in the flight of this key, for a call that began at that moment.
-    pub(super) fn enter<E: 'static>(&self, began: Sequence) -> Part<BlobCacheHit, Sequence> {
+    pub(super) fn enter<E: 'static>(&self, began: Moment) -> Part<BlobCacheHit, Moment> {
         if !self.is_in_bounds {
             return Part::None;
         }
         self.shared.flights.enter(self.destination::<E>(), began)
     }
 
-    pub(super) fn claim<E: 'static>(&self) -> Option<Claim<BlobCacheHit, Sequence>> {
+    pub(super) fn claim<E: 'static>(&self) -> Option<Claim<BlobCacheHit, Moment>> {
         self.shared.flights.claim(self.destination::<E>())
     }
 
@@ -121,7 +121,7 @@ impl Errand {
         put.read_at = Some(read_at);
         // What was read at a point of another cache may be of any age.
         let is_known = read_at.instance == point.instance;
-        let from = if is_known { read_at.sequence } else { Sequence::default() };
+        let from = if is_known { read_at.moment } else { Moment::default() };
         let mut entry = self.entry(&put, policy, &life);
         let until = self.good_until(entry.labels(), from);
         let (shared, place) = (&self.shared, self.namespace());
@@ -138,7 +138,7 @@ impl Errand {
 
     /// The last moment of which it is known that nothing has happened since `from` to what was
     /// fetched then.
-    fn good_until(&self, labels: &[LabelHash], from: Sequence) -> Sequence {
+    fn good_until(&self, labels: &[LabelHash], from: Moment) -> Moment {
         let mut section = self.shared.order.section();
         let latest = section.watermarks().latest(self.seed, &self.key, self.hash, labels);
         if latest <= from { section.now() } else { from }
@@ -167,7 +167,7 @@ impl Errand {
 /// before that.
 fn older(own: Option<ReadPoint>, begun: ReadPoint) -> ReadPoint {
     match own {
-        Some(own) if own.instance != begun.instance || own.sequence < begun.sequence => own,
+        Some(own) if own.instance != begun.instance || own.moment < begun.moment => own,
         _ => begun,
     }
 }

@@ -27,13 +27,13 @@ use crate::counters::Event;
 use crate::error::FetchError;
 use crate::flight::{self, Landing, Part, Turn, Wakers};
 use crate::hit::BlobCacheHit;
+use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
-use crate::sequence::{ReadPoint, Sequence};
 use crate::step::STEP_ENTRIES;
 
-type Lead = flight::Lead<BlobCacheHit, Sequence>;
-type Joiner = flight::Joiner<BlobCacheHit, Sequence>;
-type Claim = flight::Claim<BlobCacheHit, Sequence>;
+type Lead = flight::Lead<BlobCacheHit, Moment>;
+type Joiner = flight::Joiner<BlobCacheHit, Moment>;
+type Claim = flight::Claim<BlobCacheHit, Moment>;
 
 /// What a fetch comes to.
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
@@ -43,9 +43,9 @@ pub(super) struct Fetching<F, Fut, E> {
     /// Until it is called.
     fetch: Option<F>,
     /// When the call began; None until it is polled.
-    began: Option<Sequence>,
+    began: Option<Moment>,
     /// When the cache was last looked into, in vain.
-    looked: Option<Sequence>,
+    looked: Option<Moment>,
     /// Whether this call has been counted as a hit or a miss.
     is_counted: bool,
     stage: Stage<Fut, E>,
@@ -60,7 +60,7 @@ enum Stage<Fut, E> {
     Joined(Joiner),
     Fetching(Pin<Box<Fut>>, Option<Lead>, ReadPoint),
     /// With the moment at which the look began.
-    Failed(Look, FetchError<E>, Option<Lead>, Sequence),
+    Failed(Look, FetchError<E>, Option<Lead>, Moment),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
     Waking(Wakers, BlobCacheHit),
     Over,
@@ -116,7 +116,7 @@ where
     fn proceed(&mut self, stage: Stage<Fut, E>, context: &mut Context<'_>) -> Next<Fut, E> {
         match stage {
             Stage::New(claim) => {
-                self.began = Some(self.now().sequence);
+                self.began = Some(self.now().moment);
                 match claim.and_then(Claim::begin) {
                     Some(lead) => self.lead(Some(lead)),
                     None => self.look(None),
@@ -175,7 +175,7 @@ where
 
     /// Looks into the cache, as a leader or not.
     fn look(&mut self, lead: Option<(Option<Lead>, ReadPoint)>) -> Next<Fut, E> {
-        self.looked = Some(lead.as_ref().map_or_else(|| self.now(), |(_, point)| *point).sequence);
+        self.looked = Some(lead.as_ref().map_or_else(|| self.now(), |(_, point)| *point).moment);
         Next::Stage(Stage::Looking(Errand::look(&self.errand), lead))
     }
 
@@ -193,7 +193,7 @@ where
         }
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, point))) => self.land(lead, hit, point.sequence),
+            (Some(hit), Some((lead, point))) => self.land(lead, hit, point.moment),
             (None, Some((lead, point))) => self.fetch(lead, point),
             (None, None) => {
                 let began = self.began.unwrap_or_default();
@@ -210,7 +210,7 @@ where
     /// caller has looked; if nothing at all has happened since, it has not.
     fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
         let point = self.now();
-        if self.looked == Some(point.sequence) {
+        if self.looked == Some(point.moment) {
             self.fetch(lead, point)
         } else {
             self.look(Some((lead, point)))
@@ -229,11 +229,11 @@ where
     /// An error is the last resort: a stale entry that is still there is better, for all.
     fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
         self.count(Event::FetchError);
-        let point = self.now().sequence;
+        let point = self.now().moment;
         Next::Stage(Stage::Failed(Errand::look(&self.errand), error, lead, point))
     }
 
-    fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Sequence) -> Next<Fut, E> {
+    fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
         let Some(lead) = lead else { return self.answer(hit) };
         let wakers = lead.land(Landing { value: hit.clone(), until });
         if hit.is_stale() {

@@ -16,6 +16,7 @@ use crate::l2::{Slot, tally};
 use crate::modes::L2PromotionPolicy;
 use crate::namespace::Namespace;
 use crate::policy::Freshness;
+use crate::sequence::Sequence;
 
 /// A record to be looked at.
 pub(super) struct OnDisk {
@@ -248,7 +249,7 @@ impl Shared {
                 if error.kind() == io::ErrorKind::InvalidData && !self.is_off() {
                     tally(&l2.health().tally.corruptions, 1);
                     log::warn!("the record at {} is damaged: {error}", slot.position.value());
-                    self.bury(generation, hash, crate::sequence::Sequence(slot.position.value()));
+                    self.bury(generation, hash, Sequence(slot.position.value()));
                 }
                 Err(error)
             }

@@ -45,9 +45,9 @@ use crate::config::BlobCacheConfig;
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::LabelKind;
+use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::sequence::ReadPoint;
 use crate::stats::{BlobCacheStats, NamespaceStats};
 use crate::sweep::{SweepLimit, SweepReport};
 

@@ -7,9 +7,9 @@ use crate::cache::{BlobCache, BlobCacheRefresh, Shared};
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
+use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::sequence::ReadPoint;
 use crate::stats::NamespaceStats;
 
 /// A cache seen through one namespace: the same verbs without the first argument, a default policy

@@ -25,6 +25,7 @@ use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{L2, Off};
+use crate::moment::Moment;
 use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::policy::Freshness;
@@ -46,7 +47,7 @@ pub(crate) struct Shared {
     pub(super) intake: Intake,
     pub(super) codecs: Codecs,
     /// What is being fetched, by the moment up to which a caller may have come to be given it.
-    pub(super) flights: Arc<Flights<BlobCacheHit, Sequence>>,
+    pub(super) flights: Arc<Flights<BlobCacheHit, Moment>>,
     pub(super) promotions: Arc<Promotions>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) sweeping: Sweeping,

@@ -1,0 +1,32 @@
+//! `Moment` and `ReadPoint`: when something happened, as the one order of all mutations counts it.
+
+/// How many mutations have taken effect: each begins the next moment. A mutation that finds nothing
+/// to change, and so has no [`Sequence`](crate::sequence::Sequence), has its moment all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Moment(pub(crate) u64);
+
+/// A moment in the order of all mutations of one cache, taken before its user reads the source of
+/// truth, so that what was read cannot overwrite anything newer.
+///
+/// A put made [`read_at`](crate::BlobCachePut::read_at) a point is quietly refused when its key was
+/// written or invalidated after that point. A point belongs to the cache that gave it and does not
+/// survive a restart: a put that carries a point of another cache is refused.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// let point = cache.read_point();
+/// let row = "read from the database after the point was taken";
+/// cache.invalidate_key("rows", "42").await?; // somebody has changed the row meanwhile
+/// cache.put("rows", "42", BlobCachePut::new(row).read_at(point)).await?;
+/// assert!(cache.get("rows", "42").await.is_none());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPoint {
+    pub(crate) moment: Moment,
+    /// Which opened cache it belongs to.
+    pub(crate) instance: u64,
+}
