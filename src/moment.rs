@@ -1,7 +1,7 @@
 //! `Moment` and `ReadPoint`: when something happened, as the one order of all mutations counts it.
 
 /// How many mutations have taken effect: each begins the next moment. A mutation that finds nothing
-/// to change, and so has no [`Sequence`](crate::sequence::Sequence), has its moment all the same.
+/// to change, and so has no sequence, has its moment all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Moment(pub(crate) u64);
 
