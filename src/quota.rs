@@ -40,6 +40,11 @@ impl Quotas {
         Some(Quota { number, limits: self.0[number].1 })
     }
 
+    /// What they allow in memory, by their numbers.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = Option<usize>> {
+        self.0.iter().map(|(_, quota)| quota.l1_bytes_max)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

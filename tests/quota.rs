@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use futures::executor::block_on;
+use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, L1Admission,
-    L2Compression, NamespaceQuota,
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError,
+    L1Admission, L2Compression, NamespaceQuota, SweepLimit,
 };
 
 const MIB: usize = 1 << 20;
@@ -129,4 +132,127 @@ fn quotas_are_bounded() {
     }
     let refused = builder.build();
     assert!(matches!(refused, Err(CacheError::InvalidConfig { field: "quota", .. })));
+}
+
+/// Misses of a seeded run over a namespace with a quota in a roomy cache, or over one that has a
+/// cache of that size for itself.
+fn misses(seed: u64, is_quota: bool, invalidates: bool) -> usize {
+    let budget = 64 << 10;
+    let quota = NamespaceQuota { l1_bytes_max: Some(budget), ..Default::default() };
+    let config = BlobCacheConfig::builder().shard_count(1);
+    let config = match is_quota {
+        true => config.l1_bytes_max(8 * MIB).quota("tenant", quota),
+        false => config.l1_bytes_max(budget),
+    };
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    if is_quota {
+        fill(&cache, "other", 0..10, L1Admission::Auto);
+    }
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut misses = 0;
+    for _ in 0..20_000 {
+        let number = random.random_range(0..300) * random.random_range(0..300) / 300;
+        if invalidates && random.random_ratio(1, 20) {
+            block_on(cache.invalidate_key("tenant", key(number))).unwrap();
+        } else if hits(&cache, "tenant", number..number + 1) == 0 {
+            misses += 1;
+            fill(&cache, "tenant", number..number + 1, L1Admission::Auto);
+        }
+    }
+    misses
+}
+
+/// It is the same algorithm.
+#[test]
+fn a_tenant_misses_what_a_cache_of_the_size_of_its_quota_would() {
+    for seed in 0..6 {
+        for invalidates in [false, true] {
+            let of = |is_quota| misses(seed, is_quota, invalidates);
+            assert_eq!(of(true), of(false), "seed {seed}, invalidates: {invalidates}");
+        }
+    }
+}
+
+#[test]
+fn a_tenant_that_fills_and_flushes_pushes_out_nobody() {
+    let quota = NamespaceQuota { l1_bytes_max: Some(MIB), ..Default::default() };
+    for sweep in [BackgroundSweep::On, BackgroundSweep::Off] {
+        let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).background_sweep(sweep);
+        let config = config.quota("tenant", quota).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        fill(&cache, "other", 0..5000, L1Admission::Auto);
+        for round in 0..50 {
+            for number in 0..4 {
+                let value = vec![7; 250_000];
+                block_on(cache.put("tenant", key(round * 100 + number), value)).unwrap();
+            }
+            block_on(cache.invalidate_namespace("tenant")).unwrap();
+        }
+        assert_eq!(cache.namespace_stats("other").unwrap().entries(), 5000, "{sweep:?}");
+    }
+}
+
+#[test]
+fn many_puts_at_once_stay_within_a_quota() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let quota = NamespaceQuota { l1_bytes_max: Some(700 << 10), ..Default::default() };
+    for is_on_disk in [false, true] {
+        let mut config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
+        if is_on_disk {
+            config = config.l2_path(folder.path()).l2_bytes_max(256 << 20);
+        }
+        let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+        fill(&cache, "other", 0..6000, L1Admission::Auto);
+        let before = cache.namespace_stats("other").unwrap().entries();
+        for _ in 0..3 {
+            let puts = (0..32).map(|number| cache.put("tenant", key(number), vec![1; 600_000]));
+            for done in block_on(join_all(puts)) {
+                done.unwrap();
+            }
+        }
+        assert_eq!(cache.namespace_stats("other").unwrap().entries(), before);
+        assert!(cache.namespace_stats("tenant").unwrap().bytes_in_use() <= 700 << 10);
+        block_on(cache.close()).unwrap();
+    }
+}
+
+/// With as many threads as there are, all that was counted is given back.
+#[test]
+fn a_quota_is_kept_by_many_threads() {
+    let quota = NamespaceQuota { l1_bytes_max: Some(300 << 10), ..Default::default() };
+    let config = BlobCacheConfig::builder().l1_bytes_max(4 * MIB);
+    let config = config.quota("a", quota).quota("b", quota).build().unwrap();
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    let spell = |seed| {
+        let mut random = StdRng::seed_from_u64(seed);
+        for _ in 0..20_000 {
+            let namespace = ["a", "b", "c"][random.random_range(0..3)];
+            let key = key(random.random_range(0..500));
+            match random.random_range(0..1000) {
+                0 => drop(block_on(cache.invalidate_namespace(namespace)).unwrap()),
+                1..100 => drop(block_on(cache.invalidate_key(namespace, key)).unwrap()),
+                100..500 => drop(block_on(cache.get(namespace, key))),
+                _ => {
+                    let policy = BlobCachePolicy::default().priority(random.random());
+                    let put = BlobCachePut::new(vec![7; random.random_range(0..20_000)]);
+                    block_on(cache.put(namespace, key, put.with_policy(policy))).unwrap();
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            let spell = &spell;
+            scope.spawn(move || spell(seed));
+        }
+    });
+    for name in ["a", "b"] {
+        assert!(cache.namespace_stats(name).is_none_or(|stats| stats.bytes_in_use() <= 300 << 10));
+    }
+    block_on(cache.invalidate_all()).unwrap();
+    block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+    assert_eq!((cache.stats().bytes_in_use(), cache.stats().entries()), (0, 0));
+    // Nothing is left reserved either: all of the quota can be had.
+    fill(&cache, "a", 0..1000, L1Admission::Auto);
+    assert!(cache.namespace_stats("a").unwrap().bytes_in_use() > 297 << 10);
 }

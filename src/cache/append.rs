@@ -195,9 +195,10 @@ impl Shared {
         match in_memory {
             InMemory::Reserved(reservation) => {
                 entry.namespace.grow(entry.charge);
-                // Counted once: as held, from here on.
+                let replaced = slot.put(Arc::new(entry));
+                // Counted as held, from here on.
                 drop(reservation);
-                slot.put(Arc::new(entry))
+                replaced
             }
             InMemory::NoRoom => {
                 self.counters.count(Event::Eviction);

@@ -3,6 +3,7 @@
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
+use crate::l1::Reservation;
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
 
@@ -29,31 +30,52 @@ impl Shared {
         }
     }
 
-    /// Evicts entries of a namespace that has a quota, until what it holds and `wanted` are within
-    /// that and `spare`. Likewise.
-    pub(super) async fn make_room_in(
+    /// Sets `bytes` of the budget aside for an entry of a namespace that is to take the place of one
+    /// with `spare`, and makes room for them: first in the namespace's quota, if it has one, where
+    /// only its own entries give way, and then in memory. None where only entries above `priority`
+    /// are left, or puts under way have taken the quota: the entry is as good as evicted.
+    pub(super) async fn reserve(
         &self,
         namespace: &Namespace,
-        (wanted, spare): (usize, usize),
+        (bytes, spare): (usize, usize),
         priority: u8,
-    ) -> bool {
-        let Some(quota) = namespace.quota() else { return true };
-        let max = quota.limits.l1_bytes_max.map_or(usize::MAX, |max| max.saturating_add(spare));
-        let is_over = || namespace.bytes().saturating_add(wanted) > max;
-        while is_over() {
-            let mut steps = STEP_ENTRIES;
-            while is_over() {
-                let Some(victim) = self.l1.evict_of(quota.number, priority, &mut steps) else {
-                    break;
-                };
-                self.evicted(&victim);
+    ) -> Option<Reservation<'_>> {
+        let quota = namespace.quota().map(|quota| quota.number);
+        let mut steps = STEP_ENTRIES;
+        let reservation = loop {
+            if let Some(reservation) = self.l1.reserve(bytes, quota, spare) {
+                break reservation;
             }
-            if is_over() && steps > 0 {
+            if !self.evict_of(quota?, priority, &mut steps).await {
+                return None;
+            }
+        };
+        self.make_room(spare, priority).await.then_some(reservation)
+    }
+
+    /// Evicts entries of a namespace that has a quota, until what it holds is within it.
+    pub(super) async fn keep_to_quota(&self, namespace: &Namespace) {
+        let Some(quota) = namespace.quota() else { return };
+        let (number, mut steps) = (quota.number, STEP_ENTRIES);
+        while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
+    }
+
+    /// Evicts an entry of the namespace that has the quota of that number, and pauses where `steps`
+    /// are used up. False where only those above `priority` are left.
+    async fn evict_of(&self, quota: usize, priority: u8, steps: &mut usize) -> bool {
+        loop {
+            if *steps == 0 {
+                pause().await;
+                *steps = STEP_ENTRIES;
+            }
+            if let Some(victim) = self.l1.evict_of(quota, priority, steps) {
+                self.evicted(&victim);
+                return true;
+            }
+            if *steps > 0 {
                 return false;
             }
-            pause().await;
         }
-        true
     }
 
     /// Settles what hangs on an entry that was evicted.

@@ -43,13 +43,9 @@ impl Shared {
         if !is_current() && !planted(Flaw::PromotionUnchecked) {
             return false;
         }
-        let reservation = self.l1.reserve(read.charge);
-        let own = (read.charge, 0);
-        if !self.make_room_in(&read.namespace, own, read.priority).await
-            || !self.make_room(0, read.priority).await
-        {
-            return false;
-        }
+        let charges = (read.charge, 0);
+        let room = self.reserve(&read.namespace, charges, read.priority).await;
+        let Some(reservation) = room else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge, self.clock.timestamp());
         let slot = self.l1.slot(read.hash);
@@ -60,8 +56,8 @@ impl Shared {
         }
         entry.namespace.grow(entry.charge);
         let ends = entry.ends();
-        drop(reservation);
         let replaced = slot.put(Arc::new(entry));
+        drop(reservation);
         if let Some(replaced) = &replaced {
             // Of a generation that has ended, of another namespace with the same hash.
             self.settle(replaced, None, &mut section);

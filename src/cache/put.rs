@@ -80,7 +80,7 @@ impl Shared {
             entry.mark(Mark::Absent);
         }
         let in_memory = match is_wanted {
-            true => self.reserve(&entry, spare).await,
+            true => self.room_for(&entry, spare).await,
             false => InMemory::Unwanted,
         };
         let mut recording = None;
@@ -106,19 +106,19 @@ impl Shared {
         }
         let acknowledgement = committed?;
         drop(turn);
-        self.make_room_in(&begun, (0, 0), u8::MAX).await;
+        self.keep_to_quota(&begun).await;
         self.make_room(0, u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
     }
 
     /// Makes room in memory for an entry, besides what it takes the place of.
-    async fn reserve(&self, entry: &Entry, spare: usize) -> InMemory<'_> {
-        let reservation = self.l1.reserve(entry.charge);
-        let own = (entry.charge, spare);
-        let has_room = self.make_room_in(&entry.namespace, own, entry.priority).await
-            && self.make_room(spare, entry.priority).await;
-        if has_room { InMemory::Reserved(reservation) } else { InMemory::NoRoom }
+    async fn room_for(&self, entry: &Entry, spare: usize) -> InMemory<'_> {
+        let charges = (entry.charge, spare);
+        match self.reserve(&entry.namespace, charges, entry.priority).await {
+            Some(reservation) => InMemory::Reserved(reservation),
+            None => InMemory::NoRoom,
+        }
     }
 
     /// The version of what only the disk holds of a key, where that matters, and where it is: read

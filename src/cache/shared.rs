@@ -120,7 +120,7 @@ impl Shared {
             order: Order::new(instance, watermarks),
             namespaces: Namespaces::new(config.max_namespaces, config.quotas.clone()),
             rules: Rules::default(),
-            l1: L1::new(config.l1_bytes_max, config.shard_count, config.quotas.len()),
+            l1: L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory()),
             codecs: Codecs::new(cores()),
             flights: Arc::new(Flights::new(FLIGHT_TABLES)),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),

@@ -1,23 +1,23 @@
 //! `List`: one SIEVE queue, its nodes in a slab, linked by number.
 //!
-//! The slab grows by chunks, so that no insertion ever moves the others, and a freed node is used
-//! again before a new one.
+//! The slab grows by chunks, so that no insertion ever moves more than one of them, and a freed
+//! node is used again before a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::entry::Entry;
 
-/// Nodes of one chunk of the slab.
-const CHUNK_NODES: u32 = 256;
-const CHUNK: usize = CHUNK_NODES as usize;
+/// Nodes of one chunk of the slab. All are full but the last, which grows to that: a list of few
+/// entries takes little.
+const CHUNK: usize = 256;
 
 /// No node.
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(super) struct List {
-    chunks: Vec<Box<[Node]>>,
+    chunks: Vec<Vec<Node>>,
     /// The newest entry.
     head: u32,
     /// The oldest one.
@@ -100,6 +100,17 @@ impl List {
         self.hand = self.tail;
     }
 
+    /// The same, if it is past the head.
+    pub(super) fn start_again_if_passed(&mut self) {
+        if self.hand == NONE {
+            self.start_again();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
     /// The turn at which the entry was inserted that the hand would meet next; the highest number
     /// where it is past the head.
     pub(super) fn next_turn(&self) -> u64 {
@@ -120,7 +131,7 @@ impl List {
         most: usize,
         found: &mut Vec<Arc<Entry>>,
     ) -> (usize, Option<usize>) {
-        let nodes = self.chunks.len() * CHUNK;
+        let nodes = self.nodes();
         let end = from.saturating_add(nodes_max).min(nodes);
         let mut number = from;
         while number < end && found.len() < most {
@@ -135,27 +146,26 @@ impl List {
         &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
     }
 
+    /// How many there are, with or without an entry.
+    fn nodes(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
     /// A node that holds no entry.
     fn vacant(&mut self) -> u32 {
-        if self.free == NONE {
-            let first = u32::try_from(self.chunks.len() * CHUNK).unwrap_or(NONE);
-            // The smallest entry takes over 200 bytes: this is a list of more than 800 GiB.
-            assert!(first < NONE - CHUNK_NODES, "one SIEVE list holds 2^32 entries");
-            let link = |number| match number - first {
-                CHUNK_NODES => NONE,
-                _ => number,
-            };
-            let chunk = (1..=CHUNK_NODES).map(|next| Node {
-                entry: None,
-                turn: 0,
-                newer: NONE,
-                older: link(first + next),
-            });
-            self.chunks.push(chunk.collect());
-            self.free = first;
+        if self.free != NONE {
+            let number = self.free;
+            self.free = self.node(number).older;
+            return number;
         }
-        let number = self.free;
-        self.free = self.node(number).older;
+        let number = u32::try_from(self.nodes()).unwrap_or(NONE);
+        // The smallest entry takes over 200 bytes: this is a list of more than 800 GiB.
+        assert!(number < NONE, "one SIEVE list holds 2^32 entries");
+        let vacant = Node { entry: None, turn: 0, newer: NONE, older: NONE };
+        match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
+            Some(last) => last.push(vacant),
+            None => self.chunks.push(vec![vacant]),
+        }
         number
     }
 

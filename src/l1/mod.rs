@@ -42,17 +42,37 @@ pub(crate) struct L1 {
     /// What puts under way will count.
     reserved: AtomicUsize,
     bytes_max: usize,
+    quotas: Box<[L1Quota]>,
+}
+
+/// What the entries of a namespace may count, and what its puts under way will.
+#[derive(Debug)]
+struct L1Quota {
+    reserved: AtomicUsize,
+    bytes_max: usize,
 }
 
 impl L1 {
-    pub(crate) fn new(bytes_max: usize, lists: usize, quotas: usize) -> Self {
+    /// `quotas`: what each of the namespaces that have one may count.
+    pub(crate) fn new(
+        bytes_max: usize,
+        lists: usize,
+        quotas: impl Iterator<Item = Option<usize>>,
+    ) -> Self {
+        let quotas: Box<[_]> = quotas
+            .map(|max| L1Quota {
+                reserved: AtomicUsize::new(0),
+                bytes_max: max.unwrap_or(usize::MAX),
+            })
+            .collect();
         let tables = bytes_max / ENTRY_BYTES / TABLE_ENTRIES_MAX;
         let tables = tables.max(4 * cores()).next_power_of_two().min(1 << 16);
         Self {
             map: DashMap::with_capacity_and_hasher_and_shard_amount(0, Default::default(), tables),
-            sieve: Sieve::new(lists, quotas),
+            sieve: Sieve::new(lists, quotas.len()),
             reserved: AtomicUsize::new(0),
             bytes_max,
+            quotas,
         }
     }
 
@@ -128,10 +148,37 @@ impl L1 {
         }
     }
 
-    /// Counts `bytes` against the budget from now on, until the reservation is dropped.
-    pub(crate) fn reserve(&self, bytes: usize) -> Reservation<'_> {
+    /// Counts `bytes` against the budget from now on, until the reservation is dropped, and against
+    /// the quota of that number. None where what is held and reserved there leaves no room for them
+    /// in it and `spare`.
+    pub(crate) fn reserve(
+        &self,
+        bytes: usize,
+        quota: Option<usize>,
+        spare: usize,
+    ) -> Option<Reservation<'_>> {
+        let quota = match quota {
+            Some(number) => Some(self.reserve_of(number, bytes, spare)?),
+            None => None,
+        };
         self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        Reservation { l1: self, bytes }
+        Some(Reservation { l1: self, quota, bytes })
+    }
+
+    fn reserve_of(&self, number: usize, bytes: usize, spare: usize) -> Option<&L1Quota> {
+        let quota = &self.quotas[number];
+        let max = quota.bytes_max.saturating_add(spare);
+        let reserve = |reserved: usize| {
+            let used = self.sieve.bytes_of(number).saturating_add(reserved);
+            (used.saturating_add(bytes) <= max).then(|| reserved.saturating_add(bytes))
+        };
+        let order = Ordering::Relaxed;
+        quota.reserved.fetch_update(order, order, reserve).is_ok().then_some(quota)
+    }
+
+    /// Whether what is held is more than the quota of that number.
+    pub(crate) fn is_beyond(&self, quota: usize) -> bool {
+        self.sieve.bytes_of(quota) > self.quotas[quota].bytes_max
     }
 
     /// Evicts while more than the budget and `spare` is in use, for as long as `steps` last, which
@@ -225,12 +272,16 @@ impl Slot<'_> {
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     l1: &'a L1,
+    quota: Option<&'a L1Quota>,
     bytes: usize,
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.l1.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(quota) = self.quota {
+            quota.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) struct Sieve {
     /// By priority; made when first needed.
     levels: Box<[OnceLock<Level>]>,
     lists: usize,
-    /// Lists besides, each for the entries of one namespace.
-    quotas: usize,
+    /// What the entries of each namespace that has a quota count. They have lists besides.
+    quotas: Box<[AtomicUsize]>,
     /// What all entries count.
     bytes: AtomicUsize,
     /// How many insertions there have been.
@@ -47,9 +47,10 @@ pub(crate) struct Sieve {
 /// The entries of one priority.
 #[derive(Debug)]
 struct Level {
+    /// Chosen by hash.
     lists: Box<[CachePadded<Shard>]>,
-    /// How many of them are chosen by hash; the others are those of quotas.
-    hashed: usize,
+    /// Each for the entries of one namespace that has a quota; made when first needed.
+    quotas: Box<[OnceLock<Box<Shard>>]>,
     bytes: AtomicUsize,
     /// Held by whoever moves the hand.
     hand: Mutex<()>,
@@ -74,11 +75,18 @@ pub(crate) struct Cursor {
 impl Sieve {
     pub(crate) fn new(lists: usize, quotas: usize) -> Self {
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
+        let quotas = (0..quotas).map(|_| AtomicUsize::new(0)).collect();
         Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the entries of the namespace that has the quota of that number count, those of its
+    /// generations that have ended among them.
+    pub(crate) fn bytes_of(&self, quota: usize) -> usize {
+        self.quotas[quota].load(Ordering::Relaxed)
     }
 
     /// Takes a new entry in at the head of its list.
@@ -87,6 +95,9 @@ impl Sieve {
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
+        if let Some(quota) = entry.namespace.quota() {
+            self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
+        }
         // Taken under the list's lock, so that each list is in the order of turns.
         let turn = || self.turns.fetch_add(1, Ordering::Relaxed);
         level.shard(entry).change(|list| list.push(entry, turn()));
@@ -98,8 +109,10 @@ impl Sieve {
         let shard = level.shard(entry);
         let removed = shard.change(|list| list.remove(entry));
         if removed {
-            self.uncount(level, entry.charge);
-            if shard.is_passed() {
+            self.uncount(level, entry);
+            if entry.namespace.quota().is_some() {
+                shard.change(List::start_again_if_passed);
+            } else if shard.is_passed() {
                 level.start_again_if_passed();
             }
         }
@@ -112,7 +125,7 @@ impl Sieve {
         let levels = self.levels.iter().take(usize::from(priority) + 1);
         let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
         let victim = level.evict(steps)?;
-        self.uncount(level, victim.charge);
+        self.uncount(level, &victim);
         Some(victim)
     }
 
@@ -127,7 +140,7 @@ impl Sieve {
         for level in self.levels.iter().take(usize::from(priority) + 1) {
             let Some(level) = level.get() else { continue };
             if let Some(victim) = level.evict_of(quota, steps) {
-                self.uncount(level, victim.charge);
+                self.uncount(level, &victim);
                 return Some(victim);
             }
         }
@@ -135,7 +148,7 @@ impl Sieve {
     }
 
     fn level(&self) -> Level {
-        Level::new(self.lists, self.quotas)
+        Level::new(self.lists, self.quotas.len())
     }
 
     /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on; None at
@@ -150,12 +163,15 @@ impl Sieve {
         let mut nodes_left = limit * EMPTY_NODES;
         while nodes_left > 0 && found.len() < most {
             let level = self.levels.get(cursor.level)?;
-            let shard = level.get().and_then(|level| level.lists.get(cursor.list));
-            let Some(shard) = shard else {
+            let level = level.get().filter(|level| cursor.list < level.places());
+            let Some(level) = level else {
                 cursor = Cursor { level: cursor.level + 1, ..Cursor::default() };
                 continue;
             };
-            let (visited, next) = shard.list.lock().visit(cursor.node, nodes_left, most, found);
+            let (visited, next) = match level.at(cursor.list) {
+                Some(shard) => shard.list.lock().visit(cursor.node, nodes_left, most, found),
+                None => (0, None),
+            };
             cursor = match next {
                 Some(node) => Cursor { node, ..cursor },
                 None => Cursor { list: cursor.list + 1, node: 0, ..cursor },
@@ -165,32 +181,52 @@ impl Sieve {
         Some(cursor)
     }
 
-    fn uncount(&self, level: &Level, charge: usize) {
-        level.bytes.fetch_sub(charge, Ordering::Relaxed);
-        self.bytes.fetch_sub(charge, Ordering::Relaxed);
+    fn uncount(&self, level: &Level, entry: &Entry) {
+        level.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
+        self.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
+        if let Some(quota) = entry.namespace.quota() {
+            self.quotas[quota.number].fetch_sub(entry.charge, Ordering::Relaxed);
+        }
     }
 }
 
 impl Level {
-    fn new(hashed: usize, quotas: usize) -> Self {
-        let shard = |_| CachePadded::new(Shard::new());
-        let lists = (0..hashed + quotas).map(shard).collect();
-        Self { lists, hashed, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
+    fn new(lists: usize, quotas: usize) -> Self {
+        let lists = (0..lists).map(|_| CachePadded::new(Shard::new())).collect();
+        let quotas = (0..quotas).map(|_| OnceLock::new()).collect();
+        Self { lists, quotas, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
     }
 
     /// The list of an entry: that of its namespace's quota, or one by hash.
     fn shard(&self, entry: &Entry) -> &Shard {
         match entry.namespace.quota() {
-            Some(quota) => &self.lists[self.hashed + quota.number],
+            Some(quota) => self.quotas[quota.number].get_or_init(|| Box::new(Shard::new())),
             None => self.shard_of(entry.hash),
         }
+    }
+
+    /// How many lists there may be.
+    fn places(&self) -> usize {
+        self.lists.len() + self.quotas.len()
+    }
+
+    fn at(&self, place: usize) -> Option<&Shard> {
+        match place.checked_sub(self.lists.len()) {
+            None => Some(&self.lists[place]),
+            Some(quota) => self.quotas[quota].get().map(|shard| &**shard),
+        }
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        let quotas = self.quotas.iter().filter_map(OnceLock::get).map(|shard| &**shard);
+        self.lists.iter().map(|shard| &**shard).chain(quotas)
     }
 
     /// Multiplies the hash into the range, so that the number of lists need not be a power of two,
     /// turned so that the bits which choose a slot of the lookup table are not used again.
     fn shard_of(&self, hash: KeyHash) -> &Shard {
         let turned = u128::from(hash.0.rotate_left(24));
-        let home = (turned * self.hashed as u128) >> 64;
+        let home = (turned * self.lists.len() as u128) >> 64;
         &self.lists[usize::try_from(home).unwrap_or(0)]
     }
 
@@ -215,21 +251,20 @@ impl Level {
         None
     }
 
-    /// The same in the list of a quota.
+    /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
+    /// one is not to be the next that it meets.
     fn evict_of(&self, quota: usize, steps: &mut usize) -> Option<Arc<Entry>> {
+        let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
-        let shard = &self.lists[self.hashed + quota];
         while *steps > 0 {
-            let step = shard.change(|list| list.advance(u64::MAX, steps));
-            if step.is_some() {
-                return step;
-            }
-            if shard.is_passed() {
-                shard.change(List::start_again);
-                *steps = steps.saturating_sub(1);
-            }
-            if shard.is_passed() {
-                return None;
+            let (victim, is_empty) = shard.change(|list| {
+                list.start_again_if_passed();
+                let victim = list.advance(u64::MAX, steps);
+                list.start_again_if_passed();
+                (victim, list.is_empty())
+            });
+            if victim.is_some() || is_empty {
+                return victim;
             }
         }
         None
@@ -237,7 +272,7 @@ impl Level {
 
     /// Past the newest entry of all, the hand begins again with the oldest.
     fn start_again(&self) {
-        self.lists.iter().for_each(|shard| shard.change(List::start_again));
+        self.shards().for_each(|shard| shard.change(List::start_again));
     }
 
     /// The same, where a removal may have brought it there. Whoever is moving the hand sees to it.
@@ -252,10 +287,10 @@ impl Level {
     /// Where the hand goes on, and the turn at which it would go on in another list.
     fn next_list(&self) -> (&Shard, u64) {
         let (mut first, mut first_at, mut second_at) = (&*self.lists[0], u64::MAX, u64::MAX);
-        for shard in &self.lists {
+        for shard in self.shards() {
             let at = shard.next.load(Ordering::Relaxed);
             if at < first_at {
-                (first, first_at, second_at) = (&**shard, at, first_at);
+                (first, first_at, second_at) = (shard, at, first_at);
             } else {
                 second_at = second_at.min(at);
             }
