@@ -6,9 +6,9 @@ use std::time::Duration;
 /// How far a sweep goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepLimit {
-    /// At most so many entries are looked at.
+    /// At most so many entries are looked at; none with 0.
     Entries(usize),
-    /// It ends with the first step that ends after so long.
+    /// It ends with the first step of up to 256 entries that ends after so long; none with 0.
     Duration(Duration),
     /// Whichever comes first.
     Either {
@@ -44,7 +44,9 @@ pub struct SweepReport {
     pub entries_visited: usize,
     /// What was removed, by namespace; those without any are not listed.
     pub namespaces: BTreeMap<String, NamespaceSweep>,
-    /// Not all entries have been looked at: the limit was reached. The next sweep goes on there.
+    /// The limit was reached, and the next sweep goes on there. False once all entries have been
+    /// looked at since this sweep began, or since the first of those did that were truncated before
+    /// it: so that a caller may sweep a little at a time until it is.
     pub truncated: bool,
 }
 

@@ -2,15 +2,19 @@
 //!
 //! It exists while there is a cache that wants it, sleeps until the earliest moment at which one
 //! has something to be swept, and without end where none has: idle is free. Who has something new
-//! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time and says
-//! how long it is to be left alone after it, which bounds its share of the processor.
+//! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time, and after
+//! each the thread rests for many times as long, which bounds its share of the processor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+/// The thread works for one part in so many of the time, however many there are to be swept.
+const SHARE: u32 = 20;
 
 /// Who is swept.
 pub(crate) trait Sweep: Send + Sync {
@@ -33,6 +37,8 @@ struct State {
     tenants: Vec<Tenant>,
     last: u64,
     is_running: bool,
+    /// The process that it runs in: a fork takes the state along, but not the thread.
+    process: u32,
     /// When the thread wakes by itself; None while it is awake, or never will.
     wakes: Option<Instant>,
 }
@@ -45,7 +51,7 @@ struct Tenant {
 
 impl State {
     const fn new() -> Self {
-        Self { tenants: Vec::new(), last: 0, is_running: false, wakes: None }
+        Self { tenants: Vec::new(), last: 0, is_running: false, process: 0, wakes: None }
     }
 
     fn tenant(&mut self, number: u64) -> Option<&mut Tenant> {
@@ -71,9 +77,15 @@ impl Tenancy {
             return;
         }
         tenant.due = Some(due);
-        if !state.is_running {
+        let process = process::id();
+        if !state.is_running || state.process != process {
             let thread = thread::Builder::new().name("tamis-sweeper".to_owned());
             state.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
+            state.process = process;
+            if !state.is_running {
+                // Whoever wants anything next tries again.
+                state.tenants.iter_mut().for_each(|tenant| tenant.due = None);
+            }
         } else if state.wakes.is_none_or(|wakes| due < wakes) {
             SWEEPER.changed.notify_one();
         }
@@ -91,12 +103,14 @@ impl Drop for Tenancy {
 impl Sweeper {
     fn run(&self) {
         let mut state = self.state.lock();
+        let mut rested = Instant::now();
         while !state.tenants.is_empty() {
             let due = |tenant: &Tenant| tenant.due.map(|due| (due, tenant.number));
             let Some((due, number)) = state.tenants.iter().filter_map(due).min() else {
                 self.changed.wait(&mut state);
                 continue;
             };
+            let due = due.max(rested);
             if due > Instant::now() {
                 state.wakes = Some(due);
                 self.changed.wait_until(&mut state, due);
@@ -107,10 +121,12 @@ impl Sweeper {
             tenant.due = None;
             let sweep = Weak::clone(&tenant.sweep);
             drop(state);
+            let started = Instant::now();
             // What it wants meanwhile is kept; nothing is held while it is at work.
             if let Some(after) = step(&sweep) {
                 Tenancy::again(number, after);
             }
+            rested = Instant::now() + started.elapsed() * (SHARE - 1);
             state = self.state.lock();
         }
         state.is_running = false;
@@ -151,6 +167,34 @@ mod tests {
             let steps = self.0.fetch_add(1, Ordering::Relaxed) + 1;
             (steps % 10 != 0).then_some(Duration::from_millis(1))
         }
+    }
+
+    /// Works for some time at each step, without end.
+    #[derive(Default)]
+    struct Busy(AtomicUsize);
+
+    impl Sweep for Busy {
+        fn sweep(&self) -> Option<Duration> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(5));
+            Some(Duration::ZERO)
+        }
+    }
+
+    #[test]
+    fn all_of_them_together_have_their_share_of_the_time() {
+        let tenants = [(); 3].map(|()| Arc::new(Busy::default()));
+        let tenancies = tenants.each_ref().map(|tenant| {
+            let weak: Weak<dyn Sweep> = Arc::<Busy>::downgrade(tenant);
+            Tenancy::new(&weak)
+        });
+        let begun = Instant::now();
+        tenancies.iter().for_each(|tenancy| tenancy.wants(Duration::ZERO));
+        let steps = || tenants.iter().map(|tenant| tenant.0.load(Ordering::Relaxed)).sum::<usize>();
+        assert!(until(|| steps() >= 9));
+        let at_least = Duration::from_millis(5) * SHARE * 8;
+        assert!(begun.elapsed() >= at_least, "9 steps in {:?}", begun.elapsed());
+        assert!(tenants.iter().all(|tenant| tenant.0.load(Ordering::Relaxed) >= 2), "in turn");
     }
 
     struct Panicking;

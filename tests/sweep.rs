@@ -85,6 +85,24 @@ fn a_limited_sweep_goes_on_where_the_last_one_stopped() {
 }
 
 #[test]
+fn limited_sweeps_say_when_they_have_come_round() {
+    let cache = open(&Clock::system(), BackgroundSweep::Off);
+    fill(&cache, "alive", 1000, &BlobCachePut::new("value"));
+    for _ in 0..3 {
+        let mut visited = 0;
+        loop {
+            let report = block_on(cache.sweep_expired(SweepLimit::Entries(111)));
+            visited += report.entries_visited;
+            if !report.truncated {
+                break;
+            }
+            assert!(visited < 1200, "it has been everywhere");
+        }
+        assert!(visited >= 1000, "{visited}");
+    }
+}
+
+#[test]
 fn a_sweep_takes_what_flushes_and_abandoned_invalidations_have_left() {
     let cache = open(&Clock::system(), BackgroundSweep::Off);
     fill(&cache, "flushed", 500, &BlobCachePut::new(vec![7; 1000]));

@@ -113,13 +113,14 @@ impl Shared {
         if set_slot(&entry, recorded, held) {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
-        let (is_recorded, ends) = (recorded.is_some_and(|it| it.is_blob), entry.ends());
+        let is_recorded = recorded.is_some_and(|it| it.is_blob);
+        let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
             self.settle(replaced, counting, &mut section);
         }
         drop(section);
-        self.note_end(ends);
+        ends.into_iter().for_each(|ends| self.note_end(ends));
         self.look_after_synopsis(&generation);
         let end = recorded.map(|recorded| recorded.dealt.end);
         Ok(Verdict::Done(Acknowledgement::over(held.is_some(), end)))

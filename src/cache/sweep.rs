@@ -18,10 +18,7 @@ use crate::step::{STEP_ENTRIES, pause};
 use crate::sweep::{SweepLimit, SweepReport};
 use crate::sweeper::{Sweep, Tenancy};
 
-/// The background sweeper works for one part in so many of the time.
-const SHARE: u32 = 20;
-
-/// The least time between two of its steps, and between two of its rounds.
+/// The least time between two steps of the background sweeper, and between two of its rounds.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,6 +32,8 @@ pub(super) struct Sweeping {
     soonest: AtomicU64,
     /// Where the background sweeper's round began, while it is under way.
     round: Mutex<Option<Round>>,
+    /// Where the first of the sweeps began that have stopped at their limits since one came round.
+    pass: Mutex<Option<Round>>,
     /// None where nothing is swept in the background.
     tenancy: OnceLock<Tenancy>,
 }
@@ -42,7 +41,7 @@ pub(super) struct Sweeping {
 impl Sweeping {
     pub(super) fn new() -> Self {
         let soonest = AtomicU64::new(Timestamp::NEVER.0);
-        Self { soonest, round: Mutex::default(), tenancy: OnceLock::new() }
+        Self { soonest, round: Mutex::default(), pass: Mutex::default(), tenancy: OnceLock::new() }
     }
 }
 
@@ -81,23 +80,35 @@ impl Shared {
         let mut report = SweepReport::default();
         let started = Instant::now();
         // What comes later is another sweep's.
-        let (mut rules, round) = (self.rules.over_labels(), self.rules.round());
+        let (mut rules, begun) = (self.rules.over_labels(), self.rules.round());
         while !self.order.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
             if left == 0 || started.elapsed() >= limit.duration() {
-                report.truncated = true;
+                report.truncated = !self.ends_pass(begun);
                 return report;
             }
             let most = left.min(STEP_ENTRIES);
             rules.retain(|rule| !self.rules.is_withdrawn(rule));
             if let Some(rule) = rules.first() {
                 self.step_through_postings(rule, most, true, &mut report);
-            } else if self.sweep_step(round, most, &mut report) {
+            } else if self.sweep_step(begun, most, &mut report) {
+                *self.sweeping.pass.lock() = None;
                 break;
             }
             pause().await;
         }
         report
+    }
+
+    /// A sweep that began there has stopped at its limit. True where those before it and this one
+    /// have come round.
+    fn ends_pass(&self, begun: Round) -> bool {
+        let mut pass = self.sweeping.pass.lock();
+        let is_round = self.rules.round().is_round_since(*pass.get_or_insert(begun));
+        if is_round {
+            *pass = None;
+        }
+        is_round
     }
 
     /// A step of a round that began there. True once it is done.
@@ -127,17 +138,16 @@ impl Sweep for Shared {
         if self.order.is_closed() {
             return None;
         }
-        let started = Instant::now();
+        let is_helping = self.rules.any_pending();
+        self.help_along(STEP_ENTRIES);
         let now = self.clock.timestamp();
         let soonest = || Timestamp(self.sweeping.soonest.load(Ordering::Relaxed));
-        if self.rules.any_pending() {
-            self.help_along(STEP_ENTRIES);
-        } else if soonest() > now && self.sweeping.round.lock().is_none() {
-            return (soonest() != Timestamp::NEVER).then(|| self.until(soonest()));
-        } else if self.sweep_some() {
-            return (soonest() != Timestamp::NEVER).then(|| self.until(soonest()));
+        let is_under_way = self.sweeping.round.lock().is_some();
+        let is_round_due = is_under_way || soonest() <= now;
+        if is_helping || (is_round_due && !self.sweep_some()) {
+            return Some(STEP_PAUSE);
         }
-        Some(STEP_PAUSE.max(started.elapsed() * (SHARE - 1)))
+        (soonest() != Timestamp::NEVER).then(|| self.until(soonest()))
     }
 }
 
