@@ -223,6 +223,12 @@ impl Entry {
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
     }
 
+    /// The moment from which it is gone for sure, however often it is asked for.
+    pub(crate) fn gone_at(&self) -> Option<Timestamp> {
+        let window = Duration::from_nanos(self.stale_serve().unwrap_or(0));
+        (self.expires != Timestamp::NEVER).then(|| self.expires.saturating_add(window))
+    }
+
     /// When it will be gone by itself, if nobody asks for it until then.
     pub(crate) fn ends(&self) -> Timestamp {
         let Some(extras) = &self.extras else { return self.expires };

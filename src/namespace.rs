@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::clock::Timestamp;
 use crate::error::CacheError;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
@@ -38,6 +39,8 @@ pub(crate) struct Namespace {
     /// Blocks that live records touch beyond their first ones.
     blocks: AtomicU64,
     quota: Option<Quota>,
+    /// No live record ends by itself before that, by what is known.
+    ends_on_disk: AtomicU64,
     emptied: Emptied,
 }
 
@@ -94,6 +97,19 @@ impl Namespace {
     /// What it may take of the tiers.
     pub(crate) fn quota(&self) -> Option<Quota> {
         self.quota
+    }
+
+    /// When the first of its records ends by itself, or earlier.
+    pub(crate) fn next_end_on_disk(&self) -> Timestamp {
+        Timestamp(self.ends_on_disk.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_end_on_disk(&self, end: Timestamp) {
+        self.ends_on_disk.fetch_min(end.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_ends_on_disk(&self) {
+        self.ends_on_disk.store(Timestamp::NEVER.0, Ordering::Relaxed);
     }
 
     /// Whether a record of so many bytes, in place of what a hash has, is more than its quota.
@@ -215,6 +231,7 @@ impl Namespace {
             bytes: AtomicUsize::new(0),
             blocks: AtomicU64::new(0),
             quota,
+            ends_on_disk: AtomicU64::new(Timestamp::NEVER.0),
         }
     }
 
@@ -351,7 +368,9 @@ impl Namespaces {
         // Until it has been made from the index it says "maybe" to everything.
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         let blocks = AtomicU64::new(further_blocks);
-        let namespace = Arc::new(Namespace { index, synopsis, blocks, ..blank });
+        // Nobody has asked when they end.
+        let ends_on_disk = AtomicU64::new(0);
+        let namespace = Arc::new(Namespace { index, synopsis, blocks, ends_on_disk, ..blank });
         self.table.write().insert(name.into(), namespace);
     }
 

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
 use futures::executor::block_on;
 use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
-    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError,
-    L1Admission, L2Compression, NamespaceQuota, SweepLimit,
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCachePolicy,
+    BlobCachePut, CacheError, Clock, L1Admission, L2Compression, NamespaceQuota, SweepLimit,
 };
 
 const MIB: usize = 1 << 20;
@@ -255,4 +258,93 @@ fn a_quota_is_kept_by_many_threads() {
     // Nothing is left reserved either: all of the quota can be had.
     fill(&cache, "a", 0..1000, L1Admission::Auto);
     assert!(cache.namespace_stats("a").unwrap().bytes_in_use() > 297 << 10);
+}
+
+fn on_disk(folder: &Path, l2_bytes_max: u64) -> BlobCacheConfigBuilder {
+    let quota = NamespaceQuota { l1_bytes_max: Some(0), l2_bytes_max: Some(l2_bytes_max) };
+    BlobCacheConfig::builder()
+        .l1_bytes_max(MIB)
+        .l2_path(folder)
+        .l2_bytes_max(32 << 20)
+        .l2_compression(L2Compression::Off)
+        .quota("tenant", quota)
+}
+
+#[test]
+fn what_a_quota_refuses_takes_nothing_from_others_on_disk() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let config = on_disk(folder.path(), 0).l1_bytes_max(8 * MIB);
+    let config =
+        config.quota("tenant", NamespaceQuota { l2_bytes_max: Some(0), ..Default::default() });
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    fill(&cache, "other", 0..8000, L1Admission::Never);
+    block_on(cache.sync()).unwrap();
+    let before = cache.stats().l2_write_bytes();
+    for number in 0..100_000 {
+        let put = BlobCachePut::new("small").with_tags(["tag"]);
+        block_on(cache.put("tenant", key(number % 30_000), put)).unwrap();
+    }
+    block_on(cache.sync()).unwrap();
+    let written = cache.stats().l2_write_bytes() - before;
+    // A number of the order is wanted for each, and a record of the others has some dozen.
+    assert!(written < 100_000 * 3, "{written} bytes for nothing");
+    assert_eq!(cache.stats().l2_full_rejections(), 100_000);
+    assert_eq!(hits(&cache, "other", 0..8000), 8000);
+    let in_memory = cache.namespace_stats("tenant").unwrap().entries();
+    assert!(in_memory > 10_000);
+    assert_eq!(block_on(cache.invalidate_tags("tenant", &["tag"])).unwrap(), in_memory);
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn what_has_expired_on_disk_makes_room_in_a_quota() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+    let config = on_disk(folder.path(), 2 << 20).clock(clock.clone()).build().unwrap();
+    let mut cache = block_on(BlobCache::open(config.clone())).unwrap();
+    let put = |cache: &BlobCache, number| {
+        let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+        let put = BlobCachePut::new(vec![7; 1000]).with_policy(policy);
+        block_on(cache.put("tenant", key(number), put)).unwrap();
+    };
+    for day in 0..4 {
+        (0..2500).for_each(|number| put(&cache, day * 10_000 + number));
+        let held = hits(&cache, "tenant", day * 10_000..day * 10_000 + 2500);
+        assert!(held > 1600, "day {day}: {held}");
+        if day == 2 {
+            // What another open has found, nobody has heard the end of.
+            block_on(cache.close()).unwrap();
+            cache = block_on(BlobCache::open(config.clone())).unwrap();
+        }
+        clock.advance(Duration::from_secs(86_400));
+        let end = Instant::now() + Duration::from_secs(60);
+        let mut more = day * 10_000 + 5000..;
+        while cache.namespace_stats("tenant").unwrap().l2_bytes_in_use() > 1 << 20 {
+            assert!(Instant::now() < end, "day {day}: it is full of what has expired");
+            more.by_ref().take(5).for_each(|number| put(&cache, number));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        clock.advance(Duration::from_secs(86_400));
+    }
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn a_quota_that_was_lowered_has_no_second_chances() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let open = |bytes| block_on(BlobCache::open(on_disk(folder.path(), bytes).build().unwrap()));
+    let cache = open(6 << 20).unwrap();
+    fill(&cache, "tenant", 0..5000, L1Admission::Never);
+    block_on(cache.close()).unwrap();
+    let cache = open(1 << 20).unwrap();
+    for round in 0..48 {
+        if round % 2 == 0 {
+            assert!(hits(&cache, "tenant", 0..5000) > 100, "what it is allowed, it may keep");
+        }
+        fill(&cache, "other", round * 1000..(round + 1) * 1000, L1Admission::Never);
+    }
+    let stats = cache.namespace_stats("tenant").unwrap();
+    assert!(stats.l2_bytes_in_use() <= 1 << 20, "{stats:?}");
+    assert!(cache.stats().l2_reinserted() > 0);
+    block_on(cache.close()).unwrap();
 }

@@ -127,7 +127,8 @@ impl Shared {
     }
 
     /// Takes the record of a put into the log, or that of a tombstone where the index has no room
-    /// for the blob, or its namespace's quota has not. None without a disk tier.
+    /// for the blob, or its namespace's quota has not. None without a disk tier, and where there is
+    /// nothing on file to be shadowed.
     fn take_record(
         &self,
         draft: Option<Draftee>,
@@ -136,17 +137,31 @@ impl Shared {
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
         let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
-        let mut is_beyond = || {
-            let bytes = draftee.draft.lengths().padded() as u64;
-            (held.is_none() && self.is_index_full(section))
-                || entry.namespace.is_beyond(bytes, held)
-        };
-        if draftee.is_blob && is_beyond() {
+        let bytes = draftee.draft.lengths().padded() as u64;
+        let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
+        let is_fresh = draftee.is_blob && !is_beyond && held.is_none();
+        let is_index_full = is_fresh && self.is_index_full(section);
+        if is_beyond || is_index_full {
             self.counters.count(Event::L2Full);
             let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
             draftee = Draftee { draft: tombstone, is_blob: false };
         }
+        // At the budget of the index the log goes on, or nothing would ever leave it.
+        let is_spared = !draftee.is_blob && held.is_none() && !is_index_full;
+        if is_spared && section.is_gap_before(l2.log.tail().value()) {
+            return Ok(None);
+        }
         record(l2, draftee, entry).map(Some)
+    }
+
+    /// Whether a record of so many bytes, in place of what its hash has, is more than the quota of
+    /// its namespace allows.
+    pub(super) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, held: Option<Slot>) -> bool {
+        let is_beyond = entry.namespace.is_beyond(bytes, held);
+        if is_beyond {
+            self.look_for_overdue(&entry.namespace);
+        }
+        is_beyond
     }
 
     /// What the disk holds of a key is about to be replaced or removed, with the entry that memory
@@ -306,6 +321,7 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
         slot.versioned = is_blob && entry.version().is_some();
         slot.gone = !is_blob;
         entry.namespace.set_slot(entry.hash, slot);
+        entry.gone_at().into_iter().for_each(|end| entry.namespace.note_end_on_disk(end));
     }
     is_new
 }

@@ -1,6 +1,7 @@
 //! `BlobCache`: the handle, and every public verb in one place. What they do is one file each.
 
 mod append;
+mod bell;
 mod closing;
 mod drain;
 mod durability;
@@ -19,13 +20,13 @@ mod invalidate;
 mod lifetimes;
 mod namespaced;
 mod open;
+mod overdue;
 mod promote;
 mod promotions;
 mod put;
 mod record;
 #[cfg(test)]
 mod regressions;
-mod renewal;
 mod scan;
 mod shared;
 mod stats;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::cache::closing;
+use crate::cache::overdue::bury_overdue;
 use crate::cache::promote::promote;
 use crate::cache::shared::{Below, Shared};
 use crate::cache::synopses::renew;
@@ -219,11 +220,14 @@ impl Below {
     /// it.
     fn start(&self, start: WriterStart, shared: &Arc<Shared>) {
         let (promotions, renewal) = (Arc::clone(&shared.promotions), Arc::clone(&shared.renewal));
+        let (overdue, lane) = (Arc::clone(&shared.overdue), Arc::clone(&self.lane));
         let tenant: Weak<Shared> = Arc::downgrade(shared);
         let writer = self.l2.writer(start, Arc::clone(&self.lane), tenant.clone());
         // It tells how it ended through the log and the health of the tier.
         drop(self.lane.spawn("writer", Box::pin(writer.run())));
         drop(self.lane.spawn("promotion", Box::pin(promote(promotions, tenant.clone()))));
-        drop(self.lane.spawn("synopses", Box::pin(renew(renewal, tenant))));
+        drop(self.lane.spawn("synopses", Box::pin(renew(renewal, tenant.clone()))));
+        let burying = bury_overdue(overdue, lane, tenant);
+        drop(self.lane.spawn("overdue records", Box::pin(burying)));
     }
 }

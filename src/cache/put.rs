@@ -88,7 +88,8 @@ impl Shared {
             entry.value = take(&mut put.value).into_exact().await;
             put.value = Value::Exact(entry.value.clone());
         }
-        if self.l2().is_some() {
+        let is_refused = self.l2().is_some() && self.has_no_room_on_disk(&entry);
+        if self.l2().is_some() && !is_refused {
             let body = self.compress(&entry).await;
             let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
             recording = Recording::new(body, tags, dependencies).await;
@@ -96,7 +97,8 @@ impl Shared {
         let version = policy.version;
         let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };
         let begun = Arc::clone(&proposal.entry.namespace);
-        let placed = if is_wanted { Ok(()) } else { self.check_place(&proposal) };
+        let is_placed = is_wanted || is_refused;
+        let placed = if is_placed { Ok(()) } else { self.check_place(&proposal) };
         let committed = match placed {
             Ok(()) => self.commit(proposal).await,
             Err(error) => Err(error),
@@ -119,6 +121,15 @@ impl Shared {
             Some(reservation) => InMemory::Reserved(reservation),
             None => InMemory::NoRoom,
         }
+    }
+
+    /// Whether its namespace has used up its quota on disk, so that no work need be done for its
+    /// record. Where that is close, the section judges.
+    fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
+        let held = entry.namespace.index().get(entry.hash);
+        let is_refused = self.is_beyond_quota(entry, 1, held);
+        self.counters.add(Event::L2Full, u64::from(is_refused));
+        is_refused
     }
 
     /// The version of what only the disk holds of a key, where that matters, and where it is: read

@@ -75,13 +75,11 @@ pub(super) fn named(namespace: &Namespace) -> NamedGeneration<'_> {
 /// What the directory lists of an entry, with its label hashes at hand.
 pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T) -> T {
     let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
-    let gone_at = (entry.expires != Timestamp::NEVER)
-        .then(|| entry.expires.0.saturating_add(entry.stale_serve().unwrap_or(0)));
     then(&Change::Blob(crate::l2::BlobSummary {
         namespace: named(&entry.namespace),
         hash: entry.hash.0,
         key: &entry.key,
-        gone_at_ns: gone_at,
+        gone_at_ns: entry.gone_at().map(|at| at.0),
         version: entry.version(),
         labels: LabelHashes::new(&labels),
     }))

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::cache::bell::Bell;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotions::Promotions;
-use crate::cache::renewal::Renewal;
 use crate::cache::sweep::Sweeping;
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
@@ -49,7 +49,10 @@ pub(crate) struct Shared {
     /// What is being fetched, by the moment up to which a caller may have come to be given it.
     pub(super) flights: Arc<Flights<BlobCacheHit, Moment>>,
     pub(super) promotions: Arc<Promotions>,
-    pub(super) renewal: Arc<Renewal>,
+    /// Rung when a synopsis is worn.
+    pub(super) renewal: Arc<Bell>,
+    /// Rung when expired records may be what a quota on disk is full of.
+    pub(super) overdue: Arc<Bell>,
     pub(super) sweeping: Sweeping,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
@@ -94,6 +97,7 @@ impl Drop for Shared {
             below.l2.log.close();
             self.promotions.close();
             self.renewal.close();
+            self.overdue.close();
             if let Some(file) = &below.file {
                 // Ends by itself, once the writer has.
                 closing::note(file);
@@ -126,6 +130,7 @@ impl Shared {
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             renewal: Arc::default(),
+            overdue: Arc::default(),
             sweeping: Sweeping::new(),
             below,
             slots: AtomicUsize::new(0),
@@ -289,6 +294,7 @@ impl Shared {
             }
             self.promotions.close();
             self.renewal.close();
+            self.overdue.close();
             let Ok(ended) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
                 self.rules.make(Sequence::default(), Cover::Ended, None, false);

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::cache::renewal::Renewal;
+use crate::cache::bell::Bell;
 use crate::cache::shared::Shared;
 use crate::l2::Position;
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
 
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
-pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
+pub(super) async fn renew(renewal: Arc<Bell>, shared: Weak<Shared>) {
     while !renewal.is_closed() {
         let namespaces = shared.upgrade().map(|shared| shared.namespaces.all());
         for namespace in namespaces.into_iter().flatten() {
@@ -23,7 +23,7 @@ pub(super) async fn renew(renewal: Arc<Renewal>, shared: Weak<Shared>) {
                 }
             }
         }
-        renewal.wanted().await;
+        renewal.until_rung().await;
     }
 }
 
@@ -31,7 +31,7 @@ impl Shared {
     /// To be asked by whoever has changed the index of a namespace.
     pub(super) fn look_after_synopsis(&self, namespace: &Namespace) {
         if namespace.synopsis().is_worn() {
-            self.renewal.wake();
+            self.renewal.ring();
         }
     }
 
@@ -44,7 +44,7 @@ impl Shared {
 
 /// Tells a synopsis that has been begun of all that the index holds. False where that is not needed
 /// any more.
-async fn make(namespace: &Namespace, renewal: &Renewal) -> bool {
+async fn make(namespace: &Namespace, renewal: &Bell) -> bool {
     let mut cursor = Some(Default::default());
     while let Some(from) = cursor {
         let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);

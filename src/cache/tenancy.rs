@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
+use crate::clock::Timestamp;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
 use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
@@ -101,6 +102,8 @@ impl Tenant for Shared {
         }
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
         let generation = self.namespaces.find(blob.namespace.name);
+        // What is beyond a quota, that has been made smaller, leaves.
+        let generation = generation.filter(|generation| !generation.is_beyond(0, None));
         let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
         slot.is_some_and(|slot| slot.read)
     }
@@ -125,6 +128,7 @@ impl Tenant for Shared {
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
         generation.set_slot(hash, moved);
+        blob.gone_at_ns.into_iter().for_each(|end| generation.note_end_on_disk(Timestamp(end)));
         section.labels().release(hash, before);
         for label in labels {
             section.labels().insert(label, hash, sequence);

@@ -25,6 +25,7 @@ use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{Fault, Lane, OperationKind, SimulatedDisk, Simulation};
 use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::quota::NamespaceQuota;
 use crate::step::pause;
 use crate::sweep::SweepLimit;
 
@@ -36,6 +37,8 @@ pub(super) struct Setting {
     pub(super) has_faults: bool,
     /// Nothing is forgotten: there is room on disk, and every life ends in a close.
     pub(super) is_roomy: bool,
+    /// One namespace may have half of either tier, the other little on disk.
+    pub(super) has_quotas: bool,
 }
 
 /// The numbers of the calls of each life.
@@ -127,6 +130,11 @@ impl History {
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
             .build()
             .unwrap();
+        if setting.has_quotas {
+            let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
+            config.quotas.set(SPACES[0], quota(Some(32 << 10), 96 << 10));
+            config.quotas.set(SPACES[1], quota(None, 24 << 10));
+        }
         // Memory holds but a few of the keys at one time.
         config.charge = Some(|_, value| 3000 + 3 * value.len());
         let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());

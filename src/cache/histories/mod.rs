@@ -119,6 +119,7 @@ const PROCESS: Setting = Setting {
     key_hash_bits: 64,
     has_faults: false,
     is_roomy: false,
+    has_quotas: false,
 };
 const POWER: Setting = Setting { crash_safety: CrashSafety::Power, ..PROCESS };
 const COLD: Setting = Setting { crash_safety: CrashSafety::Cold, ..PROCESS };
@@ -152,6 +153,14 @@ fn power() {
 #[test]
 fn power_on_a_bad_disk() {
     laboratory("power, faults", Setting { has_faults: true, ..POWER });
+}
+
+#[test]
+fn with_quotas() {
+    let quotas = Setting { has_quotas: true, ..PROCESS };
+    laboratory("quotas", quotas);
+    laboratory("quotas, 8 bits", Setting { key_hash_bits: 8, ..quotas });
+    laboratory("quotas, power, faults", Setting { has_faults: true, has_quotas: true, ..POWER });
 }
 
 #[test]

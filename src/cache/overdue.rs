@@ -1,0 +1,97 @@
+//! Overdue records: what has expired on disk counts against the quota of its namespace until
+//! somebody notices.
+//!
+//! Memory does not know when that ends which is on disk only, but the directories of the segments
+//! do. Where a namespace is refused a record for its quota, and some of its records may be overdue,
+//! a task looks through them and buries those.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::cache::bell::Bell;
+use crate::cache::shared::Shared;
+use crate::clock::Timestamp;
+use crate::io::Lane;
+use crate::key::KeyHash;
+use crate::l2::{Change, L2, Position, SegmentNumber};
+use crate::namespace::Namespace;
+use crate::sequence::Sequence;
+
+/// The time that is taken for a listed record, on average, which bounds the task's share of the
+/// processor and of the device.
+const RECORD_PAUSE: Duration = Duration::from_micros(2);
+
+/// The least time between two segments, and between two passes over all of them.
+const SEGMENT_PAUSE: Duration = Duration::from_millis(1);
+const PASS_PAUSE: Duration = Duration::from_secs(1);
+
+/// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
+/// gone.
+pub(super) async fn bury_overdue(bell: Arc<Bell>, lane: Arc<dyn Lane>, shared: Weak<Shared>) {
+    while !bell.is_closed() {
+        bell.until_rung().await;
+        let Some(cache) = shared.upgrade() else { return };
+        let Some(l2) = cache.l2() else { return };
+        let namespaces = cache.begin_burying();
+        let segments = if namespaces.is_empty() { None } else { Some(l2.segments()) };
+        drop(cache);
+        for segment in segments.into_iter().flatten() {
+            let Some(cache) = shared.upgrade().filter(|_| !bell.is_closed()) else { return };
+            let Some(l2) = cache.l2() else { return };
+            let records = cache.bury_some_overdue(l2, SegmentNumber(segment), &namespaces).await;
+            drop(cache);
+            lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * records).await;
+        }
+        lane.sleep(PASS_PAUSE).await;
+    }
+}
+
+impl Shared {
+    /// A record was refused for the quota of its namespace.
+    pub(super) fn look_for_overdue(&self, generation: &Namespace) {
+        if generation.next_end_on_disk() <= self.clock.timestamp() {
+            self.overdue.ring();
+        }
+    }
+
+    /// The namespaces with a quota some of whose records may be overdue. What they are given from
+    /// here on says when it ends, and what they have will be met.
+    fn begin_burying(&self) -> Vec<Arc<Namespace>> {
+        let now = self.clock.timestamp();
+        let mut namespaces = self.namespaces.all();
+        namespaces.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
+        namespaces.iter().for_each(|namespace| namespace.forget_ends_on_disk());
+        namespaces
+    }
+
+    /// Gives how many records the segment lists.
+    async fn bury_some_overdue(
+        &self,
+        l2: &L2,
+        segment: SegmentNumber,
+        namespaces: &[Arc<Namespace>],
+    ) -> u32 {
+        let now = self.clock.timestamp();
+        let mut records = 0;
+        let visit = |position: Position, change: &Change<'_>| {
+            records += 1;
+            let Change::Blob(blob) = change else { return };
+            let Some(gone_at) = blob.gone_at_ns.map(Timestamp) else { return };
+            let is_of = |namespace: &&Arc<Namespace>| {
+                blob.namespace.generation == namespace.generation()
+                    && blob.namespace.name == namespace.name()
+            };
+            let Some(namespace) = namespaces.iter().find(is_of) else { return };
+            let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+            if gone_at <= now {
+                // Its labels stay, as its record does.
+                self.bury(namespace, hash, sequence);
+            } else if namespace.live_slot(hash, sequence).is_some() {
+                namespace.note_end_on_disk(gone_at);
+            }
+        };
+        // Where it cannot be read, what it lists stays until it is reclaimed.
+        let _ = l2.visit_directory(segment, visit).await;
+        records
+    }
+}
