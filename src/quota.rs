@@ -4,14 +4,19 @@
 /// others. The default is no quota.
 ///
 /// In memory a namespace that is at its quota makes room among its own entries: it has SIEVE lists
-/// and a hand of its own for that. On disk it is given no more records until some of its own are
-/// overwritten, invalidated or reclaimed; a put beyond that is held in memory only.
+/// and a hand of its own for that, and neither a flush nor many puts at once take more.
+///
+/// On disk it is given no more records until some of its own are overwritten, invalidated,
+/// reclaimed, or found to have expired; a put beyond that is held in memory only, if memory may
+/// hold it, and else nowhere. It is counted among
+/// [`l2_full_rejections`](crate::BlobCacheStats::l2_full_rejections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NamespaceQuota {
     /// Bytes in memory, counted as `l1_bytes_max` counts them. Default: none but that.
     pub l1_bytes_max: Option<usize>,
-    /// Bytes of live records on disk. They are estimated, without bias, from the blocks that the
-    /// records touch: a thousand records are within some percent. Default: none.
+    /// Bytes of live records on disk. They are estimated from the blocks that the records touch: a
+    /// thousand records of mixed sizes are within some percent; where all have the same neighbours
+    /// it may be by a half of a block each. Default: none.
     pub l2_bytes_max: Option<u64>,
 }
 
