@@ -1,5 +1,6 @@
 //! `BlobCache`: the handle, and every public verb in one place. What they do is one file each.
 
+mod agenda;
 mod append;
 mod bell;
 mod closing;

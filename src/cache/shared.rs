@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::cache::agenda::Agenda;
 use crate::cache::bell::Bell;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotions::Promotions;
-use crate::cache::sweep::Sweeping;
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(super) renewal: Arc<Bell>,
     /// Rung when expired records may be what a quota on disk is full of.
     pub(super) overdue: Arc<Bell>,
-    pub(super) sweeping: Sweeping,
+    pub(super) agenda: Agenda,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -131,7 +131,7 @@ impl Shared {
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             renewal: Arc::default(),
             overdue: Arc::default(),
-            sweeping: Sweeping::new(),
+            agenda: Agenda::new(),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),

@@ -5,11 +5,8 @@
 //! unfinished, callers of `sweep_expired`, and the background sweeper. Space on disk comes back by
 //! reclaim, which gives what has expired no second chance.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::cache::shared::Shared;
 use crate::clock::Timestamp;
@@ -25,48 +22,25 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// How long others have to finish an invalidation before the sweeper helps.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// What a cache knows of what there is to be swept.
-#[derive(Debug)]
-pub(super) struct Sweeping {
-    /// No entry in memory ends before that moment, by what was known of it.
-    soonest: AtomicU64,
-    /// Where the background sweeper's round began, while it is under way.
-    round: Mutex<Option<Round>>,
-    /// Where the first of the sweeps began that have stopped at their limits since one came round.
-    pass: Mutex<Option<Round>>,
-    /// None where nothing is swept in the background.
-    tenancy: OnceLock<Tenancy>,
-}
-
-impl Sweeping {
-    pub(super) fn new() -> Self {
-        let soonest = AtomicU64::new(Timestamp::NEVER.0);
-        Self { soonest, round: Mutex::default(), pass: Mutex::default(), tenancy: OnceLock::new() }
-    }
-}
-
 impl Shared {
     /// Has the cache swept in the background from now on.
     pub(super) fn be_swept(self: &Arc<Self>) {
         let weak: Weak<dyn Sweep> = Arc::<Self>::downgrade(self);
-        self.sweeping.tenancy.get_or_init(|| Tenancy::new(&weak));
+        self.agenda.tenancy.get_or_init(|| Tenancy::new(&weak));
     }
 
     /// An entry is in memory that ends by itself then. Not to be called in a section.
     pub(super) fn note_end(&self, ends: Timestamp) {
-        let sweeping = &self.sweeping;
-        if ends.0 >= sweeping.soonest.load(Ordering::Relaxed) {
-            return;
-        }
-        sweeping.soonest.fetch_min(ends.0, Ordering::Relaxed);
-        if let Some(tenancy) = sweeping.tenancy.get() {
-            tenancy.wants(self.until(ends));
+        if self.agenda.note(ends) {
+            if let Some(tenancy) = self.agenda.tenancy.get() {
+                tenancy.wants(self.until(ends));
+            }
         }
     }
 
     /// An invalidation has been made, whose caller may go away.
     pub(super) fn note_rule(&self) {
-        if let Some(tenancy) = self.sweeping.tenancy.get().filter(|_| self.rules.any_pending()) {
+        if let Some(tenancy) = self.agenda.tenancy.get().filter(|_| self.rules.any_pending()) {
             tenancy.wants(GRACE);
         }
     }
@@ -92,7 +66,7 @@ impl Shared {
             if let Some(rule) = rules.first() {
                 self.step_through_postings(rule, most, true, &mut report);
             } else if self.sweep_step(begun, most, &mut report) {
-                *self.sweeping.pass.lock() = None;
+                *self.agenda.pass.lock() = None;
                 break;
             }
             pause().await;
@@ -103,7 +77,7 @@ impl Shared {
     /// A sweep that began there has stopped at its limit. True where those before it and this one
     /// have come round.
     fn ends_pass(&self, begun: Round) -> bool {
-        let mut pass = self.sweeping.pass.lock();
+        let mut pass = self.agenda.pass.lock();
         let is_round = self.rules.round().is_round_since(*pass.get_or_insert(begun));
         if is_round {
             *pass = None;
@@ -119,10 +93,10 @@ impl Shared {
 
     /// A step of the background sweeper's round. True once it is done.
     fn sweep_some(&self) -> bool {
-        let mut round = self.sweeping.round.lock();
+        let mut round = self.agenda.round.lock();
         let begun = *round.get_or_insert_with(|| {
             // What comes in from here on says when it ends, and what is there will be met.
-            self.sweeping.soonest.store(Timestamp::NEVER.0, Ordering::Relaxed);
+            self.agenda.forget();
             self.rules.round()
         });
         let is_done = self.sweep_step(begun, STEP_ENTRIES, &mut SweepReport::default());
@@ -140,14 +114,13 @@ impl Sweep for Shared {
         }
         let is_helping = self.rules.any_pending();
         self.help_along(STEP_ENTRIES);
-        let now = self.clock.timestamp();
-        let soonest = || Timestamp(self.sweeping.soonest.load(Ordering::Relaxed));
-        let is_under_way = self.sweeping.round.lock().is_some();
-        let is_round_due = is_under_way || soonest() <= now;
+        let is_under_way = self.agenda.round.lock().is_some();
+        let is_round_due = is_under_way || self.agenda.soonest() <= self.clock.timestamp();
         if is_helping || (is_round_due && !self.sweep_some()) {
             return Some(STEP_PAUSE);
         }
-        (soonest() != Timestamp::NEVER).then(|| self.until(soonest()))
+        let soonest = self.agenda.soonest();
+        (soonest != Timestamp::NEVER).then(|| self.until(soonest))
     }
 }
 
@@ -182,8 +155,7 @@ mod tests {
         assert!(!shared.sweep_some(), "a first step");
         block_on(cache.invalidate_prefix("a", "none such")).unwrap();
         while !shared.sweep_some() {}
-        let soonest = Timestamp(shared.sweeping.soonest.load(Ordering::Relaxed));
         let first = clock.timestamp().saturating_add(Duration::from_secs(10_001 - entries));
-        assert_eq!(soonest, first);
+        assert_eq!(shared.agenda.soonest(), first);
     }
 }
