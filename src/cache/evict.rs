@@ -30,10 +30,11 @@ impl Shared {
         }
     }
 
-    /// Sets `bytes` of the budget aside for an entry of a namespace that is to take the place of one
-    /// with `spare`, and makes room for them: first in the namespace's quota, if it has one, where
-    /// only its own entries give way, and then in memory. None where only entries above `priority`
-    /// are left, or puts under way have taken the quota: the entry is as good as evicted.
+    /// Sets `bytes` of the budget aside for an entry of a namespace that is to take the place of
+    /// one with `spare`, and makes room for them: first in the namespace's quota, if it has one,
+    /// where only its own entries give way, and then in memory. None where only entries above
+    /// `priority` are left, or puts under way have taken the quota: then the entry is as good as
+    /// evicted.
     pub(super) async fn reserve(
         &self,
         namespace: &Namespace,

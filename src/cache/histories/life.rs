@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -18,28 +18,14 @@ use super::super::open::{Identity, Medium, geometry};
 use super::super::shared::Shared;
 use super::call::{Call, Cover, Place, Put, SPACES, Verb, label};
 use super::checker::{Asked, Checker, Effect, Found};
+use super::setting::Setting;
 use super::tally::Tally;
-use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{Fault, Lane, OperationKind, SimulatedDisk, Simulation};
-use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
-use crate::quota::NamespaceQuota;
 use crate::step::pause;
 use crate::sweep::SweepLimit;
-
-/// What a history is over.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Setting {
-    pub(super) crash_safety: CrashSafety,
-    pub(super) key_hash_bits: u32,
-    pub(super) has_faults: bool,
-    /// Nothing is forgotten: there is room on disk, and every life ends in a close.
-    pub(super) is_roomy: bool,
-    /// One namespace may have half of either tier, the other little on disk.
-    pub(super) has_quotas: bool,
-}
 
 /// The numbers of the calls of each life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,30 +99,7 @@ async fn patient<T>(future: impl Future<Output = T> + Send, mut polls: u32) -> O
 
 impl History {
     pub(super) fn new(seed: u64, setting: Setting) -> Self {
-        let segment = if setting.is_roomy { 256 << 10 } else { 32 << 10 };
-        let policy = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
-        // Compressed, the values are next to nothing, and nothing is ever reclaimed.
-        let compression = if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off };
-        let mut config = BlobCacheConfig::builder()
-            .l1_bytes_max(64 << 10)
-            .shard_count(1 + (seed % 3) as usize)
-            .l2_path("simulated")
-            .l2_bytes_max(if setting.is_roomy { 32 } else { 6 } * segment)
-            .l2_segment_bytes(segment as u32)
-            .l2_promotion_policy(policy[(seed % 2) as usize])
-            .l2_compression(compression)
-            .crash_safety(setting.crash_safety)
-            .key_hash_bits(setting.key_hash_bits)
-            .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
-            .build()
-            .unwrap();
-        if setting.has_quotas {
-            let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
-            config.quotas.set(SPACES[0], quota(Some(32 << 10), 96 << 10));
-            config.quotas.set(SPACES[1], quota(None, 24 << 10));
-        }
-        // Memory holds but a few of the keys at one time.
-        config.charge = Some(|_, value| 3000 + 3 * value.len());
+        let config = setting.config(seed);
         let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
         let mut simulation = Simulation::new(seed);
         let opening = opening(seed, &simulation, &disk, &config, 0);

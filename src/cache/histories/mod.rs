@@ -17,12 +17,14 @@ mod call;
 mod checker;
 mod life;
 mod planted;
+mod setting;
 mod shrink;
 mod tally;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use self::life::{History, Plan, Setting};
+use self::life::{History, Plan};
+use self::setting::Setting;
 use self::shrink::shrink;
 use self::tally::Tally;
 use crate::modes::CrashSafety;

@@ -1,6 +1,7 @@
 //! Bugs planted on purpose: each must be found by the checker, within a stated number of calls.
 
-use super::life::{Plan, Setting};
+use super::life::Plan;
+use super::setting::Setting;
 use super::{COLD, POWER, PROCESS, run};
 use crate::flaw::{Flaw, plant};
 

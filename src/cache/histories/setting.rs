@@ -1,0 +1,50 @@
+//! `Setting`: what a history is over.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::call::SPACES;
+use crate::clock::Clock;
+use crate::config::BlobCacheConfig;
+use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::quota::NamespaceQuota;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) crash_safety: CrashSafety,
+    pub(super) key_hash_bits: u32,
+    pub(super) has_faults: bool,
+    /// Nothing is forgotten: there is room on disk, and every life ends in a close.
+    pub(super) is_roomy: bool,
+    /// One namespace may have half of either tier, the other little on disk.
+    pub(super) has_quotas: bool,
+}
+
+impl Setting {
+    pub(super) fn config(self, seed: u64) -> BlobCacheConfig {
+        let segment = if self.is_roomy { 256 << 10 } else { 32 << 10 };
+        let policy = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
+        // Compressed, the values are next to nothing, and nothing is ever reclaimed.
+        let compression = if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off };
+        let mut config = BlobCacheConfig::builder()
+            .l1_bytes_max(64 << 10)
+            .shard_count(1 + (seed % 3) as usize)
+            .l2_path("simulated")
+            .l2_bytes_max(if self.is_roomy { 32 } else { 6 } * segment)
+            .l2_segment_bytes(segment as u32)
+            .l2_promotion_policy(policy[(seed % 2) as usize])
+            .l2_compression(compression)
+            .crash_safety(self.crash_safety)
+            .key_hash_bits(self.key_hash_bits)
+            .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
+            .build()
+            .unwrap();
+        if self.has_quotas {
+            let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
+            config.quotas.set(SPACES[0], quota(Some(32 << 10), 96 << 10));
+            config.quotas.set(SPACES[1], quota(None, 24 << 10));
+        }
+        // Memory holds but a few of the keys at one time.
+        config.charge = Some(|_, value| 3000 + 3 * value.len());
+        config
+    }
+}
