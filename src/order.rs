@@ -79,9 +79,9 @@ impl Section<'_> {
     }
 
     /// The sequence of what this section puts or invalidates: the position of its record, or the
-    /// number behind the last one where it has no record. Positions are dealt in the same order. So
-    /// there is to be a gap before the next one ([`is_gap_before`](Self::is_gap_before)), or the log
-    /// has ended, and then no mutation has a record any more.
+    /// number behind the last one where it has no record. Positions are dealt in the same order.
+    /// So there is to be a gap before the next one ([`is_gap_before`](Self::is_gap_before)), or
+    /// the log has ended, and then no mutation has a record any more.
     pub(crate) fn sequence(&mut self, record: Option<u64>) -> Sequence {
         let behind = self.state.sequence.0 + 1;
         let sequence = Sequence(record.unwrap_or(behind));
