@@ -143,8 +143,7 @@ impl<T, P> Flights<T, P> {
         Some(Claim(Seat::new(self, to.id, flight)))
     }
 
-    /// How many flights are under way.
-    #[cfg(test)]
+    /// How many flights there are, claimed ones among them.
     pub(crate) fn len(&self) -> usize {
         self.tables.iter().map(|table| table.lock().len()).sum()
     }

@@ -64,6 +64,8 @@ snapshot! {
         fetches_not_stored: u64,
         /// Callers who were given what another caller fetched meanwhile.
         flights_joined: u64,
+        /// Keys that are being fetched now, or whose refresh has been handed out and not begun.
+        flights_under_way: usize,
         /// Entries removed because nobody had asked for them for longer than their idle ttl.
         l1_idle_evicts_total: u64,
         /// Memory of the memory tier's entries and tables.

@@ -351,7 +351,7 @@ fn case(seed: u64, sum: &mut Tally) {
         set = rest.into_iter().collect();
     }
     simulation.block_on(async { while set.next().await.is_some() {} }).expect("nothing hangs");
-    assert_eq!(cache.shared.flights.len(), 0, "flights are left behind");
+    assert_eq!(cache.stats().flights_under_way(), 0, "flights are left behind");
     let tally = &log.lock().tally;
     let stats = cache.stats();
     sum.given += tally.given;

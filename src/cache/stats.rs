@@ -15,6 +15,7 @@ impl Shared {
         let tally = |of: fn(&Tally) -> &AtomicU64| {
             self.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
         };
+        let synopsis_bytes = index.iter().map(|index| index.synopsis().bytes()).sum();
         let memory_labels_bytes = self.order.section().labels().bytes();
         BlobCacheStats {
             hits: sum(Event::Hit),
@@ -36,6 +37,7 @@ impl Shared {
             fetch_errors: sum(Event::FetchError),
             fetches_not_stored: sum(Event::FetchNotStored),
             flights_joined: sum(Event::FlightJoined),
+            flights_under_way: self.flights.len(),
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,
@@ -57,8 +59,8 @@ impl Shared {
             l2_negative_skips: sum(Event::NegativeSkip),
             l2_metadata_reads: sum(Event::IndexAnswer),
             synopsis_metadata_reads: sum(Event::SynopsisAnswer),
-            synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
-            memory_synopsis_bytes: index.iter().map(|index| index.synopsis().bytes()).sum(),
+            synopsis_bytes,
+            memory_synopsis_bytes: synopsis_bytes,
             l2_full_rejections: sum(Event::L2Full),
             l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
             l2_reads: tally(|tally| &tally.reads),

@@ -47,12 +47,14 @@ fn ten_thousand_callers_on_one_thread_run_one_fetch() {
     let hits = block_on(join_all((0..CALLERS).map(|_| {
         cache.get_or_fetch("n", "key", || async {
             calls.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(cache.stats().flights_under_way(), 1);
             for _ in 0..3 {
                 tokio::task::yield_now().await;
             }
             Answer::Ok(BlobCachePut::from("value"))
         })
     })));
+    assert_eq!(cache.stats().flights_under_way(), 0);
     assert!(hits.iter().all(|hit| value(hit) == b"value"));
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     assert_eq!(cache.stats().flights_joined(), CALLERS as u64 - 1);
