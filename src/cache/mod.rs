@@ -168,7 +168,8 @@ impl BlobCache {
     /// ```
     ///
     /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
-    /// or not. A future that leads and is neither polled nor dropped holds up those who wait.
+    /// or not. A future that leads and is neither polled nor dropped holds up those who wait; so
+    /// does a fetch that asks, by this verb, for the key that it is to bring: it waits for itself.
     ///
     /// # Errors
     ///
