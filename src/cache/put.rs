@@ -126,6 +126,9 @@ impl Shared {
     /// Whether its namespace has used up its quota on disk, so that no work need be done for its
     /// record. Where that is close, the section judges.
     fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
+        if entry.namespace.quota().is_none() {
+            return false;
+        }
         let held = entry.namespace.index().get(entry.hash);
         let is_refused = self.is_beyond_quota(entry, 1, held);
         self.counters.add(Event::L2Full, u64::from(is_refused));
