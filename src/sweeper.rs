@@ -184,10 +184,7 @@ mod tests {
     #[test]
     fn all_of_them_together_have_their_share_of_the_time() {
         let tenants = [(); 3].map(|()| Arc::new(Busy::default()));
-        let tenancies = tenants.each_ref().map(|tenant| {
-            let weak: Weak<dyn Sweep> = Arc::<Busy>::downgrade(tenant);
-            Tenancy::new(&weak)
-        });
+        let tenancies = tenants.each_ref().map(tenancy);
         let begun = Instant::now();
         tenancies.iter().for_each(|tenancy| tenancy.wants(Duration::ZERO));
         let steps = || tenants.iter().map(|tenant| tenant.0.load(Ordering::Relaxed)).sum::<usize>();
@@ -207,13 +204,16 @@ mod tests {
 
     #[test]
     fn a_panic_of_one_does_not_end_the_sweeping_of_others() {
-        let panicking: Arc<dyn Sweep> = Arc::new(Panicking);
-        let counted = Arc::new(Counted::default());
-        let weak: Weak<dyn Sweep> = Arc::<Counted>::downgrade(&counted);
-        let tenancies = [Tenancy::new(&Arc::downgrade(&panicking)), Tenancy::new(&weak)];
+        let (panicking, counted) = (Arc::new(Panicking), Arc::new(Counted::default()));
+        let tenancies = [tenancy(&panicking), tenancy(&counted)];
         tenancies[0].wants(Duration::ZERO);
         tenancies[1].wants(Duration::from_millis(20));
         assert!(until(|| counted.0.load(Ordering::Relaxed) == 10));
+    }
+
+    fn tenancy<T: Sweep + 'static>(tenant: &Arc<T>) -> Tenancy {
+        let tenant: Arc<dyn Sweep> = Arc::<T>::clone(tenant);
+        Tenancy::new(&Arc::downgrade(&tenant))
     }
 
     fn until(done: impl Fn() -> bool) -> bool {
@@ -227,10 +227,7 @@ mod tests {
     #[test]
     fn whoever_wants_it_is_swept_until_there_is_nothing_left() {
         let tenants = [(); 3].map(|()| Arc::new(Counted::default()));
-        let tenancies = tenants.each_ref().map(|tenant| {
-            let weak: Weak<dyn Sweep> = Arc::<Counted>::downgrade(tenant);
-            Tenancy::new(&weak)
-        });
+        let tenancies = tenants.each_ref().map(tenancy);
         let steps = |at: usize| tenants[at].0.load(Ordering::Relaxed);
         tenancies[0].wants(Duration::from_secs(3600));
         tenancies[1].wants(Duration::ZERO);
