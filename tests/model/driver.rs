@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePut, CacheError,
-    CachePresence, CacheTier, Clock, ReadPoint,
+    CachePresence, CacheTier, Clock, ReadPoint, SweepLimit,
 };
 
 use crate::jitter::Jitter;
@@ -135,7 +135,12 @@ impl<'a> Driver<'a> {
                 self.model.now -= by;
                 self.clock.set(time(self.model.now));
             }
-            verb => self.invalidate(verb, handle),
+            verb => {
+                self.invalidate(verb, handle);
+                // Its steps have removed what has expired, wherever they came by.
+                block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+                self.model.sweep();
+            }
         }
         self.settle_evictions(written, &shown);
         self.compare(&shown);
@@ -373,6 +378,7 @@ fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
         held.push(place);
     }
     block_on(cache.invalidate_all()).expect("the cache is open");
+    block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
     slots
 }
 

@@ -111,6 +111,15 @@ impl Model {
         self.entries.iter().any(|entry| self.shares_slot(&entry.put.place, place))
     }
 
+    /// What is gone is removed.
+    pub(crate) fn sweep(&mut self) {
+        let now = self.now;
+        for entry in self.entries.extract_if(.., |entry| entry.is_gone(now)) {
+            self.counts.expirations += 1;
+            self.counts.idle_expirations += u64::from(entry.life(now) == Life::Idle);
+        }
+    }
+
     pub(crate) fn get(&mut self, place: &Place) -> Option<Seen> {
         let now = self.now;
         let Some(at) = self.entries.iter().position(|entry| entry.is_at(place)) else {
