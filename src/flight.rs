@@ -17,7 +17,7 @@
 //! A [`Joiner`] brings the moment when its call began. A [`Landing`] says up to which moment its
 //! value is as good as fetched anew; who joined later looks again.
 //!
-//! Lock order: table, flight. Wakers are called, and values dropped, outside of both.
+//! Lock order: table, flight. Wakers are woken and dropped, and values dropped, outside of both.
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
@@ -117,7 +117,15 @@ impl<T, P> Flights<T, P> {
         }
         let mut state = flight.state.lock();
         match state.phase {
-            Phase::Claimed | Phase::Vacant => {
+            Phase::Claimed => {
+                // The claim is void, and keeps nothing of what is fetched in its stead.
+                state.phase = Phase::Led;
+                drop(state);
+                let flight = Flight::new(to, Phase::Led);
+                table.insert(to.id, Arc::clone(&flight));
+                Part::Lead(Lead(Seat::new(self, to.id, flight)))
+            }
+            Phase::Vacant => {
                 state.phase = Phase::Led;
                 Part::Lead(Lead(Seat::new(self, to.id, Arc::clone(flight))))
             }
@@ -292,11 +300,13 @@ impl<T: Clone, P: Ord> Joiner<T, P> {
         };
         let waker = state.joiners.remove(&self.number);
         drop(state);
-        drop(waker);
         self.is_over = true;
         let Seat { flights, id, flight } = &self.seat;
         let lead = || Turn::Lead(Lead(Seat::new(flights, *id, Arc::clone(flight))));
-        Poll::Ready(turn.unwrap_or_else(lead))
+        let turn = turn.unwrap_or_else(lead);
+        // If that panics, the lead is there to be handed over.
+        drop(waker);
+        Poll::Ready(turn)
     }
 }
 

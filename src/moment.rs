@@ -1,7 +1,7 @@
 //! `Moment` and `ReadPoint`: when something happened, as the one order of all mutations counts it.
 
-/// How many mutations have taken effect: each begins the next moment. A mutation that finds nothing
-/// to change, and so has no sequence, has its moment all the same.
+/// Each mutation begins the next moment, also one that finds nothing to change, and so has no
+/// sequence. The default stands before all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Moment(pub(crate) u64);
 

@@ -48,7 +48,8 @@ impl Order {
             labels: LabelIndex::default(),
             sequence: Sequence::default(),
         });
-        Self { last: AtomicU64::new(0), instance, closed: AtomicBool::new(false), state }
+        // Behind the moment that stands before all.
+        Self { last: AtomicU64::new(1), instance, closed: AtomicBool::new(false), state }
     }
 
     pub(crate) fn section(&self) -> Section<'_> {
@@ -104,9 +105,9 @@ impl Section<'_> {
         &mut self.state.labels
     }
 
-    /// Whether `point` was given by this cache and `latest` does not stand behind it.
-    pub(crate) fn covers(&self, point: ReadPoint, latest: Moment) -> bool {
-        point.instance == self.order.instance && latest <= point.moment
+    /// Whether `point` was given by this cache.
+    pub(crate) fn has_given(&self, point: ReadPoint) -> bool {
+        point.instance == self.order.instance
     }
 
     /// The same as of the whole order, but lasting: nobody can close it meanwhile.
@@ -125,14 +126,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_point_covers_what_stands_before_it_in_its_own_cache_only() {
+    fn a_point_stands_behind_what_was_before_it_and_belongs_to_its_own_cache() {
         let order = Order::new(1, 64);
         let first = order.section().moment();
         let point = order.read_point();
         let second = order.section().moment();
-        assert!(order.section().covers(point, first));
-        assert!(!order.section().covers(point, second));
-        let foreign = ReadPoint { instance: 2, ..point };
-        assert!(!order.section().covers(foreign, first));
+        assert!(first <= point.moment && point.moment < second);
+        assert!(order.section().has_given(point));
+        assert!(!order.section().has_given(ReadPoint { instance: 2, ..point }));
     }
 }

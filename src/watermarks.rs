@@ -1,16 +1,20 @@
 //! `Watermarks`: when a key, a label or a namespace was last mutated, roughly.
 //!
-//! Each is an array of maxima, indexed by hash: two that share a place share the later moment. So
-//! they answer "mutated since?" with a yes too many now and then, never with a no too many, in
-//! memory that does not grow. Prefixes have no hash to be found by; the last ones are listed, and
-//! what falls off the list counts for the whole of its namespace.
+//! Each is two arrays of maxima, indexed by other bits of the hash: two that share a place share
+//! the later moment, and the earlier of both places counts (as in a count-min sketch; Cormode and
+//! Muthukrishnan, 2005). So they answer "mutated since?" with a yes too many now and then, never
+//! with a no too many, in memory that does not grow. Prefixes have no hash to be found by; the last
+//! ones are listed, and what falls off the list counts for the whole of its namespace.
 
 use std::collections::VecDeque;
 
 use crate::key::{KeyHash, LabelHash, NamespaceSeed};
 use crate::moment::Moment;
 
-const PREFIXES_MAX: usize = 64;
+/// How many prefixes are listed, and of how many bytes together.
+const PREFIXES_MAX: usize = 1024;
+const PREFIX_BYTES_MAX: usize = 64 * 1024;
+
 const NAMESPACE_MARKS: usize = 256;
 
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct Watermarks {
     everything: Moment,
     /// The latest prefix invalidations, oldest first.
     prefixes: VecDeque<(NamespaceSeed, Box<[u8]>, Moment)>,
+    prefix_bytes: usize,
 }
 
 impl Watermarks {
@@ -31,7 +36,8 @@ impl Watermarks {
             labels: Marks::new(keys / 4),
             namespaces: Marks::new(NAMESPACE_MARKS),
             everything: Moment::default(),
-            prefixes: VecDeque::with_capacity(PREFIXES_MAX),
+            prefixes: VecDeque::new(),
+            prefix_bytes: 0,
         }
     }
 
@@ -52,60 +58,59 @@ impl Watermarks {
     }
 
     pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Moment) {
-        if self.prefixes.len() == PREFIXES_MAX {
-            if let Some((namespace, _, earlier)) = self.prefixes.pop_front() {
-                self.namespaces.raise(namespace.0, earlier);
-            }
-        }
         self.prefixes.push_back((of, prefix.into(), at));
+        self.prefix_bytes += prefix.len();
+        while self.prefixes.len() > PREFIXES_MAX || self.prefix_bytes > PREFIX_BYTES_MAX {
+            let Some((namespace, fallen, earlier)) = self.prefixes.pop_front() else { return };
+            self.prefix_bytes -= fallen.len();
+            self.namespaces.raise(namespace.0, earlier);
+        }
     }
 
-    /// The latest mutation that touched the key or covered an entry of it with these labels.
-    pub(crate) fn latest(
+    /// Whether any mutation since then has touched the key, or covered an entry of it with these
+    /// labels.
+    pub(crate) fn mutated_since(
         &self,
-        namespace: NamespaceSeed,
-        key: &[u8],
+        then: Moment,
+        (namespace, key): (NamespaceSeed, &[u8]),
         hash: KeyHash,
         labels: &[LabelHash],
-    ) -> Moment {
-        let prefixes = self
-            .prefixes
-            .iter()
-            .filter(|(of, prefix, _)| *of == namespace && key.starts_with(prefix))
-            .map(|(_, _, at)| *at);
-        labels
-            .iter()
-            .map(|label| self.labels.at(label.0))
-            .chain(prefixes)
-            .chain([self.everything, self.keys.at(hash.0), self.namespaces.at(namespace.0)])
-            .max()
-            .unwrap_or_default()
+    ) -> bool {
+        let newer = self.prefixes.iter().rev().take_while(|(_, _, at)| *at > then);
+        self.everything > then
+            || self.keys.at(hash.0) > then
+            || self.namespaces.at(namespace.0) > then
+            || labels.iter().any(|label| self.labels.at(label.0) > then)
+            || newer.into_iter().any(|(of, prefix, _)| *of == namespace && key.starts_with(prefix))
     }
 }
 
-/// Maxima by hash; a power of two of them.
+/// Maxima by hash, in two rows; a power of two of them in each.
 #[derive(Debug)]
-struct Marks(Box<[Moment]>);
+struct Marks([Box<[Moment]>; 2]);
 
 impl Marks {
     fn new(places: usize) -> Self {
-        Self(vec![Moment::default(); places.next_power_of_two()].into())
+        let places = places.next_power_of_two();
+        Self([(); 2].map(|()| vec![Moment::default(); places].into()))
     }
 
-    fn place(&self, hash: u64) -> usize {
+    fn places(&self, hash: u64) -> [usize; 2] {
+        let most = self.0[0].len() - 1;
         // The bits wanted are the low ones, whatever is cut off.
         #[allow(clippy::cast_possible_truncation)]
-        let hash = hash as usize;
-        hash & (self.0.len() - 1)
+        [hash as usize & most, hash.rotate_right(32) as usize & most]
     }
 
     fn raise(&mut self, hash: u64, at: Moment) {
-        let place = self.place(hash);
-        self.0[place] = self.0[place].max(at);
+        for (row, place) in self.places(hash).into_iter().enumerate() {
+            self.0[row][place] = self.0[row][place].max(at);
+        }
     }
 
     fn at(&self, hash: u64) -> Moment {
-        self.0[self.place(hash)]
+        let [one, other] = self.places(hash);
+        self.0[0][one].min(self.0[1][other])
     }
 }
 
@@ -113,35 +118,61 @@ impl Marks {
 mod tests {
     use super::*;
 
+    /// The earliest moment since which nothing has happened.
+    fn latest(
+        marks: &Watermarks,
+        place: (NamespaceSeed, &[u8]),
+        hash: KeyHash,
+        labels: &[LabelHash],
+    ) -> u64 {
+        let is_since = |then: &u64| !marks.mutated_since(Moment(*then), place, hash, labels);
+        (0..).find(is_since).unwrap_or_default()
+    }
+
     #[test]
     fn a_prefix_that_falls_off_the_list_counts_for_its_namespace() {
         let (here, there) = (NamespaceSeed(1), NamespaceSeed(2));
-        let mut marks = Watermarks::new(64);
-        let latest = |marks: &Watermarks, of, key| marks.latest(of, key, KeyHash(9), &[]);
-        marks.prefix_invalidated(here, b"a/", Moment(1));
-        assert_eq!(latest(&marks, here, b"a/1".as_slice()), Moment(1));
-        assert_eq!(latest(&marks, here, b"b/1"), Moment(0));
-        for at in 2..=65 {
-            marks.prefix_invalidated(there, b"x", Moment(at));
+        for long in [1, PREFIX_BYTES_MAX / 4] {
+            let mut marks = Watermarks::new(64);
+            let of = |marks: &Watermarks, key| latest(marks, (here, key), KeyHash(9), &[]);
+            marks.prefix_invalidated(here, b"a/", Moment(1));
+            assert_eq!((of(&marks, b"a/1"), of(&marks, b"b/1")), (1, 0));
+            let most = (PREFIX_BYTES_MAX / long).min(PREFIXES_MAX) as u64;
+            for at in 2..=most + 1 {
+                assert_eq!(of(&marks, b"b/1"), 0, "one of {at}");
+                marks.prefix_invalidated(there, &vec![b'x'; long], Moment(at));
+            }
+            assert_eq!(of(&marks, b"b/1"), 1, "widened, not forgotten");
+            assert!(marks.prefixes.len() as u64 <= most);
+            assert!(marks.prefix_bytes <= PREFIX_BYTES_MAX);
         }
-        assert_eq!(latest(&marks, here, b"b/1"), Moment(1), "widened, not forgotten");
-        assert_eq!(marks.prefixes.len(), PREFIXES_MAX);
     }
 
     #[test]
     fn every_kind_of_mutation_raises_what_it_covers() {
         let mut marks = Watermarks::new(64);
         let (hash, label, namespace) = (KeyHash(70), LabelHash(3), NamespaceSeed(5));
-        let latest =
-            |marks: &Watermarks| marks.latest(namespace, b"k", hash, &[LabelHash(1), label]).0;
+        let of =
+            |marks: &Watermarks| latest(marks, (namespace, b"k"), hash, &[LabelHash(1), label]);
         marks.key_mutated(hash, Moment(1));
-        assert_eq!(latest(&marks), 1);
+        assert_eq!(of(&marks), 1);
         marks.label_invalidated(label, Moment(2));
-        assert_eq!(latest(&marks), 2);
+        assert_eq!(of(&marks), 2);
         marks.namespace_flushed(namespace, Moment(3));
-        assert_eq!(latest(&marks), 3);
+        assert_eq!(of(&marks), 3);
         marks.everything_flushed(Moment(4));
-        assert_eq!(latest(&marks), 4);
-        assert_eq!(marks.latest(NamespaceSeed(6), b"k", KeyHash(1), &[]), Moment(4));
+        assert_eq!(of(&marks), 4);
+        assert_eq!(latest(&marks, (NamespaceSeed(6), b"k"), KeyHash(1), &[]), 4);
+    }
+
+    /// Two keys that share a place in one row seldom share it in the other.
+    #[test]
+    fn keys_are_seldom_taken_for_each_other_and_never_missed() {
+        let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number << 17);
+        let mut marks = Marks::new(1024);
+        (1..=128).for_each(|number| marks.raise(hash(number), Moment(number)));
+        assert!((1..=128).all(|number| marks.at(hash(number)) >= Moment(number)));
+        let taken = (1000..11_000).filter(|number| marks.at(hash(*number)) > Moment(0)).count();
+        assert!(taken < 400, "{taken} of 10,000, where one row would have 1,200");
     }
 }

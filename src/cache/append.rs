@@ -260,8 +260,10 @@ impl Shared {
         section: &mut Section<'_>,
     ) -> bool {
         point.is_some_and(|point| {
-            let latest = section.watermarks().latest(namespace.seed, key, hash, labels);
-            !section.covers(point, latest) && !planted(Flaw::StaleFillStored)
+            let place = (namespace.seed, key);
+            let is_good = section.has_given(point)
+                && !section.watermarks().mutated_since(point.moment, place, hash, labels);
+            !is_good && !planted(Flaw::StaleFillStored)
         })
     }
 

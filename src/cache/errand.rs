@@ -121,9 +121,11 @@ impl Errand {
         put.read_at = Some(read_at);
         // What was read at a point of another cache may be of any age.
         let is_known = read_at.instance == point.instance;
-        let from = if is_known { read_at.moment } else { Moment::default() };
         let mut entry = self.entry(&put, policy, &life);
-        let until = self.good_until(entry.labels(), from);
+        let until = match is_known {
+            true => self.good_until(entry.labels(), read_at.moment),
+            false => Moment::default(),
+        };
         let (shared, place) = (&self.shared, self.namespace());
         let stored = match self.is_in_bounds {
             true => shared.store(place, &self.key, &mut put, (policy, &life)).await.is_ok(),
@@ -140,8 +142,11 @@ impl Errand {
     /// fetched then.
     fn good_until(&self, labels: &[LabelHash], from: Moment) -> Moment {
         let mut section = self.shared.order.section();
-        let latest = section.watermarks().latest(self.seed, &self.key, self.hash, labels);
-        if latest <= from { section.now() } else { from }
+        let (place, hash) = ((self.seed, &*self.key), self.hash);
+        match section.watermarks().mutated_since(from, place, hash, labels) {
+            true => from,
+            false => section.now(),
+        }
     }
 
     /// The entry that those who waited are given: a twin of the one that is stored, if it is. It

@@ -130,6 +130,8 @@ where
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(Turn::LookAgain) => self.look(None),
                 Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
+                // Whoever is polled late is not given what is gone by then.
+                Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => self.look(None),
                 Poll::Ready(Turn::Value(hit)) => {
                     self.count(Event::FlightJoined);
                     self.answer(hit)
@@ -137,22 +139,30 @@ where
             },
             Stage::Fetching(mut fetching, lead, point) => {
                 // A fetch that has panicked is not polled again.
-                let polled = catch_unwind(AssertUnwindSafe(|| fetching.as_mut().poll(context)));
-                match polled {
-                    Ok(Poll::Pending) => Next::Wait(Stage::Fetching(fetching, lead, point)),
-                    Ok(Poll::Ready(Ok(put))) => {
+                let answer = match contained(|| fetching.as_mut().poll(context)) {
+                    Some(Poll::Pending) => {
+                        return Next::Wait(Stage::Fetching(fetching, lead, point));
+                    }
+                    Some(Poll::Ready(answer)) => {
+                        answer.map_err(Arc::new).map_err(FetchError::Fetch)
+                    }
+                    None => Err(FetchError::Panicked),
+                };
+                contained(|| drop(fetching));
+                match answer {
+                    Ok(put) => {
                         let storing = Arc::clone(&self.errand).store(put, point);
                         Next::Stage(Stage::Storing(Box::pin(storing), lead))
                     }
-                    Ok(Poll::Ready(Err(error))) => {
-                        self.failed(FetchError::Fetch(Arc::new(error)), lead)
-                    }
-                    Err(_) => self.failed(FetchError::Panicked, lead),
+                    Err(error) => self.failed(error, lead),
                 }
             }
             Stage::Failed(mut look, error, lead, point) => match look.poll(context) {
                 Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
-                Poll::Ready(Some(hit)) => self.land(lead, hit, point),
+                Poll::Ready(Some(hit)) => {
+                    contained(|| drop(error));
+                    self.land(lead, hit, point)
+                }
                 Poll::Ready(None) => {
                     drop(lead);
                     Next::Answer(Err(error))
@@ -220,9 +230,9 @@ where
     fn fetch(&mut self, lead: Option<Lead>, point: ReadPoint) -> Next<Fut, E> {
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
-        match catch_unwind(AssertUnwindSafe(fetch)) {
-            Ok(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, point)),
-            Err(_) => self.failed(FetchError::Panicked, lead),
+        match contained(fetch) {
+            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, point)),
+            None => self.failed(FetchError::Panicked, lead),
         }
     }
 
@@ -249,6 +259,11 @@ where
         Next::Answer(Ok(hit))
     }
 
+    /// Whether the window of a stale entry has ended since it was found.
+    fn is_over(&self, hit: &BlobCacheHit) -> bool {
+        hit.is_stale() && self.errand.shared.freshness(&hit.entry).is_gone()
+    }
+
     fn now(&self) -> ReadPoint {
         self.errand.shared.order.read_point()
     }
@@ -256,6 +271,21 @@ where
     fn count(&self, event: Event) {
         self.errand.shared.counters.count(event);
     }
+}
+
+/// Runs what is the caller's. None where it panics: neither that, nor what was thrown when it is
+/// dropped, goes any further. Whatever of the caller's is dropped beside a lead goes through here,
+/// too, before the next stage is made: what a function is about to return is leaked, not dropped,
+/// when one of its locals panics in its drop, and a lead that is leaked holds its key for good.
+fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
+    let thrown = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => return Some(done),
+        Err(thrown) => thrown,
+    };
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+        mem::forget(again);
+    }
+    None
 }
 
 /// A refresh of a stale entry that its caller has been given already: a future to be spawned

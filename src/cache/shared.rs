@@ -115,8 +115,9 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn over(config: BlobCacheConfig, hasher: KeyHasher, below: Option<Below>) -> Self {
         let instance = RandomState::new().build_hasher().finish();
-        // One place of eight bytes for each 4 KiB of budget: a fifth of a percent of it.
-        let watermarks = (config.l1_bytes_max / 4096).clamp(256, 1 << 16).next_power_of_two();
+        // One place of sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: a
+        // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
+        let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
         Self {
             hasher,
             clock: config.clock.clone(),

@@ -194,3 +194,16 @@ fn both_tiers_answer_and_keep_what_was_fetched() {
     assert!(block_on(cache.get_or_fetch("n", "large", fail)).is_err());
     block_on(cache.close()).unwrap();
 }
+
+#[test]
+fn who_is_polled_after_the_window_is_not_given_the_stale_entry() {
+    let (cache, clock) = with_entry_of(Duration::from_secs(11));
+    let (mut leader, tell) = leading(&cache);
+    let calls = Arc::default();
+    let mut joiner = call(&cache, counted(&calls, Ok("new".into())));
+    assert!(joiner.poll().is_none());
+    tell.send(Err("down")).unwrap();
+    assert!(leader.run().unwrap().unwrap().is_stale());
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(value(&joiner.run().unwrap()), b"new");
+}

@@ -1,14 +1,19 @@
 //! Leaders that go away: dropped, failing, panicking; and joiners that do, at the worst moment.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use futures::executor::block_on;
 use futures::future::join_all;
 use tamis::{BlobCachePut, FetchError};
 
-use crate::{Answer, Call, Outcome, call, counted, joined, leading, open, told, value};
+use crate::{
+    Answer, Call, Outcome, Ready, Told, call, counted, joined, leading, open, told, value,
+};
 
 /// How a leader ends without a value.
 #[derive(Debug, Clone, Copy)]
@@ -202,4 +207,67 @@ fn a_leader_dropped_while_it_stores_hands_over_what_it_has_stored() {
         assert_eq!(stored, 1, "{polls} polls");
         assert!(done.is_none() || calls.load(Ordering::Relaxed) == 0);
     }
+}
+
+/// Panics when it is dropped, once it is armed.
+struct Bomb(bool);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if self.0 && !std::thread::panicking() {
+            resume_unwind(Box::new("as planned"));
+        }
+    }
+}
+
+/// A fetch that panics when it is dropped after it has answered.
+struct Nasty(Told, Bomb);
+
+impl Future for Nasty {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let answer = ready!(pin!(&mut self.0).poll(context));
+        self.1.0 = true;
+        Poll::Ready(answer)
+    }
+}
+
+#[test]
+fn a_fetch_that_panics_when_it_is_dropped_with_its_answer_given_has_given_it() {
+    for answer in [Ok(BlobCachePut::from("old")), Err("down")] {
+        let (cache, calls) = (open(), Arc::default());
+        let (tell, fetch) = told();
+        let mut leader = call(&cache, || Nasty(fetch(), Bomb(false)));
+        assert!(leader.poll().is_none());
+        let mut joiner = call(&cache, counted(&calls, Ok("new".into())));
+        assert!(joiner.poll().is_none());
+        let is_good = answer.is_ok();
+        tell.send(answer).unwrap();
+        assert_eq!(leader.run().unwrap().is_ok(), is_good);
+        assert_eq!(value(&joiner.run().unwrap()), if is_good { b"old" } else { b"new" });
+        assert_eq!(cache.stats().flights_under_way(), 0);
+    }
+}
+
+#[test]
+fn what_a_fetch_throws_may_itself_panic_when_it_is_dropped() {
+    let (cache, calls) = (open(), Arc::default());
+    let mut leader = call(&cache, || -> Ready { resume_unwind(Box::new(Bomb(true))) });
+    assert!(matches!(leader.run(), Some(Err(FetchError::Panicked))));
+    let (tell, fetch) = told();
+    let mut leader = call(&cache, || async {
+        let answer = fetch().await;
+        if answer.is_err() {
+            resume_unwind(Box::new(Bomb(true)));
+        }
+        answer
+    });
+    assert!(leader.poll().is_none());
+    let mut joiner = call(&cache, counted(&calls, Ok("new".into())));
+    assert!(joiner.poll().is_none());
+    tell.send(Err("down")).unwrap();
+    assert!(matches!(leader.run(), Some(Err(FetchError::Panicked))));
+    assert_eq!(value(&joiner.run().unwrap()), b"new");
+    assert_eq!(cache.stats().flights_under_way(), 0);
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
-use tamis::{BlobCache, BlobCachePut};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
 
-use crate::{Answer, call, counted, joined, leading, open, value};
+use crate::{Answer, Call, call, counted, joined, leading, open, told, value};
 
 /// A way to cover the key, and what the fetched value carries.
 type Invalidation = (&'static str, fn(&BlobCache));
@@ -168,4 +168,52 @@ fn an_invalidation_before_every_fetch_holds_up_nobody() {
         assert_eq!(value(&second.run().unwrap()), b"second");
         assert!(block_on(cache.get("n", "key")).is_none());
     }
+}
+
+#[test]
+fn what_was_read_at_a_point_of_another_cache_goes_to_nobody_else() {
+    let (earlier, cache) = (open(), open());
+    let (mut leader, tell) = leading(&cache);
+    let calls = Arc::default();
+    let mut joiner = call(&cache, counted(&calls, Ok("new".into())));
+    assert!(joiner.poll().is_none());
+    tell.send(Ok(BlobCachePut::from("ancient").read_at(earlier.read_point()))).unwrap();
+    assert_eq!(value(&leader.run().unwrap()), b"ancient");
+    assert_eq!(value(&joiner.run().unwrap()), b"new");
+}
+
+/// Fetches of different keys, all at once, seldom keep each other from being stored.
+#[test]
+fn cold_keys_leave_each_other_alone() {
+    for (l1_bytes_max, keys, at_most) in [(1 << 20, 1000, 90), (256 << 20, 10_000, 100)] {
+        let config = BlobCacheConfig::builder().l1_bytes_max(l1_bytes_max).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let fetches: Vec<_> = (0..keys)
+            .map(|key: u32| {
+                let (cache, (tell, fetch)) = (cache.clone(), told());
+                let fetch = async move { cache.get_or_fetch("n", key.to_le_bytes(), fetch).await };
+                let mut call = Call::new(fetch);
+                assert!(call.poll().is_none());
+                (call, tell)
+            })
+            .collect();
+        for (mut call, tell) in fetches {
+            tell.send(Ok("value".into())).unwrap();
+            assert!(call.run().unwrap().is_ok());
+        }
+        let refused = cache.stats().stale_sets_refused();
+        assert!(refused < at_most, "{refused} of {keys} refused");
+    }
+}
+
+#[test]
+fn prefixes_that_have_nothing_to_do_with_a_key_leave_its_fetch_alone() {
+    let cache = open();
+    let (mut leader, tell) = leading(&cache);
+    for number in 0..1000 {
+        block_on(cache.invalidate_prefix("n", format!("other/{number}/"))).unwrap();
+    }
+    tell.send(Ok("value".into())).unwrap();
+    assert!(leader.run().unwrap().is_ok());
+    assert!(block_on(cache.get("n", "key")).is_some());
 }

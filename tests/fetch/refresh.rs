@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::executor::block_on;
 use futures::future::join_all;
-use tamis::{BlobCache, BlobCachePut, BlobCacheRefresh, Clock, FetchError};
+use tamis::{BlobCache, BlobCachePolicy, BlobCachePut, BlobCacheRefresh, Clock, FetchError};
 
 use crate::{
     Answer, Call, Ready, Told, briefly, call, clock, counted, joined, never, open_at, threads,
@@ -194,3 +195,28 @@ const fn is_send_and_lasting<T: Send + 'static>() {}
 
 const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Ready, Ready, &'static str>>();
 const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Told, Told, std::io::Error>>();
+
+#[test]
+fn a_refresh_that_is_not_polled_keeps_nothing_of_what_others_fetch() {
+    struct Owner(Arc<[u8]>);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    let (cache, _clock) = stale();
+    let refresh = ask(&cache, || async { Ok(new()) });
+    assert!(refresh.is_some());
+    let owned: Arc<[u8]> = Arc::from(&b"value"[..]);
+    // Not to be stored, so that nobody copies it.
+    let policy = BlobCachePolicy::default().max_blob_bytes(1);
+    let put = BlobCachePut::new(Bytes::from_owner(Owner(Arc::clone(&owned)))).with_policy(policy);
+    let mut leader = call(&cache, || async { Ok(put) });
+    assert_eq!(value(&leader.run().unwrap()), b"value");
+    drop(leader);
+    assert_eq!(Arc::strong_count(&owned), 1);
+    drop(refresh);
+    assert_eq!(cache.stats().flights_under_way(), 0);
+}

@@ -114,10 +114,11 @@ impl Model {
     /// What is gone is removed.
     pub(crate) fn sweep(&mut self) {
         let now = self.now;
-        for entry in self.entries.extract_if(.., |entry| entry.is_gone(now)) {
+        for entry in self.entries.iter().filter(|entry| entry.is_gone(now)) {
             self.counts.expirations += 1;
             self.counts.idle_expirations += u64::from(entry.life(now) == Life::Idle);
         }
+        self.entries.retain(|entry| !entry.is_gone(now));
     }
 
     pub(crate) fn get(&mut self, place: &Place) -> Option<Seen> {

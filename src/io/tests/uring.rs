@@ -238,7 +238,8 @@ fn an_opening_that_was_dropped_ends_by_itself() {
     for _ in 0..10 {
         let mut opening = Box::pin(UringDisk::open(options(&directory, 8)));
         block_on(poll_fn(|context| {
-            assert!(opening.poll_unpin(context).is_pending());
+            // On a busy machine it may be done already; then the disk is dropped.
+            let _ = opening.poll_unpin(context);
             Poll::Ready(())
         }));
         drop(opening);
