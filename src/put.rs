@@ -35,6 +35,8 @@ pub struct BlobCachePut {
     pub(crate) read_at: Option<ReadPoint>,
     /// It says that there is nothing; the value is empty.
     pub(crate) is_absent: bool,
+    /// It may take the place of a stale entry of the same version: it was fetched.
+    pub(crate) renews: bool,
 }
 
 impl BlobCachePut {
@@ -79,6 +81,7 @@ impl BlobCachePut {
             policy: None,
             read_at: None,
             is_absent: false,
+            renews: false,
         }
     }
 

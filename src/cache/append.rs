@@ -28,13 +28,21 @@ const SLOT_BYTES: usize = 28;
 pub(super) struct Proposal<'a> {
     pub(super) namespace: NamespaceRef<'a>,
     pub(super) entry: Entry,
-    pub(super) version: Option<u64>,
+    pub(super) attempted: Attempted,
     pub(super) read_at: Option<ReadPoint>,
     pub(super) in_memory: InMemory<'a>,
     /// None: L2 does not hold it.
     pub(super) recording: Option<Recording>,
     /// The version that the record at a position carries, which was read for it.
     pub(super) known: Option<(Position, Option<u64>)>,
+}
+
+/// The version that a put carries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempted {
+    pub(super) version: Option<u64>,
+    /// It may take the place of a stale entry of the same version.
+    pub(super) renews: bool,
 }
 
 /// What L1 does with a proposal.
@@ -78,7 +86,7 @@ impl Shared {
         };
         let current = slot.entry().filter(is_current);
         match self.existing_version(&proposal, current, held) {
-            Ok(existing) => self.judge_version(existing, proposal.version)?,
+            Ok(existing) => self.judge_version(existing, proposal.attempted)?,
             Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
         }
         let Proposal { namespace, ref entry, read_at, .. } = proposal;
@@ -237,11 +245,11 @@ impl Shared {
         current: Option<&Arc<Entry>>,
         held: Option<Slot>,
     ) -> Result<Option<u64>, Slot> {
-        if proposal.version.is_none() {
+        if proposal.attempted.version.is_none() {
             return Ok(None);
         }
         if let Some(current) = current {
-            return Ok(current.version().filter(|_| !self.freshness(current).is_gone()));
+            return Ok(self.blocking_version(current, proposal.attempted));
         }
         match (held, proposal.known) {
             (Some(held), Some((position, version))) if held.position == position => Ok(version),

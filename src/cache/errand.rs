@@ -119,6 +119,7 @@ impl Errand {
         let life = self.shared.lifetime(policy, self.namespace(), &self.key);
         let read_at = older(put.read_at, point);
         put.read_at = Some(read_at);
+        put.renews = true;
         // What was read at a point of another cache may be of any age.
         let is_known = read_at.instance == point.instance;
         let mut entry = self.entry(&put, policy, &life);

@@ -4,6 +4,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use crate::cache::append::Attempted;
 use crate::cache::record::Read;
 use crate::cache::shared::Shared;
 use crate::clock::nanos;
@@ -256,18 +257,21 @@ impl Shared {
         }
     }
 
-    /// The version that the record of a slot carries, if it is of this key and not gone.
+    /// The version of the record of a slot that blocks a put, if it is of this key.
     pub(super) async fn version_on_disk(
         &self,
         generation: &Arc<Namespace>,
         key: (&[u8], KeyHash),
         slot: Slot,
+        attempted: Attempted,
     ) -> Option<u64> {
         let Ok(Some(Read::Entry(entry))) = self.read(generation, key, slot).await else {
             return None;
         };
-        let is_live = self.rules.covering(&entry).is_none() && !self.freshness(&entry).is_gone();
-        entry.version().filter(|_| is_live)
+        if self.rules.covering(&entry).is_some() {
+            return None;
+        }
+        self.blocking_version(&entry, attempted)
     }
 
     /// Looks without leaving a trace: nothing is counted, and no access.

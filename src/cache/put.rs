@@ -3,7 +3,7 @@
 use std::mem::take;
 use std::sync::Arc;
 
-use crate::cache::append::{Draftee, InMemory, Proposal, Verdict, draft};
+use crate::cache::append::{Attempted, Draftee, InMemory, Proposal, Verdict, draft};
 use crate::cache::durability::Acknowledgement;
 use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
@@ -15,7 +15,7 @@ use crate::key::{KeyHash, NamespaceRef};
 use crate::l2::Position;
 use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
-use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::policy::{BlobCachePolicy, Freshness, Lifetime};
 use crate::put::{BlobCachePut, Value};
 
 impl Shared {
@@ -56,18 +56,14 @@ impl Shared {
         // Judged here as well as in the section, so that a put which is bound to be refused neither
         // evicts anything nor takes a namespace slot.
         let current = self.visible(namespace, key, hash);
-        if let Some(current) = &current {
-            let version = current.version().filter(|_| !self.freshness(current).is_gone());
-            self.judge_version(version, policy.version)?;
-        }
+        let attempted = Attempted { version: policy.version, renews: put.renews };
+        let known = self.foresee(current.as_deref(), namespace, (key, hash), attempted).await?;
         let read_at = put.read_at;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         if self.is_stale(read_at, namespace, (key, hash), labels, &mut self.order.section()) {
             return self.acknowledge(self.refuse_stale()).await;
         }
         let spare = current.as_ref().map_or(0, |entry| entry.charge);
-
-        let known = self.known_version(current.is_none(), namespace, (key, hash), policy).await?;
         if let Some(l2) = self.l2() {
             l2.log.uncrowded().await;
         }
@@ -94,8 +90,8 @@ impl Shared {
             let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
             recording = Recording::new(body, tags, dependencies).await;
         }
-        let version = policy.version;
-        let proposal = Proposal { namespace, entry, version, read_at, in_memory, recording, known };
+        let proposal =
+            Proposal { namespace, entry, attempted, read_at, in_memory, recording, known };
         let begun = Arc::clone(&proposal.entry.namespace);
         let is_placed = is_wanted || is_refused;
         let placed = if is_placed { Ok(()) } else { self.check_place(&proposal) };
@@ -135,22 +131,26 @@ impl Shared {
         is_refused
     }
 
-    /// The version of what only the disk holds of a key, where that matters, and where it is: read
-    /// beforehand, for the same reason. The section asks whether it is still there.
-    async fn known_version(
+    /// Judges the version of a put by what its key has. That which only the disk has is read
+    /// beforehand: gives where it is, and the version. The section asks whether it is still there.
+    async fn foresee(
         &self,
-        is_on_disk_only: bool,
+        current: Option<&Entry>,
         namespace: NamespaceRef<'_>,
         (key, hash): (&[u8], KeyHash),
-        policy: &BlobCachePolicy,
+        attempted: Attempted,
     ) -> Result<Option<(Position, Option<u64>)>, CacheError> {
+        if let Some(current) = current {
+            self.judge_version(self.blocking_version(current, attempted), attempted)?;
+            return Ok(None);
+        }
         let generation = self.namespaces.find(namespace.name);
-        let wanted = generation.filter(|_| is_on_disk_only && policy.version.is_some());
-        let Some(generation) = wanted.filter(|_| !self.is_off()) else { return Ok(None) };
+        let wanted = generation.filter(|_| attempted.version.is_some() && !self.is_off());
+        let Some(generation) = wanted else { return Ok(None) };
         let slot = generation.index().get(hash).filter(|slot| slot.versioned && !slot.gone);
         let Some(slot) = slot else { return Ok(None) };
-        let version = self.version_on_disk(&generation, (key, hash), slot).await;
-        self.judge_version(version, policy.version)?;
+        let version = self.version_on_disk(&generation, (key, hash), slot, attempted).await;
+        self.judge_version(version, attempted)?;
         Ok(Some((slot.position, version)))
     }
 
@@ -232,12 +232,21 @@ impl Shared {
         }
     }
 
+    /// The version of an entry that a put must be above. One that is gone blocks nothing, and a
+    /// stale one not its renewal: what was fetched may be what is there, and fresh again.
+    pub(super) fn blocking_version(&self, entry: &Entry, attempted: Attempted) -> Option<u64> {
+        let freshness = self.freshness(entry);
+        let is_stale = matches!(freshness, Freshness::Stale(_));
+        let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
+        entry.version().filter(|_| !freshness.is_gone() && !is_renewed)
+    }
+
     pub(super) fn judge_version(
         &self,
         existing: Option<u64>,
-        attempted: Option<u64>,
+        attempted: Attempted,
     ) -> Result<(), CacheError> {
-        match (existing, attempted) {
+        match (existing, attempted.version) {
             (Some(existing), Some(attempted)) if existing >= attempted => {
                 self.counters.count(Event::VersionMismatch);
                 Err(CacheError::VersionMismatch { existing, attempted })
@@ -272,7 +281,8 @@ impl Shared {
                 Verdict::VersionUnknown(mut proposal, slot) => {
                     let entry = &proposal.entry;
                     let key = (&*entry.key, entry.hash);
-                    let version = self.version_on_disk(&entry.namespace, key, slot).await;
+                    let (generation, attempted) = (&entry.namespace, proposal.attempted);
+                    let version = self.version_on_disk(generation, key, slot, attempted).await;
                     proposal.known = Some((slot.position, version));
                     proposal
                 }

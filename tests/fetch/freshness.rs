@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheTier, Clock, FetchError,
-    L1Admission,
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CacheTier, Clock,
+    FetchError, L1Admission,
 };
 
 use crate::{Answer, briefly, call, clock, counted, joined, leading, never, open_at, value};
@@ -206,4 +206,37 @@ fn who_is_polled_after_the_window_is_not_given_the_stale_entry() {
     assert!(leader.run().unwrap().unwrap().is_stale());
     clock.advance(Duration::from_secs(3600));
     assert_eq!(value(&joiner.run().unwrap()), b"new");
+}
+
+/// An origin that answers "unchanged" makes a stale entry fresh; an older version does not.
+#[test]
+fn the_version_of_a_stale_entry_may_be_fetched_again() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for is_on_disk in [false, true] {
+        let clock = clock();
+        let cache = if is_on_disk { open_on_disk(folder.path(), &clock) } else { open_at(&clock) };
+        let policy = match is_on_disk {
+            true => briefly().l1_admission(L1Admission::Never),
+            false => briefly(),
+        };
+        let put = |version| BlobCachePut::new("value").with_policy(policy.clone().version(version));
+        block_on(cache.put("n", "key", put(7))).unwrap();
+        let again = block_on(cache.put("n", "key", put(7)));
+        assert!(matches!(again, Err(CacheError::VersionMismatch { existing: 7, attempted: 7 })));
+        clock.advance(Duration::from_secs(11));
+        assert!(block_on(cache.get("n", "key")).unwrap().is_stale());
+        let again = block_on(cache.put("n", "key", put(7)));
+        assert!(again.is_err(), "a put is not a renewal");
+        let fetch = |version| {
+            block_on(cache.get_or_fetch("n", "key", || async move { Answer::Ok(put(version)) }))
+        };
+        assert!(fetch(6).is_ok());
+        assert!(block_on(cache.get("n", "key")).unwrap().is_stale(), "6 is not above 7");
+        assert!(fetch(7).is_ok());
+        let hit = block_on(cache.get("n", "key")).unwrap();
+        assert_eq!((hit.is_stale(), hit.version()), (false, Some(7)), "on disk: {is_on_disk}");
+        assert_eq!(cache.stats().fetches(), 2);
+        assert_eq!(cache.stats().fetches_not_stored(), 1);
+        block_on(cache.close()).unwrap();
+    }
 }
