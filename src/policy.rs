@@ -82,7 +82,8 @@ impl BlobCachePolicy {
 
     /// Makes the put conditional: it fails with
     /// [`VersionMismatch`](crate::CacheError::VersionMismatch) while the live entry carries a
-    /// version that is not below this one. Zero is a version. Default: none, the put wins.
+    /// version that is not below this one. A stale entry is live; only what is fetched may renew it
+    /// with the version that it has. Zero is a version. Default: none, the put wins.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.version = Some(version);
