@@ -16,6 +16,9 @@ use parking_lot::{Condvar, Mutex};
 /// The thread works for one part in so many of the time, however many there are to be swept.
 const SHARE: u32 = 20;
 
+/// The longest rest: a step that took long has more likely waited than worked.
+const REST_MAX: Duration = Duration::from_secs(1);
+
 /// Who is swept.
 pub(crate) trait Sweep: Send + Sync {
     /// Does a step, and says after what time the next is due. None: when it says so.
@@ -126,7 +129,7 @@ impl Sweeper {
             if let Some(after) = step(&sweep) {
                 Tenancy::again(number, after);
             }
-            rested = Instant::now() + started.elapsed() * (SHARE - 1);
+            rested = Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX);
             state = self.state.lock();
         }
         state.is_running = false;

@@ -348,3 +348,34 @@ fn a_quota_that_was_lowered_has_no_second_chances() {
     assert!(cache.stats().l2_reinserted() > 0);
     block_on(cache.close()).unwrap();
 }
+
+/// A quota that does not bind changes nothing, whatever else the budget makes of the entries.
+#[test]
+fn a_roomy_quota_is_as_good_as_none() {
+    let quota = NamespaceQuota { l1_bytes_max: Some(200 << 10), ..Default::default() };
+    let misses = |seed, whose: &str| {
+        let config = BlobCacheConfig::builder().l1_bytes_max(256 << 10).shard_count(1);
+        let config = config.quota(whose, quota).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut misses = [0, 0];
+        for _ in 0..20_000 {
+            let of = random.random_range(0..2);
+            let namespace = ["tenant", "other"][of];
+            let number = random.random_range(0..600) * random.random_range(0..600) / 600;
+            match random.random_range(0..20) {
+                0 => _ = block_on(cache.invalidate_key(namespace, key(number))).unwrap(),
+                1..4 => fill(&cache, namespace, number..number + 1, L1Admission::Auto),
+                _ if hits(&cache, namespace, number..number + 1) == 0 => {
+                    misses[of] += 1;
+                    fill(&cache, namespace, number..number + 1, L1Admission::Auto);
+                }
+                _ => {}
+            }
+        }
+        misses
+    };
+    for seed in 0..6 {
+        assert_eq!(misses(seed, "tenant"), misses(seed, "nobody"), "seed {seed}");
+    }
+}

@@ -102,9 +102,13 @@ impl List {
 
     /// The same, if it is past the head.
     pub(super) fn start_again_if_passed(&mut self) {
-        if self.hand == NONE {
+        if self.is_passed() {
             self.start_again();
         }
+    }
+
+    pub(super) fn is_passed(&self) -> bool {
+        self.hand == NONE
     }
 
     pub(super) fn is_empty(&self) -> bool {

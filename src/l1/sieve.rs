@@ -107,12 +107,19 @@ impl Sieve {
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
         let shard = level.shard(entry);
-        let removed = shard.change(|list| list.remove(entry));
+        let has_quota = entry.namespace.quota().is_some();
+        let removed = shard.change(|list| {
+            let was_passed = list.is_passed();
+            let removed = list.remove(entry);
+            // As in `evict_of`; but where the hand of all had come by, it stays that way.
+            if has_quota && !was_passed {
+                list.start_again_if_passed();
+            }
+            removed
+        });
         if removed {
             self.uncount(level, entry);
-            if entry.namespace.quota().is_some() {
-                shard.change(List::start_again_if_passed);
-            } else if shard.is_passed() {
+            if shard.is_passed() {
                 level.start_again_if_passed();
             }
         }
