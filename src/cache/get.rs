@@ -268,7 +268,10 @@ impl Shared {
         let Ok(Some(Read::Entry(entry))) = self.read(generation, key, slot).await else {
             return None;
         };
-        if self.rules.covering(&entry).is_some() {
+        // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
+        let is_covered = self.rules.covering(&entry).is_some();
+        let is_there = self.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
+        if is_covered || !is_there {
             return None;
         }
         self.blocking_version(&entry, attempted)
