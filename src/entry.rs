@@ -14,7 +14,7 @@ use crate::key::{KeyHash, LabelHash, StoredKey};
 use crate::l2::Position;
 use crate::modes::L1Admission;
 use crate::namespace::Namespace;
-use crate::policy::{Freshness, Lifetime};
+use crate::policy::{Freshness, Lifetime, end_of_window};
 use crate::sequence::Sequence;
 
 /// What every entry takes besides what it carries: itself with the two counts of its `Arc`, a slot
@@ -129,8 +129,8 @@ impl Entry {
     }
 
     /// The same entry as this one, which was read from disk, for memory: with a value of its own,
-    /// not hit yet, and last accessed now.
-    pub(crate) fn promoted(&self, value: Bytes, charge: usize, now: Timestamp) -> Self {
+    /// and not hit yet.
+    pub(crate) fn promoted(&self, value: Bytes, charge: usize) -> Self {
         let life = Lifetime {
             written: self.written,
             expires: self.expires,
@@ -147,7 +147,7 @@ impl Entry {
         entry.marks = self.marks & Mark::Absent as u8;
         entry.mark(Mark::OnFile);
         entry.set_sequence(self.sequence());
-        entry.accessed(now);
+        self.last_access().into_iter().for_each(|at| entry.accessed(at));
         entry
     }
 
@@ -225,16 +225,16 @@ impl Entry {
 
     /// The moment from which it is gone for sure, however often it is asked for.
     pub(crate) fn gone_at(&self) -> Option<Timestamp> {
-        let window = Duration::from_nanos(self.stale_serve().unwrap_or(0));
-        (self.expires != Timestamp::NEVER).then(|| self.expires.saturating_add(window))
+        let end = || end_of_window(self.expires, self.stale_serve().unwrap_or(0));
+        (self.expires != Timestamp::NEVER).then(end)
     }
 
     /// When it will be gone by itself, if nobody asks for it until then.
     pub(crate) fn ends(&self) -> Timestamp {
         let Some(extras) = &self.extras else { return self.expires };
-        let after = |from: Timestamp, nanos| from.saturating_add(Duration::from_nanos(nanos));
-        let idle = after(Timestamp(extras.last_access.load(Ordering::Relaxed)), extras.idle_ttl);
-        after(self.expires, extras.stale_serve).min(idle)
+        let last_access = Timestamp(extras.last_access.load(Ordering::Relaxed));
+        let idle = last_access.saturating_add(Duration::from_nanos(extras.idle_ttl));
+        end_of_window(self.expires, extras.stale_serve).min(idle)
     }
 
     #[inline]
@@ -266,13 +266,19 @@ impl Entry {
         }
     }
 
-    /// A hit at a known time, for the idle ttl.
-    pub(crate) fn accessed(&self, now: Timestamp) {
-        if let Some(extras) = &self.extras {
-            if extras.idle_ttl != u64::MAX {
-                extras.last_access.store(now.0, Ordering::Relaxed);
+    /// An access at a known time, for the idle ttl. The latest counts, should the clock step back.
+    pub(crate) fn accessed(&self, at: Timestamp) {
+        if let Some(extras) = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX) {
+            if extras.last_access.load(Ordering::Relaxed) < at.0 {
+                extras.last_access.fetch_max(at.0, Ordering::Relaxed);
             }
         }
+    }
+
+    /// None where it does not matter.
+    pub(crate) fn last_access(&self) -> Option<Timestamp> {
+        let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX)?;
+        Some(Timestamp(extras.last_access.load(Ordering::Relaxed)))
     }
 }
 

@@ -82,6 +82,15 @@ pub enum CacheError {
         /// The version of the refused put.
         attempted: u64,
     },
+    /// The device did not tell the version that the put must be above. Nothing has changed; the
+    /// next try may read it, and a put without a version, or an invalidation, need not.
+    #[error("whether version {attempted} is above the stored one could not be read: {source}")]
+    VersionUnknown {
+        /// The version of the refused put.
+        attempted: u64,
+        /// What the operating system said.
+        source: IoError,
+    },
     /// A field of the configuration is out of range or contradicts another.
     #[error("invalid configuration: {field}: {reason}")]
     InvalidConfig {

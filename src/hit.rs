@@ -77,7 +77,7 @@ impl BlobCacheHit {
         self.entry.version()
     }
 
-    /// Whether it was past its expiry, within its stale window, when it was found.
+    /// Whether it was past its expiry, within its stale window, when it was found or fetched.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale.is_some()

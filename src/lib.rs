@@ -24,6 +24,7 @@
 //! Start with [`BlobCache`]; what may be configured is in [`BlobCacheConfigBuilder`]. What a
 //! returned call means, in each mode of crash safety, is in `docs/guarantees.md`.
 
+mod accesses;
 mod cache;
 mod clock;
 mod codec;

@@ -9,6 +9,7 @@
 //! Independently of that an entry is gone once nobody has asked for it for longer than its idle
 //! ttl.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -166,6 +167,12 @@ pub(crate) enum Freshness {
 }
 
 impl Freshness {
+    /// Nanoseconds of the stale window. None where it is not stale.
+    pub(crate) fn window_left(self) -> Option<NonZeroU64> {
+        let Self::Stale(left) = self else { return None };
+        NonZeroU64::new(nanos(left))
+    }
+
     pub(crate) fn is_gone(self) -> bool {
         matches!(self, Self::Expired | Self::Idle)
     }
@@ -173,19 +180,28 @@ impl Freshness {
 
 impl Lifetime {
     pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
-        // A clock that has stepped back counts as no idle time.
-        if now.0.saturating_sub(last_access.0) > self.idle_ttl {
-            return Freshness::Idle;
+        let end = end_of_window(self.expires, self.stale_serve);
+        if now >= end && end != Timestamp::NEVER {
+            Freshness::Expired
+        } else if is_idle(self.idle_ttl, last_access, now) {
+            Freshness::Idle
+        } else if now < self.expires || self.expires == Timestamp::NEVER {
+            Freshness::Fresh
+        } else {
+            Freshness::Stale(end.saturating_since(now))
         }
-        if now < self.expires || self.expires == Timestamp::NEVER {
-            return Freshness::Fresh;
-        }
-        let gone = self.expires.saturating_add(Duration::from_nanos(self.stale_serve));
-        if now < gone {
-            return Freshness::Stale(gone.saturating_since(now));
-        }
-        Freshness::Expired
     }
+}
+
+/// The moment from which an entry is gone for sure, however often it is asked for.
+pub(crate) fn end_of_window(expires: Timestamp, stale_serve: u64) -> Timestamp {
+    expires.saturating_add(Duration::from_nanos(stale_serve))
+}
+
+/// Whether nobody has asked for an entry for too long. A clock that has stepped back counts as no
+/// idle time.
+pub(crate) fn is_idle(idle_ttl: u64, last_access: Timestamp, now: Timestamp) -> bool {
+    now.0.saturating_sub(last_access.0) > idle_ttl
 }
 
 /// `ttl + ttl * k / 100` for a `k` in `0..=jitter_pct` drawn from `draw`.

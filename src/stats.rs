@@ -27,7 +27,7 @@ snapshot! {
     BlobCacheStats {
         /// Gets that were answered with an entry, stale ones included.
         hits: u64,
-        /// Gets that were not.
+        /// Gets that were not, and calls of fetching verbs that found nothing fresh.
         misses: u64,
         /// Puts that stored an entry.
         insertions: u64,
@@ -53,14 +53,15 @@ snapshot! {
         namespaces: usize,
         /// The most namespaces that can be in use.
         max_namespaces: usize,
-        /// Hits that were stale, within their stale window.
+        /// Answers that were stale, within their stale window: hits, and what stood in for a fetch
+        /// that failed, which was a miss.
         l1_stale_serves_total: u64,
         /// Fetches that were begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
         fetches: u64,
         /// Of those, fetches that failed or panicked.
         fetch_errors: u64,
-        /// Of those, fetches whose value was returned, but refused as a put: it is too large, its
-        /// version is not above the live one, the cache is closed, the device failed and so on.
+        /// Of those, fetches whose value was refused as a put: it is too large, its version is not
+        /// above the live one, the cache is closed, the device failed and so on.
         fetches_not_stored: u64,
         /// Callers who were given what another caller fetched meanwhile.
         flights_joined: u64,

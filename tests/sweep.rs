@@ -84,6 +84,25 @@ fn a_limited_sweep_goes_on_where_the_last_one_stopped() {
     assert!(none.truncated);
 }
 
+/// All have been looked at: there is nothing to go on with.
+#[test]
+fn a_sweep_over_as_many_as_its_limit_allows_is_whole() {
+    for entries in [1usize, 7, 256, 257, 1000] {
+        let cache = open(&Clock::system(), BackgroundSweep::Off);
+        fill(&cache, "alive", entries, &BlobCachePut::new("value"));
+        let most = SweepLimit::Entries(entries.max(128));
+        let report = block_on(cache.sweep_expired(most));
+        assert_eq!((report.entries_visited, report.truncated), (entries, false));
+        let report = block_on(cache.sweep_expired(most));
+        assert_eq!((report.entries_visited, report.truncated), (entries, false), "once more");
+        if entries > 128 {
+            let fewer = SweepLimit::Entries(entries - 1);
+            let report = block_on(cache.sweep_expired(fewer));
+            assert_eq!((report.entries_visited, report.truncated), (entries - 1, true));
+        }
+    }
+}
+
 #[test]
 fn limited_sweeps_say_when_they_have_come_round() {
     let cache = open(&Clock::system(), BackgroundSweep::Off);

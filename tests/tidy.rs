@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["order", "put"],
     &["namespace"],
     &["entry"],
-    &["hit", "l1"],
+    &["accesses", "hit", "l1"],
     &["invalidation"],
     &["cache"],
     &["lib"],

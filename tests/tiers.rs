@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CachePresence, CacheTier,
-    L1Admission, L2Compression, L2PromotionPolicy,
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CachePresence, CacheTier, Clock,
+    ExtendedTtlPolicy, L1Admission, L2Compression, L2PromotionPolicy,
 };
 
 fn folder() -> tempfile::TempDir {
@@ -170,6 +170,37 @@ fn a_single_hit_on_disk_can_be_left_there() {
     assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L2));
     eventually(|| cache.stats().promotion_completed() == 1);
     assert_eq!(tier_of(&cache, "key"), Some(CacheTier::L1));
+    block_on(cache.close()).unwrap();
+}
+
+/// What nobody has asked for in too long is not worth being written again.
+#[test]
+fn what_has_idled_away_gets_no_second_chance() {
+    let folder = folder();
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+    let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
+    let builder = builder.l2_bytes_max(2 << 20).l2_segment_bytes(256 << 10).clock(clock.clone());
+    let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
+    let idle_ttl = Some(Duration::from_secs(10));
+    let extended = ExtendedTtlPolicy { idle_ttl, ..Default::default() };
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never).extended(extended);
+    let keys = 0..20u32;
+    for number in keys.clone() {
+        let put = BlobCachePut::new(noise(1000)).with_policy(policy.clone());
+        block_on(cache.put("space", number.to_le_bytes(), put)).unwrap();
+    }
+    let is_there = |number: &u32| block_on(cache.get("space", number.to_le_bytes())).is_some();
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(keys.clone().filter(is_there).count(), 20);
+    clock.advance(Duration::from_secs(9));
+    // Half of them are asked for once more.
+    assert_eq!(keys.clone().filter(|number| number % 2 == 0).filter(is_there).count(), 10);
+    clock.advance(Duration::from_secs(9));
+    for number in 0..3000u32 {
+        block_on(cache.put("cold", number.to_le_bytes(), on_disk(noise(1000)))).unwrap();
+    }
+    assert_eq!(cache.stats().l2_reinserted(), 10);
+    assert_eq!(keys.filter(is_there).count(), 10);
     block_on(cache.close()).unwrap();
 }
 

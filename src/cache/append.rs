@@ -8,13 +8,14 @@ use bytes::Bytes;
 use crate::cache::durability::Acknowledgement;
 use crate::cache::record::{Recording, named, with_change};
 use crate::cache::shared::Shared;
+use crate::cache::version::{Attempted, Known};
 use crate::counters::Event;
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, Reservation};
-use crate::l2::{Change, Dealt, Draft, L2, Position, Record, Refusal, Slot};
+use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
 use crate::moment::ReadPoint;
 use crate::namespace::Namespace;
 use crate::order::Section;
@@ -33,16 +34,8 @@ pub(super) struct Proposal<'a> {
     pub(super) in_memory: InMemory<'a>,
     /// None: L2 does not hold it.
     pub(super) recording: Option<Recording>,
-    /// The version that the record at a position carries, which was read for it.
-    pub(super) known: Option<(Position, Option<u64>)>,
-}
-
-/// The version that a put carries.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attempted {
-    pub(super) version: Option<u64>,
-    /// It may take the place of a stale entry of the same version.
-    pub(super) renews: bool,
+    /// What was read for it.
+    pub(super) known: Option<Known>,
 }
 
 /// What L1 does with a proposal.
@@ -235,27 +228,8 @@ impl Shared {
     /// Whether what leads to records is at its budget.
     fn is_index_full(&self, section: &mut Section<'_>) -> bool {
         let slots = self.slots.load(Ordering::Relaxed).saturating_mul(SLOT_BYTES);
-        slots.saturating_add(section.labels().bytes()) >= self.config.l2_index_bytes_max
-    }
-
-    /// The version that a put must be above. An error where it is on disk, at that slot.
-    fn existing_version(
-        &self,
-        proposal: &Proposal<'_>,
-        current: Option<&Arc<Entry>>,
-        held: Option<Slot>,
-    ) -> Result<Option<u64>, Slot> {
-        if proposal.attempted.version.is_none() {
-            return Ok(None);
-        }
-        if let Some(current) = current {
-            return Ok(self.blocking_version(current, proposal.attempted));
-        }
-        match (held, proposal.known) {
-            (Some(held), Some((position, version))) if held.position == position => Ok(version),
-            (Some(held), _) if held.versioned && !held.gone && !self.is_off() => Err(held),
-            _ => Ok(None),
-        }
+        let beside = section.labels().bytes() + self.accesses.bytes();
+        slots.saturating_add(beside) >= self.config.l2_index_bytes_max
     }
 
     /// Whether the key has been mutated, or covered by an invalidation, after the point.

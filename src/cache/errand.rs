@@ -30,6 +30,14 @@ pub(super) struct Errand {
     is_in_bounds: bool,
 }
 
+/// What a look is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A stale entry is not going to be answered, or is looked for again if it is.
+    Fresh,
+    Any,
+}
+
 /// An entry that is being looked for.
 pub(super) enum Look {
     Done(Option<BlobCacheHit>),
@@ -91,7 +99,7 @@ impl Errand {
     }
 
     /// Looks for the entry in both tiers, and counts neither a hit nor a miss.
-    pub(super) fn look(this: &Arc<Self>) -> Look {
+    pub(super) fn look(this: &Arc<Self>, wanted: Wanted) -> Look {
         if !this.is_in_bounds {
             return Look::Done(None);
         }
@@ -102,8 +110,13 @@ impl Errand {
         match shared.find_on_disk(this.namespace(), this.hash) {
             Ok(Some(on_disk)) => {
                 let errand = Arc::clone(this);
-                let looking = async move { errand.shared.find_below(on_disk, &errand.key).await };
-                Look::OnDisk(Box::pin(looking))
+                Look::OnDisk(Box::pin(async move {
+                    let found = errand.shared.find_below(on_disk, &errand.key).await?;
+                    Some(match wanted == Wanted::Fresh && found.hit.is_stale() {
+                        true => found.hit,
+                        false => errand.shared.offer_found(found),
+                    })
+                }))
             }
             nothing => {
                 shared.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
@@ -136,7 +149,8 @@ impl Errand {
             shared.counters.count(Event::FetchNotStored);
         }
         entry.value = put.value.into_bytes();
-        (BlobCacheHit { entry: Arc::new(entry), stale: None }, until)
+        let stale = shared.freshness(&entry).window_left();
+        (BlobCacheHit { entry: Arc::new(entry), stale }, until)
     }
 
     /// The last moment of which it is known that nothing has happened since `from` to what was

@@ -13,11 +13,13 @@ impl Shared {
     pub(super) async fn make_room(&self, spare: usize, priority: u8) -> bool {
         loop {
             if self.l1.is_over(spare) {
-                // What is gone anyway goes first.
+                // What is hidden already makes room as well.
                 self.help_along(STEP_ENTRIES);
             }
             let mut steps = STEP_ENTRIES;
-            while let Some(victim) = self.l1.evict(spare, priority, &mut steps) {
+            while let Some(victim) =
+                self.l1.evict(spare, priority, &mut steps, &|entry| self.is_gone(entry))
+            {
                 self.evicted(&victim);
             }
             if !self.l1.is_over(spare) {
@@ -69,7 +71,9 @@ impl Shared {
                 pause().await;
                 *steps = STEP_ENTRIES;
             }
-            if let Some(victim) = self.l1.evict_of(quota, priority, steps) {
+            if let Some(victim) =
+                self.l1.evict_of(quota, priority, steps, &|entry| self.is_gone(entry))
+            {
                 self.evicted(&victim);
                 return true;
             }
@@ -82,12 +86,23 @@ impl Shared {
     /// Settles what hangs on an entry that was evicted.
     fn evicted(&self, victim: &Entry) {
         let covering = self.rules.covering(victim);
+        let is_hidden = covering.is_some() || victim.namespace.has_ended();
+        let freshness = self.freshness(victim);
+        if !is_hidden && freshness.is_gone() {
+            return self.expired(victim, freshness);
+        }
         // What has a slot is counted when that is buried.
         let below = victim.namespace.live_slot(victim.hash, victim.sequence());
         let counting = covering.as_deref().filter(|_| below.is_none());
         self.settle(victim, counting, &mut self.order.section());
-        if covering.is_none() && !victim.namespace.has_ended() {
+        if !is_hidden {
             self.counters.count(Event::Eviction);
+            below.inspect(|_| self.accesses.keep(victim));
         }
+    }
+
+    /// Whether no reader can be given an entry any more, so that it is not worth its room.
+    fn is_gone(&self, entry: &Entry) -> bool {
+        entry.namespace.has_ended() || self.freshness(entry).is_gone()
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::cache::errand::{Errand, Look};
+use crate::cache::errand::{Errand, Look, Wanted};
 use crate::cache::fetching::{BlobCacheRefresh, Fetching};
 use crate::cache::shared::Shared;
 use crate::error::FetchError;
@@ -42,7 +42,7 @@ impl Shared {
         E: Send + Sync + 'static,
     {
         let errand = Errand::new(self, namespace, key, policy);
-        let found = match Errand::look(&errand) {
+        let found = match Errand::look(&errand, Wanted::Any) {
             Look::Done(found) => found,
             Look::OnDisk(looking) => looking.await,
         };

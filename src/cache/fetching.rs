@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
-use crate::cache::errand::{Errand, Fetched, Look};
+use crate::cache::errand::{Errand, Fetched, Look, Wanted};
 use crate::counters::Event;
 use crate::error::FetchError;
 use crate::flight::{self, Landing, Part, Turn, Wakers};
@@ -186,7 +186,7 @@ where
     /// Looks into the cache, as a leader or not.
     fn look(&mut self, lead: Option<(Option<Lead>, ReadPoint)>) -> Next<Fut, E> {
         self.looked = Some(lead.as_ref().map_or_else(|| self.now(), |(_, point)| *point).moment);
-        Next::Stage(Stage::Looking(Errand::look(&self.errand), lead))
+        Next::Stage(Stage::Looking(Errand::look(&self.errand, Wanted::Fresh), lead))
     }
 
     fn found(
@@ -240,7 +240,8 @@ where
     fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
         self.count(Event::FetchError);
         let point = self.now().moment;
-        Next::Stage(Stage::Failed(Errand::look(&self.errand), error, lead, point))
+        let look = Errand::look(&self.errand, Wanted::Any);
+        Next::Stage(Stage::Failed(look, error, lead, point))
     }
 
     fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {

@@ -1,13 +1,10 @@
 //! Reading: `get` and `exists`. What is in memory is answered at once; what is on disk is awaited.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::cache::append::Attempted;
-use crate::cache::record::Read;
+use crate::cache::record::{Extent, Read};
 use crate::cache::shared::Shared;
-use crate::clock::nanos;
 use crate::counters::Event;
 use crate::entry::{Entry, Mark};
 use crate::flaw::{Flaw, planted};
@@ -23,6 +20,12 @@ use crate::sequence::Sequence;
 pub(super) struct OnDisk {
     generation: Arc<Namespace>,
     hash: KeyHash,
+    slot: Slot,
+}
+
+/// What a record has turned out to hold.
+pub(super) struct Found {
+    pub(super) hit: BlobCacheHit,
     slot: Slot,
 }
 
@@ -163,19 +166,19 @@ impl Shared {
     #[inline(always)]
     fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();
-        let stale = match entry.freshness(now) {
-            Freshness::Fresh => None,
-            Freshness::Stale(remaining) => NonZeroU64::new(nanos(remaining)),
-            gone => return Err((entry, gone)),
-        };
+        let freshness = entry.freshness(now);
+        if freshness.is_gone() {
+            return Err((entry, freshness));
+        }
         entry.visit();
         entry.accessed(now);
-        Ok(BlobCacheHit { entry, stale })
+        Ok(BlobCacheHit { entry, stale: freshness.window_left() })
     }
 
     async fn get_below(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
         match self.find_below(on_disk, key).await {
-            Some(hit) => {
+            Some(found) => {
+                let hit = self.offer_found(found);
                 self.count(&hit);
                 Some(hit)
             }
@@ -184,9 +187,10 @@ impl Shared {
     }
 
     /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
-    pub(super) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+    pub(super) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
         loop {
-            match self.read(&on_disk.generation, (key, on_disk.hash), on_disk.slot).await {
+            let OnDisk { generation, hash, slot } = &on_disk;
+            match self.read(generation, (key, *hash), *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
                         return None;
@@ -207,40 +211,49 @@ impl Shared {
         }
     }
 
-    /// Makes a hit of an entry that was read by a slot, and offers it to memory.
-    fn serve(&self, entry: Arc<Entry>, slot: Slot) -> Option<BlobCacheHit> {
+    /// Makes a hit of an entry that was read by a slot.
+    fn serve(&self, entry: Arc<Entry>, slot: Slot) -> Option<Found> {
         match self.judge(entry) {
             Ok(hit) => {
-                let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
-                if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
-                    self.offer(&hit.entry, slot.blocks);
-                }
-                Some(hit)
+                self.accesses.keep(&hit.entry);
+                Some(Found { hit, slot })
             }
-            Err((entry, _)) => {
-                self.bury(&entry.namespace, entry.hash, entry.sequence());
-                self.counters.count(Event::Expiration);
+            Err((entry, gone)) => {
+                if self.bury(&entry.namespace, entry.hash, entry.sequence()) {
+                    self.count_expired(gone);
+                }
                 None
             }
         }
     }
 
+    /// What was found is going to be given to somebody: it is worth a second chance, and is offered
+    /// to memory.
+    pub(super) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
+        let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
+        if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
+            self.offer(&hit.entry, slot.blocks);
+        }
+        hit
+    }
+
     /// Reads the record of a slot. None where the slot no longer holds that record. What is damaged
     /// is told, counted, and not looked at again.
-    async fn read(
+    pub(super) async fn read(
         &self,
         generation: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         slot: Slot,
+        extent: Extent,
     ) -> io::Result<Option<Read>> {
         let Some(l2) = self.l2() else { return Ok(None) };
         let is_wanted = || {
             let now = generation.index().get(hash);
             now.is_some_and(|now| now.position == slot.position && !now.gone)
         };
-        let read = match l2.fetch(slot.position, slot.blocks, is_wanted).await {
+        let read = match l2.fetch(slot, extent, is_wanted).await {
             Ok(None) => return Ok(None),
-            Ok(Some(taken)) => self.read_record(l2, taken, generation, (key, hash)).await,
+            Ok(Some(taken)) => self.read_record(l2, taken, generation, (key, hash), extent).await,
             Err(error) => Err(error),
         };
         match read {
@@ -257,27 +270,7 @@ impl Shared {
         }
     }
 
-    /// The version of the record of a slot that blocks a put, if it is of this key.
-    pub(super) async fn version_on_disk(
-        &self,
-        generation: &Arc<Namespace>,
-        key: (&[u8], KeyHash),
-        slot: Slot,
-        attempted: Attempted,
-    ) -> Option<u64> {
-        let Ok(Some(Read::Entry(entry))) = self.read(generation, key, slot).await else {
-            return None;
-        };
-        // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
-        let is_covered = self.rules.covering(&entry).is_some();
-        let is_there = self.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
-        if is_covered || !is_there {
-            return None;
-        }
-        self.blocking_version(&entry, attempted)
-    }
-
-    /// Looks without leaving a trace: nothing is counted, and no access.
+    /// Looks without counting as an access, or as a hit or a miss.
     pub(super) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
         if key.len() > KEY_BYTES_MOST {
             return CachePresence::Absent;

@@ -3,14 +3,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::BlobCache;
 use super::regressions::Bench;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::hit::CacheTier;
-use crate::modes::{L1Admission, L2Compression};
+use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
-use crate::put::BlobCachePut;
+use crate::put::{BlobCachePut, Value};
 
 const START: Duration = Duration::from_secs(1_000_000);
 
@@ -197,4 +201,135 @@ fn clocks_that_step_back_bring_nothing_back_and_count_as_no_idle_time() {
         clock.set(at(5));
         assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone, "once gone, gone");
     }
+}
+
+/// Idle time through both tiers, against the one line that says what it means: entries in a memory
+/// that holds few of them, on disk only, promoted at once or late, asked for at random.
+#[test]
+fn idle_time_goes_on_when_memory_lets_go_of_an_entry() {
+    let (mut on_disk, mut in_memory, mut gone) = (0, 0, 0);
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let clock = Clock::manual(UNIX_EPOCH + START);
+        let promotion = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(64 << 10)
+            .l2_path("simulated")
+            .l2_bytes_max(8 << 20)
+            .l2_segment_bytes(1 << 20)
+            .l2_promotion_policy(promotion[usize::from(random.random_bool(0.5))])
+            .clock(clock.clone());
+        let mut bench = Bench::with(seed, config.build().unwrap());
+        let cache = bench.cache();
+        let (keys, idle) = (24, 100);
+        let policy = Policy { ttl: None, expires_at: None, stale: None, idle: Some(idle) };
+        let put = |key: usize| {
+            let admission = if key % 3 == 0 { L1Admission::Never } else { L1Admission::Always };
+            let mut put = policy.put(admission);
+            put.value = Value::Exact(vec![7; 6000].into());
+            cache.put("a", format!("{key}"), put)
+        };
+        (0..keys).for_each(|key| bench.run(put(key)).unwrap());
+        let mut accessed = vec![0; keys];
+        let mut now = 0;
+        for _ in 0..400 {
+            now += random.random_range(0..6);
+            clock.set(UNIX_EPOCH + START + Duration::from_nanos(now));
+            let key = random.random_range(0..keys);
+            let (found, tier) = get(&mut bench, &cache, &format!("{key}"));
+            let is_idle = now - accessed[key] > idle;
+            let expected = if is_idle { Expected::Gone } else { Expected::Fresh };
+            assert_eq!(found, expected, "seed {seed}: {key} at {now}, {tier:?}");
+            match tier {
+                Some(CacheTier::L1) => in_memory += 1,
+                Some(_) => on_disk += 1,
+                None => {
+                    gone += 1;
+                    bench.run(put(key)).unwrap();
+                }
+            }
+            accessed[key] = now;
+        }
+    }
+    assert!(on_disk > 9000 && in_memory > 9000 && gone > 3000, "{on_disk} {in_memory} {gone}");
+}
+
+/// What is known of accesses does not outlive the process, and a table of few places may forget.
+#[test]
+fn idle_time_counts_from_the_write_where_nothing_else_is_known() {
+    let at = |seconds| UNIX_EPOCH + START + Duration::from_secs(seconds);
+    let clock = Clock::manual(at(0));
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(16 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_index_bytes_max(64 << 10)
+        .clock(clock.clone());
+    let mut bench = Bench::with(1, config.build().unwrap());
+    let cache = bench.cache();
+    let idle = Policy { ttl: None, expires_at: None, stale: None, idle: Some(10_000_000_000) };
+    let keys: Vec<String> = (0..1000).map(|key| key.to_string()).collect();
+    for key in &keys {
+        bench.run(cache.put("a", key, idle.put(L1Admission::Never))).unwrap();
+    }
+    let ask = |bench: &mut Bench, seconds| -> usize {
+        clock.set(at(seconds));
+        let cache = bench.cache();
+        let found = |key: &&String| get(bench, &cache, key).1.is_some();
+        keys.iter().filter(found).count()
+    };
+    assert_eq!(ask(&mut bench, 9), 1000);
+    let known = ask(&mut bench, 18);
+    // 8 KiB of 24 bytes a place, in sets that fill unevenly.
+    assert!((200..340).contains(&known), "{known}");
+    assert!(cache.stats().memory_index_bytes() >= 8 << 10);
+    bench.run(cache.close()).unwrap();
+    bench.reopen();
+    assert_eq!(ask(&mut bench, 19), 0);
+}
+
+#[test]
+fn a_hit_while_the_clock_is_back_does_not_shorten_an_idle_life() {
+    let at = |seconds| UNIX_EPOCH + START + Duration::from_secs(seconds);
+    let clock = Clock::manual(at(100));
+    let config = BlobCacheConfig::builder().clock(clock.clone()).build().unwrap();
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    let idle = Policy { ttl: None, expires_at: None, stale: None, idle: Some(10_000_000_000) };
+    block_on(cache.put("a", "k", idle.put(L1Admission::Always))).unwrap();
+    for seconds in [105, 50, 115] {
+        clock.set(at(seconds));
+        assert!(block_on(cache.get("a", "k")).is_some(), "at {seconds}");
+    }
+    clock.set(at(126));
+    assert!(block_on(cache.get("a", "k")).is_none());
+}
+
+/// SIEVE spares what was asked for, but not what nobody can be given any more.
+#[test]
+fn what_has_ended_makes_room_though_it_was_asked_for() {
+    let clock = Clock::manual(UNIX_EPOCH + START);
+    let config = BlobCacheConfig::builder()
+        .clock(clock.clone())
+        .l1_bytes_max(400_000)
+        .shard_count(1)
+        .l1_charge(|_, _| 1000)
+        .background_sweep(BackgroundSweep::Off);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    let endless = Policy { ttl: None, expires_at: None, stale: None, idle: None };
+    let mortal = Policy { ttl: Some(10), ..endless };
+    let idle = Policy { idle: Some(10), ..endless };
+    let kinds = [endless, mortal, endless, idle];
+    let put = |key: usize, policy: Policy| {
+        block_on(cache.put("a", key.to_le_bytes(), policy.put(L1Admission::Always))).unwrap();
+    };
+    let get = |key: usize| block_on(cache.get("a", key.to_le_bytes())).is_some();
+    (0..400).for_each(|key| put(key, kinds[key % 4]));
+    assert!((0..400).all(get));
+    clock.advance(Duration::from_nanos(11));
+    (400..600).for_each(|key| put(key, endless));
+    assert!((0..400).filter(|key| key % 2 == 0).all(get), "none of them had to go");
+    let stats = cache.stats();
+    assert_eq!((stats.evictions(), stats.expirations()), (0, 200));
+    assert_eq!(stats.l1_idle_evicts_total(), 100);
 }

@@ -36,6 +36,7 @@ mod synopses;
 mod tenancy;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -116,8 +117,11 @@ impl BlobCache {
     /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
     /// [`BlobTooLarge`](CacheError::BlobTooLarge): over the policy's limit, or over what its
     /// admission lets into L1. [`VersionMismatch`](CacheError::VersionMismatch): the live entry's
-    /// version is not below the policy's. [`TooManyNamespaces`](CacheError::TooManyNamespaces): no
-    /// namespace slot is free. [`Closed`](CacheError::Closed). After an error nothing has changed.
+    /// version is not below the policy's. [`VersionUnknown`](CacheError::VersionUnknown): it is on
+    /// disk only, and could not be read. [`TooManyNamespaces`](CacheError::TooManyNamespaces): no
+    /// namespace slot is free. [`Closed`](CacheError::Closed). After any of these nothing has
+    /// changed. [`L2Io`](CacheError::L2Io): the disk tier has failed, and holds something older
+    /// that the put replaces; it is in force in this process.
     pub async fn put<K: AsRef<[u8]>>(
         &self,
         namespace: &str,
@@ -145,7 +149,8 @@ impl BlobCache {
     ///
     /// A value that cannot be stored (it is too large, its version is not above the live one, the
     /// cache is closed, the key over its limit and so on) is answered all the same, and counted as
-    /// `fetches_not_stored`.
+    /// `fetches_not_stored`. So with an origin that lags, a caller may be given an older version
+    /// than the stale entry that a get would find.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -377,9 +382,9 @@ impl BlobCache {
         self.shared.sync().await
     }
 
-    /// Ends the cache, for all handles: gets find nothing from here on, everything else is
-    /// [`Closed`](CacheError::Closed), and the memory is given back before it returns. In force
-    /// from its first poll on.
+    /// Ends the cache, for all handles: gets find nothing from here on, what is fetched is answered
+    /// and not stored, everything else is [`Closed`](CacheError::Closed), and the memory is given
+    /// back before it returns. In force from its first poll on.
     ///
     /// # Errors
     ///

@@ -47,7 +47,9 @@ impl Shared {
         let room = self.reserve(&read.namespace, charges, read.priority).await;
         let Some(reservation) = room else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
-        let entry = read.promoted(value, read.charge, self.clock.timestamp());
+        let entry = read.promoted(value, read.charge);
+        // It may have been asked for again meanwhile.
+        entry.accessed(self.accesses.last(read.hash, read.written));
         let slot = self.l1.slot(read.hash);
         let mut section = self.order.section();
         let is_wanted = slot.entry().is_none() && is_current();

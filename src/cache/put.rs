@@ -3,19 +3,19 @@
 use std::mem::take;
 use std::sync::Arc;
 
-use crate::cache::append::{Attempted, Draftee, InMemory, Proposal, Verdict, draft};
+use crate::cache::append::{Draftee, InMemory, Proposal, Verdict, draft};
 use crate::cache::durability::Acknowledgement;
 use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
+use crate::cache::version::Attempted;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::CacheError;
 use crate::io::BLOCK_BYTES;
-use crate::key::{KeyHash, NamespaceRef};
-use crate::l2::Position;
+use crate::key::NamespaceRef;
 use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
-use crate::policy::{BlobCachePolicy, Freshness, Lifetime};
+use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
 
 impl Shared {
@@ -131,29 +131,6 @@ impl Shared {
         is_refused
     }
 
-    /// Judges the version of a put by what its key has. That which only the disk has is read
-    /// beforehand: gives where it is, and the version. The section asks whether it is still there.
-    async fn foresee(
-        &self,
-        current: Option<&Entry>,
-        namespace: NamespaceRef<'_>,
-        (key, hash): (&[u8], KeyHash),
-        attempted: Attempted,
-    ) -> Result<Option<(Position, Option<u64>)>, CacheError> {
-        if let Some(current) = current {
-            self.judge_version(self.blocking_version(current, attempted), attempted)?;
-            return Ok(None);
-        }
-        let generation = self.namespaces.find(namespace.name);
-        let wanted = generation.filter(|_| attempted.version.is_some() && !self.is_off());
-        let Some(generation) = wanted else { return Ok(None) };
-        let slot = generation.index().get(hash).filter(|slot| slot.versioned && !slot.gone);
-        let Some(slot) = slot else { return Ok(None) };
-        let version = self.version_on_disk(&generation, (key, hash), slot, attempted).await;
-        self.judge_version(version, attempted)?;
-        Ok(Some((slot.position, version)))
-    }
-
     /// What compressing a value may take besides it.
     fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
         let is_compressed = self.l2().is_some() && self.config.l2_compression == L2Compression::On;
@@ -232,29 +209,6 @@ impl Shared {
         }
     }
 
-    /// The version of an entry that a put must be above. One that is gone blocks nothing, and a
-    /// stale one not its renewal: what was fetched may be what is there, and fresh again.
-    pub(super) fn blocking_version(&self, entry: &Entry, attempted: Attempted) -> Option<u64> {
-        let freshness = self.freshness(entry);
-        let is_stale = matches!(freshness, Freshness::Stale(_));
-        let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
-        entry.version().filter(|_| !freshness.is_gone() && !is_renewed)
-    }
-
-    pub(super) fn judge_version(
-        &self,
-        existing: Option<u64>,
-        attempted: Attempted,
-    ) -> Result<(), CacheError> {
-        match (existing, attempted.version) {
-            (Some(existing), Some(attempted)) if existing >= attempted => {
-                self.counters.count(Event::VersionMismatch);
-                Err(CacheError::VersionMismatch { existing, attempted })
-            }
-            _ => Ok(()),
-        }
-    }
-
     pub(super) fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
         self.namespaces.find_or_begin(name, &self.order, || self.next_generation())
     }
@@ -282,8 +236,8 @@ impl Shared {
                     let entry = &proposal.entry;
                     let key = (&*entry.key, entry.hash);
                     let (generation, attempted) = (&entry.namespace, proposal.attempted);
-                    let version = self.version_on_disk(generation, key, slot, attempted).await;
-                    proposal.known = Some((slot.position, version));
+                    let known = self.version_on_disk(generation, key, slot, attempted).await?;
+                    proposal.known = Some(known);
                     proposal
                 }
             };

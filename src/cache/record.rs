@@ -12,6 +12,7 @@ use crate::counters::Event;
 use crate::entry::{Entry, Extras, Mark};
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, LabelKind, NamespaceRef};
+pub(super) use crate::l2::Extent;
 use crate::l2::{
     Blob, BodyHasher, BodySum, Change, Codec, Draft, L2, LabelHashes, Labels, Metadata,
     NamedGeneration, Record, Taken,
@@ -113,13 +114,14 @@ impl Shared {
     }
 
     /// The entry that a fetched record holds, if it is of this key. Its body is checked, and
-    /// decompressed, in steps.
+    /// decompressed, in steps; of a head alone the entry has no value.
     pub(super) async fn read_record(
         &self,
         l2: &L2,
         taken: Taken,
         namespace: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
+        extent: Extent,
     ) -> io::Result<Read> {
         let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
@@ -130,6 +132,9 @@ impl Shared {
             }
             (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)
         };
+        if extent == Extent::Head {
+            return Ok(Read::Entry(Arc::new(entry)));
+        }
         let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         sum(&taken.body).await.verify(expected).map_err(damaged)?;
         if let Codec::Zstd { uncompressed_bytes } = codec {
@@ -167,6 +172,7 @@ impl Shared {
         entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
         entry.mark(Mark::FromDisk);
+        entry.accessed(self.accesses.last(hash, life.written));
         if blob.is_absent {
             entry.mark(Mark::Absent);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
 use crate::cache::bell::Bell;
 use crate::cache::closing;
@@ -35,6 +36,9 @@ use crate::step::pause;
 /// So many callers of different keys seldom meet at one lock.
 const FLIGHT_TABLES: usize = 64;
 
+/// The part of the index's budget that it takes to know of accesses, at most.
+const ACCESSES_SHARE: usize = 8;
+
 pub(crate) struct Shared {
     pub(super) config: BlobCacheConfig,
     pub(super) hasher: KeyHasher,
@@ -54,6 +58,7 @@ pub(crate) struct Shared {
     /// Rung when expired records may be what a quota on disk is full of.
     pub(super) overdue: Arc<Bell>,
     pub(super) agenda: Agenda,
+    pub(super) accesses: Accesses,
     pub(super) below: Option<Below>,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
@@ -133,6 +138,7 @@ impl Shared {
             renewal: Arc::default(),
             overdue: Arc::default(),
             agenda: Agenda::new(),
+            accesses: Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
@@ -274,16 +280,23 @@ impl Shared {
     pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
         let is_removed = self.l1.remove_entry(entry);
         if is_removed {
-            let mut section = self.order.section();
-            entry.namespace.bury(entry.hash, entry.sequence(), &mut section);
-            self.settle(entry, None, &mut section);
-            drop(section);
-            self.counters.count(Event::Expiration);
-            if freshness == Freshness::Idle {
-                self.counters.count(Event::IdleExpiration);
-            }
+            self.expired(entry, freshness);
         }
         is_removed
+    }
+
+    /// Settles what hangs on an entry past its life that this caller has taken out of L1.
+    pub(super) fn expired(&self, entry: &Entry, freshness: Freshness) {
+        let mut section = self.order.section();
+        entry.namespace.bury(entry.hash, entry.sequence(), &mut section);
+        self.settle(entry, None, &mut section);
+        drop(section);
+        self.count_expired(freshness);
+    }
+
+    pub(super) fn count_expired(&self, freshness: Freshness) {
+        self.counters.count(Event::Expiration);
+        self.counters.add(Event::IdleExpiration, u64::from(freshness == Freshness::Idle));
     }
 
     /// Ends the order. False where it had been closed before.

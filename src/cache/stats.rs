@@ -52,7 +52,11 @@ impl Shared {
                 + self.promotions.bytes()
                 + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
-            memory_index_bytes: index.iter().map(|index| index.index().memory_bytes()).sum(),
+            memory_index_bytes: index
+                .iter()
+                .map(|index| index.index().memory_bytes())
+                .sum::<usize>()
+                + self.accesses.bytes(),
             l2_entries: index.iter().map(|index| index.index().len()).sum(),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),

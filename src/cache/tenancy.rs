@@ -1,21 +1,24 @@
 //! What the disk tier does to the cache: records leave the log, slots are buried.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::clock::Timestamp;
+use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
-use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
+use crate::l2::{Again, BlobSummary, Change, Position, ScanCursor, Slot, Tenant};
 use crate::namespace::Namespace;
+use crate::policy::is_idle;
 use crate::sequence::Sequence;
 use crate::step::STEP_ENTRIES;
 
 impl Shared {
     /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
-    /// since its record is still on file and so may be what it shadows.
-    pub(super) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) {
-        generation.bury(hash, sequence, &mut self.order.section());
+    /// since its record is still on file and so may be what it shadows. False where it does not.
+    pub(super) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) -> bool {
+        generation.bury(hash, sequence, &mut self.order.section())
     }
 
     fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
@@ -24,6 +27,16 @@ impl Shared {
             self.slots.fetch_sub(1, Ordering::Relaxed);
             self.look_after_synopsis(generation);
         }
+    }
+
+    /// Whether nobody has asked for too long for what has that record, and that entry in memory.
+    fn is_idle(&self, entry: Option<&Arc<Entry>>, hash: KeyHash, again: &Again) -> bool {
+        let Some(idle_ttl) = again.idle_ttl_ns else { return false };
+        if let Some(entry) = entry {
+            return self.freshness(entry).is_gone();
+        }
+        let last = self.accesses.last(hash, Timestamp(again.written_ns));
+        is_idle(idle_ttl, last, self.clock.timestamp())
     }
 
     /// Lets go of a step's worth of the postings of what a generation that has ended had on disk.
@@ -108,7 +121,7 @@ impl Tenant for Shared {
         slot.is_some_and(|slot| slot.read)
     }
 
-    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, again: Again) -> bool {
         let Some(l2) = self.l2() else { return false };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
@@ -124,7 +137,13 @@ impl Tenant for Shared {
         if section.is_closed() || (is_covered && !planted(Flaw::SecondChanceUnchecked)) {
             return false;
         }
-        let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else { return false };
+        let entry = slot.entry().filter(|entry| entry.sequence() == before);
+        if self.is_idle(entry, hash, &again) {
+            return false;
+        }
+        let Ok(dealt) = l2.log.append_again(again.draft, &Change::Blob(*blob)) else {
+            return false;
+        };
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
         generation.set_slot(hash, moved);
@@ -134,7 +153,7 @@ impl Tenant for Shared {
             section.labels().insert(label, hash, sequence);
         }
         // In memory it stays the same entry, whose record has moved.
-        if let Some(entry) = slot.entry().filter(|entry| entry.sequence() == before) {
+        if let Some(entry) = entry {
             entry.set_sequence(sequence);
         }
         true

@@ -15,6 +15,9 @@ const CHUNK: usize = 256;
 /// No node.
 const NONE: u32 = u32::MAX;
 
+/// Whether an entry is gone for readers. Asked under a list's lock.
+pub(crate) type IsGone<'a> = &'a dyn Fn(&Entry) -> bool;
+
 #[derive(Debug)]
 pub(super) struct List {
     chunks: Vec<Vec<Node>>,
@@ -73,16 +76,21 @@ impl List {
     }
 
     /// Moves the hand over the entries inserted before turn `until`, for as long as `steps` last:
-    /// clears and spares the visited, and takes out the first that is not. An entry whose namespace
-    /// has been flushed is taken though it was visited: it cannot be hit again.
-    pub(super) fn advance(&mut self, until: u64, steps: &mut usize) -> Option<Arc<Entry>> {
+    /// clears and spares the visited, and takes out the first that is not. An entry that `is_gone`
+    /// is taken though it was visited: it cannot be hit again.
+    pub(super) fn advance(
+        &mut self,
+        until: u64,
+        steps: &mut usize,
+        is_gone: IsGone<'_>,
+    ) -> Option<Arc<Entry>> {
         while *steps > 0 && self.next_turn() < until {
             *steps -= 1;
             let number = self.hand;
             let node = self.node(number);
             let newer = node.newer;
             let is_spared = node.entry.as_ref().is_none_or(|entry| {
-                !entry.namespace.has_ended() && entry.visited.swap(false, Ordering::Relaxed)
+                entry.visited.swap(false, Ordering::Relaxed) && !is_gone(entry)
             });
             if is_spared {
                 self.hand = newer;
@@ -125,9 +133,9 @@ impl List {
         node.turn
     }
 
-    /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has
-    /// `most`. Gives how many nodes that were, and the node to go on with; None when the slab ends
-    /// there.
+    /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has `most`
+    /// and there is another. Gives how many nodes that were, and the node to go on with; None when
+    /// the slab ends there.
     pub(super) fn visit(
         &self,
         from: usize,
@@ -138,8 +146,11 @@ impl List {
         let nodes = self.nodes();
         let end = from.saturating_add(nodes_max).min(nodes);
         let mut number = from;
-        while number < end && found.len() < most {
+        while number < end {
             let node = &self.chunks[number / CHUNK][number % CHUNK];
+            if node.entry.is_some() && found.len() == most {
+                break;
+            }
             found.extend(node.entry.as_ref().map(Arc::clone));
             number += 1;
         }

@@ -5,6 +5,9 @@
 //! walks from where it stopped last, from older to newer: it clears and spares the visited, and
 //! takes the first that is not. Past the head it begins again at the tail.
 //!
+//! What is gone for readers, whose namespace was flushed or whose life has ended, is no longer
+//! worth its having been visited, and is not spared.
+//!
 //! Each priority in use has a SIEVE of its own, and victims come from the lowest one that holds
 //! anything. To let threads insert and remove at the same time it can be cut into lists by hash.
 //! There is still one hand: lists know when each entry was inserted, so the hand goes on in
@@ -24,7 +27,7 @@ use parking_lot::Mutex;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-use super::list::List;
+use super::list::{IsGone, List};
 
 const PRIORITIES: usize = 256;
 
@@ -128,10 +131,15 @@ impl Sieve {
 
     /// Takes the next victim out, of priorities up to `priority`, where the hand finds it within
     /// `steps`, which it uses up. None with steps left: there is nothing to evict.
-    pub(crate) fn evict(&self, priority: u8, steps: &mut usize) -> Option<Arc<Entry>> {
+    pub(crate) fn evict(
+        &self,
+        priority: u8,
+        steps: &mut usize,
+        is_gone: IsGone<'_>,
+    ) -> Option<Arc<Entry>> {
         let levels = self.levels.iter().take(usize::from(priority) + 1);
         let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
-        let victim = level.evict(steps)?;
+        let victim = level.evict(steps, is_gone)?;
         self.uncount(level, &victim);
         Some(victim)
     }
@@ -143,10 +151,11 @@ impl Sieve {
         quota: usize,
         priority: u8,
         steps: &mut usize,
+        is_gone: IsGone<'_>,
     ) -> Option<Arc<Entry>> {
         for level in self.levels.iter().take(usize::from(priority) + 1) {
             let Some(level) = level.get() else { continue };
-            if let Some(victim) = level.evict_of(quota, steps) {
+            if let Some(victim) = level.evict_of(quota, steps, is_gone) {
                 self.uncount(level, &victim);
                 return Some(victim);
             }
@@ -158,8 +167,9 @@ impl Sieve {
         Level::new(self.lists, self.quotas.len())
     }
 
-    /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on; None at
-    /// the end. What is inserted behind the cursor meanwhile is not visited.
+    /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on, which is
+    /// at another entry if there is one near; None at the end. What is inserted behind the cursor
+    /// meanwhile is not visited.
     pub(crate) fn visit(
         &self,
         mut cursor: Cursor,
@@ -167,8 +177,8 @@ impl Sieve {
         found: &mut Vec<Arc<Entry>>,
     ) -> Option<Cursor> {
         let most = found.len() + limit;
-        let mut nodes_left = limit * EMPTY_NODES;
-        while nodes_left > 0 && found.len() < most {
+        let mut nodes_left = (limit + self.lists) * EMPTY_NODES;
+        while nodes_left > 0 {
             let level = self.levels.get(cursor.level)?;
             let level = level.get().filter(|level| cursor.list < level.places());
             let Some(level) = level else {
@@ -183,6 +193,9 @@ impl Sieve {
                 Some(node) => Cursor { node, ..cursor },
                 None => Cursor { list: cursor.list + 1, node: 0, ..cursor },
             };
+            if next.is_some() && found.len() == most {
+                break;
+            }
             nodes_left = nodes_left.saturating_sub(visited.max(EMPTY_NODES));
         }
         Some(cursor)
@@ -242,11 +255,11 @@ impl Level {
     }
 
     /// SIEVE's walk for a victim.
-    fn evict(&self, steps: &mut usize) -> Option<Arc<Entry>> {
+    fn evict(&self, steps: &mut usize, is_gone: IsGone<'_>) -> Option<Arc<Entry>> {
         let _hand = self.hand.lock();
         while *steps > 0 {
             let (shard, until) = self.next_list();
-            let step = shard.change(|list| list.advance(until, steps));
+            let step = shard.change(|list| list.advance(until, steps, is_gone));
             if self.next_list().0.is_passed() {
                 self.start_again();
                 *steps = steps.saturating_sub(1);
@@ -260,13 +273,13 @@ impl Level {
 
     /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
     /// one is not to be the next that it meets.
-    fn evict_of(&self, quota: usize, steps: &mut usize) -> Option<Arc<Entry>> {
+    fn evict_of(&self, quota: usize, steps: &mut usize, is_gone: IsGone<'_>) -> Option<Arc<Entry>> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
         while *steps > 0 {
             let (victim, is_empty) = shard.change(|list| {
                 list.start_again_if_passed();
-                let victim = list.advance(u64::MAX, steps);
+                let victim = list.advance(u64::MAX, steps, is_gone);
                 list.start_again_if_passed();
                 (victim, list.is_empty())
             });

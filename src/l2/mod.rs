@@ -56,13 +56,13 @@ pub(crate) use self::replay::{RecoveredNamespace, Replay};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
-pub(crate) use self::writer::Tenant;
+pub(crate) use self::writer::{Again, Tenant};
 
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
 use self::log::LogStart;
 use self::medium::Medium;
-use self::pins::Pins;
+use self::pins::{Pin, Pins};
 use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
 use self::superblock::SuperblockCopy;
@@ -70,6 +70,17 @@ use self::writer::Writer;
 use crate::io::{Disk, Lane, ReadRequest};
 use crate::key::KeyHasher;
 use crate::step::{STEP_ENTRIES, pause};
+
+/// A head has this much in most cases: it may begin at the end of a block.
+const HEAD_BLOCKS: usize = 2;
+
+/// How much of a record is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What is known of the value, without it.
+    Head,
+    Whole,
+}
 
 /// An open store.
 pub(crate) struct L2 {
@@ -182,40 +193,54 @@ impl L2 {
         }
     }
 
-    /// The record at a position, from memory if it is not on file yet. None where it is no longer
+    /// The record of a slot, from memory if it is not on file yet. None where it is no longer
     /// wanted, which `is_wanted` is asked once its segment cannot be reused any more.
     pub(crate) async fn fetch(
         &self,
-        position: Position,
-        blocks: u16,
+        slot: Slot,
+        extent: Extent,
         is_wanted: impl Fn() -> bool,
     ) -> io::Result<Option<Taken>> {
-        if let Some(taken) = self.log.pending(position) {
+        if let Some(taken) = self.log.pending(slot.position) {
             return Ok(Some(taken));
         }
-        let geometry = self.medium.geometry;
-        let pin = self.pins.pin(geometry.segment_of(position));
+        let pin = Arc::new(self.pins.pin(self.geometry().segment_of(slot.position)));
         if !is_wanted() {
             return Ok(None);
         }
+        let most = usize::from(slot.blocks);
+        let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
+        let mut record = self.read(slot.position, blocks, &pin).await?;
+        let lengths = RecordLengths::peek(&record).map_err(damaged)?;
+        let missing = lengths.head().saturating_sub(record.len()).div_ceil(BLOCK_BYTES);
+        if missing > 0 && blocks < most {
+            record = self.read(slot.position, most.min(blocks + missing), &pin).await?;
+        }
+        let body = match extent {
+            Extent::Head => lengths.head()..lengths.head(),
+            Extent::Whole => lengths.body_range(),
+        };
+        if body.end > record.len() {
+            return Err(damaged(error::DecodeError::Truncated));
+        }
+        let head = record.slice(..body.start);
+        Ok(Some(Taken { position: slot.position, head, body: record.slice(body) }))
+    }
+
+    /// So many blocks from that of a position on; what there is from the position on.
+    async fn read(&self, position: Position, blocks: usize, pin: &Arc<Pin>) -> io::Result<Bytes> {
+        let geometry = self.geometry();
         let place = geometry.offset_in_segment(position) as usize % BLOCK_BYTES;
         let offset = geometry.file_offset(position) - place as u64;
-        let length = usize::from(blocks) * BLOCK_BYTES;
-        let request = ReadRequest::new(offset, length).pinned(Arc::new(pin));
+        let length = blocks * BLOCK_BYTES;
+        let request = ReadRequest::new(offset, length).pinned(Arc::<Pin>::clone(pin));
         let read = self.medium.disk.read(request).await;
         tally(&self.health().tally.reads, 1);
         match &read {
             Ok(_) => tally(&self.health().tally.read_bytes, length),
             Err(_) => tally(&self.health().tally.io_errors, 1),
         }
-        let record = read?.into_bytes().slice(place..);
-        let lengths = RecordLengths::peek(&record).map_err(damaged)?;
-        let body = lengths.body_range();
-        if body.end > record.len() {
-            return Err(damaged(error::DecodeError::Truncated));
-        }
-        let head = record.slice(..body.start);
-        Ok(Some(Taken { position, head, body: record.slice(body) }))
+        Ok(read?.into_bytes().slice(place..))
     }
 
     /// The segments in use, oldest first.

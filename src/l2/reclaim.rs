@@ -21,7 +21,7 @@ use super::health::tally;
 use super::medium::Medium;
 use super::record::{Record, RecordHead};
 use super::unit::Draft;
-use super::writer::Writer;
+use super::writer::{Again, Writer};
 use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
@@ -131,11 +131,11 @@ impl Writer {
                     }
                 }
             };
-            let Some(draft) = self.draft(record, position) else {
+            let Some(again) = self.again(record, position) else {
                 tally(&self.medium.health.tally.corruptions, 1);
                 continue;
             };
-            if tenant.append_again(position, &blob, draft) {
+            if tenant.append_again(position, &blob, again) {
                 left -= length;
                 tally(&self.medium.health.tally.reinserted, 1);
                 tally(&self.medium.health.tally.reinserted_bytes, length);
@@ -158,14 +158,16 @@ impl Writer {
     }
 
     /// The record as it is to be written again. None where it is damaged.
-    fn draft(&self, record: &[u8], position: Position) -> Option<Draft> {
+    fn again(&self, record: &[u8], position: Position) -> Option<Again> {
         let head = RecordHead::decode(record, self.medium.key, position, self.opens()).ok()?;
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
         let mut sum = BodyHasher::new();
         sum.update(body);
         sum.verify(blob.body).ok()?;
-        Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()
+        let (written_ns, idle_ttl_ns) = (blob.written_ns, blob.idle_ttl_ns);
+        let draft = Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()?;
+        Some(Again { draft, written_ns, idle_ttl_ns })
     }
 
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::executor::block_on;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CacheTier, Clock,
-    FetchError, L1Admission,
+    FetchError, L1Admission, L2PromotionPolicy,
 };
 
 use crate::{Answer, briefly, call, clock, counted, joined, leading, never, open_at, value};
@@ -239,4 +240,53 @@ fn the_version_of_a_stale_entry_may_be_fetched_again() {
         assert_eq!(cache.stats().fetches_not_stored(), 1);
         block_on(cache.close()).unwrap();
     }
+}
+
+/// The origin itself may be late.
+#[test]
+fn a_value_that_is_fetched_past_its_own_deadline_is_stale() {
+    let clock = clock();
+    let cache = open_at(&clock);
+    let fetch = |age: u64| {
+        let policy = briefly().expires_at(clock.now() - Duration::from_secs(age));
+        let put = BlobCachePut::new("late").with_policy(policy);
+        block_on(cache.get_or_fetch("n", "key", || async { Answer::Ok(put) })).unwrap()
+    };
+    let hit = fetch(2);
+    assert_eq!(hit.stale_window_remaining(), Some(Duration::from_secs(3)));
+    assert_eq!(hit.tier(), CacheTier::Fetched);
+    assert_eq!(cache.stats().l1_stale_serves_total(), 1);
+    let hit = block_on(cache.get("n", "key")).unwrap();
+    assert_eq!(hit.stale_window_remaining(), Some(Duration::from_secs(3)));
+    // Beyond its window it is nobody's but this caller's.
+    assert_eq!(fetch(6).value(), b"late");
+    assert!(block_on(cache.get("n", "key")).is_none());
+}
+
+/// A refresh looks at what it is to replace; that is not another access.
+#[test]
+fn one_refresh_of_a_stale_record_is_one_access_of_it() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let clock = clock();
+    let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
+    let builder = builder.l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
+    let config = builder.clock(clock.clone()).build().unwrap();
+    let cache = block_on(BlobCache::open(config.clone())).unwrap();
+    block_on(cache.put("n", "key", BlobCachePut::new("old").with_policy(briefly()))).unwrap();
+    block_on(cache.close()).unwrap();
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    clock.advance(STALE);
+    let fetch = std::future::pending::<Answer>;
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", fetch)).unwrap();
+    assert!(hit.is_stale());
+    // Something happens meanwhile, so that it has to look once more before it fetches.
+    block_on(cache.put("n", "other", "value")).unwrap();
+    let mut refresh = refresh.unwrap();
+    while cache.stats().fetches() == 0 {
+        assert!((&mut refresh).now_or_never().is_none());
+    }
+    assert_eq!(cache.stats().promotion_queued(), 0);
+    assert!(block_on(cache.get("n", "key")).unwrap().is_stale());
+    assert_eq!(cache.stats().promotion_queued(), 1);
+    block_on(cache.close()).unwrap();
 }

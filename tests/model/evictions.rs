@@ -1,5 +1,5 @@
 //! What a tiny cache has forgotten: found out after each operation, and held against its own
-//! count of evictions, so that nothing else can pass for one.
+//! counts of evictions and of what had expired, so that nothing else can pass for one.
 
 use futures::executor::block_on;
 use tamis::CachePresence;
@@ -12,21 +12,30 @@ impl Driver<'_> {
     /// Takes out of the model what was evicted in the last operation. `written` is the place of a
     /// put, and whether its slot was taken before.
     pub(crate) fn settle_evictions(&mut self, written: Option<(Place, bool)>, shown: &Operation) {
-        let evicted = self.cache.stats().evictions() - self.model.counts.evictions;
-        if evicted == 0 {
+        let (found, counts) = (Counts::from(&self.cache.stats()), &mut self.model.counts);
+        let evicted = found.evictions - counts.evictions;
+        // What has expired makes room, too, and is counted as that.
+        let expired = found.expirations - counts.expirations;
+        if evicted + expired == 0 {
             return;
         }
         assert!(self.setting.is_tiny, "{evicted} evictions where there is room, in {shown:?}");
-        self.model.counts.evictions += evicted;
+        (counts.evictions, counts.expirations) = (found.evictions, found.expirations);
+        counts.idle_expirations = found.idle_expirations;
         let places: Vec<Place> =
             self.model.entries.iter().map(|entry| entry.put.place.clone()).collect();
         let lost: Vec<Place> = places.into_iter().filter(|place| self.is_lost(place)).collect();
         // What the put was to replace may have been evicted for it; both are gone then.
         let replaced = u64::from(written.as_ref().is_some_and(|(_, was_taken)| *was_taken));
         let number = lost.len() as u64;
+        let is_gone = |place: &&Place| {
+            self.model.find(place).is_some_and(|entry| entry.is_gone(self.model.now))
+        };
+        let gone = lost.iter().filter(is_gone).count() as u64;
         assert!(
-            (number..=number + replaced).contains(&evicted),
-            "{evicted} evictions, but {lost:?} are lost after {shown:?}"
+            (number..=number + replaced).contains(&(evicted + expired))
+                && expired <= gone + replaced,
+            "{evicted} evictions and {expired} expirations, but {lost:?} are lost after {shown:?}"
         );
         self.check_priorities(&lost, written.map(|(place, _)| place).as_ref(), shown);
         self.model.entries.retain(|entry| !lost.contains(&entry.put.place));

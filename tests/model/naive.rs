@@ -65,14 +65,15 @@ pub(crate) struct Model {
 
 impl Stored {
     fn life(&self, now: u64) -> Life {
+        let end = self.expires.saturating_add(self.policy.stale_serve.unwrap_or(0));
+        if now >= end && end != u64::MAX {
+            return Life::Expired;
+        }
         if now.saturating_sub(self.last_access) > self.policy.idle_ttl.unwrap_or(u64::MAX) {
             return Life::Idle;
         }
-        if now < self.expires || self.expires == u64::MAX {
-            return Life::Fresh;
-        }
-        let end = self.expires.saturating_add(self.policy.stale_serve.unwrap_or(0));
-        if now < end { Life::Stale(end - now) } else { Life::Expired }
+        let is_fresh = now < self.expires || self.expires == u64::MAX;
+        if is_fresh { Life::Fresh } else { Life::Stale(end - now) }
     }
 
     pub(crate) fn is_gone(&self, now: u64) -> bool {
@@ -139,7 +140,7 @@ impl Model {
                 return None;
             }
         };
-        entry.last_access = now;
+        entry.last_access = entry.last_access.max(now);
         self.counts.hits += 1;
         self.counts.stale_serves += u64::from(stale.is_some());
         Some(Seen {

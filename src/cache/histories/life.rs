@@ -290,6 +290,9 @@ impl History {
                     Some(Err(CacheError::L2Io { .. })) if self.setting.has_faults => {
                         Effect::CertainInLife(self.life)
                     }
+                    Some(Err(CacheError::VersionUnknown { .. })) if self.setting.has_faults => {
+                        Effect::None
+                    }
                     // In force from its first poll on, where the log has room.
                     None if self.setting.is_roomy && self.checker.is_invalidation(number) => {
                         Effect::CertainInLife(self.life)
