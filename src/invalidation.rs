@@ -169,18 +169,27 @@ impl Rules {
             // The newer one walks as far, and further.
             rules.retain(|rule| rule.hides_entries());
         }
+        // Held until the rule is in force: whoever takes a step from that place on knows of it.
+        let round = self.round.lock();
         let rule = Arc::new(Rule {
             sequence,
             cover,
             removed: AtomicUsize::new(0),
             walk: Mutex::default(),
-            round: *self.round.lock(),
+            round: *round,
             namespace: namespace.cloned(),
             is_scanning: AtomicBool::new(is_scanning),
         });
         rules.push(Arc::clone(&rule));
         self.recount(&rules);
+        drop(round);
         rule
+    }
+
+    /// Asks for a round over what has been flushed, once that has ended: a step that came before
+    /// would take it for alive. Nobody has to be told that it is gone.
+    pub(crate) fn sweep_ended(&self) {
+        self.make(Sequence::default(), Cover::Ended, None, false);
     }
 
     /// True while a reader must ask [`Rules::covering`]. One load, of a line that seldom changes.

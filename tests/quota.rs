@@ -379,3 +379,26 @@ fn a_roomy_quota_is_as_good_as_none() {
         assert_eq!(misses(seed, "tenant"), misses(seed, "nobody"), "seed {seed}");
     }
 }
+
+/// What was flushed counts until it is swept, and must not keep out what comes after it.
+#[test]
+fn a_flushed_namespace_takes_what_is_of_a_lower_priority() {
+    for sweep in [BackgroundSweep::Off, BackgroundSweep::On] {
+        let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), ..Default::default() };
+        let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 20).background_sweep(sweep);
+        let config = builder.quota("tenant", quota).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let put = |key: String, bytes, priority| {
+            let policy = BlobCachePolicy::default().priority(priority);
+            let put = BlobCachePut::new(vec![7; bytes]).with_policy(policy);
+            block_on(cache.put("tenant", key, put)).unwrap();
+        };
+        (0..10_000).for_each(|number| put(format!("high{number}"), 100, 200));
+        block_on(cache.invalidate_namespace("tenant")).unwrap();
+        for number in 0..100 {
+            put(format!("low{number}"), 500_000, 100);
+            let hit = block_on(cache.get("tenant", format!("low{number}")));
+            assert!(hit.is_some(), "{sweep:?}: {number}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
@@ -192,4 +194,27 @@ fn caches_come_and_go() {
             caches.iter().for_each(|cache| block_on(cache.close()).unwrap());
         }
     }
+}
+
+/// A step of a sweep that was taken while the invalidation came into force has to be taken again.
+#[test]
+fn what_an_invalidation_covers_is_gone_whoever_sweeps_meanwhile() {
+    let config = BlobCacheConfig::builder().shard_count(1).background_sweep(BackgroundSweep::Off);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut stale = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                block_on(cache.sweep_expired(SweepLimit::Entries(1)));
+            }
+        });
+        for _ in 0..600_000 {
+            block_on(cache.put("a", "key", "old")).unwrap();
+            block_on(cache.invalidate_prefix("a", "k")).unwrap();
+            stale += usize::from(block_on(cache.get("a", "key")).is_some());
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(stale, 0);
 }

@@ -143,16 +143,17 @@ impl Shared {
         let is_fresh = draftee.is_blob && !is_beyond && held.is_none();
         let is_index_full = is_fresh && self.is_index_full(section);
         if is_beyond || is_index_full {
-            self.counters.count(Event::L2Full);
             let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
             draftee = Draftee { draft: tombstone, is_blob: false };
         }
         // At the budget of the index the log goes on, or nothing would ever leave it.
         let is_spared = !draftee.is_blob && held.is_none() && !is_index_full;
-        if is_spared && section.is_gap_before(l2.log.tail().value()) {
-            return Ok(None);
-        }
-        record(l2, draftee, entry).map(Some)
+        let recorded = match is_spared && section.is_gap_before(l2.log.tail().value()) {
+            true => None,
+            false => Some(record(l2, draftee, entry)?),
+        };
+        self.counters.add(Event::L2Full, u64::from(is_beyond || is_index_full));
+        Ok(recorded)
     }
 
     /// Whether a record of so many bytes, in place of what its hash has, is more than the quota of

@@ -6,6 +6,7 @@ use crate::entry::Entry;
 use crate::l1::Reservation;
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
+use crate::sweep::SweepReport;
 
 impl Shared {
     /// Evicts entries of priorities up to `priority`, until no more than the budget and `spare` is
@@ -44,14 +45,21 @@ impl Shared {
         priority: u8,
     ) -> Option<Reservation<'_>> {
         let quota = namespace.quota().map(|quota| quota.number);
+        let begun = self.rules.round();
         let mut steps = STEP_ENTRIES;
         let reservation = loop {
             if let Some(reservation) = self.l1.reserve(bytes, quota, spare) {
                 break reservation;
             }
-            if !self.evict_of(quota?, priority, &mut steps).await {
+            if self.evict_of(quota?, priority, &mut steps).await {
+                continue;
+            }
+            // What was flushed may be of any priority, and counts until the round comes by.
+            if !self.rules.any_pending() || self.rules.round().is_round_since(begun) {
                 return None;
             }
+            self.step_of_round(STEP_ENTRIES, true, &mut SweepReport::default());
+            pause().await;
         };
         self.make_room(spare, priority).await.then_some(reservation)
     }

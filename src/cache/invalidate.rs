@@ -271,10 +271,10 @@ impl Shared {
             let moment = section.moment();
             section.watermarks().everything_flushed(moment);
             self.slots.store(0, Ordering::Relaxed);
-            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
-            self.rules.make(sequence, Cover::Ended, None, false);
+            section.sequence(recorded.map(|dealt| dealt.position.value()));
             Ok(())
         })?;
+        self.rules.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
         flushed.into_iter().for_each(|generation| self.free(generation));
         Ok(((), acknowledgement))
@@ -303,11 +303,13 @@ impl Shared {
             acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
             end.into_iter().for_each(|end| self.flushed_until(end));
             self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
-            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
-            self.rules.make(sequence, Cover::Ended, None, false);
+            section.sequence(recorded.map(|dealt| dealt.position.value()));
             Ok(())
         })?;
         let is_flushed = flushed.is_some();
+        if is_flushed {
+            self.rules.sweep_ended();
+        }
         self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
         flushed.into_iter().for_each(|generation| self.free(generation));
         Ok((is_flushed, acknowledgement))

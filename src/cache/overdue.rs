@@ -28,8 +28,7 @@ const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
 /// gone.
 pub(super) async fn bury_overdue(bell: Arc<Bell>, lane: Arc<dyn Lane>, shared: Weak<Shared>) {
-    while !bell.is_closed() {
-        bell.until_rung().await;
+    while bell.is_rung().await {
         let Some(cache) = shared.upgrade() else { return };
         let Some(l2) = cache.l2() else { return };
         let namespaces = cache.begin_burying();
@@ -40,9 +39,9 @@ pub(super) async fn bury_overdue(bell: Arc<Bell>, lane: Arc<dyn Lane>, shared: W
             let Some(l2) = cache.l2() else { return };
             let records = cache.bury_some_overdue(l2, SegmentNumber(segment), &namespaces).await;
             drop(cache);
-            lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * records).await;
+            bell.rest(lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * records)).await;
         }
-        lane.sleep(PASS_PAUSE).await;
+        bell.rest(lane.sleep(PASS_PAUSE)).await;
     }
 }
 

@@ -21,7 +21,7 @@ use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flight::Flights;
 use crate::hit::BlobCacheHit;
-use crate::invalidation::{Cover, Rule, Rules};
+use crate::invalidation::{Rule, Rules};
 use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
@@ -311,9 +311,9 @@ impl Shared {
             self.overdue.close();
             let Ok(ended) = self.namespaces.flush_all(&self.order, |section| {
                 section.labels().clear();
-                self.rules.make(Sequence::default(), Cover::Ended, None, false);
                 Ok::<(), Infallible>(())
             });
+            self.rules.sweep_ended();
             ended.into_iter().for_each(|generation| self.free(generation));
         }
         first

@@ -1,11 +1,13 @@
 //! Reading the figures of a cache together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::l2::{L2, Tally};
+use crate::namespace::Namespace;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 
 impl Shared {
@@ -52,11 +54,7 @@ impl Shared {
                 + self.promotions.bytes()
                 + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
-            memory_index_bytes: index
-                .iter()
-                .map(|index| index.index().memory_bytes())
-                .sum::<usize>()
-                + self.accesses.bytes(),
+            memory_index_bytes: self.index_bytes(&index),
             l2_entries: index.iter().map(|index| index.index().len()).sum(),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),
@@ -92,6 +90,12 @@ impl Shared {
                 Some(reason) => L2State::Degraded { reason },
             },
         }
+    }
+
+    /// What leads to records in memory, but for labels and synopses.
+    fn index_bytes(&self, index: &[Arc<Namespace>]) -> usize {
+        let bytes: usize = index.iter().map(|index| index.index().memory_bytes()).sum();
+        bytes + self.accesses.bytes()
     }
 
     pub(super) fn namespace_stats(&self, name: &str) -> Option<NamespaceStats> {

@@ -116,7 +116,8 @@ impl Sweep for Shared {
         self.help_along(STEP_ENTRIES);
         let is_under_way = self.agenda.round.lock().is_some();
         let is_round_due = is_under_way || self.agenda.soonest() <= self.clock.timestamp();
-        if is_helping || (is_round_due && !self.sweep_some()) {
+        let is_round_left = is_round_due && !self.sweep_some();
+        if is_helping || is_round_left {
             return Some(STEP_PAUSE);
         }
         let soonest = self.agenda.soonest();
@@ -126,8 +127,11 @@ impl Sweep for Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
+    use std::{hint, thread};
 
+    use futures::FutureExt;
     use futures::executor::block_on;
 
     use super::*;
@@ -157,5 +161,53 @@ mod tests {
         while !shared.sweep_some() {}
         let first = clock.timestamp().saturating_add(Duration::from_secs(10_001 - entries));
         assert_eq!(shared.agenda.soonest(), first);
+    }
+
+    #[test]
+    fn rules_under_way_keep_nobody_from_expiring() {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+        let config = BlobCacheConfig::builder().clock(clock.clone());
+        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
+        block_on(cache.put("soon", "key", BlobCachePut::new("v").with_policy(mortal))).unwrap();
+        clock.advance(Duration::from_secs(100));
+        for _ in 0..20 {
+            for number in 0..300u64 {
+                let put = BlobCachePut::new("v").with_tags(["t"]);
+                block_on(cache.put("tagged", number.to_le_bytes(), put)).unwrap();
+            }
+            assert!(cache.invalidate_tags("tagged", &["t"]).now_or_never().is_none());
+            assert!(cache.shared.sweep().is_some());
+        }
+        assert_eq!(cache.namespace_stats("soon").map_or(0, |stats| stats.entries()), 0);
+    }
+
+    /// Whoever takes a step while a flush is under way may see its entries alive for the last time.
+    #[test]
+    fn what_was_flushed_is_gone_once_its_round_is_over() {
+        let config = BlobCacheConfig::builder().shard_count(1);
+        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        let (shared, is_over) = (&cache.shared, AtomicBool::new(false));
+        let mut left = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    shared.step_of_round(1, true, &mut SweepReport::default());
+                    (0..50).for_each(|_| hint::spin_loop());
+                }
+            });
+            for _ in 0..400_000 {
+                block_on(cache.put("a", "key", "old")).unwrap();
+                block_on(cache.invalidate_all()).unwrap();
+                while shared.rules.any_pending() {
+                    hint::spin_loop();
+                }
+                left += usize::from(shared.l1.bytes() > 0);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(left, 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::step::{STEP_ENTRIES, pause};
 
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
 pub(super) async fn renew(renewal: Arc<Bell>, shared: Weak<Shared>) {
-    while !renewal.is_closed() {
+    loop {
         let namespaces = shared.upgrade().map(|shared| shared.namespaces.all());
         for namespace in namespaces.into_iter().flatten() {
             while namespace.synopsis().is_worn() {
@@ -23,7 +23,9 @@ pub(super) async fn renew(renewal: Arc<Bell>, shared: Weak<Shared>) {
                 }
             }
         }
-        renewal.until_rung().await;
+        if !renewal.is_rung().await {
+            return;
+        }
     }
 }
 

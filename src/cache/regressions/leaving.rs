@@ -1,6 +1,10 @@
 //! What happens to a segment's entries while it leaves: prefixes still find them, and counts hold.
 
+use futures::future::{Either, select};
+
 use super::*;
+use crate::cache::bell::Bell;
+use crate::cache::overdue::bury_overdue;
 use crate::footprint::POSTING_BYTES;
 use crate::l2::SegmentNumber;
 use crate::modes::L2PromotionPolicy;
@@ -163,4 +167,23 @@ fn labels_of_what_only_memory_held_go_with_it() {
     }
     assert_eq!(bench.get("k"), None);
     assert_eq!(cache.stats().memory_labels_bytes(), 0);
+}
+
+/// Whoever closes the cache need not wait until the task has rested.
+#[test]
+fn the_search_for_what_is_overdue_ends_when_it_is_told_to() {
+    for is_resting in [false, true] {
+        let mut bench = Bench::new(1);
+        let (lane, bell) = (bench.simulation.lane(), Arc::new(Bell::default()));
+        let cache = Arc::downgrade(&bench.cache.shared);
+        let mut search = Box::pin(bury_overdue(Arc::clone(&bell), Arc::new(lane.clone()), cache));
+        if is_resting {
+            bell.ring();
+        }
+        let begun = bench.run(select(&mut search, lane.sleep(Duration::from_millis(10))));
+        assert!(matches!(begun, Either::Right(_)), "it waits");
+        bell.close();
+        let ended = bench.run(select(&mut search, lane.sleep(Duration::from_millis(1))));
+        assert!(matches!(ended, Either::Left(_)), "resting: {is_resting}");
+    }
 }
