@@ -1,20 +1,34 @@
 //! `Agenda`: what a cache knows of what there is to be swept, and by when.
 
+use std::mem;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::clock::Timestamp;
+use crate::cache::pace::{Lap, Pace};
+use crate::clock::{Timestamp, nanos};
 use crate::invalidation::Round;
 use crate::sweeper::Tenancy;
+
+/// What the background sweeper has begun.
+#[derive(Debug, Default)]
+pub(super) struct Background {
+    /// Where its round began, while it is under way.
+    pub(super) round: Option<Round>,
+    pub(super) lap: Lap,
+    pace: Pace,
+}
 
 #[derive(Debug)]
 pub(super) struct Agenda {
     /// No entry in memory ends before that, by what was known of it.
     soonest: AtomicU64,
-    /// Where the background sweeper's round began, while it is under way.
-    pub(super) round: Mutex<Option<Round>>,
+    pub(super) background: Mutex<Background>,
+    /// No round is begun in the background before that, in nanoseconds since `opened`.
+    rested: AtomicU64,
+    opened: Instant,
     /// Where the first of the sweeps began that have stopped at their limits since one came round.
     pub(super) pass: Mutex<Option<Round>>,
     /// None where nothing is swept in the background.
@@ -25,7 +39,9 @@ impl Agenda {
     pub(super) fn new() -> Self {
         Self {
             soonest: AtomicU64::new(Timestamp::NEVER.0),
-            round: Mutex::default(),
+            background: Mutex::default(),
+            rested: AtomicU64::new(0),
+            opened: Instant::now(),
             pass: Mutex::default(),
             tenancy: OnceLock::new(),
         }
@@ -43,5 +59,19 @@ impl Agenda {
     /// A round begins, which will hear of all that is there.
     pub(super) fn forget(&self) {
         self.soonest.store(Timestamp::NEVER.0, Ordering::Relaxed);
+    }
+
+    /// A round in the background is over: the next one has time.
+    pub(super) fn rest(&self, background: &mut Background) {
+        background.round = None;
+        let pause = background.pace.after(mem::take(&mut background.lap));
+        let rested = self.opened.elapsed().saturating_add(pause);
+        self.rested.store(nanos(rested), Ordering::Relaxed);
+    }
+
+    /// How long no round is to be begun in the background.
+    pub(super) fn rest_left(&self) -> Duration {
+        let rested = Duration::from_nanos(self.rested.load(Ordering::Relaxed));
+        rested.saturating_sub(self.opened.elapsed())
     }
 }

@@ -22,6 +22,7 @@ mod lifetimes;
 mod namespaced;
 mod open;
 mod overdue;
+mod pace;
 mod promote;
 mod promotions;
 mod put;

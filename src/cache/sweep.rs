@@ -47,7 +47,8 @@ impl Shared {
 
     /// How long it is until then, with some time to let others end as well.
     fn until(&self, ends: Timestamp) -> Duration {
-        ends.saturating_since(self.clock.timestamp()).saturating_add(ROUND_PAUSE)
+        let ended = ends.saturating_since(self.clock.timestamp()).saturating_add(ROUND_PAUSE);
+        ended.max(self.agenda.rest_left())
     }
 
     pub(super) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
@@ -93,15 +94,19 @@ impl Shared {
 
     /// A step of the background sweeper's round. True once it is done.
     fn sweep_some(&self) -> bool {
-        let mut round = self.agenda.round.lock();
-        let begun = *round.get_or_insert_with(|| {
+        let mut background = self.agenda.background.lock();
+        let begun = *background.round.get_or_insert_with(|| {
             // What comes in from here on says when it ends, and what is there will be met.
             self.agenda.forget();
             self.rules.round()
         });
-        let is_done = self.sweep_step(begun, STEP_ENTRIES, &mut SweepReport::default());
+        let (started, mut report) = (Instant::now(), SweepReport::default());
+        let is_done = self.sweep_step(begun, STEP_ENTRIES, &mut report);
+        background.lap.work += started.elapsed();
+        background.lap.visited += report.entries_visited;
+        background.lap.removed += report.entries_removed();
         if is_done {
-            *round = None;
+            self.agenda.rest(&mut background);
         }
         is_done
     }
@@ -114,8 +119,9 @@ impl Sweep for Shared {
         }
         let is_helping = self.rules.any_pending();
         self.help_along(STEP_ENTRIES);
-        let is_under_way = self.agenda.round.lock().is_some();
-        let is_round_due = is_under_way || self.agenda.soonest() <= self.clock.timestamp();
+        let is_under_way = self.agenda.background.lock().round.is_some();
+        let has_ended = || self.agenda.soonest() <= self.clock.timestamp();
+        let is_round_due = is_under_way || (self.agenda.rest_left().is_zero() && has_ended());
         let is_round_left = is_round_due && !self.sweep_some();
         if is_helping || is_round_left {
             return Some(STEP_PAUSE);
