@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::key::KeyHash;
 use crate::labels::LabelIndex;
 use crate::moment::{Moment, ReadPoint};
 use crate::sequence::Sequence;
@@ -108,6 +109,13 @@ impl Section<'_> {
     /// Whether `point` was given by this cache.
     pub(crate) fn has_given(&self, point: ReadPoint) -> bool {
         point.instance == self.order.instance
+    }
+
+    /// A read point, from which on an eye is kept on a key, until that is ended.
+    pub(crate) fn watch(&mut self, hash: KeyHash) -> ReadPoint {
+        let moment = self.now();
+        self.watermarks().watch(hash, moment);
+        ReadPoint { moment, instance: self.order.instance }
     }
 
     /// The same as of the whole order, but lasting: nobody can close it meanwhile.

@@ -53,6 +53,20 @@ impl Look {
     }
 }
 
+/// The point at which a fetch reads. While it lasts, an eye is kept on the key, so that what
+/// happens to others is not taken for this one.
+pub(super) struct Reading {
+    pub(super) point: ReadPoint,
+    errand: Arc<Errand>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let Errand { shared, hash, .. } = &*self.errand;
+        shared.order.section().watermarks().unwatch(*hash);
+    }
+}
+
 /// A value that has been fetched, and up to which moment a caller may have come to be given it.
 pub(super) type Fetched = (BlobCacheHit, Moment);
 
@@ -125,8 +139,15 @@ impl Errand {
         }
     }
 
-    /// Stores what a fetch that began at `point` has brought, if that can be stored.
-    pub(super) async fn store(self: Arc<Self>, mut put: BlobCachePut, point: ReadPoint) -> Fetched {
+    /// Begins to read what is to be put under the key.
+    pub(super) fn read(this: &Arc<Self>) -> Reading {
+        let point = this.shared.order.section().watch(this.hash);
+        Reading { point, errand: Arc::clone(this) }
+    }
+
+    /// Stores what a fetch has brought, if that can be stored.
+    pub(super) async fn store(self: Arc<Self>, mut put: BlobCachePut, reading: Reading) -> Fetched {
+        let point = reading.point;
         let own = put.policy.take();
         let policy = own.as_ref().unwrap_or(&self.policy);
         let life = self.shared.lifetime(policy, self.namespace(), &self.key);

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
-use crate::cache::errand::{Errand, Fetched, Look, Wanted};
+use crate::cache::errand::{Errand, Fetched, Look, Reading, Wanted};
 use crate::counters::Event;
 use crate::error::FetchError;
 use crate::flight::{self, Landing, Part, Turn, Wakers};
@@ -56,9 +56,9 @@ pub(super) struct Fetching<F, Fut, E> {
 enum Stage<Fut, E> {
     New(Option<Claim>),
     /// With whether this caller leads, and since when.
-    Looking(Look, Option<(Option<Lead>, ReadPoint)>),
+    Looking(Look, Option<(Option<Lead>, Reading)>),
     Joined(Joiner),
-    Fetching(Pin<Box<Fut>>, Option<Lead>, ReadPoint),
+    Fetching(Pin<Box<Fut>>, Option<Lead>, Reading),
     /// With the moment at which the look began.
     Failed(Look, FetchError<E>, Option<Lead>, Moment),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
@@ -137,11 +137,11 @@ where
                     self.answer(hit)
                 }
             },
-            Stage::Fetching(mut fetching, lead, point) => {
+            Stage::Fetching(mut fetching, lead, reading) => {
                 // A fetch that has panicked is not polled again.
                 let answer = match contained(|| fetching.as_mut().poll(context)) {
                     Some(Poll::Pending) => {
-                        return Next::Wait(Stage::Fetching(fetching, lead, point));
+                        return Next::Wait(Stage::Fetching(fetching, lead, reading));
                     }
                     Some(Poll::Ready(answer)) => {
                         answer.map_err(Arc::new).map_err(FetchError::Fetch)
@@ -151,7 +151,7 @@ where
                 contained(|| drop(fetching));
                 match answer {
                     Ok(put) => {
-                        let storing = Arc::clone(&self.errand).store(put, point);
+                        let storing = Arc::clone(&self.errand).store(put, reading);
                         Next::Stage(Stage::Storing(Box::pin(storing), lead))
                     }
                     Err(error) => self.failed(error, lead),
@@ -184,15 +184,16 @@ where
     }
 
     /// Looks into the cache, as a leader or not.
-    fn look(&mut self, lead: Option<(Option<Lead>, ReadPoint)>) -> Next<Fut, E> {
-        self.looked = Some(lead.as_ref().map_or_else(|| self.now(), |(_, point)| *point).moment);
+    fn look(&mut self, lead: Option<(Option<Lead>, Reading)>) -> Next<Fut, E> {
+        let point = lead.as_ref().map_or_else(|| self.now(), |(_, reading)| reading.point);
+        self.looked = Some(point.moment);
         Next::Stage(Stage::Looking(Errand::look(&self.errand, Wanted::Fresh), lead))
     }
 
     fn found(
         &mut self,
         found: Option<BlobCacheHit>,
-        lead: Option<(Option<Lead>, ReadPoint)>,
+        lead: Option<(Option<Lead>, Reading)>,
     ) -> Next<Fut, E> {
         let fresh = found.filter(|hit| !hit.is_stale());
         if !mem::replace(&mut self.is_counted, true) {
@@ -203,8 +204,8 @@ where
         }
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, point))) => self.land(lead, hit, point.moment),
-            (None, Some((lead, point))) => self.fetch(lead, point),
+            (Some(hit), Some((lead, reading))) => self.land(lead, hit, reading.point.moment),
+            (None, Some((lead, reading))) => self.fetch(lead, reading),
             (None, None) => {
                 let began = self.began.unwrap_or_default();
                 match self.errand.enter::<E>(began) {
@@ -219,19 +220,19 @@ where
     /// Begins to lead. The flight before may have ended, and stored what it fetched, after this
     /// caller has looked; if nothing at all has happened since, it has not.
     fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
-        let point = self.now();
-        if self.looked == Some(point.moment) {
-            self.fetch(lead, point)
+        let reading = Errand::read(&self.errand);
+        if self.looked == Some(reading.point.moment) {
+            self.fetch(lead, reading)
         } else {
-            self.look(Some((lead, point)))
+            self.look(Some((lead, reading)))
         }
     }
 
-    fn fetch(&mut self, lead: Option<Lead>, point: ReadPoint) -> Next<Fut, E> {
+    fn fetch(&mut self, lead: Option<Lead>, reading: Reading) -> Next<Fut, E> {
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
         match contained(fetch) {
-            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, point)),
+            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, reading)),
             None => self.failed(FetchError::Panicked, lead),
         }
     }

@@ -13,7 +13,7 @@
 mod list;
 mod sieve;
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +25,7 @@ pub(crate) use self::sieve::Cursor;
 use self::sieve::Sieve;
 use crate::config::cores;
 use crate::entry::{ENTRY_BYTES, Entry};
-use crate::key::KeyHash;
+use crate::key::{Identity, KeyHash};
 
 /// A map table that grows stalls its shard; tables of up to this many entries grow unnoticed.
 const TABLE_ENTRIES_MAX: usize = 8192;
@@ -285,25 +285,5 @@ impl Drop for Reservation<'_> {
         if let Some(quota) = self.quota {
             quota.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
         }
-    }
-}
-
-/// The key is a hash already.
-#[derive(Debug, Default)]
-pub(crate) struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
