@@ -133,7 +133,9 @@ impl Default for BlobCachePolicy {
 /// The finer points of an entry's life. The default is all off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtendedTtlPolicy {
-    /// Gone once nobody has asked for the entry for longer than this.
+    /// Gone once nobody has asked for the entry for longer than this. Of what is on disk only the
+    /// last accesses are kept in memory, for as many entries as it has places for: what is not
+    /// known, and everything after a restart, was last asked for when it was written.
     pub idle_ttl: Option<Duration>,
     /// Served as stale for this long after it has expired.
     pub stale_serve: Option<Duration>,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -12,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CachePresence,
-    L1Admission, L2Compression, L2PromotionPolicy,
+    L1Admission, L2Compression, L2PromotionPolicy, SweepLimit,
 };
 
 use crate::cases::for_each_round;
@@ -283,11 +284,21 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
         barrier.wait();
         worker.work()
     };
+    let is_over = AtomicBool::new(false);
     let calls = thread::scope(|scope| {
-        let work = &work;
+        let (work, cache, is_over) = (&work, &cache, &is_over);
+        if seed % 2 == 1 {
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    block_on(cache.sweep_expired(SweepLimit::Entries(1)));
+                }
+            });
+        }
         let threads: Vec<_> =
             (0..u64::from(THREADS)).map(|thread| scope.spawn(move || work(thread))).collect();
-        let calls = threads.into_iter().map(|thread| thread.join().expect("a thread has failed"));
+        let calls: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        is_over.store(true, Ordering::Relaxed);
+        let calls = calls.into_iter().map(|calls| calls.expect("a thread has failed"));
         calls.collect::<Vec<_>>().concat()
     });
     count(&cache, &calls, tally);
