@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use super::BlobCache;
 use super::regressions::Bench;
 use crate::clock::Clock;
-use crate::config::BlobCacheConfig;
+use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::hit::CacheTier;
 use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
@@ -107,6 +107,16 @@ enum Place {
     Reopened,
 }
 
+fn two_tiers(clock: &Clock) -> BlobCacheConfigBuilder {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(16 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .clock(clock.clone())
+}
+
 fn get(bench: &mut Bench, cache: &BlobCache, key: &str) -> (Expected, Option<CacheTier>) {
     let Some(hit) = bench.run(cache.get("a", key)) else { return (Expected::Gone, None) };
     let left = hit.stale_window_remaining().map(|left| u64::try_from(left.as_nanos()).unwrap());
@@ -115,14 +125,7 @@ fn get(bench: &mut Bench, cache: &BlobCache, key: &str) -> (Expected, Option<Cac
 
 fn check(place: Place) {
     let clock = Clock::manual(UNIX_EPOCH + START);
-    let config = BlobCacheConfig::builder()
-        .l1_bytes_max(16 << 20)
-        .l2_path("simulated")
-        .l2_bytes_max(8 << 20)
-        .l2_segment_bytes(1 << 20)
-        .l2_compression(L2Compression::Off)
-        .clock(clock.clone());
-    let mut bench = Bench::with(1, config.build().unwrap());
+    let mut bench = Bench::with(1, two_tiers(&clock).build().unwrap());
     let admission = if place == Place::Memory { L1Admission::Always } else { L1Admission::Never };
     let policies = Policy::all();
     let mut asked = Vec::new();
@@ -181,13 +184,7 @@ fn clocks_that_step_back_bring_nothing_back_and_count_as_no_idle_time() {
     let at = |nanos| -> SystemTime { UNIX_EPOCH + START + Duration::from_nanos(nanos) };
     for admission in [L1Admission::Always, L1Admission::Never] {
         let clock = Clock::manual(at(0));
-        let config = BlobCacheConfig::builder()
-            .l1_bytes_max(16 << 20)
-            .l2_path("simulated")
-            .l2_bytes_max(8 << 20)
-            .l2_segment_bytes(1 << 20)
-            .clock(clock.clone());
-        let mut bench = Bench::with(1, config.build().unwrap());
+        let mut bench = Bench::with(1, two_tiers(&clock).build().unwrap());
         let cache = bench.cache();
         let mortal = Policy { ttl: Some(10), expires_at: None, stale: None, idle: None };
         let idle = Policy { ttl: None, expires_at: None, stale: None, idle: Some(10) };
@@ -212,13 +209,9 @@ fn idle_time_goes_on_when_memory_lets_go_of_an_entry() {
         let mut random = StdRng::seed_from_u64(seed);
         let clock = Clock::manual(UNIX_EPOCH + START);
         let promotion = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
-        let config = BlobCacheConfig::builder()
+        let config = two_tiers(&clock)
             .l1_bytes_max(64 << 10)
-            .l2_path("simulated")
-            .l2_bytes_max(8 << 20)
-            .l2_segment_bytes(1 << 20)
-            .l2_promotion_policy(promotion[usize::from(random.random_bool(0.5))])
-            .clock(clock.clone());
+            .l2_promotion_policy(promotion[usize::from(random.random_bool(0.5))]);
         let mut bench = Bench::with(seed, config.build().unwrap());
         let cache = bench.cache();
         let (keys, idle) = (24, 100);
@@ -259,13 +252,7 @@ fn idle_time_goes_on_when_memory_lets_go_of_an_entry() {
 fn idle_time_counts_from_the_write_where_nothing_else_is_known() {
     let at = |seconds| UNIX_EPOCH + START + Duration::from_secs(seconds);
     let clock = Clock::manual(at(0));
-    let config = BlobCacheConfig::builder()
-        .l1_bytes_max(16 << 20)
-        .l2_path("simulated")
-        .l2_bytes_max(8 << 20)
-        .l2_segment_bytes(1 << 20)
-        .l2_index_bytes_max(64 << 10)
-        .clock(clock.clone());
+    let config = two_tiers(&clock).l2_index_bytes_max(64 << 10);
     let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache();
     let idle = Policy { ttl: None, expires_at: None, stale: None, idle: Some(10_000_000_000) };

@@ -148,13 +148,18 @@ mod tests {
     use crate::policy::BlobCachePolicy;
     use crate::put::BlobCachePut;
 
+    /// A cache that is swept by its tests alone.
+    fn unswept(clock: &Clock) -> BlobCache {
+        let config = BlobCacheConfig::builder().shard_count(1).clock(clock.clone());
+        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
+        block_on(BlobCache::open(config)).unwrap()
+    }
+
     /// Invalidations walk the same round.
     #[test]
     fn a_round_that_others_help_on_hears_when_entries_end() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
-        let config = BlobCacheConfig::builder().clock(clock.clone());
-        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
-        let cache = block_on(BlobCache::open(config)).unwrap();
+        let cache = unswept(&clock);
         let entries = 4 * STEP_ENTRIES as u64;
         for number in 0..entries {
             let ttl = Duration::from_secs(10_000 - number);
@@ -172,9 +177,7 @@ mod tests {
     #[test]
     fn rules_under_way_keep_nobody_from_expiring() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
-        let config = BlobCacheConfig::builder().clock(clock.clone());
-        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
-        let cache = block_on(BlobCache::open(config)).unwrap();
+        let cache = unswept(&clock);
         let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
         block_on(cache.put("soon", "key", BlobCachePut::new("v").with_policy(mortal))).unwrap();
         clock.advance(Duration::from_secs(100));
@@ -192,9 +195,7 @@ mod tests {
     /// Whoever takes a step while a flush is under way may see its entries alive for the last time.
     #[test]
     fn what_was_flushed_is_gone_once_its_round_is_over() {
-        let config = BlobCacheConfig::builder().shard_count(1);
-        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
-        let cache = block_on(BlobCache::open(config)).unwrap();
+        let cache = unswept(&Clock::system());
         let (shared, is_over) = (&cache.shared, AtomicBool::new(false));
         let mut left = 0;
         thread::scope(|scope| {

@@ -288,11 +288,7 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
     let calls = thread::scope(|scope| {
         let (work, cache, is_over) = (&work, &cache, &is_over);
         if seed % 2 == 1 {
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    block_on(cache.sweep_expired(SweepLimit::Entries(1)));
-                }
-            });
+            scope.spawn(move || sweep_until(is_over, cache));
         }
         let threads: Vec<_> =
             (0..u64::from(THREADS)).map(|thread| scope.spawn(move || work(thread))).collect();
@@ -309,6 +305,13 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
         panic!("{what}");
     }
     leave_nothing(&cache);
+}
+
+/// Step by step, beside all that is invalidated.
+fn sweep_until(is_over: &AtomicBool, cache: &BlobCache) {
+    while !is_over.load(Ordering::Relaxed) {
+        block_on(cache.sweep_expired(SweepLimit::Entries(1)));
+    }
 }
 
 fn count(cache: &BlobCache, calls: &[Call], tally: &mut Tally) {
