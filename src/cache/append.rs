@@ -78,7 +78,8 @@ impl Shared {
             covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
         };
         let current = slot.entry().filter(is_current);
-        match self.existing_version(&proposal, current, held) {
+        let wanted = (proposal.attempted, proposal.known);
+        match self.existing_version(wanted, current, held) {
             Ok(existing) => self.judge_version(existing, proposal.attempted)?,
             Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
         }

@@ -6,7 +6,6 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::cache::append::Proposal;
 use crate::cache::record::{Extent, Read};
 use crate::cache::shared::Shared;
 use crate::counters::Event;
@@ -83,17 +82,17 @@ impl Shared {
     /// that slot.
     pub(super) fn existing_version(
         &self,
-        proposal: &Proposal<'_>,
+        (attempted, known): (Attempted, Option<Known>),
         current: Option<&Arc<Entry>>,
         held: Option<Slot>,
     ) -> Result<Option<u64>, Slot> {
-        if proposal.attempted.version.is_none() {
+        if attempted.version.is_none() {
             return Ok(None);
         }
         if let Some(current) = current {
-            return Ok(self.blocking_version(current, proposal.attempted));
+            return Ok(self.blocking_version(current, attempted));
         }
-        match (held, proposal.known) {
+        match (held, known) {
             (Some(held), Some((position, version))) if held.position == position => Ok(version),
             (Some(held), _) if held.versioned && !held.gone && !self.is_off() => Err(held),
             _ => Ok(None),
