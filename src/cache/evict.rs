@@ -51,11 +51,13 @@ impl Shared {
             if let Some(reservation) = self.l1.reserve(bytes, quota, spare) {
                 break reservation;
             }
-            if self.evict_of(quota?, priority, &mut steps).await {
+            let number = quota?;
+            if self.evict_of(number, priority, &mut steps).await {
                 continue;
             }
             // What was flushed may be of any priority, and counts until the round comes by.
-            if !self.rules.any_pending() || self.rules.round().is_round_since(begun) {
+            let is_all_alive = self.l1.bytes_of(number) <= namespace.bytes();
+            if is_all_alive || self.rules.round().is_round_since(begun) {
                 return None;
             }
             self.step_of_round(STEP_ENTRIES, true, &mut SweepReport::default());

@@ -34,7 +34,7 @@ pub(super) struct Pace {
 impl Pace {
     /// The pause after a round.
     pub(super) fn after(&mut self, lap: Lap) -> Duration {
-        let most = (lap.work * WORK_MULTIPLE).min(PAUSE_MAX);
+        let most = lap.work.saturating_mul(WORK_MULTIPLE).min(PAUSE_MAX);
         let wanted = lap.visited as f64 / f64::from(YIELD);
         let factor = (wanted / lap.removed.max(1) as f64).clamp(STEEPNESS.recip(), STEEPNESS);
         // From no pause at all it would not grow.

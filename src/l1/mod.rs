@@ -177,6 +177,11 @@ impl L1 {
         quota.reserved.fetch_update(order, order, reserve).is_ok().then_some(quota)
     }
 
+    /// See [`Sieve::bytes_of`].
+    pub(crate) fn bytes_of(&self, quota: usize) -> usize {
+        self.sieve.bytes_of(quota)
+    }
+
     /// Whether what is held is more than the quota of that number.
     pub(crate) fn is_beyond(&self, quota: usize) -> bool {
         self.sieve.bytes_of(quota) > self.quotas[quota].bytes_max
