@@ -1,8 +1,8 @@
 //! What a cache costs while nobody calls: the processor's time that its process takes, second after
 //! second, of a cache in which nothing ends, and of one in which entries end one after the other.
 //!
-//! Nothing at all is what it should be in the first case, and next to nothing in the second: whoever
-//! sweeps has to visit all entries to find those that have ended.
+//! Nothing at all is what it should be in the first case, and next to nothing in the second:
+//! whoever sweeps has to visit all entries to find those that have ended.
 //!
 //! ```text
 //! cargo run --release --example idle

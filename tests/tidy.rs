@@ -64,7 +64,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 
 /// The part of a source file that is not its unit tests.
 fn without_tests(text: &str) -> &str {
-    text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or(text)
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// The module of `src/` that a file belongs to: its first folder, or its own name.

@@ -9,16 +9,10 @@ mod durability;
 mod errand;
 mod evict;
 mod fetch;
-#[cfg(test)]
-mod fetches;
 mod fetching;
 mod get;
-#[cfg(test)]
-mod histories;
 mod intake;
 mod invalidate;
-#[cfg(test)]
-mod lifetimes;
 mod namespaced;
 mod open;
 mod overdue;
@@ -27,8 +21,6 @@ mod promote;
 mod promotions;
 mod put;
 mod record;
-#[cfg(test)]
-mod regressions;
 mod scan;
 mod shared;
 mod stats;

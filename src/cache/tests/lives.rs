@@ -8,9 +8,9 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::BlobCache;
-use super::open::{Identity, Medium, geometry};
-use super::shared::Shared;
+use crate::cache::BlobCache;
+use crate::cache::open::{Identity, Medium, geometry};
+use crate::cache::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::CacheTier;

@@ -13,13 +13,13 @@ use futures::stream::FuturesUnordered;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::super::BlobCache;
-use super::super::open::{Identity, Medium, geometry};
-use super::super::shared::Shared;
 use super::call::{Call, Cover, Place, Put, SPACES, Verb, label};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::setting::Setting;
 use super::tally::Tally;
+use crate::cache::BlobCache;
+use crate::cache::open::{Identity, Medium, geometry};
+use crate::cache::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};

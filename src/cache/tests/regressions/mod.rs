@@ -12,9 +12,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join};
 
-use super::BlobCache;
-use super::open::{Identity, Medium, geometry};
-use super::shared::Shared;
+use crate::cache::BlobCache;
+use crate::cache::open::{Identity, Medium, geometry};
+use crate::cache::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};

@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::BlobCache;
-use super::open::{Identity, Medium, geometry};
-use super::shared::Shared;
+use crate::cache::BlobCache;
+use crate::cache::open::{Identity, Medium, geometry};
+use crate::cache::shared::Shared;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::error::FetchError;

@@ -7,8 +7,8 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::BlobCache;
 use super::regressions::Bench;
+use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::hit::CacheTier;
