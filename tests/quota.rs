@@ -296,6 +296,40 @@ fn what_a_quota_refuses_takes_nothing_from_others_on_disk() {
     block_on(cache.close()).unwrap();
 }
 
+/// What was on disk before the quota was lowered is shadowed by one tombstone each.
+#[test]
+fn refused_overwrites_write_a_tombstone_once() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let open = |l2_bytes_max| {
+        let quota = NamespaceQuota { l1_bytes_max: None, l2_bytes_max: Some(l2_bytes_max) };
+        let config = on_disk(folder.path(), 0).quota("tenant", quota).build().unwrap();
+        block_on(BlobCache::open(config)).unwrap()
+    };
+    let cache = open(1 << 20);
+    let put = |cache: &BlobCache, number, value: &str| {
+        let put = BlobCachePut::copy_from_slice(value.as_bytes());
+        block_on(cache.put("tenant", key(number), put)).unwrap();
+    };
+    (0..100).for_each(|number| put(&cache, number, "old"));
+    block_on(cache.close()).unwrap();
+
+    let cache = open(0);
+    let before = cache.stats().l2_bytes_in_use();
+    for round in 0..100 {
+        (0..100).for_each(|number| put(&cache, number, &format!("new {round}")));
+    }
+    block_on(cache.sync()).unwrap();
+    assert_eq!(cache.stats().l2_full_rejections(), 10_000);
+    // One in some fifty puts wants a number of the order; frames and the tail's block add a little.
+    let written = cache.stats().l2_bytes_in_use() - before;
+    assert!(written < 100_000, "{written} bytes of log");
+    assert_eq!(block_on(cache.get("tenant", key(7))).unwrap().value(), b"new 99");
+    block_on(cache.close()).unwrap();
+    let cache = open(0);
+    assert_eq!(hits(&cache, "tenant", 0..100), 0, "none is brought back");
+    block_on(cache.close()).unwrap();
+}
+
 #[test]
 fn what_has_expired_on_disk_makes_room_in_a_quota() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -125,7 +125,10 @@ impl Shared {
         ends.into_iter().for_each(|ends| self.note_end(ends));
         self.look_after_synopsis(&generation);
         let end = recorded.map(|recorded| recorded.dealt.end);
-        Ok(Verdict::Done(Acknowledgement::over(held.is_some(), end)))
+        Ok(Verdict::Done(match held.filter(|held| held.is_tombstone() && end.is_none()) {
+            Some(_) => Acknowledgement::Nothing,
+            None => Acknowledgement::over(held.is_some(), end),
+        }))
     }
 
     /// Takes the record of a put into the log, or that of a tombstone where the index has no room
@@ -148,7 +151,8 @@ impl Shared {
             draftee = Draftee { draft: tombstone, is_blob: false };
         }
         // At the budget of the index the log goes on, or nothing would ever leave it.
-        let is_spared = !draftee.is_blob && held.is_none() && !is_index_full;
+        let is_shadowed = held.is_none_or(Slot::is_tombstone);
+        let is_spared = !draftee.is_blob && is_shadowed && !is_index_full;
         let recorded = match is_spared && section.is_gap_before(l2.log.tail().value()) {
             true => None,
             false => Some(record(l2, draftee, entry)?),
@@ -303,9 +307,11 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
     let Some(Recorded { dealt, is_blob }) = recorded else { return false };
     let is_new = is_blob && held.is_none();
     if is_blob || held.is_some() {
-        let mut slot = Slot::new(dealt.position, dealt.blocks);
+        let mut slot = match is_blob {
+            true => Slot::new(dealt.position, dealt.blocks),
+            false => Slot::tombstone(dealt.position),
+        };
         slot.versioned = is_blob && entry.version().is_some();
-        slot.gone = !is_blob;
         entry.namespace.set_slot(entry.hash, slot);
         entry.gone_at().into_iter().for_each(|end| entry.namespace.note_end_on_disk(end));
     }

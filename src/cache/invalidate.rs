@@ -94,8 +94,7 @@ impl Shared {
                 end = Some(dealt.end);
                 self.shadowed_until(dealt.end);
                 section.sequence(Some(dealt.position.value()));
-                let gone = Slot { gone: true, ..Slot::new(dealt.position, dealt.blocks) };
-                generation.set_slot(hash, gone);
+                generation.set_slot(hash, Slot::tombstone(dealt.position));
             } else {
                 generation.bury_held(hash, held, &mut section);
             }

@@ -89,9 +89,7 @@ impl Replay {
             Change::Tombstone { hash, .. } => {
                 let hash = KeyHash(*hash);
                 if namespace.index.get(hash).is_none() {
-                    let mut slot = Slot::new(record.position, record.blocks);
-                    slot.gone = true;
-                    namespace.index.insert(hash, slot);
+                    namespace.index.insert(hash, Slot::tombstone(record.position));
                 }
             }
             // Label hashes are keyed by namespace and kind.

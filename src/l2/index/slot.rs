@@ -16,8 +16,8 @@ const FLAGS: u64 = VERSIONED | GONE | READ;
 pub(crate) struct Slot {
     /// Place and order of the record in the log.
     pub(crate) position: Position,
-    /// Count of 4096-byte blocks that the record's bytes touch: what a read has to fetch.
-    /// The index gives no value a meaning.
+    /// Count of 4096-byte blocks that the record's bytes touch: what a read has to fetch. Zero for
+    /// a tombstone. The index gives no value a meaning.
     pub(crate) blocks: u16,
     /// The record carries a CAS version (kept in its header, not here).
     pub(crate) versioned: bool,
@@ -32,6 +32,17 @@ impl Slot {
     /// A slot with no flag set.
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
         Self { position, blocks, versioned: false, gone: false, read: false }
+    }
+
+    /// The slot of a tombstone.
+    pub(crate) const fn tombstone(position: Position) -> Self {
+        Self { gone: true, ..Self::new(position, 0) }
+    }
+
+    /// Whether its record is a tombstone, which shadows whatever is older, for every other open as
+    /// well.
+    pub(crate) const fn is_tombstone(self) -> bool {
+        self.gone && self.blocks == 0
     }
 
     /// The position with the flags in its low bits.
