@@ -147,7 +147,7 @@ impl Entry {
         entry.marks = self.marks & Mark::Absent as u8;
         entry.mark(Mark::OnFile);
         entry.set_sequence(self.sequence());
-        self.last_access().into_iter().for_each(|at| entry.accessed(at));
+        entry.accessed_like(self);
         entry
     }
 
@@ -266,13 +266,21 @@ impl Entry {
         }
     }
 
-    /// An access at a known time, for the idle ttl. The latest counts, should the clock step back.
-    pub(crate) fn accessed(&self, at: Timestamp) {
-        if let Some(extras) = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX) {
+    /// An access at a known time. The latest counts, should the clock step back. False where there
+    /// is no idle ttl, and it does not matter.
+    pub(crate) fn accessed(&self, at: Timestamp) -> bool {
+        let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX);
+        if let Some(extras) = extras {
             if extras.last_access.load(Ordering::Relaxed) < at.0 {
                 extras.last_access.fetch_max(at.0, Ordering::Relaxed);
             }
         }
+        extras.is_some()
+    }
+
+    /// What another copy of this entry knows of accesses.
+    pub(crate) fn accessed_like(&self, other: &Self) {
+        other.last_access().inspect(|at| _ = self.accessed(*at));
     }
 
     /// None where it does not matter.

@@ -3,7 +3,7 @@
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
-use crate::l1::Reservation;
+use crate::l1::{Owner, Reservation};
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
 use crate::sweep::SweepReport;
@@ -18,9 +18,7 @@ impl Shared {
                 self.help_along(STEP_ENTRIES);
             }
             let mut steps = STEP_ENTRIES;
-            while let Some(victim) =
-                self.l1.evict(spare, priority, &mut steps, &|entry| self.is_gone(entry))
-            {
+            while let Some(victim) = self.l1.evict(spare, priority, &mut steps, self) {
                 self.evicted(&victim);
             }
             if !self.l1.is_over(spare) {
@@ -81,9 +79,7 @@ impl Shared {
                 pause().await;
                 *steps = STEP_ENTRIES;
             }
-            if let Some(victim) =
-                self.l1.evict_of(quota, priority, steps, &|entry| self.is_gone(entry))
-            {
+            if let Some(victim) = self.l1.evict_of(quota, priority, steps, self) {
                 self.evicted(&victim);
                 return true;
             }
@@ -107,12 +103,19 @@ impl Shared {
         self.settle(victim, counting, &mut self.order.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);
-            below.inspect(|_| self.accesses.keep(victim));
+            // Hits may have been given while it left.
+            self.keep_access(victim);
         }
     }
+}
 
-    /// Whether no reader can be given an entry any more, so that it is not worth its room.
+impl Owner for Shared {
     fn is_gone(&self, entry: &Entry) -> bool {
         entry.namespace.has_ended() || self.freshness(entry).is_gone()
+    }
+
+    /// Whoever finds that memory does not hold it judges by what is known elsewhere.
+    fn leaves(&self, entry: &Entry) {
+        self.keep_access(entry);
     }
 }

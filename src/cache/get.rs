@@ -10,6 +10,7 @@ use crate::entry::{Entry, Mark};
 use crate::flaw::{Flaw, planted};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, NamespaceRef};
+use crate::l1;
 use crate::l2::{Slot, tally};
 use crate::modes::L2PromotionPolicy;
 use crate::namespace::Namespace;
@@ -164,14 +165,16 @@ impl Shared {
     /// Makes a hit of an entry that is not gone. A part of each hit with a deadline: a call of its
     /// own would cost a seventh of that.
     #[inline(always)]
-    fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
+    pub(super) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();
         let freshness = entry.freshness(now);
         if freshness.is_gone() {
             return Err((entry, freshness));
         }
         entry.visit();
-        entry.accessed(now);
+        if entry.accessed(now) && !entry.seat.is_taken() {
+            self.keep_access(&entry);
+        }
         Ok(BlobCacheHit { entry, stale: freshness.window_left() })
     }
 
@@ -195,9 +198,13 @@ impl Shared {
                     if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
                         return None;
                     }
+                    // Memory may have taken it in since, and then nobody else knows when it was
+                    // last asked for.
+                    let place = entry.idle_ttl().map(|_| self.l1.slot(entry.hash));
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.
                     if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
-                        return self.serve(entry, on_disk.slot);
+                        let held = place.as_ref().and_then(l1::Slot::entry);
+                        return self.serve(entry, held, on_disk.slot);
                     }
                 }
                 Ok(None) => {}
@@ -211,17 +218,21 @@ impl Shared {
         }
     }
 
-    /// Makes a hit of an entry that was read by a slot.
-    fn serve(&self, entry: Arc<Entry>, slot: Slot) -> Option<Found> {
+    /// Makes a hit of an entry that was read by a slot, with what memory holds under its hash if
+    /// that matters.
+    fn serve(&self, entry: Arc<Entry>, held: Option<&Arc<Entry>>, slot: Slot) -> Option<Found> {
+        let held = held.filter(|held| held.sequence() == entry.sequence());
+        match held {
+            Some(held) => entry.accessed_like(held),
+            None => self.recall_access(&entry),
+        }
         match self.judge(entry) {
             Ok(hit) => {
-                self.accesses.keep(&hit.entry);
+                held.inspect(|held| held.accessed_like(&hit.entry));
                 Some(Found { hit, slot })
             }
             Err((entry, gone)) => {
-                if self.bury(&entry.namespace, entry.hash, entry.sequence()) {
-                    self.count_expired(gone);
-                }
+                self.expire_below(&entry.namespace, (entry.hash, entry.sequence()), gone);
                 None
             }
         }

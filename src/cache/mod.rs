@@ -8,6 +8,7 @@ mod drain;
 mod durability;
 mod errand;
 mod evict;
+mod expiry;
 mod fetch;
 mod fetching;
 mod get;

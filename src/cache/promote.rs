@@ -33,8 +33,9 @@ impl Shared {
     }
 
     /// Installs an entry that was read from disk, if nothing has happened to its key since.
-    async fn promote(&self, read: &Arc<Entry>) -> bool {
+    pub(super) async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
+            self.recall_access(read);
             !self.is_off()
                 && self.is_on_disk(&read.namespace, read.hash, read.sequence())
                 && self.rules.covering(read).is_none()
@@ -48,14 +49,14 @@ impl Shared {
         let Some(reservation) = room else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
-        // It may have been asked for again meanwhile.
-        entry.accessed(self.accesses.last(read.hash, read.written));
         let slot = self.l1.slot(read.hash);
         let mut section = self.order.section();
         let is_wanted = slot.entry().is_none() && is_current();
         if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
             return false;
         }
+        // It may have been asked for again meanwhile.
+        entry.accessed_like(read);
         entry.namespace.grow(entry.charge);
         let ends = entry.ends();
         let replaced = slot.put(Arc::new(entry));

@@ -172,7 +172,7 @@ impl Shared {
         entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
         entry.mark(Mark::FromDisk);
-        entry.accessed(self.accesses.last(hash, life.written));
+        self.recall_access(&entry);
         if blob.is_absent {
             entry.mark(Mark::Absent);
         }

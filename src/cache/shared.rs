@@ -29,7 +29,6 @@ use crate::l2::{L2, Off};
 use crate::moment::Moment;
 use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
-use crate::policy::Freshness;
 use crate::sequence::Sequence;
 use crate::step::pause;
 
@@ -230,28 +229,24 @@ impl Shared {
         })
     }
 
-    /// What the clock makes of an entry; it is not asked where it has no say.
-    pub(super) fn freshness(&self, entry: &Entry) -> Freshness {
-        if entry.is_endless() {
-            return Freshness::Fresh;
-        }
-        entry.freshness(self.clock.timestamp())
-    }
-
     /// Settles what hangs on an entry that this caller has taken out of L1, which `covering`
     /// covered while it was there.
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
         // While its record is on disk, its labels must go on leading to it, though it be gone:
-        // another open, with another clock, may see it otherwise. Where it has no record, the slot
-        // is that of the tombstone which stands for it there.
-        let (generation, sequence) = (&entry.namespace, entry.sequence());
-        if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
-            section.labels().release(entry.hash, sequence);
+        // another open, with another clock, may see it otherwise.
+        if !self.has_record(entry) {
+            section.labels().release(entry.hash, entry.sequence());
         }
         if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
             self.credit(rule);
         }
+    }
+
+    /// Whether the record of an entry is on disk, though that be gone. Where it has none, its slot
+    /// is that of the tombstone which stands for it there.
+    pub(super) fn has_record(&self, entry: &Entry) -> bool {
+        entry.is(Mark::OnFile) && entry.namespace.has_slot(entry.hash, entry.sequence())
     }
 
     /// A rule had covered what this caller has removed, though it has not come to it itself.
@@ -273,30 +268,6 @@ impl Shared {
         }
         let labels = section.labels().of(hash, only);
         self.rules.covering_all(generation, only, key, &labels)
-    }
-
-    /// Removes an entry that was found past its life. False where somebody else has.
-    #[cold]
-    pub(super) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
-        let is_removed = self.l1.remove_entry(entry);
-        if is_removed {
-            self.expired(entry, freshness);
-        }
-        is_removed
-    }
-
-    /// Settles what hangs on an entry past its life that this caller has taken out of L1.
-    pub(super) fn expired(&self, entry: &Entry, freshness: Freshness) {
-        let mut section = self.order.section();
-        entry.namespace.bury(entry.hash, entry.sequence(), &mut section);
-        self.settle(entry, None, &mut section);
-        drop(section);
-        self.count_expired(freshness);
-    }
-
-    pub(super) fn count_expired(&self, freshness: Freshness) {
-        self.counters.count(Event::Expiration);
-        self.counters.add(Event::IdleExpiration, u64::from(freshness == Freshness::Idle));
     }
 
     /// Ends the order. False where it had been closed before.

@@ -15,8 +15,14 @@ const CHUNK: usize = 256;
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// Whether an entry is gone for readers. Asked under a list's lock.
-pub(crate) type IsGone<'a> = &'a dyn Fn(&Entry) -> bool;
+/// Whoever the entries belong to. Asked and told under a list's lock.
+pub(crate) trait Owner {
+    /// Whether no reader can be given an entry any more.
+    fn is_gone(&self, entry: &Entry) -> bool;
+
+    /// An entry is about to be evicted: it is held until this returns.
+    fn leaves(&self, entry: &Entry);
+}
 
 #[derive(Debug)]
 pub(super) struct List {
@@ -76,13 +82,13 @@ impl List {
     }
 
     /// Moves the hand over the entries inserted before turn `until`, for as long as `steps` last:
-    /// clears and spares the visited, and takes out the first that is not. An entry that `is_gone`
-    /// is taken though it was visited: it cannot be hit again.
+    /// clears and spares the visited, and takes out the first that is not. One that is gone for
+    /// readers is taken though it was visited: it cannot be hit again.
     pub(super) fn advance(
         &mut self,
         until: u64,
         steps: &mut usize,
-        is_gone: IsGone<'_>,
+        owner: &dyn Owner,
     ) -> Option<Arc<Entry>> {
         while *steps > 0 && self.next_turn() < until {
             *steps -= 1;
@@ -90,13 +96,14 @@ impl List {
             let node = self.node(number);
             let newer = node.newer;
             let is_spared = node.entry.as_ref().is_none_or(|entry| {
-                entry.visited.swap(false, Ordering::Relaxed) && !is_gone(entry)
+                entry.visited.swap(false, Ordering::Relaxed) && !owner.is_gone(entry)
             });
             if is_spared {
                 self.hand = newer;
                 continue;
             }
             let entry = self.unlink(number)?;
+            owner.leaves(&entry);
             entry.seat.leave();
             return Some(entry);
         }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
-pub(crate) use self::list::IsGone;
+pub(crate) use self::list::Owner;
 pub(crate) use self::sieve::Cursor;
 use self::sieve::Sieve;
 use crate::config::cores;
@@ -195,12 +195,12 @@ impl L1 {
         spare: usize,
         priority: u8,
         steps: &mut usize,
-        is_gone: IsGone<'_>,
+        owner: &dyn Owner,
     ) -> Option<Arc<Entry>> {
         if !self.is_over(spare) {
             return None;
         }
-        let victim = self.sieve.evict(priority, steps, is_gone)?;
+        let victim = self.sieve.evict(priority, steps, owner)?;
         self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
         self.give_back(victim.hash);
         Some(victim)
@@ -213,9 +213,9 @@ impl L1 {
         quota: usize,
         priority: u8,
         steps: &mut usize,
-        is_gone: IsGone<'_>,
+        owner: &dyn Owner,
     ) -> Option<Arc<Entry>> {
-        let victim = self.sieve.evict_of(quota, priority, steps, is_gone)?;
+        let victim = self.sieve.evict_of(quota, priority, steps, owner)?;
         self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
         self.give_back(victim.hash);
         Some(victim)

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-use super::list::{IsGone, List};
+use super::list::{List, Owner};
 
 const PRIORITIES: usize = 256;
 
@@ -135,11 +135,11 @@ impl Sieve {
         &self,
         priority: u8,
         steps: &mut usize,
-        is_gone: IsGone<'_>,
+        owner: &dyn Owner,
     ) -> Option<Arc<Entry>> {
         let levels = self.levels.iter().take(usize::from(priority) + 1);
         let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
-        let victim = level.evict(steps, is_gone)?;
+        let victim = level.evict(steps, owner)?;
         self.uncount(level, &victim);
         Some(victim)
     }
@@ -151,11 +151,11 @@ impl Sieve {
         quota: usize,
         priority: u8,
         steps: &mut usize,
-        is_gone: IsGone<'_>,
+        owner: &dyn Owner,
     ) -> Option<Arc<Entry>> {
         for level in self.levels.iter().take(usize::from(priority) + 1) {
             let Some(level) = level.get() else { continue };
-            if let Some(victim) = level.evict_of(quota, steps, is_gone) {
+            if let Some(victim) = level.evict_of(quota, steps, owner) {
                 self.uncount(level, &victim);
                 return Some(victim);
             }
@@ -255,11 +255,11 @@ impl Level {
     }
 
     /// SIEVE's walk for a victim.
-    fn evict(&self, steps: &mut usize, is_gone: IsGone<'_>) -> Option<Arc<Entry>> {
+    fn evict(&self, steps: &mut usize, owner: &dyn Owner) -> Option<Arc<Entry>> {
         let _hand = self.hand.lock();
         while *steps > 0 {
             let (shard, until) = self.next_list();
-            let step = shard.change(|list| list.advance(until, steps, is_gone));
+            let step = shard.change(|list| list.advance(until, steps, owner));
             if self.next_list().0.is_passed() {
                 self.start_again();
                 *steps = steps.saturating_sub(1);
@@ -273,13 +273,13 @@ impl Level {
 
     /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
     /// one is not to be the next that it meets.
-    fn evict_of(&self, quota: usize, steps: &mut usize, is_gone: IsGone<'_>) -> Option<Arc<Entry>> {
+    fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn Owner) -> Option<Arc<Entry>> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
         while *steps > 0 {
             let (victim, is_empty) = shard.change(|list| {
                 list.start_again_if_passed();
-                let victim = list.advance(u64::MAX, steps, is_gone);
+                let victim = list.advance(u64::MAX, steps, owner);
                 list.start_again_if_passed();
                 (victim, list.is_empty())
             });

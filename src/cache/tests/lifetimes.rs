@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::regressions::Bench;
+use super::bench::Bench;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};

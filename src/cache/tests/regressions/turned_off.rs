@@ -30,10 +30,6 @@ impl Bench {
         let cache = self.cache.clone();
         self.simulation.block_on(cache.put("a", key, put)).unwrap()
     }
-    fn sleep(&mut self, seconds: u64) {
-        let lane = self.simulation.lane();
-        self.simulation.block_on(lane.sleep(Duration::from_secs(seconds))).unwrap();
-    }
     fn turn_off(&mut self, heal: bool) {
         self.disk.fail(OperationKind::Write, 0, Fault::NoSpace, true);
         let _ = self.put_of("fresh", plain("fresh", &[]));
@@ -41,7 +37,7 @@ impl Bench {
         assert!(self.simulation.block_on(cache.sync()).unwrap().is_err());
         if heal {
             self.disk.heal();
-            self.sleep(5);
+            self.pass(Duration::from_secs(5));
         }
     }
 }
@@ -63,7 +59,7 @@ fn a_promotion_of_what_was_invalidated_without_a_record() {
     assert!(invalidated.is_ok());
     assert_eq!(bench.get("k"), None, "in force");
     assert!(bench.simulation.block_on(slow).is_some());
-    bench.sleep(1);
+    bench.pass(Duration::from_secs(1));
     assert_eq!(bench.get("k"), None, "STALE: promoted after its invalidation returned Ok");
 }
 
@@ -78,7 +74,7 @@ fn what_the_tier_held_counts_once_when_it_is_off() {
     let fresh = bench.put_of("never-seen", plain("x", &[]));
     assert_eq!(fresh, Ok(()), "nothing on file can come in its place");
     bench.disk.heal();
-    bench.sleep(5);
+    bench.pass(Duration::from_secs(5));
     let mut counts = Vec::new();
     for _ in 0..3 {
         counts.push(bench.simulation.block_on(cache.invalidate_key("a", "k")).unwrap());
@@ -116,7 +112,7 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
         bench.disk.fail(OperationKind::Write, 0, Fault::NoSpace, true);
         let cache = bench.cache.clone();
         assert!(bench.get("k").is_none_or(|value| value == "old"));
-        bench.sleep(3);
+        bench.pass(Duration::from_secs(3));
         let in_memory = bench.get("k").is_some();
         let is_off = matches!(cache.stats().l2_state(), L2State::Degraded { .. });
         if !in_memory || !is_off {
@@ -124,7 +120,7 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
         }
         met += 1;
         bench.disk.heal();
-        bench.sleep(3);
+        bench.pass(Duration::from_secs(3));
         let removed = bench.simulation.block_on(cache.invalidate_tags("a", &["t"])).unwrap();
         let got = bench.get("k");
         assert_eq!(got, None, "STALE, seed {seed}: invalidate_tags said {removed:?}");

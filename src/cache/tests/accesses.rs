@@ -1,0 +1,210 @@
+//! When an entry with an idle ttl was last asked for, while it passes from one tier to the other.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::bench::Bench;
+use crate::cache::BlobCache;
+use crate::clock::Clock;
+use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
+use crate::hit::{BlobCacheHit, CacheTier};
+use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
+use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
+use crate::put::BlobCachePut;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn config(clock: &Clock) -> BlobCacheConfigBuilder {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(16 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .background_sweep(BackgroundSweep::Off)
+        .clock(clock.clone())
+}
+
+fn idle(seconds: u64) -> BlobCachePolicy {
+    let idle_ttl = Some(Duration::from_secs(seconds));
+    BlobCachePolicy::default().extended(ExtendedTtlPolicy { idle_ttl, ..Default::default() })
+}
+
+fn value(policy: BlobCachePolicy) -> BlobCachePut {
+    BlobCachePut::new("value").with_policy(policy)
+}
+
+/// A cache of which the disk holds `k`, and memory does not.
+fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, BlobCache) {
+    let mut bench = Bench::with(1, config.build().unwrap());
+    let cache = bench.cache();
+    bench.run(cache.put("a", "k", put)).unwrap();
+    bench.run(cache.close()).unwrap();
+    drop(cache);
+    bench.reopen();
+    let cache = bench.cache();
+    (bench, cache)
+}
+
+/// A get that has issued its read, and then is not polled until `k` is in memory.
+fn slow_get(bench: &mut Bench) -> BoxFuture<'static, Option<BlobCacheHit>> {
+    let cache = bench.cache();
+    let mut slow = async move { cache.get("a", "k").await }.boxed();
+    assert!((&mut slow).now_or_never().is_none());
+    let cache = bench.cache();
+    assert!(bench.run(cache.get("a", "k")).is_some());
+    bench.pass(Duration::from_millis(50));
+    slow
+}
+
+#[test]
+fn a_slow_get_finds_what_memory_has_kept_alive() {
+    let clock = Clock::manual(at(0));
+    let (mut bench, cache) = on_disk_only(config(&clock), value(idle(10)));
+    clock.set(at(5));
+    let slow = slow_get(&mut bench);
+    for seconds in [12, 20] {
+        clock.set(at(seconds));
+        assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
+    }
+    clock.set(at(29));
+    assert!(bench.run(slow).is_some(), "last asked for at 20, of 10 s");
+    clock.set(at(38));
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 29");
+    assert_eq!(cache.stats().expirations(), 0);
+}
+
+#[test]
+fn what_ends_in_both_tiers_counts_once() {
+    let clock = Clock::manual(at(0));
+    let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
+    let (mut bench, cache) = on_disk_only(config(&clock), value(mortal));
+    clock.set(at(5));
+    let slow = slow_get(&mut bench);
+    assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
+    clock.set(at(11));
+    assert!(bench.run(slow).is_none());
+    assert_eq!(cache.stats().expirations(), 1);
+    assert!(bench.run(cache.get("a", "k")).is_none());
+    assert_eq!(cache.stats().expirations(), 1);
+}
+
+/// What another thread may do between the moment at which an entry leaves memory and that at which
+/// this is settled.
+#[test]
+fn a_get_while_memory_lets_go_knows_of_the_last_access() {
+    let clock = Clock::manual(at(0));
+    let mut bench = Bench::with(1, config(&clock).build().unwrap());
+    let cache = bench.cache();
+    let shared = &cache.shared;
+    bench.run(cache.put("a", "k", value(idle(10)))).unwrap();
+    clock.set(at(8));
+    assert!(bench.run(cache.get("a", "k")).is_some());
+    let named = shared.hasher.namespace("a");
+    let hash = shared.hasher.key(named.seed, b"k");
+    let found = shared.visible(named, b"k", hash).unwrap();
+    let _full = shared.l1.reserve(16 << 20, None, 0).unwrap();
+    let victim = shared.l1.evict(0, u8::MAX, &mut 100, &**shared).unwrap();
+    assert_eq!(&*victim.key, b"k");
+    clock.set(at(15));
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 8, of 10 s");
+    // It was found before it left, and is hit only now.
+    clock.set(at(17));
+    assert!(shared.judge(found).is_ok());
+    clock.set(at(26));
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 17");
+}
+
+/// Another copy of it is hit while memory copies its value.
+#[test]
+fn a_promotion_brings_the_last_access_along() {
+    let clock = Clock::manual(at(0));
+    let config = config(&clock).l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
+    let large = BlobCachePut::new(vec![7; 500_000]).with_policy(idle(10));
+    let (mut bench, cache) = on_disk_only(config, large);
+    let shared = &cache.shared;
+    clock.set(at(5));
+    let read = bench.run(cache.get("a", "k")).unwrap().entry;
+    let other = Arc::new(read.promoted(read.value.clone(), read.charge));
+    let mut promotion = Box::pin(shared.promote(&read));
+    assert!((&mut promotion).now_or_never().is_none(), "half a megabyte is copied in steps");
+    clock.set(at(12));
+    assert!(shared.judge(other).is_ok());
+    assert!(bench.run(promotion));
+    clock.set(at(22));
+    assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
+}
+
+/// Gets that are begun, left alone and gone on with at random, above a memory of a few entries:
+/// whenever one ends, it finds what was asked for within the idle ttl, and nothing else; and each
+/// end counts once.
+#[test]
+fn gets_of_any_pace_agree_on_the_last_access() {
+    let (mut on_disk, mut in_memory, mut gone) = (0, 0, 0);
+    for seed in 0..2000 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let clock = Clock::manual(at(0));
+        let promotion = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
+        let config = config(&clock)
+            .l1_bytes_max(64 << 10)
+            .l1_charge(|_, _| 12 << 10)
+            .l2_promotion_policy(promotion[usize::from(random.random_bool(0.5))]);
+        let mut bench = Bench::with(seed, config.build().unwrap());
+        let cache = bench.cache();
+        let (keys, ttl) = (12, 20);
+        let put = |key: usize| {
+            let policy = idle(ttl).l1_admission(L1Admission::Always);
+            cache.put("a", format!("{key}"), value(policy))
+        };
+        (0..keys).for_each(|key| bench.run(put(key)).unwrap());
+        let mut accessed = vec![0; keys];
+        let mut ended = 0;
+        let mut now = 0;
+        type Get<'a> = Pin<Box<dyn Future<Output = Option<BlobCacheHit>> + 'a>>;
+        let mut gets: Vec<(usize, Get<'_>)> = Vec::new();
+        for _ in 0..200 {
+            now += random.random_range(0..3);
+            clock.set(at(now));
+            if random.random_bool(0.3) {
+                bench.pass(Duration::from_millis(5));
+            }
+            if gets.len() < 6 && random.random_bool(0.7) {
+                let key = random.random_range(0..keys);
+                gets.push((key, Box::pin(cache.get("a", format!("{key}")))));
+            }
+            if gets.is_empty() {
+                continue;
+            }
+            let chosen = random.random_range(0..gets.len());
+            let Some(found) = (&mut gets[chosen].1).now_or_never() else { continue };
+            let key = gets.swap_remove(chosen).0;
+            let is_alive = now - accessed[key] <= ttl;
+            assert_eq!(found.is_some(), is_alive, "seed {seed}: {key} at {now}");
+            match found.map(|hit| hit.tier()) {
+                Some(CacheTier::L1) => in_memory += 1,
+                Some(_) => on_disk += 1,
+                None => {
+                    (gone, ended) = (gone + 1, ended + 1);
+                    bench.run(put(key)).unwrap();
+                }
+            }
+            accessed[key] = now;
+        }
+        drop(gets);
+        let gone_now = |key: &usize| bench.run(cache.get("a", format!("{key}"))).is_none();
+        ended += (0..keys).filter(gone_now).count() as u64;
+        assert_eq!(cache.stats().expirations(), ended, "seed {seed}");
+    }
+    assert!(
+        on_disk > 20_000 && in_memory > 20_000 && gone > 10_000,
+        "{on_disk} {in_memory} {gone}"
+    );
+}
