@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -131,12 +130,7 @@ impl Entry {
     /// The same entry as this one, which was read from disk, for memory: with a value of its own,
     /// and not hit yet.
     pub(crate) fn promoted(&self, value: Bytes, charge: usize) -> Self {
-        let life = Lifetime {
-            written: self.written,
-            expires: self.expires,
-            stale_serve: self.stale_serve().unwrap_or(0),
-            idle_ttl: self.idle_ttl().unwrap_or(u64::MAX),
-        };
+        let life = self.life();
         let extras = self.extras.as_ref().and_then(|extras| {
             let labels = extras.labels.clone();
             Extras::new(extras.content_metadata.clone(), labels, extras.version, &life)
@@ -231,10 +225,14 @@ impl Entry {
 
     /// When it will be gone by itself, if nobody asks for it until then.
     pub(crate) fn ends(&self) -> Timestamp {
-        let Some(extras) = &self.extras else { return self.expires };
-        let last_access = Timestamp(extras.last_access.load(Ordering::Relaxed));
-        let idle = last_access.saturating_add(Duration::from_nanos(extras.idle_ttl));
-        end_of_window(self.expires, extras.stale_serve).min(idle)
+        self.life().ends(self.last_access().unwrap_or(self.written))
+    }
+
+    fn life(&self) -> Lifetime {
+        let extras = self.extras.as_ref();
+        let (stale_serve, idle_ttl) =
+            extras.map_or((0, u64::MAX), |extras| (extras.stale_serve, extras.idle_ttl));
+        Lifetime { written: self.written, expires: self.expires, stale_serve, idle_ttl }
     }
 
     #[inline]
@@ -246,17 +244,7 @@ impl Entry {
     }
 
     fn freshness_with_extras(&self, now: Timestamp) -> Freshness {
-        let mut life = Lifetime {
-            written: self.written,
-            expires: self.expires,
-            stale_serve: 0,
-            idle_ttl: u64::MAX,
-        };
-        let Some(extras) = &self.extras else {
-            return life.freshness(now, now);
-        };
-        (life.stale_serve, life.idle_ttl) = (extras.stale_serve, extras.idle_ttl);
-        life.freshness(now, Timestamp(extras.last_access.load(Ordering::Relaxed)))
+        self.life().freshness(now, self.last_access().unwrap_or(now))
     }
 
     /// A hit: stores nothing that already stands.

@@ -193,6 +193,12 @@ impl Lifetime {
             Freshness::Stale(end.saturating_since(now))
         }
     }
+
+    /// The moment from which it is gone, if nobody asks for it until then.
+    pub(crate) fn ends(&self, last_access: Timestamp) -> Timestamp {
+        let idle = last_access.0.saturating_add(self.idle_ttl).saturating_add(1);
+        end_of_window(self.expires, self.stale_serve).min(Timestamp(idle))
+    }
 }
 
 /// The moment from which an entry is gone for sure, however often it is asked for.
@@ -202,7 +208,7 @@ pub(crate) fn end_of_window(expires: Timestamp, stale_serve: u64) -> Timestamp {
 
 /// Whether nobody has asked for an entry for too long. A clock that has stepped back counts as no
 /// idle time.
-pub(crate) fn is_idle(idle_ttl: u64, last_access: Timestamp, now: Timestamp) -> bool {
+fn is_idle(idle_ttl: u64, last_access: Timestamp, now: Timestamp) -> bool {
     now.0.saturating_sub(last_access.0) > idle_ttl
 }
 

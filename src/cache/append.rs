@@ -313,7 +313,7 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
         };
         slot.versioned = is_blob && entry.version().is_some();
         entry.namespace.set_slot(entry.hash, slot);
-        entry.gone_at().into_iter().for_each(|end| entry.namespace.note_end_on_disk(end));
+        entry.namespace.note_end_on_disk(entry.ends());
     }
     is_new
 }

@@ -5,9 +5,11 @@
 //! first one first, misses no access.
 
 use crate::cache::shared::Shared;
+use crate::clock::Timestamp;
 use crate::counters::Event;
 use crate::entry::{Entry, Mark};
 use crate::key::KeyHash;
+use crate::l2::{BlobSummary, Position};
 use crate::namespace::Namespace;
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
@@ -34,6 +36,28 @@ impl Shared {
         if entry.idle_ttl().is_some() {
             entry.accessed(self.accesses.last(entry.hash, entry.written));
         }
+    }
+
+    /// The freshness of what a directory lists; stale counts as fresh.
+    pub(super) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
+        let life = blob.life();
+        life.freshness(self.clock.timestamp(), self.last_access_listed(position, blob))
+    }
+
+    /// The last access to what a directory lists, by what is known. It matters where there is an
+    /// idle ttl.
+    pub(super) fn last_access_listed(
+        &self,
+        position: Position,
+        blob: &BlobSummary<'_>,
+    ) -> Timestamp {
+        let (hash, written) = (KeyHash(blob.hash), blob.life().written);
+        if blob.idle.is_none() {
+            return written;
+        }
+        let in_memory = self.l1.find(hash, |entry| entry.is_at(position) && entry.is_held());
+        let known = in_memory.and_then(|entry| entry.last_access());
+        known.unwrap_or_else(|| self.accesses.last(hash, written))
     }
 
     /// Removes an entry that was found past its life. False where somebody else has.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::cache::bell::Bell;
 use crate::cache::shared::Shared;
-use crate::clock::Timestamp;
 use crate::io::Lane;
 use crate::key::KeyHash;
 use crate::l2::{Change, L2, Position, SegmentNumber};
@@ -75,18 +74,22 @@ impl Shared {
         let visit = |position: Position, change: &Change<'_>| {
             records += 1;
             let Change::Blob(blob) = change else { return };
-            let Some(gone_at) = blob.gone_at_ns.map(Timestamp) else { return };
             let is_of = |namespace: &&Arc<Namespace>| {
                 blob.namespace.generation == namespace.generation()
                     && blob.namespace.name == namespace.name()
             };
             let Some(namespace) = namespaces.iter().find(is_of) else { return };
             let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
-            if gone_at <= now {
+            if namespace.live_slot(hash, sequence).is_none() {
+                return;
+            }
+            let last_access = self.last_access_listed(position, blob);
+            let freshness = blob.life().freshness(now, last_access);
+            if freshness.is_gone() {
                 // Its labels stay, as its record does.
-                self.bury(namespace, hash, sequence);
-            } else if namespace.live_slot(hash, sequence).is_some() {
-                namespace.note_end_on_disk(gone_at);
+                self.expire_below(namespace, (hash, sequence), freshness);
+            } else {
+                namespace.note_end_on_disk(blob.life().ends(last_access));
             }
         };
         // Where it cannot be read, what it lists stays until it is reclaimed.

@@ -14,7 +14,7 @@ use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash, LabelKind, NamespaceRef};
 pub(super) use crate::l2::Extent;
 use crate::l2::{
-    Blob, BodyHasher, BodySum, Change, Codec, Draft, L2, LabelHashes, Labels, Metadata,
+    Blob, BodyHasher, BodySum, Change, Codec, Draft, Idle, L2, LabelHashes, Labels, Metadata,
     NamedGeneration, Record, Taken,
 };
 use crate::modes::L2Compression;
@@ -83,6 +83,7 @@ pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T)
         gone_at_ns: entry.gone_at().map(|at| at.0),
         version: entry.version(),
         labels: LabelHashes::new(&labels),
+        idle: entry.idle_ttl().map(|ttl_ns| Idle { written_ns: entry.written.0, ttl_ns }),
     }))
 }
 

@@ -34,7 +34,6 @@ impl Shared {
     }
 
     async fn scan_segment(&self, l2: &L2, rules: &[Arc<Rule>], segment: SegmentNumber) {
-        let now = self.clock.timestamp();
         let visit = |position: Position, change: &Change<'_>| {
             let Change::Blob(blob) = change else { return };
             let sequence = Sequence(position.value());
@@ -49,7 +48,7 @@ impl Shared {
                     && blob.key.starts_with(prefix)
             };
             if let Some(rule) = rules.iter().find(covers) {
-                let counts = blob.gone_at_ns.is_none_or(|gone| now.0 < gone);
+                let counts = !self.freshness_listed(position, blob).is_gone();
                 self.remove_covered(rule, (KeyHash(blob.hash), blob.key), sequence, counts);
             }
         };

@@ -1,16 +1,12 @@
 //! What the disk tier does to the cache: records leave the log, slots are buried.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
-use crate::clock::Timestamp;
-use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
-use crate::l2::{Again, BlobSummary, Change, Position, ScanCursor, Slot, Tenant};
+use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
 use crate::namespace::Namespace;
-use crate::policy::is_idle;
 use crate::sequence::Sequence;
 use crate::step::STEP_ENTRIES;
 
@@ -27,16 +23,6 @@ impl Shared {
             self.slots.fetch_sub(1, Ordering::Relaxed);
             self.look_after_synopsis(generation);
         }
-    }
-
-    /// Whether nobody has asked for too long for what has that record, and that entry in memory.
-    fn is_idle(&self, entry: Option<&Arc<Entry>>, hash: KeyHash, again: &Again) -> bool {
-        let Some(idle_ttl) = again.idle_ttl_ns else { return false };
-        if let Some(entry) = entry {
-            return self.freshness(entry).is_gone();
-        }
-        let last = self.accesses.last(hash, Timestamp(again.written_ns));
-        is_idle(idle_ttl, last, self.clock.timestamp())
     }
 
     /// Lets go of a step's worth of the postings of what a generation that has ended had on disk.
@@ -108,9 +94,7 @@ impl Tenant for Shared {
     }
 
     fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
-        if !self.config.l2_second_chances
-            || blob.gone_at_ns.is_some_and(|gone| gone <= self.clock.timestamp().0)
-        {
+        if !self.config.l2_second_chances {
             return false;
         }
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
@@ -118,10 +102,10 @@ impl Tenant for Shared {
         // What is beyond a quota, that has been made smaller, leaves.
         let generation = generation.filter(|generation| !generation.is_beyond(0, None));
         let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
-        slot.is_some_and(|slot| slot.read)
+        slot.is_some_and(|slot| slot.read) && !self.freshness_listed(position, blob).is_gone()
     }
 
-    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, again: Again) -> bool {
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
         let Some(l2) = self.l2() else { return false };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
@@ -138,16 +122,14 @@ impl Tenant for Shared {
             return false;
         }
         let entry = slot.entry().filter(|entry| entry.sequence() == before);
-        if self.is_idle(entry, hash, &again) {
-            return false;
-        }
-        let Ok(dealt) = l2.log.append_again(again.draft, &Change::Blob(*blob)) else {
+        let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else {
             return false;
         };
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
         generation.set_slot(hash, moved);
-        blob.gone_at_ns.into_iter().for_each(|end| generation.note_end_on_disk(Timestamp(end)));
+        // The earliest that it may be: whoever looks finds out.
+        generation.note_end_on_disk(blob.life().ends(blob.life().written));
         section.labels().release(hash, before);
         for label in labels {
             section.labels().insert(label, hash, sequence);

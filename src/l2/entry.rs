@@ -1,7 +1,7 @@
 //! One entry of a segment's directory: what recovery, reclaim and prefix scans need of a record.
 //!
-//! Places and gone moments are written as differences to the entries before, so entries are
-//! written and read in the order of the log. `docs/format.md`, section 8.
+//! Places and moments are written as differences to the entries before, so entries are written and
+//! read in the order of the log. `docs/format.md`, section 8.
 
 use super::blob::Namespace;
 use super::error::{DecodeError, EncodeError};
@@ -14,11 +14,14 @@ use super::record::{
     KIND_PREFIX_INVALIDATION, KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
 };
 use super::wire::{Reader, Sink, signed, unsigned};
+use crate::clock::Timestamp;
+use crate::policy::Lifetime;
 
 const KIND_MASK: u8 = 0x0f;
 const GONE_AT: u8 = 0x10;
 const VERSION: u8 = 0x20;
 const LABELS: u8 = 0x40;
+const IDLE: u8 = 0x80;
 
 /// The least an entry takes: kind, gap, length, and a namespace, a generation or a count.
 pub(crate) const ENTRY_BYTES_MIN: usize = 4;
@@ -92,6 +95,28 @@ pub(crate) struct BlobSummary<'a> {
     pub(crate) version: Option<u64>,
     /// Hashes of tags and dependencies.
     pub(crate) labels: LabelHashes<'a>,
+    /// Where it is gone, too, when nobody asks for it.
+    pub(crate) idle: Option<Idle>,
+}
+
+/// What ends a blob that nobody asks for. Nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Idle {
+    pub(crate) written_ns: u64,
+    pub(crate) ttl_ns: u64,
+}
+
+impl BlobSummary<'_> {
+    /// Its life, in which fresh and stale are one.
+    pub(crate) fn life(&self) -> Lifetime {
+        let (written, idle_ttl) = self.idle.map_or((0, u64::MAX), |it| (it.written_ns, it.ttl_ns));
+        Lifetime {
+            written: Timestamp(written),
+            expires: self.gone_at_ns.map_or(Timestamp::NEVER, Timestamp),
+            stale_serve: 0,
+            idle_ttl,
+        }
+    }
 }
 
 impl<'a> Change<'a> {
@@ -106,6 +131,7 @@ impl<'a> Change<'a> {
                 gone_at_ns: blob.gone_at_ns(),
                 version: blob.version,
                 labels: LabelHashes::new(labels),
+                idle: blob.idle_ttl_ns.map(|ttl_ns| Idle { written_ns: blob.written_ns, ttl_ns }),
             }),
             Record::Tombstone { namespace, hash } => Self::Tombstone { namespace, hash },
             Record::LabelInvalidation { namespace, labels } => {
@@ -156,7 +182,8 @@ impl<'a> Change<'a> {
                 let gone_at = if blob.gone_at_ns.is_some() { GONE_AT } else { 0 };
                 let version = if blob.version.is_some() { VERSION } else { 0 };
                 let labels = if blob.labels.is_empty() { 0 } else { LABELS };
-                KIND_BLOB | gone_at | version | labels
+                let idle = if blob.idle.is_some() { IDLE } else { 0 };
+                KIND_BLOB | gone_at | version | labels | idle
             }
             Self::Tombstone { .. } => KIND_TOMBSTONE,
             Self::LabelInvalidation { .. } => KIND_LABEL_INVALIDATION,
@@ -175,19 +202,20 @@ pub(crate) struct Trail {
     pub(crate) end: usize,
     /// The last gone moment.
     gone_at_ns: u64,
+    /// The last time of writing.
+    written_ns: u64,
 }
 
 impl Trail {
-    pub(crate) const START: Self = Self { end: BLOCK_BYTES, gone_at_ns: 0 };
+    pub(crate) const START: Self = Self { end: BLOCK_BYTES, gone_at_ns: 0, written_ns: 0 };
 
     /// The trail behind this entry.
     fn after(self, entry: &DirectoryEntry<'_>) -> Self {
         let end = align(entry.place as usize + entry.length as usize);
-        let gone_at_ns = match &entry.change {
-            Change::Blob(blob) => blob.gone_at_ns.unwrap_or(self.gone_at_ns),
-            _ => self.gone_at_ns,
-        };
-        Self { end, gone_at_ns }
+        let Change::Blob(blob) = &entry.change else { return Self { end, ..self } };
+        let gone_at_ns = blob.gone_at_ns.unwrap_or(self.gone_at_ns);
+        let written_ns = blob.idle.map_or(self.written_ns, |idle| idle.written_ns);
+        Self { end, gone_at_ns, written_ns }
     }
 
     /// Writes the entry; `index` is its namespace's row.
@@ -232,6 +260,10 @@ impl Trail {
         }
         if !blob.labels.is_empty() {
             blob.labels.write(sink);
+        }
+        if let Some(idle) = blob.idle {
+            sink.zigzag(signed(idle.written_ns.wrapping_sub(self.written_ns)));
+            sink.varint(idle.ttl_ns);
         }
     }
 
@@ -299,9 +331,6 @@ impl Trail {
         reader: &mut Reader<'a>,
         namespace: Namespace<'a>,
     ) -> Result<BlobSummary<'a>, DecodeError> {
-        if tag & !(KIND_MASK | GONE_AT | VERSION | LABELS) != 0 {
-            return Err(DecodeError::Field);
-        }
         let (hash, key) = (reader.u64()?, reader.prefixed(KEY_BYTES_MAX)?);
         let gone_at_ns = if tag & GONE_AT != 0 {
             Some(self.gone_at_ns.wrapping_add(unsigned(reader.zigzag()?)))
@@ -311,6 +340,12 @@ impl Trail {
         let version = if tag & VERSION != 0 { Some(reader.varint()?) } else { None };
         let labels =
             if tag & LABELS != 0 { LabelHashes::read(reader)? } else { LabelHashes::new(&[]) };
-        Ok(BlobSummary { namespace, hash, key, gone_at_ns, version, labels })
+        let idle = if tag & IDLE != 0 {
+            let written_ns = self.written_ns.wrapping_add(unsigned(reader.zigzag()?));
+            Some(Idle { written_ns, ttl_ns: reader.varint()? })
+        } else {
+            None
+        };
+        Ok(BlobSummary { namespace, hash, key, gone_at_ns, version, labels, idle })
     }
 }

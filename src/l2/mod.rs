@@ -44,7 +44,7 @@ use parking_lot::Mutex;
 pub(crate) use self::blob::{Blob, Codec, Namespace as NamedGeneration};
 pub(crate) use self::checksum::{BodyHasher, BodySum};
 pub(crate) use self::directory::Directory;
-pub(crate) use self::entry::{BlobSummary, Change};
+pub(crate) use self::entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{Generation, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{Health, Tally, tally};
 pub(crate) use self::index::{Index, ScanCursor, Slot};
@@ -56,7 +56,7 @@ pub(crate) use self::replay::{RecoveredNamespace, Replay};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
-pub(crate) use self::writer::{Again, Tenant};
+pub(crate) use self::writer::Tenant;
 
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};

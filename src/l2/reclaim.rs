@@ -21,7 +21,7 @@ use super::health::tally;
 use super::medium::Medium;
 use super::record::{Record, RecordHead};
 use super::unit::Draft;
-use super::writer::{Again, Writer};
+use super::writer::Writer;
 use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
@@ -158,16 +158,14 @@ impl Writer {
     }
 
     /// The record as it is to be written again. None where it is damaged.
-    fn again(&self, record: &[u8], position: Position) -> Option<Again> {
+    fn again(&self, record: &[u8], position: Position) -> Option<Draft> {
         let head = RecordHead::decode(record, self.medium.key, position, self.opens()).ok()?;
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
         let mut sum = BodyHasher::new();
         sum.update(body);
         sum.verify(blob.body).ok()?;
-        let (written_ns, idle_ttl_ns) = (blob.written_ns, blob.idle_ttl_ns);
-        let draft = Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()?;
-        Some(Again { draft, written_ns, idle_ttl_ns })
+        Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()
     }
 
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {

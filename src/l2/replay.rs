@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::entry::Change;
 use super::format::{Generation, Position};
 use super::index::{Index, Slot};
+use crate::clock::Timestamp;
 use crate::key::{KeyHash, LabelHash};
 
 /// What has been read so far.
@@ -70,7 +71,10 @@ impl Replay {
                 }
                 let is_covered = blob.labels.iter().any(|label| self.labels.contains(&label))
                     || namespace.prefixes.iter().any(|prefix| blob.key.starts_with(prefix));
-                let is_gone = is_covered || blob.gone_at_ns.is_some_and(|gone| gone <= now_ns);
+                let life = blob.life();
+                // Nobody knows of any access since it was written.
+                let freshness = life.freshness(Timestamp(now_ns), life.written);
+                let is_gone = is_covered || freshness.is_gone();
                 let mut slot = Slot::new(record.position, record.blocks);
                 slot.gone = is_gone;
                 slot.versioned = blob.version.is_some();

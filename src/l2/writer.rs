@@ -42,14 +42,7 @@ pub(crate) trait Tenant: Send + Sync {
 
     /// Takes the same blob, with the record that it had there, into the log once more, if nothing
     /// has happened to it. False where it has, or the log has no room.
-    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, again: Again) -> bool;
-}
-
-/// A record as it is to be written again, and what its listing does not say of it.
-pub(crate) struct Again {
-    pub(crate) draft: Draft,
-    pub(crate) written_ns: u64,
-    pub(crate) idle_ttl_ns: Option<u64>,
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool;
 }
 
 pub(crate) struct Writer {

@@ -17,6 +17,7 @@ use crate::hit::{BlobCacheHit, CacheTier};
 use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
+use crate::quota::NamespaceQuota;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
@@ -141,6 +142,45 @@ fn a_promotion_brings_the_last_access_along() {
     assert!(bench.run(promotion));
     clock.set(at(22));
     assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
+}
+
+/// A quota on disk full of what was not asked for comes back, and what was stays.
+#[test]
+fn what_has_idled_away_makes_room_in_a_quota() {
+    let clock = Clock::manual(at(0));
+    let quota = NamespaceQuota { l2_bytes_max: Some(256 << 10), ..Default::default() };
+    let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
+    let cache = bench.cache();
+    let put = |key: String, admission| {
+        let policy = idle(10).l1_admission(admission);
+        cache.put("a", key, BlobCachePut::new(vec![7; 20_000]).with_policy(policy))
+    };
+    bench.run(put("memory".to_owned(), L1Admission::Always)).unwrap();
+    bench.run(put("promoted".to_owned(), L1Admission::Auto)).unwrap();
+    bench.run(put("disk".to_owned(), L1Admission::Never)).unwrap();
+    let mut filler = 0;
+    while cache.stats().l2_full_rejections() == 0 {
+        bench.run(put(filler.to_string(), L1Admission::Never)).unwrap();
+        filler += 1;
+    }
+    let asked = ["memory", "promoted", "disk"];
+    for seconds in [8, 16, 24] {
+        clock.set(at(seconds));
+        assert!(asked.iter().all(|key| bench.run(cache.get("a", *key)).is_some()));
+    }
+    bench.run(put("new".to_owned(), L1Admission::Never)).unwrap();
+    assert!(bench.run(cache.get("a", "new")).is_none(), "it has no room");
+    bench.pass(Duration::from_secs(2));
+    bench.run(put("new".to_owned(), L1Admission::Never)).unwrap();
+    assert!(bench.run(cache.get("a", "new")).is_some(), "what was not asked for is gone");
+    assert_eq!(cache.stats().l1_idle_evicts_total(), filler - 1);
+    bench.run(cache.close()).unwrap();
+    drop(cache);
+    // What is not known was last asked for when it was written.
+    bench.reopen();
+    let cache = bench.cache();
+    assert!(cache.namespace_stats("a").unwrap().l2_bytes_in_use() < 40_000, "one of them");
+    assert!(bench.run(cache.get("a", "new")).is_some());
 }
 
 /// Gets that are begun, left alone and gone on with at random, above a memory of a few entries:
