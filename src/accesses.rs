@@ -4,8 +4,11 @@
 //! as a table of fixed size has places for, in sets of a few: there, whoever was asked for the
 //! longest ago makes room. What is not known was last accessed when it was written. So a full table
 //! may let an entry go too early, and never too late.
+//!
+//! The table takes part of somebody's budget: that is set aside once it is wanted, and used once it
+//! is free.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,7 +20,10 @@ use crate::key::KeyHash;
 const WAYS: usize = 4;
 
 /// So many callers seldom meet at one lock.
-const TABLES: usize = 64;
+const TABLES_MIN: usize = 64;
+
+/// What one caller has to fill with zeros when it is the first at a table.
+const TABLE_BYTES_MAX: usize = 256 << 10;
 
 /// Nanoseconds; all zero where it is vacant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,35 +37,75 @@ type Set = [Place; WAYS];
 
 #[derive(Debug)]
 pub(crate) struct Accesses {
-    /// Made when the first entry with an idle ttl leaves memory, or is read from disk.
-    tables: OnceLock<Box<[Mutex<Vec<Set>>]>>,
+    /// Parts of the table, each made when it is first needed.
+    tables: Box<[Mutex<Vec<Set>>]>,
     sets_per_table: usize,
+    /// How many have been made.
+    made: AtomicUsize,
+    is_wanted: AtomicBool,
+    has_room: AtomicBool,
 }
 
 impl Accesses {
     /// A table of about so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let sets_per_table = (bytes_max / size_of::<Set>() / TABLES).max(1);
-        Self { tables: OnceLock::new(), sets_per_table }
+        let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
+        Self {
+            tables: (0..tables).map(|_| Mutex::default()).collect(),
+            sets_per_table: (bytes_max / size_of::<Set>() / tables).max(1),
+            made: AtomicUsize::new(0),
+            is_wanted: AtomicBool::new(false),
+            has_room: AtomicBool::new(false),
+        }
     }
 
+    /// What it takes by now.
     pub(crate) fn bytes(&self) -> usize {
-        let bytes = TABLES * self.sets_per_table * size_of::<Set>();
-        self.tables.get().map_or(0, |_| bytes)
+        self.made.load(Ordering::Relaxed) * self.table_bytes()
+    }
+
+    /// What is set aside for it.
+    pub(crate) fn bytes_set_aside(&self) -> usize {
+        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
+        if is_wanted { self.tables.len() * self.table_bytes() } else { 0 }
+    }
+
+    fn table_bytes(&self) -> usize {
+        self.sets_per_table * size_of::<Set>()
+    }
+
+    /// There are entries with an idle ttl that are on disk, or are going to be.
+    pub(crate) fn want(&self) {
+        self.is_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// What is set aside is free.
+    pub(crate) fn give_room(&self) {
+        self.has_room.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it takes anything in.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Relaxed)
     }
 
     /// Remembers when an entry that is on disk, too, was last accessed, if it has an idle ttl.
     pub(crate) fn keep(&self, entry: &Entry) {
         let Some(accessed) = entry.last_access().filter(|at| *at > entry.written) else { return };
-        let accessed = accessed.0;
-        let tables = self.tables.get_or_init(|| self.make());
+        if !self.has_room() {
+            return;
+        }
+        let own = Place { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
         let (table, set) = self.place(entry.hash);
-        let mut table = tables[table].lock();
+        let mut table = self.tables[table].lock();
+        if table.is_empty() {
+            table.resize(self.sets_per_table, Set::default());
+            self.made.fetch_add(1, Ordering::Relaxed);
+        }
         let set = &mut table[set];
-        let own = Place { hash: entry.hash.0, written: entry.written.0, accessed };
         let is_own = |place: &&mut Place| place.is_of(own.hash, own.written);
         if let Some(known) = set.iter_mut().find(is_own) {
-            known.accessed = known.accessed.max(accessed);
+            known.accessed = known.accessed.max(own.accessed);
         } else if let Some(oldest) = set.iter_mut().min_by_key(|place| place.accessed) {
             *oldest = own;
         }
@@ -67,16 +113,13 @@ impl Accesses {
 
     /// When what was written then under a hash was last accessed, by what is known.
     pub(crate) fn last(&self, hash: KeyHash, written: Timestamp) -> Timestamp {
-        let Some(tables) = self.tables.get() else { return written };
+        if !self.has_room() {
+            return written;
+        }
         let (table, set) = self.place(hash);
-        let set = tables[table].lock()[set];
+        let set = self.tables[table].lock().get(set).copied().unwrap_or_default();
         let known = set.iter().find(|place| place.is_of(hash.0, written.0));
         known.map_or(written, |place| Timestamp(place.accessed))
-    }
-
-    fn make(&self) -> Box<[Mutex<Vec<Set>>]> {
-        let table = || vec![Set::default(); self.sets_per_table];
-        (0..TABLES).map(|_| Mutex::new(table())).collect()
     }
 
     /// Which table, and which set of it: multiplies two halves of the hash into their ranges.
@@ -84,7 +127,7 @@ impl Accesses {
         // Halves of 32 bits, below the range that they are multiplied by.
         #[allow(clippy::cast_possible_truncation)]
         let within = |half: u64, range: usize| ((half * range as u64) >> 32) as usize;
-        (within(hash.0 & 0xFFFF_FFFF, TABLES), within(hash.0 >> 32, self.sets_per_table))
+        (within(hash.0 & 0xFFFF_FFFF, self.tables.len()), within(hash.0 >> 32, self.sets_per_table))
     }
 }
 

@@ -312,9 +312,10 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The budget of what leads to blobs on disk, in bytes of memory: some 28 for each, for index
-    /// and synopsis, and 40 for each of its labels. At it, blobs of keys that are not on disk yet
-    /// are held in memory only, and counted as `l2_full_rejections`. Default: a 32nd of the file,
-    /// at least 1 MiB; at least 64 KiB.
+    /// and synopsis, and 40 for each of its labels; where there are idle ttls, an eighth of it is
+    /// for last accesses. At it, blobs of keys that are not on disk yet are held in memory only,
+    /// and counted as `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; at least
+    /// 64 KiB.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);

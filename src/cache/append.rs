@@ -21,10 +21,6 @@ use crate::namespace::Namespace;
 use crate::order::Section;
 use crate::sequence::Sequence;
 
-/// What a slot of the index takes, all of the index's slack included (see `l2/index`), with its
-/// share of the synopsis.
-const SLOT_BYTES: usize = 28;
-
 /// A put that has passed the limits. Only the append section can still refuse it.
 pub(super) struct Proposal<'a> {
     pub(super) namespace: NamespaceRef<'a>,
@@ -142,6 +138,9 @@ impl Shared {
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
         let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
+        if self.misses_accesses(entry) {
+            self.want_accesses(section);
+        }
         let bytes = draftee.draft.lengths().padded() as u64;
         let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
         let is_fresh = draftee.is_blob && !is_beyond && held.is_none();
@@ -229,13 +228,6 @@ impl Shared {
             }
             InMemory::Unwanted => slot.remove(),
         }
-    }
-
-    /// Whether what leads to records is at its budget.
-    fn is_index_full(&self, section: &mut Section<'_>) -> bool {
-        let slots = self.slots.load(Ordering::Relaxed).saturating_mul(SLOT_BYTES);
-        let beside = section.labels().bytes() + self.accesses.bytes();
-        slots.saturating_add(beside) >= self.config.l2_index_bytes_max
     }
 
     /// Whether the key has been mutated, or covered by an invalidation, after the point.

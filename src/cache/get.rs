@@ -226,6 +226,9 @@ impl Shared {
             Some(held) => entry.accessed_like(held),
             None => self.recall_access(&entry),
         }
+        if self.misses_accesses(&entry) {
+            self.want_accesses(&mut self.order.section());
+        }
         match self.judge(entry) {
             Ok(hit) => {
                 held.inspect(|held| held.accessed_like(&hit.entry));

@@ -3,6 +3,7 @@
 mod agenda;
 mod append;
 mod bell;
+mod budget;
 mod closing;
 mod drain;
 mod durability;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
 use crate::cache::bell::Bell;
+use crate::cache::budget::ACCESSES_SHARE;
 use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotions::Promotions;
@@ -34,9 +35,6 @@ use crate::step::pause;
 
 /// So many callers of different keys seldom meet at one lock.
 const FLIGHT_TABLES: usize = 64;
-
-/// The part of the index's budget that it takes to know of accesses, at most.
-const ACCESSES_SHARE: usize = 8;
 
 pub(crate) struct Shared {
     pub(super) config: BlobCacheConfig,

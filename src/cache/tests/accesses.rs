@@ -183,6 +183,48 @@ fn what_has_idled_away_makes_room_in_a_quota() {
     assert!(bench.run(cache.get("a", "new")).is_some());
 }
 
+/// Last accesses are remembered within the budget of the index. Where that had been used up before
+/// anything had an idle ttl, they are once the log has gone round.
+#[test]
+fn last_accesses_keep_to_the_budget_of_the_index() {
+    for used_up in [false, true] {
+        let clock = Clock::manual(at(0));
+        let config = config(&clock).l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10);
+        let config = config.l2_index_bytes_max(64 << 10);
+        let mut bench = Bench::with(1, config.build().unwrap());
+        let cache = bench.cache();
+        let put = |key: u64, policy: BlobCachePolicy| {
+            let policy = policy.l1_admission(L1Admission::Never);
+            cache.put("a", key.to_le_bytes(), value(policy))
+        };
+        let get = |bench: &mut Bench, seconds, key: u64| {
+            clock.set(at(seconds));
+            bench.run(cache.get("a", key.to_le_bytes())).is_some()
+        };
+        let first = if used_up { BlobCachePolicy::default() } else { idle(10) };
+        bench.run(put(0, first)).unwrap();
+        let mut keys = 1..;
+        let mut fill = |bench: &mut Bench, until: &dyn Fn() -> bool| {
+            while !until() {
+                let key = keys.next().unwrap();
+                bench.run(put(key, BlobCachePolicy::default())).unwrap();
+            }
+        };
+        fill(&mut bench, &|| cache.stats().l2_full_rejections() > 0);
+        bench.run(put(0, idle(10))).unwrap();
+        assert!(get(&mut bench, 9, 0));
+        assert_eq!(get(&mut bench, 18, 0), !used_up);
+        if used_up {
+            let reclaimed = cache.stats().l2_reclaimed_segments();
+            fill(&mut bench, &|| cache.stats().l2_reclaimed_segments() >= reclaimed + 16);
+            bench.run(put(0, idle(10))).unwrap();
+            assert!(get(&mut bench, 27, 0) && get(&mut bench, 36, 0), "there is room by now");
+        }
+        let bytes = cache.stats().memory_index_bytes();
+        assert!(bytes <= 64 << 10, "{bytes}");
+    }
+}
+
 /// Gets that are begun, left alone and gone on with at random, above a memory of a few entries:
 /// whenever one ends, it finds what was asked for within the idle ttl, and nothing else; and each
 /// end counts once.
