@@ -9,12 +9,12 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bench::Bench;
+use super::bench::{Bench, two_tiers};
 use crate::cache::BlobCache;
 use crate::clock::Clock;
-use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
+use crate::config::BlobCacheConfigBuilder;
 use crate::hit::{BlobCacheHit, CacheTier};
-use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
+use crate::modes::{BackgroundSweep, L1Admission, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
 use crate::quota::NamespaceQuota;
@@ -23,15 +23,9 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
 }
 
+/// What is gone is met by whoever asks for it.
 fn config(clock: &Clock) -> BlobCacheConfigBuilder {
-    BlobCacheConfig::builder()
-        .l1_bytes_max(16 << 20)
-        .l2_path("simulated")
-        .l2_bytes_max(8 << 20)
-        .l2_segment_bytes(1 << 20)
-        .l2_compression(L2Compression::Off)
-        .background_sweep(BackgroundSweep::Off)
-        .clock(clock.clone())
+    two_tiers(clock).background_sweep(BackgroundSweep::Off)
 }
 
 fn idle(seconds: u64) -> BlobCachePolicy {

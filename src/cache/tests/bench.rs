@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::cache::BlobCache;
 use crate::cache::open::{Identity, Medium, geometry};
 use crate::cache::shared::Shared;
-use crate::config::BlobCacheConfig;
+use crate::clock::Clock;
+use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::io::{Lane, SimulatedDisk, Simulation};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -30,6 +31,17 @@ pub(super) fn config(key_bytes: usize) -> BlobCacheConfig {
         .l2_compression(L2Compression::Off)
         .build()
         .unwrap()
+}
+
+/// For tests that drive the clock by hand.
+pub(super) fn two_tiers(clock: &Clock) -> BlobCacheConfigBuilder {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(16 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .clock(clock.clone())
 }
 
 pub(super) fn opening(

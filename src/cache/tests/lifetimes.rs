@@ -7,12 +7,12 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bench::Bench;
+use super::bench::{Bench, two_tiers};
 use crate::cache::BlobCache;
 use crate::clock::Clock;
-use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
+use crate::config::BlobCacheConfig;
 use crate::hit::CacheTier;
-use crate::modes::{BackgroundSweep, L1Admission, L2Compression, L2PromotionPolicy};
+use crate::modes::{BackgroundSweep, L1Admission, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::{BlobCachePut, Value};
 
@@ -105,16 +105,6 @@ enum Place {
     Disk,
     /// On disk, found again at open.
     Reopened,
-}
-
-fn two_tiers(clock: &Clock) -> BlobCacheConfigBuilder {
-    BlobCacheConfig::builder()
-        .l1_bytes_max(16 << 20)
-        .l2_path("simulated")
-        .l2_bytes_max(8 << 20)
-        .l2_segment_bytes(1 << 20)
-        .l2_compression(L2Compression::Off)
-        .clock(clock.clone())
 }
 
 fn get(bench: &mut Bench, cache: &BlobCache, key: &str) -> (Expected, Option<CacheTier>) {
