@@ -107,7 +107,9 @@ impl Accesses {
         if let Some(known) = set.iter_mut().find(is_own) {
             known.accessed = known.accessed.max(own.accessed);
         } else if let Some(oldest) = set.iter_mut().min_by_key(|place| place.accessed) {
-            *oldest = own;
+            if oldest.accessed < own.accessed {
+                *oldest = own;
+            }
         }
     }
 

@@ -256,11 +256,14 @@ impl Entry {
 
     /// An access at a known time. The latest counts, should the clock step back. False where there
     /// is no idle ttl, and it does not matter.
+    ///
+    /// In one order with the seat: who raises it and then finds the seat taken is seen by who
+    /// leaves the seat and then asks.
     pub(crate) fn accessed(&self, at: Timestamp) -> bool {
         let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX);
         if let Some(extras) = extras {
             if extras.last_access.load(Ordering::Relaxed) < at.0 {
-                extras.last_access.fetch_max(at.0, Ordering::Relaxed);
+                extras.last_access.fetch_max(at.0, Ordering::SeqCst);
             }
         }
         extras.is_some()
@@ -274,7 +277,7 @@ impl Entry {
     /// None where it does not matter.
     pub(crate) fn last_access(&self) -> Option<Timestamp> {
         let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX)?;
-        Some(Timestamp(extras.last_access.load(Ordering::Relaxed)))
+        Some(Timestamp(extras.last_access.load(Ordering::SeqCst)))
     }
 }
 
@@ -291,7 +294,7 @@ impl fmt::Debug for Entry {
 }
 
 /// An entry's node in its SIEVE list; changed under that list's lock only, once from none to a
-/// node and once back.
+/// node and once back. Read without it: see [`Entry::accessed`].
 #[derive(Debug)]
 pub(crate) struct Seat(AtomicU32);
 
@@ -303,7 +306,7 @@ impl Seat {
     }
 
     pub(crate) fn is_taken(&self) -> bool {
-        self.0.load(Ordering::Acquire) != Self::NONE
+        self.0.load(Ordering::SeqCst) != Self::NONE
     }
 
     pub(crate) fn take(&self, node: u32) {
@@ -313,7 +316,7 @@ impl Seat {
     /// The node that was held; None where somebody else has left it before.
     pub(crate) fn leave(&self) -> Option<u32> {
         let node = self.0.load(Ordering::Relaxed);
-        self.0.store(Self::NONE, Ordering::Release);
+        self.0.store(Self::NONE, Ordering::SeqCst);
         (node != Self::NONE).then_some(node)
     }
 }

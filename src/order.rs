@@ -3,7 +3,7 @@
 //! A mutation takes effect inside a [`Section`]: it is dealt a [`Sequence`], raises the watermarks
 //! of what it touches, and sets the postings, all under one lock that is never held across an
 //! await. Whoever changes an entry of a key holds the key's L1 shard before it opens the section;
-//! lock order is L1 shard, section, SIEVE list.
+//! lock order is L1 shard, section, SIEVE list, and behind that the tables of last accesses.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -112,6 +112,9 @@ impl Shared {
             self.slots.fetch_add(1, Ordering::Relaxed);
         }
         let is_recorded = recorded.is_some_and(|it| it.is_blob);
+        if is_recorded && self.misses_accesses(&entry) {
+            self.want_accesses(&mut section);
+        }
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
@@ -138,9 +141,6 @@ impl Shared {
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
         let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
-        if self.misses_accesses(entry) {
-            self.want_accesses(section);
-        }
         let bytes = draftee.draft.lengths().padded() as u64;
         let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
         let is_fresh = draftee.is_blob && !is_beyond && held.is_none();

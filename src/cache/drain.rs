@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::expiry::Gone;
 use crate::cache::shared::Shared;
 use crate::entry::Entry;
 use crate::invalidation::{Cover, Round, Rule};
@@ -156,25 +157,19 @@ impl Shared {
     /// life. Of others it is noted when they end, for the round after this one.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let namespace = &entry.namespace;
-        if namespace.has_ended() {
-            if self.l1.remove_entry(entry) {
-                self.settle(entry, None, &mut self.order.section());
-                report.of(namespace.name(), entry.charge).dead += 1;
-            }
-            return;
-        }
-        if let Some(rule) = self.rules.covering(entry) {
+        let covering = self.rules.covering(entry).filter(|_| !namespace.has_ended());
+        if let Some(rule) = covering {
             let place = (entry.hash, &*entry.key);
             if let Some(bytes) = self.remove_covered(&rule, place, entry.sequence(), true) {
                 report.of(namespace.name(), bytes).dead += 1;
             }
             return;
         }
-        let freshness = self.freshness(entry);
-        if !freshness.is_gone() {
-            self.note_end(entry.ends());
-        } else if self.expire(entry, freshness) {
-            report.of(namespace.name(), entry.charge).expired += 1;
+        match self.remove_gone(entry) {
+            Some(Gone::Dead) => report.of(namespace.name(), entry.charge).dead += 1,
+            Some(Gone::Expired) => report.of(namespace.name(), entry.charge).expired += 1,
+            None if entry.is_held() => self.note_end(entry.ends()),
+            None => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
-use crate::l1::{Owner, Reservation};
+use crate::l1::{Owner, Reservation, Victim};
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
 use crate::sweep::SweepReport;
@@ -19,7 +19,7 @@ impl Shared {
             }
             let mut steps = STEP_ENTRIES;
             while let Some(victim) = self.l1.evict(spare, priority, &mut steps, self) {
-                self.evicted(&victim);
+                self.let_go(&victim);
             }
             if !self.l1.is_over(spare) {
                 return true;
@@ -80,7 +80,7 @@ impl Shared {
                 *steps = STEP_ENTRIES;
             }
             if let Some(victim) = self.l1.evict_of(quota, priority, steps, self) {
-                self.evicted(&victim);
+                self.let_go(&victim);
                 return true;
             }
             if *steps > 0 {
@@ -89,14 +89,17 @@ impl Shared {
         }
     }
 
+    fn let_go(&self, victim: &Victim) {
+        match victim {
+            Victim::Evicted(entry) => self.evicted(entry),
+            Victim::Gone(entry) => _ = self.remove_gone(entry),
+        }
+    }
+
     /// Settles what hangs on an entry that was evicted.
     fn evicted(&self, victim: &Entry) {
         let covering = self.rules.covering(victim);
         let is_hidden = covering.is_some() || victim.namespace.has_ended();
-        let freshness = self.freshness(victim);
-        if !is_hidden && freshness.is_gone() {
-            return self.expired(victim, freshness);
-        }
         // What has a slot is counted when that is buried.
         let below = victim.namespace.live_slot(victim.hash, victim.sequence());
         let counting = covering.as_deref().filter(|_| below.is_none());

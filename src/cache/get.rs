@@ -203,8 +203,7 @@ impl Shared {
                     let place = entry.idle_ttl().map(|_| self.l1.slot(entry.hash));
                     // Last, as in memory: what a rule covers is buried before it is withdrawn.
                     if self.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
-                        let held = place.as_ref().and_then(l1::Slot::entry);
-                        return self.serve(entry, held, on_disk.slot);
+                        return self.serve(entry, place, on_disk.slot);
                     }
                 }
                 Ok(None) => {}
@@ -218,9 +217,10 @@ impl Shared {
         }
     }
 
-    /// Makes a hit of an entry that was read by a slot, with what memory holds under its hash if
-    /// that matters.
-    fn serve(&self, entry: Arc<Entry>, held: Option<&Arc<Entry>>, slot: Slot) -> Option<Found> {
+    /// Makes a hit of an entry that was read by a slot, with its place in memory locked if that
+    /// matters.
+    fn serve(&self, entry: Arc<Entry>, place: Option<l1::Slot<'_>>, slot: Slot) -> Option<Found> {
+        let held = place.as_ref().and_then(l1::Slot::entry);
         let held = held.filter(|held| held.sequence() == entry.sequence());
         match held {
             Some(held) => entry.accessed_like(held),
@@ -235,6 +235,7 @@ impl Shared {
                 Some(Found { hit, slot })
             }
             Err((entry, gone)) => {
+                drop(place);
                 self.expire_below(&entry.namespace, (entry.hash, entry.sequence()), gone);
                 None
             }

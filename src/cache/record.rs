@@ -173,7 +173,6 @@ impl Shared {
         entry.set_sequence(Sequence(taken.position.value()));
         entry.value = taken.body.clone();
         entry.mark(Mark::FromDisk);
-        self.recall_access(&entry);
         if blob.is_absent {
             entry.mark(Mark::Absent);
         }

@@ -232,19 +232,15 @@ impl Shared {
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge);
         // While its record is on disk, its labels must go on leading to it, though it be gone:
-        // another open, with another clock, may see it otherwise.
-        if !self.has_record(entry) {
-            section.labels().release(entry.hash, entry.sequence());
+        // another open, with another clock, may see it otherwise. Where it has no record, the slot
+        // is that of the tombstone which stands for it there.
+        let (generation, sequence) = (&entry.namespace, entry.sequence());
+        if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
+            section.labels().release(entry.hash, sequence);
         }
         if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
             self.credit(rule);
         }
-    }
-
-    /// Whether the record of an entry is on disk, though that be gone. Where it has none, its slot
-    /// is that of the tombstone which stands for it there.
-    pub(super) fn has_record(&self, entry: &Entry) -> bool {
-        entry.is(Mark::OnFile) && entry.namespace.has_slot(entry.hash, entry.sequence())
     }
 
     /// A rule had covered what this caller has removed, though it has not come to it itself.

@@ -74,6 +74,7 @@ impl Shared {
         // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
         let is_covered = self.rules.covering(&entry).is_some();
         let is_there = self.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
+        self.ask_last_access(&entry);
         let live = Some(&entry).filter(|_| !is_covered && is_there);
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }

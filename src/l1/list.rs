@@ -24,6 +24,15 @@ pub(crate) trait Owner {
     fn leaves(&self, entry: &Entry);
 }
 
+/// What the hand has come to.
+#[derive(Debug)]
+pub(crate) enum Victim {
+    /// It has been taken out.
+    Evicted(Arc<Entry>),
+    /// Its owner takes it out: it was gone for readers already.
+    Gone(Arc<Entry>),
+}
+
 #[derive(Debug)]
 pub(super) struct List {
     chunks: Vec<Vec<Node>>,
@@ -82,30 +91,36 @@ impl List {
     }
 
     /// Moves the hand over the entries inserted before turn `until`, for as long as `steps` last:
-    /// clears and spares the visited, and takes out the first that is not. One that is gone for
-    /// readers is taken though it was visited: it cannot be hit again.
+    /// clears and spares the visited, and takes out the first that is not. It stops at one that is
+    /// gone for readers, visited or not: that cannot be hit again.
     pub(super) fn advance(
         &mut self,
         until: u64,
         steps: &mut usize,
         owner: &dyn Owner,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Victim> {
         while *steps > 0 && self.next_turn() < until {
             *steps -= 1;
             let number = self.hand;
             let node = self.node(number);
             let newer = node.newer;
-            let is_spared = node.entry.as_ref().is_none_or(|entry| {
-                entry.visited.swap(false, Ordering::Relaxed) && !owner.is_gone(entry)
-            });
-            if is_spared {
+            let Some(entry) = &node.entry else {
+                self.hand = newer;
+                continue;
+            };
+            if owner.is_gone(entry) {
+                let entry = Arc::clone(entry);
+                self.hand = newer;
+                return Some(Victim::Gone(entry));
+            }
+            if entry.visited.swap(false, Ordering::Relaxed) {
                 self.hand = newer;
                 continue;
             }
             let entry = self.unlink(number)?;
             owner.leaves(&entry);
             entry.seat.leave();
-            return Some(entry);
+            return Some(Victim::Evicted(entry));
         }
         None
     }

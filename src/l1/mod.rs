@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
-pub(crate) use self::list::Owner;
+pub(crate) use self::list::{Owner, Victim};
 pub(crate) use self::sieve::Cursor;
 use self::sieve::Sieve;
 use crate::config::cores;
@@ -132,7 +132,7 @@ impl L1 {
     /// Gives back memory of the table that has just lost this hash, should it hold next to nothing:
     /// tables grow by themselves, but do not shrink. Asked after one removal in so many, which the
     /// hash decides.
-    fn give_back(&self, hash: KeyHash) {
+    pub(crate) fn give_back(&self, hash: KeyHash) {
         if hash.0 % REMOVALS_UNASKED != 0 {
             return;
         }
@@ -196,14 +196,12 @@ impl L1 {
         priority: u8,
         steps: &mut usize,
         owner: &dyn Owner,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Victim> {
         if !self.is_over(spare) {
             return None;
         }
         let victim = self.sieve.evict(priority, steps, owner)?;
-        self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
-        self.give_back(victim.hash);
-        Some(victim)
+        Some(self.unmapped(victim))
     }
 
     /// Evicts an entry of the namespace that has the quota of that number, likewise, whether or not
@@ -214,11 +212,17 @@ impl L1 {
         priority: u8,
         steps: &mut usize,
         owner: &dyn Owner,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Victim> {
         let victim = self.sieve.evict_of(quota, priority, steps, owner)?;
-        self.map.remove_if(&victim.hash.0, |_, held| Arc::ptr_eq(held, &victim));
-        self.give_back(victim.hash);
-        Some(victim)
+        Some(self.unmapped(victim))
+    }
+
+    fn unmapped(&self, victim: Victim) -> Victim {
+        if let Victim::Evicted(entry) = &victim {
+            self.map.remove_if(&entry.hash.0, |_, held| Arc::ptr_eq(held, entry));
+            self.give_back(entry.hash);
+        }
+        victim
     }
 
     /// Whether room is wanted that evicting can give.

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-use super::list::{List, Owner};
+use super::list::{List, Owner, Victim};
 
 const PRIORITIES: usize = 256;
 
@@ -136,12 +136,11 @@ impl Sieve {
         priority: u8,
         steps: &mut usize,
         owner: &dyn Owner,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Victim> {
         let levels = self.levels.iter().take(usize::from(priority) + 1);
         let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
         let victim = level.evict(steps, owner)?;
-        self.uncount(level, &victim);
-        Some(victim)
+        Some(self.uncounted(level, victim))
     }
 
     /// Takes the next victim out of the list of a quota, likewise. Its part of the hand moves on
@@ -152,12 +151,11 @@ impl Sieve {
         priority: u8,
         steps: &mut usize,
         owner: &dyn Owner,
-    ) -> Option<Arc<Entry>> {
+    ) -> Option<Victim> {
         for level in self.levels.iter().take(usize::from(priority) + 1) {
             let Some(level) = level.get() else { continue };
             if let Some(victim) = level.evict_of(quota, steps, owner) {
-                self.uncount(level, &victim);
-                return Some(victim);
+                return Some(self.uncounted(level, victim));
             }
         }
         None
@@ -199,6 +197,13 @@ impl Sieve {
             nodes_left = nodes_left.saturating_sub(visited.max(EMPTY_NODES));
         }
         Some(cursor)
+    }
+
+    fn uncounted(&self, level: &Level, victim: Victim) -> Victim {
+        if let Victim::Evicted(entry) = &victim {
+            self.uncount(level, entry);
+        }
+        victim
     }
 
     fn uncount(&self, level: &Level, entry: &Entry) {
@@ -255,7 +260,7 @@ impl Level {
     }
 
     /// SIEVE's walk for a victim.
-    fn evict(&self, steps: &mut usize, owner: &dyn Owner) -> Option<Arc<Entry>> {
+    fn evict(&self, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
         let _hand = self.hand.lock();
         while *steps > 0 {
             let (shard, until) = self.next_list();
@@ -273,7 +278,7 @@ impl Level {
 
     /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
     /// one is not to be the next that it meets.
-    fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn Owner) -> Option<Arc<Entry>> {
+    fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
         while *steps > 0 {

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -13,7 +14,10 @@ use super::bench::{Bench, two_tiers};
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfigBuilder;
+use crate::entry::Entry;
+use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CacheTier};
+use crate::l1::Victim;
 use crate::modes::{BackgroundSweep, L1Admission, L2PromotionPolicy};
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
@@ -47,6 +51,25 @@ fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, Bl
     bench.reopen();
     let cache = bench.cache();
     (bench, cache)
+}
+
+fn in_memory(cache: &BlobCache, key: &str) -> Arc<Entry> {
+    let shared = &cache.shared;
+    let named = shared.hasher.namespace("a");
+    shared.visible(named, key.as_bytes(), shared.hasher.key(named.seed, key.as_bytes())).unwrap()
+}
+
+/// Writes more than the disk holds.
+fn fill_until_it_goes_round(bench: &mut Bench, cache: &BlobCache) {
+    let begun = cache.stats().l2_reclaimed_segments();
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    for key in 0u32.. {
+        let put = BlobCachePut::new(vec![7; 20_000]).with_policy(policy.clone());
+        bench.run(cache.put("filler", key.to_le_bytes(), put)).unwrap();
+        if cache.stats().l2_reclaimed_segments() >= begun + 16 {
+            return;
+        }
+    }
 }
 
 /// A get that has issued its read, and then is not polled until `k` is in memory.
@@ -103,12 +126,10 @@ fn a_get_while_memory_lets_go_knows_of_the_last_access() {
     bench.run(cache.put("a", "k", value(idle(10)))).unwrap();
     clock.set(at(8));
     assert!(bench.run(cache.get("a", "k")).is_some());
-    let named = shared.hasher.namespace("a");
-    let hash = shared.hasher.key(named.seed, b"k");
-    let found = shared.visible(named, b"k", hash).unwrap();
+    let found = in_memory(&cache, "k");
     let _full = shared.l1.reserve(16 << 20, None, 0).unwrap();
-    let victim = shared.l1.evict(0, u8::MAX, &mut 100, &**shared).unwrap();
-    assert_eq!(&*victim.key, b"k");
+    let victim = shared.l1.evict(0, u8::MAX, &mut 100, &**shared);
+    assert!(matches!(victim, Some(Victim::Evicted(entry)) if entry.is_of("a", b"k")));
     clock.set(at(15));
     assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 8, of 10 s");
     // It was found before it left, and is hit only now.
@@ -224,18 +245,18 @@ fn last_accesses_keep_to_the_budget_of_the_index() {
 /// end counts once.
 #[test]
 fn gets_of_any_pace_agree_on_the_last_access() {
-    let (mut on_disk, mut in_memory, mut gone) = (0, 0, 0);
+    let (mut on_disk, mut in_memory, mut gone, mut promoted) = (0, 0, 0, 0);
     for seed in 0..2000 {
         let mut random = StdRng::seed_from_u64(seed);
         let clock = Clock::manual(at(0));
         let promotion = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
         let config = config(&clock)
             .l1_bytes_max(64 << 10)
-            .l1_charge(|_, _| 12 << 10)
+            .l1_charge(|_, _| 7 << 10)
             .l2_promotion_policy(promotion[usize::from(random.random_bool(0.5))]);
         let mut bench = Bench::with(seed, config.build().unwrap());
         let cache = bench.cache();
-        let (keys, ttl) = (12, 20);
+        let (keys, ttl) = (14, 40);
         let put = |key: usize| {
             let policy = idle(ttl).l1_admission(L1Admission::Always);
             cache.put("a", format!("{key}"), value(policy))
@@ -246,7 +267,7 @@ fn gets_of_any_pace_agree_on_the_last_access() {
         let mut now = 0;
         type Get<'a> = Pin<Box<dyn Future<Output = Option<BlobCacheHit>> + 'a>>;
         let mut gets: Vec<(usize, Get<'_>)> = Vec::new();
-        for _ in 0..200 {
+        for _ in 0..300 {
             now += random.random_range(0..3);
             clock.set(at(now));
             if random.random_bool(0.3) {
@@ -278,9 +299,128 @@ fn gets_of_any_pace_agree_on_the_last_access() {
         let gone_now = |key: &usize| bench.run(cache.get("a", format!("{key}"))).is_none();
         ended += (0..keys).filter(gone_now).count() as u64;
         assert_eq!(cache.stats().expirations(), ended, "seed {seed}");
+        promoted += cache.stats().promotion_completed();
     }
-    assert!(
-        on_disk > 20_000 && in_memory > 20_000 && gone > 10_000,
-        "{on_disk} {in_memory} {gone}"
-    );
+    assert!(on_disk > 20_000 && in_memory > 20_000, "{on_disk} {in_memory}");
+    assert!(gone > 5_000 && promoted > 10_000, "{gone} {promoted}");
+}
+
+/// What has a slot is counted where that is buried, and with it memory lets go.
+#[test]
+fn what_has_ended_counts_once_though_its_record_leaves() {
+    let clock = Clock::manual(at(0));
+    let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
+    let (mut bench, cache) = on_disk_only(config(&clock), value(mortal));
+    clock.set(at(5));
+    let slow = slow_get(&mut bench);
+    clock.set(at(11));
+    assert!(bench.run(slow).is_none());
+    assert_eq!((cache.stats().expirations(), cache.stats().entries()), (1, 0));
+    fill_until_it_goes_round(&mut bench, &cache);
+    assert!(bench.run(cache.get("a", "k")).is_none());
+    assert_eq!(cache.stats().expirations(), 1);
+}
+
+/// Damage may have taken its record before.
+#[test]
+fn what_ends_in_memory_counts_though_its_slot_was_buried() {
+    let clock = Clock::manual(at(0));
+    let mut bench = Bench::with(1, config(&clock).build().unwrap());
+    let cache = bench.cache();
+    let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
+    bench.run(cache.put("a", "k", value(mortal))).unwrap();
+    let entry = in_memory(&cache, "k");
+    assert!(cache.shared.bury(&entry.namespace, entry.hash, entry.sequence()));
+    clock.set(at(9));
+    assert!(bench.run(cache.get("a", "k")).is_some(), "memory has it");
+    clock.set(at(10));
+    assert!(bench.run(cache.get("a", "k")).is_none());
+    assert_eq!(cache.stats().expirations(), 1);
+}
+
+/// A version that is alive by an access which only memory knows of, when a put looks at its record.
+#[test]
+fn a_put_knows_the_last_access_to_the_version_on_disk() {
+    let clock = Clock::manual(at(0));
+    let (mut bench, cache) = on_disk_only(config(&clock), value(idle(10).version(5)));
+    clock.set(at(5));
+    let large = Bytes::from(vec![7; 1_200_000]).slice(0..600_000);
+    let lower = BlobCachePut::new(large).with_policy(BlobCachePolicy::default().version(1));
+    let mut put = Box::pin(cache.put("a", "k", lower));
+    assert!((&mut put).now_or_never().is_none(), "it reads the version");
+    assert!(bench.run(cache.get("a", "k")).is_some());
+    bench.pass(Duration::from_millis(50));
+    for seconds in [12, 20] {
+        clock.set(at(seconds));
+        assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
+    }
+    clock.set(at(29));
+    let outcome = loop {
+        if let Some(outcome) = (&mut put).now_or_never() {
+            break outcome;
+        }
+        assert!(cache.shared.intake.bytes() < 600_000, "it is refused before room is made for it");
+        bench.pass(Duration::from_millis(1));
+    };
+    assert!(matches!(outcome, Err(CacheError::VersionMismatch { existing: 5, .. })), "{outcome:?}");
+}
+
+/// A table that is full keeps the latest.
+#[test]
+fn who_was_asked_for_the_longest_ago_makes_room() {
+    let clock = Clock::manual(at(0));
+    let config = config(&clock).l2_index_bytes_max(64 << 10);
+    let mut bench = Bench::with(1, config.build().unwrap());
+    let cache = bench.cache();
+    let accesses = &cache.shared.accesses;
+    let mut asked = |seconds: u64| -> Vec<_> {
+        let keys = (0..400).map(|key| format!("{seconds} {key}"));
+        let put = |key: String| {
+            bench.run(cache.put("a", &key, value(idle(100)))).unwrap();
+            let entry = in_memory(&cache, &key);
+            entry.accessed(at(seconds).into());
+            accesses.keep(&entry);
+            entry
+        };
+        keys.map(put).collect()
+    };
+    let is_known = |entry: &&Arc<Entry>| accesses.last(entry.hash, entry.written) > entry.written;
+    let late = asked(50);
+    let known = late.iter().filter(is_known).count();
+    assert!(known > 150, "{known}");
+    let early = asked(1);
+    assert_eq!(late.iter().filter(is_known).count(), known);
+    assert!(early.iter().filter(is_known).count() < 400 - known);
+    asked(60);
+    assert!(late.iter().filter(is_known).count() < known);
+}
+
+/// Nothing is set aside for what the disk does not take.
+#[test]
+fn what_is_for_memory_only_takes_nothing_of_the_index() {
+    let clock = Clock::manual(at(0));
+    let quota = NamespaceQuota { l2_bytes_max: Some(0), ..Default::default() };
+    let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
+    let cache = bench.cache();
+    bench.run(cache.put("a", "k", value(idle(10)))).unwrap();
+    assert_eq!(cache.shared.accesses.bytes_set_aside(), 0);
+    bench.run(cache.put("b", "k", value(idle(10)))).unwrap();
+    assert!(cache.shared.accesses.bytes_set_aside() > 0);
+}
+
+/// What has idled away is known to be gone; what was asked for is not.
+#[test]
+fn a_prefix_counts_what_was_asked_for() {
+    let clock = Clock::manual(at(0));
+    let mut bench = Bench::with(1, config(&clock).build().unwrap());
+    let cache = bench.cache();
+    let put = |key| cache.put("a", key, value(idle(10).l1_admission(L1Admission::Never)));
+    for key in ["k1", "k2", "k3"] {
+        bench.run(put(key)).unwrap();
+    }
+    bench.run(cache.sync()).unwrap();
+    clock.set(at(8));
+    assert!(bench.run(cache.get("a", "k1")).is_some());
+    clock.set(at(15));
+    assert_eq!(bench.run(cache.invalidate_prefix("a", "k")).unwrap(), 1);
 }
