@@ -8,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
 use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, Clock,
-    ExtendedTtlPolicy, SweepLimit,
+    ExtendedTtlPolicy, NamespaceQuota, SweepLimit,
 };
 
 const ALL: SweepLimit = SweepLimit::Entries(usize::MAX);
@@ -217,4 +219,62 @@ fn what_an_invalidation_covers_is_gone_whoever_sweeps_meanwhile() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(stale, 0);
+}
+
+/// However entries end, and whoever comes upon them first: each that came in leaves once.
+#[test]
+fn every_entry_leaves_once() {
+    for seed in 0..4 {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let quota = NamespaceQuota { l1_bytes_max: Some(20_000), ..Default::default() };
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(100_000)
+            .shard_count(2)
+            .l1_charge(|_, _| 1000)
+            .quota("tenant", quota)
+            .background_sweep(BackgroundSweep::Off)
+            .clock(clock.clone());
+        let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
+        thread::scope(|scope| {
+            for thread in 0..3 {
+                let (cache, clock) = (&cache, &clock);
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed * 10 + thread);
+                    for number in 0..20_000u64 {
+                        let namespace = ["tenant", "a", "b"][random.random_range(0..3)];
+                        let key = |number: u64| [thread, number].map(u64::to_le_bytes).concat();
+                        let idle_ttl = Some(Duration::from_secs(random.random_range(1..40)));
+                        let extended = ExtendedTtlPolicy { idle_ttl, ..Default::default() };
+                        let policy = BlobCachePolicy::default().priority(random.random_range(1..4));
+                        let policy = match random.random_range(0..3) {
+                            0 => policy,
+                            1 => policy.ttl(Duration::from_secs(random.random_range(0..40))),
+                            _ => policy.extended(extended),
+                        };
+                        let put = BlobCachePut::new("value").with_policy(policy);
+                        block_on(cache.put(namespace, key(number), put)).unwrap();
+                        let earlier = number.saturating_sub(random.random_range(0..60));
+                        block_on(cache.get(namespace, key(earlier)));
+                        if random.random_ratio(1, 15) {
+                            clock.advance(Duration::from_secs(1));
+                        }
+                        if random.random_ratio(1, 50) {
+                            block_on(cache.sweep_expired(SweepLimit::Entries(64)));
+                        }
+                    }
+                });
+            }
+        });
+        let stats = cache.stats();
+        let left = stats.evictions() + stats.expirations();
+        assert_eq!(stats.insertions(), left + stats.entries() as u64, "seed {seed}: {stats:?}");
+        assert_eq!(stats.insertions(), 60_000);
+        assert!(stats.evictions() > 1000 && stats.expirations() > 1000, "{stats:?}");
+        assert_eq!(stats.bytes_in_use(), 1000 * stats.entries());
+        clock.advance(Duration::from_secs(100));
+        block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+        let of = |name: &str| cache.namespace_stats(name).unwrap();
+        let stats = ["tenant", "a", "b"].map(of);
+        assert!(stats.iter().all(|it| it.bytes_in_use() == 1000 * it.entries()), "{stats:?}");
+    }
 }
