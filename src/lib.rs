@@ -56,6 +56,8 @@ mod sweep;
 mod sweeper;
 mod sync;
 mod synopsis;
+mod timer;
+mod wake;
 mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace, BlobCacheRefresh};

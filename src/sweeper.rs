@@ -4,14 +4,19 @@
 //! has something to be swept, and without end where none has: idle is free. Who has something new
 //! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time, and after
 //! each the thread rests for many times as long, which bounds its share of the processor.
+//!
+//! Alarms ([`after`]) are short as well, and go off while it rests.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::wake::contained;
 
 /// The thread works for one part in so many of the time, however many there are to be swept.
 const SHARE: u32 = 20;
@@ -38,6 +43,8 @@ struct Sweeper {
 
 struct State {
     tenants: Vec<Tenant>,
+    /// By the time when each goes off, and by the order in which they were set.
+    alarms: BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>,
     last: u64,
     is_running: bool,
     /// The process that it runs in: a fork takes the state along, but not the thread.
@@ -54,7 +61,28 @@ struct Tenant {
 
 impl State {
     const fn new() -> Self {
-        Self { tenants: Vec::new(), last: 0, is_running: false, process: 0, wakes: None }
+        Self {
+            tenants: Vec::new(),
+            alarms: BTreeMap::new(),
+            last: 0,
+            is_running: false,
+            process: 0,
+            wakes: None,
+        }
+    }
+
+    /// Something is due then: has the thread run, and not sleep for longer. False where there can
+    /// be no thread.
+    fn run_by(&mut self, due: Instant) -> bool {
+        let process = process::id();
+        if !self.is_running || self.process != process {
+            let thread = thread::Builder::new().name("tamis-sweeper".to_owned());
+            self.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
+            self.process = process;
+        } else if self.wakes.is_none_or(|wakes| due < wakes) {
+            SWEEPER.changed.notify_one();
+        }
+        self.is_running
     }
 
     fn tenant(&mut self, number: u64) -> Option<&mut Tenant> {
@@ -80,19 +108,22 @@ impl Tenancy {
             return;
         }
         tenant.due = Some(due);
-        let process = process::id();
-        if !state.is_running || state.process != process {
-            let thread = thread::Builder::new().name("tamis-sweeper".to_owned());
-            state.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
-            state.process = process;
-            if !state.is_running {
-                // Whoever wants anything next tries again.
-                state.tenants.iter_mut().for_each(|tenant| tenant.due = None);
-            }
-        } else if state.wakes.is_none_or(|wakes| due < wakes) {
-            SWEEPER.changed.notify_one();
+        if !state.run_by(due) {
+            // Whoever wants anything next tries again.
+            state.tenants.iter_mut().for_each(|tenant| tenant.due = None);
         }
     }
+}
+
+/// Calls `alarm` after that time, or a little later. Where there can be no thread, it waits for the
+/// next one that there is.
+pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
+    let Some(due) = Instant::now().checked_add(delay) else { return };
+    let mut state = SWEEPER.state.lock();
+    state.last += 1;
+    let number = state.last;
+    state.alarms.insert((due, number), alarm);
+    state.run_by(due);
 }
 
 impl Drop for Tenancy {
@@ -107,37 +138,52 @@ impl Sweeper {
     fn run(&self) {
         let mut state = self.state.lock();
         let mut rested = Instant::now();
-        while !state.tenants.is_empty() {
+        while !(state.tenants.is_empty() && state.alarms.is_empty()) {
+            let now = Instant::now();
+            let alarm = state.alarms.first_key_value().map(|(&(due, _), _)| due);
+            if alarm.is_some_and(|due| due <= now) {
+                let alarm = state.alarms.pop_first();
+                MutexGuard::unlocked(&mut state, || contained(|| alarm.map(|(_, alarm)| alarm())));
+                continue;
+            }
             let due = |tenant: &Tenant| tenant.due.map(|due| (due, tenant.number));
-            let Some((due, number)) = state.tenants.iter().filter_map(due).min() else {
-                self.changed.wait(&mut state);
-                continue;
-            };
-            let due = due.max(rested);
-            if due > Instant::now() {
-                state.wakes = Some(due);
-                self.changed.wait_until(&mut state, due);
-                state.wakes = None;
-                continue;
+            let tenant = state.tenants.iter().filter_map(due).min();
+            let tenant = tenant.map(|(due, number)| (due.max(rested), number));
+            match (tenant, alarm) {
+                (Some((due, number)), _) if due <= now => {
+                    rested = MutexGuard::unlocked(&mut state, || step(number));
+                }
+                (None, None) => self.changed.wait(&mut state),
+                (tenant, alarm) => {
+                    let due = tenant.map(|(due, _)| due).into_iter().chain(alarm).min();
+                    state.wakes = due;
+                    if let Some(due) = due {
+                        self.changed.wait_until(&mut state, due);
+                    }
+                    state.wakes = None;
+                }
             }
-            let Some(tenant) = state.tenant(number) else { continue };
-            tenant.due = None;
-            let sweep = Weak::clone(&tenant.sweep);
-            drop(state);
-            let started = Instant::now();
-            // What it wants meanwhile is kept; nothing is held while it is at work.
-            if let Some(after) = step(&sweep) {
-                Tenancy::again(number, after);
-            }
-            rested = Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX);
-            state = self.state.lock();
         }
         state.is_running = false;
     }
 }
 
+/// Has a tenant do a step. Gives until when the thread rests.
+fn step(number: u64) -> Instant {
+    let sweep = SWEEPER.state.lock().tenant(number).map(|tenant| {
+        tenant.due = None;
+        Weak::clone(&tenant.sweep)
+    });
+    let started = Instant::now();
+    // What it wants meanwhile is kept; nothing is held while it is at work.
+    if let Some(after) = sweep.and_then(|sweep| swept(&sweep)) {
+        Tenancy::again(number, after);
+    }
+    Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX)
+}
+
 /// A panic, of a clock or a logger that is not ours, must not end the sweeping of everybody else.
-fn step(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
+fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
     let step = || sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
         log::error!("a step of the sweeper has panicked");
@@ -195,6 +241,24 @@ mod tests {
         let at_least = Duration::from_millis(5) * SHARE * 8;
         assert!(begun.elapsed() >= at_least, "9 steps in {:?}", begun.elapsed());
         assert!(tenants.iter().all(|tenant| tenant.0.load(Ordering::Relaxed) >= 2), "in turn");
+    }
+
+    #[test]
+    fn alarms_go_off_in_order_though_a_tenant_is_busy_and_one_of_them_panics() {
+        let busy = Arc::new(Busy::default());
+        let tenancy = tenancy(&busy);
+        tenancy.wants(Duration::ZERO);
+        let (sender, told) = std::sync::mpsc::channel();
+        for delay in [30, 10, 20] {
+            let sender = sender.clone();
+            let alarm = move || {
+                sender.send(delay).unwrap();
+                panic!("as planned");
+            };
+            after(Duration::from_millis(delay), Box::new(alarm));
+        }
+        drop(sender);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [10, 20, 30]);
     }
 
     struct Panicking;

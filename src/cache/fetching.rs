@@ -15,7 +15,6 @@
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +29,7 @@ use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
 use crate::step::STEP_ENTRIES;
+use crate::wake::contained;
 
 type Lead = flight::Lead<BlobCacheHit, Moment>;
 type Joiner = flight::Joiner<BlobCacheHit, Moment>;
@@ -148,6 +148,9 @@ where
                     }
                     None => Err(FetchError::Panicked),
                 };
+                // Whatever of the caller's is dropped beside a lead goes through here, before the next
+                // stage is made: what a function is about to return is leaked, not dropped, when
+                // one of its locals panics in its drop, and a lead that is leaked holds its key.
                 contained(|| drop(fetching));
                 match answer {
                     Ok(put) => {
@@ -273,21 +276,6 @@ where
     fn count(&self, event: Event) {
         self.errand.shared.counters.count(event);
     }
-}
-
-/// Runs what is the caller's. None where it panics: neither that, nor what was thrown when it is
-/// dropped, goes any further. Whatever of the caller's is dropped beside a lead goes through here,
-/// too, before the next stage is made: what a function is about to return is leaked, not dropped,
-/// when one of its locals panics in its drop, and a lead that is leaked holds its key for good.
-fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
-    let thrown = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(done) => return Some(done),
-        Err(thrown) => thrown,
-    };
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-        mem::forget(again);
-    }
-    None
 }
 
 /// A refresh of a stale entry that its caller has been given already: a future to be spawned
