@@ -42,6 +42,7 @@ mod key;
 mod l1;
 mod l2;
 mod labels;
+mod meter;
 mod modes;
 mod moment;
 mod namespace;
