@@ -42,6 +42,7 @@ mod key;
 mod l1;
 mod l2;
 mod labels;
+#[allow(dead_code)]
 mod meter;
 mod modes;
 mod moment;
@@ -54,10 +55,13 @@ mod sequence;
 mod stats;
 mod step;
 mod sweep;
+#[allow(dead_code)]
 mod sweeper;
 mod sync;
 mod synopsis;
+#[allow(dead_code)]
 mod timer;
+#[allow(dead_code)]
 mod wake;
 mod watermarks;
 
