@@ -148,9 +148,10 @@ where
                     }
                     None => Err(FetchError::Panicked),
                 };
-                // Whatever of the caller's is dropped beside a lead goes through here, before the next
-                // stage is made: what a function is about to return is leaked, not dropped, when
-                // one of its locals panics in its drop, and a lead that is leaked holds its key.
+                // Whatever of the caller's is dropped beside a lead goes through here, before the
+                // next stage is made: what a function is about to return is leaked, not dropped,
+                // when one of its locals panics in its drop, and a lead that is leaked holds its
+                // key.
                 contained(|| drop(fetching));
                 match answer {
                     Ok(put) => {

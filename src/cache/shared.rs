@@ -32,6 +32,7 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::sequence::Sequence;
 use crate::step::pause;
+use crate::timer::Timer;
 
 /// So many callers of different keys seldom meet at one lock.
 const FLIGHT_TABLES: usize = 64;
@@ -57,6 +58,9 @@ pub(crate) struct Shared {
     pub(super) agenda: Agenda,
     pub(super) accesses: Accesses,
     pub(super) below: Option<Below>,
+    /// For those who wait for somebody else.
+    #[allow(dead_code)]
+    pub(super) timer: Timer,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
     /// The end of the last flush's record: puts wait for it.
@@ -75,6 +79,16 @@ pub(super) struct Below {
     pub(super) lane: Arc<dyn Lane>,
     /// None on a simulated disk.
     pub(super) file: Option<UringDisk>,
+}
+
+impl Below {
+    /// Time as the disk has it: simulated with it, or that of the process.
+    fn timer(below: Option<&Self>) -> Timer {
+        match below {
+            Some(Self { file: None, lane, .. }) => Timer::Lane(Arc::clone(lane)),
+            _ => Timer::Process,
+        }
+    }
 }
 
 /// What was found on file at open.
@@ -136,6 +150,7 @@ impl Shared {
             overdue: Arc::default(),
             agenda: Agenda::new(),
             accesses: Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE),
+            timer: Below::timer(below.as_ref()),
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
