@@ -16,8 +16,12 @@ pub(crate) enum Flaw {
     SlotsDroppedEarly,
     /// A record gets its second chance whatever has happened to its key since it was chosen.
     SecondChanceUnchecked,
-    /// Behind a tear the log goes on in the same segment.
+    /// Behind a tear the log goes on at the next block, and leaves a gap.
     TailAppendedAfterTear,
+    /// A segment that ends with a tear is sealed, and the log goes on in the next one.
+    TornSegmentSealed,
+    /// What a crash has cut off is left as it is when the log goes on in its place.
+    TearLeft,
     /// A unit is acknowledged when the writer takes it, before it and those ahead are on file.
     AcknowledgedOutOfOrder,
     /// Power mode acknowledges what has been written and not synced.

@@ -24,6 +24,7 @@ use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CrashSafety, L1Admission, 
 const TASKS: u64 = 4;
 const KEYS: u64 = 25;
 const WRITER: &str = "TAMIS_KILL_WRITER";
+const PUTTER: &str = "TAMIS_KILL_PUTTER";
 
 fn config(path: &Path, seed: u64) -> BlobCacheConfig {
     let crash_safety = if seed % 3 == 0 { CrashSafety::Power } else { CrashSafety::Process };
@@ -216,4 +217,64 @@ fn writers_that_are_killed_leave_nothing_stale() {
     println!("{kills} kills, {} acknowledged mutations, {hits} hits", tale.acknowledged);
     assert!(hits > kills * 5, "a cache that forgets everything is never stale: {hits} hits");
     assert!(tale.acknowledged > kills * 20, "{} mutations", tale.acknowledged);
+}
+
+fn sparse(path: &Path) -> BlobCacheConfig {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path(path)
+        .l2_bytes_max(16 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .build()
+        .unwrap()
+}
+
+/// Puts what is named after the life, tells when that is on file, and goes on until it is killed.
+fn put_until_killed(path: &Path, life: u64) {
+    block_on(async {
+        let cache = BlobCache::open(sparse(path)).await.unwrap();
+        cache.put("n", format!("{life}"), "kept").await.unwrap();
+        cache.sync().await.unwrap();
+        tell("end\n");
+        for _ in 0.. {
+            cache.put("n", "torn", vec![7; 700]).await.unwrap();
+            cache.sync().await.unwrap();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    });
+}
+
+#[test]
+fn kills_in_a_row_lose_nothing_but_unwritten_tails() {
+    if let Ok(order) = env::var(PUTTER) {
+        let (life, path) = order.split_once(' ').unwrap();
+        return put_until_killed(Path::new(path), life.parse().unwrap());
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // Three times as many as there are segments.
+    let lives = 48;
+    for life in 0..lives {
+        let mut putter = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "kills_in_a_row_lose_nothing_but_unwritten_tails", "--nocapture"])
+            .env(PUTTER, format!("{life} {}", folder.path().display()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(putter.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("end")), "life {life} has put nothing");
+        std::thread::sleep(Duration::from_micros(life * 137 % 3000));
+        putter.kill().unwrap();
+        putter.wait().unwrap();
+    }
+    block_on(async {
+        let cache = BlobCache::open(sparse(folder.path())).await.unwrap();
+        for life in 0..lives {
+            assert!(cache.get("n", format!("{life}")).await.is_some(), "life {life} is missing");
+        }
+        assert_eq!(cache.stats().recovery_dropped(), 0);
+        assert!(cache.stats().l2_bytes_in_use() < 2 << 20, "it is sparse");
+        cache.close().await.unwrap();
+    });
 }

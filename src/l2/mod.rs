@@ -24,6 +24,7 @@ mod reclaim;
 mod record;
 mod recovery;
 mod replay;
+mod resume;
 mod segment;
 mod superblock;
 mod unit;

@@ -20,6 +20,7 @@ use super::frame::Frame;
 use super::medium::Medium;
 use super::record::Record;
 use super::replay::{Replay, Replayed};
+use super::resume::{Started, Tail, Unsealed, position, start, start_of};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::flaw::{Flaw, planted};
@@ -164,13 +165,6 @@ struct Scan<'a> {
     dropped: u64,
 }
 
-/// How the log ends.
-struct Tail {
-    segment: SegmentNumber,
-    /// None: sealed.
-    unsealed: Option<(Position, DirectoryBuilder, Vec<u8>)>,
-}
-
 impl Scan<'_> {
     fn opens(&self) -> OpenRange {
         OpenRange { first: OpenCount(1), last: self.superblock.open_count }
@@ -296,9 +290,9 @@ impl Scan<'_> {
         }
         let tail = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
         let block = end / BLOCK_BYTES * BLOCK_BYTES;
-        let tail_block = bytes.get(block..end).unwrap_or_default().to_vec();
-        let unsealed = Some((tail, directory, tail_block));
-        self.tail = Some(Tail { segment: number, unsealed });
+        let block = bytes.get(block..end).unwrap_or_default().to_vec();
+        let unsealed = Unsealed { end: tail, directory, block, is_damaged: damaged };
+        self.tail = Some(Tail { segment: number, unsealed: Some(unsealed) });
         if damaged {
             self.head = first.unwrap_or(tail);
         }
@@ -362,90 +356,6 @@ impl<'a> Frames<'a> {
     }
 }
 
-struct Started {
-    superblock: Superblock,
-    tail: Position,
-    directory: DirectoryBuilder,
-    tail_block: Vec<u8>,
-}
-
-/// Puts the verdict on file: a crashed tail is sealed where the scan ended, and the log goes on in
-/// a new segment; a clean one goes on where it is.
-async fn start(
-    medium: &Medium,
-    mut superblock: Superblock,
-    tail: Option<Tail>,
-    head: Position,
-) -> Result<Started, RecoveryError> {
-    let Medium { geometry, key, .. } = *medium;
-    let was_clean = superblock.clean;
-    superblock.clean = false;
-    superblock.void = false;
-    superblock.write_counter += 1;
-    superblock.head = head;
-    if let Some(Tail { segment, unsealed: Some((end, directory, tail_block)) }) = tail {
-        let end = match planted(Flaw::TailAppendedAfterTear) && !was_clean {
-            true => position(end.value().next_multiple_of(BLOCK_BYTES as u64))?,
-            false => end,
-        };
-        let goes_on = was_clean && end == superblock.tail;
-        if goes_on || (planted(Flaw::TailAppendedAfterTear) && geometry.segment_of(end) == segment)
-        {
-            medium.write_superblock(&superblock).await?;
-            medium.sync().await?;
-            return Ok(Started { superblock, tail: end, directory, tail_block });
-        }
-        let mut image = Vec::new();
-        directory.encode(key, superblock.open_count, end, &mut image).map_err(io::Error::other)?;
-        let segment_end =
-            geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
-        let offset = segment_end - image.len() as u64;
-        medium.write(offset, AlignedBuffer::copy_from_slice(&image)).await?;
-        return fresh_segment(medium, superblock, SegmentNumber(segment.0 + 1)).await;
-    }
-    match tail {
-        Some(Tail { segment, .. }) => {
-            fresh_segment(medium, superblock, SegmentNumber(segment.0 + 1)).await
-        }
-        None => {
-            let is_new = superblock.open_count == OpenCount(1);
-            let next = superblock.newest.0 + u64::from(!is_new);
-            superblock.head = start_of(geometry, SegmentNumber(next))?;
-            fresh_segment(medium, superblock, SegmentNumber(next)).await
-        }
-    }
-}
-
-/// Announces a segment in which the log begins or goes on.
-async fn fresh_segment(
-    medium: &Medium,
-    mut superblock: Superblock,
-    number: SegmentNumber,
-) -> Result<Started, RecoveryError> {
-    let geometry = medium.geometry;
-    // One that was announced has its header. A crash before the superblock is on file must find
-    // that one, not one of an open that nobody knows of.
-    if number > superblock.newest || superblock.open_count == OpenCount(1) {
-        medium.write_header(&superblock, number).await?;
-    }
-    superblock.newest = superblock.newest.max(number);
-    medium.write_superblock(&superblock).await?;
-    medium.sync().await?;
-    let tail = start_of(geometry, number)?
-        .after(BLOCK_BYTES as u64)
-        .ok_or_else(|| io::Error::other("positions have run out"))?;
-    let directory = DirectoryBuilder::new(number, geometry);
-    Ok(Started { superblock, tail, directory, tail_block: Vec::new() })
-}
-
 fn blocks(place: usize, length: usize) -> u16 {
     u16::try_from((place % BLOCK_BYTES + length).div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
-}
-
-fn start_of(geometry: Geometry, segment: SegmentNumber) -> Result<Position, io::Error> {
-    geometry.start_of(segment).ok_or_else(|| io::Error::other("positions have run out"))
-}
-
-fn position(offset: u64) -> Result<Position, io::Error> {
-    Position::new(offset).ok_or_else(|| io::Error::other("positions have run out"))
 }

@@ -3,6 +3,7 @@
 
 mod counts;
 mod leaving;
+mod torn;
 mod turned_off;
 mod versions;
 

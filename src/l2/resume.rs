@@ -1,0 +1,156 @@
+//! Where the log goes on once a store has been read, and what is on file before it does.
+//!
+//! The log goes on in the torn segment exactly at the end E of its good frames, so that what is
+//! kept does not depend on how often a process was killed. That is safe for these reasons.
+//!
+//! - All before E stays. The next unit writes the block of E again with an identical prefix, so
+//!   that each of its sectors holds that prefix whichever write it shows, and the open syncs.
+//! - At E lies at most one torn frame T, with nothing behind it: one unit is in flight at a time,
+//!   and a good frame behind E would have been damage. A request that was in flight when its
+//!   process was killed is done before the file's lock is granted, so T does not change any more.
+//! - T never verifies later, though sectors of new frames be mixed into it, and though a value that
+//!   is put again bring bytes that T lacks (a body's sum is not seeded). Before anything else is
+//!   written to the segment, and before the open returns, the block of E is written with zeros from
+//!   E on. The checksum of T, which lies within one sector, is gone by that, and no other frame has
+//!   it: all later ones are sealed with a higher open count.
+//! - Nor does the directory of a seal that was cut off: the new one could bring what it lacks, and
+//!   it would end the segment at E, before what is acknowledged from now on. So the last block of
+//!   the segment, with its footer, is blank before the log goes on. Frames never reach that block.
+//! - The next frame begins at E. There is no gap that a later open could take for the end; what is
+//!   left of T behind the new frames has their position in no header, or an older open count.
+//! - In Power mode each of these writes is synced before the next. In Process mode a power loss
+//!   empties a store that was not closed, and a close syncs. A change to Power syncs first.
+//!
+//! The same holds for a segment that was announced and has a torn first frame only, with its first
+//! block for that of E.
+
+use std::io;
+
+use super::directory::DirectoryBuilder;
+use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
+use super::medium::Medium;
+use super::recovery::RecoveryError;
+use super::superblock::Superblock;
+use crate::flaw::{Flaw, planted};
+use crate::io::AlignedBuffer;
+
+/// How the log ends.
+pub(super) struct Tail {
+    pub(super) segment: SegmentNumber,
+    /// None: sealed.
+    pub(super) unsealed: Option<Unsealed>,
+}
+
+/// What is good of a segment that has not been sealed.
+pub(super) struct Unsealed {
+    /// Where the good frames end.
+    pub(super) end: Position,
+    pub(super) directory: DirectoryBuilder,
+    /// What the block of `end` holds before it.
+    pub(super) block: Vec<u8>,
+    /// Something before the end, or behind it, was whole once and is not any more.
+    pub(super) is_damaged: bool,
+}
+
+pub(super) struct Started {
+    pub(super) superblock: Superblock,
+    pub(super) tail: Position,
+    pub(super) directory: DirectoryBuilder,
+    pub(super) tail_block: Vec<u8>,
+}
+
+/// Puts the verdict on file. The log goes on where the good frames end, also behind a tear; behind
+/// damage it goes on in a new segment, once the damaged one has been sealed.
+pub(super) async fn start(
+    medium: &Medium,
+    mut superblock: Superblock,
+    tail: Option<Tail>,
+    head: Position,
+) -> Result<Started, RecoveryError> {
+    let Medium { geometry, key, .. } = *medium;
+    let was_clean = superblock.clean;
+    superblock.clean = false;
+    superblock.void = false;
+    superblock.write_counter += 1;
+    superblock.head = head;
+    let Some(Tail { segment, unsealed }) = tail else {
+        let is_new = superblock.open_count == OpenCount(1);
+        let next = superblock.newest.0 + u64::from(!is_new);
+        superblock.head = start_of(geometry, SegmentNumber(next))?;
+        return fresh_segment(medium, superblock, SegmentNumber(next)).await;
+    };
+    if let Some(Unsealed { mut end, directory, block, is_damaged }) = unsealed {
+        let is_gap_left = planted(Flaw::TailAppendedAfterTear) && !was_clean;
+        if is_gap_left {
+            end = position(end.value().next_multiple_of(BLOCK_BYTES as u64))?;
+        }
+        let is_sealed = is_damaged || (planted(Flaw::TornSegmentSealed) && !was_clean);
+        if !is_sealed || (is_gap_left && geometry.segment_of(end) == segment) {
+            if !was_clean {
+                wipe(medium, end, &block).await?;
+            }
+            medium.write_superblock(&superblock).await?;
+            medium.sync().await?;
+            return Ok(Started { superblock, tail: end, directory, tail_block: block });
+        }
+        let mut image = Vec::new();
+        directory.encode(key, superblock.open_count, end, &mut image).map_err(io::Error::other)?;
+        let segment_end =
+            geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
+        let offset = segment_end - image.len() as u64;
+        medium.write(offset, AlignedBuffer::copy_from_slice(&image)).await?;
+    }
+    fresh_segment(medium, superblock, SegmentNumber(segment.0 + 1)).await
+}
+
+/// Makes sure that what an unclean end has left at `end`, and of a directory, stays torn: see the
+/// head of this file. `block` is what the block of `end` holds before it.
+async fn wipe(medium: &Medium, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
+    if planted(Flaw::TearLeft) {
+        return Ok(());
+    }
+    let geometry = medium.geometry;
+    let segment = geometry.file_offset_of_segment(geometry.segment_of(end));
+    let last = segment + u64::from(geometry.segment_bytes()) - BLOCK_BYTES as u64;
+    let offset = geometry.file_offset(end) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let mut blank = AlignedBuffer::with_capacity(BLOCK_BYTES);
+    blank.append_zeroes(BLOCK_BYTES);
+    medium.write(last, blank).await?;
+    let mut buffer = AlignedBuffer::with_capacity(BLOCK_BYTES);
+    buffer.append(block);
+    buffer.append_zeroes(BLOCK_BYTES - block.len());
+    medium.write(offset, buffer).await?;
+    Ok(())
+}
+
+/// Announces a segment in which the log begins or goes on.
+async fn fresh_segment(
+    medium: &Medium,
+    mut superblock: Superblock,
+    number: SegmentNumber,
+) -> Result<Started, RecoveryError> {
+    let geometry = medium.geometry;
+    // One that was announced has its header. A crash before the superblock is on file must find
+    // that one, not one of an open that nobody knows of.
+    let tail = start_of(geometry, number)?
+        .after(BLOCK_BYTES as u64)
+        .ok_or_else(|| io::Error::other("positions have run out"))?;
+    if number > superblock.newest || superblock.open_count == OpenCount(1) {
+        medium.write_header(&superblock, number).await?;
+    } else {
+        wipe(medium, tail, &[]).await?;
+    }
+    superblock.newest = superblock.newest.max(number);
+    medium.write_superblock(&superblock).await?;
+    medium.sync().await?;
+    let directory = DirectoryBuilder::new(number, geometry);
+    Ok(Started { superblock, tail, directory, tail_block: Vec::new() })
+}
+
+pub(super) fn start_of(geometry: Geometry, segment: SegmentNumber) -> Result<Position, io::Error> {
+    geometry.start_of(segment).ok_or_else(|| io::Error::other("positions have run out"))
+}
+
+pub(super) fn position(offset: u64) -> Result<Position, io::Error> {
+    Position::new(offset).ok_or_else(|| io::Error::other("positions have run out"))
+}
