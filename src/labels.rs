@@ -58,10 +58,10 @@ impl LabelIndex {
         }
     }
 
-    /// Forgets them all.
-    pub(crate) fn clear(&mut self) {
-        self.postings.clear();
-        self.labels.clear();
+    /// Each item frees one of them.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
+        let postings = self.postings.into_iter().map(|_| 1);
+        postings.chain(self.labels.into_iter().map(|_| 0))
     }
 
     pub(crate) fn has(&self, label: LabelHash) -> bool {

@@ -30,6 +30,7 @@ mod clock;
 mod codec;
 mod config;
 mod counters;
+mod disposal;
 mod entry;
 mod error;
 mod flaw;

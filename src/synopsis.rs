@@ -9,7 +9,8 @@
 //! index; likewise where many hashes have gone, which a filter cannot forget. While that is being
 //! made, new hashes are set in the old and in the new.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bloomfilter::Bloom;
 use parking_lot::RwLock;
@@ -27,6 +28,8 @@ pub(crate) struct Synopsis {
     state: RwLock<State>,
     /// It should be made anew. Changed under the lock.
     is_worn: AtomicBool,
+    /// Of all its filters. Changed under the lock.
+    bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -52,7 +55,7 @@ impl Synopsis {
     /// A synopsis of an index that holds something, which it knows nothing of yet.
     pub(crate) fn blind() -> Self {
         let state = State { is_blind: true, ..State::default() };
-        Self { state: RwLock::new(state), is_worn: AtomicBool::new(true) }
+        Self { state: RwLock::new(state), is_worn: true.into(), bytes: 0.into() }
     }
 
     /// False: the hash has no slot.
@@ -67,6 +70,7 @@ impl Synopsis {
         if state.filters.last().is_none_or(Filter::is_full) {
             let hashes_max = state.filters.last().map_or(HASHES_MIN, |last| 2 * last.hashes_max);
             state.filters.extend(Filter::new(hashes_max));
+            self.weigh(&state);
         }
         let State { filters, next, is_blind, .. } = &mut *state;
         match filters.last_mut() {
@@ -112,6 +116,7 @@ impl Synopsis {
         }
         state.next = Filter::new(HASHES_MIN.max(hashes + hashes / 2));
         state.gone_since = 0;
+        self.weigh(&state);
         self.is_worn.store(false, Ordering::Relaxed);
         state.next.is_some()
     }
@@ -123,25 +128,37 @@ impl Synopsis {
         }
     }
 
-    /// The new one has been told of everything, and takes over.
-    pub(crate) fn finish(&self) {
+    /// The new one has been told of everything, and takes over. Gives what is to be freed.
+    pub(crate) fn finish(&self) -> impl Sized + use<> {
         let mut state = self.state.write();
+        let mut old = Vec::new();
         if let Some(next) = state.next.take() {
-            state.filters = vec![next];
+            old = mem::replace(&mut state.filters, vec![next]);
             state.is_blind = false;
             state.gone = state.gone_since;
         }
+        self.weigh(&state);
         self.judge(&state);
+        old
     }
 
     /// Forgets everything: nothing will be asked any more.
     pub(crate) fn clear(&self) {
-        *self.state.write() = State { is_blind: true, ..State::default() };
+        let mut state = self.state.write();
+        let old = mem::replace(&mut *state, State { is_blind: true, ..State::default() });
+        self.weigh(&state);
+        drop(state);
+        drop(old);
     }
 
+    /// One load.
     pub(crate) fn bytes(&self) -> usize {
-        let state = self.state.read();
-        state.filters.iter().chain(&state.next).map(Filter::bytes).sum()
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn weigh(&self, state: &State) {
+        let bytes = state.filters.iter().chain(&state.next).map(Filter::bytes).sum();
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 }
 

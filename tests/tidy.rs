@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "sweeper",
         "sync",
     ],
-    &["policy", "timer"],
+    &["disposal", "policy", "timer"],
     &["codec", "config", "flight", "l2", "labels", "synopsis", "watermarks"],
     &["order", "put"],
     &["namespace"],

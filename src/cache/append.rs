@@ -216,7 +216,7 @@ impl Shared {
         }
         match in_memory {
             InMemory::Reserved(reservation) => {
-                entry.namespace.grow(entry.charge);
+                entry.namespace.grow(entry.charge, section);
                 let replaced = slot.put(Arc::new(entry));
                 // Counted as held, from here on.
                 drop(reservation);

@@ -275,7 +275,7 @@ impl Shared {
         })?;
         self.rules.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
-        flushed.into_iter().for_each(|generation| self.free(generation));
+        self.free_all(flushed);
         Ok(((), acknowledgement))
     }
 

@@ -135,7 +135,7 @@ impl Shared {
         // One that holds nothing begins anew when it is needed.
         for (name, namespace) in namespaces.into_iter().filter(|(_, it)| !it.index.is_empty()) {
             self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
-            self.namespaces.restore(&name, namespace);
+            self.namespaces.restore(&name, namespace, &self.order);
         }
         let mut section = self.order.section();
         if let Some(l2) = self.l2() {

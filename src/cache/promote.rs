@@ -57,7 +57,7 @@ impl Shared {
         }
         // It may have been asked for again meanwhile.
         entry.accessed_like(read);
-        entry.namespace.grow(entry.charge);
+        entry.namespace.grow(entry.charge, &mut section);
         let ends = entry.ends();
         let replaced = slot.put(Arc::new(entry));
         drop(reservation);

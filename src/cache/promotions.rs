@@ -14,6 +14,7 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::disposal::Remains;
 use crate::entry::Entry;
 
 /// The part of the memory tier's budget that values in the queue may take.
@@ -94,6 +95,7 @@ impl Promotions {
         queue.bytes = 0;
         drop(queue);
         self.dropped.fetch_add(left.len() as u64, Ordering::Relaxed);
+        drop(Remains::new(left.into_iter().map(|_| 1)));
         self.waker.wake();
     }
 

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{iter, mem};
 
 use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
@@ -18,6 +19,7 @@ use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
+use crate::disposal::Remains;
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flight::Flights;
@@ -28,7 +30,7 @@ use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{L2, Off};
 use crate::moment::Moment;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Ended, Namespace, Namespaces};
 use crate::order::{Order, Section};
 use crate::sequence::Sequence;
 use crate::step::pause;
@@ -119,6 +121,10 @@ impl Drop for Shared {
                 closing::note(file);
             }
         }
+        // The caller of a last drop does not wait for all that there is to be freed.
+        let ended = self.flush_on_close();
+        let l1 = mem::replace(&mut self.l1, L1::new(0, 1, iter::empty()));
+        drop(Remains::new(ended.pieces().chain(l1.pieces())));
     }
 }
 
@@ -173,6 +179,7 @@ impl Shared {
             return;
         };
         let shared = Arc::downgrade(self);
+        let mut remains = Remains::new(Arc::clone(&generation).pieces());
         let freeing = async move {
             let mut cursor = Some(Default::default());
             while let Some((from, shared)) = cursor.zip(shared.upgrade()) {
@@ -180,9 +187,19 @@ impl Shared {
                 drop(shared);
                 pause().await;
             }
-            let mut cursor = Some(Default::default());
-            while let Some(from) = cursor {
-                cursor = generation.clear(from);
+            while remains.free_some() {
+                pause().await;
+            }
+        };
+        drop(below.lane.spawn("freeing", Box::pin(freeing)));
+    }
+
+    /// The same of all generations at once, whose postings have gone with them.
+    pub(super) fn free_all(&self, ended: Ended) {
+        let mut remains = Remains::new(ended.pieces());
+        let Some(below) = &self.below else { return drop(remains) };
+        let freeing = async move {
+            while remains.free_some() {
                 pause().await;
             }
         };
@@ -245,7 +262,7 @@ impl Shared {
     /// Settles what hangs on an entry that this caller has taken out of L1, which `covering`
     /// covered while it was there.
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
-        entry.namespace.shrink(entry.charge);
+        entry.namespace.shrink(entry.charge, section);
         // While its record is on disk, its labels must go on leading to it, though it be gone:
         // another open, with another clock, may see it otherwise. Where it has no record, the slot
         // is that of the tombstone which stands for it there.
@@ -289,14 +306,20 @@ impl Shared {
             self.promotions.close();
             self.renewal.close();
             self.overdue.close();
-            let Ok(ended) = self.namespaces.flush_all(&self.order, |section| {
-                section.labels().clear();
-                Ok::<(), Infallible>(())
-            });
+            let ended = self.flush_on_close();
             self.rules.sweep_ended();
-            ended.into_iter().for_each(|generation| self.free(generation));
+            self.free_all(ended);
         }
         first
+    }
+
+    /// Ends all generations, of a cache whose order has ended.
+    fn flush_on_close(&self) -> Ended {
+        let Ok(ended) = self.namespaces.flush_all(&self.order, |_| {
+            self.slots.store(0, Ordering::Relaxed);
+            Ok::<(), Infallible>(())
+        });
+        ended
     }
 
     /// Lets go of everything, and returns when the disk tier is on file and its lock is free.

@@ -1,23 +1,20 @@
 //! Reading the figures of a cache together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::l2::{L2, Tally};
-use crate::namespace::Namespace;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 
 impl Shared {
     pub(super) fn stats(&self) -> BlobCacheStats {
         let sum = |event| self.counters.sum(event);
-        let index = self.namespaces.all();
+        let totals = self.namespaces.totals();
         let tally = |of: fn(&Tally) -> &AtomicU64| {
             self.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
         };
-        let synopsis_bytes = index.iter().map(|index| index.synopsis().bytes()).sum();
         let memory_labels_bytes = self.order.section().labels().bytes();
         BlobCacheStats {
             hits: sum(Event::Hit),
@@ -29,7 +26,7 @@ impl Shared {
             namespace_flushes: sum(Event::NamespaceFlush),
             version_mismatches: sum(Event::VersionMismatch),
             stale_sets_refused: sum(Event::StaleSetRefused),
-            entries: self.namespaces.entries(),
+            entries: totals.entries,
             bytes_in_use: self.l1.bytes(),
             l1_bytes_max: self.l1.bytes_max(),
             namespaces: self.namespaces.len(),
@@ -54,15 +51,15 @@ impl Shared {
                 + self.promotions.bytes()
                 + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
-            memory_index_bytes: self.index_bytes(&index),
-            l2_entries: index.iter().map(|index| index.index().len()).sum(),
+            memory_index_bytes: totals.index_bytes + self.accesses.bytes(),
+            l2_entries: self.slots.load(Ordering::Relaxed),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),
             l2_negative_skips: sum(Event::NegativeSkip),
             l2_metadata_reads: sum(Event::IndexAnswer),
             synopsis_metadata_reads: sum(Event::SynopsisAnswer),
-            synopsis_bytes,
-            memory_synopsis_bytes: synopsis_bytes,
+            synopsis_bytes: totals.synopsis_bytes,
+            memory_synopsis_bytes: totals.synopsis_bytes,
             l2_full_rejections: sum(Event::L2Full),
             l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
             l2_reads: tally(|tally| &tally.reads),
@@ -90,12 +87,6 @@ impl Shared {
                 Some(reason) => L2State::Degraded { reason },
             },
         }
-    }
-
-    /// What leads to records in memory, but for labels and synopses.
-    fn index_bytes(&self, index: &[Arc<Namespace>]) -> usize {
-        let bytes: usize = index.iter().map(|index| index.index().memory_bytes()).sum();
-        bytes + self.accesses.bytes()
     }
 
     pub(super) fn namespace_stats(&self, name: &str) -> Option<NamespaceStats> {

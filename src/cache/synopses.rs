@@ -10,18 +10,29 @@ use crate::step::{STEP_ENTRIES, pause};
 
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
 pub(super) async fn renew(renewal: Arc<Bell>, shared: Weak<Shared>) {
+    let upgrade = || shared.upgrade();
     loop {
-        let namespaces = shared.upgrade().map(|shared| shared.namespaces.all());
-        for namespace in namespaces.into_iter().flatten() {
-            while namespace.synopsis().is_worn() {
-                let Some(shared) = shared.upgrade() else { return };
-                let has_begun = shared.begin_synopsis(&namespace);
-                // Nobody who drops the cache has to wait for the rest.
-                drop(shared);
-                if !has_begun || !make(&namespace, &renewal).await {
-                    break;
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let Some(shared) = upgrade() else { return };
+            let mut namespaces = Vec::new();
+            next = shared.namespaces.some(from, &mut namespaces);
+            drop(shared);
+            for namespace in namespaces {
+                while namespace.synopsis().is_worn() {
+                    let Some(shared) = upgrade() else { return };
+                    let has_begun = shared.begin_synopsis(&namespace);
+                    // Nobody who drops the cache has to wait for the rest.
+                    drop(shared);
+                    if !has_begun || !make(&namespace, &renewal).await {
+                        break;
+                    }
+                    let Some(shared) = upgrade() else { return };
+                    let old = namespace.finish_synopsis(&mut shared.order.section());
+                    drop(old);
                 }
             }
+            pause().await;
         }
         if !renewal.is_rung().await {
             return;
@@ -39,8 +50,7 @@ impl Shared {
 
     /// In a section, so that nobody is between telling the old one of a hash and its slot.
     fn begin_synopsis(&self, namespace: &Namespace) -> bool {
-        let _section = self.order.section();
-        namespace.synopsis().begin(namespace.index().len())
+        namespace.begin_synopsis(&mut self.order.section())
     }
 }
 
@@ -57,6 +67,5 @@ async fn make(namespace: &Namespace, renewal: &Bell) -> bool {
             return false;
         }
     }
-    namespace.synopsis().finish();
     true
 }

@@ -62,6 +62,11 @@ impl Default for List {
 }
 
 impl List {
+    /// Takes it apart: each item frees a chunk, and says how many nodes that was.
+    pub(super) fn pieces(self) -> impl Iterator<Item = usize> + Send {
+        self.chunks.into_iter().map(|chunk| chunk.len())
+    }
+
     /// Links the entry in at the head, and seats it. A hand that was past the head comes to it
     /// next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>, turn: u64) {

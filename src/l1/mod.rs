@@ -77,6 +77,11 @@ impl L1 {
         }
     }
 
+    /// Takes it apart: each item frees a part, and says how many entries that was.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
+        self.map.into_iter().map(|_| 1).chain(self.sieve.pieces())
+    }
+
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }

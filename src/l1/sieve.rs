@@ -82,6 +82,17 @@ impl Sieve {
         Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
 
+    /// Takes it apart: each item frees a part, and says how many entries that was.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
+        let levels = self.levels.into_iter().filter_map(OnceLock::into_inner);
+        let shards = levels.flat_map(|level| {
+            let lists = level.lists.into_iter().map(CachePadded::into_inner);
+            let quotas = level.quotas.into_iter().filter_map(OnceLock::into_inner);
+            lists.chain(quotas.map(|shard| *shard))
+        });
+        shards.flat_map(|shard| shard.list.into_inner().pieces())
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

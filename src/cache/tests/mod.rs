@@ -8,3 +8,4 @@ mod histories;
 mod lifetimes;
 mod lives;
 mod regressions;
+mod totals;

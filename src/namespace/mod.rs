@@ -2,23 +2,28 @@
 //!
 //! A [`Namespace`] is one generation: it begins when a put first needs the name, and ends, once and
 //! for all, when it is flushed or gives up its slot after running empty. Entries point to their
-//! generation, so that a flush is one store, seen by every reader, whatever the number of entries.
+//! generation, so that a flush is one store, seen by every reader, whatever the number of entries;
+//! generations point to their era, so that a flush of everything is one, too.
+//!
+//! What a generation holds is counted in sections only: so the totals over all of them are exact.
 //!
 //! Locks: the table comes behind the map shard and before the append section.
 
-use std::collections::HashMap;
+mod era;
+mod table;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
-
+use self::era::Era;
+pub(crate) use self::era::Figures;
+pub(crate) use self::table::{Ended, Namespaces};
 use crate::clock::Timestamp;
-use crate::error::CacheError;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, Position, RecoveredNamespace, ScanCursor, Slot};
-use crate::order::{Order, Section};
-use crate::quota::{Quota, Quotas};
+use crate::l2::{Generation, Index, Position, ScanCursor, Slot};
+use crate::order::Section;
+use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
 
@@ -34,6 +39,9 @@ pub(crate) struct Namespace {
     synopsis: Synopsis,
     /// Set under the append lock, never cleared: what belongs to this generation is gone.
     ended: AtomicBool,
+    era: Arc<Era>,
+    /// Where it is in the table.
+    place: usize,
     entries: AtomicUsize,
     bytes: AtomicUsize,
     /// Blocks that live records touch beyond their first ones.
@@ -74,10 +82,12 @@ impl Namespace {
     /// Points a hash to a record. True where it had no slot before.
     pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
         let held = self.index.get(hash);
-        if held.is_none() {
-            self.synopsis.insert(hash);
-        }
-        self.index.insert(hash, slot);
+        self.counted(|| {
+            if held.is_none() {
+                self.synopsis.insert(hash);
+            }
+            self.index.insert(hash, slot);
+        });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
         self.uncount(held);
         held.is_none()
@@ -122,7 +132,7 @@ impl Namespace {
     /// Removes the slot of a hash, if it still holds `position`. True where it did.
     pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
         let held = self.index.get(hash);
-        let is_removed = self.index.remove_if(hash, position);
+        let is_removed = self.counted(|| self.index.remove_if(hash, position));
         if is_removed {
             self.uncount(held);
             self.synopsis.forget();
@@ -172,8 +182,39 @@ impl Namespace {
         slot.is_some_and(|slot| slot.position.value() == sequence.0)
     }
 
+    #[inline]
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.ended.load(Ordering::Acquire) || self.era.has_ended()
+    }
+
+    /// What it adds to the totals while it has not ended.
+    fn figures(&self) -> Figures {
+        Figures {
+            entries: self.entries(),
+            index_bytes: self.index.memory_bytes(),
+            synopsis_bytes: self.synopsis.bytes(),
+        }
+    }
+
+    /// Does what changes its figures, in a section, and tells the totals. Those of an era that has
+    /// ended nobody reads.
+    fn counted<T>(&self, change: impl FnOnce() -> T) -> T {
+        let before = self.figures();
+        let done = change();
+        if !self.ended.load(Ordering::Relaxed) {
+            self.era.totals.change(before, self.figures());
+        }
+        done
+    }
+
+    /// Begins to make the synopsis anew. See [`Synopsis::begin`].
+    pub(crate) fn begin_synopsis(&self, _section: &mut Section<'_>) -> bool {
+        self.counted(|| self.synopsis.begin(self.index.len()))
+    }
+
+    /// The new synopsis takes over. Gives what is to be freed behind the section.
+    pub(crate) fn finish_synopsis(&self, _section: &mut Section<'_>) -> impl Sized + use<> {
+        self.counted(|| self.synopsis.finish())
     }
 
     /// Frees a part of what leads to its records, once it has ended. Gives where to go on.
@@ -191,14 +232,16 @@ impl Namespace {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn grow(&self, bytes: usize) {
-        self.entries.fetch_add(1, Ordering::Relaxed);
+    /// An entry of so many bytes comes in, in the section.
+    pub(crate) fn grow(&self, bytes: usize, _section: &mut Section<'_>) {
+        self.counted(|| self.entries.fetch_add(1, Ordering::Relaxed));
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn shrink(&self, bytes: usize) {
+    /// One leaves.
+    pub(crate) fn shrink(&self, bytes: usize, _section: &mut Section<'_>) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if self.entries.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.counted(|| self.entries.fetch_sub(1, Ordering::Relaxed)) == 1 {
             self.note_if_empty();
         }
     }
@@ -212,13 +255,18 @@ impl Namespace {
 
     /// A generation that is in no table and has ended, for what is held nowhere.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
-        let generation = Self::begin(name, Generation(0), &Emptied::default(), None);
-        let generation = Arc::new(generation);
+        let (emptied, era) = (Emptied::default(), Arc::default());
+        let generation = Self::begin(name, Generation(0), (&emptied, &era), None);
         generation.ended.store(true, Ordering::Relaxed);
-        generation
+        Arc::new(generation)
     }
 
-    fn begin(name: &str, generation: Generation, emptied: &Emptied, quota: Option<Quota>) -> Self {
+    fn begin(
+        name: &str,
+        generation: Generation,
+        (emptied, era): (&Emptied, &Arc<Era>),
+        quota: Option<Quota>,
+    ) -> Self {
         emptied.fetch_add(1, Ordering::Relaxed);
         Self {
             synopsis: Synopsis::default(),
@@ -227,6 +275,8 @@ impl Namespace {
             generation,
             index: Index::new(),
             ended: AtomicBool::new(false),
+            era: Arc::clone(era),
+            place: 0,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             blocks: AtomicU64::new(0),
@@ -242,149 +292,8 @@ impl Namespace {
 
     /// Takes the section as a witness that its lock is held.
     fn end(&self, _section: &mut Section<'_>) {
-        self.ended.store(true, Ordering::Release);
-    }
-}
-
-/// The generations that are alive, by name.
-#[derive(Debug)]
-pub(crate) struct Namespaces {
-    table: RwLock<HashMap<Box<str>, Arc<Namespace>>>,
-    max: usize,
-    quotas: Quotas,
-    emptied: Emptied,
-    /// What that was when none was found empty.
-    searched: AtomicU64,
-}
-
-impl Namespaces {
-    pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
-        let table = RwLock::new(HashMap::new());
-        Self { table, max, quotas, emptied: Emptied::default(), searched: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
-        self.table.read().get(name).cloned()
-    }
-
-    /// The name's generation, begun if there is none. Where all slots are taken, one that has run
-    /// empty is given up for it.
-    pub(crate) fn find_or_begin(
-        &self,
-        name: &str,
-        order: &Order,
-        number: impl FnOnce() -> Generation,
-    ) -> Result<Arc<Namespace>, CacheError> {
-        if let Some(namespace) = self.find(name) {
-            return Ok(namespace);
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            self.era.totals.change(self.figures(), Figures::default());
         }
-        let mut table = self.table.write();
-        if let Some(namespace) = table.get(name) {
-            return Ok(Arc::clone(namespace));
-        }
-        if table.len() >= self.max {
-            let full = CacheError::TooManyNamespaces { max: self.max };
-            let emptied = self.emptied.load(Ordering::Relaxed);
-            if emptied == self.searched.load(Ordering::Relaxed) {
-                return Err(full);
-            }
-            // Under the append lock nothing can be put into a namespace that is found empty.
-            let mut section = order.section();
-            let empty = table.values().find(|namespace| namespace.is_empty()).cloned();
-            let Some(empty) = empty else {
-                self.searched.store(emptied, Ordering::Relaxed);
-                return Err(full);
-            };
-            empty.end(&mut section);
-            table.remove(empty.name());
-        }
-        let quota = self.quotas.of(name);
-        let namespace = Arc::new(Namespace::begin(name, number(), &self.emptied, quota));
-        table.insert(name.into(), Arc::clone(&namespace));
-        Ok(namespace)
-    }
-
-    /// Does `then` while no generation can begin or end.
-    pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Arc<Namespace>>) -> T) -> T {
-        let table = self.table.read();
-        then(table.get(name))
-    }
-
-    /// Ends the name's generation, in one section with what `mark` does, which is told what ends.
-    ///
-    /// # Errors
-    ///
-    /// Those of `mark`; then nothing has been done.
-    pub(crate) fn flush<E>(
-        &self,
-        name: &str,
-        order: &Order,
-        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<(), E>,
-    ) -> Result<Option<Arc<Namespace>>, E> {
-        let mut table = self.table.write();
-        let mut section = order.section();
-        mark(&mut section, table.get(name))?;
-        let flushed = table.remove(name);
-        if let Some(namespace) = &flushed {
-            namespace.end(&mut section);
-        }
-        Ok(flushed)
-    }
-
-    /// Ends every generation, likewise.
-    pub(crate) fn flush_all<E>(
-        &self,
-        order: &Order,
-        mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
-    ) -> Result<Vec<Arc<Namespace>>, E> {
-        let mut table = self.table.write();
-        let mut section = order.section();
-        mark(&mut section)?;
-        let flushed: Vec<_> = table.drain().map(|(_, namespace)| namespace).collect();
-        for namespace in &flushed {
-            namespace.end(&mut section);
-        }
-        Ok(flushed)
-    }
-
-    /// Gives up a generation that was begun for a put which has been refused, if nobody else has
-    /// put anything into it.
-    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &Order) {
-        let mut table = self.table.write();
-        let is_current =
-            table.get(namespace.name()).is_some_and(|held| Arc::ptr_eq(held, namespace));
-        let mut section = order.section();
-        if is_current && namespace.is_empty() {
-            namespace.end(&mut section);
-            table.remove(namespace.name());
-        }
-    }
-
-    /// Takes in a generation that was found on file.
-    pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace) {
-        let RecoveredNamespace { generation, index, further_blocks, .. } = found;
-        let quota = self.quotas.of(name);
-        let blank = Namespace::begin(name, generation, &self.emptied, quota);
-        // Until it has been made from the index it says "maybe" to everything.
-        let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
-        let blocks = AtomicU64::new(further_blocks);
-        // Nobody has asked when they end.
-        let ends_on_disk = AtomicU64::new(0);
-        let namespace = Arc::new(Namespace { index, synopsis, blocks, ends_on_disk, ..blank });
-        self.table.write().insert(name.into(), namespace);
-    }
-
-    /// All generations that are alive.
-    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
-        self.table.read().values().cloned().collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.table.read().len()
-    }
-
-    /// Entries of all generations that are alive.
-    pub(crate) fn entries(&self) -> usize {
-        self.table.read().values().map(|namespace| namespace.entries()).sum()
     }
 }

@@ -1,0 +1,117 @@
+//! The totals that `stats` reads are those that a walk over everything would come to, and what a
+//! cache lets go of is freed elsewhere.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::bench::{Bench, config};
+use crate::cache::BlobCache;
+use crate::config::BlobCacheConfig;
+use crate::disposal::Remains;
+use crate::key::KeyHash;
+use crate::namespace::Figures;
+use crate::put::BlobCachePut;
+
+fn assert_exact(bench: &Bench, at: &str) {
+    let shared = &bench.cache.shared;
+    let all = shared.namespaces.all();
+    let sum = |of: fn(&crate::namespace::Namespace) -> usize| all.iter().map(|it| of(it)).sum();
+    let walked = Figures {
+        entries: sum(|it| it.entries()),
+        index_bytes: sum(|it| it.index().memory_bytes()),
+        synopsis_bytes: sum(|it| it.synopsis().bytes()),
+    };
+    assert_eq!(shared.namespaces.totals(), walked, "{at}");
+    let slots: usize = sum(|it| it.index().len());
+    assert_eq!(bench.cache.stats().l2_entries(), slots, "{at}");
+}
+
+#[test]
+fn totals_are_what_a_walk_comes_to_after_anything() {
+    for seed in 0..20 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut bench = Bench::with(seed, config(64));
+        for step in 0..400 {
+            let cache = bench.cache();
+            let namespace = format!("n{}", random.random_range(0..6));
+            let key = format!("k{}", random.random_range(0..400));
+            let drawn = random.random_range(0..1000);
+            match drawn {
+                0..600 => {
+                    let put = BlobCachePut::new(vec![1; random.random_range(0..900)]);
+                    bench.run(cache.put(&namespace, &key, put.with_tags(["t"]))).unwrap();
+                }
+                600..750 => _ = bench.run(cache.get(&namespace, &key)),
+                750..850 => _ = bench.run(cache.invalidate_key(&namespace, &key)).unwrap(),
+                850..890 => _ = bench.run(cache.invalidate_prefix(&namespace, "k1")).unwrap(),
+                890..930 => _ = bench.run(cache.invalidate_tags(&namespace, &["t"])).unwrap(),
+                930..960 => _ = bench.run(cache.invalidate_namespace(&namespace)).unwrap(),
+                960..970 => bench.run(cache.invalidate_all()).unwrap(),
+                970..990 => bench.pass(Duration::from_secs(1)),
+                _ => {
+                    drop(cache);
+                    bench.kill();
+                }
+            }
+            assert_exact(&bench, &format!("seed {seed}, step {step}, {drawn}"));
+        }
+    }
+}
+
+#[test]
+fn a_flush_of_everything_begins_anew() {
+    let mut bench = Bench::new(1);
+    let cache = bench.cache();
+    for number in 0..200 {
+        bench.run(cache.put(&format!("n{number}"), "k", "v")).unwrap();
+    }
+    bench.run(cache.invalidate_all()).unwrap();
+    let stats = cache.stats();
+    let figures = (stats.namespaces(), stats.entries(), stats.namespace_flushes());
+    assert_eq!(figures, (0, 0, 200));
+    assert_eq!(stats.synopsis_bytes(), 0);
+    for number in 0..200 {
+        assert!(bench.run(cache.get(&format!("n{number}"), "k")).is_none());
+    }
+    bench.run(cache.put("n7", "k", "new")).unwrap();
+    assert_eq!(bench.run(cache.get("n7", "k")).unwrap().value(), b"new");
+    assert_exact(&bench, "anew");
+}
+
+/// Keeps the thread that frees from going on, until the sender is dropped.
+fn hold() -> mpsc::Sender<()> {
+    let (hold, held): (_, Receiver<()>) = mpsc::channel();
+    drop(Remains::new([()].into_iter().map(move |()| {
+        let _ = held.recv();
+        1
+    })));
+    hold
+}
+
+#[test]
+fn who_drops_the_last_handle_does_not_free_what_there_is() {
+    let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    for number in 0..2000u64 {
+        let put = BlobCachePut::new("v").with_tags(["t"]);
+        block_on(cache.put("a", number.to_le_bytes(), put)).unwrap();
+    }
+    let namespace = cache.shared.hasher.namespace("a");
+    let hash: KeyHash = cache.shared.hasher.key(namespace.seed, &7u64.to_le_bytes());
+    let entry = Arc::downgrade(&cache.shared.l1.find(hash, |_| true).unwrap());
+    let (shared, held) = (Arc::downgrade(&cache.shared), hold());
+    drop(cache);
+    assert_eq!(shared.strong_count(), 0);
+    assert!(entry.upgrade().is_some(), "it waits for the thread");
+    drop(held);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while entry.strong_count() > 0 && std::time::Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(entry.strong_count(), 0);
+}

@@ -1,0 +1,62 @@
+//! `Era`: what all generations have in common that one flush of everything ends.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// A flush of everything ends the era, by one store, and begins another. Every reader of an entry
+/// asks; so the flag shares its line with nothing that changes.
+#[derive(Debug, Default)]
+pub(super) struct Era {
+    ended: CachePadded<AtomicBool>,
+    pub(super) totals: Totals,
+}
+
+/// Sums over all generations of the era that have not ended. Changed in sections only.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    entries: AtomicUsize,
+    index_bytes: AtomicUsize,
+    synopsis_bytes: AtomicUsize,
+}
+
+/// What one generation adds to the totals.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) entries: usize,
+    pub(crate) index_bytes: usize,
+    pub(crate) synopsis_bytes: usize,
+}
+
+impl Era {
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
+impl Totals {
+    /// A generation's figures have changed.
+    pub(super) fn change(&self, before: Figures, after: Figures) {
+        let change = |total: &AtomicUsize, before: usize, after: usize| {
+            if before != after {
+                // Wrapping gets a negative difference right.
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        };
+        change(&self.entries, before.entries, after.entries);
+        change(&self.index_bytes, before.index_bytes, after.index_bytes);
+        change(&self.synopsis_bytes, before.synopsis_bytes, after.synopsis_bytes);
+    }
+
+    pub(super) fn sums(&self) -> Figures {
+        Figures {
+            entries: self.entries.load(Ordering::Relaxed),
+            index_bytes: self.index_bytes.load(Ordering::Relaxed),
+            synopsis_bytes: self.synopsis_bytes.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `Namespaces`: the generations that are alive, by name and by place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{iter, mem};
+
+use parking_lot::RwLock;
+
+use super::era::{Era, Figures};
+use super::{Emptied, Namespace};
+use crate::error::CacheError;
+use crate::l2::{Generation, RecoveredNamespace};
+use crate::labels::LabelIndex;
+use crate::order::{Order, Section};
+use crate::quota::Quotas;
+use crate::step::STEP_ENTRIES;
+use crate::synopsis::Synopsis;
+
+/// The generations that are alive.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    table: RwLock<Table>,
+    max: usize,
+    quotas: Quotas,
+    emptied: Emptied,
+    /// What that was when none was found empty.
+    searched: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    names: HashMap<Box<str>, Arc<Namespace>>,
+    /// The same, each where it stays, for walks in steps.
+    places: Vec<Option<Arc<Namespace>>>,
+    vacant: Vec<usize>,
+    era: Arc<Era>,
+}
+
+/// What a flush of everything has ended: to be freed, which is work for each part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    table: Table,
+    labels: LabelIndex,
+}
+
+impl Namespaces {
+    pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
+        let table = RwLock::default();
+        Self { table, max, quotas, emptied: Emptied::default(), searched: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.table.read().names.get(name).cloned()
+    }
+
+    /// The name's generation, begun if there is none. Where all slots are taken, one that has run
+    /// empty is given up for it.
+    pub(crate) fn find_or_begin(
+        &self,
+        name: &str,
+        order: &Order,
+        number: impl FnOnce() -> Generation,
+    ) -> Result<Arc<Namespace>, CacheError> {
+        if let Some(namespace) = self.find(name) {
+            return Ok(namespace);
+        }
+        let mut table = self.table.write();
+        if let Some(namespace) = table.names.get(name) {
+            return Ok(Arc::clone(namespace));
+        }
+        if table.names.len() >= self.max {
+            let full = CacheError::TooManyNamespaces { max: self.max };
+            let emptied = self.emptied.load(Ordering::Relaxed);
+            if emptied == self.searched.load(Ordering::Relaxed) {
+                return Err(full);
+            }
+            // Under the append lock nothing can be put into a namespace that is found empty.
+            let mut section = order.section();
+            let empty = table.names.values().find(|namespace| namespace.is_empty()).cloned();
+            let Some(empty) = empty else {
+                self.searched.store(emptied, Ordering::Relaxed);
+                return Err(full);
+            };
+            empty.end(&mut section);
+            table.remove(empty.name());
+        }
+        let quota = self.quotas.of(name);
+        let namespace = Namespace::begin(name, number(), (&self.emptied, &table.era), quota);
+        Ok(table.insert(namespace, &mut order.section()))
+    }
+
+    /// Does `then` while no generation can begin or end.
+    pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Arc<Namespace>>) -> T) -> T {
+        let table = self.table.read();
+        then(table.names.get(name))
+    }
+
+    /// Ends the name's generation, in one section with what `mark` does, which is told what ends.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mark`; then nothing has been done.
+    pub(crate) fn flush<E>(
+        &self,
+        name: &str,
+        order: &Order,
+        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<(), E>,
+    ) -> Result<Option<Arc<Namespace>>, E> {
+        let mut table = self.table.write();
+        let mut section = order.section();
+        mark(&mut section, table.names.get(name))?;
+        let flushed = table.remove(name);
+        if let Some(namespace) = &flushed {
+            namespace.end(&mut section);
+        }
+        Ok(flushed)
+    }
+
+    /// Ends every generation, likewise: that is one store, whatever their number. The postings of
+    /// all labels go with them.
+    pub(crate) fn flush_all<E>(
+        &self,
+        order: &Order,
+        mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
+    ) -> Result<Ended, E> {
+        let mut table = self.table.write();
+        let mut section = order.section();
+        mark(&mut section)?;
+        table.era.end();
+        let labels = mem::take(section.labels());
+        Ok(Ended { table: mem::take(&mut table), labels })
+    }
+
+    /// Gives up a generation that was begun for a put which has been refused, if nobody else has
+    /// put anything into it.
+    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &Order) {
+        let mut table = self.table.write();
+        let is_current =
+            table.names.get(namespace.name()).is_some_and(|held| Arc::ptr_eq(held, namespace));
+        let mut section = order.section();
+        if is_current && namespace.is_empty() {
+            namespace.end(&mut section);
+            table.remove(namespace.name());
+        }
+    }
+
+    /// Takes in a generation that was found on file.
+    pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &Order) {
+        let RecoveredNamespace { generation, index, further_blocks, .. } = found;
+        let quota = self.quotas.of(name);
+        let mut table = self.table.write();
+        let blank = Namespace::begin(name, generation, (&self.emptied, &table.era), quota);
+        // Until it has been made from the index it says "maybe" to everything.
+        let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
+        let blocks = further_blocks.into();
+        // Nobody has asked when they end.
+        let ends_on_disk = 0.into();
+        let namespace = Namespace { index, synopsis, blocks, ends_on_disk, ..blank };
+        table.insert(namespace, &mut order.section());
+    }
+
+    /// Adds a step's worth of those that are alive to `found`, from the place `from` on. Gives
+    /// where to go on; None at the end. One that begins meanwhile may be passed over.
+    pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
+        let table = self.table.read();
+        let places = table.places.get(from..).unwrap_or_default();
+        found.extend(places.iter().take(STEP_ENTRIES).flatten().cloned());
+        (places.len() > STEP_ENTRIES).then_some(from + STEP_ENTRIES)
+    }
+
+    /// All generations that are alive.
+    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
+        self.table.read().names.values().cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.read().names.len()
+    }
+
+    /// Sums over all generations that are alive.
+    pub(crate) fn totals(&self) -> Figures {
+        self.table.read().era.totals.sums()
+    }
+}
+
+impl Table {
+    fn insert(&mut self, mut namespace: Namespace, _section: &mut Section<'_>) -> Arc<Namespace> {
+        namespace.place = self.vacant.pop().unwrap_or(self.places.len());
+        let (name, namespace) = (namespace.name.clone(), Arc::new(namespace));
+        let held = Some(Arc::clone(&namespace));
+        match self.places.get_mut(namespace.place) {
+            Some(place) => *place = held,
+            None => self.places.push(held),
+        }
+        self.era.totals.change(Figures::default(), namespace.figures());
+        self.names.insert(name, Arc::clone(&namespace));
+        namespace
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Arc<Namespace>> {
+        let namespace = self.names.remove(name)?;
+        self.places[namespace.place] = None;
+        self.vacant.push(namespace.place);
+        Some(namespace)
+    }
+}
+
+impl Ended {
+    /// How many generations that are.
+    pub(crate) fn len(&self) -> usize {
+        self.table.names.len()
+    }
+
+    /// Each item frees a part, and says how many entries that was. Others may hold on to a
+    /// generation: what leads to its records is freed here.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
+        let names = self.table.names.into_iter().map(|_| 1);
+        let generations = self.table.places.into_iter().flatten();
+        let cleared = generations.flat_map(|generation| generation.pieces());
+        self.labels.pieces().chain(names).chain(cleared)
+    }
+}
+
+impl Namespace {
+    /// Frees what leads to its records, once it has ended, likewise.
+    pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
+        let mut cursor = Some(Default::default());
+        iter::from_fn(move || {
+            let from = cursor?;
+            let before = self.index.len();
+            cursor = self.clear(from);
+            Some(1 + before - self.index.len())
+        })
+    }
+}
