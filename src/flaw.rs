@@ -42,6 +42,8 @@ pub(crate) enum Flaw {
     StaleFillStored,
     /// A record is served for whatever key has its hash.
     KeyNotCompared,
+    /// A leader that was woken and is not polled is waited for without end.
+    LeadKeptBySleeper,
 }
 
 #[cfg(not(test))]

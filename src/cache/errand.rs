@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -109,7 +110,8 @@ impl Errand {
     }
 
     pub(super) fn claim<E: 'static>(&self) -> Option<Claim<BlobCacheHit, Moment>> {
-        self.shared.flights.claim(self.destination::<E>())
+        let now = Duration::from_nanos(self.shared.clock.timestamp().0);
+        self.shared.flights.claim(self.destination::<E>(), now)
     }
 
     /// Looks for the entry in both tiers, and counts neither a hit nor a miss.

@@ -11,6 +11,8 @@
 //!
 //! It is written by hand, since a refresh is to be `Send` exactly when its fetch is, and since the
 //! lead is to be handed over wherever it is dropped: the lead is in its stage, and goes with it.
+//! Whatever a leader waits for is polled through its lead, which may be taken from it when it was
+//! woken and is not polled: polled at last, it goes on with its fetch, and lands nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -24,16 +26,16 @@ use futures::future::BoxFuture;
 use crate::cache::errand::{Errand, Fetched, Look, Reading, Wanted};
 use crate::counters::Event;
 use crate::error::FetchError;
-use crate::flight::{self, Landing, Part, Turn, Wakers};
+use crate::flight::{self, Landing, Part, Turn};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
-use crate::step::STEP_ENTRIES;
-use crate::wake::contained;
+use crate::wake::{contained, discard};
 
 type Lead = flight::Lead<BlobCacheHit, Moment>;
 type Joiner = flight::Joiner<BlobCacheHit, Moment>;
 type Claim = flight::Claim<BlobCacheHit, Moment>;
+type Wakers = flight::Wakers<BlobCacheHit, Moment>;
 
 /// What a fetch comes to.
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
@@ -84,6 +86,25 @@ impl<F, Fut, E> Fetching<F, Fut, E> {
     }
 }
 
+impl<F, Fut, E> Drop for Fetching<F, Fut, E> {
+    fn drop(&mut self) {
+        discard(mem::replace(&mut self.stage, Stage::Over));
+        discard(self.fetch.take());
+    }
+}
+
+/// Polls what a caller waits for, through its lead if it leads.
+fn led<R>(
+    lead: Option<&Lead>,
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> R,
+) -> R {
+    match lead {
+        Some(lead) => lead.poll(context, poll),
+        None => poll(context),
+    }
+}
+
 impl<F, Fut, E> Future for Fetching<F, Fut, E>
 where
     F: FnOnce() -> Fut,
@@ -122,68 +143,90 @@ where
                     None => self.look(None),
                 }
             }
-            Stage::Looking(mut look, lead) => match look.poll(context) {
-                Poll::Pending => Next::Wait(Stage::Looking(look, lead)),
-                Poll::Ready(found) => self.found(found, lead),
-            },
+            Stage::Looking(mut look, lead) => {
+                let of_flight = lead.as_ref().and_then(|(lead, _)| lead.as_ref());
+                match led(of_flight, context, |context| look.poll(context)) {
+                    Poll::Pending => Next::Wait(Stage::Looking(look, lead)),
+                    Poll::Ready(found) => self.found(found, lead),
+                }
+            }
             Stage::Joined(mut joiner) => match joiner.poll_turn(context) {
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(Turn::LookAgain) => self.look(None),
                 Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
                 // Whoever is polled late is not given what is gone by then.
-                Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => self.look(None),
+                Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => {
+                    discard(hit);
+                    self.look(None)
+                }
                 Poll::Ready(Turn::Value(hit)) => {
                     self.count(Event::FlightJoined);
                     self.answer(hit)
                 }
             },
-            Stage::Fetching(mut fetching, lead, reading) => {
-                // A fetch that has panicked is not polled again.
-                let answer = match contained(|| fetching.as_mut().poll(context)) {
-                    Some(Poll::Pending) => {
-                        return Next::Wait(Stage::Fetching(fetching, lead, reading));
+            Stage::Fetching(fetching, lead, reading) => {
+                self.go_on(fetching, (lead, reading), context)
+            }
+            Stage::Failed(mut look, error, lead, point) => {
+                match led(lead.as_ref(), context, |context| look.poll(context)) {
+                    Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
+                    Poll::Ready(Some(hit)) => {
+                        discard(error);
+                        self.land(lead, hit, point)
                     }
-                    Some(Poll::Ready(answer)) => {
-                        answer.map_err(Arc::new).map_err(FetchError::Fetch)
+                    Poll::Ready(None) => {
+                        drop(lead);
+                        Next::Answer(Err(error))
                     }
-                    None => Err(FetchError::Panicked),
-                };
-                // Whatever of the caller's is dropped beside a lead goes through here, before the
-                // next stage is made: what a function is about to return is leaked, not dropped,
-                // when one of its locals panics in its drop, and a lead that is leaked holds its
-                // key.
-                contained(|| drop(fetching));
-                match answer {
-                    Ok(put) => {
-                        let storing = Arc::clone(&self.errand).store(put, reading);
-                        Next::Stage(Stage::Storing(Box::pin(storing), lead))
-                    }
-                    Err(error) => self.failed(error, lead),
                 }
             }
-            Stage::Failed(mut look, error, lead, point) => match look.poll(context) {
-                Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
-                Poll::Ready(Some(hit)) => {
-                    contained(|| drop(error));
-                    self.land(lead, hit, point)
+            Stage::Storing(mut storing, lead) => {
+                // A value that is not copied may panic when it is dropped.
+                let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
+                match led(lead.as_ref(), context, poll) {
+                    Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
+                    Some(Poll::Ready((hit, until))) => self.land(lead, hit, until),
+                    None => {
+                        discard(storing);
+                        self.failed(FetchError::Panicked, lead)
+                    }
                 }
-                Poll::Ready(None) => {
-                    drop(lead);
-                    Next::Answer(Err(error))
-                }
-            },
-            Stage::Storing(mut storing, lead) => match storing.as_mut().poll(context) {
-                Poll::Pending => Next::Wait(Stage::Storing(storing, lead)),
-                Poll::Ready((hit, until)) => self.land(lead, hit, until),
-            },
+            }
             Stage::Waking(mut wakers, hit) => {
-                if wakers.wake(STEP_ENTRIES) {
+                if wakers.wake() {
                     context.waker().wake_by_ref();
                     return Next::Wait(Stage::Waking(wakers, hit));
                 }
                 Next::Answer(Ok(hit))
             }
             Stage::Over => panic!("polled after it was over"),
+        }
+    }
+
+    /// Polls the fetch.
+    fn go_on(
+        &mut self,
+        mut fetching: Pin<Box<Fut>>,
+        (lead, reading): (Option<Lead>, Reading),
+        context: &mut Context<'_>,
+    ) -> Next<Fut, E> {
+        // A fetch that has panicked is not polled again.
+        let poll = |context: &mut Context<'_>| contained(|| fetching.as_mut().poll(context));
+        let answer = match led(lead.as_ref(), context, poll) {
+            Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, reading)),
+            Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
+            None => Err(FetchError::Panicked),
+        };
+        // Whatever of the caller's is dropped beside a lead goes through here, before the next
+        // stage is made: what a function is about to return is leaked, not dropped, when one of
+        // its locals panics in its drop, and a lead that is leaked holds its key.
+        discard(fetching);
+        match answer {
+            Ok(put) => {
+                let storing = Arc::clone(&self.errand).store(put, reading);
+                Next::Stage(Stage::Storing(Box::pin(storing), lead))
+            }
+            Err(error) => self.failed(error, lead),
         }
     }
 
@@ -209,15 +252,18 @@ where
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
             (Some(hit), Some((lead, reading))) => self.land(lead, hit, reading.point.moment),
+            // Others have gone on without this caller, before it has begun to fetch.
+            (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
             (None, Some((lead, reading))) => self.fetch(lead, reading),
-            (None, None) => {
-                let began = self.began.unwrap_or_default();
-                match self.errand.enter::<E>(began) {
-                    Part::Join(joiner) => Next::Stage(Stage::Joined(joiner)),
-                    Part::Lead(lead) => self.lead(Some(lead)),
-                    Part::None => self.lead(None),
-                }
-            }
+            (None, None) => self.enter(),
+        }
+    }
+
+    fn enter(&mut self) -> Next<Fut, E> {
+        match self.errand.enter::<E>(self.began.unwrap_or_default()) {
+            Part::Join(joiner) => Next::Stage(Stage::Joined(joiner)),
+            Part::Lead(lead) => self.lead(Some(lead)),
+            Part::None => self.lead(None),
         }
     }
 
@@ -286,8 +332,9 @@ where
 /// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: others
 /// who ask [`get_or_refresh`](crate::BlobCache::get_or_refresh) are given the stale entry alone,
 /// while a [`get_or_fetch`](crate::BlobCache::get_or_fetch) does not wait for it but fetches
-/// itself. Dropping it frees the claim; if it had begun to fetch, and others wait for that, one of
-/// them fetches instead.
+/// itself. Dropping it frees the claim, and so does a second without a poll, for the next one who
+/// asks. If it had begun to fetch, and others wait for that, one of them fetches instead; also
+/// where it was woken and is not polled for 100 ms.
 ///
 /// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
 /// somebody else has meanwhile. It keeps the cache open until it is dropped, and panics when it

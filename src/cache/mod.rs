@@ -168,8 +168,9 @@ impl BlobCache {
     /// ```
     ///
     /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
-    /// or not. A future that leads and is neither polled nor dropped holds up those who wait; so
-    /// does a fetch that asks, by this verb, for the key that it is to bring: it waits for itself.
+    /// or not. Kept and not polled for 100 ms after it was woken, it holds up nobody: the next one
+    /// who waits runs its own fetch. Whoever waits does wait for a fetch that is never woken. One
+    /// that asks, by this verb, for the key that it is to bring waits for itself.
     ///
     /// # Errors
     ///

@@ -140,6 +140,7 @@ impl Shared {
         // One place of sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: a
         // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
         let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
+        let timer = Below::timer(below.as_ref());
         Self {
             hasher,
             clock: config.clock.clone(),
@@ -149,14 +150,14 @@ impl Shared {
             rules: Rules::default(),
             l1: L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory()),
             codecs: Codecs::new(cores()),
-            flights: Arc::new(Flights::new(FLIGHT_TABLES)),
+            flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             intake: Intake::new(config.l1_bytes_max, below.is_some()),
             renewal: Arc::default(),
             overdue: Arc::default(),
             agenda: Agenda::new(),
             accesses: Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE),
-            timer: Below::timer(below.as_ref()),
+            timer,
             below,
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),

@@ -11,6 +11,7 @@ mod handover;
 mod one;
 mod order;
 mod refresh;
+mod sleepers;
 mod stress;
 
 use std::future::Future;

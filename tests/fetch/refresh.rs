@@ -132,6 +132,39 @@ fn a_refresh_that_is_not_polled_holds_up_nobody() {
 }
 
 #[test]
+fn a_refresh_that_is_kept_for_long_loses_its_claim() {
+    let (cache, clock) = stale();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let kept = ask(&cache, counted(&calls, Ok(new()))).unwrap();
+    clock.advance(Duration::from_millis(999));
+    assert!(ask(&cache, never).is_none(), "claimed");
+    clock.advance(Duration::from_millis(1));
+    let (tell, fetch) = told();
+    let mut second = Call::new(ask(&cache, fetch).expect("the first has not begun"));
+    assert!(ask(&cache, never).is_none(), "claimed");
+    assert_eq!(cache.stats().flights_under_way(), 1);
+    assert!(second.run().is_none());
+    // It waits for the other, as for anybody who has entered.
+    let mut kept = Call::new(kept);
+    assert!(kept.run().is_none());
+    clock.advance(Duration::from_secs(2));
+    assert!(ask(&cache, never).is_none(), "what has begun is not passed on");
+    tell.send(Ok(new())).unwrap();
+    assert_eq!(value(&second.run().unwrap()), b"new");
+    assert_eq!(value(&kept.run().unwrap()), b"new");
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    // Dropped unpolled, it takes nothing with it.
+    let (cache, clock) = stale();
+    let kept = ask(&cache, never).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let second = ask(&cache, never).expect("passed on");
+    drop(kept);
+    assert!(ask(&cache, never).is_none(), "claimed");
+    drop(second);
+    assert_eq!(cache.stats().flights_under_way(), 0);
+}
+
+#[test]
 fn a_refresh_whose_claim_was_taken_over_waits_like_all_others() {
     let (cache, _) = stale();
     let mut refreshing = Call::new(ask(&cache, never).unwrap());

@@ -1,0 +1,57 @@
+//! `Relay`: the waker that a leader polls with, which tells its flight when it is called.
+//!
+//! It passes each call on to the waker of the caller's own. A caller is owed one call for each
+//! poll, so that its waker is taken out for that, and neither called nor cloned under the lock.
+
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+
+use super::Sent;
+use super::state::Flight;
+use crate::sync::Mutex;
+use crate::wake::{discard, wake};
+
+#[derive(Debug)]
+pub(super) struct Relay<T: Sent, P: Sent> {
+    /// Whoever keeps this waker keeps nothing of the flight.
+    flight: Weak<Flight<T, P>>,
+    /// Of the lead.
+    number: u64,
+    caller: Mutex<Option<Waker>>,
+}
+
+impl<T: Sent, P: Sent> Relay<T, P> {
+    pub(super) fn new(flight: &Arc<Flight<T, P>>, number: u64) -> Arc<Self> {
+        Arc::new(Self { flight: Arc::downgrade(flight), number, caller: Mutex::new(None) })
+    }
+
+    /// From here on, this is the waker of the caller.
+    pub(super) fn follow(&self, waker: &Waker) {
+        if self.caller.lock().as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return;
+        }
+        let waker = waker.clone();
+        let before = self.caller.lock().replace(waker);
+        discard(before);
+    }
+
+    /// The caller is not to be woken any more.
+    pub(super) fn forget(&self) {
+        let caller = self.caller.lock().take();
+        discard(caller);
+    }
+}
+
+impl<T: Sent, P: Sent> Wake for Relay<T, P> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(flight) = self.flight.upgrade() {
+            flight.leader_is_woken(self.number);
+        }
+        let caller = self.caller.lock().take();
+        caller.into_iter().for_each(wake);
+    }
+}
