@@ -64,6 +64,7 @@ mod synopsis;
 mod timer;
 #[allow(dead_code)]
 mod wake;
+mod waiters;
 mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace, BlobCacheRefresh};

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["meter", "quota", "wake"],
+    &["meter", "quota", "step", "wake"],
+    &["waiters"],
     &[
         "clock",
         "counters",
@@ -22,7 +23,6 @@ const LAYERS: &[&[&str]] = &[
         "moment",
         "sequence",
         "stats",
-        "step",
         "sweep",
         "sweeper",
         "sync",

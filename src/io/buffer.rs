@@ -9,6 +9,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -49,6 +50,22 @@ impl AlignedBuffer {
         let pointer = unsafe { alloc(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
         Self { pointer, capacity: layout.size(), length: 0 }
+    }
+
+    /// The same, where memory may be exhausted.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    pub(super) fn try_with_capacity(bytes: usize) -> io::Result<Self> {
+        let layout = Self::layout(bytes);
+        if layout.size() == 0 {
+            return Ok(Self::with_capacity(0));
+        }
+        // SAFETY: the layout's size is not zero.
+        let pointer = NonNull::new(unsafe { alloc(layout) });
+        let pointer = pointer.ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { pointer, capacity: layout.size(), length: 0 })
     }
 
     /// A buffer of `bytes` zeroes.

@@ -12,11 +12,19 @@
 //!
 //! 1. A future does nothing until polled, runs on any executor, never blocks a poll on the device
 //!    and may be dropped at any await.
-//! 2. A request that has been handed over owns its buffer and its pin until the device is done
+//! 2. The first poll hands the request over. From then on it is carried out, or skipped where it
+//!    is a read that has been abandoned, whether or not any future is polled.
+//! 3. A request that has been handed over owns its buffer and its pin until the device is done
 //!    with it, whatever becomes of the future.
-//! 3. A read yields exactly what was asked for, or an error; a write is whole, or an error.
+//! 4. A read yields exactly what was asked for, or an error; a write is whole, or an error.
 //!
-//! This folder imports nothing from the rest of the crate.
+//! 5. The wakers of callers are called contained: one that panics or calls the cache again harms
+//!    neither the request nor the ring.
+//!
+//! How many requests wait is bounded by the callers above; one that waits is small.
+//!
+//! Of the rest of the crate this folder imports the ground only: `wake`, `waiters`, `step` and
+//! `meter`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -28,12 +36,14 @@ mod file;
 mod lane;
 mod piece;
 mod probe;
+mod reply;
 mod request;
 mod ring;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 mod simulation;
+mod termination;
 mod transfer;
 mod uring;
 
@@ -59,7 +69,8 @@ pub(crate) use lane::TaskOutcome;
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
-pub(crate) use uring::{DiskOptions, Termination, UringDisk};
+pub(crate) use termination::Termination;
+pub(crate) use uring::{DiskOptions, UringDisk};
 
 /// The most that one read or write may carry, in bytes.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;
@@ -77,8 +88,10 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Reads a span: exactly `request.length` bytes, or an error.
     ///
-    /// Dropping the future abandons the answer, not the request; the pin of the request lives
-    /// until the device is done, and is dropped before the future resolves.
+    /// Once the future has been polled the request is in the queue, with its pin, and is carried
+    /// out whichever future is polled. Dropping the future abandons the answer: a request that
+    /// still waits is skipped then, and one that has begun goes on. The pin lives until the device
+    /// is done, and is dropped before the future resolves.
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>>;
 
     /// Writes the whole buffer, and hands it back.

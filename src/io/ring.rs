@@ -5,7 +5,8 @@
 //!
 //! - Operations in flight stay below the submission queue's size, so that submitting never has
 //!   to flush, and the completion queue (twice the size) never overflows. What does not fit waits
-//!   in the queue, and its senders await.
+//!   in the queue.
+//! - One sync at a time: those that are asked for meanwhile share the next one.
 //! - **The runtime is never left, nor dropped, with operations in flight**, since it would free
 //!   buffers that the kernel still writes to. The pump ends only when the queue is closed, empty
 //!   and all transfers are done. Should it panic, the runtime is forgotten, buffers and all.
@@ -13,12 +14,13 @@
 //!   memory goes unreported, so that, while operations are in flight, the thread wakes up every
 //!   [`FLUSH_INTERVAL`] to park and flush anew. Idle, it sleeps for good.
 
-use std::fs;
 use std::future::poll_fn;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fs, io};
 
 use futures::FutureExt;
 use futures::future::{self, Either, LocalBoxFuture};
@@ -30,8 +32,11 @@ use tokio_uring::fs::File;
 use super::error::DiskError;
 use super::lane::{LaneServer, message};
 use super::probe::{ENTRIES_MIN, RingSetup};
+use super::reply::Reply;
 use super::request::Request;
 use super::transfer::{READ_DEPTH, serve, width};
+use crate::meter;
+use crate::step::STEP_ENTRIES;
 
 /// How long a submission can be stuck that the kernel refused to take.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
@@ -75,7 +80,7 @@ impl Ring {
         self,
         name: &str,
         file: fs::File,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::UnboundedReceiver<Request>,
         lane: LaneServer,
     ) {
         let limit = self.entries - 1;
@@ -90,14 +95,14 @@ impl Ring {
         log::error!("ring {name} broke down; its memory and its file stay: {cause}");
         // Operations may be in flight, and the kernel may still write to their buffers, which
         // the runtime's driver owns. Dropping it would free them; so it stays for ever.
-        std::mem::forget(self.runtime);
+        mem::forget(self.runtime);
     }
 }
 
 /// The root of a ring's thread. An error means that operations may be in flight.
 async fn run(
     file: fs::File,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::UnboundedReceiver<Request>,
     mut lane: LaneServer,
     limit: usize,
 ) -> Result<(), tokio::task::JoinError> {
@@ -126,13 +131,16 @@ async fn run(
 /// Takes requests while there is room, and polls all transfers.
 struct Pump<'file> {
     file: &'file File,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::UnboundedReceiver<Request>,
     /// Whether more requests may come.
     open: bool,
     /// Resolves, either way, when no more requests shall be taken in.
     stopped: Option<oneshot::Receiver<()>>,
-    /// The transfers in flight; each yields its width.
-    transfers: FuturesUnordered<LocalBoxFuture<'file, usize>>,
+    /// The transfers in flight; each yields its width, and whether it was a sync.
+    transfers: FuturesUnordered<LocalBoxFuture<'file, (usize, bool)>>,
+    is_syncing: bool,
+    /// Those who wait for a sync that has not begun.
+    unsynced: Vec<Reply<io::Result<()>>>,
     /// The sum of their widths; at most `limit`.
     operations: usize,
     limit: usize,
@@ -143,7 +151,7 @@ struct Pump<'file> {
 impl<'file> Pump<'file> {
     fn new(
         file: &'file File,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::UnboundedReceiver<Request>,
         stopped: oneshot::Receiver<()>,
         limit: usize,
     ) -> Self {
@@ -153,6 +161,8 @@ impl<'file> Pump<'file> {
             open: true,
             stopped: Some(stopped),
             transfers: FuturesUnordered::new(),
+            is_syncing: false,
+            unsynced: Vec::new(),
             operations: 0,
             limit,
             flush: Box::pin(tokio::time::sleep(FLUSH_INTERVAL)),
@@ -170,16 +180,24 @@ impl<'file> Pump<'file> {
             self.stopped = None;
             self.requests.close();
         }
+        let mut budget = STEP_ENTRIES;
         loop {
-            while let Poll::Ready(Some(width)) = Pin::new(&mut self.transfers).poll_next(context) {
+            while let Poll::Ready(Some((width, was_sync))) =
+                Pin::new(&mut self.transfers).poll_next(context)
+            {
                 self.operations -= width;
+                self.is_syncing &= !was_sync;
             }
-            if !self.take(context) {
+            if !self.take(&mut budget, context) {
                 break;
             }
         }
-        if !self.open && self.transfers.is_empty() {
+        if !self.open && self.transfers.is_empty() && self.unsynced.is_empty() {
             return Poll::Ready(());
+        }
+        if budget == 0 {
+            // More may wait; completions come first.
+            context.waker().wake_by_ref();
         }
         while !self.transfers.is_empty() && self.flush.poll_unpin(context).is_ready() {
             self.flush.as_mut().reset(Instant::now() + FLUSH_INTERVAL);
@@ -187,35 +205,51 @@ impl<'file> Pump<'file> {
         Poll::Pending
     }
 
-    /// Takes all requests that there is room for; tells whether there were any.
-    fn take(&mut self, context: &mut Context<'_>) -> bool {
-        let mut taken = false;
-        while self.open && self.operations + READ_DEPTH <= self.limit {
+    /// Takes the requests that there is room for, within a budget; tells whether there were any.
+    fn take(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
+        let mut taken = self.begin_sync();
+        while self.open && self.has_room() && *budget > 0 {
             match self.requests.poll_recv(context) {
-                Poll::Ready(Some(request)) => {
-                    taken |= self.begin(request);
-                }
+                Poll::Ready(Some(Request::Sync { replies })) => self.unsynced.extend(replies),
+                Poll::Ready(Some(request)) => taken |= self.begin(request),
                 Poll::Ready(None) => self.open = false,
                 Poll::Pending => break,
             }
+            *budget -= 1;
         }
-        taken
+        taken | self.begin_sync()
+    }
+
+    fn has_room(&self) -> bool {
+        self.operations + READ_DEPTH <= self.limit
+    }
+
+    /// Begins the next sync, if somebody waits for one and none is in flight.
+    fn begin_sync(&mut self) -> bool {
+        if self.is_syncing || self.unsynced.is_empty() || !self.has_room() {
+            return false;
+        }
+        let replies = mem::take(&mut self.unsynced);
+        self.begin(Request::Sync { replies })
     }
 
     /// Begins a transfer; tells whether there is one.
     fn begin(&mut self, request: Request) -> bool {
         #[cfg(test)]
         assert!(!matches!(request, Request::Panic), "asked to panic");
+        meter::entries(1);
         if request.is_abandoned() {
             return false;
         }
         let (file, width) = (self.file, width(&request));
+        let is_sync = matches!(request, Request::Sync { .. });
         self.operations += width;
+        self.is_syncing |= is_sync;
         let transfer = async move {
             if let Err(panic) = AssertUnwindSafe(serve(file, request)).catch_unwind().await {
                 log::error!("a transfer panicked: {}", message(&*panic));
             }
-            width
+            (width, is_sync)
         };
         self.transfers.push(Box::pin(transfer));
         true

@@ -2,15 +2,16 @@
 //!
 //! How it lies:
 //!
-//! - A request takes a random number of polls, so that requests overtake one another. A write
+//! - A request takes a random number of steps, so that requests overtake one another. A write
 //!   arrives sector by sector, in random order; a read that overlaps it may see any mixture.
 //! - A completed write is visible to reads at once, and durable only after a sync that began
 //!   after it. [`SimulatedDisk::crash`] keeps, loses or tears every sector that was not.
 //! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
 //! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
 //!
-//! Like a ring, it owns a request until that is done: a request whose future was dropped goes on
-//! by steps as others are polled, with its buffer and its pin.
+//! Like a ring, it owns a request from the first poll on until that is done, with its buffer and its
+//! pin, whatever future is polled. Within a [`super::Simulation`] each request is a task of its own.
+//! Elsewhere it goes on as any request of the disk is polled, or by [`SimulatedDisk::settle`].
 //!
 //! Two disks with the same seed under the same sequence of polls behave alike;
 //! [`super::Simulation`] makes that sequence repeatable. No thread, clock or randomness of the
@@ -27,8 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use super::buffer::AlignedBuffer;
-use super::simulation::Dice;
+use super::reply::exchange;
+use super::simulation::{Dice, run_beside};
 use super::{Disk, ReadRequest, RequestPin, check_span};
+use crate::wake::discard;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -36,7 +39,7 @@ mod fault;
 mod state;
 
 pub(crate) use fault::{Fault, FaultPlan, OperationKind};
-use state::{Answer, Countdown, SECTOR_BYTES, State, Work, dead};
+use state::{Answer, Countdown, Done, SECTOR_BYTES, State, Step, Work, dead};
 
 /// A disk in memory that loses, reorders, fails and flips, from a seed. Clones share it.
 #[derive(Clone)]
@@ -136,10 +139,11 @@ impl SimulatedDisk {
         self.state().operations.len()
     }
 
-    /// Completes the requests whose futures were dropped.
+    /// Completes all requests, whether or not anybody waits for them.
     pub(crate) fn settle(&self) {
-        let mut state = self.state();
-        while state.step_abandoned() {}
+        while let Some(id) = self.first() {
+            self.step(id);
+        }
     }
 
     /// The disk as the next process finds it after a power loss. This one is dead from now on.
@@ -147,8 +151,10 @@ impl SimulatedDisk {
     /// Every sector that was not durable has its durable content or that of any write since, and
     /// may be torn between two of them.
     pub(crate) fn crash(&self) -> Self {
+        // What has no answer any more is dropped when the lock is free.
+        let _ended;
         let mut state = self.state();
-        state.arrive_in_part();
+        _ended = state.arrive_in_part();
         let mut image = std::mem::take(&mut state.image);
         let unsynced = std::mem::take(&mut state.unsynced);
         for (sector, contents) in unsynced {
@@ -164,8 +170,9 @@ impl SimulatedDisk {
     ///
     /// All completed writes are there, those in flight in part; what was not durable still is not.
     pub(crate) fn kill(&self) -> Self {
+        let _ended;
         let mut state = self.state();
-        state.arrive_in_part();
+        _ended = state.arrive_in_part();
         let image = std::mem::take(&mut state.image);
         let unsynced = std::mem::take(&mut state.unsynced);
         let stamp = state.stamp;
@@ -188,40 +195,59 @@ impl SimulatedDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out `work` over some polls; goes on by itself, by and by, when dropped.
+    /// The oldest request that is not done.
+    fn first(&self) -> Option<u64> {
+        self.state().operations.first_key_value().map(|(id, _)| *id)
+    }
+
+    /// Moves a request on by one step, and answers it when it is done. True: it is, or was before.
+    fn step(&self, id: u64) -> bool {
+        let stepped = self.state().step(id);
+        match stepped {
+            Step::Pending => false,
+            Step::Gone => true,
+            Step::Done(done) => {
+                let Done { answer, reply, pin } = *done;
+                discard(pin);
+                reply.send(answer);
+                true
+            }
+        }
+    }
+
+    /// Hands `work` over, which is carried out by and by, and waits for the answer.
     async fn perform(self, kind: OperationKind, work: Work, pin: Option<RequestPin>) -> Answer {
-        let begun = self.state().begin(kind, work, pin);
+        let (reply, mut answer) = exchange();
+        let begun = self.state().begin(kind, work, pin, reply);
         let id = match begun {
             Ok(id) => id,
             Err(work) => return (Err(dead()), work.into_buffer()),
         };
-        let claim = Claim { disk: self, id };
-        poll_fn(|context| {
-            let mut state = claim.disk.state();
-            state.step_abandoned();
-            match state.step(id) {
-                Some(answer) => Poll::Ready(answer),
-                None => {
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
+        let gone = || (Err(dead()), AlignedBuffer::default());
+        let device = self.clone();
+        let carried_out = poll_fn(move |context| {
+            if device.step(id) {
+                return Poll::Ready(());
             }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        if run_beside(carried_out.boxed()) {
+            return answer.await.unwrap_or_else(gone);
+        }
+        poll_fn(|context| {
+            if let Some(other) = self.first().filter(|&other| other != id) {
+                self.step(other);
+            }
+            self.step(id);
+            let polled = answer.poll_unpin(context);
+            if polled.is_pending() {
+                context.waker().wake_by_ref();
+            }
+            polled
         })
         .await
-    }
-}
-
-/// A future's hold on its operation; dropping it abandons the operation, if it is not done.
-struct Claim {
-    disk: SimulatedDisk,
-    id: u64,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(operation) = self.disk.state().operations.get_mut(&self.id) {
-            operation.abandoned = true;
-        }
+        .unwrap_or_else(gone)
     }
 }
 

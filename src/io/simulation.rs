@@ -3,16 +3,19 @@
 //! Which of the ready tasks runs next is drawn; time is virtual and moves only when nothing is
 //! ready, straight to the next timer. So a test that keeps to futures driven by it (those of a
 //! [`super::SimulatedDisk`] included) runs the same way each time, sleeps for nothing and can
-//! tell when all tasks wait for each other.
+//! tell when all tasks wait for each other. What such a disk is asked for meanwhile is a task here
+//! too, so that it is done whatever future is polled.
 
 // What is simulated fits memory, and so its places fit usize.
 #![allow(clippy::cast_possible_truncation)]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -55,6 +58,32 @@ struct State {
     panics: Vec<String>,
 }
 
+thread_local! {
+    /// The simulation that runs on this thread.
+    static RUNNING: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Says which simulation runs on this thread, until it is dropped.
+struct Running(Weak<Shared>);
+
+impl Running {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        Self(RUNNING.replace(Arc::downgrade(shared)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.replace(mem::take(&mut self.0));
+    }
+}
+
+/// Has the simulation that runs on this thread poll `device` to its end. False: none runs.
+pub(super) fn run_beside(device: BoxFuture<'static, ()>) -> bool {
+    let running = RUNNING.with_borrow(Weak::upgrade);
+    running.map(|shared| shared.add(device)).is_some()
+}
+
 /// Wakes one task.
 struct TaskWaker {
     shared: Arc<Shared>,
@@ -94,6 +123,7 @@ impl Simulation {
     /// ended go on in the next call.
     pub(crate) fn block_on<T>(&mut self, root: impl Future<Output = T>) -> Option<T> {
         let mut root = pin!(root);
+        let _running = Running::begin(&self.shared);
         self.shared.make_ready(ROOT);
         loop {
             let Some(task) = self.next_ready() else {
@@ -167,11 +197,7 @@ impl Lane for SimulatedLane {
             }
         };
         let (task, end) = contained(name, watched.boxed());
-        let mut state = self.shared.state();
-        state.last_task += 1;
-        let number = state.last_task;
-        state.tasks.insert(number, task.boxed());
-        state.ready.push(number);
+        self.shared.add(task.boxed());
         end
     }
 
@@ -216,6 +242,14 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, task: BoxFuture<'static, ()>) {
+        let mut state = self.state();
+        state.last_task += 1;
+        let number = state.last_task;
+        state.tasks.insert(number, task);
+        state.ready.push(number);
     }
 
     fn make_ready(&self, task: u64) {

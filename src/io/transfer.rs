@@ -17,6 +17,9 @@ use tokio_uring::fs::File;
 use super::buffer::AlignedBuffer;
 use super::piece::{Piece, Split};
 use super::request::Request;
+use crate::meter;
+use crate::step::{STEP_ENTRIES, pause as pause_step};
+use crate::wake::discard;
 
 /// The longest transfer that is sent to the device as one, in bytes.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
@@ -44,18 +47,32 @@ pub(super) fn width(request: &Request) -> usize {
 /// Carries out `request` and answers it. The pin is gone before the answer is out.
 pub(super) async fn serve(file: &File, request: Request) {
     match request {
-        Request::Read { offset, length, buffer, pin, reply } => {
-            let (result, buffer) = transfer(file, Direction::Read, offset, buffer, length).await;
-            drop(pin);
-            let _ = reply.send(result.map(|()| buffer));
+        Request::Read { offset, length, pin, reply } => {
+            let result = match AlignedBuffer::try_with_capacity(length) {
+                Ok(buffer) => {
+                    let read = transfer(file, Direction::Read, offset, buffer, length).await;
+                    read.0.map(|()| read.1)
+                }
+                Err(error) => Err(error),
+            };
+            discard(pin);
+            reply.send(result);
         }
         Request::Write { offset, buffer, reply } => {
             let length = buffer.len();
             let answer = transfer(file, Direction::Write, offset, buffer, length).await;
-            let _ = reply.send(answer);
+            reply.send(answer);
         }
-        Request::Sync { reply } => {
-            let _ = reply.send(sync(file).await);
+        Request::Sync { replies } => {
+            let result = sync(file).await;
+            let mut replies = replies.into_iter();
+            while replies.len() > 0 {
+                for reply in replies.by_ref().take(STEP_ENTRIES) {
+                    meter::entries(1);
+                    reply.send(result.as_ref().map(|()| ()).map_err(again));
+                }
+                pause_step().await;
+            }
         }
         #[cfg(test)]
         Request::Panic => {}
@@ -145,7 +162,13 @@ async fn transfer_piece(
     (Ok(()), piece)
 }
 
+/// How many syncs have been carried out, in all rings.
+#[cfg(test)]
+pub(super) static SYNCS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 async fn sync(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    SYNCS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let mut tries = 0;
     loop {
         match file.sync_data().await {
@@ -156,6 +179,12 @@ async fn sync(file: &File) -> io::Result<()> {
             result => return result,
         }
     }
+}
+
+/// The same error once more, for another who waits.
+fn again(error: &io::Error) -> io::Error {
+    let told = || io::Error::new(error.kind(), error.to_string());
+    error.raw_os_error().map_or_else(told, io::Error::from_raw_os_error)
 }
 
 /// Whether trying again may help.

@@ -2,8 +2,8 @@
 //!
 //! Point reads have a ring and a thread of their own (`tamis-read`); writes, syncs, background
 //! reads and the lane share the other (`tamis-append`), so that a long write or sync never delays
-//! a read. Callers reach them through bounded queues: a full queue is awaited, and a buffer is
-//! allocated only once there is room for its request.
+//! a read. The first poll of a call puts its request into the queue of a ring; from then on the
+//! ring carries it out by itself.
 //!
 //! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
 //! the last handle is dropped, and all tasks of the lane and all requests have ended.
@@ -16,15 +16,17 @@ use std::thread;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 
 use super::buffer::AlignedBuffer;
 use super::error::DiskError;
 use super::file::{DataFile, FileFacts};
 use super::lane::{Lane, LaneHandle, LaneServer};
 use super::probe::RingSetup;
+use super::reply::{Reply, exchange};
 use super::request::Request;
 use super::ring::Ring;
+use super::termination::{Alive, Termination};
 use super::{Disk, ReadRequest, Urgency, check_span};
 
 /// What a [`UringDisk`] is opened with.
@@ -39,15 +41,13 @@ pub(crate) struct DiskOptions {
     /// The size of each submission queue, 16 to 4096; smaller rings are tried when the kernel
     /// has no memory. Default 256.
     pub(crate) ring_entries: u32,
-    /// The requests that may wait before a ring, beside those in flight. Default 256.
-    pub(crate) queue_length: usize,
 }
 
 impl DiskOptions {
     /// The defaults, for a data file of `bytes` in `directory`.
     pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
         let directory = directory.into();
-        Self { directory, bytes, direct: true, ring_entries: 256, queue_length: 256 }
+        Self { directory, bytes, direct: true, ring_entries: 256 }
     }
 }
 
@@ -61,31 +61,12 @@ struct Shared {
     facts: FileFacts,
     /// The process that has the threads; a forked child has not.
     process: u32,
-    reads: mpsc::Sender<Request>,
-    appends: mpsc::Sender<Request>,
+    reads: mpsc::UnboundedSender<Request>,
+    appends: mpsc::UnboundedSender<Request>,
     /// Closes the read ring; nothing is spawned there.
     read_lane: LaneHandle,
     append_lane: LaneHandle,
     termination: Termination,
-}
-
-/// Resolves once both threads have ended and the file is closed and unlocked.
-///
-/// It keeps nothing alive, and may be waited for after the disk has been dropped.
-#[derive(Clone)]
-pub(crate) struct Termination(watch::Receiver<()>);
-
-impl Termination {
-    /// Whether it has come.
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.has_changed().is_err()
-    }
-
-    /// Waits for it. Dropping the future changes nothing.
-    pub(crate) async fn wait(mut self) {
-        // Nothing is ever sent: the one change is that the last sender goes.
-        while self.0.changed().await.is_ok() {}
-    }
 }
 
 impl UringDisk {
@@ -103,12 +84,12 @@ impl UringDisk {
             let error = io::Error::from(io::ErrorKind::InvalidInput);
             return Err(DiskError::io("create, at that length,", &path, error));
         }
-        let (ready, opened) = oneshot::channel();
+        let (ready, opened) = exchange();
         thread::Builder::new()
             .name("tamis-append".into())
             .spawn(move || append_thread(&options, ready))
             .map_err(|error| DiskError::io("start a thread for", &path, error))?;
-        let broken = |_| {
+        let broken = || {
             Err(DiskError::io("open", &path, io::Error::other("the opening thread broke down")))
         };
         opened.await.unwrap_or_else(broken)
@@ -140,7 +121,7 @@ impl UringDisk {
 
     /// The way into a ring, past all checks.
     #[cfg(test)]
-    pub(super) fn queue(&self, urgency: Urgency) -> mpsc::Sender<Request> {
+    pub(super) fn queue(&self, urgency: Urgency) -> mpsc::UnboundedSender<Request> {
         self.shared.queue(urgency).clone()
     }
 
@@ -153,19 +134,20 @@ impl UringDisk {
 }
 
 impl Shared {
-    fn queue(&self, urgency: Urgency) -> &mpsc::Sender<Request> {
+    fn queue(&self, urgency: Urgency) -> &mpsc::UnboundedSender<Request> {
         match urgency {
             Urgency::Point => &self.reads,
             Urgency::Background => &self.appends,
         }
     }
 
-    /// Waits for room in a queue.
-    async fn room(&self, urgency: Urgency) -> io::Result<mpsc::Permit<'_, Request>> {
+    /// Puts a request into a queue, or gives it back with the reason why it cannot be.
+    fn hand_over(&self, urgency: Urgency, request: Request) -> Result<(), (io::Error, Request)> {
         if std::process::id() != self.process {
-            return Err(io::Error::other("the disk belongs to the process that forked this one"));
+            let reason = "the disk belongs to the process that forked this one";
+            return Err((io::Error::other(reason), request));
         }
-        self.queue(urgency).reserve().await.map_err(|_| closed())
+        self.queue(urgency).send(request).map_err(|refused| (closed(), refused.0))
     }
 }
 
@@ -179,11 +161,10 @@ impl Disk for UringDisk {
         async move {
             let ReadRequest { offset, length, urgency, pin } = request;
             check_span(offset, length, shared.facts.length)?;
-            let room = shared.room(urgency).await?;
-            let (reply, answer) = oneshot::channel();
-            let buffer = AlignedBuffer::with_capacity(length);
-            room.send(Request::Read { offset, length, buffer, pin, reply });
-            answer.await.unwrap_or_else(|_| Err(broken()))
+            let (reply, answer) = exchange();
+            let request = Request::Read { offset, length, pin, reply };
+            shared.hand_over(urgency, request).map_err(|(error, _)| error)?;
+            answer.await.unwrap_or_else(|| Err(broken()))
         }
         .boxed()
     }
@@ -198,13 +179,14 @@ impl Disk for UringDisk {
             if let Err(error) = check_span(offset, buffer.len(), shared.facts.length) {
                 return (Err(error), buffer);
             }
-            let room = match shared.room(Urgency::Background).await {
-                Ok(room) => room,
-                Err(error) => return (Err(error), buffer),
-            };
-            let (reply, answer) = oneshot::channel();
-            room.send(Request::Write { offset, buffer, reply });
-            answer.await.unwrap_or_else(|_| (Err(broken()), AlignedBuffer::default()))
+            let (reply, answer) = exchange();
+            let request = Request::Write { offset, buffer, reply };
+            match shared.hand_over(Urgency::Background, request) {
+                Ok(()) => {}
+                Err((error, Request::Write { buffer, .. })) => return (Err(error), buffer),
+                Err((error, _)) => return (Err(error), AlignedBuffer::default()),
+            }
+            answer.await.unwrap_or_else(|| (Err(broken()), AlignedBuffer::default()))
         }
         .boxed()
     }
@@ -212,10 +194,10 @@ impl Disk for UringDisk {
     fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
         let shared = Arc::clone(&self.shared);
         async move {
-            let room = shared.room(Urgency::Background).await?;
-            let (reply, answer) = oneshot::channel();
-            room.send(Request::Sync { reply });
-            answer.await.unwrap_or_else(|_| Err(broken()))
+            let (reply, answer) = exchange();
+            let request = Request::Sync { replies: vec![reply] };
+            shared.hand_over(Urgency::Background, request).map_err(|(error, _)| error)?;
+            answer.await.unwrap_or_else(|| Err(broken()))
         }
         .boxed()
     }
@@ -230,16 +212,16 @@ fn broken() -> io::Error {
 }
 
 /// The thread of the append ring, which also opens the file and starts the other thread.
-fn append_thread(options: &DiskOptions, ready: oneshot::Sender<Result<UringDisk, DiskError>>) {
-    let (alive, termination) = watch::channel(());
-    match start(options, &alive, Termination(termination)) {
+fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError>>) {
+    let (alive, termination) = Alive::new();
+    match start(options, &alive, termination) {
         Ok((disk, ring, own)) => {
             // Nobody waits any more: the disk is dropped here, and the ring ends at once.
-            let _ = ready.send(Ok(disk));
+            ready.send(Ok(disk));
             ring.run("append", own.file, own.requests, own.lane);
         }
         Err(error) => {
-            let _ = ready.send(Err(error));
+            ready.send(Err(error));
         }
     }
     // Last of all, when the file is closed.
@@ -249,13 +231,13 @@ fn append_thread(options: &DiskOptions, ready: oneshot::Sender<Result<UringDisk,
 /// What a ring's thread is given to serve.
 struct Work {
     file: File,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::UnboundedReceiver<Request>,
     lane: LaneServer,
 }
 
 fn start(
     options: &DiskOptions,
-    alive: &watch::Sender<()>,
+    alive: &Alive,
     termination: Termination,
 ) -> Result<(UringDisk, Ring, Work), DiskError> {
     let setup = RingSetup::probe(options.ring_entries.min(4096))?;
@@ -263,9 +245,8 @@ fn start(
     let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
     let file = data.file.try_clone();
     let file = file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))?;
-    let queue_length = options.queue_length.max(1);
-    let (reads, read_requests) = mpsc::channel(queue_length);
-    let (appends, append_requests) = mpsc::channel(queue_length);
+    let (reads, read_requests) = mpsc::unbounded_channel();
+    let (appends, append_requests) = mpsc::unbounded_channel();
     let (read_lane, read_server) = LaneHandle::new();
     let (append_lane, append_server) = LaneHandle::new();
     let read_work = Work { file, requests: read_requests, lane: read_server };
@@ -281,7 +262,7 @@ fn start(
 fn start_reads(
     facts: &FileFacts,
     entries: u32,
-    alive: watch::Sender<()>,
+    alive: Alive,
     work: Work,
 ) -> Result<(), DiskError> {
     let (ready, started) = std::sync::mpsc::channel();

@@ -13,6 +13,7 @@ use std::io;
 
 use super::super::RequestPin;
 use super::super::buffer::AlignedBuffer;
+use super::super::reply::Reply;
 use super::super::simulation::Dice;
 use super::fault::{Fault, FaultPlan, OperationKind};
 
@@ -55,13 +56,28 @@ pub(super) struct Countdown {
 }
 
 pub(super) struct Operation {
-    /// Polls until it completes.
+    /// Steps until it completes.
     pub(super) steps: u32,
     pub(super) fault: Option<Fault>,
-    pub(super) abandoned: bool,
     pub(super) work: Work,
+    pub(super) reply: Reply<Answer>,
     /// Held until the operation is done.
-    pub(super) _pin: Option<RequestPin>,
+    pub(super) pin: Option<RequestPin>,
+}
+
+/// What has become of an operation by a step.
+pub(super) enum Step {
+    Pending,
+    /// It has been done before, or died with its disk.
+    Gone,
+    Done(Box<Done>),
+}
+
+/// An operation that is done: its pin goes, and then it is answered, once the lock is free.
+pub(super) struct Done {
+    pub(super) answer: Answer,
+    pub(super) reply: Reply<Answer>,
+    pub(super) pin: Option<RequestPin>,
 }
 
 pub(super) enum Work {
@@ -91,6 +107,7 @@ impl State {
         kind: OperationKind,
         mut work: Work,
         pin: Option<RequestPin>,
+        reply: Reply<Answer>,
     ) -> Result<u64, Work> {
         if self.dead {
             return Err(work);
@@ -108,7 +125,7 @@ impl State {
             self.front_writes += 1;
         }
         let fault = ordered.or(drawn);
-        let operation = Operation { steps, fault, abandoned: false, work, _pin: pin };
+        let operation = Operation { steps, fault, work, reply, pin };
         self.operations.insert(id, operation);
         Ok(id)
     }
@@ -139,35 +156,27 @@ impl State {
         failed.or(self.dice.chance(no_space).then_some(Fault::NoSpace))
     }
 
-    /// Moves one abandoned operation on; tells whether there was one.
-    pub(super) fn step_abandoned(&mut self) -> bool {
-        let mut abandoned = self.operations.iter().filter(|(_, operation)| operation.abandoned);
-        let Some(id) = abandoned.next().map(|(id, _)| *id) else { return false };
-        self.step(id);
-        true
-    }
-
-    /// Moves an operation on by one step; the answer once it is done.
-    pub(super) fn step(&mut self, id: u64) -> Option<Answer> {
-        let Some(mut operation) = self.operations.remove(&id) else {
-            return Some((Err(dead()), AlignedBuffer::default()));
-        };
+    /// Moves an operation on by one step.
+    pub(super) fn step(&mut self, id: u64) -> Step {
+        let Some(mut operation) = self.operations.remove(&id) else { return Step::Gone };
         if operation.steps == 0 {
-            return Some(self.complete(operation));
+            let Operation { fault, work, reply, pin, .. } = operation;
+            let answer = self.complete(fault, work);
+            return Step::Done(Box::new(Done { answer, reply, pin }));
         }
         operation.steps -= 1;
         if operation.fault != Some(Fault::NoSpace) {
             self.arrive_some(&mut operation.work);
         }
         self.operations.insert(id, operation);
-        None
+        Step::Pending
     }
 
-    fn complete(&mut self, operation: Operation) -> Answer {
-        if let Some(fault) = operation.fault {
-            return (Err(fault.error()), operation.work.into_buffer());
+    fn complete(&mut self, fault: Option<Fault>, work: Work) -> Answer {
+        if let Some(fault) = fault {
+            return (Err(fault.error()), work.into_buffer());
         }
-        match operation.work {
+        match work {
             Work::Read { offset, length } => (Ok(()), self.copy_out(offset, length)),
             Work::Write { offset, buffer, pending } => {
                 for sector in pending {
@@ -230,14 +239,17 @@ impl State {
         });
     }
 
-    /// What becomes of the operations in flight when the process ends. The state is dead then.
-    pub(super) fn arrive_in_part(&mut self) {
-        for (_, mut operation) in std::mem::take(&mut self.operations) {
+    /// What becomes of the operations in flight when the process ends. The state is dead then; the
+    /// operations, which nothing will answer, are to be dropped when the lock is free.
+    pub(super) fn arrive_in_part(&mut self) -> Vec<Operation> {
+        let mut ended: Vec<_> = std::mem::take(&mut self.operations).into_values().collect();
+        for operation in &mut ended {
             if operation.fault != Some(Fault::NoSpace) {
                 self.arrive_some(&mut operation.work);
             }
         }
         self.dead = true;
+        ended
     }
 }
 

@@ -176,6 +176,27 @@ fn dropped_futures_leave_their_requests_to_the_disk() {
 }
 
 #[test]
+fn what_has_been_handed_over_is_done_though_its_future_sleeps() {
+    let mut simulation = Simulation::new(3);
+    let disk = SimulatedDisk::new(3, BYTES);
+    disk.plan(|plan| plan.delay_polls_max = 50);
+    let pin = Arc::new(());
+    let mut read = disk.read(ReadRequest::new(0, BLOCK_BYTES).pinned(pin.clone()));
+    let mut write = disk.write(4096, block(1));
+    let lane = simulation.lane();
+    let passing = async {
+        poll_once(&mut read);
+        poll_once(&mut write);
+        lane.sleep(std::time::Duration::from_secs(1)).await;
+    };
+    simulation.block_on(passing).expect("no deadlock");
+    assert_eq!((Arc::strong_count(&pin), disk.in_flight()), (1, 0));
+    assert!(disk.snapshot(4096, BLOCK_BYTES).iter().all(|&byte| byte == 1));
+    assert_eq!(block_on(read).expect("read").len(), BLOCK_BYTES);
+    block_on(write).0.expect("written");
+}
+
+#[test]
 fn requests_overtake_one_another_the_same_way_each_time() {
     let run = |seed| {
         let mut simulation = Simulation::new(seed);

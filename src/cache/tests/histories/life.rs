@@ -2,7 +2,7 @@
 //! kill or a power loss. The same seed gives the same history.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -198,13 +198,7 @@ impl History {
 
     /// Runs a future, and all tasks beside it. None where they wait for each other.
     fn drive<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
-        let output = self.simulation.block_on(future.as_mut());
-        output.or_else(|| {
-            // A device completes what nobody waits for by itself; here somebody has to poll.
-            self.disk.settle();
-            self.simulation.block_on(future)
-        })
+        self.simulation.block_on(future)
     }
 
     fn asked(&mut self) -> Asked {

@@ -1,0 +1,258 @@
+//! `Waiters`: callers who wait until something has come, or has come far enough.
+//!
+//! Nothing is granted: whoever waits is woken, looks again when it is polled, and waits on where
+//! that was for nothing. A waiter that sleeps for ever keeps nothing from anybody. What is waited
+//! for must be changed before the waiters are woken.
+//!
+//! Wakers are the callers' own code. They are called contained, while no lock is held, and at most
+//! [`STEP_ENTRIES`] of them before the task that wakes them lets others have their turn.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ops::Bound;
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::meter;
+use crate::step::{STEP_ENTRIES, pause};
+use crate::wake::{discard, wake};
+
+/// Those who wait, ordered by the place that each waits for.
+#[derive(Debug)]
+pub(crate) struct Waiters<P = ()>(Mutex<Waiting<P>>);
+
+#[derive(Debug)]
+struct Waiting<P> {
+    /// By place, and by the order in which they came.
+    wakers: BTreeMap<(P, u64), Waker>,
+    last: u64,
+}
+
+impl<P> Default for Waiters<P> {
+    fn default() -> Self {
+        Self(Mutex::new(Waiting { wakers: BTreeMap::new(), last: 0 }))
+    }
+}
+
+impl<P: Ord + Copy> Waiters<P> {
+    /// Resolves once `asked` has an answer, which it is asked for in each poll. To be woken when
+    /// `place` has been reached.
+    pub(crate) async fn until<T>(&self, place: P, mut asked: impl FnMut() -> Option<T>) -> T {
+        if let Some(answer) = asked() {
+            return answer;
+        }
+        let mut wait = Wait { waiters: self, place, number: None };
+        poll_fn(|context| {
+            // Noted first, so that what comes after the question wakes.
+            wait.note(context.waker());
+            asked().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Wakes those who wait for `place` or one before it.
+    pub(crate) async fn wake_up_to(&self, place: P) {
+        let mut walk = Walk::new(self, Some(place));
+        while walk.step() {
+            pause().await;
+        }
+    }
+
+    /// Wakes all who wait now.
+    pub(crate) async fn wake_all(&self) {
+        let mut walk = Walk::new(self, None);
+        while walk.step() {
+            pause().await;
+        }
+    }
+
+    /// The same in one go, for those who cannot await: where something has broken down, or where
+    /// few can wait.
+    pub(crate) fn wake_all_at_once(&self) {
+        let mut walk = Walk::new(self, None);
+        while walk.step() {}
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().wakers.len()
+    }
+}
+
+/// A walk over those who waited when it began.
+struct Walk<'a, P> {
+    waiters: &'a Waiters<P>,
+    /// The last place that is reached; None: all of them are.
+    end: Option<P>,
+    /// The last number that had been dealt: who comes later is left.
+    last: u64,
+    after: Option<(P, u64)>,
+}
+
+impl<'a, P: Ord + Copy> Walk<'a, P> {
+    fn new(waiters: &'a Waiters<P>, end: Option<P>) -> Self {
+        Self { waiters, end, last: waiters.0.lock().last, after: None }
+    }
+
+    /// Wakes the next few. False: there are no more.
+    fn step(&mut self) -> bool {
+        let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut waiting = self.waiters.0.lock();
+        let reached = |&(place, _): &(P, u64)| self.end.is_none_or(|end| place <= end);
+        let ahead = waiting.wakers.range((from, Bound::Unbounded)).map(|(key, _)| *key);
+        let keys: Vec<_> = ahead.take_while(reached).take(STEP_ENTRIES).collect();
+        let is_known = |(_, number): &&(P, u64)| *number <= self.last;
+        let woken = keys.iter().filter(is_known).filter_map(|key| waiting.wakers.remove(key));
+        let woken: Vec<_> = woken.collect();
+        drop(waiting);
+        meter::entries(keys.len());
+        woken.into_iter().for_each(wake);
+        self.after = keys.last().copied();
+        keys.len() == STEP_ENTRIES
+    }
+}
+
+/// A place among those who wait, until it is dropped.
+struct Wait<'a, P: Ord + Copy> {
+    waiters: &'a Waiters<P>,
+    place: P,
+    number: Option<u64>,
+}
+
+impl<P: Ord + Copy> Wait<'_, P> {
+    /// The waker to be called from now on.
+    fn note(&mut self, waker: &Waker) {
+        let fresh = waker.clone();
+        let mut waiting = self.waiters.0.lock();
+        let number = self.number.filter(|&number| {
+            // It has been taken out when it was woken.
+            waiting.wakers.contains_key(&(self.place, number))
+        });
+        let number = number.unwrap_or_else(|| {
+            waiting.last += 1;
+            waiting.last
+        });
+        self.number = Some(number);
+        let worn = waiting.wakers.insert((self.place, number), fresh);
+        drop(waiting);
+        discard(worn);
+    }
+}
+
+impl<P: Ord + Copy> Drop for Wait<'_, P> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let worn = self.waiters.0.lock().wakers.remove(&(self.place, number));
+        discard(worn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::meter::measured;
+
+    /// Counts its calls, and panics in each.
+    #[derive(Default)]
+    struct Hostile(AtomicUsize);
+
+    impl Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("as planned");
+        }
+    }
+
+    fn poll_with<T>(future: Pin<&mut impl Future<Output = T>>, waker: &Arc<Hostile>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
+    }
+
+    #[test]
+    fn each_is_woken_when_its_place_is_reached_and_looks_for_itself() {
+        let (waiters, reached) = (Waiters::default(), AtomicUsize::new(0));
+        let hostile = Arc::new(Hostile::default());
+        let wait = |place| {
+            let (waiters, reached) = (&waiters, &reached);
+            let has_come = move || (reached.load(Ordering::Relaxed) >= place).then_some(place);
+            Box::pin(waiters.until(place, has_come))
+        };
+        let mut waits: Vec<_> = (1..=10).map(wait).collect();
+        for wait in &mut waits {
+            assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+        }
+        reached.store(4, Ordering::Relaxed);
+        waiters.wake_up_to(4).now_or_never().expect("few");
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them though each panics");
+        for (place, wait) in (1..).zip(&mut waits) {
+            assert_eq!(poll_with(wait.as_mut(), &hostile).is_ready(), place <= 4);
+        }
+        reached.store(10, Ordering::Relaxed);
+        waiters.wake_all_at_once();
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 10);
+        assert!(waits[4..].iter_mut().all(|wait| wait.as_mut().now_or_never().is_some()));
+        drop(waits);
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[test]
+    fn one_that_was_woken_for_nothing_waits_on_and_one_that_goes_away_leaves_nothing() {
+        let waiters = Waiters::<()>::default();
+        let hostile = Arc::new(Hostile::default());
+        let mut asked = 0;
+        let mut wait = Box::pin(waiters.until((), || {
+            asked += 1;
+            (asked == 4).then_some(())
+        }));
+        assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+        waiters.wake_all().now_or_never().expect("few");
+        assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+        assert_eq!(waiters.len(), 1);
+        waiters.wake_all().now_or_never().expect("few");
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 2);
+        assert!(poll_with(wait.as_mut(), &hostile).is_ready());
+        drop(wait);
+        for _ in 0..1000 {
+            let mut wait = Box::pin(waiters.until((), || None::<()>));
+            assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+        }
+        assert_eq!((waiters.len(), Arc::strong_count(&hostile)), (0, 1));
+    }
+
+    #[test]
+    fn a_crowd_is_woken_step_by_step_and_each_of_it_once() {
+        let waiters = Waiters::<u64>::default();
+        let hostile = Arc::new(Hostile::default());
+        let never = |place| Box::pin(waiters.until(place % 7u64, || None::<()>));
+        let mut waits: Vec<_> = (0..16_000).map(never).collect();
+        for wait in &mut waits {
+            assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+        }
+        let mut waking = pin!(waiters.wake_all());
+        let mut polls = 0;
+        loop {
+            let mut context = Context::from_waker(Waker::noop());
+            let (done, work) = measured(|| waking.as_mut().poll(&mut context).is_ready());
+            polls += 1;
+            assert!(work.entries <= STEP_ENTRIES);
+            if done {
+                break;
+            }
+            // Those who wait on meanwhile are not woken a second time.
+            for wait in &mut waits[..500] {
+                assert!(poll_with(wait.as_mut(), &hostile).is_pending());
+            }
+        }
+        assert!(polls > 16_000 / STEP_ENTRIES);
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 16_000);
+        drop(waits);
+        assert_eq!(waiters.len(), 0);
+    }
+}
