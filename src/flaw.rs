@@ -40,6 +40,8 @@ pub(crate) enum Flaw {
     BootIgnored,
     /// A value that was read at a point is stored over what has been put since.
     StaleFillStored,
+    /// Those who wait for the log are woken while it is locked.
+    WokenUnderLock,
     /// A record is served for whatever key has its hash.
     KeyNotCompared,
     /// A leader that was woken and is not polled is waited for without end.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::watch;
 
 use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
@@ -24,6 +23,7 @@ use crate::key::{KeyHash, LabelHash};
 use crate::l1::Cursor;
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
+use crate::waiters::Waiters;
 
 /// The most rules at one time; an invalidation that would be one more waits for one to end.
 const RULES_MAX: usize = 256;
@@ -131,8 +131,8 @@ pub(crate) struct Rules {
     in_force: AtomicUsize,
     /// Somebody looks through the directories on disk, for all rules that want it.
     is_scanned: AtomicBool,
-    /// Changes whenever that has been done for some rules.
-    scans: watch::Sender<()>,
+    /// Those who wait for that to be done for some rules.
+    scans: Waiters,
     /// Held by whoever takes a step of the round.
     walker: Mutex<()>,
     /// Where the next step of the round begins. Held while a step collects its entries, so that a
@@ -263,16 +263,21 @@ impl Rules {
     }
 
     /// The directories on disk have been looked through for these rules.
-    pub(crate) fn scanned(&self, rules: &[Arc<Rule>]) {
+    pub(crate) async fn scanned(&self, rules: &[Arc<Rule>]) {
         rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
-        self.scans.send_replace(());
+        self.scans.wake_all().await;
+    }
+
+    /// The same where nothing can be awaited: the scan has broken down.
+    pub(crate) fn given_up(&self, rules: &[Arc<Rule>]) {
+        rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
+        self.scans.wake_all_at_once();
     }
 
     /// Resolves once they have been for this one and for those of its namespace that are older:
     /// which prefixes cover what is on disk only, labels do not tell, and it counts for the first.
     pub(crate) async fn until_scanned(&self, rule: &Rule) {
-        let mut scans = self.scans.subscribe();
-        while self.is_scanning_up_to(rule) && scans.changed().await.is_ok() {}
+        self.scans.until((), || (!self.is_scanning_up_to(rule)).then_some(())).await;
     }
 
     fn is_scanning_up_to(&self, rule: &Rule) -> bool {

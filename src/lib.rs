@@ -62,9 +62,9 @@ mod sync;
 mod synopsis;
 #[allow(dead_code)]
 mod timer;
+mod waiters;
 #[allow(dead_code)]
 mod wake;
-mod waiters;
 mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace, BlobCacheRefresh};

@@ -100,7 +100,7 @@ impl Scan {
                 }
             }
             let Some(shared) = self.shared.upgrade() else { return };
-            shared.rules.scanned(&rules);
+            shared.rules.scanned(&rules).await;
         }
     }
 }
@@ -121,7 +121,7 @@ impl Drop for Scan {
                     cursor = shared.bury_some(generation, &(Position::FIRST..end), from);
                 }
             }
-            shared.rules.scanned(&rules);
+            shared.rules.given_up(&rules);
         }
     }
 }

@@ -9,8 +9,8 @@
 //! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
 //! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
 //!
-//! Like a ring, it owns a request from the first poll on until that is done, with its buffer and its
-//! pin, whatever future is polled. Within a [`super::Simulation`] each request is a task of its own.
+//! Like a ring, it owns a request from the first poll on until that is done, with its buffer and
+//! its pin, whatever future is polled. Within a [`super::Simulation`] each request is a task.
 //! Elsewhere it goes on as any request of the disk is polled, or by [`SimulatedDisk::settle`].
 //!
 //! Two disks with the same seed under the same sequence of polls behave alike;

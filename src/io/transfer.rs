@@ -69,7 +69,7 @@ pub(super) async fn serve(file: &File, request: Request) {
             while replies.len() > 0 {
                 for reply in replies.by_ref().take(STEP_ENTRIES) {
                     meter::entries(1);
-                    reply.send(result.as_ref().map(|()| ()).map_err(again));
+                    reply.send(result.as_ref().copied().map_err(again));
                 }
                 pause_step().await;
             }

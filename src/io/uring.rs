@@ -89,9 +89,8 @@ impl UringDisk {
             .name("tamis-append".into())
             .spawn(move || append_thread(&options, ready))
             .map_err(|error| DiskError::io("start a thread for", &path, error))?;
-        let broken = || {
-            Err(DiskError::io("open", &path, io::Error::other("the opening thread broke down")))
-        };
+        let broken =
+            || Err(DiskError::io("open", &path, io::Error::other("the opening thread broke down")));
         opened.await.unwrap_or_else(broken)
     }
 
@@ -259,12 +258,7 @@ fn start(
 }
 
 /// Starts the thread of the read ring and waits until it has its ring.
-fn start_reads(
-    facts: &FileFacts,
-    entries: u32,
-    alive: Alive,
-    work: Work,
-) -> Result<(), DiskError> {
+fn start_reads(facts: &FileFacts, entries: u32, alive: Alive, work: Work) -> Result<(), DiskError> {
     let (ready, started) = std::sync::mpsc::channel();
     let read_thread = move || {
         match RingSetup::probe(entries.min(4096)).and_then(Ring::new) {

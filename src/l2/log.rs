@@ -23,13 +23,13 @@ use super::directory::DirectoryBuilder;
 use super::entry::Change;
 use super::error::EncodeError;
 use super::format::{
-    BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber, align,
+    BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber,
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
-use super::unit::{Dealt, Draft, Job, Off, Refusal, Seal, Taken, Unit, listed};
-use super::waiters::{Told, Waiters};
+use super::unit::{Dealt, Draft, Job, Refusal, Seal, Taken, Unit, listed};
 use crate::flaw::{Flaw, planted};
+use crate::waiters::Waiters;
 
 /// A unit of this size is full.
 const UNIT_BYTES: usize = 1 << 20;
@@ -50,13 +50,20 @@ pub(crate) struct Log {
     pub(super) key: ChecksumKey,
     pub(super) open_count: OpenCount,
     pub(super) state: Mutex<State>,
-    writer: AtomicWaker,
+    pub(super) writer: AtomicWaker,
     /// The oldest segment in use; moved by the writer.
     head: AtomicU64,
     /// Counts the moments at which room may have come; changed under the lock.
-    turns: AtomicU64,
+    pub(super) turns: AtomicU64,
     /// Nobody will need the log any more once it is closed.
     left: AtomicBool,
+    /// Those who wait for everything before a position to be on file. None of them is called under
+    /// the lock of the state.
+    pub(super) waiters: Waiters<Position>,
+    /// Those who wait for room.
+    pub(super) roomers: Waiters,
+    /// Those who wait for the end.
+    pub(super) closers: Waiters,
 }
 
 pub(super) struct State {
@@ -68,20 +75,19 @@ pub(super) struct State {
     /// Of the segment that positions are dealt in.
     pub(super) directory: DirectoryBuilder,
     /// Positions may be dealt up to the end of this segment.
-    newest: SegmentNumber,
+    pub(super) newest: SegmentNumber,
     /// Everything before is on file.
     pub(super) written: Position,
-    waiting_bytes: usize,
+    /// The same, for those who wait for it.
+    pub(super) acknowledged: Position,
+    pub(super) waiting_bytes: usize,
     /// Somebody waits for what is in the open unit.
-    urgent: bool,
-    standing: Standing,
-    waiters: Waiters<Position>,
-    roomers: Waiters<()>,
-    closers: Waiters<()>,
+    pub(super) urgent: bool,
+    pub(super) standing: Standing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     Running,
     Closing,
     Closed,
@@ -118,12 +124,10 @@ impl Log {
             directory: start.directory,
             newest: start.newest,
             written: start.tail,
+            acknowledged: start.tail,
             waiting_bytes: 0,
             urgent: false,
             standing: Standing::Running,
-            waiters: Waiters::new(),
-            roomers: Waiters::new(),
-            closers: Waiters::new(),
         };
         Self {
             geometry: start.geometry,
@@ -134,6 +138,9 @@ impl Log {
             head: AtomicU64::new(start.head.0),
             turns: AtomicU64::new(0),
             left: AtomicBool::new(false),
+            waiters: Waiters::default(),
+            roomers: Waiters::default(),
+            closers: Waiters::default(),
         }
     }
 
@@ -288,23 +295,6 @@ impl Log {
         self.state.lock().last()
     }
 
-    /// Resolves once everything before `end` is on file.
-    pub(crate) async fn written(&self, end: Position) -> Result<(), Off> {
-        let waiting = {
-            let mut state = self.state.lock();
-            if state.written >= end {
-                return Ok(());
-            }
-            if state.standing == Standing::Off {
-                return Err(Off);
-            }
-            state.urgent |= state.open.is_some();
-            state.waiters.wait(end)
-        };
-        self.writer.wake();
-        waiting.await.map_err(|_| Off)
-    }
-
     /// Resolves when no more waits to be written than may.
     pub(crate) async fn uncrowded(&self) {
         loop {
@@ -327,19 +317,18 @@ impl Log {
 
     /// Resolves when there may be room that was not there at that turn.
     pub(crate) async fn room(&self, turn: u64) {
-        let waiting = {
-            let mut state = self.state.lock();
-            if state.standing != Standing::Running || self.turn() != turn {
-                return;
-            }
-            state.roomers.wait(())
+        let asked = || {
+            let is_running = self.state.lock().standing == Standing::Running;
+            (!is_running || self.turn() != turn).then_some(())
         };
-        self.writer.wake();
-        // A sender that was dropped means the same: try again.
-        let _ = waiting.await;
+        if asked().is_none() {
+            self.writer.wake();
+            self.roomers.until((), asked).await;
+        }
     }
 
-    /// Nothing is taken from here on; what has been is still written.
+    /// Nothing is taken from here on; what has been is still written. The writer tells those who
+    /// wait for room.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         if state.standing == Standing::Running {
@@ -348,7 +337,6 @@ impl Log {
             let tail = state.next;
             state.jobs.push_back(Job::Close { tail });
         }
-        state.roomers.clear();
         drop(state);
         self.left.store(true, Ordering::Release);
         self.writer.wake();
@@ -373,32 +361,6 @@ impl Log {
         self.state.lock().standing == Standing::Closed
     }
 
-    /// Resolves once the writer has finished what [`Log::close`] left it to do.
-    pub(crate) async fn closed(&self) -> Result<(), Off> {
-        let waiting = {
-            let mut state = self.state.lock();
-            match state.standing {
-                Standing::Closed => return Ok(()),
-                Standing::Off => return Err(Off),
-                Standing::Running | Standing::Closing => {}
-            }
-            state.closers.wait(())
-        };
-        waiting.await.map_err(|_| Off)
-    }
-
-    /// The writer has failed: whoever waits is told, and nothing is taken any more.
-    pub(crate) fn turn_off(&self) {
-        let mut state = self.state.lock();
-        state.standing = Standing::Off;
-        state.waiters.clear();
-        state.roomers.clear();
-        state.closers.clear();
-        state.jobs.clear();
-        state.open = None;
-        state.waiting_bytes = 0;
-    }
-
     /// The writer's next job, which stays in the log until it is [`Log::done`]. `is_old`: a unit
     /// that nobody waits for is to be written too.
     pub(crate) fn job(&self, is_old: bool) -> Option<Job> {
@@ -407,10 +369,14 @@ impl Log {
             Self::close_unit(&mut state);
         }
         if planted(Flaw::AcknowledgedOutOfOrder) {
-            let next = state.next;
-            state.waiters.take(|end| *end <= next).tell();
+            state.acknowledged = state.next;
         }
-        state.jobs.front().cloned()
+        let job = state.jobs.front().cloned();
+        drop(state);
+        if planted(Flaw::AcknowledgedOutOfOrder) {
+            self.waiters.wake_all_at_once();
+        }
+        job
     }
 
     /// Whether something waits in the open unit.
@@ -429,40 +395,6 @@ impl Log {
             if is_work { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-
-    /// The first job is done, and on file.
-    pub(crate) fn done(&self) {
-        let mut state = self.state.lock();
-        let mut closers = None;
-        match state.jobs.pop_front() {
-            Some(Job::Frame(unit)) => {
-                state.written = unit.end;
-                let sizes = unit.records.iter().map(|record| record.head.len() + record.body.len());
-                let freed: usize = sizes.map(align).sum();
-                state.waiting_bytes = state.waiting_bytes.saturating_sub(freed);
-            }
-            Some(Job::Close { .. }) => {
-                state.standing = Standing::Closed;
-                closers = Some(state.closers.take(|()| true));
-            }
-            Some(Job::Seal(_) | Job::Fail) | None => {}
-        }
-        let written = state.written;
-        let told = [state.waiters.take(|end| *end <= written), state.roomers.take(|()| true)];
-        self.turns.fetch_add(1, Ordering::Release);
-        drop(state);
-        told.into_iter().chain(closers).for_each(Told::tell);
-    }
-
-    /// Segment `newest` is ready to be written to.
-    pub(crate) fn announce(&self, newest: SegmentNumber) {
-        let mut state = self.state.lock();
-        state.newest = state.newest.max(newest);
-        self.turns.fetch_add(1, Ordering::Release);
-        let roomers = state.roomers.take(|()| true);
-        drop(state);
-        roomers.tell();
     }
 
     /// The segment that positions are dealt in.

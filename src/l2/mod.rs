@@ -20,6 +20,7 @@ mod log;
 mod medium;
 mod pending;
 mod pins;
+mod progress;
 mod reclaim;
 mod record;
 mod recovery;
@@ -28,7 +29,6 @@ mod resume;
 mod segment;
 mod superblock;
 mod unit;
-mod waiters;
 mod wire;
 mod writer;
 

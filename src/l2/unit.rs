@@ -58,6 +58,14 @@ pub(crate) struct Unit {
     pub(crate) end: Position,
 }
 
+impl Unit {
+    /// What its records take on file.
+    pub(crate) fn record_bytes(&self) -> usize {
+        let bytes = self.end.value().saturating_sub(self.position.value());
+        usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(FRAME_HEADER_BYTES)
+    }
+}
+
 /// A segment to be sealed.
 pub(crate) struct Seal {
     pub(crate) segment: SegmentNumber,

@@ -90,18 +90,19 @@ impl Writer {
                 Job::Frame(unit) => self.write_unit(&unit).await?,
                 Job::Seal(seal) => {
                     self.write_directory(&seal).await?;
-                    self.log.done();
+                    self.log.done().await;
                     self.make_ready(SegmentNumber(seal.segment.0 + 1)).await?;
                     continue;
                 }
                 Job::Close { tail } => {
+                    self.log.refuse_room().await;
                     self.finish(tail).await?;
-                    self.log.done();
+                    self.log.done().await;
                     return Ok(());
                 }
                 Job::Fail => return Err(io::Error::other("the log refuses what it has room for")),
             }
-            self.log.done();
+            self.log.done().await;
         }
     }
 
@@ -170,7 +171,7 @@ impl Writer {
             self.medium.write_header(&self.superblock, next).await?;
             self.superblock.newest = next;
             self.write_superblock().await?;
-            self.log.announce(next);
+            self.log.announce(next).await;
         }
         Ok(())
     }

@@ -9,3 +9,4 @@ mod lifetimes;
 mod lives;
 mod regressions;
 mod totals;
+mod wakers;

@@ -5,4 +5,5 @@
 
 mod refusal;
 mod simulated;
+mod unpolled;
 mod uring;

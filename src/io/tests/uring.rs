@@ -1,15 +1,14 @@
 //! The rings on real files.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use futures::executor::block_on;
-use futures::future::{join_all, maybe_done, poll_fn};
-use futures::{FutureExt, StreamExt, join, stream};
+use futures::future::{join_all, poll_fn};
+use futures::{FutureExt, StreamExt, stream};
 use tempfile::TempDir;
 
 use super::super::request::Request;
@@ -22,15 +21,15 @@ use super::refusal::{in_child, is_child};
 
 const MIB: usize = 1 << 20;
 
-fn options(directory: &TempDir, mebibytes: u64) -> DiskOptions {
+pub(super) fn options(directory: &TempDir, mebibytes: u64) -> DiskOptions {
     DiskOptions::new(directory.path(), mebibytes << 20)
 }
 
-fn open(directory: &TempDir, mebibytes: u64) -> UringDisk {
+pub(super) fn open(directory: &TempDir, mebibytes: u64) -> UringDisk {
     block_on(UringDisk::open(options(directory, mebibytes))).expect("disk")
 }
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory")
 }
 
@@ -92,11 +91,9 @@ fn buffered_transfers_agree_with_a_model() {
 #[test]
 fn the_smallest_ring_serves_a_crowd() {
     let directory = directory();
-    let disk = block_on(UringDisk::open(DiskOptions {
-        ring_entries: 16,
-        ..options(&directory, 16)
-    }))
-    .expect("disk");
+    let disk =
+        block_on(UringDisk::open(DiskOptions { ring_entries: 16, ..options(&directory, 16) }))
+            .expect("disk");
     let reads = (0..300).map(|count| {
         let length = if count % 3 == 0 { 3 * MIB } else { BLOCK_BYTES };
         disk.read(ReadRequest::new(count % 13 * MIB as u64, length))
@@ -115,12 +112,12 @@ impl Drop for Pinned {
     }
 }
 
-fn pin(count: &Arc<AtomicUsize>) -> RequestPin {
+pub(super) fn pin(count: &Arc<AtomicUsize>) -> RequestPin {
     count.fetch_add(1, Ordering::SeqCst);
     Arc::new(Pinned(Arc::clone(count)))
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
+pub(super) fn wait_until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(30), "waited for too long");
@@ -157,101 +154,6 @@ fn thousands_of_dropped_futures_leave_nothing_behind() {
     let expected = buffer.to_vec();
     block_on(disk.write(0, buffer)).0.expect("write");
     assert!(block_on(disk.read(ReadRequest::new(0, MIB))).expect("read")[..] == expected[..]);
-}
-
-fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
-    future.now_or_never()
-}
-
-#[test]
-fn what_has_been_handed_over_is_done_though_no_future_is_polled() {
-    let directory = directory();
-    let options = DiskOptions { ring_entries: 16, ..options(&directory, 16) };
-    let disk = block_on(UringDisk::open(options)).expect("disk");
-    let pins = Arc::new(AtomicUsize::new(0));
-    let reads = (0..3000u64).map(|count| {
-        let request = ReadRequest::new(count % 4096 << 12, BLOCK_BYTES).pinned(pin(&pins));
-        disk.read(if count % 2 == 0 { request } else { request.background() })
-    });
-    let mut reads: Vec<_> = reads.collect();
-    // One may have been answered at once.
-    reads.retain_mut(|read| poll_once(read).is_none());
-    assert!(reads.len() > 1000);
-    let writes = (0..8u64).map(|count| {
-        let ones = AlignedBuffer::copy_from_slice(&[1; BLOCK_BYTES]);
-        disk.write(count << 12, ones)
-    });
-    let mut writes: Vec<_> = writes.collect();
-    writes.retain_mut(|write| poll_once(write).is_none());
-    wait_until(|| pins.load(Ordering::SeqCst) == 0);
-    let whole = || block_on(disk.read(ReadRequest::new(0, 8 * BLOCK_BYTES))).expect("read");
-    wait_until(|| whole().iter().all(|&byte| byte == 1));
-    for read in reads {
-        assert_eq!(block_on(read).expect("read").len(), BLOCK_BYTES);
-    }
-}
-
-/// A waker that calls the disk again, and panics then.
-struct Hostile(UringDisk);
-
-impl Wake for Hostile {
-    fn wake(self: Arc<Self>) {
-        poll_once(&mut self.0.read(ReadRequest::new(0, BLOCK_BYTES)));
-        poll_once(&mut self.0.sync());
-        panic!("as planned");
-    }
-}
-
-#[test]
-fn wakers_that_panic_or_call_again_harm_neither_requests_nor_rings() {
-    let directory = directory();
-    let disk = open(&directory, 16);
-    let hostile = Waker::from(Arc::new(Hostile(disk.clone())));
-    let mut context = Context::from_waker(&hostile);
-    let mut others = Vec::new();
-    for count in 0..100u64 {
-        let mut read = maybe_done(disk.read(ReadRequest::new(count << 12, BLOCK_BYTES)));
-        let long = ReadRequest::new(count << 12, 2 * MIB).background();
-        let mut long = maybe_done(disk.read(long));
-        let mut write =
-            maybe_done(disk.write(count << 12, AlignedBuffer::zeroed(BLOCK_BYTES)));
-        let mut sync = maybe_done(disk.sync());
-        let _ = (read.poll_unpin(&mut context), long.poll_unpin(&mut context));
-        let _ = (write.poll_unpin(&mut context), sync.poll_unpin(&mut context));
-        let request = ReadRequest::new(count << 12, BLOCK_BYTES);
-        others.push(disk.read(if count % 2 == 0 { request } else { request.background() }));
-        if count % 2 == 0 {
-            // The others are dropped, with their wakers.
-            block_on(async { join!(&mut read, &mut long, &mut write, &mut sync) });
-            Pin::new(&mut read).take_output().expect("done").expect("read");
-            Pin::new(&mut long).take_output().expect("done").expect("read");
-            Pin::new(&mut write).take_output().expect("done").0.expect("written");
-            Pin::new(&mut sync).take_output().expect("done").expect("synced");
-        }
-    }
-    for result in block_on(join_all(others)) {
-        result.expect("read");
-    }
-    let mut ending = Box::pin(disk.close().wait());
-    let _ = ending.poll_unpin(&mut context);
-    block_on(ending);
-}
-
-#[test]
-fn syncs_that_wait_for_their_turn_share_one() {
-    if !is_child() {
-        in_child("io::tests::uring::syncs_that_wait_for_their_turn_share_one", false);
-        return;
-    }
-    let directory = directory();
-    let disk = open(&directory, 16);
-    let before = super::super::transfer::SYNCS.load(Ordering::Relaxed);
-    let syncs: Vec<_> = (0..1000).map(|_| disk.sync()).collect();
-    for result in block_on(join_all(syncs)) {
-        result.expect("synced");
-    }
-    let carried_out = super::super::transfer::SYNCS.load(Ordering::Relaxed) - before;
-    assert!((1..=20).contains(&carried_out), "{carried_out} of 1000");
 }
 
 #[test]
