@@ -8,6 +8,7 @@
 //! The table takes part of somebody's budget: that is set aside once it is wanted, and used once it
 //! is free.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -25,6 +26,9 @@ const TABLES_MIN: usize = 64;
 /// What one caller has to fill with zeros when it is the first at a table.
 const TABLE_BYTES_MAX: usize = 256 << 10;
 
+/// Tables of a group.
+const GROUP_TABLES: usize = 256;
+
 /// Nanoseconds; all zero where it is vacant.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -35,10 +39,14 @@ struct Place {
 
 type Set = [Place; WAYS];
 
+type Group = Box<[Mutex<Vec<Set>>]>;
+
 #[derive(Debug)]
 pub(crate) struct Accesses {
-    /// Parts of the table, each made when it is first needed.
-    tables: Box<[Mutex<Vec<Set>>]>,
+    /// Parts of the table, each made when it is first needed, in groups that are made likewise: a
+    /// budget alone takes next to nothing.
+    groups: Box<[OnceLock<Group>]>,
+    tables: usize,
     sets_per_table: usize,
     /// How many have been made.
     made: AtomicUsize,
@@ -51,7 +59,8 @@ impl Accesses {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
         Self {
-            tables: (0..tables).map(|_| Mutex::default()).collect(),
+            groups: (0..tables.div_ceil(GROUP_TABLES)).map(|_| OnceLock::new()).collect(),
+            tables,
             sets_per_table: (bytes_max / size_of::<Set>() / tables).max(1),
             made: AtomicUsize::new(0),
             is_wanted: AtomicBool::new(false),
@@ -67,7 +76,7 @@ impl Accesses {
     /// What is set aside for it.
     pub(crate) fn bytes_set_aside(&self) -> usize {
         let is_wanted = self.is_wanted.load(Ordering::Relaxed);
-        if is_wanted { self.tables.len() * self.table_bytes() } else { 0 }
+        if is_wanted { self.tables * self.table_bytes() } else { 0 }
     }
 
     fn table_bytes(&self) -> usize {
@@ -97,7 +106,9 @@ impl Accesses {
         }
         let own = Place { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
         let (table, set) = self.place(entry.hash);
-        let mut table = self.tables[table].lock();
+        let group = self.groups[table / GROUP_TABLES]
+            .get_or_init(|| (0..GROUP_TABLES).map(|_| Mutex::default()).collect());
+        let mut table = group[table % GROUP_TABLES].lock();
         if table.is_empty() {
             table.resize(self.sets_per_table, Set::default());
             self.made.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +130,8 @@ impl Accesses {
             return written;
         }
         let (table, set) = self.place(hash);
-        let set = self.tables[table].lock().get(set).copied().unwrap_or_default();
+        let Some(group) = self.groups[table / GROUP_TABLES].get() else { return written };
+        let set = group[table % GROUP_TABLES].lock().get(set).copied().unwrap_or_default();
         let known = set.iter().find(|place| place.is_of(hash.0, written.0));
         known.map_or(written, |place| Timestamp(place.accessed))
     }
@@ -129,7 +141,7 @@ impl Accesses {
         // Halves of 32 bits, below the range that they are multiplied by.
         #[allow(clippy::cast_possible_truncation)]
         let within = |half: u64, range: usize| ((half * range as u64) >> 32) as usize;
-        (within(hash.0 & 0xFFFF_FFFF, self.tables.len()), within(hash.0 >> 32, self.sets_per_table))
+        (within(hash.0 & 0xFFFF_FFFF, self.tables), within(hash.0 >> 32, self.sets_per_table))
     }
 }
 

@@ -14,6 +14,17 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// More than can be addressed.
+const L1_BYTES_MAX: usize = 1 << 46;
+
+const INDEX_BYTES_MAX: usize = 1 << 40;
+
+/// Each is counted in memory.
+const SEGMENTS_MAX: u64 = 1 << 20;
+
+/// The most bytes of a segment.
+const SEGMENT_BYTES_MAX: u32 = 256 << 20;
+
 /// The most bytes of a namespace's name.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
 
@@ -225,7 +236,7 @@ pub struct BlobCacheConfigBuilder {
 
 impl BlobCacheConfigBuilder {
     /// The budget of the memory tier in bytes, everything counted: values, keys, metadata, labels
-    /// and what the allocator and the tables add. Default 256 MiB; at least 64 KiB.
+    /// and what the allocator and the tables add. Default 256 MiB; 64 KiB to 64 TiB.
     #[must_use]
     pub fn l1_bytes_max(mut self, bytes: usize) -> Self {
         self.config.l1_bytes_max = bytes;
@@ -296,7 +307,7 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
-    /// at least four segments. A store keeps the size that it was made with.
+    /// 4 to 1,048,576 segments. A store keeps the size that it was made with.
     #[must_use]
     pub fn l2_bytes_max(mut self, bytes: u64) -> Self {
         self.config.l2_bytes_max = bytes;
@@ -304,7 +315,8 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The size of a segment, in bytes: the largest blob that the disk tier takes is a little
-    /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; a multiple of 4096, up to 256 MiB.
+    /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; a multiple of 4096, 16 KiB to
+    /// 256 MiB.
     #[must_use]
     pub fn l2_segment_bytes(mut self, bytes: u32) -> Self {
         self.l2_segment_bytes = Some(bytes);
@@ -314,8 +326,8 @@ impl BlobCacheConfigBuilder {
     /// The budget of what leads to blobs on disk, in bytes of memory: some 28 for each, for index
     /// and synopsis, and 40 for each of its labels; where there are idle ttls, an eighth of it is
     /// for last accesses. At it, blobs of keys that are not on disk yet are held in memory only,
-    /// and counted as `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; at least
-    /// 64 KiB.
+    /// and counted as `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; 64 KiB to
+    /// 1 TiB.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);
@@ -410,7 +422,7 @@ impl BlobCacheConfigBuilder {
         let mut config = self.config;
         config.shard_count =
             self.shard_count.unwrap_or_else(|| default_shard_count(config.l1_bytes_max));
-        within("l1_bytes_max", config.l1_bytes_max, 64 * KIB..=isize::MAX.unsigned_abs())?;
+        within("l1_bytes_max", config.l1_bytes_max, 64 * KIB..=L1_BYTES_MAX)?;
         within("max_namespaces", config.max_namespaces, 1..=65_536)?;
         within("content_metadata_keys_max", config.content_metadata_keys_max, 0..=1024)?;
         within("content_metadata_bytes_max", config.content_metadata_bytes_max, 0..=64 * KIB)?;
@@ -427,8 +439,9 @@ impl BlobCacheConfigBuilder {
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
         let segment = config.l2_segment_bytes;
-        if !(16 << 10..=256 << 20).contains(&segment) || segment % 4096 != 0 {
-            let reason = format!("{segment} is not a multiple of 4096 up to 256 MiB");
+        if !(16 << 10..=SEGMENT_BYTES_MAX).contains(&segment) || segment % 4096 != 0 {
+            let reason =
+                format!("{segment} is not a multiple of 4096 within 16384 to {SEGMENT_BYTES_MAX}");
             return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
         }
         // An invalidation's record must fit an empty segment, and be listed in it.
@@ -439,11 +452,15 @@ impl BlobCacheConfigBuilder {
         }
         config.l2_index_bytes_max =
             self.l2_index_bytes_max.unwrap_or_else(|| default_index_bytes(config.l2_bytes_max));
-        let most = isize::MAX.unsigned_abs();
-        within("l2_index_bytes_max", config.l2_index_bytes_max, 64 * KIB..=most)?;
+        within("l2_index_bytes_max", config.l2_index_bytes_max, 64 * KIB..=INDEX_BYTES_MAX)?;
         let segments = config.l2_bytes_max / u64::from(segment);
-        if !(4..=u64::from(u32::MAX)).contains(&segments) {
-            let reason = format!("{segments} segments of {segment} bytes; 4 or more are needed");
+        if !(4..=SEGMENTS_MAX).contains(&segments) {
+            let (least, most) = (4 * u64::from(segment), SEGMENTS_MAX * u64::from(segment));
+            let reason = format!(
+                "{} is not within {least} to {most}: 4 to {SEGMENTS_MAX} segments of {segment} \
+                 bytes, which is l2_segment_bytes",
+                config.l2_bytes_max
+            );
             return Err(CacheError::InvalidConfig { field: "l2_bytes_max", reason });
         }
         Ok(config)
@@ -461,7 +478,7 @@ fn default_segment_bytes(l2_bytes_max: u64) -> u32 {
 }
 
 fn default_index_bytes(l2_bytes_max: u64) -> usize {
-    usize::try_from(l2_bytes_max / 32).unwrap_or(usize::MAX >> 1).max(MIB)
+    usize::try_from(l2_bytes_max / 32).unwrap_or(INDEX_BYTES_MAX).clamp(MIB, INDEX_BYTES_MAX)
 }
 
 fn default_shard_count(l1_bytes_max: usize) -> usize {

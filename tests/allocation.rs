@@ -15,8 +15,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheHit, BlobCachePolicy, BlobCachePut, CachePresence,
-    ExtendedTtlPolicy,
+    BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit, BlobCachePolicy,
+    BlobCachePut, CacheError, CachePresence, ExtendedTtlPolicy,
 };
 
 /// The most bytes of the future of a get.
@@ -263,4 +263,91 @@ fn the_future_of_a_get_is_small() {
     assert!(owned <= GET_FUTURE_BYTES_MAX, "{owned} bytes with an owned key");
     let digest = size_of_val(&namespace.get([7; 64]));
     assert!(digest <= GET_FUTURE_BYTES_MAX, "{digest} bytes with a key of 64 bytes");
+}
+
+/// A setting, its documented maximum, and how to set it.
+type Setting = (&'static str, u64, fn(BlobCacheConfigBuilder, u64) -> BlobCacheConfigBuilder);
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).expect("64 bits")
+}
+
+const SETTINGS: [Setting; 11] = [
+    ("l1_bytes_max", 1 << 46, |builder, most| builder.l1_bytes_max(size(most))),
+    ("max_namespaces", 65_536, |builder, most| builder.max_namespaces(size(most))),
+    ("content_metadata_keys_max", 1024, |builder, most| {
+        builder.content_metadata_keys_max(size(most))
+    }),
+    ("content_metadata_bytes_max", 65_536, |builder, most| {
+        builder.content_metadata_bytes_max(size(most))
+    }),
+    ("key_bytes_max", 65_535, |builder, most| builder.key_bytes_max(size(most))),
+    ("labels_max", 1024, |builder, most| builder.labels_max(size(most))),
+    ("label_bytes_max", 65_536, |builder, most| builder.label_bytes_max(size(most))),
+    ("shard_count", 1024, |builder, most| builder.shard_count(size(most))),
+    ("promotion_queue_max", 1 << 20, |builder, most| builder.promotion_queue_max(size(most))),
+    ("l2_index_bytes_max", 1 << 40, |builder, most| builder.l2_index_bytes_max(size(most))),
+    // In segments of 256 MiB.
+    ("l2_bytes_max", 1 << 48, |builder, most| builder.l2_bytes_max(most)),
+];
+
+/// What opening a cache allocates where nothing is held yet.
+fn opened(config: BlobCacheConfig) -> usize {
+    let (allocated, cache) = allocated(|| now(BlobCache::open(config)));
+    put(&cache.expect("a cache in memory"), "key", "value");
+    allocated.bytes
+}
+
+#[test]
+fn settings_at_their_maxima_allocate_next_to_nothing() {
+    let mut all = BlobCacheConfig::builder();
+    for (name, most, set) in SETTINGS {
+        let config = set(BlobCacheConfig::builder(), most).build().expect(name);
+        let bytes = opened(config);
+        assert!(bytes < 32 << 20, "{name}: {bytes}");
+        all = set(all, most);
+        for beyond in [most + 1, u64::from(u32::MAX) << 31, i64::MAX as u64, u64::MAX] {
+            // A file that ends within a segment is rounded down.
+            let beyond =
+                if name == "l2_bytes_max" { beyond.max(most + (256 << 20)) } else { beyond };
+            match set(BlobCacheConfig::builder(), beyond).build() {
+                Err(CacheError::InvalidConfig { field, reason }) => {
+                    assert_eq!(field, name);
+                    assert!(reason.contains(&beyond.to_string()), "{name}: {reason}");
+                    assert!(reason.contains(&most.to_string()), "{name}: {reason}");
+                }
+                other => panic!("{name} of {beyond}: {other:?}"),
+            }
+        }
+    }
+    let bytes = opened(all.build().expect("all at their maxima"));
+    assert!(bytes < 32 << 20, "{bytes}");
+}
+
+#[test]
+fn a_disk_tier_with_settings_at_their_maxima_opens_or_says_why_not() {
+    for (name, most, set) in SETTINGS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let builder = BlobCacheConfig::builder()
+            .l2_path(folder.path())
+            .l2_segment_bytes(if name == "l2_bytes_max" { 256 << 20 } else { 1 << 20 })
+            .l2_bytes_max(16 << 20);
+        let config = set(builder, most).build().expect(name);
+        match futures::executor::block_on(BlobCache::open(config)) {
+            Ok(cache) => {
+                assert_ne!(name, "l2_bytes_max", "256 TiB");
+                let idle_ttl = Some(Duration::from_secs(60));
+                let extended = ExtendedTtlPolicy { idle_ttl, ..Default::default() };
+                let policy = BlobCachePolicy::default().extended(extended);
+                let put = BlobCachePut::new("value").with_policy(policy);
+                futures::executor::block_on(cache.put("pages", "key", put)).expect("room");
+                futures::executor::block_on(cache.close()).expect("a device that works");
+            }
+            Err(error) => {
+                assert_eq!(name, "l2_bytes_max");
+                let is_told = matches!(error, CacheError::L2Full { .. } | CacheError::L2Io { .. });
+                assert!(is_told, "{error:?}");
+            }
+        }
+    }
 }
