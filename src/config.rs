@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// More than can be addressed.
-const L1_BYTES_MAX: usize = 1 << 46;
+pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 
 const INDEX_BYTES_MAX: usize = 1 << 40;
 
@@ -398,7 +398,8 @@ impl BlobCacheConfigBuilder {
 
     /// Counts an entry of (key, value) as what `charge` says instead of its memory, for comparing
     /// miss ratios with simulators that charge objects or payload bytes only. The memory in use
-    /// is then no longer what `l1_bytes_max` says. Default: memory is counted.
+    /// is then no longer what `l1_bytes_max` says. An entry for which `charge` panics counts as its
+    /// memory; what is more than 64 TiB counts as that. Default: memory is counted.
     #[must_use]
     pub fn l1_charge(mut self, charge: fn(key: &[u8], value: &[u8]) -> usize) -> Self {
         self.config.charge = Some(charge);

@@ -8,6 +8,7 @@ use crate::cache::durability::Acknowledgement;
 use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
 use crate::cache::version::Attempted;
+use crate::config::L1_BYTES_MAX;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::CacheError;
@@ -17,6 +18,7 @@ use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
+use crate::wake::contained;
 
 impl Shared {
     pub(super) async fn put(
@@ -154,9 +156,13 @@ impl Shared {
 
     /// What an entry with these parts counts against the budget.
     pub(super) fn charge(&self, key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
+        let footprint = || Entry::footprint(key, value, extras);
         match self.config.charge {
-            Some(charge) => charge(key, value).max(1),
-            None => Entry::footprint(key, value, extras),
+            // Beyond any budget it is all the same, and sums of such do not overflow. A panic of
+            // what is not ours must not end a task that others need.
+            Some(charge) => contained(|| charge(key, value))
+                .map_or_else(footprint, |charge| charge.clamp(1, L1_BYTES_MAX + 1)),
+            None => footprint(),
         }
     }
 
