@@ -14,17 +14,19 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum CacheError {
     /// The blob is larger than its policy allows, or than any tier that may hold it.
-    #[error("blob of {size} bytes is over the limit of {max} bytes")]
+    #[error("blob of {size} bytes is over the limit of {max} bytes, {limit}")]
     BlobTooLarge {
         /// What the blob comes to, with its key and metadata where the tier's budget is the limit.
         size: usize,
         /// The limit it is over.
         max: usize,
+        /// Which limit that is: the highest one, where several tiers might have held the blob.
+        limit: BlobLimit,
     },
     /// The content metadata has too many keys or too many bytes.
     #[error(
         "content metadata of {keys} keys and {bytes} bytes is over the limit of {max_keys} keys \
-         and {max_bytes} bytes"
+         (content_metadata_keys_max) and {max_bytes} bytes (content_metadata_bytes_max)"
     )]
     MetadataTooLarge {
         /// Number of metadata keys.
@@ -38,8 +40,8 @@ pub enum CacheError {
     },
     /// The tags and dependencies are too many or too long.
     #[error(
-        "{labels} labels of {bytes} bytes are over the limit of {max_labels} labels and \
-         {max_bytes} bytes"
+        "{labels} labels of {bytes} bytes are over the limit of {max_labels} labels (labels_max) \
+         and {max_bytes} bytes (label_bytes_max)"
     )]
     LabelsTooLarge {
         /// Number of tags and dependencies together.
@@ -52,7 +54,7 @@ pub enum CacheError {
         max_bytes: usize,
     },
     /// The key is too long.
-    #[error("key of {size} bytes is over the limit of {max} bytes")]
+    #[error("key of {size} bytes is over the limit of {max} bytes, key_bytes_max")]
     KeyTooLarge {
         /// Length of the key.
         size: usize,
@@ -137,6 +139,37 @@ pub enum CacheError {
     /// The cache has been closed.
     #[error("the cache is closed")]
     Closed,
+}
+
+/// A limit that a blob is over. Its `Display` says where it comes from and what to raise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BlobLimit {
+    /// `max_blob_bytes` of the policy.
+    Policy,
+    /// An eighth of `l1_bytes_max`, which [`L1Admission::Auto`](crate::L1Admission::Auto) lets into
+    /// memory.
+    ShareOfMemory,
+    /// `l1_bytes_max`.
+    Memory,
+    /// `l1_bytes_max` of the namespace's quota.
+    Quota,
+    /// What a segment of `l2_segment_bytes` has room for.
+    Segment,
+}
+
+impl fmt::Display for BlobLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Policy => "the policy's max_blob_bytes",
+            Self::ShareOfMemory => {
+                "an eighth of l1_bytes_max: raise that, or admit the blob with L1Admission::Always"
+            }
+            Self::Memory => "l1_bytes_max",
+            Self::Quota => "l1_bytes_max of the namespace's quota",
+            Self::Segment => "which a segment of l2_segment_bytes has room for",
+        })
+    }
 }
 
 /// Why there is no value: what the fetch of this caller came to. It goes to nobody else, and is not

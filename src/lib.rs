@@ -70,7 +70,7 @@ mod watermarks;
 pub use cache::{BlobCache, BlobCacheNamespace, BlobCacheRefresh};
 pub use clock::Clock;
 pub use config::{BlobCacheConfig, BlobCacheConfigBuilder};
-pub use error::{CacheError, FetchError, IoError};
+pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use modes::{BackgroundSweep, CrashSafety, L1Admission, L2Compression, L2PromotionPolicy};
 pub use moment::ReadPoint;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures::executor::block_on;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCachePolicy, BlobCachePut,
-    BlobCacheStats, CacheError, CachePresence, L1Admission,
+    BlobCacheStats, BlobLimit, CacheError, CachePresence, L1Admission,
 };
 
 const MIB: usize = 1 << 20;
@@ -191,7 +191,8 @@ fn blobs_up_to_the_limit_of_their_policy() {
         let of = |bytes| BlobCachePut::from(vec![7; bytes]).with_policy(policy.clone());
         put(&cache, "at", of(100)).expect("at the limit");
         let error = error_of(&cache, cache.put("n", "old", of(101)));
-        assert_eq!(error, CacheError::BlobTooLarge { size: 101, max: 100 });
+        let limit = BlobLimit::Policy;
+        assert_eq!(error, CacheError::BlobTooLarge { size: 101, max: 100, limit });
     }
 }
 
@@ -200,10 +201,15 @@ fn blobs_up_to_the_limit_of_their_admission() {
     let max = MIB;
     let cache = open_with(|builder| builder.l1_bytes_max(max).l1_charge(|_, value| value.len()));
     put(&cache, "old", "value").expect("it fits");
-    for (admission, limit) in [(L1Admission::Auto, max / 8), (L1Admission::Always, max)] {
+    for (admission, limit, named) in [
+        (L1Admission::Auto, max / 8, BlobLimit::ShareOfMemory),
+        (L1Admission::Always, max, BlobLimit::Memory),
+    ] {
         let of = |bytes| admitted(vec![7; bytes], admission);
         let error = error_of(&cache, cache.put("n", "old", of(limit + 1)));
-        assert_eq!(error, CacheError::BlobTooLarge { size: limit + 1, max: limit });
+        let expected = CacheError::BlobTooLarge { size: limit + 1, max: limit, limit: named };
+        assert_eq!(error, expected);
+        assert!(error.to_string().contains("l1_bytes_max"), "{error}");
         put(&cache, "at", of(limit)).expect("at the limit");
         assert!(holds(&cache, "at"), "{admission:?}");
         assert!(cache.stats().bytes_in_use() <= max);
@@ -223,7 +229,7 @@ fn an_entry_counts_with_all_that_it_takes() {
             let result = put(&cache, "key", of(*bytes));
             if let Err(error) = &result {
                 let is_over = |size, max| size > limit && max == limit;
-                assert!(matches!(error, CacheError::BlobTooLarge { size, max }
+                assert!(matches!(error, CacheError::BlobTooLarge { size, max, .. }
                     if is_over(*size, *max)));
             }
             result.is_ok()

@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCachePolicy,
-    BlobCachePut, CacheError, Clock, L1Admission, L2Compression, NamespaceQuota, SweepLimit,
+    BlobCachePut, BlobLimit, CacheError, Clock, L1Admission, L2Compression, NamespaceQuota,
+    SweepLimit,
 };
 
 const MIB: usize = 1 << 20;
@@ -59,7 +60,12 @@ fn in_memory_a_tenant_pushes_out_nobody_but_itself() {
     let evicted = usize::try_from(cache.stats().evictions()).unwrap();
     assert_eq!(evicted + cache.namespace_stats("tenant").unwrap().entries(), 20_000);
     let large = block_on(cache.put("tenant", "large", vec![7; MIB + 1]));
-    assert!(matches!(large, Err(CacheError::BlobTooLarge { max, .. }) if max == MIB), "{large:?}");
+    match large {
+        Err(CacheError::BlobTooLarge { max, limit, .. }) => {
+            assert_eq!((max, limit), (MIB, BlobLimit::Quota));
+        }
+        other => panic!("{other:?}"),
+    }
     // The whole budget binds the tenant too.
     fill(&cache, "other", 4000..30_000, L1Admission::Auto);
     assert!(cache.stats().bytes_in_use() <= 8 * MIB);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use tamis::{BlobCache, BlobCacheConfig, CacheError};
+use tamis::{BlobCache, BlobCacheConfig, BlobLimit, CacheError};
 use xxhash_rust::xxh3::xxh3_64;
 
 fn config(path: &Path, bytes: u64) -> BlobCacheConfig {
@@ -163,7 +163,9 @@ fn blobs_from_nothing_to_a_whole_segment_are_held() {
     }
     for bytes in [1 << 20, 5 << 20] {
         let error = block_on(cache.put("space", "large", value(bytes))).unwrap_err();
-        assert!(matches!(error, CacheError::BlobTooLarge { .. }), "{error:?}");
+        let limit = BlobLimit::Segment;
+        assert!(matches!(error, CacheError::BlobTooLarge { limit: it, .. } if it == limit));
+        assert!(error.to_string().contains("l2_segment_bytes"), "{error}");
     }
     block_on(cache.close()).unwrap();
     let cache = block_on(BlobCache::open(config())).unwrap();

@@ -11,7 +11,7 @@ use crate::cache::version::Attempted;
 use crate::config::L1_BYTES_MAX;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras, Mark};
-use crate::error::CacheError;
+use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
 use crate::key::NamespaceRef;
 use crate::modes::{L1Admission, L2Compression};
@@ -184,7 +184,8 @@ impl Shared {
         charge: usize,
     ) -> Result<bool, CacheError> {
         if let Some(max) = policy.blob_bytes_max.filter(|max| value_bytes > *max) {
-            return Err(CacheError::BlobTooLarge { size: value_bytes, max });
+            let (size, limit) = (value_bytes, BlobLimit::Policy);
+            return Err(CacheError::BlobTooLarge { size, max, limit });
         }
         if policy.l1_admission == L1Admission::Never {
             return Ok(false);
@@ -197,20 +198,27 @@ impl Shared {
         } else if charge <= below {
             Ok(false)
         } else {
-            Err(CacheError::BlobTooLarge { size: charge, max: max.max(below) })
+            let limit = match policy.l1_admission {
+                _ if below > max => BlobLimit::Segment,
+                _ if max == quota => BlobLimit::Quota,
+                L1Admission::Always => BlobLimit::Memory,
+                _ => BlobLimit::ShareOfMemory,
+            };
+            Err(CacheError::BlobTooLarge { size: charge, max: max.max(below), limit })
         }
     }
 
     /// An error where a blob that is not for memory is too large for the disk.
     fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
         let Some(l2) = self.l2() else { return Ok(()) };
-        let size = proposal.entry.charge;
+        let size = proposal.entry.charge.max(proposal.entry.value.len());
         match draft(l2, proposal) {
             Some(Draftee { is_blob: true, .. }) => Ok(()),
             _ => Err(CacheError::BlobTooLarge {
                 size,
                 // A record and what lists it share the segment with its header.
                 max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
+                limit: BlobLimit::Segment,
             }),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tamis::{CacheError, L1Admission};
+use tamis::{BlobLimit, CacheError, L1Admission};
 
 use crate::operation::{
     KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, Place,
@@ -167,7 +167,8 @@ impl Model {
         }
         let size = put.value.len();
         if let Some(max) = policy.blob_bytes_max.filter(|max| size > *max) {
-            refusals.push(CacheError::BlobTooLarge { size, max });
+            let limit = BlobLimit::Policy;
+            refusals.push(CacheError::BlobTooLarge { size, max, limit });
         }
         let size = charge(&put.place.key, &put.value);
         let max = match (policy.admission, self.charged_bytes_max) {
@@ -176,7 +177,11 @@ impl Model {
             (L1Admission::Never, _) | (_, None) => usize::MAX,
         };
         if size > max {
-            refusals.push(CacheError::BlobTooLarge { size, max });
+            let limit = match policy.admission {
+                L1Admission::Always => BlobLimit::Memory,
+                _ => BlobLimit::ShareOfMemory,
+            };
+            refusals.push(CacheError::BlobTooLarge { size, max, limit });
         }
         let held = self.find(&put.place).filter(|entry| !entry.is_gone(self.now));
         let existing = held.and_then(|entry| entry.policy.version);
