@@ -264,9 +264,19 @@ impl Entry {
         if let Some(extras) = extras {
             if extras.last_access.load(Ordering::Relaxed) < at.0 {
                 extras.last_access.fetch_max(at.0, Ordering::SeqCst);
+                self.outlast(extras.idle_ttl);
             }
         }
         extras.is_some()
+    }
+
+    /// Has its namespace know that it is alive for longer, which others write to as well: so with
+    /// some time to spare, not at each access.
+    fn outlast(&self, idle_ttl: u64) {
+        let end = self.ends();
+        if self.namespace.alive_until() < end {
+            self.namespace.outlives(Timestamp(end.0.saturating_add(idle_ttl / 8)));
+        }
     }
 
     /// What another copy of this entry knows of accesses.

@@ -69,9 +69,9 @@ pub enum CacheError {
         /// The limit.
         max: usize,
     },
-    /// Every namespace slot is taken by a namespace that holds entries, or whose records are still
-    /// on disk.
-    #[error("all {max} namespaces are in use")]
+    /// Every namespace slot is taken by a namespace that holds entries which have not ended. One of
+    /// them has to run empty or be flushed, or the limit has to be raised.
+    #[error("all {max} namespaces are in use: empty or flush one, or raise max_namespaces")]
     TooManyNamespaces {
         /// The configured `max_namespaces`.
         max: usize,

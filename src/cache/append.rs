@@ -207,6 +207,7 @@ impl Shared {
             entry.mark(Mark::OnFile);
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
+            entry.namespace.outlives(entry.ends());
             for &label in entry.labels() {
                 section.labels().insert(label, entry.hash, entry.sequence());
             }

@@ -165,7 +165,13 @@ impl Errand {
         };
         let (shared, place) = (&self.shared, self.namespace());
         let stored = match self.is_in_bounds {
-            true => shared.store(place, &self.key, &mut put, (policy, &life)).await.is_ok(),
+            true => match shared.store(place, &self.key, &mut put, (policy, &life)).await {
+                Ok(()) => true,
+                Err(error) => {
+                    shared.tell_not_stored(&error);
+                    false
+                }
+            },
             false => false,
         };
         if !stored {

@@ -18,9 +18,10 @@ use crate::invalidation::{Cover, Rule};
 use crate::key::{LabelHash, LabelKind, NamespaceRef};
 use crate::l2::{Change, Dealt, Draft, LabelHashes, NamedGeneration, Record, Refusal, Slot};
 use crate::step::pause;
+use crate::wake::contained;
 
 /// Why an invalidation has not taken effect.
-enum Hindrance {
+pub(super) enum Hindrance {
     /// The log has no room yet.
     NoRoom,
     /// Too many others are unfinished yet.
@@ -29,7 +30,7 @@ enum Hindrance {
 }
 
 /// What an invalidation that has taken effect comes to, and what it waits for before it returns.
-type Attempt<T> = Result<(T, Acknowledgement), Hindrance>;
+pub(super) type Attempt<T> = Result<(T, Acknowledgement), Hindrance>;
 
 /// A caller that waits for others' invalidations to end before its own takes effect. Should it go
 /// away, all that it could have meant goes: the namespace is flushed.
@@ -41,7 +42,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // Where the log has no room either there is nothing left to be done.
-        let _ = self.shared.try_flush(self.namespace);
+        contained(|| _ = self.shared.try_flush(self.namespace));
     }
 }
 
@@ -280,7 +281,7 @@ impl Shared {
     }
 
     /// Ends the namespace's generation. False where the name is not in use.
-    fn try_flush(self: &Arc<Self>, namespace: NamespaceRef<'_>) -> Attempt<bool> {
+    pub(super) fn try_flush(self: &Arc<Self>, namespace: NamespaceRef<'_>) -> Attempt<bool> {
         let generation = self.next_generation();
         let named = NamedGeneration { name: namespace.name, generation };
         let record = Record::NamespaceFlush { namespace: named };
@@ -296,14 +297,14 @@ impl Shared {
             };
             let moment = section.moment();
             section.watermarks().namespace_flushed(namespace.seed, moment);
-            let Some(ending) = ending else { return Ok(()) };
+            let Some(ending) = ending else { return Ok(false) };
             let end = recorded.map(|dealt| dealt.end);
             self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
             acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
             end.into_iter().for_each(|end| self.flushed_until(end));
             self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
             section.sequence(recorded.map(|dealt| dealt.position.value()));
-            Ok(())
+            Ok(true)
         })?;
         let is_flushed = flushed.is_some();
         if is_flushed {
@@ -315,7 +316,7 @@ impl Shared {
     }
 
     /// Tries until nothing hinders it any more.
-    async fn attempt<'a, T>(
+    pub(super) async fn attempt<'a, T>(
         self: &'a Arc<Self>,
         namespace: NamespaceRef<'a>,
         mut attempt: impl FnMut() -> Attempt<T>,
@@ -355,7 +356,11 @@ impl Shared {
     }
 
     /// Takes a record into the log. None: there is none, or it has ended.
-    fn record(&self, record: &Record<'_>, change: &Change<'_>) -> Result<Option<Dealt>, Hindrance> {
+    pub(super) fn record(
+        &self,
+        record: &Record<'_>,
+        change: &Change<'_>,
+    ) -> Result<Option<Dealt>, Hindrance> {
         let draft = Draft::new(record, bytes::Bytes::new()).ok();
         let Some((l2, draft)) = self.l2().zip(draft) else { return Ok(None) };
         match l2.log.append(draft, change) {

@@ -19,6 +19,7 @@ mod namespaced;
 mod open;
 mod overdue;
 mod pace;
+mod places;
 mod promote;
 mod promotions;
 mod put;

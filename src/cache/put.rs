@@ -15,14 +15,13 @@ use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
 use crate::key::NamespaceRef;
 use crate::modes::{L1Admission, L2Compression};
-use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
 use crate::wake::contained;
 
 impl Shared {
     pub(super) async fn put(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
         mut put: BlobCachePut,
@@ -37,7 +36,7 @@ impl Shared {
     /// Puts a value whose life is decided. The value is left behind in `put`, and where it has been
     /// stored, in the memory that the entry has it in.
     pub(super) async fn store(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
         put: &mut BlobCachePut,
@@ -70,7 +69,7 @@ impl Shared {
             l2.log.uncrowded().await;
         }
         let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
-        let generation = self.find_or_begin(namespace.name)?;
+        let generation = self.find_or_begin(namespace.name).await?;
         let kind = (policy.priority, policy.l1_admission);
         let mut entry = Entry::new(generation, (key, hash), life, kind, extras);
         entry.charge = charge;
@@ -223,13 +222,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
-        self.namespaces.find_or_begin(name, &self.order, || self.next_generation())
-    }
-
     /// Enters the append section, again where something has changed that it could not wait for.
     async fn commit<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         mut proposal: Proposal<'a>,
     ) -> Result<Acknowledgement, CacheError> {
         loop {
@@ -237,7 +232,7 @@ impl Shared {
             proposal = match self.append(proposal)? {
                 Verdict::Done(acknowledgement) => return Ok(acknowledgement),
                 Verdict::NamespaceEnded(mut proposal) => {
-                    proposal.entry.namespace = self.find_or_begin(proposal.namespace.name)?;
+                    proposal.entry.namespace = self.find_or_begin(proposal.namespace.name).await?;
                     proposal
                 }
                 Verdict::NoRoom(proposal) => {

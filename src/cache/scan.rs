@@ -5,7 +5,10 @@
 //! meanwhile are served by the next. A caller that goes away changes nothing.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
+
+use futures::FutureExt;
 
 use crate::cache::shared::Shared;
 use crate::invalidation::{Cover, Rule};
@@ -14,10 +17,11 @@ use crate::l2::{Change, L2, Position, ScanCursor, SegmentNumber};
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 use crate::step::{STEP_ENTRIES, pause};
+use crate::wake::contained;
 
 /// Serves the rules that want it, until there are none.
 struct Scan {
-    /// Nobody has to wait for it who closes the cache by dropping it.
+    /// Weak, so that a drop of the cache does not wait for it.
     shared: Weak<Shared>,
     /// None is left that it would have to see to.
     is_over: bool,
@@ -29,7 +33,20 @@ impl Shared {
         if let Some(below) = self.below.as_ref().filter(|_| self.rules.begin_scan()) {
             let scan = Scan { shared: Arc::downgrade(self), is_over: false };
             // It tells how it ended through the rules.
-            drop(below.lane.spawn("prefix scan", Box::pin(scan.run())));
+            drop(below.lane.spawn("prefix scan", Box::pin(scan.run_on())));
+        }
+    }
+
+    /// Ends the namespaces of the rules that want a scan which has broken down: on disk, everything
+    /// of theirs may be covered.
+    pub(super) async fn flush_unscanned(self: &Arc<Self>) {
+        for rule in self.rules.to_scan() {
+            if let Some(generation) = rule.namespace.as_ref().filter(|it| !it.has_ended()) {
+                let namespace = self.hasher.namespace(generation.name());
+                // Where the cache is closed there is nothing left to be covered.
+                drop(self.attempt(namespace, || self.try_flush(namespace)).await);
+            }
+            self.rules.scanned(&[rule]).await;
         }
     }
 
@@ -82,7 +99,18 @@ impl Shared {
 }
 
 impl Scan {
-    async fn run(mut self) {
+    /// Goes on where a step of the scan has panicked, of a clock or a logger that is not ours.
+    async fn run_on(mut self) {
+        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
+            contained(|| log::error!("a scan for invalidated prefixes has panicked"));
+            let Some(shared) = self.shared.upgrade() else { return };
+            if AssertUnwindSafe(shared.flush_unscanned()).catch_unwind().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn run(&mut self) {
         loop {
             let Some(shared) = self.shared.upgrade() else { return };
             let Some(l2) = shared.l2() else { return };
@@ -106,22 +134,20 @@ impl Scan {
 }
 
 impl Drop for Scan {
-    /// Where the scan was refused, or has broken down, nobody will say what is covered: everything
-    /// of those namespaces is as good as that.
+    /// It was refused, or the lane has ended. What has no room in the log to be flushed there is
+    /// not served any more, like all else on disk.
     fn drop(&mut self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        while !self.is_over {
-            let rules = shared.rules.to_scan();
-            self.is_over = rules.is_empty();
-            for rule in &rules {
-                let end = Position::new(rule.sequence.0);
-                let Some((generation, end)) = rule.namespace.as_ref().zip(end) else { continue };
-                let mut cursor = Some(Default::default()).filter(|_| !generation.has_ended());
-                while let Some(from) = cursor {
-                    cursor = shared.bury_some(generation, &(Position::FIRST..end), from);
-                }
+        let Some(shared) = self.shared.upgrade().filter(|_| !self.is_over) else { return };
+        let rules = shared.rules.to_scan();
+        // Bounded: by the most rules at one time.
+        for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
+            let namespace = shared.hasher.namespace(generation.name());
+            let flush = || shared.try_flush(namespace).is_ok();
+            let is_gone = generation.has_ended() || contained(flush) == Some(true);
+            if let Some(l2) = shared.l2().filter(|_| !is_gone && !shared.order.is_closed()) {
+                l2.health().degrade("a scan has ended before it was done".to_owned());
             }
-            shared.rules.given_up(&rules);
         }
+        shared.rules.given_up(&rules);
     }
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{iter, mem};
+
+use parking_lot::Mutex;
 
 use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     /// thanks to it, waits for it too.
     pub(super) shadowed: AtomicU64,
     pub(super) recovered: Recovery,
+    /// When it was last logged that fetched values find no place.
+    pub(super) told: Mutex<Option<Instant>>,
 }
 
 /// The disk tier and what it runs on.
@@ -164,6 +168,7 @@ impl Shared {
             is_flush_unrecorded: AtomicBool::new(false),
             shadowed: AtomicU64::new(0),
             recovered: Recovery::default(),
+            told: Mutex::default(),
             config,
         }
     }

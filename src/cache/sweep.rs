@@ -92,8 +92,15 @@ impl Shared {
         at.is_some_and(|at| at.is_round_since(begun))
     }
 
+    /// Whether the background sweeper's round is under way, or to be begun.
+    pub(super) fn is_round_due(&self) -> bool {
+        let is_under_way = self.agenda.background.lock().round.is_some();
+        let has_ended = || self.agenda.soonest() <= self.clock.timestamp();
+        is_under_way || (self.agenda.rest_left().is_zero() && has_ended())
+    }
+
     /// A step of the background sweeper's round. True once it is done.
-    fn sweep_some(&self) -> bool {
+    pub(super) fn sweep_some(&self) -> bool {
         let mut background = self.agenda.background.lock();
         let begun = *background.round.get_or_insert_with(|| {
             // What comes in from here on says when it ends, and what is there will be met.
@@ -119,10 +126,7 @@ impl Sweep for Shared {
         }
         let is_helping = self.rules.any_pending();
         self.help_along(STEP_ENTRIES);
-        let is_under_way = self.agenda.background.lock().round.is_some();
-        let has_ended = || self.agenda.soonest() <= self.clock.timestamp();
-        let is_round_due = is_under_way || (self.agenda.rest_left().is_zero() && has_ended());
-        let is_round_left = is_round_due && !self.sweep_some();
+        let is_round_left = self.is_round_due() && !self.sweep_some();
         if is_helping || is_round_left {
             return Some(STEP_PAUSE);
         }

@@ -33,6 +33,10 @@ pub(crate) struct RecoveredNamespace {
     pub(crate) index: Index,
     /// Blocks that live records touch beyond their first ones.
     pub(crate) further_blocks: u64,
+    /// Slots that hold something.
+    pub(crate) live: usize,
+    /// From then on none of it is alive, unless it is asked for.
+    pub(crate) alive_until: Timestamp,
     prefixes: Vec<Box<[u8]>>,
     /// Flushed behind everything that comes now.
     is_over: bool,
@@ -82,6 +86,9 @@ impl Replay {
                 self.records += u64::from(!is_gone);
                 if !is_gone {
                     namespace.further_blocks += u64::from(record.blocks).saturating_sub(1);
+                    namespace.live += 1;
+                    let end = life.ends(life.written);
+                    namespace.alive_until = namespace.alive_until.max(end);
                 }
                 // What has expired may not have for another open, with another clock: its labels
                 // lead to it for as long as its record is there.
@@ -111,6 +118,8 @@ impl RecoveredNamespace {
             generation,
             index: Index::new(),
             further_blocks: 0,
+            live: 0,
+            alive_until: Timestamp(0),
             prefixes: Vec::new(),
             is_over: false,
         }

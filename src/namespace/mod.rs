@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use self::era::Era;
 pub(crate) use self::era::Figures;
-pub(crate) use self::table::{Ended, Namespaces};
+pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
@@ -46,10 +46,14 @@ pub(crate) struct Namespace {
     bytes: AtomicUsize,
     /// Blocks that live records touch beyond their first ones.
     blocks: AtomicU64,
+    /// Slots that hold something.
+    live: AtomicUsize,
+    /// From then on nothing in it is alive, as far as is known: zero where it holds nothing.
+    alive_until: AtomicU64,
     quota: Option<Quota>,
     /// No live record ends by itself before that, by what is known.
     ends_on_disk: AtomicU64,
-    emptied: Emptied,
+    ends: Arc<Ends>,
 }
 
 /// The blocks that a slot's record touches beyond its first one; none where it holds nothing.
@@ -57,9 +61,25 @@ fn further_blocks(slot: Slot) -> u64 {
     if slot.gone { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
 }
 
-/// How often a generation has run empty, or begun: where none has since somebody looked for an
-/// empty one in vain, there is none to be found.
-type Emptied = Arc<AtomicU64>;
+/// When there may be a generation that can give its place to another.
+#[derive(Debug, Default)]
+struct Ends {
+    /// No generation has ended before that, by what is known.
+    soonest: AtomicU64,
+    /// How often that has been brought forward.
+    changes: AtomicU64,
+}
+
+impl Ends {
+    fn soonest(&self) -> Timestamp {
+        Timestamp(self.soonest.load(Ordering::Acquire))
+    }
+
+    fn bring_forward(&self, to: Timestamp) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.soonest.fetch_min(to.0, Ordering::AcqRel);
+    }
+}
 
 impl Namespace {
     pub(crate) fn name(&self) -> &str {
@@ -89,13 +109,41 @@ impl Namespace {
             self.index.insert(hash, slot);
         });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
+        self.live.fetch_add(usize::from(!slot.gone), Ordering::Relaxed);
         self.uncount(held);
+        self.note_if_vacant();
         held.is_none()
     }
 
     /// A slot holds nothing any more.
     fn uncount(&self, held: Option<Slot>) {
         self.blocks.fetch_sub(held.map_or(0, further_blocks), Ordering::Relaxed);
+        let live = held.is_some_and(|held| !held.gone);
+        self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
+    }
+
+    /// Slots that hold something.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Something in it may be alive until then.
+    pub(crate) fn outlives(&self, end: Timestamp) {
+        if self.alive_until.load(Ordering::Relaxed) < end.0
+            && self.alive_until.fetch_max(end.0, Ordering::Relaxed) == 0
+        {
+            self.ends.bring_forward(end);
+        }
+    }
+
+    /// From then on nothing in it is alive, or later than that.
+    pub(crate) fn alive_until(&self) -> Timestamp {
+        Timestamp(self.alive_until.load(Ordering::Relaxed))
+    }
+
+    /// Whether its place can be given to another name.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        self.alive_until() <= now || self.is_vacant()
     }
 
     /// About how many bytes its live records take on disk: one of so many bytes touches that many
@@ -136,7 +184,7 @@ impl Namespace {
         if is_removed {
             self.uncount(held);
             self.synopsis.forget();
-            self.note_if_empty();
+            self.note_if_vacant();
         }
         is_removed
     }
@@ -171,6 +219,7 @@ impl Namespace {
         let is_buried = self.index.replace_if(hash, held.position, gone);
         if is_buried {
             self.uncount(Some(held));
+            self.note_if_vacant();
         }
         is_buried
     }
@@ -242,21 +291,22 @@ impl Namespace {
     pub(crate) fn shrink(&self, bytes: usize, _section: &mut Section<'_>) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if self.counted(|| self.entries.fetch_sub(1, Ordering::Relaxed)) == 1 {
-            self.note_if_empty();
+            self.note_if_vacant();
         }
     }
 
     /// To be called where an entry or a slot has gone.
-    fn note_if_empty(&self) {
-        if self.is_empty() {
-            self.emptied.fetch_add(1, Ordering::Relaxed);
+    fn note_if_vacant(&self) {
+        if self.is_vacant() {
+            self.alive_until.store(0, Ordering::Relaxed);
+            self.ends.bring_forward(Timestamp(0));
         }
     }
 
     /// A generation that is in no table and has ended, for what is held nowhere.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
-        let (emptied, era) = (Emptied::default(), Arc::default());
-        let generation = Self::begin(name, Generation(0), (&emptied, &era), None);
+        let (ends, era) = (Arc::default(), Arc::default());
+        let generation = Self::begin(name, Generation(0), (&ends, &era), None);
         generation.ended.store(true, Ordering::Relaxed);
         Arc::new(generation)
     }
@@ -264,13 +314,13 @@ impl Namespace {
     fn begin(
         name: &str,
         generation: Generation,
-        (emptied, era): (&Emptied, &Arc<Era>),
+        (ends, era): (&Arc<Ends>, &Arc<Era>),
         quota: Option<Quota>,
     ) -> Self {
-        emptied.fetch_add(1, Ordering::Relaxed);
+        ends.bring_forward(Timestamp(0));
         Self {
             synopsis: Synopsis::default(),
-            emptied: Arc::clone(emptied),
+            ends: Arc::clone(ends),
             name: name.into(),
             generation,
             index: Index::new(),
@@ -280,12 +330,19 @@ impl Namespace {
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             blocks: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+            alive_until: AtomicU64::new(0),
             quota,
             ends_on_disk: AtomicU64::new(Timestamp::NEVER.0),
         }
     }
 
-    /// Whether its slot can be given to another name.
+    /// Whether it holds nothing. Its slots may shadow what is on file all the same.
+    fn is_vacant(&self) -> bool {
+        self.entries() == 0 && self.live() == 0
+    }
+
+    /// Whether nothing of it is on file either.
     fn is_empty(&self) -> bool {
         self.entries() == 0 && self.index.is_empty()
     }

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{iter, mem};
 
 use parking_lot::RwLock;
 
 use super::era::{Era, Figures};
-use super::{Emptied, Namespace};
-use crate::error::CacheError;
+use super::{Ends, Namespace};
+use crate::clock::Timestamp;
 use crate::l2::{Generation, RecoveredNamespace};
 use crate::labels::LabelIndex;
+use crate::meter;
 use crate::order::{Order, Section};
 use crate::quota::Quotas;
 use crate::step::STEP_ENTRIES;
@@ -23,9 +24,26 @@ pub(crate) struct Namespaces {
     table: RwLock<Table>,
     max: usize,
     quotas: Quotas,
-    emptied: Emptied,
-    /// What that was when none was found empty.
-    searched: AtomicU64,
+    ends: Arc<Ends>,
+    /// Where the last search has found something.
+    found: AtomicUsize,
+}
+
+/// A search for a generation that can give its place to another.
+#[derive(Debug)]
+pub(crate) struct Search {
+    begun: usize,
+    /// Places that have been looked at.
+    looked_at: usize,
+    soonest: Timestamp,
+    changes: u64,
+}
+
+/// How far a search has come.
+pub(crate) enum Searched {
+    Found(Arc<Namespace>),
+    SoFar,
+    InVain,
 }
 
 #[derive(Debug, Default)]
@@ -47,47 +65,69 @@ pub(crate) struct Ended {
 impl Namespaces {
     pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
         let table = RwLock::default();
-        Self { table, max, quotas, emptied: Emptied::default(), searched: AtomicU64::new(0) }
+        Self { table, max, quotas, ends: Arc::default(), found: AtomicUsize::new(0) }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
         self.table.read().names.get(name).cloned()
     }
 
-    /// The name's generation, begun if there is none. Where all slots are taken, one that has run
-    /// empty is given up for it.
+    /// The name's generation, begun if there is none. None where all places are taken.
     pub(crate) fn find_or_begin(
         &self,
         name: &str,
         order: &Order,
         number: impl FnOnce() -> Generation,
-    ) -> Result<Arc<Namespace>, CacheError> {
+    ) -> Option<Arc<Namespace>> {
         if let Some(namespace) = self.find(name) {
-            return Ok(namespace);
+            return Some(namespace);
         }
         let mut table = self.table.write();
         if let Some(namespace) = table.names.get(name) {
-            return Ok(Arc::clone(namespace));
+            return Some(Arc::clone(namespace));
         }
         if table.names.len() >= self.max {
-            let full = CacheError::TooManyNamespaces { max: self.max };
-            let emptied = self.emptied.load(Ordering::Relaxed);
-            if emptied == self.searched.load(Ordering::Relaxed) {
-                return Err(full);
-            }
-            // Under the append lock nothing can be put into a namespace that is found empty.
-            let mut section = order.section();
-            let empty = table.names.values().find(|namespace| namespace.is_empty()).cloned();
-            let Some(empty) = empty else {
-                self.searched.store(emptied, Ordering::Relaxed);
-                return Err(full);
-            };
-            empty.end(&mut section);
-            table.remove(empty.name());
+            return None;
         }
         let quota = self.quotas.of(name);
-        let namespace = Namespace::begin(name, number(), (&self.emptied, &table.era), quota);
-        Ok(table.insert(namespace, &mut order.section()))
+        let namespace = Namespace::begin(name, number(), (&self.ends, &table.era), quota);
+        Some(table.insert(namespace, &mut order.section()))
+    }
+
+    /// Begins to search for a generation that can give its place to another. None where there is
+    /// none, which is known without looking.
+    pub(crate) fn search(&self, now: Timestamp) -> Option<Search> {
+        let changes = self.ends.changes.load(Ordering::Acquire);
+        let begun = self.found.load(Ordering::Relaxed);
+        let search = Search { begun, looked_at: 0, soonest: Timestamp::NEVER, changes };
+        (self.ends.soonest() <= now).then_some(search)
+    }
+
+    /// Goes a step on.
+    pub(crate) fn search_on(&self, search: &mut Search, now: Timestamp, order: &Order) -> Searched {
+        let table = self.table.read();
+        let places = table.places.len();
+        let most = places.saturating_sub(search.looked_at).min(STEP_ENTRIES);
+        meter::entries(most);
+        for _ in 0..most {
+            let place = (search.begun + search.looked_at) % places;
+            search.looked_at += 1;
+            let Some(namespace) = &table.places[place] else { continue };
+            if namespace.is_over(now) {
+                self.found.store(place, Ordering::Relaxed);
+                return Searched::Found(Arc::clone(namespace));
+            }
+            search.soonest = search.soonest.min(namespace.alive_until());
+        }
+        if search.looked_at < places {
+            return Searched::SoFar;
+        }
+        // What brings it forward does so in sections.
+        let _section = order.section();
+        if self.ends.changes.load(Ordering::Acquire) == search.changes {
+            self.ends.soonest.store(search.soonest.0, Ordering::Release);
+        }
+        Searched::InVain
     }
 
     /// Does `then` while no generation can begin or end.
@@ -96,7 +136,8 @@ impl Namespaces {
         then(table.names.get(name))
     }
 
-    /// Ends the name's generation, in one section with what `mark` does, which is told what ends.
+    /// Ends the name's generation, in one section with what `mark` does, which is told what ends,
+    /// and says whether it does.
     ///
     /// # Errors
     ///
@@ -105,12 +146,12 @@ impl Namespaces {
         &self,
         name: &str,
         order: &Order,
-        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<(), E>,
+        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<bool, E>,
     ) -> Result<Option<Arc<Namespace>>, E> {
         let mut table = self.table.write();
         let mut section = order.section();
-        mark(&mut section, table.names.get(name))?;
-        let flushed = table.remove(name);
+        let ends = mark(&mut section, table.names.get(name))?;
+        let flushed = if ends { table.remove(name) } else { None };
         if let Some(namespace) = &flushed {
             namespace.end(&mut section);
         }
@@ -147,16 +188,18 @@ impl Namespaces {
 
     /// Takes in a generation that was found on file.
     pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &Order) {
-        let RecoveredNamespace { generation, index, further_blocks, .. } = found;
+        let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
-        let blank = Namespace::begin(name, generation, (&self.emptied, &table.era), quota);
+        let blank = Namespace::begin(name, generation, (&self.ends, &table.era), quota);
         // Until it has been made from the index it says "maybe" to everything.
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         let blocks = further_blocks.into();
         // Nobody has asked when they end.
         let ends_on_disk = 0.into();
-        let namespace = Namespace { index, synopsis, blocks, ends_on_disk, ..blank };
+        let (live, alive_until) = (live.into(), alive_until.0.into());
+        let namespace =
+            Namespace { index, synopsis, blocks, live, alive_until, ends_on_disk, ..blank };
         table.insert(namespace, &mut order.section());
     }
 

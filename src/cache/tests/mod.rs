@@ -7,6 +7,7 @@ mod fetches;
 mod histories;
 mod lifetimes;
 mod lives;
+mod places;
 mod regressions;
 mod totals;
 mod wakers;

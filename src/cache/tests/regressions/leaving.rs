@@ -189,3 +189,34 @@ fn the_search_for_what_is_overdue_ends_when_it_is_told_to() {
         assert!(matches!(ended, Either::Left(_)), "resting: {is_resting}");
     }
 }
+
+/// The tasks of the disk tier are gone, and with them whoever looks for what a prefix covers.
+#[test]
+fn a_scan_that_was_dropped_holds_up_nobody_and_nothing_stale_is_served() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    let cache = bench.cache();
+    let mut invalidation = Box::pin(cache.invalidate_prefix("a", "k"));
+    assert!((&mut invalidation).now_or_never().is_none());
+    bench.simulation.kill();
+    assert!(bench.simulation.block_on(invalidation).is_some(), "it returns");
+    assert_eq!(bench.get("k"), None);
+}
+
+/// It has broken down: nobody can say what it would have found.
+#[test]
+fn a_scan_that_breaks_down_flushes_its_namespaces_for_good() {
+    let mut bench = Bench::new(1);
+    bench.put("k", "old", &[]);
+    bench.put("other", "old", &[]);
+    let cache = bench.cache();
+    let mut invalidation = Box::pin(cache.invalidate_prefix("a", "k"));
+    assert!((&mut invalidation).now_or_never().is_none());
+    assert!(cache.shared.flush_unscanned().now_or_never().is_some());
+    assert_eq!(bench.simulation.block_on(invalidation).unwrap(), Ok(0));
+    assert_eq!((bench.get("k"), bench.get("other")), (None, None));
+    bench.run(cache.sync()).unwrap();
+    drop(cache);
+    bench.kill();
+    assert_eq!((bench.get("k"), bench.get("other")), (None, None));
+}
