@@ -86,7 +86,7 @@ pub enum CacheError {
     },
     /// The device did not tell the version that the put must be above. Nothing has changed; the
     /// next try may read it, and a put without a version, or an invalidation, need not.
-    #[error("whether version {attempted} is above the stored one could not be read: {source}")]
+    #[error("whether version {attempted} is above the stored one could not be read")]
     VersionUnknown {
         /// The version of the refused put.
         attempted: u64,
@@ -101,9 +101,14 @@ pub enum CacheError {
         /// What is wrong with it, and the range it must lie in.
         reason: String,
     },
-    /// The disk tier cannot hold its file.
-    #[error("the disk tier needs {size} more bytes and the file system has {max}")]
+    /// The file system cannot hold the store.
+    #[error(
+        "{} needs {size} more bytes and the file system has {max}; free some or lower l2_bytes_max",
+        path.display()
+    )]
     L2Full {
+        /// The store's file.
+        path: PathBuf,
         /// Bytes that were wanted.
         size: u64,
         /// Bytes that there are.
@@ -111,30 +116,49 @@ pub enum CacheError {
     },
     /// The device failed. A mutation that answers so is in force in this process; whether it
     /// outlives it nobody knows.
-    #[error("the disk tier failed: {source}")]
+    #[error("the disk tier failed: {context}")]
     L2Io {
+        /// What was tried, and on which path.
+        context: String,
         /// What the operating system said.
         source: IoError,
     },
-    /// The kernel refuses io_uring to this process.
+    /// This process cannot have the disk tier: the kernel refuses io_uring to it, or descriptors,
+    /// threads or files of that size, or it was forked from the one that has it.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
-        /// Which of sysctl, seccomp and memlock it was, and what to do.
+        /// Which store, what refused it (a sysctl, seccomp, a limit), and what to do.
         reason: String,
     },
     /// Another cache uses the store.
-    #[error("{} is in use", path.display())]
+    #[error("{} is in use by another cache: close that, or choose another path", path.display())]
     L2Locked {
         /// The store's file.
         path: PathBuf,
     },
     /// The file is a store of another format, or none. It has not been touched.
-    #[error("the store has format {found}, and {supported} is supported")]
+    #[error(
+        "{} has format {found}, and {supported} is supported: {reason}; open it with the library \
+         that made it, or choose another path",
+        path.display()
+    )]
     L2Format {
+        /// The store's file.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
         /// The version that was found; 0 where it is no store.
         found: u32,
         /// The version that this library reads and writes.
         supported: u32,
+    },
+    /// The store is not whole. It has not been touched.
+    #[error("{} is damaged: {reason}; put it back, or remove its directory", path.display())]
+    L2Damaged {
+        /// The store's file.
+        path: PathBuf,
+        /// What was found, and what was expected.
+        reason: String,
     },
     /// The cache has been closed.
     #[error("the cache is closed")]

@@ -20,6 +20,15 @@ fn open(path: &Path, bytes: u64) -> Result<BlobCache, CacheError> {
     block_on(BlobCache::open(config(path, bytes)))
 }
 
+/// It names the path, and leaves to its source what that says.
+fn is_told(error: &CacheError, path: &Path) {
+    let told = error.to_string();
+    assert!(told.contains(path.to_str().unwrap()), "{told}");
+    if let Some(source) = std::error::Error::source(error) {
+        assert!(!told.contains(&source.to_string()), "{told}: {source}");
+    }
+}
+
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
@@ -47,7 +56,7 @@ fn a_path_that_cannot_be_a_directory_is_refused() {
     fs::write(&file, "not a directory").unwrap();
     let error = open(&file.join("store"), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
-    assert!(error.to_string().contains("store"), "{error}");
+    is_told(&error, &file.join("store"));
 }
 
 #[test]
@@ -66,7 +75,7 @@ fn a_path_without_rights_is_refused() {
         }
     });
     let error = refused.join().unwrap();
-    let CacheError::L2Io { source } = &error else { panic!("{error:?}") };
+    let CacheError::L2Io { source, .. } = &error else { panic!("{error:?}") };
     assert_eq!(source.get_ref().kind(), std::io::ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("store"), "{error}");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
@@ -80,7 +89,8 @@ fn a_file_of_another_kind_is_refused_untouched() {
     let diary: Vec<u8> = b"dear diary, ".iter().copied().cycle().take(9 << 20).collect();
     fs::write(&data, &diary).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
-    assert_eq!(error, CacheError::L2Format { found: 0, supported: 1 });
+    assert!(matches!(error, CacheError::L2Format { found: 0, supported: 1, .. }), "{error:?}");
+    is_told(&error, folder.path());
     assert_eq!(fs::read(&data).unwrap(), diary);
 }
 
@@ -96,7 +106,8 @@ fn a_newer_format_is_refused_untouched() {
     }
     fs::write(&data, &image).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
-    assert_eq!(error, CacheError::L2Format { found: 2, supported: 1 });
+    assert!(matches!(error, CacheError::L2Format { found: 2, supported: 1, .. }), "{error:?}");
+    is_told(&error, folder.path());
     assert_eq!(fs::read(&data).unwrap(), image);
 }
 
@@ -106,6 +117,7 @@ fn a_second_opener_is_refused_and_a_closing_store_is_waited_for() {
     let first = open(folder.path(), 8 << 20).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Locked { .. }), "{error:?}");
+    is_told(&error, folder.path());
     drop(first);
     assert!(is_warm(folder.path(), 8 << 20), "the last handle's drop closes the store");
 }
@@ -114,7 +126,10 @@ fn a_second_opener_is_refused_and_a_closing_store_is_waited_for() {
 fn a_full_file_system_says_how_much_is_wanted() {
     let folder = folder();
     match open(folder.path(), 12 << 40).unwrap_err() {
-        CacheError::L2Full { size, max } => assert!(size > max, "{size} {max}"),
+        error @ CacheError::L2Full { size, max, .. } => {
+            assert!(size > max, "{size} {max}");
+            is_told(&error, folder.path());
+        }
         error => panic!("{error:?}"),
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
@@ -128,11 +143,123 @@ fn a_store_of_another_size_is_refused_and_not_lost() {
             CacheError::InvalidConfig { field, reason } => {
                 assert_eq!(field, "l2_bytes_max");
                 assert!(reason.contains("8 segments of 1048576 bytes"), "{reason}");
+                assert!(reason.contains(folder.path().to_str().unwrap()), "{reason}");
+                assert!(reason.contains(&bytes.to_string()), "{reason}");
             }
             error => panic!("{error:?}"),
         }
     }
     assert!(is_warm(folder.path(), 8 << 20));
+}
+
+#[test]
+fn segments_of_another_size_are_named() {
+    let folder = closed_store(8 << 20);
+    let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
+    let config = builder.l2_segment_bytes(256 << 10).build().unwrap();
+    match block_on(BlobCache::open(config)).unwrap_err() {
+        CacheError::InvalidConfig { field, reason } => {
+            assert_eq!(field, "l2_segment_bytes");
+            assert!(reason.contains("1048576") && reason.contains("262144"), "{reason}");
+            assert!(reason.contains(folder.path().to_str().unwrap()), "{reason}");
+        }
+        error => panic!("{error:?}"),
+    }
+    assert!(is_warm(folder.path(), 8 << 20));
+}
+
+#[test]
+fn a_file_that_is_too_short_for_a_store_says_so() {
+    for bytes in [0, 1, 4095, 4096, 8191] {
+        let folder = folder();
+        fs::write(folder.path().join("data"), vec![0; bytes]).unwrap();
+        let error = open(folder.path(), 8 << 20).unwrap_err();
+        assert!(matches!(error, CacheError::L2Format { found: 0, .. }), "{error:?}");
+        is_told(&error, folder.path());
+        assert_eq!(fs::metadata(folder.path().join("data")).unwrap().len(), bytes as u64);
+    }
+}
+
+#[test]
+fn a_store_that_was_cut_off_is_damaged_and_left_as_it_is() {
+    let folder = closed_store(8 << 20);
+    let data = folder.path().join("data");
+    let image = fs::read(&data).unwrap();
+    for bytes in [8192, 4 << 20, image.len() - 4096] {
+        fs::write(&data, &image[..bytes]).unwrap();
+        let error = open(folder.path(), 8 << 20).unwrap_err();
+        assert!(matches!(error, CacheError::L2Damaged { .. }), "{error:?}");
+        is_told(&error, folder.path());
+        let told = error.to_string();
+        assert!(told.contains(&bytes.to_string()), "{told}");
+        assert!(told.contains(&image.len().to_string()), "{told}");
+        assert!(fs::read(&data).unwrap() == image[..bytes]);
+    }
+    fs::write(&data, &image).unwrap();
+    assert!(is_warm(folder.path(), 8 << 20));
+}
+
+#[test]
+fn a_store_is_for_its_owner_alone_unless_somebody_else_is_let_in() {
+    let folder = closed_store(8 << 20);
+    let data = folder.path().join("data");
+    let mode = || fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(is_warm(folder.path(), 8 << 20));
+    assert_eq!(mode(), 0o640);
+}
+
+/// The descriptors of this process on the data file of a store.
+fn descriptors(folder: &Path) -> Vec<i32> {
+    let data = folder.join("data");
+    let open = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let of_store = open.filter(|one| fs::read_link(one.path()).is_ok_and(|path| path == data));
+    of_store.map(|one| one.file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_forked_child_does_not_keep_a_closed_store_locked() {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let folder = closed_store(8 << 20);
+    let cache = open(folder.path(), 8 << 20).unwrap();
+    // What a child has: other descriptors of the same open file.
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let copied = descriptors(folder.path()).into_iter();
+    let copies = copied.map(|one| pidfd_getfd(&own, one, PidfdGetfdFlags::empty()).unwrap());
+    let copies: Vec<_> = copies.collect();
+    assert!(!copies.is_empty());
+    block_on(cache.close()).unwrap();
+    assert!(is_warm(folder.path(), 8 << 20));
+    let last = open(folder.path(), 8 << 20).unwrap();
+    drop(last);
+    assert!(is_warm(folder.path(), 8 << 20));
+    drop(copies);
+}
+
+#[test]
+fn a_close_that_is_polled_once_gives_the_store_back() {
+    use futures::FutureExt;
+    let folder = closed_store(8 << 20);
+    let cache = open(folder.path(), 8 << 20).unwrap();
+    let mut closing = Box::pin(cache.close());
+    assert!(closing.as_mut().now_or_never().is_none());
+    assert!(is_warm(folder.path(), 8 << 20));
+    assert!(closing.now_or_never().is_some());
+    // One that is dropped halfway, in the middle of its recovery or before.
+    let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
+    let config = builder.build().unwrap();
+    for pauses in 0..20 {
+        let mut opening = Box::pin(BlobCache::open(config.clone()));
+        for _ in 0..pauses {
+            if opening.as_mut().now_or_never().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        drop(opening);
+        assert!(is_warm(folder.path(), 8 << 20));
+    }
 }
 
 #[test]

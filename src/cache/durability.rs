@@ -61,6 +61,7 @@ impl Shared {
             Acknowledgement::Written(end) => Position::new(flushed.max(end.value())),
             Acknowledgement::Voided => None,
         };
+        self.check_ours()?;
         let is_written = match end {
             Some(end) => l2.log.written(end).await.is_ok(),
             None => false,

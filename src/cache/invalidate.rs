@@ -321,6 +321,7 @@ impl Shared {
         namespace: NamespaceRef<'a>,
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<(T, Acknowledgement), CacheError> {
+        self.check_ours()?;
         let mut waiting = None;
         let attempted = loop {
             let turn = self.l2().map_or(0, |l2| l2.log.turn());

@@ -1,22 +1,21 @@
 //! Opening and closing: the disk tier is taken over, or made, and given back.
 
-use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use crate::cache::closing;
 use crate::cache::overdue::bury_overdue;
 use crate::cache::promote::promote;
+use crate::cache::refusal::not_opened;
 use crate::cache::shared::{Below, Shared};
 use crate::cache::synopses::renew;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
-use crate::io::{Disk, DiskError, DiskOptions, Lane, UringDisk};
+use crate::io::{Disk, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
-use crate::l2::{self, Geometry, Opening, RecoveryError, Replay, SuperblockError, WriterStart};
+use crate::l2::{self, Geometry, Opening, Replay, WriterStart};
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::sequence::Sequence;
 
@@ -70,7 +69,6 @@ impl Shared {
             return Ok(Arc::new(Self::in_memory(config)));
         };
         let geometry = geometry(&config)?;
-        closing::over(&path).await;
         let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
         let facts = disk.facts();
         let done = if facts.created { "made" } else { "found" };
@@ -81,12 +79,15 @@ impl Shared {
         if !facts.preallocated {
             log::warn!("{}: its space is not reserved here", facts.path.display());
         }
+        if let Some(kind) = facts.passing {
+            log::warn!("{}: nothing there survives a reboot ({kind})", facts.path.display());
+        }
         let (lane, as_disk) = (disk.lane(), Arc::new(disk.clone()));
         let medium = Medium {
             disk: as_disk,
             lane,
             file: Some(disk.clone()),
-            boot_id: boot_id(),
+            boot_id: disk.boot_id(),
             identity: Identity::random(),
         };
         match Self::open_on(config, geometry, medium).await {
@@ -118,7 +119,8 @@ impl Shared {
             key_hash_bits: config.key_hash_bits,
         };
         let started = Instant::now();
-        let opened = l2::open(Arc::clone(&medium.disk), &opening).await?;
+        let opened = l2::open(Arc::clone(&medium.disk), &opening).await;
+        let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
         let below = Below { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
         let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));
         shared.take_over(opened.replay);
@@ -165,54 +167,6 @@ pub(super) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError>
         .ok()
         .and_then(|count| Geometry::new(segment, count))
         .ok_or_else(|| invalid(format!("{count} segments of {segment} bytes are out of range")))
-}
-
-/// Which boot of the machine this is. Where the kernel does not say, every start counts as another.
-fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits = text.bytes().filter(u8::is_ascii_hexdigit).map(char::from);
-    let digits: Vec<u32> = digits.filter_map(|digit| digit.to_digit(16)).collect();
-    let mut id = [0; 16];
-    if digits.len() == 32 {
-        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::try_from(pair[0] * 16 + pair[1]).unwrap_or(0);
-        }
-        return id;
-    }
-    let random = RandomState::new().build_hasher().finish();
-    id[..8].copy_from_slice(&random.to_le_bytes());
-    id
-}
-
-impl From<DiskError> for CacheError {
-    fn from(error: DiskError) -> Self {
-        match error {
-            DiskError::Unavailable { reason } => Self::L2Unavailable { reason },
-            DiskError::Locked { path } => Self::L2Locked { path },
-            DiskError::NoSpace { needed_bytes, available_bytes, .. } => {
-                Self::L2Full { size: needed_bytes, max: available_bytes }
-            }
-            DiskError::Io { action, path, source } => {
-                let told = format!("could not {action} {}: {source}", path.display());
-                Self::L2Io { source: std::io::Error::new(source.kind(), told).into() }
-            }
-        }
-    }
-}
-
-impl From<RecoveryError> for CacheError {
-    fn from(error: RecoveryError) -> Self {
-        match error {
-            RecoveryError::Superblock(SuperblockError::Version { found, supported }) => {
-                Self::L2Format { found, supported }
-            }
-            RecoveryError::Superblock(_) => Self::L2Format { found: 0, supported: 1 },
-            RecoveryError::Geometry { .. } => {
-                Self::InvalidConfig { field: "l2_bytes_max", reason: error.to_string() }
-            }
-            RecoveryError::Io(source) => Self::L2Io { source: source.into() },
-        }
-    }
 }
 
 impl Below {

@@ -14,7 +14,6 @@ use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
 use crate::cache::bell::Bell;
 use crate::cache::budget::ACCESSES_SHARE;
-use crate::cache::closing;
 use crate::cache::intake::Intake;
 use crate::cache::promotions::Promotions;
 use crate::clock::{Clock, nanos};
@@ -122,7 +121,7 @@ impl Drop for Shared {
             self.overdue.close();
             if let Some(file) = &below.file {
                 // Ends by itself, once the writer has.
-                closing::note(file);
+                file.close();
             }
         }
         // The caller of a last drop does not wait for all that there is to be freed.
@@ -218,7 +217,7 @@ impl Shared {
     }
 
     pub(super) fn check_open(&self) -> Result<(), CacheError> {
-        if self.order.is_closed() { Err(CacheError::Closed) } else { Ok(()) }
+        if self.order.is_closed() { Err(CacheError::Closed) } else { self.check_ours() }
     }
 
     pub(super) fn check_namespace(&self, name: &str) -> Result<(), CacheError> {
@@ -315,6 +314,10 @@ impl Shared {
             let ended = self.flush_on_close();
             self.rules.sweep_ended();
             self.free_all(ended);
+            if let Some(file) = self.below.as_ref().and_then(|below| below.file.as_ref()) {
+                // From here on it ends by itself, once the writer has, whatever is polled.
+                file.close();
+            }
         }
         first
     }
@@ -330,20 +333,14 @@ impl Shared {
 
     /// Lets go of everything, and returns when the disk tier is on file and its lock is free.
     pub(super) async fn finish(&self) -> Result<(), CacheError> {
+        self.check_ours()?;
         self.carry_out_all().await;
         let Some(below) = &self.below else { return Ok(()) };
         let closed = below.l2.log.closed().await;
         if let Some(file) = &below.file {
-            closing::note(file).wait().await;
+            file.close().wait().await;
         }
         closed.map_err(|Off| self.device_error())
-    }
-
-    /// Why the disk tier is off.
-    pub(super) fn device_error(&self) -> CacheError {
-        let reason = self.l2().and_then(|l2| l2.health().reason());
-        let reason = reason.unwrap_or_else(|| "it has been turned off".to_owned());
-        CacheError::L2Io { source: std::io::Error::other(reason).into() }
     }
 }
 

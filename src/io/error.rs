@@ -6,12 +6,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::limits::is_out_of_descriptors;
+
 /// Why a disk could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DiskError {
-    /// The kernel refused io_uring; `reason` names what refused it and what to do.
-    #[error("io_uring is not available: {reason}")]
+    /// The kernel refused io_uring, or something else that a store needs; `reason` names what
+    /// refused it and what to do.
+    #[error("not available: {reason}")]
     Unavailable {
         /// What refused it, and what to do about that.
         reason: String,
@@ -50,6 +53,28 @@ pub(crate) enum DiskError {
 impl DiskError {
     /// Wraps what the operating system said about `path`.
     pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::Io { action, path: path.to_owned(), source: source.into() }
+        let source = source.into();
+        if is_out_of_descriptors(&source) {
+            return Self::out_of_descriptors(&source);
+        }
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn out_of_descriptors(error: &io::Error) -> Self {
+        Self::Unavailable {
+            reason: format!(
+                "too few descriptors are left; raise nofile (ulimit -n, LimitNOFILE=) ({error})"
+            ),
+        }
+    }
+
+    /// The same, with the directory of the store where it would not be named.
+    pub(super) fn at(self, directory: &Path) -> Self {
+        match self {
+            Self::Unavailable { reason } => {
+                Self::Unavailable { reason: format!("{}: {reason}", directory.display()) }
+            }
+            other => other,
+        }
     }
 }

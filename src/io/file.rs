@@ -23,11 +23,14 @@ use rustix::io::Errno;
 
 use super::buffer::BLOCK_BYTES;
 use super::error::DiskError;
+use super::limits::check_file_bytes;
 
 /// The data file's name within its directory.
 const DATA_NAME: &str = "data";
 /// Its name until it is whole.
 const TEMPORARY_NAME: &str = "data.new";
+/// How much is allocated in one call.
+const ALLOCATED_BYTES: u64 = 64 << 20;
 /// How long an opening waits for a lock that somebody holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a race with another process that creates or deletes the file is run again.
@@ -49,6 +52,8 @@ pub(crate) struct FileFacts {
     /// Whether its space is reserved. Where the file system cannot do that, writes may find it
     /// full later.
     pub(crate) preallocated: bool,
+    /// The kind of file system, where it is in memory and nothing survives a power loss.
+    pub(crate) passing: Option<&'static str>,
 }
 
 /// An open, locked data file.
@@ -93,13 +98,16 @@ impl DataFile {
         }
         let metadata = file.metadata().map_err(|error| DiskError::io("inspect", &path, error))?;
         let length = metadata.len() / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        check_file_bytes(length)?;
         let preallocated = metadata.blocks().saturating_mul(512) >= length;
-        let facts = FileFacts { path, length, created: false, direct, preallocated };
+        let passing = passing(&file);
+        let facts = FileFacts { path, length, created: false, direct, preallocated, passing };
         Ok(Some(Self { file, facts }))
     }
 
     /// `None` when somebody else renamed or removed the temporary file meanwhile.
     fn create(directory: &Path, bytes: u64, direct: bool) -> Result<Option<Self>, DiskError> {
+        check_file_bytes(bytes)?;
         let temporary = directory.join(TEMPORARY_NAME);
         let path = directory.join(DATA_NAME);
         let (file, direct) = open_description(&temporary, direct, true)
@@ -122,7 +130,8 @@ impl DataFile {
         File::open(directory)
             .and_then(|opened| opened.sync_all())
             .map_err(|error| DiskError::io("sync directory", directory, error))?;
-        let facts = FileFacts { path, length: bytes, created: true, direct, preallocated };
+        let passing = passing(&file);
+        let facts = FileFacts { path, length: bytes, created: true, direct, preallocated, passing };
         Ok(Some(Self { file, facts }))
     }
 }
@@ -130,7 +139,8 @@ impl DataFile {
 /// Opens `path` for direct transfers if wanted and possible, else buffered; tells which.
 fn open_description(path: &Path, direct: bool, create: bool) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create);
+    // Of a file that is created; one that exists keeps its rights.
+    options.read(true).write(true).create(create).mode(0o600);
     if direct {
         let flags = i32::from_le_bytes(OFlags::DIRECT.bits().to_le_bytes());
         match options.clone().custom_flags(flags).open(path) {
@@ -190,11 +200,17 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     if available_bytes.is_some_and(|available| available < bytes) {
         return Err(no_space(path, bytes, available_bytes));
     }
-    loop {
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => return Ok(true),
+    let mut done = 0;
+    while done < bytes {
+        // In pieces: one that a signal has interrupted is tried again alone, or it might never end.
+        let piece = ALLOCATED_BYTES.min(bytes - done);
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), done, piece) {
+            Ok(()) => done += piece,
             Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
+                return Ok(false);
+            }
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
                 // Give back what was allocated before it failed, so as to count it as available.
                 let _ = file.set_len(0);
@@ -203,8 +219,16 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
             Err(error) => return Err(DiskError::io("preallocate", path, error)),
         }
     }
-    file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
-    Ok(false)
+    Ok(true)
+}
+
+/// The kind of file system, if it is one in memory.
+fn passing(file: &File) -> Option<&'static str> {
+    match u64::try_from(rustix::fs::fstatfs(file).ok()?.f_type).ok()? {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58f6 => Some("ramfs"),
+        _ => None,
+    }
 }
 
 /// Bytes that the file system has left for us; None where it does not say.

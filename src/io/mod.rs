@@ -30,10 +30,13 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![deny(missing_docs)]
 
+mod boot;
 mod buffer;
+mod closing;
 mod error;
 mod file;
 mod lane;
+mod limits;
 mod piece;
 mod probe;
 mod reply;
@@ -69,7 +72,6 @@ pub(crate) use lane::TaskOutcome;
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
-pub(crate) use termination::Termination;
 pub(crate) use uring::{DiskOptions, UringDisk};
 
 /// The most that one read or write may carry, in bytes.
@@ -106,6 +108,12 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Makes every write that has completed before this call durable (`fdatasync`).
     fn sync(&self) -> BoxFuture<'static, io::Result<()>>;
+
+    /// Whether this process was forked from the one that has the disk: nothing is carried out for
+    /// it here.
+    fn is_foreign(&self) -> bool {
+        false
+    }
 }
 
 /// Which queue a read goes through.

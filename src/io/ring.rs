@@ -31,6 +31,7 @@ use tokio_uring::fs::File;
 
 use super::error::DiskError;
 use super::lane::{LaneServer, message};
+use super::limits::{RING_DESCRIPTORS, check_descriptors};
 use super::probe::{ENTRIES_MIN, RingSetup};
 use super::reply::Reply;
 use super::request::Request;
@@ -59,6 +60,7 @@ impl Ring {
     pub(super) fn new(setup: RingSetup) -> Result<Self, DiskError> {
         let mut builder = tokio_uring::builder();
         builder.entries(setup.entries).uring_builder(&setup.builder());
+        check_descriptors(RING_DESCRIPTORS + 1)?;
         // The runtime unwraps where it registers the ring for polling.
         let built = catch_unwind(AssertUnwindSafe(|| tokio_uring::Runtime::new(&builder)));
         match built {
@@ -76,19 +78,20 @@ impl Ring {
     }
 
     /// Serves requests, and the lane, until both are closed and drained. Then the file is closed.
+    /// False: it has broken down, and operations may be in flight for ever.
     pub(super) fn run(
         self,
         name: &str,
         file: fs::File,
         requests: mpsc::UnboundedReceiver<Request>,
         lane: LaneServer,
-    ) {
+    ) -> bool {
         let limit = self.entries - 1;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.runtime.block_on(run(file, requests, lane, limit))
         }));
         let cause = match &ran {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(panic) => message(&**panic).to_owned(),
         };
@@ -96,6 +99,7 @@ impl Ring {
         // Operations may be in flight, and the kernel may still write to their buffers, which
         // the runtime's driver owns. Dropping it would free them; so it stays for ever.
         mem::forget(self.runtime);
+        false
     }
 }
 

@@ -1,7 +1,14 @@
 //! `Termination`: how it is told that the threads of a disk have ended.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+
+use rustix::fs::FlockOperation;
 
 use crate::waiters::Waiters;
 
@@ -19,26 +26,54 @@ pub(crate) struct Termination(Arc<State>);
 
 /// Held by each thread; when the last is dropped, the [`Termination`] comes.
 #[derive(Debug, Clone)]
-pub(super) struct Alive(
-    // Held for its drop.
-    #[allow(dead_code)] Arc<End>,
-);
+pub(super) struct Alive(Arc<End>);
 
 #[derive(Debug)]
-struct End(Arc<State>);
+struct End {
+    state: Arc<State>,
+    /// The file whose lock goes with them.
+    file: OnceLock<File>,
+    /// Operations may be in flight for ever.
+    is_broken: AtomicBool,
+}
 
 impl Alive {
     pub(super) fn new() -> (Self, Termination) {
         let state = Arc::<State>::default();
-        (Self(Arc::new(End(Arc::clone(&state)))), Termination(state))
+        let (file, is_broken) = (OnceLock::new(), AtomicBool::new(false));
+        let end = End { state: Arc::clone(&state), file, is_broken };
+        (Self(Arc::new(end)), Termination(state))
+    }
+
+    /// Unlocks the file when all have ended: a process that was forked meanwhile may have it open
+    /// for longer.
+    pub(super) fn unlock_at_the_end(&self, file: File) {
+        let _ = self.0.file.set(file);
+    }
+
+    /// A ring has broken down: the file stays locked as long as something may be written to it.
+    pub(super) fn note_broken(&self) {
+        self.0.is_broken.store(true, Ordering::Release);
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Release);
+        if let Some(file) = self.file.take().filter(|_| !self.is_broken.load(Ordering::Acquire)) {
+            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+        }
+        self.state.is_over.store(true, Ordering::Release);
         // Few wait: those who close it, and those who open it again.
-        self.0.waiters.wake_all_at_once();
+        self.state.waiters.wake_all_at_once();
+    }
+}
+
+/// Has a thread go on.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -46,6 +81,20 @@ impl Termination {
     /// Whether it has come.
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_over.load(Ordering::Acquire)
+    }
+
+    /// Whether both are of one disk.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Blocks this thread until it has come.
+    pub(super) fn wait_blocking(self) {
+        let mut wait = pin!(self.wait());
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        while wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            thread::park();
+        }
     }
 
     /// Waits for it. Dropping the future changes nothing.

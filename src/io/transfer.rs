@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio_uring::fs::File;
 
 use super::buffer::AlignedBuffer;
+use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::Request;
 use crate::meter;
@@ -86,6 +87,11 @@ async fn transfer(
     buffer: AlignedBuffer,
     length: usize,
 ) -> (io::Result<()>, AlignedBuffer) {
+    let end = offset.saturating_add(length as u64);
+    if direction == Direction::Write && file_bytes_max().is_some_and(|max| end > max) {
+        // To try would kill the process, though the file is longer.
+        return (Err(Errno::FBIG.into()), buffer);
+    }
     let mut split = Split::new(buffer, length);
     let result = if length <= PIECE_BYTES {
         match split.next_piece(PIECE_BYTES) {

@@ -12,16 +12,20 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::boot::boot_id;
 use super::buffer::AlignedBuffer;
+use super::closing;
 use super::error::DiskError;
 use super::file::{DataFile, FileFacts};
 use super::lane::{Lane, LaneHandle, LaneServer};
+use super::limits::{STORE_DESCRIPTORS, check_descriptors, no_thread};
 use super::probe::RingSetup;
 use super::reply::{Reply, exchange};
 use super::request::Request;
@@ -59,8 +63,9 @@ pub(crate) struct UringDisk {
 
 struct Shared {
     facts: FileFacts,
+    boot_id: [u8; 16],
     /// The process that has the threads; a forked child has not.
-    process: u32,
+    process: AtomicU32,
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
     /// Closes the read ring; nothing is spawned there.
@@ -88,10 +93,10 @@ impl UringDisk {
         thread::Builder::new()
             .name("tamis-append".into())
             .spawn(move || append_thread(&options, ready))
-            .map_err(|error| DiskError::io("start a thread for", &path, error))?;
+            .map_err(|error| no_thread(&error).at(&path))?;
         let broken =
             || Err(DiskError::io("open", &path, io::Error::other("the opening thread broke down")));
-        opened.await.unwrap_or_else(broken)
+        opened.await.unwrap_or_else(broken).map_err(|error| error.at(&path))
     }
 
     /// What is known of the data file.
@@ -106,11 +111,18 @@ impl UringDisk {
 
     /// Begins to close: point reads and new tasks are refused from now on; tasks of the lane and
     /// requests at hand run to their ends, and tasks can still write, sync and read in the
-    /// background. [`Termination::wait`] tells when all is done.
+    /// background. [`Termination::wait`] tells when all is done. Whoever opens the same store again
+    /// waits for that.
     pub(crate) fn close(&self) -> Termination {
         self.shared.read_lane.close();
         self.shared.append_lane.close();
+        self.shared.note_closing();
         self.termination()
+    }
+
+    /// Which boot of the machine this is.
+    pub(crate) fn boot_id(&self) -> [u8; 16] {
+        self.shared.boot_id
     }
 
     /// Tells, when waited for, that the threads have ended and the file is unlocked.
@@ -124,15 +136,33 @@ impl UringDisk {
         self.shared.queue(urgency).clone()
     }
 
-    /// The disk as a forked child would have it.
+    /// Has the disk look as in a forked child, or as it was.
     #[cfg(test)]
-    pub(super) fn into_forked(mut self) -> Self {
-        Arc::get_mut(&mut self.shared).expect("the only handle").process = 0;
-        self
+    pub(crate) fn set_forked(&self, is_forked: bool) {
+        let process = if is_forked { 0 } else { std::process::id() };
+        self.shared.process.store(process, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    /// The threads end by themselves now, which takes a moment.
+    fn drop(&mut self) {
+        self.note_closing();
     }
 }
 
 impl Shared {
+    fn is_foreign(&self) -> bool {
+        std::process::id() != self.process.load(Ordering::Relaxed)
+    }
+
+    fn note_closing(&self) {
+        // A forked child would wait in vain.
+        if !self.is_foreign() {
+            closing::note(&self.facts.path, self.termination.clone());
+        }
+    }
+
     fn queue(&self, urgency: Urgency) -> &mpsc::UnboundedSender<Request> {
         match urgency {
             Urgency::Point => &self.reads,
@@ -142,7 +172,7 @@ impl Shared {
 
     /// Puts a request into a queue, or gives it back with the reason why it cannot be.
     fn hand_over(&self, urgency: Urgency, request: Request) -> Result<(), (io::Error, Request)> {
-        if std::process::id() != self.process {
+        if self.is_foreign() {
             let reason = "the disk belongs to the process that forked this one";
             return Err((io::Error::other(reason), request));
         }
@@ -153,6 +183,10 @@ impl Shared {
 impl Disk for UringDisk {
     fn length(&self) -> u64 {
         self.shared.facts.length
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.shared.is_foreign()
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
@@ -212,12 +246,15 @@ fn broken() -> io::Error {
 
 /// The thread of the append ring, which also opens the file and starts the other thread.
 fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError>>) {
+    closing::wait(&options.directory);
     let (alive, termination) = Alive::new();
     match start(options, &alive, termination) {
         Ok((disk, ring, own)) => {
-            // Nobody waits any more: the disk is dropped here, and the ring ends at once.
+            // Where nothing waits for it, the disk is dropped here, and the ring ends at once.
             ready.send(Ok(disk));
-            ring.run("append", own.file, own.requests, own.lane);
+            if !ring.run("append", own.file, own.requests, own.lane) {
+                alive.note_broken();
+            }
         }
         Err(error) => {
             ready.send(Err(error));
@@ -239,21 +276,28 @@ fn start(
     alive: &Alive,
     termination: Termination,
 ) -> Result<(UringDisk, Ring, Work), DiskError> {
+    check_descriptors(STORE_DESCRIPTORS)?;
     let setup = RingSetup::probe(options.ring_entries.min(4096))?;
     let ring = Ring::new(setup)?;
     let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
-    let file = data.file.try_clone();
-    let file = file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))?;
+    let duplicate = || {
+        let file = data.file.try_clone();
+        file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))
+    };
+    let (file, appended) = (duplicate()?, duplicate()?);
+    let boot_id = boot_id();
     let (reads, read_requests) = mpsc::unbounded_channel();
     let (appends, append_requests) = mpsc::unbounded_channel();
     let (read_lane, read_server) = LaneHandle::new();
     let (append_lane, append_server) = LaneHandle::new();
     let read_work = Work { file, requests: read_requests, lane: read_server };
     start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
-    let process = std::process::id();
+    let process = std::process::id().into();
     let facts = data.facts;
-    let shared = Shared { facts, process, reads, appends, read_lane, append_lane, termination };
-    let work = Work { file: data.file, requests: append_requests, lane: append_server };
+    alive.unlock_at_the_end(data.file);
+    let shared =
+        Shared { facts, boot_id, process, reads, appends, read_lane, append_lane, termination };
+    let work = Work { file: appended, requests: append_requests, lane: append_server };
     Ok((UringDisk { shared: Arc::new(shared) }, ring, work))
 }
 
@@ -264,7 +308,9 @@ fn start_reads(facts: &FileFacts, entries: u32, alive: Alive, work: Work) -> Res
         match RingSetup::probe(entries.min(4096)).and_then(Ring::new) {
             Ok(ring) => {
                 let _ = ready.send(Ok(()));
-                ring.run("read", work.file, work.requests, work.lane);
+                if !ring.run("read", work.file, work.requests, work.lane) {
+                    alive.note_broken();
+                }
             }
             Err(error) => {
                 drop(work);
@@ -276,7 +322,7 @@ fn start_reads(facts: &FileFacts, entries: u32, alive: Alive, work: Work) -> Res
     thread::Builder::new()
         .name("tamis-read".into())
         .spawn(read_thread)
-        .map_err(|error| DiskError::io("start a thread for", &facts.path, error))?;
+        .map_err(|error| no_thread(&error))?;
     let broken = io::Error::other("the thread of the read ring broke down");
     started.recv().unwrap_or_else(|_| Err(DiskError::io("open", &facts.path, broken)))
 }

@@ -120,11 +120,18 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, opening: &Opening) -> Result<Opene
         crash_safety: opening.crash_safety,
         next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
     };
+    let length = medium.disk.length();
+    if length < 2 * BLOCK_BYTES as u64 {
+        return Err(RecoveryError::Short { length });
+    }
     let superblock = read_superblock(&medium, opening).await?;
     medium.geometry = superblock.geometry;
     medium.key = ChecksumKey::new(superblock.store_id);
-    let is_whole = superblock.geometry.file_bytes() <= medium.disk.length();
-    if superblock.geometry != opening.geometry || !is_whole {
+    let expected = superblock.geometry.file_bytes();
+    if length < expected {
+        return Err(RecoveryError::CutOff { length, expected });
+    }
+    if superblock.geometry != opening.geometry {
         return Err(RecoveryError::Geometry { found: superblock.geometry });
     }
     let recovered = recover(&medium, superblock, opening).await?;
@@ -242,6 +249,11 @@ impl L2 {
             Err(_) => tally(&self.health().tally.io_errors, 1),
         }
         Ok(read?.into_bytes().slice(place..))
+    }
+
+    /// Whether this process was forked from the one that has the store.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.medium.disk.is_foreign()
     }
 
     /// The segments in use, oldest first.

@@ -49,6 +49,12 @@ pub(crate) enum RecoveryError {
     Superblock(#[from] SuperblockError),
     #[error("the store has {} segments of {} bytes", found.segment_count(), found.segment_bytes())]
     Geometry { found: Geometry },
+    /// The file is shorter than the superblocks.
+    #[error("the file has {length} bytes, fewer than the superblocks take")]
+    Short { length: u64 },
+    /// The file is shorter than its superblock says.
+    #[error("the file has {length} bytes, and {expected} by its superblock")]
+    CutOff { length: u64, expected: u64 },
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -283,10 +283,13 @@ fn the_end_of_a_shortened_file_is_an_error() {
 #[test]
 fn a_forked_child_is_refused() {
     let directory = directory();
-    let disk = open(&directory, 1).into_forked();
+    let disk = open(&directory, 1);
+    disk.set_forked(true);
     let read = block_on(disk.read(ReadRequest::new(0, BLOCK_BYTES)));
     assert!(read.expect_err("refused").to_string().contains("fork"));
     assert!(block_on(disk.sync()).is_err());
+    disk.set_forked(false);
+    block_on(disk.sync()).expect("ours");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! it was once broken.
 
 mod counts;
+mod forked;
 mod leaving;
 mod torn;
 mod turned_off;

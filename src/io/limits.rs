@@ -1,0 +1,74 @@
+//! Limits of the process that a store runs into: asked before they bite, and named when they do.
+
+use std::fs::File;
+use std::io;
+
+use rustix::io::{Errno, dup};
+use rustix::process::{Resource, getrlimit};
+
+use super::error::DiskError;
+
+/// What the runtime of one ring opens: the ring, its poll, a handle on that and a waker.
+pub(super) const RING_DESCRIPTORS: usize = 4;
+
+/// What a store opens in all: two rings, its file three times, and one or two for a moment.
+pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + 5;
+
+/// Makes sure that so many descriptors can be opened, by opening them and closing them again: what
+/// is built of several leaks those that it has when the next is refused.
+///
+/// # Errors
+///
+/// `Unavailable`, which names the limit.
+pub(super) fn check_descriptors(count: usize) -> Result<(), DiskError> {
+    let spare = || -> io::Result<()> {
+        let first = File::open("/dev/null")?;
+        let others = (1..count).map(|_| dup(&first)).collect::<Result<Vec<_>, _>>()?;
+        drop(others);
+        Ok(())
+    };
+    match spare() {
+        Err(error) if is_out_of_descriptors(&error) => Err(DiskError::out_of_descriptors(&error)),
+        // Without that device there is nothing to be learned.
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// The largest size of a file that this process may write (`ulimit -f`); None: any.
+///
+/// Whoever writes beyond it is sent a signal that kills, even within a file that is larger.
+pub(super) fn file_bytes_max() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}
+
+/// Refuses a store that the limit on the size of files does not allow.
+///
+/// # Errors
+///
+/// `Unavailable`, which names the limit.
+pub(super) fn check_file_bytes(bytes: u64) -> Result<(), DiskError> {
+    match file_bytes_max() {
+        Some(max) if max < bytes => Err(DiskError::Unavailable {
+            reason: format!(
+                "files may have {max} bytes and the store's has {bytes}; raise fsize \
+                 (ulimit -f, LimitFSIZE=) or lower l2_bytes_max"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Why a thread could not be started.
+pub(super) fn no_thread(error: &io::Error) -> DiskError {
+    DiskError::Unavailable {
+        reason: format!(
+            "no thread could be started; raise nproc (ulimit -u, LimitNPROC=), TasksMax= or \
+             pids.max, or the memory limit ({error})"
+        ),
+    }
+}
