@@ -21,6 +21,11 @@ const LEVEL: i32 = 1;
 /// What a kept context takes, at that level: tables and windows of the largest values.
 const CONTEXT_BYTES: usize = 1 << 20;
 
+/// What decompressing a value of `length` bytes takes besides it, from one poll to the next.
+pub(crate) fn decoder_bytes(length: usize) -> usize {
+    if length > STEP_BYTES { CONTEXT_BYTES } else { 0 }
+}
+
 pub(crate) struct Codecs {
     encoders: Mutex<Vec<Encoder<'static>>>,
     decoders: Mutex<Vec<Decoder<'static>>>,
@@ -49,7 +54,8 @@ impl Codecs {
         frame.map(Bytes::from)
     }
 
-    /// The value of `length` bytes that a frame holds.
+    /// The value of `length` bytes that a frame holds. Takes so much memory, and
+    /// [`decoder_bytes`] besides.
     ///
     /// # Errors
     ///
@@ -112,7 +118,8 @@ async fn decode(
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "not the frame of such a value");
     decoder.reinit()?;
     let mut input = InBuffer::around(frame);
-    let mut value = Vec::with_capacity(length);
+    let mut value = Vec::new();
+    value.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     loop {
         let written = value.len();
         value.resize(length.min(written + STEP_BYTES), 0);

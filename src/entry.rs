@@ -92,6 +92,11 @@ impl Extras {
         (!plain).then(extras)
     }
 
+    /// The same once more, for an entry of that life.
+    pub(crate) fn twin(&self, life: &Lifetime) -> Option<Box<Self>> {
+        Self::new(self.content_metadata.clone(), self.labels.clone(), self.version, life)
+    }
+
     fn bytes(&self) -> usize {
         allocation(size_of::<Self>())
             + metadata(&self.content_metadata)
@@ -131,10 +136,7 @@ impl Entry {
     /// and not hit yet.
     pub(crate) fn promoted(&self, value: Bytes, charge: usize) -> Self {
         let life = self.life();
-        let extras = self.extras.as_ref().and_then(|extras| {
-            let labels = extras.labels.clone();
-            Extras::new(extras.content_metadata.clone(), labels, extras.version, &life)
-        });
+        let extras = self.extras.as_ref().and_then(|extras| extras.twin(&life));
         let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
         let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);

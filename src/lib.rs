@@ -44,6 +44,8 @@ mod l1;
 mod l2;
 mod labels;
 #[allow(dead_code)]
+mod limiter;
+#[allow(dead_code)]
 mod meter;
 mod modes;
 mod moment;
@@ -51,6 +53,7 @@ mod namespace;
 mod order;
 mod policy;
 mod put;
+mod queue;
 mod quota;
 mod sequence;
 mod stats;

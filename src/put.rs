@@ -1,9 +1,11 @@
 //! `BlobCachePut`: a value on its way into the cache, with all that is to be kept of it.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use bytes::Bytes;
 
+use crate::meter;
 use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
 use crate::step::{STEP_BYTES, pause};
@@ -172,7 +174,7 @@ pub(crate) enum Value {
     Owned(Vec<u8>),
     /// May be a small part of something large, or not memory of this process's heap at all.
     Shared(Bytes),
-    /// What [`Value::into_exact`] has made.
+    /// What [`Value::inexact`] has made.
     Exact(Bytes),
 }
 
@@ -199,31 +201,40 @@ impl Value {
     }
 
     /// The same bytes in memory of their own that fits within 5 %, ready to be shared without a
-    /// further allocation. Copies in steps where it must copy.
-    pub(crate) async fn into_exact(self) -> Bytes {
-        let exact = match self.into_fitting() {
-            Ok(value) => Bytes::from(value),
-            Err(Self::Exact(value)) => return value,
-            Err(value) if value.as_slice().len() <= STEP_BYTES => {
-                Bytes::copy_from_slice(value.as_slice())
+    /// further allocation. Copies in steps where it must copy, up to 256 KiB without a pause, and
+    /// keeps what it has copied from, so that the copy may be let go of.
+    pub(crate) async fn exact(&mut self) -> Bytes {
+        let (exact, kept) = match take(self).into_fitting() {
+            Ok(value) => {
+                let exact = ready_to_share(value.into());
+                (exact.clone(), Self::Exact(exact))
             }
-            Err(value) => {
-                let value = value.as_slice();
-                let mut copy = Vec::with_capacity(value.len());
-                for step in value.chunks(STEP_BYTES) {
-                    copy.extend_from_slice(step);
-                    pause().await;
-                }
-                Bytes::from(copy)
+            Err(Self::Exact(exact)) => (exact.clone(), Self::Exact(exact)),
+            Err(source) => {
+                // Whoever drops the copying has it back as well.
+                *self = source;
+                return copied(self.as_slice()).await;
             }
         };
-        // The first clone of a fresh `Bytes` allocates what its clones share: here, not in a hit.
-        drop(exact.clone());
+        *self = kept;
         exact
     }
 
+    /// The same, for who needs nothing else of it.
+    pub(crate) async fn into_exact(mut self) -> Bytes {
+        self.exact().await
+    }
+
+    /// The same bytes, such that a clone of them copies nothing.
+    pub(crate) fn into_shareable(self) -> Self {
+        match self {
+            Self::Owned(value) if fits(&value) => Self::Exact(ready_to_share(value.into())),
+            Self::Owned(value) => Self::Shared(value.into()),
+            shared => shared,
+        }
+    }
+
     fn into_fitting(self) -> Result<Vec<u8>, Self> {
-        let fits = |value: &Vec<u8>| value.capacity() - value.len() <= value.len() / 20;
         match self {
             Self::Owned(value) if fits(&value) => Ok(value),
             Self::Owned(_) | Self::Exact(_) => Err(self),
@@ -239,6 +250,32 @@ impl Value {
             },
         }
     }
+}
+
+/// Whether the value takes no more than 5 % more memory than its bytes.
+fn fits(value: &Vec<u8>) -> bool {
+    value.capacity() - value.len() <= value.len() / 20
+}
+
+/// The first clone of a fresh `Bytes` allocates what its clones share: here, not in a hit.
+fn ready_to_share(value: Bytes) -> Bytes {
+    drop(value.clone());
+    value
+}
+
+/// A copy, made in steps.
+async fn copied(value: &[u8]) -> Bytes {
+    if value.len() <= STEP_BYTES {
+        meter::bytes(value.len());
+        return ready_to_share(Bytes::copy_from_slice(value));
+    }
+    let mut copy = Vec::with_capacity(value.len());
+    for step in value.chunks(STEP_BYTES) {
+        meter::bytes(step.len());
+        copy.extend_from_slice(step);
+        pause().await;
+    }
+    ready_to_share(copy.into())
 }
 
 #[cfg(test)]

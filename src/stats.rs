@@ -140,9 +140,11 @@ snapshot! {
         recovery_duration: Duration,
         /// Memory of the index of the disk tier.
         memory_index_bytes: usize,
-        /// Memory of values that puts are copying or compressing, of records that wait to be
-        /// written, of values that wait to be promoted, and of what compresses.
+        /// Memory of values that puts are copying or compressing, of reads under way, of records
+        /// that wait to be written, of values that wait to be promoted, and of what compresses.
         memory_buffers_bytes: usize,
+        /// The part of it that reads under way take, of `l2_read_bytes_max`.
+        memory_reads_bytes: usize,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
     &["meter", "quota", "step", "wake"],
-    &["waiters"],
+    &["queue", "waiters"],
     &[
         "clock",
         "counters",
@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
         "sync",
     ],
     &["disposal", "policy", "timer"],
+    &["limiter"],
     &["codec", "config", "flight", "l2", "labels", "synopsis", "watermarks"],
     &["order", "put"],
     &["namespace"],

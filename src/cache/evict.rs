@@ -3,25 +3,25 @@
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
-use crate::l1::{Owner, Reservation, Victim};
+use crate::l1::{Owner, Reservation, Room, Scarce, Victim};
 use crate::namespace::Namespace;
 use crate::step::{STEP_ENTRIES, pause};
 use crate::sweep::SweepReport;
 
 impl Shared {
-    /// Evicts entries of priorities up to `priority`, until no more than the budget and `spare` is
-    /// in use. False where only those above it are left.
-    pub(super) async fn make_room(&self, spare: usize, priority: u8) -> bool {
+    /// Evicts entries of priorities up to `priority`, until there is so much room. False where only
+    /// those above it are left.
+    pub(super) async fn make_room(&self, room: Room, priority: u8) -> bool {
         loop {
-            if self.l1.is_over(spare) {
+            if self.l1.is_over(room) {
                 // What is hidden already makes room as well.
                 self.help_along(STEP_ENTRIES);
             }
             let mut steps = STEP_ENTRIES;
-            while let Some(victim) = self.l1.evict(spare, priority, &mut steps, self) {
+            while let Some(victim) = self.l1.evict(room, priority, &mut steps, self) {
                 self.let_go(&victim);
             }
-            if !self.l1.is_over(spare) {
+            if !self.l1.is_over(room) {
                 return true;
             }
             if steps > 0 {
@@ -31,25 +31,32 @@ impl Shared {
         }
     }
 
-    /// Sets `bytes` of the budget aside for an entry of a namespace that is to take the place of
-    /// one with `spare`, and makes room for them: first in the namespace's quota, if it has one,
-    /// where only its own entries give way, and then in memory. None where only entries above
-    /// `priority` are left, or puts under way have taken the quota: then the entry is as good as
-    /// evicted.
+    /// Makes room for an entry of a namespace and sets it aside: first in the namespace's quota, if
+    /// it has one, where only its own entries give way, and then in memory. None where only entries
+    /// above `priority` are left, or puts under way have taken the quota: then the entry is as good
+    /// as evicted.
+    ///
+    /// Nothing is set aside from one poll to the next before it returns.
     pub(super) async fn reserve(
         &self,
         namespace: &Namespace,
-        (bytes, spare): (usize, usize),
+        room: Room,
         priority: u8,
     ) -> Option<Reservation<'_>> {
         let quota = namespace.quota().map(|quota| quota.number);
         let begun = self.rules.round();
         let mut steps = STEP_ENTRIES;
-        let reservation = loop {
-            if let Some(reservation) = self.l1.reserve(bytes, quota, spare) {
-                break reservation;
-            }
-            let number = quota?;
+        loop {
+            let number = match (self.l1.reserve(room, quota), quota) {
+                (Ok(reservation), _) => return Some(reservation),
+                (Err(Scarce::Quota), Some(number)) => number,
+                (Err(Scarce::Quota | Scarce::Budget), _) => {
+                    if !self.make_room(room, priority).await {
+                        return None;
+                    }
+                    continue;
+                }
+            };
             if self.evict_of(number, priority, &mut steps).await {
                 continue;
             }
@@ -60,8 +67,7 @@ impl Shared {
             }
             self.step_of_round(STEP_ENTRIES, true, &mut SweepReport::default());
             pause().await;
-        };
-        self.make_room(spare, priority).await.then_some(reservation)
+        }
     }
 
     /// Evicts entries of a namespace that has a quota, until what it holds is within it.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::cache::record::{Extent, Read};
+use crate::cache::record::{Attempt, Extent, Read, Room};
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Mark};
@@ -40,7 +40,7 @@ impl Shared {
     /// Memory first, at once; then, in a box of its own, the disk.
     #[inline]
     pub(super) async fn get(
-        &self,
+        self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Option<BlobCacheHit> {
@@ -178,7 +178,7 @@ impl Shared {
         Ok(BlobCacheHit { entry, stale: freshness.window_left() })
     }
 
-    async fn get_below(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+    async fn get_below(self: &Arc<Self>, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
         match self.find_below(on_disk, key).await {
             Some(found) => {
                 let hit = self.offer_found(found);
@@ -190,7 +190,11 @@ impl Shared {
     }
 
     /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
-    pub(super) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
+    pub(super) async fn find_below(
+        self: &Arc<Self>,
+        mut on_disk: OnDisk,
+        key: &[u8],
+    ) -> Option<Found> {
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
             match self.read(generation, (key, *hash), *slot, Extent::Whole).await {
@@ -255,32 +259,60 @@ impl Shared {
     /// Reads the record of a slot. None where the slot no longer holds that record. What is damaged
     /// is told, counted, and not looked at again.
     pub(super) async fn read(
-        &self,
+        self: &Arc<Self>,
         generation: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         slot: Slot,
         extent: Extent,
     ) -> io::Result<Option<Read>> {
         let Some(l2) = self.l2() else { return Ok(None) };
+        let blocks = l2.bytes_to_read(slot, extent);
+        let (key, mut spare): (Arc<[u8]>, _) = (key.into(), 0);
+        let read = loop {
+            let bytes = blocks.saturating_add(spare);
+            let read = self.reads.of(bytes).run(bytes, |permit| {
+                let (shared, generation) = (Arc::clone(self), Arc::clone(generation));
+                let key = Arc::clone(&key);
+                async move {
+                    let room = Room { permit, spare };
+                    shared.read_within(&generation, (&key, hash), slot, extent, room).await
+                }
+            });
+            match read.await {
+                Ok(Attempt::Short(wanted)) => spare = wanted,
+                Ok(Attempt::Done(read)) => break Ok(read),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = &read {
+            // What the log had in memory when it ended is not where it was to be written.
+            if error.kind() == io::ErrorKind::InvalidData && !self.is_off() {
+                tally(&l2.health().tally.corruptions, 1);
+                log::warn!("the record at {} is damaged: {error}", slot.position.value());
+                self.bury(generation, hash, Sequence(slot.position.value()));
+            }
+        }
+        read
+    }
+
+    /// The same, in memory that is set aside for it.
+    async fn read_within(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        slot: Slot,
+        extent: Extent,
+        room: Room,
+    ) -> io::Result<Attempt> {
+        let Some(l2) = self.l2() else { return Ok(Attempt::Done(None)) };
         let is_wanted = || {
             let now = generation.index().get(hash);
             now.is_some_and(|now| now.position == slot.position && !now.gone)
         };
-        let read = match l2.fetch(slot, extent, is_wanted).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(taken)) => self.read_record(l2, taken, generation, (key, hash), extent).await,
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(read) => Ok(Some(read)),
-            Err(error) => {
-                // What the log had in memory when it ended is not where it was to be written.
-                if error.kind() == io::ErrorKind::InvalidData && !self.is_off() {
-                    tally(&l2.health().tally.corruptions, 1);
-                    log::warn!("the record at {} is damaged: {error}", slot.position.value());
-                    self.bury(generation, hash, Sequence(slot.position.value()));
-                }
-                Err(error)
+        match l2.fetch(slot, extent, &room.permit, is_wanted).await? {
+            None => Ok(Attempt::Done(None)),
+            Some(taken) => {
+                self.read_record(l2, taken, generation, (key, hash), extent, &room).await
             }
         }
     }

@@ -322,14 +322,13 @@ impl Shared {
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<(T, Acknowledgement), CacheError> {
         self.check_ours()?;
-        let mut waiting = None;
+        let (mut waiting, mut place) = (None, None);
         let attempted = loop {
-            let turn = self.l2().map_or(0, |l2| l2.log.turn());
             match attempt() {
                 Ok(done) => break Ok(done),
                 Err(Hindrance::Closed) => break Err(CacheError::Closed),
                 Err(Hindrance::NoRoom) => match self.l2() {
-                    Some(l2) => l2.log.room(turn).await,
+                    Some(l2) => place = Some(l2.log.room(0, place).await),
                     None => pause().await,
                 },
                 Err(Hindrance::TooMany) => {

@@ -22,6 +22,7 @@ mod places;
 mod promote;
 mod promotions;
 mod put;
+mod reads;
 mod record;
 mod refusal;
 mod scan;

@@ -18,6 +18,7 @@ use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Opening, Replay, WriterStart};
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::sequence::Sequence;
+use crate::timer::Timer;
 
 /// A disk to put the tier on, and what runs beside it.
 pub(super) struct Medium {
@@ -119,7 +120,12 @@ impl Shared {
             key_hash_bits: config.key_hash_bits,
         };
         let started = Instant::now();
-        let opened = l2::open(Arc::clone(&medium.disk), &opening).await;
+        let timer = if medium.file.is_some() {
+            Timer::Process
+        } else {
+            Timer::Lane(Arc::clone(&medium.lane))
+        };
+        let opened = l2::open(Arc::clone(&medium.disk), &opening, timer).await;
         let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
         let below = Below { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
         let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));

@@ -63,13 +63,13 @@ impl Shared {
 
     /// Ends a namespace that was found over. False where it is not any more.
     async fn give_up(self: &Arc<Self>, namespace: &Arc<Namespace>) -> Result<bool, CacheError> {
+        let mut place = None;
         loop {
-            let turn = self.l2().map_or(0, |l2| l2.log.turn());
             match self.try_give_up(namespace) {
                 Ok((is_given_up, _)) => return Ok(is_given_up),
                 Err(Hindrance::Closed) => return Err(CacheError::Closed),
                 Err(Hindrance::NoRoom | Hindrance::TooMany) => match self.l2() {
-                    Some(l2) => l2.log.room(turn).await,
+                    Some(l2) => place = Some(l2.log.room(0, place).await),
                     None => pause().await,
                 },
             }

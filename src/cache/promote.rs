@@ -8,6 +8,7 @@ use crate::cache::shared::Shared;
 use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
 use crate::io::BLOCK_BYTES;
+use crate::l1::Room;
 use crate::put::Value;
 
 /// The task: promotes until the queue is closed or the cache is gone.
@@ -44,9 +45,9 @@ impl Shared {
         if !is_current() && !planted(Flaw::PromotionUnchecked) {
             return false;
         }
-        let charges = (read.charge, 0);
-        let room = self.reserve(&read.namespace, charges, read.priority).await;
-        let Some(reservation) = room else { return false };
+        let room = Room { bytes: read.charge, spare: 0 };
+        let reservation = self.reserve(&read.namespace, room, read.priority).await;
+        let Some(reservation) = reservation else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
         let slot = self.l1.slot(read.hash);

@@ -3,21 +3,51 @@
 use std::mem::take;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::cache::append::{Draftee, InMemory, Proposal, Verdict, draft};
 use crate::cache::durability::Acknowledgement;
 use crate::cache::record::Recording;
 use crate::cache::shared::Shared;
-use crate::cache::version::Attempted;
+use crate::cache::version::{Attempted, Known};
 use crate::config::L1_BYTES_MAX;
 use crate::counters::Event;
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
-use crate::key::NamespaceRef;
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l1::Room;
 use crate::modes::{L1Admission, L2Compression};
+use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
+use crate::step::STEP_BYTES;
 use crate::wake::contained;
+
+/// A put that has passed the limits.
+struct Admitted<'a> {
+    namespace: NamespaceRef<'a>,
+    key: &'a [u8],
+    terms: Terms,
+}
+
+/// What has been found out for it.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    hash: KeyHash,
+    life: Lifetime,
+    /// Priority and admission.
+    kind: (u8, L1Admission),
+    /// What it counts against the budget of memory, and what it takes the place of.
+    room: Room,
+    /// Whether memory is to hold it.
+    is_wanted: bool,
+    attempted: Attempted,
+    known: Option<Known>,
+}
+
+/// What a put waits for when it has been written, and where it was.
+type Written = (Acknowledgement, Arc<Namespace>);
 
 impl Shared {
     pub(super) async fn put(
@@ -59,62 +89,163 @@ impl Shared {
         let current = self.visible(namespace, key, hash);
         let attempted = Attempted { version: policy.version, renews: put.renews };
         let known = self.foresee(current.as_deref(), namespace, (key, hash), attempted).await?;
-        let read_at = put.read_at;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
-        if self.is_stale(read_at, namespace, (key, hash), labels, &mut self.order.section()) {
+        if self.is_stale(put.read_at, namespace, (key, hash), labels, &mut self.order.section()) {
             return self.acknowledge(self.refuse_stale()).await;
         }
-        let spare = current.as_ref().map_or(0, |entry| entry.charge);
-        if let Some(l2) = self.l2() {
-            l2.log.uncrowded().await;
-        }
-        let turn = self.intake.turn(charge + self.compressed_bytes_max(value.len())).await;
-        let generation = self.find_or_begin(namespace.name).await?;
+        let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
-        let mut entry = Entry::new(generation, (key, hash), life, kind, extras);
-        entry.charge = charge;
-        if put.is_absent {
-            entry.mark(Mark::Absent);
-        }
-        let in_memory = match is_wanted {
-            true => self.room_for(&entry, spare).await,
-            false => InMemory::Unwanted,
+        let room = Room { bytes: charge, spare };
+        let terms = Terms { hash, life: *life, kind, room, is_wanted, attempted, known };
+        let admitted = Admitted { namespace, key, terms };
+        let written = if put.value.as_slice().len() <= STEP_BYTES {
+            self.write(admitted, extras, put).await
+        } else {
+            self.write_long(admitted, extras, put).await
         };
-        let mut recording = None;
-        if self.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
-            entry.value = take(&mut put.value).into_exact().await;
-            put.value = Value::Exact(entry.value.clone());
-        }
-        let is_refused = self.l2().is_some() && self.has_no_room_on_disk(&entry);
-        if self.l2().is_some() && !is_refused {
-            let body = self.compress(&entry).await;
-            let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
-            recording = Recording::new(body, tags, dependencies).await;
-        }
-        let proposal =
-            Proposal { namespace, entry, attempted, read_at, in_memory, recording, known };
-        let begun = Arc::clone(&proposal.entry.namespace);
-        let is_placed = is_wanted || is_refused;
-        let placed = if is_placed { Ok(()) } else { self.check_place(&proposal) };
-        let committed = match placed {
-            Ok(()) => self.commit(proposal).await,
-            Err(error) => Err(error),
-        };
-        if committed.is_err() {
-            self.namespaces.give_up(&begun, &self.order);
-        }
-        let acknowledgement = committed?;
-        drop(turn);
-        self.keep_to_quota(&begun).await;
-        self.make_room(0, u8::MAX).await;
+        let (acknowledgement, generation) = written?;
+        self.keep_to_quota(&generation).await;
+        self.make_room(Room::default(), u8::MAX).await;
         self.help();
         self.acknowledge(acknowledgement).await
     }
 
+    /// Writes a value that takes many polls, in memory that is set aside for that: its copy, and
+    /// what it is compressed to.
+    async fn write_long(
+        self: &Arc<Self>,
+        admitted: Admitted<'_>,
+        extras: Option<Box<Extras>>,
+        put: &mut BlobCachePut,
+    ) -> Result<Written, CacheError> {
+        let compressed = self.compressed_bytes_max(put.value.as_slice().len());
+        let bytes = admitted.terms.room.bytes.saturating_add(compressed);
+        // Should the work be revoked, it begins anew with the same bytes.
+        let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
+        let name: Arc<str> = admitted.namespace.name.into();
+        let key: Arc<[u8]> = admitted.key.into();
+        let (seed, terms) = (admitted.namespace.seed, admitted.terms);
+        let (written, value) = self
+            .intake
+            .run(bytes, |permit| {
+                let (shared, name, key) = (Arc::clone(self), Arc::clone(&name), Arc::clone(&key));
+                let extras = extras.as_ref().and_then(|extras| extras.twin(&terms.life));
+                let mut put = source.clone();
+                async move {
+                    let namespace = NamespaceRef { name: &name, seed };
+                    let admitted = Admitted { namespace, key: &key, terms };
+                    let written = shared.write(admitted, extras, &mut put).await;
+                    drop(permit);
+                    (written, put.value)
+                }
+            })
+            .await;
+        put.value = value;
+        written
+    }
+
+    /// Writes a value to both tiers. One of up to 256 KiB is copied, compressed and committed in
+    /// one poll: whoever waits, for room in the log or in memory, holds nothing.
+    async fn write(
+        self: &Arc<Self>,
+        admitted: Admitted<'_>,
+        extras: Option<Box<Extras>>,
+        put: &mut BlobCachePut,
+    ) -> Result<Written, CacheError> {
+        let Admitted { namespace, key, terms } = admitted;
+        let Terms { hash, life, kind, room, .. } = terms;
+        let generation = self.find_or_begin(namespace.name).await?;
+        let begun = Arc::clone(&generation);
+        let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
+        entry.charge = room.bytes;
+        if put.is_absent {
+            entry.mark(Mark::Absent);
+        }
+        let written = self.write_entry(namespace, terms, entry, put).await;
+        if written.is_err() {
+            self.namespaces.give_up(&begun, &self.order);
+        }
+        written
+    }
+
+    async fn write_entry(
+        self: &Arc<Self>,
+        namespace: NamespaceRef<'_>,
+        terms: Terms,
+        mut entry: Entry,
+        put: &mut BlobCachePut,
+    ) -> Result<Written, CacheError> {
+        let Terms { room, is_wanted, attempted, mut known, .. } = terms;
+        let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > STEP_BYTES);
+        let mut body = None;
+        let mut refused = None;
+        loop {
+            let place = match self.l2() {
+                Some(l2) => Some(l2.log.room(room.bytes, refused.take()).await),
+                None => None,
+            };
+            let in_memory = match is_wanted {
+                true => self.room_for(&entry, room).await,
+                false => InMemory::Unwanted,
+            };
+            if self.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
+                entry.value = put.value.exact().await;
+            }
+            let is_full = self.l2().is_some() && self.has_no_room_on_disk(&entry);
+            let recording = match (self.l2(), body.take()) {
+                (Some(_), Some(body)) if !is_full => Some(Recording::of(body, put)),
+                (Some(_), None) if !is_full => {
+                    let body = self.compress(&entry).await.summed().await;
+                    body.map(|body| Recording::of(body, put))
+                }
+                _ => None,
+            };
+            let (generation, value) = (Arc::clone(&entry.namespace), entry.value.clone());
+            let proposal =
+                Proposal { namespace, entry, attempted, read_at, in_memory, recording, known };
+            if !is_wanted && !is_full {
+                self.check_place(&proposal)?;
+            }
+            let (undone, slot) = match self.append(proposal)? {
+                Verdict::Done(acknowledgement) => {
+                    self.counters.add(Event::L2Full, u64::from(is_full));
+                    if !value.is_empty() {
+                        put.value = Value::Exact(value);
+                    }
+                    return Ok((acknowledgement, generation));
+                }
+                Verdict::NamespaceEnded(proposal) => (proposal, None),
+                Verdict::NoRoom(proposal) => {
+                    refused = place;
+                    (proposal, None)
+                }
+                Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),
+            };
+            let Proposal { entry: again, in_memory, recording, .. } = undone;
+            drop((in_memory, value));
+            entry = again;
+            if let Some(recording) = recording {
+                let again = recording.give_back(put);
+                // It was a step's work, and is memory.
+                body = Some(again).filter(|_| is_long);
+            }
+            if !is_long {
+                entry.value = Bytes::new();
+            }
+            if entry.namespace.has_ended() {
+                entry.namespace = self.find_or_begin(namespace.name).await?;
+            }
+            if let Some(slot) = slot {
+                let key = (&*entry.key, entry.hash);
+                let generation = Arc::clone(&entry.namespace);
+                known = Some(self.version_on_disk(&generation, key, slot, attempted).await?);
+            }
+        }
+    }
+
     /// Makes room in memory for an entry, besides what it takes the place of.
-    async fn room_for(&self, entry: &Entry, spare: usize) -> InMemory<'_> {
-        let charges = (entry.charge, spare);
-        match self.reserve(&entry.namespace, charges, entry.priority).await {
+    async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
+        match self.reserve(&entry.namespace, room, entry.priority).await {
             Some(reservation) => InMemory::Reserved(reservation),
             None => InMemory::NoRoom,
         }
@@ -127,9 +258,7 @@ impl Shared {
             return false;
         }
         let held = entry.namespace.index().get(entry.hash);
-        let is_refused = self.is_beyond_quota(entry, 1, held);
-        self.counters.add(Event::L2Full, u64::from(is_refused));
-        is_refused
+        self.is_beyond_quota(entry, 1, held)
     }
 
     /// What compressing a value may take besides it.
@@ -219,37 +348,6 @@ impl Shared {
                 max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
                 limit: BlobLimit::Segment,
             }),
-        }
-    }
-
-    /// Enters the append section, again where something has changed that it could not wait for.
-    async fn commit<'a>(
-        self: &'a Arc<Self>,
-        mut proposal: Proposal<'a>,
-    ) -> Result<Acknowledgement, CacheError> {
-        loop {
-            let turn = self.l2().map_or(0, |l2| l2.log.turn());
-            proposal = match self.append(proposal)? {
-                Verdict::Done(acknowledgement) => return Ok(acknowledgement),
-                Verdict::NamespaceEnded(mut proposal) => {
-                    proposal.entry.namespace = self.find_or_begin(proposal.namespace.name).await?;
-                    proposal
-                }
-                Verdict::NoRoom(proposal) => {
-                    if let Some(l2) = self.l2() {
-                        l2.log.room(turn).await;
-                    }
-                    proposal
-                }
-                Verdict::VersionUnknown(mut proposal, slot) => {
-                    let entry = &proposal.entry;
-                    let key = (&*entry.key, entry.hash);
-                    let (generation, attempted) = (&entry.namespace, proposal.attempted);
-                    let known = self.version_on_disk(generation, key, slot, attempted).await?;
-                    proposal.known = Some(known);
-                    proposal
-                }
-            };
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Entries to records and back: what a put writes to the log, and what a read makes of it.
 
 use std::io;
+use std::mem::take;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,9 +18,11 @@ use crate::l2::{
     Blob, BodyHasher, BodySum, Change, Codec, Draft, Idle, L2, LabelHashes, Labels, Metadata,
     NamedGeneration, Record, Taken,
 };
+use crate::limiter::Permit;
 use crate::modes::L2Compression;
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::put::BlobCachePut;
 use crate::sequence::Sequence;
 use crate::step::{STEP_BYTES, pause};
 
@@ -30,30 +33,46 @@ pub(super) struct Body {
     codec: Codec,
 }
 
+/// The same with its checksum.
+#[derive(Debug)]
+pub(super) struct SummedBody {
+    body: Body,
+    sum: BodySum,
+}
+
+impl Body {
+    /// Takes the checksum, in steps. None where the body is longer than any record.
+    pub(super) async fn summed(self) -> Option<SummedBody> {
+        let sum = sum(&self.bytes).await.sum()?;
+        Some(SummedBody { body: self, sum })
+    }
+}
+
 /// What a put is to leave on file. The entry has the rest.
 #[derive(Debug)]
 pub(super) struct Recording {
-    body: Body,
-    sum: BodySum,
+    body: SummedBody,
     tags: Vec<String>,
     dependencies: Vec<String>,
 }
 
 impl Recording {
-    /// Takes the checksum of the body, in steps. None where the body is longer than any record.
-    pub(super) async fn new(
-        body: Body,
-        tags: Vec<String>,
-        dependencies: Vec<String>,
-    ) -> Option<Self> {
-        let sum = sum(&body.bytes).await.sum()?;
-        Some(Self { body, sum, tags, dependencies })
+    /// Takes its labels from a put.
+    pub(super) fn of(body: SummedBody, put: &mut BlobCachePut) -> Self {
+        let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
+        Self { body, tags, dependencies }
+    }
+
+    /// Gives them back.
+    pub(super) fn give_back(self, put: &mut BlobCachePut) -> SummedBody {
+        (put.tags, put.dependencies) = (self.tags, self.dependencies);
+        self.body
     }
 
     /// The record of `entry` with this body.
     pub(super) fn draft(&self, entry: &Entry) -> Option<Draft> {
         let namespace = named(&entry.namespace);
-        let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.sum);
+        let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
         blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
         blob.stale_window_ns = entry.stale_serve();
         blob.idle_ttl_ns = entry.idle_ttl();
@@ -62,9 +81,9 @@ impl Recording {
         blob.metadata = Metadata::new(entry.content_metadata());
         blob.tags = Labels::new(&self.tags);
         blob.dependencies = Labels::new(&self.dependencies);
-        blob.codec = self.body.codec;
+        blob.codec = self.body.body.codec;
         blob.is_absent = entry.is(Mark::Absent);
-        Draft::new(&Record::Blob(blob), self.body.bytes.clone()).ok()
+        Draft::new(&Record::Blob(blob), self.body.body.bytes.clone()).ok()
     }
 }
 
@@ -87,11 +106,31 @@ pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T)
     }))
 }
 
+/// The memory that is set aside for reading a record.
+pub(super) struct Room {
+    pub(super) permit: Arc<Permit>,
+    /// How much of it is for what the record is decompressed to.
+    pub(super) spare: usize,
+}
+
+/// What reading a record in such memory comes to.
+pub(super) enum Attempt {
+    Done(Option<Read>),
+    /// It decompresses to so much more than there is room for.
+    Short(usize),
+}
+
 /// What a fetched record comes to.
 pub(super) enum Read {
     Entry(Arc<Entry>),
     /// A record of another key with the same hash, or of another generation.
     Other,
+}
+
+impl From<Read> for Attempt {
+    fn from(read: Read) -> Self {
+        Self::Done(Some(read))
+    }
 }
 
 impl Shared {
@@ -123,18 +162,27 @@ impl Shared {
         namespace: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         extent: Extent,
-    ) -> io::Result<Read> {
+        room: &Room,
+    ) -> io::Result<Attempt> {
         let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
-            let Record::Blob(blob) = head.record else { return Ok(Read::Other) };
+            let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
             let is_other = blob.key != key || blob.namespace != named(namespace);
             if is_other && !planted(Flaw::KeyNotCompared) {
-                return Ok(Read::Other);
+                return Ok(Read::Other.into());
             }
             (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)
         };
         if extent == Extent::Head {
-            return Ok(Read::Entry(Arc::new(entry)));
+            return Ok(Read::Entry(Arc::new(entry)).into());
+        }
+        if let Codec::Zstd { uncompressed_bytes } = codec {
+            let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
+            self.check_uncompressed(length)?;
+            let wanted = length.saturating_add(codec::decoder_bytes(length));
+            if !room.permit.grow(wanted.saturating_sub(room.spare)) {
+                return Ok(Attempt::Short(wanted));
+            }
         }
         let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         sum(&taken.body).await.verify(expected).map_err(damaged)?;
@@ -143,7 +191,20 @@ impl Shared {
             entry.value = self.codecs.decompress(&taken.body, length).await?;
         }
         entry.charge = self.charge(key, &entry.value, entry.extras());
-        Ok(Read::Entry(Arc::new(entry)))
+        Ok(Read::Entry(Arc::new(entry)).into())
+    }
+
+    /// No memory is asked for on the word of a record that no put of this configuration can have
+    /// written. It is no damage: the configuration may have been another one.
+    fn check_uncompressed(&self, length: usize) -> io::Result<()> {
+        let segment = self.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
+        let most = self.l1.bytes_max().max(segment);
+        // A charge of the user's own says nothing of bytes.
+        if length <= most || self.config.charge.is_some() {
+            return Ok(());
+        }
+        let error = format!("a value of {length} bytes, where no tier takes more than {most}");
+        Err(io::Error::other(error))
     }
 
     fn entry_of(

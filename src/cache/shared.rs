@@ -14,8 +14,9 @@ use crate::accesses::Accesses;
 use crate::cache::agenda::Agenda;
 use crate::cache::bell::Bell;
 use crate::cache::budget::ACCESSES_SHARE;
-use crate::cache::intake::Intake;
+use crate::cache::intake;
 use crate::cache::promotions::Promotions;
+use crate::cache::reads::Reads;
 use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
@@ -30,6 +31,7 @@ use crate::io::{Lane, UringDisk};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{L2, Off};
+use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::{Ended, Namespace, Namespaces};
 use crate::order::{Order, Section};
@@ -49,7 +51,9 @@ pub(crate) struct Shared {
     pub(super) namespaces: Namespaces,
     pub(super) rules: Rules,
     pub(super) l1: L1,
-    pub(super) intake: Intake,
+    /// For values that are copied and compressed in many polls.
+    pub(super) intake: Limiter,
+    pub(super) reads: Reads,
     pub(super) codecs: Codecs,
     /// What is being fetched, by the moment up to which a caller may have come to be given it.
     pub(super) flights: Arc<Flights<BlobCacheHit, Moment>>,
@@ -155,11 +159,12 @@ impl Shared {
             codecs: Codecs::new(cores()),
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
-            intake: Intake::new(config.l1_bytes_max, below.is_some()),
+            intake: intake::limiter(config.l1_bytes_max, below.is_some(), &timer),
             renewal: Arc::default(),
             overdue: Arc::default(),
             agenda: Agenda::new(),
             accesses: Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE),
+            reads: Reads::new(config.l2_read_bytes_max, &timer),
             timer,
             below,
             slots: AtomicUsize::new(0),

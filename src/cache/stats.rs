@@ -47,7 +47,9 @@ impl Shared {
             promotion_dropped: self.promotions.dropped.load(Ordering::Relaxed),
             promotion_completed: self.promotions.completed.load(Ordering::Relaxed),
             promotion_queue_depth: self.promotions.depth(),
+            memory_reads_bytes: self.reads.bytes(),
             memory_buffers_bytes: self.intake.bytes()
+                + self.reads.bytes()
                 + self.promotions.bytes()
                 + self.codecs.memory_bytes()
                 + self.l2().map_or(0, |l2| l2.log.memory_bytes()),

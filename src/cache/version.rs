@@ -30,7 +30,7 @@ pub(super) type Known = (Position, Option<u64>);
 impl Shared {
     /// Judges the version of a put by what its key has, before anything is done for it.
     pub(super) async fn foresee(
-        &self,
+        self: &Arc<Self>,
         current: Option<&Entry>,
         namespace: NamespaceRef<'_>,
         (key, hash): (&[u8], KeyHash),
@@ -55,7 +55,7 @@ impl Shared {
     /// # Errors
     /// The device does not tell: what may be newer must not be taken for forgotten.
     pub(super) async fn version_on_disk(
-        &self,
+        self: &Arc<Self>,
         generation: &Arc<Namespace>,
         key: (&[u8], KeyHash),
         slot: Slot,

@@ -46,6 +46,22 @@ pub(crate) struct L1 {
     quotas: Box<[L1Quota]>,
 }
 
+/// Room for an entry of `bytes` that is to take the place of one with `spare`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) bytes: usize,
+    pub(crate) spare: usize,
+}
+
+/// What has no room for an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scarce {
+    /// The quota of its namespace.
+    Quota,
+    /// The budget of all.
+    Budget,
+}
+
 /// What the entries of a namespace may count, and what its puts under way will.
 #[derive(Debug)]
 struct L1Quota {
@@ -154,24 +170,31 @@ impl L1 {
         }
     }
 
-    /// Counts `bytes` against the budget from now on, until the reservation is dropped, and against
-    /// the quota of that number. None where what is held and reserved there leaves no room for them
-    /// in it and `spare`.
+    /// Counts what is wanted against the budget from now on, until the reservation is dropped, and
+    /// against the quota of that number.
+    ///
+    /// # Errors
+    ///
+    /// What has no room for it yet; then nothing is counted.
     pub(crate) fn reserve(
         &self,
-        bytes: usize,
+        room: Room,
         quota: Option<usize>,
-        spare: usize,
-    ) -> Option<Reservation<'_>> {
+    ) -> Result<Reservation<'_>, Scarce> {
         let quota = match quota {
-            Some(number) => Some(self.reserve_of(number, bytes, spare)?),
+            Some(number) => Some(self.reserve_of(number, room).ok_or(Scarce::Quota)?),
             None => None,
         };
-        self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        Some(Reservation { l1: self, quota, bytes })
+        self.reserved.fetch_add(room.bytes, Ordering::Relaxed);
+        let reservation = Reservation { l1: self, quota, bytes: room.bytes };
+        // Counted first, so that of two who reserve at a time one at least sees the other.
+        match self.is_over(Room { bytes: 0, ..room }) {
+            true => Err(Scarce::Budget),
+            false => Ok(reservation),
+        }
     }
 
-    fn reserve_of(&self, number: usize, bytes: usize, spare: usize) -> Option<&L1Quota> {
+    fn reserve_of(&self, number: usize, Room { bytes, spare }: Room) -> Option<&L1Quota> {
         let quota = &self.quotas[number];
         let max = quota.bytes_max.saturating_add(spare);
         let reserve = |reserved: usize| {
@@ -192,17 +215,17 @@ impl L1 {
         self.sieve.bytes_of(quota) > self.quotas[quota].bytes_max
     }
 
-    /// Evicts while more than the budget and `spare` is in use, for as long as `steps` last, which
-    /// it uses up. Gives one victim at a time. Steps are left where there is nothing to evict, of
-    /// priorities up to `priority`.
+    /// Evicts while there is not so much room, for as long as `steps` last, which it uses up. Gives
+    /// one victim at a time. Steps are left where there is nothing to evict, of priorities up to
+    /// `priority`.
     pub(crate) fn evict(
         &self,
-        spare: usize,
+        room: Room,
         priority: u8,
         steps: &mut usize,
         owner: &dyn Owner,
     ) -> Option<Victim> {
-        if !self.is_over(spare) {
+        if !self.is_over(room) {
             return None;
         }
         let victim = self.sieve.evict(priority, steps, owner)?;
@@ -230,10 +253,11 @@ impl L1 {
         victim
     }
 
-    /// Whether room is wanted that evicting can give.
-    pub(crate) fn is_over(&self, spare: usize) -> bool {
+    /// Whether there is less room than that, and evicting can give more.
+    pub(crate) fn is_over(&self, Room { bytes, spare }: Room) -> bool {
         let used = self.bytes();
-        used > 0 && used.saturating_add(self.reserved()) > self.bytes_max.saturating_add(spare)
+        let wanted = used.saturating_add(self.reserved()).saturating_add(bytes);
+        used > 0 && wanted > self.bytes_max.saturating_add(spare)
     }
 
     /// See [`Sieve::visit`].

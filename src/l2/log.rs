@@ -27,8 +27,10 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
+use super::room::Room;
 use super::unit::{Dealt, Draft, Job, Refusal, Seal, Taken, Unit, listed};
 use crate::flaw::{Flaw, planted};
+use crate::timer::Timer;
 use crate::waiters::Waiters;
 
 /// A unit of this size is full.
@@ -60,10 +62,10 @@ pub(crate) struct Log {
     /// Those who wait for everything before a position to be on file. None of them is called under
     /// the lock of the state.
     pub(super) waiters: Waiters<Position>,
-    /// Those who wait for room.
-    pub(super) roomers: Waiters,
     /// Those who wait for the end.
     pub(super) closers: Waiters,
+    /// Those who want room.
+    pub(super) room: Room,
 }
 
 pub(super) struct State {
@@ -113,6 +115,7 @@ pub(crate) struct LogStart {
     pub(crate) newest: SegmentNumber,
     /// The oldest segment in use.
     pub(crate) head: SegmentNumber,
+    pub(crate) timer: Timer,
 }
 
 impl Log {
@@ -139,8 +142,8 @@ impl Log {
             turns: AtomicU64::new(0),
             left: AtomicBool::new(false),
             waiters: Waiters::default(),
-            roomers: Waiters::default(),
             closers: Waiters::default(),
+            room: Room::new(start.timer),
         }
     }
 
@@ -295,36 +298,27 @@ impl Log {
         self.state.lock().last()
     }
 
-    /// Resolves when no more waits to be written than may.
-    pub(crate) async fn uncrowded(&self) {
-        loop {
-            let turn = self.turn();
-            let is_crowded = {
-                let state = self.state.lock();
-                state.standing == Standing::Running && state.waiting_bytes >= WAITING_BYTES_MAX
-            };
-            if !is_crowded {
-                return;
-            }
-            self.room(turn).await;
-        }
-    }
-
-    /// To be asked before [`Log::append`], for [`Log::room`].
-    pub(crate) fn turn(&self) -> u64 {
+    /// How often room may have come.
+    pub(super) fn turn(&self) -> u64 {
         self.turns.load(Ordering::Acquire)
     }
 
-    /// Resolves when there may be room that was not there at that turn.
-    pub(crate) async fn room(&self, turn: u64) {
-        let asked = || {
-            let is_running = self.state.lock().standing == Standing::Running;
-            (!is_running || self.turn() != turn).then_some(())
-        };
-        if asked().is_none() {
-            self.writer.wake();
-            self.roomers.until((), asked).await;
+    /// Whether there may be room for `bytes` besides what is kept for others.
+    pub(super) fn has_room(&self, kept: usize, bytes: usize) -> bool {
+        let state = self.state.lock();
+        if state.standing != Standing::Running {
+            return true;
         }
+        if state.waiting_bytes.saturating_add(kept) >= WAITING_BYTES_MAX {
+            return false;
+        }
+        // With nothing before it, the append itself finds out whether there is a place.
+        let segments = state.newest.0.saturating_sub(self.geometry.segment_of(state.last()).0);
+        let ahead = u64::from(self.geometry.segment_bytes()).saturating_mul(segments);
+        let here =
+            self.geometry.offset_in_segment(state.last()) as usize + state.directory.encoded_len();
+        let here = (self.geometry.segment_bytes() as usize).saturating_sub(here) as u64;
+        kept == 0 || kept.saturating_add(bytes) as u64 <= here.saturating_add(ahead)
     }
 
     /// Nothing is taken from here on; what has been is still written. The writer tells those who

@@ -26,6 +26,7 @@ mod record;
 mod recovery;
 mod replay;
 mod resume;
+mod room;
 mod segment;
 mod superblock;
 mod unit;
@@ -63,17 +64,22 @@ use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
 use self::log::LogStart;
 use self::medium::Medium;
-use self::pins::{Pin, Pins};
+use self::pins::Pins;
 use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
 use self::superblock::SuperblockCopy;
 use self::writer::Writer;
 use crate::io::{Disk, Lane, ReadRequest};
 use crate::key::KeyHasher;
+use crate::limiter::Permit;
 use crate::step::{STEP_ENTRIES, pause};
+use crate::timer::Timer;
 
 /// A head has this much in most cases: it may begin at the end of a block.
 const HEAD_BLOCKS: usize = 2;
+
+/// No head has more: key, metadata and labels of the longest that a configuration allows.
+const HEAD_BLOCKS_MAX: usize = 64;
 
 /// How much of a record is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +116,11 @@ pub(crate) struct WriterStart {
 }
 
 /// Opens the store on a disk, or makes one there.
-pub(crate) async fn open(disk: Arc<dyn Disk>, opening: &Opening) -> Result<Opened, RecoveryError> {
+pub(crate) async fn open(
+    disk: Arc<dyn Disk>,
+    opening: &Opening,
+    timer: Timer,
+) -> Result<Opened, RecoveryError> {
     let health = Arc::new(Health::default());
     let mut medium = Medium {
         disk,
@@ -144,6 +154,7 @@ pub(crate) async fn open(disk: Arc<dyn Disk>, opening: &Opening) -> Result<Opene
         directory,
         newest: superblock.newest,
         head: medium.geometry.segment_of(superblock.head),
+        timer,
     });
     let l2 = L2 {
         log: Arc::new(log),
@@ -201,28 +212,39 @@ impl L2 {
         }
     }
 
+    /// The most memory that [`Self::fetch`] takes at one time.
+    pub(crate) fn bytes_to_read(&self, slot: Slot, extent: Extent) -> usize {
+        let most = usize::from(slot.blocks);
+        let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS_MAX) } else { most };
+        blocks * BLOCK_BYTES
+    }
+
     /// The record of a slot, from memory if it is not on file yet. None where it is no longer
-    /// wanted, which `is_wanted` is asked once its segment cannot be reused any more.
+    /// wanted, which `is_wanted` is asked once its segment cannot be reused any more. `permit` is
+    /// for the memory that it takes, and is kept until the device is done with it.
     pub(crate) async fn fetch(
         &self,
         slot: Slot,
         extent: Extent,
+        permit: &Arc<Permit>,
         is_wanted: impl Fn() -> bool,
     ) -> io::Result<Option<Taken>> {
         if let Some(taken) = self.log.pending(slot.position) {
             return Ok(Some(taken));
         }
-        let pin = Arc::new(self.pins.pin(self.geometry().segment_of(slot.position)));
-        if !is_wanted() {
-            return Ok(None);
-        }
         let most = usize::from(slot.blocks);
         let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
-        let mut record = self.read(slot.position, blocks, &pin).await?;
+        let request = |blocks| self.request(slot.position, blocks, permit);
+        // The pin goes with the request, and is in no future of a caller's while that waits.
+        let Some(first) = Some(request(blocks)).filter(|_| is_wanted()) else { return Ok(None) };
+        let mut record = self.read(first, slot.position).await?;
         let lengths = RecordLengths::peek(&record).map_err(damaged)?;
         let missing = lengths.head().saturating_sub(record.len()).div_ceil(BLOCK_BYTES);
         if missing > 0 && blocks < most {
-            record = self.read(slot.position, most.min(blocks + missing), &pin).await?;
+            drop(record);
+            let more = most.min(blocks + missing);
+            let Some(second) = Some(request(more)).filter(|_| is_wanted()) else { return Ok(None) };
+            record = self.read(second, slot.position).await?;
         }
         let body = match extent {
             Extent::Head => lengths.head()..lengths.head(),
@@ -235,20 +257,30 @@ impl L2 {
         Ok(Some(Taken { position: slot.position, head, body: record.slice(body) }))
     }
 
-    /// So many blocks from that of a position on; what there is from the position on.
-    async fn read(&self, position: Position, blocks: usize, pin: &Arc<Pin>) -> io::Result<Bytes> {
+    /// A request for so many blocks from that of a position on. From here on until the device is
+    /// done with it, or it is dropped, their segment is not reused.
+    fn request(&self, position: Position, blocks: usize, permit: &Arc<Permit>) -> ReadRequest {
         let geometry = self.geometry();
-        let place = geometry.offset_in_segment(position) as usize % BLOCK_BYTES;
-        let offset = geometry.file_offset(position) - place as u64;
-        let length = blocks * BLOCK_BYTES;
-        let request = ReadRequest::new(offset, length).pinned(Arc::<Pin>::clone(pin));
+        let offset = geometry.file_offset(position) - self.place(position) as u64;
+        let pin = self.pins.pin(geometry.segment_of(position));
+        ReadRequest::new(offset, blocks * BLOCK_BYTES).pinned(Arc::new((pin, Arc::clone(permit))))
+    }
+
+    /// Where a position is in its block.
+    fn place(&self, position: Position) -> usize {
+        self.geometry().offset_in_segment(position) as usize % BLOCK_BYTES
+    }
+
+    /// What there is from a position on in the blocks of a request.
+    async fn read(&self, request: ReadRequest, position: Position) -> io::Result<Bytes> {
+        let length = request.length;
         let read = self.medium.disk.read(request).await;
         tally(&self.health().tally.reads, 1);
         match &read {
             Ok(_) => tally(&self.health().tally.read_bytes, length),
             Err(_) => tally(&self.health().tally.io_errors, 1),
         }
-        Ok(read?.into_bytes().slice(place..))
+        Ok(read?.into_bytes().slice(self.place(position)..))
     }
 
     /// Whether this process was forked from the one that has the store.

@@ -46,21 +46,21 @@ impl Log {
     }
 
     /// The writer has failed: all who wait are told, and nothing is taken any more.
-    pub(crate) fn turn_off(&self) {
+    pub(crate) fn turn_off(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.standing = Standing::Off;
         let (jobs, open) = (std::mem::take(&mut state.jobs), state.open.take());
         state.waiting_bytes = 0;
         drop(state);
         self.waiters.wake_all_at_once();
-        self.roomers.wake_all_at_once();
+        while self.call() {}
         self.closers.wake_all_at_once();
         jobs.into_iter().for_each(discard);
         open.into_iter().flat_map(|unit| unit.records).for_each(discard);
     }
 
     /// The first job is done, and on file.
-    pub(crate) async fn done(&self) {
+    pub(crate) async fn done(self: &Arc<Self>) {
         let (written, job) = {
             let mut state = self.state.lock();
             let job = state.jobs.pop_front();
@@ -82,7 +82,7 @@ impl Log {
             self.waiters.wake_all_at_once();
         }
         self.waiters.wake_up_to(written).await;
-        self.roomers.wake_all().await;
+        self.call_all().await;
         if let Some(Job::Close { .. }) = job {
             self.closers.wake_all().await;
         }
@@ -92,18 +92,18 @@ impl Log {
     }
 
     /// Segment `newest` is ready to be written to.
-    pub(crate) async fn announce(&self, newest: SegmentNumber) {
+    pub(crate) async fn announce(self: &Arc<Self>, newest: SegmentNumber) {
         {
             let mut state = self.state.lock();
             state.newest = state.newest.max(newest);
             self.turns.fetch_add(1, Ordering::Release);
         }
-        self.roomers.wake_all().await;
+        self.call_all().await;
     }
 
     /// The log is closing: those who wait for room will find none.
-    pub(crate) async fn refuse_room(&self) {
-        self.roomers.wake_all().await;
+    pub(crate) async fn refuse_room(self: &Arc<Self>) {
+        self.call_all().await;
     }
 }
 

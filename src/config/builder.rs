@@ -1,23 +1,19 @@
-//! `BlobCacheConfig` and its builder: every limit, its default and its check.
+//! `BlobCacheConfigBuilder`: what every setting means, its default, its range and its check.
 
-use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::thread::available_parallelism;
+use std::path::PathBuf;
 
+use super::{
+    BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, default_index_bytes,
+    default_segment_bytes, default_shard_count,
+};
 use crate::clock::Clock;
 use crate::error::CacheError;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
-use crate::quota::{NamespaceQuota, Quotas};
-
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-const GIB: u64 = 1 << 30;
+use crate::quota::NamespaceQuota;
 
 /// More than can be addressed.
 pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
-
-const INDEX_BYTES_MAX: usize = 1 << 40;
 
 /// Each is counted in memory.
 const SEGMENTS_MAX: u64 = 1 << 20;
@@ -25,194 +21,8 @@ const SEGMENTS_MAX: u64 = 1 << 20;
 /// The most bytes of a segment.
 const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 
-/// The most bytes of a namespace's name.
-pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
-
 /// Each has a list in every SIEVE.
 const QUOTAS_MAX: usize = 256;
-
-/// What an entry of (key, value) counts against the budget, where that is not its memory.
-pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;
-
-/// A checked configuration. [`BlobCacheConfig::default`] is a memory tier of 256 MiB.
-#[derive(Clone)]
-pub struct BlobCacheConfig {
-    pub(crate) l1_bytes_max: usize,
-    pub(crate) max_namespaces: usize,
-    pub(crate) content_metadata_keys_max: usize,
-    pub(crate) content_metadata_bytes_max: usize,
-    pub(crate) key_bytes_max: usize,
-    pub(crate) labels_max: usize,
-    pub(crate) label_bytes_max: usize,
-    pub(crate) shard_count: usize,
-    pub(crate) clock: Clock,
-    pub(crate) charge: Option<Charge>,
-    pub(crate) key_hash_bits: u32,
-    /// None: no disk tier.
-    pub(crate) l2_path: Option<PathBuf>,
-    pub(crate) l2_bytes_max: u64,
-    pub(crate) l2_segment_bytes: u32,
-    pub(crate) l2_index_bytes_max: usize,
-    pub(crate) l2_compression: L2Compression,
-    pub(crate) l2_promotion_policy: L2PromotionPolicy,
-    pub(crate) l2_second_chances: bool,
-    pub(crate) promotion_queue_max: usize,
-    pub(crate) crash_safety: CrashSafety,
-    pub(crate) background_sweep: BackgroundSweep,
-    pub(crate) quotas: Quotas,
-}
-
-impl BlobCacheConfig {
-    /// A builder that starts from the defaults.
-    pub fn builder() -> BlobCacheConfigBuilder {
-        BlobCacheConfigBuilder {
-            config: Self::defaults(),
-            shard_count: None,
-            l2_segment_bytes: None,
-            l2_index_bytes_max: None,
-        }
-    }
-
-    fn defaults() -> Self {
-        Self {
-            l1_bytes_max: 256 * MIB,
-            max_namespaces: 256,
-            content_metadata_keys_max: 32,
-            content_metadata_bytes_max: 4 * KIB,
-            key_bytes_max: 4 * KIB,
-            labels_max: 64,
-            label_bytes_max: 4 * KIB,
-            shard_count: default_shard_count(256 * MIB),
-            clock: Clock::system(),
-            charge: None,
-            key_hash_bits: u64::BITS,
-            l2_path: None,
-            l2_bytes_max: 4 * GIB,
-            l2_segment_bytes: default_segment_bytes(4 * GIB),
-            l2_index_bytes_max: default_index_bytes(4 * GIB),
-            l2_compression: L2Compression::default(),
-            l2_promotion_policy: L2PromotionPolicy::default(),
-            l2_second_chances: true,
-            promotion_queue_max: 1024,
-            crash_safety: CrashSafety::default(),
-            background_sweep: BackgroundSweep::default(),
-            quotas: Quotas::default(),
-        }
-    }
-
-    /// The budget of the memory tier, in bytes.
-    #[must_use]
-    pub fn l1_bytes_max(&self) -> usize {
-        self.l1_bytes_max
-    }
-
-    /// The most namespaces that can hold entries at one time.
-    #[must_use]
-    pub fn max_namespaces(&self) -> usize {
-        self.max_namespaces
-    }
-
-    /// The most content metadata keys of one entry.
-    #[must_use]
-    pub fn content_metadata_keys_max(&self) -> usize {
-        self.content_metadata_keys_max
-    }
-
-    /// The most bytes of one entry's content metadata, keys and values together.
-    #[must_use]
-    pub fn content_metadata_bytes_max(&self) -> usize {
-        self.content_metadata_bytes_max
-    }
-
-    /// The most bytes of a key.
-    #[must_use]
-    pub fn key_bytes_max(&self) -> usize {
-        self.key_bytes_max
-    }
-
-    /// The most tags and dependencies of one entry, together.
-    #[must_use]
-    pub fn labels_max(&self) -> usize {
-        self.labels_max
-    }
-
-    /// The most bytes of one entry's tags and dependencies, together.
-    #[must_use]
-    pub fn label_bytes_max(&self) -> usize {
-        self.label_bytes_max
-    }
-
-    /// The directory of the disk tier; None where there is none.
-    #[must_use]
-    pub fn l2_path(&self) -> Option<&Path> {
-        self.l2_path.as_deref()
-    }
-
-    /// The size of the disk tier's file, in bytes.
-    #[must_use]
-    pub fn l2_bytes_max(&self) -> u64 {
-        self.l2_bytes_max
-    }
-
-    /// The budget of the index of the disk tier, in bytes of memory.
-    #[must_use]
-    pub fn l2_index_bytes_max(&self) -> usize {
-        self.l2_index_bytes_max
-    }
-
-    /// What a crash may cost.
-    #[must_use]
-    pub fn crash_safety(&self) -> CrashSafety {
-        self.crash_safety
-    }
-
-    /// Whether memory of what is gone is given back in the background.
-    #[must_use]
-    pub fn background_sweep(&self) -> BackgroundSweep {
-        self.background_sweep
-    }
-
-    /// What a namespace may take of each tier; nothing but the tiers' own budgets where it has no
-    /// quota.
-    #[must_use]
-    pub fn quota(&self, namespace: &str) -> NamespaceQuota {
-        self.quotas.of(namespace).map_or_else(Default::default, |quota| quota.limits)
-    }
-
-    /// The number of lists that the SIEVE queue of one priority is cut into.
-    #[must_use]
-    pub fn shard_count(&self) -> usize {
-        self.shard_count
-    }
-}
-
-impl Default for BlobCacheConfig {
-    fn default() -> Self {
-        Self::defaults()
-    }
-}
-
-impl fmt::Debug for BlobCacheConfig {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("BlobCacheConfig")
-            .field("l1_bytes_max", &self.l1_bytes_max)
-            .field("max_namespaces", &self.max_namespaces)
-            .field("content_metadata_keys_max", &self.content_metadata_keys_max)
-            .field("content_metadata_bytes_max", &self.content_metadata_bytes_max)
-            .field("key_bytes_max", &self.key_bytes_max)
-            .field("labels_max", &self.labels_max)
-            .field("label_bytes_max", &self.label_bytes_max)
-            .field("shard_count", &self.shard_count)
-            .field("l2_path", &self.l2_path)
-            .field("l2_bytes_max", &self.l2_bytes_max)
-            .field("l2_segment_bytes", &self.l2_segment_bytes)
-            .field("crash_safety", &self.crash_safety)
-            .field("background_sweep", &self.background_sweep)
-            .field("quotas", &self.quotas)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Builds a [`BlobCacheConfig`]; what is not named keeps its default.
 ///
@@ -235,6 +45,10 @@ pub struct BlobCacheConfigBuilder {
 }
 
 impl BlobCacheConfigBuilder {
+    pub(super) fn new(config: BlobCacheConfig) -> Self {
+        Self { config, shard_count: None, l2_segment_bytes: None, l2_index_bytes_max: None }
+    }
+
     /// The budget of the memory tier in bytes, everything counted: values, keys, metadata, labels
     /// and what the allocator and the tables add. Default 256 MiB; 64 KiB to 64 TiB.
     #[must_use]
@@ -331,6 +145,17 @@ impl BlobCacheConfigBuilder {
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The memory that reads of the disk tier may take while they are under way, in bytes: the
+    /// blocks that are read, and the values that they are decompressed to. Reads of up to 256 KiB
+    /// have a quarter of it to themselves; others wait for their turn, in the order in which they
+    /// come, and a value that is larger than the rest is read alone. Default 64 MiB; at least 1
+    /// MiB, up to 1 TiB.
+    #[must_use]
+    pub fn l2_read_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.l2_read_bytes_max = bytes;
         self
     }
 
@@ -431,6 +256,7 @@ impl BlobCacheConfigBuilder {
         within("labels_max", config.labels_max, 0..=1024)?;
         within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
         within("promotion_queue_max", config.promotion_queue_max, 1..=1 << 20)?;
+        within("l2_read_bytes_max", config.l2_read_bytes_max, MIB..=1 << 40)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
@@ -468,24 +294,6 @@ impl BlobCacheConfigBuilder {
     }
 }
 
-pub(crate) fn cores() -> usize {
-    available_parallelism().map_or(1, usize::from)
-}
-
-/// A 64th of the file, in whole MiB.
-fn default_segment_bytes(l2_bytes_max: u64) -> u32 {
-    let mib = (l2_bytes_max / 64 / (1 << 20)).clamp(1, 256);
-    u32::try_from(mib << 20).unwrap_or(1 << 20)
-}
-
-fn default_index_bytes(l2_bytes_max: u64) -> usize {
-    usize::try_from(l2_bytes_max / 32).unwrap_or(INDEX_BYTES_MAX).clamp(MIB, INDEX_BYTES_MAX)
-}
-
-fn default_shard_count(l1_bytes_max: usize) -> usize {
-    (4 * cores()).min(64).min(l1_bytes_max / MIB).max(1)
-}
-
 fn within(
     field: &'static str,
     value: usize,
@@ -505,7 +313,8 @@ mod tests {
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 10] = [
+        let bad: [(&str, Set); 11] = [
+            ("l2_read_bytes_max", |builder| builder.l2_read_bytes_max(1)),
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
             ("max_namespaces", |builder| builder.max_namespaces(0)),
             ("content_metadata_keys_max", |builder| builder.content_metadata_keys_max(1025)),
