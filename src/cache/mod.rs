@@ -80,7 +80,12 @@ impl BlobCache {
     /// # Errors
     ///
     /// None for a cache in memory; what is wrong with a configuration shows in its
-    /// [`build`](crate::BlobCacheConfigBuilder::build).
+    /// [`build`](crate::BlobCacheConfigBuilder::build). With a disk tier, each names the path, what
+    /// was found and what to do: [`L2Unavailable`](CacheError::L2Unavailable),
+    /// [`L2Locked`](CacheError::L2Locked), [`L2Full`](CacheError::L2Full),
+    /// [`L2Format`](CacheError::L2Format), [`L2Damaged`](CacheError::L2Damaged),
+    /// [`L2Io`](CacheError::L2Io), and [`InvalidConfig`](CacheError::InvalidConfig) where the store
+    /// was made with other sizes. What has failed leaves nothing behind.
     pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
         Ok(Self { shared: Shared::open(config).await? })
     }

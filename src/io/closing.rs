@@ -2,20 +2,29 @@
 //! that instead of finding it locked.
 
 use std::path::{Path, PathBuf};
+use std::process;
 
 use parking_lot::Mutex;
 
 use super::termination::Termination;
 
 /// The files that are being given back.
-static CLOSING: Mutex<Vec<(PathBuf, Termination)>> = Mutex::new(Vec::new());
+static CLOSING: Mutex<Vec<Closing>> = Mutex::new(Vec::new());
+
+#[derive(Clone)]
+struct Closing {
+    /// The process whose threads end. One that is forked meanwhile would wait for ever.
+    process: u32,
+    path: PathBuf,
+    termination: Termination,
+}
 
 /// Notes that a file is being given back.
 pub(super) fn note(path: &Path, termination: Termination) {
     let mut closing = CLOSING.lock();
-    closing.retain(|(_, termination)| !termination.is_over());
-    if !closing.iter().any(|(_, noted)| noted.is(&termination)) {
-        closing.push((path.to_owned(), termination));
+    closing.retain(|noted| !noted.termination.is_over());
+    if !closing.iter().any(|noted| noted.termination.is(&termination)) {
+        closing.push(Closing { process: process::id(), path: path.to_owned(), termination });
     }
 }
 
@@ -23,8 +32,10 @@ pub(super) fn note(path: &Path, termination: Termination) {
 pub(super) fn wait(directory: &Path) {
     let noted = CLOSING.lock().clone();
     let is_there = |path: &Path| path.parent().is_some_and(|parent| is_same(parent, directory));
-    for (_, termination) in noted.into_iter().filter(|(path, _)| is_there(path)) {
-        termination.wait_blocking();
+    for Closing { process, path, termination } in noted {
+        if process == process::id() && is_there(&path) {
+            termination.wait_blocking();
+        }
     }
 }
 
@@ -32,5 +43,38 @@ fn is_same(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::termination::Alive;
+    use super::*;
+
+    #[test]
+    fn what_ends_here_is_waited_for_and_what_a_fork_has_copied_is_not() {
+        let folder = tempfile::tempdir().expect("directory");
+        let path = folder.path().join("data");
+        let (_alive, termination) = Alive::new();
+        CLOSING.lock().push(Closing { process: 0, path: path.clone(), termination });
+        wait(folder.path());
+        let (alive, termination) = Alive::new();
+        note(&path, termination.clone());
+        note(&path, termination);
+        let (sender, waited) = channel();
+        let directory = folder.path().to_owned();
+        let waiting = thread::spawn(move || {
+            wait(&directory);
+            sender.send(()).expect("the test listens");
+        });
+        assert!(waited.recv_timeout(Duration::from_millis(50)).is_err(), "it has not ended");
+        drop(alive);
+        waited.recv().expect("it has ended");
+        waiting.join().expect("joined");
+        CLOSING.lock().retain(|noted| noted.path != path);
     }
 }

@@ -320,7 +320,7 @@ impl History {
             0 => {
                 let cache = self.cache.clone();
                 self.checker.is_closed = true;
-                // Reads get on only while somebody polls them here, and a close may wait for them.
+                // What is under way goes on beside it.
                 let left = calls.by_ref().collect::<Vec<_>>();
                 let both = futures::future::join(cache.close(), left);
                 let (closed, left) = self.drive(both).ok_or("close hangs")?;
