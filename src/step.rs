@@ -3,11 +3,57 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use crate::meter;
+
 /// The most bytes that one poll copies, hashes or compresses.
 pub(crate) const STEP_BYTES: usize = 256 * 1024;
 
 /// The most entries that one poll visits in a walk over many.
 pub(crate) const STEP_ENTRIES: usize = 256;
+
+/// How much of a step a walk over many entries has used up. Tells the meter. A walk begins with a
+/// pause, since nobody knows what the same poll has done before.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { entries: STEP_ENTRIES, bytes: STEP_BYTES }
+    }
+}
+
+impl Steps {
+    /// One more entry is visited.
+    pub(crate) async fn entry(&mut self) {
+        self.entries(1).await;
+    }
+
+    /// So many more are, no more than a step has.
+    pub(crate) async fn entries(&mut self, count: usize) {
+        if self.entries + count > STEP_ENTRIES {
+            self.next().await;
+        }
+        self.entries += count;
+        meter::entries(count);
+    }
+
+    /// So many bytes are handled, no more than a step has.
+    pub(crate) async fn bytes(&mut self, count: usize) {
+        if self.bytes + count > STEP_BYTES {
+            self.next().await;
+        }
+        self.bytes += count;
+        meter::bytes(count);
+    }
+
+    async fn next(&mut self) {
+        *self = Self { entries: 0, bytes: 0 };
+        pause().await;
+    }
+}
 
 /// Hands the thread back to the executor once, on whatever executor the caller runs.
 pub(crate) async fn pause() {

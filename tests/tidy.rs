@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["meter", "quota", "step", "wake"],
+    &["meter", "quota", "wake"],
+    &["step"],
     &["queue", "waiters"],
     &[
         "clock",
@@ -27,9 +28,9 @@ const LAYERS: &[&[&str]] = &[
         "sweeper",
         "sync",
     ],
-    &["disposal", "policy", "timer"],
+    &["disposal", "labels", "policy", "timer"],
     &["limiter"],
-    &["codec", "config", "flight", "l2", "labels", "synopsis", "watermarks"],
+    &["codec", "config", "flight", "l2", "synopsis", "watermarks"],
     &["order", "put"],
     &["namespace"],
     &["entry"],

@@ -4,11 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
 use crate::entry::Entry;
+use crate::footprint::SLOT_BYTES;
 use crate::order::Section;
-
-/// What a slot of the index takes, all of the index's slack included (see `l2/index`), with its
-/// share of the synopsis.
-const SLOT_BYTES: usize = 28;
 
 /// The part of the budget that last accesses take, where there are idle ttls.
 pub(super) const ACCESSES_SHARE: usize = 8;

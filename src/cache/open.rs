@@ -1,5 +1,6 @@
 //! Opening and closing: the disk tier is taken over, or made, and given back.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -15,9 +16,9 @@ use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
 use crate::io::{Disk, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
-use crate::l2::{self, Geometry, Opening, Replay, WriterStart};
+use crate::l2::{self, Geometry, Limits, Opening, Position, Replay, WriterStart};
 use crate::modes::{BackgroundSweep, CrashSafety};
-use crate::sequence::Sequence;
+use crate::step::Steps;
 use crate::timer::Timer;
 
 /// A disk to put the tier on, and what runs beside it.
@@ -118,6 +119,11 @@ impl Shared {
             store_id: medium.identity.store_id,
             hash_key: medium.identity.hash_key,
             key_hash_bits: config.key_hash_bits,
+            limits: Limits {
+                index_bytes_max: config.l2_index_bytes_max,
+                namespaces_max: config.max_namespaces,
+                quotas: config.quotas.clone(),
+            },
         };
         let started = Instant::now();
         let timer = if medium.file.is_some() {
@@ -129,32 +135,60 @@ impl Shared {
         let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
         let below = Below { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
         let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));
-        shared.take_over(opened.replay);
-        shared.recovered.set(opened.records, opened.dropped, started.elapsed());
+        let surplus = shared.take_over(opened.replay).await;
         if let Some(below) = &shared.below {
             below.start(opened.start, &shared);
         }
+        shared.give_up_namespaces(surplus).await;
+        shared.recovered.set(opened.records, opened.dropped, started.elapsed());
         Ok(shared)
     }
 
-    /// Makes what was found on file the cache's own.
-    fn take_over(&self, replay: Replay) {
-        let Replay { namespaces, postings, .. } = replay;
-        // One that holds nothing begins anew when it is needed.
-        for (name, namespace) in namespaces.into_iter().filter(|(_, it)| !it.index.is_empty()) {
-            self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
-            self.namespaces.restore(&name, namespace, &self.order);
-        }
-        let mut section = self.order.section();
-        if let Some(l2) = self.l2() {
-            // What comes is behind what has been found, even if the log ends before it takes any.
-            section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
-        }
-        for (label, key, position) in postings {
-            if planted(Flaw::LabelsForgotten) {
-                continue;
+    /// Makes what was found on file the cache's own. Gives the names that are more than there may
+    /// be, those that were written to last left out.
+    async fn take_over(&self, mut replay: Replay) -> Vec<Box<str>> {
+        let mut steps = Steps::default();
+        replay.close(&mut steps).await;
+        let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
+        while let Some((name, namespace)) = replay.namespaces.pop_first() {
+            steps.entry().await;
+            // One that holds nothing begins anew when it is needed.
+            if !namespace.index.is_empty() {
+                self.slots.fetch_add(namespace.index.len(), Ordering::Relaxed);
+                newest.insert((namespace.newest, name.clone()));
+                self.namespaces.restore(&name, namespace, &self.order);
             }
-            section.labels().insert(label, key, Sequence(position.value()));
+        }
+        {
+            let mut section = self.order.section();
+            if let Some(l2) = self.l2() {
+                // What comes is behind what has been found, even if the log ends before it takes
+                // any.
+                section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
+            }
+            if !planted(Flaw::LabelsForgotten) {
+                *section.labels() = replay.postings;
+            }
+        }
+        let mut surplus = Vec::new();
+        while newest.len() > self.config.max_namespaces {
+            steps.entry().await;
+            surplus.extend(newest.pop_first().map(|(_, name)| name));
+        }
+        surplus
+    }
+
+    /// Flushes namespaces that there is no place for. On file, since nobody will know of them: an
+    /// invalidation of what they had would leave no record.
+    async fn give_up_namespaces(self: &Arc<Self>, names: Vec<Box<str>>) {
+        if names.is_empty() {
+            return;
+        }
+        let (count, max) = (names.len(), self.config.max_namespaces);
+        log::warn!("{count} namespaces on disk are more than max_namespaces, {max}: flushed");
+        for name in names {
+            // Where the device fails, nothing on it is served any more.
+            let _ = self.invalidate_namespace(self.hasher.namespace(&name)).await;
         }
     }
 

@@ -80,6 +80,7 @@ impl BodySum {
         Some(Self { length, checksum: xxh3_64(body) })
     }
 
+    #[cfg(test)]
     /// Checks a body at hand. Long bodies: see `BodyHasher`.
     ///
     /// # Errors

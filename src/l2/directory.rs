@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::blob::Namespace;
-use super::checksum::{ChecksumKey, Domain, checksum};
+use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
 use super::error::{DecodeError, EncodeError};
 use super::format::{
@@ -16,9 +16,13 @@ use super::format::{
     Position, SegmentNumber,
 };
 use super::wire::{Measure, Reader, Sink};
+use crate::step::{STEP_BYTES, Steps};
 
 /// A row of the name table takes two bytes at least.
 const NAME_ROW_BYTES_MIN: usize = 2;
+
+/// Entries that are read at once where they are wanted backwards.
+pub(crate) const RUN_ENTRIES: usize = 64;
 
 /// Lists the records of one segment while the log takes them.
 pub(crate) struct DirectoryBuilder {
@@ -69,7 +73,6 @@ impl DirectoryBuilder {
         self.encoded_len_in_row(entry, self.row_for(entry))
     }
 
-    #[cfg(test)]
     /// Entries so far.
     pub(crate) fn entries(&self) -> u32 {
         self.entry_count
@@ -118,7 +121,7 @@ impl DirectoryBuilder {
     /// # Errors
     /// `Place` when `end` is not in the segment or before the last record's end, `NoRoom` when
     /// the directory would reach before it.
-    pub(crate) fn encode(
+    pub(crate) async fn write(
         &self,
         key: ChecksumKey,
         open_count: OpenCount,
@@ -146,14 +149,29 @@ impl DirectoryBuilder {
         };
         let first = into.len();
         into.reserve(length);
-        into.bytes(&self.names);
-        into.bytes(&self.entries);
+        let mut steps = Steps::default();
+        for piece in self.names.chunks(STEP_BYTES).chain(self.entries.chunks(STEP_BYTES)) {
+            steps.bytes(piece.len()).await;
+            into.bytes(piece);
+        }
         into.resize(first + length - FOOTER_BYTES, 0);
         footer.write(into);
         let covered = into.get(first..).unwrap_or_default();
-        let checksum = checksum(covered, key.seed(Domain::Directory, self.segment.0, open_count));
-        into.u64(checksum);
+        let seed = key.seed(Domain::Directory, self.segment.0, open_count);
+        let sum = checksum_in_steps(covered, seed, &mut steps).await;
+        into.u64(sum);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn encode(
+        &self,
+        key: ChecksumKey,
+        open_count: OpenCount,
+        end: Position,
+        into: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        futures::executor::block_on(self.write(key, open_count, end, into))
     }
 
     fn encoded_len_in_row(
@@ -276,12 +294,23 @@ pub(crate) struct ListedEntry<'a> {
 }
 
 impl<'a> Directory<'a> {
+    #[cfg(test)]
+    pub(crate) fn decode(
+        bytes: &'a [u8],
+        key: ChecksumKey,
+        segment: SegmentNumber,
+        opens: OpenRange,
+        geometry: Geometry,
+    ) -> Result<Self, DecodeError> {
+        futures::executor::block_on(Self::read(bytes, key, segment, opens, geometry))
+    }
+
     /// The directory of `segment` from the segment's last bytes: `bytes` ends where the segment
     /// does and reaches back to the directory's start or further.
     ///
     /// # Errors
     /// What is wrong with it; `Truncated` when `bytes` do not reach back far enough, see `Footer`.
-    pub(crate) fn decode(
+    pub(crate) async fn read(
         bytes: &'a [u8],
         key: ChecksumKey,
         segment: SegmentNumber,
@@ -294,7 +323,8 @@ impl<'a> Directory<'a> {
         let bytes = bytes.get(before..).ok_or(DecodeError::Truncated)?;
         let (covered, sum) = bytes.split_last_chunk().ok_or(DecodeError::Truncated)?;
         let seed = key.seed(Domain::Directory, segment.0, footer.open_count);
-        if u64::from_le_bytes(*sum) != checksum(covered, seed) {
+        let mut steps = Steps::default();
+        if u64::from_le_bytes(*sum) != checksum_in_steps(covered, seed, &mut steps).await {
             return Err(DecodeError::Checksum);
         }
         let mut reader = Reader::new(covered);
@@ -305,6 +335,7 @@ impl<'a> Directory<'a> {
         let mut namespaces = Vec::with_capacity(footer.name_rows as usize);
         for _ in 0..footer.name_rows {
             namespaces.push(Namespace::read(&mut names)?);
+            steps.entry().await;
         }
         names.end()?;
         if footer.entries == 0 && !entries.is_empty() {
@@ -320,6 +351,27 @@ impl<'a> Directory<'a> {
         &self.namespaces
     }
 
+    /// The entries in runs of [`RUN_ENTRIES`], as places from which to read on: what has to be read
+    /// backwards is read run by run.
+    ///
+    /// # Errors
+    /// What is wrong with an entry. Without one all can be read.
+    pub(crate) async fn runs(
+        &self,
+        steps: &mut Steps,
+    ) -> Result<Vec<Entries<'_, 'a>>, DecodeError> {
+        let mut runs = Vec::with_capacity(self.footer.entries as usize / RUN_ENTRIES + 1);
+        let mut entries = self.entries();
+        while entries.left > 0 {
+            runs.push(entries.clone());
+            steps.entries(RUN_ENTRIES).await;
+            for listed in entries.by_ref().take(RUN_ENTRIES) {
+                listed?;
+            }
+        }
+        Ok(runs)
+    }
+
     /// The entries in the order of the log. After an error there is nothing more.
     pub(crate) fn entries(&self) -> Entries<'_, 'a> {
         Entries {
@@ -333,7 +385,7 @@ impl<'a> Directory<'a> {
 }
 
 /// Goes through the entries of a directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entries<'d, 'a> {
     namespaces: &'d [Namespace<'a>],
     reader: Reader<'a>,
@@ -372,6 +424,16 @@ impl<'a> Iterator for Entries<'_, 'a> {
 }
 
 impl std::iter::FusedIterator for Entries<'_, '_> {}
+
+/// The checksum of bytes, a step at a time.
+async fn checksum_in_steps(bytes: &[u8], seed: u64, steps: &mut Steps) -> u64 {
+    let mut sum = Pieces::new(seed);
+    for piece in bytes.chunks(STEP_BYTES) {
+        steps.bytes(piece.len()).await;
+        sum.update(piece);
+    }
+    sum.finish()
+}
 
 /// The size of a directory with so many bytes of names and entries.
 const fn whole(content: usize) -> usize {

@@ -2,8 +2,9 @@
 //!
 //! `FrameBuilder` deals the places of the records as they are taken and makes the header when
 //! the unit closes. `FrameCheck` retraces it record by record, so that a reader need not hold a
-//! whole frame; `Frame::decode` does so for one at hand. A frame is good when its header is, all
-//! its heads are, and, checked apart, all its bodies. `docs/format.md`, section 6.
+//! whole frame, see `frames`; `Frame::decode`, for tests, does so for one at hand. A frame is good
+//! when its header is, all its heads are, and, checked apart, all its bodies.
+//! `docs/format.md`, section 6.
 
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::error::{DecodeError, EncodeError};
@@ -11,7 +12,9 @@ use super::format::{
     ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, Geometry, OpenCount, OpenRange,
     Position, RECORD_PADDED_BYTES_MIN,
 };
-use super::record::{RecordHead, RecordLengths, decode_record};
+#[cfg(test)]
+use super::record::decode_record;
+use super::record::{RecordHead, RecordLengths};
 use super::wire::{Reader, Sink, is_zero};
 
 /// What the header of a frame says.
@@ -235,6 +238,7 @@ impl FrameCheck {
 }
 
 /// A frame at hand, its header and heads found good. Its bodies are not checked yet.
+#[cfg(test)]
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
     /// What the header says.
@@ -244,6 +248,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// A record in a frame: its head, found good, and its body, not checked yet.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramedRecord<'a> {
     /// Where it is in the log.
@@ -254,6 +259,7 @@ pub(crate) struct FramedRecord<'a> {
     pub(crate) body: &'a [u8],
 }
 
+#[cfg(test)]
 impl<'a> Frame<'a> {
     /// The frame at the start of `bytes`, which were read from `position`. Allocates one
     /// checksum state, whatever the input.
@@ -300,6 +306,7 @@ impl<'a> Frame<'a> {
     }
 }
 
+#[cfg(test)]
 fn read_record<'a>(
     frame: &'a [u8],
     key: ChecksumKey,

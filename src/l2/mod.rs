@@ -13,6 +13,7 @@ mod entry;
 mod error;
 mod format;
 mod frame;
+mod frames;
 mod health;
 mod index;
 mod list;
@@ -54,7 +55,7 @@ pub(crate) use self::list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::log::Log;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::{Opening, RecoveryError};
-pub(crate) use self::replay::{RecoveredNamespace, Replay};
+pub(crate) use self::replay::{Limits, RecoveredNamespace, Replay};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
@@ -308,7 +309,7 @@ impl L2 {
     ) -> bool {
         let Medium { geometry, key, .. } = self.medium;
         let read;
-        let image: &[u8] = match self.log.directory_image(segment) {
+        let image: &[u8] = match self.log.directory_image(segment).await {
             Some(image) => {
                 read = Bytes::from(image);
                 &read
@@ -321,7 +322,7 @@ impl L2 {
                 _ => return segment < self.log.head_segment(),
             },
         };
-        let directory = Directory::decode(image, key, segment, self.opens, geometry);
+        let directory = Directory::read(image, key, segment, self.opens, geometry).await;
         let (Ok(directory), Some(start)) = (directory, geometry.start_of(segment)) else {
             return segment < self.log.head_segment();
         };

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::directory::DirectoryBuilder;
 use super::format::{Position, SegmentNumber};
 use super::log::Log;
-use super::unit::{Job, Taken};
+use super::unit::{Job, Seal, Taken};
 
 impl Log {
     /// The record at a position that is not on file yet.
@@ -26,7 +27,23 @@ impl Log {
     }
 
     /// The directory of a segment that is not sealed on file yet, as it stands.
-    pub(crate) fn directory_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
+    pub(crate) async fn directory_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
+        let (sealing, open, last) = self.directory_of(segment);
+        // Encoded while the log goes on.
+        let mut image = Vec::new();
+        let (directory, end) = match (&sealing, &open) {
+            (Some(seal), _) => (&seal.directory, seal.end),
+            (None, Some(open)) => (open, last),
+            (None, None) => return None,
+        };
+        let written = directory.write(self.key, self.open_count, end, &mut image).await;
+        written.ok().map(|()| image)
+    }
+
+    fn directory_of(
+        &self,
+        segment: SegmentNumber,
+    ) -> (Option<Arc<Seal>>, Option<DirectoryBuilder>, Position) {
         let state = self.state.lock();
         let sealing = state.jobs.iter().find_map(|job| match job {
             Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
@@ -35,14 +52,6 @@ impl Log {
         let last = state.last();
         let is_open = sealing.is_none() && self.geometry.segment_of(last) == segment;
         let open = is_open.then(|| state.directory.snapshot());
-        drop(state);
-        // Encoded while the log goes on.
-        let mut image = Vec::new();
-        let (directory, end) = match (&sealing, &open) {
-            (Some(seal), _) => (&seal.directory, seal.end),
-            (None, Some(open)) => (open, last),
-            (None, None) => return None,
-        };
-        directory.encode(self.key, self.open_count, end, &mut image).ok().map(|()| image)
+        (sealing, open, last)
     }
 }

@@ -53,7 +53,7 @@ impl Writer {
         let end = geometry.start_of(SegmentNumber(segment.0 + 1));
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
         let image = self.directory_image(segment).await;
-        let directory = self.directory(image.as_deref(), segment);
+        let directory = self.directory(image.as_deref(), segment).await;
         if let Some(directory) = &directory {
             self.give_second_chances(directory, segment).await;
         }
@@ -74,7 +74,7 @@ impl Writer {
         if planted(Flaw::SlotsDroppedEarly) {
             let next = SegmentNumber(segment.0 + 1);
             let image = self.directory_image(next).await;
-            if let Some(directory) = self.directory(image.as_deref(), next) {
+            if let Some(directory) = self.directory(image.as_deref(), next).await {
                 self.forget(&directory, next).await;
             }
         }
@@ -93,13 +93,13 @@ impl Writer {
     }
 
     /// What it lists. None where there is none, or it is damaged.
-    fn directory<'a>(
+    async fn directory<'a>(
         &self,
         image: Option<&'a [u8]>,
         segment: SegmentNumber,
     ) -> Option<Directory<'a>> {
         let Medium { geometry, key, .. } = self.medium;
-        Directory::decode(image?, key, segment, self.opens(), geometry).ok()
+        Directory::read(image?, key, segment, self.opens(), geometry).await.ok()
     }
 
     async fn give_second_chances(&self, directory: &Directory<'_>, segment: SegmentNumber) {

@@ -306,6 +306,7 @@ impl<'a> RecordHead<'a> {
         bytes.get(self.lengths.body_range()).ok_or(DecodeError::Truncated)
     }
 
+    #[cfg(test)]
     /// Checks a body in one go; a long one is better checked piecewise, see `BodyHasher`.
     ///
     /// # Errors
@@ -319,6 +320,7 @@ impl<'a> RecordHead<'a> {
     }
 }
 
+#[cfg(test)]
 /// A record that was read whole: its head, found good, and its body, not checked yet.
 ///
 /// # Errors

@@ -5,30 +5,29 @@
 //! that is a tear: the records before it are all that was ever acknowledged as being on file.
 //! A bad frame with a good one behind it, or a segment whose header or directory is bad, is
 //! damage: nobody can say which hashes it held, so everything before it is dropped, counted and
-//! logged. The verdict is on file before the store is used.
+//! logged. Where what is found comes to the budget of the index, nothing older counts either. The
+//! verdict is on file before the store is used.
+//!
+//! All of it goes in steps: no poll visits more entries, or handles more bytes, than a step has.
 
 use std::io;
 
-use super::checksum::ChecksumKey;
-use super::directory::{Directory, DirectoryBuilder};
-use super::entry::{Change, DirectoryEntry};
+use super::directory::{Directory, DirectoryBuilder, ListedEntry, RUN_ENTRIES};
 use super::format::{
-    ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, Generation, Geometry, OpenCount,
-    OpenRange, Position, SegmentNumber, StoreId,
+    BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
-use super::frame::Frame;
+use super::frames::Frames;
 use super::medium::Medium;
-use super::record::Record;
-use super::replay::{Replay, Replayed};
+use super::replay::{Limits, Replay, Replayed};
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::flaw::{Flaw, planted};
-use crate::io::AlignedBuffer;
-use crate::key::{KeyHasher, LabelKind};
+use crate::key::KeyHasher;
+use crate::step::Steps;
 
 /// What the opener brings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opening {
     pub(crate) geometry: Geometry,
     pub(crate) crash_safety: CrashSafety,
@@ -40,6 +39,7 @@ pub(crate) struct Opening {
     /// Random: its hash key.
     pub(crate) hash_key: u64,
     pub(crate) key_hash_bits: u32,
+    pub(crate) limits: Limits,
 }
 
 /// Why a store cannot be used.
@@ -118,8 +118,7 @@ pub(crate) async fn recover(
         medium,
         superblock,
         hasher: &hasher,
-        now_ns: opening.now_ns,
-        replay: Replay::default(),
+        replay: Replay::new(opening.limits.clone(), opening.now_ns),
         tail: None,
         head: superblock.head,
         dropped: 0,
@@ -162,7 +161,6 @@ struct Scan<'a> {
     medium: &'a Medium,
     superblock: Superblock,
     hasher: &'a KeyHasher,
-    now_ns: u64,
     replay: Replay,
     /// The last segment in use, once it has been found.
     tail: Option<Tail>,
@@ -182,8 +180,13 @@ impl Scan<'_> {
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
         while number >= oldest {
-            let is_good = self.read_segment(number).await?;
-            if !is_good && !planted(Flaw::DamageSkipped) {
+            let found = self.read_segment(number).await?;
+            if found == Found::Full {
+                let behind = start_of(geometry, SegmentNumber(number.0 + 1))?;
+                self.head = self.head.max(self.replay.oldest().unwrap_or(behind));
+                break;
+            }
+            if found == Found::Damaged && !planted(Flaw::DamageSkipped) {
                 self.dropped += number.0 - oldest.0 + 1;
                 // Where damage lies within the tail, the head stands behind it already.
                 let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();
@@ -206,160 +209,144 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// False: damage.
-    async fn read_segment(&mut self, number: SegmentNumber) -> Result<bool, RecoveryError> {
+    async fn read_segment(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
         let Medium { geometry, key, .. } = *self.medium;
-        let Ok(block) = self.medium.read(number, 0, BLOCK_BYTES).await else { return Ok(false) };
+        let Ok(block) = self.medium.read(number, 0, BLOCK_BYTES).await else {
+            return Ok(Found::Damaged);
+        };
         let store_id = self.superblock.store_id;
         if SegmentHeader::decode(&block, store_id, number, self.opens()).is_err() {
-            return Ok(false);
+            return Ok(Found::Damaged);
         }
         let Ok(image) = self.medium.read_directory(number, self.opens()).await else {
-            return Ok(false);
+            return Ok(Found::Damaged);
         };
-        let directory = image
-            .as_deref()
-            .map(|image| Directory::decode(image, key, number, self.opens(), geometry));
+        let directory = match &image {
+            Some(image) => Directory::read(image, key, number, self.opens(), geometry).await.ok(),
+            None => None,
+        };
         match directory {
-            Some(Ok(directory)) => Ok(self.take_directory(&directory, number)),
-            _ if self.tail.is_some() => Ok(false),
-            _ => self.take_unsealed(number).await,
+            Some(directory) => self.take_directory(&directory, number).await,
+            None if self.tail.is_some() => Ok(Found::Damaged),
+            None => self.take_unsealed(number).await,
         }
     }
 
-    fn take_directory(&mut self, directory: &Directory<'_>, number: SegmentNumber) -> bool {
-        let geometry = self.medium.geometry;
-        let Ok(start) = start_of(geometry, number) else { return false };
-        let Ok(entries) = directory.entries().collect::<Result<Vec<_>, _>>() else { return false };
+    async fn take_directory(
+        &mut self,
+        directory: &Directory<'_>,
+        number: SegmentNumber,
+    ) -> Result<Found, RecoveryError> {
+        let start = start_of(self.medium.geometry, number)?;
+        let mut steps = Steps::default();
+        let Ok(runs) = directory.runs(&mut steps).await else { return Ok(Found::Damaged) };
         if self.tail.is_none() {
             self.tail = Some(Tail { segment: number, unsealed: None });
         }
-        for listed in entries.iter().rev() {
-            let entry = listed.entry;
-            let Some(position) = start.after(u64::from(entry.place)) else { return false };
-            if position >= self.head {
+        for run in runs.iter().rev() {
+            steps.entries(RUN_ENTRIES).await;
+            let listed: Vec<_> = run.clone().take(RUN_ENTRIES).flatten().collect();
+            for ListedEntry { entry, .. } in listed.iter().rev() {
+                let Some(position) = start.after(u64::from(entry.place)) else {
+                    return Ok(Found::Damaged);
+                };
                 let blocks = blocks(entry.place as usize, entry.length as usize);
                 let record = Replayed { change: entry.change, position, blocks };
-                self.replay.take(&record, self.now_ns);
+                if position >= self.head && !self.replay.take(&record, &mut steps).await {
+                    return Ok(Found::Full);
+                }
             }
         }
-        true
+        Ok(Found::Good)
     }
 
     /// Scans the frames of a segment that has no good directory and nothing in use behind it.
-    async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<bool, RecoveryError> {
+    async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
         let Medium { geometry, key, .. } = *self.medium;
         let start = start_of(geometry, number)?;
-        let segment_bytes = geometry.segment_bytes() as usize;
-        let Ok(bytes) = self.medium.read(number, 0, segment_bytes).await else { return Ok(false) };
-        let mut frames = Frames { bytes: &bytes, start, key, geometry, opens: self.opens() };
-        let (mut found, mut end) = frames.run_from(BLOCK_BYTES);
-        let clean_end = (self.superblock.clean
-            && geometry.segment_of(self.superblock.tail) == number)
+        let is_in = geometry.segment_of(self.superblock.tail) == number;
+        let clean_end = (self.superblock.clean && is_in)
             .then(|| geometry.offset_in_segment(self.superblock.tail) as usize);
-        let mut damaged = clean_end.is_some_and(|tail| tail != end);
-        let is_searched = !planted(Flaw::TailAppendedAfterTear);
-        while let Some(behind) = is_searched.then(|| frames.find_from(end)).flatten() {
-            damaged = true;
-            (found, end) = frames.run_from(behind);
-        }
-        if clean_end.is_some_and(|tail| tail != end) {
-            // The frames that are missing at the end stand behind all that were found.
-            found.clear();
-        }
-        if damaged {
+        let mut frames = Frames::new(self.medium, number, start, self.opens());
+        let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
+            return Ok(Found::Damaged);
+        };
+        let Scanned { directory, end, is_damaged } = scanned;
+        if is_damaged {
             log::warn!("the open segment {} is damaged", number.0);
-        } else if found.is_empty() && clean_end.is_none() {
-            return Ok(true);
+        } else if directory.entries() == 0 && clean_end.is_none() {
+            return Ok(Found::Good);
         }
-        let mut directory = DirectoryBuilder::new(number, geometry);
-        let mut replayed = Vec::new();
-        for frame in &found {
-            for record in frame.records() {
-                replayed.push((record.position, record.head.lengths, record.head.record));
-            }
-        }
-        let first = replayed.first().map(|(position, ..)| *position);
-        let hashed: Vec<_> = replayed.iter().map(|(_, _, record)| self.hashes(record)).collect();
-        let mut changes = Vec::new();
-        for ((position, lengths, record), (hash, labels)) in replayed.iter().zip(&hashed) {
-            let change = Change::new(record, *hash, labels);
-            let place = geometry.offset_in_segment(*position);
-            let length = u32::try_from(lengths.total()).unwrap_or(0);
-            let listed = directory.append(&DirectoryEntry { place, length, change });
-            listed.map_err(io::Error::other)?;
-            let blocks = blocks(place as usize, length as usize);
-            changes.push(Replayed { change, position: *position, blocks });
-        }
-        for record in changes.iter().rev().filter(|record| record.position >= self.head) {
-            self.replay.take(record, self.now_ns);
-        }
-        let tail = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
         let block = end / BLOCK_BYTES * BLOCK_BYTES;
-        let block = bytes.get(block..end).unwrap_or_default().to_vec();
-        let unsealed = Unsealed { end: tail, directory, block, is_damaged: damaged };
+        let Ok(Some(block)) = frames.bytes(block, end - block).await else {
+            return Ok(Found::Damaged);
+        };
+        let block = block.to_vec();
+        let end = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
+        let mut image = Vec::new();
+        let written = directory.write(key, self.superblock.open_count, end, &mut image).await;
+        written.map_err(io::Error::other)?;
+        let unsealed = Unsealed { end, directory, block, is_damaged };
         self.tail = Some(Tail { segment: number, unsealed: Some(unsealed) });
-        if damaged {
-            self.head = first.unwrap_or(tail);
+        let listed = Directory::read(&image, key, number, self.opens(), geometry).await;
+        let listed = listed.map_err(io::Error::other)?;
+        let found = self.take_directory(&listed, number).await?;
+        if is_damaged {
+            let first = listed.entries().flatten().next();
+            let first = first.and_then(|listed| start.after(u64::from(listed.entry.place)));
+            self.head = self.head.max(first.unwrap_or(end));
+            if found == Found::Full {
+                self.head = self.head.max(self.replay.oldest().unwrap_or(end));
+            }
+            return Ok(Found::Damaged);
         }
-        Ok(!damaged)
+        Ok(found)
     }
 
-    /// The hashes that a directory keeps of a record.
-    fn hashes(&self, record: &Record<'_>) -> (u64, Vec<u64>) {
-        let Record::Blob(blob) = record else { return (0, Vec::new()) };
-        let namespace = self.hasher.namespace(blob.namespace.name);
-        let hash = self.hasher.key(namespace.seed, blob.key).0;
-        let tags = blob.tags.iter().map(|tag| (LabelKind::Tag, tag));
-        let dependencies = blob.dependencies.iter().map(|label| (LabelKind::Dependency, label));
-        let mut labels: Vec<u64> = tags
-            .chain(dependencies)
-            .map(|(kind, label)| self.hasher.label(namespace.seed, kind, label).0)
-            .collect();
-        labels.sort_unstable();
-        labels.dedup();
-        (hash, labels)
+    /// The good frames behind the last bad one, and whether that is damage.
+    async fn scan(
+        &self,
+        frames: &mut Frames<'_>,
+        (number, clean_end): (SegmentNumber, Option<usize>),
+    ) -> io::Result<Scanned> {
+        let empty = || DirectoryBuilder::new(number, self.medium.geometry);
+        let (mut directory, mut end) = (empty(), BLOCK_BYTES);
+        let mut is_damaged = false;
+        loop {
+            while let Some(header) = frames.at(end).await? {
+                frames.list(end, &header, self.hasher, &mut directory).await?;
+                frames.opens.first = header.open_count;
+                end += header.length as usize;
+            }
+            is_damaged |= clean_end.is_some_and(|clean| clean != end);
+            if planted(Flaw::TailAppendedAfterTear) {
+                break;
+            }
+            let Some(behind) = frames.find_from(end).await? else { break };
+            (is_damaged, directory, end) = (true, empty(), behind);
+        }
+        if clean_end.is_some_and(|clean| clean != end) {
+            // The frames that are missing at the end stand behind all that were found.
+            directory = empty();
+        }
+        Ok(Scanned { directory, end, is_damaged })
     }
 }
 
-/// The frames of one segment that was read whole.
-struct Frames<'a> {
-    bytes: &'a AlignedBuffer,
-    start: Position,
-    key: ChecksumKey,
-    geometry: Geometry,
-    opens: OpenRange,
+/// What was found of a directory or of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Good,
+    /// All that there is room for. Nothing older counts.
+    Full,
+    Damaged,
 }
 
-impl<'a> Frames<'a> {
-    /// The good frame at an offset.
-    fn at(&self, offset: usize) -> Option<Frame<'a>> {
-        let position = self.start.after(offset as u64)?;
-        let bytes = self.bytes.get(offset..)?;
-        let frame = Frame::decode(bytes, self.key, position, self.opens, self.geometry).ok()?;
-        frame.verify_bodies().ok().map(|()| frame)
-    }
-
-    /// The good frames one behind the other from an offset on, and where they end.
-    fn run_from(&mut self, mut offset: usize) -> (Vec<Frame<'a>>, usize) {
-        let mut found = Vec::new();
-        while let Some(frame) = self.at(offset) {
-            offset += frame.header.length as usize;
-            // Open counts never decrease; a frame of an older open lies there by accident.
-            self.opens.first = frame.header.open_count;
-            found.push(frame);
-        }
-        (found, offset)
-    }
-
-    /// Where the next good frame is, if there is any.
-    fn find_from(&self, offset: usize) -> Option<usize> {
-        let last = self.bytes.len().checked_sub(FRAME_HEADER_BYTES)?;
-        (offset..=last).step_by(ALIGNMENT).find(|&offset| {
-            let magic = self.bytes.get(offset + 8..offset + 12);
-            magic == Some(&FRAME_MAGIC) && self.at(offset).is_some()
-        })
-    }
+/// The frames of a segment without a directory.
+struct Scanned {
+    directory: DirectoryBuilder,
+    end: usize,
+    is_damaged: bool,
 }
 
 fn blocks(place: usize, length: usize) -> u16 {

@@ -5,26 +5,58 @@
 //! hash decides, unless an invalidation seen before it covers it; then its slot stands as gone,
 //! since it still shadows what lies before. Nothing that was decided is ever revised, so a reader
 //! may stop anywhere and has only forgotten.
+//!
+//! It does stop where what it has built comes to the budget of the index. A namespace whose records
+//! are more than its quota allows keeps the newest; the slots of the others stand as gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use super::entry::Change;
-use super::format::{Generation, Position};
+use super::entry::{BlobSummary, Change};
+use super::format::{BLOCK_BYTES, Generation, Position};
 use super::index::{Index, Slot};
 use crate::clock::Timestamp;
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::key::{KeyHash, LabelHash};
+use crate::labels::LabelIndex;
+use crate::quota::Quotas;
+use crate::sequence::Sequence;
+use crate::step::Steps;
+
+/// What a namespace takes beside its name, where there are more than there may be: its index.
+const NAMESPACE_BYTES: usize = 1024;
+
+/// What an invalidated prefix takes beside its bytes, and an invalidated label.
+const PREFIX_BYTES: usize = 48;
+const LABEL_BYTES: usize = 16;
+
+/// How much of what is on file is taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// For slots, postings, and what else has to be known on the way.
+    pub(crate) index_bytes_max: usize,
+    /// Names up to here count nothing.
+    pub(crate) namespaces_max: usize,
+    pub(crate) quotas: Quotas,
+}
 
 /// What has been read so far.
-#[derive(Default)]
 pub(crate) struct Replay {
-    pub(crate) namespaces: HashMap<Box<str>, RecoveredNamespace>,
-    /// (label, key, position) of the records that no invalidation covers.
-    pub(crate) postings: Vec<(LabelHash, KeyHash, Position)>,
+    pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
+    /// The postings of the records that no invalidation covers.
+    pub(crate) postings: LabelIndex,
     /// Live records.
     pub(crate) records: u64,
-    labels: HashSet<u64>,
+    labels: BTreeSet<u64>,
     /// The whole store was invalidated behind everything that comes now.
     is_over: bool,
+    limits: Limits,
+    now: Timestamp,
+    slots: usize,
+    /// What is known besides slots and postings.
+    beside_bytes: usize,
+    /// The last record taken.
+    oldest: Option<Position>,
 }
 
 /// One namespace, as its last records have it.
@@ -37,7 +69,10 @@ pub(crate) struct RecoveredNamespace {
     pub(crate) live: usize,
     /// From then on none of it is alive, unless it is asked for.
     pub(crate) alive_until: Timestamp,
-    prefixes: Vec<Box<[u8]>>,
+    /// Its last record.
+    pub(crate) newest: Position,
+    further_blocks_max: u64,
+    prefixes: Prefixes,
     /// Flushed behind everything that comes now.
     is_over: bool,
 }
@@ -50,78 +85,237 @@ pub(crate) struct Replayed<'a> {
 }
 
 impl Replay {
-    /// Takes the record before all those taken so far.
-    pub(crate) fn take(&mut self, record: &Replayed<'_>, now_ns: u64) {
-        if self.is_over {
-            return;
+    pub(crate) fn new(limits: Limits, now_ns: u64) -> Self {
+        Self {
+            namespaces: BTreeMap::new(),
+            postings: LabelIndex::default(),
+            records: 0,
+            labels: BTreeSet::new(),
+            is_over: false,
+            limits,
+            now: Timestamp(now_ns),
+            slots: 0,
+            beside_bytes: 0,
+            oldest: None,
         }
+    }
+
+    /// Takes the record before all those taken so far. False where the budget does not allow it:
+    /// then nothing that is as old counts.
+    pub(crate) async fn take(&mut self, record: &Replayed<'_>, steps: &mut Steps) -> bool {
+        if self.is_over {
+            return true;
+        }
+        if self.bytes() + self.cost_max(&record.change) > self.limits.index_bytes_max {
+            return false;
+        }
+        self.oldest = Some(record.position);
+        steps.entry().await;
         if let Change::StoreInvalidation { .. } = record.change {
             self.is_over = true;
-            return;
+            return true;
         }
-        let Some(named) = record.change.namespace() else { return };
-        let namespace = self
-            .namespaces
-            .entry(named.name.into())
-            .or_insert_with(|| RecoveredNamespace::new(named.generation));
+        let Some(named) = record.change.namespace() else { return true };
+        if !self.namespaces.contains_key(named.name) {
+            self.begin(named.name, named.generation, record.position);
+        }
+        let Some(namespace) = self.namespaces.get_mut(named.name) else { return true };
         if namespace.is_over || named.generation < namespace.generation {
-            return;
+            return true;
         }
         match &record.change {
-            Change::Blob(blob) => {
-                let hash = KeyHash(blob.hash);
-                if namespace.index.get(hash).is_some() {
-                    return;
-                }
-                let is_covered = blob.labels.iter().any(|label| self.labels.contains(&label))
-                    || namespace.prefixes.iter().any(|prefix| blob.key.starts_with(prefix));
-                let life = blob.life();
-                // Nobody knows of any access since it was written.
-                let freshness = life.freshness(Timestamp(now_ns), life.written);
-                let is_gone = is_covered || freshness.is_gone();
-                let mut slot = Slot::new(record.position, record.blocks);
-                slot.gone = is_gone;
-                slot.versioned = blob.version.is_some();
-                namespace.index.insert(hash, slot);
-                self.records += u64::from(!is_gone);
-                if !is_gone {
-                    namespace.further_blocks += u64::from(record.blocks).saturating_sub(1);
-                    namespace.live += 1;
-                    let end = life.ends(life.written);
-                    namespace.alive_until = namespace.alive_until.max(end);
-                }
-                // What has expired may not have for another open, with another clock: its labels
-                // lead to it for as long as its record is there.
-                if !is_covered {
-                    let posting = |label| (LabelHash(label), hash, record.position);
-                    self.postings.extend(blob.labels.iter().map(posting));
-                }
-            }
+            Change::Blob(blob) => self.take_blob(blob, record, steps).await,
             Change::Tombstone { hash, .. } => {
                 let hash = KeyHash(*hash);
                 if namespace.index.get(hash).is_none() {
                     namespace.index.insert(hash, Slot::tombstone(record.position));
+                    self.slots += 1;
                 }
             }
             // Label hashes are keyed by namespace and kind.
-            Change::LabelInvalidation { labels, .. } => self.labels.extend(labels.iter()),
-            Change::PrefixInvalidation { prefix, .. } => namespace.prefixes.push((*prefix).into()),
+            Change::LabelInvalidation { labels, .. } => {
+                for label in labels.iter() {
+                    steps.entry().await;
+                    self.beside_bytes += if self.labels.insert(label) { LABEL_BYTES } else { 0 };
+                }
+            }
+            Change::PrefixInvalidation { prefix, .. } => {
+                let (added, removed) = namespace.prefixes.insert(prefix, steps).await;
+                self.beside_bytes = (self.beside_bytes + added).saturating_sub(removed);
+            }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
             Change::StoreInvalidation { .. } | Change::DeadlineRenewal { .. } => {}
         }
+        true
     }
-}
 
-impl RecoveredNamespace {
-    fn new(generation: Generation) -> Self {
-        Self {
+    /// The last record taken: where what counts begins, if it was the last that there was room for.
+    pub(crate) fn oldest(&self) -> Option<Position> {
+        self.oldest
+    }
+
+    /// Lets go of what only replay had to know, in steps.
+    pub(crate) async fn close(&mut self, steps: &mut Steps) {
+        while self.labels.pop_first().is_some() {
+            steps.entry().await;
+        }
+        for namespace in self.namespaces.values_mut() {
+            steps.entry().await;
+            while namespace.prefixes.0.pop_first().is_some() {
+                steps.entry().await;
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.slots * SLOT_BYTES + self.postings.bytes() + self.beside_bytes
+    }
+
+    /// The most that a record adds.
+    fn cost_max(&self, change: &Change<'_>) -> usize {
+        let name = change.namespace().map_or(0, |named| NAMESPACE_BYTES + named.name.len());
+        let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
+        let of_change = match change {
+            Change::Blob(blob) => SLOT_BYTES + blob.labels.len() * POSTING_BYTES,
+            Change::Tombstone { .. } => SLOT_BYTES,
+            Change::LabelInvalidation { labels, .. } => labels.len() * LABEL_BYTES,
+            Change::PrefixInvalidation { prefix, .. } => PREFIX_BYTES + prefix.len(),
+            _ => 0,
+        };
+        of_change + if is_counted { name } else { 0 }
+    }
+
+    /// A name of which nothing has been read. As many as there may be have their place elsewhere.
+    fn begin(&mut self, name: &str, generation: Generation, newest: Position) {
+        if self.namespaces.len() >= self.limits.namespaces_max {
+            self.beside_bytes += NAMESPACE_BYTES + name.len();
+        }
+        let bytes_max = self.limits.quotas.of(name).and_then(|quota| quota.limits.l2_bytes_max);
+        let further_blocks_max = bytes_max.map_or(u64::MAX, |max| max / BLOCK_BYTES as u64);
+        let namespace = RecoveredNamespace {
             generation,
             index: Index::new(),
             further_blocks: 0,
             live: 0,
             alive_until: Timestamp(0),
-            prefixes: Vec::new(),
+            newest,
+            further_blocks_max,
+            prefixes: Prefixes::default(),
             is_over: false,
+        };
+        self.namespaces.insert(name.into(), namespace);
+    }
+
+    async fn take_blob(
+        &mut self,
+        blob: &BlobSummary<'_>,
+        record: &Replayed<'_>,
+        steps: &mut Steps,
+    ) {
+        let Some(namespace) = self.namespaces.get_mut(blob.namespace.name) else { return };
+        let hash = KeyHash(blob.hash);
+        if namespace.index.get(hash).is_some() {
+            return;
+        }
+        let mut is_covered = namespace.prefixes.cover(blob.key);
+        for label in blob.labels.iter() {
+            steps.entry().await;
+            is_covered |= self.labels.contains(&label);
+        }
+        let life = blob.life();
+        // Nobody knows of any access since it was written.
+        let freshness = life.freshness(self.now, life.written);
+        let further_blocks = u64::from(record.blocks).saturating_sub(1);
+        let is_beyond = namespace.further_blocks + further_blocks > namespace.further_blocks_max;
+        let is_gone = is_covered || freshness.is_gone() || is_beyond;
+        let mut slot = Slot::new(record.position, record.blocks);
+        slot.gone = is_gone;
+        slot.versioned = blob.version.is_some();
+        namespace.index.insert(hash, slot);
+        self.slots += 1;
+        if is_beyond {
+            // Of what is older nothing counts either.
+            namespace.further_blocks_max = namespace.further_blocks;
+        }
+        if !is_gone {
+            self.records += 1;
+            namespace.further_blocks += further_blocks;
+            namespace.live += 1;
+            namespace.alive_until = namespace.alive_until.max(life.ends(life.written));
+        }
+        // What has expired may not have for another open, with another clock: its labels lead to it
+        // for as long as its record is there.
+        if !is_covered {
+            for label in blob.labels.iter() {
+                steps.entry().await;
+                let sequence = Sequence(record.position.value());
+                self.postings.insert(LabelHash(label), hash, sequence);
+            }
+        }
+    }
+}
+
+/// Invalidated prefixes, none of which covers another: the last one at or before a key is the only
+/// one that may cover it.
+#[derive(Debug, Default)]
+struct Prefixes(BTreeSet<Box<[u8]>>);
+
+impl Prefixes {
+    fn cover(&self, key: &[u8]) -> bool {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        self.0.range::<[u8], _>(up_to).next_back().is_some_and(|prefix| key.starts_with(prefix))
+    }
+
+    /// Gives how many bytes that adds, and how many it removes with those that it covers.
+    async fn insert(&mut self, prefix: &[u8], steps: &mut Steps) -> (usize, usize) {
+        if self.cover(prefix) {
+            return (0, 0);
+        }
+        let mut removed = 0;
+        loop {
+            let from = (Bound::Included(prefix), Bound::Unbounded);
+            let next = self.0.range::<[u8], _>(from).next();
+            let Some(covered) = next.filter(|next| next.starts_with(prefix)).cloned() else {
+                break;
+            };
+            removed += PREFIX_BYTES + covered.len();
+            self.0.remove(&covered);
+            steps.entry().await;
+        }
+        self.0.insert(prefix.into());
+        (PREFIX_BYTES + prefix.len(), removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn prefixes_cover_what_any_of_them_begins() {
+        let texts = ["", "a", "ab", "abc", "abd", "b", "ba", "bab", "c", "\u{ff}"];
+        // Every subset, in two orders, against the plain rule.
+        for subset in 0..1 << texts.len() {
+            let mut chosen: Vec<_> =
+                (0..texts.len()).filter(|at| subset >> at & 1 == 1).map(|at| texts[at]).collect();
+            for _ in 0..2 {
+                let (mut prefixes, mut steps) = (Prefixes::default(), Steps::default());
+                let mut bytes = 0;
+                for prefix in &chosen {
+                    let change = prefixes.insert(prefix.as_bytes(), &mut steps);
+                    let (added, removed) = block_on(change);
+                    bytes = bytes + added - removed;
+                }
+                for key in texts.iter().chain(&["abcd", "bb", "ac", "aa", "d"]) {
+                    let is_covered = chosen.iter().any(|prefix| key.starts_with(prefix));
+                    assert_eq!(prefixes.cover(key.as_bytes()), is_covered, "{key} by {chosen:?}");
+                }
+                let held: usize = prefixes.0.iter().map(|it| PREFIX_BYTES + it.len()).sum();
+                assert_eq!(bytes, held);
+                chosen.reverse();
+            }
         }
     }
 }

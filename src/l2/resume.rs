@@ -94,7 +94,8 @@ pub(super) async fn start(
             return Ok(Started { superblock, tail: end, directory, tail_block: block });
         }
         let mut image = Vec::new();
-        directory.encode(key, superblock.open_count, end, &mut image).map_err(io::Error::other)?;
+        let written = directory.write(key, superblock.open_count, end, &mut image).await;
+        written.map_err(io::Error::other)?;
         let segment_end =
             geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
         let offset = segment_end - image.len() as u64;

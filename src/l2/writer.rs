@@ -150,7 +150,8 @@ impl Writer {
         let Medium { geometry, key, .. } = self.medium;
         let mut image = Vec::new();
         seal.directory
-            .encode(key, self.superblock.open_count, seal.end, &mut image)
+            .write(key, self.superblock.open_count, seal.end, &mut image)
+            .await
             .map_err(io::Error::other)?;
         let end = geometry.file_offset_of_segment(seal.segment);
         let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;

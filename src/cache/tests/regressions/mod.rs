@@ -4,6 +4,7 @@
 mod counts;
 mod forked;
 mod leaving;
+mod restart;
 mod torn;
 mod turned_off;
 mod versions;

@@ -1,0 +1,200 @@
+//! `Frames`: the frames of a segment that has no directory, seen through a window.
+//!
+//! A segment may be hundreds of megabytes, and so may one frame. No more of it is in memory at one
+//! time than a window of a mebibyte, or the head of one record where that is longer. A frame is
+//! good when its header, all its heads and all its bodies are.
+
+use std::io;
+
+use super::checksum::BodyHasher;
+use super::directory::DirectoryBuilder;
+use super::entry::{Change, DirectoryEntry};
+use super::format::{
+    ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, OpenRange, Position,
+    RECORD_FIXED_BYTES, SegmentNumber,
+};
+use super::frame::{FrameCheck, FrameHeader};
+use super::medium::Medium;
+use super::record::{Record, RecordHead, RecordLengths};
+use crate::io::AlignedBuffer;
+use crate::key::{KeyHasher, LabelKind};
+use crate::step::{STEP_BYTES, Steps};
+
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// What is searched at once for the mark of a frame.
+const SEARCH_BYTES: usize = 64 << 10;
+
+/// Where the mark of a frame lies in its header.
+const MARK: usize = 8;
+
+pub(super) struct Frames<'a> {
+    medium: &'a Medium,
+    segment: SegmentNumber,
+    start: Position,
+    /// Open counts never decrease; a frame of an older open lies there by accident.
+    pub(super) opens: OpenRange,
+    /// Where the window begins in the segment.
+    place: usize,
+    window: AlignedBuffer,
+    steps: Steps,
+}
+
+impl<'a> Frames<'a> {
+    pub(super) fn new(
+        medium: &'a Medium,
+        segment: SegmentNumber,
+        start: Position,
+        opens: OpenRange,
+    ) -> Self {
+        let window = AlignedBuffer::default();
+        Self { medium, segment, start, opens, place: 0, window, steps: Steps::default() }
+    }
+
+    /// Some bytes of the segment. None beyond its end.
+    pub(super) async fn bytes(&mut self, at: usize, length: usize) -> io::Result<Option<&[u8]>> {
+        let segment_bytes = self.medium.geometry.segment_bytes() as usize;
+        if at + length > segment_bytes {
+            return Ok(None);
+        }
+        let is_seen = self.place <= at && at + length <= self.place + self.window.len();
+        if !is_seen {
+            let place = at / BLOCK_BYTES * BLOCK_BYTES;
+            let end = (at + length).next_multiple_of(BLOCK_BYTES).max(place + WINDOW_BYTES);
+            let bytes = end.min(segment_bytes) - place;
+            self.window = self.medium.read(self.segment, place, bytes).await?;
+            self.place = place;
+        }
+        let start = at - self.place;
+        Ok(self.window.get(start..start + length))
+    }
+
+    /// The header of the good frame at a place.
+    pub(super) async fn at(&mut self, place: usize) -> io::Result<Option<FrameHeader>> {
+        let Medium { geometry, key, .. } = *self.medium;
+        let (Some(position), opens) = (self.start.after(place as u64), self.opens) else {
+            return Ok(None);
+        };
+        let Some(header) = self.bytes(place, FRAME_HEADER_BYTES).await? else { return Ok(None) };
+        let Ok(header) = FrameHeader::decode(header, position, opens, geometry) else {
+            return Ok(None);
+        };
+        let mut check = FrameCheck::new(key, header);
+        while let Some(next) = check.next_offset() {
+            let at = place + next;
+            let Some(lengths) = self.lengths(at).await? else { return Ok(None) };
+            if next + lengths.padded() > header.length as usize {
+                return Ok(None);
+            }
+            let padding = lengths.padded() - lengths.total();
+            let Some(padding) = self.bytes(at + lengths.total(), padding).await? else {
+                return Ok(None);
+            };
+            let padding = padding.to_vec();
+            let Some(head) = self.head(at, lengths, &header).await? else { return Ok(None) };
+            if check.add(&head, &padding).is_err() {
+                return Ok(None);
+            }
+            let Record::Blob(blob) = head.record else { continue };
+            let (body, mut left) = (blob.body, lengths.body_range());
+            let mut sum = BodyHasher::new();
+            while !left.is_empty() {
+                let piece = left.len().min(STEP_BYTES);
+                self.steps.bytes(piece).await;
+                let Some(bytes) = self.bytes(at + left.start, piece).await? else {
+                    return Ok(None);
+                };
+                sum.update(bytes);
+                left.start += piece;
+            }
+            if sum.verify(body).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(check.finish().is_ok().then_some(header))
+    }
+
+    /// Appends what a good frame holds to a directory.
+    pub(super) async fn list(
+        &mut self,
+        place: usize,
+        header: &FrameHeader,
+        hasher: &KeyHasher,
+        directory: &mut DirectoryBuilder,
+    ) -> io::Result<()> {
+        let mut next = FRAME_HEADER_BYTES;
+        for _ in 0..header.records {
+            let at = place + next;
+            let gone = || io::Error::other("a frame that was good is not any more");
+            let lengths = self.lengths(at).await?.ok_or_else(gone)?;
+            let head = self.head(at, lengths, header).await?.ok_or_else(gone)?;
+            let (hash, labels) = hashes(hasher, &head.record);
+            let change = Change::new(&head.record, hash, &labels);
+            let place = u32::try_from(at).map_err(io::Error::other)?;
+            let length = u32::try_from(lengths.total()).map_err(io::Error::other)?;
+            let listed = directory.append(&DirectoryEntry { place, length, change });
+            listed.map_err(io::Error::other)?;
+            next += lengths.padded();
+        }
+        Ok(())
+    }
+
+    /// Where the next good frame is, if there is any.
+    pub(super) async fn find_from(&mut self, place: usize) -> io::Result<Option<usize>> {
+        let segment_bytes = self.medium.geometry.segment_bytes() as usize;
+        let mut from = place;
+        while from + FRAME_HEADER_BYTES <= segment_bytes {
+            let length = SEARCH_BYTES.min(segment_bytes - from);
+            self.steps.bytes(length).await;
+            let Some(bytes) = self.bytes(from, length).await? else { return Ok(None) };
+            let is_mark = |at: &usize| bytes.get(at + MARK..at + MARK + 4) == Some(&FRAME_MAGIC);
+            let places = (0..=length - FRAME_HEADER_BYTES).step_by(ALIGNMENT);
+            let behind = places.clone().last().map_or(length, |last| last + ALIGNMENT);
+            match places.clone().find(is_mark) {
+                Some(found) => {
+                    if self.at(from + found).await?.is_some() {
+                        return Ok(Some(from + found));
+                    }
+                    from += found + ALIGNMENT;
+                }
+                None => from += behind,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn lengths(&mut self, at: usize) -> io::Result<Option<RecordLengths>> {
+        self.steps.entry().await;
+        let start = self.bytes(at, RECORD_FIXED_BYTES).await?;
+        Ok(start.and_then(|start| RecordLengths::peek(start).ok()))
+    }
+
+    /// The good head of a record of a frame.
+    async fn head(
+        &mut self,
+        at: usize,
+        lengths: RecordLengths,
+        header: &FrameHeader,
+    ) -> io::Result<Option<RecordHead<'_>>> {
+        let Some(position) = self.start.after(at as u64) else { return Ok(None) };
+        let (key, opens) = (self.medium.key, OpenRange::only(header.open_count));
+        let Some(head) = self.bytes(at, lengths.head()).await? else { return Ok(None) };
+        Ok(RecordHead::decode(head, key, position, opens).ok())
+    }
+}
+
+/// The hashes that a directory keeps of a record.
+fn hashes(hasher: &KeyHasher, record: &Record<'_>) -> (u64, Vec<u64>) {
+    let Record::Blob(blob) = record else { return (0, Vec::new()) };
+    let namespace = hasher.namespace(blob.namespace.name);
+    let hash = hasher.key(namespace.seed, blob.key).0;
+    let tags = blob.tags.iter().map(|tag| (LabelKind::Tag, tag));
+    let dependencies = blob.dependencies.iter().map(|label| (LabelKind::Dependency, label));
+    let mut labels: Vec<u64> = tags
+        .chain(dependencies)
+        .map(|(kind, label)| hasher.label(namespace.seed, kind, label).0)
+        .collect();
+    labels.sort_unstable();
+    labels.dedup();
+    (hash, labels)
+}
