@@ -118,8 +118,9 @@ impl Shared {
         extras: Option<Box<Extras>>,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
-        let compressed = self.compressed_bytes_max(put.value.as_slice().len());
-        let bytes = admitted.terms.room.bytes.saturating_add(compressed);
+        // Its charge may be the user's own, and say nothing of memory.
+        let length = put.value.as_slice().len();
+        let bytes = length.saturating_add(self.compressed_bytes_max(length));
         // Should the work be revoked, it begins anew with the same bytes.
         let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
         let name: Arc<str> = admitted.namespace.name.into();
