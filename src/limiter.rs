@@ -222,6 +222,9 @@ impl Shared {
 impl Permit {
     /// Takes more of the budget, if it is there and nobody waits for it.
     pub(crate) fn grow(&self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let limiter = &self.limiter;
         let state = limiter.state.lock();
         let used = limiter.used.load(Ordering::Relaxed);
@@ -550,6 +553,19 @@ mod tests {
         assert!(poll(&mut other).is_pending());
         assert_eq!(block_on(limiter.run(4, grown)), [true, false]);
         assert_eq!(limiter.bytes(), 2);
+    }
+
+    #[test]
+    fn a_permit_that_wants_no_more_has_it_though_others_wait() {
+        let limiter = limiter(10);
+        let grows = |permit: Arc<Permit>| async move {
+            pause().await;
+            [permit.grow(0), permit.grow(1)]
+        };
+        let mut first = Box::pin(limiter.run(10, grows));
+        let mut second = Box::pin(limiter.run(10, |_| pending::<()>()));
+        assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+        assert_eq!(poll(&mut first), Poll::Ready([true, false]));
     }
 
     struct Panics(AtomicBool);
