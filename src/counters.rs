@@ -18,6 +18,12 @@ pub(crate) enum Event {
     Expiration,
     IdleExpiration,
     Invalidation,
+    /// An entry that another one of its key took the place of.
+    Replacement,
+    /// An entry of a namespace that was flushed.
+    Flushed,
+    /// An entry that the last tier which held it has made room of.
+    Forgotten,
     NamespaceFlush,
     VersionMismatch,
     StaleSetRefused,

@@ -33,10 +33,19 @@ snapshot! {
         insertions: u64,
         /// Entries pushed out to make room.
         evictions: u64,
-        /// Entries found past their life and removed, idle ones included.
+        /// Entries found past their life and removed, idle ones included, whoever has removed them.
         expirations: u64,
         /// Entries removed by an invalidation of their key, prefix, tag or dependency.
         invalidations: u64,
+        /// Entries that a put of their key took the place of, whether or not that is held.
+        replacements: u64,
+        /// Entries of namespaces that were flushed, each in whichever tiers it was.
+        entries_flushed: u64,
+        /// Entries that have gone to make room from the last tier that held them: evicted, and not
+        /// on disk, or left behind by the log, and not in memory. So whatever has come in,
+        /// `insertions` and `recovery_records`, is held, or has expired, or been invalidated,
+        /// replaced, flushed or forgotten, and is counted there once.
+        forgotten: u64,
         /// Namespaces flushed, each of a flush of everything included.
         namespace_flushes: u64,
         /// Puts refused because the live entry's version was not below theirs.

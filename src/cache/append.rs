@@ -13,6 +13,7 @@ use crate::counters::Event;
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
+use crate::invalidation::Rule;
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
@@ -90,12 +91,13 @@ impl Shared {
             Err(Refusal::Off) => None,
         };
         let Proposal { entry, in_memory, .. } = proposal;
-        let mut counting = covering.as_deref();
+        let mut is_below = false;
         if let Some(held) = held {
             let same = slot.entry().filter(|entry| entry.is_at(held.position));
-            counting = counting.filter(|_| same.is_none() || held.gone);
+            is_below = same.is_some() && !held.gone;
             let key = (&*entry.key, hash);
-            self.displace(&entry.namespace, key, held, same, &mut section);
+            let is_replaced = self.displace(&entry.namespace, key, held, same, &mut section);
+            self.counters.add(Event::Replacement, u64::from(is_replaced));
         }
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
@@ -108,9 +110,8 @@ impl Shared {
         if let (None, Some(held)) = (recorded, held) {
             generation.bury_held(hash, held, &mut section);
         }
-        if set_slot(&entry, recorded, held) {
-            self.slots.fetch_add(1, Ordering::Relaxed);
-        }
+        let is_new = set_slot(&entry, recorded, held);
+        self.slots.fetch_add(usize::from(is_new), Ordering::Relaxed);
         let is_recorded = recorded.is_some_and(|it| it.is_blob);
         if is_recorded && self.misses_accesses(&entry) {
             self.want_accesses(&mut section);
@@ -118,7 +119,7 @@ impl Shared {
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
-            self.settle(replaced, counting, &mut section);
+            self.settle_replaced(replaced, covering.as_deref(), is_below, &mut section);
         }
         drop(section);
         ends.into_iter().for_each(|ends| self.note_end(ends));
@@ -188,10 +189,30 @@ impl Shared {
             false => self.covering_on_disk(generation, (key, hash), sequence, section),
         };
         section.labels().release(hash, sequence);
-        if held.gone || in_memory.is_some_and(|entry| self.freshness(entry).is_gone()) {
+        if held.gone {
+            return false;
+        }
+        let freshness = in_memory.map(|entry| self.freshness(entry));
+        if let Some(freshness) = freshness.filter(|freshness| freshness.is_gone()) {
+            self.count_expired(freshness);
             return false;
         }
         rule.as_deref().inspect(|rule| self.credit(rule)).is_none()
+    }
+
+    /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it is
+    /// counted as what the disk had.
+    fn settle_replaced(
+        &self,
+        replaced: &Entry,
+        covering: Option<&Rule>,
+        is_below: bool,
+        section: &mut Section<'_>,
+    ) {
+        self.settle(replaced, covering.filter(|_| !is_below), section);
+        if !is_below && covering.is_none() {
+            self.count_removed(replaced, Event::Replacement);
+        }
     }
 
     /// Makes the entry what its key has, in memory. Gives what was there.
@@ -225,6 +246,7 @@ impl Shared {
             }
             InMemory::NoRoom => {
                 self.counters.count(Event::Eviction);
+                self.counters.add(Event::Forgotten, u64::from(!is_recorded));
                 slot.remove()
             }
             InMemory::Unwanted => slot.remove(),

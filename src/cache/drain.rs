@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::cache::expiry::Gone;
 use crate::cache::shared::Shared;
+use crate::counters::Event;
 use crate::entry::Entry;
 use crate::invalidation::{Cover, Round, Rule};
 use crate::key::KeyHash;
@@ -125,7 +126,7 @@ impl Shared {
         match &removed {
             Some(entry) => self.settle(entry, covering.as_deref(), &mut section),
             None if is_buried && counts => self.credit(covering.as_deref().unwrap_or(rule)),
-            None => {}
+            None => self.counters.add(Event::Expiration, u64::from(is_buried)),
         }
         // The rule's record says so on file, for good.
         section.labels().release(hash, sequence);

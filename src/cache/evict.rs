@@ -112,6 +112,7 @@ impl Shared {
         self.settle(victim, counting, &mut self.order.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);
+            self.counters.add(Event::Forgotten, u64::from(below.is_none()));
             // Hits may have been given while it left.
             self.keep_access(victim);
         }

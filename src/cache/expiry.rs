@@ -139,7 +139,7 @@ impl Shared {
         is_removed.then_some(Gone::Expired)
     }
 
-    fn count_expired(&self, freshness: Freshness) {
+    pub(super) fn count_expired(&self, freshness: Freshness) {
         self.counters.count(Event::Expiration);
         self.counters.add(Event::IdleExpiration, u64::from(freshness == Freshness::Idle));
     }

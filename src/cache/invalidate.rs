@@ -109,6 +109,10 @@ impl Shared {
         let removed = slot.remove();
         if let Some(removed) = &removed {
             self.settle(removed, covering.as_deref().filter(|_| !is_below), &mut section);
+            // What is alive is counted by the caller.
+            if !is_below && covering.is_none() && self.freshness(removed).is_gone() {
+                self.count_expired(self.freshness(removed));
+            }
         }
         drop(section);
         let counted = is_removed_below || (is_removed && removed.is_some());
@@ -276,6 +280,7 @@ impl Shared {
         })?;
         self.rules.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
+        self.counters.add(Event::Flushed, flushed.entries() as u64);
         self.free_all(flushed);
         Ok(((), acknowledgement))
     }
@@ -303,6 +308,7 @@ impl Shared {
             acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
             end.into_iter().for_each(|end| self.flushed_until(end));
             self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
+            self.counters.add(Event::Flushed, ending.held() as u64);
             section.sequence(recorded.map(|dealt| dealt.position.value()));
             Ok(true)
         })?;

@@ -100,7 +100,7 @@ impl Shared {
                 section.sequence(recorded.map(|dealt| dealt.position.value()));
                 self.slots.fetch_sub(namespace.index().len(), Ordering::Relaxed);
             }
-            expired = namespace.entries().max(namespace.live());
+            expired = namespace.held();
             Ok(true)
         })?;
         self.counters.add(Event::Expiration, expired as u64);

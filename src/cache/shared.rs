@@ -280,8 +280,24 @@ impl Shared {
         if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
             section.labels().release(entry.hash, sequence);
         }
-        if let Some(rule) = covering.filter(|_| !self.freshness(entry).is_gone()) {
-            self.credit(rule);
+        if let Some(rule) = covering {
+            let freshness = self.freshness(entry);
+            if freshness.is_gone() {
+                self.count_expired(freshness);
+            } else {
+                self.credit(rule);
+            }
+        }
+    }
+
+    /// Counts an entry that no rule has covered, and that was removed from memory by a mutation of
+    /// its key, as `event`; unless it had ended.
+    pub(super) fn count_removed(&self, entry: &Entry, event: Event) {
+        let freshness = self.freshness(entry);
+        if freshness.is_gone() {
+            self.count_expired(freshness);
+        } else {
+            self.counters.count(event);
         }
     }
 

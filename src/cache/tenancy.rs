@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::shared::Shared;
+use crate::counters::Event;
+use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
 use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
@@ -14,7 +16,11 @@ impl Shared {
     /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
     /// since its record is still on file and so may be what it shadows. False where it does not.
     pub(super) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) -> bool {
-        generation.bury(hash, sequence, &mut self.order.section())
+        let is_it = |entry: &Entry| entry.sequence() == sequence && entry.is_held();
+        let is_in_memory = self.l1.find(hash, is_it).is_some();
+        let is_buried = generation.bury(hash, sequence, &mut self.order.section());
+        self.counters.add(Event::Forgotten, u64::from(is_buried && !is_in_memory));
+        is_buried
     }
 
     fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
@@ -83,7 +89,8 @@ impl Tenant for Shared {
             let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
             if let Some(held) = held.filter(|_| !is_in_memory) {
                 // What a rule covers is gone by that, and not because it leaves.
-                self.displace(&generation, (key, hash), held, None, &mut section);
+                let is_left = self.displace(&generation, (key, hash), held, None, &mut section);
+                self.counters.add(Event::Forgotten, u64::from(is_left));
             }
             self.give_up_slot(&generation, hash, position);
         }

@@ -16,6 +16,7 @@ pub(super) struct Era {
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     entries: AtomicUsize,
+    live: AtomicUsize,
     index_bytes: AtomicUsize,
     synopsis_bytes: AtomicUsize,
 }
@@ -24,6 +25,8 @@ pub(crate) struct Totals {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) entries: usize,
+    /// Slots that hold something.
+    pub(crate) live: usize,
     pub(crate) index_bytes: usize,
     pub(crate) synopsis_bytes: usize,
 }
@@ -48,6 +51,7 @@ impl Totals {
             }
         };
         change(&self.entries, before.entries, after.entries);
+        change(&self.live, before.live, after.live);
         change(&self.index_bytes, before.index_bytes, after.index_bytes);
         change(&self.synopsis_bytes, before.synopsis_bytes, after.synopsis_bytes);
     }
@@ -55,6 +59,7 @@ impl Totals {
     pub(super) fn sums(&self) -> Figures {
         Figures {
             entries: self.entries.load(Ordering::Relaxed),
+            live: self.live.load(Ordering::Relaxed),
             index_bytes: self.index_bytes.load(Ordering::Relaxed),
             synopsis_bytes: self.synopsis_bytes.load(Ordering::Relaxed),
         }

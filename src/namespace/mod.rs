@@ -107,10 +107,10 @@ impl Namespace {
                 self.synopsis.insert(hash);
             }
             self.index.insert(hash, slot);
+            self.live.fetch_add(usize::from(!slot.gone), Ordering::Relaxed);
+            self.uncount(held);
         });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
-        self.live.fetch_add(usize::from(!slot.gone), Ordering::Relaxed);
-        self.uncount(held);
         self.note_if_vacant();
         held.is_none()
     }
@@ -125,6 +125,12 @@ impl Namespace {
     /// Slots that hold something.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// About how many entries it holds in either tier: those that are in both count once, but so
+    /// do as many of those that are only in one as are only in the other.
+    pub(crate) fn held(&self) -> usize {
+        self.entries().max(self.live())
     }
 
     /// Something in it may be alive until then.
@@ -180,9 +186,12 @@ impl Namespace {
     /// Removes the slot of a hash, if it still holds `position`. True where it did.
     pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
         let held = self.index.get(hash);
-        let is_removed = self.counted(|| self.index.remove_if(hash, position));
+        let is_removed = self.counted(|| {
+            let is_removed = self.index.remove_if(hash, position);
+            self.uncount(held.filter(|_| is_removed));
+            is_removed
+        });
         if is_removed {
-            self.uncount(held);
             self.synopsis.forget();
             self.note_if_vacant();
         }
@@ -218,7 +227,7 @@ impl Namespace {
         let gone = Slot { gone: true, ..held };
         let is_buried = self.index.replace_if(hash, held.position, gone);
         if is_buried {
-            self.uncount(Some(held));
+            self.counted(|| self.uncount(Some(held)));
             self.note_if_vacant();
         }
         is_buried
@@ -240,6 +249,7 @@ impl Namespace {
     fn figures(&self) -> Figures {
         Figures {
             entries: self.entries(),
+            live: self.live(),
             index_bytes: self.index.memory_bytes(),
             synopsis_bytes: self.synopsis.bytes(),
         }

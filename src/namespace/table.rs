@@ -255,6 +255,12 @@ impl Ended {
         self.table.names.len()
     }
 
+    /// How many entries they held, as [`Namespace::held`] counts them.
+    pub(crate) fn entries(&self) -> usize {
+        let Figures { entries, live, .. } = self.table.era.totals.sums();
+        entries.max(live)
+    }
+
     /// Each item frees a part, and says how many entries that was. Others may hold on to a
     /// generation: what leads to its records is freed here.
     pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {

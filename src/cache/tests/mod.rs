@@ -3,6 +3,7 @@
 
 mod accesses;
 mod bench;
+mod books;
 mod fetches;
 mod histories;
 mod lifetimes;

@@ -15,6 +15,7 @@ use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::disposal::Remains;
 use crate::key::KeyHash;
+use crate::l2::Position;
 use crate::namespace::Figures;
 use crate::put::BlobCachePut;
 
@@ -24,10 +25,20 @@ fn assert_exact(bench: &Bench, at: &str) {
     let sum = |of: fn(&crate::namespace::Namespace) -> usize| all.iter().map(|it| of(it)).sum();
     let walked = Figures {
         entries: sum(|it| it.entries()),
+        live: sum(|it| it.live()),
         index_bytes: sum(|it| it.index().memory_bytes()),
         synopsis_bytes: sum(|it| it.synopsis().bytes()),
     };
     assert_eq!(shared.namespaces.totals(), walked, "{at}");
+    for namespace in &all {
+        let (mut found, mut cursor) = (Vec::new(), Some(Default::default()));
+        while let Some(from) = cursor {
+            let all = Position::FIRST..Position::LAST;
+            cursor = namespace.index().scan(from, all, 1, &mut found);
+        }
+        let live = found.iter().filter(|(_, slot)| !slot.gone).count();
+        assert_eq!(namespace.live(), live, "{at}");
+    }
     let slots: usize = sum(|it| it.index().len());
     assert_eq!(bench.cache.stats().l2_entries(), slots, "{at}");
 }
