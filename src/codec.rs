@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
+use crate::meter;
 use crate::step::{STEP_BYTES, pause};
 
 /// Values shorter than this stay as they are.
@@ -85,6 +86,7 @@ async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>>
     let most = value.len() - value.len() / 20 - 1;
     let mut frame = Vec::with_capacity(most);
     for step in value.chunks(STEP_BYTES) {
+        meter::bytes(step.len());
         let mut input = InBuffer::around(step);
         while input.pos() < step.len() {
             if frame.len() >= most {
@@ -126,6 +128,7 @@ async fn decode(
         let mut output = OutBuffer::around(&mut value[written..]);
         let left = decoder.run(&mut input, &mut output)?;
         let produced = output.pos();
+        meter::bytes(produced);
         value.truncate(written + produced);
         if left == 0 {
             let is_whole = value.len() == length && input.pos() == frame.len();

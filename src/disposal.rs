@@ -48,6 +48,7 @@ impl Remains {
 
 impl Drop for Remains {
     fn drop(&mut self) {
+        // Bounded: one.
         self.0.take().into_iter().for_each(free);
     }
 }
@@ -66,11 +67,13 @@ fn free(pieces: Pieces) {
     if !queue.is_running {
         let pieces = queue.waiting.pop_back();
         drop(queue);
+        // Bounded: one.
         pieces.into_iter().for_each(free_all);
     }
 }
 
 fn run() {
+    // Bounded: on a thread of its own.
     loop {
         let mut queue = QUEUE.lock();
         let Some(pieces) = queue.waiting.pop_front() else {
@@ -84,6 +87,7 @@ fn run() {
 
 fn free_all(mut pieces: Pieces) {
     contained(move || {
+        // Bounded: on a thread of its own.
         while free_some(&mut pieces) {
             thread::yield_now();
         }

@@ -167,6 +167,7 @@ impl Rules {
         let mut rules = self.rules.write();
         if matches!(cover, Cover::Ended) {
             // The newer one walks as far, and further.
+            // Bounded: by the most rules at one time.
             rules.retain(|rule| rule.hides_entries());
         }
         // Held until the rule is in force: whoever takes a step from that place on knows of it.
@@ -233,6 +234,7 @@ impl Rules {
 
     pub(crate) fn withdraw(&self, rule: &Arc<Rule>) {
         let mut rules = self.rules.write();
+        // Bounded: by the most rules at one time.
         rules.retain(|held| !Arc::ptr_eq(held, rule));
         self.recount(&rules);
     }
@@ -246,6 +248,7 @@ impl Rules {
     /// The rules to look through them for. None are left: the scan has ended, unless one has been
     /// made at that moment.
     pub(crate) fn to_scan(&self) -> Vec<Arc<Rule>> {
+        // Bounded: by the rules that are made meanwhile.
         loop {
             let rules = self.rules.read();
             let wanting = rules.iter().filter(|rule| rule.is_scanning()).cloned();
@@ -264,12 +267,14 @@ impl Rules {
 
     /// The directories on disk have been looked through for these rules.
     pub(crate) async fn scanned(&self, rules: &[Arc<Rule>]) {
+        // Bounded: by the most rules at one time.
         rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all().await;
     }
 
     /// The same where nothing can be awaited: the scan has broken down.
     pub(crate) fn given_up(&self, rules: &[Arc<Rule>]) {
+        // Bounded: by the most rules at one time.
         rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all_at_once();
     }
@@ -333,6 +338,7 @@ impl RoundStep<'_> {
                 && self.end.is_round_since(rule.round)
         };
         let mut rules = self.rules.rules.write();
+        // Bounded: by the most rules at one time.
         rules.retain(|rule| !served(rule));
         self.rules.recount(&rules);
     }

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::footprint::POSTING_BYTES;
 use crate::key::{KeyHash, LabelHash};
+use crate::meter;
 use crate::sequence::Sequence;
 
 #[derive(Debug, Default)]
@@ -52,6 +53,7 @@ impl LabelIndex {
 
     /// Removes all postings that stand for a key's entry of that sequence.
     pub(crate) fn release(&mut self, key: KeyHash, sequence: Sequence) {
+        // Bounded: by the labels of one entry.
         for label in self.of(key, sequence) {
             self.postings.remove(&(label, key));
             self.labels.remove(&(key, label));
@@ -83,6 +85,7 @@ impl LabelIndex {
         let mut visited = 0;
         for (&(_, key), &sequence) in self.postings.range(Self::from(label, after)).take(limit) {
             visited += 1;
+            meter::entries(1);
             last = Some(key);
             if sequence < before {
                 found.push(Posting { key, sequence });
@@ -105,6 +108,7 @@ impl LabelIndex {
         let mut visited = 0;
         for &(key, label) in self.labels.range((from, Bound::Unbounded)).take(limit) {
             visited += 1;
+            meter::entries(1);
             last = Some((key, label));
             let sequence = self.postings.get(&(label, key)).copied().unwrap_or_default();
             if sequence < before {

@@ -32,6 +32,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::meter;
 use crate::queue::{Queue, Turn};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
@@ -131,6 +132,7 @@ impl Limiter {
         F: Future<Output = T> + Send + 'static,
     {
         let mut ticks = TICKS;
+        // Bounded: a wait in each turn.
         loop {
             let permit = Arc::new(Acquire { limiter: &self.0, bytes, number: None }.await);
             let work = Box::pin(make(Arc::clone(&permit)));
@@ -155,6 +157,7 @@ impl Shared {
         loop {
             let kept = state.queue.kept();
             let Some(waker) = state.queue.call(tick, |bytes| self.fits(kept, bytes)) else { break };
+            meter::entries(1);
             called.push(waker);
         }
         let is_watched = self.is_tidy && !state.leases.is_empty();
@@ -390,6 +393,7 @@ impl<T: Send + 'static> Wake for Work<T> {
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(self.limiter.tick.load(Ordering::Relaxed), Ordering::Release);
         let caller = self.caller.lock().take();
+        // Bounded: one.
         caller.into_iter().for_each(wake);
     }
 }
@@ -407,6 +411,7 @@ impl<T: Send> Revocable for Work<T> {
         discard(running);
         // It may have been moved to another task since it was woken.
         let caller = self.caller.lock().take();
+        // Bounded: one.
         caller.into_iter().for_each(wake);
     }
 }

@@ -110,6 +110,7 @@ impl Tenancy {
         tenant.due = Some(due);
         if !state.run_by(due) {
             // Whoever wants anything next tries again.
+            // Bounded: by the caches of one process.
             state.tenants.iter_mut().for_each(|tenant| tenant.due = None);
         }
     }
@@ -129,6 +130,7 @@ pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
 impl Drop for Tenancy {
     fn drop(&mut self) {
         let mut state = SWEEPER.state.lock();
+        // Bounded: by the caches of one process.
         state.tenants.retain(|tenant| tenant.number != self.0);
         SWEEPER.changed.notify_one();
     }
@@ -138,6 +140,7 @@ impl Sweeper {
     fn run(&self) {
         let mut state = self.state.lock();
         let mut rested = Instant::now();
+        // Bounded: on a thread of its own.
         while !(state.tenants.is_empty() && state.alarms.is_empty()) {
             let now = Instant::now();
             let alarm = state.alarms.first_key_value().map(|(&(due, _), _)| due);

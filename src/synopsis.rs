@@ -16,6 +16,7 @@ use bloomfilter::Bloom;
 use parking_lot::RwLock;
 
 use crate::key::KeyHash;
+use crate::meter;
 
 /// Of one full filter; there are two at the most before they are replaced.
 const FALSE_POSITIVES: f64 = 0.005;
@@ -69,6 +70,7 @@ impl Synopsis {
         let mut state = self.state.write();
         if state.filters.last().is_none_or(Filter::is_full) {
             let hashes_max = state.filters.last().map_or(HASHES_MIN, |last| 2 * last.hashes_max);
+            // Bounded: one.
             state.filters.extend(Filter::new(hashes_max));
             self.weigh(&state);
         }
@@ -124,7 +126,10 @@ impl Synopsis {
     /// Tells the new one of some of what the index holds.
     pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
         if let Some(next) = &mut self.state.write().next {
-            hashes.for_each(|hash| next.set(hash));
+            hashes.for_each(|hash| {
+                meter::entries(1);
+                next.set(hash);
+            });
         }
     }
 
@@ -195,6 +200,7 @@ impl Filter {
 fn seed(size: usize) -> [u8; 32] {
     let mut seed = [0; 32];
     let mut state = size as u64;
+    // Bounded: four.
     for word in seed.chunks_exact_mut(8) {
         // SplitMix64 (Steele, Lea and Flood, 2014).
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

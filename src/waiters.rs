@@ -54,6 +54,7 @@ impl<P: Ord + Copy> Waiters<P> {
     /// Wakes those who wait for `place` or one before it.
     pub(crate) async fn wake_up_to(&self, place: P) {
         let mut walk = Walk::new(self, Some(place));
+        // Bounded: a step in each turn, then a pause.
         while walk.step() {
             pause().await;
         }
@@ -62,6 +63,7 @@ impl<P: Ord + Copy> Waiters<P> {
     /// Wakes all who wait now.
     pub(crate) async fn wake_all(&self) {
         let mut walk = Walk::new(self, None);
+        // Bounded: a step in each turn, then a pause.
         while walk.step() {
             pause().await;
         }
@@ -71,6 +73,7 @@ impl<P: Ord + Copy> Waiters<P> {
     /// few can wait.
     pub(crate) fn wake_all_at_once(&self) {
         let mut walk = Walk::new(self, None);
+        // Bounded: by those who wait, where that is few or the tier has ended.
         while walk.step() {}
     }
 
@@ -107,6 +110,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
         let woken: Vec<_> = woken.collect();
         drop(waiting);
         meter::entries(keys.len());
+        // Bounded: one.
         woken.into_iter().for_each(wake);
         self.after = keys.last().copied();
         keys.len() == STEP_ENTRIES

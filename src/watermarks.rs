@@ -107,6 +107,7 @@ impl Watermarks {
     pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Moment) {
         self.prefixes.push_back((of, prefix.into(), at));
         self.prefix_bytes += prefix.len();
+        // Bounded: by what one prefix pushes out: the most that are listed.
         while self.prefixes.len() > PREFIXES_MAX || self.prefix_bytes > PREFIX_BYTES_MAX {
             let Some((namespace, fallen, earlier)) = self.prefixes.pop_front() else { return };
             self.prefix_bytes -= fallen.len();
@@ -163,6 +164,7 @@ impl Marks {
     fn raise(&mut self, hash: u64, at: Moment) {
         let (line, places) = self.places(hash);
         let Line(marks) = &mut self.0[line];
+        // Bounded: two.
         places.into_iter().for_each(|place| marks[place] = marks[place].max(at));
     }
 

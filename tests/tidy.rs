@@ -132,6 +132,93 @@ fn files_stay_readable() {
     }
 }
 
+/// Where nobody waits for a loop: the disk's twin, and what measures.
+const UNMETERED: &[&str] = &["src/io/simula", "src/meter.rs", "/tests/", "/tests.rs"];
+
+/// Loops over what is on file, most of which pause but do not pass the meter.
+const UNMETERED_YET: &[&str] = &[
+    "src/cache/open.rs",
+    "src/cache/tenancy.rs",
+    "src/l2/directory.rs",
+    "src/l2/log.rs",
+    "src/l2/progress.rs",
+    "src/l2/reclaim.rs",
+    "src/l2/recovery.rs",
+    "src/l2/replay.rs",
+    "src/l2/writer.rs",
+];
+
+/// A statement that goes round, or a consumer that is as good as one.
+fn is_loop(line: &str) -> bool {
+    let code = line.trim_start();
+    let is_statement = (code.starts_with("for ") && code.contains(" in "))
+        || code.starts_with("while ")
+        || code.starts_with("loop {")
+        || code.contains("= loop {");
+    let consumers = [".for_each(", ".retain(", ".extend("];
+    !code.starts_with("//") && (is_statement || consumers.iter().any(|it| code.contains(it)))
+}
+
+/// Whether the comment above the statement that ends with the last of `lines` states a bound.
+fn is_bounded(lines: &[&str]) -> bool {
+    let above = lines.iter().rev().map(|line| line.trim());
+    let is_before = |line: &&str| line.is_empty() || line.ends_with([';', '{', '}']);
+    let mut above = above.take_while(|line| line.starts_with("//") || !is_before(line));
+    above.any(|line| line.starts_with("// Bounded: "))
+}
+
+/// Whether the function around a line passes the meter.
+fn passes_meter(lines: &[&str], number: usize) -> bool {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_head = |line: &&str| {
+        let code = line.trim_start();
+        !code.starts_with("//") && code.contains("fn ") && indent(line) < indent(lines[number])
+    };
+    let Some(head) = lines[..number].iter().rposition(|line| is_head(&line)) else { return false };
+    let body = lines[head..].iter();
+    let is_inside = |line: &&&str| line.trim() != "}" || indent(line) > indent(lines[head]);
+    body.take_while(is_inside).any(|line| line.contains("meter::"))
+}
+
+#[test]
+fn every_loop_passes_the_meter_or_states_its_bound() {
+    let mut bare = Vec::new();
+    for path in rust_files("src") {
+        let shown = path.display().to_string();
+        if UNMETERED.iter().chain(UNMETERED_YET).any(|part| shown.contains(part)) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = without_tests(&text).split("\n#[cfg(test)]\nimpl ").next().unwrap();
+        let lines: Vec<&str> = code.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let is_told = || is_bounded(&lines[..number]) || passes_meter(&lines, number);
+            if is_loop(line) && !is_told() {
+                bare.push(format!("{shown}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(
+        bare.is_empty(),
+        "{} loops neither pass the meter nor say `// Bounded: <by what>.`:\n{}",
+        bare.len(),
+        bare.join("\n")
+    );
+}
+
+#[test]
+fn a_bare_loop_is_told_from_others() {
+    let bare = ["fn f() {", "    let a = 1;", "    for b in c {", "        d(b);", "    }", "}"];
+    assert!(is_loop(bare[2]) && !is_bounded(&bare[..2]) && !passes_meter(&bare, 2));
+    let metered = ["fn f() {", "    for b in c {", "        meter::entries(1);", "    }", "}"];
+    assert!(passes_meter(&metered, 1));
+    let bounded = ["fn f() {", "    // Bounded: by two.", "    for b in c {}", "}"];
+    assert!(is_bounded(&bounded[..2]));
+    let chained = ["    // Bounded: one.", "    a.into_iter()", "        .for_each(b);"];
+    assert!(is_loop(chained[2]) && is_bounded(&chained[..2]));
+    assert!(!is_loop("// for each in turn") && !is_loop("impl Lane for LaneHandle {"));
+}
+
 #[test]
 fn unsafe_code_stays_in_io() {
     for path in rust_files("src") {

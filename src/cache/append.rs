@@ -122,6 +122,7 @@ impl Shared {
             self.settle_replaced(replaced, covering.as_deref(), is_below, &mut section);
         }
         drop(section);
+        // Bounded: one.
         ends.into_iter().for_each(|ends| self.note_end(ends));
         self.look_after_synopsis(&generation);
         let end = recorded.map(|recorded| recorded.dealt.end);
@@ -200,8 +201,8 @@ impl Shared {
         rule.as_deref().inspect(|rule| self.credit(rule)).is_none()
     }
 
-    /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it is
-    /// counted as what the disk had.
+    /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it
+    /// is counted as what the disk had.
     fn settle_replaced(
         &self,
         replaced: &Entry,
@@ -229,6 +230,7 @@ impl Shared {
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             entry.namespace.outlives(entry.ends());
+            // Bounded: by the labels of one entry.
             for &label in entry.labels() {
                 section.labels().insert(label, entry.hash, entry.sequence());
             }

@@ -24,6 +24,7 @@ impl Shared {
     /// Removes what a rule covers, and gives how many that were.
     pub(super) async fn carry_out(&self, rule: &Arc<Rule>) -> usize {
         self.rules.until_scanned(rule).await;
+        // Bounded: a step of the meter in each turn, then a pause.
         while !self.rules.is_withdrawn(rule) {
             self.step(rule, STEP_ENTRIES, true);
             pause().await;
@@ -35,6 +36,7 @@ impl Shared {
 
     /// Removes what the oldest rule hides, in steps, until there is no such rule.
     pub(super) async fn carry_out_all(&self) {
+        // Bounded: likewise.
         while self.carry_on().await {}
     }
 
@@ -90,6 +92,7 @@ impl Shared {
         walk.after =
             self.order.section().labels().walk(label, after, rule.sequence, limit, &mut found);
         report.entries_visited += found.len();
+        // Bounded: by a step.
         for posting in found {
             let removed = self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
             if let Some((namespace, bytes)) = rule.namespace.as_ref().zip(removed) {
@@ -146,6 +149,7 @@ impl Shared {
         let mut found = Vec::new();
         let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
         report.entries_visited += found.len();
+        // Bounded: by a step.
         for entry in found {
             self.remove_if_gone(&entry, report);
         }

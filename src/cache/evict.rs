@@ -12,12 +12,14 @@ impl Shared {
     /// Evicts entries of priorities up to `priority`, until there is so much room. False where only
     /// those above it are left.
     pub(super) async fn make_room(&self, room: Room, priority: u8) -> bool {
+        // Bounded: a step in each turn, then a pause.
         loop {
             if self.l1.is_over(room) {
                 // What is hidden already makes room as well.
                 self.help_along(STEP_ENTRIES);
             }
             let mut steps = STEP_ENTRIES;
+            // Bounded: by the steps that are left.
             while let Some(victim) = self.l1.evict(room, priority, &mut steps, self) {
                 self.let_go(&victim);
             }
@@ -46,6 +48,7 @@ impl Shared {
         let quota = namespace.quota().map(|quota| quota.number);
         let begun = self.rules.round();
         let mut steps = STEP_ENTRIES;
+        // Bounded: a step in each turn, then a pause.
         loop {
             let number = match (self.l1.reserve(room, quota), quota) {
                 (Ok(reservation), _) => return Some(reservation),
@@ -74,12 +77,14 @@ impl Shared {
     pub(super) async fn keep_to_quota(&self, namespace: &Namespace) {
         let Some(quota) = namespace.quota() else { return };
         let (number, mut steps) = (quota.number, STEP_ENTRIES);
+        // Bounded: by the steps that are left, then a pause.
         while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
     }
 
     /// Evicts an entry of the namespace that has the quota of that number, and pauses where `steps`
     /// are used up. False where only those above `priority` are left.
     async fn evict_of(&self, quota: usize, priority: u8, steps: &mut usize) -> bool {
+        // Bounded: by the steps that are left, then a pause.
         loop {
             if *steps == 0 {
                 pause().await;

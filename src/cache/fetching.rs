@@ -114,6 +114,7 @@ where
     type Output = Outcome<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
+        // Bounded: by the stages of a fetch.
         loop {
             let stage = mem::replace(&mut self.stage, Stage::Over);
             match self.proceed(stage, context) {

@@ -195,6 +195,7 @@ impl Shared {
         mut on_disk: OnDisk,
         key: &[u8],
     ) -> Option<Found> {
+        // Bounded: a read in each turn.
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
             match self.read(generation, (key, *hash), *slot, Extent::Whole).await {
@@ -268,6 +269,7 @@ impl Shared {
         let Some(l2) = self.l2() else { return Ok(None) };
         let blocks = l2.bytes_to_read(slot, extent);
         let (key, mut spare): (Arc<[u8]>, _) = (key.into(), 0);
+        // Bounded: a read in each turn.
         let read = loop {
             let bytes = blocks.saturating_add(spare);
             let read = self.reads.of(bytes).run(bytes, |permit| {

@@ -110,7 +110,8 @@ impl Shared {
         if let Some(removed) = &removed {
             self.settle(removed, covering.as_deref().filter(|_| !is_below), &mut section);
             // What is alive is counted by the caller.
-            if !is_below && covering.is_none() && self.freshness(removed).is_gone() {
+            let is_gone = self.freshness(removed).is_gone() && !removed.namespace.has_ended();
+            if !is_below && covering.is_none() && is_gone {
                 self.count_expired(self.freshness(removed));
             }
         }
@@ -179,6 +180,7 @@ impl Shared {
             let cover = Cover::Prefix(prefix.into());
             let made = self.rules.make(sequence, cover, Some(generation), is_held);
             let end = recorded.map(|dealt| dealt.end);
+            // Bounded: one.
             end.into_iter().for_each(|end| self.shadowed_until(end));
             Ok((Some(made), Acknowledgement::over(is_held, end)))
         })
@@ -228,10 +230,12 @@ impl Shared {
                 let cover = Cover::Labels(hashes.into());
                 made = Some(self.rules.make(sequence, cover, Some(generation), false));
                 let end = recorded.map(|dealt| dealt.end);
+                // Bounded: one.
                 end.into_iter().for_each(|end| self.shadowed_until(end));
                 acknowledgement = Acknowledgement::over(is_held, end);
             }
             let moment = section.moment();
+            // Bounded: by the labels of one call, which have a limit.
             for &label in hashes {
                 section.watermarks().label_invalidated(label, moment);
             }
@@ -271,6 +275,7 @@ impl Shared {
             let end = recorded.map(|dealt| dealt.end);
             self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
             acknowledgement = Acknowledgement::over(self.l2().is_some(), end);
+            // Bounded: one.
             end.into_iter().for_each(|end| self.flushed_until(end));
             let moment = section.moment();
             section.watermarks().everything_flushed(moment);
@@ -306,6 +311,7 @@ impl Shared {
             let end = recorded.map(|dealt| dealt.end);
             self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
             acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
+            // Bounded: one.
             end.into_iter().for_each(|end| self.flushed_until(end));
             self.slots.fetch_sub(ending.index().len(), Ordering::Relaxed);
             self.counters.add(Event::Flushed, ending.held() as u64);
@@ -317,6 +323,7 @@ impl Shared {
             self.rules.sweep_ended();
         }
         self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
+        // Bounded: one.
         flushed.into_iter().for_each(|generation| self.free(generation));
         Ok((is_flushed, acknowledgement))
     }
@@ -329,6 +336,7 @@ impl Shared {
     ) -> Result<(T, Acknowledgement), CacheError> {
         self.check_ours()?;
         let (mut waiting, mut place) = (None, None);
+        // Bounded: a wait in each turn.
         let attempted = loop {
             match attempt() {
                 Ok(done) => break Ok(done),

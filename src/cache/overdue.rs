@@ -15,6 +15,7 @@ use crate::key::KeyHash;
 use crate::l2::{Change, L2, Position, SegmentNumber};
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
+use crate::step::pause;
 
 /// The time that is taken for a listed record, on average, which bounds the task's share of the
 /// processor and of the device.
@@ -27,12 +28,20 @@ const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
 /// gone.
 pub(super) async fn bury_overdue(bell: Arc<Bell>, lane: Arc<dyn Lane>, shared: Weak<Shared>) {
+    // Bounded: a wait in each turn.
     while bell.is_rung().await {
         let Some(cache) = shared.upgrade() else { return };
         let Some(l2) = cache.l2() else { return };
-        let namespaces = cache.begin_burying();
+        let mut namespaces = Vec::new();
+        let mut next = Some(0);
+        // Bounded: a step in each turn, then a pause.
+        while let Some(from) = next {
+            next = cache.begin_burying(from, &mut namespaces);
+            pause().await;
+        }
         let segments = if namespaces.is_empty() { None } else { Some(l2.segments()) };
         drop(cache);
+        // Bounded: a wait in each turn.
         for segment in segments.into_iter().flatten() {
             let Some(cache) = shared.upgrade().filter(|_| !bell.is_closed()) else { return };
             let Some(l2) = cache.l2() else { return };
@@ -52,14 +61,19 @@ impl Shared {
         }
     }
 
-    /// The namespaces with a quota some of whose records may be overdue. What they are given from
-    /// here on says when it ends, and what they have will be met.
-    fn begin_burying(&self) -> Vec<Arc<Namespace>> {
+    /// Adds namespaces with a quota some of whose records may be overdue, of a step's worth of all.
+    /// What they are given from here on says when it ends, and what they have will be met. Gives
+    /// where to go on.
+    fn begin_burying(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let now = self.clock.timestamp();
-        let mut namespaces = self.namespaces.all();
+        let mut namespaces = Vec::new();
+        let next = self.namespaces.some(from, &mut namespaces);
+        // Bounded: by a step.
         namespaces.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
+        // Bounded: by a step.
         namespaces.iter().for_each(|namespace| namespace.forget_ends_on_disk());
-        namespaces
+        found.append(&mut namespaces);
+        next
     }
 
     /// Gives how many records the segment lists.

@@ -29,6 +29,7 @@ impl Shared {
     ) -> Result<Arc<Namespace>, CacheError> {
         let number = || self.next_generation();
         let mut is_swept = false;
+        // Bounded: a search or a sweep in steps in each turn.
         loop {
             if let Some(namespace) = self.namespaces.find_or_begin(name, &self.order, number) {
                 return Ok(namespace);
@@ -47,6 +48,7 @@ impl Shared {
     async fn give_up_a_place(self: &Arc<Self>) -> Result<bool, CacheError> {
         let now = self.clock.timestamp();
         let Some(mut search) = self.namespaces.search(now) else { return Ok(false) };
+        // Bounded: a step in each turn, then a pause.
         loop {
             match self.namespaces.search_on(&mut search, now, &self.order) {
                 Searched::Found(namespace) => {
@@ -64,6 +66,7 @@ impl Shared {
     /// Ends a namespace that was found over. False where it is not any more.
     async fn give_up(self: &Arc<Self>, namespace: &Arc<Namespace>) -> Result<bool, CacheError> {
         let mut place = None;
+        // Bounded: a wait in each turn.
         loop {
             match self.try_give_up(namespace) {
                 Ok((is_given_up, _)) => return Ok(is_given_up),
@@ -96,6 +99,7 @@ impl Shared {
                 let recorded = self.record(&record, &change)?;
                 let end = recorded.map(|dealt| dealt.end);
                 self.is_flush_unrecorded.fetch_or(end.is_none(), Ordering::Relaxed);
+                // Bounded: one.
                 end.into_iter().for_each(|end| self.flushed_until(end));
                 section.sequence(recorded.map(|dealt| dealt.position.value()));
                 self.slots.fetch_sub(namespace.index().len(), Ordering::Relaxed);
@@ -108,6 +112,7 @@ impl Shared {
         if expired > 0 {
             self.rules.sweep_ended();
         }
+        // Bounded: one.
         given_up.into_iter().for_each(|generation| self.free(generation));
         Ok((is_given_up, Acknowledgement::Now))
     }
@@ -133,6 +138,7 @@ impl Shared {
         if !self.is_round_due() {
             return false;
         }
+        // Bounded: a step in each turn, then a pause.
         while !self.order.is_closed() && !self.sweep_some() {
             pause().await;
         }

@@ -13,6 +13,7 @@ use crate::put::Value;
 
 /// The task: promotes until the queue is closed or the cache is gone.
 pub(super) async fn promote(promotions: Arc<Promotions>, shared: Weak<Shared>) {
+    // Bounded: a wait in each turn.
     while let Some(entry) = promotions.next().await {
         let Some(shared) = shared.upgrade() else { return };
         let done = shared.promote(&entry).await;

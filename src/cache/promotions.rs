@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 
 use crate::disposal::Remains;
 use crate::entry::Entry;
+use crate::meter;
+use crate::step::STEP_ENTRIES;
 
 /// The part of the memory tier's budget that values in the queue may take.
 const L1_SHARE: usize = 8;
@@ -65,8 +67,16 @@ impl Promotions {
         }
         queue.bytes += bytes;
         queue.entries.push_back((Arc::clone(entry), bytes));
-        while queue.bytes > self.bytes_max || queue.entries.len() > self.values_max {
+        let is_over =
+            |queue: &Queue| queue.bytes > self.bytes_max || queue.entries.len() > self.values_max;
+        while is_over(&queue) && pushed_out.len() < STEP_ENTRIES {
+            meter::entries(1);
             pushed_out.extend(queue.take());
+        }
+        // One that would push out more than a step's worth is not worth it.
+        if is_over(&queue) {
+            queue.bytes -= bytes;
+            pushed_out.extend(queue.entries.pop_back().map(|(entry, _)| entry));
         }
         drop(queue);
         self.dropped.fetch_add(pushed_out.len() as u64, Ordering::Relaxed);

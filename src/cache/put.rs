@@ -180,6 +180,7 @@ impl Shared {
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > STEP_BYTES);
         let mut body = None;
         let mut refused = None;
+        // Bounded: a wait or an attempt in each turn.
         loop {
             let place = match self.l2() {
                 Some(l2) => Some(l2.log.room(room.bytes, refused.take()).await),

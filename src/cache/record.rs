@@ -19,6 +19,7 @@ use crate::l2::{
     NamedGeneration, Record, Taken,
 };
 use crate::limiter::Permit;
+use crate::meter;
 use crate::modes::L2Compression;
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
@@ -272,6 +273,7 @@ async fn sum(body: &[u8]) -> BodyHasher {
     let mut hasher = BodyHasher::new();
     for (number, step) in (1..).zip(body.chunks(STEP_BYTES)) {
         hasher.update(step);
+        meter::bytes(step.len());
         if number * STEP_BYTES < body.len() {
             pause().await;
         }

@@ -40,6 +40,7 @@ impl Shared {
     /// Ends the namespaces of the rules that want a scan which has broken down: on disk, everything
     /// of theirs may be covered.
     pub(super) async fn flush_unscanned(self: &Arc<Self>) {
+        // Bounded: by the most rules at one time.
         for rule in self.rules.to_scan() {
             if let Some(generation) = rule.namespace.as_ref().filter(|it| !it.has_ended()) {
                 let namespace = self.hasher.namespace(generation.name());
@@ -72,8 +73,10 @@ impl Shared {
         if !l2.visit_directory(segment, visit).await {
             // Nobody can say which keys it holds: all that it may hold of the namespaces goes.
             let Some(range) = l2.positions_of(segment) else { return };
+            // Bounded: by the most rules at one time, with a pause in each turn.
             for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
                 let mut cursor = Some(Default::default());
+                // Bounded: a step in each turn, then a pause.
                 while let Some(from) = cursor {
                     cursor = self.bury_some(generation, &range, from);
                     pause().await;
@@ -91,6 +94,7 @@ impl Shared {
     ) -> Option<ScanCursor> {
         let mut found = Vec::new();
         let next = generation.index().scan(from, range.clone(), STEP_ENTRIES, &mut found);
+        // Bounded: by a step.
         for (hash, slot) in found {
             self.bury(generation, hash, Sequence(slot.position.value()));
         }
@@ -101,6 +105,7 @@ impl Shared {
 impl Scan {
     /// Goes on where a step of the scan has panicked, of a clock or a logger that is not ours.
     async fn run_on(mut self) {
+        // Bounded: a panic in each turn, which is awaited.
         while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
             contained(|| log::error!("a scan for invalidated prefixes has panicked"));
             let Some(shared) = self.shared.upgrade() else { return };
@@ -111,6 +116,7 @@ impl Scan {
     }
 
     async fn run(&mut self) {
+        // Bounded: a scan of all segments in each turn.
         loop {
             let Some(shared) = self.shared.upgrade() else { return };
             let Some(l2) = shared.l2() else { return };
@@ -121,6 +127,7 @@ impl Scan {
             }
             let segments = l2.segments();
             drop(shared);
+            // Bounded: a segment in each turn, which pauses.
             for segment in segments {
                 let Some(shared) = self.shared.upgrade() else { return };
                 if let Some(l2) = shared.l2().filter(|_| !shared.order.is_closed()) {

@@ -192,11 +192,13 @@ impl Shared {
         let mut remains = Remains::new(Arc::clone(&generation).pieces());
         let freeing = async move {
             let mut cursor = Some(Default::default());
+            // Bounded: a step in each turn, then a pause.
             while let Some((from, shared)) = cursor.zip(shared.upgrade()) {
                 cursor = shared.release_some(&generation, from);
                 drop(shared);
                 pause().await;
             }
+            // Bounded: a step in each turn, then a pause.
             while remains.free_some() {
                 pause().await;
             }
@@ -209,6 +211,7 @@ impl Shared {
         let mut remains = Remains::new(ended.pieces());
         let Some(below) = &self.below else { return drop(remains) };
         let freeing = async move {
+            // Bounded: a step in each turn, then a pause.
             while remains.free_some() {
                 pause().await;
             }
@@ -293,6 +296,10 @@ impl Shared {
     /// Counts an entry that no rule has covered, and that was removed from memory by a mutation of
     /// its key, as `event`; unless it had ended.
     pub(super) fn count_removed(&self, entry: &Entry, event: Event) {
+        // What was flushed has been counted then.
+        if entry.namespace.has_ended() {
+            return;
+        }
         let freshness = self.freshness(entry);
         if freshness.is_gone() {
             self.count_expired(freshness);

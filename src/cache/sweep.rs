@@ -56,6 +56,7 @@ impl Shared {
         let started = Instant::now();
         // What comes later is another sweep's.
         let (mut rules, begun) = (self.rules.over_labels(), self.rules.round());
+        // Bounded: a step in each turn, then a pause.
         while !self.order.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
             if left == 0 || started.elapsed() >= limit.duration() {
@@ -63,6 +64,7 @@ impl Shared {
                 return report;
             }
             let most = left.min(STEP_ENTRIES);
+            // Bounded: by the most rules at one time.
             rules.retain(|rule| !self.rules.is_withdrawn(rule));
             if let Some(rule) = rules.first() {
                 self.step_through_postings(rule, most, true, &mut report);

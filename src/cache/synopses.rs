@@ -11,14 +11,18 @@ use crate::step::{STEP_ENTRIES, pause};
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
 pub(super) async fn renew(renewal: Arc<Bell>, shared: Weak<Shared>) {
     let upgrade = || shared.upgrade();
+    // Bounded: a wait in each turn.
     loop {
         let mut next = Some(0);
+        // Bounded: a step in each turn, then a pause.
         while let Some(from) = next {
             let Some(shared) = upgrade() else { return };
             let mut namespaces = Vec::new();
             next = shared.namespaces.some(from, &mut namespaces);
             drop(shared);
+            // Bounded: by a step.
             for namespace in namespaces {
+                // Bounded: a synopsis in each turn, which pauses.
                 while namespace.synopsis().is_worn() {
                     let Some(shared) = upgrade() else { return };
                     let has_begun = shared.begin_synopsis(&namespace);
@@ -58,6 +62,7 @@ impl Shared {
 /// any more.
 async fn make(namespace: &Namespace, renewal: &Bell) -> bool {
     let mut cursor = Some(Default::default());
+    // Bounded: a step in each turn, then a pause.
     while let Some(from) = cursor {
         let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);
         cursor = namespace.index().scan(from, everything, STEP_ENTRIES, &mut found);

@@ -42,6 +42,7 @@ impl Shared {
         let all = Position::FIRST..Position::LAST;
         let next = generation.index().scan(from, all, STEP_ENTRIES, &mut found);
         let mut section = self.order.section();
+        // Bounded: by a step.
         for (hash, slot) in found {
             section.labels().release(hash, Sequence(slot.position.value()));
         }
@@ -138,6 +139,7 @@ impl Tenant for Shared {
         // The earliest that it may be: whoever looks finds out.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
         section.labels().release(hash, before);
+        // Bounded: by the labels of one entry.
         for label in labels {
             section.labels().insert(label, hash, sequence);
         }
@@ -160,6 +162,7 @@ impl Tenant for Shared {
                     &mut found,
                 );
                 let _section = self.order.section();
+                // Bounded: by a step.
                 for (hash, slot) in found {
                     self.give_up_slot(&generation, hash, slot.position);
                 }

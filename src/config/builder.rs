@@ -260,6 +260,7 @@ impl BlobCacheConfigBuilder {
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
+        // Bounded: by the quotas of a configuration, once.
         for name in config.quotas.names() {
             within("quota", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
         }

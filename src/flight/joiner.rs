@@ -60,6 +60,7 @@ impl<T: Sent, P: Sent> Drop for Joiner<T, P> {
             (is_vacant && state.joiners == 0, (own, state.some_waiting(most)))
         });
         discard(own);
+        // Bounded: one.
         next.into_iter().for_each(wake);
     }
 }

@@ -98,6 +98,7 @@ impl<T: Sent, P: Sent> Drop for Lead<T, P> {
         });
         self.seat.flight.set(alarm);
         self.relay.forget();
+        // Bounded: one.
         woken.into_iter().for_each(wake);
     }
 }
@@ -145,6 +146,7 @@ impl<T: Sent, P: Sent> Wakers<T, P> {
         let alarm = state.alarm().map(|alarm| Alarm { delay, ..alarm });
         drop(state);
         flight.set(alarm);
+        // Bounded: one.
         woken.into_iter().for_each(wake);
         are_left
     }

@@ -52,6 +52,7 @@ impl<T: Sent, P: Sent> Wake for Relay<T, P> {
             flight.leader_is_woken(self.number);
         }
         let caller = self.caller.lock().take();
+        // Bounded: one.
         caller.into_iter().for_each(wake);
     }
 }

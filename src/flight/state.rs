@@ -104,6 +104,7 @@ impl<T: Sent, P: Sent> Flight<T, P> {
         let alarm = state.alarm();
         drop(state);
         self.set(alarm);
+        // Bounded: one.
         woken.into_iter().for_each(wake);
     }
 }

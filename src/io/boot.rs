@@ -10,6 +10,7 @@ pub(super) fn boot_id() -> [u8; 16] {
     let digits: Vec<u32> = digits.filter_map(|digit| digit.to_digit(16)).collect();
     let mut id = [0; 16];
     if digits.len() == 32 {
+        // Bounded: sixteen.
         for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = u8::try_from(pair[0] * 16 + pair[1]).unwrap_or(0);
         }

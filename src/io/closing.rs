@@ -22,6 +22,7 @@ struct Closing {
 /// Notes that a file is being given back.
 pub(super) fn note(path: &Path, termination: Termination) {
     let mut closing = CLOSING.lock();
+    // Bounded: by the stores of one process.
     closing.retain(|noted| !noted.termination.is_over());
     if !closing.iter().any(|noted| noted.termination.is(&termination)) {
         closing.push(Closing { process: process::id(), path: path.to_owned(), termination });
@@ -32,6 +33,7 @@ pub(super) fn note(path: &Path, termination: Termination) {
 pub(super) fn wait(directory: &Path) {
     let noted = CLOSING.lock().clone();
     let is_there = |path: &Path| path.parent().is_some_and(|parent| is_same(parent, directory));
+    // Bounded: by the stores of one process.
     for Closing { process, path, termination } in noted {
         if process == process::id() && is_there(&path) {
             termination.wait_blocking();

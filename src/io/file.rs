@@ -71,6 +71,7 @@ impl DataFile {
     pub(super) fn open(directory: &Path, bytes: u64, direct: bool) -> Result<Self, DiskError> {
         fs::create_dir_all(directory)
             .map_err(|error| DiskError::io("create directory", directory, error))?;
+        // Bounded: by a constant.
         for _ in 0..RACES_MAX {
             let opened = match Self::open_existing(directory, direct)? {
                 Some(opened) => Some(opened),
@@ -170,6 +171,7 @@ fn takes_blocks(file: &File) -> bool {
 /// the process is gone, when the last of its requests has ended.
 fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     let start = Instant::now();
+    // Bounded: by the patience.
     loop {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
@@ -201,6 +203,7 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
         return Err(no_space(path, bytes, available_bytes));
     }
     let mut done = 0;
+    // Bounded: by the pieces of a file, each a call of the kernel.
     while done < bytes {
         // In pieces: one that a signal has interrupted is tried again alone, or it might never end.
         let piece = ALLOCATED_BYTES.min(bytes - done);

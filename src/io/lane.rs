@@ -141,6 +141,7 @@ impl LaneServer {
     /// Must be polled within a `LocalSet`.
     pub(super) async fn serve(&mut self) {
         let (mut open, mut closed) = (true, false);
+        // Bounded: a wait in each turn.
         while open && !closed || !self.tasks.is_empty() {
             tokio::select! {
                 command = self.commands.recv(), if open => match command {

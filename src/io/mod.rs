@@ -70,6 +70,8 @@ pub(crate) use lane::TaskEnd;
 pub(crate) use lane::TaskOutcome;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
+#[cfg(test)]
+pub(crate) use simulation::Longest;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
 pub(crate) use uring::{DiskOptions, UringDisk};

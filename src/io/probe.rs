@@ -47,6 +47,7 @@ impl RingSetup {
     /// `Unavailable` when there is none.
     pub(super) fn probe(entries: u32) -> Result<Self, DiskError> {
         let mut setup = Self { flags: Flags::SingleIssuer, entries: entries.max(ENTRIES_MIN) };
+        // Bounded: by the entries of a probe.
         loop {
             let Err(error) = setup.build() else { return Ok(setup) };
             let weaker = match (error.raw_os_error().map(Errno::from_raw_os_error), setup.flags) {
@@ -86,6 +87,7 @@ impl RingSetup {
         // SAFETY: a no-op refers to no memory and no descriptor.
         let pushed = unsafe { ring.submission().push(&no_op) };
         pushed.map_err(|_| io::Error::other("a fresh submission queue was full"))?;
+        // Bounded: a wait in the kernel in each turn.
         while let Err(error) = ring.submit_and_wait(1) {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);

@@ -53,6 +53,7 @@ impl<T> Reply<T> {
         let waker = waker.take();
         *exchange = answer.map_or(Exchange::Over, Exchange::Given);
         drop(exchange);
+        // Bounded: one.
         waker.into_iter().for_each(wake);
     }
 }

@@ -185,7 +185,9 @@ impl<'file> Pump<'file> {
             self.requests.close();
         }
         let mut budget = STEP_ENTRIES;
+        // Bounded: by the requests that may be under way.
         loop {
+            // Bounded: by the requests that may be under way.
             while let Poll::Ready(Some((width, was_sync))) =
                 Pin::new(&mut self.transfers).poll_next(context)
             {
@@ -203,6 +205,7 @@ impl<'file> Pump<'file> {
             // More may wait; completions come first.
             context.waker().wake_by_ref();
         }
+        // Bounded: by the requests that may be under way.
         while !self.transfers.is_empty() && self.flush.poll_unpin(context).is_ready() {
             self.flush.as_mut().reset(Instant::now() + FLUSH_INTERVAL);
         }
@@ -212,8 +215,10 @@ impl<'file> Pump<'file> {
     /// Takes the requests that there is room for, within a budget; tells whether there were any.
     fn take(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
         let mut taken = self.begin_sync();
+        // Bounded: by the budget of a turn.
         while self.open && self.has_room() && *budget > 0 {
             match self.requests.poll_recv(context) {
+                // Bounded: by those who ask for one sync.
                 Poll::Ready(Some(Request::Sync { replies })) => self.unsynced.extend(replies),
                 Poll::Ready(Some(request)) => taken |= self.begin(request),
                 Poll::Ready(None) => self.open = false,

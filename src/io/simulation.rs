@@ -31,6 +31,16 @@ const ROOT: u64 = 0;
 pub(crate) struct Simulation {
     shared: Arc<Shared>,
     dice: Dice,
+    #[cfg(test)]
+    longest: Longest,
+}
+
+/// The most that one poll has done: of what `block_on` was given, and of the tasks beside it.
+#[cfg(test)]
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Longest {
+    pub(crate) root: crate::meter::Work,
+    pub(crate) task: crate::meter::Work,
 }
 
 /// The simulation's lane: its tasks are polled within [`Simulation::block_on`]. Clones share it.
@@ -99,7 +109,12 @@ impl Wake for TaskWaker {
 impl Simulation {
     /// A simulation at time zero with no tasks.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { shared: Arc::default(), dice: Dice::new(seed) }
+        Self {
+            shared: Arc::default(),
+            dice: Dice::new(seed),
+            #[cfg(test)]
+            longest: Longest::default(),
+        }
     }
 
     /// Its lane.
@@ -135,13 +150,35 @@ impl Simulation {
             let waker = Waker::from(Arc::new(TaskWaker { shared: self.shared.clone(), task }));
             let mut context = Context::from_waker(&waker);
             if task == ROOT {
-                if let Poll::Ready(output) = root.as_mut().poll(&mut context) {
+                let polled = self.metered(task, || root.as_mut().poll(&mut context));
+                if let Poll::Ready(output) = polled {
                     return Some(output);
                 }
             } else {
                 self.poll_task(task, &mut context);
             }
         }
+    }
+
+    /// What the longest polls have done since this was last asked.
+    #[cfg(test)]
+    pub(crate) fn longest(&mut self) -> Longest {
+        std::mem::take(&mut self.longest)
+    }
+
+    /// Polls, and notes what that has done.
+    #[cfg(test)]
+    fn metered<T>(&mut self, task: u64, poll: impl FnOnce() -> T) -> T {
+        let (polled, work) = crate::meter::measured(poll);
+        let longest = if task == ROOT { &mut self.longest.root } else { &mut self.longest.task };
+        *longest = longest.max(work);
+        polled
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn metered<T>(&mut self, _task: u64, poll: impl FnOnce() -> T) -> T {
+        poll()
     }
 
     /// Drops all tasks where they are, as a killed process does.
@@ -175,7 +212,7 @@ impl Simulation {
         // Taken out, so that the lock is free while it is polled.
         let future = self.shared.state().tasks.remove(&task);
         let Some(mut future) = future else { return };
-        if future.poll_unpin(context).is_pending() {
+        if self.metered(task, || future.poll_unpin(context)).is_pending() {
             self.shared.state().tasks.insert(task, future);
         }
     }

@@ -92,6 +92,7 @@ impl Termination {
     pub(super) fn wait_blocking(self) {
         let mut wait = pin!(self.wait());
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        // Bounded: a wait in each turn.
         while wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             thread::park();
         }

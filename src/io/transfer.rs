@@ -121,7 +121,9 @@ async fn transfer_long(
     let depth = if direction == Direction::Read { READ_DEPTH } else { 1 };
     let mut begun = stream::FuturesUnordered::new();
     let mut result = Ok(());
+    // Bounded: a wait in each turn.
     loop {
+        // Bounded: by the depth.
         while result.is_ok() && begun.len() < depth {
             let Some((start, piece)) = split.next_piece(PIECE_BYTES) else { break };
             begun.push(transfer_piece(file, direction, offset + start as u64, piece));
@@ -139,6 +141,7 @@ async fn transfer_piece(
     mut piece: Piece,
 ) -> (io::Result<()>, Piece) {
     let mut tries = 0;
+    // Bounded: a wait in each turn.
     while !piece.is_done() {
         let place = offset + piece.done() as u64;
         let result;
@@ -176,6 +179,7 @@ async fn sync(file: &File) -> io::Result<()> {
     #[cfg(test)]
     SYNCS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let mut tries = 0;
+    // Bounded: by the tries.
     loop {
         match file.sync_data().await {
             Err(error) if is_passing(&error) && tries < RETRIES_MAX => {

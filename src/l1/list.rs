@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::entry::Entry;
+use crate::meter;
 
 /// Nodes of one chunk of the slab. All are full but the last, which grows to that: a list of few
 /// entries takes little.
@@ -106,6 +107,7 @@ impl List {
     ) -> Option<Victim> {
         while *steps > 0 && self.next_turn() < until {
             *steps -= 1;
+            meter::entries(1);
             let number = self.hand;
             let node = self.node(number);
             let newer = node.newer;
@@ -178,7 +180,10 @@ impl List {
             if node.entry.is_some() && found.len() == most {
                 break;
             }
-            found.extend(node.entry.as_ref().map(Arc::clone));
+            if let Some(entry) = &node.entry {
+                meter::entries(1);
+                found.push(Arc::clone(entry));
+            }
             number += 1;
         }
         (number - from.min(number), (number < nodes).then_some(number))

@@ -163,6 +163,7 @@ impl Sieve {
         steps: &mut usize,
         owner: &dyn Owner,
     ) -> Option<Victim> {
+        // Bounded: by the number of priorities.
         for level in self.levels.iter().take(usize::from(priority) + 1) {
             let Some(level) = level.get() else { continue };
             if let Some(victim) = level.evict_of(quota, steps, owner) {
@@ -187,6 +188,7 @@ impl Sieve {
     ) -> Option<Cursor> {
         let most = found.len() + limit;
         let mut nodes_left = (limit + self.lists) * EMPTY_NODES;
+        // Bounded: by the nodes that are left.
         while nodes_left > 0 {
             let level = self.levels.get(cursor.level)?;
             let level = level.get().filter(|level| cursor.list < level.places());
@@ -273,6 +275,7 @@ impl Level {
     /// SIEVE's walk for a victim.
     fn evict(&self, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
         let _hand = self.hand.lock();
+        // Bounded: by the steps that are left, see `advance`.
         while *steps > 0 {
             let (shard, until) = self.next_list();
             let step = shard.change(|list| list.advance(until, steps, owner));
@@ -292,6 +295,7 @@ impl Level {
     fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
+        // Bounded: by the steps that are left, see `advance`.
         while *steps > 0 {
             let (victim, is_empty) = shard.change(|list| {
                 list.start_again_if_passed();
@@ -308,6 +312,7 @@ impl Level {
 
     /// Past the newest entry of all, the hand begins again with the oldest.
     fn start_again(&self) {
+        // Bounded: by the number of lists.
         self.shards().for_each(|shard| shard.change(List::start_again));
     }
 
@@ -323,6 +328,7 @@ impl Level {
     /// Where the hand goes on, and the turn at which it would go on in another list.
     fn next_list(&self) -> (&Shard, u64) {
         let (mut first, mut first_at, mut second_at) = (&*self.lists[0], u64::MAX, u64::MAX);
+        // Bounded: by the number of lists.
         for shard in self.shards() {
             let at = shard.next.load(Ordering::Relaxed);
             if at < first_at {

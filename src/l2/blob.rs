@@ -155,6 +155,7 @@ impl<'a> Blob<'a> {
         sink.prefixed(self.key);
         let expires = self.expires_ns.map(|expires| expires.wrapping_sub(self.written_ns));
         let numbers = [expires, self.stale_window_ns, self.idle_ttl_ns, self.version];
+        // Bounded: by the fields of a record.
         numbers.into_iter().flatten().for_each(|number| sink.varint(number));
         if let Codec::Zstd { uncompressed_bytes } = self.codec {
             sink.varint(u64::from(uncompressed_bytes));
@@ -162,6 +163,7 @@ impl<'a> Blob<'a> {
         if !self.metadata.is_empty() {
             self.metadata.write(sink);
         }
+        // Bounded: two.
         for labels in [self.tags, self.dependencies] {
             if !labels.is_empty() {
                 labels.write(sink);

@@ -29,6 +29,7 @@ impl ChecksumKey {
     pub(crate) fn seed(self, domain: Domain, place: u64, open_count: OpenCount) -> u64 {
         let words = [domain as u64, place, u64::from(open_count.0)];
         let mut bytes = [0; 24];
+        // Bounded: by the words of a checksum key.
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }

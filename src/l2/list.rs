@@ -51,6 +51,7 @@ impl<'a> LabelHashes<'a> {
 
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         sink.varint(self.len() as u64);
+        // Bounded: by the labels of one record.
         self.iter().for_each(|hash| sink.u64(hash));
     }
 
@@ -105,12 +106,14 @@ impl<'a> Labels<'a> {
 
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         sink.varint(self.len() as u64);
+        // Bounded: by the labels of one record.
         self.iter().for_each(|label| sink.prefixed(label.as_bytes()));
     }
 
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let count = reader.count(1)?;
         let start = reader.rest();
+        // Bounded: by the items of one record.
         for _ in 0..count {
             reader.text(KEY_BYTES_MAX)?;
         }
@@ -169,6 +172,7 @@ impl<'a> Metadata<'a> {
 
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         sink.varint(self.len() as u64);
+        // Bounded: by the metadata of one record.
         for (key, value) in self.iter() {
             sink.prefixed(key.as_bytes());
             sink.prefixed(value.as_bytes());
@@ -179,6 +183,7 @@ impl<'a> Metadata<'a> {
         let count = reader.count(2)?;
         let start = reader.rest();
         let mut before = None;
+        // Bounded: by the items of one record.
         for _ in 0..count {
             let (key, _) = Self::read_pair(reader)?;
             if before.is_some_and(|before| before >= key) {

@@ -38,6 +38,7 @@ impl Medium {
         let bytes = buffer.len();
         let mut buffer = buffer;
         let mut tried = 0;
+        // Bounded: by the tries.
         loop {
             let (result, returned) = self.disk.write(offset, buffer).await;
             tried += 1;
@@ -92,6 +93,7 @@ impl Medium {
     /// that failed is written first.
     pub(crate) async fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         let block = superblock.encode().map_err(io::Error::other)?;
+        // Bounded: two.
         for _ in 0..2 {
             let copy = *self.next_copy.lock();
             self.write(copy.offset(), AlignedBuffer::copy_from_slice(&block)).await?;

@@ -73,6 +73,7 @@ use self::writer::Writer;
 use crate::io::{Disk, Lane, ReadRequest};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
+use crate::meter;
 use crate::step::{STEP_ENTRIES, pause};
 use crate::timer::Timer;
 
@@ -327,6 +328,7 @@ impl L2 {
             return segment < self.log.head_segment();
         };
         for (number, listed) in (1..).zip(directory.entries()) {
+            meter::entries(1);
             let Ok(listed) = listed else { return false };
             if let Some(position) = start.after(u64::from(listed.entry.place)) {
                 visit(position, &listed.entry.change);

@@ -62,6 +62,7 @@ impl Log {
 
     /// The same until all have been called that there is room for.
     pub(super) async fn call_all(self: &Arc<Self>) {
+        // Bounded: a step in each turn, then a pause.
         while self.call() {
             pause().await;
         }

@@ -30,6 +30,7 @@ impl SegmentHeader {
         let checksum = checksum(&bytes, self.seed());
         let mut block = [0; BLOCK_BYTES];
         let sum = checksum.to_le_bytes();
+        // Bounded: by the bytes of a header.
         for (to, from) in block.iter_mut().zip(bytes.iter().chain(&sum)) {
             *to = *from;
         }

@@ -151,6 +151,7 @@ impl Superblock {
         second: &[u8],
     ) -> Result<(Self, SuperblockCopy), SuperblockError> {
         let (one, two) = (Self::decode(first), Self::decode(second));
+        // Bounded: two.
         for copy in [one, two] {
             if let Err(error @ SuperblockError::Version { .. }) = copy {
                 return Err(error);

@@ -24,6 +24,7 @@ pub(crate) trait Sink {
 
     fn varint(&mut self, value: u64) {
         let mut rest = value;
+        // Bounded: by the bits of a number.
         while rest >= 0x80 {
             self.u8(rest.to_le_bytes()[0] | 0x80);
             rest >>= 7;
@@ -99,6 +100,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
+        // Bounded: by the bits of a number.
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
             let group = u64::from(byte & 0x7f);

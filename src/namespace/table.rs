@@ -208,6 +208,7 @@ impl Namespaces {
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let table = self.table.read();
         let places = table.places.get(from..).unwrap_or_default();
+        meter::entries(places.len().min(STEP_ENTRIES));
         found.extend(places.iter().take(STEP_ENTRIES).flatten().cloned());
         (places.len() > STEP_ENTRIES).then_some(from + STEP_ENTRIES)
     }

@@ -9,6 +9,7 @@ mod histories;
 mod lifetimes;
 mod lives;
 mod places;
+mod polls;
 mod regressions;
 mod totals;
 mod wakers;

@@ -48,6 +48,7 @@ use self::directory::Directory;
 use self::table::{Mixed, Table};
 use crate::key::KeyHash;
 use crate::l2::format::Position;
+use crate::meter;
 
 pub(crate) use self::slot::Slot;
 
@@ -185,6 +186,7 @@ impl Index {
                 return Some(ScanCursor { table: number });
             }
             let table = self.directory.table(number).read().unwrap_or_else(PoisonError::into_inner);
+            meter::entries(table.len());
             found.extend(table.iter().filter(|(_, slot)| positions.contains(&slot.position)));
             walked += table.slots().max(1);
             number += 1;
@@ -199,6 +201,7 @@ impl Index {
         for number in tables.clone().take(TABLES_CLEARED) {
             let mut table = self.lock(number);
             let (len, heap_bytes) = (table.len(), table.heap_bytes());
+            meter::entries(1);
             table.clear();
             self.len.fetch_sub(len, Ordering::Relaxed);
             add_change(&self.tables_heap_bytes, heap_bytes, table.heap_bytes());
@@ -210,6 +213,7 @@ impl Index {
     /// The table of a hash, for reading.
     fn read(&self, mixed: Mixed) -> RwLockReadGuard<'_, Table> {
         let mut number = self.hint(mixed);
+        // Bounded: by the depth of the index.
         loop {
             let table = self.directory.table(number).read().unwrap_or_else(PoisonError::into_inner);
             let owner = mixed.low_bits(table.depth);
@@ -223,6 +227,7 @@ impl Index {
     /// Runs a change on the table of a hash and accounts for what it did.
     fn write<R>(&self, mixed: Mixed, change: impl FnOnce(&mut Table) -> R) -> R {
         let mut number = self.hint(mixed);
+        // Bounded: by the depth of the index.
         let mut table = loop {
             let table = self.lock(number);
             let owner = mixed.low_bits(table.depth);

@@ -190,6 +190,7 @@ impl Table {
         let leaving = self.iter().filter(|&(hash, _)| leaves(Mixed::new(hash))).count();
         let mut parent = Table::with_buckets(Self::fitting(self.len - leaving), bit + 1);
         let mut child = Table::with_buckets(Self::fitting(leaving), bit + 1);
+        // Bounded: by the entries of one table.
         for (hash, slot) in self.iter() {
             let mixed = Mixed::new(hash);
             let table = if leaves(mixed) { &mut child } else { &mut parent };
@@ -224,6 +225,7 @@ impl Table {
     /// Moves all entries to so many fresh buckets.
     fn rebuild(&mut self, buckets: usize) {
         let mut table = Table::with_buckets(buckets, self.depth);
+        // Bounded: by the entries of one table.
         for (hash, slot) in self.iter() {
             table.add(hash, Mixed::new(hash), slot);
         }
@@ -234,6 +236,7 @@ impl Table {
     fn add(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) {
         debug_assert!(self.len < Self::most(self.buckets), "no room");
         let mut at = mixed.home(self.buckets);
+        // Bounded: by the buckets of one table.
         while self.bucket(at).is_full() {
             self.bucket_mut(at).count_passing();
             at = self.after(at);
@@ -245,7 +248,8 @@ impl Table {
     /// Bucket and lane of a hash.
     fn find(&self, hash: KeyHash, mixed: Mixed) -> Option<(usize, usize)> {
         let mut at = mixed.home(self.buckets);
-        // Bounded by the number of buckets, since counts that stick may never say stop.
+        // Counts that stick may never say stop.
+        // Bounded: by the buckets of one table.
         for _ in 0..self.buckets {
             let bucket = self.bucket(at);
             if let Some(lane) = bucket.find(hash) {
@@ -268,6 +272,7 @@ impl Table {
     /// Restores invariant 2 after a slot of bucket `hole` became free: as long as an entry
     /// further on passed the bucket with the hole, it moves there and leaves the next hole.
     fn fill_hole(&mut self, mut hole: usize) {
+        // Bounded: by the buckets of one table.
         while !self.bucket(hole).nothing_passed() {
             let Some((from, lane)) = self.find_passer(hole) else {
                 return;
@@ -282,6 +287,7 @@ impl Table {
     /// The nearest entry that lies behind bucket `over` and passed it on its way from home.
     fn find_passer(&self, over: usize) -> Option<(usize, usize)> {
         let mut at = over;
+        // Bounded: by the buckets of one table.
         for distance in 1..self.buckets {
             // The way from `over` to a passer is passed by that passer itself.
             if self.bucket(at).nothing_passed() {
@@ -306,6 +312,7 @@ impl Table {
     /// An entry no longer passes the buckets from `start` up to the one before `end`.
     fn uncount_way(&mut self, start: usize, end: usize) {
         let mut at = start;
+        // Bounded: by the buckets of one table.
         while at != end {
             self.bucket_mut(at).uncount_passing();
             at = self.after(at);

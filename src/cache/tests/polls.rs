@@ -1,0 +1,130 @@
+//! No poll is long: what each verb does in the longest of its polls, and the tasks beside it in the
+//! longest of theirs, in entries and bytes.
+
+use std::fmt::Write as _;
+
+use super::bench::Bench;
+use crate::config::BlobCacheConfig;
+use crate::io::Longest;
+use crate::meter::{Work, measured};
+use crate::modes::{L1Admission, L2Compression};
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::step::{STEP_BYTES, STEP_ENTRIES};
+use crate::sweep::SweepLimit;
+
+/// A step may begin with what is left of another, and a table of the index is seen whole.
+const ENTRIES_MAX: usize = 5 * STEP_ENTRIES;
+
+/// Beside a step's bytes, a record's head and what lists it.
+const BYTES_MAX: usize = STEP_BYTES + (64 << 10);
+
+const RECORDS: usize = 10_000;
+
+/// What was measured of each verb.
+#[derive(Default)]
+struct Table(Vec<(&'static str, Longest)>);
+
+impl Table {
+    fn add(&mut self, verb: &'static str, bench: &mut Bench) {
+        self.0.push((verb, bench.simulation.longest()));
+    }
+
+    fn shown(&self) -> String {
+        let mut text = format!("{:32}{:>10}{:>10}{:>10}{:>10}\n", "", "entries", "bytes", "", "");
+        for (verb, Longest { root, task }) in &self.0 {
+            let (entries, bytes) = (root.entries, root.bytes);
+            let _ = write!(text, "{verb:32}{entries:>10}{bytes:>10}");
+            let _ = writeln!(text, "{:>10}{:>10} (tasks)", task.entries, task.bytes);
+        }
+        text
+    }
+
+    fn assert_bounded(&self) {
+        let shown = self.shown();
+        println!("{shown}");
+        let is_short = |work: Work| work.entries <= ENTRIES_MAX && work.bytes <= BYTES_MAX;
+        for (verb, Longest { root, task }) in &self.0 {
+            assert!(is_short(*root) && is_short(*task), "{verb}\n{shown}");
+        }
+    }
+}
+
+fn config() -> BlobCacheConfig {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 * (16 << 20))
+        .l2_segment_bytes(16 << 20)
+        .max_namespaces(6000)
+        .l2_compression(L2Compression::Off)
+        .build()
+        .unwrap()
+}
+
+fn tagged(value: Vec<u8>) -> BlobCachePut {
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+    BlobCachePut::new(value).with_tags(["t", "u"]).with_policy(policy)
+}
+
+fn fill(bench: &mut Bench, namespace: &str) {
+    let cache = bench.cache();
+    for number in 0..RECORDS {
+        let key = format!("p/{number}");
+        bench.run(cache.put(namespace, &key, tagged(vec![1; 100]))).unwrap();
+    }
+    bench.run(cache.sync()).unwrap();
+    bench.simulation.longest();
+}
+
+#[test]
+fn of_no_verb_is_long() {
+    let mut table = Table::default();
+    let mut bench = Bench::with(1, config());
+    fill(&mut bench, "a");
+    for (verb, bytes) in [("put, 100 B", 100), ("put, 300 KiB", 300 << 10), ("put, 8 MiB", 8 << 20)]
+    {
+        let cache = bench.cache();
+        // Such a vector has too much to spare, and is copied.
+        let mut value = Vec::with_capacity(2 * bytes);
+        value.resize(bytes, 7);
+        bench.run(cache.put("b", "k", tagged(value))).unwrap();
+        table.add(verb, &mut bench);
+    }
+    let cache = bench.cache();
+    bench.run(cache.get("a", "p/7"));
+    table.add("get", &mut bench);
+    assert_eq!(bench.run(cache.invalidate_tags("a", &["t"])), Ok(RECORDS));
+    table.add("invalidate_tags", &mut bench);
+    fill(&mut bench, "a");
+    assert_eq!(bench.run(cache.invalidate_prefix("a", "p/")), Ok(RECORDS));
+    table.add("invalidate_prefix", &mut bench);
+    fill(&mut bench, "a");
+    assert_eq!(bench.run(cache.invalidate_namespace("a")), Ok(true));
+    table.add("invalidate_namespace", &mut bench);
+    fill(&mut bench, "a");
+    bench.run(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+    table.add("sweep_expired", &mut bench);
+    bench.run(cache.sync()).unwrap();
+    table.add("sync", &mut bench);
+    let ((), work) = measured(|| drop(cache.stats()));
+    table.0.push(("stats", Longest { root: work, task: Work::default() }));
+    bench.run(cache.close()).unwrap();
+    table.add("close", &mut bench);
+    drop(cache);
+    bench.reopen();
+    table.add("open", &mut bench);
+    let cache = bench.cache();
+    for number in 0..5000 {
+        bench.run(cache.put(&format!("n{number}"), "k", tagged(vec![1; 100]))).unwrap();
+    }
+    bench.simulation.longest();
+    bench.run(cache.invalidate_all()).unwrap();
+    table.add("invalidate_all, 5,000 namespaces", &mut bench);
+    fill(&mut bench, "a");
+    let last = std::mem::replace(&mut bench.cache, Bench::new(2).cache);
+    drop(cache);
+    let ((), work) = measured(|| drop(last));
+    table.0.push(("drop of the last handle", Longest { root: work, task: Work::default() }));
+    table.assert_bounded();
+}
