@@ -186,6 +186,7 @@ impl Shared {
         }
         let (count, max) = (names.len(), self.config.max_namespaces);
         log::warn!("{count} namespaces on disk are more than max_namespaces, {max}: flushed");
+        // Bounded: a flush in each turn, which waits for the log.
         for name in names {
             // Where the device fails, nothing on it is served any more.
             let _ = self.invalidate_namespace(self.hasher.namespace(&name)).await;

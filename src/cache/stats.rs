@@ -51,11 +51,7 @@ impl Shared {
             promotion_completed: self.promotions.completed.load(Ordering::Relaxed),
             promotion_queue_depth: self.promotions.depth(),
             memory_reads_bytes: self.reads.bytes(),
-            memory_buffers_bytes: self.intake.bytes()
-                + self.reads.bytes()
-                + self.promotions.bytes()
-                + self.codecs.memory_bytes()
-                + self.l2().map_or(0, |l2| l2.log.memory_bytes()),
+            memory_buffers_bytes: self.buffers_bytes(),
             memory_index_bytes: totals.index_bytes + self.accesses.bytes(),
             l2_entries: self.slots.load(Ordering::Relaxed),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
@@ -82,6 +78,14 @@ impl Shared {
             recovery_duration: Duration::from_nanos(self.recovered.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
         }
+    }
+
+    fn buffers_bytes(&self) -> usize {
+        self.intake.bytes()
+            + self.reads.bytes()
+            + self.promotions.bytes()
+            + self.codecs.memory_bytes()
+            + self.l2().map_or(0, |l2| l2.log.memory_bytes())
     }
 
     fn l2_state(&self) -> L2State {

@@ -16,7 +16,6 @@ use super::format::{
 use super::record::decode_record;
 use super::record::{RecordHead, RecordLengths};
 use super::wire::{Reader, Sink, is_zero};
-use crate::meter;
 
 /// What the header of a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,7 +277,7 @@ impl<'a> Frame<'a> {
         let bytes = bytes.get(..header.length as usize).ok_or(DecodeError::Truncated)?;
         let mut check = FrameCheck::new(key, header);
         while let Some(offset) = check.next_offset() {
-            meter::entries(1);
+            crate::meter::entries(1);
             let record = read_record(bytes, key, &header, offset)?;
             let start = offset + record.head.lengths.total();
             let end = offset + record.head.lengths.padded();

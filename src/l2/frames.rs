@@ -123,6 +123,7 @@ impl<'a> Frames<'a> {
         directory: &mut DirectoryBuilder,
     ) -> io::Result<()> {
         let mut next = FRAME_HEADER_BYTES;
+        // Bounded: by the records of one frame, each read in steps.
         for _ in 0..header.records {
             let at = place + next;
             let gone = || io::Error::other("a frame that was good is not any more");

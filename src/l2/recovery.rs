@@ -179,6 +179,7 @@ impl Scan<'_> {
         let geometry = self.medium.geometry;
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
+        // Bounded: a segment in each turn, read in steps.
         while number >= oldest {
             let found = self.read_segment(number).await?;
             if found == Found::Full {
@@ -312,7 +313,9 @@ impl Scan<'_> {
         let empty = || DirectoryBuilder::new(number, self.medium.geometry);
         let (mut directory, mut end) = (empty(), BLOCK_BYTES);
         let mut is_damaged = false;
+        // Bounded: a frame in each turn, read in steps.
         loop {
+            // Bounded: a frame in each turn, read in steps.
             while let Some(header) = frames.at(end).await? {
                 frames.list(end, &header, self.hasher, &mut directory).await?;
                 frames.opens.first = header.open_count;

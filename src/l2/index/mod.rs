@@ -57,8 +57,8 @@ pub(crate) use self::slot::Slot;
 /// bytes of head count little.
 const SHARE: usize = 512;
 
-/// Tables that are cleared in one step.
-const TABLES_CLEARED: usize = 16;
+/// Tables that are cleared in one step: one may hold a thousand entries.
+const TABLES_CLEARED: usize = 1;
 
 /// See the module.
 pub(crate) struct Index {
