@@ -34,6 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::meter;
 use crate::queue::{Queue, Turn};
+use crate::step::STEP_ENTRIES;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -48,9 +49,6 @@ const UNWANTED: u64 = 10;
 
 /// An hour: whoever is polled less often than that may never come to an end.
 const TICKS_MAX: u64 = 36_000;
-
-/// Work that is looked at in one step of a tick.
-const LOOKED_AT_MAX: usize = 256;
 
 /// Clones share the budget.
 #[derive(Clone)]
@@ -154,7 +152,8 @@ impl Shared {
     fn call(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let mut called = Vec::new();
         let tick = self.tick.load(Ordering::Relaxed);
-        loop {
+        // Others are called when something is given back, or at the next tick.
+        while called.len() < STEP_ENTRIES {
             let kept = state.queue.kept();
             let Some(waker) = state.queue.call(tick, |bytes| self.fits(kept, bytes)) else { break };
             meter::entries(1);
@@ -194,7 +193,7 @@ impl Shared {
             let from = state.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
             let behind = state.leases.range((from, Bound::Unbounded));
             let (mut looked_at, mut last) = (0, None);
-            for (&number, lease) in behind.take(LOOKED_AT_MAX) {
+            for (&number, lease) in behind.take(STEP_ENTRIES) {
                 crate::meter::entries(1);
                 looked_at += 1;
                 last = Some(number);
@@ -202,7 +201,7 @@ impl Shared {
                     asleep.push(Arc::clone(lease));
                 }
             }
-            state.looked_at = last.filter(|_| looked_at == LOOKED_AT_MAX);
+            state.looked_at = last.filter(|_| looked_at == STEP_ENTRIES);
         } else {
             state.looked_at = None;
         }
@@ -277,7 +276,13 @@ impl Future for Acquire<'_> {
                 self.number = Some(number);
                 None
             }
-            Turn::Come | Turn::Lost(_) => {
+            // So many have been called that somebody else has taken what there was.
+            Turn::Come(waker) if !limiter.fits(0, self.bytes) => {
+                let number = self.number.unwrap_or_default();
+                state.queue.enter(number, self.bytes, waker);
+                None
+            }
+            Turn::Come(_) | Turn::Lost(_) => {
                 self.number = None;
                 limiter.used.fetch_add(self.bytes, Ordering::Relaxed);
                 drop(state);

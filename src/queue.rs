@@ -3,7 +3,10 @@
 //! Nothing is given to a waiter, since it may not be polled again. It is *called* when there are
 //! bytes for it, which are kept for it from then on, and takes them in its next poll. A waiter that
 //! was called two ticks ago and has not come loses its place and what was kept for it: those behind
-//! it go on, and it begins anew when it is polled at last. Each is woken once for each call.
+//! it go on, and it begins anew when it is polled at last. Where many sleep, twice as many are
+//! called after each tick at which some have not come, whatever there is for them, so that those
+//! behind them wait for a few ticks and not for all of them: who comes and finds nothing left goes
+//! back to its place.
 //!
 //! The owner holds its lock around every call, clones wakers before it takes the lock, and wakes
 //! and drops them after it.
@@ -17,6 +20,9 @@ const TICKS: u64 = 2;
 /// Places that are given up at one tick, under the owner's lock.
 const GIVEN_UP_MAX: usize = 256;
 
+/// Some ten thousand times as many.
+const DOUBLINGS_MAX: u32 = 13;
+
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// By their numbers, which grow.
@@ -26,6 +32,8 @@ pub(crate) struct Queue {
     next: u64,
     /// Bytes that are kept for those that were called.
     kept: usize,
+    /// How many times twice as many are called as there is room for.
+    doublings: u32,
 }
 
 #[derive(Debug)]
@@ -43,8 +51,9 @@ struct Called {
 /// What a waiter finds when it is polled.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// It was called: the bytes are its own to take, and it has left.
-    Come,
+    /// It was called, and has left: the bytes are its own to take, if they are there. Its waker is
+    /// given back.
+    Come(Waker),
     /// Not yet. The waker that it had before is to be dropped.
     Waiting(Waker),
     /// It had been called, and has not come in time. Its waker is given back.
@@ -52,9 +61,9 @@ pub(crate) enum Turn {
 }
 
 impl Queue {
-    /// Bytes that are kept for those that were called.
+    /// Bytes that are kept for those that were called and may come.
     pub(crate) fn kept(&self) -> usize {
-        self.kept
+        self.kept >> self.doublings
     }
 
     /// Whether somebody waits to be called.
@@ -82,7 +91,8 @@ impl Queue {
     pub(crate) fn poll(&mut self, number: u64, waker: Waker) -> Turn {
         if let Some(called) = self.called.remove(&number) {
             self.kept -= called.bytes;
-            return Turn::Come;
+            self.settle();
+            return Turn::Come(waker);
         }
         match self.waiting.get_mut(&number) {
             Some(waiter) => Turn::Waiting(std::mem::replace(&mut waiter.waker, waker)),
@@ -95,7 +105,16 @@ impl Queue {
         if let Some(called) = self.called.remove(&number) {
             self.kept -= called.bytes;
         }
-        self.waiting.remove(&number).map(|waiter| waiter.waker)
+        let left = self.waiting.remove(&number).map(|waiter| waiter.waker);
+        self.settle();
+        left
+    }
+
+    /// With nobody there, nobody sleeps.
+    fn settle(&mut self) {
+        if self.is_empty() {
+            self.doublings = 0;
+        }
     }
 
     /// Calls the first who waits, if `fits` says so of its bytes. Gives its waker, to be woken.
@@ -110,15 +129,21 @@ impl Queue {
     /// Takes away the places of those who have not come in time, up to a few hundred. True where
     /// there may be more.
     pub(crate) fn give_up(&mut self, tick: u64) -> bool {
-        for _ in 0..GIVEN_UP_MAX {
+        let mut given_up = 0;
+        while given_up < GIVEN_UP_MAX {
             let oldest = self.called.first_entry();
             let Some(oldest) = oldest.filter(|oldest| oldest.get().tick + TICKS <= tick) else {
-                return false;
+                break;
             };
             self.kept -= oldest.remove().bytes;
             crate::meter::entries(1);
+            given_up += 1;
         }
-        true
+        if given_up > 0 {
+            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+        }
+        self.settle();
+        given_up == GIVEN_UP_MAX
     }
 }
 
@@ -133,7 +158,7 @@ mod tests {
     }
 
     fn has_come(queue: &mut Queue, number: u64) -> bool {
-        matches!(queue.poll(number, Waker::noop().clone()), Turn::Come)
+        matches!(queue.poll(number, Waker::noop().clone()), Turn::Come(_))
     }
 
     #[test]
@@ -161,6 +186,24 @@ mod tests {
         assert!(queue.call(7, |_| true).is_some());
         assert!(has_come(&mut queue, awake));
         assert!(matches!(queue.poll(asleep, Waker::noop().clone()), Turn::Lost(_)));
+    }
+
+    #[test]
+    fn where_many_sleep_more_and_more_are_called() {
+        let mut queue = Queue::default();
+        let numbers: Vec<_> = (0..1000).map(|_| enter(&mut queue, 1)).collect();
+        let (mut tick, mut called) = (0, 0);
+        while queue.is_waited() {
+            // There is room for ten.
+            while queue.kept() < 10 && queue.call(tick, |_| true).is_some() {
+                called += 1;
+            }
+            tick += 1;
+            while queue.give_up(tick) {}
+        }
+        assert!(called == 1000 && tick < 20, "{called} in {tick} ticks");
+        numbers.into_iter().for_each(|number| drop(queue.leave(number)));
+        assert_eq!((queue.kept(), queue.doublings), (0, 0));
     }
 
     #[test]

@@ -124,7 +124,11 @@ impl Future for Waiting<'_> {
         let kept = state.queue.kept();
         let is_refused = self.refused.is_some_and(|place| place.turn == turn);
         let number = match found {
-            Turn::Come => self.number.take().unwrap_or_default(),
+            Turn::Come(waker) => {
+                drop(state);
+                drop(waker);
+                self.number.take().unwrap_or_default()
+            }
             Turn::Waiting(before) => {
                 drop(state);
                 discard(before);
