@@ -93,8 +93,8 @@ fn in_memory() {
     }
 }
 
-/// With records that leave the log in one store, and flushes and restarts in the other: what only
-/// memory holds is lost then.
+/// With a kill and a clean end between lives. What a life finds on file counts as recovered. The
+/// log has room for all of it: nothing is reclaimed.
 #[test]
 fn in_both_tiers() {
     for seed in 0..20 {
