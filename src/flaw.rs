@@ -46,6 +46,12 @@ pub(crate) enum Flaw {
     KeyNotCompared,
     /// A leader that was woken and is not polled is waited for without end.
     LeadKeptBySleeper,
+    /// A segment that is read from stays pinned for as long as the reader's future is there.
+    PinInFuture,
+    /// Whoever has been let in or called keeps its part of a budget, polled or not.
+    PermitKeptBySleeper,
+    /// An open takes over what is on file, whatever its budget.
+    ReplayUnbounded,
 }
 
 #[cfg(not(test))]

@@ -32,6 +32,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::flaw::{Flaw, planted};
 use crate::meter;
 use crate::queue::{Queue, Turn};
 use crate::step::STEP_ENTRIES;
@@ -197,7 +198,7 @@ impl Shared {
                 crate::meter::entries(1);
                 looked_at += 1;
                 last = Some(number);
-                if lease.is_asleep(tick, is_wanted) {
+                if lease.is_asleep(tick, is_wanted) && !planted(Flaw::PermitKeptBySleeper) {
                     asleep.push(Arc::clone(lease));
                 }
             }

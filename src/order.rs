@@ -57,6 +57,12 @@ impl Order {
         Section { order: self, state: self.state.lock() }
     }
 
+    /// Whether the section is entered.
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.is_locked()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
+use crate::flaw::{Flaw, planted};
+
 /// Ticks that a waiter has from its call on.
 const TICKS: u64 = 2;
 
@@ -129,6 +131,9 @@ impl Queue {
     /// Takes away the places of those who have not come in time, up to a few hundred. True where
     /// there may be more.
     pub(crate) fn give_up(&mut self, tick: u64) -> bool {
+        if planted(Flaw::PermitKeptBySleeper) {
+            return false;
+        }
         let mut given_up = 0;
         while given_up < GIVEN_UP_MAX {
             let oldest = self.called.first_entry();

@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["meter", "quota", "wake"],
+    &["flaw", "meter", "quota", "wake"],
     &["step"],
     &["queue", "waiters"],
     &[
         "clock",
         "counters",
         "error",
-        "flaw",
         "footprint",
         "io",
         "key",

@@ -31,6 +31,8 @@ const ROOT: u64 = 0;
 pub(crate) struct Simulation {
     shared: Arc<Shared>,
     dice: Dice,
+    steps: u64,
+    steps_max: u64,
     #[cfg(test)]
     longest: Longest,
 }
@@ -112,6 +114,8 @@ impl Simulation {
         Self {
             shared: Arc::default(),
             dice: Dice::new(seed),
+            steps: 0,
+            steps_max: u64::MAX,
             #[cfg(test)]
             longest: Longest::default(),
         }
@@ -132,15 +136,29 @@ impl Simulation {
         self.shared.state().now
     }
 
+    /// Polls and timers so far.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Gives [`Simulation::block_on`] so many steps each time, from now on.
+    #[cfg(test)]
+    pub(crate) fn limit_steps(&mut self, steps_max: u64) {
+        self.steps_max = steps_max;
+    }
+
     /// Runs `root`, and all tasks of the lane beside it, until it is done.
     ///
-    /// `None` when it, and all tasks, wait for something that nobody will do. Tasks that have not
-    /// ended go on in the next call.
+    /// `None` when it, and all tasks, wait for something that nobody will do, and when its steps
+    /// are used up. Tasks that have not ended go on in the next call.
     pub(crate) fn block_on<T>(&mut self, root: impl Future<Output = T>) -> Option<T> {
         let mut root = pin!(root);
         let _running = Running::begin(&self.shared);
         self.shared.make_ready(ROOT);
-        loop {
+        let last = self.steps.saturating_add(self.steps_max);
+        while self.steps < last {
+            self.steps += 1;
             let Some(task) = self.next_ready() else {
                 if !self.advance() {
                     return None;
@@ -158,6 +176,7 @@ impl Simulation {
                 self.poll_task(task, &mut context);
             }
         }
+        None
     }
 
     /// What the longest polls have done since this was last asked.

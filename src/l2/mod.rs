@@ -70,6 +70,7 @@ use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
 use self::superblock::SuperblockCopy;
 use self::writer::Writer;
+use crate::flaw::{Flaw, planted};
 use crate::io::{Disk, Lane, ReadRequest};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
@@ -237,6 +238,8 @@ impl L2 {
         let most = usize::from(slot.blocks);
         let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
         let request = |blocks| self.request(slot.position, blocks, permit);
+        let segment = self.geometry().segment_of(slot.position);
+        let _pin = planted(Flaw::PinInFuture).then(|| self.pins.pin(segment));
         // The pin goes with the request, and is in no future of a caller's while that waits.
         let Some(first) = Some(request(blocks)).filter(|_| is_wanted()) else { return Ok(None) };
         let mut record = self.read(first, slot.position).await?;

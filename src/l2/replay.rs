@@ -16,6 +16,7 @@ use super::entry::{BlobSummary, Change};
 use super::format::{BLOCK_BYTES, Generation, Position};
 use super::index::{Index, Slot};
 use crate::clock::Timestamp;
+use crate::flaw::{Flaw, planted};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::key::{KeyHash, LabelHash};
 use crate::labels::LabelIndex;
@@ -106,7 +107,8 @@ impl Replay {
         if self.is_over {
             return true;
         }
-        if self.bytes() + self.cost_max(&record.change) > self.limits.index_bytes_max {
+        let bytes = self.bytes() + self.cost_max(&record.change);
+        if bytes > self.limits.index_bytes_max && !planted(Flaw::ReplayUnbounded) {
             return false;
         }
         self.oldest = Some(record.position);

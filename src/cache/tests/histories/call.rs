@@ -6,6 +6,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::manner::Manner;
+use crate::cache::BlobCache;
+use crate::error::CacheError;
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
@@ -47,6 +50,27 @@ pub(super) enum Cover {
     All,
 }
 
+impl Cover {
+    pub(super) async fn invalidate(self, cache: &BlobCache) -> Result<(), CacheError> {
+        match self {
+            Cover::Key(place) => {
+                cache.invalidate_key(place.namespace(), place.name()).await.map(drop)
+            }
+            Cover::Prefix(space, first) => {
+                cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
+            }
+            Cover::Tag(space, tag) => {
+                cache.invalidate_tags(SPACES[space], &[&label(tag)]).await.map(drop)
+            }
+            Cover::Dependency(space, on) => {
+                cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
+            }
+            Cover::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
+            Cover::All => cache.invalidate_all().await,
+        }
+    }
+}
+
 /// What is put.
 #[derive(Clone, Debug)]
 pub(super) struct Put {
@@ -86,6 +110,9 @@ pub(super) struct Call {
     pub(super) patience: u32,
     /// Time enough for a unit to be written because of its age.
     pub(super) waits: bool,
+    /// All that are under way, and not asleep, come to their ends before the next is begun.
+    pub(super) settles: bool,
+    pub(super) manner: Manner,
 }
 
 impl Call {
@@ -117,6 +144,8 @@ impl Call {
             width: random.random_range(1..7),
             patience: random.random_range(0..6),
             waits: random.random_bool(0.04),
+            settles: random.random_bool(0.03),
+            manner: Manner::draw(random, place),
         }
     }
 }

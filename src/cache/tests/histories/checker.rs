@@ -130,6 +130,13 @@ impl Checker {
         });
     }
 
+    /// A call is gone; if it was a mutation, it may have taken effect, or may yet.
+    pub(super) fn dropped(&mut self, number: u32, clock: u64) {
+        if self.places.contains_key(&number) {
+            self.end(number, Effect::Possible, clock);
+        }
+    }
+
     pub(super) fn is_invalidation(&self, number: u32) -> bool {
         self.mutations[self.places[&number]].put.is_none()
     }

@@ -1,29 +1,28 @@
 //! `History`: lives of a cache over one disk, several calls at a time, each ending in a close, a
 //! kill or a power loss. The same seed gives the same history.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, Cover, Place, Put, SPACES, Verb, label};
+use super::call::{Call, Cover, Place, Put, Verb};
 use super::checker::{Asked, Checker, Effect, Found};
+use super::manner::{Deeds, Manner, Polled, patient, with_waker};
 use super::setting::Setting;
 use super::tally::Tally;
+use super::under_way::{STEPS_MAX, UnderWay};
+use super::{faults, limits};
 use crate::cache::BlobCache;
 use crate::cache::open::{Identity, Medium, geometry};
 use crate::cache::shared::Shared;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
-use crate::io::{Fault, Lane, OperationKind, SimulatedDisk, Simulation};
+use crate::io::{Lane, SimulatedDisk, Simulation};
 use crate::step::pause;
 use crate::sweep::SweepLimit;
 
@@ -60,7 +59,7 @@ enum Outcome {
     Nothing,
 }
 
-type Calls = FuturesUnordered<BoxFuture<'static, Outcome>>;
+type Calls = UnderWay<Outcome>;
 
 pub(super) struct History {
     seed: u64,
@@ -68,6 +67,8 @@ pub(super) struct History {
     random: StdRng,
     simulation: Simulation,
     disk: SimulatedDisk,
+    /// The largest that an open may have.
+    full: BlobCacheConfig,
     config: BlobCacheConfig,
     cache: BlobCache,
     clock: u64,
@@ -75,26 +76,9 @@ pub(super) struct History {
     life: u32,
     pub(super) checker: Checker,
     pub(super) tally: Tally,
-}
-
-/// `None` once it has been polled so often without an end; it is dropped then.
-async fn patient<T>(future: impl Future<Output = T> + Send, mut polls: u32) -> Option<T> {
-    let mut future = Some(Box::pin(future));
-    poll_fn(|context| {
-        let Some(running) = &mut future else { return Poll::Ready(None) };
-        match Pin::as_mut(running).poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polls == 0 => {
-                future = None;
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                polls -= 1;
-                Poll::Pending
-            }
-        }
-    })
-    .await
+    deeds: Arc<Deeds>,
+    /// What the last life has left asleep.
+    late: Option<Calls>,
 }
 
 impl History {
@@ -104,12 +88,14 @@ impl History {
         let mut simulation = Simulation::new(seed);
         let opening = opening(seed, &simulation, &disk, &config, 0);
         let cache = BlobCache { shared: simulation.block_on(opening).unwrap().unwrap() };
+        simulation.limit_steps(STEPS_MAX);
         Self {
             seed,
             setting,
             random: StdRng::seed_from_u64(seed),
             simulation,
             disk,
+            full: config.clone(),
             config,
             cache,
             clock: 0,
@@ -117,6 +103,8 @@ impl History {
             life: 0,
             checker: Checker::new(setting.is_roomy),
             tally: Tally::default(),
+            deeds: Arc::default(),
+            late: None,
         }
     }
 
@@ -127,11 +115,18 @@ impl History {
             self.random = StdRng::seed_from_u64(plan.seed.wrapping_add(u64::from(number)) ^ 0x5eed);
             self.live(life)?;
         }
+        for (all, deeds) in [
+            (&mut self.tally.panics, &self.deeds.panics),
+            (&mut self.tally.reentries, &self.deeds.reentries),
+            (&mut self.tally.drops, &self.deeds.drops),
+        ] {
+            *all = deeds.load(Ordering::Relaxed);
+        }
         self.checker.check_races()
     }
 
     fn live(&mut self, numbers: &[u32]) -> Result<(), String> {
-        self.begin_disk();
+        faults::begin(&self.disk, self.setting, &mut self.random);
         let mut calls = Calls::new();
         // Most lives end soon after some request to the disk, wherever that falls, or while a
         // superblock is being written.
@@ -148,7 +143,8 @@ impl History {
         let mut grace = self.random.random_range(0..8);
         for &number in numbers {
             let call = Call::draw(self.seed, number);
-            while calls.len() >= call.width && !is_last(&self.disk) {
+            self.tally.woken += calls.wake(self.tally.calls, self.simulation.steps());
+            while calls.width() >= call.width && !is_last(&self.disk) {
                 self.step(&mut calls, 4)?;
             }
             if is_last(&self.disk) && !self.setting.is_roomy {
@@ -162,12 +158,15 @@ impl History {
             if call.waits {
                 let lane = self.simulation.lane();
                 let waiting = lane.sleep(Duration::from_millis(700));
-                self.drive(waiting).ok_or("time stands still")?;
+                self.drive("time", waiting)?;
             }
             self.step(&mut calls, call.patience)?;
+            while call.settles && calls.width() > 0 {
+                self.step(&mut calls, 4)?;
+            }
         }
         if self.random.random_bool(0.5) {
-            self.end_faults();
+            faults::end(&self.disk);
         }
         self.die(calls)?;
         self.reopen()?;
@@ -179,7 +178,7 @@ impl History {
                 continue;
             }
             let get = self.get(place);
-            let outcome = self.drive(get).ok_or("a get hangs")?;
+            let outcome = self.drive("a get", get)?;
             let is_hit = matches!(&outcome, Outcome::Got(_, _, Some(_)));
             self.tally.hits_after_open += u64::from(is_hit);
             self.end(outcome)?;
@@ -189,16 +188,51 @@ impl History {
 
     /// Polls until a call ends, or for so long.
     fn step(&mut self, calls: &mut Calls, patience: u32) -> Result<(), String> {
-        let step = patient(calls.next(), patience);
-        match self.drive(step).ok_or("all calls hang")?.flatten() {
-            Some(outcome) => self.end(outcome),
-            None => Ok(()),
+        let step = self.drive("a step", patient(calls.next(), patience));
+        if let Some((number, polled)) = step.map_err(|what| what + &calls.told())?.flatten() {
+            self.leave(calls, number, polled)?;
+        }
+        calls.check(self.simulation.steps())?;
+        self.check()
+    }
+
+    /// A call has ended, or is put aside.
+    fn leave(
+        &mut self,
+        calls: &mut Calls,
+        number: u32,
+        polled: Polled<Option<Outcome>>,
+    ) -> Result<(), String> {
+        let (since, what) = calls.left(number);
+        self.tally.steps_most = self.tally.steps_most.max(self.simulation.steps() - since);
+        match polled {
+            Polled::Ended(Some(outcome)) => self.end(outcome),
+            Polled::Ended(None) => {
+                self.checker.dropped(number, self.clock);
+                Ok(())
+            }
+            Polled::Asleep(call, nap) => {
+                self.tally.asleep += 1;
+                let until = nap.calls.map(|calls| self.tally.calls + u64::from(calls));
+                calls.sleep(number, what, call, until);
+                Ok(())
+            }
         }
     }
 
-    /// Runs a future, and all tasks beside it. None where they wait for each other.
-    fn drive<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
-        self.simulation.block_on(future)
+    /// What holds after every step.
+    fn check(&mut self) -> Result<(), String> {
+        self.deeds.check()?;
+        limits::check(&self.config, &self.cache.stats(), &mut self.tally)
+    }
+
+    /// Runs a future, and all tasks beside it, which have so many steps for it.
+    fn drive<T>(&mut self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
+        let before = self.simulation.steps();
+        let output = self.simulation.block_on(future);
+        let steps = self.simulation.steps() - before;
+        self.tally.steps_most = self.tally.steps_most.max(steps);
+        output.ok_or_else(|| format!("{what} hangs after {steps} steps"))
     }
 
     fn asked(&mut self) -> Asked {
@@ -213,28 +247,37 @@ impl History {
     }
 
     fn begin(&mut self, number: u32, call: &Call, calls: &mut Calls) {
+        let Some(future) = self.future(number, call) else { return };
+        let manner = if self.setting.is_plain { Manner::PLAIN } else { call.manner };
+        let future = with_waker(future, (number, manner), &self.cache, &self.deeds);
+        let what = (number, format!("{:?}", call.verb));
+        calls.begin(what, future, manner.nap, self.simulation.steps());
+    }
+
+    fn future(&mut self, number: u32, call: &Call) -> Option<BoxFuture<'static, Outcome>> {
         let cache = self.cache.clone();
         let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
-            Verb::Get(place) => return calls.push(self.get(place)),
+            Verb::Get(place) => return Some(self.get(place)),
             Verb::Exists(place) => {
                 let asked = self.asked();
                 let presence = cache.exists(place.namespace(), place.name());
                 let existed = std::future::ready(Outcome::Existed(place, asked, presence));
-                return calls.push(Box::pin(existed));
+                return Some(Box::pin(existed));
             }
             Verb::Pass(seconds) => {
                 self.clock += seconds;
-                return self.config.clock.advance(Duration::from_secs(seconds));
+                self.config.clock.advance(Duration::from_secs(seconds));
+                return None;
             }
             Verb::Sync => {
-                return calls.push(Box::pin(async move {
+                return Some(Box::pin(async move {
                     // What it says of a device that fails is not judged here.
                     let _ = cache.sync().await;
                     Outcome::Nothing
                 }));
             }
             Verb::Sweep => {
-                return calls.push(Box::pin(async move {
+                return Some(Box::pin(async move {
                     cache.sweep_expired(SweepLimit::Entries(1000)).await;
                     Outcome::Nothing
                 }));
@@ -255,13 +298,13 @@ impl History {
             }
             Verb::Invalidate(cover) => {
                 self.checker.begin(number, cover, None);
-                Box::pin(async move { invalidate(&cache, cover).await })
+                Box::pin(async move { cover.invalidate(&cache).await })
             }
         };
         let (asked, polls) = (self.asked(), call.polls);
-        calls.push(Box::pin(async move {
-            Outcome::Mutated(number, asked, patient(mutation, polls).await)
-        }));
+        Some(Box::pin(
+            async move { Outcome::Mutated(number, asked, patient(mutation, polls).await) },
+        ))
     }
 
     fn end(&mut self, outcome: Outcome) -> Result<(), String> {
@@ -291,6 +334,7 @@ impl History {
                     None if self.setting.is_roomy && self.checker.is_invalidation(number) => {
                         Effect::CertainInLife(self.life)
                     }
+                    Some(Err(CacheError::TooManyNamespaces { max: 1 })) => Effect::None,
                     // It may have taken effect before the close came.
                     None | Some(Err(CacheError::Closed)) => Effect::Possible,
                     Some(Err(error)) => return Err(format!("call {number} fails: {error}")),
@@ -318,19 +362,7 @@ impl History {
         let stats = self.cache.stats();
         match way {
             0 => {
-                let cache = self.cache.clone();
-                self.checker.is_closed = true;
-                // What is under way goes on beside it.
-                let left = calls.by_ref().collect::<Vec<_>>();
-                let both = futures::future::join(cache.close(), left);
-                let (closed, left) = self.drive(both).ok_or("close hangs")?;
-                if closed.is_err() && !self.setting.has_faults {
-                    return Err(format!("close fails: {closed:?}"));
-                }
-                left.into_iter().try_for_each(|outcome| self.end(outcome))?;
-                // Its tasks come to their ends, as closing a file waits for.
-                let lane = self.simulation.lane();
-                self.drive(lane.sleep(Duration::from_secs(5))).ok_or("time stands still")?;
+                self.close(&mut calls)?;
                 self.simulation.kill();
                 self.disk.settle();
             }
@@ -344,7 +376,10 @@ impl History {
                 self.boot += 1;
             }
         }
-        drop(calls);
+        // What is asleep may be dropped when another process has the disk.
+        if self.random.random_bool(0.5) {
+            self.late = Some(calls);
+        }
         if let Some(panic) = self.simulation.panics().first() {
             return Err(format!("a task has panicked: {panic}"));
         }
@@ -356,13 +391,44 @@ impl History {
         Ok(())
     }
 
+    fn close(&mut self, calls: &mut Calls) -> Result<(), String> {
+        let cache = self.cache.clone();
+        self.checker.is_closed = true;
+        let is_alone = self.random.random_bool(0.3);
+        let close = self.drive("close", async {
+            // It waits for nobody who is not polled, be that all of them.
+            if is_alone {
+                cache.close().await
+            } else {
+                let (closed, ()) = futures::future::join(cache.close(), calls.settled()).await;
+                closed
+            }
+        });
+        let closed = close.map_err(|what| what + &calls.told())?;
+        if closed.is_err() && !self.setting.has_faults {
+            return Err(format!("close fails: {closed:?}"));
+        }
+        self.tally.woken += calls.wake_all(self.simulation.steps());
+        calls.unsettle(self.simulation.steps());
+        while calls.width() > 0 {
+            self.step(calls, 4)?;
+        }
+        // Its tasks come to their ends, as closing a file waits for.
+        let lane = self.simulation.lane();
+        self.drive("time", lane.sleep(Duration::from_secs(5)))
+    }
+
     fn reopen(&mut self) -> Result<(), String> {
-        self.end_faults();
+        faults::end(&self.disk);
+        if !(self.setting.is_roomy || self.setting.is_plain) {
+            self.config = limits::drawn(&self.full, &mut self.random);
+            self.tally.smaller += u64::from(limits::is_smaller(&self.config, &self.full));
+        }
         if !self.setting.is_roomy && self.random.random_bool(0.3) {
             // Another end soon after, in the middle of recovery.
             let polls = self.random.random_range(0..60);
             let opening = self.opening();
-            let opened = self.drive(patient(opening, polls)).ok_or("open hangs")?;
+            let opened = self.drive("open", patient(opening, polls))?;
             drop(opened);
             self.simulation.kill();
             if self.random.random_bool(0.5) {
@@ -377,70 +443,23 @@ impl History {
             self.disk.plan(|plan| plan.read_failure = 0.1);
         }
         let opening = self.opening();
-        let mut opened = self.drive(opening).ok_or("open hangs")?;
-        self.end_faults();
+        let mut opened = self.drive("open", opening)?;
+        faults::end(&self.disk);
         if opened.is_err() && self.setting.has_faults {
             let opening = self.opening();
-            opened = self.drive(opening).ok_or("open hangs")?;
+            opened = self.drive("open", opening)?;
         }
         let shared = opened.map_err(|error| format!("open fails: {error}"))?;
         self.cache = BlobCache { shared };
         self.checker.is_closed = false;
-        self.tally.recovered += self.cache.stats().recovery_records();
-        Ok(())
+        drop(self.late.take());
+        let stats = self.cache.stats();
+        self.tally.recovered += stats.recovery_records();
+        limits::check_opened(&self.config, &stats)
     }
 
     fn opening(&self) -> impl Future<Output = Result<Arc<Shared>, CacheError>> + Send + use<> {
         opening(self.seed, &self.simulation, &self.disk, &self.config, self.boot)
-    }
-
-    fn begin_disk(&mut self) {
-        let random = &mut self.random;
-        let delay = [2, 8, 60][random.random_range(0..3)];
-        self.disk.plan(|plan| plan.delay_polls_max = delay);
-        if !self.setting.has_faults {
-            return;
-        }
-        if random.random_bool(0.2) {
-            let fault = [Fault::Io, Fault::NoSpace][random.random_range(0..2)];
-            let kind = [OperationKind::Write, OperationKind::Sync][random.random_range(0..2)];
-            self.disk.fail(kind, random.random_range(0..80), fault, true);
-        }
-        let (write, sync) = (random.random_bool(0.3), random.random_bool(0.1));
-        let (flip, read) = (random.random_bool(0.5), random.random_bool(0.3));
-        self.disk.plan(|plan| {
-            plan.write_failure = if write { 0.1 } else { 0.0 };
-            plan.sync_failure = if sync { 0.1 } else { 0.0 };
-            plan.read_bit_flip = if flip { 0.2 } else { 0.0 };
-            plan.read_failure = if read { 0.1 } else { 0.0 };
-        });
-    }
-
-    fn end_faults(&mut self) {
-        self.disk.heal();
-        self.disk.plan(|plan| {
-            plan.write_failure = 0.0;
-            plan.sync_failure = 0.0;
-            plan.read_bit_flip = 0.0;
-            plan.read_failure = 0.0;
-        });
-    }
-}
-
-async fn invalidate(cache: &BlobCache, cover: Cover) -> Result<(), CacheError> {
-    match cover {
-        Cover::Key(place) => cache.invalidate_key(place.namespace(), place.name()).await.map(drop),
-        Cover::Prefix(space, first) => {
-            cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
-        }
-        Cover::Tag(space, tag) => {
-            cache.invalidate_tags(SPACES[space], &[&label(tag)]).await.map(drop)
-        }
-        Cover::Dependency(space, on) => {
-            cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
-        }
-        Cover::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
-        Cover::All => cache.invalidate_all().await,
     }
 }
 

@@ -2,8 +2,13 @@
 //!
 //! Up to six calls at a time, of all verbs, a fifth of them dropped half-way, over 24 keys; memory
 //! and disk so small that eviction, promotion and reclaim go on all the time; eight lives in a row,
-//! which end in a close, a kill or a power loss, sometimes twice, with calls under way. Whatever
-//! fails names its seed, and the fewest calls that still show it.
+//! which end in a close, a kill or a power loss, sometimes twice, with calls under way.
+//!
+//! A tenth of the calls are put aside, for long or for ever, and a fifth have wakers that
+//! misbehave; some lives have smaller budgets than the one before. Whatever is polled has to end
+//! within a number of steps that is stated, and the bounds are looked at after each poll.
+//!
+//! Whatever fails names its seed, and the fewest calls that still show it.
 //!
 //! `TAMIS_RUNS` says how many runs of each laboratory, `TAMIS_SEED` which one alone.
 
@@ -15,11 +20,15 @@
 
 mod call;
 mod checker;
+mod faults;
 mod life;
+mod limits;
+mod manner;
 mod planted;
 mod setting;
 mod shrink;
 mod tally;
+mod under_way;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -66,6 +75,11 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("hits on disk", tally.hits_l2, 10.0);
     least("promotions", tally.promoted, 1.0);
     least("calls dropped", tally.dropped, 5.0);
+    least("calls put aside", tally.asleep, 3.0);
+    least("and polled again", tally.woken, 1.0);
+    least("wakers that panic", tally.panics, 5.0);
+    least("wakers that reenter", tally.reentries, 5.0);
+    least("wakers that drop", tally.drops, 1.0);
     least("stale sets refused", tally.refused, 0.5);
     least("version mismatches", tally.mismatches, 1.0);
     least("entries invalidated", tally.invalidated, 10.0);
@@ -74,6 +88,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
         least("recovered entries", tally.recovered, 5.0);
     }
     if !setting.is_roomy {
+        least("opens with smaller budgets", tally.smaller, 0.5);
         least("evictions", tally.evicted, 1.0);
         least("segments reclaimed", tally.reclaimed, 3.0);
         least("second chances", tally.second_chances, 0.5);
@@ -122,6 +137,7 @@ const PROCESS: Setting = Setting {
     has_faults: false,
     is_roomy: false,
     has_quotas: false,
+    is_plain: false,
 };
 const POWER: Setting = Setting { crash_safety: CrashSafety::Power, ..PROCESS };
 const COLD: Setting = Setting { crash_safety: CrashSafety::Cold, ..PROCESS };

@@ -17,6 +17,8 @@ pub(super) struct Setting {
     pub(super) is_roomy: bool,
     /// One namespace may have half of either tier, the other little on disk.
     pub(super) has_quotas: bool,
+    /// No call is put aside, no waker misbehaves, and every open has the same budgets.
+    pub(super) is_plain: bool,
 }
 
 impl Setting {
@@ -38,6 +40,8 @@ impl Setting {
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
             .build()
             .unwrap();
+        // All reads are short, and have a quarter of it.
+        config.l2_read_bytes_max = 96 << 10;
         if self.has_quotas {
             let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
             config.quotas.set(SPACES[0], quota(Some(32 << 10), 96 << 10));

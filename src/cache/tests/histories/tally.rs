@@ -23,6 +23,19 @@ pub(super) struct Tally {
     pub(super) stale_serves: u64,
     pub(super) expired: u64,
     pub(super) failures: u64,
+    /// Calls that were put aside, and those of them that have been polled again.
+    pub(super) asleep: u64,
+    pub(super) woken: u64,
+    /// What wakers have done besides waking.
+    pub(super) panics: u64,
+    pub(super) reentries: u64,
+    pub(super) drops: u64,
+    /// Opens with a smaller budget than before.
+    pub(super) smaller: u64,
+    /// The most steps of the simulation that anything has taken to end.
+    pub(super) steps_most: u64,
+    pub(super) reads_bytes_most: u64,
+    pub(super) buffers_bytes_most: u64,
 }
 
 impl Tally {
@@ -60,5 +73,14 @@ impl AddAssign for Tally {
         self.stale_serves += other.stale_serves;
         self.expired += other.expired;
         self.failures += other.failures;
+        self.asleep += other.asleep;
+        self.woken += other.woken;
+        self.panics += other.panics;
+        self.reentries += other.reentries;
+        self.drops += other.drops;
+        self.smaller += other.smaller;
+        self.steps_most = self.steps_most.max(other.steps_most);
+        self.reads_bytes_most = self.reads_bytes_most.max(other.reads_bytes_most);
+        self.buffers_bytes_most = self.buffers_bytes_most.max(other.buffers_bytes_most);
     }
 }

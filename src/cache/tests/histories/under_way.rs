@@ -1,0 +1,123 @@
+//! `UnderWay`: the calls of a life that have not ended. Those that are awake are polled together
+//! and have to end soon; those that are asleep are neither polled nor dropped.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+
+use super::manner::{Nap, Polled, polled};
+
+/// Whatever is polled ends within so many steps of the simulation. The most that anything has taken
+/// in 60 seeds of each laboratory is an eighth of it.
+pub(super) const STEPS_MAX: u64 = 10_000;
+
+type Call<T> = BoxFuture<'static, Option<T>>;
+
+pub(super) struct UnderWay<T> {
+    awake: FuturesUnordered<BoxFuture<'static, (u32, Polled<Option<T>>)>>,
+    /// At which step of the simulation each of them was begun, or woken, and what it is.
+    since: BTreeMap<u32, (u64, String)>,
+    asleep: Vec<Asleep<T>>,
+    settled: Vec<(u32, Polled<Option<T>>)>,
+}
+
+struct Asleep<T> {
+    number: u32,
+    what: String,
+    call: Call<T>,
+    /// How many calls have to be begun until it is polled again. None: it never is.
+    until: Option<u64>,
+}
+
+impl<T: Send + 'static> UnderWay<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            awake: FuturesUnordered::new(),
+            since: BTreeMap::new(),
+            asleep: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// How many are awake.
+    pub(super) fn width(&self) -> usize {
+        self.awake.len()
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        (number, what): (u32, String),
+        call: Call<T>,
+        nap: Option<Nap>,
+        step: u64,
+    ) {
+        self.since.insert(number, (step, what));
+        self.awake.push(Box::pin(async move { (number, polled(call, nap).await) }));
+    }
+
+    /// The next that ends, or falls asleep.
+    pub(super) async fn next(&mut self) -> Option<(u32, Polled<Option<T>>)> {
+        self.awake.next().await
+    }
+
+    /// It is not awake any more. Gives when that began.
+    pub(super) fn left(&mut self, number: u32) -> (u64, String) {
+        self.since.remove(&number).unwrap_or_default()
+    }
+
+    pub(super) fn sleep(&mut self, number: u32, what: String, call: Call<T>, until: Option<u64>) {
+        self.asleep.push(Asleep { number, what, call, until });
+    }
+
+    /// Has those polled again whose time has come. Gives how many.
+    pub(super) fn wake(&mut self, calls: u64, step: u64) -> u64 {
+        let is_due = |asleep: &mut Asleep<T>| asleep.until.is_some_and(|until| until <= calls);
+        let due: Vec<_> = self.asleep.extract_if(.., is_due).collect();
+        let count = due.len() as u64;
+        for Asleep { number, what, call, .. } in due {
+            self.begin((number, what), call, None, step);
+        }
+        count
+    }
+
+    /// The same, whatever has been begun, of all that are not asleep for ever.
+    pub(super) fn wake_all(&mut self, step: u64) -> u64 {
+        self.wake(u64::MAX, step)
+    }
+
+    /// Polls all that are awake until they have ended, or fallen asleep.
+    pub(super) async fn settled(&mut self) {
+        let settled = mem::take(&mut self.awake).collect().await;
+        self.settled = settled;
+    }
+
+    /// Has [`next`](Self::next) give what has [settled](Self::settled), too.
+    pub(super) fn unsettle(&mut self, step: u64) {
+        for (since, _) in self.since.values_mut() {
+            *since = step;
+        }
+        for settled in mem::take(&mut self.settled) {
+            self.awake.push(Box::pin(async { settled }));
+        }
+    }
+
+    pub(super) fn check(&self, step: u64) -> Result<(), String> {
+        for (number, (since, what)) in &self.since {
+            let steps = step - since;
+            if steps > STEPS_MAX {
+                return Err(format!("call {number}, {what}, hangs after {steps} steps"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is awake and what is asleep, for messages.
+    pub(super) fn told(&self) -> String {
+        let awake = self.since.iter().map(|(number, (_, what))| format!(" {number}: {what};"));
+        let asleep = self.asleep.iter().map(|it| format!(" {}: {}, asleep;", it.number, it.what));
+        awake.chain(asleep).collect()
+    }
+}
