@@ -58,6 +58,7 @@ impl Accesses {
     /// A table of about so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
+        let tables = tables.min((bytes_max / size_of::<Set>()).max(1));
         Self {
             groups: (0..tables.div_ceil(GROUP_TABLES)).map(|_| OnceLock::new()).collect(),
             tables,

@@ -20,7 +20,7 @@ pub(crate) const POSTING_BYTES: usize = 71;
 
 /// What a slot of the index of the disk tier takes, all of the index's slack included (see
 /// `l2/index`), with its share of the synopsis.
-pub(crate) const SLOT_BYTES: usize = 28;
+pub(crate) const SLOT_BYTES: usize = 32;
 
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
 const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;

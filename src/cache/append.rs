@@ -132,9 +132,9 @@ impl Shared {
         }))
     }
 
-    /// Takes the record of a put into the log, or that of a tombstone where the index has no room
-    /// for the blob, or its namespace's quota has not. None without a disk tier, and where there is
-    /// nothing on file to be shadowed.
+    /// Takes the record of a put into the log, or that of a tombstone where its namespace's quota
+    /// has no room for the blob. None without a disk tier, and where there is nothing on file to be
+    /// shadowed. At the budget of the index it waits until the oldest have gone.
     fn take_record(
         &self,
         draft: Option<Draftee>,
@@ -145,19 +145,27 @@ impl Shared {
         let Some((l2, mut draftee)) = self.l2().zip(draft) else { return Ok(None) };
         let bytes = draftee.draft.lengths().padded() as u64;
         let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
-        let is_fresh = draftee.is_blob && !is_beyond && held.is_none();
-        let is_index_full = is_fresh && self.is_index_full(section);
+        let wanted = match draftee.is_blob && !is_beyond {
+            true => Self::index_bytes_of(entry, held.is_none()),
+            false => 0,
+        };
+        let is_index_full = wanted > 0 && self.is_index_full(wanted, section);
+        if is_index_full && self.can_make_index_room(l2, wanted) {
+            l2.log.want_index_room(wanted);
+            return Err(Refusal::NoRoom);
+        }
         if is_beyond || is_index_full {
             let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
             draftee = Draftee { draft: tombstone, is_blob: false };
         }
-        // At the budget of the index the log goes on, or nothing would ever leave it.
-        let is_shadowed = held.is_none_or(Slot::is_tombstone);
-        let is_spared = !draftee.is_blob && is_shadowed && !is_index_full;
+        let is_spared = !draftee.is_blob && held.is_none_or(Slot::is_tombstone);
         let recorded = match is_spared && section.is_gap_before(l2.log.tail().value()) {
             true => None,
             false => Some(record(l2, draftee, entry)?),
         };
+        if wanted > 0 && self.is_index_crowded(0, section) {
+            l2.log.want_index_room(0);
+        }
         self.counters.add(Event::L2Full, u64::from(is_beyond || is_index_full));
         Ok(recorded)
     }

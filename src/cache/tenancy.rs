@@ -101,6 +101,15 @@ impl Tenant for Shared {
         }
     }
 
+    fn is_index_crowded(&self, wanted: usize) -> bool {
+        Self::is_index_crowded(self, wanted, &mut self.order.section())
+    }
+
+    fn holds(&self, namespace: &str, hash: KeyHash, position: Position) -> bool {
+        let sequence = Sequence(position.value());
+        self.namespaces.find(namespace).is_some_and(|it| it.has_slot(hash, sequence))
+    }
+
     fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
         if !self.config.l2_second_chances {
             return false;

@@ -137,11 +137,13 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The budget of what leads to blobs on disk, in bytes of memory: some 28 for each, for index
-    /// and synopsis, and 40 for each of its labels; where there are idle ttls, an eighth of it is
-    /// for last accesses. At it, blobs of keys that are not on disk yet are held in memory only,
-    /// and counted as `l2_full_rejections`. Default: a 32nd of the file, at least 1 MiB; 64 KiB to
-    /// 1 TiB.
+    /// The budget of what leads to blobs on disk, in bytes of memory: 32 for each, 71 for each of
+    /// its labels; where there are idle ttls, an eighth is for last accesses. At it the oldest give
+    /// way to new ones, though there be room in the file; an open keeps to it as well. Segments
+    /// that are being written take up to an eighth of it each, besides.
+    ///
+    /// Default: a 32nd of the file, at least 1 MiB; at least 64 KiB. So a file fills where blobs
+    /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a fifth of it.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);

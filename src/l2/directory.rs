@@ -33,6 +33,7 @@ pub(crate) struct DirectoryBuilder {
     row_count: u32,
     entries: Vec<u8>,
     entry_count: u32,
+    index_bytes: usize,
     trail: Trail,
 }
 
@@ -53,6 +54,7 @@ impl DirectoryBuilder {
             row_count: 0,
             entries: Vec::new(),
             entry_count: 0,
+            index_bytes: 0,
             trail: Trail::START,
         }
     }
@@ -76,6 +78,11 @@ impl DirectoryBuilder {
     /// Entries so far.
     pub(crate) fn entries(&self) -> u32 {
         self.entry_count
+    }
+
+    /// The most that its records take of the budget of the index.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.index_bytes
     }
 
     /// The directory as it stands, to be encoded while the log goes on: only its bytes are copied.
@@ -112,6 +119,7 @@ impl DirectoryBuilder {
         }
         self.trail = self.trail.write(&mut self.entries, entry, u64::from(index))?;
         self.entry_count += 1;
+        self.index_bytes += entry.change.index_bytes();
         Ok(())
     }
 

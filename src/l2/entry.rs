@@ -15,6 +15,7 @@ use super::record::{
 };
 use super::wire::{Reader, Sink, signed, unsigned};
 use crate::clock::Timestamp;
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::policy::Lifetime;
 
 const KIND_MASK: u8 = 0x0f;
@@ -155,6 +156,15 @@ impl<'a> Change<'a> {
             | Self::PrefixInvalidation { namespace, .. }
             | Self::NamespaceFlush { namespace } => Some(*namespace),
             Self::StoreInvalidation { .. } | Self::DeadlineRenewal { .. } => None,
+        }
+    }
+
+    /// The most that it takes of the budget of the index: a slot, and what leads from labels to it.
+    pub(crate) fn index_bytes(&self) -> usize {
+        match self {
+            Self::Blob(blob) => SLOT_BYTES + blob.labels.len() * POSTING_BYTES,
+            Self::Tombstone { .. } => SLOT_BYTES,
+            _ => 0,
         }
     }
 

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -43,16 +43,20 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 /// something: an invalidation is to take effect at once. A segment leaves a 16th at most.
 const RESERVE_BYTES: usize = 64 << 10;
 
-/// Memory of the open segment's directory at which the segment is sealed early, or half of the
-/// segment's size where that is more: what only the smallest blobs come to.
-const DIRECTORY_BYTES_MAX: usize = 16 << 20;
+/// Memory that the open segment's directory may take however small the budget of the index is.
+const DIRECTORY_BYTES_MIN: usize = 64 << 10;
 
 pub(crate) struct Log {
     pub(super) geometry: Geometry,
     pub(super) key: ChecksumKey,
     pub(super) open_count: OpenCount,
     pub(super) state: Mutex<State>,
+    /// What one segment may take of the budget of the index, and its directory of memory, before it
+    /// is sealed early: while it is open it cannot be reclaimed.
+    pub(super) index_share: usize,
     pub(super) writer: AtomicWaker,
+    /// So many bytes of room in the index are wanted, which the writer has not looked for yet.
+    pub(super) index_wanted: AtomicUsize,
     /// The oldest segment in use; moved by the writer.
     head: AtomicU64,
     /// Counts the moments at which room may have come; changed under the lock.
@@ -116,6 +120,8 @@ pub(crate) struct LogStart {
     /// The oldest segment in use.
     pub(crate) head: SegmentNumber,
     pub(crate) timer: Timer,
+    /// What one segment may take of the budget of the index.
+    pub(crate) index_share: usize,
 }
 
 impl Log {
@@ -137,7 +143,9 @@ impl Log {
             key: start.key,
             open_count: start.open_count,
             state: Mutex::new(state),
+            index_share: start.index_share,
             writer: AtomicWaker::new(),
+            index_wanted: AtomicUsize::new(0),
             head: AtomicU64::new(start.head.0),
             turns: AtomicU64::new(0),
             left: AtomicBool::new(false),
@@ -224,23 +232,28 @@ impl Log {
     /// Makes sure that the record has a place, in the next segment if it must be. False: it has
     /// none yet.
     fn make_place(&self, state: &mut State, draft: &Draft, change: &Change<'_>) -> bool {
-        let most = DIRECTORY_BYTES_MAX.max(self.geometry.segment_bytes() as usize / 2);
-        let full = state.directory.memory_bytes() >= most;
+        let full = state.directory.index_bytes() >= self.index_share
+            || state.directory.memory_bytes() >= self.index_share.max(DIRECTORY_BYTES_MIN);
         if !full && self.fits_behind(state, draft, change) {
             return true;
         }
+        debug_assert!(self.fits(draft.lengths, change), "sealed for a record that fits nowhere");
+        self.seal_segment(state) && self.fits_behind(state, draft, change)
+    }
+
+    /// Seals the segment that positions are dealt in. False: the next one is not ready yet.
+    pub(super) fn seal_segment(&self, state: &mut State) -> bool {
         let segment = self.geometry.segment_of(state.last());
         let following = SegmentNumber(segment.0 + 1);
         let start = self.geometry.start_of(following).and_then(|at| at.after(BLOCK_BYTES as u64));
         let Some(start) = start.filter(|_| following <= state.newest) else { return false };
-        debug_assert!(self.fits(draft.lengths, change), "sealed for a record that fits nowhere");
         Self::close_unit(state);
         let directory = DirectoryBuilder::new(following, self.geometry);
         let directory = std::mem::replace(&mut state.directory, directory);
         let seal = Seal { segment, directory, end: state.next };
         state.jobs.push_back(Job::Seal(Arc::new(seal)));
         state.next = start;
-        self.fits_behind(state, draft, change)
+        true
     }
 
     fn fits_behind(&self, state: &State, draft: &Draft, change: &Change<'_>) -> bool {
@@ -384,6 +397,7 @@ impl Log {
             self.writer.register(context.waker());
             let state = self.state.lock();
             let is_work = !state.jobs.is_empty()
+                || self.index_wanted.load(Ordering::Acquire) > 0
                 || (state.urgent && state.open.is_some())
                 || (state.open.is_some() && !knew_open);
             if is_work { Poll::Ready(()) } else { Poll::Pending }

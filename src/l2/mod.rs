@@ -16,6 +16,7 @@ mod frame;
 mod frames;
 mod health;
 mod index;
+mod index_room;
 mod list;
 mod log;
 mod medium;
@@ -63,6 +64,7 @@ pub(crate) use self::writer::Tenant;
 
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
+use self::index_room::INDEX_SHARE;
 use self::log::LogStart;
 use self::medium::Medium;
 use self::pins::Pins;
@@ -116,6 +118,8 @@ pub(crate) struct Opened {
 pub(crate) struct WriterStart {
     superblock: superblock::Superblock,
     tail_block: Vec<u8>,
+    /// The segment that is written to first.
+    writing: SegmentNumber,
 }
 
 /// Opens the store on a disk, or makes one there.
@@ -149,6 +153,7 @@ pub(crate) async fn open(
     }
     let recovered = recover(&medium, superblock, opening).await?;
     let Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block } = recovered;
+    let writing = medium.geometry.segment_of(tail);
     let log = Log::new(LogStart {
         geometry: medium.geometry,
         key: medium.key,
@@ -158,6 +163,7 @@ pub(crate) async fn open(
         newest: superblock.newest,
         head: medium.geometry.segment_of(superblock.head),
         timer,
+        index_share: opening.limits.index_bytes_max / INDEX_SHARE,
     });
     let l2 = L2 {
         log: Arc::new(log),
@@ -172,7 +178,7 @@ pub(crate) async fn open(
         replay,
         records,
         dropped,
-        start: WriterStart { superblock, tail_block },
+        start: WriterStart { superblock, tail_block, writing },
     })
 }
 
@@ -203,7 +209,7 @@ impl L2 {
         lane: Arc<dyn Lane>,
         tenant: Weak<dyn Tenant>,
     ) -> Writer {
-        let WriterStart { superblock, tail_block } = start;
+        let WriterStart { superblock, tail_block, writing } = start;
         Writer {
             log: Arc::clone(&self.log),
             medium: self.medium.clone(),
@@ -212,6 +218,7 @@ impl L2 {
             pins: Arc::clone(&self.pins),
             tenant,
             tail_block,
+            writing,
         }
     }
 

@@ -96,9 +96,8 @@ impl Log {
         {
             let mut state = self.state.lock();
             state.newest = state.newest.max(newest);
-            self.turns.fetch_add(1, Ordering::Release);
         }
-        self.call_all().await;
+        self.room_came().await;
     }
 
     /// The log is closing: those who wait for room will find none.

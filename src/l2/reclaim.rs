@@ -4,7 +4,8 @@
 //! log; the head mark moves past it, on file; its slots leave the index; its readers finish; only
 //! then is its place written to.
 //!
-//! Second chances take a quarter of the segment at most, and never wait for room, so that a segment
+//! Second chances take a quarter of the segment at most, and of its slots where the index is what
+//! has no room, and never wait for room, so that a segment
 //! can always be reclaimed. A record that was written again is the same to everybody: the time it
 //! was put, its version and its labels come along. To replay it is a put at its new place, which is
 //! why it is taken only while no invalidation in force covers it.
@@ -25,7 +26,7 @@ use super::writer::Writer;
 use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
-use crate::step::{STEP_ENTRIES, pause};
+use crate::step::{STEP_ENTRIES, Steps, pause};
 
 /// The part of a segment that second chances may take.
 const SECOND_CHANCES_SHARE: usize = 4;
@@ -105,6 +106,11 @@ impl Writer {
     async fn give_second_chances(&self, directory: &Directory<'_>, segment: SegmentNumber) {
         let geometry = self.medium.geometry;
         let mut left = geometry.segment_bytes() as usize / SECOND_CHANCES_SHARE;
+        let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(0));
+        let mut left_slots = match is_crowded {
+            true => self.slots(directory, segment).await / SECOND_CHANCES_SHARE,
+            false => usize::MAX,
+        };
         let start = geometry.start_of(segment);
         let mut window = None;
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
@@ -115,7 +121,7 @@ impl Writer {
             let position = start.and_then(|start| start.after(place as u64));
             let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
             let Change::Blob(blob) = listed.entry.change else { continue };
-            if length > left || !tenant.deserves_second_chance(position, &blob) {
+            if length > left || left_slots == 0 || !tenant.deserves_second_chance(position, &blob) {
                 continue;
             }
             let record = match window
@@ -137,10 +143,29 @@ impl Writer {
             };
             if tenant.append_again(position, &blob, again) {
                 left -= length;
+                left_slots -= 1;
                 tally(&self.medium.health.tally.reinserted, 1);
                 tally(&self.medium.health.tally.reinserted_bytes, length);
             }
         }
+    }
+
+    /// How many of its records have a slot.
+    async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
+        let start = self.medium.geometry.start_of(segment);
+        let (mut slots, mut steps) = (0, Steps::default());
+        for listed in directory.entries().flatten() {
+            steps.entry().await;
+            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
+            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return 0 };
+            let (namespace, hash) = match listed.entry.change {
+                Change::Blob(blob) => (blob.namespace, blob.hash),
+                Change::Tombstone { namespace, hash } => (namespace, hash),
+                _ => continue,
+            };
+            slots += usize::from(tenant.holds(namespace.name, KeyHash(hash), position));
+        }
+        slots
     }
 
     /// The blocks of a record, and some of those behind it.

@@ -17,7 +17,7 @@ use super::format::{BLOCK_BYTES, Generation, Position};
 use super::index::{Index, Slot};
 use crate::clock::Timestamp;
 use crate::flaw::{Flaw, planted};
-use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
+use crate::footprint::SLOT_BYTES;
 use crate::key::{KeyHash, LabelHash};
 use crate::labels::LabelIndex;
 use crate::quota::Quotas;
@@ -178,11 +178,9 @@ impl Replay {
         let name = change.namespace().map_or(0, |named| NAMESPACE_BYTES + named.name.len());
         let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
         let of_change = match change {
-            Change::Blob(blob) => SLOT_BYTES + blob.labels.len() * POSTING_BYTES,
-            Change::Tombstone { .. } => SLOT_BYTES,
             Change::LabelInvalidation { labels, .. } => labels.len() * LABEL_BYTES,
             Change::PrefixInvalidation { prefix, .. } => PREFIX_BYTES + prefix.len(),
-            _ => 0,
+            _ => change.index_bytes(),
         };
         of_change + if is_counted { name } else { 0 }
     }

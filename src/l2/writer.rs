@@ -8,6 +8,7 @@
 //! the store.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ pub(crate) trait Tenant: Send + Sync {
     /// Whatever lies before `position` leaves the log, and nobody can say what that was.
     fn forget_before(&self, position: Position);
 
+    /// Whether the index is so full that the oldest segments are to go: it has no room for so many
+    /// bytes, or little more than that.
+    fn is_index_crowded(&self, wanted: usize) -> bool;
+
+    /// Whether a slot stands for the record at `position`.
+    fn holds(&self, namespace: &str, key: KeyHash, position: Position) -> bool;
+
     /// Whether the blob at `position`, which is about to leave the log, is worth being kept.
     fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
 
@@ -54,6 +62,8 @@ pub(crate) struct Writer {
     pub(crate) tenant: Weak<dyn Tenant>,
     /// What the block in which the log ends holds so far.
     pub(crate) tail_block: Vec<u8>,
+    /// The segment that is being written. All before it are sealed on file.
+    pub(crate) writing: SegmentNumber,
 }
 
 /// Tells whoever waits, should the writer panic or its lane break down.
@@ -84,14 +94,17 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        self.make_ready(self.log.segment()).await?;
+        self.make_ready(self.writing).await?;
         loop {
-            match self.job().await {
+            self.make_index_room().await?;
+            let Some(job) = self.job().await else { continue };
+            match job {
                 Job::Frame(unit) => self.write_unit(&unit).await?,
                 Job::Seal(seal) => {
                     self.write_directory(&seal).await?;
                     self.log.done().await;
-                    self.make_ready(SegmentNumber(seal.segment.0 + 1)).await?;
+                    self.writing = SegmentNumber(seal.segment.0 + 1);
+                    self.make_ready(self.writing).await?;
                     continue;
                 }
                 Job::Close { tail } => {
@@ -106,11 +119,15 @@ impl Writer {
         }
     }
 
-    async fn job(&self) -> Job {
+    /// None: room in the index is wanted.
+    async fn job(&self) -> Option<Job> {
         loop {
             let knew_open = self.log.is_open();
             if let Some(job) = self.log.job(false) {
-                return job;
+                return Some(job);
+            }
+            if self.log.index_wanted.load(Ordering::Acquire) > 0 {
+                return None;
             }
             let work = std::pin::pin!(self.log.work(knew_open));
             if !knew_open {
@@ -119,7 +136,7 @@ impl Writer {
             }
             if let Either::Right(_) = select(work, self.lane.sleep(UNIT_AGE)).await {
                 if let Some(job) = self.log.job(true) {
-                    return job;
+                    return Some(job);
                 }
             }
         }
@@ -173,6 +190,24 @@ impl Writer {
             self.superblock.newest = next;
             self.write_superblock().await?;
             self.log.announce(next).await;
+        }
+        Ok(())
+    }
+
+    /// Reclaims the oldest segments while the index is crowded, up to the one that is written.
+    async fn make_index_room(&mut self) -> io::Result<()> {
+        let wanted = self.log.index_wanted.swap(0, Ordering::AcqRel);
+        loop {
+            let oldest = self.medium.geometry.segment_of(self.superblock.head);
+            let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
+            if !is_crowded || oldest >= self.writing || self.log.is_left() {
+                break;
+            }
+            self.reclaim(oldest).await?;
+            self.log.room_came().await;
+        }
+        if wanted > 0 {
+            self.log.room_came().await;
         }
         Ok(())
     }

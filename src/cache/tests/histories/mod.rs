@@ -138,6 +138,7 @@ const PROCESS: Setting = Setting {
     is_roomy: false,
     has_quotas: false,
     is_plain: false,
+    has_little_index: false,
 };
 const POWER: Setting = Setting { crash_safety: CrashSafety::Power, ..PROCESS };
 const COLD: Setting = Setting { crash_safety: CrashSafety::Cold, ..PROCESS };
@@ -179,6 +180,15 @@ fn with_quotas() {
     laboratory("quotas", quotas);
     laboratory("quotas, 8 bits", Setting { key_hash_bits: 8, ..quotas });
     laboratory("quotas, power, faults", Setting { has_faults: true, has_quotas: true, ..POWER });
+}
+
+#[test]
+fn with_little_room_in_the_index() {
+    let little = Setting { has_little_index: true, ..PROCESS };
+    laboratory("little index", little);
+    laboratory("little index, 8 bits", Setting { key_hash_bits: 8, ..little });
+    let power = Setting { has_little_index: true, ..POWER };
+    laboratory("little index, power, faults", Setting { has_faults: true, ..power });
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Setting {
     pub(super) has_quotas: bool,
     /// No call is put aside, no waker misbehaves, and every open has the same budgets.
     pub(super) is_plain: bool,
+    /// The index has room for a part of the keys.
+    pub(super) has_little_index: bool,
 }
 
 impl Setting {
@@ -46,6 +48,9 @@ impl Setting {
             let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
             config.quotas.set(SPACES[0], quota(Some(32 << 10), 96 << 10));
             config.quotas.set(SPACES[1], quota(None, 24 << 10));
+        }
+        if self.has_little_index {
+            config.l2_index_bytes_max = 1800;
         }
         // Memory holds but a few of the keys at one time.
         config.charge = Some(|_, value| 3000 + 3 * value.len());

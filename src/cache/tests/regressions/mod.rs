@@ -3,6 +3,7 @@
 
 mod counts;
 mod forked;
+mod index_budget;
 mod leaving;
 mod restart;
 mod torn;
