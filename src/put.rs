@@ -174,7 +174,7 @@ pub(crate) enum Value {
     Owned(Vec<u8>),
     /// May be a small part of something large, or not memory of this process's heap at all.
     Shared(Bytes),
-    /// What [`Value::inexact`] has made.
+    /// What [`Value::exact`] has made.
     Exact(Bytes),
 }
 
