@@ -14,6 +14,7 @@ use crate::cache::synopses::renew;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::flaw::{Flaw, planted};
+use crate::footprint::SLOT_BYTES;
 use crate::io::{Disk, DiskOptions, Lane, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Limits, Opening, Position, Replay, WriterStart};
@@ -75,6 +76,12 @@ impl Shared {
         let facts = disk.facts();
         let done = if facts.created { "made" } else { "found" };
         log::info!("{done} a disk tier of {} bytes at {}", facts.length, facts.path.display());
+        let fitting = facts.length / (config.l2_index_bytes_max / SLOT_BYTES).max(1) as u64;
+        log::info!(
+            "its index may take {} bytes of memory: blobs of {fitting} bytes and more fill the file, \
+             smaller ones ask for a larger l2_index_bytes_max",
+            config.l2_index_bytes_max
+        );
         if !facts.direct {
             log::warn!("{}: no direct I/O here, using the page cache", facts.path.display());
         }

@@ -2,15 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use futures::future::BoxFuture;
+
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::Entry;
 use crate::flaw::{Flaw, planted};
 use crate::key::{KeyHash, LabelHash};
 use crate::l2::{BlobSummary, Change, Draft, Position, ScanCursor, Slot, Tenant};
+use crate::meter;
 use crate::namespace::Namespace;
 use crate::sequence::Sequence;
-use crate::step::STEP_ENTRIES;
+use crate::step::{STEP_ENTRIES, pause};
 
 impl Shared {
     /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
@@ -50,12 +53,13 @@ impl Shared {
     }
 
     /// Lets go of the postings of mutations before `before` that only the disk held.
-    fn forget_postings_before(&self, before: Sequence) {
+    async fn forget_postings_before(&self, before: Sequence) {
         let mut after = None;
         loop {
             let mut found = Vec::new();
             after = self.order.section().labels().older(after, before, STEP_ENTRIES, &mut found);
             for posting in found {
+                meter::entries(1);
                 let slot = self.l1.slot(posting.key);
                 let mut section = self.order.section();
                 if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
@@ -65,6 +69,25 @@ impl Shared {
             if after.is_none() {
                 return;
             }
+            pause().await;
+        }
+    }
+
+    /// Lets go of the slots of a namespace that stand before a position.
+    async fn forget_slots_before(&self, generation: &Namespace, position: Position) {
+        let mut cursor = Some(Default::default());
+        while let Some(from) = cursor {
+            let mut found = Vec::new();
+            let before = Position::FIRST..position;
+            cursor = generation.index().scan(from, before, STEP_ENTRIES, &mut found);
+            {
+                let _section = self.order.section();
+                for (hash, slot) in found {
+                    meter::entries(1);
+                    self.give_up_slot(generation, hash, slot.position);
+                }
+            }
+            pause().await;
         }
     }
 
@@ -159,24 +182,18 @@ impl Tenant for Shared {
         true
     }
 
-    fn forget_before(&self, position: Position) {
-        for generation in self.namespaces.all() {
-            let mut cursor = Some(Default::default());
-            while let Some(from) = cursor {
-                let mut found = Vec::new();
-                cursor = generation.index().scan(
-                    from,
-                    Position::FIRST..position,
-                    STEP_ENTRIES,
-                    &mut found,
-                );
-                let _section = self.order.section();
-                // Bounded: by a step.
-                for (hash, slot) in found {
-                    self.give_up_slot(&generation, hash, slot.position);
+    fn forget_before(&self, position: Position) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut place = Some(0);
+            while let Some(from) = place {
+                let mut namespaces = Vec::new();
+                place = self.namespaces.some(from, &mut namespaces);
+                for generation in namespaces {
+                    meter::entries(1);
+                    self.forget_slots_before(&generation, position).await;
                 }
             }
-        }
-        self.forget_postings_before(Sequence(position.value()));
+            self.forget_postings_before(Sequence(position.value())).await;
+        })
     }
 }

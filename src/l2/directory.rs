@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::blob::Namespace;
 use super::checksum::{ChecksumKey, Domain, Pieces};
+use super::chunks::Chunks;
 use super::entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
 use super::error::{DecodeError, EncodeError};
 use super::format::{
@@ -28,10 +29,10 @@ pub(crate) const RUN_ENTRIES: usize = 64;
 pub(crate) struct DirectoryBuilder {
     segment: SegmentNumber,
     geometry: Geometry,
-    names: Vec<u8>,
+    names: Chunks,
     rows: HashMap<Box<str>, Row>,
     row_count: u32,
-    entries: Vec<u8>,
+    entries: Chunks,
     entry_count: u32,
     index_bytes: usize,
     trail: Trail,
@@ -49,10 +50,10 @@ impl DirectoryBuilder {
         Self {
             segment,
             geometry,
-            names: Vec::new(),
+            names: Chunks::default(),
             rows: HashMap::new(),
             row_count: 0,
-            entries: Vec::new(),
+            entries: Chunks::default(),
             entry_count: 0,
             index_bytes: 0,
             trail: Trail::START,
@@ -85,9 +86,9 @@ impl DirectoryBuilder {
         self.index_bytes
     }
 
-    /// The directory as it stands, to be encoded while the log goes on: only its bytes are copied.
+    /// The directory as it stands, to be encoded while the log goes on: copies a chunk at most.
     pub(crate) fn snapshot(&self) -> Self {
-        let (names, entries) = (self.names.clone(), self.entries.clone());
+        let (names, entries) = (self.names.snapshot(), self.entries.snapshot());
         Self { names, entries, rows: HashMap::new(), ..*self }
     }
 
@@ -96,7 +97,10 @@ impl DirectoryBuilder {
     pub(crate) fn memory_bytes(&self) -> usize {
         let row = size_of::<(Box<str>, Row)>() + 1;
         let names: usize = self.rows.keys().map(|name| name.len()).sum();
-        self.names.capacity() + self.entries.capacity() + self.rows.capacity() * row * 8 / 7 + names
+        self.names.memory_bytes()
+            + self.entries.memory_bytes()
+            + self.rows.capacity() * row * 8 / 7
+            + names
     }
 
     /// Appends the entry of the record that follows the last one.
@@ -113,11 +117,13 @@ impl DirectoryBuilder {
         }
         if let Some(namespace) = entry.change.namespace().filter(|_| names > 0) {
             namespace.write(&mut self.names);
+            self.names.end_entry();
             let row = Row { index, generation: namespace.generation };
             self.rows.insert(namespace.name.into(), row);
             self.row_count += 1;
         }
         self.trail = self.trail.write(&mut self.entries, entry, u64::from(index))?;
+        self.entries.end_entry();
         self.entry_count += 1;
         self.index_bytes += entry.change.index_bytes();
         Ok(())
@@ -158,7 +164,7 @@ impl DirectoryBuilder {
         let first = into.len();
         into.reserve(length);
         let mut steps = Steps::default();
-        for piece in self.names.chunks(STEP_BYTES).chain(self.entries.chunks(STEP_BYTES)) {
+        for piece in self.names.pieces().chain(self.entries.pieces()) {
             steps.bytes(piece.len()).await;
             into.bytes(piece);
         }

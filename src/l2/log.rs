@@ -39,6 +39,9 @@ const UNIT_BYTES: usize = 1 << 20;
 /// Bytes that may wait to be written before a put has to.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
+/// What may wait besides of records that are written again, and one of them.
+const REINSERTED_BYTES_MAX: usize = 4 << 20;
+
 /// What is left to records without a body, behind that and at the end of each segment that holds
 /// something: an invalidation is to take effect at once. A segment leaves a 16th at most.
 const RESERVE_BYTES: usize = 64 << 10;
@@ -169,7 +172,8 @@ impl Log {
     /// Takes a record, at the end of everything. To be called inside the append section.
     pub(crate) fn append(&self, draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
         // Besides what second chances have taken.
-        let reserve = RESERVE_BYTES + self.geometry.segment_bytes() as usize;
+        let reserve =
+            RESERVE_BYTES + REINSERTED_BYTES_MAX.min(self.geometry.segment_bytes() as usize);
         let allowance = if draft.body.is_empty() { reserve } else { 0 };
         self.append_beyond(allowance, draft, change)
     }
@@ -177,7 +181,8 @@ impl Log {
     /// Takes a record that was there before once more, however many wait. Likewise; the caller
     /// bounds how much that is, and never waits for room.
     pub(crate) fn append_again(&self, draft: Draft, change: &Change<'_>) -> Result<Dealt, Refusal> {
-        self.append_beyond(self.geometry.segment_bytes() as usize, draft, change)
+        let allowance = REINSERTED_BYTES_MAX.min(self.geometry.segment_bytes() as usize);
+        self.append_beyond(allowance, draft, change)
     }
 
     fn append_beyond(
@@ -309,6 +314,11 @@ impl Log {
     /// The end of what has been dealt: every later record lies behind it.
     pub(crate) fn tail(&self) -> Position {
         self.state.lock().last()
+    }
+
+    /// Whether so much waits to be written that a put has to wait.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.state.lock().waiting_bytes >= WAITING_BYTES_MAX
     }
 
     /// How often room may have come.

@@ -8,6 +8,7 @@
 
 mod blob;
 mod checksum;
+mod chunks;
 mod directory;
 mod entry;
 mod error;

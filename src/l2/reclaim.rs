@@ -5,8 +5,9 @@
 //! then is its place written to.
 //!
 //! Second chances take a quarter of the segment at most, and of its slots where the index is what
-//! has no room, and never wait for room, so that a segment
-//! can always be reclaimed. A record that was written again is the same to everybody: the time it
+//! has no room, and never wait for room, so that a segment can always be reclaimed. Frames that are
+//! full are written in between, so that they do not pile up in memory. A record that was written
+//! again is the same to everybody: the time it
 //! was put, its version and its labels come along. To replay it is a put at its new place, which is
 //! why it is taken only while no invalidation in force covers it.
 
@@ -26,7 +27,7 @@ use super::writer::Writer;
 use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
-use crate::step::{STEP_ENTRIES, Steps, pause};
+use crate::step::{STEP_BYTES, STEP_ENTRIES, Steps, pause};
 
 /// The part of a segment that second chances may take.
 const SECOND_CHANCES_SHARE: usize = 4;
@@ -56,7 +57,7 @@ impl Writer {
         let image = self.directory_image(segment).await;
         let directory = self.directory(image.as_deref(), segment).await;
         if let Some(directory) = &directory {
-            self.give_second_chances(directory, segment).await;
+            self.give_second_chances(directory, segment).await?;
         }
         self.superblock.head = end;
         self.write_superblock().await?;
@@ -66,7 +67,7 @@ impl Writer {
                 tally(&self.medium.health.tally.corruptions, 1);
                 log::warn!("segment {} leaves with an unreadable directory", segment.0);
                 if let Some(tenant) = self.tenant.upgrade() {
-                    tenant.forget_before(end);
+                    tenant.forget_before(end).await;
                 }
             }
         }
@@ -103,7 +104,11 @@ impl Writer {
         Directory::read(image?, key, segment, self.opens(), geometry).await.ok()
     }
 
-    async fn give_second_chances(&self, directory: &Directory<'_>, segment: SegmentNumber) {
+    async fn give_second_chances(
+        &mut self,
+        directory: &Directory<'_>,
+        segment: SegmentNumber,
+    ) -> io::Result<()> {
         let geometry = self.medium.geometry;
         let mut left = geometry.segment_bytes() as usize / SECOND_CHANCES_SHARE;
         let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(0));
@@ -119,7 +124,7 @@ impl Writer {
             }
             let (place, length) = (listed.entry.place as usize, listed.entry.length as usize);
             let position = start.and_then(|start| start.after(place as u64));
-            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
+            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { break };
             let Change::Blob(blob) = listed.entry.change else { continue };
             if length > left || left_slots == 0 || !tenant.deserves_second_chance(position, &blob) {
                 continue;
@@ -130,14 +135,14 @@ impl Writer {
             {
                 Some(record) => record,
                 None => {
-                    let Ok(read) = self.read_window(segment, place, length).await else { return };
+                    let Ok(read) = self.read_window(segment, place, length).await else { break };
                     match window.insert(read).record(place, length) {
                         Some(record) => record,
-                        None => return,
+                        None => break,
                     }
                 }
             };
-            let Some(again) = self.again(record, position) else {
+            let Some(again) = self.again(record, position).await else {
                 tally(&self.medium.health.tally.corruptions, 1);
                 continue;
             };
@@ -147,7 +152,13 @@ impl Writer {
                 tally(&self.medium.health.tally.reinserted, 1);
                 tally(&self.medium.health.tally.reinserted_bytes, length);
             }
+            // What is written again does not pile up in memory meanwhile.
+            if self.log.is_crowded() {
+                drop(tenant);
+                self.write_frames().await?;
+            }
         }
+        Ok(())
     }
 
     /// How many of its records have a slot.
@@ -183,14 +194,19 @@ impl Writer {
     }
 
     /// The record as it is to be written again. None where it is damaged.
-    fn again(&self, record: &[u8], position: Position) -> Option<Draft> {
+    async fn again(&self, record: &[u8], position: Position) -> Option<Draft> {
         let head = RecordHead::decode(record, self.medium.key, position, self.opens()).ok()?;
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
-        let mut sum = BodyHasher::new();
-        sum.update(body);
+        let (mut sum, mut copy) = (BodyHasher::new(), Vec::with_capacity(body.len()));
+        let mut steps = Steps::default();
+        for piece in body.chunks(STEP_BYTES) {
+            steps.bytes(piece.len()).await;
+            sum.update(piece);
+            copy.extend_from_slice(piece);
+        }
         sum.verify(blob.body).ok()?;
-        Draft::new(&head.record, Bytes::copy_from_slice(body)).ok()
+        Draft::new(&head.record, Bytes::from(copy)).ok()
     }
 
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {

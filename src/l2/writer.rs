@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 
 use super::entry::BlobSummary;
 use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
@@ -23,6 +23,7 @@ use super::superblock::Superblock;
 use super::unit::{Draft, Job, Seal, Unit};
 use crate::io::{AlignedBuffer, Lane};
 use crate::key::KeyHash;
+use crate::step::{STEP_BYTES, Steps};
 
 /// How long a record waits for company.
 const UNIT_AGE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ pub(crate) trait Tenant: Send + Sync {
     fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);
 
     /// Whatever lies before `position` leaves the log, and nobody can say what that was.
-    fn forget_before(&self, position: Position);
+    fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;
 
     /// Whether the index is so full that the oldest segments are to go: it has no room for so many
     /// bytes, or little more than that.
@@ -142,6 +143,15 @@ impl Writer {
         }
     }
 
+    /// Writes the frames that wait, up to what has to be done before more can be written.
+    pub(super) async fn write_frames(&mut self) -> io::Result<()> {
+        while let Some(Job::Frame(unit)) = self.log.job(true) {
+            self.write_unit(&unit).await?;
+            self.log.done().await;
+        }
+        Ok(())
+    }
+
     /// Writes a frame behind the last one, with what the last block holds before it.
     async fn write_unit(&mut self, unit: &Unit) -> io::Result<()> {
         let offset = self.medium.geometry.file_offset(unit.position);
@@ -151,9 +161,13 @@ impl Writer {
         let mut buffer = AlignedBuffer::with_capacity(before + length);
         buffer.append(self.tail_block.get(..before).unwrap_or_default());
         buffer.append(&unit.header);
+        let mut steps = Steps::default();
         for record in &unit.records {
-            buffer.append(&record.head);
-            buffer.append(&record.body);
+            steps.entry().await;
+            for piece in record.head.chunks(STEP_BYTES).chain(record.body.chunks(STEP_BYTES)) {
+                steps.bytes(piece.len()).await;
+                buffer.append(piece);
+            }
             let bytes = record.head.len() + record.body.len();
             buffer.append_zeroes(align(bytes) - bytes);
         }

@@ -214,6 +214,7 @@ impl Namespaces {
     }
 
     /// All generations that are alive.
+    #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
         self.table.read().names.values().cloned().collect()
     }
