@@ -78,8 +78,8 @@ impl Shared {
         log::info!("{done} a disk tier of {} bytes at {}", facts.length, facts.path.display());
         let fitting = facts.length / (config.l2_index_bytes_max / SLOT_BYTES).max(1) as u64;
         log::info!(
-            "its index may take {} bytes of memory: blobs of {fitting} bytes and more fill the file, \
-             smaller ones ask for a larger l2_index_bytes_max",
+            "its index may take {} bytes of memory: blobs of {fitting} bytes or more fill the \
+             file; smaller ones ask for a larger l2_index_bytes_max",
             config.l2_index_bytes_max
         );
         if !facts.direct {
