@@ -34,7 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::flaw::{Flaw, planted};
 use crate::meter;
-use crate::queue::{Queue, Turn};
+use crate::queue::{Queue, TICKS_MAX, Ticket, Turn};
 use crate::step::STEP_ENTRIES;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
@@ -47,9 +47,6 @@ const TICKS: u64 = 2;
 
 /// How many times as many it has where nobody waits.
 const UNWANTED: u64 = 10;
-
-/// An hour: whoever is polled less often than that may never come to an end.
-const TICKS_MAX: u64 = 36_000;
 
 /// Clones share the budget.
 #[derive(Clone)]
@@ -76,6 +73,8 @@ struct State {
     is_ticking: bool,
     /// The last lease that this tick has looked at.
     looked_at: Option<u64>,
+    /// What goes off next is the rest of this tick.
+    goes_on: bool,
 }
 
 /// Part of the budget, until it is dropped.
@@ -133,7 +132,7 @@ impl Limiter {
         let mut ticks = TICKS;
         // Bounded: a wait in each turn.
         loop {
-            let permit = Arc::new(Acquire { limiter: &self.0, bytes, number: None }.await);
+            let permit = Arc::new(Acquire { limiter: &self.0, bytes, ticket: None }.await);
             let work = Box::pin(make(Arc::clone(&permit)));
             if let Some(done) = Lease::new(&self.0, work, permit, ticks).await {
                 return done;
@@ -183,7 +182,7 @@ impl Shared {
     /// Takes turns and work away from those who have been woken and have not come.
     fn tick(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if state.looked_at.is_none() {
+        if !state.goes_on {
             self.tick.fetch_add(1, Ordering::Relaxed);
         }
         let tick = self.tick.load(Ordering::Relaxed);
@@ -212,7 +211,8 @@ impl Shared {
         let mut state = self.state.lock();
         // Whoever comes from here on begins to tick anew.
         state.is_ticking = false;
-        if is_more || state.looked_at.is_some() {
+        state.goes_on = is_more || state.looked_at.is_some();
+        if state.goes_on {
             state.is_ticking = true;
             drop(state);
             self.tick_after(Duration::ZERO);
@@ -254,7 +254,8 @@ impl Drop for Permit {
 struct Acquire<'a> {
     limiter: &'a Arc<Shared>,
     bytes: usize,
-    number: Option<u64>,
+    /// Its place, from the poll on in which there was no room.
+    ticket: Option<Ticket>,
 }
 
 impl Future for Acquire<'_> {
@@ -264,27 +265,29 @@ impl Future for Acquire<'_> {
         let waker = context.waker().clone();
         let limiter = Arc::clone(self.limiter);
         let mut state = limiter.state.lock();
-        let turn = match self.number {
-            Some(number) => state.queue.poll(number, waker),
+        let turn = match self.ticket {
+            Some(ticket) => state.queue.poll(ticket, waker),
             None => Turn::Lost(waker),
         };
         let kept = state.queue.kept();
         let before = match turn {
             Turn::Waiting(before) => Some(before),
             Turn::Lost(waker) if state.queue.is_waited() || !limiter.fits(kept, self.bytes) => {
-                let number = state.queue.number();
-                state.queue.enter(number, self.bytes, waker);
-                self.number = Some(number);
+                let ticket = self.ticket.map(Ticket::again);
+                let ticket = ticket.unwrap_or_else(|| state.queue.ticket());
+                state.queue.enter(ticket, self.bytes, waker);
+                self.ticket = Some(ticket);
                 None
             }
             // So many have been called that somebody else has taken what there was.
             Turn::Come(waker) if !limiter.fits(0, self.bytes) => {
-                let number = self.number.unwrap_or_default();
-                state.queue.enter(number, self.bytes, waker);
+                let ticket = self.ticket.unwrap_or_else(|| state.queue.ticket());
+                state.queue.enter(ticket, self.bytes, waker);
+                self.ticket = Some(ticket);
                 None
             }
             Turn::Come(_) | Turn::Lost(_) => {
-                self.number = None;
+                self.ticket = None;
                 limiter.used.fetch_add(self.bytes, Ordering::Relaxed);
                 drop(state);
                 let bytes = AtomicUsize::new(self.bytes);
@@ -299,9 +302,9 @@ impl Future for Acquire<'_> {
 
 impl Drop for Acquire<'_> {
     fn drop(&mut self) {
-        let Some(number) = self.number else { return };
+        let Some(ticket) = self.ticket else { return };
         let mut state = self.limiter.state.lock();
-        let waker = state.queue.leave(number);
+        let waker = state.queue.leave(ticket);
         self.limiter.call(state);
         discard(waker);
     }
@@ -372,7 +375,7 @@ impl<T: Send + 'static> Future for Lease<T> {
             Poll::Ready(done) => {
                 let over = running.take();
                 drop(running);
-                drop(over);
+                discard(over);
                 Poll::Ready(Some(done))
             }
             Poll::Pending => Poll::Pending,
@@ -385,7 +388,8 @@ impl<T: Send + 'static> Drop for Lease<T> {
         let held = self.work.limiter.state.lock().leases.remove(&self.number);
         drop(held);
         let running = self.work.running.lock().take();
-        drop(running);
+        // What it was to write is the caller's.
+        discard(running);
         let caller = self.work.caller.lock().take();
         discard(caller);
     }

@@ -2,22 +2,25 @@
 //!
 //! Nothing is given to a waiter, since it may not be polled again. It is *called* when there are
 //! bytes for it, which are kept for it from then on, and takes them in its next poll. A waiter that
-//! was called two ticks ago and has not come loses its place and what was kept for it: those behind
-//! it go on, and it begins anew when it is polled at last. Where many sleep, twice as many are
-//! called after each tick at which some have not come, whatever there is for them, so that those
-//! behind them wait for a few ticks and not for all of them: who comes and finds nothing left goes
-//! back to its place.
+//! was called two ticks ago and has not come loses what was kept for it: those behind it go on.
+//! When it is polled at last it has its old place again, and twice the time, so that one that is
+//! polled seldom has its turn too. Where many sleep, twice as many are called after each tick at
+//! which some have not come, whatever there is for them, so that those behind them wait for a few
+//! ticks and not for all of them: who comes and finds nothing left goes back to its place.
 //!
 //! The owner holds its lock around every call, clones wakers before it takes the lock, and wakes
 //! and drops them after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
 use crate::flaw::{Flaw, planted};
 
 /// Ticks that a waiter has from its call on.
 const TICKS: u64 = 2;
+
+/// The most that it ever has: an hour of tenths of a second.
+pub(crate) const TICKS_MAX: u64 = 36_000;
 
 /// Places that are given up at one tick, under the owner's lock.
 const GIVEN_UP_MAX: usize = 256;
@@ -29,25 +32,45 @@ const DOUBLINGS_MAX: u32 = 13;
 pub(crate) struct Queue {
     /// By their numbers, which grow.
     waiting: BTreeMap<u64, Waiter>,
-    /// Those that were called, in the order of their calls.
+    /// Those that were called, by their numbers.
     called: BTreeMap<u64, Called>,
+    /// The ticks by which they have to come.
+    deadlines: BTreeSet<(u64, u64)>,
     next: u64,
     /// Bytes that are kept for those that were called.
     kept: usize,
     /// How many times twice as many are called as there is room for.
     doublings: u32,
+    /// The last tick at which that has changed.
+    judged: u64,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    number: u64,
+    /// How many ticks it has to come, once it is called.
+    ticks: u64,
+}
+
+impl Ticket {
+    /// The same place for one that has not come in time.
+    pub(crate) fn again(self) -> Self {
+        Self { ticks: (2 * self.ticks).min(TICKS_MAX), ..self }
+    }
 }
 
 #[derive(Debug)]
 struct Waiter {
     bytes: usize,
+    ticks: u64,
     waker: Waker,
 }
 
 #[derive(Debug)]
 struct Called {
     bytes: usize,
-    tick: u64,
+    deadline: u64,
 }
 
 /// What a waiter finds when it is polled.
@@ -78,38 +101,43 @@ impl Queue {
         self.waiting.is_empty() && self.called.is_empty()
     }
 
-    /// The number of a place behind all that have been given.
-    pub(crate) fn number(&mut self) -> u64 {
+    /// A place behind all that have been given.
+    pub(crate) fn ticket(&mut self) -> Ticket {
         self.next += 1;
-        self.next
+        Ticket { number: self.next, ticks: TICKS }
     }
 
-    /// Takes the place of that number.
-    pub(crate) fn enter(&mut self, number: u64, bytes: usize, waker: Waker) {
-        self.waiting.insert(number, Waiter { bytes, waker });
+    /// Takes a place.
+    pub(crate) fn enter(&mut self, ticket: Ticket, bytes: usize, waker: Waker) {
+        let Ticket { number, ticks } = ticket;
+        self.waiting.insert(number, Waiter { bytes, ticks, waker });
     }
 
-    /// What the waiter with that number finds, which goes on waiting with another waker.
-    pub(crate) fn poll(&mut self, number: u64, waker: Waker) -> Turn {
-        if let Some(called) = self.called.remove(&number) {
-            self.kept -= called.bytes;
+    /// What the waiter in a place finds, which goes on waiting with another waker.
+    pub(crate) fn poll(&mut self, ticket: Ticket, waker: Waker) -> Turn {
+        if self.take_called(ticket.number) {
             self.settle();
             return Turn::Come(waker);
         }
-        match self.waiting.get_mut(&number) {
+        match self.waiting.get_mut(&ticket.number) {
             Some(waiter) => Turn::Waiting(std::mem::replace(&mut waiter.waker, waker)),
             None => Turn::Lost(waker),
         }
     }
 
     /// Gives a place up. Gives the waker, to be dropped.
-    pub(crate) fn leave(&mut self, number: u64) -> Option<Waker> {
-        if let Some(called) = self.called.remove(&number) {
-            self.kept -= called.bytes;
-        }
-        let left = self.waiting.remove(&number).map(|waiter| waiter.waker);
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.take_called(ticket.number);
+        let left = self.waiting.remove(&ticket.number).map(|waiter| waiter.waker);
         self.settle();
         left
+    }
+
+    fn take_called(&mut self, number: u64) -> bool {
+        let Some(called) = self.called.remove(&number) else { return false };
+        self.deadlines.remove(&(called.deadline, number));
+        self.kept -= called.bytes;
+        true
     }
 
     /// With nobody there, nobody sleeps.
@@ -122,8 +150,10 @@ impl Queue {
     /// Calls the first who waits, if `fits` says so of its bytes. Gives its waker, to be woken.
     pub(crate) fn call(&mut self, tick: u64, fits: impl FnOnce(usize) -> bool) -> Option<Waker> {
         let first = self.waiting.first_entry().filter(|first| fits(first.get().bytes))?;
-        let (number, Waiter { bytes, waker }) = first.remove_entry();
-        self.called.insert(number, Called { bytes, tick });
+        let (number, Waiter { bytes, ticks, waker }) = first.remove_entry();
+        let deadline = tick + ticks;
+        self.called.insert(number, Called { bytes, deadline });
+        self.deadlines.insert((deadline, number));
         self.kept = self.kept.saturating_add(bytes);
         Some(waker)
     }
@@ -136,16 +166,19 @@ impl Queue {
         }
         let mut given_up = 0;
         while given_up < GIVEN_UP_MAX {
-            let oldest = self.called.first_entry();
-            let Some(oldest) = oldest.filter(|oldest| oldest.get().tick + TICKS <= tick) else {
+            let Some(&(_, number)) = self.deadlines.first().filter(|(at, _)| *at <= tick) else {
                 break;
             };
-            self.kept -= oldest.remove().bytes;
+            self.take_called(number);
             crate::meter::entries(1);
             given_up += 1;
         }
-        if given_up > 0 {
-            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+        if self.judged != tick {
+            self.judged = tick;
+            self.doublings = match given_up {
+                0 => self.doublings.saturating_sub(1),
+                _ => (self.doublings + 1).min(DOUBLINGS_MAX),
+            };
         }
         self.settle();
         given_up == GIVEN_UP_MAX
@@ -156,14 +189,14 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn enter(queue: &mut Queue, bytes: usize) -> u64 {
-        let number = queue.number();
-        queue.enter(number, bytes, Waker::noop().clone());
-        number
+    fn enter(queue: &mut Queue, bytes: usize) -> Ticket {
+        let ticket = queue.ticket();
+        queue.enter(ticket, bytes, Waker::noop().clone());
+        ticket
     }
 
-    fn has_come(queue: &mut Queue, number: u64) -> bool {
-        matches!(queue.poll(number, Waker::noop().clone()), Turn::Come(_))
+    fn has_come(queue: &mut Queue, ticket: Ticket) -> bool {
+        matches!(queue.poll(ticket, Waker::noop().clone()), Turn::Come(_))
     }
 
     #[test]
@@ -209,6 +242,40 @@ mod tests {
         assert!(called == 1000 && tick < 20, "{called} in {tick} ticks");
         numbers.into_iter().for_each(|number| drop(queue.leave(number)));
         assert_eq!((queue.kept(), queue.doublings), (0, 0));
+    }
+
+    #[test]
+    fn who_has_not_come_has_its_place_again_and_twice_the_time() {
+        let mut queue = Queue::default();
+        let mut seldom = enter(&mut queue, 1);
+        for tick in (0..).step_by(8) {
+            assert!(tick < 100, "it is never there in time");
+            let behind = enter(&mut queue, 1);
+            assert!(queue.call(tick, |_| true).is_some(), "it is the first");
+            // It is polled after eight ticks.
+            (tick..=tick + 7).for_each(|tick| _ = queue.give_up(tick));
+            queue.leave(behind);
+            if has_come(&mut queue, seldom) {
+                break;
+            }
+            seldom = seldom.again();
+            queue.enter(seldom, 1, Waker::noop().clone());
+        }
+        assert_eq!((queue.kept(), queue.deadlines.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_are_called_than_there_is_room_for_when_the_sleepers_have_gone() {
+        let mut queue = Queue::default();
+        let waiting = [(); 3].map(|()| enter(&mut queue, 1));
+        for tick in (0..60).step_by(3) {
+            enter(&mut queue, 1);
+            assert!(queue.call(tick, |_| true).is_some());
+            (tick..tick + 3).for_each(|tick| _ = queue.give_up(tick));
+        }
+        (60..90).for_each(|tick| _ = queue.give_up(tick));
+        assert_eq!(queue.doublings, 0);
+        waiting.into_iter().for_each(|ticket| drop(queue.leave(ticket)));
     }
 
     #[test]

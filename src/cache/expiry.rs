@@ -94,9 +94,13 @@ impl Shared {
         let Some(removed) = slot.remove() else { return false };
         removed.namespace.bury(removed.hash, removed.sequence(), &mut section);
         self.settle(&removed, None, &mut section);
+        // A flush has counted it.
+        let has_ended = removed.namespace.has_ended();
         drop(section);
         self.l1.give_back(removed.hash);
-        self.count_expired(freshness);
+        if !has_ended {
+            self.count_expired(freshness);
+        }
         true
     }
 
@@ -118,8 +122,9 @@ impl Shared {
         };
         let is_buried = generation.bury(hash, sequence, &mut section);
         removed.as_ref().inspect(|entry| self.settle(entry, None, &mut section));
+        let has_ended = generation.has_ended();
         drop(section);
-        if is_buried || removed.is_some() {
+        if (is_buried || removed.is_some()) && !has_ended {
             self.count_expired(freshness);
         }
     }

@@ -17,6 +17,7 @@ use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l1::Room;
+use crate::l2::Place;
 use crate::modes::{L1Admission, L2Compression};
 use crate::namespace::Namespace;
 use crate::policy::{BlobCachePolicy, Lifetime};
@@ -155,6 +156,11 @@ impl Shared {
     ) -> Result<Written, CacheError> {
         let Admitted { namespace, key, terms } = admitted;
         let Terms { hash, life, kind, room, .. } = terms;
+        // Before it takes a namespace's place, which is another's for as long as it is empty.
+        let place = match self.l2() {
+            Some(l2) => Some(l2.log.room(room.bytes, None).await),
+            None => None,
+        };
         let generation = self.find_or_begin(namespace.name).await?;
         let begun = Arc::clone(&generation);
         let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
@@ -162,7 +168,7 @@ impl Shared {
         if put.is_absent {
             entry.mark(Mark::Absent);
         }
-        let written = self.write_entry(namespace, terms, entry, put).await;
+        let written = self.write_entry((namespace, terms), entry, put, place).await;
         if written.is_err() {
             self.namespaces.give_up(&begun, &self.order);
         }
@@ -171,21 +177,20 @@ impl Shared {
 
     async fn write_entry(
         self: &Arc<Self>,
-        namespace: NamespaceRef<'_>,
-        terms: Terms,
+        (namespace, terms): (NamespaceRef<'_>, Terms),
         mut entry: Entry,
         put: &mut BlobCachePut,
+        mut place: Option<Place>,
     ) -> Result<Written, CacheError> {
         let Terms { room, is_wanted, attempted, mut known, .. } = terms;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > STEP_BYTES);
         let mut body = None;
-        let mut refused = None;
+        let mut is_refused = false;
         // Bounded: a wait or an attempt in each turn.
         loop {
-            let place = match self.l2() {
-                Some(l2) => Some(l2.log.room(room.bytes, refused.take()).await),
-                None => None,
-            };
+            if let Some(l2) = self.l2().filter(|_| take(&mut is_refused)) {
+                place = Some(l2.log.room(room.bytes, place).await);
+            }
             let in_memory = match is_wanted {
                 true => self.room_for(&entry, room).await,
                 false => InMemory::Unwanted,
@@ -218,7 +223,7 @@ impl Shared {
                 }
                 Verdict::NamespaceEnded(proposal) => (proposal, None),
                 Verdict::NoRoom(proposal) => {
-                    refused = place;
+                    is_refused = true;
                     (proposal, None)
                 }
                 Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),

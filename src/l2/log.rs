@@ -316,6 +316,11 @@ impl Log {
         self.state.lock().last()
     }
 
+    /// Whether nothing is taken any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().standing != Standing::Running
+    }
+
     /// Whether so much waits to be written that a put has to wait.
     pub(super) fn is_crowded(&self) -> bool {
         self.state.lock().waiting_bytes >= WAITING_BYTES_MAX

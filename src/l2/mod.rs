@@ -58,6 +58,7 @@ pub(crate) use self::log::Log;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::{Opening, RecoveryError};
 pub(crate) use self::replay::{Limits, RecoveredNamespace, Replay};
+pub(crate) use self::room::Place;
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 
 pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};

@@ -49,6 +49,7 @@ impl Log {
     pub(crate) fn turn_off(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.standing = Standing::Off;
+        self.turns.fetch_add(1, Ordering::Release);
         let (jobs, open) = (std::mem::take(&mut state.jobs), state.open.take());
         state.waiting_bytes = 0;
         drop(state);

@@ -183,7 +183,13 @@ impl Scan<'_> {
         while number >= oldest {
             let found = self.read_segment(number).await?;
             if found == Found::Full {
-                let behind = start_of(geometry, SegmentNumber(number.0 + 1))?;
+                // Behind the last record where the log goes on, and not behind its tail.
+                let unsealed = self.tail.as_ref().filter(|tail| tail.segment == number);
+                let end = unsealed.and_then(|tail| tail.unsealed.as_ref()).map(|tail| tail.end);
+                let behind = match end {
+                    Some(end) => end,
+                    None => start_of(geometry, SegmentNumber(number.0 + 1))?,
+                };
                 self.head = self.head.max(self.replay.oldest().unwrap_or(behind));
                 break;
             }

@@ -11,12 +11,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::log::Log;
 use crate::limiter::PATIENCE;
-use crate::queue::{Queue, Turn};
+use crate::queue::{Queue, Ticket, Turn};
 use crate::step::{STEP_ENTRIES, pause};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
@@ -31,12 +32,14 @@ struct State {
     queue: Queue,
     tick: u64,
     is_ticking: bool,
+    /// What goes off next is the rest of this tick.
+    goes_on: bool,
 }
 
 /// A place among those who want room, and the turn of the log at which it was called.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    number: u64,
+    ticket: Ticket,
     turn: u64,
 }
 
@@ -51,7 +54,7 @@ impl Log {
     /// `refused`: where the log has refused them, for want of room, since it resolved. Resolves
     /// when the log has ended as well.
     pub(crate) async fn room(self: &Arc<Self>, bytes: usize, refused: Option<Place>) -> Place {
-        Waiting { log: self, bytes, refused, number: None }.await
+        Waiting { log: self, bytes, refused, ticket: None }.await
     }
 
     /// Room may have come: calls those who wait for it, a step of them at most. True where more of
@@ -80,21 +83,22 @@ impl Log {
         let is_more = called.len() == STEP_ENTRIES;
         let begins = !state.queue.is_empty() && !state.is_ticking;
         state.is_ticking |= begins;
+        let delay = if state.goes_on { Duration::ZERO } else { PATIENCE };
         drop(state);
         called.into_iter().for_each(wake);
         if begins {
             let log = Arc::downgrade(self);
             let tick = move || log.upgrade().into_iter().for_each(|log| log.tick());
-            self.room.timer.after(PATIENCE, Box::new(tick));
+            self.room.timer.after(delay, Box::new(tick));
         }
         is_more
     }
 
     fn tick(self: &Arc<Self>) {
         let mut state = self.room.state.lock();
-        state.tick += 1;
+        state.tick += u64::from(!state.goes_on);
         let tick = state.tick;
-        state.queue.give_up(tick);
+        state.goes_on = state.queue.give_up(tick);
         state.is_ticking = false;
         self.call_some(state);
     }
@@ -104,8 +108,8 @@ struct Waiting<'a> {
     log: &'a Arc<Log>,
     bytes: usize,
     refused: Option<Place>,
-    /// While it waits.
-    number: Option<u64>,
+    /// Its place, from the poll on in which there was no room.
+    ticket: Option<Ticket>,
 }
 
 impl Future for Waiting<'_> {
@@ -115,20 +119,16 @@ impl Future for Waiting<'_> {
         let waker = context.waker().clone();
         let log = self.log;
         let mut state = log.room.state.lock();
-        let found = match self.number {
-            Some(number) => state.queue.poll(number, waker),
+        let found = match self.ticket {
+            Some(ticket) => state.queue.poll(ticket, waker),
             None => Turn::Lost(waker),
         };
         // Asked first: what comes from here on is another turn.
         let turn = log.turn();
-        let kept = state.queue.kept();
-        let is_refused = self.refused.is_some_and(|place| place.turn == turn);
-        let number = match found {
-            Turn::Come(waker) => {
-                drop(state);
-                drop(waker);
-                self.number.take().unwrap_or_default()
-            }
+        let is_over = log.is_over();
+        let (ticket, has_to_wait, waker) = match found {
+            // So many have been called that somebody else has taken what there was.
+            Turn::Come(waker) => (self.ticket, !log.has_room(0, self.bytes), waker),
             Turn::Waiting(before) => {
                 drop(state);
                 discard(before);
@@ -136,28 +136,76 @@ impl Future for Waiting<'_> {
             }
             Turn::Lost(waker) => {
                 let refused = self.refused.take();
-                let number = refused.map_or_else(|| state.queue.number(), |place| place.number);
-                let has_to_wait = is_refused || state.queue.is_waited();
-                if has_to_wait || !log.has_room(kept, self.bytes) {
-                    state.queue.enter(number, self.bytes, waker);
-                    self.number = Some(number);
-                    return Poll::Pending;
-                }
-                drop(state);
-                drop(waker);
-                number
+                let is_refused = refused.is_some_and(|place| place.turn == turn);
+                let ticket = self.ticket.map(Ticket::again).or(refused.map(|place| place.ticket));
+                let kept = state.queue.kept();
+                let is_behind = is_refused || state.queue.is_waited();
+                (ticket, is_behind || !log.has_room(kept, self.bytes), waker)
             }
         };
-        Poll::Ready(Place { number, turn })
+        let ticket = ticket.unwrap_or_else(|| state.queue.ticket());
+        // Where the log has ended, nobody would ever call.
+        if has_to_wait && !is_over {
+            state.queue.enter(ticket, self.bytes, waker);
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        }
+        self.ticket = None;
+        drop(state);
+        discard(waker);
+        Poll::Ready(Place { ticket, turn })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(number) = self.number else { return };
+        let Some(ticket) = self.ticket else { return };
         let mut state = self.log.room.state.lock();
-        let waker = state.queue.leave(number);
+        let waker = state.queue.leave(ticket);
         self.log.call_some(state);
         discard(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::super::checksum::ChecksumKey;
+    use super::super::directory::DirectoryBuilder;
+    use super::super::format::{
+        BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber, StoreId,
+    };
+    use super::super::log::LogStart;
+    use super::*;
+
+    fn log() -> Arc<Log> {
+        let geometry = Geometry::new(1 << 20, 16).expect("a geometry");
+        Arc::new(Log::new(LogStart {
+            geometry,
+            key: ChecksumKey::new(StoreId([7; 16])),
+            open_count: OpenCount(1),
+            tail: Position::new(BLOCK_BYTES as u64).expect("a position"),
+            directory: DirectoryBuilder::new(SegmentNumber(0), geometry),
+            newest: SegmentNumber(0),
+            head: SegmentNumber(0),
+            index_share: 1 << 20,
+            timer: Timer::Process,
+        }))
+    }
+
+    #[test]
+    fn who_was_refused_before_the_log_ended_goes_on_and_so_do_all_behind() {
+        for is_closed in [false, true] {
+            let log = log();
+            let refused = log.room(10, None).now_or_never().expect("there is room");
+            if is_closed {
+                log.close();
+            } else {
+                log.turn_off();
+            }
+            assert!(log.room(10, Some(refused)).now_or_never().is_some());
+            assert!(log.room(10, None).now_or_never().is_some());
+        }
     }
 }

@@ -160,3 +160,28 @@ fn an_open_keeps_to_a_quota_that_has_become_smaller() {
     assert_eq!((0..100).filter(|it| bench.get(&format!("{it}")).is_some()).count(), 0);
     assert!(bench.get("new").is_some());
 }
+
+#[test]
+fn a_newest_record_that_is_more_than_the_budget_leaves_an_empty_store_that_works() {
+    let builder = || builder().labels_max(1024).label_bytes_max(64 * KIB);
+    let mut bench = Bench::with(1, builder().build().unwrap());
+    fill(&mut bench, 10, &[]);
+    let tags: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
+    let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+    bench.put("tagged", "value", &tags);
+    let cache = bench.cache();
+    bench.run(cache.close()).unwrap();
+    bench.config = builder().l2_index_bytes_max(64 * KIB).build().unwrap();
+    bench.reopen();
+    assert_eq!(bench.cache.stats().l2_entries(), 0);
+    bench.put("key", "value", &[]);
+    assert_eq!(bench.get("key").as_deref(), Some("value"));
+    let cache = bench.cache();
+    bench.run(cache.invalidate_prefix("a", "k")).unwrap();
+    assert_eq!(bench.get("key"), None, "stale");
+    bench.put("other", "value", &[]);
+    let cache = bench.cache();
+    bench.run(cache.close()).unwrap();
+    bench.reopen();
+    assert_eq!(bench.get("other").as_deref(), Some("value"));
+}
