@@ -43,6 +43,8 @@ pub(crate) struct Queue {
     doublings: u32,
     /// The last tick at which that has changed.
     judged: u64,
+    /// The last tick at which somebody had not come.
+    missed: u64,
 }
 
 /// A place in the queue.
@@ -173,9 +175,14 @@ impl Queue {
             crate::meter::entries(1);
             given_up += 1;
         }
+        if given_up > 0 {
+            self.missed = tick;
+        }
         if self.judged != tick {
             self.judged = tick;
             self.doublings = match given_up {
+                // Those who are called next have to be given the time to come.
+                0 if self.missed + TICKS >= tick => self.doublings,
                 0 => self.doublings.saturating_sub(1),
                 _ => (self.doublings + 1).min(DOUBLINGS_MAX),
             };
