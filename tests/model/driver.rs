@@ -120,6 +120,12 @@ impl<'a> Driver<'a> {
         let mut written = None;
         match operation.verb {
             Verb::Put(put) => {
+                if self.model.needs_a_place(put.place.namespace) {
+                    // What has expired gives its namespace's place: swept here, so that the model
+                    // knows which.
+                    block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+                    self.model.sweep();
+                }
                 let was_taken = self.model.is_slot_taken(&put.place);
                 written = Some((put.place.clone(), was_taken));
                 self.put(*put, handle, default);

@@ -64,7 +64,11 @@ impl Driver<'_> {
         let priority = |place: &Place| {
             self.model.find(place).map(|entry| entry.policy.priority.unwrap_or(128))
         };
-        let highest_lost = lost.iter().filter_map(priority).max();
+        // What had expired may leave whatever its priority.
+        let is_live = |place: &&Place| {
+            self.model.find(place).is_some_and(|entry| !entry.is_gone(self.model.now))
+        };
+        let highest_lost = lost.iter().filter(is_live).filter_map(priority).max();
         let kept = self.model.entries.iter().map(|entry| &entry.put.place);
         let kept = kept.filter(|place| !lost.contains(place) && Some(*place) != written);
         let lowest_kept = kept.filter_map(priority).min();

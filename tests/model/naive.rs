@@ -115,11 +115,19 @@ impl Model {
     /// What is gone is removed.
     pub(crate) fn sweep(&mut self) {
         let now = self.now;
-        for entry in self.entries.iter().filter(|entry| entry.is_gone(now)) {
+        self.remove(|_, entry| entry.is_gone(now));
+    }
+
+    /// Removes entries, whatever for. What is gone by then has expired.
+    fn remove(&mut self, is_unwanted: impl Fn(&Self, &Stored) -> bool) {
+        let entries = std::mem::take(&mut self.entries);
+        let (removed, kept): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| is_unwanted(self, entry));
+        self.entries = kept;
+        for entry in removed.iter().filter(|entry| entry.is_gone(self.now)) {
             self.counts.expirations += 1;
-            self.counts.idle_expirations += u64::from(entry.life(now) == Life::Idle);
+            self.counts.idle_expirations += u64::from(entry.life(self.now) == Life::Idle);
         }
-        self.entries.retain(|entry| !entry.is_gone(now));
     }
 
     pub(crate) fn get(&mut self, place: &Place) -> Option<Seen> {
@@ -196,6 +204,11 @@ impl Model {
         refusals
     }
 
+    /// Whether another namespace has to give its place for this one.
+    pub(crate) fn needs_a_place(&self, namespace: &str) -> bool {
+        !self.namespaces.contains(&namespace) && self.namespaces.len() >= self.max_namespaces
+    }
+
     fn has_room_for(&self, namespace: &str) -> bool {
         self.namespaces.contains(&namespace)
             || self.namespaces.len() < self.max_namespaces
@@ -239,9 +252,7 @@ impl Model {
 
     /// Empties the slot of a place.
     fn displace(&mut self, place: &Place) {
-        let mut entries = std::mem::take(&mut self.entries);
-        entries.retain(|entry| !self.shares_slot(&entry.put.place, place));
-        self.entries = entries;
+        self.remove(|model, entry| model.shares_slot(&entry.put.place, place));
     }
 
     pub(crate) fn invalidate_key(&mut self, place: &Place) -> Result<usize, CacheError> {
@@ -292,7 +303,7 @@ impl Model {
         let now = self.now;
         let live = self.entries.iter().filter(|entry| covers(entry) && !entry.is_gone(now));
         let live = live.count();
-        self.entries.retain(|entry| !covers(entry));
+        self.remove(|_, entry| covers(entry));
         self.counts.invalidations += live as u64;
         live
     }
