@@ -249,6 +249,9 @@ impl Shared {
         match in_memory {
             InMemory::Reserved(reservation) => {
                 entry.namespace.grow(entry.charge, section);
+                if !is_recorded {
+                    self.labels_above.fetch_add(entry.labels().len(), Ordering::Relaxed);
+                }
                 let replaced = slot.put(Arc::new(entry));
                 // Counted as held, from here on.
                 drop(reservation);

@@ -55,7 +55,8 @@ impl Shared {
 
     fn budgeted_bytes(&self, section: &mut Section<'_>) -> usize {
         let slots = self.slots.load(Ordering::Relaxed).saturating_mul(SLOT_BYTES);
-        let beside = section.labels().bytes() + self.accesses.bytes_set_aside();
-        slots.saturating_add(beside)
+        let above = self.labels_above.load(Ordering::Relaxed).saturating_mul(POSTING_BYTES);
+        let labels = section.labels().bytes().saturating_sub(above);
+        slots.saturating_add(labels).saturating_add(self.accesses.bytes_set_aside())
     }
 }

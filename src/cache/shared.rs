@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// For those who wait for somebody else.
     #[allow(dead_code)]
     pub(super) timer: Timer,
+    /// Labels of entries that have no record: the budget of memory counts them.
+    pub(super) labels_above: AtomicUsize,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
     /// The end of the last flush's record: puts wait for it.
@@ -167,6 +169,7 @@ impl Shared {
             reads: Reads::new(config.l2_read_bytes_max, &timer),
             timer,
             below,
+            labels_above: AtomicUsize::new(0),
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
             is_flush_unrecorded: AtomicBool::new(false),
@@ -276,6 +279,9 @@ impl Shared {
     /// covered while it was there.
     pub(super) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
         entry.namespace.shrink(entry.charge, section);
+        if !entry.is(Mark::OnFile) {
+            self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
+        }
         // While its record is on disk, its labels must go on leading to it, though it be gone:
         // another open, with another clock, may see it otherwise. Where it has no record, the slot
         // is that of the tombstone which stands for it there.
