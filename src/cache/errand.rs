@@ -164,17 +164,18 @@ impl Errand {
             false => Moment::default(),
         };
         let (shared, place) = (&self.shared, self.namespace());
-        let stored = match self.is_in_bounds {
-            true => match shared.store(place, &self.key, &mut put, (policy, &life)).await {
-                Ok(()) => true,
-                Err(error) => {
-                    shared.tell_not_stored(&error);
-                    false
-                }
-            },
-            false => false,
-        };
-        if !stored {
+        let mut stored = None;
+        if self.is_in_bounds {
+            let written = shared.store(place, &self.key, &mut put, (policy, &life)).await;
+            stored = Some(match written {
+                Ok(written) => shared.finish_put(written).await,
+                Err(error) => Err(error),
+            });
+        }
+        if let Some(Err(error)) = &stored {
+            shared.tell_not_stored(error);
+        }
+        if !matches!(stored, Some(Ok(()))) {
             shared.counters.count(Event::FetchNotStored);
         }
         entry.value = put.value.into_bytes();

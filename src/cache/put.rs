@@ -47,8 +47,8 @@ struct Terms {
     known: Option<Known>,
 }
 
-/// What a put waits for when it has been written, and where it was.
-type Written = (Acknowledgement, Arc<Namespace>);
+/// What a put waits for when it is in force, and where it was written; None where it was refused.
+pub(super) type Written = (Acknowledgement, Option<Arc<Namespace>>);
 
 impl Shared {
     pub(super) async fn put(
@@ -61,18 +61,22 @@ impl Shared {
         let own = put.policy.take();
         let policy = own.as_ref().unwrap_or(default);
         let life = self.lifetime(policy, namespace, key);
-        self.store(namespace, key, &mut put, (policy, &life)).await
+        let written = self.store(namespace, key, &mut put, (policy, &life)).await?;
+        // The value is the cache's from here on, which may let go of it while this call waits.
+        drop(put);
+        self.finish_put(written).await
     }
 
-    /// Puts a value whose life is decided. The value is left behind in `put`, and where it has been
-    /// stored, in the memory that the entry has it in.
+    /// Puts a value whose life is decided, and leaves it to [`Self::finish_put`] to wait until it may
+    /// be called done. The value is left behind in `put`, and where it has been stored, in the
+    /// memory that the entry has it in.
     pub(super) async fn store(
         self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
         put: &mut BlobCachePut,
         (policy, life): (&BlobCachePolicy, &Lifetime),
-    ) -> Result<(), CacheError> {
+    ) -> Result<Written, CacheError> {
         self.check_open()?;
         self.check_put(namespace.name, key, put)?;
         let hash = self.hasher.key(namespace.seed, key);
@@ -92,22 +96,28 @@ impl Shared {
         let known = self.foresee(current.as_deref(), namespace, (key, hash), attempted).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         if self.is_stale(put.read_at, namespace, (key, hash), labels, &mut self.order.section()) {
-            return self.acknowledge(self.refuse_stale()).await;
+            return Ok((self.refuse_stale(), None));
         }
         let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
         let terms = Terms { hash, life: *life, kind, room, is_wanted, attempted, known };
         let admitted = Admitted { namespace, key, terms };
-        let written = if put.value.as_slice().len() <= STEP_BYTES {
+        if put.value.as_slice().len() <= STEP_BYTES {
             self.write(admitted, extras, put).await
         } else {
             self.write_long(admitted, extras, put).await
-        };
-        let (acknowledgement, generation) = written?;
-        self.keep_to_quota(&generation).await;
-        self.make_room(Room::default(), u8::MAX).await;
-        self.help();
+        }
+    }
+
+    /// What is left to do for a put that is in force.
+    pub(super) async fn finish_put(&self, written: Written) -> Result<(), CacheError> {
+        let (acknowledgement, namespace) = written;
+        if let Some(namespace) = namespace {
+            self.keep_to_quota(&namespace).await;
+            self.make_room(Room::default(), u8::MAX).await;
+            self.help();
+        }
         self.acknowledge(acknowledgement).await
     }
 
@@ -219,7 +229,7 @@ impl Shared {
                     if !value.is_empty() {
                         put.value = Value::Exact(value);
                     }
-                    return Ok((acknowledgement, generation));
+                    return Ok((acknowledgement, Some(generation)));
                 }
                 Verdict::NamespaceEnded(proposal) => (proposal, None),
                 Verdict::NoRoom(proposal) => {

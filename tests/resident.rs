@@ -1,16 +1,22 @@
-//! What reads under way take in memory, by an allocator that counts what is live: however many and
-//! however large they are, it stays within the budget that is stated for them.
+//! What calls under way take in memory, by an allocator that counts what is live: however many they
+//! are and whoever polls them, it stays within the budgets that are stated for them.
 
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::executor::block_on;
 use futures::future::join_all;
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, L1Admission};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, L1Admission, L2Compression,
+};
 
 const MIB: usize = 1 << 20;
 const VALUE_BYTES: usize = 32 * MIB;
@@ -53,8 +59,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// One test at a time counts.
+static COUNTED: Mutex<()> = Mutex::new(());
+
 #[test]
 fn sixty_four_gets_of_long_compressed_values_stay_within_their_budget() {
+    let _counted = COUNTED.lock();
     let directory = tempfile::tempdir().unwrap();
     let builder = BlobCacheConfig::builder()
         .l1_bytes_max(L1_BYTES)
@@ -84,4 +94,43 @@ fn sixty_four_gets_of_long_compressed_values_stay_within_their_budget() {
     println!("at most {} MiB, of {} MiB", most / MIB, READ_BYTES / MIB);
     assert!(most <= (READ_BYTES + L1_BYTES) * 115 / 100, "{most} bytes at one time");
     assert_eq!(cache.stats().memory_reads_bytes(), 0);
+}
+
+#[test]
+fn puts_that_wait_for_their_records_and_are_not_polled_keep_no_values() {
+    let _counted = COUNTED.lock();
+    let directory = tempfile::tempdir().unwrap();
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(MIB)
+        .l2_path(directory.path())
+        .l2_bytes_max(256 << 20)
+        .l2_segment_bytes(16 << 20)
+        .l2_compression(L2Compression::Off);
+    let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    let value = Bytes::from(vec![7; 200 << 10]);
+    let put = || BlobCachePut::new(value.clone()).with_policy(policy.clone());
+    let keys = 0..400_u32;
+    for number in keys.clone() {
+        // What these are put over is on disk, so that they wait until their records are.
+        block_on(cache.put("n", number.to_le_bytes(), put())).unwrap();
+    }
+    block_on(cache.sync()).unwrap();
+    let (before, written) = (LIVE.load(Ordering::Relaxed), cache.stats().l2_write_bytes());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut calls: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for number in keys.clone() {
+        let (cache, put) = (cache.clone(), put());
+        let mut call = Box::pin(async move {
+            cache.put("n", number.to_le_bytes(), put).await.unwrap();
+        });
+        let _ = call.as_mut().poll(&mut context);
+        calls.push(call);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    block_on(cache.sync()).unwrap();
+    assert!(cache.stats().l2_write_bytes() > written + (60 << 20), "few have been begun");
+    let held = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    // Far less than the 80 MiB that they put: what waits to be written, and some slack.
+    assert!(held < 20 * MIB, "{held} bytes are held by {} calls", calls.len());
 }
