@@ -43,9 +43,7 @@ mod key;
 mod l1;
 mod l2;
 mod labels;
-#[allow(dead_code)]
 mod limiter;
-#[allow(dead_code)]
 mod meter;
 mod modes;
 mod moment;
@@ -59,14 +57,11 @@ mod sequence;
 mod stats;
 mod step;
 mod sweep;
-#[allow(dead_code)]
 mod sweeper;
 mod sync;
 mod synopsis;
-#[allow(dead_code)]
 mod timer;
 mod waiters;
-#[allow(dead_code)]
 mod wake;
 mod watermarks;
 

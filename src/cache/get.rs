@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::cache::record::{Attempt, Extent, Read, Room};
+use crate::cache::record::{Allowance, Attempt, Extent, Read};
 use crate::cache::shared::Shared;
 use crate::counters::Event;
 use crate::entry::{Entry, Mark};
@@ -276,8 +276,8 @@ impl Shared {
                 let (shared, generation) = (Arc::clone(self), Arc::clone(generation));
                 let key = Arc::clone(&key);
                 async move {
-                    let room = Room { permit, spare };
-                    shared.read_within(&generation, (&key, hash), slot, extent, room).await
+                    let allowance = Allowance { permit, spare };
+                    shared.read_within(&generation, (&key, hash), slot, extent, allowance).await
                 }
             });
             match read.await {
@@ -304,17 +304,17 @@ impl Shared {
         (key, hash): (&[u8], KeyHash),
         slot: Slot,
         extent: Extent,
-        room: Room,
+        allowance: Allowance,
     ) -> io::Result<Attempt> {
         let Some(l2) = self.l2() else { return Ok(Attempt::Done(None)) };
         let is_wanted = || {
             let now = generation.index().get(hash);
             now.is_some_and(|now| now.position == slot.position && !now.gone)
         };
-        match l2.fetch(slot, extent, &room.permit, is_wanted).await? {
+        match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
             None => Ok(Attempt::Done(None)),
             Some(taken) => {
-                self.read_record(l2, taken, generation, (key, hash), extent, &room).await
+                self.read_record(l2, taken, generation, (key, hash), extent, &allowance).await
             }
         }
     }

@@ -34,6 +34,16 @@ pub(super) struct Medium {
     pub(super) identity: Identity,
 }
 
+impl Medium {
+    /// Time as the disk has it: simulated with it, or that of the process.
+    fn timer(&self) -> Timer {
+        match self.file {
+            Some(_) => Timer::Process,
+            None => Timer::Lane(Arc::clone(&self.lane)),
+        }
+    }
+}
+
 /// What tells a store from all others.
 pub(super) struct Identity {
     pub(super) store_id: [u8; 16],
@@ -133,15 +143,11 @@ impl Shared {
             },
         };
         let started = Instant::now();
-        let timer = if medium.file.is_some() {
-            Timer::Process
-        } else {
-            Timer::Lane(Arc::clone(&medium.lane))
-        };
-        let opened = l2::open(Arc::clone(&medium.disk), &opening, timer).await;
+        let timer = medium.timer();
+        let opened = l2::open(Arc::clone(&medium.disk), &opening, timer.clone()).await;
         let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
         let below = Below { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
-        let shared = Arc::new(Self::over(config, opened.hasher, Some(below)));
+        let shared = Arc::new(Self::over(config, opened.hasher, Some(below), &timer));
         let surplus = shared.take_over(opened.replay).await;
         if let Some(below) = &shared.below {
             below.start(opened.start, &shared);
@@ -202,7 +208,7 @@ impl Shared {
 
     pub(super) fn in_memory(config: BlobCacheConfig) -> Self {
         let hasher = KeyHasher::random(config.key_hash_bits);
-        Self::over(config, hasher, None)
+        Self::over(config, hasher, None, &Timer::Process)
     }
 }
 

@@ -67,8 +67,8 @@ impl Shared {
         self.finish_put(written).await
     }
 
-    /// Puts a value whose life is decided, and leaves it to [`Self::finish_put`] to wait until it may
-    /// be called done. The value is left behind in `put`, and where it has been stored, in the
+    /// Puts a value whose life is decided, and leaves it to [`Self::finish_put`] to wait until it
+    /// may be called done. The value is left behind in `put`, and where it has been stored, in the
     /// memory that the entry has it in.
     pub(super) async fn store(
         self: &Arc<Self>,

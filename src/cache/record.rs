@@ -108,7 +108,7 @@ pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T)
 }
 
 /// The memory that is set aside for reading a record.
-pub(super) struct Room {
+pub(super) struct Allowance {
     pub(super) permit: Arc<Permit>,
     /// How much of it is for what the record is decompressed to.
     pub(super) spare: usize,
@@ -163,7 +163,7 @@ impl Shared {
         namespace: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         extent: Extent,
-        room: &Room,
+        allowance: &Allowance,
     ) -> io::Result<Attempt> {
         let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
@@ -181,7 +181,7 @@ impl Shared {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             self.check_uncompressed(length)?;
             let wanted = length.saturating_add(codec::decoder_bytes(length));
-            if !room.permit.grow(wanted.saturating_sub(room.spare)) {
+            if !allowance.permit.grow(wanted.saturating_sub(allowance.spare)) {
                 return Ok(Attempt::Short(wanted));
             }
         }

@@ -66,8 +66,6 @@ pub(crate) struct Shared {
     pub(super) accesses: Accesses,
     pub(super) below: Option<Below>,
     /// For those who wait for somebody else.
-    #[allow(dead_code)]
-    pub(super) timer: Timer,
     /// Labels of entries that have no record: the budget of memory counts them.
     pub(super) labels_above: AtomicUsize,
     /// Slots of all indexes.
@@ -90,16 +88,6 @@ pub(super) struct Below {
     pub(super) lane: Arc<dyn Lane>,
     /// None on a simulated disk.
     pub(super) file: Option<UringDisk>,
-}
-
-impl Below {
-    /// Time as the disk has it: simulated with it, or that of the process.
-    fn timer(below: Option<&Self>) -> Timer {
-        match below {
-            Some(Self { file: None, lane, .. }) => Timer::Lane(Arc::clone(lane)),
-            _ => Timer::Process,
-        }
-    }
 }
 
 /// What was found on file at open.
@@ -144,12 +132,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn over(config: BlobCacheConfig, hasher: KeyHasher, below: Option<Below>) -> Self {
+    pub(super) fn over(
+        config: BlobCacheConfig,
+        hasher: KeyHasher,
+        below: Option<Below>,
+        timer: &Timer,
+    ) -> Self {
         let instance = RandomState::new().build_hasher().finish();
         // One place of sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: a
         // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
         let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
-        let timer = Below::timer(below.as_ref());
         Self {
             hasher,
             clock: config.clock.clone(),
@@ -161,13 +153,12 @@ impl Shared {
             codecs: Codecs::new(cores()),
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
-            intake: intake::limiter(config.l1_bytes_max, below.is_some(), &timer),
+            intake: intake::limiter(config.l1_bytes_max, below.is_some(), timer),
             renewal: Arc::default(),
             overdue: Arc::default(),
             agenda: Agenda::new(),
             accesses: Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE),
-            reads: Reads::new(config.l2_read_bytes_max, &timer),
-            timer,
+            reads: Reads::new(config.l2_read_bytes_max, timer),
             below,
             labels_above: AtomicUsize::new(0),
             slots: AtomicUsize::new(0),

@@ -27,7 +27,7 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
-use super::room::Room;
+use super::room::RoomQueue;
 use super::unit::{Dealt, Draft, Job, Refusal, Seal, Taken, Unit, listed};
 use crate::flaw::{Flaw, planted};
 use crate::timer::Timer;
@@ -72,7 +72,7 @@ pub(crate) struct Log {
     /// Those who wait for the end.
     pub(super) closers: Waiters,
     /// Those who want room.
-    pub(super) room: Room,
+    pub(super) room: RoomQueue,
 }
 
 pub(super) struct State {
@@ -154,7 +154,7 @@ impl Log {
             left: AtomicBool::new(false),
             waiters: Waiters::default(),
             closers: Waiters::default(),
-            room: Room::new(start.timer),
+            room: RoomQueue::new(start.timer),
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::format::{Position, SegmentNumber};
 use super::log::{Log, Standing, State};
 use super::unit::{Job, Off, Unit};
+use crate::disposal::Remains;
 use crate::flaw::{Flaw, planted};
 use crate::meter;
 use crate::step::{STEP_ENTRIES, pause};
@@ -45,19 +46,39 @@ impl Log {
         self.closers.until((), asked).await
     }
 
-    /// The writer has failed: all who wait are told, and nothing is taken any more.
-    pub(crate) fn turn_off(self: &Arc<Self>) {
+    /// The writer has failed: nothing is taken any more. Those who wait have still to be told.
+    pub(crate) fn turn_off(&self) {
         let mut state = self.state.lock();
         state.standing = Standing::Off;
         self.turns.fetch_add(1, Ordering::Release);
         let (jobs, open) = (std::mem::take(&mut state.jobs), state.open.take());
         state.waiting_bytes = 0;
         drop(state);
+        let units = jobs.into_iter().filter_map(|job| match job {
+            Job::Frame(unit) => Arc::into_inner(unit),
+            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
+        });
+        let records = units.flat_map(|unit| unit.records);
+        let records = records.chain(open.into_iter().flat_map(|unit| unit.records));
+        drop(Remains::new(records.map(|record| {
+            discard(record);
+            1
+        })));
+    }
+
+    /// Tells all who wait that the log has ended.
+    pub(crate) async fn tell_all(self: &Arc<Self>) {
+        self.waiters.wake_all().await;
+        self.call_all().await;
+        self.closers.wake_all().await;
+    }
+
+    /// The same for a writer that has gone, and cannot wait.
+    pub(crate) fn tell_all_at_once(self: &Arc<Self>) {
         self.waiters.wake_all_at_once();
+        // Bounded: by those who wait, when the tier has ended.
         while self.call() {}
         self.closers.wake_all_at_once();
-        jobs.into_iter().for_each(discard);
-        open.into_iter().flat_map(|unit| unit.records).for_each(discard);
     }
 
     /// The first job is done, and on file.

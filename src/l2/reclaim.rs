@@ -27,6 +27,7 @@ use super::writer::Writer;
 use crate::flaw::{Flaw, planted};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
+use crate::meter;
 use crate::step::{STEP_BYTES, STEP_ENTRIES, Steps, pause};
 
 /// The part of a segment that second chances may take.
@@ -119,6 +120,7 @@ impl Writer {
         let start = geometry.start_of(segment);
         let mut window = None;
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
+            meter::entries(1);
             if number % STEP_ENTRIES == 0 {
                 pause().await;
             }
@@ -212,6 +214,7 @@ impl Writer {
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
         let start = self.medium.geometry.start_of(segment);
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
+            meter::entries(1);
             let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
             let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
             match listed.entry.change {

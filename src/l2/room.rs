@@ -22,7 +22,7 @@ use crate::step::{STEP_ENTRIES, pause};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
-pub(super) struct Room {
+pub(super) struct RoomQueue {
     timer: Timer,
     state: Mutex<State>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Place {
     turn: u64,
 }
 
-impl Room {
+impl RoomQueue {
     pub(super) fn new(timer: Timer) -> Self {
         Self { timer, state: Mutex::default() }
     }

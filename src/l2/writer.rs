@@ -78,6 +78,7 @@ impl Drop for Guard {
         if !self.log.is_closed() {
             self.health.degrade("the writer has gone".to_owned());
             self.log.turn_off();
+            self.log.tell_all_at_once();
         }
     }
 }
@@ -90,12 +91,14 @@ impl Writer {
             log::error!("the disk tier is turned off: {error}");
             self.medium.health.degrade(error.to_string());
             self.log.turn_off();
+            self.log.tell_all().await;
             self.void().await;
         }
     }
 
     async fn serve(&mut self) -> io::Result<()> {
         self.make_ready(self.writing).await?;
+        // Bounded: a job in each turn, with waits in between.
         loop {
             self.make_index_room().await?;
             let Some(job) = self.job().await else { continue };
@@ -122,6 +125,7 @@ impl Writer {
 
     /// None: room in the index is wanted.
     async fn job(&self) -> Option<Job> {
+        // Bounded: it waits in each turn.
         loop {
             let knew_open = self.log.is_open();
             if let Some(job) = self.log.job(false) {
@@ -145,6 +149,7 @@ impl Writer {
 
     /// Writes the frames that wait, up to what has to be done before more can be written.
     pub(super) async fn write_frames(&mut self) -> io::Result<()> {
+        // Bounded: a write in each turn.
         while let Some(Job::Frame(unit)) = self.log.job(true) {
             self.write_unit(&unit).await?;
             self.log.done().await;
@@ -194,6 +199,7 @@ impl Writer {
     /// oldest segment must not be one of those.
     async fn make_ready(&mut self, writing: SegmentNumber) -> io::Result<()> {
         let Medium { geometry, .. } = self.medium;
+        // Bounded: a segment in each turn, with writes in between.
         while self.superblock.newest <= writing {
             let next = SegmentNumber(self.superblock.newest.0 + 1);
             let oldest = geometry.segment_of(self.superblock.head);
@@ -211,6 +217,7 @@ impl Writer {
     /// Reclaims the oldest segments while the index is crowded, up to the one that is written.
     async fn make_index_room(&mut self) -> io::Result<()> {
         let wanted = self.log.index_wanted.swap(0, Ordering::AcqRel);
+        // Bounded: a segment in each turn.
         loop {
             let oldest = self.medium.geometry.segment_of(self.superblock.head);
             let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
@@ -238,6 +245,7 @@ impl Writer {
     async fn void(&mut self) {
         self.superblock.void = true;
         self.superblock.clean = false;
+        // Bounded: a write in each turn, with a pause.
         loop {
             if self.write_superblock().await.is_ok() && self.medium.sync().await.is_ok() {
                 self.medium.health.set_voided();
