@@ -85,7 +85,7 @@ impl Shared {
             + self.reads.bytes()
             + self.promotions.bytes()
             + self.codecs.memory_bytes()
-            + self.l2().map_or(0, |l2| l2.log.memory_bytes())
+            + self.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
     }
 
     fn l2_state(&self) -> L2State {

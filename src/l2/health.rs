@@ -1,6 +1,6 @@
 //! `Health`: whether L2 takes and gives, and what has happened to it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -27,9 +27,36 @@ pub(crate) struct Health {
     /// The store says on file that nothing in it is to be served.
     voided: AtomicBool,
     pub(crate) tally: Tally,
+    /// Bytes of directories and segments that are held while they are read or written.
+    buffers: AtomicUsize,
+}
+
+/// Memory that is held for a while, and counted until this is dropped.
+#[derive(Debug)]
+#[must_use = "it is counted for as long as this lives"]
+pub(crate) struct Held<'a> {
+    health: &'a Health,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.health.buffers.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Health {
+    /// So many bytes are held from now on.
+    pub(crate) fn hold(&self, bytes: usize) -> Held<'_> {
+        self.buffers.fetch_add(bytes, Ordering::Relaxed);
+        Held { health: self, bytes }
+    }
+
+    /// What is held.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffers.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn degrade(&self, reason: String) {
         self.reason.lock().get_or_insert(reason);
         self.off.store(true, Ordering::Release);

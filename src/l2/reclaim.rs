@@ -12,6 +12,7 @@
 //! why it is taken only while no invalidation in force covers it.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -56,6 +57,8 @@ impl Writer {
         let end = geometry.start_of(SegmentNumber(segment.0 + 1));
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
         let image = self.directory_image(segment).await;
+        let health = Arc::clone(&self.medium.health);
+        let _held = health.hold(image.as_deref().map_or(0, <[u8]>::len) + WINDOW_BYTES);
         let directory = self.directory(image.as_deref(), segment).await;
         if let Some(directory) = &directory {
             self.give_second_chances(directory, segment).await?;

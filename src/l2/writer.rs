@@ -189,6 +189,8 @@ impl Writer {
             .write(key, self.superblock.open_count, seal.end, &mut image)
             .await
             .map_err(io::Error::other)?;
+        // Once more to be written from.
+        let _held = self.medium.health.hold(2 * image.len());
         let end = geometry.file_offset_of_segment(seal.segment);
         let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
         self.medium.write(start, AlignedBuffer::copy_from_slice(&image)).await
