@@ -58,7 +58,7 @@ impl Writer {
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
         let image = self.directory_image(segment).await;
         let health = Arc::clone(&self.medium.health);
-        let _held = health.hold(image.as_deref().map_or(0, <[u8]>::len) + WINDOW_BYTES);
+        let _held = health.hold(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.directory(image.as_deref(), segment).await;
         if let Some(directory) = &directory {
             self.give_second_chances(directory, segment).await?;
@@ -121,7 +121,8 @@ impl Writer {
             false => usize::MAX,
         };
         let start = geometry.start_of(segment);
-        let mut window = None;
+        let health = Arc::clone(&self.medium.health);
+        let (mut window, mut _held) = (None, None);
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
             meter::entries(1);
             if number % STEP_ENTRIES == 0 {
@@ -141,6 +142,7 @@ impl Writer {
                 Some(record) => record,
                 None => {
                     let Ok(read) = self.read_window(segment, place, length).await else { break };
+                    _held = Some(health.hold(read.blocks.len()));
                     match window.insert(read).record(place, length) {
                         Some(record) => record,
                         None => break,
