@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Index(Index),
     /// Bytes of file for each byte of payload.
     Density(Density),
+    /// How much of the file holds live blobs, at default settings.
+    Share(Share),
     /// How long a store takes to open.
     Open(Open),
     /// Random gets from disk.
@@ -53,6 +55,17 @@ pub(crate) struct Density {
     /// Tasks that put at the same time.
     #[arg(long, default_value = "8")]
     pub(crate) putters: NonZeroU64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Share {
+    /// GiB of the file.
+    #[arg(long = "gib", default_value = "0.25", value_parser = gibibytes)]
+    pub(crate) bytes: u64,
+
+    /// Bytes of the index's budget, where that is not to be the default.
+    #[arg(long)]
+    pub(crate) index_bytes: Option<u64>,
 }
 
 #[derive(Debug, Args)]

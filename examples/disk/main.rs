@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `index` | memory of the index for each entry, and resident memory against what is reported |
 //! | `density` | bytes of file for each byte of payload; over the limit, the exit code says so |
+//! | `share` | how much of the file holds live blobs of several sizes, at default settings |
 //! | `open` | how long a store takes to open, after a kill and after a close |
 //! | `reads` | random gets from disk, beside `fio` on the same file |
 //! | `fill` | puts of large blobs, beside `fio` in the same directory |
@@ -26,7 +27,7 @@ mod open;
 mod process;
 mod reads;
 mod report;
-
+mod share;
 mod store;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ async fn run(Arguments { directory, command }: Arguments) -> Result<ExitCode, Er
     let code = match &command {
         Command::Index(options) => index::run(&scratch, options).await,
         Command::Density(options) => density::run(&scratch, options).await,
+        Command::Share(options) => share::run(&scratch, options).await,
         Command::Open(options) => open::run(&scratch, options).await,
         Command::Reads(options) => reads::run(&scratch, options).await,
         Command::Fill(options) => fill::run(&scratch, options).await,

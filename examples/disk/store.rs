@@ -138,6 +138,11 @@ impl Store {
         Self::of(path, blobs, bytes, entries).await
     }
 
+    /// A store in a cache that is open.
+    pub(crate) fn over(cache: BlobCache, blobs: Blobs) -> Self {
+        Self { cache, blobs: Arc::new(blobs) }
+    }
+
     async fn of(path: &Path, blobs: Blobs, bytes: u64, entries: u64) -> Result<Self, Error> {
         let index = usize::try_from(entries * SLOT_BYTES + (1 << 20))?;
         let config = BlobCacheConfig::builder()
@@ -148,7 +153,7 @@ impl Store {
             .crash_safety(CrashSafety::Process)
             .build()?;
         let cache = BlobCache::open(config).await?;
-        Ok(Self { cache, blobs: Arc::new(blobs) })
+        Ok(Self::over(cache, blobs))
     }
 
     /// Puts the blobs of these numbers, by so many tasks at the same time.
