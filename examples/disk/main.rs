@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `index` | memory of the index for each entry, and resident memory against what is reported |
 //! | `density` | bytes of file for each byte of payload; over the limit, the exit code says so |
-//! | `share` | how much of the file holds live blobs of several sizes, at default settings |
+//! | `share` | how much of the file is in use with blobs of several sizes, at default settings |
 //! | `open` | how long a store takes to open, after a kill and after a close |
 //! | `reads` | random gets from disk, beside `fio` on the same file |
 //! | `fill` | puts of large blobs, beside `fio` in the same directory |

@@ -1,5 +1,5 @@
-//! `share`: how much of the file holds live blobs, with every setting at its default, once twice as
-//! much has been put as fits.
+//! `share`: how much of the file is in use, and how much of it are live keys and values, with every
+//! setting at its default, once twice as much has been put as fits.
 
 use std::process::ExitCode;
 
@@ -13,8 +13,8 @@ use crate::store::{Blobs, Scratch, Store};
 const KEY_BYTES: u64 = 32;
 
 pub(crate) async fn run(scratch: &Scratch, options: &Share) -> Result<ExitCode, Error> {
-    let mut table =
-        Table::new(&["value bytes", "blobs", "of the file", "index bytes", "of budget"]);
+    let header = ["value bytes", "blobs", "in use", "live", "index bytes", "of budget"];
+    let mut table = Table::new(&header);
     for value_bytes in [100, 1 << 10, 64 << 10] {
         let blobs = Blobs::new("thumbnails", KEY_BYTES, value_bytes);
         let payload = blobs.payload_bytes();
@@ -37,6 +37,7 @@ pub(crate) async fn run(scratch: &Scratch, options: &Share) -> Result<ExitCode, 
         table.row([
             value_bytes.to_string(),
             live.to_string(),
+            percent(stats.l2_bytes_in_use() as f64, stats.l2_bytes_max() as f64),
             percent((live * payload) as f64, stats.l2_bytes_max() as f64),
             index.to_string(),
             percent(index as f64, budget as f64),

@@ -143,7 +143,7 @@ impl BlobCacheConfigBuilder {
     /// that are being written take up to an eighth of it each, besides.
     ///
     /// Default: a 32nd of the file, at least 1 MiB; at least 64 KiB. So a file fills where blobs
-    /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a fifth of it.
+    /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a seventh of it.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);
