@@ -60,6 +60,7 @@ impl Accesses {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
         let tables = tables.min((bytes_max / size_of::<Set>()).max(1));
         Self {
+            // Bounded: by the budget: one for each group of tables.
             groups: (0..tables.div_ceil(GROUP_TABLES)).map(|_| OnceLock::new()).collect(),
             tables,
             sets_per_table: (bytes_max / size_of::<Set>() / tables).max(1),
@@ -108,6 +109,7 @@ impl Accesses {
         let own = Place { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
         let (table, set) = self.place(entry.hash);
         let group = self.groups[table / GROUP_TABLES]
+            // Bounded: by a group.
             .get_or_init(|| (0..GROUP_TABLES).map(|_| Mutex::default()).collect());
         let mut table = group[table % GROUP_TABLES].lock();
         if table.is_empty() {

@@ -83,6 +83,7 @@ fn thread_number() -> usize {
 impl Counters {
     pub(crate) fn new(cores: usize) -> Self {
         let stripes = (2 * cores).next_power_of_two().min(128);
+        // Bounded: by the cores.
         Self { stripes: (0..stripes).map(|_| CachePadded::new(Stripe::default())).collect() }
     }
 
@@ -96,6 +97,7 @@ impl Counters {
     }
 
     pub(crate) fn sum(&self, event: Event) -> u64 {
+        // Bounded: by the stripes, one for each core.
         self.stripes.iter().map(|stripe| stripe[event as usize].load(Ordering::Relaxed)).sum()
     }
 }

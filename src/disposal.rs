@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -17,6 +19,16 @@ use crate::wake::contained;
 
 /// What is left to be freed. Dropped before all of it has been, it leaves the rest to the thread.
 pub(crate) struct Remains(Option<Pieces>);
+
+/// Bytes of memory that have been let go of and are not free yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Freeing(Arc<AtomicUsize>);
+
+/// They count until this is dropped.
+pub(crate) struct Counted {
+    freeing: Freeing,
+    bytes: usize,
+}
 
 type Pieces = Box<dyn Iterator<Item = usize> + Send>;
 
@@ -43,6 +55,24 @@ impl Remains {
             self.0 = None;
         }
         is_left
+    }
+}
+
+impl Freeing {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(crate) fn count(&self, bytes: usize) -> Counted {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Counted { freeing: self.clone(), bytes }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.freeing.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn metadata(map: &BTreeMap<String, String>) -> usize {
     if map.is_empty() {
         return 0;
     }
+    // Bounded: by the metadata of one entry.
     let strings: usize =
         map.iter().map(|(key, value)| allocation(key.len()) + allocation(value.len())).sum();
     let leaves = if map.len() <= 11 { 1 } else { map.len().div_ceil(6) };

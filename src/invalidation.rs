@@ -229,6 +229,7 @@ impl Rules {
     /// Those over labels.
     pub(crate) fn over_labels(&self) -> Vec<Arc<Rule>> {
         let is_over_labels = |rule: &&Arc<Rule>| matches!(rule.cover, Cover::Labels(_));
+        // Bounded: by the most rules at one time.
         self.rules.read().iter().filter(is_over_labels).cloned().collect()
     }
 
@@ -252,6 +253,7 @@ impl Rules {
         loop {
             let rules = self.rules.read();
             let wanting = rules.iter().filter(|rule| rule.is_scanning()).cloned();
+            // Bounded: by the most rules at one time.
             let wanting: Vec<_> = wanting.collect();
             if !wanting.is_empty() {
                 return wanting;

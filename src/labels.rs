@@ -48,6 +48,7 @@ impl LabelIndex {
         let all = (key, LabelHash(0))..=(key, LabelHash(u64::MAX));
         let labels = self.labels.range(all).map(|&(_, label)| label);
         // Another namespace may have a key of the same hash.
+        // Bounded: by the labels of one entry.
         labels.filter(|&label| self.postings.get(&(label, key)) == Some(&sequence)).collect()
     }
 

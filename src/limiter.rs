@@ -34,16 +34,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::flaw::{Flaw, planted};
 use crate::meter;
-use crate::queue::{Queue, TICKS_MAX, Ticket, Turn};
+use crate::queue::{Queue, TICKS, TICKS_MAX, Ticket, Turn};
 use crate::step::STEP_ENTRIES;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
 /// How long a caller that was woken may take to come, and as long again.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
-
-/// Ticks that work which was woken has to be polled in.
-const TICKS: u64 = 2;
 
 /// How many times as many it has where nobody waits.
 const UNWANTED: u64 = 10;

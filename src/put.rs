@@ -98,6 +98,7 @@ impl BlobCachePut {
     /// Replaces what was there.
     #[must_use]
     pub fn with_tags(mut self, tags: impl IntoIterator<Item: Into<String>>) -> Self {
+        // Bounded: by what the caller gives, before anything of the cache is held.
         self.tags = tags.into_iter().map(Into::into).collect();
         self
     }
@@ -110,6 +111,7 @@ impl BlobCachePut {
         mut self,
         dependencies: impl IntoIterator<Item: Into<String>>,
     ) -> Self {
+        // Bounded: by what the caller gives, before anything of the cache is held.
         self.dependencies = dependencies.into_iter().map(Into::into).collect();
         self
     }

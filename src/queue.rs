@@ -16,8 +16,8 @@ use std::task::Waker;
 
 use crate::flaw::{Flaw, planted};
 
-/// Ticks that a waiter has from its call on.
-const TICKS: u64 = 2;
+/// Ticks in which a waiter that was called, or work that was woken, has to be polled.
+pub(crate) const TICKS: u64 = 2;
 
 /// The most that it ever has: an hour of tenths of a second.
 pub(crate) const TICKS_MAX: u64 = 36_000;

@@ -147,7 +147,7 @@ snapshot! {
         recovery_dropped: u64,
         /// How long the open took.
         recovery_duration: Duration,
-        /// Memory of the index of the disk tier.
+        /// Memory of the index of the disk tier, with what flushes have ended until it is free.
         memory_index_bytes: usize,
         /// Memory of values that puts are copying or compressing, of reads under way, of records
         /// that wait to be written, of values that wait to be promoted, and of what compresses.

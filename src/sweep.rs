@@ -66,12 +66,14 @@ impl SweepReport {
     /// Entries that were removed, of all namespaces.
     #[must_use]
     pub fn entries_removed(&self) -> usize {
+        // Bounded: by the namespaces of one report.
         self.namespaces.values().map(|namespace| namespace.expired + namespace.dead).sum()
     }
 
     /// What they counted against the budget.
     #[must_use]
     pub fn bytes_removed(&self) -> usize {
+        // Bounded: by the namespaces of one report.
         self.namespaces.values().map(|namespace| namespace.bytes).sum()
     }
 

@@ -100,6 +100,7 @@ impl Synopsis {
     }
 
     fn judge(&self, state: &State) {
+        // Bounded: by the filters, each twice as large as the one before.
         let hashes: usize = state.filters.iter().map(|filter| filter.hashes).sum();
         let is_stale = state.gone > HASHES_MIN + hashes / 3;
         // More may have come while it was being made than it was meant for.
@@ -162,6 +163,7 @@ impl Synopsis {
     }
 
     fn weigh(&self, state: &State) {
+        // Bounded: by the filters, each twice as large as the one before.
         let bytes = state.filters.iter().chain(&state.next).map(Filter::bytes).sum();
         self.bytes.store(bytes, Ordering::Relaxed);
     }

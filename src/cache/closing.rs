@@ -23,6 +23,7 @@ pub(super) fn note(file: &UringDisk) -> Termination {
 
 /// Resolves once no store in the directory is being closed any more.
 pub(super) async fn over(directory: &Path) {
+    // Bounded: by the stores of one process.
     let under_way: Vec<Termination> = CLOSING
         .lock()
         .iter()

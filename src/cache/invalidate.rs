@@ -195,6 +195,7 @@ impl Shared {
         self.check_namespace(namespace.name)?;
         self.check_labels(labels.iter().copied())?;
         let hash = |label: &&str| self.hasher.label(namespace.seed, kind, label);
+        // Bounded: by the labels of one call.
         let mut hashes: Vec<LabelHash> = labels.iter().map(hash).collect();
         hashes.sort_unstable();
         hashes.dedup();
@@ -219,6 +220,7 @@ impl Shared {
             let mut made = None;
             let mut acknowledgement = Acknowledgement::Nothing;
             if let Some(generation) = posted {
+                // Bounded: by the labels of one call.
                 let labels: Vec<u64> = hashes.iter().map(|label| label.0).collect();
                 let labels = LabelHashes::new(&labels);
                 let named = named(generation);

@@ -83,6 +83,7 @@ impl Shared {
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
         let labels = self.label_hashes(namespace, tags, dependencies);
+        // Bounded: by the metadata of one entry.
         let metadata = take(&mut put.content_metadata).into_iter().map(shrunk).collect();
         let extras = Extras::new(metadata, labels, policy.version, life);
         let value = put.value.as_slice();
@@ -290,6 +291,7 @@ impl Shared {
         self.check_labels(put.tags.iter().chain(&put.dependencies).map(String::as_str))?;
         let metadata = &put.content_metadata;
         let keys = metadata.len();
+        // Bounded: by the metadata of one put, before anything is held.
         let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         let max_keys = self.config.content_metadata_keys_max;
         let max_bytes = self.config.content_metadata_bytes_max;

@@ -95,6 +95,7 @@ pub(super) fn named(namespace: &Namespace) -> NamedGeneration<'_> {
 
 /// What the directory lists of an entry, with its label hashes at hand.
 pub(super) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T) -> T {
+    // Bounded: by the labels of one entry.
     let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
     then(&Change::Blob(crate::l2::BlobSummary {
         namespace: named(&entry.namespace),
@@ -250,6 +251,7 @@ impl Shared {
     ) -> Box<[LabelHash]> {
         let hash = |kind| move |label| self.hasher.label(namespace.seed, kind, label);
         let tags = tags.map(hash(LabelKind::Tag));
+        // Bounded: by the labels of one entry.
         let mut labels: Vec<_> =
             tags.chain(dependencies.map(hash(LabelKind::Dependency))).collect();
         labels.sort_unstable();

@@ -21,7 +21,7 @@ use crate::clock::{Clock, nanos};
 use crate::codec::Codecs;
 use crate::config::{BlobCacheConfig, NAMESPACE_BYTES_MAX, cores};
 use crate::counters::{Counters, Event};
-use crate::disposal::Remains;
+use crate::disposal::{Freeing, Remains};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::flight::Flights;
@@ -65,9 +65,10 @@ pub(crate) struct Shared {
     pub(super) agenda: Agenda,
     pub(super) accesses: Accesses,
     pub(super) below: Option<Below>,
-    /// For those who wait for somebody else.
     /// Labels of entries that have no record: the budget of memory counts them.
     pub(super) labels_above: AtomicUsize,
+    /// Indexes of namespaces that have been flushed.
+    pub(super) freeing: Freeing,
     /// Slots of all indexes.
     pub(super) slots: AtomicUsize,
     /// The end of the last flush's record: puts wait for it.
@@ -161,6 +162,7 @@ impl Shared {
             reads: Reads::new(config.l2_read_bytes_max, timer),
             below,
             labels_above: AtomicUsize::new(0),
+            freeing: Freeing::default(),
             slots: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
             is_flush_unrecorded: AtomicBool::new(false),
@@ -183,8 +185,10 @@ impl Shared {
             return;
         };
         let shared = Arc::downgrade(self);
+        let counted = self.freeing.count(generation.index().memory_bytes());
         let mut remains = Remains::new(Arc::clone(&generation).pieces());
         let freeing = async move {
+            let _counted = counted;
             let mut cursor = Some(Default::default());
             // Bounded: a step in each turn, then a pause.
             while let Some((from, shared)) = cursor.zip(shared.upgrade()) {
@@ -202,9 +206,11 @@ impl Shared {
 
     /// The same of all generations at once, whose postings have gone with them.
     pub(super) fn free_all(&self, ended: Ended) {
+        let counted = self.freeing.count(ended.index_bytes());
         let mut remains = Remains::new(ended.pieces());
         let Some(below) = &self.below else { return drop(remains) };
         let freeing = async move {
+            let _counted = counted;
             // Bounded: a step in each turn, then a pause.
             while remains.free_some() {
                 pause().await;
@@ -240,6 +246,7 @@ impl Shared {
         &self,
         labels: impl Iterator<Item = &'a str>,
     ) -> Result<(), CacheError> {
+        // Bounded: by the labels of one call.
         let (labels, bytes) = labels.fold((0, 0), |(n, bytes), label| (n + 1, bytes + label.len()));
         let (max_labels, max_bytes) = (self.config.labels_max, self.config.label_bytes_max);
         if labels > max_labels || bytes > max_bytes {

@@ -52,7 +52,7 @@ impl Shared {
             promotion_queue_depth: self.promotions.depth(),
             memory_reads_bytes: self.reads.bytes(),
             memory_buffers_bytes: self.buffers_bytes(),
-            memory_index_bytes: totals.index_bytes + self.accesses.bytes(),
+            memory_index_bytes: totals.index_bytes + self.freeing.bytes() + self.accesses.bytes(),
             l2_entries: self.slots.load(Ordering::Relaxed),
             l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),

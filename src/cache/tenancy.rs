@@ -148,6 +148,7 @@ impl Tenant for Shared {
     fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
         let Some(l2) = self.l2() else { return false };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
+        // Bounded: by the labels of one entry.
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
         let slot = self.l1.slot(hash);
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };

@@ -105,6 +105,7 @@ pub(crate) enum Turn<T: Sent, P: Sent> {
 impl<T: Sent, P: Sent> Flights<T, P> {
     pub(crate) fn new(tables: usize, timer: Timer) -> Self {
         let tables = tables.next_power_of_two();
+        // Bounded: by the tables.
         Self { tables: (0..tables).map(|_| Mutex::new(HashMap::new())).collect(), timer }
     }
 
@@ -181,6 +182,7 @@ impl<T: Sent, P: Sent> Flights<T, P> {
 
     /// How many flights there are, claimed ones among them.
     pub(crate) fn len(&self) -> usize {
+        // Bounded: by the tables.
         self.tables.iter().map(|table| table.lock().len()).sum()
     }
 

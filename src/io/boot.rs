@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits = text.bytes().filter(u8::is_ascii_hexdigit).map(char::from);
+    // Bounded: by a short text.
     let digits: Vec<u32> = digits.filter_map(|digit| digit.to_digit(16)).collect();
     let mut id = [0; 16];
     if digits.len() == 32 {

@@ -23,6 +23,7 @@ pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + 5;
 pub(super) fn check_descriptors(count: usize) -> Result<(), DiskError> {
     let spare = || -> io::Result<()> {
         let first = File::open("/dev/null")?;
+        // Bounded: by a handful of descriptors.
         let others = (1..count).map(|_| dup(&first)).collect::<Result<Vec<_>, _>>()?;
         drop(others);
         Ok(())

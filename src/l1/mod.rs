@@ -76,12 +76,12 @@ impl L1 {
         lists: usize,
         quotas: impl Iterator<Item = Option<usize>>,
     ) -> Self {
-        let quotas: Box<[_]> = quotas
-            .map(|max| L1Quota {
-                reserved: AtomicUsize::new(0),
-                bytes_max: max.unwrap_or(usize::MAX),
-            })
-            .collect();
+        let quota = |max: Option<usize>| L1Quota {
+            reserved: AtomicUsize::new(0),
+            bytes_max: max.unwrap_or(usize::MAX),
+        };
+        // Bounded: by the quotas of the configuration.
+        let quotas: Box<[_]> = quotas.map(quota).collect();
         let tables = bytes_max / ENTRY_BYTES / TABLE_ENTRIES_MAX;
         let tables = tables.max(4 * cores()).next_power_of_two().min(1 << 16);
         Self {
@@ -114,6 +114,12 @@ impl L1 {
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.map.capacity()
+    }
+
+    /// All that the tables hold, also what has gone and waits to be removed.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.map.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 
     /// The entry under a hash, if it is `wanted`, which is asked under the read side of one shard,

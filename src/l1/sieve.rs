@@ -77,7 +77,9 @@ pub(crate) struct Cursor {
 
 impl Sieve {
     pub(crate) fn new(lists: usize, quotas: usize) -> Self {
+        // Bounded: by the priorities.
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
+        // Bounded: by the quotas of the configuration.
         let quotas = (0..quotas).map(|_| AtomicUsize::new(0)).collect();
         Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
@@ -230,7 +232,9 @@ impl Sieve {
 
 impl Level {
     fn new(lists: usize, quotas: usize) -> Self {
+        // Bounded: by the lists of the configuration.
         let lists = (0..lists).map(|_| CachePadded::new(Shard::new())).collect();
+        // Bounded: by the quotas of the configuration.
         let quotas = (0..quotas).map(|_| OnceLock::new()).collect();
         Self { lists, quotas, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
     }

@@ -237,6 +237,7 @@ impl<'a> Blob<'a> {
             (ALWAYS_IN_MEMORY, self.admission == L1Admission::Always),
             (ABSENT, self.is_absent),
         ];
+        // Bounded: by the flags there are.
         present.into_iter().filter(|(_, is)| *is).fold(0, |flags, (flag, _)| flags | flag)
     }
 }

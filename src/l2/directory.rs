@@ -31,6 +31,7 @@ pub(crate) struct DirectoryBuilder {
     geometry: Geometry,
     names: Chunks,
     rows: HashMap<Box<str>, Row>,
+    row_names_bytes: usize,
     row_count: u32,
     entries: Chunks,
     entry_count: u32,
@@ -52,6 +53,7 @@ impl DirectoryBuilder {
             geometry,
             names: Chunks::default(),
             rows: HashMap::new(),
+            row_names_bytes: 0,
             row_count: 0,
             entries: Chunks::default(),
             entry_count: 0,
@@ -96,11 +98,10 @@ impl DirectoryBuilder {
     /// slack.
     pub(crate) fn memory_bytes(&self) -> usize {
         let row = size_of::<(Box<str>, Row)>() + 1;
-        let names: usize = self.rows.keys().map(|name| name.len()).sum();
         self.names.memory_bytes()
             + self.entries.memory_bytes()
             + self.rows.capacity() * row * 8 / 7
-            + names
+            + self.row_names_bytes
     }
 
     /// Appends the entry of the record that follows the last one.
@@ -119,7 +120,9 @@ impl DirectoryBuilder {
             namespace.write(&mut self.names);
             self.names.end_entry();
             let row = Row { index, generation: namespace.generation };
-            self.rows.insert(namespace.name.into(), row);
+            if self.rows.insert(namespace.name.into(), row).is_none() {
+                self.row_names_bytes += namespace.name.len();
+            }
             self.row_count += 1;
         }
         self.trail = self.trail.write(&mut self.entries, entry, u64::from(index))?;

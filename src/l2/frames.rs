@@ -191,6 +191,7 @@ fn hashes(hasher: &KeyHasher, record: &Record<'_>) -> (u64, Vec<u64>) {
     let hash = hasher.key(namespace.seed, blob.key).0;
     let tags = blob.tags.iter().map(|tag| (LabelKind::Tag, tag));
     let dependencies = blob.dependencies.iter().map(|label| (LabelKind::Dependency, label));
+    // Bounded: by the labels of one entry.
     let mut labels: Vec<u64> = tags
         .chain(dependencies)
         .map(|(kind, label)| hasher.label(namespace.seed, kind, label).0)

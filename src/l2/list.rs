@@ -167,6 +167,7 @@ impl<'a> Metadata<'a> {
 
     /// An owned copy: allocates what the texts take, and the map.
     pub(crate) fn to_map(self) -> BTreeMap<String, String> {
+        // Bounded: by the metadata of one entry.
         self.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 

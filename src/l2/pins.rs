@@ -30,6 +30,7 @@ pub(crate) struct Pin {
 
 impl Pins {
     pub(crate) fn new(geometry: Geometry) -> Self {
+        // Bounded: by the segments, once at open.
         let counts = (0..geometry.segment_count()).map(|_| AtomicU32::new(0)).collect();
         Self { geometry, counts, reclaim: AtomicWaker::new() }
     }

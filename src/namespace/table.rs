@@ -263,6 +263,10 @@ impl Ended {
         entries.max(live)
     }
 
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.table.era.totals.sums().index_bytes
+    }
+
     /// Each item frees a part, and says how many entries that was. Others may hold on to a
     /// generation: what leads to its records is freed here.
     pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {

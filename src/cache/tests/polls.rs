@@ -64,7 +64,12 @@ fn config() -> BlobCacheConfig {
 
 fn tagged(value: Vec<u8>) -> BlobCachePut {
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
-    BlobCachePut::new(value).with_tags(["t", "u"]).with_policy(policy)
+    BlobCachePut::new(value).with_tags(["t", "u"]).with_dependencies(["d"]).with_policy(policy)
+}
+
+fn on_disk_only(bytes: usize) -> BlobCachePut {
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    BlobCachePut::new(vec![7; bytes]).with_policy(policy)
 }
 
 fn fill(bench: &mut Bench, namespace: &str) {
@@ -92,10 +97,21 @@ fn of_no_verb_is_long() {
         table.add(verb, &mut bench);
     }
     let cache = bench.cache();
-    bench.run(cache.get("a", "p/7"));
-    table.add("get", &mut bench);
+    assert!(bench.run(cache.get("a", "p/7")).is_some());
+    table.add("get from memory", &mut bench);
+    for (verb, bytes) in [("get, 100 B on disk", 100), ("get, 8 MiB on disk", 8 << 20)] {
+        bench.run(cache.put("b", "k", on_disk_only(bytes))).unwrap();
+        bench.simulation.longest();
+        assert!(bench.run(cache.get("b", "k")).is_some());
+        table.add(verb, &mut bench);
+    }
+    assert_eq!(bench.run(cache.invalidate_key("b", "k")), Ok(1));
+    table.add("invalidate_key", &mut bench);
     assert_eq!(bench.run(cache.invalidate_tags("a", &["t"])), Ok(RECORDS));
     table.add("invalidate_tags", &mut bench);
+    fill(&mut bench, "a");
+    assert_eq!(bench.run(cache.invalidate_dependencies("a", &["d"])), Ok(RECORDS));
+    table.add("invalidate_dependencies", &mut bench);
     fill(&mut bench, "a");
     assert_eq!(bench.run(cache.invalidate_prefix("a", "p/")), Ok(RECORDS));
     table.add("invalidate_prefix", &mut bench);

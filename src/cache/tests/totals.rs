@@ -2,11 +2,14 @@
 //! cache lets go of is freed elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
+use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -14,12 +17,14 @@ use super::bench::{Bench, config};
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::disposal::Remains;
+use crate::entry::Mark;
 use crate::key::KeyHash;
 use crate::l2::Position;
 use crate::namespace::Figures;
 use crate::put::BlobCachePut;
 
-fn assert_exact(bench: &Bench, at: &str) {
+/// Gives how many labels memory has of entries without a record.
+fn assert_exact(bench: &Bench, at: &str) -> usize {
     let shared = &bench.cache.shared;
     let all = shared.namespaces.all();
     let sum = |of: fn(&crate::namespace::Namespace) -> usize| all.iter().map(|it| of(it)).sum();
@@ -39,15 +44,24 @@ fn assert_exact(bench: &Bench, at: &str) {
         let live = found.iter().filter(|(_, slot)| !slot.gone).count();
         assert_eq!(namespace.live(), live, "{at}");
     }
+    let entries = shared.l1.all();
+    let above = entries.iter().filter(|it| !it.is(Mark::OnFile)).map(|it| it.labels().len());
+    let above = above.sum();
+    assert_eq!(shared.labels_above.load(Ordering::Relaxed), above, "{at}");
     let slots: usize = sum(|it| it.index().len());
     assert_eq!(bench.cache.stats().l2_entries(), slots, "{at}");
+    above
 }
 
 #[test]
 fn totals_are_what_a_walk_comes_to_after_anything() {
+    let mut labels = 0;
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut bench = Bench::with(seed, config(64));
+        // With a small budget, much has no record.
+        let index_bytes_max = [128 << 20, 4 << 10][usize::from(seed % 2 == 1)];
+        let config = BlobCacheConfig { l2_index_bytes_max: index_bytes_max, ..config(64) };
+        let mut bench = Bench::with(seed, config);
         for step in 0..400 {
             let cache = bench.cache();
             let namespace = format!("n{}", random.random_range(0..6));
@@ -56,7 +70,7 @@ fn totals_are_what_a_walk_comes_to_after_anything() {
             match drawn {
                 0..600 => {
                     let put = BlobCachePut::new(vec![1; random.random_range(0..900)]);
-                    bench.run(cache.put(&namespace, &key, put.with_tags(["t"]))).unwrap();
+                    bench.run(cache.put(&namespace, &key, put.with_tags(["t", "u"]))).unwrap();
                 }
                 600..750 => _ = bench.run(cache.get(&namespace, &key)),
                 750..850 => _ = bench.run(cache.invalidate_key(&namespace, &key)).unwrap(),
@@ -70,9 +84,10 @@ fn totals_are_what_a_walk_comes_to_after_anything() {
                     bench.kill();
                 }
             }
-            assert_exact(&bench, &format!("seed {seed}, step {step}, {drawn}"));
+            labels += assert_exact(&bench, &format!("seed {seed}, step {step}, {drawn}"));
         }
     }
+    assert!(labels > 0, "no entry was without a record");
 }
 
 #[test]
@@ -93,6 +108,30 @@ fn a_flush_of_everything_begins_anew() {
     bench.run(cache.put("n7", "k", "new")).unwrap();
     assert_eq!(bench.run(cache.get("n7", "k")).unwrap().value(), b"new");
     assert_exact(&bench, "anew");
+}
+
+#[test]
+fn the_index_of_what_was_flushed_counts_until_it_is_free() {
+    let mut bench = Bench::new(1);
+    let cache = bench.cache();
+    for flush in ["namespace", "all"] {
+        for number in 0..2000u64 {
+            bench.run(cache.put("a", number.to_le_bytes(), "v")).unwrap();
+        }
+        let before = cache.stats().memory_index_bytes();
+        let mut flushing: BoxFuture<'_, ()> = match flush {
+            "all" => Box::pin(async { cache.invalidate_all().await.unwrap() }),
+            _ => Box::pin(async { assert_eq!(cache.invalidate_namespace("a").await, Ok(true)) }),
+        };
+        // In force with the first poll, before any task has had a turn.
+        let _ = flushing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(cache.stats().entries(), 0);
+        assert!(cache.stats().memory_index_bytes() >= before, "{flush}");
+        bench.run(flushing);
+        bench.pass(Duration::from_secs(1));
+        assert!(cache.stats().memory_index_bytes() < before / 10, "{flush}");
+        assert_eq!(cache.shared.freeing.bytes(), 0, "{flush}");
+    }
 }
 
 /// Keeps the thread that frees from going on, until the sender is dropped.

@@ -69,6 +69,7 @@ impl Directory {
     #[cold]
     fn allocate<T: Default>(&self, count: usize) -> Box<[T]> {
         self.heap_bytes.fetch_add(count * size_of::<T>(), Ordering::Relaxed);
+        // Bounded: by tables over 64, each of a thousand slots.
         (0..count).map(|_| T::default()).collect()
     }
 }

@@ -217,8 +217,10 @@ impl Table {
     }
 
     fn with_buckets(buckets: usize, depth: u32) -> Self {
+        // Bounded: by a chunk of a table.
         let new_chunk = |buckets| (0..buckets).map(|_| Bucket::new()).collect::<Chunk>();
         let sizes = (0..buckets).step_by(CHUNK).map(|start| CHUNK.min(buckets - start));
+        // Bounded: by the buckets of one table.
         Self { chunks: sizes.map(new_chunk).collect(), buckets, len: 0, depth }
     }
 
