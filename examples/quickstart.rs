@@ -12,7 +12,7 @@ async fn main() -> Result<(), CacheError> {
     // A page that is fresh for a minute, and that goes when the product changes.
     let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60));
     let page = BlobCachePut::new("<h1>Drum sieve, 20 cm</h1>")
-        .with_content_metadata([("content-type".into(), "text/html".into())].into())
+        .with_content_metadata([("content-type", "text/html")])
         .with_dependencies(["product:7"])
         .with_policy(policy);
     cache.put("pages", "/sieves/20cm", page).await?;

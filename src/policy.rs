@@ -25,10 +25,10 @@ use crate::modes::L1Admission;
 /// use std::time::Duration;
 /// use tamis::{BlobCachePolicy, ExtendedTtlPolicy};
 ///
-/// let policy = BlobCachePolicy::default()
-///     .ttl(Duration::from_secs(60))
-///     .extended(ExtendedTtlPolicy { jitter_pct: 10, ..Default::default() });
-/// # let _ = policy;
+/// let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60)).jitter_pct(10);
+/// let extended = ExtendedTtlPolicy { jitter_pct: 10, ..Default::default() };
+/// let same = BlobCachePolicy::default().ttl(Duration::from_secs(60)).extended(extended);
+/// assert_eq!(policy, same);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobCachePolicy {
@@ -91,7 +91,53 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Idle ttl, stale window and jitter. Default: all off.
+    /// Gone once it has not been asked for during more than this time, fresh or stale. Every hit
+    /// begins the time anew; a look by `exists` does not. Default: idleness does not end it. Sets
+    /// [`ExtendedTtlPolicy::idle_ttl`], which says how well accesses on disk are known.
+    #[must_use]
+    pub fn idle_ttl(mut self, idle_ttl: Duration) -> Self {
+        self.extended.idle_ttl = Some(idle_ttl);
+        self
+    }
+
+    /// Served as stale for this long after it has expired: gets answer it, marked
+    /// [`is_stale`](crate::BlobCacheHit::is_stale), and the fetching verbs bring it up to date.
+    /// Nothing without a ttl or a deadline. Default: none, it is gone when it expires. Sets
+    /// [`ExtendedTtlPolicy::stale_serve`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, Clock};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let clock = Clock::manual(SystemTime::now());
+    /// # let config = BlobCacheConfig::builder().clock(clock.clone()).build()?;
+    /// # let cache = BlobCache::open(config).await?;
+    /// let policy = BlobCachePolicy::default()
+    ///     .ttl(Duration::from_secs(60))
+    ///     .stale_serve(Duration::from_secs(10));
+    /// cache.put("pages", "/", BlobCachePut::new("...").with_policy(policy)).await?;
+    /// // 65 seconds later:
+    /// # clock.advance(Duration::from_secs(65));
+    /// let hit = cache.get("pages", "/").await.unwrap();
+    /// assert_eq!(hit.stale_window_remaining(), Some(Duration::from_secs(5)));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn stale_serve(mut self, stale_serve: Duration) -> Self {
+        self.extended.stale_serve = Some(stale_serve);
+        self
+    }
+
+    /// Stretches the ttl by 0 to this many percent, so that entries put together do not expire
+    /// together. Default 0; over 100 counts as 100. Sets [`ExtendedTtlPolicy::jitter_pct`].
+    #[must_use]
+    pub fn jitter_pct(mut self, percent: u8) -> Self {
+        self.extended.jitter_pct = percent;
+        self
+    }
+
+    /// Idle ttl, stale window and jitter, all three at once. Default: all off.
     #[must_use]
     pub fn extended(mut self, extended: ExtendedTtlPolicy) -> Self {
         self.extended = extended;

@@ -1,9 +1,11 @@
 //! `BlobCachePut`: a value on its way into the cache, with all that is to be kept of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem::take;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::meter;
 use crate::moment::ReadPoint;
@@ -13,15 +15,15 @@ use crate::step::{STEP_BYTES, pause};
 /// A value to put, with its metadata, labels and policy.
 ///
 /// Anything that converts into [`Bytes`] converts into a put, so that a plain value can be handed
-/// over as it is. The cache keeps memory that is its own and fits: a `Vec` or boxed slice with at
-/// most 5 % to spare is taken over whatever its size, `Bytes` of up to 256 KiB likewise if nobody
-/// shares them; everything else is copied once, in steps of 256 KiB.
+/// over as it is; so do [`Cow`]s of bytes and of text. The cache keeps memory that is its own and
+/// fits: a `Vec` or boxed slice with at most 5 % to spare is taken over whatever its size, unshared
+/// `Bytes` of up to 256 KiB likewise; everything else is copied once, in steps of 256 KiB.
 ///
 /// ```
 /// use tamis::BlobCachePut;
 ///
 /// let put = BlobCachePut::new("<h1>Tamis</h1>")
-///     .with_content_metadata([("content-type".into(), "text/html".into())].into())
+///     .with_content_metadata([("content-type", "text/html")])
 ///     .with_tags(["product:7", "page"])
 ///     .with_dependencies(["template:3"]);
 /// # let _ = put;
@@ -34,6 +36,8 @@ pub struct BlobCachePut {
     pub(crate) dependencies: Vec<String>,
     /// None: the default of the handle that puts it.
     pub(crate) policy: Option<BlobCachePolicy>,
+    /// None: that of the policy.
+    pub(crate) ttl: Option<Duration>,
     pub(crate) read_at: Option<ReadPoint>,
     /// It says that there is nothing; the value is empty.
     pub(crate) is_absent: bool,
@@ -81,16 +85,38 @@ impl BlobCachePut {
             tags: Vec::new(),
             dependencies: Vec::new(),
             policy: None,
+            ttl: None,
             read_at: None,
             is_absent: false,
             renews: false,
         }
     }
 
-    /// Small facts to be kept with the value, such as its content type. Replaces what was there.
+    /// Small facts to keep with the value, such as its content type: pairs of a name and a value,
+    /// as an array, a map or any other collection. The last pair of a name counts. Default: none.
+    /// Replaces earlier metadata of this put.
+    ///
+    /// `content_metadata_keys_max` and `content_metadata_bytes_max` of the configuration limit
+    /// them.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use tamis::BlobCachePut;
+    ///
+    /// let page = BlobCachePut::new("<h1>Tamis</h1>")
+    ///     .with_content_metadata([("content-type", "text/html"), ("etag", "\"7\"")]);
+    /// let headers = BTreeMap::from([("content-type".to_owned(), "text/html".to_owned())]);
+    /// let same = BlobCachePut::new("<h1>Tamis</h1>").with_content_metadata(headers);
+    /// # let _ = (page, same);
+    /// ```
     #[must_use]
-    pub fn with_content_metadata(mut self, content_metadata: BTreeMap<String, String>) -> Self {
-        self.content_metadata = content_metadata;
+    pub fn with_content_metadata(
+        mut self,
+        content_metadata: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        // Bounded: by what the caller gives, before anything of the cache is held.
+        self.content_metadata =
+            content_metadata.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         self
     }
 
@@ -122,6 +148,43 @@ impl BlobCachePut {
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
         self.policy = Some(policy);
         self
+    }
+
+    /// How long the entry is fresh after the put. It replaces the ttl of the put's policy, or of
+    /// the namespace handle's where the put has none; the rest of that policy stays. The order of
+    /// this call and [`with_policy`](Self::with_policy) does not matter. Default: the policy's ttl.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+    /// use std::time::Duration;
+    ///
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let minute = Duration::from_secs(60);
+    /// let pages = cache.namespace("pages").with_policy(BlobCachePolicy::default().ttl(minute));
+    /// pages.put("/news", BlobCachePut::new("...").with_ttl(minute / 10)).await?;
+    /// let hit = pages.get("/news").await.unwrap();
+    /// let fresh_for = hit.expires_at().unwrap().duration_since(hit.written_at()).unwrap();
+    /// assert_eq!(fresh_for, Duration::from_secs(6));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// The policy of this put, where the handle that puts it has `default`.
+    pub(crate) fn policy_or<'a>(
+        &mut self,
+        default: &'a BlobCachePolicy,
+    ) -> Cow<'a, BlobCachePolicy> {
+        let policy = self.policy.take().map_or(Cow::Borrowed(default), Cow::Owned);
+        match self.ttl {
+            Some(ttl) => Cow::Owned(policy.into_owned().ttl(ttl)),
+            None => policy,
+        }
     }
 
     /// Makes the put void if its key was written or invalidated after `point`, which was taken
@@ -166,6 +229,36 @@ impl From<&'static [u8]> for BlobCachePut {
 impl From<&'static str> for BlobCachePut {
     fn from(value: &'static str) -> Self {
         Self::new(value)
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for BlobCachePut {
+    fn from(value: &'static [u8; N]) -> Self {
+        Self::new(value.as_slice())
+    }
+}
+
+impl From<BytesMut> for BlobCachePut {
+    fn from(value: BytesMut) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<Cow<'static, [u8]>> for BlobCachePut {
+    fn from(value: Cow<'static, [u8]>) -> Self {
+        match value {
+            Cow::Borrowed(value) => value.into(),
+            Cow::Owned(value) => value.into(),
+        }
+    }
+}
+
+impl From<Cow<'static, str>> for BlobCachePut {
+    fn from(value: Cow<'static, str>) -> Self {
+        match value {
+            Cow::Borrowed(value) => value.into(),
+            Cow::Owned(value) => value.into(),
+        }
     }
 }
 

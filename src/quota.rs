@@ -11,6 +11,7 @@
 /// hold it, and else nowhere. It is counted among
 /// [`l2_full_rejections`](crate::BlobCacheStats::l2_full_rejections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NamespaceQuota {
     /// Bytes in memory, counted as `l1_bytes_max` counts them. Default: none but that.
     pub l1_bytes_max: Option<usize>,

@@ -7,7 +7,8 @@ use crate::quota::NamespaceQuota;
 macro_rules! snapshot {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct $name { $(pub(crate) $field: $type,)* }
 
         impl $name { $(
@@ -191,10 +192,12 @@ impl BlobCacheStats {
 }
 
 /// Whether the disk tier takes and gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum L2State {
     /// There is none.
+    #[default]
     Off,
     /// It does.
     Healthy,

@@ -116,9 +116,9 @@ fn put(cache: &BlobCache, key: &str, put: impl Into<BlobCachePut>) {
 }
 
 fn page() -> BlobCachePut {
-    let facts = [("content-type".into(), "text/html".into()), ("etag".into(), "5e1f".into())];
+    let facts = [("content-type", "text/html"), ("etag", "5e1f")];
     let tags = ["home", "product:7", "product:8"];
-    BlobCachePut::from(vec![7; 1000]).with_content_metadata(facts.into()).with_tags(tags)
+    BlobCachePut::from(vec![7; 1000]).with_content_metadata(facts).with_tags(tags)
 }
 
 /// One entry of each kind that a hit treats differently, by key.

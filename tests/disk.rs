@@ -36,7 +36,7 @@ fn entries_outlive_eviction_and_reopening() {
         for number in 0..2000u64 {
             let put = BlobCachePut::new(value(number, 1000))
                 .with_tags([format!("tag{}", number % 10)])
-                .with_content_metadata([("n".to_owned(), number.to_string())].into());
+                .with_content_metadata([("n", number.to_string())]);
             cache.put("space", number.to_le_bytes(), put).await.unwrap();
         }
         let mut on_disk = 0;

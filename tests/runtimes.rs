@@ -30,7 +30,7 @@ async fn open() -> Result<BlobCache, CacheError> {
 async fn every_verb_answers() -> Outcome {
     let cache = open().await?;
     let metadata = [("content-type".to_owned(), "text/html".to_owned())];
-    let put = BlobCachePut::new("one").with_content_metadata(metadata.into()).with_tags(["t"]);
+    let put = BlobCachePut::new("one").with_content_metadata(metadata).with_tags(["t"]);
     cache.put("pages", "a/1", put).await?;
     let pages = cache.namespace("pages").with_policy(BlobCachePolicy::default().version(1));
     pages.put("a/2", BlobCachePut::new("two").with_dependencies(["d"])).await?;

@@ -31,7 +31,7 @@ fn on_disk(value: Vec<u8>) -> BlobCachePut {
 
 fn of_type(value: Vec<u8>, content_type: &str) -> BlobCachePut {
     let metadata = [("Content-Type".to_owned(), content_type.to_owned())];
-    on_disk(value).with_content_metadata(metadata.into())
+    on_disk(value).with_content_metadata(metadata)
 }
 
 fn text(bytes: usize) -> Vec<u8> {

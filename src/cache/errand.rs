@@ -150,8 +150,7 @@ impl Errand {
     /// Stores what a fetch has brought, if that can be stored.
     pub(super) async fn store(self: Arc<Self>, mut put: BlobCachePut, reading: Reading) -> Fetched {
         let point = reading.point;
-        let own = put.policy.take();
-        let policy = own.as_ref().unwrap_or(&self.policy);
+        let policy = &*put.policy_or(&self.policy);
         let life = self.shared.lifetime(policy, self.namespace(), &self.key);
         let read_at = older(put.read_at, point);
         put.read_at = Some(read_at);

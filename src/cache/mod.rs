@@ -307,10 +307,10 @@ impl BlobCache {
     pub async fn invalidate_tags(
         &self,
         namespace: &str,
-        tags: &[&str],
+        tags: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
         let namespace = self.shared.hasher.namespace(namespace);
-        self.shared.invalidate_labels(namespace, LabelKind::Tag, tags).await
+        self.shared.invalidate_labels(namespace, LabelKind::Tag, &texts(tags)).await
     }
 
     /// Removes every entry of the namespace that depends on any of `dependencies`; as
@@ -323,10 +323,11 @@ impl BlobCache {
     pub async fn invalidate_dependencies(
         &self,
         namespace: &str,
-        dependencies: &[&str],
+        dependencies: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
         let namespace = self.shared.hasher.namespace(namespace);
-        self.shared.invalidate_labels(namespace, LabelKind::Dependency, dependencies).await
+        let dependencies = texts(dependencies);
+        self.shared.invalidate_labels(namespace, LabelKind::Dependency, &dependencies).await
     }
 
     /// Flushes a namespace: one step, whatever the number of entries. Its slot is free again, and
@@ -417,4 +418,10 @@ impl BlobCache {
     pub fn config(&self) -> &BlobCacheConfig {
         &self.shared.config
     }
+}
+
+/// Labels as a caller gives them.
+fn texts(labels: &[impl AsRef<str>]) -> Vec<&str> {
+    // Bounded: by what the caller gives, before anything of the cache is held.
+    labels.iter().map(AsRef::as_ref).collect()
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::cache::{BlobCache, BlobCacheRefresh, Shared};
+use crate::cache::{BlobCache, BlobCacheRefresh, Shared, texts};
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
@@ -156,8 +156,8 @@ impl BlobCacheNamespace {
     /// # Errors
     ///
     /// Those of [`BlobCache::invalidate_tags`].
-    pub async fn invalidate_tags(&self, tags: &[&str]) -> Result<usize, CacheError> {
-        self.shared.invalidate_labels(self.named(), LabelKind::Tag, tags).await
+    pub async fn invalidate_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
+        self.shared.invalidate_labels(self.named(), LabelKind::Tag, &texts(tags)).await
     }
 
     /// See [`BlobCache::invalidate_dependencies`].
@@ -167,9 +167,10 @@ impl BlobCacheNamespace {
     /// Those of [`BlobCache::invalidate_dependencies`].
     pub async fn invalidate_dependencies(
         &self,
-        dependencies: &[&str],
+        dependencies: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
-        self.shared.invalidate_labels(self.named(), LabelKind::Dependency, dependencies).await
+        let dependencies = texts(dependencies);
+        self.shared.invalidate_labels(self.named(), LabelKind::Dependency, &dependencies).await
     }
 
     /// See [`BlobCache::invalidate_namespace`].

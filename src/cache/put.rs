@@ -58,10 +58,9 @@ impl Shared {
         mut put: BlobCachePut,
         default: &BlobCachePolicy,
     ) -> Result<(), CacheError> {
-        let own = put.policy.take();
-        let policy = own.as_ref().unwrap_or(default);
-        let life = self.lifetime(policy, namespace, key);
-        let written = self.store(namespace, key, &mut put, (policy, &life)).await?;
+        let policy = put.policy_or(default);
+        let life = self.lifetime(&policy, namespace, key);
+        let written = self.store(namespace, key, &mut put, (&policy, &life)).await?;
         // The value is the cache's from here on, which may let go of it while this call waits.
         drop(put);
         self.finish_put(written).await

@@ -65,7 +65,7 @@ fn what_is_fetched_is_stored_and_shares_its_memory() {
     let cache = open();
     let policy = BlobCachePolicy::default().version(3).ttl(Duration::from_secs(60));
     let put = BlobCachePut::from(vec![7; 1000])
-        .with_content_metadata([("kind".into(), "page".into())].into())
+        .with_content_metadata([("kind", "page")])
         .with_tags(["tag"])
         .with_policy(policy);
     let fetched = block_on(cache.get_or_fetch("n", "key", || async { Answer::Ok(put) })).unwrap();
@@ -166,7 +166,7 @@ fn what_cannot_be_stored_is_answered_all_the_same() {
     is_answered_unstored(&cache, place(), "four", |put| put.with_policy(small.clone()));
     let metadata = [("key".to_owned(), "v".repeat(5000))];
     is_answered_unstored(&cache, place(), "value", |put| {
-        put.with_content_metadata(metadata.clone().into())
+        put.with_content_metadata(metadata.clone())
     });
     is_answered_unstored(&cache, place(), "value", |put| {
         put.with_tags((0..1000).map(|tag| tag.to_string()))

@@ -161,7 +161,7 @@ impl Choices {
             0 => BlobCachePut::absent(),
             _ => BlobCachePut::copy_from_slice(&vec![7; self.bytes]),
         };
-        put.with_content_metadata([("number".into(), number.to_string())].into())
+        put.with_content_metadata([("number", number.to_string())])
             .with_tags(self.tags.iter().map(|tag| tag_name(*tag)))
             .with_policy(self.policy.clone())
     }

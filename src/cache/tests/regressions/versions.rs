@@ -66,7 +66,7 @@ fn a_version_on_disk_is_told_by_the_head_of_its_record() {
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     for (key, metadata, most) in [("plain", 10, 2 * 4096), ("much of it", 40_000, 14 * 4096)] {
         let put = |version| {
-            let metadata = [("note".to_owned(), "m".repeat(metadata))].into();
+            let metadata = [("note", "m".repeat(metadata))];
             BlobCachePut::new(vec![7; 500_000])
                 .with_content_metadata(metadata)
                 .with_policy(policy.clone().version(version))
