@@ -1,4 +1,4 @@
-//! `CacheError`: every way a call can be refused.
+//! `CacheError`: every way a call can fail.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// Why a call was refused. A refused call has changed nothing.
+/// Why a call failed. A failed call has changed nothing, with two exceptions:
+/// [`L2Io`](Self::L2Io) from a put or an invalidation, which is in force in this process, and any
+/// error from [`close`](crate::BlobCache::close), after which the cache is closed.
 ///
 /// Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -84,8 +86,8 @@ pub enum CacheError {
         /// The version of the refused put.
         attempted: u64,
     },
-    /// The device did not tell the version that the put must be above. Nothing has changed; the
-    /// next try may read it, and a put without a version, or an invalidation, need not.
+    /// The version that the put must be above could not be read from disk. Nothing has changed. The
+    /// next try may read it; a put without a version, or an invalidation, needs no read.
     #[error("whether version {attempted} is above the stored one could not be read")]
     VersionUnknown {
         /// The version of the refused put.
@@ -114,8 +116,10 @@ pub enum CacheError {
         /// Bytes that there are.
         max: u64,
     },
-    /// The device failed. A mutation that answers so is in force in this process; whether it
-    /// outlives it nobody knows.
+    /// The device failed. A put or an invalidation that answers this is in force in this process:
+    /// no later get finds an older entry. After a restart one may be found. From
+    /// [`open`](crate::BlobCache::open) it means that there is no cache, from
+    /// [`sync`](crate::BlobCache::sync) that not everything acknowledged is on the device.
     #[error("the disk tier failed: {context}")]
     L2Io {
         /// What was tried, and on which path.
@@ -123,8 +127,9 @@ pub enum CacheError {
         /// What the operating system said.
         source: IoError,
     },
-    /// This process cannot have the disk tier: the kernel refuses io_uring to it, or descriptors,
-    /// threads or files of that size, or it was forked from the one that has it.
+    /// This process cannot use the disk tier: the kernel refuses it io_uring, or enough
+    /// descriptors, threads or bytes of a file; or it was forked from the process that opened the
+    /// cache.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
         /// Which store, what refused it (a sysctl, seccomp, a limit), and what to do.
@@ -152,7 +157,7 @@ pub enum CacheError {
         /// The version that this library reads and writes.
         supported: u32,
     },
-    /// The store is not whole. It has not been touched.
+    /// The store is cut off: its file is shorter than the store. It has not been touched.
     #[error("{} is damaged: {reason}; put it back, or remove its directory", path.display())]
     L2Damaged {
         /// The store's file.
@@ -196,8 +201,8 @@ impl fmt::Display for BlobLimit {
     }
 }
 
-/// Why there is no value: what the fetch of this caller came to. It goes to nobody else, and is not
-/// cached.
+/// Why there is no value: the fetch of this caller failed. No other caller is given the error, and
+/// it is not cached.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError<E> {

@@ -35,7 +35,28 @@ pub enum CacheTier {
     Fetched,
 }
 
+impl fmt::Display for CacheTier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+            Self::Fetched => "fetched",
+        })
+    }
+}
+
 /// What [`exists`](crate::BlobCache::exists) can say without I/O.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, CachePresence};
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// cache.put("pages", "/index", "<h1>Tamis</h1>").await?;
+/// assert_eq!(cache.exists("pages", "/index"), CachePresence::Present);
+/// assert!(!cache.exists("pages", "/about").may_exist());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CachePresence {
     /// There is a live entry.
@@ -44,6 +65,24 @@ pub enum CachePresence {
     Absent,
     /// There may be one on disk. A cache without a disk tier never says this.
     MaybePresent,
+}
+
+impl CachePresence {
+    /// Whether a get may find an entry: true unless there is none for sure.
+    #[must_use]
+    pub fn may_exist(self) -> bool {
+        self != Self::Absent
+    }
+}
+
+impl fmt::Display for CachePresence {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Present => "present",
+            Self::Absent => "absent",
+            Self::MaybePresent => "maybe present",
+        })
+    }
 }
 
 impl BlobCacheHit {
@@ -118,6 +157,12 @@ impl BlobCacheHit {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.entry.is(Mark::Absent)
+    }
+}
+
+impl From<BlobCacheHit> for Bytes {
+    fn from(hit: BlobCacheHit) -> Self {
+        hit.into_bytes()
     }
 }
 

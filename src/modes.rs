@@ -1,35 +1,58 @@
-//! What one may choose of the tiers: [`L1Admission`], [`CrashSafety`], [`L2Compression`],
-//! [`L2PromotionPolicy`].
+//! Choices that a configuration or a policy offers: [`L1Admission`], [`CrashSafety`],
+//! [`BackgroundSweep`], [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in
+//! lower case.
+
+use std::fmt;
 
 /// Whether an entry may live in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L1Admission {
     /// Whatever its size, up to the whole of L1.
     Always,
     /// Unless it takes more than an eighth of L1.
     #[default]
     Auto,
-    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes what the
-    /// key had before.
+    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes the older
+    /// entry of its key.
     Never,
 }
 
-/// What a crash may cost. None of them ever makes the cache serve what was overwritten or
-/// invalidated; they differ in how much is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+impl fmt::Display for L1Admission {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Always => "always",
+            Self::Auto => "auto",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// How much survives a crash. In no mode does the cache serve an entry that was overwritten or
+/// invalidated before the crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CrashSafety {
     /// The disk tier starts empty after every restart, and nothing waits for the disk.
     Cold,
-    /// Warm after the process has been killed, empty after the machine has lost power. A mutation
-    /// over something that is on disk returns when its record has been written.
+    /// Warm after the process is killed, empty after a power loss. A mutation of an entry that is
+    /// on disk returns when its record is written.
     #[default]
     Process,
-    /// Warm after a power loss as well. Such a mutation returns when its record has been synced.
+    /// Warm after a power loss as well. Such a mutation returns when its record is synced.
     Power,
 }
 
-/// Whether memory of what has expired, was flushed or invalidated is given back in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+impl fmt::Display for CrashSafety {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Cold => "cold",
+            Self::Process => "process",
+            Self::Power => "power",
+        })
+    }
+}
+
+/// Whether memory of expired, flushed and invalidated entries is given back in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BackgroundSweep {
     /// By a thread that all caches of a process share: it works for at most a twentieth of the
     /// time, and sleeps where there is nothing to sweep.
@@ -40,26 +63,53 @@ pub enum BackgroundSweep {
     Off,
 }
 
+impl fmt::Display for BackgroundSweep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 /// Whether values are compressed on their way to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2Compression {
-    /// With zstd at level 1, in the caller's polls, 256 KiB in each, but for values that are short,
-    /// that their `content-type` says are compressed already, or that would keep 95 % of their size
-    /// or more.
+    /// With zstd at level 1, in the caller's polls, 256 KiB in each. Values stay as they are when
+    /// they are under 1024 bytes, when their `content-type` says that they are compressed already,
+    /// or when compression leaves 95 % of their size or more.
     #[default]
     On,
-    /// Never. What is on disk compressed is still read.
+    /// Never. Values that are compressed on disk already are still read.
     Off,
 }
 
-/// When a value that was read from disk is brought into memory. It is answered at once in any case;
-/// a task of its own brings it in afterwards, without reading it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+impl fmt::Display for L2Compression {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// When a value that was read from disk is brought into memory. A get never waits for that: a
+/// background task brings the value in afterwards, without reading it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2PromotionPolicy {
     /// At its first hit on disk.
     #[default]
     Immediate,
-    /// At the second one since it was written, found on file at open, or moved within the log. What
-    /// is asked for once then pushes nothing out of memory.
+    /// At the second one since it was written, found on file at open, or moved within the log. A
+    /// value that is read only once then pushes nothing out of memory.
     OnSecondHit,
+}
+
+impl fmt::Display for L2PromotionPolicy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Immediate => "immediate",
+            Self::OnSecondHit => "on second hit",
+        })
+    }
 }

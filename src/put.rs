@@ -121,7 +121,19 @@ impl BlobCachePut {
     }
 
     /// Tags by which [`invalidate_tags`](crate::BlobCache::invalidate_tags) finds the entry.
-    /// Replaces what was there.
+    /// Default: none. Replaces earlier tags of this put.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let put = BlobCachePut::new("<h1>Drum sieve</h1>").with_tags(["sieves", "new"]);
+    /// cache.put("pages", "/sieves/20cm", put).await?;
+    /// let changed: Vec<String> = vec!["sieves".into(), "spoons".into()];
+    /// assert_eq!(cache.invalidate_tags("pages", &changed).await?, 1);
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn with_tags(mut self, tags: impl IntoIterator<Item: Into<String>>) -> Self {
         // Bounded: by what the caller gives, before anything of the cache is held.
@@ -131,7 +143,7 @@ impl BlobCachePut {
 
     /// What the value was made from, so that
     /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies) finds the entry.
-    /// Replaces what was there.
+    /// Default: nothing. Replaces earlier dependencies of this put.
     #[must_use]
     pub fn with_dependencies(
         mut self,

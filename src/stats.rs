@@ -100,7 +100,8 @@ snapshot! {
         synopsis_bytes: usize,
         /// The same, among the figures of memory.
         memory_synopsis_bytes: usize,
-        /// Puts whose blob was not taken to disk because the index is at its budget.
+        /// Puts whose blob was not taken to disk because the index is at its budget, or their
+        /// namespace at its [quota](NamespaceQuota).
         l2_full_rejections: u64,
         /// Bytes of values that were compressed on their way to disk, before they were.
         l2_compressed_from: u64,

@@ -338,8 +338,10 @@ where
 /// where it was woken and is not polled for 100 ms.
 ///
 /// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
-/// somebody else has meanwhile. It keeps the cache open until it is dropped, and panics when it
-/// is polled after it has answered.
+/// another caller has meanwhile. Where its fetch fails while the stale entry is still within its
+/// window, it answers `Ok` with that entry, and [`is_stale`](BlobCacheHit::is_stale) tells; after
+/// that it answers the [`FetchError`]. It keeps the cache open until it is dropped, and panics when
+/// it is polled after it has answered.
 #[must_use = "nothing is refreshed until it is polled"]
 pub struct BlobCacheRefresh<F, Fut, E>(Fetching<F, Fut, E>);
 

@@ -75,35 +75,49 @@ pub struct BlobCache {
 }
 
 impl BlobCache {
-    /// Opens a cache.
+    /// Opens a cache: in memory alone, or with a disk tier where the configuration has an
+    /// [`l2_path`](crate::BlobCacheConfigBuilder::l2_path). A store that was closed, or whose
+    /// process was killed, comes back with its entries.
+    ///
+    /// An open in the same process waits for a store that is still being closed. Dropped before it
+    /// has returned, it gives the store back.
     ///
     /// # Errors
     ///
-    /// None for a cache in memory; what is wrong with a configuration shows in its
-    /// [`build`](crate::BlobCacheConfigBuilder::build). With a disk tier, each names the path, what
-    /// was found and what to do: [`L2Unavailable`](CacheError::L2Unavailable),
-    /// [`L2Locked`](CacheError::L2Locked), [`L2Full`](CacheError::L2Full),
-    /// [`L2Format`](CacheError::L2Format), [`L2Damaged`](CacheError::L2Damaged),
-    /// [`L2Io`](CacheError::L2Io), and [`InvalidConfig`](CacheError::InvalidConfig) where the store
-    /// was made with other sizes. What has failed leaves nothing behind.
+    /// A cache in memory always opens: [`build`](crate::BlobCacheConfigBuilder::build) has checked
+    /// its configuration. With a disk tier, each error names the path, what was found and what to
+    /// do. A store that is refused has not been changed.
+    ///
+    /// - [`L2Unavailable`](CacheError::L2Unavailable): the kernel refuses io_uring, or a limit of
+    ///   this process is too low.
+    /// - [`L2Locked`](CacheError::L2Locked): another cache uses the store.
+    /// - [`L2Full`](CacheError::L2Full): the file system has no room for the file.
+    /// - [`L2Format`](CacheError::L2Format): the file is a store of another format, or none.
+    /// - [`L2Damaged`](CacheError::L2Damaged): the store is cut off.
+    /// - [`InvalidConfig`](CacheError::InvalidConfig): the store was made with other sizes.
+    /// - [`L2Io`](CacheError::L2Io): the file could not be opened, read or written.
     pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
         Ok(Self { shared: Shared::open(config).await? })
     }
 
-    /// The entry of a key, fresh or within its stale window. None when there is none: never put,
-    /// gone, invalidated, evicted, or the cache is closed.
+    /// The entry of a key, fresh or within its stale window. None where there is none: it was never
+    /// put, has expired, was invalidated or evicted, or could not be read; or the cache is closed.
     ///
-    /// A hit counts as an access: for SIEVE, and for the idle ttl. It takes the read side of one
-    /// lock, and neither allocates nor copies.
+    /// A hit counts as an access: for SIEVE, and for the idle ttl. In memory it takes the read side
+    /// of one lock, and neither allocates nor copies. On disk it takes one read.
+    ///
+    /// It never fails: a read that fails is a miss, counted in
+    /// [`l2_io_errors`](BlobCacheStats::l2_io_errors) or
+    /// [`l2_corruptions`](BlobCacheStats::l2_corruptions), and logged.
     pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
         self.shared.get(self.shared.hasher.namespace(namespace), key.as_ref()).await
     }
 
-    /// Stores a value under a key, in place of what was there. Once it has returned, no get finds
-    /// what was there before, whether or not the new value is still held.
+    /// Stores a value under a key, in place of the entry that was there. Once it has returned, no
+    /// get finds the older entry, whether or not the new value is still held.
     ///
     /// The value is copied unless it is known to fit, in the caller's polls, 256 KiB in each. Where
-    /// many puts copy at one time they wait for their turn, so that their copies stay within an
+    /// many puts copy at one time they wait for each other, so that their copies stay within an
     /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no
     /// room in memory where all of it holds entries of higher priorities.
     ///
@@ -113,17 +127,23 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](CacheError::KeyTooLarge),
-    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
-    /// [`MetadataTooLarge`](CacheError::MetadataTooLarge),
-    /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
-    /// [`BlobTooLarge`](CacheError::BlobTooLarge): over the policy's limit, or over what its
-    /// admission lets into L1. [`VersionMismatch`](CacheError::VersionMismatch): the live entry's
-    /// version is not below the policy's. [`VersionUnknown`](CacheError::VersionUnknown): it is on
-    /// disk only, and could not be read. [`TooManyNamespaces`](CacheError::TooManyNamespaces): no
-    /// namespace slot is free. [`Closed`](CacheError::Closed). After any of these nothing has
-    /// changed. [`L2Io`](CacheError::L2Io): the disk tier has failed, and holds something older
-    /// that the put replaces; it is in force in this process.
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
+    ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
+    ///   [`MetadataTooLarge`](CacheError::MetadataTooLarge),
+    ///   [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
+    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy, or larger than
+    ///   both its admission lets into memory and a segment holds.
+    /// - [`VersionMismatch`](CacheError::VersionMismatch): the live entry's version is not below
+    ///   that of the policy.
+    /// - [`VersionUnknown`](CacheError::VersionUnknown): the live entry is on disk only, and its
+    ///   version could not be read.
+    /// - [`TooManyNamespaces`](CacheError::TooManyNamespaces): no namespace slot is free.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The put is in force in this process;
+    ///   a restart may find an older entry.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn put<K: AsRef<[u8]>>(
         &self,
         namespace: &str,
@@ -135,39 +155,38 @@ impl BlobCache {
         self.shared.put(namespace, key.as_ref(), put.into(), &default).await
     }
 
-    /// The fresh entry of a key, or else what `fetch` brings, which is put under the key. Of all
-    /// who ask for one key at a time, one fetches and the others wait for it and share the outcome;
-    /// its tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
+    /// The fresh entry of a key, or else the value that `fetch` brings, which is put under the key.
+    /// Of all callers that ask for one key at a time, one fetches; the others wait for it and share
+    /// its value, whose tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
     ///
-    /// No value goes to a caller who came after it was overwritten or invalidated, and none is
-    /// stored then: the fetch is as good as made [`read_at`](BlobCachePut::read_at) the moment when
-    /// it began. Callers who came before that get it all the same; the others fetch anew. To say
-    /// that there is nothing, answer [`BlobCachePut::absent`].
+    /// A caller that came after the key was overwritten or invalidated is never given a value
+    /// fetched before that, and no such value is stored: the fetch behaves as if made
+    /// [`read_at`](BlobCachePut::read_at) its start. Callers that came before may be given it; the
+    /// others fetch anew. To cache that there is nothing, answer [`BlobCachePut::absent`].
     ///
     /// The fetch runs in the polls of this future. Where it is dropped, fails or panics, the next
-    /// one who waits runs its own. An entry within its stale window is fetched anew too, and
-    /// answered, to all who wait, if the fetch fails. Nobody waits for those with another type of
-    /// error `E`.
+    /// waiting caller runs its own. An entry within its stale window is fetched anew too; where
+    /// that fails, all waiting callers are given the stale entry. Callers with another type of
+    /// error `E` do not wait for each other.
     ///
     /// A value that cannot be stored (it is too large, its version is not above the live one, the
     /// cache is closed, the key over its limit and so on) is answered all the same, and counted as
-    /// `fetches_not_stored`. So with an origin that lags, a caller may be given an older version
-    /// than the stale entry that a get would find.
+    /// [`fetches_not_stored`](BlobCacheStats::fetches_not_stored). So with an origin that lags, a
+    /// caller may be given an older version than the stale entry that a get would find.
     ///
     /// ```
     /// # futures::executor::block_on(async {
-    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, FetchError};
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, FetchError};
     /// # use std::time::Duration;
     /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
     /// # use std::io::Error;
     /// # async fn query(_: u32) -> Result<Option<String>, Error> { Ok(Some("ada".into())) }
     /// let name = cache.get_or_fetch("users", "7", || async {
-    ///     let minute = BlobCachePolicy::default().ttl(Duration::from_secs(60));
     ///     let put = match query(7).await? {
     ///         Some(name) => BlobCachePut::from(name),
     ///         None => BlobCachePut::absent(),
     ///     };
-    ///     Ok::<_, std::io::Error>(put.with_tags(["users"]).with_policy(minute))
+    ///     Ok::<_, std::io::Error>(put.with_tags(["users"]).with_ttl(Duration::from_secs(60)))
     /// });
     /// assert_eq!(name.await?.value(), b"ada");
     /// # Ok::<(), FetchError<std::io::Error>>(())
@@ -175,14 +194,17 @@ impl BlobCache {
     /// ```
     ///
     /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
-    /// or not. Kept and not polled for 100 ms after it was woken, it holds up nobody: the next one
-    /// who waits runs its own fetch. Whoever waits does wait for a fetch that is never woken. One
-    /// that asks, by this verb, for the key that it is to bring waits for itself.
+    /// or not. Where it is kept and not polled for 100 ms after it was woken, the next waiting
+    /// caller runs its own fetch. A fetch that is never woken holds up the callers that wait for
+    /// it. One that asks, by this verb, for the key that it is to bring waits for itself.
     ///
     /// # Errors
     ///
-    /// What this caller's own fetch came to, and nobody else's: [`FetchError::Fetch`],
-    /// [`FetchError::Panicked`]. Errors are not cached.
+    /// The failure of this caller's own fetch, where no stale entry can stand in. Errors are
+    /// neither shared nor cached.
+    ///
+    /// - [`FetchError::Fetch`]: the fetch answered an error.
+    /// - [`FetchError::Panicked`]: the fetch panicked.
     pub async fn get_or_fetch<K, F, Fut, E>(
         &self,
         namespace: &str,
@@ -205,9 +227,9 @@ impl BlobCache {
         }
     }
 
-    /// The entry of a key at once, though it be stale; with a stale one, the refresh for its caller
-    /// to spawn, unless somebody is fetching the key already. Where there is none, it is fetched as
-    /// by [`get_or_fetch`](Self::get_or_fetch).
+    /// The entry of a key at once, fresh or stale; with a stale one, the refresh for its caller to
+    /// spawn, unless the key is being fetched already. Where there is no entry, it is fetched as by
+    /// [`get_or_fetch`](Self::get_or_fetch).
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -217,17 +239,23 @@ impl BlobCache {
     /// let fetch = || async { render().await.map(BlobCachePut::from) };
     /// let (page, refresh) = cache.get_or_refresh("pages", "/index", fetch).await?;
     /// if let Some(refresh) = refresh {
-    ///     refresh.await?; // or tokio::spawn(refresh)
+    ///     let refreshed = refresh.await?; // or tokio::spawn(refresh)
+    ///     if refreshed.is_stale() {
+    ///         println!("the fetch failed, and the stale page is still there");
+    ///     }
     /// }
     /// # assert_eq!(page.value(), b"<h1>Tamis</h1>");
     /// # Ok::<(), FetchError<std::io::Error>>(())
     /// # }).unwrap();
     /// ```
     ///
+    /// Dropped at any await, it leaves nothing behind, as `get_or_fetch` does.
+    ///
     /// # Errors
     ///
-    /// Those of [`get_or_fetch`](Self::get_or_fetch), where there is no entry. What a refresh comes
-    /// to is answered by the refresh.
+    /// Those of [`get_or_fetch`](Self::get_or_fetch), where there is no entry. A failed refresh is
+    /// not among them: the [refresh](BlobCacheRefresh) itself answers it, with the stale entry
+    /// while that is still there, and with the error after that.
     pub async fn get_or_refresh<K, F, Fut, E>(
         &self,
         namespace: &str,
@@ -250,17 +278,27 @@ impl BlobCache {
         }
     }
 
-    /// Whether a key has a live entry, without I/O and without counting as an access.
+    /// Whether a key has a live entry, without I/O and without counting as an access. Absent once
+    /// the cache is closed.
     pub fn exists<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> CachePresence {
         self.shared.exists(self.shared.hasher.namespace(namespace), key.as_ref())
     }
 
     /// Removes the entry of a key. Gives 1 if it had one that was not known to be expired, else 0.
     ///
+    /// In force from its first poll on, even if dropped then, unless the log behind it has no room:
+    /// then from when there is room, if it is still polled.
+    ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](CacheError::KeyTooLarge),
-    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
+    ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the configured limits.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_key<K: AsRef<[u8]>>(
         &self,
         namespace: &str,
@@ -283,8 +321,7 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](CacheError::KeyTooLarge): the prefix is longer than any key.
-    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    /// Those of [`invalidate_key`](Self::invalidate_key).
     pub async fn invalidate_prefix<P: AsRef<[u8]>>(
         &self,
         namespace: &str,
@@ -297,13 +334,16 @@ impl BlobCache {
     /// Removes every entry of the namespace that carries any of the tags, all of them at one
     /// moment. Gives how many there were that were not known to be expired, each counted once.
     ///
+    /// The tags are a slice of any texts: `&["a", "b"]`, or a reference to a `Vec<String>`. None of
+    /// them removes nothing.
+    ///
     /// The work is proportional to the matches. In force from its first poll on, like
     /// [`invalidate_prefix`](Self::invalidate_prefix), and with the same bound.
     ///
     /// # Errors
     ///
+    /// Those of [`invalidate_namespace`](Self::invalidate_namespace), and
     /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): more than an entry could carry.
-    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
     pub async fn invalidate_tags(
         &self,
         namespace: &str,
@@ -314,7 +354,7 @@ impl BlobCache {
     }
 
     /// Removes every entry of the namespace that depends on any of `dependencies`; as
-    /// [`invalidate_tags`](Self::invalidate_tags) in everything else. Tags and dependencies of one
+    /// [`invalidate_tags`](Self::invalidate_tags) in everything else. A tag and a dependency of one
     /// name are two different labels.
     ///
     /// # Errors
@@ -334,42 +374,57 @@ impl BlobCache {
     /// its memory comes back with the mutations that follow. False when nothing has been put into
     /// it since it was last flushed or gave up its slot.
     ///
+    /// In force from its first poll on, like [`invalidate_key`](Self::invalidate_key).
+    ///
     /// # Errors
     ///
-    /// [`NamespaceTooLarge`](CacheError::NamespaceTooLarge), [`Closed`](CacheError::Closed).
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the limit.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_namespace(&self, namespace: &str) -> Result<bool, CacheError> {
         self.shared.invalidate_namespace(self.shared.hasher.namespace(namespace)).await
     }
 
-    /// Flushes every namespace, all of them at one moment.
+    /// Flushes every namespace, all of them at one moment. In force from its first poll on, like
+    /// [`invalidate_key`](Self::invalidate_key).
     ///
     /// # Errors
     ///
-    /// [`Closed`](CacheError::Closed).
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_all(&self) -> Result<(), CacheError> {
         self.shared.invalidate_all().await
     }
 
-    /// This moment in the order of all mutations: take it before reading what a put is made from.
-    /// See [`ReadPoint`].
+    /// This moment in the order of all mutations: take it before reading the data that a put is
+    /// made from. See [`ReadPoint`].
     #[must_use]
     pub fn read_point(&self) -> ReadPoint {
         self.shared.order.read_point()
     }
 
-    /// A handle with the same verbs for one namespace, and a default policy.
+    /// A handle with the same verbs for one namespace, and a default policy. It takes no namespace
+    /// slot until an entry is put.
     #[must_use]
     pub fn namespace(&self, name: &str) -> BlobCacheNamespace {
         BlobCacheNamespace::new(Arc::clone(&self.shared), name)
     }
 
-    /// Gives back the memory of entries that are past their life, and of those that a flush or an
+    /// Gives back the memory of entries that have expired, and of those that a flush or an
     /// invalidation has left, in steps that hold no lock for longer than it takes to look at a few
     /// hundred entries. One pass over all entries, unless the limit is reached before its end; the
     /// next sweep goes on there.
     ///
-    /// There is no need to call it, unless [`background_sweep`] is off: what has expired is not
-    /// served in any case. Dropped halfway, it has done what it has. After a close the report is
+    /// There is no need to call it, unless [`background_sweep`] is off: expired entries are not
+    /// served in any case. Dropped halfway, it keeps what it has done. After a close the report is
     /// empty.
     ///
     /// [`background_sweep`]: crate::BlobCacheConfigBuilder::background_sweep
@@ -377,24 +432,31 @@ impl BlobCache {
         self.shared.sweep_expired(limit).await
     }
 
-    /// Returns once all that was acknowledged is on the device. Nothing to do without a disk tier.
+    /// Returns once everything acknowledged is on the device. Nothing to do without a disk tier.
+    /// Dropping it stops nothing that others wait for.
     ///
     /// # Errors
     ///
-    /// [`Closed`](CacheError::Closed).
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, now or before.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn sync(&self) -> Result<(), CacheError> {
         self.shared.sync().await
     }
 
-    /// Ends the cache, for all handles: gets find nothing from here on, what is fetched is answered
-    /// and not stored, everything else is [`Closed`](CacheError::Closed), and the memory is given
-    /// back before it returns. In force from its first poll on.
+    /// Ends the cache, for all handles. From here on gets find nothing, fetched values are answered
+    /// and not stored, and all other verbs answer [`Closed`](CacheError::Closed). It returns when
+    /// the memory is given back, and the store is synced, marked clean and unlocked. In force from
+    /// its first poll on.
     ///
     /// # Errors
     ///
-    /// [`Closed`](CacheError::Closed) when it had been closed before; a call that was dropped
-    /// halfway is finished by the next one all the same. [`L2Io`](CacheError::L2Io): the disk tier
-    /// had failed, or did at the last write.
+    /// The cache is closed after any of these.
+    ///
+    /// - [`L2Io`](CacheError::L2Io): the disk tier had failed, or did at the last write.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child.
+    /// - [`Closed`](CacheError::Closed): it had been closed before. A call that was dropped halfway
+    ///   is finished by the next one all the same.
     pub async fn close(&self) -> Result<(), CacheError> {
         let is_first = self.shared.end();
         let finished = self.shared.finish().await;
