@@ -4,6 +4,7 @@
 mod accesses;
 mod bench;
 mod books;
+mod errors;
 mod fetches;
 mod histories;
 mod lifetimes;
