@@ -14,14 +14,14 @@
 //! A failure prints its schedule, which `shuttle::replay` runs again.
 
 #[allow(dead_code)]
-#[path = "../src/flaw.rs"]
+#[path = "../../src/flaw.rs"]
 mod flaw;
-#[path = "../src/flight/mod.rs"]
+#[path = "../../src/flight/mod.rs"]
 mod flight;
 #[allow(dead_code)]
-#[path = "../src/meter.rs"]
+#[path = "../../src/meter.rs"]
 mod meter;
-#[path = "../src/wake.rs"]
+#[path = "../../src/wake.rs"]
 mod wake;
 
 use std::any::TypeId;
