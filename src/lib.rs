@@ -67,7 +67,7 @@ mod watermarks;
 
 pub use cache::{BlobCache, BlobCacheNamespace, BlobCacheRefresh};
 pub use clock::Clock;
-pub use config::{BlobCacheConfig, BlobCacheConfigBuilder};
+pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, L2ConfigBuilder};
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use modes::{BackgroundSweep, CrashSafety, L1Admission, L2Compression, L2PromotionPolicy};
@@ -75,5 +75,7 @@ pub use moment::ReadPoint;
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy};
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
-pub use stats::{BlobCacheStats, L2State, NamespaceStats};
+pub use stats::{
+    BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, MemoryStats, NamespaceStats,
+};
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};

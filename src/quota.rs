@@ -1,5 +1,7 @@
 //! `NamespaceQuota`: what a namespace may take of each tier.
 
+use std::fmt;
+
 /// What the entries of one namespace may take of each tier, so that it cannot push out those of
 /// others. The default is no quota.
 ///
@@ -22,7 +24,7 @@ pub struct NamespaceQuota {
 }
 
 /// The quotas that were configured, by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Quotas(Vec<(Box<str>, NamespaceQuota)>);
 
 /// One of them, with its number among all.
@@ -51,11 +53,21 @@ impl Quotas {
         self.0.iter().map(|(_, quota)| quota.l1_bytes_max)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, NamespaceQuota)> {
+        self.0.iter().map(|(name, quota)| (&**name, *quota))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
+    }
+}
+
+impl fmt::Debug for Quotas {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.iter()).finish()
     }
 }

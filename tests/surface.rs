@@ -1,18 +1,21 @@
-//! What the public surface takes: values, labels and metadata of the types that callers have, and
-//! policies set in part.
+//! What the public surface takes and gives: values, labels and metadata of the types that callers
+//! have, policies set in part, settings and figures in groups, and names for people.
 
 #![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::executor::block_on;
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheHit, BlobCachePolicy, BlobCachePut, Clock,
-    ExtendedTtlPolicy,
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit,
+    BlobCachePolicy, BlobCachePut, CachePresence, CacheTier, Clock, CrashSafety, ExtendedTtlPolicy,
+    L1Admission, L2Compression, L2PromotionPolicy, L2State, NamespaceQuota,
 };
 
 fn open() -> BlobCache {
@@ -141,4 +144,183 @@ fn setters_of_a_policy_are_the_fields_of_the_extended_one() {
     let policy = BlobCachePolicy::default();
     let in_turn = policy.clone().idle_ttl(seconds(1)).stale_serve(seconds(2)).jitter_pct(3);
     assert_eq!(in_turn, policy.extended(extended));
+}
+
+/// The public methods of a type, by the sources.
+fn methods(name: &str) -> Vec<String> {
+    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut methods = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for item in fs::read_dir(folder).unwrap() {
+            let path = item.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let head = format!("\nimpl {name} {{\n");
+            for block in text.split(&head).skip(1) {
+                let block = block.split("\n}\n").next().unwrap();
+                let public = block.split("    pub fn ").skip(1);
+                methods.extend(public.map(|it| it.split(['(', '<']).next().unwrap().to_owned()));
+            }
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_setting_has_a_getter_and_is_shown() {
+    let is_setting = |name: &&String| !["build", "l2"].contains(&name.as_str());
+    let setters = methods("BlobCacheConfigBuilder");
+    let getters = methods("BlobCacheConfig");
+    let config = BlobCacheConfig::builder().quota("rows", NamespaceQuota::default());
+    let shown = format!("{:?}", config.build().unwrap());
+    assert!(setters.len() > 20, "{setters:?}");
+    for setting in setters.iter().filter(is_setting) {
+        assert!(getters.contains(setting), "{setting} has no getter");
+        let field = if setting == "quota" { "quotas" } else { setting };
+        assert!(shown.contains(&format!("{field}: ")), "{setting} is not in {shown}");
+    }
+    assert!(shown.contains("rows"), "{shown}");
+}
+
+#[test]
+fn getters_give_what_was_set() {
+    fn charge(_: &[u8], value: &[u8]) -> usize {
+        value.len()
+    }
+    let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), l2_bytes_max: None };
+    let builder = BlobCacheConfigBuilder::default()
+        .l2_segment_bytes(1 << 20)
+        .l2_compression(L2Compression::Off)
+        .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
+        .promotion_queue_max(7)
+        .l2_second_chances(false)
+        .clock(Clock::manual(SystemTime::UNIX_EPOCH + seconds(9)))
+        .l1_charge(charge)
+        .quota("b", quota)
+        .quota("a", NamespaceQuota::default());
+    let config = builder.build().unwrap();
+    assert_eq!(config.l2_segment_bytes(), 1 << 20);
+    assert_eq!(config.l2_compression(), L2Compression::Off);
+    assert_eq!(config.l2_promotion_policy(), L2PromotionPolicy::OnSecondHit);
+    assert_eq!((config.promotion_queue_max(), config.l2_second_chances()), (7, false));
+    assert_eq!(config.clock().now(), SystemTime::UNIX_EPOCH + seconds(9));
+    assert_eq!(config.l1_charge().map(|charge| charge(b"key", b"value")), Some(5));
+    let quotas: Vec<_> = config.quotas().collect();
+    assert_eq!(quotas, [("a", NamespaceQuota::default()), ("b", quota)]);
+}
+
+#[test]
+fn the_disk_tier_is_configured_as_one_as_by_its_setters() {
+    let together = BlobCacheConfig::builder().l2("/somewhere", |l2| {
+        l2.bytes_max(1 << 30)
+            .segment_bytes(8 << 20)
+            .index_bytes_max(2 << 20)
+            .read_bytes_max(3 << 20)
+            .compression(L2Compression::Off)
+            .promotion_policy(L2PromotionPolicy::OnSecondHit)
+            .promotion_queue_max(5)
+            .second_chances(false)
+            .crash_safety(CrashSafety::Power)
+    });
+    let in_turn = BlobCacheConfig::builder()
+        .l2_path("/somewhere")
+        .l2_bytes_max(1 << 30)
+        .l2_segment_bytes(8 << 20)
+        .l2_index_bytes_max(2 << 20)
+        .l2_read_bytes_max(3 << 20)
+        .l2_compression(L2Compression::Off)
+        .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
+        .promotion_queue_max(5)
+        .l2_second_chances(false)
+        .crash_safety(CrashSafety::Power);
+    let shown = |builder: BlobCacheConfigBuilder| format!("{:?}", builder.build().unwrap());
+    assert_eq!(shown(together), shown(in_turn));
+    let flat = methods("BlobCacheConfigBuilder");
+    let of_disk =
+        flat.iter().filter_map(|name| name.strip_prefix("l2_")).filter(|it| *it != "path");
+    let grouped = methods("L2ConfigBuilder");
+    for setting in of_disk {
+        assert!(grouped.iter().any(|name| name == setting), "{setting} is not in the group");
+    }
+}
+
+#[test]
+fn groups_of_figures_are_the_flat_ones() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let builder = BlobCacheConfig::builder().l2(folder.path(), |l2| l2.bytes_max(8 << 20));
+    let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
+    let below = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+    block_on(async {
+        for key in ["1", "2"] {
+            let put = BlobCachePut::from(vec![7; 5000]).with_tags(["t"]);
+            cache.put("n", key, put.with_policy(below.clone())).await.unwrap();
+        }
+        cache.put("n", "above", "value").await.unwrap();
+        cache.sync().await.unwrap();
+        for key in ["1", "2", "above", "missing"] {
+            cache.get("n", key).await;
+        }
+        let fails = || async { Err::<BlobCachePut, _>("on purpose") };
+        cache.get_or_fetch("n", "missing", fails).await.unwrap_err();
+    });
+    let stats = cache.stats();
+    let (l1, l2, fetch, memory) = (stats.l1(), stats.l2(), stats.fetch(), stats.memory());
+    assert_eq!((stats.hits(), l1.hits(), l2.hits()), (3, 1, 2));
+    assert_eq!((l1.entries(), l1.bytes_in_use()), (stats.entries(), stats.bytes_in_use()));
+    assert_eq!((l1.bytes_max(), l1.evictions()), (stats.l1_bytes_max(), stats.evictions()));
+    assert_eq!(l2.state(), L2State::Healthy);
+    assert_eq!((l2.entries(), stats.l2_entries()), (3, 3));
+    assert_eq!(l2.bytes_in_use(), stats.l2_bytes_in_use());
+    assert_eq!(l2.bytes_max(), stats.l2_bytes_max());
+    assert_eq!((l2.writes(), l2.write_bytes()), (stats.l2_writes(), stats.l2_write_bytes()));
+    assert_eq!((l2.reads(), l2.read_bytes()), (stats.l2_reads(), stats.l2_read_bytes()));
+    assert!(l2.writes() > 0 && l2.syncs() > 0 && l2.io_errors() == 0);
+    assert_eq!(l2.compressed_from(), 10_000);
+    assert_eq!(l2.compressed_from() - l2.compressed_to(), stats.l2_bytes_saved_total());
+    assert_eq!((fetch.begun(), fetch.errors(), fetch.under_way()), (1, 1, 0));
+    let parts = memory.l1_bytes() + memory.labels_bytes() + memory.index_bytes();
+    let total = parts + memory.synopsis_bytes() + memory.buffers_bytes();
+    assert_eq!(memory.total_bytes(), total);
+    assert_eq!(memory.labels_bytes(), stats.memory_labels_bytes());
+    assert!(memory.labels_bytes() > 0 && memory.buffers_bytes() >= memory.reads_bytes());
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn choices_and_states_display_as_their_names() {
+    let shown = [
+        CachePresence::MaybePresent.to_string(),
+        CacheTier::L2.to_string(),
+        CrashSafety::Process.to_string(),
+        L1Admission::Auto.to_string(),
+        BackgroundSweep::On.to_string(),
+        L2Compression::Off.to_string(),
+        L2PromotionPolicy::OnSecondHit.to_string(),
+        L2State::Healthy.to_string(),
+        L2State::Degraded { reason: "no space".into() }.to_string(),
+    ];
+    let names = ["maybe present", "L2", "process", "auto", "on", "off", "on second hit", "healthy"];
+    assert_eq!(shown[..8], names);
+    assert_eq!(shown[8], "degraded: no space");
+    assert_eq!(format!("{:>8}|", CrashSafety::Cold), "    cold|", "padded as asked");
+}
+
+#[test]
+fn a_key_may_exist_unless_it_is_absent() {
+    use CachePresence::{Absent, MaybePresent, Present};
+    let may = [Present, MaybePresent, Absent].map(CachePresence::may_exist);
+    assert_eq!(may, [true, true, false]);
+}
+
+#[test]
+fn a_hit_becomes_its_bytes() {
+    let cache = open();
+    block_on(cache.put("n", "k", "value")).unwrap();
+    let hit = block_on(cache.get("n", "k")).unwrap();
+    let place = hit.value().as_ptr();
+    let bytes = Bytes::from(hit);
+    assert_eq!((&bytes[..], bytes.as_ptr()), (&b"value"[..], place), "not copied");
 }

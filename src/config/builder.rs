@@ -24,7 +24,9 @@ const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 /// Each has a list in every SIEVE.
 const QUOTAS_MAX: usize = 256;
 
-/// Builds a [`BlobCacheConfig`]; what is not named keeps its default.
+/// Builds a [`BlobCacheConfig`]; settings that are not named keep their defaults.
+///
+/// Each setter states its unit, default and range; [`build`](Self::build) checks them all.
 ///
 /// ```
 /// use tamis::BlobCacheConfig;
@@ -44,6 +46,13 @@ pub struct BlobCacheConfigBuilder {
     l2_index_bytes_max: Option<usize>,
 }
 
+/// All defaults, as [`BlobCacheConfig::builder`] gives them.
+impl Default for BlobCacheConfigBuilder {
+    fn default() -> Self {
+        Self::new(BlobCacheConfig::default())
+    }
+}
+
 impl BlobCacheConfigBuilder {
     pub(super) fn new(config: BlobCacheConfig) -> Self {
         Self { config, shard_count: None, l2_segment_bytes: None, l2_index_bytes_max: None }
@@ -58,8 +67,8 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot
-    /// comes back when its namespace is flushed, or has run empty in memory and on disk, where what
-    /// was invalidated key by key stays listed until its segment is reused.
+    /// comes back when its namespace is flushed, or is empty in memory and on disk. On disk, keys
+    /// that were invalidated one by one count until their segment is reused.
     #[must_use]
     pub fn max_namespaces(mut self, namespaces: usize) -> Self {
         self.config.max_namespaces = namespaces;
@@ -104,16 +113,17 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The number of lists that the SIEVE queue of one priority is cut into, so that threads that
-    /// put and threads that evict meet less often. What is evicted does not depend on it. Default:
-    /// four for each core, but no more than 64, nor than one for each MiB of the budget. 1 to 1024.
-    /// The lookup table is sharded by itself, whatever this says.
+    /// put and threads that evict contend less. The choice of victims does not depend on it.
+    /// Default: four for each core, but no more than 64, nor than one for each MiB of the budget. 1
+    /// to 1024. The lookup table has shards of its own.
     #[must_use]
     pub fn shard_count(mut self, shards: usize) -> Self {
         self.shard_count = Some(shards);
         self
     }
 
-    /// The directory of the disk tier; created where it is missing. Default: no disk tier.
+    /// The directory of the disk tier; created where it is missing. Default: no disk tier. See also
+    /// [`l2`](Self::l2).
     #[must_use]
     pub fn l2_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.l2_path = Some(path.into());
@@ -129,20 +139,20 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The size of a segment, in bytes: the largest blob that the disk tier takes is a little
-    /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; a multiple of 4096, 16 KiB to
-    /// 256 MiB.
+    /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; so a store of 1 GiB takes blobs of
+    /// almost 16 MiB, one of 4 GiB almost 64 MiB. A multiple of 4096, 16 KiB to 256 MiB.
     #[must_use]
     pub fn l2_segment_bytes(mut self, bytes: u32) -> Self {
         self.l2_segment_bytes = Some(bytes);
         self
     }
 
-    /// The budget of what leads to blobs on disk, in bytes of memory: 32 for each, 71 for each of
-    /// its labels; where there are idle ttls, an eighth is for last accesses. At it the oldest give
-    /// way to new ones, though there be room in the file; an open keeps to it as well. Segments
-    /// that are being written take up to an eighth of it each, besides.
+    /// The memory budget of the disk index, in bytes: 32 for each blob, 71 for each of its labels;
+    /// where there are idle ttls, an eighth is for last accesses. At the budget the oldest blobs
+    /// give way to new ones, even if the file has room; an open keeps to it as well. Segments that
+    /// are being written take up to an eighth of it each, besides.
     ///
-    /// Default: a 32nd of the file, at least 1 MiB; at least 64 KiB. So a file fills where blobs
+    /// Default: a 32nd of the file, at least 1 MiB; 64 KiB to 1 TiB. So a file fills where blobs
     /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a seventh of it.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
@@ -150,11 +160,10 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The memory that reads of the disk tier may take while they are under way, in bytes: the
-    /// blocks that are read, and the values that they are decompressed to. Reads of up to 256 KiB
-    /// have a quarter of it to themselves; others wait for their turn, in the order in which they
-    /// come, and a value that is larger than the rest is read alone. Default 64 MiB; at least 1
-    /// MiB, up to 1 TiB.
+    /// The memory budget of disk reads under way, in bytes: the blocks that are read, and the
+    /// values that they are decompressed to. Reads of up to 256 KiB have a quarter of it to
+    /// themselves; others wait in the order in which they come, and a value that is larger than the
+    /// rest is read alone. Default 64 MiB; 1 MiB to 1 TiB.
     #[must_use]
     pub fn l2_read_bytes_max(mut self, bytes: usize) -> Self {
         self.config.l2_read_bytes_max = bytes;
@@ -176,57 +185,56 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The most values that wait to be brought into memory; one more pushes out the one that has
-    /// waited longest. Default 1024; 1 to 1,048,576. Their bytes are bounded as well, to an eighth
-    /// of `l1_bytes_max`.
+    /// The most values that wait to be brought into memory; one more pushes out the oldest. Default
+    /// 1024; 1 to 1,048,576. Their bytes are bounded as well, to an eighth of `l1_bytes_max`.
     #[must_use]
     pub fn promotion_queue_max(mut self, values: usize) -> Self {
         self.config.promotion_queue_max = values;
         self
     }
 
-    /// Whether what was read from disk since it was written is written again when its segment is
-    /// reused, up to a quarter of the segment. Default true: more hits, for more bytes written.
+    /// Whether records that were read since they were written are written again when their segment
+    /// is reused, up to a quarter of the segment. Default true: more hits, for more bytes written.
     #[must_use]
     pub fn l2_second_chances(mut self, second_chances: bool) -> Self {
         self.config.l2_second_chances = second_chances;
         self
     }
 
-    /// What a crash may cost. Default [`CrashSafety::Process`].
+    /// How much survives a crash. Default [`CrashSafety::Process`].
     #[must_use]
     pub fn crash_safety(mut self, crash_safety: CrashSafety) -> Self {
         self.config.crash_safety = crash_safety;
         self
     }
 
-    /// Whether memory of what is gone is given back in the background. Default
-    /// [`BackgroundSweep::On`].
+    /// Whether memory of expired, flushed and invalidated entries is given back in the background.
+    /// Default [`BackgroundSweep::On`].
     #[must_use]
     pub fn background_sweep(mut self, sweep: BackgroundSweep) -> Self {
         self.config.background_sweep = sweep;
         self
     }
 
-    /// What a namespace may take of each tier. Default: no quotas; up to 256 of them. The last one
-    /// for a name counts.
+    /// A limit on what a namespace takes of each tier. Default: no quotas; up to 256 of them. The
+    /// last one for a name counts.
     #[must_use]
     pub fn quota(mut self, namespace: &str, quota: NamespaceQuota) -> Self {
         self.config.quotas.set(namespace, quota);
         self
     }
 
-    /// Where the time comes from. Default [`Clock::system`].
+    /// The source of time. Default [`Clock::system`].
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.config.clock = clock;
         self
     }
 
-    /// Counts an entry of (key, value) as what `charge` says instead of its memory, for comparing
-    /// miss ratios with simulators that charge objects or payload bytes only. The memory in use
-    /// is then no longer what `l1_bytes_max` says. An entry for which `charge` panics counts as its
-    /// memory; what is more than 64 TiB counts as that. Default: memory is counted.
+    /// Counts an entry of (key, value) as `charge` bytes instead of its memory, for comparing miss
+    /// ratios with simulators that charge objects or payload bytes only. `l1_bytes_max` then no
+    /// longer bounds the memory in use. An entry for which `charge` panics counts as its memory;
+    /// more than 64 TiB counts as 64 TiB. Default: memory is counted.
     #[must_use]
     pub fn l1_charge(mut self, charge: fn(key: &[u8], value: &[u8]) -> usize) -> Self {
         self.config.charge = Some(charge);
@@ -241,11 +249,12 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Checks everything and gives the configuration.
+    /// Checks every setting and gives the configuration.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidConfig`] names the first field that is out of its range.
+    /// [`CacheError::InvalidConfig`]: names the first setting that is out of its range or
+    /// contradicts another, and says which range it must lie in.
     pub fn build(self) -> Result<BlobCacheConfig, CacheError> {
         let mut config = self.config;
         config.shard_count =

@@ -1,6 +1,7 @@
 //! `BlobCacheConfig`: every limit and its default. `builder` says what each is, and checks it.
 
 mod builder;
+mod l2;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::thread::available_parallelism;
 
 pub use self::builder::BlobCacheConfigBuilder;
 pub(crate) use self::builder::L1_BYTES_MAX;
+pub use self::l2::L2ConfigBuilder;
 use crate::clock::Clock;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
 use crate::quota::{NamespaceQuota, Quotas};
@@ -24,7 +26,9 @@ pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
 /// What an entry of (key, value) counts against the budget, where that is not its memory.
 pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;
 
-/// A checked configuration. [`BlobCacheConfig::default`] is a memory tier of 256 MiB.
+/// A checked configuration. [`BlobCacheConfig::default`] is a memory tier of 256 MiB; everything
+/// else comes from the [builder](Self::builder), whose setters say what each setting means. There
+/// is a getter for each.
 #[derive(Clone)]
 pub struct BlobCacheConfig {
     pub(crate) l1_bytes_max: usize,
@@ -129,7 +133,13 @@ impl BlobCacheConfig {
         self.label_bytes_max
     }
 
-    /// The directory of the disk tier; None where there is none.
+    /// The number of lists that the SIEVE queue of one priority is cut into.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shard_count
+    }
+
+    /// The directory of the disk tier; None without a disk tier.
     #[must_use]
     pub fn l2_path(&self) -> Option<&Path> {
         self.l2_path.as_deref()
@@ -141,41 +151,89 @@ impl BlobCacheConfig {
         self.l2_bytes_max
     }
 
-    /// The budget of the index of the disk tier, in bytes of memory.
+    /// The size of a segment of the disk tier, in bytes.
+    #[must_use]
+    pub fn l2_segment_bytes(&self) -> u32 {
+        self.l2_segment_bytes
+    }
+
+    /// The memory budget of the disk index, in bytes.
     #[must_use]
     pub fn l2_index_bytes_max(&self) -> usize {
         self.l2_index_bytes_max
     }
 
-    /// What reads of the disk tier that are under way may take in memory, in bytes.
+    /// The memory budget of disk reads under way, in bytes.
     #[must_use]
     pub fn l2_read_bytes_max(&self) -> usize {
         self.l2_read_bytes_max
     }
 
-    /// What a crash may cost.
+    /// Whether values are compressed on their way to disk.
+    #[must_use]
+    pub fn l2_compression(&self) -> L2Compression {
+        self.l2_compression
+    }
+
+    /// When a value that was read from disk is brought into memory.
+    #[must_use]
+    pub fn l2_promotion_policy(&self) -> L2PromotionPolicy {
+        self.l2_promotion_policy
+    }
+
+    /// The most values that wait to be brought into memory.
+    #[must_use]
+    pub fn promotion_queue_max(&self) -> usize {
+        self.promotion_queue_max
+    }
+
+    /// Whether records that were read are written again when their segment is reused.
+    #[must_use]
+    pub fn l2_second_chances(&self) -> bool {
+        self.l2_second_chances
+    }
+
+    /// How much survives a crash.
     #[must_use]
     pub fn crash_safety(&self) -> CrashSafety {
         self.crash_safety
     }
 
-    /// Whether memory of what is gone is given back in the background.
+    /// Whether memory of expired, flushed and invalidated entries is given back in the
+    /// background.
     #[must_use]
     pub fn background_sweep(&self) -> BackgroundSweep {
         self.background_sweep
     }
 
-    /// What a namespace may take of each tier; nothing but the tiers' own budgets where it has no
-    /// quota.
+    /// The quota of a namespace in each tier; no limits where it has none.
     #[must_use]
     pub fn quota(&self, namespace: &str) -> NamespaceQuota {
         self.quotas.of(namespace).map_or_else(Default::default, |quota| quota.limits)
     }
 
-    /// The number of lists that the SIEVE queue of one priority is cut into.
+    /// All quotas, with the names of their namespaces, in the order of those.
+    pub fn quotas(&self) -> impl Iterator<Item = (&str, NamespaceQuota)> {
+        self.quotas.iter()
+    }
+
+    /// The source of time.
     #[must_use]
-    pub fn shard_count(&self) -> usize {
-        self.shard_count
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The function that says how much an entry counts; None where its memory does.
+    #[must_use]
+    pub fn l1_charge(&self) -> Option<Charge> {
+        self.charge
+    }
+
+    /// How many bits of the key hash are kept.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn key_hash_bits(&self) -> u32 {
+        self.key_hash_bits
     }
 }
 
@@ -185,25 +243,61 @@ impl Default for BlobCacheConfig {
     }
 }
 
+/// By the names of the setters.
 impl fmt::Debug for BlobCacheConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All of them by name, so that a new setting cannot be forgotten here.
+        let Self {
+            l1_bytes_max,
+            max_namespaces,
+            content_metadata_keys_max,
+            content_metadata_bytes_max,
+            key_bytes_max,
+            labels_max,
+            label_bytes_max,
+            shard_count,
+            clock,
+            charge,
+            key_hash_bits,
+            l2_path,
+            l2_bytes_max,
+            l2_segment_bytes,
+            l2_index_bytes_max,
+            l2_read_bytes_max,
+            l2_compression,
+            l2_promotion_policy,
+            l2_second_chances,
+            promotion_queue_max,
+            crash_safety,
+            background_sweep,
+            quotas,
+        } = self;
         formatter
             .debug_struct("BlobCacheConfig")
-            .field("l1_bytes_max", &self.l1_bytes_max)
-            .field("max_namespaces", &self.max_namespaces)
-            .field("content_metadata_keys_max", &self.content_metadata_keys_max)
-            .field("content_metadata_bytes_max", &self.content_metadata_bytes_max)
-            .field("key_bytes_max", &self.key_bytes_max)
-            .field("labels_max", &self.labels_max)
-            .field("label_bytes_max", &self.label_bytes_max)
-            .field("shard_count", &self.shard_count)
-            .field("l2_path", &self.l2_path)
-            .field("l2_bytes_max", &self.l2_bytes_max)
-            .field("l2_segment_bytes", &self.l2_segment_bytes)
-            .field("crash_safety", &self.crash_safety)
-            .field("background_sweep", &self.background_sweep)
-            .field("quotas", &self.quotas)
-            .finish_non_exhaustive()
+            .field("l1_bytes_max", l1_bytes_max)
+            .field("max_namespaces", max_namespaces)
+            .field("content_metadata_keys_max", content_metadata_keys_max)
+            .field("content_metadata_bytes_max", content_metadata_bytes_max)
+            .field("key_bytes_max", key_bytes_max)
+            .field("labels_max", labels_max)
+            .field("label_bytes_max", label_bytes_max)
+            .field("shard_count", shard_count)
+            .field("clock", clock)
+            .field("l1_charge", charge)
+            .field("key_hash_bits", key_hash_bits)
+            .field("l2_path", l2_path)
+            .field("l2_bytes_max", l2_bytes_max)
+            .field("l2_segment_bytes", l2_segment_bytes)
+            .field("l2_index_bytes_max", l2_index_bytes_max)
+            .field("l2_read_bytes_max", l2_read_bytes_max)
+            .field("l2_compression", l2_compression)
+            .field("l2_promotion_policy", l2_promotion_policy)
+            .field("l2_second_chances", l2_second_chances)
+            .field("promotion_queue_max", promotion_queue_max)
+            .field("crash_safety", crash_safety)
+            .field("background_sweep", background_sweep)
+            .field("quotas", quotas)
+            .finish()
     }
 }
 

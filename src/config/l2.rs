@@ -1,0 +1,92 @@
+//! `L2ConfigBuilder`: the settings of the disk tier, under short names.
+
+use std::path::PathBuf;
+
+use super::BlobCacheConfigBuilder;
+use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+
+/// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is one of the builder's
+/// own, which states its unit, default and range.
+#[derive(Debug, Clone)]
+pub struct L2ConfigBuilder(BlobCacheConfigBuilder);
+
+impl L2ConfigBuilder {
+    /// See [`BlobCacheConfigBuilder::l2_bytes_max`].
+    #[must_use]
+    pub fn bytes_max(self, bytes: u64) -> Self {
+        Self(self.0.l2_bytes_max(bytes))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_segment_bytes`].
+    #[must_use]
+    pub fn segment_bytes(self, bytes: u32) -> Self {
+        Self(self.0.l2_segment_bytes(bytes))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_index_bytes_max`].
+    #[must_use]
+    pub fn index_bytes_max(self, bytes: usize) -> Self {
+        Self(self.0.l2_index_bytes_max(bytes))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_read_bytes_max`].
+    #[must_use]
+    pub fn read_bytes_max(self, bytes: usize) -> Self {
+        Self(self.0.l2_read_bytes_max(bytes))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_compression`].
+    #[must_use]
+    pub fn compression(self, compression: L2Compression) -> Self {
+        Self(self.0.l2_compression(compression))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_promotion_policy`].
+    #[must_use]
+    pub fn promotion_policy(self, policy: L2PromotionPolicy) -> Self {
+        Self(self.0.l2_promotion_policy(policy))
+    }
+
+    /// See [`BlobCacheConfigBuilder::promotion_queue_max`].
+    #[must_use]
+    pub fn promotion_queue_max(self, values: usize) -> Self {
+        Self(self.0.promotion_queue_max(values))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_second_chances`].
+    #[must_use]
+    pub fn second_chances(self, second_chances: bool) -> Self {
+        Self(self.0.l2_second_chances(second_chances))
+    }
+
+    /// See [`BlobCacheConfigBuilder::crash_safety`].
+    #[must_use]
+    pub fn crash_safety(self, crash_safety: CrashSafety) -> Self {
+        Self(self.0.crash_safety(crash_safety))
+    }
+}
+
+impl BlobCacheConfigBuilder {
+    /// A disk tier in the directory `path`, with its settings together. The same as
+    /// [`l2_path`](Self::l2_path) and the setters of each; settings that `set` does not name keep
+    /// what they have.
+    ///
+    /// ```
+    /// use tamis::{BlobCacheConfig, CrashSafety};
+    ///
+    /// let config = BlobCacheConfig::builder()
+    ///     .l1_bytes_max(256 << 20)
+    ///     .l2("/var/cache/pages", |l2| l2.bytes_max(64 << 30).crash_safety(CrashSafety::Power))
+    ///     .build()?;
+    /// assert_eq!(config.l2_bytes_max(), 64 << 30);
+    /// # Ok::<(), tamis::CacheError>(())
+    /// ```
+    #[must_use]
+    pub fn l2(
+        self,
+        path: impl Into<PathBuf>,
+        set: impl FnOnce(L2ConfigBuilder) -> L2ConfigBuilder,
+    ) -> Self {
+        set(L2ConfigBuilder(self.l2_path(path))).0
+    }
+}
