@@ -17,6 +17,7 @@ mod reference;
 #[path = "../examples/replay/trace.rs"]
 mod trace;
 #[path = "../examples/replay/workload.rs"]
+#[allow(dead_code, reason = "the example has a workload of its own")]
 mod workload;
 
 use std::env;

@@ -55,13 +55,26 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "true", requires = "l2")]
     pub(crate) second_chances: Vec<bool>,
 
-    /// The seed of the workload that is made up without a trace.
+    /// Requests of the workload that is made up without a trace. [default: 1000000; with a disk
+    /// tier, 200000]
+    #[arg(long)]
+    pub(crate) requests: Option<NonZeroUsize>,
+
+    /// The seed of that workload.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
     /// Known misses, to compare with. [default: reference.csv beside each trace, if there]
     #[arg(long)]
     pub(crate) reference: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Requests of a workload that is made up. A disk tier takes longer over each of them.
+    pub(crate) fn requests(&self) -> usize {
+        let default = if self.l2.is_some() { 200_000 } else { 1_000_000 };
+        self.requests.map_or(default, NonZeroUsize::get)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -22,12 +22,13 @@ mod trace;
 mod workload;
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::arguments::{Arguments, Charge};
 use crate::budget::{Budget, Mode};
@@ -58,7 +59,7 @@ fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Erro
         return Err("memory is counted in bytes: --charge memory goes with --mode byte".into());
     }
     if arguments.traces.is_empty() {
-        let trace = Workload::default().generate(arguments.seed)?;
+        let trace = Workload::of(arguments.requests()).generate(arguments.seed)?;
         let reference = reference_of(arguments, None)?;
         replay_one(arguments, &trace, &reference, report)?;
     }
@@ -92,6 +93,8 @@ fn replay_two_tiers(
     let is_of_keys = trace.requests.iter().all(|request| request.size == 1);
     let object_bytes = arguments.object_bytes;
     let working_set = trace.working_set(Mode::Byte) * if is_of_keys { object_bytes } else { 1 };
+    let sizes = arguments.cache_size.len() * arguments.l2_size.len();
+    let (mut run_number, runs) = (0, sizes * arguments.second_chances.len());
     for l1_size in &arguments.cache_size {
         for l2_size in &arguments.l2_size {
             for &second_chances in &arguments.second_chances {
@@ -103,15 +106,12 @@ fn replay_two_tiers(
                     None => tempfile::tempdir()?,
                     Some(directory) => tempfile::tempdir_in(directory)?,
                 };
-                let requests = trace.requests.len() as u64;
-                let (name, mode) = (&*trace.name, Mode::Byte);
-                let subject =
-                    Subject { trace: name, mode, cache_size: l2_bytes, requests, reference: None };
-                let progress = progress_bar(&subject)?;
+                run_number += 1;
+                let progress = progress_bar(trace, run_number, runs)?;
                 let outcome = run.replay(trace, scratch.path(), &progress);
                 let outcome = outcome.map_err(|error| -> Box<dyn Error> { error })?;
                 progress.finish_and_clear();
-                report.add_two_tiers(name, &run, &outcome);
+                report.add_two_tiers(&trace.name, &run, &outcome);
             }
         }
     }
@@ -130,6 +130,7 @@ fn replay_trace(
         [] => vec![None],
         shards => shards.iter().copied().map(Some).collect(),
     };
+    let (mut run_number, runs) = (0, arguments.cache_size.len() * shards.len());
     for cache_size in &arguments.cache_size {
         let cache_size = cache_size.of(trace.working_set(mode));
         let budget =
@@ -142,7 +143,8 @@ fn replay_trace(
             reference: reference.misses((&trace.name, requests), mode, cache_size),
         };
         for &shards in &shards {
-            let progress = progress_bar(&subject)?;
+            run_number += 1;
+            let progress = progress_bar(trace, run_number, runs)?;
             let (charge, threads) = (arguments.charge, arguments.threads);
             let outcome = Run { budget, charge, shards, threads }.replay(trace, &progress)?;
             progress.finish_and_clear();
@@ -164,9 +166,15 @@ fn reference_of(arguments: &Arguments, folder: Option<&Path>) -> Result<Referenc
     }
 }
 
-/// Drawn on stderr, and only where that is a terminal.
-fn progress_bar(subject: &Subject<'_>) -> Result<ProgressBar, Box<dyn Error>> {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} % {per_sec} {eta}")?;
-    let message = format!("{} {}", subject.trace, subject.cache_size);
-    Ok(ProgressBar::new(subject.requests).with_style(style).with_message(message))
+/// The progress of one run, with its rate and the time left. Drawn on stderr, and only where stderr
+/// is a terminal.
+fn progress_bar(trace: &Trace, run: usize, runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // Text in memory takes whatever is written to it.
+        let _ = write!(out, "{:.0} requests/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %, {rate}, {eta} left")?;
+    let message = format!("{}, run {run} of {runs}", trace.name);
+    let progress = ProgressBar::new(trace.requests.len() as u64);
+    Ok(progress.with_style(style.with_key("rate", rate)).with_message(message))
 }

@@ -27,7 +27,7 @@ use crate::trace::{Request, Trace};
 const CHUNK_REQUESTS: usize = 64;
 
 /// How often the progress bar hears of it, in chunks.
-const PROGRESS_CHUNKS: usize = 64;
+const PROGRESS_CHUNKS: usize = 8;
 
 /// Longer latencies are recorded as this.
 pub(crate) const LATENCY_NS_MAX: u64 = 60_000_000_000;

@@ -29,21 +29,19 @@ pub(crate) struct Workload {
     pub(crate) sizes: Bytes,
 }
 
-impl Default for Workload {
-    /// A million requests, a third of them in scans; the working set is some 5 GB.
-    fn default() -> Self {
+impl Workload {
+    /// A workload in which scans make a third of the requests. Its working set is 8 KB a request.
+    pub(crate) fn of(requests: usize) -> Self {
         Self {
-            requests: 1_000_000,
-            objects: 200_000,
+            requests,
+            objects: (requests / 5).max(1),
             skew: 0.9,
             scans_per_mille: 1,
             scan_length_max: 1000,
             sizes: 256..=64 << 10,
         }
     }
-}
 
-impl Workload {
     /// The requests that `seed` makes of it.
     pub(crate) fn generate(&self, seed: u64) -> Result<Trace, Error> {
         let mut random = StdRng::seed_from_u64(seed);
