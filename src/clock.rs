@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Where a cache takes the time from: the system, or a hand that a test turns.
+/// The source of a cache's time: the system's clock, or one that a test moves by hand.
 ///
-/// Clones share one hand. Deadlines are wall-clock times, since they outlive the process.
+/// Clones of a manual clock move together. Deadlines are wall-clock times, since they outlive the
+/// process.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};

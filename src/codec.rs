@@ -60,7 +60,7 @@ impl Codecs {
     ///
     /// # Errors
     ///
-    /// `InvalidData` where it does not.
+    /// `InvalidData`, or what zstd says, where it holds something else; `OutOfMemory`.
     pub(crate) async fn decompress(&self, frame: &[u8], length: usize) -> io::Result<Bytes> {
         let kept = self.decoders.lock().pop();
         let mut decoder = kept.map_or_else(Decoder::new, Ok)?;

@@ -18,7 +18,7 @@ pub enum CacheError {
     /// The blob is larger than its policy allows, or than any tier that may hold it.
     #[error("blob of {size} bytes is over the limit of {max} bytes, {limit}")]
     BlobTooLarge {
-        /// What the blob comes to, with its key and metadata where the tier's budget is the limit.
+        /// Bytes of the blob, with its key and metadata where a tier's budget is the limit.
         size: usize,
         /// The limit it is over.
         max: usize,
@@ -71,8 +71,8 @@ pub enum CacheError {
         /// The limit.
         max: usize,
     },
-    /// Every namespace slot is taken by a namespace that holds entries which have not ended. One of
-    /// them has to run empty or be flushed, or the limit has to be raised.
+    /// Every namespace slot is taken by a namespace that holds live entries. Empty or flush one of
+    /// them, or raise the limit.
     #[error("all {max} namespaces are in use: empty or flush one, or raise max_namespaces")]
     TooManyNamespaces {
         /// The configured `max_namespaces`.
@@ -92,15 +92,15 @@ pub enum CacheError {
     VersionUnknown {
         /// The version of the refused put.
         attempted: u64,
-        /// What the operating system said.
+        /// The operating system's error.
         source: IoError,
     },
     /// A field of the configuration is out of range or contradicts another.
     #[error("invalid configuration: {field}: {reason}")]
     InvalidConfig {
-        /// The builder's method of that name.
+        /// The builder's setter of that name.
         field: &'static str,
-        /// What is wrong with it, and the range it must lie in.
+        /// The offending value, and the range that it must lie in.
         reason: String,
     },
     /// The file system cannot hold the store.
@@ -111,9 +111,9 @@ pub enum CacheError {
     L2Full {
         /// The store's file.
         path: PathBuf,
-        /// Bytes that were wanted.
+        /// Bytes that the store needs.
         size: u64,
-        /// Bytes that there are.
+        /// Bytes that are free.
         max: u64,
     },
     /// The device failed. A put or an invalidation that answers this is in force in this process:
@@ -122,9 +122,9 @@ pub enum CacheError {
     /// [`sync`](crate::BlobCache::sync) that not everything acknowledged is on the device.
     #[error("the disk tier failed: {context}")]
     L2Io {
-        /// What was tried, and on which path.
+        /// The action that failed, and its path.
         context: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: IoError,
     },
     /// This process cannot use the disk tier: the kernel refuses it io_uring, or enough
@@ -132,7 +132,7 @@ pub enum CacheError {
     /// cache.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
-        /// Which store, what refused it (a sysctl, seccomp, a limit), and what to do.
+        /// The store, the cause (a sysctl, seccomp, a limit, a fork), and the remedy.
         reason: String,
     },
     /// Another cache uses the store.
@@ -150,7 +150,7 @@ pub enum CacheError {
     L2Format {
         /// The store's file.
         path: PathBuf,
-        /// What was found there.
+        /// Why it cannot be opened.
         reason: String,
         /// The version that was found; 0 where it is no store.
         found: u32,
@@ -162,7 +162,7 @@ pub enum CacheError {
     L2Damaged {
         /// The store's file.
         path: PathBuf,
-        /// What was found, and what was expected.
+        /// The length that was found, and the one that was expected.
         reason: String,
     },
     /// The cache has been closed.
@@ -170,20 +170,20 @@ pub enum CacheError {
     Closed,
 }
 
-/// A limit that a blob is over. Its `Display` says where it comes from and what to raise.
+/// A limit that a blob exceeds. Its `Display` says which setting it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BlobLimit {
     /// `max_blob_bytes` of the policy.
     Policy,
-    /// An eighth of `l1_bytes_max`, which [`L1Admission::Auto`](crate::L1Admission::Auto) lets into
-    /// memory.
+    /// An eighth of `l1_bytes_max`: the most that [`L1Admission::Auto`](crate::L1Admission::Auto)
+    /// lets into memory.
     ShareOfMemory,
     /// `l1_bytes_max`.
     Memory,
     /// `l1_bytes_max` of the namespace's quota.
     Quota,
-    /// What a segment of `l2_segment_bytes` has room for.
+    /// The room in a segment of `l2_segment_bytes`.
     Segment,
 }
 
@@ -223,7 +223,7 @@ impl<E> Clone for FetchError<E> {
     }
 }
 
-/// What the operating system said, shared. Two are equal when they are of one kind.
+/// An error of the operating system, shared. Two are equal when they are of one kind.
 #[derive(Debug, Clone)]
 pub struct IoError(Arc<io::Error>);
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Mark};
 
-/// An entry that a get has found. Cheap to clone; it keeps its bytes alive, outside of the cache's
-/// budget, for as long as it or a clone lives.
+/// An entry that a get has found, as it was at that moment. Cheap to clone; it keeps its bytes
+/// alive, outside of the cache's budget, for as long as it or a clone lives.
 #[derive(Clone)]
 pub struct BlobCacheHit {
     pub(crate) entry: Arc<Entry>,
@@ -104,13 +104,13 @@ impl BlobCacheHit {
         self.bytes()
     }
 
-    /// What was put as content metadata.
+    /// The content metadata that it was put with.
     #[must_use]
     pub fn content_metadata(&self) -> &BTreeMap<String, String> {
         self.entry.content_metadata()
     }
 
-    /// The version it was put with.
+    /// The version that it was put with. None where it has none.
     #[must_use]
     pub fn version(&self) -> Option<u64> {
         self.entry.version()
@@ -122,7 +122,7 @@ impl BlobCacheHit {
         self.stale.is_some()
     }
 
-    /// What was left of the stale window when it was found. None while fresh.
+    /// The time that was left of the stale window when it was found. None while fresh.
     #[must_use]
     pub fn stale_window_remaining(&self) -> Option<Duration> {
         self.stale.map(|left| Duration::from_nanos(left.get()))
@@ -134,7 +134,7 @@ impl BlobCacheHit {
         self.entry.written.into()
     }
 
-    /// When it ceases to be fresh. None: never by itself, but for idleness.
+    /// When it ceases to be fresh. None where only idleness or eviction ends it.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         (self.entry.expires != Timestamp::NEVER).then(|| self.entry.expires.into())
@@ -152,7 +152,7 @@ impl BlobCacheHit {
         }
     }
 
-    /// Whether the entry says that there is nothing, rather than what there is: it was put as
+    /// Whether the entry says that there is nothing: it was put as
     /// [`BlobCachePut::absent`](crate::BlobCachePut::absent). Its value is empty.
     #[must_use]
     pub fn is_absent(&self) -> bool {

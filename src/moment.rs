@@ -5,8 +5,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Moment(pub(crate) u64);
 
-/// A moment in the order of all mutations of one cache, taken before its user reads the source of
-/// truth, so that what was read cannot overwrite anything newer.
+/// A moment in the order of all mutations of one cache. Take it before reading the origin, so that
+/// the value read there cannot overwrite a newer one.
 ///
 /// A put made [`read_at`](crate::BlobCachePut::read_at) a point is quietly refused when its key was
 /// written or invalidated after that point. A point belongs to the cache that gave it and does not
@@ -18,7 +18,7 @@ pub(crate) struct Moment(pub(crate) u64);
 /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
 /// let point = cache.read_point();
 /// let row = "read from the database after the point was taken";
-/// cache.invalidate_key("rows", "42").await?; // somebody has changed the row meanwhile
+/// cache.invalidate_key("rows", "42").await?; // meanwhile another task has changed the row
 /// cache.put("rows", "42", BlobCachePut::new(row).read_at(point)).await?;
 /// assert!(cache.get("rows", "42").await.is_none());
 /// # Ok::<(), tamis::CacheError>(())

@@ -1,4 +1,4 @@
-//! Policies, and what they make of an entry's life: a pure function of times.
+//! Policies, and how they decide an entry's life: a pure function of times.
 //!
 //! ```text
 //! written            expires = min(written + jittered ttl, expires_at)
@@ -6,8 +6,7 @@
 //!    served as fresh    served as stale           gone
 //! ```
 //!
-//! Independently of that an entry is gone once nobody has asked for it for longer than its idle
-//! ttl.
+//! Independently of that an entry is gone once it has been idle for longer than its idle ttl.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
@@ -17,9 +16,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::clock::{Timestamp, nanos};
 use crate::modes::L1Admission;
 
-/// How one entry is to be kept: for how long, where, and how dearly.
+/// How long an entry is fresh, where it may live, and how readily it is evicted.
 ///
-/// The default keeps it until it is evicted or invalidated, at normal priority.
+/// The default keeps it until it is evicted or invalidated, at normal priority. Times saturate: a
+/// ttl that leads beyond the year 2554 never ends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,7 +45,8 @@ impl BlobCachePolicy {
     /// The priority of an entry that names none.
     pub(crate) const NORMAL_PRIORITY: u8 = 128;
 
-    /// Fresh for this long after the put, stretched by the jitter. Default: no end.
+    /// Fresh for this long after the put, stretched by the jitter. After that the entry is stale
+    /// within its stale window, and gone without one. Default: no end.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -60,7 +61,8 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Refuses a value of more than this many bytes. Default: what the tiers can hold.
+    /// Refuses a value of more than this many bytes, with
+    /// [`BlobTooLarge`](crate::CacheError::BlobTooLarge). Default: only the tiers' own limits.
     #[must_use]
     pub fn max_blob_bytes(mut self, max: usize) -> Self {
         self.blob_bytes_max = Some(max);
@@ -74,7 +76,8 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Entries of a lower priority are evicted first. Default: 128, which is normal.
+    /// Entries of a lower priority are evicted from memory first; each priority in use has a SIEVE
+    /// queue of its own. Default: 128.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
@@ -83,16 +86,17 @@ impl BlobCachePolicy {
 
     /// Makes the put conditional: it fails with
     /// [`VersionMismatch`](crate::CacheError::VersionMismatch) while the live entry carries a
-    /// version that is not below this one. A stale entry is live; only what is fetched may renew it
-    /// with the version that it has. Zero is a version. Default: none, the put wins.
+    /// version that is not below this one. A stale entry is live; only a fetched value may renew it
+    /// with the same version. An expired entry blocks nothing, and a flush forgets versions. Zero
+    /// is a version. Default: none, the put wins.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// Gone once it has not been asked for during more than this time, fresh or stale. Every hit
-    /// begins the time anew; a look by `exists` does not. Default: idleness does not end it. Sets
+    /// Gone once it has been idle for longer than this, fresh or stale. Every hit restarts the
+    /// time; `exists` does not. Default: idleness does not end it. Sets
     /// [`ExtendedTtlPolicy::idle_ttl`], which says how well accesses on disk are known.
     #[must_use]
     pub fn idle_ttl(mut self, idle_ttl: Duration) -> Self {
@@ -176,12 +180,12 @@ impl Default for BlobCachePolicy {
     }
 }
 
-/// The finer points of an entry's life. The default is all off.
+/// Idle ttl, stale window and jitter of an entry. The default is all off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtendedTtlPolicy {
-    /// Gone once nobody has asked for the entry for longer than this. Of what is on disk only the
-    /// last accesses are kept in memory, for as many entries as it has places for: what is not
-    /// known, and everything after a restart, was last asked for when it was written.
+    /// Gone once the entry has been idle for longer than this. For entries that are only on disk,
+    /// memory remembers a limited number of last accesses; the others, and all entries after a
+    /// restart, count as last accessed when they were written.
     pub idle_ttl: Option<Duration>,
     /// Served as stale for this long after it has expired.
     pub stale_serve: Option<Duration>,
@@ -202,7 +206,7 @@ pub(crate) struct Lifetime {
     pub(crate) idle_ttl: u64,
 }
 
-/// What a reader at some moment makes of an entry.
+/// The state of an entry at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     Fresh,
@@ -210,7 +214,7 @@ pub(crate) enum Freshness {
     Stale(Duration),
     /// Past its expiry and its stale window.
     Expired,
-    /// Nobody has asked for it for too long.
+    /// Idle for longer than its idle ttl.
     Idle,
 }
 
@@ -240,20 +244,20 @@ impl Lifetime {
         }
     }
 
-    /// The moment from which it is gone, if nobody asks for it until then.
+    /// The moment from which it is gone, unless it is accessed before.
     pub(crate) fn ends(&self, last_access: Timestamp) -> Timestamp {
         let idle = last_access.0.saturating_add(self.idle_ttl).saturating_add(1);
         end_of_window(self.expires, self.stale_serve).min(Timestamp(idle))
     }
 }
 
-/// The moment from which an entry is gone for sure, however often it is asked for.
+/// The moment from which an entry is gone, however often it is accessed.
 pub(crate) fn end_of_window(expires: Timestamp, stale_serve: u64) -> Timestamp {
     expires.saturating_add(Duration::from_nanos(stale_serve))
 }
 
-/// Whether nobody has asked for an entry for too long. A clock that has stepped back counts as no
-/// idle time.
+/// Whether an entry has been idle for too long. A clock that has stepped back counts as no idle
+/// time.
 fn is_idle(idle_ttl: u64, last_access: Timestamp, now: Timestamp) -> bool {
     now.0.saturating_sub(last_access.0) > idle_ttl
 }

@@ -1,4 +1,4 @@
-//! `BlobCachePut`: a value on its way into the cache, with all that is to be kept of it.
+//! `BlobCachePut`: a value to put, with its metadata, labels and policy.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,17 +58,17 @@ impl BlobCachePut {
         Self::of(Value::Owned(value.to_vec()))
     }
 
-    /// A put that says that there is nothing, so that nobody need ask again until it expires. It is
-    /// an entry like any other, with metadata, labels and a policy, whose value is empty;
-    /// [`is_absent`](crate::BlobCacheHit::is_absent) tells it from an empty value.
+    /// A put that says that there is nothing, so that the origin is not asked again until it
+    /// expires. It is an entry like any other, with metadata, labels and a policy, whose value is
+    /// empty; [`is_absent`](crate::BlobCacheHit::is_absent) tells it from an empty value.
     ///
     /// ```
     /// # futures::executor::block_on(async {
-    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
     /// # use std::time::Duration;
     /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
-    /// let briefly = BlobCachePolicy::default().ttl(Duration::from_secs(5));
-    /// cache.put("users", "nobody", BlobCachePut::absent().with_policy(briefly)).await?;
+    /// let briefly = Duration::from_secs(5);
+    /// cache.put("users", "nobody", BlobCachePut::absent().with_ttl(briefly)).await?;
     /// assert!(cache.get("users", "nobody").await.is_some_and(|hit| hit.is_absent()));
     /// # Ok::<(), tamis::CacheError>(())
     /// # }).unwrap();
@@ -141,9 +141,9 @@ impl BlobCachePut {
         self
     }
 
-    /// What the value was made from, so that
+    /// Names of the things that the value was made from, so that
     /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies) finds the entry.
-    /// Default: nothing. Replaces earlier dependencies of this put.
+    /// Default: none. Replaces earlier dependencies of this put.
     #[must_use]
     pub fn with_dependencies(
         mut self,
@@ -154,7 +154,7 @@ impl BlobCachePut {
         self
     }
 
-    /// How the entry is to be kept. Default: that of the namespace handle, or else
+    /// The policy of the entry. Default: that of the namespace handle, or else
     /// [`BlobCachePolicy::default`].
     #[must_use]
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
@@ -199,8 +199,10 @@ impl BlobCachePut {
         }
     }
 
-    /// Makes the put void if its key was written or invalidated after `point`, which was taken
-    /// before the value was read from where it comes. Default: the put is never void.
+    /// Makes the put void if its key was written or invalidated after `point`: take the point
+    /// before reading the value from its origin. A void put is `Ok`, stores nothing, and is counted
+    /// as [`stale_sets_refused`](crate::BlobCacheStats::stale_sets_refused). Default: the put is
+    /// never void.
     #[must_use]
     pub fn read_at(mut self, point: ReadPoint) -> Self {
         self.read_at = Some(point);

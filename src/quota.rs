@@ -1,25 +1,25 @@
-//! `NamespaceQuota`: what a namespace may take of each tier.
+//! `NamespaceQuota`: a limit on what a namespace takes of each tier.
 
 use std::fmt;
 
-/// What the entries of one namespace may take of each tier, so that it cannot push out those of
-/// others. The default is no quota.
+/// A limit on what one namespace takes of each tier, so that it cannot push out the entries of
+/// others. The default is no limit.
 ///
-/// In memory a namespace that is at its quota makes room among its own entries: it has SIEVE lists
-/// and a hand of its own for that, and neither a flush nor many puts at once take more.
+/// In memory, a namespace at its quota evicts among its own entries, in a SIEVE order of its own.
 ///
-/// On disk it is given no more records until some of its own are overwritten, invalidated,
-/// reclaimed, or found to have expired; a put beyond that is held in memory only, if memory may
-/// hold it, and else nowhere. It is counted among
+/// On disk, a namespace at its quota gets no more records until some of its own are overwritten,
+/// invalidated, reclaimed, or found to have expired. A put beyond that is held in memory only, if
+/// memory may hold it, and else nowhere; it is counted among
 /// [`l2_full_rejections`](crate::BlobCacheStats::l2_full_rejections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NamespaceQuota {
-    /// Bytes in memory, counted as `l1_bytes_max` counts them. Default: none but that.
+    /// Bytes in memory, counted as for the configuration's `l1_bytes_max`. Default: no limit but
+    /// that one.
     pub l1_bytes_max: Option<usize>,
-    /// Bytes of live records on disk. They are estimated from the blocks that the records touch: a
-    /// thousand records of mixed sizes are within some percent; where all have the same neighbours
-    /// it may be by a half of a block each. Default: none.
+    /// Bytes of live records on disk, estimated from the blocks that the records touch: within some
+    /// percent for a thousand records of mixed sizes, and off by up to half a block (2 KiB) a
+    /// record where all have neighbours of one size. Default: no limit.
     pub l2_bytes_max: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Quotas {
         Some(Quota { number, limits: self.0[number].1 })
     }
 
-    /// What they allow in memory, by their numbers.
+    /// Their limits in memory, by their numbers.
     pub(crate) fn in_memory(&self) -> impl Iterator<Item = Option<usize>> {
         self.0.iter().map(|(_, quota)| quota.l1_bytes_max)
     }

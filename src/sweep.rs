@@ -1,4 +1,4 @@
-//! What a sweep may cost, and what it has done: [`SweepLimit`], [`SweepReport`].
+//! The limit and the report of a sweep: [`SweepLimit`], [`SweepReport`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 /// How far a sweep goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepLimit {
-    /// At most so many entries are looked at; none with 0.
+    /// After looking at this many entries; at once with 0.
     Entries(usize),
-    /// It ends with the first step of up to 256 entries that ends after so long; none with 0.
+    /// After this time, at the end of a step of up to 256 entries; at once with 0.
     Duration(Duration),
-    /// Whichever comes first.
+    /// At whichever limit comes first.
     Either {
         /// As in [`SweepLimit::Entries`].
         entries: usize,
@@ -35,42 +35,42 @@ impl SweepLimit {
     }
 }
 
-/// What a sweep has done.
+/// The work that a sweep has done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Entries looked at, those in memory, and those that an unfinished invalidation by label leads
-    /// to in either tier.
+    /// Entries looked at: those in memory, and those in either tier that carry a label whose
+    /// invalidation is unfinished.
     pub entries_visited: usize,
-    /// What was removed, by namespace; those without any are not listed.
+    /// Removed entries by namespace; a namespace that lost none is not listed.
     pub namespaces: BTreeMap<String, NamespaceSweep>,
-    /// The limit was reached, and the next sweep goes on there. False once all entries have been
-    /// looked at since this sweep began, or since the first of those did that were truncated before
-    /// it: so that a caller may sweep a little at a time until it is.
+    /// The limit was reached, and the next sweep goes on there. A caller may sweep a little at a
+    /// time until this is false: then all entries have been looked at since the first sweep of the
+    /// row began.
     pub truncated: bool,
 }
 
-/// What a sweep has removed of one namespace.
+/// The entries that a sweep has removed from one namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct NamespaceSweep {
-    /// Entries past their life.
+    /// Expired entries, idle ones included.
     pub expired: usize,
-    /// Entries that had been gone for readers already: flushed, or covered by an invalidation.
+    /// Entries that a flush or an invalidation had removed from sight already.
     pub dead: usize,
-    /// What they counted against the budget of memory.
+    /// Bytes that both counted against the memory budget.
     pub bytes: usize,
 }
 
 impl SweepReport {
-    /// Entries that were removed, of all namespaces.
+    /// Removed entries of all namespaces.
     #[must_use]
     pub fn entries_removed(&self) -> usize {
         // Bounded: by the namespaces of one report.
         self.namespaces.values().map(|namespace| namespace.expired + namespace.dead).sum()
     }
 
-    /// What they counted against the budget.
+    /// Bytes that the removed entries counted against the memory budget.
     #[must_use]
     pub fn bytes_removed(&self) -> usize {
         // Bounded: by the namespaces of one report.

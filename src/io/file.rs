@@ -67,7 +67,7 @@ impl DataFile {
     ///
     /// # Errors
     ///
-    /// `Locked`, `NoSpace`, or `Io`.
+    /// `Locked`, `NoSpace`, `Unavailable` under a limit on the size of files, or `Io`.
     pub(super) fn open(directory: &Path, bytes: u64, direct: bool) -> Result<Self, DiskError> {
         fs::create_dir_all(directory)
             .map_err(|error| DiskError::io("create directory", directory, error))?;

@@ -56,7 +56,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when the kernel has changed its mind since.
+    /// `Unavailable` when descriptors have run out, or the kernel refuses the ring by now.
     pub(super) fn new(setup: RingSetup) -> Result<Self, DiskError> {
         let mut builder = tokio_uring::builder();
         builder.entries(setup.entries).uring_builder(&setup.builder());

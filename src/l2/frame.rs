@@ -301,7 +301,7 @@ impl<'a> Frame<'a> {
     /// Checks all bodies in one go. Only then the frame is known to be whole.
     ///
     /// # Errors
-    /// `Checksum`.
+    /// `Length` or `Checksum`.
     pub(crate) fn verify_bodies(&self) -> Result<(), DecodeError> {
         self.records().try_for_each(|record| record.head.verify_body(record.body))
     }
