@@ -232,3 +232,36 @@ fn the_readme_shows_the_quickstart() {
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     assert!(readme.contains(&format!("```rust\n{code}```")), "README.md shows another program");
 }
+
+/// Whether a word is a name like `FlushNotAwaited`.
+fn is_camel(word: &str) -> bool {
+    let mut pairs = word.bytes().zip(word.bytes().skip(1));
+    word.len() > "KiB".len()
+        && word.starts_with(|letter: char| letter.is_ascii_uppercase())
+        && pairs.any(|(left, right)| left.is_ascii_lowercase() && right.is_ascii_uppercase())
+}
+
+/// Proofs cite their tests and failpoints; a citation of one that was renamed or removed is void.
+#[test]
+fn the_proof_cites_tests_and_failpoints_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let proof = fs::read_to_string(root.join("docs/proof.md")).unwrap();
+    let files = ["src", "tests"].iter().flat_map(|folder| rust_files(folder));
+    let code: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let (mut tests, mut failpoints) = (0, 0);
+    for (number, span) in proof.split('`').enumerate() {
+        if number % 2 == 0 {
+            let words = span.split(|letter: char| !letter.is_ascii_alphanumeric());
+            for word in words.filter(|word| is_camel(word)) {
+                assert!(code.contains(&format!("    {word},\n")), "no failpoint {word}");
+                failpoints += 1;
+            }
+        } else if let Some(name) = span.split('…').next().filter(|name| name.contains('_')) {
+            if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                assert!(code.contains(&format!("fn {name}")), "no test {name}");
+                tests += 1;
+            }
+        }
+    }
+    assert!(tests >= 15 && failpoints >= 30, "{tests} tests and {failpoints} failpoints are cited");
+}
