@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError};
 
 #[tokio::main]
 async fn main() -> Result<(), CacheError> {
@@ -10,11 +10,10 @@ async fn main() -> Result<(), CacheError> {
     let cache = BlobCache::open(config).await?;
 
     // A page that is fresh for a minute, and that goes when the product changes.
-    let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60));
     let page = BlobCachePut::new("<h1>Drum sieve, 20 cm</h1>")
         .with_content_metadata([("content-type", "text/html")])
         .with_dependencies(["product:7"])
-        .with_policy(policy);
+        .with_ttl(Duration::from_secs(60));
     cache.put("pages", "/sieves/20cm", page).await?;
 
     if let Some(hit) = cache.get("pages", "/sieves/20cm").await {

@@ -7,13 +7,13 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+//! use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
 //!
 //! # futures::executor::block_on(async {
 //! let cache = BlobCache::open(BlobCacheConfig::builder().l1_bytes_max(64 << 20).build()?).await?;
 //! let put = BlobCachePut::new("<h1>Drum sieve</h1>")
 //!     .with_dependencies(["product:7"])
-//!     .with_policy(BlobCachePolicy::default().ttl(Duration::from_secs(60)));
+//!     .with_ttl(Duration::from_secs(60));
 //! cache.put("pages", "/sieves/20cm", put).await?;
 //! assert_eq!(cache.invalidate_dependencies("pages", &["product:7"]).await?, 1);
 //! assert!(cache.get("pages", "/sieves/20cm").await.is_none());
@@ -21,8 +21,101 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Start with [`BlobCache`]; what may be configured is in [`BlobCacheConfigBuilder`]. What a
-//! returned call means, in each mode of crash safety, is in `docs/guarantees.md`.
+//! Start with [`BlobCache`]; [`BlobCacheConfigBuilder`] has the settings, [`BlobCachePolicy`] the
+//! life of an entry, [`CacheError`] the errors, [`BlobCacheStats`] the figures.
+//! `docs/guarantees.md` says what a returned call means in each mode of crash safety.
+//!
+//! # I want to cache ...
+//!
+//! ## ... rendered pages
+//!
+//! Keep the handle of a namespace in the state of the service: it is cheap to clone. A page that
+//! has expired is answered at once while one task renders it anew, and goes at once when a product
+//! on it changes.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tamis::*;
+//! # async fn render(path: &str) -> Result<String, std::io::Error> { Ok(path.to_owned()) }
+//! # fn spawn(_: impl Future + Send) {}
+//! # futures::executor::block_on(async {
+//! # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+//! let fresh = BlobCachePolicy::default().ttl(Duration::from_secs(60)).jitter_pct(10);
+//! let pages = cache.namespace("pages").with_policy(fresh.stale_serve(Duration::from_secs(600)));
+//!
+//! let fetch = || async {
+//!     let page = render("/sieves").await?;
+//!     Ok(BlobCachePut::from(page).with_dependencies(["product:7"]))
+//! };
+//! let (page, refresh) = pages.get_or_refresh("/sieves", fetch).await?;
+//! if let Some(refresh) = refresh {
+//!     spawn(refresh);
+//! }
+//! # assert_eq!(page.value(), b"/sieves");
+//! pages.invalidate_dependencies(&["product:7"]).await.unwrap();
+//! # Ok::<(), FetchError<std::io::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! ## ... query results
+//!
+//! [`get_or_fetch`](BlobCache::get_or_fetch) runs one query for all callers of a key. It caches the
+//! absence of a row as well. The result of a query that began before an invalidation of its key is
+//! not stored.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tamis::*;
+//! # async fn query(_: u64) -> Result<Option<Vec<u8>>, std::io::Error> { Ok(None) }
+//! # futures::executor::block_on(async {
+//! # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+//! let users = cache.namespace("users");
+//! let user = users.get_or_fetch("7", || async {
+//!     Ok::<_, std::io::Error>(match query(7).await? {
+//!         Some(row) => BlobCachePut::from(row).with_ttl(Duration::from_secs(300)),
+//!         None => BlobCachePut::absent().with_ttl(Duration::from_secs(5)),
+//!     })
+//! });
+//! assert!(user.await?.is_absent());
+//! // After each commit that changes the row:
+//! users.invalidate_key("7").await.unwrap();
+//! # Ok::<(), FetchError<std::io::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! ## ... ranges of objects
+//!
+//! Large values live on disk, and many of them only there: [`L1Admission::Auto`] keeps blobs over
+//! an eighth of the memory tier out of it. Where keys begin with the name of their object, one call
+//! removes all ranges of an object.
+//!
+//! ```
+//! # use tamis::*;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path();
+//! # futures::executor::block_on(async {
+//! let config = BlobCacheConfig::builder()
+//!     .l1_bytes_max(64 << 20)
+//!     .l2(path, |l2| l2.bytes_max(1 << 30).compression(L2Compression::Off));
+//! let cache = BlobCache::open(config.build()?).await?;
+//! cache.put("objects", "video.mp4/0-1048575", vec![7; 1 << 20]).await?;
+//! assert_eq!(cache.invalidate_prefix("objects", "video.mp4/").await?, 1);
+//! cache.close().await
+//! # }).unwrap();
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # After a restart
+//!
+//! A disk tier comes back with its entries. It does not know of changes at the origin while the
+//! process was down. Where an entry must not outlive them, flush its namespace after `open`, or
+//! put a version of the data into the namespace's name; a ttl bounds the age of all other entries.
+//!
+//! # Log lines and features
+//!
+//! The cache logs through the `log` facade: stores that are opened, damage, and a disk tier that is
+//! turned off. Without a logger they go nowhere. The feature `serde`, off by default, gives
+//! statistics `serde::Serialize`.
 
 mod accesses;
 mod cache;

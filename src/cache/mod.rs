@@ -133,8 +133,8 @@ impl BlobCache {
     ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
     ///   [`MetadataTooLarge`](CacheError::MetadataTooLarge),
     ///   [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
-    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy, or larger than
-    ///   both its admission lets into memory and a segment holds.
+    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy; or too large for
+    ///   memory, by its admission or its namespace's quota, and for a segment on disk.
     /// - [`VersionMismatch`](CacheError::VersionMismatch): the live entry's version is not below
     ///   that of the policy.
     /// - [`VersionUnknown`](CacheError::VersionUnknown): the live entry is on disk only, and its

@@ -45,20 +45,21 @@ impl BlobCacheNamespace {
         Self { shared, name: name.into(), seed, policy: Arc::default() }
     }
 
-    /// The same namespace with another default policy.
+    /// The same namespace with another default policy, for puts through this handle that bring
+    /// none. Other handles keep theirs. Default: [`BlobCachePolicy::default`].
     #[must_use]
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
         self.policy = Arc::new(policy);
         self
     }
 
-    /// Its name.
+    /// The name of the namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The whole cache.
+    /// The cache that the namespace is in.
     #[must_use]
     pub fn cache(&self) -> BlobCache {
         BlobCache { shared: Arc::clone(&self.shared) }
@@ -69,7 +70,7 @@ impl BlobCacheNamespace {
         self.shared.get(self.named(), key.as_ref()).await
     }
 
-    /// See [`BlobCache::put`].
+    /// See [`BlobCache::put`]. A put without a policy gets this handle's.
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl BlobCacheNamespace {
         self.shared.put(self.named(), key.as_ref(), put.into(), &self.policy).await
     }
 
-    /// See [`BlobCache::get_or_fetch`]. A fetched put that has no policy gets the default one.
+    /// See [`BlobCache::get_or_fetch`]. A fetched put without a policy gets this handle's.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl BlobCacheNamespace {
         }
     }
 
-    /// See [`BlobCache::get_or_refresh`]. A fetched put that has no policy gets the default one.
+    /// See [`BlobCache::get_or_refresh`]. A fetched put without a policy gets this handle's.
     ///
     /// # Errors
     ///
