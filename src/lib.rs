@@ -23,7 +23,8 @@
 //!
 //! Start with [`BlobCache`]; [`BlobCacheConfigBuilder`] has the settings, [`BlobCachePolicy`] the
 //! life of an entry, [`CacheError`] the errors, [`BlobCacheStats`] the figures.
-//! `docs/guarantees.md` says what a returned call means in each mode of crash safety.
+//! [`docs`] has more: [an entry's life](docs::freshness), [what a returned call
+//! means](docs::guarantees) in each mode of crash safety, and [other caches](docs::comparison).
 //!
 //! # I want to cache ...
 //!
@@ -55,6 +56,39 @@
 //! pages.invalidate_dependencies(&["product:7"]).await.unwrap();
 //! # Ok::<(), FetchError<std::io::Error>>(())
 //! # }).unwrap();
+//! ```
+//!
+//! In a service on axum, the handle is the state of the router, and a handler takes it from there:
+//!
+//! ```
+//! # mod axum {
+//! #     pub mod body { pub use bytes::Bytes; }
+//! #     pub mod extract { pub struct State<S>(pub S); pub struct Path<P>(pub P); }
+//! #     pub mod http {
+//! #         pub struct StatusCode;
+//! #         impl StatusCode { pub const BAD_GATEWAY: Self = Self; }
+//! #     }
+//! # }
+//! use axum::body::Bytes;
+//! use axum::extract::{Path, State};
+//! use axum::http::StatusCode;
+//! use tamis::{BlobCacheNamespace, BlobCachePut};
+//!
+//! async fn page(
+//!     State(pages): State<BlobCacheNamespace>,
+//!     Path(path): Path<String>,
+//! ) -> Result<Bytes, StatusCode> {
+//!     let page = pages.get_or_fetch(&path, || render(&path)).await;
+//!     page.map(Bytes::from).map_err(|_| StatusCode::BAD_GATEWAY)
+//! }
+//!
+//! async fn render(path: &str) -> Result<BlobCachePut, std::io::Error> {
+//!     Ok(BlobCachePut::from(format!("<h1>{path}</h1>")))
+//! }
+//!
+//! // Router::new().route("/pages/{*path}", get(page)).with_state(cache.namespace("pages"))
+//! # fn is_a_handler<F: Future + Send>(_: fn(State<BlobCacheNamespace>, Path<String>) -> F) {}
+//! # is_a_handler(page);
 //! ```
 //!
 //! ## ... query results
@@ -110,6 +144,7 @@
 //! A disk tier comes back with its entries. It does not know of changes at the origin while the
 //! process was down. Where an entry must not outlive them, flush its namespace after `open`, or
 //! put a version of the data into the namespace's name; a ttl bounds the age of all other entries.
+//! [`docs::freshness`] shows it.
 //!
 //! # Log lines and features
 //!
@@ -124,6 +159,7 @@ mod codec;
 mod config;
 mod counters;
 mod disposal;
+pub mod docs;
 mod entry;
 mod error;
 mod flaw;

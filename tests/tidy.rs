@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["flaw", "meter", "quota", "wake"],
+    &["docs", "flaw", "meter", "quota", "wake"],
     &["step"],
     &["queue", "waiters"],
     &[
@@ -264,4 +264,41 @@ fn the_proof_cites_tests_and_failpoints_that_exist() {
         }
     }
     assert!(tests >= 15 && failpoints >= 30, "{tests} tests and {failpoints} failpoints are cited");
+}
+
+/// Files and folders that a document names: targets of links, and paths in `code`.
+fn places_in(text: &str) -> Vec<&str> {
+    let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let defined = text.lines().filter(|line| line.starts_with('[') && line.contains("]: "));
+    let links = inline.chain(defined.filter_map(|line| line.split("]: ").nth(1)));
+    let links =
+        links.filter(|link| !link.starts_with("http")).filter_map(|it| it.split('#').next());
+    let is_path = |it: &&str| {
+        ["src/", "tests/", "docs/"].iter().any(|folder| it.starts_with(folder)) && !it.contains(' ')
+    };
+    links.chain(text.split('`').skip(1).step_by(2).filter(is_path)).collect()
+}
+
+#[test]
+fn documents_name_places_that_exist_and_are_pages_of_the_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_to_string(root.join("src/docs.rs")).unwrap();
+    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for item in fs::read_dir(root.join("docs")).unwrap() {
+        let path = item.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let page = format!("include_str!(\"../docs/{name}\")");
+        assert!(pages.contains(&page), "src/docs.rs has no page for {name}");
+        documents.push(path);
+    }
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for place in places_in(&text).into_iter().filter(|place| !place.is_empty()) {
+            // A file without its ending, or a folder, is as good.
+            let beside = document.parent().unwrap().join(place);
+            let found = [beside, root.join(place), root.join(format!("{place}.rs"))];
+            let is_there = found.iter().any(|path| path.exists());
+            assert!(is_there, "{}: there is no {place}", document.display());
+        }
+    }
 }

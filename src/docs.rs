@@ -1,0 +1,61 @@
+//! The documents of the repository's `docs` folder.
+//!
+//! - [`freshness`]: ttls, stale entries, fetching, read points, restarts.
+//! - [`guarantees`]: what a returned call means in each mode, and where the limits are.
+//! - [`comparison`]: with foyer, moka, CacheLib, cache2 and Redis.
+//! - [`architecture`]: the map of the code.
+//! - [`design`]: the reasons.
+//! - [`proof`]: why nothing is stale, and how that is tested.
+//! - [`format`](mod@self::format): the bytes on disk.
+
+// The documents name each other's files at their ends. Of two definitions of a name the first
+// counts, so those here lead to pages instead.
+
+/// How the parts fit together.
+///
+/// [design]: design
+/// [freshness]: freshness
+#[doc = include_str!("../docs/architecture.md")]
+pub mod architecture {}
+
+/// Other caches, and what each does better.
+///
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}
+
+/// Questions and answers.
+///
+/// [architecture]: architecture
+/// [guarantees]: guarantees
+/// [proof]: proof
+#[doc = include_str!("../docs/design.md")]
+pub mod design {}
+
+/// The store format, byte for byte.
+///
+#[doc = include_str!("../docs/format.md")]
+pub mod format {}
+
+/// An entry's life, and how it is fetched.
+///
+#[doc = include_str!("../docs/freshness.md")]
+pub mod freshness {}
+
+/// What a returned call means.
+///
+/// [design]: design
+/// [freshness]: freshness
+/// [proof]: proof
+#[doc = include_str!("../docs/guarantees.md")]
+pub mod guarantees {}
+
+/// The argument that nothing is stale.
+///
+/// [architecture]: architecture
+#[doc = include_str!("../docs/proof.md")]
+pub mod proof {}
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
