@@ -117,6 +117,23 @@ impl KeyHasher {
         let seed = namespace.0.wrapping_add(kind as u64);
         LabelHash(xxh3_64_with_seed(label.as_bytes(), seed))
     }
+
+    /// The hashes of an entry's labels, sorted, each once.
+    pub(crate) fn label_hashes<'a>(
+        &self,
+        namespace: NamespaceRef<'_>,
+        tags: impl Iterator<Item = &'a str>,
+        dependencies: impl Iterator<Item = &'a str>,
+    ) -> Box<[LabelHash]> {
+        let hash = |kind| move |label| self.label(namespace.seed, kind, label);
+        let tags = tags.map(hash(LabelKind::Tag));
+        let dependencies = dependencies.map(hash(LabelKind::Dependency));
+        // Bounded: by the labels of one entry.
+        let mut labels: Vec<_> = tags.chain(dependencies).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels.into()
+    }
 }
 
 /// Hashes what is a hash already.

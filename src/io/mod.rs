@@ -74,6 +74,7 @@ pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 pub(crate) use simulation::Longest;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
+pub(crate) use termination::Termination;
 pub(crate) use uring::{DiskOptions, UringDisk};
 
 /// The most that one read or write may carry, in bytes.

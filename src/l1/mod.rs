@@ -16,6 +16,7 @@ mod sieve;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{iter, mem};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -93,9 +94,16 @@ impl L1 {
         }
     }
 
-    /// Takes it apart: each item frees a part, and says how many entries that was.
-    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
-        self.map.into_iter().map(|_| 1).chain(self.sieve.pieces())
+    /// Empties a tier that is not used any more: each item frees a part, and says how many entries
+    /// that was.
+    pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
+        let lists = Arc::clone(&self);
+        let tables = (0..self.map.shards().len()).map(move |table| {
+            let mut table = self.map.shards()[table].write();
+            mem::take(&mut *table)
+        });
+        let entries = tables.flat_map(|table| table.into_iter().map(|_| 1));
+        entries.chain(iter::once_with(move || lists.sieve.pieces()).flatten())
     }
 
     pub(crate) fn bytes_max(&self) -> usize {

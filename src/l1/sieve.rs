@@ -18,6 +18,7 @@
 //! nothing otherwise; the list's part of the hand is on a node of it, or past its head. The hand's
 //! own lock is taken before a list's, and by those who evict only.
 
+use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -84,15 +85,14 @@ impl Sieve {
         Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
     }
 
-    /// Takes it apart: each item frees a part, and says how many entries that was.
-    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
-        let levels = self.levels.into_iter().filter_map(OnceLock::into_inner);
-        let shards = levels.flat_map(|level| {
-            let lists = level.lists.into_iter().map(CachePadded::into_inner);
-            let quotas = level.quotas.into_iter().filter_map(OnceLock::into_inner);
-            lists.chain(quotas.map(|shard| *shard))
-        });
-        shards.flat_map(|shard| shard.list.into_inner().pieces())
+    /// Takes all lists out: each item frees a part, and says how many entries that was.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = usize> + Send + use<> {
+        let levels = self.levels.iter().filter_map(OnceLock::get);
+        let shards =
+            levels.flat_map(|level| (0..level.places()).filter_map(|place| level.at(place)));
+        // Bounded: by the lists there are.
+        let lists: Vec<List> = shards.map(|shard| mem::take(&mut *shard.list.lock())).collect();
+        lists.into_iter().flat_map(List::pieces)
     }
 
     pub(crate) fn bytes(&self) -> usize {

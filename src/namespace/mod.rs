@@ -21,7 +21,7 @@ pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, Position, ScanCursor, Slot};
+use crate::l2::{Generation, Index, NamedGeneration, Position, ScanCursor, Slot};
 use crate::order::Section;
 use crate::quota::Quota;
 use crate::sequence::Sequence;
@@ -82,6 +82,11 @@ impl Ends {
 }
 
 impl Namespace {
+    /// As records name it.
+    pub(crate) fn named(&self) -> NamedGeneration<'_> {
+        NamedGeneration { name: self.name(), generation: self.generation() }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -1,0 +1,451 @@
+//! `BlobCache`: the handle, and every public verb in one place.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::config::BlobCacheConfig;
+use crate::engine::fetch::BlobCacheRefresh;
+use crate::engine::{self, Engine, fetch};
+use crate::error::{CacheError, FetchError};
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::key::LabelKind;
+use crate::moment::ReadPoint;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::stats::{BlobCacheStats, NamespaceStats};
+use crate::sweep::{SweepLimit, SweepReport};
+
+/// A cache of blobs. Cheap to clone; all clones are one cache.
+///
+/// Every future is `Send` when its key and its fetch are, runs on any executor, and does nothing
+/// until polled. Dropping one at any await leaves the cache consistent. No poll copies more than
+/// 256 KiB or visits more than a few hundred entries; longer work yields in between.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
+///
+/// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// cache.put("pages", "/index", BlobCachePut::new("<h1>Tamis</h1>").with_tags(["home"])).await?;
+/// assert_eq!(cache.get("pages", "/index").await.unwrap().value(), b"<h1>Tamis</h1>");
+/// assert_eq!(cache.invalidate_tags("pages", &["home"]).await?, 1);
+/// assert!(cache.get("pages", "/index").await.is_none());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCache {
+    pub(crate) engine: Arc<Engine>,
+}
+
+impl BlobCache {
+    /// Opens a cache: in memory alone, or with a disk tier where the configuration has an
+    /// [`l2_path`](crate::BlobCacheConfigBuilder::l2_path). A store that was closed, or whose
+    /// process was killed, comes back with its entries.
+    ///
+    /// An open in the same process waits for a store that is still being closed. Dropped before it
+    /// has returned, it gives the store back.
+    ///
+    /// # Errors
+    ///
+    /// A cache in memory always opens: [`build`](crate::BlobCacheConfigBuilder::build) has checked
+    /// its configuration. With a disk tier, each error names the path, what was found and what to
+    /// do. A store that is refused has not been changed.
+    ///
+    /// - [`L2Unavailable`](CacheError::L2Unavailable): the kernel refuses io_uring, or a limit of
+    ///   this process is too low.
+    /// - [`L2Locked`](CacheError::L2Locked): another cache uses the store.
+    /// - [`L2Full`](CacheError::L2Full): the file system has no room for the file.
+    /// - [`L2Format`](CacheError::L2Format): the file is a store of another format, or none.
+    /// - [`L2Damaged`](CacheError::L2Damaged): the store is cut off.
+    /// - [`InvalidConfig`](CacheError::InvalidConfig): the store was made with other sizes.
+    /// - [`L2Io`](CacheError::L2Io): the file could not be opened, read or written.
+    pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
+        Ok(Self { engine: engine::open(config).await? })
+    }
+
+    /// The entry of a key, fresh or within its stale window. None where there is none: it was never
+    /// put, has expired, was invalidated or evicted, or could not be read; or the cache is closed.
+    ///
+    /// A hit counts as an access: for SIEVE, and for the idle ttl. In memory it takes the read side
+    /// of one lock, and neither allocates nor copies. On disk it takes one read.
+    ///
+    /// It never fails: a read that fails is a miss, counted in
+    /// [`l2_io_errors`](BlobCacheStats::l2_io_errors) or
+    /// [`l2_corruptions`](BlobCacheStats::l2_corruptions), and logged.
+    pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
+        self.engine.gets().get(self.engine.namespace(namespace), key.as_ref()).await
+    }
+
+    /// Stores a value under a key, in place of the entry that was there. Once it has returned, no
+    /// get finds the older entry, whether or not the new value is still held.
+    ///
+    /// The value is copied unless it is known to fit, in the caller's polls, 256 KiB in each. Where
+    /// many puts copy at one time they wait for each other, so that their copies stay within an
+    /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no
+    /// room in memory where all of it holds entries of higher priorities.
+    ///
+    /// Dropped before it has returned, it has either taken effect or not. A put made
+    /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
+    /// `Ok` and stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
+    ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
+    ///   [`MetadataTooLarge`](CacheError::MetadataTooLarge),
+    ///   [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
+    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy; or too large for
+    ///   memory, by its admission or its namespace's quota, and for a segment on disk.
+    /// - [`VersionMismatch`](CacheError::VersionMismatch): the live entry's version is not below
+    ///   that of the policy.
+    /// - [`VersionUnknown`](CacheError::VersionUnknown): the live entry is on disk only, and its
+    ///   version could not be read.
+    /// - [`TooManyNamespaces`](CacheError::TooManyNamespaces): no namespace slot is free.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The put is in force in this process;
+    ///   a restart may find an older entry.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
+    pub async fn put<K: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        key: K,
+        put: impl Into<BlobCachePut>,
+    ) -> Result<(), CacheError> {
+        let default = BlobCachePolicy::default();
+        let namespace = self.engine.namespace(namespace);
+        self.engine.puts().put(namespace, key.as_ref(), put.into(), &default).await
+    }
+
+    /// The fresh entry of a key, or else the value that `fetch` brings, which is put under the key.
+    /// Of all callers that ask for one key at a time, one fetches; the others wait for it and share
+    /// its value, whose tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
+    ///
+    /// A caller that came after the key was overwritten or invalidated is never given a value
+    /// fetched before that, and no such value is stored: the fetch behaves as if made
+    /// [`read_at`](BlobCachePut::read_at) its start. Callers that came before may be given it; the
+    /// others fetch anew. To cache that there is nothing, answer [`BlobCachePut::absent`].
+    ///
+    /// The fetch runs in the polls of this future. Where it is dropped, fails or panics, the next
+    /// waiting caller runs its own. An entry within its stale window is fetched anew too; where
+    /// that fails, all waiting callers are given the stale entry. Callers with another type of
+    /// error `E` do not wait for each other.
+    ///
+    /// A value that cannot be stored (it is too large, its version is not above the live one, the
+    /// cache is closed, the key over its limit and so on) is answered all the same, and counted as
+    /// [`fetches_not_stored`](BlobCacheStats::fetches_not_stored). So with an origin that lags, a
+    /// caller may be given an older version than the stale entry that a get would find.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, FetchError};
+    /// # use std::time::Duration;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// # use std::io::Error;
+    /// # async fn query(_: u32) -> Result<Option<String>, Error> { Ok(Some("ada".into())) }
+    /// let name = cache.get_or_fetch("users", "7", || async {
+    ///     let put = match query(7).await? {
+    ///         Some(name) => BlobCachePut::from(name),
+    ///         None => BlobCachePut::absent(),
+    ///     };
+    ///     Ok::<_, std::io::Error>(put.with_tags(["users"]).with_ttl(Duration::from_secs(60)))
+    /// });
+    /// assert_eq!(name.await?.value(), b"ada");
+    /// # Ok::<(), FetchError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
+    /// or not. Where it is kept and not polled for 100 ms after it was woken, the next waiting
+    /// caller runs its own fetch. A fetch that is never woken holds up the callers that wait for
+    /// it. One that asks, by this verb, for the key that it is to bring waits for itself.
+    ///
+    /// # Errors
+    ///
+    /// The failure of this caller's own fetch, where no stale entry can stand in. Errors are
+    /// neither shared nor cached.
+    ///
+    /// - [`FetchError::Fetch`]: the fetch answered an error.
+    /// - [`FetchError::Panicked`]: the fetch panicked.
+    pub async fn get_or_fetch<K, F, Fut, E>(
+        &self,
+        namespace: &str,
+        key: K,
+        fetch: F,
+    ) -> Result<BlobCacheHit, FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
+        match self.engine.gets().look_fresh(namespace, key) {
+            Some(hit) => Ok(hit),
+            None => {
+                let policy = Arc::default();
+                Box::pin(fetch::get_or_fetch(&self.engine, namespace, key, &policy, fetch)).await
+            }
+        }
+    }
+
+    /// The entry of a key at once, fresh or stale; with a stale one, the refresh for its caller to
+    /// spawn, unless the key is being fetched already. Where there is no entry, it is fetched as by
+    /// [`get_or_fetch`](Self::get_or_fetch).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, FetchError};
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// # async fn render() -> Result<String, std::io::Error> { Ok("<h1>Tamis</h1>".into()) }
+    /// let fetch = || async { render().await.map(BlobCachePut::from) };
+    /// let (page, refresh) = cache.get_or_refresh("pages", "/index", fetch).await?;
+    /// if let Some(refresh) = refresh {
+    ///     let refreshed = refresh.await?; // or tokio::spawn(refresh)
+    ///     if refreshed.is_stale() {
+    ///         println!("the fetch failed, and the stale page is still there");
+    ///     }
+    /// }
+    /// # assert_eq!(page.value(), b"<h1>Tamis</h1>");
+    /// # Ok::<(), FetchError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// Dropped at any await, it leaves nothing behind, as `get_or_fetch` does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get_or_fetch`](Self::get_or_fetch), where there is no entry. A failed refresh is
+    /// not among them: the [refresh](BlobCacheRefresh) itself answers it, with the stale entry
+    /// while that is still there, and with the error after that.
+    pub async fn get_or_refresh<K, F, Fut, E>(
+        &self,
+        namespace: &str,
+        key: K,
+        fetch: F,
+    ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
+        match self.engine.gets().look_fresh(namespace, key) {
+            Some(hit) => Ok((hit, None)),
+            None => {
+                let policy = Arc::default();
+                Box::pin(fetch::get_or_refresh(&self.engine, namespace, key, &policy, fetch)).await
+            }
+        }
+    }
+
+    /// Whether a key has a live entry, without I/O and without counting as an access. Absent once
+    /// the cache is closed.
+    pub fn exists<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> CachePresence {
+        self.engine.gets().exists(self.engine.namespace(namespace), key.as_ref())
+    }
+
+    /// Removes the entry of a key. Gives 1 if it had one that was not known to be expired, else 0.
+    ///
+    /// In force from its first poll on, even if dropped then, unless the log behind it has no room:
+    /// then from when there is room, if it is still polled.
+    ///
+    /// # Errors
+    ///
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
+    ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the configured limits.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
+    pub async fn invalidate_key<K: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        key: K,
+    ) -> Result<usize, CacheError> {
+        self.engine
+            .invalidations()
+            .invalidate_key(self.engine.namespace(namespace), key.as_ref())
+            .await
+    }
+
+    /// Removes every entry of the namespace whose key begins with `prefix`, all of them at one
+    /// moment. Gives how many there were that were not known to be expired.
+    ///
+    /// The work is a walk over all entries of L1, in steps, shared by all such calls under way, and
+    /// over the directories on disk. In force from its first poll on, even if dropped then; later
+    /// mutations finish the work. (Above a disk tier whose writer is so far behind that the room
+    /// kept for invalidations is used up as well: from when there is room, if it is still polled.)
+    ///
+    /// Where 256 invalidations of prefixes and labels are unfinished, under way or left by dropped
+    /// calls, it waits for one of them before it takes effect. Dropped then, it flushes the whole
+    /// namespace: forgetting too much keeps the cache bounded, and never stale.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`invalidate_key`](Self::invalidate_key).
+    pub async fn invalidate_prefix<P: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        prefix: P,
+    ) -> Result<usize, CacheError> {
+        let namespace = self.engine.namespace(namespace);
+        self.engine.invalidations().invalidate_prefix(namespace, prefix.as_ref()).await
+    }
+
+    /// Removes every entry of the namespace that carries any of the tags, all of them at one
+    /// moment. Gives how many there were that were not known to be expired, each counted once.
+    ///
+    /// The tags are a slice of any texts: `&["a", "b"]`, or a reference to a `Vec<String>`. None of
+    /// them removes nothing.
+    ///
+    /// The work is proportional to the matches. In force from its first poll on, like
+    /// [`invalidate_prefix`](Self::invalidate_prefix), and with the same bound.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`invalidate_namespace`](Self::invalidate_namespace), and
+    /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): more than an entry could carry.
+    pub async fn invalidate_tags(
+        &self,
+        namespace: &str,
+        tags: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        let namespace = self.engine.namespace(namespace);
+        self.engine.invalidations().invalidate_labels(namespace, LabelKind::Tag, &texts(tags)).await
+    }
+
+    /// Removes every entry of the namespace that depends on any of `dependencies`; as
+    /// [`invalidate_tags`](Self::invalidate_tags) in everything else. A tag and a dependency of one
+    /// name are two different labels.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn invalidate_dependencies(
+        &self,
+        namespace: &str,
+        dependencies: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        let (namespace, labels) = (self.engine.namespace(namespace), texts(dependencies));
+        self.engine
+            .invalidations()
+            .invalidate_labels(namespace, LabelKind::Dependency, &labels)
+            .await
+    }
+
+    /// Flushes a namespace: one step, whatever the number of entries. Its slot is free again, and
+    /// its memory comes back with the mutations that follow. False when nothing has been put into
+    /// it since it was last flushed or gave up its slot.
+    ///
+    /// In force from its first poll on, like [`invalidate_key`](Self::invalidate_key).
+    ///
+    /// # Errors
+    ///
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the limit.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
+    pub async fn invalidate_namespace(&self, namespace: &str) -> Result<bool, CacheError> {
+        self.engine.invalidations().invalidate_namespace(self.engine.namespace(namespace)).await
+    }
+
+    /// Flushes every namespace, all of them at one moment. In force from its first poll on, like
+    /// [`invalidate_key`](Self::invalidate_key).
+    ///
+    /// # Errors
+    ///
+    /// After any of these but `L2Io` nothing has changed.
+    ///
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
+    pub async fn invalidate_all(&self) -> Result<(), CacheError> {
+        self.engine.invalidations().invalidate_all().await
+    }
+
+    /// This moment in the order of all mutations: take it before reading the data that a put is
+    /// made from. See [`ReadPoint`].
+    #[must_use]
+    pub fn read_point(&self) -> ReadPoint {
+        self.engine.read_point()
+    }
+
+    /// Gives back the memory of entries that have expired, and of those that a flush or an
+    /// invalidation has left, in steps that hold no lock for longer than it takes to look at a few
+    /// hundred entries. One pass over all entries, unless the limit is reached before its end; the
+    /// next sweep goes on there.
+    ///
+    /// There is no need to call it, unless [`background_sweep`] is off: expired entries are not
+    /// served in any case. Dropped halfway, it keeps what it has done. After a close the report is
+    /// empty.
+    ///
+    /// [`background_sweep`]: crate::BlobCacheConfigBuilder::background_sweep
+    pub async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
+        self.engine.sweeping().sweep_expired(limit).await
+    }
+
+    /// Returns once everything acknowledged is on the device. Nothing to do without a disk tier.
+    /// Dropping it stops nothing that others wait for.
+    ///
+    /// # Errors
+    ///
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, now or before.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close.
+    pub async fn sync(&self) -> Result<(), CacheError> {
+        self.engine.sync().await
+    }
+
+    /// Ends the cache, for all handles. From here on gets find nothing, fetched values are answered
+    /// and not stored, and all other verbs answer [`Closed`](CacheError::Closed). It returns when
+    /// the memory is given back, and the store is synced, marked clean and unlocked. In force from
+    /// its first poll on.
+    ///
+    /// # Errors
+    ///
+    /// The cache is closed after any of these.
+    ///
+    /// - [`L2Io`](CacheError::L2Io): the disk tier had failed, or did at the last write.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child.
+    /// - [`Closed`](CacheError::Closed): it had been closed before. A call that was dropped halfway
+    ///   is finished by the next one all the same.
+    pub async fn close(&self) -> Result<(), CacheError> {
+        let is_first = self.engine.closing().end();
+        let finished = self.engine.closing().finish().await;
+        if is_first { finished } else { Err(CacheError::Closed) }
+    }
+
+    /// What the cache has done so far and holds now. Visits no entry.
+    #[must_use]
+    pub fn stats(&self) -> BlobCacheStats {
+        self.engine.stats().all()
+    }
+
+    /// What one namespace holds now. None when it holds nothing and has no slot.
+    #[must_use]
+    pub fn namespace_stats(&self, namespace: &str) -> Option<NamespaceStats> {
+        self.engine.stats().of_namespace(namespace)
+    }
+
+    /// The configuration it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &BlobCacheConfig {
+        self.engine.config()
+    }
+}
+
+/// Labels as a caller gives them.
+pub(crate) fn texts(labels: &[impl AsRef<str>]) -> Vec<&str> {
+    // Bounded: by what the caller gives, before anything of the cache is held.
+    labels.iter().map(AsRef::as_ref).collect()
+}

@@ -1,0 +1,128 @@
+//! `Acknowledger`: when a mutation that is in force may return to its caller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::engine::disk_tier::DiskTier;
+use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
+use crate::l2::Position;
+use crate::modes::CrashSafety;
+
+/// See the module.
+pub(crate) struct Acknowledger {
+    crash_safety: CrashSafety,
+    disk: Arc<DiskTier>,
+    /// The end of the last flush's record: every later mutation waits for it.
+    flushed: AtomicU64,
+    /// A flush found the log ended, and is in force in this process only.
+    is_flush_unrecorded: AtomicBool,
+    /// The end of the last record that shadows something on file. A call that finds nothing to do
+    /// may owe that to it, and waits for it too.
+    shadowed: AtomicU64,
+}
+
+impl Acknowledger {
+    pub(crate) fn new(crash_safety: CrashSafety, disk: Arc<DiskTier>) -> Self {
+        Self {
+            crash_safety,
+            disk,
+            flushed: AtomicU64::new(0),
+            is_flush_unrecorded: AtomicBool::new(false),
+            shadowed: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns when the mutation may be called done. Under an error it is in force all the same,
+    /// in this process.
+    pub(crate) async fn acknowledge(
+        &self,
+        acknowledgement: Acknowledgement,
+    ) -> Result<(), CacheError> {
+        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        if self.crash_safety == CrashSafety::Cold {
+            // Whatever is on file, the next open serves none of it.
+            return Ok(());
+        }
+        let flushed = self.flushed.load(Ordering::Acquire);
+        let end = match acknowledgement {
+            // What stands before it may have been refused its record. A flush: then what it flushed
+            // could be found again. Anything else does not matter to a hash that is not on file.
+            Acknowledgement::Nothing if l2.health().is_off() => None,
+            Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
+            Acknowledgement::Now if flushed == 0 => return Ok(()),
+            Acknowledgement::Now if planted(Flaw::FlushNotAwaited) => return Ok(()),
+            // What is put into a generation must not outlive the record that began it.
+            Acknowledgement::Now => Position::new(flushed),
+            Acknowledgement::Nothing => {
+                Position::new(flushed.max(self.shadowed.load(Ordering::Acquire)))
+            }
+            Acknowledgement::Written(end) => Position::new(flushed.max(end.value())),
+            Acknowledgement::Voided => None,
+        };
+        self.disk.check_ours()?;
+        let is_written = match end {
+            Some(end) => l2.log.written(end).await.is_ok(),
+            None => false,
+        };
+        if is_written || l2.health().is_voided() {
+            return Ok(());
+        }
+        Err(self.disk.device_error())
+    }
+
+    /// A flush has taken effect, with a record up to `end` or with none.
+    pub(crate) fn note_flush(&self, end: Option<Position>) {
+        match end {
+            Some(end) => self.flushed_until(end),
+            None => self.is_flush_unrecorded.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Later mutations of any key wait for the log up to here.
+    fn flushed_until(&self, end: Position) {
+        self.flushed.fetch_max(end.value(), Ordering::AcqRel);
+        self.shadowed_until(end);
+    }
+
+    /// What is found gone is so by a record that may end here. To be called in the section.
+    pub(crate) fn shadowed_until(&self, end: Position) {
+        self.shadowed.fetch_max(end.value(), Ordering::AcqRel);
+    }
+
+    /// Returns once all that was acknowledged is on the device. The cache is open.
+    pub(crate) async fn sync(&self) -> Result<(), CacheError> {
+        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        let written = l2.log.written(l2.log.tail()).await.is_ok();
+        // What has been put since it was turned off is nowhere.
+        if written && !l2.health().is_off() && l2.sync().await.is_ok() {
+            return Ok(());
+        }
+        Err(self.disk.device_error())
+    }
+}
+
+/// What a mutation that is in force waits for before it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acknowledgement {
+    /// Nothing: what a crash would lose of it is as good as forgotten.
+    Now,
+    /// What others have recorded over something on file being there: nothing was left to do.
+    Nothing,
+    /// The log being on file up to there: it shadows something that is.
+    Written(Position),
+    /// The disk tier having been voided: it shadows something on file, and has no record.
+    Voided,
+}
+
+impl Acknowledgement {
+    /// Of a mutation that has been recorded up to `end`, if at all, over a hash that was held or
+    /// not.
+    pub(crate) fn over(is_held: bool, end: Option<Position>) -> Self {
+        match (is_held, end) {
+            (false, _) => Self::Now,
+            (true, Some(end)) => Self::Written(end),
+            (true, None) => Self::Voided,
+        }
+    }
+}

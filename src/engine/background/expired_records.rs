@@ -1,0 +1,130 @@
+//! Overdue records: what has expired on disk counts against the quota of its namespace until
+//! somebody notices.
+//!
+//! Memory does not know when that ends which is on disk only, but the directories of the segments
+//! do. Where a namespace is refused a record for its quota, and some of its records may be overdue,
+//! a task looks through them and buries those.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::engine::background::wakeup::Wakeup;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::last_access::LastAccess;
+use crate::engine::parts::Parts;
+use crate::engine::removal::Removal;
+use crate::io::Lane;
+use crate::key::KeyHash;
+use crate::l2::{Change, L2, Position, SegmentNumber};
+use crate::namespace::{Namespace, Namespaces};
+use crate::sequence::Sequence;
+use crate::step::pause;
+
+/// See the module.
+pub(crate) struct ExpiredRecords {
+    clock: Clock,
+    namespaces: Arc<Namespaces>,
+    disk: Arc<DiskTier>,
+    last_access: LastAccess,
+    removal: Removal,
+}
+
+impl ExpiredRecords {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            clock: parts.clock.clone(),
+            namespaces: parts.namespaces.clone(),
+            disk: parts.disk.clone(),
+            last_access: LastAccess::new(parts),
+            removal: Removal::new(parts),
+        }
+    }
+
+    /// Adds namespaces with a quota some of whose records may be overdue, of a step's worth of all.
+    /// What they are given from here on says when it ends, and what they have will be met. Gives
+    /// where to go on.
+    fn begin_burying(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
+        let now = self.clock.timestamp();
+        let mut namespaces = Vec::new();
+        let next = self.namespaces.some(from, &mut namespaces);
+        // Bounded: by a step.
+        namespaces.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
+        // Bounded: by a step.
+        namespaces.iter().for_each(|namespace| namespace.forget_ends_on_disk());
+        found.append(&mut namespaces);
+        next
+    }
+
+    /// Gives how many records the segment lists.
+    async fn bury_some_overdue(
+        &self,
+        l2: &L2,
+        segment: SegmentNumber,
+        namespaces: &[Arc<Namespace>],
+    ) -> u32 {
+        let now = self.clock.timestamp();
+        let mut records = 0;
+        let visit = |position: Position, change: &Change<'_>| {
+            records += 1;
+            let Change::Blob(blob) = change else { return };
+            let is_of = |namespace: &&Arc<Namespace>| {
+                blob.namespace.generation == namespace.generation()
+                    && blob.namespace.name == namespace.name()
+            };
+            let Some(namespace) = namespaces.iter().find(is_of) else { return };
+            let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+            if namespace.live_slot(hash, sequence).is_none() {
+                return;
+            }
+            let last_access = self.last_access.last_access_listed(position, blob);
+            let freshness = blob.life().freshness(now, last_access);
+            if freshness.is_gone() {
+                // Its labels stay, as its record does.
+                self.removal.expire_below(namespace, (hash, sequence), freshness);
+            } else {
+                namespace.note_end_on_disk(blob.life().ends(last_access));
+            }
+        };
+        // Where it cannot be read, what it lists stays until it is reclaimed.
+        let _ = l2.visit_directory(segment, visit).await;
+        records
+    }
+}
+
+/// The time that is taken for a listed record, on average, which bounds the task's share of the
+/// processor and of the device.
+const RECORD_PAUSE: Duration = Duration::from_micros(2);
+
+/// The least time between two segments, and between two passes over all of them.
+const SEGMENT_PAUSE: Duration = Duration::from_millis(1);
+
+const PASS_PAUSE: Duration = Duration::from_secs(1);
+
+/// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
+/// gone.
+pub(crate) async fn run(wakeup: Arc<Wakeup>, lane: Arc<dyn Lane>, records: Weak<ExpiredRecords>) {
+    // Bounded: a wait in each turn.
+    while wakeup.notified().await {
+        let Some(this) = records.upgrade() else { return };
+        let Some(l2) = this.disk.l2() else { return };
+        let mut namespaces = Vec::new();
+        let mut next = Some(0);
+        // Bounded: a step in each turn, then a pause.
+        while let Some(from) = next {
+            next = this.begin_burying(from, &mut namespaces);
+            pause().await;
+        }
+        let segments = if namespaces.is_empty() { None } else { Some(l2.segments()) };
+        drop(this);
+        // Bounded: a wait in each turn.
+        for segment in segments.into_iter().flatten() {
+            let Some(this) = records.upgrade().filter(|_| !wakeup.is_closed()) else { return };
+            let Some(l2) = this.disk.l2() else { return };
+            let count = this.bury_some_overdue(l2, SegmentNumber(segment), &namespaces).await;
+            drop(this);
+            wakeup.rest(lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
+        }
+        wakeup.rest(lane.sleep(PASS_PAUSE)).await;
+    }
+}

@@ -1,0 +1,21 @@
+//! `FilterWear`: tells the rebuilding task when a filter has worn.
+
+use crate::engine::background::wakeup::Wakeup;
+use crate::namespace::Namespace;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct FilterWear(Wakeup);
+
+impl FilterWear {
+    /// To be called after a change of the namespace's index.
+    pub(crate) fn check(&self, namespace: &Namespace) {
+        if namespace.synopsis().is_worn() {
+            self.0.notify();
+        }
+    }
+
+    pub(crate) fn wakeup(&self) -> &Wakeup {
+        &self.0
+    }
+}

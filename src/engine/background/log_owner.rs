@@ -1,0 +1,203 @@
+//! `LogOwner`: what the cache does when the log moves or drops its records.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::config::BlobCacheConfig;
+use crate::counters::{Counters, Event};
+use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::parts::Parts;
+use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
+use crate::flaw::{Flaw, planted};
+use crate::invalidation::Rules;
+use crate::key::{KeyHash, LabelHash};
+use crate::l1::L1;
+use crate::l2::{BlobSummary, Change, Draft, Position, Slot, Tenant};
+use crate::meter;
+use crate::namespace::{Namespace, Namespaces};
+use crate::order::Order;
+use crate::sequence::Sequence;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// See the module.
+pub(crate) struct LogOwner {
+    config: Arc<BlobCacheConfig>,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    visibility: Visibility,
+    budget: Arc<IndexBudget>,
+    removal: Removal,
+    disk: Arc<DiskTier>,
+    filters: Arc<FilterWear>,
+}
+
+impl LogOwner {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            visibility: Visibility::new(parts),
+            budget: parts.budget.clone(),
+            removal: Removal::new(parts),
+            disk: parts.disk.clone(),
+            filters: parts.filters.clone(),
+        }
+    }
+
+    fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
+        // What has ended has been subtracted as a whole.
+        if generation.remove_slot(hash, position) && !generation.has_ended() {
+            self.budget.remove_slots(1);
+            self.filters.check(generation);
+        }
+    }
+
+    /// Lets go of the postings of mutations before `before` that only the disk held.
+    async fn forget_postings_before(&self, before: Sequence) {
+        let mut after = None;
+        loop {
+            let mut found = Vec::new();
+            after = self.order.section().labels().older(after, before, STEP_ENTRIES, &mut found);
+            for posting in found {
+                meter::entries(1);
+                let slot = self.l1.slot(posting.key);
+                let mut section = self.order.section();
+                if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
+                    section.labels().release(posting.key, posting.sequence);
+                }
+            }
+            if after.is_none() {
+                return;
+            }
+            pause().await;
+        }
+    }
+
+    /// Lets go of the slots of a namespace that stand before a position.
+    async fn forget_slots_before(&self, generation: &Namespace, position: Position) {
+        let mut cursor = Some(Default::default());
+        while let Some(from) = cursor {
+            let mut found = Vec::new();
+            let before = Position::FIRST..position;
+            cursor = generation.index().scan(from, before, STEP_ENTRIES, &mut found);
+            {
+                let _section = self.order.section();
+                for (hash, slot) in found {
+                    meter::entries(1);
+                    self.give_up_slot(generation, hash, slot.position);
+                }
+            }
+            pause().await;
+        }
+    }
+}
+
+impl Tenant for LogOwner {
+    fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
+        let sequence = Sequence(position.value());
+        let slot = self.l1.slot(hash);
+        let generation = self.namespaces.find(namespace);
+        let mut section = self.order.section();
+        if let Some(generation) = generation {
+            let held = generation.index().get(hash).filter(|held| held.position == position);
+            let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
+            if let Some(held) = held.filter(|_| !is_in_memory) {
+                // What a rule covers is gone by that, and not because it leaves.
+                let is_left =
+                    self.removal.displace(&generation, (key, hash), held, None, &mut section);
+                self.counters.add(Event::Forgotten, u64::from(is_left));
+            }
+            self.give_up_slot(&generation, hash, position);
+        }
+        // L1 may go on holding it; then it is L1 that lets go of the postings.
+        if slot.entry().is_none_or(|entry| entry.sequence() != sequence) {
+            section.labels().release(hash, sequence);
+        }
+    }
+
+    fn is_index_crowded(&self, wanted: usize) -> bool {
+        self.budget.is_index_crowded(wanted, &mut self.order.section())
+    }
+
+    fn holds(&self, namespace: &str, hash: KeyHash, position: Position) -> bool {
+        let sequence = Sequence(position.value());
+        self.namespaces.find(namespace).is_some_and(|it| it.has_slot(hash, sequence))
+    }
+
+    fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
+        if !self.config.l2_second_chances {
+            return false;
+        }
+        let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+        let generation = self.namespaces.find(blob.namespace.name);
+        // What is beyond a quota, that has been made smaller, leaves.
+        let generation = generation.filter(|generation| !generation.is_beyond(0, None));
+        let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
+        slot.is_some_and(|slot| slot.read)
+            && !self.visibility.freshness_listed(position, blob).is_gone()
+    }
+
+    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
+        let Some(l2) = self.disk.l2() else { return false };
+        let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
+        // Bounded: by the labels of one entry.
+        let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
+        let slot = self.l1.slot(hash);
+        let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
+        let mut section = self.order.section();
+        let held = match generation.live_slot(hash, before) {
+            None if planted(Flaw::SecondChanceUnchecked) => Slot::new(position, 1),
+            None => return false,
+            Some(held) => held,
+        };
+        let is_covered = self.rules.covering_all(&generation, before, blob.key, &labels).is_some();
+        if section.is_closed() || (is_covered && !planted(Flaw::SecondChanceUnchecked)) {
+            return false;
+        }
+        let entry = slot.entry().filter(|entry| entry.sequence() == before);
+        let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else {
+            return false;
+        };
+        let sequence = section.sequence(Some(dealt.position.value()));
+        let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
+        generation.set_slot(hash, moved);
+        // The earliest that it may be: whoever looks finds out.
+        generation.note_end_on_disk(blob.life().ends(blob.life().written));
+        section.labels().release(hash, before);
+        // Bounded: by the labels of one entry.
+        for label in labels {
+            section.labels().insert(label, hash, sequence);
+        }
+        // In memory it stays the same entry, whose record has moved.
+        if let Some(entry) = entry {
+            entry.set_sequence(sequence);
+        }
+        true
+    }
+
+    fn forget_before(&self, position: Position) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut place = Some(0);
+            while let Some(from) = place {
+                let mut namespaces = Vec::new();
+                place = self.namespaces.some(from, &mut namespaces);
+                for generation in namespaces {
+                    meter::entries(1);
+                    self.forget_slots_before(&generation, position).await;
+                }
+            }
+            self.forget_postings_before(Sequence(position.value())).await;
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Promoting: what was read from disk is offered to memory, and installed there by a task.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use crate::engine::background::deadlines::Deadlines;
+use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::eviction::Eviction;
+use crate::engine::last_access::LastAccess;
+use crate::engine::parts::Parts;
+use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
+use crate::entry::Entry;
+use crate::flaw::{Flaw, planted};
+use crate::invalidation::Rules;
+use crate::l1::{L1, Room};
+use crate::order::Order;
+use crate::put::Value;
+
+/// See the module.
+pub(crate) struct Promoter {
+    order: Arc<Order>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    last_access: LastAccess,
+    visibility: Visibility,
+    removal: Removal,
+    disk: Arc<DiskTier>,
+    deadlines: Arc<Deadlines>,
+    eviction: Eviction,
+}
+
+impl Promoter {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            order: parts.order.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            last_access: LastAccess::new(parts),
+            visibility: Visibility::new(parts),
+            removal: Removal::new(parts),
+            disk: parts.disk.clone(),
+            deadlines: parts.deadlines.clone(),
+            eviction: Eviction::new(parts),
+        }
+    }
+
+    /// Installs an entry that was read from disk, if nothing has happened to its key since.
+    pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
+        let is_current = || {
+            self.last_access.recall_access(read);
+            !self.disk.is_off()
+                && self.visibility.is_on_disk(&read.namespace, read.hash, read.sequence())
+                && self.rules.covering(read).is_none()
+                && !self.visibility.freshness(read).is_gone()
+        };
+        if !is_current() && !planted(Flaw::PromotionUnchecked) {
+            return false;
+        }
+        let room = Room { bytes: read.charge, spare: 0 };
+        let reservation = self.eviction.reserve(&read.namespace, room, read.priority).await;
+        let Some(reservation) = reservation else { return false };
+        let value = Value::Shared(read.value.clone()).into_exact().await;
+        let entry = read.promoted(value, read.charge);
+        let slot = self.l1.slot(read.hash);
+        let mut section = self.order.section();
+        let is_wanted = slot.entry().is_none() && is_current();
+        if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
+            return false;
+        }
+        // It may have been asked for again meanwhile.
+        entry.accessed_like(read);
+        entry.namespace.grow(entry.charge, &mut section);
+        let ends = entry.ends();
+        let replaced = slot.put(Arc::new(entry));
+        drop(reservation);
+        if let Some(replaced) = &replaced {
+            // Of a generation that has ended, of another namespace with the same hash.
+            self.removal.settle(replaced, None, &mut section);
+        }
+        drop(section);
+        self.deadlines.note_end(ends);
+        true
+    }
+}
+
+/// The task: promotes until the queue is closed or the cache is gone.
+pub(crate) async fn run(promotions: Arc<Promotions>, promoter: Weak<Promoter>) {
+    // Bounded: a wait in each turn.
+    while let Some(entry) = promotions.next().await {
+        let Some(promoter) = promoter.upgrade() else { return };
+        let done = promoter.promote(&entry).await;
+        let counter = if done { &promotions.completed } else { &promotions.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

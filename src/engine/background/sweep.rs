@@ -1,0 +1,203 @@
+//! Sweeping: memory of what has expired, was flushed, or is covered by an invalidation, comes back
+//! without waiting for SIEVE's hand.
+//!
+//! There is one round over all entries, which everybody helps on: mutations while invalidations are
+//! unfinished, callers of `sweep_expired`, and the background sweeper. Space on disk comes back by
+//! reclaim, which gives what has expired no second chance.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::engine::background::deadlines::Deadlines;
+use crate::engine::background::sweep_progress::SweepProgress;
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::parts::Parts;
+use crate::invalidation::{Round, Rules};
+use crate::order::Order;
+use crate::step::{STEP_ENTRIES, pause};
+use crate::sweep::{SweepLimit, SweepReport};
+use crate::sweeper::Sweep;
+
+/// The least time between two steps of the background sweeper.
+const STEP_PAUSE: Duration = Duration::from_millis(1);
+
+/// See the module.
+pub(crate) struct Sweeping {
+    order: Arc<Order>,
+    rules: Arc<Rules>,
+    deadlines: Arc<Deadlines>,
+    progress: Arc<SweepProgress>,
+    cleanup: Cleanup,
+}
+
+impl Sweeping {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            order: Arc::clone(&parts.order),
+            rules: Arc::clone(&parts.rules),
+            deadlines: Arc::clone(&parts.deadlines),
+            progress: Arc::clone(&parts.sweep_progress),
+            cleanup: Cleanup::new(parts),
+        }
+    }
+
+    pub(crate) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
+        let mut report = SweepReport::default();
+        let started = Instant::now();
+        // What comes later is another sweep's.
+        let (mut rules, begun) = (self.rules.over_labels(), self.rules.round());
+        // Bounded: a step in each turn, then a pause.
+        while !self.order.is_closed() {
+            let left = limit.entries().saturating_sub(report.entries_visited);
+            if left == 0 || started.elapsed() >= limit.duration() {
+                report.truncated = !self.progress.ends_limited(begun, self.rules.round());
+                return report;
+            }
+            let most = left.min(STEP_ENTRIES);
+            // Bounded: by the most rules at one time.
+            rules.retain(|rule| !self.rules.is_withdrawn(rule));
+            if let Some(rule) = rules.first() {
+                self.cleanup.step_through_postings(rule, most, true, &mut report);
+            } else if self.sweep_step(begun, most, &mut report) {
+                self.progress.end_limited();
+                break;
+            }
+            pause().await;
+        }
+        report
+    }
+
+    /// A step of a round that began there. True once it is done.
+    fn sweep_step(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
+        let at = self.cleanup.step_of_round(limit, true, report);
+        at.is_some_and(|at| at.is_round_since(begun))
+    }
+
+    /// Whether the background sweeper's round is under way, or to be begun.
+    pub(crate) fn is_round_due(&self) -> bool {
+        self.progress.background().is_under_way()
+            || (self.deadlines.rest_left().is_zero() && self.deadlines.has_passed())
+    }
+
+    /// A step of the background sweeper's round. True once the round is over.
+    pub(crate) fn sweep_some(&self) -> bool {
+        let mut background = self.progress.background();
+        let begun = background.begun_or(|| {
+            // Puts from here on note their deadlines, and the round meets all others.
+            self.deadlines.forget();
+            self.rules.round()
+        });
+        let (started, mut report) = (Instant::now(), SweepReport::default());
+        let is_over = self.sweep_step(begun, STEP_ENTRIES, &mut report);
+        background.add(report.entries_visited, report.entries_removed(), started.elapsed());
+        if is_over {
+            self.deadlines.rest(background.end());
+        }
+        is_over
+    }
+}
+
+impl Sweep for Sweeping {
+    fn sweep(&self) -> Option<Duration> {
+        if self.order.is_closed() {
+            return None;
+        }
+        let is_helping = self.rules.any_pending();
+        self.cleanup.help_along(STEP_ENTRIES);
+        let is_round_left = self.is_round_due() && !self.sweep_some();
+        if is_helping || is_round_left {
+            return Some(STEP_PAUSE);
+        }
+        let soonest = self.deadlines.soonest();
+        (soonest != Timestamp::NEVER).then(|| self.deadlines.until(soonest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::SystemTime;
+    use std::{hint, thread};
+
+    use futures::FutureExt;
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::cache::BlobCache;
+    use crate::clock::Clock;
+    use crate::config::BlobCacheConfig;
+    use crate::modes::BackgroundSweep;
+    use crate::policy::BlobCachePolicy;
+    use crate::put::BlobCachePut;
+
+    /// A cache that is swept by its tests alone.
+    fn unswept(clock: &Clock) -> BlobCache {
+        let config = BlobCacheConfig::builder().shard_count(1).clock(clock.clone());
+        let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
+        block_on(BlobCache::open(config)).unwrap()
+    }
+
+    /// Invalidations walk the same round.
+    #[test]
+    fn a_round_that_others_help_on_hears_when_entries_end() {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+        let cache = unswept(&clock);
+        let entries = 4 * STEP_ENTRIES as u64;
+        for number in 0..entries {
+            let ttl = Duration::from_secs(10_000 - number);
+            let put = BlobCachePut::new("v").with_policy(BlobCachePolicy::default().ttl(ttl));
+            block_on(cache.put("a", number.to_le_bytes(), put)).unwrap();
+        }
+        let engine = &cache.engine;
+        assert!(!engine.sweeping.sweep_some(), "a first step");
+        block_on(cache.invalidate_prefix("a", "none such")).unwrap();
+        while !engine.sweeping.sweep_some() {}
+        let first = clock.timestamp().saturating_add(Duration::from_secs(10_001 - entries));
+        assert_eq!(engine.parts.deadlines.soonest(), first);
+    }
+
+    #[test]
+    fn rules_under_way_keep_nobody_from_expiring() {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH);
+        let cache = unswept(&clock);
+        let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
+        block_on(cache.put("soon", "key", BlobCachePut::new("v").with_policy(mortal))).unwrap();
+        clock.advance(Duration::from_secs(100));
+        for _ in 0..20 {
+            for number in 0..300u64 {
+                let put = BlobCachePut::new("v").with_tags(["t"]);
+                block_on(cache.put("tagged", number.to_le_bytes(), put)).unwrap();
+            }
+            assert!(cache.invalidate_tags("tagged", &["t"]).now_or_never().is_none());
+            assert!(cache.engine.sweeping.sweep().is_some());
+        }
+        assert_eq!(cache.namespace_stats("soon").map_or(0, |stats| stats.entries()), 0);
+    }
+
+    /// Whoever takes a step while a flush is under way may see its entries alive for the last time.
+    #[test]
+    fn what_was_flushed_is_gone_once_its_round_is_over() {
+        let cache = unswept(&Clock::system());
+        let (engine, is_over) = (&cache.engine, AtomicBool::new(false));
+        let mut left = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    engine.sweeping.cleanup.step_of_round(1, true, &mut SweepReport::default());
+                    (0..50).for_each(|_| hint::spin_loop());
+                }
+            });
+            for _ in 0..400_000 {
+                block_on(cache.put("a", "key", "old")).unwrap();
+                block_on(cache.invalidate_all()).unwrap();
+                while engine.parts.rules.any_pending() {
+                    hint::spin_loop();
+                }
+                left += usize::from(engine.parts.l1.bytes() > 0);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(left, 0);
+    }
+}

@@ -1,0 +1,72 @@
+//! `SweepProgress`: how far the sweeps under way have come.
+
+use std::mem;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::engine::background::sweep_interval::{Pass, SweepInterval};
+use crate::invalidation::Round;
+
+/// The background sweeper's round.
+#[derive(Debug, Default)]
+pub(crate) struct Background {
+    /// Where it began; None where none is under way.
+    begun: Option<Round>,
+    pass: Pass,
+    interval: SweepInterval,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct SweepProgress {
+    background: Mutex<Background>,
+    /// Where the first of the sweeps began that have stopped at their limits since one came round.
+    limited: Mutex<Option<Round>>,
+}
+
+impl SweepProgress {
+    pub(crate) fn background(&self) -> MutexGuard<'_, Background> {
+        self.background.lock()
+    }
+
+    /// A sweep that began at `begun` has stopped at its limit, and the round stands at `now`. True
+    /// where that sweep and those before it have come round.
+    pub(crate) fn ends_limited(&self, begun: Round, now: Round) -> bool {
+        let mut limited = self.limited.lock();
+        let has_come_round = now.is_round_since(*limited.get_or_insert(begun));
+        if has_come_round {
+            *limited = None;
+        }
+        has_come_round
+    }
+
+    /// A sweep has come round without reaching its limit.
+    pub(crate) fn end_limited(&self) {
+        *self.limited.lock() = None;
+    }
+}
+
+impl Background {
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Where the round began, which `begin` says if none is under way.
+    pub(crate) fn begun_or(&mut self, begin: impl FnOnce() -> Round) -> Round {
+        *self.begun.get_or_insert_with(begin)
+    }
+
+    /// Adds the work of a step.
+    pub(crate) fn add(&mut self, visited: usize, removed: usize, work: Duration) {
+        self.pass.visited += visited;
+        self.pass.removed += removed;
+        self.pass.work += work;
+    }
+
+    /// Ends the round. Gives the pause after it.
+    pub(crate) fn end(&mut self) -> Duration {
+        self.begun = None;
+        self.interval.after(mem::take(&mut self.pass))
+    }
+}

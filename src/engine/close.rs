@@ -1,0 +1,103 @@
+//! `Closing`: ends a cache, by a close or by the drop of its last handle.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use crate::disposal::Remains;
+use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::background::wakeup::Wakeup;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::invalidate::flush::Flushes;
+use crate::engine::parts::Parts;
+use crate::error::CacheError;
+use crate::invalidation::Rules;
+use crate::l1::L1;
+use crate::l2::Off;
+use crate::namespace::{Ended, Namespaces};
+use crate::order::Order;
+
+/// See the module.
+pub(crate) struct Closing {
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    promotions: Arc<Promotions>,
+    filters: Arc<FilterWear>,
+    records_expired: Arc<Wakeup>,
+    budget: Arc<IndexBudget>,
+    disk: Arc<DiskTier>,
+    cleanup: Cleanup,
+    flushes: Flushes,
+}
+
+impl Closing {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            order: Arc::clone(&parts.order),
+            namespaces: Arc::clone(&parts.namespaces),
+            rules: Arc::clone(&parts.rules),
+            l1: Arc::clone(&parts.l1),
+            promotions: Arc::clone(&parts.promotions),
+            filters: Arc::clone(&parts.filters),
+            records_expired: Arc::clone(&parts.records_expired),
+            budget: Arc::clone(&parts.budget),
+            disk: Arc::clone(&parts.disk),
+            cleanup: Cleanup::new(parts),
+            flushes: Flushes::new(parts),
+        }
+    }
+
+    /// Ends the order of mutations. False where it had been ended before.
+    pub(crate) fn end(&self) -> bool {
+        let is_first = self.order.section().close();
+        if is_first {
+            self.end_tasks();
+            let ended = self.end_namespaces();
+            self.rules.sweep_ended();
+            self.flushes.free_all(ended);
+            self.disk.close_file();
+        }
+        is_first
+    }
+
+    /// Removes all that is left, and returns when the disk tier is on file and its lock is free.
+    pub(crate) async fn finish(&self) -> Result<(), CacheError> {
+        self.disk.check_ours()?;
+        self.cleanup.carry_out_all().await;
+        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        let closed = l2.log.closed().await;
+        if let Some(file) = self.disk.close_file() {
+            file.wait().await;
+        }
+        closed.map_err(|Off| self.disk.device_error())
+    }
+
+    /// Ends a cache without handles. Its last caller does not wait until its memory is free.
+    pub(crate) fn abandon(&self) {
+        self.order.section().close();
+        self.end_tasks();
+        self.disk.close_file();
+        let entries = Arc::clone(&self.l1).pieces();
+        drop(Remains::new(self.end_namespaces().pieces().chain(entries)));
+    }
+
+    fn end_tasks(&self) {
+        self.disk.close_log();
+        self.promotions.close();
+        self.filters.wakeup().close();
+        self.records_expired.close();
+    }
+
+    /// Ends all generations, of a cache whose order has ended.
+    fn end_namespaces(&self) -> Ended {
+        let Ok(ended) = self.namespaces.flush_all(&self.order, |_| {
+            self.budget.remove_all_slots();
+            Ok::<(), Infallible>(())
+        });
+        ended
+    }
+}

@@ -1,0 +1,117 @@
+//! `DiskTier`: the disk tier of a cache, if it has one, and what it runs on.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::error::CacheError;
+use crate::io::{Lane, Termination, UringDisk};
+use crate::l2::{Change, Dealt, Draft, Generation, L2, Record, Refusal};
+
+/// See the module. Without a disk tier nothing is recorded, and nothing waits.
+pub(crate) struct DiskTier {
+    running: Option<Running>,
+    /// Where the store is, for errors.
+    path: PathBuf,
+}
+
+pub(crate) struct Running {
+    pub(crate) l2: L2,
+    pub(crate) lane: Arc<dyn Lane>,
+    /// None on a simulated disk.
+    pub(crate) file: Option<UringDisk>,
+}
+
+/// The log has no room for a record yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+impl DiskTier {
+    pub(crate) fn new(running: Option<Running>, path: Option<PathBuf>) -> Self {
+        Self { running, path: path.unwrap_or_default() }
+    }
+
+    /// The log and its index, in whatever state.
+    pub(crate) fn l2(&self) -> Option<&L2> {
+        self.running.as_ref().map(|running| &running.l2)
+    }
+
+    /// Where tasks run.
+    pub(crate) fn lane(&self) -> Option<&Arc<dyn Lane>> {
+        self.running.as_ref().map(|running| &running.lane)
+    }
+
+    /// Whether there is a disk tier that has been turned off.
+    pub(crate) fn is_off(&self) -> bool {
+        self.l2().is_some_and(|l2| l2.health().is_off())
+    }
+
+    /// Runs a task on the tier's own thread; a tier that has ended drops it. Without a tier it is
+    /// dropped as well.
+    pub(crate) fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
+        if let Some(running) = &self.running {
+            drop(running.lane.spawn(name, task));
+        }
+    }
+
+    /// Refuses a forked process, which has a copy of the cache but not the threads of its tier.
+    pub(crate) fn check_ours(&self) -> Result<(), CacheError> {
+        if self.l2().is_none_or(|l2| !l2.is_foreign()) {
+            return Ok(());
+        }
+        let reason = format!(
+            "the store at {} belongs to the process that forked this one; open a cache of another \
+             path here",
+            self.path.display()
+        );
+        Err(CacheError::L2Unavailable { reason })
+    }
+
+    /// Why the tier is off.
+    pub(crate) fn device_error(&self) -> CacheError {
+        let reason = self.l2().and_then(|l2| l2.health().reason());
+        let source = io::Error::other(reason.unwrap_or_else(|| "not said".to_owned()));
+        let context = format!("the store at {} has been turned off", self.path.display());
+        CacheError::L2Io { context, source: source.into() }
+    }
+
+    /// The number of a generation that begins now: above all that have records.
+    pub(crate) fn next_generation(&self) -> Generation {
+        Generation(self.l2().map_or(0, |l2| l2.log.tail().value()))
+    }
+
+    /// Appends a record to the log. None without a tier, or once its log has ended.
+    pub(crate) fn record(
+        &self,
+        record: &Record<'_>,
+        change: &Change<'_>,
+    ) -> Result<Option<Dealt>, NoRoom> {
+        let draft = Draft::new(record, Bytes::new()).ok();
+        let Some((l2, draft)) = self.l2().zip(draft) else { return Ok(None) };
+        match l2.log.append(draft, change) {
+            Ok(dealt) => Ok(Some(dealt)),
+            Err(Refusal::NoRoom) => Err(NoRoom),
+            Err(Refusal::Off) => Ok(None),
+        }
+    }
+
+    /// Ends the log: the writer writes what it holds, and ends.
+    pub(crate) fn close_log(&self) {
+        if let Some(l2) = self.l2() {
+            l2.log.close();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn file(&self) -> Option<UringDisk> {
+        self.running.as_ref()?.file.clone()
+    }
+
+    /// Begins to give the file back. It ends by itself, once the writer has, whatever is polled.
+    pub(crate) fn close_file(&self) -> Option<Termination> {
+        Some(self.running.as_ref()?.file.as_ref()?.close())
+    }
+}

@@ -1,0 +1,66 @@
+//! What a caller is told when the disk tier cannot be opened: which path, what was found, what was
+//! configured, and what to do. Said once, and not again by the source of the error.
+
+use crate::config::BlobCacheConfig;
+use crate::error::CacheError;
+use crate::io::{DiskError, UringDisk};
+use crate::l2::{RecoveryError, SuperblockError};
+
+/// The version of the format that this library reads and writes.
+const FORMAT: u32 = 1;
+
+impl From<DiskError> for CacheError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Unavailable { reason } => Self::L2Unavailable { reason },
+            DiskError::Locked { path } => Self::L2Locked { path },
+            DiskError::NoSpace { path, needed_bytes, available_bytes } => {
+                Self::L2Full { path, size: needed_bytes, max: available_bytes }
+            }
+            DiskError::Io { action, path, source } => {
+                let context = format!("could not {action} {}", path.display());
+                Self::L2Io { context, source: source.into() }
+            }
+        }
+    }
+}
+
+/// Why a store that could be read cannot be opened.
+pub(crate) fn not_opened(
+    error: RecoveryError,
+    config: &BlobCacheConfig,
+    file: Option<&UringDisk>,
+) -> CacheError {
+    let path = file.map(|file| file.facts().path.clone());
+    let path = path.or_else(|| config.l2_path.clone()).unwrap_or_default();
+    match error {
+        RecoveryError::Superblock(SuperblockError::Version { found, supported }) => {
+            let reason = "another version of this library has made it".to_owned();
+            CacheError::L2Format { path, reason, found, supported }
+        }
+        RecoveryError::Superblock(_) | RecoveryError::Short { .. } => {
+            let reason = format!("it is no store ({error})");
+            CacheError::L2Format { path, reason, found: 0, supported: FORMAT }
+        }
+        RecoveryError::CutOff { .. } => CacheError::L2Damaged { path, reason: error.to_string() },
+        RecoveryError::Geometry { found } => {
+            let (segment, count) = (u64::from(found.segment_bytes()), found.segment_count());
+            // Unless told, the size of a segment follows that of the store.
+            let is_as_large = config.l2_bytes_max / segment == u64::from(count);
+            let (field, found, configured) = match is_as_large {
+                true => ("l2_segment_bytes", segment, config.l2_segment_bytes.into()),
+                false => ("l2_bytes_max", segment * u64::from(count), config.l2_bytes_max),
+            };
+            let reason = format!(
+                "{} was made with {found} ({error}) and {configured} is configured; open it with \
+                 what it was made with, or remove its directory",
+                path.display()
+            );
+            CacheError::InvalidConfig { field, reason }
+        }
+        RecoveryError::Io(source) => {
+            let context = format!("could not read or write {}", path.display());
+            CacheError::L2Io { context, source: source.into() }
+        }
+    }
+}

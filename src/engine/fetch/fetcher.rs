@@ -1,0 +1,252 @@
+//! `Fetcher`: what fetches do with the cache: look, take part in flights, store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::counters::{Counters, Event};
+use crate::engine::admission::Admission;
+use crate::engine::parts::Parts;
+use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
+use crate::engine::read::get::Gets;
+use crate::engine::visibility::Visibility;
+use crate::engine::write::put::Puts;
+use crate::entry::{Entry, Extras, Mark};
+use crate::error::CacheError;
+use crate::flight::{Claim, Destination, Flights, Part};
+use crate::hit::BlobCacheHit;
+use crate::key::{KeyHash, KeyHasher, LabelHash, NamespaceRef};
+use crate::moment::{Moment, ReadPoint};
+use crate::namespace::{Namespace, Namespaces};
+use crate::order::Order;
+use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::put::BlobCachePut;
+
+/// The least time between two lines in the log that say the same.
+const TELL_PAUSE: Duration = Duration::from_secs(60);
+
+/// A value that has been fetched, and up to which moment a caller may have come to share it.
+pub(crate) type Fetched = (BlobCacheHit, Moment);
+
+/// The key that a fetch is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) namespace: NamespaceRef<'a>,
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: KeyHash,
+}
+
+/// Whether a look may answer a stale entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A stale entry is not going to be answered, or is looked for again if it is.
+    Fresh,
+    Any,
+}
+
+/// See the module.
+pub(crate) struct Fetcher {
+    order: Arc<Order>,
+    hasher: KeyHasher,
+    clock: Clock,
+    counters: Arc<Counters>,
+    namespaces: Arc<Namespaces>,
+    flights: Arc<Flights<BlobCacheHit, Moment>>,
+    admission: Admission,
+    visibility: Visibility,
+    gets: Gets,
+    below: DiskLookup,
+    puts: Arc<Puts>,
+    /// When a line in the log last said that fetched values are not stored.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Fetcher {
+    pub(crate) fn new(parts: &Parts, puts: Arc<Puts>) -> Self {
+        Self {
+            order: Arc::clone(&parts.order),
+            hasher: parts.hasher.clone(),
+            clock: parts.clock.clone(),
+            counters: Arc::clone(&parts.counters),
+            namespaces: Arc::clone(&parts.namespaces),
+            flights: Arc::clone(&parts.flights),
+            admission: Admission::new(parts),
+            visibility: Visibility::new(parts),
+            gets: Gets::new(parts),
+            below: DiskLookup::new(parts),
+            puts,
+            told: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn hash(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> KeyHash {
+        self.hasher.key(namespace.seed, key)
+    }
+
+    /// Whether anything can be held under the key.
+    pub(crate) fn is_in_bounds(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> bool {
+        self.admission.check_namespace(namespace.name).is_ok()
+            && self.admission.check_key(key).is_ok()
+    }
+
+    pub(crate) fn now(&self) -> ReadPoint {
+        self.order.read_point()
+    }
+
+    /// A read point from which on the key is tracked exactly, until `unwatch`.
+    pub(crate) fn watch(&self, hash: KeyHash) -> ReadPoint {
+        self.order.section().watch(hash)
+    }
+
+    pub(crate) fn unwatch(&self, hash: KeyHash) {
+        self.order.section().watermarks().unwatch(hash);
+    }
+
+    /// Takes part in the flight of a key, for a call that began at that moment.
+    pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<BlobCacheHit, Moment> {
+        self.flights.enter(to, began)
+    }
+
+    pub(crate) fn claim(&self, to: Destination<'_>) -> Option<Claim<BlobCacheHit, Moment>> {
+        self.flights.claim(to, Duration::from_nanos(self.clock.timestamp().0))
+    }
+
+    /// Looks into memory, and counts neither a hit nor a miss.
+    pub(crate) fn find(&self, target: Target<'_>) -> Option<BlobCacheHit> {
+        self.gets.find(target.namespace, target.key, target.hash)
+    }
+
+    /// Where the entry may be on disk.
+    pub(crate) fn find_on_disk(&self, target: Target<'_>) -> Option<OnDisk> {
+        self.below.find_on_disk(target.namespace, target.hash).unwrap_or_else(|_| {
+            self.counters.count(Event::NegativeSkip);
+            None
+        })
+    }
+
+    /// Looks there, and counts neither a hit nor a miss.
+    pub(crate) async fn find_below(
+        &self,
+        on_disk: OnDisk,
+        key: &[u8],
+        wanted: Wanted,
+    ) -> Option<BlobCacheHit> {
+        let found = self.below.find_below(on_disk, key).await?;
+        Some(match wanted == Wanted::Fresh && found.hit.is_stale() {
+            true => found.hit,
+            false => self.below.offer_found(found),
+        })
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.counters.count(event);
+    }
+
+    /// Counts a hit that is going to be answered.
+    pub(crate) fn count_hit(&self, hit: &BlobCacheHit) {
+        self.gets.count(hit);
+    }
+
+    /// Whether the window of a stale entry has ended since it was found.
+    pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
+        hit.is_stale() && self.visibility.freshness(&hit.entry).is_gone()
+    }
+
+    /// Stores a fetched value, if that can be stored. `policy` is for a put without its own.
+    pub(crate) async fn store(
+        &self,
+        target: Target<'_>,
+        policy: &BlobCachePolicy,
+        mut put: BlobCachePut,
+        point: ReadPoint,
+    ) -> Fetched {
+        let policy = &*put.policy_or(policy);
+        let life = self.puts.lifetime(policy, target.namespace, target.key);
+        let read_at = older(put.read_at, point);
+        put.read_at = Some(read_at);
+        put.renews = true;
+        let mut entry = self.twin(target, &put, policy, &life);
+        // A read at a point of another cache may be of any age.
+        let until = match read_at.instance == point.instance {
+            true => self.good_until(target, entry.labels(), read_at.moment),
+            false => Moment::default(),
+        };
+        if self.is_in_bounds(target.namespace, target.key) {
+            let Target { namespace, key, .. } = target;
+            let written = self.puts.store(namespace, key, &mut put, (policy, &life)).await;
+            let stored = match written {
+                Ok(written) => self.puts.finish_put(written).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &stored {
+                self.counters.count(Event::FetchNotStored);
+                self.tell_not_stored(error);
+            }
+        } else {
+            self.counters.count(Event::FetchNotStored);
+        }
+        entry.value = put.value.into_bytes();
+        let stale = self.visibility.freshness(&entry).window_left();
+        (BlobCacheHit { entry: Arc::new(entry), stale }, until)
+    }
+
+    /// The last moment at which nothing had happened to the key since a fetch began at `from`, as
+    /// far as is known.
+    fn good_until(&self, target: Target<'_>, labels: &[LabelHash], from: Moment) -> Moment {
+        let mut section = self.order.section();
+        let place = (target.namespace.seed, target.key);
+        match section.watermarks().mutated_since(from, place, target.hash, labels) {
+            true => from,
+            false => section.now(),
+        }
+    }
+
+    /// The entry that joiners are given, without its value yet: a twin of the one that is stored.
+    fn twin(
+        &self,
+        Target { namespace, key, hash }: Target<'_>,
+        put: &BlobCachePut,
+        policy: &BlobCachePolicy,
+        life: &Lifetime,
+    ) -> Entry {
+        let tags = put.tags.iter().map(String::as_str);
+        let dependencies = put.dependencies.iter().map(String::as_str);
+        let labels = self.hasher.label_hashes(namespace, tags, dependencies);
+        let extras = Extras::new(put.content_metadata.clone(), labels, policy.version, life);
+        let held = self.namespaces.find(namespace.name);
+        let generation = held.unwrap_or_else(|| Namespace::nowhere(namespace.name));
+        let kind = (policy.priority, policy.l1_admission);
+        let mut entry = Entry::new(generation, (key, hash), life, kind, extras);
+        entry.mark(Mark::Fetched);
+        if put.is_absent {
+            entry.mark(Mark::Absent);
+        }
+        entry
+    }
+
+    /// Logs that a fetched value finds no namespace slot: its caller is not told, and it goes on
+    /// for as long as the operator does nothing.
+    fn tell_not_stored(&self, error: &CacheError) {
+        if !matches!(error, CacheError::TooManyNamespaces { .. }) {
+            return;
+        }
+        let now = Instant::now();
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| now.duration_since(told) >= TELL_PAUSE) {
+            *told = Some(now);
+            drop(told);
+            log::warn!("fetched values are not stored: {error}");
+        }
+    }
+}
+
+/// The point that a fetched value was read at: its own, if it has one, and the fetch did not begin
+/// before that.
+fn older(own: Option<ReadPoint>, begun: ReadPoint) -> ReadPoint {
+    match own {
+        Some(own) if own.instance != begun.instance || own.moment < begun.moment => own,
+        _ => begun,
+    }
+}

@@ -1,0 +1,375 @@
+//! `FetchFuture`: the course of one fetch, as a future that needs no task of its own.
+//!
+//! ```text
+//! look ── fresh ──────────────────────────────────────────────> answer
+//!   └─ enter a flight ── join ── value ───────────────────────> answer
+//!        └─ lead ── look again, if anything has happened since
+//!             └─ fetch ── value ── store ── land the flight ──> answer
+//!                  └─ failed ── look ── stale ── land ────────> answer
+//!                       └─ hand the lead over ────────────────> error
+//! ```
+//!
+//! It is written by hand, since a refresh is to be `Send` exactly when its fetch is, and since the
+//! lead is to be handed over wherever it is dropped: the lead is in its stage, and goes with it.
+//! Whatever a leader waits for is polled through its lead, which may be taken from it when it was
+//! woken and is not polled: polled at last, it goes on with its fetch, and lands nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::{fmt, mem};
+
+use futures::future::BoxFuture;
+
+use crate::counters::Event;
+use crate::engine::fetch::fetcher::{Fetched, Wanted};
+use crate::engine::fetch::request::{FetchRequest, Look, ReadGuard};
+use crate::error::FetchError;
+use crate::flight::{self, Landing, Part, Turn};
+use crate::hit::BlobCacheHit;
+use crate::moment::{Moment, ReadPoint};
+use crate::put::BlobCachePut;
+use crate::wake::{contained, discard};
+
+type Lead = flight::Lead<BlobCacheHit, Moment>;
+type Joiner = flight::Joiner<BlobCacheHit, Moment>;
+type Claim = flight::Claim<BlobCacheHit, Moment>;
+type Wakers = flight::Wakers<BlobCacheHit, Moment>;
+
+/// What a fetch comes to.
+type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
+
+pub(crate) struct FetchFuture<F, Fut, E> {
+    request: Arc<FetchRequest>,
+    /// Until it is called.
+    fetch: Option<F>,
+    /// When the call began; None until it is polled.
+    began: Option<Moment>,
+    /// When the cache was last looked into, in vain.
+    looked: Option<Moment>,
+    /// Whether this call has been counted as a hit or a miss.
+    is_counted: bool,
+    stage: Stage<Fut, E>,
+}
+
+/// The lead is None where the fetch has no flight: its place is taken by another key, or nothing
+/// can be held under this one.
+enum Stage<Fut, E> {
+    New(Option<Claim>),
+    /// With whether this caller leads, and since when.
+    Looking(Look, Option<(Option<Lead>, ReadGuard)>),
+    Joined(Joiner),
+    Fetching(Pin<Box<Fut>>, Option<Lead>, ReadGuard),
+    /// With the moment at which the look began.
+    Failed(Look, FetchError<E>, Option<Lead>, Moment),
+    Storing(BoxFuture<'static, Fetched>, Option<Lead>),
+    Waking(Wakers, BlobCacheHit),
+    Over,
+}
+
+/// What a stage leads to.
+enum Next<Fut, E> {
+    Stage(Stage<Fut, E>),
+    Wait(Stage<Fut, E>),
+    Answer(Outcome<E>),
+}
+
+/// No part of it is pinned but what is boxed.
+impl<F, Fut, E> Unpin for FetchFuture<F, Fut, E> {}
+
+impl<F, Fut, E> FetchFuture<F, Fut, E> {
+    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F) -> Self {
+        let stage = Stage::New(None);
+        let fetch = Some(fetch);
+        Self { request, fetch, began: None, looked: None, is_counted: false, stage }
+    }
+}
+
+impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
+    fn drop(&mut self) {
+        discard(mem::replace(&mut self.stage, Stage::Over));
+        discard(self.fetch.take());
+    }
+}
+
+/// Polls what a caller waits for, through its lead if it leads.
+fn led<R>(
+    lead: Option<&Lead>,
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> R,
+) -> R {
+    match lead {
+        Some(lead) => lead.poll(context, poll),
+        None => poll(context),
+    }
+}
+
+impl<F, Fut, E> Future for FetchFuture<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    type Output = Outcome<E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
+        // Bounded: by the stages of a fetch.
+        loop {
+            let stage = mem::replace(&mut self.stage, Stage::Over);
+            match self.proceed(stage, context) {
+                Next::Stage(stage) => self.stage = stage,
+                Next::Wait(stage) => {
+                    self.stage = stage;
+                    return Poll::Pending;
+                }
+                Next::Answer(outcome) => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
+
+impl<F, Fut, E> FetchFuture<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    fn proceed(&mut self, stage: Stage<Fut, E>, context: &mut Context<'_>) -> Next<Fut, E> {
+        match stage {
+            Stage::New(claim) => {
+                self.began = Some(self.now().moment);
+                match claim.and_then(Claim::begin) {
+                    Some(lead) => self.lead(Some(lead)),
+                    None => self.look(None),
+                }
+            }
+            Stage::Looking(mut look, lead) => {
+                let of_flight = lead.as_ref().and_then(|(lead, _)| lead.as_ref());
+                match led(of_flight, context, |context| look.poll(context)) {
+                    Poll::Pending => Next::Wait(Stage::Looking(look, lead)),
+                    Poll::Ready(found) => self.found(found, lead),
+                }
+            }
+            Stage::Joined(mut joiner) => match joiner.poll_turn(context) {
+                Poll::Pending => Next::Wait(Stage::Joined(joiner)),
+                Poll::Ready(Turn::LookAgain) => self.look(None),
+                Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
+                // Whoever is polled late is not given what is gone by then.
+                Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => {
+                    discard(hit);
+                    self.look(None)
+                }
+                Poll::Ready(Turn::Value(hit)) => {
+                    self.count(Event::FlightJoined);
+                    self.answer(hit)
+                }
+            },
+            Stage::Fetching(fetching, lead, reading) => {
+                self.go_on(fetching, (lead, reading), context)
+            }
+            Stage::Failed(mut look, error, lead, point) => {
+                match led(lead.as_ref(), context, |context| look.poll(context)) {
+                    Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
+                    Poll::Ready(Some(hit)) => {
+                        discard(error);
+                        self.land(lead, hit, point)
+                    }
+                    Poll::Ready(None) => {
+                        drop(lead);
+                        Next::Answer(Err(error))
+                    }
+                }
+            }
+            Stage::Storing(mut storing, lead) => {
+                // A value that is not copied may panic when it is dropped.
+                let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
+                match led(lead.as_ref(), context, poll) {
+                    Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
+                    Some(Poll::Ready((hit, until))) => self.land(lead, hit, until),
+                    None => {
+                        discard(storing);
+                        self.failed(FetchError::Panicked, lead)
+                    }
+                }
+            }
+            Stage::Waking(mut wakers, hit) => {
+                if wakers.wake() {
+                    context.waker().wake_by_ref();
+                    return Next::Wait(Stage::Waking(wakers, hit));
+                }
+                Next::Answer(Ok(hit))
+            }
+            Stage::Over => panic!("polled after it was over"),
+        }
+    }
+
+    /// Polls the fetch.
+    fn go_on(
+        &mut self,
+        mut fetching: Pin<Box<Fut>>,
+        (lead, reading): (Option<Lead>, ReadGuard),
+        context: &mut Context<'_>,
+    ) -> Next<Fut, E> {
+        // A fetch that has panicked is not polled again.
+        let poll = |context: &mut Context<'_>| contained(|| fetching.as_mut().poll(context));
+        let answer = match led(lead.as_ref(), context, poll) {
+            Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, reading)),
+            Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
+            None => Err(FetchError::Panicked),
+        };
+        // Whatever of the caller's is dropped beside a lead goes through here, before the next
+        // stage is made: what a function is about to return is leaked, not dropped, when one of
+        // its locals panics in its drop, and a lead that is leaked holds its key.
+        discard(fetching);
+        match answer {
+            Ok(put) => {
+                let storing = Arc::clone(&self.request).store(put, reading);
+                Next::Stage(Stage::Storing(Box::pin(storing), lead))
+            }
+            Err(error) => self.failed(error, lead),
+        }
+    }
+
+    /// Looks into the cache, as a leader or not.
+    fn look(&mut self, lead: Option<(Option<Lead>, ReadGuard)>) -> Next<Fut, E> {
+        let point = lead.as_ref().map_or_else(|| self.now(), |(_, reading)| reading.point);
+        self.looked = Some(point.moment);
+        Next::Stage(Stage::Looking(self.request.look(Wanted::Fresh), lead))
+    }
+
+    fn found(
+        &mut self,
+        found: Option<BlobCacheHit>,
+        lead: Option<(Option<Lead>, ReadGuard)>,
+    ) -> Next<Fut, E> {
+        let fresh = found.filter(|hit| !hit.is_stale());
+        if !mem::replace(&mut self.is_counted, true) {
+            match &fresh {
+                Some(hit) => self.request.fetcher().count_hit(hit),
+                None => self.count(Event::Miss),
+            }
+        }
+        match (fresh, lead) {
+            (Some(hit), None) => self.answer(hit),
+            (Some(hit), Some((lead, reading))) => self.land(lead, hit, reading.point.moment),
+            // Others have gone on without this caller, before it has begun to fetch.
+            (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
+            (None, Some((lead, reading))) => self.fetch(lead, reading),
+            (None, None) => self.enter(),
+        }
+    }
+
+    fn enter(&mut self) -> Next<Fut, E> {
+        match self.request.enter::<E>(self.began.unwrap_or_default()) {
+            Part::Join(joiner) => Next::Stage(Stage::Joined(joiner)),
+            Part::Lead(lead) => self.lead(Some(lead)),
+            Part::None => self.lead(None),
+        }
+    }
+
+    /// Begins to lead. The flight before may have ended, and stored what it fetched, after this
+    /// caller has looked; if nothing at all has happened since, it has not.
+    fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
+        let reading = self.request.read();
+        if self.looked == Some(reading.point.moment) {
+            self.fetch(lead, reading)
+        } else {
+            self.look(Some((lead, reading)))
+        }
+    }
+
+    fn fetch(&mut self, lead: Option<Lead>, reading: ReadGuard) -> Next<Fut, E> {
+        let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
+        self.count(Event::Fetch);
+        match contained(fetch) {
+            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, reading)),
+            None => self.failed(FetchError::Panicked, lead),
+        }
+    }
+
+    /// An error is the last resort: a stale entry that is still there is better, for all.
+    fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
+        self.count(Event::FetchError);
+        let point = self.now().moment;
+        let look = self.request.look(Wanted::Any);
+        Next::Stage(Stage::Failed(look, error, lead, point))
+    }
+
+    fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
+        let Some(lead) = lead else { return self.answer(hit) };
+        let wakers = lead.land(Landing { value: hit.clone(), until });
+        if hit.is_stale() {
+            self.count(Event::StaleServe);
+        }
+        Next::Stage(Stage::Waking(wakers, hit))
+    }
+
+    fn answer(&self, hit: BlobCacheHit) -> Next<Fut, E> {
+        if hit.is_stale() {
+            self.count(Event::StaleServe);
+        }
+        Next::Answer(Ok(hit))
+    }
+
+    /// Whether the window of a stale entry has ended since it was found.
+    fn is_over(&self, hit: &BlobCacheHit) -> bool {
+        self.request.fetcher().is_over(hit)
+    }
+
+    fn now(&self) -> ReadPoint {
+        self.request.fetcher().now()
+    }
+
+    fn count(&self, event: Event) {
+        self.request.fetcher().count(event);
+    }
+}
+
+/// A refresh of a stale entry that its caller has been given already: a future to be spawned
+/// wherever suits, or to be awaited. See
+/// [`get_or_refresh`](crate::BlobCache::get_or_refresh).
+///
+/// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: others
+/// who ask [`get_or_refresh`](crate::BlobCache::get_or_refresh) are given the stale entry alone,
+/// while a [`get_or_fetch`](crate::BlobCache::get_or_fetch) does not wait for it but fetches
+/// itself. Dropping it frees the claim, and so does a second without a poll, for the next one who
+/// asks. If it had begun to fetch, and others wait for that, one of them fetches instead; also
+/// where it was woken and is not polled for 100 ms.
+///
+/// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
+/// another caller has meanwhile. Where its fetch fails while the stale entry is still within its
+/// window, it answers `Ok` with that entry, and [`is_stale`](BlobCacheHit::is_stale) tells; after
+/// that it answers the [`FetchError`]. It keeps the cache open until it is dropped, and panics when
+/// it is polled after it has answered.
+#[must_use = "nothing is refreshed until it is polled"]
+pub struct BlobCacheRefresh<F, Fut, E>(FetchFuture<F, Fut, E>);
+
+impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
+    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
+        let mut fetching = FetchFuture::new(request, fetch);
+        // Whoever was given the stale entry was counted then.
+        fetching.is_counted = true;
+        fetching.stage = Stage::New(Some(claim));
+        Self(fetching)
+    }
+}
+
+impl<F, Fut, E> Future for BlobCacheRefresh<F, Fut, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    type Output = Result<BlobCacheHit, FetchError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<F, Fut, E> fmt::Debug for BlobCacheRefresh<F, Fut, E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("BlobCacheRefresh").finish_non_exhaustive()
+    }
+}

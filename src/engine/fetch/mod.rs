@@ -1,0 +1,59 @@
+//! `get_or_fetch` and `get_or_refresh`: one fetch for each key at a time.
+
+pub(crate) mod fetcher;
+mod future;
+mod request;
+
+use std::sync::Arc;
+
+pub use self::future::BlobCacheRefresh;
+use self::future::FetchFuture;
+use self::request::{FetchRequest, Look};
+use crate::engine::Engine;
+use crate::engine::fetch::fetcher::Wanted;
+use crate::error::FetchError;
+use crate::hit::BlobCacheHit;
+use crate::key::NamespaceRef;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+
+pub(crate) async fn get_or_fetch<F, Fut, E>(
+    engine: &Arc<Engine>,
+    namespace: NamespaceRef<'_>,
+    key: &[u8],
+    policy: &Arc<BlobCachePolicy>,
+    fetch: F,
+) -> Result<BlobCacheHit, FetchError<E>>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    FetchFuture::new(FetchRequest::new(engine, namespace, key, policy), fetch).await
+}
+
+pub(crate) async fn get_or_refresh<F, Fut, E>(
+    engine: &Arc<Engine>,
+    namespace: NamespaceRef<'_>,
+    key: &[u8],
+    policy: &Arc<BlobCachePolicy>,
+    fetch: F,
+) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    let request = FetchRequest::new(engine, namespace, key, policy);
+    let found = match request.look(Wanted::Any) {
+        Look::Done(found) => found,
+        Look::OnDisk(looking) => looking.await,
+    };
+    let Some(hit) = found else {
+        return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
+    };
+    request.fetcher().count_hit(&hit);
+    let claim = if hit.is_stale() { request.claim::<E>() } else { None };
+    let refresh = claim.map(|claim| BlobCacheRefresh::new(request, fetch, claim));
+    Ok((hit, refresh))
+}

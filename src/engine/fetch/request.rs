@@ -1,0 +1,133 @@
+//! `FetchRequest`: the key that one caller fetches, and its policy.
+
+use std::any::TypeId;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use crate::engine::Engine;
+use crate::engine::fetch::fetcher::{Fetched, Fetcher, Target, Wanted};
+use crate::flight::{Claim, Destination, Part};
+use crate::hit::BlobCacheHit;
+use crate::key::{KeyHash, NamespaceRef, NamespaceSeed};
+use crate::moment::{Moment, ReadPoint};
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+
+/// It owns its memory, since a refresh outlives the call that it comes from, and keeps the cache
+/// open.
+pub(crate) struct FetchRequest {
+    engine: Arc<Engine>,
+    namespace: Box<str>,
+    seed: NamespaceSeed,
+    key: Box<[u8]>,
+    hash: KeyHash,
+    /// For a fetched put that has none.
+    policy: Arc<BlobCachePolicy>,
+    /// False where nothing can be held under such a key, so that there is nothing to wait for.
+    is_in_bounds: bool,
+}
+
+/// A look for an entry.
+pub(crate) enum Look {
+    Done(Option<BlobCacheHit>),
+    OnDisk(BoxFuture<'static, Option<BlobCacheHit>>),
+}
+
+impl Look {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<BlobCacheHit>> {
+        match self {
+            Self::Done(found) => Poll::Ready(found.take()),
+            Self::OnDisk(looking) => looking.as_mut().poll(context),
+        }
+    }
+}
+
+/// The point at which a fetch reads. While it lasts, the cache tracks this key exactly, so that
+/// colliding keys cannot reject the fill.
+pub(crate) struct ReadGuard {
+    pub(crate) point: ReadPoint,
+    request: Arc<FetchRequest>,
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        self.request.fetcher().unwatch(self.request.hash);
+    }
+}
+
+impl FetchRequest {
+    pub(crate) fn new(
+        engine: &Arc<Engine>,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        policy: &Arc<BlobCachePolicy>,
+    ) -> Arc<Self> {
+        let is_in_bounds = engine.fetcher().is_in_bounds(namespace, key);
+        let key = if is_in_bounds { key } else { &[] };
+        Arc::new(Self {
+            hash: engine.fetcher().hash(namespace, key),
+            engine: Arc::clone(engine),
+            namespace: namespace.name.into(),
+            seed: namespace.seed,
+            key: key.into(),
+            policy: Arc::clone(policy),
+            is_in_bounds,
+        })
+    }
+
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        self.engine.fetcher()
+    }
+
+    fn target(&self) -> Target<'_> {
+        let namespace = NamespaceRef { name: &self.namespace, seed: self.seed };
+        Target { namespace, key: &self.key, hash: self.hash }
+    }
+
+    fn destination<E: 'static>(&self) -> Destination<'_> {
+        let id = (self.hash.0, TypeId::of::<E>());
+        Destination { id, namespace: &self.namespace, key: &self.key }
+    }
+
+    /// Takes part in the flight of this key, for a call that began at that moment.
+    pub(crate) fn enter<E: 'static>(&self, began: Moment) -> Part<BlobCacheHit, Moment> {
+        if !self.is_in_bounds {
+            return Part::None;
+        }
+        self.fetcher().enter(self.destination::<E>(), began)
+    }
+
+    pub(crate) fn claim<E: 'static>(&self) -> Option<Claim<BlobCacheHit, Moment>> {
+        self.fetcher().claim(self.destination::<E>())
+    }
+
+    /// Looks for the entry in both tiers, and counts neither a hit nor a miss.
+    pub(crate) fn look(self: &Arc<Self>, wanted: Wanted) -> Look {
+        if !self.is_in_bounds {
+            return Look::Done(None);
+        }
+        if let Some(hit) = self.fetcher().find(self.target()) {
+            return Look::Done(Some(hit));
+        }
+        let Some(on_disk) = self.fetcher().find_on_disk(self.target()) else {
+            return Look::Done(None);
+        };
+        let request = Arc::clone(self);
+        Look::OnDisk(Box::pin(async move {
+            request.fetcher().find_below(on_disk, &request.key, wanted).await
+        }))
+    }
+
+    /// Begins to read what is to be put under the key.
+    pub(crate) fn read(self: &Arc<Self>) -> ReadGuard {
+        let point = self.fetcher().watch(self.hash);
+        ReadGuard { point, request: Arc::clone(self) }
+    }
+
+    /// Stores the value that a fetch has brought, if that can be stored.
+    pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, reading: ReadGuard) -> Fetched {
+        self.fetcher().store(self.target(), &self.policy, put, reading.point).await
+    }
+}

@@ -1,0 +1,96 @@
+//! `Attempts`: retries a mutation that takes effect in one section until nothing hinders it.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::engine::acknowledge::Acknowledgement;
+use crate::engine::background::deadlines::Deadlines;
+use crate::engine::disk_tier::{DiskTier, NoRoom};
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::invalidate::flush::Flushes;
+use crate::engine::parts::Parts;
+use crate::error::CacheError;
+use crate::key::NamespaceRef;
+use crate::step::pause;
+use crate::wake::contained;
+
+/// Why a mutation has not taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hindrance {
+    /// The log has no room yet.
+    NoRoom,
+    /// Too many invalidations are unfinished yet.
+    TooMany,
+    Closed,
+}
+
+/// The outcome of a mutation that has taken effect, and what it waits for before it returns.
+pub(crate) type Attempt<T> = Result<(T, Acknowledgement), Hindrance>;
+
+impl From<NoRoom> for Hindrance {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// See the module.
+pub(crate) struct Attempts {
+    disk: Arc<DiskTier>,
+    deadlines: Arc<Deadlines>,
+    cleanup: Cleanup,
+    flushes: Flushes,
+}
+
+/// A caller that waits for other invalidations to end before its own takes effect. Dropped, it
+/// flushes the namespace, which covers all that the caller could have meant.
+struct Waiting<'a> {
+    flushes: &'a Flushes,
+    namespace: NamespaceRef<'a>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Where the log has no room either there is nothing left to be done.
+        contained(|| _ = self.flushes.try_flush(self.namespace));
+    }
+}
+
+impl Attempts {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            disk: Arc::clone(&parts.disk),
+            deadlines: Arc::clone(&parts.deadlines),
+            cleanup: Cleanup::new(parts),
+            flushes: Flushes::new(parts),
+        }
+    }
+
+    /// Tries until nothing hinders it any more.
+    pub(crate) async fn attempt<'a, T>(
+        &'a self,
+        namespace: NamespaceRef<'a>,
+        mut attempt: impl FnMut() -> Attempt<T>,
+    ) -> Result<(T, Acknowledgement), CacheError> {
+        self.disk.check_ours()?;
+        let (mut waiting, mut place) = (None, None);
+        // Bounded: a wait in each turn.
+        let attempted = loop {
+            match attempt() {
+                Ok(done) => break Ok(done),
+                Err(Hindrance::Closed) => break Err(CacheError::Closed),
+                Err(Hindrance::NoRoom) => match self.disk.l2() {
+                    Some(l2) => place = Some(l2.log.room(0, place).await),
+                    None => pause().await,
+                },
+                Err(Hindrance::TooMany) => {
+                    waiting.get_or_insert(Waiting { flushes: &self.flushes, namespace });
+                    self.cleanup.carry_on().await;
+                }
+            }
+        };
+        // Nothing is to be flushed in its place.
+        mem::forget(waiting);
+        self.deadlines.note_rule();
+        attempted
+    }
+}

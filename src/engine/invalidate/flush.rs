@@ -1,0 +1,205 @@
+//! `Flushes`: ends the generation of a namespace, or of all, and frees what they held.
+//!
+//! A flush is in force within its section, whatever the namespace holds. Memory comes back in the
+//! background, in steps.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::counters::{Counters, Event};
+use crate::disposal::{Freeing, Remains};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::invalidate::attempt::{Attempt, Hindrance};
+use crate::engine::parts::Parts;
+use crate::invalidation::Rules;
+use crate::key::NamespaceRef;
+use crate::l2::{Change, NamedGeneration, Position, Record, ScanCursor};
+use crate::namespace::{Ended, Namespace, Namespaces};
+use crate::order::Order;
+use crate::sequence::Sequence;
+use crate::step::{STEP_ENTRIES, pause};
+
+/// See the module.
+pub(crate) struct Flushes {
+    clock: Clock,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    freeing: Freeing,
+    budget: Arc<IndexBudget>,
+    acknowledger: Arc<Acknowledger>,
+    disk: Arc<DiskTier>,
+}
+
+impl Flushes {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            clock: parts.clock.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            rules: parts.rules.clone(),
+            freeing: parts.freeing.clone(),
+            budget: parts.budget.clone(),
+            acknowledger: parts.acknowledger.clone(),
+            disk: parts.disk.clone(),
+        }
+    }
+
+    /// Ends the namespace's generation. False where the name is not in use.
+    pub(crate) fn try_flush(&self, namespace: NamespaceRef<'_>) -> Attempt<bool> {
+        let generation = self.disk.next_generation();
+        let named = NamedGeneration { name: namespace.name, generation };
+        let record = Record::NamespaceFlush { namespace: named };
+        let change = Change::NamespaceFlush { namespace: named };
+        let mut acknowledgement = Acknowledgement::Now;
+        let flushed = self.namespaces.flush(namespace.name, &self.order, |section, ending| {
+            if section.is_closed() {
+                return Err(Hindrance::Closed);
+            }
+            let recorded = match ending {
+                Some(_) => self.disk.record(&record, &change)?,
+                None => None,
+            };
+            let moment = section.moment();
+            section.watermarks().namespace_flushed(namespace.seed, moment);
+            let Some(ending) = ending else { return Ok(false) };
+            let end = recorded.map(|dealt| dealt.end);
+            self.acknowledger.note_flush(end);
+            acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
+            self.budget.remove_slots(ending.index().len());
+            self.counters.add(Event::Flushed, ending.held() as u64);
+            section.sequence(recorded.map(|dealt| dealt.position.value()));
+            Ok(true)
+        })?;
+        let is_flushed = flushed.is_some();
+        if is_flushed {
+            self.rules.sweep_ended();
+        }
+        self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
+        // Bounded: one.
+        flushed.into_iter().for_each(|generation| self.free(generation));
+        Ok((is_flushed, acknowledgement))
+    }
+
+    pub(crate) fn try_flush_all(&self) -> Attempt<()> {
+        let generation = self.disk.next_generation();
+        let record = Record::StoreInvalidation { generation };
+        let change = Change::StoreInvalidation { generation };
+        let mut acknowledgement = Acknowledgement::Now;
+        let flushed = self.namespaces.flush_all(&self.order, |section| {
+            if section.is_closed() {
+                return Err(Hindrance::Closed);
+            }
+            let recorded = self.disk.record(&record, &change)?;
+            let end = recorded.map(|dealt| dealt.end);
+            self.acknowledger.note_flush(end);
+            acknowledgement = Acknowledgement::over(self.disk.l2().is_some(), end);
+            let moment = section.moment();
+            section.watermarks().everything_flushed(moment);
+            self.budget.remove_all_slots();
+            section.sequence(recorded.map(|dealt| dealt.position.value()));
+            Ok(())
+        })?;
+        self.rules.sweep_ended();
+        self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
+        self.counters.add(Event::Flushed, flushed.entries() as u64);
+        self.free_all(flushed);
+        Ok(((), acknowledgement))
+    }
+
+    /// Where it has slots, what they shadow on file must not come back: then it is flushed, by one
+    /// record.
+    pub(crate) fn try_give_up(&self, namespace: &Arc<Namespace>) -> Attempt<bool> {
+        let generation = self.disk.next_generation();
+        let named = NamedGeneration { name: namespace.name(), generation };
+        let record = Record::NamespaceFlush { namespace: named };
+        let change = Change::NamespaceFlush { namespace: named };
+        let mut expired = 0;
+        let given_up = self.namespaces.flush(namespace.name(), &self.order, |section, held| {
+            if section.is_closed() {
+                return Err(Hindrance::Closed);
+            }
+            let is_over = namespace.is_over(self.clock.timestamp());
+            if !is_over || !held.is_some_and(|held| Arc::ptr_eq(held, namespace)) {
+                return Ok(false);
+            }
+            if !namespace.index().is_empty() {
+                let recorded = self.disk.record(&record, &change)?;
+                self.acknowledger.note_flush(recorded.map(|dealt| dealt.end));
+                section.sequence(recorded.map(|dealt| dealt.position.value()));
+                self.budget.remove_slots(namespace.index().len());
+            }
+            expired = namespace.held();
+            Ok(true)
+        })?;
+        self.counters.add(Event::Expiration, expired as u64);
+        let is_given_up = given_up.is_some();
+        if expired > 0 {
+            self.rules.sweep_ended();
+        }
+        // Bounded: one.
+        given_up.into_iter().for_each(|generation| self.free(generation));
+        Ok((is_given_up, Acknowledgement::Now))
+    }
+
+    /// Frees the index and the postings of a generation that has ended, in the background: that is
+    /// work for each of its slots.
+    pub(crate) fn free(&self, generation: Arc<Namespace>) {
+        if self.disk.l2().is_none() || generation.index().is_empty() {
+            return;
+        }
+        // Weak: once the cache is gone, so are its postings.
+        let order = Arc::downgrade(&self.order);
+        let counted = self.freeing.count(generation.index().memory_bytes());
+        let mut remains = Remains::new(Arc::clone(&generation).pieces());
+        let freeing = async move {
+            let _counted = counted;
+            let mut cursor = Some(Default::default());
+            // Bounded: a step in each turn, then a pause.
+            while let Some((from, order)) = cursor.zip(order.upgrade()) {
+                cursor = release_some(&order, &generation, from);
+                drop(order);
+                pause().await;
+            }
+            // Bounded: a step in each turn, then a pause.
+            while remains.free_some() {
+                pause().await;
+            }
+        };
+        self.disk.spawn("freeing", Box::pin(freeing));
+    }
+
+    /// The same for all generations at once, whose postings have gone with them.
+    pub(crate) fn free_all(&self, ended: Ended) {
+        let counted = self.freeing.count(ended.index_bytes());
+        let mut remains = Remains::new(ended.pieces());
+        if self.disk.l2().is_none() {
+            return drop(remains);
+        }
+        let freeing = async move {
+            let _counted = counted;
+            // Bounded: a step in each turn, then a pause.
+            while remains.free_some() {
+                pause().await;
+            }
+        };
+        self.disk.spawn("freeing", Box::pin(freeing));
+    }
+}
+
+/// Releases a step's worth of the postings of a generation's records. Gives where to go on.
+fn release_some(order: &Order, generation: &Namespace, from: ScanCursor) -> Option<ScanCursor> {
+    let mut found = Vec::new();
+    let all = Position::FIRST..Position::LAST;
+    let next = generation.index().scan(from, all, STEP_ENTRIES, &mut found);
+    let mut section = order.section();
+    // Bounded: by a step.
+    for (hash, slot) in found {
+        section.labels().release(hash, Sequence(slot.position.value()));
+    }
+    next
+}

@@ -1,0 +1,8 @@
+//! Removing what invalidations cover, in force from the first poll on.
+
+pub(crate) mod attempt;
+pub(crate) mod cleanup;
+pub(crate) mod flush;
+mod verbs;
+
+pub(crate) use self::verbs::Invalidations;

@@ -1,0 +1,305 @@
+//! Invalidating: by key, prefix, label, namespace, everything.
+//!
+//! Each takes effect in one append section, in the first poll. What is left to remove afterwards
+//! is hidden by a rule until it is gone, so that a caller who goes away leaves nothing undone.
+//! With a disk tier each is one record, whatever it covers.
+
+use std::sync::Arc;
+
+use crate::counters::{Counters, Event};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::admission::Admission;
+use crate::engine::background::prefix_scan::PrefixScans;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::invalidate::attempt::{Attempt, Attempts, Hindrance};
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::invalidate::flush::Flushes;
+use crate::engine::parts::Parts;
+use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
+use crate::entry::Entry;
+use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
+use crate::invalidation::{Cover, Rule, Rules};
+use crate::key::{KeyHasher, LabelHash, LabelKind, NamespaceRef};
+use crate::l1::L1;
+use crate::l2::{Change, Dealt, LabelHashes, Record, Slot};
+use crate::namespace::Namespaces;
+use crate::order::Order;
+
+/// See the module.
+pub(crate) struct Invalidations {
+    hasher: KeyHasher,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    visibility: Visibility,
+    removal: Removal,
+    acknowledger: Arc<Acknowledger>,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+    cleanup: Cleanup,
+    flushes: Arc<Flushes>,
+    attempts: Attempts,
+    scans: Arc<PrefixScans>,
+}
+
+impl Invalidations {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            hasher: parts.hasher.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            visibility: Visibility::new(parts),
+            removal: Removal::new(parts),
+            acknowledger: parts.acknowledger.clone(),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+            cleanup: Cleanup::new(parts),
+            flushes: Arc::new(Flushes::new(parts)),
+            attempts: Attempts::new(parts),
+            scans: Arc::new(PrefixScans::new(parts)),
+        }
+    }
+
+    pub(crate) async fn invalidate_key(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Result<usize, CacheError> {
+        self.admission.check_namespace(namespace.name)?;
+        self.admission.check_key(key)?;
+        let (counted, acknowledgement) =
+            self.attempts.attempt(namespace, || self.try_invalidate_key(namespace, key)).await?;
+        self.counters.add(Event::Invalidation, counted as u64);
+        self.cleanup.help();
+        self.acknowledger.acknowledge(acknowledgement).await?;
+        Ok(counted)
+    }
+
+    fn try_invalidate_key(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Attempt<usize> {
+        let hash = self.hasher.key(namespace.seed, key);
+        let slot = self.l1.slot(hash);
+        // The table comes before the section; a generation that has ended meanwhile holds nothing.
+        let generation = self.namespaces.find(namespace.name);
+        let mut section = self.order.section();
+        if section.is_closed() {
+            return Err(Hindrance::Closed);
+        }
+        let generation = generation.filter(|generation| !generation.has_ended());
+        let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
+        let in_memory = slot.entry().cloned();
+        let covering = in_memory.as_ref().and_then(|entry| self.rules.covering(entry));
+        let (mut is_removed_below, mut is_below) = (false, false);
+        let mut end = None;
+        // One that is gone may be so for this process only: unreadable, expired, or covered by a
+        // record that is not on file yet.
+        if let (Some(generation), Some(held)) = (&generation, held) {
+            let namespace = generation.named();
+            let record = Record::Tombstone { namespace, hash: hash.0 };
+            let change = Change::Tombstone { namespace, hash: hash.0 };
+            let recorded = match planted(Flaw::TombstoneOmitted) {
+                true => None,
+                false => self.disk.record(&record, &change)?,
+            };
+            let key = (key, hash);
+            let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
+            is_below = same.is_some() && !held.gone;
+            is_removed_below = self.removal.displace(generation, key, held, same, &mut section);
+            if let Some(dealt) = recorded {
+                end = Some(dealt.end);
+                self.acknowledger.shadowed_until(dealt.end);
+                section.sequence(Some(dealt.position.value()));
+                generation.set_slot(hash, Slot::tombstone(dealt.position));
+            } else {
+                generation.bury_held(hash, held, &mut section);
+            }
+        }
+        let moment = section.moment();
+        section.watermarks().key_mutated(hash, moment);
+        let is_current = |entry: &Entry| covering.is_none() && entry.is_of(namespace.name, key);
+        let is_live =
+            |entry: &Arc<Entry>| is_current(entry) && !self.visibility.freshness(entry).is_gone();
+        let is_removed = in_memory.as_ref().is_some_and(is_live) && !is_below;
+        // What is left behind of another key of the same hash would be as good as forgotten.
+        let removed = slot.remove();
+        if let Some(removed) = &removed {
+            self.removal.settle(removed, covering.as_deref().filter(|_| !is_below), &mut section);
+            // What is alive is counted by the caller.
+            let is_gone =
+                self.visibility.freshness(removed).is_gone() && !removed.namespace.has_ended();
+            if !is_below && covering.is_none() && is_gone {
+                self.removal.count_expired(self.visibility.freshness(removed));
+            }
+        }
+        drop(section);
+        let counted = is_removed_below || (is_removed && removed.is_some());
+        let acknowledgement = match held {
+            Some(_) if planted(Flaw::TombstoneOmitted) => Acknowledgement::Now,
+            Some(_) => Acknowledgement::over(true, end),
+            None => Acknowledgement::Nothing,
+        };
+        Ok((usize::from(counted), acknowledgement))
+    }
+
+    pub(crate) async fn invalidate_prefix(
+        &self,
+        namespace: NamespaceRef<'_>,
+        prefix: &[u8],
+    ) -> Result<usize, CacheError> {
+        self.admission.check_namespace(namespace.name)?;
+        self.admission.check_key(prefix)?;
+        let (made, acknowledgement) = self
+            .attempts
+            .attempt(namespace, || self.try_invalidate_prefix(namespace, prefix))
+            .await?;
+        self.scans.start_scan();
+        self.finish_rule(made, acknowledgement).await
+    }
+
+    /// Removes what a rule that has been made covers, and gives how many that were.
+    async fn finish_rule(
+        &self,
+        made: Option<Arc<Rule>>,
+        acknowledgement: Acknowledgement,
+    ) -> Result<usize, CacheError> {
+        let removed = match made {
+            Some(rule) => self.cleanup.carry_out(&rule).await,
+            None => 0,
+        };
+        self.acknowledger.acknowledge(acknowledgement).await?;
+        Ok(removed)
+    }
+
+    /// None: the name is not in use.
+    fn try_invalidate_prefix(
+        &self,
+        namespace: NamespaceRef<'_>,
+        prefix: &[u8],
+    ) -> Attempt<Option<Arc<Rule>>> {
+        // A name that is not in use, with the table locked, can have nothing put into it meanwhile.
+        self.namespaces.with(namespace.name, |generation| {
+            let mut section = self.order.section();
+            if section.is_closed() {
+                return Err(Hindrance::Closed);
+            }
+            let Some(generation) = generation else {
+                let moment = section.moment();
+                section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
+                return Ok((None, Acknowledgement::Nothing));
+            };
+            let named = generation.named();
+            let record = Record::PrefixInvalidation { namespace: named, prefix };
+            let change = Change::PrefixInvalidation { namespace: named, prefix };
+            let is_held = !generation.index().is_empty();
+            let recorded = self.record_rule(&record, &change)?;
+            let moment = section.moment();
+            section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
+            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+            let cover = Cover::Prefix(prefix.into());
+            let made = self.rules.make(sequence, cover, Some(generation), is_held);
+            let end = recorded.map(|dealt| dealt.end);
+            // Bounded: one.
+            end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
+            Ok((Some(made), Acknowledgement::over(is_held, end)))
+        })
+    }
+
+    pub(crate) async fn invalidate_labels(
+        &self,
+        namespace: NamespaceRef<'_>,
+        kind: LabelKind,
+        labels: &[&str],
+    ) -> Result<usize, CacheError> {
+        self.admission.check_namespace(namespace.name)?;
+        self.admission.check_labels(labels.iter().copied())?;
+        let hash = |label: &&str| self.hasher.label(namespace.seed, kind, label);
+        // Bounded: by the labels of one call.
+        let mut hashes: Vec<LabelHash> = labels.iter().map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let (made, acknowledgement) = self
+            .attempts
+            .attempt(namespace, || self.try_invalidate_labels(namespace, &hashes))
+            .await?;
+        self.finish_rule(made, acknowledgement).await
+    }
+
+    /// None: no entry has any of the labels.
+    fn try_invalidate_labels(
+        &self,
+        namespace: NamespaceRef<'_>,
+        hashes: &[LabelHash],
+    ) -> Attempt<Option<Arc<Rule>>> {
+        self.namespaces.with(namespace.name, |generation| {
+            let mut section = self.order.section();
+            if section.is_closed() {
+                return Err(Hindrance::Closed);
+            }
+            let is_posted = hashes.iter().any(|&label| section.labels().has(label));
+            let posted = generation.filter(|_| is_posted);
+            let mut made = None;
+            let mut acknowledgement = Acknowledgement::Nothing;
+            if let Some(generation) = posted {
+                // Bounded: by the labels of one call.
+                let labels: Vec<u64> = hashes.iter().map(|label| label.0).collect();
+                let labels = LabelHashes::new(&labels);
+                let named = generation.named();
+                let record = Record::LabelInvalidation { namespace: named, labels };
+                let change = Change::LabelInvalidation { namespace: named, labels };
+                let is_held = !generation.index().is_empty();
+                let recorded = self.record_rule(&record, &change)?;
+                let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+                let cover = Cover::Labels(hashes.into());
+                made = Some(self.rules.make(sequence, cover, Some(generation), false));
+                let end = recorded.map(|dealt| dealt.end);
+                // Bounded: one.
+                end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
+                acknowledgement = Acknowledgement::over(is_held, end);
+            }
+            let moment = section.moment();
+            // Bounded: by the labels of one call, which have a limit.
+            for &label in hashes {
+                section.watermarks().label_invalidated(label, moment);
+            }
+            Ok((made, acknowledgement))
+        })
+    }
+
+    pub(crate) async fn invalidate_namespace(
+        &self,
+        namespace: NamespaceRef<'_>,
+    ) -> Result<bool, CacheError> {
+        self.admission.check_namespace(namespace.name)?;
+        let (is_flushed, acknowledgement) =
+            self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await?;
+        self.cleanup.help();
+        self.acknowledger.acknowledge(acknowledgement).await?;
+        Ok(is_flushed)
+    }
+
+    pub(crate) async fn invalidate_all(&self) -> Result<(), CacheError> {
+        let nowhere = self.hasher.namespace("");
+        let ((), acknowledgement) =
+            self.attempts.attempt(nowhere, || self.flushes.try_flush_all()).await?;
+        self.cleanup.help();
+        self.acknowledger.acknowledge(acknowledgement).await
+    }
+
+    /// Takes the record of a rule into the log, if there may be one more.
+    fn record_rule(
+        &self,
+        record: &Record<'_>,
+        change: &Change<'_>,
+    ) -> Result<Option<Dealt>, Hindrance> {
+        if self.rules.is_full() {
+            return Err(Hindrance::TooMany);
+        }
+        Ok(self.disk.record(record, change)?)
+    }
+}

@@ -1,0 +1,170 @@
+//! `Engine`: one cache, made of its parts and of the owners that work on them.
+//!
+//! `read`, `write`, `invalidate` and `fetch` hold the verbs; `background` the tasks beside the
+//! callers. An owner is a bundle of the parts that it needs and of the owners below it, so a verb
+//! goes down once and comes back once, and no owner reaches back up.
+
+mod acknowledge;
+mod admission;
+mod background;
+mod close;
+mod disk_tier;
+mod errors;
+mod eviction;
+pub(crate) mod fetch;
+mod index_budget;
+mod invalidate;
+mod last_access;
+mod open;
+mod parts;
+mod read;
+mod removal;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod visibility;
+mod write;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use self::background::expired_records::{self, ExpiredRecords};
+use self::background::filter_rebuild::{self, FilterRebuild};
+use self::background::log_owner::LogOwner;
+use self::background::promotion::{self, Promoter};
+use self::background::sweep::Sweeping;
+use self::close::Closing;
+use self::fetch::fetcher::Fetcher;
+use self::invalidate::Invalidations;
+pub(crate) use self::open::open;
+use self::parts::Parts;
+use self::read::get::Gets;
+use self::stats::StatsReader;
+use self::write::put::Puts;
+use crate::config::BlobCacheConfig;
+use crate::error::CacheError;
+use crate::key::NamespaceRef;
+use crate::l2::WriterStart;
+use crate::moment::ReadPoint;
+use crate::sweeper::Sweep;
+
+/// See the module.
+pub(crate) struct Engine {
+    gets: Gets,
+    puts: Arc<Puts>,
+    invalidations: Invalidations,
+    fetcher: Fetcher,
+    sweeping: Arc<Sweeping>,
+    stats: StatsReader,
+    closing: Closing,
+    log_owner: Arc<LogOwner>,
+    promoter: Arc<Promoter>,
+    filter_rebuild: Arc<FilterRebuild>,
+    expired_records: Arc<ExpiredRecords>,
+    parts: Parts,
+}
+
+impl Engine {
+    fn new(parts: Parts) -> Self {
+        let puts = Arc::new(Puts::new(&parts));
+        Self {
+            gets: Gets::new(&parts),
+            invalidations: Invalidations::new(&parts),
+            fetcher: Fetcher::new(&parts, Arc::clone(&puts)),
+            sweeping: Arc::new(Sweeping::new(&parts)),
+            stats: StatsReader::new(&parts),
+            closing: Closing::new(&parts),
+            log_owner: Arc::new(LogOwner::new(&parts)),
+            promoter: Arc::new(Promoter::new(&parts)),
+            filter_rebuild: Arc::new(FilterRebuild::new(&parts)),
+            expired_records: Arc::new(ExpiredRecords::new(&parts)),
+            puts,
+            parts,
+        }
+    }
+
+    pub(crate) fn gets(&self) -> &Gets {
+        &self.gets
+    }
+
+    pub(crate) fn puts(&self) -> &Arc<Puts> {
+        &self.puts
+    }
+
+    pub(crate) fn invalidations(&self) -> &Invalidations {
+        &self.invalidations
+    }
+
+    fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    pub(crate) fn sweeping(&self) -> &Sweeping {
+        &self.sweeping
+    }
+
+    pub(crate) fn stats(&self) -> &StatsReader {
+        &self.stats
+    }
+
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.closing
+    }
+
+    pub(crate) fn config(&self) -> &BlobCacheConfig {
+        &self.parts.config
+    }
+
+    /// The name, with the seed that its keys are hashed with.
+    #[inline]
+    pub(crate) fn namespace<'a>(&self, name: &'a str) -> NamespaceRef<'a> {
+        self.parts.hasher.namespace(name)
+    }
+
+    pub(crate) fn read_point(&self) -> ReadPoint {
+        self.parts.order.read_point()
+    }
+
+    /// Returns once all that was acknowledged is on the device.
+    pub(crate) async fn sync(&self) -> Result<(), CacheError> {
+        self.puts.check_open()?;
+        self.parts.acknowledger.sync().await
+    }
+
+    /// Has the process's sweeper sweep it from now on.
+    fn sweep_in_background(&self) {
+        let sweeping: Arc<dyn Sweep> = Arc::<Sweeping>::clone(&self.sweeping);
+        self.parts.deadlines.register(&Arc::downgrade(&sweeping));
+    }
+
+    /// Starts the tasks of the disk tier. They hold nothing of the cache while they sleep, and end
+    /// when it is closed or dropped.
+    fn start_tasks(&self, start: WriterStart) {
+        let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
+        let Some((l2, lane)) = disk.l2().zip(disk.lane()) else { return };
+        let owner: Weak<LogOwner> = Arc::downgrade(&self.log_owner);
+        let writer = l2.writer(start, Arc::clone(lane), owner);
+        // It tells how it ended through the log and the health of the tier.
+        disk.spawn("writer", Box::pin(writer.run()));
+        let promoter = Arc::downgrade(&self.promoter);
+        disk.spawn("promotion", Box::pin(promotion::run(Arc::clone(promotions), promoter)));
+        let rebuild = Arc::downgrade(&self.filter_rebuild);
+        disk.spawn("filters", Box::pin(filter_rebuild::run(Arc::clone(filters), rebuild)));
+        let records = Arc::downgrade(&self.expired_records);
+        let wakeup = Arc::clone(records_expired);
+        let expiring = expired_records::run(wakeup, Arc::clone(lane), records);
+        disk.spawn("expired records", Box::pin(expiring));
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.closing.abandon();
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Engine").field("config", self.config()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! Opens a cache: its disk tier is found and restored, or made.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::BlobCacheConfig;
+use crate::engine::Engine;
+use crate::engine::disk_tier::Running;
+use crate::engine::errors::not_opened;
+use crate::engine::parts::Parts;
+use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
+use crate::footprint::SLOT_BYTES;
+use crate::io::{Disk, DiskOptions, Lane, UringDisk};
+use crate::key::KeyHasher;
+use crate::l2::{self, Geometry, Limits, Opening, Position, Replay};
+use crate::modes::{BackgroundSweep, CrashSafety};
+use crate::step::Steps;
+use crate::timer::Timer;
+
+/// A disk to put the tier on, and what runs beside it.
+pub(crate) struct Medium {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) lane: Arc<dyn Lane>,
+    /// How to give a real file back.
+    pub(crate) file: Option<UringDisk>,
+    /// Which boot of the machine this is.
+    pub(crate) boot_id: [u8; 16],
+    /// What a store that is made there is called.
+    pub(crate) identity: Identity,
+}
+
+impl Medium {
+    /// Time as the disk has it: simulated with it, or that of the process.
+    fn timer(&self) -> Timer {
+        match self.file {
+            Some(_) => Timer::Process,
+            None => Timer::Lane(Arc::clone(&self.lane)),
+        }
+    }
+}
+
+/// What tells a store from all others.
+pub(crate) struct Identity {
+    pub(crate) store_id: [u8; 16],
+    pub(crate) hash_key: u64,
+}
+
+impl Identity {
+    pub(crate) fn random() -> Self {
+        let random = || RandomState::new().build_hasher().finish();
+        let mut store_id = [0; 16];
+        store_id[..8].copy_from_slice(&random().to_le_bytes());
+        store_id[8..].copy_from_slice(&random().to_le_bytes());
+        Self { store_id, hash_key: random() }
+    }
+
+    /// The same for the same seed, so that a test is repeatable.
+    #[cfg(test)]
+    pub(crate) fn of(seed: u64) -> Self {
+        Self { store_id: [7; 16], hash_key: seed }
+    }
+}
+
+/// Opens what the configuration asks for.
+pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
+    let is_swept = config.background_sweep == BackgroundSweep::On;
+    let engine = open_tiers(config).await?;
+    if is_swept {
+        engine.sweep_in_background();
+    }
+    Ok(engine)
+}
+
+async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
+    let Some(path) = config.l2_path.clone() else {
+        return Ok(in_memory(config));
+    };
+    let geometry = geometry(&config)?;
+    let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
+    log_facts(&disk, &config);
+    let medium = Medium {
+        disk: Arc::new(disk.clone()),
+        lane: disk.lane(),
+        file: Some(disk.clone()),
+        boot_id: disk.boot_id(),
+        identity: Identity::random(),
+    };
+    match open_on(config, geometry, medium).await {
+        Ok(engine) => Ok(engine),
+        Err(error) => {
+            disk.close().wait().await;
+            Err(error)
+        }
+    }
+}
+
+/// What an operator should know of the disk.
+fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
+    let facts = disk.facts();
+    let path = facts.path.display();
+    let done = if facts.created { "made" } else { "found" };
+    log::info!("{done} a disk tier of {} bytes at {path}", facts.length);
+    let fitting = facts.length / (config.l2_index_bytes_max / SLOT_BYTES).max(1) as u64;
+    log::info!(
+        "its index may take {} bytes of memory: blobs of {fitting} bytes or more fill the file; \
+         smaller ones ask for a larger l2_index_bytes_max",
+        config.l2_index_bytes_max
+    );
+    if !facts.direct {
+        log::warn!("{path}: no direct I/O here, using the page cache");
+    }
+    if !facts.preallocated {
+        log::warn!("{path}: its space is not reserved here");
+    }
+    if let Some(kind) = facts.passing {
+        log::warn!("{path}: nothing there survives a reboot ({kind})");
+    }
+}
+
+/// Opens the disk tier on a disk.
+pub(crate) async fn open_on(
+    config: BlobCacheConfig,
+    geometry: Geometry,
+    medium: Medium,
+) -> Result<Arc<Engine>, CacheError> {
+    let opening = Opening {
+        geometry,
+        crash_safety: match config.crash_safety {
+            CrashSafety::Cold => l2::CrashSafety::Cold,
+            CrashSafety::Process => l2::CrashSafety::Process,
+            CrashSafety::Power => l2::CrashSafety::Power,
+        },
+        boot_id: medium.boot_id,
+        now_ns: config.clock.timestamp().0,
+        store_id: medium.identity.store_id,
+        hash_key: medium.identity.hash_key,
+        key_hash_bits: config.key_hash_bits,
+        limits: Limits {
+            index_bytes_max: config.l2_index_bytes_max,
+            namespaces_max: config.max_namespaces,
+            quotas: config.quotas.clone(),
+        },
+    };
+    let started = Instant::now();
+    let timer = medium.timer();
+    let opened = l2::open(Arc::clone(&medium.disk), &opening, timer.clone()).await;
+    let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
+    let running = Running { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
+    let parts = Parts::new(config, opened.hasher, Some(running), &timer);
+    let surplus = restore(&parts, opened.replay).await;
+    let engine = Arc::new(Engine::new(parts));
+    engine.start_tasks(opened.start);
+    give_up_namespaces(&engine, surplus).await;
+    engine.stats.set_recovery(opened.records, opened.dropped, started.elapsed());
+    Ok(engine)
+}
+
+/// Makes what was found on file the cache's own. Gives the names that are more than there may be,
+/// those that were written to last left out.
+async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
+    let mut steps = Steps::default();
+    replay.close(&mut steps).await;
+    let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
+    while let Some((name, namespace)) = replay.namespaces.pop_first() {
+        steps.entry().await;
+        // One that holds nothing begins anew when it is needed.
+        if !namespace.index.is_empty() {
+            parts.budget.add_slots(namespace.index.len());
+            newest.insert((namespace.newest, name.clone()));
+            parts.namespaces.restore(&name, namespace, &parts.order);
+        }
+    }
+    {
+        let mut section = parts.order.section();
+        if let Some(l2) = parts.disk.l2() {
+            // Mutations to come are behind what has been found, even if the log ends before it
+            // takes any.
+            section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
+        }
+        if !planted(Flaw::LabelsForgotten) {
+            *section.labels() = replay.postings;
+        }
+    }
+    let mut surplus = Vec::new();
+    while newest.len() > parts.config.max_namespaces {
+        steps.entry().await;
+        surplus.extend(newest.pop_first().map(|(_, name)| name));
+    }
+    surplus
+}
+
+/// Flushes namespaces that there is no place for. On file, since an invalidation of a namespace
+/// that is not known leaves no record.
+async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
+    if names.is_empty() {
+        return;
+    }
+    let (count, max) = (names.len(), engine.config().max_namespaces);
+    log::warn!("{count} namespaces on disk are more than max_namespaces, {max}: flushed");
+    // Bounded: a flush in each turn, which waits for the log.
+    for name in names {
+        // Where the device fails, nothing on it is served any more.
+        let _ = engine.invalidations.invalidate_namespace(engine.namespace(&name)).await;
+    }
+}
+
+pub(crate) fn in_memory(config: BlobCacheConfig) -> Arc<Engine> {
+    let hasher = KeyHasher::random(config.key_hash_bits);
+    Arc::new(Engine::new(Parts::new(config, hasher, None, &Timer::Process)))
+}
+
+/// The segments that the configuration comes to.
+pub(crate) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError> {
+    let invalid = |reason: String| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
+    let segment = config.l2_segment_bytes;
+    let count = config.l2_bytes_max / u64::from(segment);
+    u32::try_from(count)
+        .ok()
+        .and_then(|count| Geometry::new(segment, count))
+        .ok_or_else(|| invalid(format!("{count} segments of {segment} bytes are out of range")))
+}

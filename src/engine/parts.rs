@@ -1,0 +1,111 @@
+//! `Parts`: the state of one cache, from which its owners are made.
+//!
+//! Each part guards itself. An owner keeps the parts that it works on, so its fields tell what it
+//! can change.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use crate::accesses::Accesses;
+use crate::clock::Clock;
+use crate::codec::Codecs;
+use crate::config::{BlobCacheConfig, cores};
+use crate::counters::Counters;
+use crate::disposal::Freeing;
+use crate::engine::acknowledge::Acknowledger;
+use crate::engine::background::deadlines::Deadlines;
+use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::background::sweep_progress::SweepProgress;
+use crate::engine::background::wakeup::Wakeup;
+use crate::engine::disk_tier::{DiskTier, Running};
+use crate::engine::index_budget::{ACCESSES_SHARE, IndexBudget};
+use crate::engine::read::read_limit::Reads;
+use crate::engine::write::copy_limit;
+use crate::flight::Flights;
+use crate::hit::BlobCacheHit;
+use crate::invalidation::Rules;
+use crate::key::KeyHasher;
+use crate::l1::L1;
+use crate::limiter::Limiter;
+use crate::moment::Moment;
+use crate::namespace::Namespaces;
+use crate::order::Order;
+use crate::timer::Timer;
+
+/// So many callers of different keys seldom meet at one lock.
+const FLIGHT_TABLES: usize = 64;
+
+/// See the module.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<BlobCacheConfig>,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) order: Arc<Order>,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) l1: Arc<L1>,
+    pub(crate) accesses: Arc<Accesses>,
+    /// Bounds the copies of values that take many polls.
+    pub(crate) copies: Arc<Limiter>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) codecs: Arc<Codecs>,
+    /// Fetches under way. A caller who came up to the moment that a fetch lands with shares its
+    /// value.
+    pub(crate) flights: Arc<Flights<BlobCacheHit, Moment>>,
+    pub(crate) promotions: Arc<Promotions>,
+    pub(crate) filters: Arc<FilterWear>,
+    /// Wakes the task that looks for expired records on disk.
+    pub(crate) records_expired: Arc<Wakeup>,
+    pub(crate) disk: Arc<DiskTier>,
+    pub(crate) budget: Arc<IndexBudget>,
+    pub(crate) acknowledger: Arc<Acknowledger>,
+    pub(crate) deadlines: Arc<Deadlines>,
+    pub(crate) sweep_progress: Arc<SweepProgress>,
+    /// Indexes of flushed namespaces, until they are free.
+    pub(crate) freeing: Freeing,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        config: BlobCacheConfig,
+        hasher: KeyHasher,
+        running: Option<Running>,
+        timer: &Timer,
+    ) -> Self {
+        let instance = RandomState::new().build_hasher().finish();
+        // One place of sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: a
+        // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
+        let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
+        let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
+        let accesses = Arc::new(Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE));
+        let copies = copy_limit::limiter(config.l1_bytes_max, running.is_some(), timer);
+        let rules = Arc::new(Rules::default());
+        let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
+        Self {
+            hasher,
+            clock: config.clock.clone(),
+            counters: Arc::new(Counters::new(cores())),
+            order: Arc::new(Order::new(instance, watermarks)),
+            namespaces: Arc::new(Namespaces::new(config.max_namespaces, config.quotas.clone())),
+            l1: Arc::new(l1),
+            copies: Arc::new(copies),
+            reads: Arc::new(Reads::new(config.l2_read_bytes_max, timer)),
+            codecs: Arc::new(Codecs::new(cores())),
+            flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
+            promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
+            filters: Arc::default(),
+            records_expired: Arc::default(),
+            budget: Arc::new(IndexBudget::new(config.l2_index_bytes_max, Arc::clone(&accesses))),
+            acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
+            deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&rules))),
+            sweep_progress: Arc::default(),
+            accesses,
+            rules,
+            disk,
+            freeing: Freeing::default(),
+            config: Arc::new(config),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `DiskLookup`: finds an entry that memory does not hold, and offers what it found to memory.
+
+use std::sync::Arc;
+
+use crate::config::BlobCacheConfig;
+use crate::counters::{Counters, Event};
+use crate::engine::admission::Admission;
+use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::last_access::LastAccess;
+use crate::engine::parts::Parts;
+use crate::engine::read::record_reader::{Read, RecordReader};
+use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
+use crate::entry::Entry;
+use crate::flaw::{Flaw, planted};
+use crate::hit::BlobCacheHit;
+use crate::invalidation::Rules;
+use crate::io::BLOCK_BYTES;
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l1;
+use crate::l1::L1;
+use crate::l2::{Extent, Slot};
+use crate::modes::L2PromotionPolicy;
+use crate::namespace::{Namespace, Namespaces};
+use crate::order::Order;
+
+/// See the module.
+pub(crate) struct DiskLookup {
+    config: Arc<BlobCacheConfig>,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    promotions: Arc<Promotions>,
+    last_access: LastAccess,
+    visibility: Visibility,
+    budget: Arc<IndexBudget>,
+    removal: Removal,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+    reader: Arc<RecordReader>,
+}
+
+impl DiskLookup {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            promotions: parts.promotions.clone(),
+            last_access: LastAccess::new(parts),
+            visibility: Visibility::new(parts),
+            budget: parts.budget.clone(),
+            removal: Removal::new(parts),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+            reader: Arc::new(RecordReader::new(parts)),
+        }
+    }
+
+    /// Where the index says that a value of the hash is. An error where the synopsis says already
+    /// that there is none.
+    pub(crate) fn find_on_disk(
+        &self,
+        namespace: NamespaceRef<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<OnDisk>, SurelyAbsent> {
+        if self.disk.l2().is_none_or(|l2| l2.health().is_off()) {
+            return Ok(None);
+        }
+        let Some(generation) = self.namespaces.find(namespace.name) else { return Ok(None) };
+        if !generation.synopsis().may_hold(hash) {
+            self.counters.count(Event::SynopsisAnswer);
+            return Err(SurelyAbsent);
+        }
+        self.counters.count(Event::IndexAnswer);
+        let slot = generation.index().get(hash).filter(|slot| !slot.gone);
+        Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
+    }
+
+    /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
+    pub(crate) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
+        // Bounded: a read in each turn.
+        loop {
+            let OnDisk { generation, hash, slot } = &on_disk;
+            match self.reader.read(generation, (key, *hash), *slot, Extent::Whole).await {
+                Ok(Some(Read::Entry(entry))) => {
+                    if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
+                        return None;
+                    }
+                    // Memory may have taken it in since, and then nobody else knows when it was
+                    // last asked for.
+                    let place = entry.idle_ttl().map(|_| self.l1.slot(entry.hash));
+                    // Last, as in memory: what a rule covers is buried before it is withdrawn.
+                    if self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
+                        return self.serve(entry, place, on_disk.slot);
+                    }
+                }
+                Ok(None) => {}
+                Ok(Some(Read::Other)) | Err(_) => return None,
+            }
+            // It has moved, or another value has come in its place.
+            match on_disk.generation.index().get(on_disk.hash) {
+                Some(slot) if !slot.gone && !on_disk.generation.has_ended() => on_disk.slot = slot,
+                _ => return None,
+            }
+        }
+    }
+
+    /// Makes a hit of an entry that was read by a slot, with its place in memory locked if that
+    /// matters.
+    fn serve(&self, entry: Arc<Entry>, place: Option<l1::Slot<'_>>, slot: Slot) -> Option<Found> {
+        let held = place.as_ref().and_then(l1::Slot::entry);
+        let held = held.filter(|held| held.sequence() == entry.sequence());
+        match held {
+            Some(held) => entry.accessed_like(held),
+            None => self.last_access.recall_access(&entry),
+        }
+        if self.budget.misses_accesses(&entry) {
+            self.budget.want_accesses(&mut self.order.section());
+        }
+        match self.visibility.judge(entry) {
+            Ok(hit) => {
+                held.inspect(|held| held.accessed_like(&hit.entry));
+                Some(Found { hit, slot })
+            }
+            Err((entry, gone)) => {
+                drop(place);
+                self.removal.expire_below(&entry.namespace, (entry.hash, entry.sequence()), gone);
+                None
+            }
+        }
+    }
+
+    /// What was found is going to be given to somebody: it is worth a second chance, and is offered
+    /// to memory.
+    pub(crate) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
+        let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
+        if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
+            self.offer(&hit.entry, slot.blocks);
+        }
+        hit
+    }
+
+    /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
+    /// copied it keeps all the blocks that were read for it.
+    pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
+        let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
+        let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
+        if entry.charge <= max {
+            let read = usize::from(blocks) * BLOCK_BYTES;
+            self.promotions.offer(entry, entry.charge.max(read));
+        }
+    }
+}
+
+/// A record to be looked at.
+pub(crate) struct OnDisk {
+    generation: Arc<Namespace>,
+    hash: KeyHash,
+    slot: Slot,
+}
+
+/// What a record has turned out to hold.
+pub(crate) struct Found {
+    pub(crate) hit: BlobCacheHit,
+    slot: Slot,
+}
+
+/// What a synopsis says.
+pub(crate) struct SurelyAbsent;

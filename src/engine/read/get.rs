@@ -1,0 +1,169 @@
+//! `Gets`: `get` and `exists`. Memory answers at once; then the disk is asked.
+
+use std::sync::Arc;
+
+use crate::counters::{Counters, Event};
+use crate::engine::parts::Parts;
+use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
+use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
+use crate::entry::{Entry, Mark};
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::key::{KeyHash, KeyHasher, NamespaceRef};
+use crate::policy::Freshness;
+
+/// See the module.
+pub(crate) struct Gets {
+    hasher: KeyHasher,
+    counters: Arc<Counters>,
+    visibility: Visibility,
+    removal: Removal,
+    below: DiskLookup,
+}
+
+impl Gets {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            hasher: parts.hasher.clone(),
+            counters: parts.counters.clone(),
+            visibility: Visibility::new(parts),
+            removal: Removal::new(parts),
+            below: DiskLookup::new(parts),
+        }
+    }
+
+    /// Memory first, at once; then, in a box of its own, the disk.
+    #[inline]
+    pub(crate) async fn get(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Option<BlobCacheHit> {
+        // What no key can be is not even hashed.
+        if key.len() > KEY_BYTES_MOST {
+            return self.miss();
+        }
+        let hash = self.hasher.key(namespace.seed, key);
+        if let Some(hit) = self.look(namespace, key, hash) {
+            return Some(hit);
+        }
+        match self.look_below(namespace, hash) {
+            Some(on_disk) => Box::pin(self.get_below(on_disk, key)).await,
+            None => None,
+        }
+    }
+
+    /// An entry in memory that needs no fetch, and is a hit.
+    #[inline]
+    pub(crate) fn look_fresh(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Option<BlobCacheHit> {
+        if key.len() > KEY_BYTES_MOST {
+            return None;
+        }
+        let hash = self.hasher.key(namespace.seed, key);
+        let hit = self.find(namespace, key, hash).filter(|hit| !hit.is_stale())?;
+        self.count(&hit);
+        Some(hit)
+    }
+
+    /// What memory does not hold: where it may be on disk, or else a miss. Kept out of the way of
+    /// hits.
+    #[inline(never)]
+    fn look_below(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
+        match self.below.find_on_disk(namespace, hash) {
+            Ok(Some(on_disk)) => Some(on_disk),
+            nothing => {
+                self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
+                self.miss()
+            }
+        }
+    }
+
+    #[cold]
+    fn miss<T>(&self) -> Option<T> {
+        self.counters.count(Event::Miss);
+        None
+    }
+
+    /// The whole of a hit in memory: one hash, one read lock, no allocation, no copy, no shared
+    /// line written but the entry's own count.
+    #[inline]
+    fn look(&self, namespace: NamespaceRef<'_>, key: &[u8], hash: KeyHash) -> Option<BlobCacheHit> {
+        let entry = self.visibility.visible(namespace, key, hash)?;
+        if entry.is_endless() {
+            entry.visit();
+            self.counters.count(Event::Hit);
+            return Some(BlobCacheHit { entry, stale: None });
+        }
+        self.judge_hit(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
+    }
+
+    /// The same, but counts nothing.
+    pub(crate) fn find(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Option<BlobCacheHit> {
+        let entry = self.visibility.visible(namespace, key, hash)?;
+        if entry.is_endless() {
+            entry.visit();
+            return Some(BlobCacheHit { entry, stale: None });
+        }
+        self.visibility.judge(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
+    }
+
+    /// Counts a hit that is going to be given to somebody who asked.
+    pub(crate) fn count(&self, hit: &BlobCacheHit) {
+        self.counters.count(Event::Hit);
+        if hit.is_stale() {
+            self.counters.count(Event::StaleServe);
+        }
+        if hit.entry.is(Mark::FromDisk) {
+            self.counters.count(Event::L2Hit);
+        }
+    }
+
+    /// Makes a hit of an entry in memory that is not gone, and counts it.
+    fn judge_hit(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
+        let hit = self.visibility.judge(entry)?;
+        self.counters.count(Event::Hit);
+        if hit.is_stale() {
+            self.counters.count(Event::StaleServe);
+        }
+        Ok(hit)
+    }
+
+    async fn get_below(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+        match self.below.find_below(on_disk, key).await {
+            Some(found) => {
+                let hit = self.below.offer_found(found);
+                self.count(&hit);
+                Some(hit)
+            }
+            None => self.miss(),
+        }
+    }
+
+    /// Looks without counting as an access, or as a hit or a miss.
+    pub(crate) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
+        if key.len() > KEY_BYTES_MOST {
+            return CachePresence::Absent;
+        }
+        let hash = self.hasher.key(namespace.seed, key);
+        match self.visibility.visible(namespace, key, hash) {
+            Some(entry) if !self.visibility.freshness(&entry).is_gone() => CachePresence::Present,
+            Some(_) => CachePresence::Absent,
+            None if matches!(self.below.find_on_disk(namespace, hash), Ok(Some(_))) => {
+                CachePresence::MaybePresent
+            }
+            None => CachePresence::Absent,
+        }
+    }
+}
+
+/// No configuration allows longer keys.
+const KEY_BYTES_MOST: usize = 65_535;

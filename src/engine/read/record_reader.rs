@@ -1,0 +1,226 @@
+//! `RecordReader`: reads the record of a slot, within the budget of reads, as an entry.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::codec;
+use crate::codec::Codecs;
+use crate::config::BlobCacheConfig;
+use crate::engine::admission::Admission;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::parts::Parts;
+use crate::engine::read::read_limit::Reads;
+use crate::engine::removal::Removal;
+use crate::entry::{Entry, Extras, Mark};
+use crate::flaw::{Flaw, planted};
+use crate::key::{KeyHash, KeyHasher};
+use crate::l1::L1;
+use crate::l2::{Blob, BodyHasher, Codec, Extent, L2, Record, Slot, Taken, tally};
+use crate::limiter::Permit;
+use crate::namespace::Namespace;
+use crate::policy::Lifetime;
+use crate::sequence::Sequence;
+
+/// See the module.
+pub(crate) struct RecordReader {
+    config: Arc<BlobCacheConfig>,
+    hasher: KeyHasher,
+    l1: Arc<L1>,
+    reads: Arc<Reads>,
+    codecs: Arc<Codecs>,
+    removal: Removal,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+}
+
+impl RecordReader {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            hasher: parts.hasher.clone(),
+            l1: parts.l1.clone(),
+            reads: parts.reads.clone(),
+            codecs: parts.codecs.clone(),
+            removal: Removal::new(parts),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+        }
+    }
+
+    /// Reads the record of a slot. None where the slot no longer holds that record. What is damaged
+    /// is told, counted, and not looked at again.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        slot: Slot,
+        extent: Extent,
+    ) -> io::Result<Option<Read>> {
+        let Some(l2) = self.disk.l2() else { return Ok(None) };
+        let blocks = l2.bytes_to_read(slot, extent);
+        let (key, mut spare): (Arc<[u8]>, _) = (key.into(), 0);
+        // Bounded: a read in each turn.
+        let read = loop {
+            let bytes = blocks.saturating_add(spare);
+            let read = self.reads.of(bytes).run(bytes, |permit| {
+                let (reader, generation) = (Arc::clone(self), Arc::clone(generation));
+                let key = Arc::clone(&key);
+                async move {
+                    let allowance = Allowance { permit, spare };
+                    reader.read_within(&generation, (&key, hash), slot, extent, allowance).await
+                }
+            });
+            match read.await {
+                Ok(ReadOutcome::Short(wanted)) => spare = wanted,
+                Ok(ReadOutcome::Done(read)) => break Ok(read),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = &read {
+            // What the log had in memory when it ended is not where it was to be written.
+            if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
+                tally(&l2.health().tally.corruptions, 1);
+                log::warn!("the record at {} is damaged: {error}", slot.position.value());
+                self.removal.bury(generation, hash, Sequence(slot.position.value()));
+            }
+        }
+        read
+    }
+
+    /// The same, in memory that is set aside for it.
+    async fn read_within(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        slot: Slot,
+        extent: Extent,
+        allowance: Allowance,
+    ) -> io::Result<ReadOutcome> {
+        let Some(l2) = self.disk.l2() else { return Ok(ReadOutcome::Done(None)) };
+        let is_wanted = || {
+            let now = generation.index().get(hash);
+            now.is_some_and(|now| now.position == slot.position && !now.gone)
+        };
+        match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
+            None => Ok(ReadOutcome::Done(None)),
+            Some(taken) => {
+                self.read_record(l2, taken, generation, (key, hash), extent, &allowance).await
+            }
+        }
+    }
+
+    /// The entry that a fetched record holds, if it is of this key. Its body is checked, and
+    /// decompressed, in steps; of a head alone the entry has no value.
+    pub(crate) async fn read_record(
+        &self,
+        l2: &L2,
+        taken: Taken,
+        namespace: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        extent: Extent,
+        allowance: &Allowance,
+    ) -> io::Result<ReadOutcome> {
+        let (mut entry, expected, codec) = {
+            let head = l2.decode(&taken)?;
+            let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
+            let is_other = blob.key != key || blob.namespace != namespace.named();
+            if is_other && !planted(Flaw::KeyNotCompared) {
+                return Ok(Read::Other.into());
+            }
+            (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)
+        };
+        if extent == Extent::Head {
+            return Ok(Read::Entry(Arc::new(entry)).into());
+        }
+        if let Codec::Zstd { uncompressed_bytes } = codec {
+            let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
+            self.check_uncompressed(length)?;
+            let wanted = length.saturating_add(codec::decoder_bytes(length));
+            if !allowance.permit.grow(wanted.saturating_sub(allowance.spare)) {
+                return Ok(ReadOutcome::Short(wanted));
+            }
+        }
+        let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        BodyHasher::over(&taken.body).await.verify(expected).map_err(damaged)?;
+        if let Codec::Zstd { uncompressed_bytes } = codec {
+            let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
+            entry.value = self.codecs.decompress(&taken.body, length).await?;
+        }
+        entry.charge = self.admission.charge(key, &entry.value, entry.extras());
+        Ok(Read::Entry(Arc::new(entry)).into())
+    }
+
+    /// No memory is asked for on the word of a record that no put of this configuration can have
+    /// written. It is no damage: the configuration may have been another one.
+    fn check_uncompressed(&self, length: usize) -> io::Result<()> {
+        let segment = self.disk.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
+        let most = self.l1.bytes_max().max(segment);
+        // A charge of the user's own says nothing of bytes.
+        if length <= most || self.config.charge.is_some() {
+            return Ok(());
+        }
+        let error = format!("a value of {length} bytes, where no tier takes more than {most}");
+        Err(io::Error::other(error))
+    }
+
+    fn entry_of(
+        &self,
+        blob: &Blob<'_>,
+        namespace: &Arc<Namespace>,
+        hash: KeyHash,
+        taken: &Taken,
+    ) -> Entry {
+        let life = Lifetime {
+            written: Timestamp(blob.written_ns),
+            expires: blob.expires_ns.map_or(Timestamp::NEVER, Timestamp),
+            stale_serve: blob.stale_window_ns.unwrap_or(0),
+            idle_ttl: blob.idle_ttl_ns.unwrap_or(u64::MAX),
+        };
+        let named = self.hasher.namespace(namespace.name());
+        let labels = self.hasher.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
+        let extras = Extras::new(blob.metadata.to_map(), labels, blob.version, &life);
+        let generation = Arc::clone(namespace);
+        let mut entry = Entry::new(
+            generation,
+            (blob.key, hash),
+            &life,
+            (blob.priority, blob.admission),
+            extras,
+        );
+        entry.set_sequence(Sequence(taken.position.value()));
+        entry.value = taken.body.clone();
+        entry.mark(Mark::FromDisk);
+        if blob.is_absent {
+            entry.mark(Mark::Absent);
+        }
+        entry
+    }
+}
+
+/// The memory that is set aside for reading a record.
+pub(crate) struct Allowance {
+    pub(crate) permit: Arc<Permit>,
+    /// How much of it is for what the record is decompressed to.
+    pub(crate) spare: usize,
+}
+
+/// What reading a record in such memory comes to.
+pub(crate) enum ReadOutcome {
+    Done(Option<Read>),
+    /// It decompresses to so much more than there is room for.
+    Short(usize),
+}
+
+/// What a fetched record comes to.
+pub(crate) enum Read {
+    Entry(Arc<Entry>),
+    /// A record of another key with the same hash, or of another generation.
+    Other,
+}
+
+impl From<Read> for ReadOutcome {
+    fn from(read: Read) -> Self {
+        Self::Done(Some(read))
+    }
+}

@@ -1,0 +1,181 @@
+//! `StatsReader`: reads the figures of a cache together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::accesses::Accesses;
+use crate::clock::nanos;
+use crate::codec::Codecs;
+use crate::config::BlobCacheConfig;
+use crate::counters::{Counters, Event};
+use crate::disposal::Freeing;
+use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::parts::Parts;
+use crate::engine::read::read_limit::Reads;
+use crate::flight::Flights;
+use crate::hit::BlobCacheHit;
+use crate::l1::L1;
+use crate::l2::{L2, Tally};
+use crate::limiter::Limiter;
+use crate::moment::Moment;
+use crate::namespace::Namespaces;
+use crate::order::Order;
+use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
+
+/// What was found on file at open.
+#[derive(Debug, Default)]
+struct Recovery {
+    records: AtomicU64,
+    dropped: AtomicU64,
+    nanos: AtomicU64,
+}
+
+/// See the module.
+pub(crate) struct StatsReader {
+    config: Arc<BlobCacheConfig>,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    l1: Arc<L1>,
+    accesses: Arc<Accesses>,
+    copies: Arc<Limiter>,
+    reads: Arc<Reads>,
+    codecs: Arc<Codecs>,
+    flights: Arc<Flights<BlobCacheHit, Moment>>,
+    promotions: Arc<Promotions>,
+    budget: Arc<IndexBudget>,
+    disk: Arc<DiskTier>,
+    freeing: Freeing,
+    recovery: Recovery,
+}
+
+impl StatsReader {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: Arc::clone(&parts.config),
+            counters: Arc::clone(&parts.counters),
+            order: Arc::clone(&parts.order),
+            namespaces: Arc::clone(&parts.namespaces),
+            l1: Arc::clone(&parts.l1),
+            accesses: Arc::clone(&parts.accesses),
+            copies: Arc::clone(&parts.copies),
+            reads: Arc::clone(&parts.reads),
+            codecs: Arc::clone(&parts.codecs),
+            flights: Arc::clone(&parts.flights),
+            promotions: Arc::clone(&parts.promotions),
+            budget: Arc::clone(&parts.budget),
+            disk: Arc::clone(&parts.disk),
+            freeing: parts.freeing.clone(),
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// The open has found so many records, and dropped so many segments.
+    pub(crate) fn set_recovery(&self, records: u64, dropped: u64, duration: Duration) {
+        self.recovery.records.store(records, Ordering::Relaxed);
+        self.recovery.dropped.store(dropped, Ordering::Relaxed);
+        self.recovery.nanos.store(nanos(duration), Ordering::Relaxed);
+    }
+
+    pub(crate) fn all(&self) -> BlobCacheStats {
+        let sum = |event| self.counters.sum(event);
+        let totals = self.namespaces.totals();
+        let tally = |of: fn(&Tally) -> &AtomicU64| {
+            self.disk.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
+        };
+        let memory_labels_bytes = self.order.section().labels().bytes();
+        BlobCacheStats {
+            hits: sum(Event::Hit),
+            misses: sum(Event::Miss),
+            insertions: sum(Event::Insertion),
+            evictions: sum(Event::Eviction),
+            expirations: sum(Event::Expiration),
+            invalidations: sum(Event::Invalidation),
+            replacements: sum(Event::Replacement),
+            entries_flushed: sum(Event::Flushed),
+            forgotten: sum(Event::Forgotten),
+            namespace_flushes: sum(Event::NamespaceFlush),
+            version_mismatches: sum(Event::VersionMismatch),
+            stale_sets_refused: sum(Event::StaleSetRefused),
+            entries: totals.entries,
+            bytes_in_use: self.l1.bytes(),
+            l1_bytes_max: self.l1.bytes_max(),
+            namespaces: self.namespaces.len(),
+            max_namespaces: self.config.max_namespaces,
+            l1_stale_serves_total: sum(Event::StaleServe),
+            fetches: sum(Event::Fetch),
+            fetch_errors: sum(Event::FetchError),
+            fetches_not_stored: sum(Event::FetchNotStored),
+            flights_joined: sum(Event::FlightJoined),
+            flights_under_way: self.flights.len(),
+            l1_idle_evicts_total: sum(Event::IdleExpiration),
+            memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
+            memory_labels_bytes,
+            l2_compressed_from: sum(Event::CompressedFrom),
+            l2_compressed_to: sum(Event::CompressedTo),
+            l2_compression_skipped_total: sum(Event::CompressionSkipped),
+            promotion_queued: self.promotions.queued.load(Ordering::Relaxed),
+            promotion_dropped: self.promotions.dropped.load(Ordering::Relaxed),
+            promotion_completed: self.promotions.completed.load(Ordering::Relaxed),
+            promotion_queue_depth: self.promotions.depth(),
+            memory_reads_bytes: self.reads.bytes(),
+            memory_buffers_bytes: self.buffers_bytes(),
+            memory_index_bytes: totals.index_bytes + self.freeing.bytes() + self.accesses.bytes(),
+            l2_entries: self.budget.slots(),
+            l2_bytes_max: self.disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
+            l2_hits: sum(Event::L2Hit),
+            l2_negative_skips: sum(Event::NegativeSkip),
+            l2_metadata_reads: sum(Event::IndexAnswer),
+            synopsis_metadata_reads: sum(Event::SynopsisAnswer),
+            synopsis_bytes: totals.synopsis_bytes,
+            memory_synopsis_bytes: totals.synopsis_bytes,
+            l2_full_rejections: sum(Event::L2Full),
+            l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
+            l2_reads: tally(|tally| &tally.reads),
+            l2_read_bytes: tally(|tally| &tally.read_bytes),
+            l2_writes: tally(|tally| &tally.writes),
+            l2_write_bytes: tally(|tally| &tally.write_bytes),
+            l2_syncs: tally(|tally| &tally.syncs),
+            l2_corruptions: tally(|tally| &tally.corruptions),
+            l2_io_errors: tally(|tally| &tally.io_errors),
+            l2_reclaimed_segments: tally(|tally| &tally.reclaimed_segments),
+            l2_reinserted: tally(|tally| &tally.reinserted),
+            l2_reinserted_bytes: tally(|tally| &tally.reinserted_bytes),
+            recovery_records: self.recovery.records.load(Ordering::Relaxed),
+            recovery_dropped: self.recovery.dropped.load(Ordering::Relaxed),
+            recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
+            l2_state: self.l2_state(),
+        }
+    }
+
+    fn buffers_bytes(&self) -> usize {
+        self.copies.bytes()
+            + self.reads.bytes()
+            + self.promotions.bytes()
+            + self.codecs.memory_bytes()
+            + self.disk.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
+    }
+
+    fn l2_state(&self) -> L2State {
+        match self.disk.l2() {
+            None => L2State::Off,
+            Some(l2) => match l2.health().reason() {
+                None => L2State::Healthy,
+                Some(reason) => L2State::Degraded { reason },
+            },
+        }
+    }
+
+    pub(crate) fn of_namespace(&self, name: &str) -> Option<NamespaceStats> {
+        let namespace = self.namespaces.find(name)?;
+        Some(NamespaceStats {
+            entries: namespace.entries(),
+            bytes_in_use: namespace.bytes(),
+            l2_bytes_in_use: namespace.l2_bytes(),
+            quota: self.config.quota(name),
+        })
+    }
+}

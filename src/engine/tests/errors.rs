@@ -1,0 +1,403 @@
+//! The `# Errors` section of each public call names the errors that the call can return, and no
+//! others: every call meets every fault here, and its errors are compared with its section.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use futures::FutureExt;
+use futures::executor::block_on;
+use futures::future::BoxFuture;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::bench::{Bench, config};
+use crate::cache::BlobCache;
+use crate::config::BlobCacheConfig;
+use crate::error::{CacheError, FetchError};
+use crate::io::{Fault, OperationKind};
+use crate::modes::L1Admission;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+
+/// Names of variants.
+type Variants = BTreeSet<String>;
+
+/// Of each call of a type, by the name of both.
+type Documented = BTreeMap<String, Variants>;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(folder).unwrap().map(|item| item.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = items.partition(|path| path.is_dir());
+    let rust = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "rs");
+    let inside = folders.iter().flat_map(|folder| rust_files(folder));
+    files.into_iter().filter(rust).chain(inside).collect()
+}
+
+/// The words that follow a mark in a text, each up to the end of its identifier.
+fn words_after(text: &str, mark: &str) -> Variants {
+    let is_end = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+    let word = |rest: &str| rest.split(is_end).next().unwrap_or_default().to_owned();
+    text.split(mark).skip(1).map(word).collect()
+}
+
+/// The text of the `# Errors` section of a doc comment.
+fn errors_section(docs: &str) -> Option<&str> {
+    let section = docs.split("# Errors").nth(1)?;
+    section.split("\n# ").next()
+}
+
+/// The `# Errors` sections of the public calls of the public types, in whichever file they are.
+fn sections() -> BTreeMap<String, String> {
+    let types = ["BlobCache", "BlobCacheNamespace", "BlobCacheConfigBuilder"];
+    let mut sections = BTreeMap::new();
+    for path in rust_files(Path::new(SOURCE)) {
+        let text = fs::read_to_string(&path).unwrap();
+        for name in types {
+            let head = format!("\nimpl {name} {{\n");
+            let blocks = text.split(&head).skip(1);
+            for block in blocks.filter_map(|block| block.split("\n}\n").next()) {
+                sections_of(name, block, &mut sections);
+            }
+        }
+    }
+    sections
+}
+
+fn sections_of(name: &str, block: &str, sections: &mut BTreeMap<String, String>) {
+    let mut docs = String::new();
+    let mut lines = block.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if let Some(doc) = line.strip_prefix("///") {
+            docs.push_str(doc.trim());
+            docs.push('\n');
+        } else if line.starts_with("pub fn ") || line.starts_with("pub async fn ") {
+            let call = words_after(line, "fn ").pop_first().unwrap();
+            let mut signature = line.to_owned();
+            while !signature.ends_with('{') {
+                signature.push_str(lines.next().unwrap());
+            }
+            if signature.contains("CacheError>") || signature.contains("FetchError<") {
+                let section = errors_section(&docs).unwrap_or_default().to_owned();
+                sections.insert(format!("{name}::{call}"), section);
+            }
+            docs.clear();
+        } else if !line.starts_with("#[") {
+            docs.clear();
+        }
+    }
+}
+
+/// The variants that a section names, by itself or as "those of" another call.
+fn named(call: &str, sections: &BTreeMap<String, String>) -> Variants {
+    let section = sections[call].replace('\n', " ");
+    let mut variants = words_after(&section, "(CacheError::");
+    variants.append(&mut words_after(&section, "[`CacheError::"));
+    variants.append(&mut words_after(&section, "[`FetchError::"));
+    for other in section.split("Those of [`").skip(1) {
+        let other = other.split('`').next().unwrap();
+        let own_type = call.split("::").next().unwrap();
+        let other = match other.contains("::") {
+            true => other.to_owned(),
+            false => format!("{own_type}::{other}"),
+        };
+        variants.append(&mut named(&other, sections));
+    }
+    variants
+}
+
+fn documented() -> Documented {
+    let sections = sections();
+    sections.keys().map(|call| (call.clone(), named(call, &sections))).collect()
+}
+
+fn variant(error: &impl std::fmt::Debug) -> String {
+    let shown = format!("{error:?}");
+    shown.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap().to_owned()
+}
+
+/// What a call is given.
+#[derive(Clone)]
+struct Given {
+    namespace: String,
+    key: Vec<u8>,
+    labels: Vec<String>,
+    put: BlobCachePut,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        let put = BlobCachePut::new("value").with_tags(["label"]).with_dependencies(["label"]);
+        Self { namespace: "a".into(), key: b"k".into(), labels: vec!["label".into()], put }
+    }
+}
+
+type Call = fn(BlobCache, Given) -> BoxFuture<'static, Option<CacheError>>;
+
+/// All public calls that answer a [`CacheError`], but those that make a cache.
+const CALLS: &[(&str, Call)] = &[
+    ("BlobCache::put", |cache, it| {
+        async move { cache.put(&it.namespace, &it.key, it.put).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_key", |cache, it| {
+        async move { cache.invalidate_key(&it.namespace, &it.key).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_prefix", |cache, it| {
+        async move { cache.invalidate_prefix(&it.namespace, &it.key).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_tags", |cache, it| {
+        async move { cache.invalidate_tags(&it.namespace, &it.labels).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_dependencies", |cache, it| {
+        async move { cache.invalidate_dependencies(&it.namespace, &it.labels).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_namespace", |cache, it| {
+        async move { cache.invalidate_namespace(&it.namespace).await.err() }.boxed()
+    }),
+    ("BlobCache::invalidate_all", |cache, _| {
+        async move { cache.invalidate_all().await.err() }.boxed()
+    }),
+    ("BlobCache::sync", |cache, _| async move { cache.sync().await.err() }.boxed()),
+    ("BlobCache::close", |cache, _| async move { cache.close().await.err() }.boxed()),
+    ("BlobCacheNamespace::put", |cache, it| {
+        async move { cache.namespace(&it.namespace).put(&it.key, it.put).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::invalidate_key", |cache, it| {
+        async move { cache.namespace(&it.namespace).invalidate_key(&it.key).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::invalidate_prefix", |cache, it| {
+        async move { cache.namespace(&it.namespace).invalidate_prefix(&it.key).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::invalidate_tags", |cache, it| {
+        async move { cache.namespace(&it.namespace).invalidate_tags(&it.labels).await.err() }
+            .boxed()
+    }),
+    ("BlobCacheNamespace::invalidate_dependencies", |cache, it| {
+        let handle = cache.namespace(&it.namespace);
+        async move { handle.invalidate_dependencies(&it.labels).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::invalidate", |cache, it| {
+        async move { cache.namespace(&it.namespace).invalidate().await.err() }.boxed()
+    }),
+];
+
+/// A cache with an entry on disk that [`Given::default`] names, of version 9.
+fn bench(set: impl FnOnce(&mut BlobCacheConfig)) -> Bench {
+    let mut config = config(64);
+    set(&mut config);
+    let mut bench = Bench::with(1, config);
+    let cache = bench.cache();
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never).version(9);
+    bench.run(cache.put("a", "k", Given::default().put.with_policy(policy))).unwrap();
+    bench.run(cache.sync()).unwrap();
+    bench
+}
+
+/// What is over a limit: each thing that a call can be given, one at a time.
+fn beyond_limits() -> Vec<Given> {
+    let usual = Given::default;
+    let many: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+    let pairs = many.iter().map(|name| (name.clone(), "value"));
+    let large = usual().put.with_policy(BlobCachePolicy::default().max_blob_bytes(1));
+    vec![
+        Given { namespace: "n".repeat(1000), ..usual() },
+        Given { key: vec![7; 1000], ..usual() },
+        Given { labels: many.clone(), put: usual().put.with_tags(many.clone()), ..usual() },
+        Given { put: usual().put.with_content_metadata(pairs), ..usual() },
+        Given { put: BlobCachePut::from(vec![7; 1 << 20]), ..usual() },
+        Given { put: large, ..usual() },
+    ]
+}
+
+/// Everything that can go wrong around a call, one thing after the other, and what it answers.
+fn errors_of(call: Call) -> Variants {
+    let mut errors: Vec<Option<CacheError>> = Vec::new();
+    let mut meet = |mut bench: Bench, given: Given| {
+        let cache = bench.cache();
+        errors.push(bench.run(call(cache, given)));
+    };
+    let versioned = || {
+        let policy = BlobCachePolicy::default().version(3);
+        Given { put: Given::default().put.with_policy(policy), ..Given::default() }
+    };
+    for given in beyond_limits() {
+        meet(bench(|_| {}), given);
+    }
+    meet(bench(|_| {}), versioned());
+    let unreadable = bench(|_| {});
+    unreadable.disk.fail(OperationKind::Read, 0, Fault::Io, false);
+    meet(unreadable, versioned());
+    let crowded = bench(|config| config.max_namespaces = 1);
+    meet(crowded, Given { namespace: "another".into(), ..Given::default() });
+    let mut off = bench(|_| {});
+    off.disk.fail(OperationKind::Write, 0, Fault::NoSpace, true);
+    let cache = off.cache();
+    off.run(cache.put("a", "fresh", "value")).unwrap();
+    off.run(cache.sync()).unwrap_err();
+    meet(off, Given::default());
+    let mut closed = bench(|_| {});
+    let cache = closed.cache();
+    closed.run(cache.close()).unwrap();
+    meet(closed, Given::default());
+    errors.push(error_in_a_fork(call));
+    errors.iter().flatten().map(variant).collect()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap()
+}
+
+fn on_file(folder: &Path) -> BlobCacheConfig {
+    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder);
+    builder.l2_bytes_max(1 << 20).l2_segment_bytes(256 << 10).build().unwrap()
+}
+
+fn error_in_a_fork(call: Call) -> Option<CacheError> {
+    let folder = folder();
+    let cache = block_on(BlobCache::open(on_file(folder.path()))).unwrap();
+    block_on(cache.put("a", "k", Given::default().put)).unwrap();
+    block_on(cache.sync()).unwrap();
+    let file = cache.engine.parts.disk.file().unwrap();
+    file.set_forked(true);
+    let error = block_on(call(cache.clone(), Given::default()));
+    file.set_forked(false);
+    error
+}
+
+#[test]
+fn every_error_of_a_call_is_in_its_docs_and_no_other_is() {
+    let documented = documented();
+    for &(name, call) in CALLS {
+        assert_eq!(errors_of(call), documented[name], "{name}, returned and documented");
+    }
+    // Those that have tests of their own, below.
+    let others = [
+        "BlobCache::open",
+        "BlobCache::get_or_fetch",
+        "BlobCache::get_or_refresh",
+        "BlobCacheNamespace::get_or_fetch",
+        "BlobCacheNamespace::get_or_refresh",
+        "BlobCacheConfigBuilder::build",
+    ];
+    let met: BTreeSet<&str> = CALLS.iter().map(|(name, _)| *name).chain(others).collect();
+    let calls: BTreeSet<&str> = documented.keys().map(String::as_str).collect();
+    assert_eq!(met, calls, "met, and public");
+}
+
+#[test]
+fn every_kind_of_error_is_documented_somewhere() {
+    let text = fs::read_to_string(format!("{SOURCE}/error.rs")).unwrap();
+    let body = text.split("pub enum CacheError {").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let is_variant = |line: &&str| {
+        let code = line.strip_prefix("    ").unwrap_or_default();
+        code.starts_with(|letter: char| letter.is_ascii_uppercase())
+    };
+    let name = |line: &str| line.trim().trim_end_matches([',', '{', ' ']).to_owned();
+    let variants: Variants = body.lines().filter(is_variant).map(name).collect();
+    let documented: Variants = documented().into_values().flatten().collect();
+    let fetch = ["Fetch".to_owned(), "Panicked".to_owned()];
+    assert!(variants.len() > 10, "{variants:?}");
+    assert_eq!(documented, variants.into_iter().chain(fetch).collect());
+}
+
+/// Set in the child that opens a store under a limit, which holds for a whole process.
+const CHILD: &str = "TAMIS_LIMITED_CHILD";
+
+const LIMITED: &str = "refused under a limit: ";
+
+#[test]
+fn every_error_of_open_is_in_its_docs_and_no_other_is() {
+    let open = |config: BlobCacheConfig| block_on(BlobCache::open(config)).unwrap_err();
+    if env::var_os(CHILD).is_some() {
+        let folder = folder();
+        let limit = Rlimit { current: Some(4096), ..getrlimit(Resource::Fsize) };
+        setrlimit(Resource::Fsize, limit).unwrap();
+        println!("{LIMITED}{}", variant(&open(on_file(folder.path()))));
+        return;
+    }
+    let mut errors = Variants::new();
+    let made = folder();
+    let config = on_file(made.path());
+    let cache = block_on(BlobCache::open(config.clone())).unwrap();
+    errors.insert(variant(&open(config.clone())));
+    block_on(cache.close()).unwrap();
+    let larger = BlobCacheConfig { l2_bytes_max: 2 << 20, ..config.clone() };
+    errors.insert(variant(&open(larger)));
+    let data = made.path().join("data");
+    fs::OpenOptions::new().write(true).open(&data).unwrap().set_len(512 << 10).unwrap();
+    errors.insert(variant(&open(config.clone())));
+    fs::write(&data, vec![7; 2 << 20]).unwrap();
+    errors.insert(variant(&open(config.clone())));
+    errors.insert(variant(&open(on_file(&data))));
+    let vast = BlobCacheConfig { l2_bytes_max: 12 << 40, l2_segment_bytes: 256 << 20, ..config };
+    let elsewhere = folder();
+    errors
+        .insert(variant(&open(BlobCacheConfig { l2_path: Some(elsewhere.path().into()), ..vast })));
+
+    let name = "every_error_of_open_is_in_its_docs_and_no_other_is";
+    let path = module_path!()
+        .split_once("::")
+        .map_or(name.to_owned(), |(_, module)| format!("{module}::{name}"));
+    let mut command = Command::new(env::current_exe().unwrap());
+    let output = command.args(["--exact", &path, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}");
+    errors.append(&mut words_after(&told, LIMITED));
+    assert_eq!(errors, documented()["BlobCache::open"], "returned and documented");
+}
+
+#[test]
+fn every_error_of_a_fetch_is_in_its_docs_and_no_other_is() {
+    let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    let handle = cache.namespace("n");
+    let fails = || async { Err::<BlobCachePut, _>("on purpose") };
+    let panics = || async { panic!("on purpose") };
+    type Outcomes = [Result<(), FetchError<&'static str>>; 2];
+    let calls: [(&str, Outcomes); 4] = block_on(async {
+        [
+            (
+                "BlobCache::get_or_fetch",
+                [
+                    cache.get_or_fetch("n", "k", fails).await.map(drop),
+                    cache.get_or_fetch("n", "k", panics).await.map(drop),
+                ],
+            ),
+            (
+                "BlobCache::get_or_refresh",
+                [
+                    cache.get_or_refresh("n", "k", fails).await.map(drop),
+                    cache.get_or_refresh("n", "k", panics).await.map(drop),
+                ],
+            ),
+            (
+                "BlobCacheNamespace::get_or_fetch",
+                [
+                    handle.get_or_fetch("k", fails).await.map(drop),
+                    handle.get_or_fetch("k", panics).await.map(drop),
+                ],
+            ),
+            (
+                "BlobCacheNamespace::get_or_refresh",
+                [
+                    handle.get_or_refresh("k", fails).await.map(drop),
+                    handle.get_or_refresh("k", panics).await.map(drop),
+                ],
+            ),
+        ]
+    });
+    let documented = documented();
+    for (name, outcomes) in calls {
+        let errors = outcomes.map(|outcome| variant(&outcome.unwrap_err()));
+        assert_eq!(Variants::from(errors), documented[name], "{name}, returned and documented");
+    }
+}
+
+#[test]
+fn every_error_of_build_is_in_its_docs_and_no_other_is() {
+    let error = BlobCacheConfig::builder().l1_bytes_max(1).build().unwrap_err();
+    let errors = Variants::from([variant(&error)]);
+    assert_eq!(errors, documented()["BlobCacheConfigBuilder::build"], "returned and documented");
+}

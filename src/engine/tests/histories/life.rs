@@ -1,0 +1,481 @@
+//! `History`: lives of a cache over one disk, several calls at a time, each ending in a close, a
+//! kill or a power loss. The same seed gives the same history.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::call::{Call, Cover, Place, Put, Verb};
+use super::checker::{Asked, Checker, Effect, Found};
+use super::manner::{Deeds, Manner, Polled, patient, with_waker};
+use super::setting::Setting;
+use super::tally::Tally;
+use super::under_way::{STEPS_MAX, UnderWay};
+use super::{faults, limits};
+use crate::cache::BlobCache;
+use crate::config::BlobCacheConfig;
+use crate::engine::Engine;
+use crate::engine::open::{Identity, Medium, geometry, open_on};
+use crate::error::CacheError;
+use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
+use crate::io::{Lane, SimulatedDisk, Simulation};
+use crate::step::pause;
+use crate::sweep::SweepLimit;
+
+/// The numbers of the calls of each life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) lives: Vec<Vec<u32>>,
+}
+
+/// A life's calls are numbered from a multiple of this.
+const LIFE: u32 = 1000;
+
+impl Plan {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut life = |number: u32| {
+            let first = number * LIFE;
+            (first..first + random.random_range(1..200)).collect()
+        };
+        Self { seed, lives: (0..8).map(&mut life).collect() }
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.lives.iter().map(Vec::len).sum()
+    }
+}
+
+/// A call that has ended.
+enum Outcome {
+    Mutated(u32, Asked, Option<Result<(), CacheError>>),
+    Got(Place, Asked, Option<BlobCacheHit>),
+    Existed(Place, Asked, CachePresence),
+    Nothing,
+}
+
+type Calls = UnderWay<Outcome>;
+
+pub(super) struct History {
+    seed: u64,
+    setting: Setting,
+    random: StdRng,
+    simulation: Simulation,
+    disk: SimulatedDisk,
+    /// The largest that an open may have.
+    full: BlobCacheConfig,
+    config: BlobCacheConfig,
+    cache: BlobCache,
+    clock: u64,
+    boot: u8,
+    life: u32,
+    pub(super) checker: Checker,
+    pub(super) tally: Tally,
+    deeds: Arc<Deeds>,
+    /// What the last life has left asleep.
+    late: Option<Calls>,
+}
+
+impl History {
+    pub(super) fn new(seed: u64, setting: Setting) -> Self {
+        let config = setting.config(seed);
+        let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
+        let mut simulation = Simulation::new(seed);
+        let opening = opening(seed, &simulation, &disk, &config, 0);
+        let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };
+        simulation.limit_steps(STEPS_MAX);
+        Self {
+            seed,
+            setting,
+            random: StdRng::seed_from_u64(seed),
+            simulation,
+            disk,
+            full: config.clone(),
+            config,
+            cache,
+            clock: 0,
+            boot: 0,
+            life: 0,
+            checker: Checker::new(setting.is_roomy),
+            tally: Tally::default(),
+            deeds: Arc::default(),
+            late: None,
+        }
+    }
+
+    /// Lives through a plan.
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<(), String> {
+        for (number, life) in (0..).zip(&plan.lives) {
+            self.life = number;
+            self.random = StdRng::seed_from_u64(plan.seed.wrapping_add(u64::from(number)) ^ 0x5eed);
+            self.live(life)?;
+        }
+        for (all, deeds) in [
+            (&mut self.tally.panics, &self.deeds.panics),
+            (&mut self.tally.reentries, &self.deeds.reentries),
+            (&mut self.tally.drops, &self.deeds.drops),
+        ] {
+            *all = deeds.load(Ordering::Relaxed);
+        }
+        self.checker.check_races()
+    }
+
+    fn live(&mut self, numbers: &[u32]) -> Result<(), String> {
+        faults::begin(&self.disk, self.setting, &mut self.random);
+        let mut calls = Calls::new();
+        // Most lives end soon after some request to the disk, wherever that falls, or while a
+        // superblock is being written.
+        let begun = self.disk.begun();
+        let last = match self.random.random_range(0..4) {
+            0 => (u64::MAX, begun.1 + self.random.random_range(1..40)),
+            1 => (begun.0 + self.random.random_range(0..600), u64::MAX),
+            _ => (u64::MAX, u64::MAX),
+        };
+        let is_last = |disk: &SimulatedDisk| {
+            let begun = disk.begun();
+            begun.0 >= last.0 || begun.1 >= last.1
+        };
+        let mut grace = self.random.random_range(0..8);
+        for &number in numbers {
+            let call = Call::draw(self.seed, number);
+            self.tally.woken += calls.wake(self.tally.calls, self.simulation.steps());
+            while calls.width() >= call.width && !is_last(&self.disk) {
+                self.step(&mut calls, 4)?;
+            }
+            if is_last(&self.disk) && !self.setting.is_roomy {
+                if grace == 0 {
+                    break;
+                }
+                grace -= 1;
+            }
+            self.tally.calls += 1;
+            self.begin(number, &call, &mut calls);
+            if call.waits {
+                let lane = self.simulation.lane();
+                let waiting = lane.sleep(Duration::from_millis(700));
+                self.drive("time", waiting)?;
+            }
+            self.step(&mut calls, call.patience)?;
+            while call.settles && calls.width() > 0 {
+                self.step(&mut calls, 4)?;
+            }
+        }
+        if self.random.random_bool(0.5) {
+            faults::end(&self.disk);
+        }
+        self.die(calls)?;
+        self.reopen()?;
+        // Nobody else is there now: what is found is what the disk has. What is read gets a second
+        // chance, so not everything is.
+        let share = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
+        for place in Place::all() {
+            if !self.random.random_bool(share) {
+                continue;
+            }
+            let get = self.get(place);
+            let outcome = self.drive("a get", get)?;
+            let is_hit = matches!(&outcome, Outcome::Got(_, _, Some(_)));
+            self.tally.hits_after_open += u64::from(is_hit);
+            self.end(outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Polls until a call ends, or for so long.
+    fn step(&mut self, calls: &mut Calls, patience: u32) -> Result<(), String> {
+        let step = self.drive("a step", patient(calls.next(), patience));
+        if let Some((number, polled)) = step.map_err(|what| what + &calls.told())?.flatten() {
+            self.leave(calls, number, polled)?;
+        }
+        calls.check(self.simulation.steps())?;
+        self.check()
+    }
+
+    /// A call has ended, or is put aside.
+    fn leave(
+        &mut self,
+        calls: &mut Calls,
+        number: u32,
+        polled: Polled<Option<Outcome>>,
+    ) -> Result<(), String> {
+        let (since, what) = calls.left(number);
+        self.tally.steps_most = self.tally.steps_most.max(self.simulation.steps() - since);
+        match polled {
+            Polled::Ended(Some(outcome)) => self.end(outcome),
+            Polled::Ended(None) => {
+                self.checker.dropped(number, self.clock);
+                Ok(())
+            }
+            Polled::Asleep(call, nap) => {
+                self.tally.asleep += 1;
+                let until = nap.calls.map(|calls| self.tally.calls + u64::from(calls));
+                calls.sleep(number, what, call, until);
+                Ok(())
+            }
+        }
+    }
+
+    /// What holds after every step.
+    fn check(&mut self) -> Result<(), String> {
+        self.deeds.check()?;
+        limits::check(&self.config, &self.cache.stats(), &mut self.tally)
+    }
+
+    /// Runs a future, and all tasks beside it, which have so many steps for it.
+    fn drive<T>(&mut self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
+        let before = self.simulation.steps();
+        let output = self.simulation.block_on(future);
+        let steps = self.simulation.steps() - before;
+        self.tally.steps_most = self.tally.steps_most.max(steps);
+        output.ok_or_else(|| format!("{what} hangs after {steps} steps"))
+    }
+
+    fn asked(&mut self) -> Asked {
+        Asked { begun: self.checker.tick(), clock: self.clock, life: self.life }
+    }
+
+    fn get(&mut self, place: Place) -> BoxFuture<'static, Outcome> {
+        let (asked, cache) = (self.asked(), self.cache.clone());
+        Box::pin(async move {
+            Outcome::Got(place, asked, cache.get(place.namespace(), place.name()).await)
+        })
+    }
+
+    fn begin(&mut self, number: u32, call: &Call, calls: &mut Calls) {
+        let Some(future) = self.future(number, call) else { return };
+        let manner = if self.setting.is_plain { Manner::PLAIN } else { call.manner };
+        let future = with_waker(future, (number, manner), &self.cache, &self.deeds);
+        let what = (number, format!("{:?}", call.verb));
+        calls.begin(what, future, manner.nap, self.simulation.steps());
+    }
+
+    fn future(&mut self, number: u32, call: &Call) -> Option<BoxFuture<'static, Outcome>> {
+        let cache = self.cache.clone();
+        let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
+            Verb::Get(place) => return Some(self.get(place)),
+            Verb::Exists(place) => {
+                let asked = self.asked();
+                let presence = cache.exists(place.namespace(), place.name());
+                let existed = std::future::ready(Outcome::Existed(place, asked, presence));
+                return Some(Box::pin(existed));
+            }
+            Verb::Pass(seconds) => {
+                self.clock += seconds;
+                self.config.clock.advance(Duration::from_secs(seconds));
+                return None;
+            }
+            Verb::Sync => {
+                return Some(Box::pin(async move {
+                    // What it says of a device that fails is not judged here.
+                    let _ = cache.sync().await;
+                    Outcome::Nothing
+                }));
+            }
+            Verb::Sweep => {
+                return Some(Box::pin(async move {
+                    cache.sweep_expired(SweepLimit::Entries(1000)).await;
+                    Outcome::Nothing
+                }));
+            }
+            Verb::Put(place, put) => {
+                self.checker.begin(number, Cover::Key(place), Some(put.clone()));
+                let mut blob = put.blob();
+                if put.is_fill {
+                    blob = blob.read_at(cache.read_point());
+                }
+                Box::pin(async move {
+                    // What is filled in takes its time to be read.
+                    for _ in 0..if put.is_fill { number % 16 } else { 0 } {
+                        pause().await;
+                    }
+                    cache.put(place.namespace(), place.name(), blob).await
+                })
+            }
+            Verb::Invalidate(cover) => {
+                self.checker.begin(number, cover, None);
+                Box::pin(async move { cover.invalidate(&cache).await })
+            }
+        };
+        let (asked, polls) = (self.asked(), call.polls);
+        Some(Box::pin(
+            async move { Outcome::Mutated(number, asked, patient(mutation, polls).await) },
+        ))
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Result<(), String> {
+        match outcome {
+            Outcome::Nothing => Ok(()),
+            Outcome::Existed(place, asked, CachePresence::Present) => {
+                self.checker.existed(place, asked)
+            }
+            Outcome::Existed(..) => Ok(()),
+            Outcome::Got(place, asked, hit) => {
+                self.tally.gets += 1;
+                let found = hit.map(|hit| self.found(&hit)).transpose()?;
+                self.checker.got(place, asked, found)
+            }
+            Outcome::Mutated(number, asked, result) => {
+                let effect = match result {
+                    Some(Err(CacheError::VersionMismatch { existing, .. })) => {
+                        return self.checker.mismatched(number, asked, existing, self.clock);
+                    }
+                    Some(Err(CacheError::L2Io { .. })) if self.setting.has_faults => {
+                        Effect::CertainInLife(self.life)
+                    }
+                    Some(Err(CacheError::VersionUnknown { .. })) if self.setting.has_faults => {
+                        Effect::None
+                    }
+                    // In force from its first poll on, where the log has room.
+                    None if self.setting.is_roomy && self.checker.is_invalidation(number) => {
+                        Effect::CertainInLife(self.life)
+                    }
+                    Some(Err(CacheError::TooManyNamespaces { max: 1 })) => Effect::None,
+                    // It may have taken effect before the close came.
+                    None | Some(Err(CacheError::Closed)) => Effect::Possible,
+                    Some(Err(error)) => return Err(format!("call {number} fails: {error}")),
+                    Some(Ok(())) => Effect::Certain,
+                };
+                self.tally.dropped += u64::from(result.is_none());
+                self.checker.end(number, effect, self.clock);
+                Ok(())
+            }
+        }
+    }
+
+    fn found(&mut self, hit: &BlobCacheHit) -> Result<Found, String> {
+        match hit.tier() {
+            CacheTier::L1 => self.tally.hits_l1 += 1,
+            _ => self.tally.hits_l2 += 1,
+        }
+        let number = Put::number_of(hit.value()).ok_or("a mixture of values")?;
+        Ok(Found { number, version: hit.version(), is_stale: hit.is_stale() })
+    }
+
+    /// The process ends, in one way or another, with what it is doing.
+    fn die(&mut self, mut calls: Calls) -> Result<(), String> {
+        let way = if self.setting.is_roomy { 0 } else { self.random.random_range(0..4) };
+        let stats = self.cache.stats();
+        match way {
+            0 => {
+                self.close(&mut calls)?;
+                self.simulation.kill();
+                self.disk.settle();
+            }
+            1 | 2 => {
+                self.simulation.kill();
+                self.disk = self.disk.kill();
+            }
+            _ => {
+                self.simulation.kill();
+                self.disk = self.disk.crash();
+                self.boot += 1;
+            }
+        }
+        // What is asleep may be dropped when another process has the disk.
+        if self.random.random_bool(0.5) {
+            self.late = Some(calls);
+        }
+        if let Some(panic) = self.simulation.panics().first() {
+            return Err(format!("a task has panicked: {panic}"));
+        }
+        self.tally.take(&stats);
+        let how = ["close", "kill", "kill", "power loss"][way];
+        self.checker.end_life(self.clock, format!("{how}, {:?}", stats.l2_state()));
+        // Calls that came after the close belong to the life that has ended.
+        self.life += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, calls: &mut Calls) -> Result<(), String> {
+        let cache = self.cache.clone();
+        self.checker.is_closed = true;
+        let is_alone = self.random.random_bool(0.3);
+        let close = self.drive("close", async {
+            // It waits for nobody who is not polled, be that all of them.
+            if is_alone {
+                cache.close().await
+            } else {
+                let (closed, ()) = futures::future::join(cache.close(), calls.settled()).await;
+                closed
+            }
+        });
+        let closed = close.map_err(|what| what + &calls.told())?;
+        if closed.is_err() && !self.setting.has_faults {
+            return Err(format!("close fails: {closed:?}"));
+        }
+        self.tally.woken += calls.wake_all(self.simulation.steps());
+        calls.unsettle(self.simulation.steps());
+        while calls.width() > 0 {
+            self.step(calls, 4)?;
+        }
+        // Its tasks come to their ends, as closing a file waits for.
+        let lane = self.simulation.lane();
+        self.drive("time", lane.sleep(Duration::from_secs(5)))
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        faults::end(&self.disk);
+        if !(self.setting.is_roomy || self.setting.is_plain) {
+            self.config = limits::drawn(&self.full, &mut self.random);
+            self.tally.smaller += u64::from(limits::is_smaller(&self.config, &self.full));
+        }
+        if !self.setting.is_roomy && self.random.random_bool(0.3) {
+            // Another end soon after, in the middle of recovery.
+            let polls = self.random.random_range(0..60);
+            let opening = self.opening();
+            let opened = self.drive("open", patient(opening, polls))?;
+            drop(opened);
+            self.simulation.kill();
+            if self.random.random_bool(0.5) {
+                self.disk = self.disk.kill();
+            } else {
+                self.disk = self.disk.crash();
+                self.boot += 1;
+            }
+        }
+        if self.setting.has_faults && self.random.random_bool(0.3) {
+            // What cannot be read is lost for good, or it is opened in vain.
+            self.disk.plan(|plan| plan.read_failure = 0.1);
+        }
+        let opening = self.opening();
+        let mut opened = self.drive("open", opening)?;
+        faults::end(&self.disk);
+        if opened.is_err() && self.setting.has_faults {
+            let opening = self.opening();
+            opened = self.drive("open", opening)?;
+        }
+        let engine = opened.map_err(|error| format!("open fails: {error}"))?;
+        self.cache = BlobCache { engine };
+        self.checker.is_closed = false;
+        drop(self.late.take());
+        let stats = self.cache.stats();
+        self.tally.recovered += stats.recovery_records();
+        limits::check_opened(&self.config, &stats)
+    }
+
+    fn opening(&self) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
+        opening(self.seed, &self.simulation, &self.disk, &self.config, self.boot)
+    }
+}
+
+fn opening(
+    seed: u64,
+    simulation: &Simulation,
+    disk: &SimulatedDisk,
+    config: &BlobCacheConfig,
+    boot: u8,
+) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
+    let medium = Medium {
+        disk: Arc::new(disk.clone()),
+        lane: Arc::new(simulation.lane()),
+        file: None,
+        boot_id: [boot; 16],
+        identity: Identity::of(seed),
+    };
+    open_on(config.clone(), geometry(config).unwrap(), medium)
+}

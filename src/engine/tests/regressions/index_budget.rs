@@ -1,0 +1,113 @@
+//! At the budget of the index the oldest go: newcomers are taken, nothing is refused, nobody hangs.
+
+use crate::BlobCache;
+use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
+use crate::engine::tests::bench::{Bench, made};
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
+use crate::modes::L2Compression;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+
+fn builder(budget: usize) -> BlobCacheConfigBuilder {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path("simulated")
+        .l2_bytes_max(16 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_index_bytes_max(budget)
+        .l2_compression(L2Compression::Off)
+}
+
+/// What leads to records in memory.
+fn index_bytes(cache: &BlobCache) -> usize {
+    let stats = cache.stats();
+    stats.memory_index_bytes() + stats.memory_labels_bytes() + stats.memory_synopsis_bytes()
+}
+
+/// Puts `turns` times as many blobs as fit.
+fn overfill(budget: usize, turns: usize, tags: &[&str]) {
+    let mut bench = Bench::with(5, builder(budget).build().unwrap());
+    let fitting = budget / (SLOT_BYTES + tags.len() * POSTING_BYTES);
+    let count = turns * fitting;
+    let cache = bench.cache();
+    let most = bench.run(async {
+        let mut most = 0;
+        for number in 0..count {
+            let put = made(&format!("{number:0100}"), tags);
+            cache.put("a", format!("{number}"), put).await.unwrap();
+            most = most.max(index_bytes(&cache));
+            let (slots, max) = (cache.stats().l2_entries(), fitting);
+            assert!(slots <= max, "{slots} slots where {max} fit");
+        }
+        cache.sync().await.unwrap();
+        most
+    });
+    drop(cache);
+    let stats = bench.cache.stats();
+    let written = stats.l2_write_bytes() as f64 / (count * 170) as f64;
+    println!(
+        "{budget} bytes, {} tags: {most} at most, {} slots of {fitting} in the end, {written:.2} \
+         bytes written for each byte of a record",
+        tags.len(),
+        stats.l2_entries()
+    );
+    assert!(most <= budget, "{most} bytes on a budget of {budget}");
+    assert_eq!(stats.l2_full_rejections(), 0);
+    assert!(stats.l2_entries() * 4 >= fitting * 3, "{} of {fitting}", stats.l2_entries());
+    assert_eq!(stats.l2_reinserted(), 0);
+    let newest = fitting * 3 / 4;
+    for number in count - newest..count {
+        let found = bench.get(&format!("{number}"));
+        assert_eq!(found, Some(format!("{number:0100}")), "{number} of {count}");
+    }
+}
+
+#[test]
+fn the_oldest_go_for_the_newest() {
+    overfill(64 << 10, 20, &[]);
+    overfill(64 << 10, 20, &["t", "u", "v"]);
+    overfill(256 << 10, 4, &[]);
+}
+
+#[test]
+fn what_is_read_stays_and_there_is_room_all_the_same() {
+    let mut bench = Bench::with(5, builder(64 << 10).build().unwrap());
+    let cache = bench.cache();
+    bench.run(async {
+        for number in 0..20_000 {
+            let put = made(&format!("{number:0100}"), &[]);
+            cache.put("a", format!("{number}"), put).await.unwrap();
+            // All of what comes is read, so that all of it deserves a second chance.
+            if number % 16 == 15 {
+                cache.sync().await.unwrap();
+                for read in number - 15..=number {
+                    assert!(cache.get("a", format!("{read}")).await.is_some());
+                }
+            }
+        }
+    });
+    let stats = cache.stats();
+    assert_eq!(stats.l2_full_rejections(), 0);
+    assert!(stats.l2_reinserted() > 0, "nothing got a second chance");
+    assert!(index_bytes(&cache) <= 64 << 10);
+}
+
+#[test]
+fn labels_of_what_is_in_memory_only_keep_nobody_waiting() {
+    let config = builder(64 << 10).l1_bytes_max(4 << 20).build().unwrap();
+    let mut bench = Bench::with(5, config);
+    let cache = bench.cache();
+    bench.run(async {
+        for number in 0..3000 {
+            let tags = (0..20).map(|tag| format!("{number}/{tag}"));
+            let put = BlobCachePut::new("value").with_tags(tags);
+            let put = put.with_policy(BlobCachePolicy::default());
+            cache.put("a", format!("{number}"), put).await.unwrap();
+            assert!(cache.get("a", format!("{number}")).await.is_some());
+        }
+        // More labels than there is any room for.
+        let tags = (0..64).map(|tag| format!("{tag}"));
+        cache.put("a", "k", BlobCachePut::new("value").with_tags(tags)).await.unwrap();
+        cache.close().await.unwrap();
+    });
+}

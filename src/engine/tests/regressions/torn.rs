@@ -1,0 +1,158 @@
+//! What a crash leaves torn, and what is kept however often it crashes.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use crate::config::BlobCacheConfig;
+use crate::engine::tests::bench::{Bench, made};
+use crate::flaw::{Flaw, plant};
+use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, ReadRequest};
+use crate::l2::SegmentNumber;
+use crate::modes::{CrashSafety, L2Compression};
+use crate::step::pause;
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+fn config(crash_safety: CrashSafety) -> BlobCacheConfig {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path("simulated")
+        .l2_bytes_max(64 * (256 << 10))
+        .l2_segment_bytes(256 << 10)
+        .crash_safety(crash_safety)
+        .l2_compression(L2Compression::Off)
+        .build()
+        .unwrap()
+}
+
+/// Kills a store again and again, of which a hundredth is used: each life writes a record that is
+/// acknowledged, and one that is not. What is missing in the end, or what went wrong before.
+fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
+    let mut bench = Bench::with(7, config(crash_safety));
+    bench.disk.plan(|plan| plan.delay_polls_max = 6);
+    for number in 0..20 {
+        bench.put(&format!("kept {number}"), "kept", &[]);
+    }
+    for life in 0..lives {
+        let (key, value) = (format!("k{}", life % 30), format!("value of {life}"));
+        bench.put(&key, &value, &[]);
+        let cache = bench.cache();
+        // Longer than a sector, so that it may be torn, in a frame of its own.
+        let torn = made(&"torn ".repeat(life % 7 * 60), &[]);
+        let _ = cache.put("a", "torn", torn).now_or_never();
+        let _ = cache.sync().now_or_never();
+        bench.run(async {
+            for _ in 0..life % 13 {
+                pause().await;
+            }
+        });
+        drop(cache);
+        bench.kill();
+        if bench.get(&key).as_ref() != Some(&value) {
+            return Err(format!("{key} is missing after life {life}"));
+        }
+        let head = bench.cache.engine.parts.disk.l2().unwrap().log.head_segment();
+        if head != SegmentNumber(0) {
+            return Err(format!("the oldest segment has gone after life {life}"));
+        }
+    }
+    let missing: Vec<_> = (0..20).filter(|it| bench.get(&format!("kept {it}")).is_none()).collect();
+    let used = bench.cache.stats().l2_bytes_in_use();
+    println!("{used} bytes in use after {lives} kills");
+    if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
+}
+
+#[test]
+fn a_thousand_kills_lose_nothing_but_unwritten_tails() {
+    live(1000, CrashSafety::Process).unwrap();
+    live(300, CrashSafety::Power).unwrap();
+    let _planted = plant(Flaw::TornSegmentSealed);
+    println!("{}", live(1000, CrashSafety::Process).unwrap_err());
+}
+
+fn read(bench: &mut Bench, offset: u64) -> AlignedBuffer {
+    let reading = bench.disk.read(ReadRequest::new(offset, BLOCK_BYTES));
+    bench.run(reading).unwrap()
+}
+
+fn write(bench: &mut Bench, offset: u64, bytes: &[u8]) {
+    let writing = bench.disk.write(offset, AlignedBuffer::copy_from_slice(bytes));
+    bench.run(writing).0.unwrap();
+}
+
+/// A frame of one large record is torn within its body. What the next life writes there brings just
+/// the bytes that it lacks, and the rest of that is lost.
+fn complete_a_frame() -> Option<String> {
+    let mut bench = Bench::with(7, config(CrashSafety::Process));
+    bench.put("first", "first", &[]);
+    let log = Arc::clone(&bench.cache.engine.parts.disk.l2().unwrap().log);
+    let frame = bench.cache.engine.parts.disk.l2().unwrap().geometry().file_offset(log.tail());
+    bench.put("k", &"old ".repeat(5000), &[]);
+    let lacking = (frame / BLOCK + 2) * BLOCK;
+    let whole = read(&mut bench, lacking);
+    write(&mut bench, lacking, &[7; BLOCK_BYTES]);
+    bench.kill();
+    assert_eq!(bench.get("k"), None, "it is torn");
+    let cache = bench.cache();
+    // There is no slot, so nothing is written, and nothing waited for.
+    assert_eq!(bench.run(cache.invalidate_key("a", "k")), Ok(0));
+    drop(cache);
+    write(&mut bench, lacking, &whole);
+    bench.kill();
+    assert_eq!(bench.get("first").as_deref(), Some("first"));
+    bench.get("k")
+}
+
+/// A directory is torn as its segment is sealed, and completed as it is sealed again.
+fn complete_a_directory() -> Option<String> {
+    let mut bench = Bench::with(7, config(CrashSafety::Process));
+    let engine = Arc::clone(&bench.cache.engine);
+    let log = &engine.parts.disk.l2().unwrap().log;
+    let names: Vec<_> = (0..200).map(|number| format!("{number:0100}")).collect();
+    for name in &names {
+        bench.put(name, &"x".repeat(700), &[]);
+    }
+    while log.segment() == SegmentNumber(0) {
+        bench.put("last", &"x".repeat(30_000), &[]);
+    }
+    let end = bench
+        .cache
+        .engine
+        .parts
+        .disk
+        .l2()
+        .unwrap()
+        .geometry()
+        .file_offset_of_segment(SegmentNumber(0))
+        + (256 << 10);
+    drop(engine);
+    // The directory has some blocks, of which the first is lost.
+    let lacking = end - 4 * BLOCK;
+    let whole = read(&mut bench, lacking);
+    write(&mut bench, lacking, &[7; BLOCK_BYTES]);
+    // The next segment holds nothing, as at the moment of the seal.
+    let first = end + BLOCK;
+    let second = read(&mut bench, first);
+    assert!(second.iter().any(|byte| *byte != 0));
+    write(&mut bench, first, &[0; BLOCK_BYTES]);
+    bench.kill();
+    assert_eq!(
+        bench.cache.engine.parts.disk.l2().unwrap().log.segment(),
+        SegmentNumber(0),
+        "it goes on"
+    );
+    bench.put(&names[0], "new", &[]);
+    write(&mut bench, lacking, &whole);
+    bench.kill();
+    bench.get(&names[0])
+}
+
+#[test]
+fn what_a_crash_has_cut_off_stays_torn() {
+    assert_eq!(complete_a_frame(), None, "stale: it was invalidated");
+    assert_eq!(complete_a_directory().as_deref(), Some("new"), "what was acknowledged is lost");
+    let _planted = plant(Flaw::TearLeft);
+    assert!(complete_a_frame().is_some(), "the flaw is not found");
+    assert_ne!(complete_a_directory().as_deref(), Some("new"), "the flaw is not found");
+}

@@ -1,0 +1,112 @@
+//! `Visibility`: which entries readers may see, and whether those are fresh, stale or gone.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::last_access::LastAccess;
+use crate::engine::parts::Parts;
+use crate::entry::Entry;
+use crate::hit::BlobCacheHit;
+use crate::invalidation::{Rule, Rules};
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l1::L1;
+use crate::l2::{BlobSummary, Position};
+use crate::namespace::Namespace;
+use crate::order::Section;
+use crate::policy::Freshness;
+use crate::sequence::Sequence;
+
+/// See the module.
+pub(crate) struct Visibility {
+    clock: Clock,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    last_access: LastAccess,
+    disk: Arc<DiskTier>,
+}
+
+impl Visibility {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            clock: parts.clock.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            last_access: LastAccess::new(parts),
+            disk: parts.disk.clone(),
+        }
+    }
+
+    /// The entry of a key that no invalidation stands behind, whatever its age.
+    #[inline]
+    pub(crate) fn visible(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Option<Arc<Entry>> {
+        // Whether it is held comes last: a rule that is no longer in force has removed all that it
+        // covered. Asked before, an entry could be seen again after others had been told that it is
+        // gone. All of it under the shard's lock, or an overwrite would look like a miss.
+        self.l1.find(hash, |entry| {
+            entry.is_of(namespace.name, key)
+                && !(self.rules.any_in_force() && self.rules.covering(entry).is_some())
+                && entry.is_held()
+        })
+    }
+
+    /// What the clock makes of an entry; it is not asked where it has no say.
+    pub(crate) fn freshness(&self, entry: &Entry) -> Freshness {
+        if entry.is_endless() {
+            return Freshness::Fresh;
+        }
+        entry.freshness(self.clock.timestamp())
+    }
+
+    /// The freshness of what a directory lists; stale counts as fresh.
+    pub(crate) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
+        let now = self.clock.timestamp();
+        blob.life().freshness(now, self.last_access.last_access_listed(position, blob))
+    }
+
+    /// The rule that covers what only the disk holds of a key.
+    pub(crate) fn covering_on_disk(
+        &self,
+        generation: &Arc<Namespace>,
+        (key, hash): (&[u8], KeyHash),
+        only: Sequence,
+        section: &mut Section<'_>,
+    ) -> Option<Arc<Rule>> {
+        if !self.rules.any_in_force() {
+            return None;
+        }
+        let labels = section.labels().of(hash, only);
+        self.rules.covering_all(generation, only, key, &labels)
+    }
+
+    /// Whether the index still leads to the record of that mutation.
+    pub(crate) fn is_on_disk(
+        &self,
+        generation: &Namespace,
+        hash: KeyHash,
+        sequence: Sequence,
+    ) -> bool {
+        self.disk.l2().is_some() && generation.live_slot(hash, sequence).is_some()
+    }
+
+    /// Makes a hit of an entry that is not gone. A part of each hit with a deadline: a call of its
+    /// own would cost a seventh of that.
+    #[inline(always)]
+    pub(crate) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
+        let now = self.clock.timestamp();
+        let freshness = entry.freshness(now);
+        if freshness.is_gone() {
+            return Err((entry, freshness));
+        }
+        entry.visit();
+        if entry.accessed(now) && !entry.seat.is_taken() {
+            self.last_access.keep_access(&entry);
+        }
+        Ok(BlobCacheHit { entry, stale: freshness.window_left() })
+    }
+}

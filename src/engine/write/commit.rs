@@ -1,0 +1,375 @@
+//! The append section of a put: where it is judged, dealt its place, and takes effect.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::counters::{Counters, Event};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::background::deadlines::Deadlines;
+use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::wakeup::Wakeup;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::index_budget::IndexBudget;
+use crate::engine::parts::Parts;
+use crate::engine::removal::Removal;
+use crate::engine::write::compare_and_set::{Attempted, Known, Versions};
+use crate::engine::write::record_encoder::{Recording, with_change};
+use crate::entry::{Entry, Mark};
+use crate::error::CacheError;
+use crate::flaw::{Flaw, planted};
+use crate::invalidation::{Rule, Rules};
+use crate::key::{KeyHash, LabelHash, NamespaceRef};
+use crate::l1::{self, L1, Reservation};
+use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
+use crate::moment::ReadPoint;
+use crate::namespace::Namespace;
+use crate::order::{Order, Section};
+
+/// See the module.
+pub(crate) struct Commit {
+    clock: Clock,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    rules: Arc<Rules>,
+    l1: Arc<L1>,
+    records_expired: Arc<Wakeup>,
+    filters: Arc<FilterWear>,
+    budget: Arc<IndexBudget>,
+    removal: Removal,
+    acknowledger: Arc<Acknowledger>,
+    disk: Arc<DiskTier>,
+    deadlines: Arc<Deadlines>,
+    versions: Versions,
+}
+
+impl Commit {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            clock: parts.clock.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            rules: parts.rules.clone(),
+            l1: parts.l1.clone(),
+            records_expired: parts.records_expired.clone(),
+            budget: parts.budget.clone(),
+            removal: Removal::new(parts),
+            acknowledger: parts.acknowledger.clone(),
+            disk: parts.disk.clone(),
+            deadlines: parts.deadlines.clone(),
+            versions: Versions::new(parts),
+            filters: parts.filters.clone(),
+        }
+    }
+
+    /// The append section of a put. Nothing in it waits, and what it replaces is freed behind it.
+    pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
+        let hash = proposal.entry.hash;
+        let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
+        let slot = self.l1.slot(hash);
+        let mut section = self.order.section();
+        if section.is_closed() {
+            return Err(CacheError::Closed);
+        }
+        if proposal.entry.namespace.has_ended() {
+            return Ok(Verdict::NamespaceEnded(proposal));
+        }
+        let held = proposal.entry.namespace.index().get(hash);
+        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
+        let is_current = |entry: &&Arc<Entry>| {
+            covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
+        };
+        let current = slot.entry().filter(is_current);
+        let wanted = (proposal.attempted, proposal.known);
+        match self.versions.existing_version(wanted, current, held) {
+            Ok(existing) => self.versions.judge_version(existing, proposal.attempted)?,
+            Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
+        }
+        let Proposal { namespace, ref entry, read_at, .. } = proposal;
+        let key = (&*entry.key, hash);
+        if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
+            return Ok(Verdict::Done(self.refuse_stale()));
+        }
+        let recorded = match self.take_record(draft, entry, held, &mut section) {
+            Ok(recorded) => recorded,
+            Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
+            Err(Refusal::Off) => None,
+        };
+        let Proposal { entry, in_memory, .. } = proposal;
+        let is_below = self.displace_held(&entry, held, slot.entry(), &mut section);
+        let moment = section.moment();
+        section.watermarks().key_mutated(hash, moment);
+        let position = recorded.map(|recorded| recorded.dealt.position.value());
+        entry.set_sequence(section.sequence(position));
+        if let (Some(recorded), Some(_)) = (recorded, held) {
+            self.acknowledger.shadowed_until(recorded.dealt.end);
+        }
+        let generation = Arc::clone(&entry.namespace);
+        if let (None, Some(held)) = (recorded, held) {
+            generation.bury_held(hash, held, &mut section);
+        }
+        let is_new = set_slot(&entry, recorded, held);
+        self.budget.add_slots(usize::from(is_new));
+        let is_recorded = recorded.is_some_and(|it| it.is_blob);
+        if is_recorded && self.budget.misses_accesses(&entry) {
+            self.budget.want_accesses(&mut section);
+        }
+        let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
+        let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
+        if let Some(replaced) = &replaced {
+            self.settle_replaced(replaced, covering.as_deref(), is_below, &mut section);
+        }
+        drop(section);
+        // Bounded: one.
+        ends.into_iter().for_each(|ends| self.deadlines.note_end(ends));
+        self.filters.check(&generation);
+        let end = recorded.map(|recorded| recorded.dealt.end);
+        Ok(Verdict::Done(match held.filter(|held| held.is_tombstone() && end.is_none()) {
+            Some(_) => Acknowledgement::Nothing,
+            None => Acknowledgement::over(held.is_some(), end),
+        }))
+    }
+
+    /// Displaces what the disk holds of the hash. True where memory holds the same mutation, which
+    /// is then counted here.
+    fn displace_held(
+        &self,
+        entry: &Entry,
+        held: Option<Slot>,
+        in_memory: Option<&Arc<Entry>>,
+        section: &mut Section<'_>,
+    ) -> bool {
+        let Some(held) = held else { return false };
+        let same = in_memory.filter(|entry| entry.is_at(held.position));
+        let key = (&*entry.key, entry.hash);
+        let is_replaced = self.removal.displace(&entry.namespace, key, held, same, section);
+        self.counters.add(Event::Replacement, u64::from(is_replaced));
+        same.is_some() && !held.gone
+    }
+
+    /// Takes the record of a put into the log, or that of a tombstone where its namespace's quota
+    /// has no room for the blob. None without a disk tier, and where there is nothing on file to be
+    /// shadowed. At the budget of the index it waits until the oldest have gone.
+    fn take_record(
+        &self,
+        draft: Option<Draftee>,
+        entry: &Entry,
+        held: Option<Slot>,
+        section: &mut Section<'_>,
+    ) -> Result<Option<Recorded>, Refusal> {
+        let Some((l2, mut draftee)) = self.disk.l2().zip(draft) else { return Ok(None) };
+        let bytes = draftee.draft.lengths().padded() as u64;
+        let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
+        let wanted = match draftee.is_blob && !is_beyond {
+            true => IndexBudget::index_bytes_of(entry, held.is_none()),
+            false => 0,
+        };
+        let is_index_full = wanted > 0 && self.budget.is_index_full(wanted, section);
+        if is_index_full && self.budget.can_make_index_room(l2, wanted) {
+            l2.log.want_index_room(wanted);
+            return Err(Refusal::NoRoom);
+        }
+        if is_beyond || is_index_full {
+            let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
+            draftee = Draftee { draft: tombstone, is_blob: false };
+        }
+        let is_spared = !draftee.is_blob && held.is_none_or(Slot::is_tombstone);
+        let recorded = match is_spared && section.is_gap_before(l2.log.tail().value()) {
+            true => None,
+            false => Some(record(l2, draftee, entry)?),
+        };
+        if wanted > 0 && self.budget.is_index_crowded(0, section) {
+            l2.log.want_index_room(0);
+        }
+        self.counters.add(Event::L2Full, u64::from(is_beyond || is_index_full));
+        Ok(recorded)
+    }
+
+    /// Whether a record of so many bytes, in place of what its hash has, is more than the quota of
+    /// its namespace allows.
+    pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, held: Option<Slot>) -> bool {
+        let is_beyond = entry.namespace.is_beyond(bytes, held);
+        if is_beyond {
+            self.look_for_overdue(&entry.namespace);
+        }
+        is_beyond
+    }
+
+    /// A record was refused for the quota of its namespace.
+    pub(crate) fn look_for_overdue(&self, generation: &Namespace) {
+        if generation.next_end_on_disk() <= self.clock.timestamp() {
+            self.records_expired.notify();
+        }
+    }
+
+    /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it
+    /// is counted as what the disk had.
+    fn settle_replaced(
+        &self,
+        replaced: &Entry,
+        covering: Option<&Rule>,
+        is_below: bool,
+        section: &mut Section<'_>,
+    ) {
+        self.removal.settle(replaced, covering.filter(|_| !is_below), section);
+        if !is_below && covering.is_none() {
+            self.removal.count_removed(replaced, Event::Replacement);
+        }
+    }
+
+    /// Makes the entry what its key has, in memory. Gives what was there.
+    fn install(
+        &self,
+        mut entry: Entry,
+        in_memory: InMemory<'_>,
+        is_recorded: bool,
+        slot: l1::Slot<'_>,
+        section: &mut Section<'_>,
+    ) -> Option<Arc<Entry>> {
+        if is_recorded {
+            entry.mark(Mark::OnFile);
+        }
+        if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
+            entry.namespace.outlives(entry.ends());
+            // Bounded: by the labels of one entry.
+            for &label in entry.labels() {
+                section.labels().insert(label, entry.hash, entry.sequence());
+            }
+        }
+        if is_recorded || !matches!(in_memory, InMemory::Unwanted) {
+            self.counters.count(Event::Insertion);
+        }
+        match in_memory {
+            InMemory::Reserved(reservation) => {
+                entry.namespace.grow(entry.charge, section);
+                if !is_recorded {
+                    self.budget.add_labels_of(&entry);
+                }
+                let replaced = slot.put(Arc::new(entry));
+                // Counted as held, from here on.
+                drop(reservation);
+                replaced
+            }
+            InMemory::NoRoom => {
+                self.counters.count(Event::Eviction);
+                self.counters.add(Event::Forgotten, u64::from(!is_recorded));
+                slot.remove()
+            }
+            InMemory::Unwanted => slot.remove(),
+        }
+    }
+
+    /// Whether the key has been mutated, or covered by an invalidation, after the point.
+    pub(crate) fn is_stale(
+        &self,
+        point: Option<ReadPoint>,
+        namespace: NamespaceRef<'_>,
+        (key, hash): (&[u8], KeyHash),
+        labels: &[LabelHash],
+        section: &mut Section<'_>,
+    ) -> bool {
+        point.is_some_and(|point| {
+            let place = (namespace.seed, key);
+            let is_good = section.has_given(point)
+                && !section.watermarks().mutated_since(point.moment, place, hash, labels);
+            !is_good && !planted(Flaw::StaleFillStored)
+        })
+    }
+
+    pub(crate) fn refuse_stale(&self) -> Acknowledgement {
+        self.counters.count(Event::StaleSetRefused);
+        Acknowledgement::Nothing
+    }
+}
+
+/// A put that has passed the limits. Only the append section can still refuse it.
+pub(crate) struct Proposal<'a> {
+    pub(crate) namespace: NamespaceRef<'a>,
+    pub(crate) entry: Entry,
+    pub(crate) attempted: Attempted,
+    pub(crate) read_at: Option<ReadPoint>,
+    pub(crate) in_memory: InMemory<'a>,
+    /// None: L2 does not hold it.
+    pub(crate) recording: Option<Recording>,
+    /// What was read for it.
+    pub(crate) known: Option<Known>,
+}
+
+/// What L1 does with a proposal.
+pub(crate) enum InMemory<'a> {
+    /// It was not to be held there.
+    Unwanted,
+    /// Everything there is of a higher priority: as good as evicted.
+    NoRoom,
+    Reserved(Reservation<'a>),
+}
+
+/// What the append section has made of a proposal.
+pub(crate) enum Verdict<'a> {
+    /// In force, or quietly refused.
+    Done(Acknowledgement),
+    /// Its namespace has ended since it was looked up.
+    NamespaceEnded(Proposal<'a>),
+    /// The log has no room yet.
+    NoRoom(Proposal<'a>),
+    /// What it must be compared with is on disk.
+    VersionUnknown(Proposal<'a>, Slot),
+}
+
+/// A record to be taken into the log.
+pub(crate) struct Draftee {
+    draft: Draft,
+    /// Else it is a tombstone: the blob is too large for a segment.
+    pub(crate) is_blob: bool,
+}
+
+/// A record that has been taken.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    dealt: Dealt,
+    pub(crate) is_blob: bool,
+}
+
+pub(crate) fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
+    let entry = &proposal.entry;
+    let blob = proposal.recording.as_ref().and_then(|recording| recording.draft(entry));
+    let fits = |draft: &Draft| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
+    match blob.filter(fits) {
+        Some(draft) => Some(Draftee { draft, is_blob: true }),
+        None => Some(Draftee { draft: tombstone(&entry.namespace, entry.hash)?, is_blob: false }),
+    }
+}
+
+/// The record that says a hash holds nothing any more.
+pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<Draft> {
+    let record = Record::Tombstone { namespace: namespace.named(), hash: hash.0 };
+    Draft::new(&record, Bytes::new()).ok()
+}
+
+fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal> {
+    let Draftee { draft, is_blob } = draftee;
+    let dealt = if is_blob {
+        with_change(entry, |change| l2.log.append(draft, change))?
+    } else {
+        let namespace = entry.namespace.named();
+        l2.log.append(draft, &Change::Tombstone { namespace, hash: entry.hash.0 })?
+    };
+    Ok(Recorded { dealt, is_blob })
+}
+
+/// Points the index at what has been recorded. True where that takes a new slot.
+fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
+    let Some(Recorded { dealt, is_blob }) = recorded else { return false };
+    let is_new = is_blob && held.is_none();
+    if is_blob || held.is_some() {
+        let mut slot = match is_blob {
+            true => Slot::new(dealt.position, dealt.blocks),
+            false => Slot::tombstone(dealt.position),
+        };
+        slot.versioned = is_blob && entry.version().is_some();
+        entry.namespace.set_slot(entry.hash, slot);
+        entry.namespace.note_end_on_disk(entry.ends());
+    }
+    is_new
+}

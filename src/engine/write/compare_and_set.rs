@@ -1,0 +1,155 @@
+//! Compare and set: the version that a put carries, and the one that it must be above.
+//!
+//! The version of an entry that is on disk only is read from the head of its record, before the
+//! section of the put, which asks whether that record is still there.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::counters::{Counters, Event};
+use crate::engine::admission::Admission;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::last_access::LastAccess;
+use crate::engine::parts::Parts;
+use crate::engine::read::record_reader::{Read, RecordReader};
+use crate::engine::visibility::Visibility;
+use crate::entry::Entry;
+use crate::error::CacheError;
+use crate::invalidation::Rules;
+use crate::key::{KeyHash, NamespaceRef};
+use crate::l2::{Extent, Position, Slot};
+use crate::namespace::{Namespace, Namespaces};
+use crate::policy::Freshness;
+
+/// See the module.
+pub(crate) struct Versions {
+    counters: Arc<Counters>,
+    namespaces: Arc<Namespaces>,
+    rules: Arc<Rules>,
+    last_access: LastAccess,
+    visibility: Visibility,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+    reader: Arc<RecordReader>,
+}
+
+impl Versions {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            counters: parts.counters.clone(),
+            namespaces: parts.namespaces.clone(),
+            rules: parts.rules.clone(),
+            last_access: LastAccess::new(parts),
+            visibility: Visibility::new(parts),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+            reader: Arc::new(RecordReader::new(parts)),
+        }
+    }
+
+    /// Judges the version of a put by what its key has, before anything is done for it.
+    pub(crate) async fn foresee(
+        &self,
+        current: Option<&Entry>,
+        namespace: NamespaceRef<'_>,
+        (key, hash): (&[u8], KeyHash),
+        attempted: Attempted,
+    ) -> Result<Option<Known>, CacheError> {
+        if let Some(current) = current {
+            self.judge_version(self.blocking_version(current, attempted), attempted)?;
+            return Ok(None);
+        }
+        let generation = self.namespaces.find(namespace.name);
+        let wanted = generation.filter(|_| attempted.version.is_some() && !self.disk.is_off());
+        let Some(generation) = wanted else { return Ok(None) };
+        let slot = generation.index().get(hash).filter(|slot| slot.versioned && !slot.gone);
+        let Some(slot) = slot else { return Ok(None) };
+        let known = self.version_on_disk(&generation, (key, hash), slot, attempted).await?;
+        self.judge_version(known.1, attempted)?;
+        Ok(Some(known))
+    }
+
+    /// The version of the record of a slot that blocks a put, if it is of this key.
+    ///
+    /// # Errors
+    /// The device does not tell: what may be newer must not be taken for forgotten.
+    pub(crate) async fn version_on_disk(
+        &self,
+        generation: &Arc<Namespace>,
+        key: (&[u8], KeyHash),
+        slot: Slot,
+        attempted: Attempted,
+    ) -> Result<Known, CacheError> {
+        let entry = match self.reader.read(generation, key, slot, Extent::Head).await {
+            Ok(Some(Read::Entry(entry))) => entry,
+            Err(error) if error.kind() != io::ErrorKind::InvalidData && !self.disk.is_off() => {
+                self.admission.check_open()?;
+                let attempted = attempted.version.unwrap_or_default();
+                return Err(CacheError::VersionUnknown { attempted, source: error.into() });
+            }
+            // What is damaged is forgotten, as all is that was on a tier which has been turned off.
+            Ok(_) | Err(_) => return Ok((slot.position, None)),
+        };
+        // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
+        let is_covered = self.rules.covering(&entry).is_some();
+        let is_there = self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
+        self.last_access.ask_last_access(&entry);
+        let live = Some(&entry).filter(|_| !is_covered && is_there);
+        Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
+    }
+
+    /// The version that a put must be above, asked in its section. An error where it is on disk, at
+    /// that slot.
+    pub(crate) fn existing_version(
+        &self,
+        (attempted, known): (Attempted, Option<Known>),
+        current: Option<&Arc<Entry>>,
+        held: Option<Slot>,
+    ) -> Result<Option<u64>, Slot> {
+        if attempted.version.is_none() {
+            return Ok(None);
+        }
+        if let Some(current) = current {
+            return Ok(self.blocking_version(current, attempted));
+        }
+        match (held, known) {
+            (Some(held), Some((position, version))) if held.position == position => Ok(version),
+            (Some(held), _) if held.versioned && !held.gone && !self.disk.is_off() => Err(held),
+            _ => Ok(None),
+        }
+    }
+
+    /// The version of an entry that a put must be above. One that is gone blocks nothing, and a
+    /// stale one not its renewal: what was fetched may be what is there, and fresh again.
+    fn blocking_version(&self, entry: &Entry, attempted: Attempted) -> Option<u64> {
+        let freshness = self.visibility.freshness(entry);
+        let is_stale = matches!(freshness, Freshness::Stale(_));
+        let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
+        entry.version().filter(|_| !freshness.is_gone() && !is_renewed)
+    }
+
+    pub(crate) fn judge_version(
+        &self,
+        existing: Option<u64>,
+        attempted: Attempted,
+    ) -> Result<(), CacheError> {
+        match (existing, attempted.version) {
+            (Some(existing), Some(attempted)) if existing >= attempted => {
+                self.counters.count(Event::VersionMismatch);
+                Err(CacheError::VersionMismatch { existing, attempted })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The version that a put carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempted {
+    pub(crate) version: Option<u64>,
+    /// It may take the place of a stale entry of the same version.
+    pub(crate) renews: bool,
+}
+
+/// What the record at a position holds against a put: a version, or nothing.
+pub(crate) type Known = (Position, Option<u64>);

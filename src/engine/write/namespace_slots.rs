@@ -1,0 +1,112 @@
+//! Places of namespaces: where all are taken, those that hold nothing alive give theirs.
+//!
+//! Of each namespace it is known from when on nothing in it is alive, so that it can be told
+//! without a look at its entries. That is too late where an entry that would have lived for longer
+//! has been overwritten or removed; then a sweep finds out, which every caller who is refused may
+//! help on.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::BlobCacheConfig;
+use crate::engine::background::sweep::Sweeping;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::invalidate::attempt::Hindrance;
+use crate::engine::invalidate::flush::Flushes;
+use crate::engine::parts::Parts;
+use crate::error::CacheError;
+use crate::namespace::{Namespace, Namespaces, Searched};
+use crate::order::Order;
+use crate::step::pause;
+
+/// See the module.
+pub(crate) struct NamespaceSlots {
+    config: Arc<BlobCacheConfig>,
+    clock: Clock,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    disk: Arc<DiskTier>,
+    flushes: Arc<Flushes>,
+    sweeping: Arc<Sweeping>,
+}
+
+impl NamespaceSlots {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            clock: parts.clock.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            disk: parts.disk.clone(),
+            flushes: Arc::new(Flushes::new(parts)),
+            sweeping: Arc::new(Sweeping::new(parts)),
+        }
+    }
+
+    /// The name's generation, begun if there is none.
+    pub(crate) async fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
+        let number = || self.disk.next_generation();
+        let mut is_swept = false;
+        // Bounded: a search or a sweep in steps in each turn.
+        loop {
+            if let Some(namespace) = self.namespaces.find_or_begin(name, &self.order, number) {
+                return Ok(namespace);
+            }
+            if self.give_up_a_place().await? {
+                continue;
+            }
+            if is_swept || !self.sweep_for_a_place().await {
+                return Err(CacheError::TooManyNamespaces { max: self.config.max_namespaces });
+            }
+            is_swept = true;
+        }
+    }
+
+    /// False where no namespace is known to hold nothing that is alive.
+    async fn give_up_a_place(&self) -> Result<bool, CacheError> {
+        let now = self.clock.timestamp();
+        let Some(mut search) = self.namespaces.search(now) else { return Ok(false) };
+        // Bounded: a step in each turn, then a pause.
+        loop {
+            match self.namespaces.search_on(&mut search, now, &self.order) {
+                Searched::Found(namespace) => {
+                    if self.give_up(&namespace).await? {
+                        return Ok(true);
+                    }
+                }
+                Searched::SoFar => {}
+                Searched::InVain => return Ok(false),
+            }
+            pause().await;
+        }
+    }
+
+    /// Ends a namespace that was found over. False where it is not any more.
+    async fn give_up(&self, namespace: &Arc<Namespace>) -> Result<bool, CacheError> {
+        let mut place = None;
+        // Bounded: a wait in each turn.
+        loop {
+            match self.flushes.try_give_up(namespace) {
+                Ok((is_given_up, _)) => return Ok(is_given_up),
+                Err(Hindrance::Closed) => return Err(CacheError::Closed),
+                Err(Hindrance::NoRoom | Hindrance::TooMany) => match self.disk.l2() {
+                    Some(l2) => place = Some(l2.log.room(0, place).await),
+                    None => pause().await,
+                },
+            }
+        }
+    }
+
+    /// Sweeps for what has ended, up to the end of a round, if one is under way or due. True where
+    /// that was so.
+    async fn sweep_for_a_place(&self) -> bool {
+        if !self.sweeping.is_round_due() {
+            return false;
+        }
+        // Bounded: a step in each turn, then a pause.
+        while !self.order.is_closed() && !self.sweeping.sweep_some() {
+            pause().await;
+        }
+        true
+    }
+}

@@ -1,0 +1,373 @@
+//! Writing: `put`, from the limits down to the append section, which is `append`'s.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::counters::{Counters, Event};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::admission::Admission;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::eviction::Eviction;
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::parts::Parts;
+use crate::engine::visibility::Visibility;
+use crate::engine::write::commit::{Commit, Draftee, InMemory, Proposal, Verdict, draft};
+use crate::engine::write::compare_and_set::{Attempted, Known, Versions};
+use crate::engine::write::namespace_slots::NamespaceSlots;
+use crate::engine::write::record_encoder::{RecordEncoder, Recording};
+use crate::entry::{Entry, Extras, Mark};
+use crate::error::{BlobLimit, CacheError};
+use crate::io::BLOCK_BYTES;
+use crate::key::{KeyHash, KeyHasher, NamespaceRef};
+use crate::l1::Room;
+use crate::l2::Place;
+use crate::limiter::Limiter;
+use crate::modes::L1Admission;
+use crate::namespace::{Namespace, Namespaces};
+use crate::order::Order;
+use crate::policy::{BlobCachePolicy, Lifetime};
+use crate::put::{BlobCachePut, Value};
+use crate::step::STEP_BYTES;
+
+/// See the module.
+pub(crate) struct Puts {
+    hasher: KeyHasher,
+    clock: Clock,
+    counters: Arc<Counters>,
+    order: Arc<Order>,
+    namespaces: Arc<Namespaces>,
+    visibility: Visibility,
+    copies: Arc<Limiter>,
+    slots: NamespaceSlots,
+    acknowledger: Arc<Acknowledger>,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+    encoder: RecordEncoder,
+    cleanup: Cleanup,
+    eviction: Eviction,
+    versions: Versions,
+    commit: Commit,
+}
+
+impl Puts {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            hasher: parts.hasher.clone(),
+            clock: parts.clock.clone(),
+            counters: parts.counters.clone(),
+            order: parts.order.clone(),
+            namespaces: parts.namespaces.clone(),
+            visibility: Visibility::new(parts),
+            copies: parts.copies.clone(),
+            slots: NamespaceSlots::new(parts),
+            acknowledger: parts.acknowledger.clone(),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+            encoder: RecordEncoder::new(parts),
+            cleanup: Cleanup::new(parts),
+            eviction: Eviction::new(parts),
+            versions: Versions::new(parts),
+            commit: Commit::new(parts),
+        }
+    }
+
+    /// Refuses what is closed, or is a forked copy.
+    pub(crate) fn check_open(&self) -> Result<(), CacheError> {
+        self.admission.check_open()
+    }
+
+    pub(crate) async fn put(
+        self: &Arc<Self>,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        mut put: BlobCachePut,
+        default: &BlobCachePolicy,
+    ) -> Result<(), CacheError> {
+        let policy = put.policy_or(default);
+        let life = self.lifetime(&policy, namespace, key);
+        let written = self.store(namespace, key, &mut put, (&policy, &life)).await?;
+        // The value is the cache's from here on, which may let go of it while this call waits.
+        drop(put);
+        self.finish_put(written).await
+    }
+
+    /// Puts a value whose life is decided, and leaves it to [`Self::finish_put`] to wait until it
+    /// may be called done. The value is left behind in `put`, and where it has been stored, in the
+    /// memory that the entry has it in.
+    pub(crate) async fn store(
+        self: &Arc<Self>,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        put: &mut BlobCachePut,
+        (policy, life): (&BlobCachePolicy, &Lifetime),
+    ) -> Result<Written, CacheError> {
+        self.admission.check_open()?;
+        self.admission.check_put(namespace.name, key, put)?;
+        let hash = self.hasher.key(namespace.seed, key);
+        let tags = put.tags.iter().map(String::as_str);
+        let dependencies = put.dependencies.iter().map(String::as_str);
+        let labels = self.hasher.label_hashes(namespace, tags, dependencies);
+        // Bounded: by the metadata of one entry.
+        let metadata = take(&mut put.content_metadata).into_iter().map(shrunk).collect();
+        let extras = Extras::new(metadata, labels, policy.version, life);
+        let value = put.value.as_slice();
+        let charge = self.admission.charge(key, value, extras.as_deref());
+        let is_wanted = self.admission.admits(namespace.name, policy, value.len(), charge)?;
+
+        // Judged here as well as in the section, so that a put which is bound to be refused neither
+        // evicts anything nor takes a namespace slot.
+        let current = self.visibility.visible(namespace, key, hash);
+        let attempted = Attempted { version: policy.version, renews: put.renews };
+        let known =
+            self.versions.foresee(current.as_deref(), namespace, (key, hash), attempted).await?;
+        let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
+        if self.commit.is_stale(
+            put.read_at,
+            namespace,
+            (key, hash),
+            labels,
+            &mut self.order.section(),
+        ) {
+            return Ok((self.commit.refuse_stale(), None));
+        }
+        let spare = current.map_or(0, |entry| entry.charge);
+        let kind = (policy.priority, policy.l1_admission);
+        let room = Room { bytes: charge, spare };
+        let terms = Terms { hash, life: *life, kind, room, is_wanted, attempted, known };
+        let admitted = Admitted { namespace, key, terms };
+        if put.value.as_slice().len() <= STEP_BYTES {
+            self.write(admitted, extras, put).await
+        } else {
+            self.write_long(admitted, extras, put).await
+        }
+    }
+
+    /// What is left to do for a put that is in force.
+    pub(crate) async fn finish_put(&self, written: Written) -> Result<(), CacheError> {
+        let (acknowledgement, namespace) = written;
+        if let Some(namespace) = namespace {
+            self.eviction.keep_to_quota(&namespace).await;
+            self.eviction.make_room(Room::default(), u8::MAX).await;
+            self.cleanup.help();
+        }
+        self.acknowledger.acknowledge(acknowledgement).await
+    }
+
+    /// Writes a value that takes many polls, in memory that is set aside for that: its copy, and
+    /// what it is compressed to.
+    async fn write_long(
+        self: &Arc<Self>,
+        admitted: Admitted<'_>,
+        extras: Option<Box<Extras>>,
+        put: &mut BlobCachePut,
+    ) -> Result<Written, CacheError> {
+        // Its charge may be the user's own, and say nothing of memory.
+        let length = put.value.as_slice().len();
+        let bytes = length.saturating_add(self.encoder.compressed_bytes_max(length));
+        // Should the work be revoked, it begins anew with the same bytes.
+        let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
+        let name: Arc<str> = admitted.namespace.name.into();
+        let key: Arc<[u8]> = admitted.key.into();
+        let (seed, terms) = (admitted.namespace.seed, admitted.terms);
+        let (written, value) = self
+            .copies
+            .run(bytes, |permit| {
+                let (puts, name, key) = (Arc::clone(self), Arc::clone(&name), Arc::clone(&key));
+                let extras = extras.as_ref().and_then(|extras| extras.twin(&terms.life));
+                let mut put = source.clone();
+                async move {
+                    let namespace = NamespaceRef { name: &name, seed };
+                    let admitted = Admitted { namespace, key: &key, terms };
+                    let written = puts.write(admitted, extras, &mut put).await;
+                    drop(permit);
+                    (written, put.value)
+                }
+            })
+            .await;
+        put.value = value;
+        written
+    }
+
+    /// Writes a value to both tiers. One of up to 256 KiB is copied, compressed and committed in
+    /// one poll: whoever waits, for room in the log or in memory, holds nothing.
+    async fn write(
+        self: &Arc<Self>,
+        admitted: Admitted<'_>,
+        extras: Option<Box<Extras>>,
+        put: &mut BlobCachePut,
+    ) -> Result<Written, CacheError> {
+        let Admitted { namespace, key, terms } = admitted;
+        let Terms { hash, life, kind, room, .. } = terms;
+        // Before it takes a namespace's place, which is another's for as long as it is empty.
+        let place = match self.disk.l2() {
+            Some(l2) => Some(l2.log.room(room.bytes, None).await),
+            None => None,
+        };
+        let generation = self.slots.find_or_begin(namespace.name).await?;
+        let begun = Arc::clone(&generation);
+        let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
+        entry.charge = room.bytes;
+        if put.is_absent {
+            entry.mark(Mark::Absent);
+        }
+        let written = self.write_entry((namespace, terms), entry, put, place).await;
+        if written.is_err() {
+            self.namespaces.give_up(&begun, &self.order);
+        }
+        written
+    }
+
+    async fn write_entry(
+        self: &Arc<Self>,
+        (namespace, terms): (NamespaceRef<'_>, Terms),
+        mut entry: Entry,
+        put: &mut BlobCachePut,
+        mut place: Option<Place>,
+    ) -> Result<Written, CacheError> {
+        let Terms { room, is_wanted, attempted, mut known, .. } = terms;
+        let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > STEP_BYTES);
+        let mut body = None;
+        let mut is_refused = false;
+        // Bounded: a wait or an attempt in each turn.
+        loop {
+            if let Some(l2) = self.disk.l2().filter(|_| take(&mut is_refused)) {
+                place = Some(l2.log.room(room.bytes, place).await);
+            }
+            let in_memory = match is_wanted {
+                true => self.room_for(&entry, room).await,
+                false => InMemory::Unwanted,
+            };
+            if self.disk.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
+                entry.value = put.value.exact().await;
+            }
+            let is_full = self.disk.l2().is_some() && self.has_no_room_on_disk(&entry);
+            let recording = match (self.disk.l2(), body.take()) {
+                (Some(_), Some(body)) if !is_full => Some(Recording::of(body, put)),
+                (Some(_), None) if !is_full => {
+                    let body = self.encoder.compress(&entry).await.summed().await;
+                    body.map(|body| Recording::of(body, put))
+                }
+                _ => None,
+            };
+            let (generation, value) = (Arc::clone(&entry.namespace), entry.value.clone());
+            let proposal =
+                Proposal { namespace, entry, attempted, read_at, in_memory, recording, known };
+            if !is_wanted && !is_full {
+                self.check_place(&proposal)?;
+            }
+            let (undone, slot) = match self.commit.append(proposal)? {
+                Verdict::Done(acknowledgement) => {
+                    self.counters.add(Event::L2Full, u64::from(is_full));
+                    if !value.is_empty() {
+                        put.value = Value::Exact(value);
+                    }
+                    return Ok((acknowledgement, Some(generation)));
+                }
+                Verdict::NamespaceEnded(proposal) => (proposal, None),
+                Verdict::NoRoom(proposal) => {
+                    is_refused = true;
+                    (proposal, None)
+                }
+                Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),
+            };
+            let Proposal { entry: again, in_memory, recording, .. } = undone;
+            drop((in_memory, value));
+            entry = again;
+            if let Some(recording) = recording {
+                let again = recording.give_back(put);
+                // It was a step's work, and is memory.
+                body = Some(again).filter(|_| is_long);
+            }
+            if !is_long {
+                entry.value = Bytes::new();
+            }
+            if entry.namespace.has_ended() {
+                entry.namespace = self.slots.find_or_begin(namespace.name).await?;
+            }
+            if let Some(slot) = slot {
+                let key = (&*entry.key, entry.hash);
+                let generation = Arc::clone(&entry.namespace);
+                known =
+                    Some(self.versions.version_on_disk(&generation, key, slot, attempted).await?);
+            }
+        }
+    }
+
+    /// Makes room in memory for an entry, besides what it takes the place of.
+    async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
+        match self.eviction.reserve(&entry.namespace, room, entry.priority).await {
+            Some(reservation) => InMemory::Reserved(reservation),
+            None => InMemory::NoRoom,
+        }
+    }
+
+    /// Whether its namespace has used up its quota on disk, so that no work need be done for its
+    /// record. Where that is close, the section judges.
+    fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
+        if entry.namespace.quota().is_none() {
+            return false;
+        }
+        let held = entry.namespace.index().get(entry.hash);
+        self.commit.is_beyond_quota(entry, 1, held)
+    }
+
+    /// An error where a blob that is not for memory is too large for the disk.
+    fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
+        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        let size = proposal.entry.charge.max(proposal.entry.value.len());
+        match draft(l2, proposal) {
+            Some(Draftee { is_blob: true, .. }) => Ok(()),
+            _ => Err(CacheError::BlobTooLarge {
+                size,
+                // A record and what lists it share the segment with its header.
+                max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
+                limit: BlobLimit::Segment,
+            }),
+        }
+    }
+
+    /// What the policy makes of a put now.
+    pub(crate) fn lifetime(
+        &self,
+        policy: &BlobCachePolicy,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Lifetime {
+        policy.lifetime(namespace.name, key, self.clock.timestamp())
+    }
+}
+
+/// A put that has passed the limits.
+struct Admitted<'a> {
+    namespace: NamespaceRef<'a>,
+    key: &'a [u8],
+    terms: Terms,
+}
+
+/// What has been found out for it.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    hash: KeyHash,
+    life: Lifetime,
+    /// Priority and admission.
+    kind: (u8, L1Admission),
+    /// What it counts against the budget of memory, and what it takes the place of.
+    room: Room,
+    /// Whether memory is to hold it.
+    is_wanted: bool,
+    attempted: Attempted,
+    known: Option<Known>,
+}
+
+/// What a put waits for when it is in force, and where it was written; None where it was refused.
+pub(crate) type Written = (Acknowledgement, Option<Arc<Namespace>>);
+
+/// A pair of strings that own no more than their bytes.
+fn shrunk((mut key, mut value): (String, String)) -> (String, String) {
+    key.shrink_to_fit();
+    value.shrink_to_fit();
+    (key, value)
+}

@@ -1,0 +1,141 @@
+//! `RecordEncoder`: from an entry to what the log stores: compressed, checksummed, encoded.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::codec;
+use crate::codec::Codecs;
+use crate::config::BlobCacheConfig;
+use crate::counters::{Counters, Event};
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::parts::Parts;
+use crate::entry::{Entry, Mark};
+use crate::l2::{
+    Blob, BodyHasher, BodySum, Change, Codec, Draft, Idle, LabelHashes, Labels, Metadata, Record,
+};
+use crate::modes::L2Compression;
+use crate::put::BlobCachePut;
+
+/// See the module.
+pub(crate) struct RecordEncoder {
+    config: Arc<BlobCacheConfig>,
+    counters: Arc<Counters>,
+    codecs: Arc<Codecs>,
+    disk: Arc<DiskTier>,
+}
+
+impl RecordEncoder {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            counters: parts.counters.clone(),
+            codecs: parts.codecs.clone(),
+            disk: parts.disk.clone(),
+        }
+    }
+
+    /// The value of an entry as it is to be stored: compressed, where that is wanted and worth it.
+    pub(crate) async fn compress(&self, entry: &Entry) -> Body {
+        let value = &entry.value;
+        let mut content_type = entry.content_metadata().iter();
+        let content_type = content_type.find(|(key, _)| key.eq_ignore_ascii_case("content-type"));
+        let is_left_alone = content_type.is_some_and(|(_, kind)| codec::is_compressed_type(kind));
+        let length = u32::try_from(value.len());
+        if let (L2Compression::On, Ok(uncompressed_bytes)) = (self.config.l2_compression, length) {
+            let frame = if is_left_alone { None } else { self.codecs.compress(value).await };
+            if let Some(frame) = frame {
+                self.counters.add(Event::CompressedFrom, value.len() as u64);
+                self.counters.add(Event::CompressedTo, frame.len() as u64);
+                return Body { bytes: frame, codec: Codec::Zstd { uncompressed_bytes } };
+            }
+            self.counters.count(Event::CompressionSkipped);
+        }
+        Body { bytes: value.clone(), codec: Codec::Raw }
+    }
+
+    /// What compressing a value may take besides it.
+    pub(crate) fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
+        let is_compressed =
+            self.disk.l2().is_some() && self.config.l2_compression == L2Compression::On;
+        if is_compressed { value_bytes } else { 0 }
+    }
+}
+
+/// A value as it is to be stored.
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Bytes,
+    codec: Codec,
+}
+
+/// The same with its checksum.
+#[derive(Debug)]
+pub(crate) struct SummedBody {
+    body: Body,
+    sum: BodySum,
+}
+
+impl Body {
+    /// Takes the checksum, in steps. None where the body is longer than any record.
+    pub(crate) async fn summed(self) -> Option<SummedBody> {
+        let sum = BodyHasher::over(&self.bytes).await.sum()?;
+        Some(SummedBody { body: self, sum })
+    }
+}
+
+/// What a put is to leave on file. The entry has the rest.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    body: SummedBody,
+    tags: Vec<String>,
+    dependencies: Vec<String>,
+}
+
+impl Recording {
+    /// Takes its labels from a put.
+    pub(crate) fn of(body: SummedBody, put: &mut BlobCachePut) -> Self {
+        let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
+        Self { body, tags, dependencies }
+    }
+
+    /// Gives them back.
+    pub(crate) fn give_back(self, put: &mut BlobCachePut) -> SummedBody {
+        (put.tags, put.dependencies) = (self.tags, self.dependencies);
+        self.body
+    }
+
+    /// The record of `entry` with this body.
+    pub(crate) fn draft(&self, entry: &Entry) -> Option<Draft> {
+        let namespace = entry.namespace.named();
+        let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
+        blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
+        blob.stale_window_ns = entry.stale_serve();
+        blob.idle_ttl_ns = entry.idle_ttl();
+        blob.version = entry.version();
+        (blob.priority, blob.admission) = (entry.priority, entry.admission);
+        blob.metadata = Metadata::new(entry.content_metadata());
+        blob.tags = Labels::new(&self.tags);
+        blob.dependencies = Labels::new(&self.dependencies);
+        blob.codec = self.body.body.codec;
+        blob.is_absent = entry.is(Mark::Absent);
+        Draft::new(&Record::Blob(blob), self.body.body.bytes.clone()).ok()
+    }
+}
+
+/// What the directory lists of an entry, with its label hashes at hand.
+pub(crate) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T) -> T {
+    // Bounded: by the labels of one entry.
+    let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
+    then(&Change::Blob(crate::l2::BlobSummary {
+        namespace: entry.namespace.named(),
+        hash: entry.hash.0,
+        key: &entry.key,
+        gone_at_ns: entry.gone_at().map(|at| at.0),
+        version: entry.version(),
+        labels: LabelHashes::new(&labels),
+        idle: entry.idle_ttl().map(|ttl_ns| Idle { written_ns: entry.written.0, ttl_ns }),
+    }))
+}

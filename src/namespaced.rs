@@ -1,0 +1,222 @@
+//! `BlobCacheNamespace`: the verbs of a cache, bound to one namespace.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::cache::{BlobCache, texts};
+use crate::engine::fetch::BlobCacheRefresh;
+use crate::engine::{Engine, fetch};
+use crate::error::{CacheError, FetchError};
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
+use crate::moment::ReadPoint;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::stats::NamespaceStats;
+
+/// A cache seen through one namespace: the same verbs without the first argument, a default policy
+/// for puts that bring none, and the name hashed once. Cheap to clone.
+///
+/// It takes no namespace slot: the namespace begins with its first entry.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy};
+/// use std::time::Duration;
+///
+/// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// let pages = cache
+///     .namespace("pages")
+///     .with_policy(BlobCachePolicy::default().ttl(Duration::from_secs(300)));
+/// pages.put("/index", "<h1>Tamis</h1>").await?;
+/// assert!(pages.get("/index").await.unwrap().expires_at().is_some());
+/// # Ok::<(), tamis::CacheError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlobCacheNamespace {
+    engine: Arc<Engine>,
+    name: Arc<str>,
+    seed: NamespaceSeed,
+    policy: Arc<BlobCachePolicy>,
+}
+
+impl BlobCache {
+    /// A handle with the same verbs for one namespace, and a default policy. It takes no namespace
+    /// slot until an entry is put.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> BlobCacheNamespace {
+        BlobCacheNamespace::new(Arc::clone(&self.engine), name)
+    }
+}
+
+impl BlobCacheNamespace {
+    fn new(engine: Arc<Engine>, name: &str) -> Self {
+        let seed = engine.namespace(name).seed;
+        Self { engine, name: name.into(), seed, policy: Arc::default() }
+    }
+
+    /// The same namespace with another default policy, for puts through this handle that bring
+    /// none. Other handles keep theirs. Default: [`BlobCachePolicy::default`].
+    #[must_use]
+    pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// The name of the namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cache that the namespace is in.
+    #[must_use]
+    pub fn cache(&self) -> BlobCache {
+        BlobCache { engine: Arc::clone(&self.engine) }
+    }
+
+    /// See [`BlobCache::get`].
+    pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<BlobCacheHit> {
+        self.engine.gets().get(self.named(), key.as_ref()).await
+    }
+
+    /// See [`BlobCache::put`]. A put without a policy gets this handle's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::put`].
+    pub async fn put<K: AsRef<[u8]>>(
+        &self,
+        key: K,
+        put: impl Into<BlobCachePut>,
+    ) -> Result<(), CacheError> {
+        self.engine.puts().put(self.named(), key.as_ref(), put.into(), &self.policy).await
+    }
+
+    /// See [`BlobCache::get_or_fetch`]. A fetched put without a policy gets this handle's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::get_or_fetch`].
+    pub async fn get_or_fetch<K, F, Fut, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<BlobCacheHit, FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.named(), key.as_ref());
+        match self.engine.gets().look_fresh(namespace, key) {
+            Some(hit) => Ok(hit),
+            None => {
+                Box::pin(fetch::get_or_fetch(&self.engine, namespace, key, &self.policy, fetch))
+                    .await
+            }
+        }
+    }
+
+    /// See [`BlobCache::get_or_refresh`]. A fetched put without a policy gets this handle's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::get_or_fetch`].
+    pub async fn get_or_refresh<K, F, Fut, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<BlobCachePut, E>>,
+        E: Send + Sync + 'static,
+    {
+        let (namespace, key) = (self.named(), key.as_ref());
+        match self.engine.gets().look_fresh(namespace, key) {
+            Some(hit) => Ok((hit, None)),
+            None => {
+                Box::pin(fetch::get_or_refresh(&self.engine, namespace, key, &self.policy, fetch))
+                    .await
+            }
+        }
+    }
+
+    /// See [`BlobCache::exists`].
+    pub fn exists<K: AsRef<[u8]>>(&self, key: K) -> CachePresence {
+        self.engine.gets().exists(self.named(), key.as_ref())
+    }
+
+    /// See [`BlobCache::invalidate_key`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_key`].
+    pub async fn invalidate_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
+        self.engine.invalidations().invalidate_key(self.named(), key.as_ref()).await
+    }
+
+    /// See [`BlobCache::invalidate_prefix`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_prefix`].
+    pub async fn invalidate_prefix<P: AsRef<[u8]>>(&self, prefix: P) -> Result<usize, CacheError> {
+        self.engine.invalidations().invalidate_prefix(self.named(), prefix.as_ref()).await
+    }
+
+    /// See [`BlobCache::invalidate_tags`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_tags`].
+    pub async fn invalidate_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
+        let labels = texts(tags);
+        self.engine.invalidations().invalidate_labels(self.named(), LabelKind::Tag, &labels).await
+    }
+
+    /// See [`BlobCache::invalidate_dependencies`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_dependencies`].
+    pub async fn invalidate_dependencies(
+        &self,
+        dependencies: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        let (namespace, labels) = (self.named(), texts(dependencies));
+        self.engine
+            .invalidations()
+            .invalidate_labels(namespace, LabelKind::Dependency, &labels)
+            .await
+    }
+
+    /// See [`BlobCache::invalidate_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_namespace`].
+    pub async fn invalidate(&self) -> Result<bool, CacheError> {
+        self.engine.invalidations().invalidate_namespace(self.named()).await
+    }
+
+    /// See [`BlobCache::read_point`].
+    #[must_use]
+    pub fn read_point(&self) -> ReadPoint {
+        self.engine.read_point()
+    }
+
+    /// See [`BlobCache::namespace_stats`].
+    #[must_use]
+    pub fn stats(&self) -> Option<NamespaceStats> {
+        self.engine.stats().of_namespace(&self.name)
+    }
+
+    fn named(&self) -> NamespaceRef<'_> {
+        NamespaceRef { name: &self.name, seed: self.seed }
+    }
+}
