@@ -27,6 +27,12 @@ pub(crate) fn decoder_bytes(length: usize) -> usize {
     if length > STEP_BYTES { CONTEXT_BYTES } else { 0 }
 }
 
+/// What compressing a value of `length` bytes takes besides it, from one poll to the next: the
+/// frame, and what makes it.
+pub(crate) fn encoder_bytes(length: usize) -> usize {
+    if length > STEP_BYTES { length.saturating_add(CONTEXT_BYTES) } else { length }
+}
+
 pub(crate) struct Codecs {
     encoders: Mutex<Vec<Encoder<'static>>>,
     decoders: Mutex<Vec<Decoder<'static>>>,

@@ -152,7 +152,8 @@ snapshot! {
         /// Memory of the disk index, with flushed parts until they are free.
         memory_index_bytes: usize,
         /// Memory of values that puts are copying or compressing, of reads under way, of records
-        /// that wait to be written, of values that wait to be promoted, and of compressors.
+        /// that wait to be written, of values that wait to be promoted, and of zstd contexts: up to
+        /// two of 1 MiB for each core and direction are kept for the next value.
         memory_buffers_bytes: usize,
         /// The part of `memory_buffers_bytes` that reads under way take, of `l2_read_bytes_max`.
         memory_reads_bytes: usize,

@@ -69,6 +69,8 @@ impl BlobCacheConfigBuilder {
     /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot
     /// comes back when its namespace is flushed, or is empty in memory and on disk. On disk, keys
     /// that were invalidated one by one count until their segment is reused.
+    ///
+    /// Beside the budgets of both tiers, a namespace takes up to 1 KiB of memory and twice its name.
     #[must_use]
     pub fn max_namespaces(mut self, namespaces: usize) -> Self {
         self.config.max_namespaces = namespaces;
@@ -150,7 +152,8 @@ impl BlobCacheConfigBuilder {
     /// The memory budget of the disk index, in bytes: 32 for each blob, 71 for each of its labels;
     /// where there are idle ttls, an eighth is for last accesses. At the budget the oldest blobs
     /// give way to new ones, even if the file has room; an open keeps to it as well. Segments that
-    /// are being written take up to an eighth of it each, besides.
+    /// are being written take up to an eighth of it each, besides, and a namespace
+    /// [1 KiB](Self::max_namespaces).
     ///
     /// Default: a 32nd of the file, at least 1 MiB; 64 KiB to 1 TiB. So a file fills where blobs
     /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a seventh of it.

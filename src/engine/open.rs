@@ -164,6 +164,7 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     let mut steps = Steps::default();
     replay.close(&mut steps).await;
     let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
+    parts.namespaces.expect(replay.namespaces.len());
     while let Some((name, namespace)) = replay.namespaces.pop_first() {
         steps.entry().await;
         // One that holds nothing begins anew when it is needed.
@@ -188,6 +189,10 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     while newest.len() > parts.config.max_namespaces {
         steps.entry().await;
         surplus.extend(newest.pop_first().map(|(_, name)| name));
+    }
+    // Dropped as a whole, it would be work for each name.
+    while newest.pop_first().is_some() {
+        steps.entry().await;
     }
     surplus
 }

@@ -5,7 +5,6 @@
 //! allocates its table of namespaces and nothing else, at most 12 times the bytes of the names.
 //! `docs/format.md`, section 8.
 
-use std::collections::HashMap;
 
 use super::blob::Namespace;
 use super::checksum::{ChecksumKey, Domain, Pieces};
@@ -30,19 +29,12 @@ pub(crate) struct DirectoryBuilder {
     segment: SegmentNumber,
     geometry: Geometry,
     names: Chunks,
-    rows: HashMap<Box<str>, Row>,
-    row_names_bytes: usize,
+    rows: NameRows,
     row_count: u32,
     entries: Chunks,
     entry_count: u32,
     index_bytes: usize,
     trail: Trail,
-}
-
-/// The newest row of a name.
-struct Row {
-    index: u32,
-    generation: Generation,
 }
 
 impl DirectoryBuilder {
@@ -52,8 +44,7 @@ impl DirectoryBuilder {
             segment,
             geometry,
             names: Chunks::default(),
-            rows: HashMap::new(),
-            row_names_bytes: 0,
+            rows: NameRows::new(),
             row_count: 0,
             entries: Chunks::default(),
             entry_count: 0,
@@ -91,17 +82,12 @@ impl DirectoryBuilder {
     /// The directory as it stands, to be encoded while the log goes on: copies a chunk at most.
     pub(crate) fn snapshot(&self) -> Self {
         let (names, entries) = (self.names.snapshot(), self.entries.snapshot());
-        Self { names, entries, rows: HashMap::new(), ..*self }
+        Self { names, entries, rows: NameRows::new(), ..*self }
     }
 
-    /// Bytes of memory in its buffers. Rows count with their name, their fields and the table's
-    /// slack.
+    /// Bytes of memory in its buffers.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let row = size_of::<(Box<str>, Row)>() + 1;
-        self.names.memory_bytes()
-            + self.entries.memory_bytes()
-            + self.rows.capacity() * row * 8 / 7
-            + self.row_names_bytes
+        self.names.memory_bytes() + self.entries.memory_bytes() + self.rows.memory_bytes()
     }
 
     /// Appends the entry of the record that follows the last one.
@@ -120,9 +106,7 @@ impl DirectoryBuilder {
             namespace.write(&mut self.names);
             self.names.end_entry();
             let row = Row { index, generation: namespace.generation };
-            if self.rows.insert(namespace.name.into(), row).is_none() {
-                self.row_names_bytes += namespace.name.len();
-            }
+            self.rows.insert(namespace.name, row);
             self.row_count += 1;
         }
         self.trail = self.trail.write(&mut self.entries, entry, u64::from(index))?;

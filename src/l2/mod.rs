@@ -21,6 +21,7 @@ mod index_room;
 mod list;
 mod log;
 mod medium;
+mod name_rows;
 mod pending;
 mod pins;
 mod progress;

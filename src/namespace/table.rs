@@ -64,7 +64,7 @@ pub(crate) struct Ended {
 
 impl Namespaces {
     pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
-        let table = RwLock::default();
+        let table = RwLock::new(Table::with_room(max));
         Self { table, max, quotas, ends: Arc::default(), found: AtomicUsize::new(0) }
     }
 
@@ -165,12 +165,13 @@ impl Namespaces {
         order: &Order,
         mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
     ) -> Result<Ended, E> {
+        let fresh = Table::with_room(self.max);
         let mut table = self.table.write();
         let mut section = order.section();
         mark(&mut section)?;
         table.era.end();
         let labels = mem::take(section.labels());
-        Ok(Ended { table: mem::take(&mut table), labels })
+        Ok(Ended { table: mem::replace(&mut table, fresh), labels })
     }
 
     /// Gives up a generation that was begun for a put which has been refused, if nobody else has
@@ -184,6 +185,11 @@ impl Namespaces {
             namespace.end(&mut section);
             table.remove(namespace.name());
         }
+    }
+
+    /// So many generations are going to be restored, which may be more than are allowed.
+    pub(crate) fn expect(&self, count: usize) {
+        *self.table.write() = Table::with_room(count.max(self.max));
     }
 
     /// Takes in a generation that was found on file.
@@ -230,6 +236,15 @@ impl Namespaces {
 }
 
 impl Table {
+    /// Made for `max` names at once: a table that grows is rebuilt, under its lock and in a section.
+    fn with_room(max: usize) -> Self {
+        Self {
+            names: HashMap::with_capacity(max),
+            places: Vec::with_capacity(max),
+            ..Self::default()
+        }
+    }
+
     fn insert(&mut self, mut namespace: Namespace, _section: &mut Section<'_>) -> Arc<Namespace> {
         namespace.place = self.vacant.pop().unwrap_or(self.places.len());
         let (name, namespace) = (namespace.name.clone(), Arc::new(namespace));

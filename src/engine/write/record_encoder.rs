@@ -60,7 +60,7 @@ impl RecordEncoder {
     pub(crate) fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
         let is_compressed =
             self.disk.l2().is_some() && self.config.l2_compression == L2Compression::On;
-        if is_compressed { value_bytes } else { 0 }
+        if is_compressed { codec::encoder_bytes(value_bytes) } else { 0 }
     }
 }
 

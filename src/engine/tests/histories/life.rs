@@ -223,7 +223,7 @@ impl History {
     /// What holds after every step.
     fn check(&mut self) -> Result<(), String> {
         self.deeds.check()?;
-        limits::check(&self.config, &self.cache.stats(), &mut self.tally)
+        limits::check(&self.config, &self.cache, &mut self.tally)
     }
 
     /// Runs a future, and all tasks beside it, which have so many steps for it.

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 
 use super::call::SPACES;
 use super::tally::Tally;
+use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::footprint::SLOT_BYTES;
 use crate::quota::NamespaceQuota;
@@ -17,11 +18,15 @@ const SHORT_SHARE: usize = 4;
 /// compresses, which is 2 MiB.
 const BUFFERS_BYTES_MAX: usize = (2 << 20) + (192 << 10);
 
+/// What a namespace takes besides the budgets.
+const NAMESPACE_BYTES: usize = 1 << 10;
+
 pub(super) fn check(
     config: &BlobCacheConfig,
-    stats: &BlobCacheStats,
+    cache: &BlobCache,
     tally: &mut Tally,
 ) -> Result<(), String> {
+    let stats = cache.stats();
     let reads = stats.memory_reads_bytes();
     let buffers = stats.memory_buffers_bytes() - reads;
     tally.reads_bytes_most = tally.reads_bytes_most.max(reads as u64);
@@ -29,6 +34,11 @@ pub(super) fn check(
     at_most("reads", reads, config.l2_read_bytes_max / SHORT_SHARE)?;
     at_most("buffers", buffers, BUFFERS_BYTES_MAX)?;
     at_most("namespaces", stats.namespaces(), config.max_namespaces)?;
+    let totals = cache.engine.parts.namespaces.totals();
+    let index = totals.index_bytes + totals.synopsis_bytes;
+    tally.index_bytes_most = tally.index_bytes_most.max(index as u64);
+    let spaces = stats.namespaces() * NAMESPACE_BYTES;
+    at_most("index", index, config.l2_index_bytes_max + spaces)?;
     at_most("memory", stats.bytes_in_use(), config.l1_bytes_max)
 }
 

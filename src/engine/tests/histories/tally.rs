@@ -36,6 +36,7 @@ pub(super) struct Tally {
     pub(super) steps_most: u64,
     pub(super) reads_bytes_most: u64,
     pub(super) buffers_bytes_most: u64,
+    pub(super) index_bytes_most: u64,
 }
 
 impl Tally {
@@ -82,5 +83,6 @@ impl AddAssign for Tally {
         self.steps_most = self.steps_most.max(other.steps_most);
         self.reads_bytes_most = self.reads_bytes_most.max(other.reads_bytes_most);
         self.buffers_bytes_most = self.buffers_bytes_most.max(other.buffers_bytes_most);
+        self.index_bytes_most = self.index_bytes_most.max(other.index_bytes_most);
     }
 }

@@ -111,3 +111,32 @@ fn labels_of_what_is_in_memory_only_keep_nobody_waiting() {
         cache.close().await.unwrap();
     });
 }
+
+/// What a namespace may take besides the budget.
+const NAMESPACE_BYTES: usize = 1 << 10;
+
+#[test]
+fn many_namespaces_take_a_kibibyte_each_besides_the_budget() {
+    for (budget, spaces, keys) in
+        [(64 << 10, 2000, 1), (64 << 10, 256, 20), (256 << 10, 256, 40), (1 << 20, 3000, 2)]
+    {
+        let config = builder(budget).max_namespaces(spaces).build().unwrap();
+        let mut bench = Bench::with(7, config);
+        let cache = bench.cache();
+        let most = budget + spaces * NAMESPACE_BYTES;
+        for number in 0..spaces * keys {
+            let put = made("v", &["t"]);
+            let space = format!("n{}", number % spaces);
+            bench.run(cache.put(&space, format!("{number}"), put)).unwrap();
+            if number % 97 == 0 {
+                let held = index_bytes(&cache);
+                assert!(held <= most, "{held} of {most} at {number}, {spaces} namespaces");
+            }
+        }
+        bench.run(cache.sync()).unwrap();
+        drop(cache);
+        bench.kill();
+        let held = index_bytes(&bench.cache);
+        assert!(held <= most, "{held} of {most} after a restart, {spaces} namespaces");
+    }
+}

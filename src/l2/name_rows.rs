@@ -1,0 +1,80 @@
+//! `NameRows`: the newest row that each name has in the directory of the open segment.
+//!
+//! A table that grows is rebuilt, under the lock of the log. So the names are spread over many
+//! small tables, each of which holds a thousand of the most names that there may be.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use super::format::Generation;
+
+const TABLES: usize = 64;
+
+/// The newest row of a name.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub(super) index: u32,
+    pub(super) generation: Generation,
+}
+
+/// See the module.
+pub(super) struct NameRows {
+    tables: Vec<HashMap<Box<str>, Row>>,
+    hasher: RandomState,
+    bytes: usize,
+}
+
+impl NameRows {
+    pub(super) fn new() -> Self {
+        Self { tables: Vec::new(), hasher: RandomState::new(), bytes: 0 }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Row> {
+        self.tables.get(self.table_of(name))?.get(name).copied()
+    }
+
+    pub(super) fn insert(&mut self, name: &str, row: Row) {
+        if self.tables.is_empty() {
+            self.tables.resize_with(TABLES, HashMap::new);
+        }
+        let number = self.table_of(name);
+        let table = &mut self.tables[number];
+        let before = table.capacity();
+        if table.insert(name.into(), row).is_none() {
+            self.bytes += name.len();
+        }
+        // A row counts with the fields of its entry and the slack of the table.
+        let entry = size_of::<(Box<str>, Row)>() + 1;
+        self.bytes += (table.capacity() - before) * entry * 8 / 7;
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes + self.tables.len() * size_of::<HashMap<Box<str>, Row>>()
+    }
+
+    fn table_of(&self, name: &str) -> usize {
+        self.hasher.hash_one(name) as usize % TABLES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_table_grows_by_more_than_a_step_of_names() {
+        let mut rows = NameRows::new();
+        for number in 0..65_536 {
+            let row = Row { index: number, generation: Generation(u64::from(number)) };
+            rows.insert(&format!("{number:0>50}"), row);
+        }
+        assert!(rows.tables.iter().all(|table| table.len() < 1280));
+        for number in 0..65_536 {
+            let row = rows.get(&format!("{number:0>50}"));
+            assert_eq!(row.map(|row| row.index), Some(number));
+        }
+        let least = 65_536 * (50 + size_of::<(Box<str>, Row)>());
+        assert!((least..3 * least).contains(&rows.memory_bytes()));
+    }
+}
