@@ -332,4 +332,14 @@ mod tests {
         assert!(refusals.join().expect("joined"));
         assert!(least > before / 2, "{least} of {before} bytes were left");
     }
+
+    #[test]
+    fn a_file_system_in_memory_is_told() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let made = DataFile::open(folder.path(), 1 << 20, true).unwrap();
+        assert_eq!(made.facts.passing, Some("tmpfs"));
+        drop(made);
+        let found = DataFile::open(folder.path(), 1 << 20, true).unwrap();
+        assert_eq!(found.facts.passing, Some("tmpfs"));
+    }
 }
