@@ -189,7 +189,7 @@ fn step(number: u64) -> Instant {
 fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
     let step = || sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
-        log::error!("a step of the sweeper has panicked");
+        contained(|| log::error!("a step of the sweeper has panicked"));
         None
     })
 }

@@ -335,11 +335,11 @@ mod tests {
 
     #[test]
     fn a_file_system_in_memory_is_told() {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let made = DataFile::open(folder.path(), 1 << 20, true).unwrap();
+        let folder = tempfile::tempdir_in("/dev/shm").expect("directory");
+        let made = DataFile::open(folder.path(), BYTES, true).expect("a file");
         assert_eq!(made.facts.passing, Some("tmpfs"));
         drop(made);
-        let found = DataFile::open(folder.path(), 1 << 20, true).unwrap();
+        let found = DataFile::open(folder.path(), BYTES, true).expect("a file");
         assert_eq!(found.facts.passing, Some("tmpfs"));
     }
 }
