@@ -5,16 +5,16 @@
 //! allocates its table of namespaces and nothing else, at most 12 times the bytes of the names.
 //! `docs/format.md`, section 8.
 
-
 use super::blob::Namespace;
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::chunks::Chunks;
 use super::entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
 use super::error::{DecodeError, EncodeError};
 use super::format::{
-    BLOCK_BYTES, DIRECTORY_MAGIC, FOOTER_BYTES, Generation, Geometry, OpenCount, OpenRange,
-    Position, SegmentNumber,
+    BLOCK_BYTES, DIRECTORY_MAGIC, FOOTER_BYTES, Geometry, OpenCount, OpenRange, Position,
+    SegmentNumber,
 };
+use super::name_rows::{NameRows, Row};
 use super::wire::{Measure, Reader, Sink};
 use crate::step::{STEP_BYTES, Steps};
 

@@ -54,7 +54,8 @@ impl NameRows {
     }
 
     fn table_of(&self, name: &str) -> usize {
-        self.hasher.hash_one(name) as usize % TABLES
+        // Of sixty-four, so it fits.
+        usize::try_from(self.hasher.hash_one(name) % TABLES as u64).unwrap_or(0)
     }
 }
 
