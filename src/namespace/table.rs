@@ -236,7 +236,7 @@ impl Namespaces {
 }
 
 impl Table {
-    /// Made for `max` names at once: a table that grows is rebuilt, under its lock and in a section.
+    /// Made for `max` names at once: a table that grows is rebuilt, under its lock.
     fn with_room(max: usize) -> Self {
         Self {
             names: HashMap::with_capacity(max),
