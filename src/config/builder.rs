@@ -70,7 +70,7 @@ impl BlobCacheConfigBuilder {
     /// comes back when its namespace is flushed, or is empty in memory and on disk. On disk, keys
     /// that were invalidated one by one count until their segment is reused.
     ///
-    /// Beside the budgets of both tiers, a namespace takes up to 1 KiB of memory and twice its name.
+    /// Besides the budgets of both tiers, a namespace takes up to 1 KiB and twice its name.
     #[must_use]
     pub fn max_namespaces(mut self, namespaces: usize) -> Self {
         self.config.max_namespaces = namespaces;
