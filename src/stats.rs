@@ -41,7 +41,9 @@ snapshot! {
         invalidations: u64,
         /// Entries that a put of their key replaced, whether or not the new value is held.
         replacements: u64,
-        /// Entries of namespaces that were flushed, each once whichever tiers held it.
+        /// Entries of namespaces that were flushed. Of each namespace the larger of its counts in
+        /// memory and on disk: an entry that is in both counts once, and where each tier holds
+        /// some that the other does not, the sum is too low.
         entries_flushed: u64,
         /// Entries that made room in the last tier that held them: evicted and not on disk, or
         /// reclaimed on disk and not in memory. So each entry that came in, among `insertions` and
