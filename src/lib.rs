@@ -4,6 +4,9 @@
 //! Values of 100 bytes to 64 MB live in namespaces, under keys, with tags, dependencies, content
 //! metadata, versions and policies. L1 is memory: bounded in bytes, everything counted, in SIEVE
 //! order. L2, where a path is given, is a segmented log on NVMe through io_uring.
+//! A value must fit into a segment of it, which is by default a 64th of the file, or else into an
+//! eighth of L1: see [`l2_segment_bytes`](BlobCacheConfigBuilder::l2_segment_bytes) and
+//! [`L1Admission`].
 //!
 //! ```
 //! use std::time::Duration;
