@@ -10,8 +10,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
+use crate::batch::{BATCH_BYTES, yield_now};
 use crate::meter;
-use crate::step::{STEP_BYTES, pause};
 
 /// Values shorter than this stay as they are.
 const BYTES_MIN: usize = 1024;
@@ -24,13 +24,13 @@ const CONTEXT_BYTES: usize = 1 << 20;
 
 /// What decompressing a value of `length` bytes takes besides it, from one poll to the next.
 pub(crate) fn decoder_bytes(length: usize) -> usize {
-    if length > STEP_BYTES { CONTEXT_BYTES } else { 0 }
+    if length > BATCH_BYTES { CONTEXT_BYTES } else { 0 }
 }
 
 /// What compressing a value of `length` bytes takes besides it, from one poll to the next: the
 /// frame, and what makes it.
 pub(crate) fn encoder_bytes(length: usize) -> usize {
-    if length > STEP_BYTES { length.saturating_add(CONTEXT_BYTES) } else { length }
+    if length > BATCH_BYTES { length.saturating_add(CONTEXT_BYTES) } else { length }
 }
 
 pub(crate) struct Codecs {
@@ -91,7 +91,7 @@ async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>>
     // Never grown: what does not fit is not worth it.
     let most = value.len() - value.len() / 20 - 1;
     let mut frame = Vec::with_capacity(most);
-    for step in value.chunks(STEP_BYTES) {
+    for step in value.chunks(BATCH_BYTES) {
         meter::bytes(step.len());
         let mut input = InBuffer::around(step);
         while input.pos() < step.len() {
@@ -101,8 +101,8 @@ async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>>
             let written = frame.len();
             encoder.run(&mut input, &mut OutBuffer::around_pos(&mut frame, written)).ok()?;
         }
-        if value.len() > STEP_BYTES {
-            pause().await;
+        if value.len() > BATCH_BYTES {
+            yield_now().await;
         }
     }
     loop {
@@ -130,7 +130,7 @@ async fn decode(
     value.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     loop {
         let written = value.len();
-        value.resize(length.min(written + STEP_BYTES), 0);
+        value.resize(length.min(written + BATCH_BYTES), 0);
         let mut output = OutBuffer::around(&mut value[written..]);
         let left = decoder.run(&mut input, &mut output)?;
         let produced = output.pos();
@@ -144,8 +144,8 @@ async fn decode(
         if produced == 0 && (input.pos() == frame.len() || value.len() == length) {
             return Err(damaged());
         }
-        if length > STEP_BYTES {
-            pause().await;
+        if length > BATCH_BYTES {
+            yield_now().await;
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
     fn what_is_worth_it_comes_back_and_the_rest_is_left_alone() {
         let codecs = Codecs::new(1);
         let mut random = StdRng::seed_from_u64(1);
-        let lengths = [1024, 1025, 5000, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3_000_000];
+        let lengths = [1024, 1025, 5000, BATCH_BYTES - 1, BATCH_BYTES, BATCH_BYTES + 1, 3_000_000];
         for length in lengths {
             for noise in [0, 1, 50, 90, 94, 95, 96, 99, 100] {
                 let mut value = vec![7; length];

@@ -13,8 +13,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use crate::batch::BATCH_ENTRIES;
 use crate::meter;
-use crate::step::STEP_ENTRIES;
 use crate::wake::contained;
 
 /// What is left to be freed. Dropped before all of it has been, it leaves the rest to the thread.
@@ -126,7 +126,7 @@ fn free_all(mut pieces: Pieces) {
 
 fn free_some(pieces: &mut Pieces) -> bool {
     let mut freed = 0;
-    while freed < STEP_ENTRIES {
+    while freed < BATCH_ENTRIES {
         let Some(entries) = pieces.next() else { return false };
         meter::entries(entries);
         freed += entries.max(1);
@@ -149,12 +149,12 @@ mod tests {
             1
         }));
         let (is_left, work) = measured(|| remains.free_some());
-        assert!(is_left && work.entries == STEP_ENTRIES);
+        assert!(is_left && work.entries == BATCH_ENTRIES);
         let ((), work) = measured(|| drop(remains));
         assert_eq!(work.entries, 0);
         let here = thread::current().id();
         for (number, (freed, thread)) in freed.iter().enumerate() {
-            assert_eq!((freed, thread == here), (number, number < STEP_ENTRIES));
+            assert_eq!((freed, thread == here), (number, number < BATCH_ENTRIES));
         }
     }
 

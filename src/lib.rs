@@ -155,10 +155,12 @@
 //! turned off. Without a logger they go nowhere. The feature `serde`, off by default, gives
 //! statistics `serde::Serialize`.
 
-mod accesses;
+mod access_times;
+mod batch;
 mod cache;
 mod clock;
 mod codec;
+mod commit_lock;
 mod config;
 mod counters;
 mod disposal;
@@ -166,11 +168,10 @@ pub mod docs;
 mod engine;
 mod entry;
 mod error;
-mod flaw;
+mod failpoint;
 mod flight;
 mod footprint;
 mod hit;
-mod invalidation;
 mod io;
 mod key;
 mod l1;
@@ -182,14 +183,13 @@ mod modes;
 mod moment;
 mod namespace;
 mod namespaced;
-mod order;
+mod pending;
 mod policy;
 mod put;
 mod queue;
 mod quota;
 mod sequence;
 mod stats;
-mod step;
 mod sweep;
 mod sweeper;
 mod sync;

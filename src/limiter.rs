@@ -32,10 +32,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::flaw::{Flaw, planted};
+use crate::batch::BATCH_ENTRIES;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
 use crate::queue::{Queue, TICKS, TICKS_MAX, Ticket, Turn};
-use crate::step::STEP_ENTRIES;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -150,7 +150,7 @@ impl Shared {
         let mut called = Vec::new();
         let tick = self.tick.load(Ordering::Relaxed);
         // Others are called when something is given back, or at the next tick.
-        while called.len() < STEP_ENTRIES {
+        while called.len() < BATCH_ENTRIES {
             let kept = state.queue.kept();
             let Some(waker) = state.queue.call(tick, |bytes| self.fits(kept, bytes)) else { break };
             meter::entries(1);
@@ -190,15 +190,15 @@ impl Shared {
             let from = state.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
             let behind = state.leases.range((from, Bound::Unbounded));
             let (mut looked_at, mut last) = (0, None);
-            for (&number, lease) in behind.take(STEP_ENTRIES) {
+            for (&number, lease) in behind.take(BATCH_ENTRIES) {
                 crate::meter::entries(1);
                 looked_at += 1;
                 last = Some(number);
-                if lease.is_asleep(tick, is_wanted) && !planted(Flaw::PermitKeptBySleeper) {
+                if lease.is_asleep(tick, is_wanted) && !failpoint(Failpoint::PermitKeptBySleeper) {
                     asleep.push(Arc::clone(lease));
                 }
             }
-            state.looked_at = last.filter(|_| looked_at == STEP_ENTRIES);
+            state.looked_at = last.filter(|_| looked_at == BATCH_ENTRIES);
         } else {
             state.looked_at = None;
         }
@@ -438,7 +438,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::step::pause;
+    use crate::batch::yield_now;
 
     fn limiter(bytes_max: usize) -> Limiter {
         Limiter::new(bytes_max, Timer::Process)
@@ -447,7 +447,7 @@ mod tests {
     /// Work of several polls, each of which wakes itself.
     async fn pauses(permit: Arc<Permit>, polls: usize) {
         for _ in 0..polls {
-            pause().await;
+            yield_now().await;
         }
         drop(permit);
     }
@@ -571,7 +571,7 @@ mod tests {
     fn a_permit_that_wants_no_more_has_it_though_others_wait() {
         let limiter = limiter(10);
         let grows = |permit: Arc<Permit>| async move {
-            pause().await;
+            yield_now().await;
             [permit.grow(0), permit.grow(1)]
         };
         let mut first = Box::pin(limiter.run(10, grows));
@@ -626,7 +626,7 @@ mod tests {
                                 return;
                             }
                             assert!(limiter.bytes() <= 100, "seed {seed}");
-                            pause().await;
+                            yield_now().await;
                         }
                         match sleeps {
                             // Neither polled nor dropped until all others are done.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::batch::{BATCH_BYTES, yield_now};
 use crate::meter;
 use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
-use crate::step::{STEP_BYTES, pause};
 
 /// A value to put, with its metadata, labels and policy.
 ///
@@ -349,7 +349,7 @@ impl Value {
             Self::Owned(_) | Self::Exact(_) => Err(self),
             // Only a `Vec` tells the whole of its allocation, and turning `Bytes` into one moves
             // those that do not start at its front: more than a step for large ones.
-            Self::Shared(value) if value.len() > STEP_BYTES => Err(Self::Shared(value)),
+            Self::Shared(value) if value.len() > BATCH_BYTES => Err(Self::Shared(value)),
             Self::Shared(value) => match value.try_into_mut() {
                 Ok(unique) => {
                     let value = Vec::from(unique);
@@ -374,15 +374,15 @@ fn ready_to_share(value: Bytes) -> Bytes {
 
 /// A copy, made in steps.
 async fn copied(value: &[u8]) -> Bytes {
-    if value.len() <= STEP_BYTES {
+    if value.len() <= BATCH_BYTES {
         meter::bytes(value.len());
         return ready_to_share(Bytes::copy_from_slice(value));
     }
     let mut copy = Vec::with_capacity(value.len());
-    for step in value.chunks(STEP_BYTES) {
+    for step in value.chunks(BATCH_BYTES) {
         meter::bytes(step.len());
         copy.extend_from_slice(step);
-        pause().await;
+        yield_now().await;
     }
     ready_to_share(copy.into())
 }
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn memory_that_fits_is_taken_over() {
         assert!(is_taken_over(vec![7; 1000]));
-        assert!(is_taken_over(vec![7; 4 * STEP_BYTES]));
+        assert!(is_taken_over(vec![7; 4 * BATCH_BYTES]));
         assert!(is_taken_over(Bytes::from(vec![7; 1000])));
         assert!(is_taken_over(vec![7; 9].into_boxed_slice()));
     }
@@ -424,7 +424,7 @@ mod tests {
         let tail = parent.slice(99_000..);
         drop(parent);
         assert!(!is_taken_over(tail), "the only slice left of something large");
-        assert!(!is_taken_over(Bytes::from(vec![7; 3 * STEP_BYTES + 1])), "large and unknown");
+        assert!(!is_taken_over(Bytes::from(vec![7; 3 * BATCH_BYTES + 1])), "large and unknown");
         assert!(!is_taken_over("static"));
     }
 

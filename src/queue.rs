@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 
 /// Ticks in which a waiter that was called, or work that was woken, has to be polled.
 pub(crate) const TICKS: u64 = 2;
@@ -118,7 +118,7 @@ impl Queue {
     /// What the waiter in a place finds, which goes on waiting with another waker.
     pub(crate) fn poll(&mut self, ticket: Ticket, waker: Waker) -> Turn {
         if self.take_called(ticket.number) {
-            self.settle();
+            self.release_accounting();
             return Turn::Come(waker);
         }
         match self.waiting.get_mut(&ticket.number) {
@@ -131,7 +131,7 @@ impl Queue {
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
         self.take_called(ticket.number);
         let left = self.waiting.remove(&ticket.number).map(|waiter| waiter.waker);
-        self.settle();
+        self.release_accounting();
         left
     }
 
@@ -143,7 +143,7 @@ impl Queue {
     }
 
     /// With nobody there, nobody sleeps.
-    fn settle(&mut self) {
+    fn release_accounting(&mut self) {
         if self.is_empty() {
             self.doublings = 0;
         }
@@ -163,7 +163,7 @@ impl Queue {
     /// Takes away the places of those who have not come in time, up to a few hundred. True where
     /// there may be more.
     pub(crate) fn give_up(&mut self, tick: u64) -> bool {
-        if planted(Flaw::PermitKeptBySleeper) {
+        if failpoint(Failpoint::PermitKeptBySleeper) {
             return false;
         }
         let mut given_up = 0;
@@ -187,7 +187,7 @@ impl Queue {
                 _ => (self.doublings + 1).min(DOUBLINGS_MAX),
             };
         }
-        self.settle();
+        self.release_accounting();
         given_up == GIVEN_UP_MAX
     }
 }

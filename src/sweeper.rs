@@ -2,8 +2,8 @@
 //!
 //! It exists while there is a cache that wants it, sleeps until the earliest moment at which one
 //! has something to be swept, and without end where none has: idle is free. Who has something new
-//! to be swept says by when ([`Tenancy::wants`]). A tenant does one short step at a time, and after
-//! each the thread rests for many times as long, which bounds its share of the processor.
+//! to be swept says by when ([`Registration::wants`]). A tenant does one short step at a time, and
+//! after each the thread rests for many times as long, which bounds its share of the processor.
 //!
 //! Alarms ([`after`]) are short as well, and go off while it rests.
 
@@ -32,7 +32,7 @@ pub(crate) trait Sweep: Send + Sync {
 
 /// A tenant's place with the sweeper, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Tenancy(u64);
+pub(crate) struct Registration(u64);
 
 static SWEEPER: Sweeper = Sweeper { state: Mutex::new(State::new()), changed: Condvar::new() };
 
@@ -90,7 +90,7 @@ impl State {
     }
 }
 
-impl Tenancy {
+impl Registration {
     pub(crate) fn new(sweep: &Weak<dyn Sweep>) -> Self {
         let mut state = SWEEPER.state.lock();
         state.last += 1;
@@ -127,7 +127,7 @@ pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
     state.run_by(due);
 }
 
-impl Drop for Tenancy {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = SWEEPER.state.lock();
         // Bounded: by the caches of one process.
@@ -180,7 +180,7 @@ fn step(number: u64) -> Instant {
     let started = Instant::now();
     // What it wants meanwhile is kept; nothing is held while it is at work.
     if let Some(after) = sweep.and_then(|sweep| swept(&sweep)) {
-        Tenancy::again(number, after);
+        Registration::again(number, after);
     }
     Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX)
 }
@@ -194,7 +194,7 @@ fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
     })
 }
 
-impl Tenancy {
+impl Registration {
     fn again(number: u64, after: Duration) {
         let mut state = SWEEPER.state.lock();
         let due = Instant::now().checked_add(after);
@@ -281,9 +281,9 @@ mod tests {
         assert!(until(|| counted.0.load(Ordering::Relaxed) == 10));
     }
 
-    fn tenancy<T: Sweep + 'static>(tenant: &Arc<T>) -> Tenancy {
+    fn tenancy<T: Sweep + 'static>(tenant: &Arc<T>) -> Registration {
         let tenant: Arc<dyn Sweep> = Arc::<T>::clone(tenant);
-        Tenancy::new(&Arc::downgrade(&tenant))
+        Registration::new(&Arc::downgrade(&tenant))
     }
 
     fn until(done: impl Fn() -> bool) -> bool {

@@ -28,7 +28,7 @@ const HASHES_MIN: usize = 64;
 pub(crate) struct Synopsis {
     state: RwLock<State>,
     /// It should be made anew. Changed under the lock.
-    is_worn: AtomicBool,
+    needs_rebuild: AtomicBool,
     /// Of all its filters. Changed under the lock.
     bytes: AtomicUsize,
 }
@@ -56,7 +56,7 @@ impl Synopsis {
     /// A synopsis of an index that holds something, which it knows nothing of yet.
     pub(crate) fn blind() -> Self {
         let state = State { is_blind: true, ..State::default() };
-        Self { state: RwLock::new(state), is_worn: true.into(), bytes: 0.into() }
+        Self { state: RwLock::new(state), needs_rebuild: true.into(), bytes: 0.into() }
     }
 
     /// False: the hash has no slot.
@@ -95,8 +95,8 @@ impl Synopsis {
     }
 
     /// Whether it should be made anew. One load.
-    pub(crate) fn is_worn(&self) -> bool {
-        self.is_worn.load(Ordering::Relaxed)
+    pub(crate) fn needs_rebuild(&self) -> bool {
+        self.needs_rebuild.load(Ordering::Relaxed)
     }
 
     fn judge(&self, state: &State) {
@@ -105,8 +105,8 @@ impl Synopsis {
         let is_stale = state.gone > HASHES_MIN + hashes / 3;
         // More may have come while it was being made than it was meant for.
         let is_overfull = state.filters.iter().any(|filter| filter.hashes > filter.hashes_max);
-        let is_worn = state.is_blind || state.filters.len() > 1 || is_stale || is_overfull;
-        self.is_worn.store(is_worn && state.next.is_none(), Ordering::Relaxed);
+        let needs_rebuild = state.is_blind || state.filters.len() > 1 || is_stale || is_overfull;
+        self.needs_rebuild.store(needs_rebuild && state.next.is_none(), Ordering::Relaxed);
     }
 
     /// Begins to make it anew, for an index of so many hashes, with room for half as many more.
@@ -120,7 +120,7 @@ impl Synopsis {
         state.next = Filter::new(HASHES_MIN.max(hashes + hashes / 2));
         state.gone_since = 0;
         self.weigh(&state);
-        self.is_worn.store(false, Ordering::Relaxed);
+        self.needs_rebuild.store(false, Ordering::Relaxed);
         state.next.is_some()
     }
 
@@ -288,7 +288,7 @@ mod tests {
             };
             for _ in 0..20 {
                 change(&mut pair);
-                if pair.synopsis.is_worn() {
+                if pair.synopsis.needs_rebuild() {
                     pair.renew(&mut change);
                 }
             }
@@ -303,7 +303,7 @@ mod tests {
             let mut pair = Pair::default();
             while pair.index.len() < size {
                 pair.insert(random.random());
-                if pair.synopsis.is_worn() {
+                if pair.synopsis.needs_rebuild() {
                     pair.renew(|_| {});
                 }
             }
@@ -315,7 +315,7 @@ mod tests {
                 let new = random.random();
                 pair.remove(std::mem::replace(&mut old[turn % size], new));
                 pair.insert(new);
-                if pair.synopsis.is_worn() {
+                if pair.synopsis.needs_rebuild() {
                     pair.renew(|_| {});
                 }
             }
@@ -333,21 +333,21 @@ mod tests {
         let mut new = 100..10_000;
         pair.renew(|pair| new.by_ref().for_each(|hash| pair.insert(hash)));
         pair.assert_none_is_missed();
-        assert!(pair.synopsis.is_worn());
+        assert!(pair.synopsis.needs_rebuild());
         pair.renew(|_| {});
-        assert!(!pair.synopsis.is_worn());
+        assert!(!pair.synopsis.needs_rebuild());
     }
 
     #[test]
     fn knows_nothing_until_it_has_been_told() {
         let synopsis = Synopsis::blind();
-        assert!(synopsis.may_hold(KeyHash(1)) && synopsis.is_worn());
+        assert!(synopsis.may_hold(KeyHash(1)) && synopsis.needs_rebuild());
         synopsis.insert(KeyHash(2));
         assert!(synopsis.may_hold(KeyHash(1)));
         assert!(synopsis.begin(2) && !synopsis.begin(2));
         synopsis.tell([KeyHash(1), KeyHash(2)].into_iter());
         synopsis.finish();
         assert!(synopsis.may_hold(KeyHash(1)) && synopsis.may_hold(KeyHash(2)));
-        assert!(!synopsis.may_hold(KeyHash(3)) && !synopsis.is_worn());
+        assert!(!synopsis.may_hold(KeyHash(3)) && !synopsis.needs_rebuild());
     }
 }

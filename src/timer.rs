@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::io::Lane;
+use crate::io::TaskRunner;
 use crate::sweeper;
 use crate::wake::contained;
 
@@ -21,7 +21,7 @@ pub(crate) enum Timer {
     /// The one thread that all caches of the process share.
     Process,
     /// The lane of a disk: under a simulation its time is simulated, too.
-    Lane(Arc<dyn Lane>),
+    TaskRunner(Arc<dyn TaskRunner>),
 }
 
 impl Timer {
@@ -29,7 +29,7 @@ impl Timer {
     pub(crate) fn after(&self, delay: Duration, alarm: Alarm) {
         match self {
             Self::Process => sweeper::after(delay, alarm),
-            Self::Lane(lane) => {
+            Self::TaskRunner(lane) => {
                 let sleeping = lane.sleep(delay);
                 let waiting = async move {
                     sleeping.await;
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Timer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Process => "Process",
-            Self::Lane(_) => "Lane",
+            Self::TaskRunner(_) => "TaskRunner",
         })
     }
 }

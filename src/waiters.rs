@@ -5,7 +5,7 @@
 //! for must be changed before the waiters are woken.
 //!
 //! Wakers are the callers' own code. They are called contained, while no lock is held, and at most
-//! [`STEP_ENTRIES`] of them before the task that wakes them lets others have their turn.
+//! [`BATCH_ENTRIES`] of them before the task that wakes them lets others have their turn.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -14,8 +14,8 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::meter;
-use crate::step::{STEP_ENTRIES, pause};
 use crate::wake::{discard, wake};
 
 /// Those who wait, ordered by the place that each waits for.
@@ -56,7 +56,7 @@ impl<P: Ord + Copy> Waiters<P> {
         let mut walk = Walk::new(self, Some(place));
         // Bounded: a step in each turn, then a pause.
         while walk.step() {
-            pause().await;
+            yield_now().await;
         }
     }
 
@@ -65,7 +65,7 @@ impl<P: Ord + Copy> Waiters<P> {
         let mut walk = Walk::new(self, None);
         // Bounded: a step in each turn, then a pause.
         while walk.step() {
-            pause().await;
+            yield_now().await;
         }
     }
 
@@ -104,7 +104,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
         let mut waiting = self.waiters.0.lock();
         let reached = |&(place, _): &(P, u64)| self.end.is_none_or(|end| place <= end);
         let ahead = waiting.wakers.range((from, Bound::Unbounded)).map(|(key, _)| *key);
-        let keys: Vec<_> = ahead.take_while(reached).take(STEP_ENTRIES).collect();
+        let keys: Vec<_> = ahead.take_while(reached).take(BATCH_ENTRIES).collect();
         let is_known = |(_, number): &&(P, u64)| *number <= self.last;
         let woken = keys.iter().filter(is_known).filter_map(|key| waiting.wakers.remove(key));
         let woken: Vec<_> = woken.collect();
@@ -113,7 +113,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
         // Bounded: one.
         woken.into_iter().for_each(wake);
         self.after = keys.last().copied();
-        keys.len() == STEP_ENTRIES
+        keys.len() == BATCH_ENTRIES
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
             let mut context = Context::from_waker(Waker::noop());
             let (done, work) = measured(|| waking.as_mut().poll(&mut context).is_ready());
             polls += 1;
-            assert!(work.entries <= STEP_ENTRIES);
+            assert!(work.entries <= BATCH_ENTRIES);
             if done {
                 break;
             }
@@ -254,7 +254,7 @@ mod tests {
                 assert!(poll_with(wait.as_mut(), &hostile).is_pending());
             }
         }
-        assert!(polls > 16_000 / STEP_ENTRIES);
+        assert!(polls > 16_000 / BATCH_ENTRIES);
         assert_eq!(hostile.0.load(Ordering::Relaxed), 16_000);
         drop(waits);
         assert_eq!(waiters.len(), 0);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the ground up: a module imports from lower layers, and of its own layer only
 /// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
 const LAYERS: &[&[&str]] = &[
-    &["docs", "flaw", "meter", "quota", "wake"],
-    &["step"],
+    &["docs", "failpoint", "meter", "quota", "wake"],
+    &["batch"],
     &["queue", "waiters"],
     &[
         "clock",
@@ -30,11 +30,11 @@ const LAYERS: &[&[&str]] = &[
     &["disposal", "labels", "policy", "timer"],
     &["limiter"],
     &["codec", "config", "flight", "l2", "synopsis", "watermarks"],
-    &["order", "put"],
+    &["commit_lock", "put"],
     &["namespace"],
     &["entry"],
-    &["accesses", "hit", "l1"],
-    &["invalidation"],
+    &["access_times", "hit", "l1"],
+    &["pending"],
     &["engine"],
     &["cache"],
     &["namespaced"],
@@ -172,7 +172,7 @@ fn passes_meter(lines: &[&str], number: usize) -> bool {
     let Some(head) = lines[..number].iter().rposition(is_head) else { return false };
     let body = lines[head..].iter();
     let is_inside = |line: &&&str| line.trim() != "}" || indent(line) > indent(lines[head]);
-    // `Steps` passes it on.
+    // `Pacer` passes it on.
     let marks = ["meter::", "steps.entry(", "steps.entries(", "steps.bytes("];
     body.take_while(is_inside).any(|line| marks.iter().any(|mark| line.contains(mark)))
 }
@@ -218,7 +218,7 @@ fn a_bare_loop_is_told_from_others() {
     assert!(is_bounded(&bounded[..2]));
     let chained = ["    // Bounded: one.", "    a.into_iter()", "        .for_each(b);"];
     assert!(is_loop(chained[2]) && is_bounded(&chained[..2]));
-    assert!(!is_loop("// for each in turn") && !is_loop("impl Lane for LaneHandle {"));
+    assert!(!is_loop("// for each in turn") && !is_loop("impl TaskRunner for TaskRunnerHandle {"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::engine::disk_tier::DiskTier;
 use crate::error::CacheError;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::l2::Position;
 use crate::modes::CrashSafety;
 
@@ -51,7 +51,7 @@ impl Acknowledger {
             Acknowledgement::Nothing if l2.health().is_off() => None,
             Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
             Acknowledgement::Now if flushed == 0 => return Ok(()),
-            Acknowledgement::Now if planted(Flaw::FlushNotAwaited) => return Ok(()),
+            Acknowledgement::Now if failpoint(Failpoint::FlushNotAwaited) => return Ok(()),
             // What is put into a generation must not outlive the record that began it.
             Acknowledgement::Now => Position::new(flushed),
             Acknowledgement::Nothing => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::commit_lock::CommitLock;
 use crate::config::{BlobCacheConfig, L1_BYTES_MAX, NAMESPACE_BYTES_MAX};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;
@@ -9,7 +10,6 @@ use crate::entry::{Entry, Extras};
 use crate::error::{BlobLimit, CacheError};
 use crate::l1::L1;
 use crate::modes::L1Admission;
-use crate::order::Order;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::wake::contained;
@@ -17,7 +17,7 @@ use crate::wake::contained;
 /// See the module.
 pub(crate) struct Admission {
     config: Arc<BlobCacheConfig>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     l1: Arc<L1>,
     disk: Arc<DiskTier>,
 }
@@ -26,14 +26,14 @@ impl Admission {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             config: parts.config.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             l1: parts.l1.clone(),
             disk: parts.disk.clone(),
         }
     }
 
     pub(crate) fn check_open(&self) -> Result<(), CacheError> {
-        if self.order.is_closed() { Err(CacheError::Closed) } else { self.disk.check_ours() }
+        if self.commit_lock.is_closed() { Err(CacheError::Closed) } else { self.disk.check_ours() }
     }
 
     pub(crate) fn check_namespace(&self, name: &str) -> Result<(), CacheError> {

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use crate::commit_lock::CommitLock;
 use crate::disposal::Remains;
-use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::DiskTier;
@@ -13,20 +14,19 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::invalidation::Rules;
 use crate::l1::L1;
 use crate::l2::Off;
 use crate::namespace::{Ended, Namespaces};
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 
 /// See the module.
 pub(crate) struct Closing {
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     promotions: Arc<Promotions>,
-    filters: Arc<FilterWear>,
+    filters: Arc<FilterSignal>,
     records_expired: Arc<Wakeup>,
     budget: Arc<IndexBudget>,
     disk: Arc<DiskTier>,
@@ -37,9 +37,9 @@ pub(crate) struct Closing {
 impl Closing {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
-            order: Arc::clone(&parts.order),
+            commit_lock: Arc::clone(&parts.commit_lock),
             namespaces: Arc::clone(&parts.namespaces),
-            rules: Arc::clone(&parts.rules),
+            pending: Arc::clone(&parts.pending),
             l1: Arc::clone(&parts.l1),
             promotions: Arc::clone(&parts.promotions),
             filters: Arc::clone(&parts.filters),
@@ -53,11 +53,11 @@ impl Closing {
 
     /// Ends the order of mutations. False where it had been ended before.
     pub(crate) fn end(&self) -> bool {
-        let is_first = self.order.section().close();
+        let is_first = self.commit_lock.section().close();
         if is_first {
             self.end_tasks();
             let ended = self.end_namespaces();
-            self.rules.sweep_ended();
+            self.pending.sweep_ended();
             self.flushes.free_all(ended);
             self.disk.close_file();
         }
@@ -67,7 +67,7 @@ impl Closing {
     /// Removes all that is left, and returns when the disk tier is on file and its lock is free.
     pub(crate) async fn finish(&self) -> Result<(), CacheError> {
         self.disk.check_ours()?;
-        self.cleanup.carry_out_all().await;
+        self.cleanup.finish_all().await;
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let closed = l2.log.closed().await;
         if let Some(file) = self.disk.close_file() {
@@ -78,7 +78,7 @@ impl Closing {
 
     /// Ends a cache without handles. Its last caller does not wait until its memory is free.
     pub(crate) fn abandon(&self) {
-        self.order.section().close();
+        self.commit_lock.section().close();
         self.end_tasks();
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();
@@ -94,7 +94,7 @@ impl Closing {
 
     /// Ends all generations, of a cache whose order has ended.
     fn end_namespaces(&self) -> Ended {
-        let Ok(ended) = self.namespaces.flush_all(&self.order, |_| {
+        let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |_| {
             self.budget.remove_all_slots();
             Ok::<(), Infallible>(())
         });

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::error::CacheError;
-use crate::io::{Lane, Termination, UringDisk};
+use crate::io::{TaskRunner, Termination, UringDisk};
 use crate::l2::{Change, Dealt, Draft, Generation, L2, Record, Refusal};
 
 /// See the module. Without a disk tier nothing is recorded, and nothing waits.
@@ -20,7 +20,7 @@ pub(crate) struct DiskTier {
 
 pub(crate) struct Running {
     pub(crate) l2: L2,
-    pub(crate) lane: Arc<dyn Lane>,
+    pub(crate) lane: Arc<dyn TaskRunner>,
     /// None on a simulated disk.
     pub(crate) file: Option<UringDisk>,
 }
@@ -40,7 +40,7 @@ impl DiskTier {
     }
 
     /// Where tasks run.
-    pub(crate) fn lane(&self) -> Option<&Arc<dyn Lane>> {
+    pub(crate) fn tasks(&self) -> Option<&Arc<dyn TaskRunner>> {
         self.running.as_ref().map(|running| &running.lane)
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::last_access::LastAccess;
@@ -9,18 +11,16 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::invalidation::Rules;
 use crate::l1::{L1, Owner, Reservation, Room, Scarce, Victim};
 use crate::namespace::Namespace;
-use crate::order::Order;
-use crate::step::{STEP_ENTRIES, pause};
+use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
 
 /// See the module.
 pub(crate) struct Eviction {
     counters: Arc<Counters>,
-    order: Arc<Order>,
-    rules: Arc<Rules>,
+    commit_lock: Arc<CommitLock>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     last_access: LastAccess,
     visibility: Visibility,
@@ -32,8 +32,8 @@ impl Eviction {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
-            rules: parts.rules.clone(),
+            commit_lock: parts.commit_lock.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             last_access: LastAccess::new(parts),
             visibility: Visibility::new(parts),
@@ -49,9 +49,9 @@ impl Eviction {
         loop {
             if self.l1.is_over(room) {
                 // What is hidden already makes room as well.
-                self.cleanup.help_along(STEP_ENTRIES);
+                self.cleanup.help_along(BATCH_ENTRIES);
             }
-            let mut steps = STEP_ENTRIES;
+            let mut steps = BATCH_ENTRIES;
             // Bounded: by the steps that are left.
             while let Some(victim) = self.l1.evict(room, priority, &mut steps, self) {
                 self.let_go(&victim);
@@ -62,7 +62,7 @@ impl Eviction {
             if steps > 0 {
                 return false;
             }
-            pause().await;
+            yield_now().await;
         }
     }
 
@@ -79,8 +79,8 @@ impl Eviction {
         priority: u8,
     ) -> Option<Reservation<'_>> {
         let quota = namespace.quota().map(|quota| quota.number);
-        let begun = self.rules.round();
-        let mut steps = STEP_ENTRIES;
+        let begun = self.pending.round();
+        let mut steps = BATCH_ENTRIES;
         // Bounded: a step in each turn, then a pause.
         loop {
             let number = match (self.l1.reserve(room, quota), quota) {
@@ -98,18 +98,18 @@ impl Eviction {
             }
             // What was flushed may be of any priority, and counts until the round comes by.
             let is_all_alive = self.l1.bytes_of(number) <= namespace.bytes();
-            if is_all_alive || self.rules.round().is_round_since(begun) {
+            if is_all_alive || self.pending.round().is_round_since(begun) {
                 return None;
             }
-            self.cleanup.step_of_round(STEP_ENTRIES, true, &mut SweepReport::default());
-            pause().await;
+            self.cleanup.run_round_batch(BATCH_ENTRIES, true, &mut SweepReport::default());
+            yield_now().await;
         }
     }
 
     /// Evicts entries of a namespace that has a quota, until what it holds is within it.
     pub(crate) async fn keep_to_quota(&self, namespace: &Namespace) {
         let Some(quota) = namespace.quota() else { return };
-        let (number, mut steps) = (quota.number, STEP_ENTRIES);
+        let (number, mut steps) = (quota.number, BATCH_ENTRIES);
         // Bounded: by the steps that are left, then a pause.
         while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
     }
@@ -120,8 +120,8 @@ impl Eviction {
         // Bounded: by the steps that are left, then a pause.
         loop {
             if *steps == 0 {
-                pause().await;
-                *steps = STEP_ENTRIES;
+                yield_now().await;
+                *steps = BATCH_ENTRIES;
             }
             if let Some(victim) = self.l1.evict_of(quota, priority, steps, self) {
                 self.let_go(&victim);
@@ -136,23 +136,23 @@ impl Eviction {
     fn let_go(&self, victim: &Victim) {
         match victim {
             Victim::Evicted(entry) => self.evicted(entry),
-            Victim::Gone(entry) => _ = self.removal.remove_gone(entry),
+            Victim::Gone(entry) => _ = self.removal.remove_dead(entry),
         }
     }
 
     /// Settles what hangs on an entry that was evicted.
     fn evicted(&self, victim: &Entry) {
-        let covering = self.rules.covering(victim);
+        let covering = self.pending.matching(victim);
         let is_hidden = covering.is_some() || victim.namespace.has_ended();
         // What has a slot is counted when that is buried.
         let below = victim.namespace.live_slot(victim.hash, victim.sequence());
         let counting = covering.as_deref().filter(|_| below.is_none());
-        self.removal.settle(victim, counting, &mut self.order.section());
+        self.removal.release_accounting(victim, counting, &mut self.commit_lock.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);
             self.counters.add(Event::Forgotten, u64::from(below.is_none()));
             // Hits may have been given while it left.
-            self.last_access.keep_access(victim);
+            self.last_access.record(victim);
         }
     }
 }
@@ -164,6 +164,6 @@ impl Owner for Eviction {
 
     /// Whoever finds that memory does not hold it judges by what is known elsewhere.
     fn leaves(&self, entry: &Entry) {
-        self.last_access.keep_access(entry);
+        self.last_access.record(entry);
     }
 }

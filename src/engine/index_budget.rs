@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::accesses::Accesses;
+use crate::access_times::AccessTimes;
+use crate::commit_lock::Section;
 use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::L2;
-use crate::order::Section;
 
 /// What is left of the budget when the oldest segments begin to go.
 const CROWDED_SHARE: usize = 16;
@@ -18,7 +18,7 @@ pub(crate) const ACCESSES_SHARE: usize = 8;
 /// See the module. Slots and labels are counted in append sections.
 pub(crate) struct IndexBudget {
     bytes_max: usize,
-    accesses: Arc<Accesses>,
+    access_times: Arc<AccessTimes>,
     /// Slots of all indexes.
     slots: AtomicUsize,
     /// Labels of entries without a record: the budget of memory counts them.
@@ -26,9 +26,9 @@ pub(crate) struct IndexBudget {
 }
 
 impl IndexBudget {
-    pub(crate) fn new(bytes_max: usize, accesses: Arc<Accesses>) -> Self {
+    pub(crate) fn new(bytes_max: usize, access_times: Arc<AccessTimes>) -> Self {
         let (slots, labels_above) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { bytes_max, accesses, slots, labels_above }
+        Self { bytes_max, access_times, slots, labels_above }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -88,15 +88,15 @@ impl IndexBudget {
     /// Whether accesses of an entry that is on disk, or is going to be, ought to be remembered and
     /// are not.
     pub(crate) fn misses_accesses(&self, entry: &Entry) -> bool {
-        entry.idle_ttl().is_some() && !self.accesses.has_room()
+        entry.idle_ttl().is_some() && !self.access_times.has_room()
     }
 
     /// Sets room for last accesses aside. Where the index has taken it before, they are remembered
     /// once enough of that has been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
-        self.accesses.want();
+        self.access_times.want();
         if self.budgeted_bytes(section) <= self.bytes_max {
-            self.accesses.give_room();
+            self.access_times.give_room();
         }
     }
 
@@ -104,6 +104,6 @@ impl IndexBudget {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
         let above = self.labels_above().saturating_mul(POSTING_BYTES);
         let labels = section.labels().bytes().saturating_sub(above);
-        slots.saturating_add(labels).saturating_add(self.accesses.bytes_set_aside())
+        slots.saturating_add(labels).saturating_add(self.access_times.bytes_set_aside())
     }
 }

@@ -122,7 +122,7 @@ impl Engine {
     }
 
     pub(crate) fn read_point(&self) -> ReadPoint {
-        self.parts.order.read_point()
+        self.parts.commit_lock.read_point()
     }
 
     /// Returns once all that was acknowledged is on the device.
@@ -141,7 +141,7 @@ impl Engine {
     /// when it is closed or dropped.
     fn start_tasks(&self, start: WriterStart) {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
-        let Some((l2, lane)) = disk.l2().zip(disk.lane()) else { return };
+        let Some((l2, lane)) = disk.l2().zip(disk.tasks()) else { return };
         let owner: Weak<LogOwner> = Arc::downgrade(&self.log_owner);
         let writer = l2.writer(start, Arc::clone(lane), owner);
         // It tells how it ended through the log and the health of the tier.

@@ -5,25 +5,25 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::batch::Pacer;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::disk_tier::Running;
 use crate::engine::errors::not_opened;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::SLOT_BYTES;
-use crate::io::{Disk, DiskOptions, Lane, UringDisk};
+use crate::io::{Disk, DiskOptions, TaskRunner, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Limits, Opening, Position, Replay};
 use crate::modes::{BackgroundSweep, CrashSafety};
-use crate::step::Steps;
 use crate::timer::Timer;
 
 /// A disk to put the tier on, and what runs beside it.
 pub(crate) struct Medium {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) lane: Arc<dyn Lane>,
+    pub(crate) lane: Arc<dyn TaskRunner>,
     /// How to give a real file back.
     pub(crate) file: Option<UringDisk>,
     /// Which boot of the machine this is.
@@ -37,7 +37,7 @@ impl Medium {
     fn timer(&self) -> Timer {
         match self.file {
             Some(_) => Timer::Process,
-            None => Timer::Lane(Arc::clone(&self.lane)),
+            None => Timer::TaskRunner(Arc::clone(&self.lane)),
         }
     }
 }
@@ -161,7 +161,7 @@ pub(crate) async fn open_on(
 /// Makes what was found on file the cache's own. Gives the names that are more than there may be,
 /// those that were written to last left out.
 async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
-    let mut steps = Steps::default();
+    let mut steps = Pacer::default();
     replay.close(&mut steps).await;
     let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
     parts.namespaces.expect(replay.namespaces.len());
@@ -171,17 +171,17 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
         if !namespace.index.is_empty() {
             parts.budget.add_slots(namespace.index.len());
             newest.insert((namespace.newest, name.clone()));
-            parts.namespaces.restore(&name, namespace, &parts.order);
+            parts.namespaces.restore(&name, namespace, &parts.commit_lock);
         }
     }
     {
-        let mut section = parts.order.section();
+        let mut section = parts.commit_lock.section();
         if let Some(l2) = parts.disk.l2() {
             // Mutations to come are behind what has been found, even if the log ends before it
             // takes any.
             section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
         }
-        if !planted(Flaw::LabelsForgotten) {
+        if !failpoint(Failpoint::LabelsForgotten) {
             *section.labels() = replay.postings;
         }
     }

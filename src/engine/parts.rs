@@ -6,15 +6,16 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use crate::accesses::Accesses;
+use crate::access_times::AccessTimes;
 use crate::clock::Clock;
 use crate::codec::Codecs;
+use crate::commit_lock::CommitLock;
 use crate::config::{BlobCacheConfig, cores};
 use crate::counters::Counters;
 use crate::disposal::Freeing;
 use crate::engine::acknowledge::Acknowledger;
 use crate::engine::background::deadlines::Deadlines;
-use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::background::wakeup::Wakeup;
@@ -24,13 +25,12 @@ use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
 use crate::flight::Flights;
 use crate::hit::BlobCacheHit;
-use crate::invalidation::Rules;
 use crate::key::KeyHasher;
 use crate::l1::L1;
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 use crate::timer::Timer;
 
 /// So many callers of different keys seldom meet at one lock.
@@ -42,11 +42,11 @@ pub(crate) struct Parts {
     pub(crate) hasher: KeyHasher,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) order: Arc<Order>,
+    pub(crate) commit_lock: Arc<CommitLock>,
     pub(crate) namespaces: Arc<Namespaces>,
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) pending: Arc<PendingInvalidations>,
     pub(crate) l1: Arc<L1>,
-    pub(crate) accesses: Arc<Accesses>,
+    pub(crate) access_times: Arc<AccessTimes>,
     /// Bounds the copies of values that take many polls.
     pub(crate) copies: Arc<Limiter>,
     pub(crate) reads: Arc<Reads>,
@@ -55,7 +55,7 @@ pub(crate) struct Parts {
     /// value.
     pub(crate) flights: Arc<Flights<BlobCacheHit, Moment>>,
     pub(crate) promotions: Arc<Promotions>,
-    pub(crate) filters: Arc<FilterWear>,
+    pub(crate) filters: Arc<FilterSignal>,
     /// Wakes the task that looks for expired records on disk.
     pub(crate) records_expired: Arc<Wakeup>,
     pub(crate) disk: Arc<DiskTier>,
@@ -79,15 +79,15 @@ impl Parts {
         // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
         let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
         let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
-        let accesses = Arc::new(Accesses::new(config.l2_index_bytes_max / ACCESSES_SHARE));
+        let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));
         let copies = copy_limit::limiter(config.l1_bytes_max, running.is_some(), timer);
-        let rules = Arc::new(Rules::default());
+        let pending = Arc::new(PendingInvalidations::default());
         let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
         Self {
             hasher,
             clock: config.clock.clone(),
             counters: Arc::new(Counters::new(cores())),
-            order: Arc::new(Order::new(instance, watermarks)),
+            commit_lock: Arc::new(CommitLock::new(instance, watermarks)),
             namespaces: Arc::new(Namespaces::new(config.max_namespaces, config.quotas.clone())),
             l1: Arc::new(l1),
             copies: Arc::new(copies),
@@ -97,12 +97,15 @@ impl Parts {
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             filters: Arc::default(),
             records_expired: Arc::default(),
-            budget: Arc::new(IndexBudget::new(config.l2_index_bytes_max, Arc::clone(&accesses))),
+            budget: Arc::new(IndexBudget::new(
+                config.l2_index_bytes_max,
+                Arc::clone(&access_times),
+            )),
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
-            deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&rules))),
+            deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
             sweep_progress: Arc::default(),
-            accesses,
-            rules,
+            access_times,
+            pending,
             disk,
             freeing: Freeing::default(),
             config: Arc::new(config),

@@ -4,24 +4,24 @@
 use std::ptr;
 use std::sync::Arc;
 
+use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
-use crate::invalidation::Rule;
 use crate::key::KeyHash;
 use crate::l1::L1;
 use crate::l2::Slot;
 use crate::namespace::Namespace;
-use crate::order::{Order, Section};
+use crate::pending::PendingInvalidation;
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
 
 /// See the module.
 pub(crate) struct Removal {
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     l1: Arc<L1>,
     visibility: Visibility,
     budget: Arc<IndexBudget>,
@@ -31,7 +31,7 @@ impl Removal {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
             budget: parts.budget.clone(),
@@ -40,7 +40,12 @@ impl Removal {
 
     /// Settles what hangs on an entry that this caller has taken out of L1, which `covering`
     /// covered while it was there.
-    pub(crate) fn settle(&self, entry: &Entry, covering: Option<&Rule>, section: &mut Section<'_>) {
+    pub(crate) fn release_accounting(
+        &self,
+        entry: &Entry,
+        covering: Option<&PendingInvalidation>,
+        section: &mut Section<'_>,
+    ) {
         entry.namespace.shrink(entry.charge, section);
         if !entry.is(Mark::OnFile) {
             self.budget.remove_labels_of(entry);
@@ -83,7 +88,7 @@ impl Removal {
     }
 
     /// A rule had covered what this caller has removed, though it has not come to it itself.
-    pub(crate) fn credit(&self, rule: &Rule) {
+    pub(crate) fn credit(&self, rule: &PendingInvalidation) {
         rule.count();
         self.counters.count(Event::Invalidation);
     }
@@ -103,7 +108,7 @@ impl Removal {
         let sequence = Sequence(held.position.value());
         let rule = match held.gone {
             true => None,
-            false => self.visibility.covering_on_disk(generation, (key, hash), sequence, section),
+            false => self.visibility.matching_on_disk(generation, (key, hash), sequence, section),
         };
         section.labels().release(hash, sequence);
         if held.gone {
@@ -119,12 +124,17 @@ impl Removal {
 
     /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
     /// since its record is still on file and so may be what it shadows. False where it does not.
-    pub(crate) fn bury(&self, generation: &Namespace, hash: KeyHash, sequence: Sequence) -> bool {
+    pub(crate) fn mark_dead(
+        &self,
+        generation: &Namespace,
+        hash: KeyHash,
+        sequence: Sequence,
+    ) -> bool {
         let is_it = |entry: &Entry| entry.sequence() == sequence && entry.is_held();
         let is_in_memory = self.l1.find(hash, is_it).is_some();
-        let is_buried = generation.bury(hash, sequence, &mut self.order.section());
-        self.counters.add(Event::Forgotten, u64::from(is_buried && !is_in_memory));
-        is_buried
+        let is_marked = generation.mark_dead(hash, sequence, &mut self.commit_lock.section());
+        self.counters.add(Event::Forgotten, u64::from(is_marked && !is_in_memory));
+        is_marked
     }
 
     /// Removes an entry that was found past its life in memory, from both tiers. False where
@@ -135,10 +145,10 @@ impl Removal {
         if !slot.entry().is_some_and(|held| ptr::eq(&**held, entry)) {
             return false;
         }
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let Some(removed) = slot.remove() else { return false };
-        removed.namespace.bury(removed.hash, removed.sequence(), &mut section);
-        self.settle(&removed, None, &mut section);
+        removed.namespace.mark_dead(removed.hash, removed.sequence(), &mut section);
+        self.release_accounting(&removed, None, &mut section);
         // A flush has counted it.
         let has_ended = removed.namespace.has_ended();
         drop(section);
@@ -150,7 +160,7 @@ impl Removal {
     }
 
     /// The same of a mutation that was found past its life on disk, unless memory knows better.
-    pub(crate) fn expire_below(
+    pub(crate) fn expire_on_disk(
         &self,
         generation: &Namespace,
         (hash, sequence): (KeyHash, Sequence),
@@ -159,28 +169,28 @@ impl Removal {
         let slot = self.l1.slot(hash);
         let held = slot.entry().filter(|entry| entry.sequence() == sequence);
         let held = held.map(|entry| self.visibility.freshness(entry).is_gone());
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let removed = match held {
             Some(true) => slot.remove(),
             Some(false) => return,
             None => None,
         };
-        let is_buried = generation.bury(hash, sequence, &mut section);
-        removed.as_ref().inspect(|entry| self.settle(entry, None, &mut section));
+        let is_marked = generation.mark_dead(hash, sequence, &mut section);
+        removed.as_ref().inspect(|entry| self.release_accounting(entry, None, &mut section));
         let has_ended = generation.has_ended();
         drop(section);
-        if (is_buried || removed.is_some()) && !has_ended {
+        if (is_marked || removed.is_some()) && !has_ended {
             self.count_expired(freshness);
         }
     }
 
     /// Removes an entry whose namespace has ended, or that is past its life. None where it is not,
     /// or somebody else has.
-    pub(crate) fn remove_gone(&self, entry: &Entry) -> Option<Gone> {
+    pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Gone> {
         if entry.namespace.has_ended() {
             let is_removed = self.l1.remove_entry(entry);
             if is_removed {
-                self.settle(entry, None, &mut self.order.section());
+                self.release_accounting(entry, None, &mut self.commit_lock.section());
             }
             return is_removed.then_some(Gone::Dead);
         }

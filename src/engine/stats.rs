@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::accesses::Accesses;
+use crate::access_times::AccessTimes;
 use crate::clock::nanos;
 use crate::codec::Codecs;
+use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::disposal::Freeing;
@@ -22,7 +23,6 @@ use crate::l2::{L2, Tally};
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
-use crate::order::Order;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 
 /// What was found on file at open.
@@ -37,10 +37,10 @@ struct Recovery {
 pub(crate) struct StatsReader {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     l1: Arc<L1>,
-    accesses: Arc<Accesses>,
+    access_times: Arc<AccessTimes>,
     copies: Arc<Limiter>,
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
@@ -57,10 +57,10 @@ impl StatsReader {
         Self {
             config: Arc::clone(&parts.config),
             counters: Arc::clone(&parts.counters),
-            order: Arc::clone(&parts.order),
+            commit_lock: Arc::clone(&parts.commit_lock),
             namespaces: Arc::clone(&parts.namespaces),
             l1: Arc::clone(&parts.l1),
-            accesses: Arc::clone(&parts.accesses),
+            access_times: Arc::clone(&parts.access_times),
             copies: Arc::clone(&parts.copies),
             reads: Arc::clone(&parts.reads),
             codecs: Arc::clone(&parts.codecs),
@@ -86,7 +86,7 @@ impl StatsReader {
         let tally = |of: fn(&Tally) -> &AtomicU64| {
             self.disk.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
         };
-        let memory_labels_bytes = self.order.section().labels().bytes();
+        let memory_labels_bytes = self.commit_lock.section().labels().bytes();
         BlobCacheStats {
             hits: sum(Event::Hit),
             misses: sum(Event::Miss),
@@ -123,7 +123,9 @@ impl StatsReader {
             promotion_queue_depth: self.promotions.depth(),
             memory_reads_bytes: self.reads.bytes(),
             memory_buffers_bytes: self.buffers_bytes(),
-            memory_index_bytes: totals.index_bytes + self.freeing.bytes() + self.accesses.bytes(),
+            memory_index_bytes: totals.index_bytes
+                + self.freeing.bytes()
+                + self.access_times.bytes(),
             l2_entries: self.budget.slots(),
             l2_bytes_max: self.disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),

@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::commit_lock::Section;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::entry::Entry;
 use crate::hit::BlobCacheHit;
-use crate::invalidation::{Rule, Rules};
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Position};
 use crate::namespace::Namespace;
-use crate::order::Section;
+use crate::pending::{PendingInvalidation, PendingInvalidations};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
 
 /// See the module.
 pub(crate) struct Visibility {
     clock: Clock,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     last_access: LastAccess,
     disk: Arc<DiskTier>,
@@ -30,7 +30,7 @@ impl Visibility {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             clock: parts.clock.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             last_access: LastAccess::new(parts),
             disk: parts.disk.clone(),
@@ -50,7 +50,7 @@ impl Visibility {
         // gone. All of it under the shard's lock, or an overwrite would look like a miss.
         self.l1.find(hash, |entry| {
             entry.is_of(namespace.name, key)
-                && !(self.rules.any_in_force() && self.rules.covering(entry).is_some())
+                && !(self.pending.any_in_force() && self.pending.matching(entry).is_some())
                 && entry.is_held()
         })
     }
@@ -66,22 +66,22 @@ impl Visibility {
     /// The freshness of what a directory lists; stale counts as fresh.
     pub(crate) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
         let now = self.clock.timestamp();
-        blob.life().freshness(now, self.last_access.last_access_listed(position, blob))
+        blob.life().freshness(now, self.last_access.of_listed(position, blob))
     }
 
     /// The rule that covers what only the disk holds of a key.
-    pub(crate) fn covering_on_disk(
+    pub(crate) fn matching_on_disk(
         &self,
         generation: &Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
         only: Sequence,
         section: &mut Section<'_>,
-    ) -> Option<Arc<Rule>> {
-        if !self.rules.any_in_force() {
+    ) -> Option<Arc<PendingInvalidation>> {
+        if !self.pending.any_in_force() {
             return None;
         }
         let labels = section.labels().of(hash, only);
-        self.rules.covering_all(generation, only, key, &labels)
+        self.pending.matching_record(generation, only, key, &labels)
     }
 
     /// Whether the index still leads to the record of that mutation.
@@ -105,7 +105,7 @@ impl Visibility {
         }
         entry.visit();
         if entry.accessed(now) && !entry.seat.is_taken() {
-            self.last_access.keep_access(&entry);
+            self.last_access.record(&entry);
         }
         Ok(BlobCacheHit { entry, stale: freshness.window_left() })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::relay::Relay;
 use super::state::{Alarm, Phase};
 use super::{Landing, PATIENCE, Seat, Sent};
-use crate::step::STEP_ENTRIES;
+use crate::batch::BATCH_ENTRIES;
 use crate::wake::{discard, wake};
 
 /// The right to lead, unless somebody else has begun.
@@ -139,7 +139,7 @@ impl<T: Sent, P: Sent> Wakers<T, P> {
         if !matches!(state.phase, Phase::Landed(_)) {
             return false;
         }
-        let woken = state.some_waiting(STEP_ENTRIES);
+        let woken = state.some_waiting(BATCH_ENTRIES);
         let are_left = !state.waiting.is_empty();
         // One that is set may be for later.
         state.has_alarm &= !delay.is_zero();

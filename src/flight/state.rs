@@ -7,9 +7,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{Destination, Landing, PATIENCE, Sent};
-use crate::flaw::{Flaw, planted};
+use crate::batch::BATCH_ENTRIES;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
-use crate::step::STEP_ENTRIES;
 use crate::sync::Mutex;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
@@ -94,11 +94,11 @@ impl<T: Sent, P: Sent> Flight<T, P> {
                 state.some_waiting(1)
             }
             Phase::Vacant if is_stuck => {
-                state.called = (2 * state.called).min(STEP_ENTRIES);
+                state.called = (2 * state.called).min(BATCH_ENTRIES);
                 let called = state.called;
                 state.some_waiting(called)
             }
-            Phase::Landed(_) => state.some_waiting(STEP_ENTRIES),
+            Phase::Landed(_) => state.some_waiting(BATCH_ENTRIES),
             _ => Vec::new(),
         };
         let alarm = state.alarm();
@@ -168,7 +168,7 @@ impl<T, P> State<T, P> {
     pub(super) fn alarm(&mut self) -> Option<Alarm> {
         let (is_wanted, delay) = match &self.phase {
             Phase::Claimed(_) => (false, PATIENCE),
-            Phase::Led if planted(Flaw::LeadKeptBySleeper) => (false, PATIENCE),
+            Phase::Led if failpoint(Failpoint::LeadKeptBySleeper) => (false, PATIENCE),
             Phase::Led => (self.is_leader_asleep() && self.joiners > 0, PATIENCE),
             Phase::Vacant => (!self.waiting.is_empty(), PATIENCE),
             Phase::Landed(_) => (!self.waiting.is_empty(), Duration::ZERO),

@@ -3,7 +3,7 @@
 //! Two traits are all that the layers above see:
 //!
 //! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
-//! - [`Lane`]: a thread on which the long-lived background futures run, with a timer.
+//! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
 //! Each has two twins. [`UringDisk`] drives a real file through two io_uring threads;
 //! `SimulatedDisk` with `Simulation` lies about durability, order and success, from a seed.
@@ -35,7 +35,6 @@ mod buffer;
 mod closing;
 mod error;
 mod file;
-mod lane;
 mod limits;
 mod piece;
 mod probe;
@@ -46,6 +45,7 @@ mod ring;
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 mod simulation;
+mod task_runner;
 mod termination;
 mod transfer;
 mod uring;
@@ -53,7 +53,7 @@ mod uring;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod thread_lane;
+mod thread_runner;
 
 use std::any::Any;
 use std::io;
@@ -63,17 +63,17 @@ use futures::future::BoxFuture;
 
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
-pub(crate) use lane::Lane;
-#[cfg(test)]
-pub(crate) use lane::TaskEnd;
-#[cfg(test)]
-pub(crate) use lane::TaskOutcome;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 #[cfg(test)]
 pub(crate) use simulation::Longest;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
+#[cfg(test)]
+pub(crate) use task_runner::TaskEnd;
+#[cfg(test)]
+pub(crate) use task_runner::TaskOutcome;
+pub(crate) use task_runner::TaskRunner;
 pub(crate) use termination::Termination;
 pub(crate) use uring::{DiskOptions, UringDisk};
 

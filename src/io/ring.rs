@@ -30,14 +30,14 @@ use tokio::time::{Instant, Sleep};
 use tokio_uring::fs::File;
 
 use super::error::DiskError;
-use super::lane::{LaneServer, message};
 use super::limits::{RING_DESCRIPTORS, check_descriptors};
 use super::probe::{ENTRIES_MIN, RingSetup};
 use super::reply::Reply;
 use super::request::Request;
+use super::task_runner::{TaskRunnerServer, message};
 use super::transfer::{READ_DEPTH, serve, width};
+use crate::batch::BATCH_ENTRIES;
 use crate::meter;
-use crate::step::STEP_ENTRIES;
 
 /// How long a submission can be stuck that the kernel refused to take.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
@@ -84,7 +84,7 @@ impl Ring {
         name: &str,
         file: fs::File,
         requests: mpsc::UnboundedReceiver<Request>,
-        lane: LaneServer,
+        lane: TaskRunnerServer,
     ) -> bool {
         let limit = self.entries - 1;
         let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -107,7 +107,7 @@ impl Ring {
 async fn run(
     file: fs::File,
     requests: mpsc::UnboundedReceiver<Request>,
-    mut lane: LaneServer,
+    mut lane: TaskRunnerServer,
     limit: usize,
 ) -> Result<(), tokio::task::JoinError> {
     let (stop, stopped) = oneshot::channel();
@@ -184,7 +184,7 @@ impl<'file> Pump<'file> {
             self.stopped = None;
             self.requests.close();
         }
-        let mut budget = STEP_ENTRIES;
+        let mut budget = BATCH_ENTRIES;
         // Bounded: by the requests that may be under way.
         loop {
             // Bounded: by the requests that may be under way.

@@ -11,7 +11,8 @@
 //!
 //! Like a ring, it owns a request from the first poll on until that is done, with its buffer and
 //! its pin, whatever future is polled. Within a [`super::Simulation`] each request is a task.
-//! Elsewhere it goes on as any request of the disk is polled, or by [`SimulatedDisk::settle`].
+//! Elsewhere it goes on as any request of the disk is polled, or by
+//! [`SimulatedDisk::release_accounting`].
 //!
 //! Two disks with the same seed under the same sequence of polls behave alike;
 //! [`super::Simulation`] makes that sequence repeatable. No thread, clock or randomness of the
@@ -140,7 +141,7 @@ impl SimulatedDisk {
     }
 
     /// Completes all requests, whether or not anybody waits for them.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn release_accounting(&self) {
         while let Some(id) = self.first() {
             self.step(id);
         }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::lane::{Lane, TaskEnd, contained, message};
+use super::task_runner::{TaskEnd, TaskRunner, contained, message};
 
 /// The number of the future that [`Simulation::block_on`] was given.
 const ROOT: u64 = 0;
@@ -243,7 +243,7 @@ impl Drop for Simulation {
     }
 }
 
-impl Lane for SimulatedLane {
+impl TaskRunner for SimulatedLane {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         let shared = Arc::clone(&self.shared);
         let watched = async move {

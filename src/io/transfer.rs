@@ -18,8 +18,8 @@ use super::buffer::AlignedBuffer;
 use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::Request;
+use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
-use crate::step::{STEP_ENTRIES, pause as pause_step};
 use crate::wake::discard;
 
 /// The longest transfer that is sent to the device as one, in bytes.
@@ -68,7 +68,7 @@ pub(super) async fn serve(file: &File, request: Request) {
             let result = sync(file).await;
             let mut replies = replies.into_iter();
             while replies.len() > 0 {
-                for reply in replies.by_ref().take(STEP_ENTRIES) {
+                for reply in replies.by_ref().take(BATCH_ENTRIES) {
                     meter::entries(1);
                     reply.send(result.as_ref().copied().map_err(again));
                 }

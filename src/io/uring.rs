@@ -24,12 +24,12 @@ use super::buffer::AlignedBuffer;
 use super::closing;
 use super::error::DiskError;
 use super::file::{DataFile, FileFacts};
-use super::lane::{Lane, LaneHandle, LaneServer};
 use super::limits::{STORE_DESCRIPTORS, check_descriptors, no_thread};
 use super::probe::RingSetup;
 use super::reply::{Reply, exchange};
 use super::request::Request;
 use super::ring::Ring;
+use super::task_runner::{TaskRunner, TaskRunnerHandle, TaskRunnerServer};
 use super::termination::{Alive, Termination};
 use super::{Disk, ReadRequest, Urgency, check_span};
 
@@ -69,8 +69,8 @@ struct Shared {
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
     /// Closes the read ring; nothing is spawned there.
-    read_lane: LaneHandle,
-    append_lane: LaneHandle,
+    read_lane: TaskRunnerHandle,
+    append_lane: TaskRunnerHandle,
     termination: Termination,
 }
 
@@ -105,7 +105,7 @@ impl UringDisk {
     }
 
     /// The lane on the thread of the append ring. It keeps the thread alive, not the read ring.
-    pub(crate) fn lane(&self) -> Arc<dyn Lane> {
+    pub(crate) fn lane(&self) -> Arc<dyn TaskRunner> {
         Arc::new(self.shared.append_lane.clone())
     }
 
@@ -268,7 +268,7 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
 struct Work {
     file: File,
     requests: mpsc::UnboundedReceiver<Request>,
-    lane: LaneServer,
+    lane: TaskRunnerServer,
 }
 
 fn start(
@@ -288,8 +288,8 @@ fn start(
     let boot_id = boot_id();
     let (reads, read_requests) = mpsc::unbounded_channel();
     let (appends, append_requests) = mpsc::unbounded_channel();
-    let (read_lane, read_server) = LaneHandle::new();
-    let (append_lane, append_server) = LaneHandle::new();
+    let (read_lane, read_server) = TaskRunnerHandle::new();
+    let (append_lane, append_server) = TaskRunnerHandle::new();
     let read_work = Work { file, requests: read_requests, lane: read_server };
     start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
     let process = std::process::id().into();

@@ -230,7 +230,7 @@ impl L1 {
     }
 
     /// Evicts while there is not so much room, for as long as `steps` last, which it uses up. Gives
-    /// one victim at a time. Steps are left where there is nothing to evict, of priorities up to
+    /// one victim at a time. Pacer are left where there is nothing to evict, of priorities up to
     /// `priority`.
     pub(crate) fn evict(
         &self,

@@ -1,8 +1,8 @@
 //! Checksums: xxh3, seeded so that a structure is good only in its store, at its place and in
 //! its open. `docs/format.md`, section 2. They find accidents; they are no signatures.
 
+use crate::batch::{BATCH_BYTES, yield_now};
 use crate::meter;
-use crate::step::{STEP_BYTES, pause};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::error::DecodeError;
@@ -106,11 +106,11 @@ impl BodyHasher {
     /// Hashes a body in steps.
     pub(crate) async fn over(body: &[u8]) -> Self {
         let mut hasher = Self::new();
-        for (number, step) in (1..).zip(body.chunks(STEP_BYTES)) {
+        for (number, step) in (1..).zip(body.chunks(BATCH_BYTES)) {
             hasher.update(step);
             meter::bytes(step.len());
-            if number * STEP_BYTES < body.len() {
-                pause().await;
+            if number * BATCH_BYTES < body.len() {
+                yield_now().await;
             }
         }
         hasher

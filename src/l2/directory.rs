@@ -16,7 +16,7 @@ use super::format::{
 };
 use super::name_rows::{NameRows, Row};
 use super::wire::{Measure, Reader, Sink};
-use crate::step::{STEP_BYTES, Steps};
+use crate::batch::{BATCH_BYTES, Pacer};
 
 /// A row of the name table takes two bytes at least.
 const NAME_ROW_BYTES_MIN: usize = 2;
@@ -150,7 +150,7 @@ impl DirectoryBuilder {
         };
         let first = into.len();
         into.reserve(length);
-        let mut steps = Steps::default();
+        let mut steps = Pacer::default();
         for piece in self.names.pieces().chain(self.entries.pieces()) {
             steps.bytes(piece.len()).await;
             into.bytes(piece);
@@ -324,7 +324,7 @@ impl<'a> Directory<'a> {
         let bytes = bytes.get(before..).ok_or(DecodeError::Truncated)?;
         let (covered, sum) = bytes.split_last_chunk().ok_or(DecodeError::Truncated)?;
         let seed = key.seed(Domain::Directory, segment.0, footer.open_count);
-        let mut steps = Steps::default();
+        let mut steps = Pacer::default();
         if u64::from_le_bytes(*sum) != checksum_in_steps(covered, seed, &mut steps).await {
             return Err(DecodeError::Checksum);
         }
@@ -359,7 +359,7 @@ impl<'a> Directory<'a> {
     /// What is wrong with an entry. Without one all can be read.
     pub(crate) async fn runs(
         &self,
-        steps: &mut Steps,
+        steps: &mut Pacer,
     ) -> Result<Vec<Entries<'_, 'a>>, DecodeError> {
         let mut runs = Vec::with_capacity(self.footer.entries as usize / RUN_ENTRIES + 1);
         let mut entries = self.entries();
@@ -427,9 +427,9 @@ impl<'a> Iterator for Entries<'_, 'a> {
 impl std::iter::FusedIterator for Entries<'_, '_> {}
 
 /// The checksum of bytes, a step at a time.
-async fn checksum_in_steps(bytes: &[u8], seed: u64, steps: &mut Steps) -> u64 {
+async fn checksum_in_steps(bytes: &[u8], seed: u64, steps: &mut Pacer) -> u64 {
     let mut sum = Pieces::new(seed);
-    for piece in bytes.chunks(STEP_BYTES) {
+    for piece in bytes.chunks(BATCH_BYTES) {
         steps.bytes(piece.len()).await;
         sum.update(piece);
     }

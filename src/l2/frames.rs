@@ -16,9 +16,9 @@ use super::format::{
 use super::frame::{FrameCheck, FrameHeader};
 use super::medium::Medium;
 use super::record::{Record, RecordHead, RecordLengths};
+use crate::batch::{BATCH_BYTES, Pacer};
 use crate::io::AlignedBuffer;
 use crate::key::{KeyHasher, LabelKind};
-use crate::step::{STEP_BYTES, Steps};
 
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -37,7 +37,7 @@ pub(super) struct Frames<'a> {
     /// Where the window begins in the segment.
     place: usize,
     window: AlignedBuffer,
-    steps: Steps,
+    steps: Pacer,
 }
 
 impl<'a> Frames<'a> {
@@ -48,7 +48,7 @@ impl<'a> Frames<'a> {
         opens: OpenRange,
     ) -> Self {
         let window = AlignedBuffer::default();
-        Self { medium, segment, start, opens, place: 0, window, steps: Steps::default() }
+        Self { medium, segment, start, opens, place: 0, window, steps: Pacer::default() }
     }
 
     /// Some bytes of the segment. None beyond its end.
@@ -99,7 +99,7 @@ impl<'a> Frames<'a> {
             let (body, mut left) = (blob.body, lengths.body_range());
             let mut sum = BodyHasher::new();
             while !left.is_empty() {
-                let piece = left.len().min(STEP_BYTES);
+                let piece = left.len().min(BATCH_BYTES);
                 self.steps.bytes(piece).await;
                 let Some(bytes) = self.bytes(at + left.start, piece).await? else {
                     return Ok(None);

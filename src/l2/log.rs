@@ -29,7 +29,7 @@ use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
 use super::room::RoomQueue;
 use super::unit::{Dealt, Draft, Job, Refusal, Seal, Taken, Unit, listed};
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::timer::Timer;
 use crate::waiters::Waiters;
 
@@ -390,12 +390,12 @@ impl Log {
         if state.jobs.is_empty() && (state.urgent || is_old) {
             Self::close_unit(&mut state);
         }
-        if planted(Flaw::AcknowledgedOutOfOrder) {
+        if failpoint(Failpoint::AcknowledgedOutOfOrder) {
             state.acknowledged = state.next;
         }
         let job = state.jobs.front().cloned();
         drop(state);
-        if planted(Flaw::AcknowledgedOutOfOrder) {
+        if failpoint(Failpoint::AcknowledgedOutOfOrder) {
             self.waiters.wake_all_at_once();
         }
         job

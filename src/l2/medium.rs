@@ -14,7 +14,7 @@ use super::format::{BLOCK_BYTES, Geometry, OpenRange, SegmentNumber};
 use super::health::{Health, tally};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
 
 /// How often a write or sync is tried.
@@ -44,7 +44,7 @@ impl Medium {
             tried += 1;
             match result {
                 Ok(()) => break,
-                Err(_) if tried == TRIES && planted(Flaw::FailedWriteIgnored) => break,
+                Err(_) if tried == TRIES && failpoint(Failpoint::FailedWriteIgnored) => break,
                 Err(error) if tried == TRIES || returned.len() != bytes => {
                     tally(&self.health.tally.io_errors, 1);
                     return Err(error);
@@ -55,7 +55,7 @@ impl Medium {
         }
         tally(&self.health.tally.writes, 1);
         tally(&self.health.tally.write_bytes, bytes);
-        if self.crash_safety == CrashSafety::Power && !planted(Flaw::AcknowledgedUnsynced) {
+        if self.crash_safety == CrashSafety::Power && !failpoint(Failpoint::AcknowledgedUnsynced) {
             self.sync().await?;
         }
         Ok(())

@@ -75,12 +75,12 @@ use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
 use self::superblock::SuperblockCopy;
 use self::writer::Writer;
-use crate::flaw::{Flaw, planted};
-use crate::io::{Disk, Lane, ReadRequest};
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::failpoint::{Failpoint, failpoint};
+use crate::io::{Disk, ReadRequest, TaskRunner};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
 use crate::meter;
-use crate::step::{STEP_ENTRIES, pause};
 use crate::timer::Timer;
 
 /// A head has this much in most cases: it may begin at the end of a block.
@@ -209,7 +209,7 @@ impl L2 {
     pub(crate) fn writer(
         &self,
         start: WriterStart,
-        lane: Arc<dyn Lane>,
+        lane: Arc<dyn TaskRunner>,
         tenant: Weak<dyn Tenant>,
     ) -> Writer {
         let WriterStart { superblock, tail_block, writing } = start;
@@ -249,7 +249,7 @@ impl L2 {
         let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
         let request = |blocks| self.request(slot.position, blocks, permit);
         let segment = self.geometry().segment_of(slot.position);
-        let _pin = planted(Flaw::PinInFuture).then(|| self.pins.pin(segment));
+        let _pin = failpoint(Failpoint::PinInFuture).then(|| self.pins.pin(segment));
         // The pin goes with the request, and is in no future of a caller's while that waits.
         let Some(first) = Some(request(blocks)).filter(|_| is_wanted()) else { return Ok(None) };
         let mut record = self.read(first, slot.position).await?;
@@ -347,8 +347,8 @@ impl L2 {
             if let Some(position) = start.after(u64::from(listed.entry.place)) {
                 visit(position, &listed.entry.change);
             }
-            if number % STEP_ENTRIES == 0 {
-                pause().await;
+            if number % BATCH_ENTRIES == 0 {
+                yield_now().await;
             }
         }
         true

@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use super::format::{Position, SegmentNumber};
 use super::log::{Log, Standing, State};
 use super::unit::{Job, Off, Unit};
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
-use crate::step::{STEP_ENTRIES, pause};
 use crate::wake::discard;
 
 impl Log {
@@ -99,7 +99,7 @@ impl Log {
             self.turns.fetch_add(1, Ordering::Release);
             (state.written, job)
         };
-        if planted(Flaw::WokenUnderLock) {
+        if failpoint(Failpoint::WokenUnderLock) {
             let _held = self.state.lock();
             self.waiters.wake_all_at_once();
         }
@@ -144,10 +144,10 @@ async fn let_go(unit: Arc<Unit>) {
     let Some(unit) = Arc::into_inner(unit) else { return };
     let mut records = unit.records.into_iter();
     while records.len() > 0 {
-        records.by_ref().take(STEP_ENTRIES).for_each(|record| {
+        records.by_ref().take(BATCH_ENTRIES).for_each(|record| {
             meter::entries(1);
             discard(record);
         });
-        pause().await;
+        yield_now().await;
     }
 }

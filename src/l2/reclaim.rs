@@ -25,11 +25,11 @@ use super::medium::Medium;
 use super::record::{Record, RecordHead};
 use super::unit::Draft;
 use super::writer::Writer;
-use crate::flaw::{Flaw, planted};
+use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer, yield_now};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
-use crate::step::{STEP_BYTES, STEP_ENTRIES, Steps, pause};
 
 /// The part of a segment that second chances may take.
 const SECOND_CHANCES_SHARE: usize = 4;
@@ -77,7 +77,7 @@ impl Writer {
         }
         // Only now: whoever looks for what a prefix covers looks through all that has slots.
         self.log.leave_behind(SegmentNumber(segment.0 + 1));
-        if planted(Flaw::SlotsDroppedEarly) {
+        if failpoint(Failpoint::SlotsDroppedEarly) {
             let next = SegmentNumber(segment.0 + 1);
             let image = self.directory_image(next).await;
             if let Some(directory) = self.directory(image.as_deref(), next).await {
@@ -125,8 +125,8 @@ impl Writer {
         let (mut window, mut _held) = (None, None);
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
             meter::entries(1);
-            if number % STEP_ENTRIES == 0 {
-                pause().await;
+            if number % BATCH_ENTRIES == 0 {
+                yield_now().await;
             }
             let (place, length) = (listed.entry.place as usize, listed.entry.length as usize);
             let position = start.and_then(|start| start.after(place as u64));
@@ -171,7 +171,7 @@ impl Writer {
     /// How many of its records have a slot.
     async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
         let start = self.medium.geometry.start_of(segment);
-        let (mut slots, mut steps) = (0, Steps::default());
+        let (mut slots, mut steps) = (0, Pacer::default());
         for listed in directory.entries().flatten() {
             steps.entry().await;
             let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
@@ -206,8 +206,8 @@ impl Writer {
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
         let (mut sum, mut copy) = (BodyHasher::new(), Vec::with_capacity(body.len()));
-        let mut steps = Steps::default();
-        for piece in body.chunks(STEP_BYTES) {
+        let mut steps = Pacer::default();
+        for piece in body.chunks(BATCH_BYTES) {
             steps.bytes(piece.len()).await;
             sum.update(piece);
             copy.extend_from_slice(piece);
@@ -232,8 +232,8 @@ impl Writer {
                 }
                 _ => {}
             }
-            if number % STEP_ENTRIES == 0 {
-                pause().await;
+            if number % BATCH_ENTRIES == 0 {
+                yield_now().await;
             }
         }
     }

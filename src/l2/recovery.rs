@@ -22,9 +22,9 @@ use super::replay::{Limits, Replay, Replayed};
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
-use crate::flaw::{Flaw, planted};
+use crate::batch::Pacer;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::KeyHasher;
-use crate::step::Steps;
 
 /// What the opener brings.
 #[derive(Debug, Clone)]
@@ -148,7 +148,8 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     let survives = match superblock.crash_safety {
         CrashSafety::Cold => false,
         CrashSafety::Process => {
-            let is_boot = superblock.boot_id == opening.boot_id || planted(Flaw::BootIgnored);
+            let is_boot =
+                superblock.boot_id == opening.boot_id || failpoint(Failpoint::BootIgnored);
             superblock.clean || is_boot
         }
         CrashSafety::Power => true,
@@ -193,7 +194,7 @@ impl Scan<'_> {
                 self.head = self.head.max(self.replay.oldest().unwrap_or(behind));
                 break;
             }
-            if found == Found::Damaged && !planted(Flaw::DamageSkipped) {
+            if found == Found::Damaged && !failpoint(Failpoint::DamageSkipped) {
                 self.dropped += number.0 - oldest.0 + 1;
                 // Where damage lies within the tail, the head stands behind it already.
                 let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();
@@ -245,7 +246,7 @@ impl Scan<'_> {
         number: SegmentNumber,
     ) -> Result<Found, RecoveryError> {
         let start = start_of(self.medium.geometry, number)?;
-        let mut steps = Steps::default();
+        let mut steps = Pacer::default();
         let Ok(runs) = directory.runs(&mut steps).await else { return Ok(Found::Damaged) };
         if self.tail.is_none() {
             self.tail = Some(Tail { segment: number, unsealed: None });
@@ -328,7 +329,7 @@ impl Scan<'_> {
                 end += header.length as usize;
             }
             is_damaged |= clean_end.is_some_and(|clean| clean != end);
-            if planted(Flaw::TailAppendedAfterTear) {
+            if failpoint(Failpoint::TailAppendedAfterTear) {
                 break;
             }
             let Some(behind) = frames.find_from(end).await? else { break };

@@ -15,14 +15,14 @@ use std::ops::Bound;
 use super::entry::{BlobSummary, Change};
 use super::format::{BLOCK_BYTES, Generation, Position};
 use super::index::{Index, Slot};
+use crate::batch::Pacer;
 use crate::clock::Timestamp;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::SLOT_BYTES;
 use crate::key::{KeyHash, LabelHash};
 use crate::labels::LabelIndex;
 use crate::quota::Quotas;
 use crate::sequence::Sequence;
-use crate::step::Steps;
 
 /// What a namespace takes beside its name, where there are more than there may be: its index.
 const NAMESPACE_BYTES: usize = 1024;
@@ -103,12 +103,12 @@ impl Replay {
 
     /// Takes the record before all those taken so far. False where the budget does not allow it:
     /// then nothing that is as old counts.
-    pub(crate) async fn take(&mut self, record: &Replayed<'_>, steps: &mut Steps) -> bool {
+    pub(crate) async fn take(&mut self, record: &Replayed<'_>, steps: &mut Pacer) -> bool {
         if self.is_over {
             return true;
         }
         let bytes = self.bytes() + self.cost_max(&record.change);
-        if bytes > self.limits.index_bytes_max && !planted(Flaw::ReplayUnbounded) {
+        if bytes > self.limits.index_bytes_max && !failpoint(Failpoint::ReplayUnbounded) {
             return false;
         }
         self.oldest = Some(record.position);
@@ -157,7 +157,7 @@ impl Replay {
     }
 
     /// Lets go of what only replay had to know, in steps.
-    pub(crate) async fn close(&mut self, steps: &mut Steps) {
+    pub(crate) async fn close(&mut self, steps: &mut Pacer) {
         while self.labels.pop_first().is_some() {
             steps.entry().await;
         }
@@ -210,7 +210,7 @@ impl Replay {
         &mut self,
         blob: &BlobSummary<'_>,
         record: &Replayed<'_>,
-        steps: &mut Steps,
+        steps: &mut Pacer,
     ) {
         let Some(namespace) = self.namespaces.get_mut(blob.namespace.name) else { return };
         let hash = KeyHash(blob.hash);
@@ -267,7 +267,7 @@ impl Prefixes {
     }
 
     /// Gives how many bytes that adds, and how many it removes with those that it covers.
-    async fn insert(&mut self, prefix: &[u8], steps: &mut Steps) -> (usize, usize) {
+    async fn insert(&mut self, prefix: &[u8], steps: &mut Pacer) -> (usize, usize) {
         if self.cover(prefix) {
             return (0, 0);
         }
@@ -301,7 +301,7 @@ mod tests {
             let mut chosen: Vec<_> =
                 (0..texts.len()).filter(|at| subset >> at & 1 == 1).map(|at| texts[at]).collect();
             for _ in 0..2 {
-                let (mut prefixes, mut steps) = (Prefixes::default(), Steps::default());
+                let (mut prefixes, mut steps) = (Prefixes::default(), Pacer::default());
                 let mut bytes = 0;
                 for prefix in &chosen {
                     let change = prefixes.insert(prefix.as_bytes(), &mut steps);

@@ -31,7 +31,7 @@ use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
 use super::medium::Medium;
 use super::recovery::RecoveryError;
 use super::superblock::Superblock;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 
 /// How the log ends.
@@ -80,11 +80,11 @@ pub(super) async fn start(
         return fresh_segment(medium, superblock, SegmentNumber(next)).await;
     };
     if let Some(Unsealed { mut end, directory, block, is_damaged }) = unsealed {
-        let is_gap_left = planted(Flaw::TailAppendedAfterTear) && !was_clean;
+        let is_gap_left = failpoint(Failpoint::TailAppendedAfterTear) && !was_clean;
         if is_gap_left {
             end = position(end.value().next_multiple_of(BLOCK_BYTES as u64))?;
         }
-        let is_sealed = is_damaged || (planted(Flaw::TornSegmentSealed) && !was_clean);
+        let is_sealed = is_damaged || (failpoint(Failpoint::TornSegmentSealed) && !was_clean);
         if !is_sealed || (is_gap_left && geometry.segment_of(end) == segment) {
             if !was_clean {
                 wipe(medium, end, &block).await?;
@@ -107,7 +107,7 @@ pub(super) async fn start(
 /// Makes sure that what an unclean end has left at `end`, and of a directory, stays torn: see the
 /// head of this file. `block` is what the block of `end` holds before it.
 async fn wipe(medium: &Medium, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
-    if planted(Flaw::TearLeft) {
+    if failpoint(Failpoint::TearLeft) {
         return Ok(());
     }
     let geometry = medium.geometry;

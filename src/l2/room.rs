@@ -16,9 +16,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::log::Log;
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::limiter::PATIENCE;
 use crate::queue::{Queue, Ticket, Turn};
-use crate::step::{STEP_ENTRIES, pause};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -67,20 +67,20 @@ impl Log {
     pub(super) async fn call_all(self: &Arc<Self>) {
         // Bounded: a step in each turn, then a pause.
         while self.call() {
-            pause().await;
+            yield_now().await;
         }
     }
 
     fn call_some(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let (mut called, tick) = (Vec::new(), state.tick);
-        while called.len() < STEP_ENTRIES {
+        while called.len() < BATCH_ENTRIES {
             let kept = state.queue.kept();
             let waker = state.queue.call(tick, |bytes| self.has_room(kept, bytes));
             let Some(waker) = waker else { break };
             crate::meter::entries(1);
             called.push(waker);
         }
-        let is_more = called.len() == STEP_ENTRIES;
+        let is_more = called.len() == BATCH_ENTRIES;
         let begins = !state.queue.is_empty() && !state.is_ticking;
         state.is_ticking |= begins;
         let delay = if state.goes_on { Duration::ZERO } else { PATIENCE };

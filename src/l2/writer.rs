@@ -21,9 +21,9 @@ use super::medium::Medium;
 use super::pins::Pins;
 use super::superblock::Superblock;
 use super::unit::{Draft, Job, Seal, Unit};
-use crate::io::{AlignedBuffer, Lane};
+use crate::batch::{BATCH_BYTES, Pacer};
+use crate::io::{AlignedBuffer, TaskRunner};
 use crate::key::KeyHash;
-use crate::step::{STEP_BYTES, Steps};
 
 /// How long a record waits for company.
 const UNIT_AGE: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ pub(crate) trait Tenant: Send + Sync {
 pub(crate) struct Writer {
     pub(crate) log: Arc<Log>,
     pub(crate) medium: Medium,
-    pub(crate) lane: Arc<dyn Lane>,
+    pub(crate) lane: Arc<dyn TaskRunner>,
     pub(crate) superblock: Superblock,
     pub(crate) pins: Arc<Pins>,
     pub(crate) tenant: Weak<dyn Tenant>,
@@ -166,10 +166,10 @@ impl Writer {
         let mut buffer = AlignedBuffer::with_capacity(before + length);
         buffer.append(self.tail_block.get(..before).unwrap_or_default());
         buffer.append(&unit.header);
-        let mut steps = Steps::default();
+        let mut steps = Pacer::default();
         for record in &unit.records {
             steps.entry().await;
-            for piece in record.head.chunks(STEP_BYTES).chain(record.body.chunks(STEP_BYTES)) {
+            for piece in record.head.chunks(BATCH_BYTES).chain(record.body.chunks(BATCH_BYTES)) {
                 steps.bytes(piece.len()).await;
                 buffer.append(piece);
             }

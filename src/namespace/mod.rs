@@ -19,10 +19,10 @@ use self::era::Era;
 pub(crate) use self::era::Figures;
 pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
+use crate::commit_lock::Section;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
 use crate::l2::{Generation, Index, NamedGeneration, Position, ScanCursor, Slot};
-use crate::order::Section;
 use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
@@ -213,7 +213,7 @@ impl Namespace {
     /// Such a slot holds nothing any more. It stays, since its record is still on file, and so may
     /// be what it shadows. False where there was none. The section is a witness that its lock is
     /// held.
-    pub(crate) fn bury(
+    pub(crate) fn mark_dead(
         &self,
         hash: KeyHash,
         sequence: Sequence,
@@ -224,18 +224,18 @@ impl Namespace {
 
     /// What a hash has on file is not to be found any more, by a mutation that has no record of its
     /// own, since the log has ended. Likewise.
-    pub(crate) fn bury_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
+    pub(crate) fn mark_dead_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
         self.bury_slot(hash, held);
     }
 
     fn bury_slot(&self, hash: KeyHash, held: Slot) -> bool {
         let gone = Slot { gone: true, ..held };
-        let is_buried = self.index.replace_if(hash, held.position, gone);
-        if is_buried {
+        let is_marked = self.index.replace_if(hash, held.position, gone);
+        if is_marked {
             self.counted(|| self.uncount(Some(held)));
             self.note_if_vacant();
         }
-        is_buried
+        is_marked
     }
 
     /// Whether a hash's slot stands for that mutation, whatever there is of it. While it does, its
@@ -272,12 +272,12 @@ impl Namespace {
     }
 
     /// Begins to make the synopsis anew. See [`Synopsis::begin`].
-    pub(crate) fn begin_synopsis(&self, _section: &mut Section<'_>) -> bool {
+    pub(crate) fn begin_filter(&self, _section: &mut Section<'_>) -> bool {
         self.counted(|| self.synopsis.begin(self.index.len()))
     }
 
     /// The new synopsis takes over. Gives what is to be freed behind the section.
-    pub(crate) fn finish_synopsis(&self, _section: &mut Section<'_>) -> impl Sized + use<> {
+    pub(crate) fn finish_filter(&self, _section: &mut Section<'_>) -> impl Sized + use<> {
         self.counted(|| self.synopsis.finish())
     }
 

@@ -9,13 +9,13 @@ use parking_lot::RwLock;
 
 use super::era::{Era, Figures};
 use super::{Ends, Namespace};
+use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
+use crate::commit_lock::{CommitLock, Section};
 use crate::l2::{Generation, RecoveredNamespace};
 use crate::labels::LabelIndex;
 use crate::meter;
-use crate::order::{Order, Section};
 use crate::quota::Quotas;
-use crate::step::STEP_ENTRIES;
 use crate::synopsis::Synopsis;
 
 /// The generations that are alive.
@@ -76,7 +76,7 @@ impl Namespaces {
     pub(crate) fn find_or_begin(
         &self,
         name: &str,
-        order: &Order,
+        order: &CommitLock,
         number: impl FnOnce() -> Generation,
     ) -> Option<Arc<Namespace>> {
         if let Some(namespace) = self.find(name) {
@@ -104,10 +104,15 @@ impl Namespaces {
     }
 
     /// Goes a step on.
-    pub(crate) fn search_on(&self, search: &mut Search, now: Timestamp, order: &Order) -> Searched {
+    pub(crate) fn search_on(
+        &self,
+        search: &mut Search,
+        now: Timestamp,
+        order: &CommitLock,
+    ) -> Searched {
         let table = self.table.read();
         let places = table.places.len();
-        let most = places.saturating_sub(search.looked_at).min(STEP_ENTRIES);
+        let most = places.saturating_sub(search.looked_at).min(BATCH_ENTRIES);
         meter::entries(most);
         for _ in 0..most {
             let place = (search.begun + search.looked_at) % places;
@@ -145,7 +150,7 @@ impl Namespaces {
     pub(crate) fn flush<E>(
         &self,
         name: &str,
-        order: &Order,
+        order: &CommitLock,
         mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<bool, E>,
     ) -> Result<Option<Arc<Namespace>>, E> {
         let mut table = self.table.write();
@@ -162,7 +167,7 @@ impl Namespaces {
     /// all labels go with them.
     pub(crate) fn flush_all<E>(
         &self,
-        order: &Order,
+        order: &CommitLock,
         mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
     ) -> Result<Ended, E> {
         let fresh = Table::with_room(self.max);
@@ -176,7 +181,7 @@ impl Namespaces {
 
     /// Gives up a generation that was begun for a put which has been refused, if nobody else has
     /// put anything into it.
-    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &Order) {
+    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &CommitLock) {
         let mut table = self.table.write();
         let is_current =
             table.names.get(namespace.name()).is_some_and(|held| Arc::ptr_eq(held, namespace));
@@ -193,7 +198,7 @@ impl Namespaces {
     }
 
     /// Takes in a generation that was found on file.
-    pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &Order) {
+    pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &CommitLock) {
         let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
@@ -214,9 +219,9 @@ impl Namespaces {
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let table = self.table.read();
         let places = table.places.get(from..).unwrap_or_default();
-        meter::entries(places.len().min(STEP_ENTRIES));
-        found.extend(places.iter().take(STEP_ENTRIES).flatten().cloned());
-        (places.len() > STEP_ENTRIES).then_some(from + STEP_ENTRIES)
+        meter::entries(places.len().min(BATCH_ENTRIES));
+        found.extend(places.iter().take(BATCH_ENTRIES).flatten().cloned());
+        (places.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
     /// All generations that are alive.

@@ -14,8 +14,8 @@
 //! A failure prints its schedule, which `shuttle::replay` runs again.
 
 #[allow(dead_code)]
-#[path = "../../src/flaw.rs"]
-mod flaw;
+#[path = "../../src/failpoint.rs"]
+mod failpoint;
 #[path = "../../src/flight/mod.rs"]
 mod flight;
 #[allow(dead_code)]
@@ -38,7 +38,7 @@ use shuttle::sync::Condvar;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
-use crate::flaw::Flaw;
+use crate::failpoint::Failpoint;
 use crate::flight::{Claim, Destination, Flights, Landing, Lead, Part, Turn, Wakers};
 use crate::sync::Mutex;
 use crate::timer::Timer;
@@ -63,9 +63,9 @@ mod sync {
     }
 }
 
-/// What `src/step.rs` is to the library: no step visits two.
-mod step {
-    pub(crate) const STEP_ENTRIES: usize = 1;
+/// What `src/batch.rs` is to the library: no step visits two.
+mod batch {
+    pub(crate) const BATCH_ENTRIES: usize = 1;
 }
 
 /// What `src/timer.rs` is to the library.
@@ -96,7 +96,7 @@ struct World {
     awake: shuttle::sync::Mutex<u64>,
     all_sleep: Condvar,
     flights: Arc<Flights<u64, u64>>,
-    order: Mutex<Order>,
+    order: Mutex<CommitLock>,
     /// What a fetch reads.
     source: AtomicU64,
     /// The last value of the source whose invalidation has returned.
@@ -105,7 +105,7 @@ struct World {
 }
 
 #[derive(Default)]
-struct Order {
+struct CommitLock {
     last: u64,
     /// The last mutation of the key.
     latest: u64,
@@ -141,7 +141,7 @@ impl World {
             awake: shuttle::sync::Mutex::new(callers),
             all_sleep: Condvar::new(),
             flights: Arc::new(Flights::new(1, Timer { is_running: has_sleepers })),
-            order: Mutex::new(Order::default()),
+            order: Mutex::new(CommitLock::default()),
             source: AtomicU64::new(0),
             told: AtomicU64::new(0),
             leaders: AtomicU64::new(0),
@@ -348,6 +348,6 @@ fn nobody_waits_for_sleepers_where_preemptions_are_few() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_lead_that_a_sleeper_keeps_is_found() {
-    let _flaw = flaw::plant(Flaw::LeadKeptBySleeper);
+    let _flaw = failpoint::plant(Failpoint::LeadKeptBySleeper);
     shuttle::check_random(|| scene(true), SCHEDULES);
 }

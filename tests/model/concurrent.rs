@@ -17,7 +17,7 @@ use tamis::{
 };
 
 use crate::cases::for_each_round;
-use crate::history::{Call, Cover, Event, History, Labels, Place, Put, Tickets};
+use crate::history::{Call, Event, History, Labels, Place, Put, Scope, Tickets};
 
 const THREADS: u32 = 3;
 const CALLS: u64 = 250;
@@ -163,7 +163,7 @@ impl Worker<'_> {
             }
             Some(Err(error)) => panic!("nothing else is refused: {error}"),
             Some(Ok(())) if !is_held && is_certain => {
-                self.note(start, Event::Invalidation(Cover::Key(place)));
+                self.note(start, Event::Invalidation(Scope::Key(place)));
             }
             _ if !is_held => self.note(start, Event::PossibleRemoval(place)),
             _ => {
@@ -208,27 +208,27 @@ impl Worker<'_> {
             0..10 => {
                 let removed = drive(cache.invalidate_key(namespace, place.key), polls);
                 assert!(matches!(removed, Some(Ok(0 | 1))));
-                Cover::Key(place)
+                Scope::Key(place)
             }
             10..20 => {
                 drive(cache.invalidate_prefix(namespace, prefix), polls);
-                Cover::Prefix(namespace, prefix)
+                Scope::Prefix(namespace, prefix)
             }
             20..30 => {
                 drive(cache.invalidate_tags(namespace, &[label]), polls);
-                Cover::Tag(namespace, label)
+                Scope::Tag(namespace, label)
             }
             30..36 => {
                 drive(cache.invalidate_dependencies(namespace, &[label]), polls);
-                Cover::Dependency(namespace, label)
+                Scope::Dependency(namespace, label)
             }
             36..39 => {
                 drive(cache.invalidate_namespace(namespace), polls);
-                Cover::Namespace(namespace)
+                Scope::Namespace(namespace)
             }
             _ => {
                 drive(cache.invalidate_all(), polls);
-                Cover::All
+                Scope::All
             }
         };
         self.note(start, Event::Invalidation(cover));

@@ -29,7 +29,7 @@ pub(crate) struct Labels {
 
 /// What an invalidation, or a put that stores nothing, takes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cover {
+pub(crate) enum Scope {
     Key(Place),
     Prefix(&'static str, &'static str),
     Tag(&'static str, &'static str),
@@ -54,7 +54,7 @@ pub(crate) struct Put {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Put(Put),
-    Invalidation(Cover),
+    Invalidation(Scope),
     /// A put that stores nothing, and may have been refused or dropped.
     PossibleRemoval(Place),
     /// A get; None is a miss.
@@ -89,7 +89,7 @@ pub(crate) struct History {
     puts: HashMap<u64, (Call, Put)>,
 }
 
-impl Cover {
+impl Scope {
     fn covers(self, place: Place, labels: Labels) -> bool {
         match self {
             Self::Key(of) => of == place,
@@ -270,8 +270,8 @@ mod tests {
         Call { start, end, event: Event::Get(HERE, found) }
     }
 
-    fn ending(start: u64, end: u64, cover: Cover) -> Call {
-        Call { start, end, event: Event::Invalidation(cover) }
+    fn ending(start: u64, end: u64, scope: Scope) -> Call {
+        Call { start, end, event: Event::Invalidation(scope) }
     }
 
     fn is_right(calls: &[Call]) -> bool {
@@ -284,18 +284,18 @@ mod tests {
         assert!(!is_right(&[put(0, 1, 1), put(2, 3, 2), get(5, 6, Some(1))]), "overwritten");
         assert!(!is_right(&[get(5, 6, Some(1)), put(7, 8, 1)]), "seen before it was put");
         let covers = [
-            Cover::Key(HERE),
-            Cover::Prefix("n", "a/"),
-            Cover::Tag("n", "t"),
-            Cover::Namespace("n"),
-            Cover::All,
+            Scope::Key(HERE),
+            Scope::Prefix("n", "a/"),
+            Scope::Tag("n", "t"),
+            Scope::Namespace("n"),
+            Scope::All,
         ];
         for cover in covers {
             assert!(!is_right(&[put(0, 1, 1), ending(2, 3, cover), get(4, 5, Some(1))]));
             assert!(is_right(&[put(0, 2, 1), ending(1, 3, cover), get(4, 5, Some(1))]));
             assert!(is_right(&[put(0, 1, 1), ending(2, 4, cover), get(3, 5, Some(1))]));
         }
-        for cover in [Cover::Prefix("n", "b"), Cover::Dependency("n", "t"), Cover::Tag("m", "t")] {
+        for cover in [Scope::Prefix("n", "b"), Scope::Dependency("n", "t"), Scope::Tag("m", "t")] {
             assert!(is_right(&[put(0, 1, 1), ending(2, 3, cover), get(4, 5, Some(1))]));
         }
     }
@@ -314,8 +314,8 @@ mod tests {
     fn a_miss_must_have_a_reason_where_there_is_room() {
         let is_explained = |calls: &[Call]| History::new(calls.to_vec()).check_misses().is_ok();
         assert!(!is_explained(&[put(0, 1, 1), get(2, 3, None)]));
-        assert!(!is_explained(&[ending(0, 1, Cover::All), put(2, 3, 1), get(4, 5, None)]));
-        assert!(is_explained(&[ending(0, 3, Cover::All), put(2, 4, 1), get(5, 6, None)]));
+        assert!(!is_explained(&[ending(0, 1, Scope::All), put(2, 3, 1), get(4, 5, None)]));
+        assert!(is_explained(&[ending(0, 3, Scope::All), put(2, 4, 1), get(5, 6, None)]));
         assert!(is_explained(&[put(0, 2, 1), get(1, 3, None)]));
     }
 
@@ -325,7 +325,7 @@ mod tests {
         let Event::Put(put) = &mut late.event else { unreachable!() };
         put.read_at = Some(2);
         let with =
-            |start| is_right(&[ending(start, 5, Cover::Key(HERE)), late, get(8, 9, Some(1))]);
+            |start| is_right(&[ending(start, 5, Scope::Key(HERE)), late, get(8, 9, Some(1))]);
         assert!(!with(3) && with(1));
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp, nanos};
-use crate::invalidation::Rules;
-use crate::sweeper::{Sweep, Tenancy};
+use crate::pending::PendingInvalidations;
+use crate::sweeper::{Registration, Sweep};
 
 /// The least time between two rounds of the background sweeper.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
@@ -17,21 +17,21 @@ const GRACE: Duration = Duration::from_millis(100);
 /// See the module.
 pub(crate) struct Deadlines {
     clock: Clock,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     /// No entry in memory ends before that, as far as is known.
     soonest: AtomicU64,
     /// The background begins no round before that, in nanoseconds since `opened`.
     rested: AtomicU64,
     opened: Instant,
     /// None where nothing is swept in the background.
-    tenancy: OnceLock<Tenancy>,
+    tenancy: OnceLock<Registration>,
 }
 
 impl Deadlines {
-    pub(crate) fn new(clock: Clock, rules: Arc<Rules>) -> Self {
+    pub(crate) fn new(clock: Clock, pending: Arc<PendingInvalidations>) -> Self {
         Self {
             clock,
-            rules,
+            pending,
             soonest: AtomicU64::new(Timestamp::NEVER.0),
             rested: AtomicU64::new(0),
             opened: Instant::now(),
@@ -41,7 +41,7 @@ impl Deadlines {
 
     /// From now on the background sweeper calls `sweep`.
     pub(crate) fn register(&self, sweep: &Weak<dyn Sweep>) {
-        self.tenancy.get_or_init(|| Tenancy::new(sweep));
+        self.tenancy.get_or_init(|| Registration::new(sweep));
     }
 
     pub(crate) fn soonest(&self) -> Timestamp {
@@ -63,8 +63,8 @@ impl Deadlines {
     }
 
     /// An invalidation has been made, whose caller may go away.
-    pub(crate) fn note_rule(&self) {
-        if let Some(tenancy) = self.tenancy.get().filter(|_| self.rules.any_pending()) {
+    pub(crate) fn note_invalidation(&self) {
+        if let Some(tenancy) = self.tenancy.get().filter(|_| self.pending.any_pending()) {
             tenancy.wants(GRACE);
         }
     }

@@ -8,18 +8,18 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::batch::yield_now;
 use crate::clock::Clock;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
-use crate::io::Lane;
+use crate::io::TaskRunner;
 use crate::key::KeyHash;
 use crate::l2::{Change, L2, Position, SegmentNumber};
 use crate::namespace::{Namespace, Namespaces};
 use crate::sequence::Sequence;
-use crate::step::pause;
 
 /// See the module.
 pub(crate) struct ExpiredRecords {
@@ -44,7 +44,7 @@ impl ExpiredRecords {
     /// Adds namespaces with a quota some of whose records may be overdue, of a step's worth of all.
     /// What they are given from here on says when it ends, and what they have will be met. Gives
     /// where to go on.
-    fn begin_burying(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
+    fn begin_pass(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let now = self.clock.timestamp();
         let mut namespaces = Vec::new();
         let next = self.namespaces.some(from, &mut namespaces);
@@ -57,7 +57,7 @@ impl ExpiredRecords {
     }
 
     /// Gives how many records the segment lists.
-    async fn bury_some_overdue(
+    async fn expire_listed(
         &self,
         l2: &L2,
         segment: SegmentNumber,
@@ -77,11 +77,11 @@ impl ExpiredRecords {
             if namespace.live_slot(hash, sequence).is_none() {
                 return;
             }
-            let last_access = self.last_access.last_access_listed(position, blob);
+            let last_access = self.last_access.of_listed(position, blob);
             let freshness = blob.life().freshness(now, last_access);
             if freshness.is_gone() {
                 // Its labels stay, as its record does.
-                self.removal.expire_below(namespace, (hash, sequence), freshness);
+                self.removal.expire_on_disk(namespace, (hash, sequence), freshness);
             } else {
                 namespace.note_end_on_disk(blob.life().ends(last_access));
             }
@@ -103,7 +103,11 @@ const PASS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
 /// gone.
-pub(crate) async fn run(wakeup: Arc<Wakeup>, lane: Arc<dyn Lane>, records: Weak<ExpiredRecords>) {
+pub(crate) async fn run(
+    wakeup: Arc<Wakeup>,
+    lane: Arc<dyn TaskRunner>,
+    records: Weak<ExpiredRecords>,
+) {
     // Bounded: a wait in each turn.
     while wakeup.notified().await {
         let Some(this) = records.upgrade() else { return };
@@ -112,8 +116,8 @@ pub(crate) async fn run(wakeup: Arc<Wakeup>, lane: Arc<dyn Lane>, records: Weak<
         let mut next = Some(0);
         // Bounded: a step in each turn, then a pause.
         while let Some(from) = next {
-            next = this.begin_burying(from, &mut namespaces);
-            pause().await;
+            next = this.begin_pass(from, &mut namespaces);
+            yield_now().await;
         }
         let segments = if namespaces.is_empty() { None } else { Some(l2.segments()) };
         drop(this);
@@ -121,7 +125,7 @@ pub(crate) async fn run(wakeup: Arc<Wakeup>, lane: Arc<dyn Lane>, records: Weak<
         for segment in segments.into_iter().flatten() {
             let Some(this) = records.upgrade().filter(|_| !wakeup.is_closed()) else { return };
             let Some(l2) = this.disk.l2() else { return };
-            let count = this.bury_some_overdue(l2, SegmentNumber(segment), &namespaces).await;
+            let count = this.expire_listed(l2, SegmentNumber(segment), &namespaces).await;
             drop(this);
             wakeup.rest(lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
         }

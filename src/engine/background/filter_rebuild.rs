@@ -2,33 +2,33 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::engine::background::filter_wear::FilterWear;
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::commit_lock::CommitLock;
+use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::parts::Parts;
 use crate::l2::Position;
 use crate::namespace::{Namespace, Namespaces};
-use crate::order::Order;
-use crate::step::{STEP_ENTRIES, pause};
 
 /// See the module.
 pub(crate) struct FilterRebuild {
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
 }
 
 impl FilterRebuild {
     pub(crate) fn new(parts: &Parts) -> Self {
-        Self { order: parts.order.clone(), namespaces: parts.namespaces.clone() }
+        Self { commit_lock: parts.commit_lock.clone(), namespaces: parts.namespaces.clone() }
     }
 
     /// In a section, so that nobody is between telling the old one of a hash and its slot.
-    fn begin_synopsis(&self, namespace: &Namespace) -> bool {
-        namespace.begin_synopsis(&mut self.order.section())
+    fn begin_filter(&self, namespace: &Namespace) -> bool {
+        namespace.begin_filter(&mut self.commit_lock.section())
     }
 }
 
 /// The task: makes worn synopses anew until it is closed or the cache is gone.
-pub(crate) async fn run(filters: Arc<FilterWear>, rebuild: Weak<FilterRebuild>) {
+pub(crate) async fn run(filters: Arc<FilterSignal>, rebuild: Weak<FilterRebuild>) {
     let upgrade = || rebuild.upgrade();
     // Bounded: a wait in each turn.
     loop {
@@ -42,20 +42,20 @@ pub(crate) async fn run(filters: Arc<FilterWear>, rebuild: Weak<FilterRebuild>) 
             // Bounded: by a step.
             for namespace in namespaces {
                 // Bounded: a synopsis in each turn, which pauses.
-                while namespace.synopsis().is_worn() {
+                while namespace.synopsis().needs_rebuild() {
                     let Some(this) = upgrade() else { return };
-                    let has_begun = this.begin_synopsis(&namespace);
+                    let has_begun = this.begin_filter(&namespace);
                     // Nobody who drops the cache has to wait for the rest.
                     drop(this);
                     if !has_begun || !make(&namespace, filters.wakeup()).await {
                         break;
                     }
                     let Some(this) = upgrade() else { return };
-                    let old = namespace.finish_synopsis(&mut this.order.section());
+                    let old = namespace.finish_filter(&mut this.commit_lock.section());
                     drop(old);
                 }
             }
-            pause().await;
+            yield_now().await;
         }
         if !filters.wakeup().notified().await {
             return;
@@ -70,9 +70,9 @@ async fn make(namespace: &Namespace, wakeup: &Wakeup) -> bool {
     // Bounded: a step in each turn, then a pause.
     while let Some(from) = cursor {
         let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);
-        cursor = namespace.index().scan(from, everything, STEP_ENTRIES, &mut found);
+        cursor = namespace.index().scan(from, everything, BATCH_ENTRIES, &mut found);
         namespace.synopsis().tell(found.into_iter().map(|(hash, _)| hash));
-        pause().await;
+        yield_now().await;
         if wakeup.is_closed() || namespace.has_ended() {
             return false;
         }

@@ -4,38 +4,38 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
-use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
-use crate::flaw::{Flaw, planted};
-use crate::invalidation::Rules;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHash, LabelHash};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Change, Draft, Position, Slot, Tenant};
 use crate::meter;
 use crate::namespace::{Namespace, Namespaces};
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
-use crate::step::{STEP_ENTRIES, pause};
 
 /// See the module.
 pub(crate) struct LogOwner {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     visibility: Visibility,
     budget: Arc<IndexBudget>,
     removal: Removal,
     disk: Arc<DiskTier>,
-    filters: Arc<FilterWear>,
+    filters: Arc<FilterSignal>,
 }
 
 impl LogOwner {
@@ -43,9 +43,9 @@ impl LogOwner {
         Self {
             config: parts.config.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
             budget: parts.budget.clone(),
@@ -68,11 +68,12 @@ impl LogOwner {
         let mut after = None;
         loop {
             let mut found = Vec::new();
-            after = self.order.section().labels().older(after, before, STEP_ENTRIES, &mut found);
+            after =
+                self.commit_lock.section().labels().older(after, before, BATCH_ENTRIES, &mut found);
             for posting in found {
                 meter::entries(1);
                 let slot = self.l1.slot(posting.key);
-                let mut section = self.order.section();
+                let mut section = self.commit_lock.section();
                 if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
                     section.labels().release(posting.key, posting.sequence);
                 }
@@ -80,7 +81,7 @@ impl LogOwner {
             if after.is_none() {
                 return;
             }
-            pause().await;
+            yield_now().await;
         }
     }
 
@@ -90,15 +91,15 @@ impl LogOwner {
         while let Some(from) = cursor {
             let mut found = Vec::new();
             let before = Position::FIRST..position;
-            cursor = generation.index().scan(from, before, STEP_ENTRIES, &mut found);
+            cursor = generation.index().scan(from, before, BATCH_ENTRIES, &mut found);
             {
-                let _section = self.order.section();
+                let _section = self.commit_lock.section();
                 for (hash, slot) in found {
                     meter::entries(1);
                     self.give_up_slot(generation, hash, slot.position);
                 }
             }
-            pause().await;
+            yield_now().await;
         }
     }
 }
@@ -108,7 +109,7 @@ impl Tenant for LogOwner {
         let sequence = Sequence(position.value());
         let slot = self.l1.slot(hash);
         let generation = self.namespaces.find(namespace);
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         if let Some(generation) = generation {
             let held = generation.index().get(hash).filter(|held| held.position == position);
             let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
@@ -127,7 +128,7 @@ impl Tenant for LogOwner {
     }
 
     fn is_index_crowded(&self, wanted: usize) -> bool {
-        self.budget.is_index_crowded(wanted, &mut self.order.section())
+        self.budget.is_index_crowded(wanted, &mut self.commit_lock.section())
     }
 
     fn holds(&self, namespace: &str, hash: KeyHash, position: Position) -> bool {
@@ -155,14 +156,15 @@ impl Tenant for LogOwner {
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
         let slot = self.l1.slot(hash);
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let held = match generation.live_slot(hash, before) {
-            None if planted(Flaw::SecondChanceUnchecked) => Slot::new(position, 1),
+            None if failpoint(Failpoint::SecondChanceUnchecked) => Slot::new(position, 1),
             None => return false,
             Some(held) => held,
         };
-        let is_covered = self.rules.covering_all(&generation, before, blob.key, &labels).is_some();
-        if section.is_closed() || (is_covered && !planted(Flaw::SecondChanceUnchecked)) {
+        let is_covered =
+            self.pending.matching_record(&generation, before, blob.key, &labels).is_some();
+        if section.is_closed() || (is_covered && !failpoint(Failpoint::SecondChanceUnchecked)) {
             return false;
         }
         let entry = slot.entry().filter(|entry| entry.sequence() == before);

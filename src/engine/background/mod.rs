@@ -3,7 +3,7 @@
 pub(crate) mod deadlines;
 pub(crate) mod expired_records;
 pub(crate) mod filter_rebuild;
-pub(crate) mod filter_wear;
+pub(crate) mod filter_signal;
 pub(crate) mod log_owner;
 pub(crate) mod prefix_scan;
 pub(crate) mod promotion;

@@ -10,6 +10,8 @@ use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::commit_lock::CommitLock;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::invalidate::attempt::Attempts;
 use crate::engine::invalidate::cleanup::Cleanup;
@@ -17,22 +19,20 @@ use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
-use crate::invalidation::{Cover, Rule, Rules};
 use crate::key::{KeyHash, KeyHasher};
 use crate::l2::{Change, L2, Position, ScanCursor, SegmentNumber};
 use crate::namespace::Namespace;
-use crate::order::Order;
+use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
-use crate::step::{STEP_ENTRIES, pause};
 use crate::wake::contained;
 
 /// See the module.
 pub(crate) struct PrefixScans {
     hasher: KeyHasher,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     visibility: Visibility,
     removal: Removal,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     disk: Arc<DiskTier>,
     cleanup: Cleanup,
     flushes: Arc<Flushes>,
@@ -43,10 +43,10 @@ impl PrefixScans {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             hasher: parts.hasher.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             disk: parts.disk.clone(),
             cleanup: Cleanup::new(parts),
             flushes: Arc::new(Flushes::new(parts)),
@@ -56,7 +56,7 @@ impl PrefixScans {
 
     /// Sees to it that somebody looks through the directories for the rules that want it.
     pub(crate) fn start_scan(self: &Arc<Self>) {
-        if self.disk.l2().is_some() && self.rules.begin_scan() {
+        if self.disk.l2().is_some() && self.pending.begin_scan() {
             let scan = Scan { scans: Arc::downgrade(self), is_over: false };
             // It tells how it ended through the rules.
             self.disk.spawn("prefix scan", Box::pin(scan.run_on()));
@@ -67,22 +67,27 @@ impl PrefixScans {
     /// of theirs may be covered.
     pub(crate) async fn flush_unscanned(&self) {
         // Bounded: by the most rules at one time.
-        for rule in self.rules.to_scan() {
+        for rule in self.pending.to_scan() {
             if let Some(generation) = rule.namespace.as_ref().filter(|it| !it.has_ended()) {
                 let namespace = self.hasher.namespace(generation.name());
                 // Where the cache is closed there is nothing left to be covered.
                 drop(self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await);
             }
-            self.rules.scanned(&[rule]).await;
+            self.pending.scanned(&[rule]).await;
         }
     }
 
-    async fn scan_segment(&self, l2: &L2, rules: &[Arc<Rule>], segment: SegmentNumber) {
+    async fn scan_segment(
+        &self,
+        l2: &L2,
+        rules: &[Arc<PendingInvalidation>],
+        segment: SegmentNumber,
+    ) {
         let visit = |position: Position, change: &Change<'_>| {
             let Change::Blob(blob) = change else { return };
             let sequence = Sequence(position.value());
-            let covers = |rule: &&Arc<Rule>| {
-                let Cover::Prefix(prefix) = &rule.cover else { return false };
+            let covers = |rule: &&Arc<PendingInvalidation>| {
+                let Scope::Prefix(prefix) = &rule.scope else { return false };
                 let is_of = |generation: &Arc<Namespace>| {
                     blob.namespace.generation == generation.generation()
                         && blob.namespace.name == generation.name()
@@ -104,25 +109,25 @@ impl PrefixScans {
                 let mut cursor = Some(Default::default());
                 // Bounded: a step in each turn, then a pause.
                 while let Some(from) = cursor {
-                    cursor = self.bury_some(generation, &range, from);
-                    pause().await;
+                    cursor = self.mark_dead_batch(generation, &range, from);
+                    yield_now().await;
                 }
             }
         }
     }
 
     /// Buries a step's worth of what a generation has at these positions. Gives where to go on.
-    fn bury_some(
+    fn mark_dead_batch(
         &self,
         generation: &Namespace,
         range: &Range<Position>,
         from: ScanCursor,
     ) -> Option<ScanCursor> {
         let mut found = Vec::new();
-        let next = generation.index().scan(from, range.clone(), STEP_ENTRIES, &mut found);
+        let next = generation.index().scan(from, range.clone(), BATCH_ENTRIES, &mut found);
         // Bounded: by a step.
         for (hash, slot) in found {
-            self.removal.bury(generation, hash, Sequence(slot.position.value()));
+            self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
         }
         next
     }
@@ -154,7 +159,7 @@ impl Scan {
         loop {
             let Some(scans) = self.scans.upgrade() else { return };
             let Some(l2) = scans.disk.l2() else { return };
-            let rules = scans.rules.to_scan();
+            let rules = scans.pending.to_scan();
             if rules.is_empty() {
                 self.is_over = true;
                 return;
@@ -164,12 +169,12 @@ impl Scan {
             // Bounded: a segment in each turn, which pauses.
             for segment in segments {
                 let Some(scans) = self.scans.upgrade() else { return };
-                if let Some(l2) = scans.disk.l2().filter(|_| !scans.order.is_closed()) {
+                if let Some(l2) = scans.disk.l2().filter(|_| !scans.commit_lock.is_closed()) {
                     scans.scan_segment(l2, &rules, SegmentNumber(segment)).await;
                 }
             }
             let Some(scans) = self.scans.upgrade() else { return };
-            scans.rules.scanned(&rules).await;
+            scans.pending.scanned(&rules).await;
         }
     }
 }
@@ -179,16 +184,17 @@ impl Drop for Scan {
     /// not served any more, like all else on disk.
     fn drop(&mut self) {
         let Some(scans) = self.scans.upgrade().filter(|_| !self.is_over) else { return };
-        let rules = scans.rules.to_scan();
+        let rules = scans.pending.to_scan();
         // Bounded: by the most rules at one time.
         for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
             let namespace = scans.hasher.namespace(generation.name());
             let flush = || scans.flushes.try_flush(namespace).is_ok();
             let is_gone = generation.has_ended() || contained(flush) == Some(true);
-            if let Some(l2) = scans.disk.l2().filter(|_| !is_gone && !scans.order.is_closed()) {
+            if let Some(l2) = scans.disk.l2().filter(|_| !is_gone && !scans.commit_lock.is_closed())
+            {
                 l2.health().degrade("a scan has ended before it was done".to_owned());
             }
         }
-        scans.rules.given_up(&rules);
+        scans.pending.given_up(&rules);
     }
 }

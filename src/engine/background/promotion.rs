@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use crate::commit_lock::CommitLock;
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
@@ -12,16 +13,15 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::flaw::{Flaw, planted};
-use crate::invalidation::Rules;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::l1::{L1, Room};
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 use crate::put::Value;
 
 /// See the module.
 pub(crate) struct Promoter {
-    order: Arc<Order>,
-    rules: Arc<Rules>,
+    commit_lock: Arc<CommitLock>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     last_access: LastAccess,
     visibility: Visibility,
@@ -34,8 +34,8 @@ pub(crate) struct Promoter {
 impl Promoter {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
-            order: parts.order.clone(),
-            rules: parts.rules.clone(),
+            commit_lock: parts.commit_lock.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             last_access: LastAccess::new(parts),
             visibility: Visibility::new(parts),
@@ -49,13 +49,13 @@ impl Promoter {
     /// Installs an entry that was read from disk, if nothing has happened to its key since.
     pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
-            self.last_access.recall_access(read);
+            self.last_access.restore(read);
             !self.disk.is_off()
                 && self.visibility.is_on_disk(&read.namespace, read.hash, read.sequence())
-                && self.rules.covering(read).is_none()
+                && self.pending.matching(read).is_none()
                 && !self.visibility.freshness(read).is_gone()
         };
-        if !is_current() && !planted(Flaw::PromotionUnchecked) {
+        if !is_current() && !failpoint(Failpoint::PromotionUnchecked) {
             return false;
         }
         let room = Room { bytes: read.charge, spare: 0 };
@@ -64,9 +64,9 @@ impl Promoter {
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
         let slot = self.l1.slot(read.hash);
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let is_wanted = slot.entry().is_none() && is_current();
-        if section.is_closed() || !(is_wanted || planted(Flaw::PromotionUnchecked)) {
+        if section.is_closed() || !(is_wanted || failpoint(Failpoint::PromotionUnchecked)) {
             return false;
         }
         // It may have been asked for again meanwhile.
@@ -77,7 +77,7 @@ impl Promoter {
         drop(reservation);
         if let Some(replaced) = &replaced {
             // Of a generation that has ended, of another namespace with the same hash.
-            self.removal.settle(replaced, None, &mut section);
+            self.removal.release_accounting(replaced, None, &mut section);
         }
         drop(section);
         self.deadlines.note_end(ends);

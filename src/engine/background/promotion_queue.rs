@@ -14,10 +14,10 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::batch::BATCH_ENTRIES;
 use crate::disposal::Remains;
 use crate::entry::Entry;
 use crate::meter;
-use crate::step::STEP_ENTRIES;
 
 /// The part of the memory tier's budget that values in the queue may take.
 const L1_SHARE: usize = 8;
@@ -69,7 +69,7 @@ impl Promotions {
         queue.entries.push_back((Arc::clone(entry), bytes));
         let is_over =
             |queue: &Queue| queue.bytes > self.bytes_max || queue.entries.len() > self.values_max;
-        while is_over(&queue) && pushed_out.len() < STEP_ENTRIES {
+        while is_over(&queue) && pushed_out.len() < BATCH_ENTRIES {
             meter::entries(1);
             pushed_out.extend(queue.take());
         }

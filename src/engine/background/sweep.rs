@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::clock::Timestamp;
+use crate::commit_lock::CommitLock;
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
-use crate::invalidation::{Round, Rules};
-use crate::order::Order;
-use crate::step::{STEP_ENTRIES, pause};
+use crate::pending::{PendingInvalidations, Round};
 use crate::sweep::{SweepLimit, SweepReport};
 use crate::sweeper::Sweep;
 
@@ -24,8 +24,8 @@ const STEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub(crate) struct Sweeping {
-    order: Arc<Order>,
-    rules: Arc<Rules>,
+    commit_lock: Arc<CommitLock>,
+    pending: Arc<PendingInvalidations>,
     deadlines: Arc<Deadlines>,
     progress: Arc<SweepProgress>,
     cleanup: Cleanup,
@@ -34,8 +34,8 @@ pub(crate) struct Sweeping {
 impl Sweeping {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
-            order: Arc::clone(&parts.order),
-            rules: Arc::clone(&parts.rules),
+            commit_lock: Arc::clone(&parts.commit_lock),
+            pending: Arc::clone(&parts.pending),
             deadlines: Arc::clone(&parts.deadlines),
             progress: Arc::clone(&parts.sweep_progress),
             cleanup: Cleanup::new(parts),
@@ -46,31 +46,31 @@ impl Sweeping {
         let mut report = SweepReport::default();
         let started = Instant::now();
         // What comes later is another sweep's.
-        let (mut rules, begun) = (self.rules.over_labels(), self.rules.round());
+        let (mut rules, begun) = (self.pending.over_labels(), self.pending.round());
         // Bounded: a step in each turn, then a pause.
-        while !self.order.is_closed() {
+        while !self.commit_lock.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
             if left == 0 || started.elapsed() >= limit.duration() {
-                report.truncated = !self.progress.ends_limited(begun, self.rules.round());
+                report.truncated = !self.progress.ends_limited(begun, self.pending.round());
                 return report;
             }
-            let most = left.min(STEP_ENTRIES);
+            let most = left.min(BATCH_ENTRIES);
             // Bounded: by the most rules at one time.
-            rules.retain(|rule| !self.rules.is_withdrawn(rule));
+            rules.retain(|rule| !self.pending.is_withdrawn(rule));
             if let Some(rule) = rules.first() {
-                self.cleanup.step_through_postings(rule, most, true, &mut report);
-            } else if self.sweep_step(begun, most, &mut report) {
+                self.cleanup.run_postings_batch(rule, most, true, &mut report);
+            } else if self.run_batch(begun, most, &mut report) {
                 self.progress.end_limited();
                 break;
             }
-            pause().await;
+            yield_now().await;
         }
         report
     }
 
     /// A step of a round that began there. True once it is done.
-    fn sweep_step(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
-        let at = self.cleanup.step_of_round(limit, true, report);
+    fn run_batch(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
+        let at = self.cleanup.run_round_batch(limit, true, report);
         at.is_some_and(|at| at.is_round_since(begun))
     }
 
@@ -81,15 +81,15 @@ impl Sweeping {
     }
 
     /// A step of the background sweeper's round. True once the round is over.
-    pub(crate) fn sweep_some(&self) -> bool {
+    pub(crate) fn run_background_batch(&self) -> bool {
         let mut background = self.progress.background();
         let begun = background.begun_or(|| {
             // Puts from here on note their deadlines, and the round meets all others.
             self.deadlines.forget();
-            self.rules.round()
+            self.pending.round()
         });
         let (started, mut report) = (Instant::now(), SweepReport::default());
-        let is_over = self.sweep_step(begun, STEP_ENTRIES, &mut report);
+        let is_over = self.run_batch(begun, BATCH_ENTRIES, &mut report);
         background.add(report.entries_visited, report.entries_removed(), started.elapsed());
         if is_over {
             self.deadlines.rest(background.end());
@@ -100,12 +100,12 @@ impl Sweeping {
 
 impl Sweep for Sweeping {
     fn sweep(&self) -> Option<Duration> {
-        if self.order.is_closed() {
+        if self.commit_lock.is_closed() {
             return None;
         }
-        let is_helping = self.rules.any_pending();
-        self.cleanup.help_along(STEP_ENTRIES);
-        let is_round_left = self.is_round_due() && !self.sweep_some();
+        let is_helping = self.pending.any_pending();
+        self.cleanup.help_along(BATCH_ENTRIES);
+        let is_round_left = self.is_round_due() && !self.run_background_batch();
         if is_helping || is_round_left {
             return Some(STEP_PAUSE);
         }
@@ -143,16 +143,16 @@ mod tests {
     fn a_round_that_others_help_on_hears_when_entries_end() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
         let cache = unswept(&clock);
-        let entries = 4 * STEP_ENTRIES as u64;
+        let entries = 4 * BATCH_ENTRIES as u64;
         for number in 0..entries {
             let ttl = Duration::from_secs(10_000 - number);
             let put = BlobCachePut::new("v").with_policy(BlobCachePolicy::default().ttl(ttl));
             block_on(cache.put("a", number.to_le_bytes(), put)).unwrap();
         }
         let engine = &cache.engine;
-        assert!(!engine.sweeping.sweep_some(), "a first step");
+        assert!(!engine.sweeping.run_background_batch(), "a first step");
         block_on(cache.invalidate_prefix("a", "none such")).unwrap();
-        while !engine.sweeping.sweep_some() {}
+        while !engine.sweeping.run_background_batch() {}
         let first = clock.timestamp().saturating_add(Duration::from_secs(10_001 - entries));
         assert_eq!(engine.parts.deadlines.soonest(), first);
     }
@@ -184,14 +184,14 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    engine.sweeping.cleanup.step_of_round(1, true, &mut SweepReport::default());
+                    engine.sweeping.cleanup.run_round_batch(1, true, &mut SweepReport::default());
                     (0..50).for_each(|_| hint::spin_loop());
                 }
             });
             for _ in 0..400_000 {
                 block_on(cache.put("a", "key", "old")).unwrap();
                 block_on(cache.invalidate_all()).unwrap();
-                while engine.parts.rules.any_pending() {
+                while engine.parts.pending.any_pending() {
                     hint::spin_loop();
                 }
                 left += usize::from(engine.parts.l1.bytes() > 0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::background::sweep_interval::{Pass, SweepInterval};
-use crate::invalidation::Round;
+use crate::pending::Round;
 
 /// The background sweeper's round.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
 use crate::engine::parts::Parts;
@@ -20,7 +21,6 @@ use crate::hit::BlobCacheHit;
 use crate::key::{KeyHash, KeyHasher, LabelHash, NamespaceRef};
 use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Namespace, Namespaces};
-use crate::order::Order;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
 
@@ -48,7 +48,7 @@ pub(crate) enum Wanted {
 
 /// See the module.
 pub(crate) struct Fetcher {
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     hasher: KeyHasher,
     clock: Clock,
     counters: Arc<Counters>,
@@ -57,7 +57,7 @@ pub(crate) struct Fetcher {
     admission: Admission,
     visibility: Visibility,
     gets: Gets,
-    below: DiskLookup,
+    disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     /// When a line in the log last said that fetched values are not stored.
     told: Mutex<Option<Instant>>,
@@ -66,7 +66,7 @@ pub(crate) struct Fetcher {
 impl Fetcher {
     pub(crate) fn new(parts: &Parts, puts: Arc<Puts>) -> Self {
         Self {
-            order: Arc::clone(&parts.order),
+            commit_lock: Arc::clone(&parts.commit_lock),
             hasher: parts.hasher.clone(),
             clock: parts.clock.clone(),
             counters: Arc::clone(&parts.counters),
@@ -75,7 +75,7 @@ impl Fetcher {
             admission: Admission::new(parts),
             visibility: Visibility::new(parts),
             gets: Gets::new(parts),
-            below: DiskLookup::new(parts),
+            disk_lookup: DiskLookup::new(parts),
             puts,
             told: Mutex::default(),
         }
@@ -92,16 +92,16 @@ impl Fetcher {
     }
 
     pub(crate) fn now(&self) -> ReadPoint {
-        self.order.read_point()
+        self.commit_lock.read_point()
     }
 
     /// A read point from which on the key is tracked exactly, until `unwatch`.
     pub(crate) fn watch(&self, hash: KeyHash) -> ReadPoint {
-        self.order.section().watch(hash)
+        self.commit_lock.section().watch(hash)
     }
 
     pub(crate) fn unwatch(&self, hash: KeyHash) {
-        self.order.section().watermarks().unwatch(hash);
+        self.commit_lock.section().watermarks().unwatch(hash);
     }
 
     /// Takes part in the flight of a key, for a call that began at that moment.
@@ -120,23 +120,23 @@ impl Fetcher {
 
     /// Where the entry may be on disk.
     pub(crate) fn find_on_disk(&self, target: Target<'_>) -> Option<OnDisk> {
-        self.below.find_on_disk(target.namespace, target.hash).unwrap_or_else(|_| {
+        self.disk_lookup.find_on_disk(target.namespace, target.hash).unwrap_or_else(|_| {
             self.counters.count(Event::NegativeSkip);
             None
         })
     }
 
     /// Looks there, and counts neither a hit nor a miss.
-    pub(crate) async fn find_below(
+    pub(crate) async fn read_entry(
         &self,
         on_disk: OnDisk,
         key: &[u8],
         wanted: Wanted,
     ) -> Option<BlobCacheHit> {
-        let found = self.below.find_below(on_disk, key).await?;
+        let found = self.disk_lookup.read_entry(on_disk, key).await?;
         Some(match wanted == Wanted::Fresh && found.hit.is_stale() {
             true => found.hit,
-            false => self.below.offer_found(found),
+            false => self.disk_lookup.offer_found(found),
         })
     }
 
@@ -195,7 +195,7 @@ impl Fetcher {
     /// The last moment at which nothing had happened to the key since a fetch began at `from`, as
     /// far as is known.
     fn good_until(&self, target: Target<'_>, labels: &[LabelHash], from: Moment) -> Moment {
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let place = (target.namespace.seed, target.key);
         match section.watermarks().mutated_since(from, place, target.hash, labels) {
             true => from,

@@ -116,7 +116,7 @@ impl FetchRequest {
         };
         let request = Arc::clone(self);
         Look::OnDisk(Box::pin(async move {
-            request.fetcher().find_below(on_disk, &request.key, wanted).await
+            request.fetcher().read_entry(on_disk, &request.key, wanted).await
         }))
     }
 

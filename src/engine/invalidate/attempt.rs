@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
+use crate::batch::yield_now;
 use crate::engine::acknowledge::Acknowledgement;
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::disk_tier::{DiskTier, NoRoom};
@@ -11,12 +12,11 @@ use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::key::NamespaceRef;
-use crate::step::pause;
 use crate::wake::contained;
 
 /// Why a mutation has not taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hindrance {
+pub(crate) enum Blocked {
     /// The log has no room yet.
     NoRoom,
     /// Too many invalidations are unfinished yet.
@@ -25,9 +25,9 @@ pub(crate) enum Hindrance {
 }
 
 /// The outcome of a mutation that has taken effect, and what it waits for before it returns.
-pub(crate) type Attempt<T> = Result<(T, Acknowledgement), Hindrance>;
+pub(crate) type Attempt<T> = Result<(T, Acknowledgement), Blocked>;
 
-impl From<NoRoom> for Hindrance {
+impl From<NoRoom> for Blocked {
     fn from(NoRoom: NoRoom) -> Self {
         Self::NoRoom
     }
@@ -77,20 +77,20 @@ impl Attempts {
         let attempted = loop {
             match attempt() {
                 Ok(done) => break Ok(done),
-                Err(Hindrance::Closed) => break Err(CacheError::Closed),
-                Err(Hindrance::NoRoom) => match self.disk.l2() {
+                Err(Blocked::Closed) => break Err(CacheError::Closed),
+                Err(Blocked::NoRoom) => match self.disk.l2() {
                     Some(l2) => place = Some(l2.log.room(0, place).await),
-                    None => pause().await,
+                    None => yield_now().await,
                 },
-                Err(Hindrance::TooMany) => {
+                Err(Blocked::TooMany) => {
                     waiting.get_or_insert(Waiting { flushes: &self.flushes, namespace });
-                    self.cleanup.carry_on().await;
+                    self.cleanup.advance().await;
                 }
             }
         };
         // Nothing is to be flushed in its place.
         mem::forget(waiting);
-        self.deadlines.note_rule();
+        self.deadlines.note_invalidation();
         attempted
     }
 }

@@ -7,18 +7,18 @@
 
 use std::sync::Arc;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::parts::Parts;
 use crate::engine::removal::{Gone, Removal};
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::invalidation::{Cover, Round, Rule, Rules};
 use crate::key::KeyHash;
 use crate::l1::L1;
-use crate::order::Order;
+use crate::pending::{PendingInvalidation, PendingInvalidations, Round, Scope};
 use crate::sequence::Sequence;
-use crate::step::{STEP_ENTRIES, pause};
 use crate::sweep::SweepReport;
 
 /// What a mutation adds to its own work while invalidations are unfinished.
@@ -27,8 +27,8 @@ const HELP_ENTRIES: usize = 32;
 /// See the module.
 pub(crate) struct Cleanup {
     counters: Arc<Counters>,
-    order: Arc<Order>,
-    rules: Arc<Rules>,
+    commit_lock: Arc<CommitLock>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     visibility: Visibility,
     removal: Removal,
@@ -39,8 +39,8 @@ impl Cleanup {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
-            rules: parts.rules.clone(),
+            commit_lock: parts.commit_lock.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
@@ -49,30 +49,30 @@ impl Cleanup {
     }
 
     /// Removes what a rule covers, and gives how many that were.
-    pub(crate) async fn carry_out(&self, rule: &Arc<Rule>) -> usize {
-        self.rules.until_scanned(rule).await;
+    pub(crate) async fn finish_invalidation(&self, rule: &Arc<PendingInvalidation>) -> usize {
+        self.pending.until_scanned(rule).await;
         // Bounded: a step of the meter in each turn, then a pause.
-        while !self.rules.is_withdrawn(rule) {
-            self.step(rule, STEP_ENTRIES, true);
-            pause().await;
+        while !self.pending.is_withdrawn(rule) {
+            self.step(rule, BATCH_ENTRIES, true);
+            yield_now().await;
         }
         // Whoever took an entry out before the walk came by counts it in the same section.
-        drop(self.order.section());
+        drop(self.commit_lock.section());
         rule.removed()
     }
 
     /// Removes what the oldest rule hides, in steps, until there is no such rule.
-    pub(crate) async fn carry_out_all(&self) {
+    pub(crate) async fn finish_all(&self) {
         // Bounded: likewise.
-        while self.carry_on().await {}
+        while self.advance().await {}
     }
 
     /// A step towards the end of the oldest rule. False where there is no rule.
-    pub(crate) async fn carry_on(&self) -> bool {
-        let Some(rule) = self.rules.oldest() else { return false };
-        self.rules.until_scanned(&rule).await;
-        self.step(&rule, STEP_ENTRIES, true);
-        pause().await;
+    pub(crate) async fn advance(&self) -> bool {
+        let Some(rule) = self.pending.oldest() else { return false };
+        self.pending.until_scanned(&rule).await;
+        self.step(&rule, BATCH_ENTRIES, true);
+        yield_now().await;
         true
     }
 
@@ -83,8 +83,8 @@ impl Cleanup {
 
     /// A step of up to `limit` entries.
     pub(crate) fn help_along(&self, limit: usize) {
-        if self.rules.any_pending() {
-            if let Some(rule) = self.rules.oldest() {
+        if self.pending.any_pending() {
+            if let Some(rule) = self.pending.oldest() {
                 self.step(&rule, limit, false);
             }
         }
@@ -92,32 +92,37 @@ impl Cleanup {
 
     /// Visits up to `limit` entries for a rule. Where somebody else is at it, waits for that step
     /// to end or leaves it at that.
-    fn step(&self, rule: &Arc<Rule>, limit: usize, wait: bool) {
+    fn step(&self, rule: &Arc<PendingInvalidation>, limit: usize, wait: bool) {
         let mut report = SweepReport::default();
-        match &rule.cover {
-            Cover::Labels(_) => self.step_through_postings(rule, limit, wait, &mut report),
-            Cover::Prefix(_) | Cover::Ended => {
-                self.step_of_round(limit, wait, &mut report);
+        match &rule.scope {
+            Scope::Labels(_) => self.run_postings_batch(rule, limit, wait, &mut report),
+            Scope::Prefix(_) | Scope::Ended => {
+                self.run_round_batch(limit, wait, &mut report);
             }
         }
     }
 
     /// Visits up to `limit` postings of a rule's labels.
-    pub(crate) fn step_through_postings(
+    pub(crate) fn run_postings_batch(
         &self,
-        rule: &Arc<Rule>,
+        rule: &Arc<PendingInvalidation>,
         limit: usize,
         wait: bool,
         report: &mut SweepReport,
     ) {
-        let Cover::Labels(labels) = &rule.cover else { return };
+        let Scope::Labels(labels) = &rule.scope else { return };
         let walk = if wait { Some(rule.walk.lock()) } else { rule.walk.try_lock() };
         let Some(mut walk) = walk else { return };
         let Some(&label) = labels.get(walk.label) else { return };
         let mut found = Vec::new();
         let after = walk.after;
-        walk.after =
-            self.order.section().labels().walk(label, after, rule.sequence, limit, &mut found);
+        walk.after = self.commit_lock.section().labels().walk(
+            label,
+            after,
+            rule.sequence,
+            limit,
+            &mut found,
+        );
         report.entries_visited += found.len();
         // Bounded: by a step.
         for posting in found {
@@ -128,7 +133,7 @@ impl Cleanup {
         }
         walk.label += usize::from(walk.after.is_none());
         if walk.label == labels.len() {
-            self.rules.withdraw(rule);
+            self.pending.withdraw(rule);
         }
     }
 
@@ -137,46 +142,48 @@ impl Cleanup {
     /// known to be expired. Gives what it counted in memory, None where it was gone already.
     pub(crate) fn remove_covered(
         &self,
-        rule: &Rule,
+        rule: &PendingInvalidation,
         (hash, key): (KeyHash, &[u8]),
         sequence: Sequence,
         counts: bool,
     ) -> Option<usize> {
         let generation = rule.namespace.as_ref()?;
         let slot = self.l1.slot(hash);
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
         // An older rule may cover it as well: then it had been gone before.
         let covering = match covered {
-            Some(entry) => self.rules.covering(entry),
+            Some(entry) => self.pending.matching(entry),
             None => {
-                self.visibility.covering_on_disk(generation, (key, hash), sequence, &mut section)
+                self.visibility.matching_on_disk(generation, (key, hash), sequence, &mut section)
             }
         };
         let removed = if covered.is_some() { slot.remove() } else { None };
-        let is_buried = generation.bury(hash, sequence, &mut section);
+        let is_marked = generation.mark_dead(hash, sequence, &mut section);
         match &removed {
-            Some(entry) => self.removal.settle(entry, covering.as_deref(), &mut section),
-            None if is_buried && counts => self.removal.credit(covering.as_deref().unwrap_or(rule)),
-            None => self.counters.add(Event::Expiration, u64::from(is_buried)),
+            Some(entry) => {
+                self.removal.release_accounting(entry, covering.as_deref(), &mut section)
+            }
+            None if is_marked && counts => self.removal.credit(covering.as_deref().unwrap_or(rule)),
+            None => self.counters.add(Event::Expiration, u64::from(is_marked)),
         }
         // The rule's record says so on file, for good.
         section.labels().release(hash, sequence);
         // What was removed is freed behind the section.
         drop(section);
-        removed.map(|entry| entry.charge).or(is_buried.then_some(0))
+        removed.map(|entry| entry.charge).or(is_marked.then_some(0))
     }
 
     /// Visits up to `limit` entries of the round. Gives where it stands then; None where somebody
     /// else is at a step, and that is not waited for.
-    pub(crate) fn step_of_round(
+    pub(crate) fn run_round_batch(
         &self,
         limit: usize,
         wait: bool,
         report: &mut SweepReport,
     ) -> Option<Round> {
         let mut found = Vec::new();
-        let step = self.rules.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
+        let step = self.pending.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
         report.entries_visited += found.len();
         // Bounded: by a step.
         for entry in found {
@@ -191,7 +198,7 @@ impl Cleanup {
     /// life. Of others it is noted when they end, for the round after this one.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let namespace = &entry.namespace;
-        let covering = self.rules.covering(entry).filter(|_| !namespace.has_ended());
+        let covering = self.pending.matching(entry).filter(|_| !namespace.has_ended());
         if let Some(rule) = covering {
             let place = (entry.hash, &*entry.key);
             if let Some(bytes) = self.remove_covered(&rule, place, entry.sequence(), true) {
@@ -199,7 +206,7 @@ impl Cleanup {
             }
             return;
         }
-        match self.removal.remove_gone(entry) {
+        match self.removal.remove_dead(entry) {
             Some(Gone::Dead) => report.of(namespace.name(), entry.charge).dead += 1,
             Some(Gone::Expired) => report.of(namespace.name(), entry.charge).expired += 1,
             None if entry.is_held() => self.deadlines.note_end(entry.ends()),

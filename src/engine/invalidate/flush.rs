@@ -5,29 +5,29 @@
 
 use std::sync::Arc;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::clock::Clock;
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::disposal::{Freeing, Remains};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
-use crate::engine::invalidate::attempt::{Attempt, Hindrance};
+use crate::engine::invalidate::attempt::{Attempt, Blocked};
 use crate::engine::parts::Parts;
-use crate::invalidation::Rules;
 use crate::key::NamespaceRef;
 use crate::l2::{Change, NamedGeneration, Position, Record, ScanCursor};
 use crate::namespace::{Ended, Namespace, Namespaces};
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
-use crate::step::{STEP_ENTRIES, pause};
 
 /// See the module.
 pub(crate) struct Flushes {
     clock: Clock,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     freeing: Freeing,
     budget: Arc<IndexBudget>,
     acknowledger: Arc<Acknowledger>,
@@ -39,9 +39,9 @@ impl Flushes {
         Self {
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             freeing: parts.freeing.clone(),
             budget: parts.budget.clone(),
             acknowledger: parts.acknowledger.clone(),
@@ -56,28 +56,29 @@ impl Flushes {
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
         let mut acknowledgement = Acknowledgement::Now;
-        let flushed = self.namespaces.flush(namespace.name, &self.order, |section, ending| {
-            if section.is_closed() {
-                return Err(Hindrance::Closed);
-            }
-            let recorded = match ending {
-                Some(_) => self.disk.record(&record, &change)?,
-                None => None,
-            };
-            let moment = section.moment();
-            section.watermarks().namespace_flushed(namespace.seed, moment);
-            let Some(ending) = ending else { return Ok(false) };
-            let end = recorded.map(|dealt| dealt.end);
-            self.acknowledger.note_flush(end);
-            acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
-            self.budget.remove_slots(ending.index().len());
-            self.counters.add(Event::Flushed, ending.held() as u64);
-            section.sequence(recorded.map(|dealt| dealt.position.value()));
-            Ok(true)
-        })?;
+        let flushed =
+            self.namespaces.flush(namespace.name, &self.commit_lock, |section, ending| {
+                if section.is_closed() {
+                    return Err(Blocked::Closed);
+                }
+                let recorded = match ending {
+                    Some(_) => self.disk.record(&record, &change)?,
+                    None => None,
+                };
+                let moment = section.moment();
+                section.watermarks().namespace_flushed(namespace.seed, moment);
+                let Some(ending) = ending else { return Ok(false) };
+                let end = recorded.map(|dealt| dealt.end);
+                self.acknowledger.note_flush(end);
+                acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
+                self.budget.remove_slots(ending.index().len());
+                self.counters.add(Event::Flushed, ending.held() as u64);
+                section.sequence(recorded.map(|dealt| dealt.position.value()));
+                Ok(true)
+            })?;
         let is_flushed = flushed.is_some();
         if is_flushed {
-            self.rules.sweep_ended();
+            self.pending.sweep_ended();
         }
         self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
         // Bounded: one.
@@ -90,9 +91,9 @@ impl Flushes {
         let record = Record::StoreInvalidation { generation };
         let change = Change::StoreInvalidation { generation };
         let mut acknowledgement = Acknowledgement::Now;
-        let flushed = self.namespaces.flush_all(&self.order, |section| {
+        let flushed = self.namespaces.flush_all(&self.commit_lock, |section| {
             if section.is_closed() {
-                return Err(Hindrance::Closed);
+                return Err(Blocked::Closed);
             }
             let recorded = self.disk.record(&record, &change)?;
             let end = recorded.map(|dealt| dealt.end);
@@ -104,7 +105,7 @@ impl Flushes {
             section.sequence(recorded.map(|dealt| dealt.position.value()));
             Ok(())
         })?;
-        self.rules.sweep_ended();
+        self.pending.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
         self.counters.add(Event::Flushed, flushed.entries() as u64);
         self.free_all(flushed);
@@ -119,27 +120,28 @@ impl Flushes {
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
         let mut expired = 0;
-        let given_up = self.namespaces.flush(namespace.name(), &self.order, |section, held| {
-            if section.is_closed() {
-                return Err(Hindrance::Closed);
-            }
-            let is_over = namespace.is_over(self.clock.timestamp());
-            if !is_over || !held.is_some_and(|held| Arc::ptr_eq(held, namespace)) {
-                return Ok(false);
-            }
-            if !namespace.index().is_empty() {
-                let recorded = self.disk.record(&record, &change)?;
-                self.acknowledger.note_flush(recorded.map(|dealt| dealt.end));
-                section.sequence(recorded.map(|dealt| dealt.position.value()));
-                self.budget.remove_slots(namespace.index().len());
-            }
-            expired = namespace.held();
-            Ok(true)
-        })?;
+        let given_up =
+            self.namespaces.flush(namespace.name(), &self.commit_lock, |section, held| {
+                if section.is_closed() {
+                    return Err(Blocked::Closed);
+                }
+                let is_over = namespace.is_over(self.clock.timestamp());
+                if !is_over || !held.is_some_and(|held| Arc::ptr_eq(held, namespace)) {
+                    return Ok(false);
+                }
+                if !namespace.index().is_empty() {
+                    let recorded = self.disk.record(&record, &change)?;
+                    self.acknowledger.note_flush(recorded.map(|dealt| dealt.end));
+                    section.sequence(recorded.map(|dealt| dealt.position.value()));
+                    self.budget.remove_slots(namespace.index().len());
+                }
+                expired = namespace.held();
+                Ok(true)
+            })?;
         self.counters.add(Event::Expiration, expired as u64);
         let is_given_up = given_up.is_some();
         if expired > 0 {
-            self.rules.sweep_ended();
+            self.pending.sweep_ended();
         }
         // Bounded: one.
         given_up.into_iter().for_each(|generation| self.free(generation));
@@ -153,7 +155,7 @@ impl Flushes {
             return;
         }
         // Weak: once the cache is gone, so are its postings.
-        let order = Arc::downgrade(&self.order);
+        let order = Arc::downgrade(&self.commit_lock);
         let counted = self.freeing.count(generation.index().memory_bytes());
         let mut remains = Remains::new(Arc::clone(&generation).pieces());
         let freeing = async move {
@@ -163,11 +165,11 @@ impl Flushes {
             while let Some((from, order)) = cursor.zip(order.upgrade()) {
                 cursor = release_some(&order, &generation, from);
                 drop(order);
-                pause().await;
+                yield_now().await;
             }
             // Bounded: a step in each turn, then a pause.
             while remains.free_some() {
-                pause().await;
+                yield_now().await;
             }
         };
         self.disk.spawn("freeing", Box::pin(freeing));
@@ -184,7 +186,7 @@ impl Flushes {
             let _counted = counted;
             // Bounded: a step in each turn, then a pause.
             while remains.free_some() {
-                pause().await;
+                yield_now().await;
             }
         };
         self.disk.spawn("freeing", Box::pin(freeing));
@@ -192,10 +194,14 @@ impl Flushes {
 }
 
 /// Releases a step's worth of the postings of a generation's records. Gives where to go on.
-fn release_some(order: &Order, generation: &Namespace, from: ScanCursor) -> Option<ScanCursor> {
+fn release_some(
+    order: &CommitLock,
+    generation: &Namespace,
+    from: ScanCursor,
+) -> Option<ScanCursor> {
     let mut found = Vec::new();
     let all = Position::FIRST..Position::LAST;
-    let next = generation.index().scan(from, all, STEP_ENTRIES, &mut found);
+    let next = generation.index().scan(from, all, BATCH_ENTRIES, &mut found);
     let mut section = order.section();
     // Bounded: by a step.
     for (hash, slot) in found {

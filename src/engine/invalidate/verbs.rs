@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
 use crate::engine::background::prefix_scan::PrefixScans;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::invalidate::attempt::{Attempt, Attempts, Hindrance};
+use crate::engine::invalidate::attempt::{Attempt, Attempts, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
@@ -19,21 +20,20 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
-use crate::flaw::{Flaw, planted};
-use crate::invalidation::{Cover, Rule, Rules};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHasher, LabelHash, LabelKind, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{Change, Dealt, LabelHashes, Record, Slot};
 use crate::namespace::Namespaces;
-use crate::order::Order;
+use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 
 /// See the module.
 pub(crate) struct Invalidations {
     hasher: KeyHasher,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     visibility: Visibility,
     removal: Removal,
@@ -51,9 +51,9 @@ impl Invalidations {
         Self {
             hasher: parts.hasher.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
@@ -87,14 +87,14 @@ impl Invalidations {
         let slot = self.l1.slot(hash);
         // The table comes before the section; a generation that has ended meanwhile holds nothing.
         let generation = self.namespaces.find(namespace.name);
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         if section.is_closed() {
-            return Err(Hindrance::Closed);
+            return Err(Blocked::Closed);
         }
         let generation = generation.filter(|generation| !generation.has_ended());
         let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
         let in_memory = slot.entry().cloned();
-        let covering = in_memory.as_ref().and_then(|entry| self.rules.covering(entry));
+        let covering = in_memory.as_ref().and_then(|entry| self.pending.matching(entry));
         let (mut is_removed_below, mut is_below) = (false, false);
         let mut end = None;
         // One that is gone may be so for this process only: unreadable, expired, or covered by a
@@ -103,7 +103,7 @@ impl Invalidations {
             let namespace = generation.named();
             let record = Record::Tombstone { namespace, hash: hash.0 };
             let change = Change::Tombstone { namespace, hash: hash.0 };
-            let recorded = match planted(Flaw::TombstoneOmitted) {
+            let recorded = match failpoint(Failpoint::TombstoneOmitted) {
                 true => None,
                 false => self.disk.record(&record, &change)?,
             };
@@ -117,7 +117,7 @@ impl Invalidations {
                 section.sequence(Some(dealt.position.value()));
                 generation.set_slot(hash, Slot::tombstone(dealt.position));
             } else {
-                generation.bury_held(hash, held, &mut section);
+                generation.mark_dead_held(hash, held, &mut section);
             }
         }
         let moment = section.moment();
@@ -129,7 +129,11 @@ impl Invalidations {
         // What is left behind of another key of the same hash would be as good as forgotten.
         let removed = slot.remove();
         if let Some(removed) = &removed {
-            self.removal.settle(removed, covering.as_deref().filter(|_| !is_below), &mut section);
+            self.removal.release_accounting(
+                removed,
+                covering.as_deref().filter(|_| !is_below),
+                &mut section,
+            );
             // What is alive is counted by the caller.
             let is_gone =
                 self.visibility.freshness(removed).is_gone() && !removed.namespace.has_ended();
@@ -140,7 +144,7 @@ impl Invalidations {
         drop(section);
         let counted = is_removed_below || (is_removed && removed.is_some());
         let acknowledgement = match held {
-            Some(_) if planted(Flaw::TombstoneOmitted) => Acknowledgement::Now,
+            Some(_) if failpoint(Failpoint::TombstoneOmitted) => Acknowledgement::Now,
             Some(_) => Acknowledgement::over(true, end),
             None => Acknowledgement::Nothing,
         };
@@ -159,17 +163,17 @@ impl Invalidations {
             .attempt(namespace, || self.try_invalidate_prefix(namespace, prefix))
             .await?;
         self.scans.start_scan();
-        self.finish_rule(made, acknowledgement).await
+        self.finish(made, acknowledgement).await
     }
 
     /// Removes what a rule that has been made covers, and gives how many that were.
-    async fn finish_rule(
+    async fn finish(
         &self,
-        made: Option<Arc<Rule>>,
+        made: Option<Arc<PendingInvalidation>>,
         acknowledgement: Acknowledgement,
     ) -> Result<usize, CacheError> {
         let removed = match made {
-            Some(rule) => self.cleanup.carry_out(&rule).await,
+            Some(rule) => self.cleanup.finish_invalidation(&rule).await,
             None => 0,
         };
         self.acknowledger.acknowledge(acknowledgement).await?;
@@ -181,12 +185,12 @@ impl Invalidations {
         &self,
         namespace: NamespaceRef<'_>,
         prefix: &[u8],
-    ) -> Attempt<Option<Arc<Rule>>> {
+    ) -> Attempt<Option<Arc<PendingInvalidation>>> {
         // A name that is not in use, with the table locked, can have nothing put into it meanwhile.
         self.namespaces.with(namespace.name, |generation| {
-            let mut section = self.order.section();
+            let mut section = self.commit_lock.section();
             if section.is_closed() {
-                return Err(Hindrance::Closed);
+                return Err(Blocked::Closed);
             }
             let Some(generation) = generation else {
                 let moment = section.moment();
@@ -197,12 +201,12 @@ impl Invalidations {
             let record = Record::PrefixInvalidation { namespace: named, prefix };
             let change = Change::PrefixInvalidation { namespace: named, prefix };
             let is_held = !generation.index().is_empty();
-            let recorded = self.record_rule(&record, &change)?;
+            let recorded = self.record_pending(&record, &change)?;
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
             let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
-            let cover = Cover::Prefix(prefix.into());
-            let made = self.rules.make(sequence, cover, Some(generation), is_held);
+            let cover = Scope::Prefix(prefix.into());
+            let made = self.pending.make(sequence, cover, Some(generation), is_held);
             let end = recorded.map(|dealt| dealt.end);
             // Bounded: one.
             end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
@@ -227,7 +231,7 @@ impl Invalidations {
             .attempts
             .attempt(namespace, || self.try_invalidate_labels(namespace, &hashes))
             .await?;
-        self.finish_rule(made, acknowledgement).await
+        self.finish(made, acknowledgement).await
     }
 
     /// None: no entry has any of the labels.
@@ -235,11 +239,11 @@ impl Invalidations {
         &self,
         namespace: NamespaceRef<'_>,
         hashes: &[LabelHash],
-    ) -> Attempt<Option<Arc<Rule>>> {
+    ) -> Attempt<Option<Arc<PendingInvalidation>>> {
         self.namespaces.with(namespace.name, |generation| {
-            let mut section = self.order.section();
+            let mut section = self.commit_lock.section();
             if section.is_closed() {
-                return Err(Hindrance::Closed);
+                return Err(Blocked::Closed);
             }
             let is_posted = hashes.iter().any(|&label| section.labels().has(label));
             let posted = generation.filter(|_| is_posted);
@@ -253,10 +257,10 @@ impl Invalidations {
                 let record = Record::LabelInvalidation { namespace: named, labels };
                 let change = Change::LabelInvalidation { namespace: named, labels };
                 let is_held = !generation.index().is_empty();
-                let recorded = self.record_rule(&record, &change)?;
+                let recorded = self.record_pending(&record, &change)?;
                 let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
-                let cover = Cover::Labels(hashes.into());
-                made = Some(self.rules.make(sequence, cover, Some(generation), false));
+                let cover = Scope::Labels(hashes.into());
+                made = Some(self.pending.make(sequence, cover, Some(generation), false));
                 let end = recorded.map(|dealt| dealt.end);
                 // Bounded: one.
                 end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
@@ -292,13 +296,13 @@ impl Invalidations {
     }
 
     /// Takes the record of a rule into the log, if there may be one more.
-    fn record_rule(
+    fn record_pending(
         &self,
         record: &Record<'_>,
         change: &Change<'_>,
-    ) -> Result<Option<Dealt>, Hindrance> {
-        if self.rules.is_full() {
-            return Err(Hindrance::TooMany);
+    ) -> Result<Option<Dealt>, Blocked> {
+        if self.pending.is_full() {
+            return Err(Blocked::TooMany);
         }
         Ok(self.disk.record(record, change)?)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
@@ -14,9 +15,8 @@ use crate::engine::read::record_reader::{Read, RecordReader};
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::BlobCacheHit;
-use crate::invalidation::Rules;
 use crate::io::BLOCK_BYTES;
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l1;
@@ -24,15 +24,15 @@ use crate::l1::L1;
 use crate::l2::{Extent, Slot};
 use crate::modes::L2PromotionPolicy;
 use crate::namespace::{Namespace, Namespaces};
-use crate::order::Order;
+use crate::pending::PendingInvalidations;
 
 /// See the module.
 pub(crate) struct DiskLookup {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     promotions: Arc<Promotions>,
     last_access: LastAccess,
@@ -49,9 +49,9 @@ impl DiskLookup {
         Self {
             config: parts.config.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             promotions: parts.promotions.clone(),
             last_access: LastAccess::new(parts),
@@ -85,13 +85,15 @@ impl DiskLookup {
     }
 
     /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
-    pub(crate) async fn find_below(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
+    pub(crate) async fn read_entry(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
         // Bounded: a read in each turn.
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
             match self.reader.read(generation, (key, *hash), *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
-                    if self.rules.covering(&entry).is_some() && !planted(Flaw::RuleNotAsked) {
+                    if self.pending.matching(&entry).is_some()
+                        && !failpoint(Failpoint::RuleNotAsked)
+                    {
                         return None;
                     }
                     // Memory may have taken it in since, and then nobody else knows when it was
@@ -120,10 +122,10 @@ impl DiskLookup {
         let held = held.filter(|held| held.sequence() == entry.sequence());
         match held {
             Some(held) => entry.accessed_like(held),
-            None => self.last_access.recall_access(&entry),
+            None => self.last_access.restore(&entry),
         }
         if self.budget.misses_accesses(&entry) {
-            self.budget.want_accesses(&mut self.order.section());
+            self.budget.want_accesses(&mut self.commit_lock.section());
         }
         match self.visibility.judge(entry) {
             Ok(hit) => {
@@ -132,7 +134,7 @@ impl DiskLookup {
             }
             Err((entry, gone)) => {
                 drop(place);
-                self.removal.expire_below(&entry.namespace, (entry.hash, entry.sequence()), gone);
+                self.removal.expire_on_disk(&entry.namespace, (entry.hash, entry.sequence()), gone);
                 None
             }
         }

@@ -18,7 +18,7 @@ pub(crate) struct Gets {
     counters: Arc<Counters>,
     visibility: Visibility,
     removal: Removal,
-    below: DiskLookup,
+    disk_lookup: DiskLookup,
 }
 
 impl Gets {
@@ -28,7 +28,7 @@ impl Gets {
             counters: parts.counters.clone(),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
-            below: DiskLookup::new(parts),
+            disk_lookup: DiskLookup::new(parts),
         }
     }
 
@@ -47,8 +47,8 @@ impl Gets {
         if let Some(hit) = self.look(namespace, key, hash) {
             return Some(hit);
         }
-        match self.look_below(namespace, hash) {
-            Some(on_disk) => Box::pin(self.get_below(on_disk, key)).await,
+        match self.find_on_disk_or_miss(namespace, hash) {
+            Some(on_disk) => Box::pin(self.get_from_disk(on_disk, key)).await,
             None => None,
         }
     }
@@ -72,8 +72,8 @@ impl Gets {
     /// What memory does not hold: where it may be on disk, or else a miss. Kept out of the way of
     /// hits.
     #[inline(never)]
-    fn look_below(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
-        match self.below.find_on_disk(namespace, hash) {
+    fn find_on_disk_or_miss(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
+        match self.disk_lookup.find_on_disk(namespace, hash) {
             Ok(Some(on_disk)) => Some(on_disk),
             nothing => {
                 self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
@@ -137,10 +137,10 @@ impl Gets {
         Ok(hit)
     }
 
-    async fn get_below(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
-        match self.below.find_below(on_disk, key).await {
+    async fn get_from_disk(&self, on_disk: OnDisk, key: &[u8]) -> Option<BlobCacheHit> {
+        match self.disk_lookup.read_entry(on_disk, key).await {
             Some(found) => {
-                let hit = self.below.offer_found(found);
+                let hit = self.disk_lookup.offer_found(found);
                 self.count(&hit);
                 Some(hit)
             }
@@ -157,7 +157,7 @@ impl Gets {
         match self.visibility.visible(namespace, key, hash) {
             Some(entry) if !self.visibility.freshness(&entry).is_gone() => CachePresence::Present,
             Some(_) => CachePresence::Absent,
-            None if matches!(self.below.find_on_disk(namespace, hash), Ok(Some(_))) => {
+            None if matches!(self.disk_lookup.find_on_disk(namespace, hash), Ok(Some(_))) => {
                 CachePresence::MaybePresent
             }
             None => CachePresence::Absent,

@@ -3,8 +3,8 @@
 //! A read takes the blocks of its record, and what it decompresses them to. Short reads have a part
 //! of the budget to themselves, so that they never wait behind long ones.
 
+use crate::batch::BATCH_BYTES;
 use crate::limiter::Limiter;
-use crate::step::STEP_BYTES;
 use crate::timer::Timer;
 
 /// Short reads have one part of so many.
@@ -26,7 +26,7 @@ impl Reads {
 
     /// The part of the budget that a read of so many bytes belongs to.
     pub(crate) fn of(&self, bytes: usize) -> &Limiter {
-        if bytes <= STEP_BYTES { &self.short } else { &self.long }
+        if bytes <= BATCH_BYTES { &self.short } else { &self.long }
     }
 
     /// What reads under way take.

@@ -13,7 +13,7 @@ use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
 use crate::engine::removal::Removal;
 use crate::entry::{Entry, Extras, Mark};
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHash, KeyHasher};
 use crate::l1::L1;
 use crate::l2::{Blob, BodyHasher, Codec, Extent, L2, Record, Slot, Taken, tally};
@@ -82,7 +82,7 @@ impl RecordReader {
             if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
                 tally(&l2.health().tally.corruptions, 1);
                 log::warn!("the record at {} is damaged: {error}", slot.position.value());
-                self.removal.bury(generation, hash, Sequence(slot.position.value()));
+                self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
             }
         }
         read
@@ -125,7 +125,7 @@ impl RecordReader {
             let head = l2.decode(&taken)?;
             let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
             let is_other = blob.key != key || blob.namespace != namespace.named();
-            if is_other && !planted(Flaw::KeyNotCompared) {
+            if is_other && !failpoint(Failpoint::KeyNotCompared) {
                 return Ok(Read::Other.into());
             }
             (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)

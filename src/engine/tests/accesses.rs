@@ -336,7 +336,11 @@ fn what_ends_in_memory_counts_though_its_slot_was_buried() {
     let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
     bench.run(cache.put("a", "k", value(mortal))).unwrap();
     let entry = in_memory(&cache, "k");
-    assert!(Removal::new(&cache.engine.parts).bury(&entry.namespace, entry.hash, entry.sequence()));
+    assert!(Removal::new(&cache.engine.parts).mark_dead(
+        &entry.namespace,
+        entry.hash,
+        entry.sequence()
+    ));
     clock.set(at(9));
     assert!(bench.run(cache.get("a", "k")).is_some(), "memory has it");
     clock.set(at(10));
@@ -381,7 +385,7 @@ fn who_was_asked_for_the_longest_ago_makes_room() {
     let config = config(&clock).l2_index_bytes_max(64 << 10);
     let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache();
-    let accesses = &cache.engine.parts.accesses;
+    let accesses = &cache.engine.parts.access_times;
     let mut asked = |seconds: u64| -> Vec<_> {
         let keys = (0..400).map(|key| format!("{seconds} {key}"));
         let put = |key: String| {
@@ -412,9 +416,9 @@ fn what_is_for_memory_only_takes_nothing_of_the_index() {
     let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
     let cache = bench.cache();
     bench.run(cache.put("a", "k", value(idle(10)))).unwrap();
-    assert_eq!(cache.engine.parts.accesses.bytes_set_aside(), 0);
+    assert_eq!(cache.engine.parts.access_times.bytes_set_aside(), 0);
     bench.run(cache.put("b", "k", value(idle(10)))).unwrap();
-    assert!(cache.engine.parts.accesses.bytes_set_aside() > 0);
+    assert!(cache.engine.parts.access_times.bytes_set_aside() > 0);
 }
 
 /// What has idled away is known to be gone; what was asked for is not.

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::engine::Engine;
 use crate::engine::open::{Identity, Medium, geometry, open_on};
-use crate::io::{Lane, SimulatedDisk, Simulation};
+use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;

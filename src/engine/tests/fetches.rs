@@ -17,24 +17,24 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{Identity, Medium, geometry, open_on};
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
-use crate::io::{Lane, SimulatedDisk, Simulation};
+use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
-use crate::step::pause;
 
 const KEYS: u8 = 4;
 const TAGS: u8 = 2;
 const STALE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
-enum Cover {
+enum Scope {
     Key(u8),
     Prefix(u8),
     Tag(u8),
@@ -52,7 +52,7 @@ struct Value {
 
 #[derive(Debug)]
 struct Mutation {
-    cover: Cover,
+    scope: Scope,
     begun: u64,
     ended: u64,
 }
@@ -97,11 +97,11 @@ impl Log {
         let newer = self.mutations.iter().find(|mutation| {
             mutation.ended < begun
                 && value.read.is_some_and(|read| mutation.begun > read)
-                && match mutation.cover {
-                    Cover::Key(key) => value.key == key,
-                    Cover::Prefix(high) => value.key / 2 == high,
-                    Cover::Tag(tag) => value.tags.contains(&tag),
-                    Cover::Space | Cover::All => true,
+                && match mutation.scope {
+                    Scope::Key(key) => value.key == key,
+                    Scope::Prefix(high) => value.key / 2 == high,
+                    Scope::Tag(tag) => value.tags.contains(&tag),
+                    Scope::Space | Scope::All => true,
                 }
         });
         assert!(newer.is_none(), "call at {begun} is given {number} {value:?}, behind {newer:?}");
@@ -184,7 +184,7 @@ fn fetch(
         let running = Running(log, choices.key);
         Box::pin(async move {
             for _ in 0..choices.work {
-                pause().await;
+                yield_now().await;
             }
             drop(running);
             match choices.end {
@@ -225,7 +225,7 @@ fn operation(
             log.lock().check(key, begun, &hit);
             let Some(refresh) = refresh else { return };
             for _ in 0..choices.work {
-                pause().await;
+                yield_now().await;
             }
             if choices.bytes % 4 > 0 {
                 let begun = log.lock().tick();
@@ -244,7 +244,7 @@ fn operation(
             let mut log = log.lock();
             let ended = log.tick();
             log.values[number].read = Some(ended);
-            log.mutations.push(Mutation { cover: Cover::Key(key), begun, ended });
+            log.mutations.push(Mutation { scope: Scope::Key(key), begun, ended });
         }),
         82..90 => Box::pin(async move {
             let begun = log.lock().tick();
@@ -253,26 +253,26 @@ fn operation(
                 log.lock().check(key, begun, &hit);
             }
         }),
-        90..93 => Box::pin(invalidate(cache, log, Cover::Key(key))),
-        93..95 => Box::pin(invalidate(cache, log, Cover::Prefix(key / 2))),
-        95..98 => Box::pin(invalidate(cache, log, Cover::Tag(key % TAGS))),
-        98 => Box::pin(invalidate(cache, log, Cover::Space)),
-        _ => Box::pin(invalidate(cache, log, Cover::All)),
+        90..93 => Box::pin(invalidate(cache, log, Scope::Key(key))),
+        93..95 => Box::pin(invalidate(cache, log, Scope::Prefix(key / 2))),
+        95..98 => Box::pin(invalidate(cache, log, Scope::Tag(key % TAGS))),
+        98 => Box::pin(invalidate(cache, log, Scope::Space)),
+        _ => Box::pin(invalidate(cache, log, Scope::All)),
     }
 }
 
-async fn invalidate(cache: BlobCache, log: Arc<Mutex<Log>>, cover: Cover) {
+async fn invalidate(cache: BlobCache, log: Arc<Mutex<Log>>, scope: Scope) {
     let begun = log.lock().tick();
-    match cover {
-        Cover::Key(key) => _ = cache.invalidate_key("n", key_name(key)).await.unwrap(),
-        Cover::Prefix(high) => _ = cache.invalidate_prefix("n", [high]).await.unwrap(),
-        Cover::Tag(tag) => _ = cache.invalidate_tags("n", &[&tag_name(tag)]).await.unwrap(),
-        Cover::Space => _ = cache.invalidate_namespace("n").await.unwrap(),
-        Cover::All => cache.invalidate_all().await.unwrap(),
+    match scope {
+        Scope::Key(key) => _ = cache.invalidate_key("n", key_name(key)).await.unwrap(),
+        Scope::Prefix(high) => _ = cache.invalidate_prefix("n", [high]).await.unwrap(),
+        Scope::Tag(tag) => _ = cache.invalidate_tags("n", &[&tag_name(tag)]).await.unwrap(),
+        Scope::Space => _ = cache.invalidate_namespace("n").await.unwrap(),
+        Scope::All => cache.invalidate_all().await.unwrap(),
     }
     let mut log = log.lock();
     let ended = log.tick();
-    log.mutations.push(Mutation { cover, begun, ended });
+    log.mutations.push(Mutation { scope, begun, ended });
 }
 
 /// Polls so often, and drops it then.
@@ -292,7 +292,7 @@ async fn patient(future: BoxFuture<'static, ()>, mut polls: u32) {
 }
 
 async fn opened(
-    lane: Arc<dyn Lane>,
+    lane: Arc<dyn TaskRunner>,
     clock: &Clock,
     seed: u64,
     (has_disk, bits): (bool, u32),
@@ -318,7 +318,7 @@ async fn opened(
 fn case(seed: u64, sum: &mut Tally) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut simulation = Simulation::new(seed);
-    let lane: Arc<dyn Lane> = Arc::new(simulation.lane());
+    let lane: Arc<dyn TaskRunner> = Arc::new(simulation.lane());
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let shape = (random.random_bool(0.3), if random.random_bool(0.2) { 1 } else { 64 });
     let opening = opened(Arc::clone(&lane), &clock, seed, shape);

@@ -215,7 +215,7 @@ impl Laboratory {
     fn pass_time(&mut self) {
         let lane = self.simulation.lane();
         let wait = std::time::Duration::from_millis(self.random.random_range(0..1500));
-        self.simulation.block_on(crate::io::Lane::sleep(&lane, wait)).unwrap();
+        self.simulation.block_on(crate::io::TaskRunner::sleep(&lane, wait)).unwrap();
     }
 
     fn key(&mut self) -> (usize, u8) {

@@ -4,20 +4,20 @@
 use std::fmt::Write as _;
 
 use super::bench::Bench;
+use crate::batch::{BATCH_BYTES, BATCH_ENTRIES};
 use crate::config::BlobCacheConfig;
 use crate::io::Longest;
 use crate::meter::{Work, measured};
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::step::{STEP_BYTES, STEP_ENTRIES};
 use crate::sweep::SweepLimit;
 
 /// A step may begin with what is left of another, and a table of the index is seen whole.
-const ENTRIES_MAX: usize = 5 * STEP_ENTRIES;
+const ENTRIES_MAX: usize = 5 * BATCH_ENTRIES;
 
 /// Beside a step's bytes, a record's head and what lists it.
-const BYTES_MAX: usize = STEP_BYTES + (64 << 10);
+const BYTES_MAX: usize = BATCH_BYTES + (64 << 10);
 
 const RECORDS: usize = 10_000;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::bench::{Bench, made};
 use crate::cache::BlobCache;
 use crate::error::CacheError;
-use crate::flaw::{Flaw, plant};
-use crate::io::{Fault, Lane, OperationKind};
+use crate::failpoint::{Failpoint, plant};
+use crate::io::{Fault, OperationKind, TaskRunner};
 
 /// Notes whether the log was locked when it was called; all of a bench is on one thread.
 struct Asking {
@@ -107,7 +107,7 @@ fn nor_when_the_device_fails() {
 fn one_that_was_called_so_would_be_noticed() {
     let mut bench = bench();
     let cache = bench.cache();
-    let _planted = plant(Flaw::WokenUnderLock);
+    let _planted = plant(Failpoint::WokenUnderLock);
     let (_, locked) = asked(&mut bench, some_of_each(&cache));
     assert!(locked > 0);
 }

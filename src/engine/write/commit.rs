@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Clock;
+use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::background::deadlines::Deadlines;
-use crate::engine::background::filter_wear::FilterWear;
+use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
@@ -18,24 +19,23 @@ use crate::engine::write::compare_and_set::{Attempted, Known, Versions};
 use crate::engine::write::record_encoder::{Recording, with_change};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
-use crate::flaw::{Flaw, planted};
-use crate::invalidation::{Rule, Rules};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, L1, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
 use crate::moment::ReadPoint;
 use crate::namespace::Namespace;
-use crate::order::{Order, Section};
+use crate::pending::{PendingInvalidation, PendingInvalidations};
 
 /// See the module.
 pub(crate) struct Commit {
     clock: Clock,
     counters: Arc<Counters>,
-    order: Arc<Order>,
-    rules: Arc<Rules>,
+    commit_lock: Arc<CommitLock>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     records_expired: Arc<Wakeup>,
-    filters: Arc<FilterWear>,
+    filters: Arc<FilterSignal>,
     budget: Arc<IndexBudget>,
     removal: Removal,
     acknowledger: Arc<Acknowledger>,
@@ -49,8 +49,8 @@ impl Commit {
         Self {
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
-            rules: parts.rules.clone(),
+            commit_lock: parts.commit_lock.clone(),
+            pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             records_expired: parts.records_expired.clone(),
             budget: parts.budget.clone(),
@@ -68,7 +68,7 @@ impl Commit {
         let hash = proposal.entry.hash;
         let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
         let slot = self.l1.slot(hash);
-        let mut section = self.order.section();
+        let mut section = self.commit_lock.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
         }
@@ -76,7 +76,7 @@ impl Commit {
             return Ok(Verdict::NamespaceEnded(proposal));
         }
         let held = proposal.entry.namespace.index().get(hash);
-        let covering = slot.entry().and_then(|entry| self.rules.covering(entry));
+        let covering = slot.entry().and_then(|entry| self.pending.matching(entry));
         let is_current = |entry: &&Arc<Entry>| {
             covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
         };
@@ -107,7 +107,7 @@ impl Commit {
         }
         let generation = Arc::clone(&entry.namespace);
         if let (None, Some(held)) = (recorded, held) {
-            generation.bury_held(hash, held, &mut section);
+            generation.mark_dead_held(hash, held, &mut section);
         }
         let is_new = set_slot(&entry, recorded, held);
         self.budget.add_slots(usize::from(is_new));
@@ -118,7 +118,7 @@ impl Commit {
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
         if let Some(replaced) = &replaced {
-            self.settle_replaced(replaced, covering.as_deref(), is_below, &mut section);
+            self.release_replaced(replaced, covering.as_deref(), is_below, &mut section);
         }
         drop(section);
         // Bounded: one.
@@ -205,14 +205,14 @@ impl Commit {
 
     /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it
     /// is counted as what the disk had.
-    fn settle_replaced(
+    fn release_replaced(
         &self,
         replaced: &Entry,
-        covering: Option<&Rule>,
+        covering: Option<&PendingInvalidation>,
         is_below: bool,
         section: &mut Section<'_>,
     ) {
-        self.removal.settle(replaced, covering.filter(|_| !is_below), section);
+        self.removal.release_accounting(replaced, covering.filter(|_| !is_below), section);
         if !is_below && covering.is_none() {
             self.removal.count_removed(replaced, Event::Replacement);
         }
@@ -273,7 +273,7 @@ impl Commit {
             let place = (namespace.seed, key);
             let is_good = section.has_given(point)
                 && !section.watermarks().mutated_since(point.moment, place, hash, labels);
-            !is_good && !planted(Flaw::StaleFillStored)
+            !is_good && !failpoint(Failpoint::StaleFillStored)
         })
     }
 

@@ -15,17 +15,17 @@ use crate::engine::read::record_reader::{Read, RecordReader};
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
-use crate::invalidation::Rules;
 use crate::key::{KeyHash, NamespaceRef};
 use crate::l2::{Extent, Position, Slot};
 use crate::namespace::{Namespace, Namespaces};
+use crate::pending::PendingInvalidations;
 use crate::policy::Freshness;
 
 /// See the module.
 pub(crate) struct Versions {
     counters: Arc<Counters>,
     namespaces: Arc<Namespaces>,
-    rules: Arc<Rules>,
+    pending: Arc<PendingInvalidations>,
     last_access: LastAccess,
     visibility: Visibility,
     disk: Arc<DiskTier>,
@@ -38,7 +38,7 @@ impl Versions {
         Self {
             counters: parts.counters.clone(),
             namespaces: parts.namespaces.clone(),
-            rules: parts.rules.clone(),
+            pending: parts.pending.clone(),
             last_access: LastAccess::new(parts),
             visibility: Visibility::new(parts),
             disk: parts.disk.clone(),
@@ -48,7 +48,7 @@ impl Versions {
     }
 
     /// Judges the version of a put by what its key has, before anything is done for it.
-    pub(crate) async fn foresee(
+    pub(crate) async fn precheck(
         &self,
         current: Option<&Entry>,
         namespace: NamespaceRef<'_>,
@@ -91,9 +91,9 @@ impl Versions {
             Ok(_) | Err(_) => return Ok((slot.position, None)),
         };
         // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
-        let is_covered = self.rules.covering(&entry).is_some();
+        let is_covered = self.pending.matching(&entry).is_some();
         let is_there = self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
-        self.last_access.ask_last_access(&entry);
+        self.last_access.restore_from_either(&entry);
         let live = Some(&entry).filter(|_| !is_covered && is_there);
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }

@@ -7,23 +7,23 @@
 
 use std::sync::Arc;
 
+use crate::batch::yield_now;
 use crate::clock::Clock;
+use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::engine::background::sweep::Sweeping;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::invalidate::attempt::Hindrance;
+use crate::engine::invalidate::attempt::Blocked;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::namespace::{Namespace, Namespaces, Searched};
-use crate::order::Order;
-use crate::step::pause;
 
 /// See the module.
 pub(crate) struct NamespaceSlots {
     config: Arc<BlobCacheConfig>,
     clock: Clock,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     disk: Arc<DiskTier>,
     flushes: Arc<Flushes>,
@@ -35,7 +35,7 @@ impl NamespaceSlots {
         Self {
             config: parts.config.clone(),
             clock: parts.clock.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             disk: parts.disk.clone(),
             flushes: Arc::new(Flushes::new(parts)),
@@ -49,7 +49,8 @@ impl NamespaceSlots {
         let mut is_swept = false;
         // Bounded: a search or a sweep in steps in each turn.
         loop {
-            if let Some(namespace) = self.namespaces.find_or_begin(name, &self.order, number) {
+            if let Some(namespace) = self.namespaces.find_or_begin(name, &self.commit_lock, number)
+            {
                 return Ok(namespace);
             }
             if self.give_up_a_place().await? {
@@ -68,7 +69,7 @@ impl NamespaceSlots {
         let Some(mut search) = self.namespaces.search(now) else { return Ok(false) };
         // Bounded: a step in each turn, then a pause.
         loop {
-            match self.namespaces.search_on(&mut search, now, &self.order) {
+            match self.namespaces.search_on(&mut search, now, &self.commit_lock) {
                 Searched::Found(namespace) => {
                     if self.give_up(&namespace).await? {
                         return Ok(true);
@@ -77,7 +78,7 @@ impl NamespaceSlots {
                 Searched::SoFar => {}
                 Searched::InVain => return Ok(false),
             }
-            pause().await;
+            yield_now().await;
         }
     }
 
@@ -88,10 +89,10 @@ impl NamespaceSlots {
         loop {
             match self.flushes.try_give_up(namespace) {
                 Ok((is_given_up, _)) => return Ok(is_given_up),
-                Err(Hindrance::Closed) => return Err(CacheError::Closed),
-                Err(Hindrance::NoRoom | Hindrance::TooMany) => match self.disk.l2() {
+                Err(Blocked::Closed) => return Err(CacheError::Closed),
+                Err(Blocked::NoRoom | Blocked::TooMany) => match self.disk.l2() {
                     Some(l2) => place = Some(l2.log.room(0, place).await),
-                    None => pause().await,
+                    None => yield_now().await,
                 },
             }
         }
@@ -104,8 +105,8 @@ impl NamespaceSlots {
             return false;
         }
         // Bounded: a step in each turn, then a pause.
-        while !self.order.is_closed() && !self.sweeping.sweep_some() {
-            pause().await;
+        while !self.commit_lock.is_closed() && !self.sweeping.run_background_batch() {
+            yield_now().await;
         }
         true
     }

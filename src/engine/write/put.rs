@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::batch::BATCH_BYTES;
 use crate::clock::Clock;
+use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
@@ -27,17 +29,15 @@ use crate::l2::Place;
 use crate::limiter::Limiter;
 use crate::modes::L1Admission;
 use crate::namespace::{Namespace, Namespaces};
-use crate::order::Order;
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
-use crate::step::STEP_BYTES;
 
 /// See the module.
 pub(crate) struct Puts {
     hasher: KeyHasher,
     clock: Clock,
     counters: Arc<Counters>,
-    order: Arc<Order>,
+    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     visibility: Visibility,
     copies: Arc<Limiter>,
@@ -58,7 +58,7 @@ impl Puts {
             hasher: parts.hasher.clone(),
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
-            order: parts.order.clone(),
+            commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             visibility: Visibility::new(parts),
             copies: parts.copies.clone(),
@@ -122,14 +122,14 @@ impl Puts {
         let current = self.visibility.visible(namespace, key, hash);
         let attempted = Attempted { version: policy.version, renews: put.renews };
         let known =
-            self.versions.foresee(current.as_deref(), namespace, (key, hash), attempted).await?;
+            self.versions.precheck(current.as_deref(), namespace, (key, hash), attempted).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         if self.commit.is_stale(
             put.read_at,
             namespace,
             (key, hash),
             labels,
-            &mut self.order.section(),
+            &mut self.commit_lock.section(),
         ) {
             return Ok((self.commit.refuse_stale(), None));
         }
@@ -138,7 +138,7 @@ impl Puts {
         let room = Room { bytes: charge, spare };
         let terms = Terms { hash, life: *life, kind, room, is_wanted, attempted, known };
         let admitted = Admitted { namespace, key, terms };
-        if put.value.as_slice().len() <= STEP_BYTES {
+        if put.value.as_slice().len() <= BATCH_BYTES {
             self.write(admitted, extras, put).await
         } else {
             self.write_long(admitted, extras, put).await
@@ -215,7 +215,7 @@ impl Puts {
         }
         let written = self.write_entry((namespace, terms), entry, put, place).await;
         if written.is_err() {
-            self.namespaces.give_up(&begun, &self.order);
+            self.namespaces.give_up(&begun, &self.commit_lock);
         }
         written
     }
@@ -228,7 +228,7 @@ impl Puts {
         mut place: Option<Place>,
     ) -> Result<Written, CacheError> {
         let Terms { room, is_wanted, attempted, mut known, .. } = terms;
-        let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > STEP_BYTES);
+        let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
         let mut is_refused = false;
         // Bounded: a wait or an attempt in each turn.

@@ -56,7 +56,7 @@ pub(super) struct Countdown {
 }
 
 pub(super) struct Operation {
-    /// Steps until it completes.
+    /// Pacer until it completes.
     pub(super) steps: u32,
     pub(super) fault: Option<Fault>,
     pub(super) work: Work,

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use super::super::simulation::Dice;
 use super::super::{
-    AlignedBuffer, BLOCK_BYTES, Disk, Fault, Lane, OperationKind, ReadRequest, SimulatedDisk,
-    Simulation,
+    AlignedBuffer, BLOCK_BYTES, Disk, Fault, OperationKind, ReadRequest, SimulatedDisk, Simulation,
+    TaskRunner,
 };
 
 const BYTES: u64 = 16 * BLOCK_BYTES as u64;
@@ -170,7 +170,7 @@ fn dropped_futures_leave_their_requests_to_the_disk() {
         poll_once(&mut disk.write(offset, block(1)));
     }
     assert!(Arc::strong_count(&pin) > 1 && disk.in_flight() > 1);
-    disk.settle();
+    disk.release_accounting();
     assert_eq!((Arc::strong_count(&pin), disk.in_flight()), (1, 0));
     assert!(disk.snapshot(0, BYTES as usize).iter().all(|&byte| byte == 1));
 }

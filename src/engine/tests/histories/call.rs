@@ -41,7 +41,7 @@ impl Place {
 
 /// What a mutation covers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Cover {
+pub(super) enum Scope {
     Key(Place),
     Prefix(usize, u8),
     Tag(usize, u8),
@@ -50,23 +50,23 @@ pub(super) enum Cover {
     All,
 }
 
-impl Cover {
+impl Scope {
     pub(super) async fn invalidate(self, cache: &BlobCache) -> Result<(), CacheError> {
         match self {
-            Cover::Key(place) => {
+            Scope::Key(place) => {
                 cache.invalidate_key(place.namespace(), place.name()).await.map(drop)
             }
-            Cover::Prefix(space, first) => {
+            Scope::Prefix(space, first) => {
                 cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
             }
-            Cover::Tag(space, tag) => {
+            Scope::Tag(space, tag) => {
                 cache.invalidate_tags(SPACES[space], &[&label(tag)]).await.map(drop)
             }
-            Cover::Dependency(space, on) => {
+            Scope::Dependency(space, on) => {
                 cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
             }
-            Cover::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
-            Cover::All => cache.invalidate_all().await,
+            Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
+            Scope::All => cache.invalidate_all().await,
         }
     }
 }
@@ -92,7 +92,7 @@ pub(super) enum Verb {
     Get(Place),
     Exists(Place),
     Put(Place, Put),
-    Invalidate(Cover),
+    Invalidate(Scope),
     Sync,
     Sweep,
     /// The clock goes on by so many seconds.
@@ -128,12 +128,12 @@ impl Call {
             0..380 => Verb::Get(place),
             380..400 => Verb::Exists(place),
             400..850 => Verb::Put(place, Put::draw(random, number)),
-            850..910 => Verb::Invalidate(Cover::Key(place)),
-            910..930 => Verb::Invalidate(Cover::Tag(place.space, label)),
-            930..940 => Verb::Invalidate(Cover::Dependency(place.space, label)),
-            940..960 => Verb::Invalidate(Cover::Prefix(place.space, place.key / 4)),
-            960..968 => Verb::Invalidate(Cover::Space(place.space)),
-            968..970 => Verb::Invalidate(Cover::All),
+            850..910 => Verb::Invalidate(Scope::Key(place)),
+            910..930 => Verb::Invalidate(Scope::Tag(place.space, label)),
+            930..940 => Verb::Invalidate(Scope::Dependency(place.space, label)),
+            940..960 => Verb::Invalidate(Scope::Prefix(place.space, place.key / 4)),
+            960..968 => Verb::Invalidate(Scope::Space(place.space)),
+            968..970 => Verb::Invalidate(Scope::All),
             970..982 => Verb::Sync,
             982..988 => Verb::Sweep,
             _ => Verb::Pass(random.random_range(0..40)),

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::call::{Cover, Place, Put};
+use super::call::{Place, Put, Scope};
 
 /// What is known of whether a mutation took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Effect {
 #[derive(Clone, Debug)]
 pub(super) struct Mutation {
     pub(super) number: u32,
-    cover: Cover,
+    scope: Scope,
     put: Option<Put>,
     /// Of a fill, when its point was taken: it is no newer than that.
     begun: u64,
@@ -77,21 +77,21 @@ const NEVER: u64 = u64::MAX;
 
 impl Mutation {
     fn place(&self) -> Option<Place> {
-        match self.cover {
-            Cover::Key(place) if self.put.is_some() => Some(place),
+        match self.scope {
+            Scope::Key(place) if self.put.is_some() => Some(place),
             _ => None,
         }
     }
 
     fn covers(&self, put: &Mutation) -> bool {
         let (Some(place), Some(what)) = (put.place(), &put.put) else { return false };
-        match self.cover {
-            Cover::Key(of) => of == place,
-            Cover::Prefix(space, first) => space == place.space && place.name()[0] == first,
-            Cover::Tag(space, tag) => space == place.space && what.tags.contains(&tag),
-            Cover::Dependency(space, on) => space == place.space && what.dependencies.contains(&on),
-            Cover::Space(space) => space == place.space,
-            Cover::All => true,
+        match self.scope {
+            Scope::Key(of) => of == place,
+            Scope::Prefix(space, first) => space == place.space && place.name()[0] == first,
+            Scope::Tag(space, tag) => space == place.space && what.tags.contains(&tag),
+            Scope::Dependency(space, on) => space == place.space && what.dependencies.contains(&on),
+            Scope::Space(space) => space == place.space,
+            Scope::All => true,
         }
     }
 
@@ -115,12 +115,12 @@ impl Checker {
         self.now
     }
 
-    pub(super) fn begin(&mut self, number: u32, cover: Cover, put: Option<Put>) {
+    pub(super) fn begin(&mut self, number: u32, scope: Scope, put: Option<Put>) {
         let begun = self.tick();
         self.places.insert(number, self.mutations.len());
         self.mutations.push(Mutation {
             number,
-            cover,
+            scope,
             put,
             begun,
             known: NEVER,

@@ -9,21 +9,21 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, Cover, Place, Put, Verb};
+use super::call::{Call, Place, Put, Scope, Verb};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
 use super::setting::Setting;
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
 use super::{faults, limits};
+use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::{Identity, Medium, geometry, open_on};
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
-use crate::io::{Lane, SimulatedDisk, Simulation};
-use crate::step::pause;
+use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::sweep::SweepLimit;
 
 /// The numbers of the calls of each life.
@@ -283,7 +283,7 @@ impl History {
                 }));
             }
             Verb::Put(place, put) => {
-                self.checker.begin(number, Cover::Key(place), Some(put.clone()));
+                self.checker.begin(number, Scope::Key(place), Some(put.clone()));
                 let mut blob = put.blob();
                 if put.is_fill {
                     blob = blob.read_at(cache.read_point());
@@ -291,14 +291,14 @@ impl History {
                 Box::pin(async move {
                     // What is filled in takes its time to be read.
                     for _ in 0..if put.is_fill { number % 16 } else { 0 } {
-                        pause().await;
+                        yield_now().await;
                     }
                     cache.put(place.namespace(), place.name(), blob).await
                 })
             }
-            Verb::Invalidate(cover) => {
-                self.checker.begin(number, cover, None);
-                Box::pin(async move { cover.invalidate(&cache).await })
+            Verb::Invalidate(scope) => {
+                self.checker.begin(number, scope, None);
+                Box::pin(async move { scope.invalidate(&cache).await })
             }
         };
         let (asked, polls) = (self.asked(), call.polls);
@@ -364,7 +364,7 @@ impl History {
             0 => {
                 self.close(&mut calls)?;
                 self.simulation.kill();
-                self.disk.settle();
+                self.disk.release_accounting();
             }
             1 | 2 => {
                 self.simulation.kill();

@@ -1,13 +1,13 @@
-//! Bugs planted on purpose: each must be found by the checker, within a stated number of calls.
+//! Bugs failpoint on purpose: each must be found by the checker, within a stated number of calls.
 
 use super::life::Plan;
 use super::setting::Setting;
 use super::{COLD, POWER, PROCESS, run};
-use crate::flaw::{Flaw, plant};
+use crate::failpoint::{Failpoint, plant};
 
 /// Plants the flaw, and counts the calls until the checker finds it: from the first seed on, and
 /// from `TAMIS_RUNS` others if asked.
-fn found(flaw: Flaw, setting: Setting, calls_max: usize) {
+fn found(flaw: Failpoint, setting: Setting, calls_max: usize) {
     let starts = std::env::var("TAMIS_RUNS").map_or(1, |text| text.parse().unwrap());
     let mut needed = Vec::new();
     for start in 0..starts {
@@ -34,101 +34,101 @@ fn found(flaw: Flaw, setting: Setting, calls_max: usize) {
 
 #[test]
 fn a_promotion_without_a_check() {
-    found(Flaw::PromotionUnchecked, PROCESS, 1_000_000);
+    found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_rule_that_is_not_asked() {
-    found(Flaw::RuleNotAsked, Setting { is_roomy: true, ..PROCESS }, 1_000_000);
+    found(Failpoint::RuleNotAsked, Setting { is_roomy: true, ..PROCESS }, 1_000_000);
 }
 
 #[test]
 fn a_rule_that_is_withdrawn_early() {
-    found(Flaw::RuleWithdrawnEarly, PROCESS, 1_000_000);
+    found(Failpoint::RuleWithdrawnEarly, PROCESS, 1_000_000);
 }
 
 #[test]
 fn slots_dropped_before_the_head_mark_moves() {
-    found(Flaw::SlotsDroppedEarly, PROCESS, 1_000_000);
+    found(Failpoint::SlotsDroppedEarly, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_second_chance_outside_of_its_section() {
     // Rare, and rarer where budgets become smaller.
-    found(Flaw::SecondChanceUnchecked, Setting { is_plain: true, ..PROCESS }, 3_000_000);
+    found(Failpoint::SecondChanceUnchecked, Setting { is_plain: true, ..PROCESS }, 3_000_000);
 }
 
 #[test]
 fn a_tail_appended_after_a_tear() {
-    found(Flaw::TailAppendedAfterTear, PROCESS, 1_000_000);
+    found(Failpoint::TailAppendedAfterTear, PROCESS, 1_000_000);
 }
 
 #[test]
 fn an_acknowledgement_out_of_order() {
-    found(Flaw::AcknowledgedOutOfOrder, PROCESS, 1_000_000);
+    found(Failpoint::AcknowledgedOutOfOrder, PROCESS, 1_000_000);
 }
 
 #[test]
 fn an_acknowledgement_without_a_sync() {
-    found(Flaw::AcknowledgedUnsynced, POWER, 1_000_000);
+    found(Failpoint::AcknowledgedUnsynced, POWER, 1_000_000);
 }
 
 #[test]
 fn a_flush_that_is_not_waited_for() {
-    found(Flaw::FlushNotAwaited, PROCESS, 3_000_000);
+    found(Failpoint::FlushNotAwaited, PROCESS, 3_000_000);
 }
 
 #[test]
 fn a_missing_tombstone() {
-    found(Flaw::TombstoneOmitted, PROCESS, 1_000_000);
+    found(Failpoint::TombstoneOmitted, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_failed_write_that_is_ignored() {
-    found(Flaw::FailedWriteIgnored, Setting { has_faults: true, ..PROCESS }, 1_000_000);
+    found(Failpoint::FailedWriteIgnored, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }
 
 #[test]
 fn labels_forgotten_at_open() {
-    found(Flaw::LabelsForgotten, PROCESS, 1_000_000);
+    found(Failpoint::LabelsForgotten, PROCESS, 1_000_000);
 }
 
 #[test]
 fn another_boot_that_is_ignored() {
-    found(Flaw::BootIgnored, PROCESS, 1_000_000);
+    found(Failpoint::BootIgnored, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_stale_fill_that_is_stored() {
-    found(Flaw::StaleFillStored, COLD, 1_000_000);
+    found(Failpoint::StaleFillStored, COLD, 1_000_000);
 }
 
 #[test]
 fn a_key_that_is_not_compared() {
-    found(Flaw::KeyNotCompared, Setting { key_hash_bits: 3, ..PROCESS }, 1_000_000);
+    found(Failpoint::KeyNotCompared, Setting { key_hash_bits: 3, ..PROCESS }, 1_000_000);
 }
 
 #[test]
 fn damage_that_is_skipped() {
-    found(Flaw::DamageSkipped, Setting { has_faults: true, ..PROCESS }, 1_000_000);
+    found(Failpoint::DamageSkipped, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }
 
 #[test]
 fn a_pin_in_the_future_of_a_reader() {
-    found(Flaw::PinInFuture, PROCESS, 1_000_000);
+    found(Failpoint::PinInFuture, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_permit_that_a_sleeper_keeps() {
-    found(Flaw::PermitKeptBySleeper, PROCESS, 1_000_000);
+    found(Failpoint::PermitKeptBySleeper, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_waker_that_is_called_under_a_lock() {
-    found(Flaw::WokenUnderLock, PROCESS, 1_000_000);
+    found(Failpoint::WokenUnderLock, PROCESS, 1_000_000);
 }
 
 #[test]
 fn a_replay_without_a_bound() {
-    found(Flaw::ReplayUnbounded, PROCESS, 1_000_000);
+    found(Failpoint::ReplayUnbounded, PROCESS, 1_000_000);
 }

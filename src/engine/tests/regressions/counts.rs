@@ -1,7 +1,7 @@
 //! What is on disk only counts once, for whatever made it gone first, and its labels go with it.
 
 use super::*;
-use crate::step::STEP_ENTRIES;
+use crate::batch::BATCH_ENTRIES;
 use crate::sweep::SweepLimit;
 
 /// Polls once: what is begun is in force, and waits for its record.
@@ -79,7 +79,7 @@ fn a_sweep_finishes_what_an_abandoned_invalidation_by_label_has_begun() {
     let some = bench.run(cache.sweep_expired(SweepLimit::Entries(100)));
     assert_eq!((some.entries_visited, some.entries_removed(), some.truncated), (100, 100, true));
     let rest = bench.run(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
-    let by_itself = STEP_ENTRIES;
+    let by_itself = BATCH_ENTRIES;
     assert_eq!(rest.namespaces["a"].dead, 600 - by_itself - 100);
     assert_eq!((rest.bytes_removed(), rest.truncated), (0, false));
     let stats = cache.stats();

@@ -3,6 +3,7 @@
 use futures::future::{Either, select};
 
 use super::*;
+use crate::batch::yield_now;
 use crate::engine::background::expired_records;
 use crate::engine::background::prefix_scan::PrefixScans;
 use crate::engine::background::wakeup::Wakeup;
@@ -10,7 +11,6 @@ use crate::footprint::POSTING_BYTES;
 use crate::l2::SegmentNumber;
 use crate::modes::L2PromotionPolicy;
 use crate::put::Value;
-use crate::step::pause;
 
 const SEGMENT: u64 = 4 << 20;
 
@@ -56,7 +56,7 @@ fn leaving(bench: &mut Bench) -> Vec<String> {
                 put.value = Value::Shared(vec![8; 900 << 10].into());
                 cache.put("a", format!("q{number}"), put).await.unwrap();
             } else {
-                pause().await;
+                yield_now().await;
             }
         }
     };
@@ -103,7 +103,7 @@ fn what_is_read_of_it_meanwhile_does_not_come_back() {
     let reader = async {
         while !is_done.get() {
             found(&cache, &last).await;
-            pause().await;
+            yield_now().await;
         }
     };
     bench.simulation.block_on(futures::future::join(invalidation, reader)).unwrap();

@@ -17,14 +17,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join};
 
 use super::bench::{Bench, config, made, opening};
+use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{Identity, Medium, geometry, in_memory, open_on};
-use crate::io::{Lane, SimulatedDisk, Simulation, TaskEnd};
+use crate::io::{SimulatedDisk, Simulation, TaskEnd, TaskRunner};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::step::pause;
 
 #[test]
 fn second_tag_invalidation_that_finds_nothing() {
@@ -252,9 +252,9 @@ fn a_second_tag_invalidation_on_a_failed_device() {
 }
 
 /// A lane that lets go of every scan instead of running it.
-struct Scanless(Arc<dyn Lane>);
+struct Scanless(Arc<dyn TaskRunner>);
 
-impl Lane for Scanless {
+impl TaskRunner for Scanless {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         let task = if name == "prefix scan" { Box::pin(async {}) } else { task };
         self.0.spawn(name, task)
@@ -286,7 +286,7 @@ fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() 
     let cache = bench.cache.clone();
     let mut run = |call| bench.simulation.block_on(call).unwrap();
     assert_eq!(run(Box::pin(cache.invalidate_prefix("a", "a/"))).unwrap(), 0);
-    assert!(!cache.engine.parts.rules.any_pending(), "the rule has ended");
+    assert!(!cache.engine.parts.pending.any_pending(), "the rule has ended");
     assert_eq!((bench.get("a/1"), bench.get("b/1")), (None, None));
     bench.put("b/1", "new", &[]);
     assert_eq!(bench.get("b/1").as_deref(), Some("new"));

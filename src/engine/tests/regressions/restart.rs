@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::pin::pin;
 
 use crate::BlobCache;
+use crate::batch::{BATCH_BYTES, BATCH_ENTRIES};
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::engine::tests::bench::{Bench, made, opening};
 use crate::meter::{Work, measured};
 use crate::modes::L2Compression;
 use crate::quota::NamespaceQuota;
-use crate::step::{STEP_BYTES, STEP_ENTRIES};
 
 const KIB: usize = 1 << 10;
 
@@ -102,8 +102,8 @@ fn no_poll_of_an_open_is_long() {
     for is_killed in [true, false] {
         let most = reopen(&mut bench, is_killed, builder().build().unwrap());
         println!("the longest poll of an open: {most:?}");
-        assert!(most.entries <= STEP_ENTRIES + 16 && most.bytes <= STEP_BYTES, "{most:?}");
-        assert!(most.entries > STEP_ENTRIES / 2 && most.bytes > STEP_BYTES / 2, "{most:?}");
+        assert!(most.entries <= BATCH_ENTRIES + 16 && most.bytes <= BATCH_BYTES, "{most:?}");
+        assert!(most.entries > BATCH_ENTRIES / 2 && most.bytes > BATCH_BYTES / 2, "{most:?}");
         assert!(bench.cache.stats().l2_entries() >= 30_000);
         assert!(bench.get("large").is_some());
     }

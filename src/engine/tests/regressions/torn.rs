@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
+use crate::batch::yield_now;
 use crate::config::BlobCacheConfig;
 use crate::engine::tests::bench::{Bench, made};
-use crate::flaw::{Flaw, plant};
+use crate::failpoint::{Failpoint, plant};
 use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, ReadRequest};
 use crate::l2::SegmentNumber;
 use crate::modes::{CrashSafety, L2Compression};
-use crate::step::pause;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -44,7 +44,7 @@ fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
         let _ = cache.sync().now_or_never();
         bench.run(async {
             for _ in 0..life % 13 {
-                pause().await;
+                yield_now().await;
             }
         });
         drop(cache);
@@ -67,7 +67,7 @@ fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
 fn a_thousand_kills_lose_nothing_but_unwritten_tails() {
     live(1000, CrashSafety::Process).unwrap();
     live(300, CrashSafety::Power).unwrap();
-    let _planted = plant(Flaw::TornSegmentSealed);
+    let _planted = plant(Failpoint::TornSegmentSealed);
     println!("{}", live(1000, CrashSafety::Process).unwrap_err());
 }
 
@@ -152,7 +152,7 @@ fn complete_a_directory() -> Option<String> {
 fn what_a_crash_has_cut_off_stays_torn() {
     assert_eq!(complete_a_frame(), None, "stale: it was invalidated");
     assert_eq!(complete_a_directory().as_deref(), Some("new"), "what was acknowledged is lost");
-    let _planted = plant(Flaw::TearLeft);
+    let _planted = plant(Failpoint::TearLeft);
     assert!(complete_a_frame().is_some(), "the flaw is not found");
     assert_ne!(complete_a_directory().as_deref(), Some("new"), "the flaw is not found");
 }

@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use super::*;
 use crate::clock::Clock;
-use crate::flaw::{Flaw, plant};
+use crate::failpoint::{Failpoint, plant};
 use crate::io::{Fault, OperationKind};
 use crate::stats::L2State;
 
@@ -110,9 +110,9 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
         bench.simulation.block_on(cache.sync()).unwrap().unwrap();
         drop(cache);
         // Another segment is begun, so that there is something to write at once.
-        let planted = plant(Flaw::TornSegmentSealed);
+        let failpoint = plant(Failpoint::TornSegmentSealed);
         bench.kill();
-        drop(planted);
+        drop(failpoint);
         bench.disk.fail(OperationKind::Write, 0, Fault::NoSpace, true);
         let cache = bench.cache.clone();
         assert!(bench.get("k").is_none_or(|value| value == "old"));

@@ -21,7 +21,7 @@ fn a_version_that_was_invalidated_while_it_was_read_does_not_block() {
         let others = async {
             for number in 0..20 {
                 cache.put("a", format!("other{number}"), "value").await.unwrap();
-                pause().await;
+                yield_now().await;
             }
         };
         let (again, ()) = bench.run(join(cache.put("a", "k", put()), others));

@@ -1,4 +1,4 @@
-//! `Accesses`: when an entry with an idle ttl was last asked for, once memory has let go of it.
+//! `AccessTimes`: when an entry with an idle ttl was last asked for, once memory has let go of it.
 //!
 //! Records are not written anew for being read, so memory has to know. It does for so many entries
 //! as a table of fixed size has places for, in sets of a few: there, whoever was asked for the
@@ -42,7 +42,7 @@ type Set = [Place; WAYS];
 type Group = Box<[Mutex<Vec<Set>>]>;
 
 #[derive(Debug)]
-pub(crate) struct Accesses {
+pub(crate) struct AccessTimes {
     /// Parts of the table, each made when it is first needed, in groups that are made likewise: a
     /// budget alone takes next to nothing.
     groups: Box<[OnceLock<Group>]>,
@@ -54,7 +54,7 @@ pub(crate) struct Accesses {
     has_room: AtomicBool,
 }
 
-impl Accesses {
+impl AccessTimes {
     /// A table of about so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);

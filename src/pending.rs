@@ -1,13 +1,15 @@
-//! `Rules`: invalidations that are in force while the entries they cover are being removed.
+//! `PendingInvalidations`: invalidations that are in force while the entries they cover are being
+//! removed.
 //!
-//! An invalidation of many entries takes effect at one place in the order, as a [`Rule`]: from then
-//! on every reader that meets an older entry which the rule covers treats it as gone. Removing
-//! those entries is a walk in bounded steps, which the caller takes, and helped on by
-//! later mutations where the caller has gone away. When the walk is done the rule is withdrawn.
+//! An invalidation of many entries takes effect at one place in the order, as a
+//! [`PendingInvalidation`]: from then on every reader that meets an older entry which the rule
+//! covers treats it as gone. Removing those entries is a walk in bounded steps, which the caller
+//! takes, and helped on by later mutations where the caller has gone away. When the walk is done
+//! the rule is withdrawn.
 //!
-//! Rules over labels walk postings. Rules over prefixes, and flushed namespaces whose memory is to
-//! come back, share one round over all entries of L1: a rule is done when the round has come by
-//! the place where it stood when the rule was made.
+//! PendingInvalidations over labels walk postings. PendingInvalidations over prefixes, and flushed
+//! namespaces whose memory is to come back, share one round over all entries of L1: a rule is done
+//! when the round has come by the place where it stood when the rule was made.
 //!
 //! Locks: a walk comes before everything else; the list of rules is a leaf, and is taken inside
 //! the append section to make a rule.
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::entry::Entry;
-use crate::flaw::{Flaw, planted};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHash, LabelHash};
 use crate::l1::Cursor;
 use crate::namespace::Namespace;
@@ -30,7 +32,7 @@ const RULES_MAX: usize = 256;
 
 /// What a rule covers, among the entries of its generation that are older than itself.
 #[derive(Debug)]
-pub(crate) enum Cover {
+pub(crate) enum Scope {
     /// Sorted, each once.
     Labels(Box<[LabelHash]>),
     Prefix(Box<[u8]>),
@@ -39,9 +41,9 @@ pub(crate) enum Cover {
 }
 
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub(crate) struct PendingInvalidation {
     pub(crate) sequence: Sequence,
-    pub(crate) cover: Cover,
+    pub(crate) scope: Scope,
     /// Entries it has removed that were not known to be expired.
     removed: AtomicUsize,
     /// How far the walk over its postings has come; unused by rules that share the round.
@@ -84,7 +86,7 @@ impl Round {
     }
 }
 
-impl Rule {
+impl PendingInvalidation {
     fn covers(
         &self,
         generation: &Arc<Namespace>,
@@ -94,12 +96,12 @@ impl Rule {
     ) -> bool {
         sequence < self.sequence
             && self.namespace.as_ref().is_some_and(|covered| Arc::ptr_eq(covered, generation))
-            && match &self.cover {
-                Cover::Labels(covered) => {
+            && match &self.scope {
+                Scope::Labels(covered) => {
                     labels.iter().any(|label| covered.binary_search(label).is_ok())
                 }
-                Cover::Prefix(prefix) => key.starts_with(prefix),
-                Cover::Ended => false,
+                Scope::Prefix(prefix) => key.starts_with(prefix),
+                Scope::Ended => false,
             }
     }
 
@@ -117,14 +119,14 @@ impl Rule {
     }
 
     fn hides_entries(&self) -> bool {
-        !matches!(self.cover, Cover::Ended)
+        !matches!(self.scope, Scope::Ended)
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Rules {
+pub(crate) struct PendingInvalidations {
     /// Those not withdrawn, oldest first.
-    rules: RwLock<Vec<Arc<Rule>>>,
+    rules: RwLock<Vec<Arc<PendingInvalidation>>>,
     /// How many there are, for those who need not lock when there are none.
     pending: AtomicUsize,
     /// How many of them hide entries that readers may meet.
@@ -143,13 +145,13 @@ pub(crate) struct Rules {
 /// One step of the round over all entries.
 #[derive(Debug)]
 pub(crate) struct RoundStep<'a> {
-    rules: &'a Rules,
+    rules: &'a PendingInvalidations,
     /// Where the round stands once the step is done.
     end: Round,
     _walker: MutexGuard<'a, ()>,
 }
 
-impl Rules {
+impl PendingInvalidations {
     /// Whether there are as many rules as there may be. Asked in a section, it is no later in it.
     pub(crate) fn is_full(&self) -> bool {
         self.in_force.load(Ordering::Acquire) >= RULES_MAX
@@ -160,21 +162,21 @@ impl Rules {
     pub(crate) fn make(
         &self,
         sequence: Sequence,
-        cover: Cover,
+        scope: Scope,
         namespace: Option<&Arc<Namespace>>,
         is_scanning: bool,
-    ) -> Arc<Rule> {
+    ) -> Arc<PendingInvalidation> {
         let mut rules = self.rules.write();
-        if matches!(cover, Cover::Ended) {
+        if matches!(scope, Scope::Ended) {
             // The newer one walks as far, and further.
             // Bounded: by the most rules at one time.
             rules.retain(|rule| rule.hides_entries());
         }
         // Held until the rule is in force: whoever takes a step from that place on knows of it.
         let round = self.round.lock();
-        let rule = Arc::new(Rule {
+        let rule = Arc::new(PendingInvalidation {
             sequence,
-            cover,
+            scope,
             removed: AtomicUsize::new(0),
             walk: Mutex::default(),
             round: *round,
@@ -190,10 +192,11 @@ impl Rules {
     /// Asks for a round over what has been flushed, once that has ended: a step that came before
     /// would take it for alive. Nobody has to be told that it is gone.
     pub(crate) fn sweep_ended(&self) {
-        self.make(Sequence::default(), Cover::Ended, None, false);
+        self.make(Sequence::default(), Scope::Ended, None, false);
     }
 
-    /// True while a reader must ask [`Rules::covering`]. One load, of a line that seldom changes.
+    /// True while a reader must ask [`PendingInvalidations::covering`]. One load, of a line that
+    /// seldom changes.
     pub(crate) fn any_in_force(&self) -> bool {
         self.in_force.load(Ordering::Acquire) > 0
     }
@@ -203,37 +206,39 @@ impl Rules {
     }
 
     /// The first rule in force that covers the entry.
-    pub(crate) fn covering(&self, entry: &Entry) -> Option<Arc<Rule>> {
-        self.covering_all(&entry.namespace, entry.sequence(), &entry.key, entry.labels())
+    pub(crate) fn matching(&self, entry: &Entry) -> Option<Arc<PendingInvalidation>> {
+        self.matching_record(&entry.namespace, entry.sequence(), &entry.key, entry.labels())
     }
 
     /// The same of something with these properties.
-    pub(crate) fn covering_all(
+    pub(crate) fn matching_record(
         &self,
         generation: &Arc<Namespace>,
         sequence: Sequence,
         key: &[u8],
         labels: &[LabelHash],
-    ) -> Option<Arc<Rule>> {
+    ) -> Option<Arc<PendingInvalidation>> {
         if !self.any_in_force() {
             return None;
         }
-        let covers = |rule: &&Arc<Rule>| rule.covers(generation, sequence, key, labels);
+        let covers =
+            |rule: &&Arc<PendingInvalidation>| rule.covers(generation, sequence, key, labels);
         self.rules.read().iter().find(covers).cloned()
     }
 
-    pub(crate) fn oldest(&self) -> Option<Arc<Rule>> {
+    pub(crate) fn oldest(&self) -> Option<Arc<PendingInvalidation>> {
         self.rules.read().first().cloned()
     }
 
     /// Those over labels.
-    pub(crate) fn over_labels(&self) -> Vec<Arc<Rule>> {
-        let is_over_labels = |rule: &&Arc<Rule>| matches!(rule.cover, Cover::Labels(_));
+    pub(crate) fn over_labels(&self) -> Vec<Arc<PendingInvalidation>> {
+        let is_over_labels =
+            |rule: &&Arc<PendingInvalidation>| matches!(rule.scope, Scope::Labels(_));
         // Bounded: by the most rules at one time.
         self.rules.read().iter().filter(is_over_labels).cloned().collect()
     }
 
-    pub(crate) fn withdraw(&self, rule: &Arc<Rule>) {
+    pub(crate) fn withdraw(&self, rule: &Arc<PendingInvalidation>) {
         let mut rules = self.rules.write();
         // Bounded: by the most rules at one time.
         rules.retain(|held| !Arc::ptr_eq(held, rule));
@@ -248,7 +253,7 @@ impl Rules {
 
     /// The rules to look through them for. None are left: the scan has ended, unless one has been
     /// made at that moment.
-    pub(crate) fn to_scan(&self) -> Vec<Arc<Rule>> {
+    pub(crate) fn to_scan(&self) -> Vec<Arc<PendingInvalidation>> {
         // Bounded: by the rules that are made meanwhile.
         loop {
             let rules = self.rules.read();
@@ -268,14 +273,14 @@ impl Rules {
     }
 
     /// The directories on disk have been looked through for these rules.
-    pub(crate) async fn scanned(&self, rules: &[Arc<Rule>]) {
+    pub(crate) async fn scanned(&self, rules: &[Arc<PendingInvalidation>]) {
         // Bounded: by the most rules at one time.
         rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all().await;
     }
 
     /// The same where nothing can be awaited: the scan has broken down.
-    pub(crate) fn given_up(&self, rules: &[Arc<Rule>]) {
+    pub(crate) fn given_up(&self, rules: &[Arc<PendingInvalidation>]) {
         // Bounded: by the most rules at one time.
         rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all_at_once();
@@ -283,12 +288,12 @@ impl Rules {
 
     /// Resolves once they have been for this one and for those of its namespace that are older:
     /// which prefixes cover what is on disk only, labels do not tell, and it counts for the first.
-    pub(crate) async fn until_scanned(&self, rule: &Rule) {
+    pub(crate) async fn until_scanned(&self, rule: &PendingInvalidation) {
         self.scans.until((), || (!self.is_scanning_up_to(rule)).then_some(())).await;
     }
 
-    fn is_scanning_up_to(&self, rule: &Rule) -> bool {
-        let is_of = |held: &&Arc<Rule>| match (&held.namespace, &rule.namespace) {
+    fn is_scanning_up_to(&self, rule: &PendingInvalidation) -> bool {
+        let is_of = |held: &&Arc<PendingInvalidation>| match (&held.namespace, &rule.namespace) {
             (Some(held), Some(namespace)) => Arc::ptr_eq(held, namespace),
             _ => false,
         };
@@ -297,7 +302,7 @@ impl Rules {
         older.filter(is_of).any(|held| held.is_scanning())
     }
 
-    pub(crate) fn is_withdrawn(&self, rule: &Arc<Rule>) -> bool {
+    pub(crate) fn is_withdrawn(&self, rule: &Arc<PendingInvalidation>) -> bool {
         !self.rules.read().iter().any(|held| Arc::ptr_eq(held, rule))
     }
 
@@ -319,7 +324,7 @@ impl Rules {
         Some(RoundStep { rules: self, end: *round, _walker: walker })
     }
 
-    fn recount(&self, rules: &[Arc<Rule>]) {
+    fn recount(&self, rules: &[Arc<PendingInvalidation>]) {
         self.pending.store(rules.len(), Ordering::Release);
         let in_force = rules.iter().filter(|rule| rule.hides_entries()).count();
         self.in_force.store(in_force, Ordering::Release);
@@ -334,9 +339,9 @@ impl RoundStep<'_> {
 
     /// What was collected has been dealt with: withdraws the rules that the round has served.
     pub(crate) fn done(self) {
-        let served = |rule: &Rule| {
-            !matches!(rule.cover, Cover::Labels(_))
-                && (!rule.is_scanning() || planted(Flaw::RuleWithdrawnEarly))
+        let served = |rule: &PendingInvalidation| {
+            !matches!(rule.scope, Scope::Labels(_))
+                && (!rule.is_scanning() || failpoint(Failpoint::RuleWithdrawnEarly))
                 && self.end.is_round_since(rule.round)
         };
         let mut rules = self.rules.rules.write();

@@ -1,16 +1,16 @@
-//! `FilterWear`: tells the rebuilding task when a filter has worn.
+//! `FilterSignal`: tells the rebuilding task when a filter has worn.
 
 use crate::engine::background::wakeup::Wakeup;
 use crate::namespace::Namespace;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct FilterWear(Wakeup);
+pub(crate) struct FilterSignal(Wakeup);
 
-impl FilterWear {
+impl FilterSignal {
     /// To be called after a change of the namespace's index.
     pub(crate) fn check(&self, namespace: &Namespace) {
-        if namespace.synopsis().is_worn() {
+        if namespace.synopsis().needs_rebuild() {
             self.0.notify();
         }
     }

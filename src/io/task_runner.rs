@@ -1,4 +1,4 @@
-//! `Lane`: where the long-lived background futures of a store run.
+//! `TaskRunner`: where the long-lived background futures of a store run.
 //!
 //! A lane is one thread. Tasks take turns on it, so each must come to an await often; a task that
 //! panics ends alone. Closing a lane refuses new tasks and waits for those that run: it does not
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// A thread for long-lived futures, with a timer.
-pub(crate) trait Lane: Send + Sync + 'static {
+pub(crate) trait TaskRunner: Send + Sync + 'static {
     /// Runs `task` on the lane, at once and whether or not the returned future is polled.
     ///
     /// `name` appears in the log should the task panic.
@@ -86,18 +86,18 @@ pub(super) enum Command {
 
 /// The way to a lane that runs on a thread of its own. Clones share the lane.
 #[derive(Clone)]
-pub(super) struct LaneHandle {
+pub(super) struct TaskRunnerHandle {
     commands: mpsc::UnboundedSender<Command>,
     /// Set before the command is on its way, so that nothing overtakes it.
     closed: Arc<AtomicBool>,
 }
 
-impl LaneHandle {
+impl TaskRunnerHandle {
     /// A lane, and its other end, which a thread must serve.
-    pub(super) fn new() -> (Self, LaneServer) {
+    pub(super) fn new() -> (Self, TaskRunnerServer) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let handle = Self { commands: sender, closed: Arc::default() };
-        (handle, LaneServer { commands: receiver, tasks: JoinSet::new() })
+        (handle, TaskRunnerServer { commands: receiver, tasks: JoinSet::new() })
     }
 
     /// Refuses new tasks from now on; those that run go on to their ends.
@@ -107,7 +107,7 @@ impl LaneHandle {
     }
 }
 
-impl Lane for LaneHandle {
+impl TaskRunner for TaskRunnerHandle {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         let (task, end) = contained(name, task);
         // Refused, the task is dropped, and its end tells so.
@@ -131,12 +131,12 @@ impl Lane for LaneHandle {
 }
 
 /// The end of a lane that runs the tasks.
-pub(super) struct LaneServer {
+pub(super) struct TaskRunnerServer {
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
 }
 
-impl LaneServer {
+impl TaskRunnerServer {
     /// Runs tasks until the lane is closed, or all its handles are gone, and all tasks have ended.
     /// Must be polled within a `LocalSet`.
     pub(super) async fn serve(&mut self) {
@@ -173,7 +173,7 @@ async fn sleep(duration: Duration, mut wake: oneshot::Sender<()>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::thread_lane::ThreadLane;
+    use super::super::thread_runner::ThreadLane;
     use std::time::Instant;
 
     use futures::executor::block_on;

@@ -1,4 +1,4 @@
-//! `Order`: the one order in which all mutations take effect, and the section where they do.
+//! `CommitLock`: the one order in which all mutations take effect, and the section where they do.
 //!
 //! A mutation takes effect inside a [`Section`]: it is dealt a [`Sequence`], raises the watermarks
 //! of what it touches, and sets the postings, all under one lock that is never held across an
@@ -16,7 +16,7 @@ use crate::sequence::Sequence;
 use crate::watermarks::Watermarks;
 
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct CommitLock {
     /// The last moment. Written under the lock; read without it by read points.
     last: AtomicU64,
     /// Tells the read points of one opened cache from those of another.
@@ -37,11 +37,11 @@ struct State {
 /// The append section, entered. Everything between here and its drop is one step to all others.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
-    order: &'a Order,
+    order: &'a CommitLock,
     state: MutexGuard<'a, State>,
 }
 
-impl Order {
+impl CommitLock {
     pub(crate) fn new(instance: u64, key_watermarks: usize) -> Self {
         let watermarks = Watermarks::new(key_watermarks);
         let state = Mutex::new(State {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_point_stands_behind_what_was_before_it_and_belongs_to_its_own_cache() {
-        let order = Order::new(1, 64);
+        let order = CommitLock::new(1, 64);
         let first = order.section().moment();
         let point = order.read_point();
         let second = order.section().moment();

@@ -1,11 +1,11 @@
-//! `Flaw`: bugs for this project's own checkers to find, each of which breaks one rule.
+//! `Failpoint`: bugs for this project's own checkers to find, each of which breaks one rule.
 //!
 //! A checker that has never found anything may be blind. A test can plant one of these on its
-//! thread, and show how soon it is found; outside of tests [`planted`] is the constant false.
+//! thread, and show how soon it is found; outside of tests [`failpoint`] is the constant false.
 
 /// A rule, broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum Failpoint {
     /// What was read from disk is installed without asking whether its slot still stands.
     PromotionUnchecked,
     /// A hit on disk is served without asking the rules in force.
@@ -55,27 +55,27 @@ pub(crate) enum Flaw {
 }
 
 #[cfg(not(test))]
-pub(crate) const fn planted(_flaw: Flaw) -> bool {
+pub(crate) const fn failpoint(_flaw: Failpoint) -> bool {
     false
 }
 
 #[cfg(test)]
-pub(crate) use self::planting::{plant, planted};
+pub(crate) use self::planting::{failpoint, plant};
 
 #[cfg(test)]
 mod planting {
     use std::cell::Cell;
 
-    use super::Flaw;
+    use super::Failpoint;
 
     thread_local! {
-        static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+        static PLANTED: Cell<Option<Failpoint>> = const { Cell::new(None) };
     }
 
     /// Until this is dropped, the flaw is there for whatever runs on this thread.
     pub(crate) struct Planted(());
 
-    pub(crate) fn plant(flaw: Flaw) -> Planted {
+    pub(crate) fn plant(flaw: Failpoint) -> Planted {
         PLANTED.set(Some(flaw));
         Planted(())
     }
@@ -86,7 +86,7 @@ mod planting {
         }
     }
 
-    pub(crate) fn planted(flaw: Flaw) -> bool {
+    pub(crate) fn failpoint(flaw: Failpoint) -> bool {
         PLANTED.get() == Some(flaw)
     }
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::task::LocalSet;
 
-use super::lane::{Lane, LaneHandle, TaskEnd};
+use super::task_runner::{TaskEnd, TaskRunner, TaskRunnerHandle};
 
 /// A lane on an ordinary thread, for tests and disks that have no ring of their own.
 ///
 /// Dropping the last clone closes it; the thread goes on until its tasks have ended.
 #[derive(Clone)]
 pub(crate) struct ThreadLane {
-    handle: Arc<LaneHandle>,
+    handle: Arc<TaskRunnerHandle>,
 }
 
 impl ThreadLane {
@@ -26,7 +26,7 @@ impl ThreadLane {
     /// When the operating system refuses the thread or its descriptors.
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let (handle, mut server) = LaneHandle::new();
+        let (handle, mut server) = TaskRunnerHandle::new();
         thread::Builder::new().name("tamis-lane".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, server.serve());
         })?;
@@ -39,7 +39,7 @@ impl ThreadLane {
     }
 }
 
-impl Lane for ThreadLane {
+impl TaskRunner for ThreadLane {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         self.handle.spawn(name, task)
     }
