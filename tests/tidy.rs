@@ -1,13 +1,13 @@
-//! What the compiler does not check of the code's shape: who may import whom, and how large a file
-//! may grow. Function length, unsafe code and missing docs are lints, in `Cargo.toml`.
+//! Structural rules that the compiler does not check: which module may import which, file sizes,
+//! bounded loops, and references in the documents. Other rules are lints, in `Cargo.toml`.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The layers from the ground up: a module imports from lower layers, and of its own layer only
-/// itself. A new module finds its place here, which is the design; `docs/architecture.md` says why.
+/// The layers, lowest first. A module imports only from lower layers. Each new module is listed
+/// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &["docs", "failpoint", "meter", "quota", "wake"],
     &["batch"],
@@ -41,12 +41,12 @@ const LAYERS: &[&[&str]] = &[
     &["lib"],
 ];
 
-/// Lines of a file, without its unit tests.
+/// Lines per file, unit tests excluded.
 const FILE_LINES_MAX: usize = 500;
 
 const COLUMNS_MAX: usize = 100;
 
-/// Marks of unfinished work. Spelled so that this file does not find itself.
+/// Marks of unfinished work, split so that this file does not match itself.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
@@ -66,7 +66,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The part of a source file that is not its unit tests.
+/// A source file without its unit tests.
 fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
@@ -115,7 +115,7 @@ fn imports_point_downwards() {
 fn every_module_of_the_list_exists() {
     let modules: Vec<_> = rust_files("src").iter().map(|path| module_of(path)).collect();
     for module in LAYERS.iter().flat_map(|layer| layer.iter()) {
-        assert!(modules.iter().any(|found| found == module), "src/{module} is gone");
+        assert!(modules.iter().any(|found| found == module), "src/{module} does not exist");
     }
 }
 
@@ -127,7 +127,7 @@ fn files_stay_readable() {
         let shown = path.display();
         assert!(text.starts_with("//!"), "{shown} does not open with its contract");
         let lines = without_tests(&text).lines().count();
-        assert!(lines <= FILE_LINES_MAX, "{shown} has {lines} lines: it holds more than one noun");
+        assert!(lines <= FILE_LINES_MAX, "{shown} has {lines} lines: split it");
         for (number, line) in (1..).zip(text.lines()) {
             let columns = line.chars().count();
             assert!(columns <= COLUMNS_MAX, "{shown}:{number} has {columns} columns");
@@ -137,10 +137,10 @@ fn files_stay_readable() {
     }
 }
 
-/// Where nobody waits for a loop: the disk's twin, and what measures.
+/// Files whose loops delay no caller: the simulated disk, the meter and tests.
 const UNMETERED: &[&str] = &["src/io/simula", "src/meter.rs", "/tests/", "/tests.rs"];
 
-/// A statement that goes round, or a consumer that is as good as one.
+/// Whether a line starts a loop or calls an iterator consumer that loops.
 fn is_loop(line: &str) -> bool {
     let code = line.trim_start();
     let is_statement = (code.starts_with("for ") && code.contains(" in "))
@@ -149,12 +149,12 @@ fn is_loop(line: &str) -> bool {
         || code.contains("= loop {");
     let consumers =
         [".for_each(", ".retain(", ".extend(", ".fold(", ".sum()", ".collect()", ".collect::<"];
-    // `sum` of a checksum takes no iterator.
+    // The `sum` of a checksum takes no iterator.
     let is_consumer = |it: &&str| code.contains(*it) && !code.contains(".await.sum()");
     !code.starts_with("//") && (is_statement || consumers.iter().any(is_consumer))
 }
 
-/// Whether the comment above the statement that ends with the last of `lines` states a bound.
+/// Whether the comment above the last statement of `lines` states a bound.
 fn is_bounded(lines: &[&str]) -> bool {
     let above = lines.iter().rev().map(|line| line.trim());
     let is_before = |line: &&str| line.is_empty() || line.ends_with([';', '{', '}']);
@@ -162,7 +162,7 @@ fn is_bounded(lines: &[&str]) -> bool {
     above.any(|line| line.starts_with("// Bounded: "))
 }
 
-/// Whether the function around a line passes the meter.
+/// Whether the function around a line calls the meter.
 fn passes_meter(lines: &[&str], number: usize) -> bool {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let is_head = |line: &&str| {
@@ -172,13 +172,13 @@ fn passes_meter(lines: &[&str], number: usize) -> bool {
     let Some(head) = lines[..number].iter().rposition(is_head) else { return false };
     let body = lines[head..].iter();
     let is_inside = |line: &&&str| line.trim() != "}" || indent(line) > indent(lines[head]);
-    // `Pacer` passes it on.
+    // `Pacer` calls the meter.
     let marks = ["meter::", "steps.entry(", "steps.entries(", "steps.bytes("];
     body.take_while(is_inside).any(|line| marks.iter().any(|mark| line.contains(mark)))
 }
 
 #[test]
-fn every_loop_passes_the_meter_or_states_its_bound() {
+fn every_loop_is_metered_or_states_its_bound() {
     let mut bare = Vec::new();
     for path in rust_files("src") {
         let shown = path.display().to_string();
@@ -202,14 +202,14 @@ fn every_loop_passes_the_meter_or_states_its_bound() {
     }
     assert!(
         bare.is_empty(),
-        "{} loops neither pass the meter nor say `// Bounded: <by what>.`:\n{}",
+        "{} loops neither call the meter nor say `// Bounded: <by what>.`:\n{}",
         bare.len(),
         bare.join("\n")
     );
 }
 
 #[test]
-fn a_bare_loop_is_told_from_others() {
+fn the_loop_check_recognizes_unbounded_loops() {
     let bare = ["fn f() {", "    let a = 1;", "    for b in c {", "        d(b);", "    }", "}"];
     assert!(is_loop(bare[2]) && !is_bounded(&bare[..2]) && !passes_meter(&bare, 2));
     let metered = ["fn f() {", "    for b in c {", "        meter::entries(1);", "    }", "}"];
@@ -236,7 +236,10 @@ fn the_readme_shows_the_quickstart() {
     let example = fs::read_to_string(root.join("examples/quickstart.rs")).unwrap();
     let code = example.split_once("\n\n").unwrap().1;
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    assert!(readme.contains(&format!("```rust\n{code}```")), "README.md shows another program");
+    assert!(
+        readme.contains(&format!("```rust\n{code}```")),
+        "README.md and examples/quickstart.rs differ"
+    );
 }
 
 /// Whether a word is a name like `FlushNotAwaited`.
@@ -247,7 +250,7 @@ fn is_camel(word: &str) -> bool {
         && pairs.any(|(left, right)| left.is_ascii_lowercase() && right.is_ascii_uppercase())
 }
 
-/// Proofs cite their tests and failpoints; a citation of one that was renamed or removed is void.
+/// The proof cites tests and failpoints by name; each of them must exist.
 #[test]
 fn the_proof_cites_tests_and_failpoints_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -286,7 +289,7 @@ fn places_in(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn documents_name_places_that_exist_and_are_pages_of_the_crate() {
+fn paths_in_documents_exist_and_documents_are_rustdoc_pages() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_to_string(root.join("src/docs.rs")).unwrap();
     let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
@@ -300,7 +303,7 @@ fn documents_name_places_that_exist_and_are_pages_of_the_crate() {
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for place in places_in(&text).into_iter().filter(|place| !place.is_empty()) {
-            // A file without its ending, or a folder, is as good.
+            // A file may be named without its extension.
             let beside = document.parent().unwrap().join(place);
             let found = [beside, root.join(place), root.join(format!("{place}.rs"))];
             let is_there = found.iter().any(|path| path.exists());
