@@ -1,12 +1,11 @@
-//! `AccessTimes`: when an entry with an idle ttl was last asked for, once memory has let go of it.
+//! `AccessTimes`: last access times of entries with an idle ttl that memory has evicted.
 //!
-//! Records are not written anew for being read, so memory has to know. It does for so many entries
-//! as a table of fixed size has places for, in sets of a few: there, whoever was asked for the
-//! longest ago makes room. What is not known was last accessed when it was written. So a full table
-//! may let an entry go too early, and never too late.
+//! Reads do not rewrite records, so memory keeps the access times, in a set-associative table of
+//! fixed size: a full set replaces its oldest access. An entry without a recorded access counts as
+//! last accessed when it was written. So a full table may expire an entry early, never late.
 //!
-//! The table takes part of somebody's budget: that is set aside once it is wanted, and used once it
-//! is free.
+//! The table takes part of the index budget: reserved when it is first wanted, used once the
+//! reserved part is free.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,19 +16,19 @@ use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-/// Places among which one is chosen.
+/// Places per set.
 const WAYS: usize = 4;
 
-/// So many callers seldom meet at one lock.
+/// Enough tables that callers seldom contend for one lock.
 const TABLES_MIN: usize = 64;
 
-/// What one caller has to fill with zeros when it is the first at a table.
+/// Bytes that the first caller at a table must zero.
 const TABLE_BYTES_MAX: usize = 256 << 10;
 
-/// Tables of a group.
+/// Tables per group.
 const GROUP_TABLES: usize = 256;
 
-/// Nanoseconds; all zero where it is vacant.
+/// Nanoseconds; all zero if vacant.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     hash: u64,
@@ -43,19 +42,19 @@ type Group = Box<[Mutex<Vec<Set>>]>;
 
 #[derive(Debug)]
 pub(crate) struct AccessTimes {
-    /// Parts of the table, each made when it is first needed, in groups that are made likewise: a
-    /// budget alone takes next to nothing.
+    /// Tables, and groups of tables, are allocated on first use, so that the budget alone takes
+    /// almost no memory.
     groups: Box<[OnceLock<Group>]>,
     tables: usize,
     sets_per_table: usize,
-    /// How many have been made.
+    /// Tables allocated.
     made: AtomicUsize,
     is_wanted: AtomicBool,
     has_room: AtomicBool,
 }
 
 impl AccessTimes {
-    /// A table of about so many bytes.
+    /// A table of about `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
         let tables = tables.min((bytes_max / size_of::<Set>()).max(1));
@@ -70,12 +69,12 @@ impl AccessTimes {
         }
     }
 
-    /// What it takes by now.
+    /// Bytes allocated so far.
     pub(crate) fn bytes(&self) -> usize {
         self.made.load(Ordering::Relaxed) * self.table_bytes()
     }
 
-    /// What is set aside for it.
+    /// Bytes reserved.
     pub(crate) fn bytes_set_aside(&self) -> usize {
         let is_wanted = self.is_wanted.load(Ordering::Relaxed);
         if is_wanted { self.tables * self.table_bytes() } else { 0 }
@@ -85,22 +84,22 @@ impl AccessTimes {
         self.sets_per_table * size_of::<Set>()
     }
 
-    /// There are entries with an idle ttl that are on disk, or are going to be.
+    /// Called once the disk holds, or will hold, entries with an idle ttl.
     pub(crate) fn want(&self) {
         self.is_wanted.store(true, Ordering::Relaxed);
     }
 
-    /// What is set aside is free.
+    /// Called once the reserved bytes are free.
     pub(crate) fn give_room(&self) {
         self.has_room.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it takes anything in.
+    /// Whether the table accepts entries.
     pub(crate) fn has_room(&self) -> bool {
         self.has_room.load(Ordering::Relaxed)
     }
 
-    /// Remembers when an entry that is on disk, too, was last accessed, if it has an idle ttl.
+    /// Records the last access of an entry that is also on disk, if it has an idle ttl.
     pub(crate) fn keep(&self, entry: &Entry) {
         let Some(accessed) = entry.last_access().filter(|at| *at > entry.written) else { return };
         if !self.has_room() {
@@ -127,7 +126,7 @@ impl AccessTimes {
         }
     }
 
-    /// When what was written then under a hash was last accessed, by what is known.
+    /// The last known access of the record written at `written`; `written` if none is recorded.
     pub(crate) fn last(&self, hash: KeyHash, written: Timestamp) -> Timestamp {
         if !self.has_room() {
             return written;
@@ -139,9 +138,9 @@ impl AccessTimes {
         known.map_or(written, |place| Timestamp(place.accessed))
     }
 
-    /// Which table, and which set of it: multiplies two halves of the hash into their ranges.
+    /// The table and the set of a hash: each half is scaled into its range.
     fn place(&self, hash: KeyHash) -> (usize, usize) {
-        // Halves of 32 bits, below the range that they are multiplied by.
+        // 32-bit halves scaled below their ranges.
         #[allow(clippy::cast_possible_truncation)]
         let within = |half: u64, range: usize| ((half * range as u64) >> 32) as usize;
         (within(hash.0 & 0xFFFF_FFFF, self.tables), within(hash.0 >> 32, self.sets_per_table))

@@ -1,4 +1,4 @@
-//! Bounded steps: no poll handles more than [`BATCH_BYTES`], whatever the size of the job.
+//! Batches: no poll handles more than [`BATCH_BYTES`], however large the job.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -11,8 +11,8 @@ pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// The most entries that one poll visits in a walk over many.
 pub(crate) const BATCH_ENTRIES: usize = 256;
 
-/// How much of a step a walk over many entries has used up. Tells the meter. A walk begins with a
-/// pause, since nobody knows what the same poll has done before.
+/// Counts the work of the current batch, yields when it is full, and reports it to the meter. A
+/// walk starts with a yield, because the same poll may have done other work before.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     entries: usize,
@@ -26,12 +26,12 @@ impl Default for Pacer {
 }
 
 impl Pacer {
-    /// One more entry is visited.
+    /// Counts one entry.
     pub(crate) async fn entry(&mut self) {
         self.entries(1).await;
     }
 
-    /// So many more are, no more than a step has.
+    /// Counts up to a batch of entries.
     pub(crate) async fn entries(&mut self, count: usize) {
         if self.entries + count > BATCH_ENTRIES {
             self.next().await;
@@ -40,7 +40,7 @@ impl Pacer {
         meter::entries(count);
     }
 
-    /// So many bytes are handled, no more than a step has.
+    /// Counts up to a batch of bytes.
     pub(crate) async fn bytes(&mut self, count: usize) {
         if self.bytes + count > BATCH_BYTES {
             self.next().await;
@@ -55,7 +55,7 @@ impl Pacer {
     }
 }
 
-/// Hands the thread back to the executor once, on whatever executor the caller runs.
+/// Yields to the executor once; works on any executor.
 pub(crate) async fn yield_now() {
     let mut paused = false;
     poll_fn(|context| {

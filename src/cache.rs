@@ -1,4 +1,4 @@
-//! `BlobCache`: the handle, and every public verb in one place.
+//! `BlobCache`: the public handle.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -64,26 +64,26 @@ impl BlobCache {
         Ok(Self { engine: engine::open(config).await? })
     }
 
-    /// The entry of a key, fresh or within its stale window. None where there is none: it was never
-    /// put, has expired, was invalidated or evicted, or could not be read; or the cache is closed.
+    /// The entry of a key, fresh or within its stale window. None if the key was never put, has
+    /// expired, was invalidated or evicted, or could not be read, and after a close.
     ///
     /// A hit counts as an access: for SIEVE, and for the idle ttl. In memory it takes the read side
     /// of one lock, and neither allocates nor copies. On disk it takes one read.
     ///
-    /// It never fails: a read that fails is a miss, counted in
+    /// It never fails: a failed read is a miss, counted in
     /// [`l2_io_errors`](BlobCacheStats::l2_io_errors) or
     /// [`l2_corruptions`](BlobCacheStats::l2_corruptions), and logged.
     pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
         self.engine.gets().get(self.engine.namespace(namespace), key.as_ref()).await
     }
 
-    /// Stores a value under a key, in place of the entry that was there. Once it has returned, no
-    /// get finds the older entry, whether or not the new value is still held.
+    /// Stores a value under a key, replacing the entry there. Once it has returned, no get finds
+    /// the older entry, whether or not the new value is still held.
     ///
-    /// The value is copied unless it is known to fit, in the caller's polls, 256 KiB in each. Where
-    /// many puts copy at one time they wait for each other, so that their copies stay within an
-    /// eighth of `l1_bytes_max`, and 16 MiB more with a disk tier, or one value. A put finds no
-    /// room in memory where all of it holds entries of higher priorities.
+    /// The value is copied unless its allocation is known to fit, 256 KiB in each of the caller's
+    /// polls. Concurrent puts wait for each other, so that their copies stay within an eighth of
+    /// `l1_bytes_max`, plus 16 MiB with a disk tier, or within one value. A put finds no room in
+    /// memory if entries of higher priorities fill it.
     ///
     /// Dropped before it has returned, it has either taken effect or not. A put made
     /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
@@ -91,14 +91,14 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// After any of these but `L2Io` nothing has changed.
+    /// After any of these except `L2Io` nothing has changed.
     ///
     /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
     ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge),
     ///   [`MetadataTooLarge`](CacheError::MetadataTooLarge),
     ///   [`LabelsTooLarge`](CacheError::LabelsTooLarge): over the configured limits.
-    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy; or too large for
-    ///   memory, by its admission or its namespace's quota, and for a segment on disk.
+    /// - [`BlobTooLarge`](CacheError::BlobTooLarge): over the limit of its policy, or too large
+    ///   both for memory (by admission or quota) and for a segment on disk.
     /// - [`VersionMismatch`](CacheError::VersionMismatch): the live entry's version is not below
     ///   that of the policy.
     /// - [`VersionUnknown`](CacheError::VersionUnknown): the live entry is on disk only, and its
@@ -119,24 +119,24 @@ impl BlobCache {
         self.engine.puts().put(namespace, key.as_ref(), put.into(), &default).await
     }
 
-    /// The fresh entry of a key, or else the value that `fetch` brings, which is put under the key.
-    /// Of all callers that ask for one key at a time, one fetches; the others wait for it and share
-    /// its value, whose tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
+    /// The fresh entry of a key, or else the value that `fetch` returns, which is put under the
+    /// key. Concurrent callers of one key share one fetch: one runs it, the others wait for its
+    /// value, whose tier is [`CacheTier::Fetched`](crate::CacheTier::Fetched).
     ///
     /// A caller that came after the key was overwritten or invalidated is never given a value
-    /// fetched before that, and no such value is stored: the fetch behaves as if made
+    /// fetched before that, and such a value is not stored: the fetch behaves as if
     /// [`read_at`](BlobCachePut::read_at) its start. Callers that came before may be given it; the
-    /// others fetch anew. To cache that there is nothing, answer [`BlobCachePut::absent`].
+    /// others fetch again. To cache an absence, return [`BlobCachePut::absent`].
     ///
-    /// The fetch runs in the polls of this future. Where it is dropped, fails or panics, the next
-    /// waiting caller runs its own. An entry within its stale window is fetched anew too; where
-    /// that fails, all waiting callers are given the stale entry. Callers with another type of
-    /// error `E` do not wait for each other.
+    /// The fetch runs in the polls of this future. If it is dropped, fails or panics, the next
+    /// waiting caller runs its own. An entry within its stale window is fetched again too; if that
+    /// fails, all waiting callers are given the stale entry. Callers with different error types `E`
+    /// do not share fetches.
     ///
     /// A value that cannot be stored (it is too large, its version is not above the live one, the
-    /// cache is closed, the key over its limit and so on) is answered all the same, and counted as
-    /// [`fetches_not_stored`](BlobCacheStats::fetches_not_stored). So with an origin that lags, a
-    /// caller may be given an older version than the stale entry that a get would find.
+    /// cache is closed, the key is over its limit and so on) is returned all the same, and counted
+    /// in [`fetches_not_stored`](BlobCacheStats::fetches_not_stored). So with an origin that lags,
+    /// a caller may be given an older version than the stale entry that a get would find.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -158,16 +158,16 @@ impl BlobCache {
     /// ```
     ///
     /// Dropped at any await, it leaves nothing behind; a put that had begun has either taken effect
-    /// or not. Where it is kept and not polled for 100 ms after it was woken, the next waiting
-    /// caller runs its own fetch. A fetch that is never woken holds up the callers that wait for
-    /// it. One that asks, by this verb, for the key that it is to bring waits for itself.
+    /// or not. If it is kept but not polled for 100 ms after a wake, the next waiting caller runs
+    /// its own fetch. A fetch that is never woken delays the callers that wait for it. A fetch that
+    /// calls this method for its own key deadlocks.
     ///
     /// # Errors
     ///
-    /// The failure of this caller's own fetch, where no stale entry can stand in. Errors are
-    /// neither shared nor cached.
+    /// The failure of this caller's own fetch, if there is no stale entry to return instead. Errors
+    /// are neither shared nor cached.
     ///
-    /// - [`FetchError::Fetch`]: the fetch answered an error.
+    /// - [`FetchError::Fetch`]: the fetch returned an error.
     /// - [`FetchError::Panicked`]: the fetch panicked.
     pub async fn get_or_fetch<K, F, Fut, E>(
         &self,
@@ -191,8 +191,8 @@ impl BlobCache {
         }
     }
 
-    /// The entry of a key at once, fresh or stale; with a stale one, the refresh for its caller to
-    /// spawn, unless the key is being fetched already. Where there is no entry, it is fetched as by
+    /// The entry of a key at once, fresh or stale; with a stale one, a refresh for the caller to
+    /// spawn, unless the key is being fetched already. A missing entry is fetched as by
     /// [`get_or_fetch`](Self::get_or_fetch).
     ///
     /// ```
@@ -217,9 +217,9 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// Those of [`get_or_fetch`](Self::get_or_fetch), where there is no entry. A failed refresh is
-    /// not among them: the [refresh](BlobCacheRefresh) itself answers it, with the stale entry
-    /// while that is still there, and with the error after that.
+    /// Those of [`get_or_fetch`](Self::get_or_fetch), if there is no entry. A failed refresh is
+    /// reported by the [refresh](BlobCacheRefresh) itself: with the stale entry as long as it
+    /// exists, with the error after that.
     pub async fn get_or_refresh<K, F, Fut, E>(
         &self,
         namespace: &str,
@@ -248,14 +248,14 @@ impl BlobCache {
         self.engine.gets().exists(self.engine.namespace(namespace), key.as_ref())
     }
 
-    /// Removes the entry of a key. Gives 1 if it had one that was not known to be expired, else 0.
+    /// Removes the entry of a key. Returns 1 if it had one not known to be expired, else 0.
     ///
-    /// In force from its first poll on, even if dropped then, unless the log behind it has no room:
-    /// then from when there is room, if it is still polled.
+    /// In force from its first poll, even if dropped then. If the log has no room: in force from
+    /// the moment when there is room, if it is still polled.
     ///
     /// # Errors
     ///
-    /// After any of these but `L2Io` nothing has changed.
+    /// After any of these except `L2Io` nothing has changed.
     ///
     /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
     ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the configured limits.
@@ -274,17 +274,18 @@ impl BlobCache {
             .await
     }
 
-    /// Removes every entry of the namespace whose key begins with `prefix`, all of them at one
-    /// moment. Gives how many there were that were not known to be expired.
+    /// Removes all entries of the namespace whose keys begin with `prefix`, atomically. Returns how
+    /// many there were that were not known to be expired.
     ///
-    /// The work is a walk over all entries of L1, in steps, shared by all such calls under way, and
-    /// over the directories on disk. In force from its first poll on, even if dropped then; later
-    /// mutations finish the work. (Above a disk tier whose writer is so far behind that the room
-    /// kept for invalidations is used up as well: from when there is room, if it is still polled.)
+    /// The work is a walk over all entries of L1, in batches, shared by all concurrent calls, and
+    /// over the directories on disk. In force from its first poll, even if dropped then; later
+    /// mutations finish the work. (If the disk tier's writer is so far behind that even the room
+    /// reserved for invalidations is used up: from the moment when there is room, if still polled.)
     ///
-    /// Where 256 invalidations of prefixes and labels are unfinished, under way or left by dropped
-    /// calls, it waits for one of them before it takes effect. Dropped then, it flushes the whole
-    /// namespace: forgetting too much keeps the cache bounded, and never stale.
+    /// At most 256 invalidations of prefixes and labels can be unfinished, in progress or left by
+    /// dropped calls; a further one waits for one of them before it takes effect. Dropped then, it
+    /// flushes the whole namespace, which removes too much but bounds memory and serves nothing
+    /// stale.
     ///
     /// # Errors
     ///
@@ -298,13 +299,13 @@ impl BlobCache {
         self.engine.invalidations().invalidate_prefix(namespace, prefix.as_ref()).await
     }
 
-    /// Removes every entry of the namespace that carries any of the tags, all of them at one
-    /// moment. Gives how many there were that were not known to be expired, each counted once.
+    /// Removes all entries of the namespace that carry any of the tags, atomically. Returns how
+    /// many there were that were not known to be expired, each counted once.
     ///
-    /// The tags are a slice of any texts: `&["a", "b"]`, or a reference to a `Vec<String>`. None of
-    /// them removes nothing.
+    /// The tags are a slice of any strings: `&["a", "b"]`, or a reference to a `Vec<String>`. An
+    /// empty slice removes nothing.
     ///
-    /// The work is proportional to the matches. In force from its first poll on, like
+    /// The work is proportional to the matches. In force from its first poll, like
     /// [`invalidate_prefix`](Self::invalidate_prefix), and with the same bound.
     ///
     /// # Errors
@@ -320,9 +321,9 @@ impl BlobCache {
         self.engine.invalidations().invalidate_labels(namespace, LabelKind::Tag, &texts(tags)).await
     }
 
-    /// Removes every entry of the namespace that depends on any of `dependencies`; as
-    /// [`invalidate_tags`](Self::invalidate_tags) in everything else. A tag and a dependency of one
-    /// name are two different labels.
+    /// Removes all entries of the namespace that depend on any of `dependencies`; otherwise like
+    /// [`invalidate_tags`](Self::invalidate_tags). A tag and a dependency of the same name are
+    /// different labels.
     ///
     /// # Errors
     ///
@@ -339,15 +340,15 @@ impl BlobCache {
             .await
     }
 
-    /// Flushes a namespace: one step, whatever the number of entries. Its slot is free again, and
-    /// its memory comes back with the mutations that follow. False when nothing has been put into
-    /// it since it was last flushed or gave up its slot.
+    /// Flushes a namespace in one operation, however many entries it has. Its slot is free at once;
+    /// later mutations return its memory. False if nothing was put into it since it was last
+    /// flushed or gave up its slot.
     ///
-    /// In force from its first poll on, like [`invalidate_key`](Self::invalidate_key).
+    /// In force from its first poll, like [`invalidate_key`](Self::invalidate_key).
     ///
     /// # Errors
     ///
-    /// After any of these but `L2Io` nothing has changed.
+    /// After any of these except `L2Io` nothing has changed.
     ///
     /// - [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the limit.
     /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
@@ -358,12 +359,12 @@ impl BlobCache {
         self.engine.invalidations().invalidate_namespace(self.engine.namespace(namespace)).await
     }
 
-    /// Flushes every namespace, all of them at one moment. In force from its first poll on, like
+    /// Flushes every namespace, atomically. In force from its first poll, like
     /// [`invalidate_key`](Self::invalidate_key).
     ///
     /// # Errors
     ///
-    /// After any of these but `L2Io` nothing has changed.
+    /// After any of these except `L2Io` nothing has changed.
     ///
     /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
     ///   process; a restart may find older entries.
@@ -373,29 +374,27 @@ impl BlobCache {
         self.engine.invalidations().invalidate_all().await
     }
 
-    /// This moment in the order of all mutations: take it before reading the data that a put is
-    /// made from. See [`ReadPoint`].
+    /// The current point in the order of all mutations: take it before reading the data that a put
+    /// is made from. See [`ReadPoint`].
     #[must_use]
     pub fn read_point(&self) -> ReadPoint {
         self.engine.read_point()
     }
 
-    /// Gives back the memory of entries that have expired, and of those that a flush or an
-    /// invalidation has left, in steps that hold no lock for longer than it takes to look at a few
-    /// hundred entries. One pass over all entries, unless the limit is reached before its end; the
-    /// next sweep goes on there.
+    /// Returns the memory of expired, flushed and invalidated entries, in batches that hold no lock
+    /// for longer than a few hundred entries take. One pass over all entries, unless the limit ends
+    /// it earlier; the next sweep continues from there.
     ///
-    /// There is no need to call it, unless [`background_sweep`] is off: expired entries are not
-    /// served in any case. Dropped halfway, it keeps what it has done. After a close the report is
-    /// empty.
+    /// Only needed if [`background_sweep`] is off; expired entries are never served in any case.
+    /// Dropped halfway, it keeps what it has done. After a close the report is empty.
     ///
     /// [`background_sweep`]: crate::BlobCacheConfigBuilder::background_sweep
     pub async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
         self.engine.sweeping().sweep_expired(limit).await
     }
 
-    /// Returns once everything acknowledged is on the device. Nothing to do without a disk tier.
-    /// Dropping it stops nothing that others wait for.
+    /// Returns once everything acknowledged is on the device; at once without a disk tier. Dropping
+    /// it stops nothing that others wait for.
     ///
     /// # Errors
     ///
@@ -406,46 +405,46 @@ impl BlobCache {
         self.engine.sync().await
     }
 
-    /// Ends the cache, for all handles. From here on gets find nothing, fetched values are answered
-    /// and not stored, and all other verbs answer [`Closed`](CacheError::Closed). It returns when
-    /// the memory is given back, and the store is synced, marked clean and unlocked. In force from
-    /// its first poll on.
+    /// Closes the cache, for all handles. From then on gets find nothing, fetched values are
+    /// returned and not stored, and all other methods return [`Closed`](CacheError::Closed). It
+    /// returns once the memory is freed and the store is synced, marked clean and unlocked. In
+    /// force from its first poll.
     ///
     /// # Errors
     ///
     /// The cache is closed after any of these.
     ///
-    /// - [`L2Io`](CacheError::L2Io): the disk tier had failed, or did at the last write.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier had failed before, or failed at the last write.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child.
-    /// - [`Closed`](CacheError::Closed): it had been closed before. A call that was dropped halfway
-    ///   is finished by the next one all the same.
+    /// - [`Closed`](CacheError::Closed): it was closed before. The next call finishes one that was
+    ///   dropped halfway all the same.
     pub async fn close(&self) -> Result<(), CacheError> {
         let is_first = self.engine.closing().end();
         let finished = self.engine.closing().finish().await;
         if is_first { finished } else { Err(CacheError::Closed) }
     }
 
-    /// What the cache has done so far and holds now. Visits no entry.
+    /// Counters since the open, and current sizes. Visits no entry.
     #[must_use]
     pub fn stats(&self) -> BlobCacheStats {
         self.engine.stats().all()
     }
 
-    /// What one namespace holds now. None when it holds nothing and has no slot.
+    /// Current figures of one namespace. None if it holds nothing and has no slot.
     #[must_use]
     pub fn namespace_stats(&self, namespace: &str) -> Option<NamespaceStats> {
         self.engine.stats().of_namespace(namespace)
     }
 
-    /// The configuration it was opened with.
+    /// The configuration that the cache was opened with.
     #[must_use]
     pub fn config(&self) -> &BlobCacheConfig {
         self.engine.config()
     }
 }
 
-/// Labels as a caller gives them.
+/// The caller's labels as strings.
 pub(crate) fn texts(labels: &[impl AsRef<str>]) -> Vec<&str> {
-    // Bounded: by what the caller gives, before anything of the cache is held.
+    // Bounded: by the caller's labels; no lock is held.
     labels.iter().map(AsRef::as_ref).collect()
 }

@@ -59,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// The time it shows.
+    /// The current time of this clock.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         self.timestamp().into()
@@ -84,7 +84,7 @@ impl Default for Clock {
     }
 }
 
-/// Nanoseconds since 1970, saturating at both ends. The last one stands for "never".
+/// Nanoseconds since 1970, saturating at both ends. The maximum means "never".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Timestamp(pub(crate) u64);
 
@@ -95,7 +95,7 @@ impl Timestamp {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
-    /// The time from `earlier` to here; zero where the clock has stepped back in between.
+    /// The time since `earlier`; zero if the clock has stepped back.
     pub(crate) fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -113,7 +113,7 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// A duration as nanoseconds; 584 years and more are one and the same.
+/// A duration in nanoseconds, saturating at 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_saturate() {
+    fn times_saturate_at_both_ends() {
         assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_secs(1)), Timestamp(0));
         assert_eq!(Timestamp(5).saturating_add(Duration::MAX), Timestamp::NEVER);
         assert_eq!(Timestamp(5).saturating_since(Timestamp(9)), Duration::ZERO);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coarse_clock_is_within_a_few_ticks_of_the_exact_one() {
+    fn the_coarse_clock_is_close_to_the_exact_one() {
         let exact = clock_gettime(ClockId::Realtime);
         let exact = Duration::new(
             u64::try_from(exact.tv_sec).unwrap(),

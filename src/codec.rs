@@ -1,8 +1,8 @@
-//! `Codecs`: values to zstd frames and back, on the caller's side, in steps of 256 KiB.
+//! `Codecs`: values to zstd frames and back, in the caller's polls, in batches of 256 KiB.
 //!
-//! Contexts are large and slow to make, so those that were used are kept, a few for each core.
-//! A value that is stored as it is has been left out by one of these rules: it is short; what it
-//! says it is has been compressed before; its frame would take 95 % of it or more.
+//! Contexts are large and slow to create, so used ones are kept, a few for each core. A value is
+//! stored uncompressed if it is short, if its content type is a compressed format, or if its frame
+//! would take 95 % of its size or more.
 
 use std::io;
 
@@ -13,22 +13,22 @@ use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 use crate::batch::{BATCH_BYTES, yield_now};
 use crate::meter;
 
-/// Values shorter than this stay as they are.
+/// Shorter values are not compressed.
 const BYTES_MIN: usize = 1024;
 
 /// The fastest level that zstd recommends.
 const LEVEL: i32 = 1;
 
-/// What a kept context takes, at that level: tables and windows of the largest values.
+/// Memory of a context at that level: tables and windows for the largest values.
 const CONTEXT_BYTES: usize = 1 << 20;
 
-/// What decompressing a value of `length` bytes takes besides it, from one poll to the next.
+/// Memory between polls for decompressing a value of `length` bytes, the value itself excluded.
 pub(crate) fn decoder_bytes(length: usize) -> usize {
     if length > BATCH_BYTES { CONTEXT_BYTES } else { 0 }
 }
 
-/// What compressing a value of `length` bytes takes besides it, from one poll to the next: the
-/// frame, and what makes it.
+/// Memory between polls for compressing a value of `length` bytes, the value itself excluded: the
+/// frame and the encoder.
 pub(crate) fn encoder_bytes(length: usize) -> usize {
     if length > BATCH_BYTES { length.saturating_add(CONTEXT_BYTES) } else { length }
 }
@@ -36,7 +36,7 @@ pub(crate) fn encoder_bytes(length: usize) -> usize {
 pub(crate) struct Codecs {
     encoders: Mutex<Vec<Encoder<'static>>>,
     decoders: Mutex<Vec<Decoder<'static>>>,
-    /// How many of each are kept.
+    /// Contexts kept of each kind.
     kept: usize,
 }
 
@@ -45,7 +45,7 @@ impl Codecs {
         Self { encoders: Mutex::default(), decoders: Mutex::default(), kept: 2 * cores }
     }
 
-    /// One frame that is worth it: of less than 95 % of the value. None where there is no such.
+    /// A frame of less than 95 % of the value; None if there is no such frame.
     pub(crate) async fn compress(&self, value: &[u8]) -> Option<Bytes> {
         if value.len() < BYTES_MIN {
             return None;
@@ -61,12 +61,11 @@ impl Codecs {
         frame.map(Bytes::from)
     }
 
-    /// The value of `length` bytes that a frame holds. Takes so much memory, and
-    /// [`decoder_bytes`] besides.
+    /// The value of `length` bytes that a frame holds. Takes that memory and [`decoder_bytes`].
     ///
     /// # Errors
     ///
-    /// `InvalidData`, or what zstd says, where it holds something else; `OutOfMemory`.
+    /// `InvalidData`, or zstd's error, if the frame holds anything else; `OutOfMemory`.
     pub(crate) async fn decompress(&self, frame: &[u8], length: usize) -> io::Result<Bytes> {
         let kept = self.decoders.lock().pop();
         let mut decoder = kept.map_or_else(Decoder::new, Ok)?;
@@ -79,7 +78,7 @@ impl Codecs {
         value.map(Bytes::from)
     }
 
-    /// What the kept contexts take, roughly.
+    /// Approximate memory of the kept contexts.
     pub(crate) fn memory_bytes(&self) -> usize {
         (self.encoders.lock().len() + self.decoders.lock().len()) * CONTEXT_BYTES
     }
@@ -88,7 +87,7 @@ impl Codecs {
 async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>> {
     encoder.reinit().ok()?;
     encoder.set_pledged_src_size(Some(value.len() as u64)).ok()?;
-    // Never grown: what does not fit is not worth it.
+    // The buffer never grows: a frame that does not fit does not save enough.
     let most = value.len() - value.len() / 20 - 1;
     let mut frame = Vec::with_capacity(most);
     for step in value.chunks(BATCH_BYTES) {
@@ -123,7 +122,9 @@ async fn decode(
     frame: &[u8],
     length: usize,
 ) -> io::Result<Vec<u8>> {
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "not the frame of such a value");
+    let damaged = || {
+        io::Error::new(io::ErrorKind::InvalidData, "the frame does not hold a value of this length")
+    };
     decoder.reinit()?;
     let mut input = InBuffer::around(frame);
     let mut value = Vec::new();
@@ -140,7 +141,7 @@ async fn decode(
             let is_whole = value.len() == length && input.pos() == frame.len();
             return if is_whole { Ok(value) } else { Err(damaged()) };
         }
-        // Neither more to give nor room to give it in.
+        // The decoder makes no progress and there is no room for more.
         if produced == 0 && (input.pos() == frame.len() || value.len() == length) {
             return Err(damaged());
         }
@@ -150,7 +151,7 @@ async fn decode(
     }
 }
 
-/// Whether values of this content type have been compressed already, case and parameters aside.
+/// Whether values of this content type are already compressed; ignores case and parameters.
 pub(crate) fn is_compressed_type(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some((kind, name)) = essence.split_once('/') else { return false };
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_worth_it_comes_back_and_the_rest_is_left_alone() {
+    fn only_values_that_shrink_are_compressed_and_all_of_them_round_trip() {
         let codecs = Codecs::new(1);
         let mut random = StdRng::seed_from_u64(1);
         let lengths = [1024, 1025, 5000, BATCH_BYTES - 1, BATCH_BYTES, BATCH_BYTES + 1, 3_000_000];
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_frame_of_such_a_value_is_an_error() {
+    fn a_frame_of_another_value_or_length_is_an_error() {
         let codecs = Codecs::new(1);
         let mut random = StdRng::seed_from_u64(2);
         for length in [2000, 700_000] {
@@ -217,7 +218,7 @@ mod tests {
                     let place = random.random_range(0..frame.len());
                     bad[place] ^= 1 << random.random_range(0..8);
                 }
-                // Checksums are another's business: here it need only end, and be of that length.
+                // Checksums are checked elsewhere: here it need only end and have that length.
                 if let Ok(other) = block_on(codecs.decompress(&bad, length)) {
                     assert_eq!(other.len(), length);
                 }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn content_types_are_told_apart() {
+    fn compressed_content_types_are_recognized() {
         for compressed in [
             "image/png",
             "IMAGE/JPEG; q=1",

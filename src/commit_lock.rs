@@ -1,9 +1,9 @@
-//! `CommitLock`: the one order in which all mutations take effect, and the section where they do.
+//! `CommitLock`: the lock under which mutations commit, in one total order.
 //!
-//! A mutation takes effect inside a [`Section`]: it is dealt a [`Sequence`], raises the watermarks
-//! of what it touches, and sets the postings, all under one lock that is never held across an
-//! await. Whoever changes an entry of a key holds the key's L1 shard before it opens the section;
-//! lock order is L1 shard, section, SIEVE list, and behind that the tables of last accesses.
+//! A mutation commits inside a [`Section`]: it is assigned a [`Sequence`], raises watermarks and
+//! sets postings under one lock that is never held across an await. A caller that changes the entry
+//! of a key locks the key's L1 shard before it opens the section. Lock order: L1 shard, section,
+//! SIEVE list, access time tables.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,9 +17,9 @@ use crate::watermarks::Watermarks;
 
 #[derive(Debug)]
 pub(crate) struct CommitLock {
-    /// The last moment. Written under the lock; read without it by read points.
+    /// The last moment. Written under the lock; read points load it without the lock.
     last: AtomicU64,
-    /// Tells the read points of one opened cache from those of another.
+    /// Distinguishes read points of this open from those of others.
     instance: u64,
     /// Set under the lock, never cleared.
     closed: AtomicBool,
@@ -30,11 +30,11 @@ pub(crate) struct CommitLock {
 struct State {
     watermarks: Watermarks,
     labels: LabelIndex,
-    /// The last sequence given to an entry or a rule.
+    /// The last sequence assigned to an entry or an invalidation.
     sequence: Sequence,
 }
 
-/// The append section, entered. Everything between here and its drop is one step to all others.
+/// The commit lock, held. Everything done until its drop is atomic to other callers.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     order: &'a CommitLock,
@@ -49,7 +49,7 @@ impl CommitLock {
             labels: LabelIndex::default(),
             sequence: Sequence::default(),
         });
-        // Behind the moment that stands before all.
+        // 1, since moment 0 is before all others.
         Self { last: AtomicU64::new(1), instance, closed: AtomicBool::new(false), state }
     }
 
@@ -57,7 +57,7 @@ impl CommitLock {
         Section { order: self, state: self.state.lock() }
     }
 
-    /// Whether the section is entered.
+    /// Whether the lock is held.
     #[cfg(test)]
     pub(crate) fn is_locked(&self) -> bool {
         self.state.is_locked()
@@ -74,32 +74,32 @@ impl CommitLock {
 }
 
 impl Section<'_> {
-    /// The next moment in the order, for watermarks and read points. Only mutations take one.
+    /// Assigns the next moment, for watermarks and read points. Only mutations take one.
     pub(crate) fn moment(&mut self) -> Moment {
         let next = self.order.last.load(Ordering::Relaxed) + 1;
         self.order.last.store(next, Ordering::Release);
         Moment(next)
     }
 
-    /// The last moment: every mutation that has taken effect so far has had one up to it.
+    /// The last moment: every committed mutation has this one or an earlier one.
     pub(crate) fn now(&self) -> Moment {
         Moment(self.order.last.load(Ordering::Relaxed))
     }
 
-    /// The sequence of what this section puts or invalidates: the position of its record, or the
-    /// number behind the last one where it has no record. Positions are dealt in the same order.
-    /// So there is to be a gap before the next one ([`is_gap_before`](Self::is_gap_before)), or
-    /// the log has ended, and then no mutation has a record any more.
+    /// The sequence of this section's mutation: the log position of its record, or, without a
+    /// record, the previous sequence plus one. Positions are assigned in the same order. So the
+    /// caller must leave a gap before the next record ([`is_gap_before`](Self::is_gap_before)),
+    /// unless the log has ended and no mutation will have a record again.
     pub(crate) fn sequence(&mut self, record: Option<u64>) -> Sequence {
         let behind = self.state.sequence.0 + 1;
         let sequence = Sequence(record.unwrap_or(behind));
-        debug_assert!(sequence.0 >= behind, "the log has gone back");
+        debug_assert!(sequence.0 >= behind, "positions must increase");
         self.state.sequence = sequence;
         sequence
     }
 
-    /// Whether there is a number left for a mutation without a record, where the next one that has
-    /// a record will have the position `tail`, or one behind it.
+    /// Whether a mutation without a record can still be numbered, given that the next record will
+    /// be at position `tail` or behind it.
     pub(crate) fn is_gap_before(&self, tail: u64) -> bool {
         self.state.sequence.0 + 1 < tail
     }
@@ -112,24 +112,24 @@ impl Section<'_> {
         &mut self.state.labels
     }
 
-    /// Whether `point` was given by this cache.
+    /// Whether this cache issued `point`.
     pub(crate) fn has_given(&self, point: ReadPoint) -> bool {
         point.instance == self.order.instance
     }
 
-    /// A read point, from which on an eye is kept on a key, until that is ended.
+    /// A read point for a key, which is tracked exactly until `unwatch`.
     pub(crate) fn watch(&mut self, hash: KeyHash) -> ReadPoint {
         let moment = self.now();
         self.watermarks().watch(hash, moment);
         ReadPoint { moment, instance: self.order.instance }
     }
 
-    /// The same as of the whole order, but lasting: nobody can close it meanwhile.
+    /// Like [`CommitLock::is_closed`], but stable: closing takes this section.
     pub(crate) fn is_closed(&self) -> bool {
         self.order.is_closed()
     }
 
-    /// Ends the order: nothing is dealt from here on. False where it had been closed before.
+    /// Closes the order: no sequence is assigned from now on. False if it was closed before.
     pub(crate) fn close(&mut self) -> bool {
         !self.order.closed.swap(true, Ordering::AcqRel)
     }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_point_stands_behind_what_was_before_it_and_belongs_to_its_own_cache() {
+    fn a_read_point_follows_earlier_mutations_and_belongs_to_one_cache() {
         let order = CommitLock::new(1, 64);
         let first = order.section().moment();
         let point = order.read_point();

@@ -1,14 +1,13 @@
-//! `Counters`: what has happened so far, striped over cache lines.
+//! `Counters`: event counters, striped over cache lines.
 //!
-//! Threads that count at the same time do so on lines of their own; only a reader of the sum
-//! visits them all.
+//! Each thread counts in its own stripe, so that threads do not contend; a sum visits all stripes.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// What is counted. The discriminant is the place in a stripe.
+/// A counted event. The discriminant is the index in a stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     Hit,
@@ -18,39 +17,39 @@ pub(crate) enum Event {
     Expiration,
     IdleExpiration,
     Invalidation,
-    /// An entry that another one of its key took the place of.
+    /// An entry replaced by a put of its key.
     Replacement,
-    /// An entry of a namespace that was flushed.
+    /// An entry of a flushed namespace.
     Flushed,
-    /// An entry that the last tier which held it has made room of.
+    /// An entry dropped by the last tier that held it, to make room.
     Forgotten,
     NamespaceFlush,
     VersionMismatch,
     StaleSetRefused,
     StaleServe,
-    /// A fetch that has begun.
+    /// A fetch begun.
     Fetch,
-    /// Of those, one that failed or panicked.
+    /// A fetch that failed or panicked.
     FetchError,
-    /// Of those, one whose value could not be stored.
+    /// A fetch whose value could not be stored.
     FetchNotStored,
-    /// A caller who got what another one fetched.
+    /// A caller given another caller's fetch.
     FlightJoined,
-    /// Of the hits, those that came from disk.
+    /// A hit from disk.
     L2Hit,
-    /// A put that the index had no room for.
+    /// A put refused by the disk tier, for the index budget or a quota.
     L2Full,
-    /// A value that was stored as it is though compression is on.
+    /// A value stored uncompressed although compression is on.
     CompressionSkipped,
-    /// A look for something on disk that the synopsis answered with no.
+    /// A disk lookup that the synopsis answered: absent.
     SynopsisAnswer,
-    /// Another, which went on to the index.
+    /// A disk lookup that went on to the index.
     IndexAnswer,
-    /// A get among the former.
+    /// A get that the synopsis answered.
     NegativeSkip,
-    /// Bytes of values before they were compressed.
+    /// Bytes of values before compression.
     CompressedFrom,
-    /// And after.
+    /// Bytes of values after compression.
     CompressedTo,
 }
 
@@ -60,14 +59,14 @@ type Stripe = [AtomicU64; EVENTS];
 
 #[derive(Debug)]
 pub(crate) struct Counters {
-    /// A power of two of them.
+    /// Their number is a power of two.
     stripes: Box<[CachePadded<Stripe>]>,
 }
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// This thread's number, dealt at its first count; `usize::MAX` until then.
+    /// This thread's number, assigned at its first count; `usize::MAX` until then.
     static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_between_threads() {
+    fn counts_of_all_threads_are_summed() {
         let counters = Counters::new(2);
         std::thread::scope(|scope| {
             for _ in 0..16 {

@@ -1,9 +1,9 @@
-//! Freeing what is large without holding up the caller that lets go of it.
+//! Freeing large structures without delaying the caller that drops them.
 //!
-//! A structure of a million entries takes half a second to free. So it is taken apart as an
-//! iterator, of which each item frees a piece and says how many entries that was, and the pieces
-//! are freed a step at a time: by a task of the cache, or by a thread of the process that lives
-//! while there is something to be freed. Where no thread can be had, the caller frees in place.
+//! Freeing a structure of a million entries takes half a second. So it becomes an iterator: each
+//! item frees a piece and returns its number of entries. A task of the cache frees the pieces in
+//! batches, or a thread of the process that lives as long as there are any. If no thread can be
+//! spawned, the caller frees in place.
 
 use std::collections::VecDeque;
 use std::process;
@@ -17,14 +17,14 @@ use crate::batch::BATCH_ENTRIES;
 use crate::meter;
 use crate::wake::contained;
 
-/// What is left to be freed. Dropped before all of it has been, it leaves the rest to the thread.
+/// A structure being freed. If it is dropped early, the thread frees the rest.
 pub(crate) struct Remains(Option<Pieces>);
 
-/// Bytes of memory that have been let go of and are not free yet.
+/// Counts dropped bytes that are not freed yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freeing(Arc<AtomicUsize>);
 
-/// They count until this is dropped.
+/// Bytes that count as unfreed until this is dropped.
 pub(crate) struct Counted {
     freeing: Freeing,
     bytes: usize,
@@ -38,17 +38,17 @@ static QUEUE: Mutex<Queue> =
 struct Queue {
     waiting: VecDeque<Pieces>,
     is_running: bool,
-    /// The process that the thread runs in: a fork takes the queue along, but not the thread.
+    /// The thread's process: a forked child inherits the queue but not the thread.
     process: u32,
 }
 
 impl Remains {
-    /// Each item of `pieces` frees one of them, and says how many entries it was.
+    /// Each item of `pieces` frees one piece and returns its number of entries.
     pub(crate) fn new(pieces: impl Iterator<Item = usize> + Send + 'static) -> Self {
         Self(Some(Box::new(pieces)))
     }
 
-    /// Frees a step's worth. False once nothing is left.
+    /// Frees one batch. False once nothing is left.
     pub(crate) fn free_some(&mut self) -> bool {
         let is_left = self.0.as_mut().is_some_and(free_some);
         if !is_left {
@@ -83,7 +83,7 @@ impl Drop for Remains {
     }
 }
 
-/// Leaves it to the thread, and returns at once. To be called while no lock is held.
+/// Hands the pieces to the thread. The caller must hold no lock.
 fn free(pieces: Pieces) {
     let mut queue = QUEUE.lock();
     queue.waiting.push_back(pieces);
@@ -142,7 +142,7 @@ mod tests {
     use crate::meter::measured;
 
     #[test]
-    fn goes_in_steps_and_what_is_dropped_midway_is_freed_by_the_thread() {
+    fn freeing_goes_in_batches_and_the_thread_frees_the_rest_after_a_drop() {
         let (sender, freed) = mpsc::channel();
         let mut remains = Remains::new((0..1000).map(move |number| {
             sender.send((number, thread::current().id())).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_panics_keeps_nothing_else_from_being_freed() {
+    fn a_panic_in_one_piece_does_not_stop_the_others() {
         drop(Remains::new([1].into_iter().map(|_| panic!("as planned"))));
         let (sender, freed) = mpsc::channel();
         drop(Remains::new((0..10).map(move |number| {

@@ -8,8 +8,8 @@
 //! - [`proof`]: why nothing is stale, and how that is tested.
 //! - [`format`](mod@self::format): the bytes on disk.
 
-// The documents name each other's files at their ends. Of two definitions of a name the first
-// counts, so those here lead to pages instead.
+// The documents end with definitions of links to each other's files. The first definition of a name
+// wins, so those here lead to pages instead.
 
 /// How the parts fit together.
 ///

@@ -1,4 +1,4 @@
-//! `Entry`: a blob in memory with all that belongs to it.
+//! `Entry`: a blob in memory with its metadata.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::namespace::Namespace;
 use crate::policy::{Freshness, Lifetime, end_of_window};
 use crate::sequence::Sequence;
 
-/// What every entry takes besides what it carries: itself with the two counts of its `Arc`, a slot
-/// of the lookup table, a node of its SIEVE list, and what makes its value shareable.
+/// Fixed overhead of an entry: itself with the two counts of its `Arc`, a slot of the lookup table,
+/// a node of its SIEVE list, and the shared header of its value.
 pub(crate) const ENTRY_BYTES: usize =
     allocation(size_of::<Entry>() + 16) + TABLE_SLOT_BYTES + 24 + allocation(24);
 
 static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 
-/// Laid out so that what a hit looks at comes first, in the order in which it does.
+/// Fields are in the order in which a hit reads them.
 #[repr(C)]
 pub(crate) struct Entry {
     pub(crate) seat: Seat,
@@ -31,33 +31,33 @@ pub(crate) struct Entry {
     pub(crate) visited: AtomicBool,
     pub(crate) priority: u8,
     pub(crate) admission: L1Admission,
-    /// See [`Mark`]: one byte for all of them.
+    /// Bit set of [`Mark`]s.
     marks: u8,
     pub(crate) expires: Timestamp,
-    /// What few entries have, out of the way of those that have not.
+    /// Rare fields, boxed to keep entries without them small.
     extras: Option<Box<Extras>>,
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) key: StoredKey,
-    /// Owns exactly its bytes, and is in its shared form, so that a clone of it does not allocate.
+    /// Its allocation is exact and already shared, so that a clone does not allocate.
     pub(crate) value: Bytes,
     pub(crate) hash: KeyHash,
     /// See [`Entry::sequence`].
     sequence: AtomicU64,
     pub(crate) written: Timestamp,
-    /// What it counts against the budget.
+    /// Bytes charged to the budget.
     pub(crate) charge: usize,
 }
 
-/// What may be said of an entry in one bit.
+/// A flag of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// It was read from its record, and is not in L1.
+    /// Read from its record, not in L1.
     FromDisk = 1,
-    /// It is what a fetch has brought, for those who waited for it, and is in no tier.
+    /// Fetched for waiting callers, in no tier.
     Fetched = 2,
-    /// It says that there is nothing.
+    /// A cached absence.
     Absent = 4,
-    /// The disk tier took its record.
+    /// The disk tier accepted its record.
     OnFile = 8,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Extras {
 }
 
 impl Extras {
-    /// None where there is nothing to carry.
+    /// None if there are none.
     pub(crate) fn new(
         content_metadata: BTreeMap<String, String>,
         labels: Box<[LabelHash]>,
@@ -92,7 +92,7 @@ impl Extras {
         (!plain).then(extras)
     }
 
-    /// The same once more, for an entry of that life.
+    /// A copy of these extras with the given lifetime.
     pub(crate) fn twin(&self, life: &Lifetime) -> Option<Box<Self>> {
         Self::new(self.content_metadata.clone(), self.labels.clone(), self.version, life)
     }
@@ -106,7 +106,7 @@ impl Extras {
 }
 
 impl Entry {
-    /// An entry that waits for its sequence, its value and its seat.
+    /// An entry whose sequence, value and list node are still to be set.
     pub(crate) fn new(
         namespace: Arc<Namespace>,
         (key, hash): (&[u8], KeyHash),
@@ -132,8 +132,7 @@ impl Entry {
         }
     }
 
-    /// The same entry as this one, which was read from disk, for memory: with a value of its own,
-    /// and not hit yet.
+    /// A copy of this entry, which was read from disk, for memory: with its own value, not visited.
     pub(crate) fn promoted(&self, value: Bytes, charge: usize) -> Self {
         let life = self.life();
         let extras = self.extras.as_ref().and_then(|extras| extras.twin(&life));
@@ -147,7 +146,7 @@ impl Entry {
         entry
     }
 
-    /// What an entry with these parts takes in memory.
+    /// The memory of an entry with these parts.
     pub(crate) fn footprint(key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
         let extras = extras.map_or(0, Extras::bytes);
         let key = allocation(StoredKey::heap_bytes(key));
@@ -159,13 +158,13 @@ impl Entry {
         *self.key == *key && self.namespace.name() == namespace
     }
 
-    /// Which mutation put it: the place of its record, where it has one. Changed in sections only,
-    /// when it is put and when its record is written again, which changes nothing else of it.
+    /// The mutation that put it: the log position of its record, if it has one. Changed in sections
+    /// only: at the put, and when the record is rewritten.
     pub(crate) fn sequence(&self) -> Sequence {
         Sequence(self.sequence.load(Ordering::Relaxed))
     }
 
-    /// Whether this is what the record at a position put.
+    /// Whether the record at `position` put this entry.
     pub(crate) fn is_at(&self, position: Position) -> bool {
         self.sequence().0 == position.value()
     }
@@ -182,7 +181,7 @@ impl Entry {
         self.marks |= mark as u8;
     }
 
-    /// False once it has been removed or its namespace has been flushed. Never true again then.
+    /// False once it was removed or its namespace flushed, and never true again.
     pub(crate) fn is_held(&self) -> bool {
         self.seat.is_taken() && !self.namespace.has_ended()
     }
@@ -203,29 +202,29 @@ impl Entry {
         self.extras.as_ref().and_then(|extras| extras.version)
     }
 
-    /// Nanoseconds; None where there is no stale window.
+    /// Nanoseconds; None without a stale window.
     pub(crate) fn stale_serve(&self) -> Option<u64> {
         self.extras.as_ref().map(|extras| extras.stale_serve).filter(|window| *window > 0)
     }
 
-    /// Nanoseconds; None where idleness does not end it.
+    /// Nanoseconds; None without an idle ttl.
     pub(crate) fn idle_ttl(&self) -> Option<u64> {
         self.extras.as_ref().map(|extras| extras.idle_ttl).filter(|ttl| *ttl < u64::MAX)
     }
 
-    /// True where no clock can end it, so that nobody needs to read one.
+    /// Whether it never expires, so that no clock needs to be read.
     pub(crate) fn is_endless(&self) -> bool {
         self.expires == Timestamp::NEVER
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
     }
 
-    /// The moment from which it is gone for sure, however often it is asked for.
+    /// When it expires for certain, however often it is accessed.
     pub(crate) fn gone_at(&self) -> Option<Timestamp> {
         let end = || end_of_window(self.expires, self.stale_serve().unwrap_or(0));
         (self.expires != Timestamp::NEVER).then(end)
     }
 
-    /// When it will be gone by itself, if nobody asks for it until then.
+    /// When it expires unless it is accessed before.
     pub(crate) fn ends(&self) -> Timestamp {
         self.life().ends(self.last_access().unwrap_or(self.written))
     }
@@ -249,18 +248,18 @@ impl Entry {
         self.life().freshness(now, self.last_access().unwrap_or(now))
     }
 
-    /// A hit: stores nothing that already stands.
+    /// Marks a hit; does not write if the flag is already set.
     pub(crate) fn visit(&self) {
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
         }
     }
 
-    /// An access at a known time. The latest counts, should the clock step back. False where there
-    /// is no idle ttl, and it does not matter.
+    /// Records an access; the latest time counts if the clock steps back. False without an idle
+    /// ttl.
     ///
-    /// In one order with the seat: who raises it and then finds the seat taken is seen by who
-    /// leaves the seat and then asks.
+    /// SeqCst together with the list node: either the reader sees the entry unlinked, or the
+    /// evictor sees the new access time.
     pub(crate) fn accessed(&self, at: Timestamp) -> bool {
         let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX);
         if let Some(extras) = extras {
@@ -272,8 +271,8 @@ impl Entry {
         extras.is_some()
     }
 
-    /// Has its namespace know that it is alive for longer, which others write to as well: so with
-    /// some time to spare, not at each access.
+    /// Extends the namespace's known lifetime, a word that all entries share: so with some slack,
+    /// not at each access.
     fn outlast(&self, idle_ttl: u64) {
         let end = self.ends();
         if self.namespace.alive_until() < end {
@@ -281,12 +280,12 @@ impl Entry {
         }
     }
 
-    /// What another copy of this entry knows of accesses.
+    /// Adopts the last access of another copy of this entry.
     pub(crate) fn accessed_like(&self, other: &Self) {
         other.last_access().inspect(|at| _ = self.accessed(*at));
     }
 
-    /// None where it does not matter.
+    /// None without an idle ttl.
     pub(crate) fn last_access(&self) -> Option<Timestamp> {
         let extras = self.extras.as_ref().filter(|extras| extras.idle_ttl != u64::MAX)?;
         Some(Timestamp(extras.last_access.load(Ordering::SeqCst)))
@@ -305,8 +304,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// An entry's node in its SIEVE list; changed under that list's lock only, once from none to a
-/// node and once back. Read without it: see [`Entry::accessed`].
+/// An entry's node in its SIEVE list. Changed under that list's lock only: once from none to a node
+/// and once back. Read without the lock by [`Entry::accessed`].
 #[derive(Debug)]
 pub(crate) struct Seat(AtomicU32);
 
@@ -325,7 +324,7 @@ impl Seat {
         self.0.store(node, Ordering::Release);
     }
 
-    /// The node that was held; None where somebody else has left it before.
+    /// The node that was held; None if another caller has unlinked it.
     pub(crate) fn leave(&self) -> Option<u32> {
         let node = self.0.load(Ordering::Relaxed);
         self.0.store(Self::NONE, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! `CacheError`: every way a call can fail.
+//! `CacheError`: every error of a call.
 
 use std::fmt;
 use std::io;
@@ -86,9 +86,9 @@ pub enum CacheError {
         /// The version of the refused put.
         attempted: u64,
     },
-    /// The version that the put must be above could not be read from disk. Nothing has changed. The
-    /// next try may read it; a put without a version, or an invalidation, needs no read.
-    #[error("whether version {attempted} is above the stored one could not be read")]
+    /// The version that the put must be above could not be read from disk. Nothing has changed. A
+    /// retry may read it; a put without a version, or an invalidation, needs no read.
+    #[error("could not read the stored version that version {attempted} must be above")]
     VersionUnknown {
         /// The version of the refused put.
         attempted: u64,
@@ -100,12 +100,12 @@ pub enum CacheError {
     InvalidConfig {
         /// The builder's setter of that name.
         field: &'static str,
-        /// The offending value, and the range that it must lie in.
+        /// The offending value and its valid range.
         reason: String,
     },
     /// The file system cannot hold the store.
     #[error(
-        "{} needs {size} more bytes and the file system has {max}; free some or lower l2_bytes_max",
+        "{} needs {size} more bytes and the file system has {max}: free some or lower l2_bytes_max",
         path.display()
     )]
     L2Full {
@@ -116,10 +116,10 @@ pub enum CacheError {
         /// Bytes that are free.
         max: u64,
     },
-    /// The device failed. A put or an invalidation that answers this is in force in this process:
+    /// The device failed. A put or an invalidation that returns this is in force in this process:
     /// no later get finds an older entry. After a restart one may be found. From
-    /// [`open`](crate::BlobCache::open) it means that there is no cache, from
-    /// [`sync`](crate::BlobCache::sync) that not everything acknowledged is on the device.
+    /// [`open`](crate::BlobCache::open) it means that there is no cache; from
+    /// [`sync`](crate::BlobCache::sync), that not everything acknowledged is on the device.
     #[error("the disk tier failed: {context}")]
     L2Io {
         /// The action that failed, and its path.
@@ -127,9 +127,8 @@ pub enum CacheError {
         /// The operating system's error.
         source: IoError,
     },
-    /// This process cannot use the disk tier: the kernel refuses it io_uring, or enough
-    /// descriptors, threads or bytes of a file; or it was forked from the process that opened the
-    /// cache.
+    /// This process cannot use the disk tier: the kernel refuses io_uring, or enough descriptors,
+    /// threads or file bytes; or it was forked from the process that opened the cache.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
         /// The store, the cause (a sysctl, seccomp, a limit, a fork), and the remedy.
@@ -141,7 +140,7 @@ pub enum CacheError {
         /// The store's file.
         path: PathBuf,
     },
-    /// The file is a store of another format, or none. It has not been touched.
+    /// The file is a store of another format, or not a store. It was not changed.
     #[error(
         "{} has format {found}, and {supported} is supported: {reason}; open it with the library \
          that made it, or choose another path",
@@ -152,17 +151,17 @@ pub enum CacheError {
         path: PathBuf,
         /// Why it cannot be opened.
         reason: String,
-        /// The version that was found; 0 where it is no store.
+        /// The version found; 0 if it is not a store.
         found: u32,
-        /// The version that this library reads and writes.
+        /// The version that this library supports.
         supported: u32,
     },
-    /// The store is cut off: its file is shorter than the store. It has not been touched.
+    /// The file is shorter than the store. It was not changed.
     #[error("{} is damaged: {reason}; put it back, or remove its directory", path.display())]
     L2Damaged {
         /// The store's file.
         path: PathBuf,
-        /// The length that was found, and the one that was expected.
+        /// The length found and the length expected.
         reason: String,
     },
     /// The cache has been closed.
@@ -170,7 +169,7 @@ pub enum CacheError {
     Closed,
 }
 
-/// A limit that a blob exceeds. Its `Display` says which setting it comes from.
+/// The limit that a blob exceeds. `Display` names the setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BlobLimit {
@@ -196,17 +195,17 @@ impl fmt::Display for BlobLimit {
             }
             Self::Memory => "l1_bytes_max",
             Self::Quota => "l1_bytes_max of the namespace's quota",
-            Self::Segment => "which a segment of l2_segment_bytes has room for",
+            Self::Segment => "the room in a segment of l2_segment_bytes",
         })
     }
 }
 
-/// Why there is no value: the fetch of this caller failed. No other caller is given the error, and
-/// it is not cached.
+/// Why there is no value: this caller's fetch failed. The error is neither shared with other
+/// callers nor cached.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError<E> {
-    /// The fetch answered with an error.
+    /// The fetch returned an error.
     #[error("the fetch failed: {0}")]
     Fetch(#[source] Arc<E>),
     /// The fetch panicked, when it was called or when it was polled. The panic ends there.
@@ -223,12 +222,12 @@ impl<E> Clone for FetchError<E> {
     }
 }
 
-/// An error of the operating system, shared. Two are equal when they are of one kind.
+/// A shared error of the operating system. Errors of one kind are equal.
 #[derive(Debug, Clone)]
 pub struct IoError(Arc<io::Error>);
 
 impl IoError {
-    /// The error itself.
+    /// The underlying error.
     #[must_use]
     pub fn get_ref(&self) -> &io::Error {
         &self.0

@@ -1,61 +1,61 @@
-//! `Failpoint`: bugs for this project's own checkers to find, each of which breaks one rule.
+//! `Failpoint`: bugs that tests plant to show that the checkers find them.
 //!
-//! A checker that has never found anything may be blind. A test can plant one of these on its
-//! thread, and show how soon it is found; outside of tests [`failpoint`] is the constant false.
+//! Each breaks one rule. A test plants one on its own thread and measures how soon a checker
+//! detects it. Outside of tests [`failpoint`] is the constant false.
 
-/// A rule, broken.
+/// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failpoint {
-    /// What was read from disk is installed without asking whether its slot still stands.
+    /// A promotion installs a value without checking that its slot is unchanged.
     PromotionUnchecked,
-    /// A hit on disk is served without asking the rules in force.
+    /// A disk hit is served without checking the pending invalidations.
     RuleNotAsked,
-    /// A prefix rule is withdrawn before the directories on disk have been looked through.
+    /// A prefix invalidation is withdrawn before the directories on disk are scanned.
     RuleWithdrawnEarly,
-    /// Slots of the oldest segment go before the head mark has moved past it on file.
+    /// Slots of the oldest segment are removed before the head mark on file moves past it.
     SlotsDroppedEarly,
-    /// A record gets its second chance whatever has happened to its key since it was chosen.
+    /// A record is reinserted even if its key has changed since it was selected.
     SecondChanceUnchecked,
-    /// Behind a tear the log goes on at the next block, and leaves a gap.
+    /// After a tear the log continues at the next block and leaves a gap.
     TailAppendedAfterTear,
-    /// A segment that ends with a tear is sealed, and the log goes on in the next one.
+    /// A segment that ends with a tear is sealed, and the log continues in the next one.
     TornSegmentSealed,
-    /// What a crash has cut off is left as it is when the log goes on in its place.
+    /// The torn bytes after a crash stay when the log continues in their place.
     TearLeft,
-    /// A unit is acknowledged when the writer takes it, before it and those ahead are on file.
+    /// A batch is acknowledged when the writer takes it, before it and earlier ones are on file.
     AcknowledgedOutOfOrder,
-    /// Power mode acknowledges what has been written and not synced.
+    /// Power mode acknowledges writes that are not synced.
     AcknowledgedUnsynced,
     /// A put into a flushed namespace is acknowledged before the flush is on file.
     FlushNotAwaited,
-    /// A key invalidation leaves no record of what it shadows on disk.
+    /// A key invalidation writes no tombstone for the records that it shadows.
     TombstoneOmitted,
-    /// A write that has failed for good is taken for done.
+    /// A permanently failed write counts as done.
     FailedWriteIgnored,
-    /// Recovery goes on behind a segment that it cannot read.
+    /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
-    /// Labels are not rebuilt at open.
+    /// Recovery does not rebuild labels.
     LabelsForgotten,
-    /// What is on file is served though the machine has booted since.
+    /// Process mode serves the store's entries after a reboot.
     BootIgnored,
-    /// A value that was read at a point is stored over what has been put since.
+    /// A put with a read point overwrites later mutations.
     StaleFillStored,
-    /// Those who wait for the log are woken while it is locked.
+    /// Callers waiting for the log are woken under its lock.
     WokenUnderLock,
-    /// A record is served for whatever key has its hash.
+    /// A record is served for any key of the same hash.
     KeyNotCompared,
-    /// A leader that was woken and is not polled is waited for without end.
+    /// Waiters wait forever for a leader that was woken and is not polled.
     LeadKeptBySleeper,
-    /// A segment that is read from stays pinned for as long as the reader's future is there.
+    /// A read segment stays pinned as long as the reader's future exists.
     PinInFuture,
-    /// Whoever has been let in or called keeps its part of a budget, polled or not.
+    /// A caller keeps its permit, polled or not.
     PermitKeptBySleeper,
-    /// An open takes over what is on file, whatever its budget.
+    /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
 }
 
 #[cfg(not(test))]
-pub(crate) const fn failpoint(_flaw: Failpoint) -> bool {
+pub(crate) const fn failpoint(_failpoint: Failpoint) -> bool {
     false
 }
 
@@ -72,11 +72,11 @@ mod planting {
         static PLANTED: Cell<Option<Failpoint>> = const { Cell::new(None) };
     }
 
-    /// Until this is dropped, the flaw is there for whatever runs on this thread.
+    /// Plants the bug on this thread until it is dropped.
     pub(crate) struct Planted(());
 
-    pub(crate) fn plant(flaw: Failpoint) -> Planted {
-        PLANTED.set(Some(flaw));
+    pub(crate) fn plant(failpoint: Failpoint) -> Planted {
+        PLANTED.set(Some(failpoint));
         Planted(())
     }
 
@@ -86,7 +86,7 @@ mod planting {
         }
     }
 
-    pub(crate) fn failpoint(flaw: Failpoint) -> bool {
-        PLANTED.get() == Some(flaw)
+    pub(crate) fn failpoint(failpoint: Failpoint) -> bool {
+        PLANTED.get() == Some(failpoint)
     }
 }

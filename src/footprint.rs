@@ -1,31 +1,31 @@
-//! What things take in memory, so that the budget means resident bytes.
+//! Memory footprints, so that the budget means resident bytes.
 //!
-//! The figures are those of the common general-purpose allocators: a header of one word, sizes in
-//! steps of 16 bytes, whole pages for what is large. `examples/memory.rs` holds them against
-//! the resident memory of a process.
+//! The figures model common general-purpose allocators: a header of one word, size classes of 16
+//! bytes, whole pages for large allocations. `examples/memory.rs` compares them with the resident
+//! memory of a process.
 
 use std::collections::BTreeMap;
 
-/// From here on an allocation is a mapping of its own, in whole pages.
+/// From this size, an allocation is a mapping in whole pages.
 const MAPPED_BYTES: usize = 128 << 10;
 const PAGE_BYTES: usize = 4096;
 
-/// A slot of the lookup table, worst case: (hash, pointer, control byte) at a load of little more
-/// than a third. A table doubles at 7/8, and before that where removals have worn it out.
+/// A slot of the lookup table in the worst case: (hash, pointer, control byte) at a load just over
+/// a third. A table doubles at 7/8, or earlier when tombstones fill it.
 pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
-/// One posting of a label: a (label, key, sequence) triple, and the (key, label) pair that leads
-/// back, in trees filled to two thirds.
+/// One posting of a label: a (label, key, sequence) triple and the reverse (key, label) pair, in
+/// trees filled to two thirds.
 pub(crate) const POSTING_BYTES: usize = 71;
 
-/// What a slot of the index of the disk tier takes, all of the index's slack included (see
-/// `l2/index`), with its share of the synopsis.
+/// A slot of the disk index with all slack of the index (see `l2/index`) and its share of the
+/// synopsis.
 pub(crate) const SLOT_BYTES: usize = 32;
 
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
 const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
 
-/// What an allocation of `bytes` takes.
+/// The memory of an allocation of `bytes`.
 pub(crate) const fn allocation(bytes: usize) -> usize {
     if bytes == 0 {
         0
@@ -38,7 +38,7 @@ pub(crate) const fn allocation(bytes: usize) -> usize {
     }
 }
 
-/// What a map of exactly fitting strings takes on the heap.
+/// The heap memory of a map whose strings have no spare capacity.
 pub(crate) fn metadata(map: &BTreeMap<String, String>) -> usize {
     if map.is_empty() {
         return 0;

@@ -1,4 +1,4 @@
-//! `BlobCacheHit`: an entry that was found, and how fresh it was at that moment.
+//! `BlobCacheHit`: an entry that was found, and its freshness at that time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Mark};
 
-/// An entry that a get has found, as it was at that moment. Cheap to clone; it keeps its bytes
-/// alive, outside of the cache's budget, for as long as it or a clone lives.
+/// An entry found by a get, as it was at that time. Cheap to clone; it keeps its bytes alive,
+/// outside of the cache's budget, as long as it or a clone exists.
 #[derive(Clone)]
 pub struct BlobCacheHit {
     pub(crate) entry: Arc<Entry>,
-    /// Nanoseconds that were left of the stale window; None while fresh. In this form a hit, and a
-    /// miss, are returned in two registers.
+    /// Nanoseconds left of the stale window; None while fresh. In this form a hit or a miss is
+    /// returned in two registers.
     pub(crate) stale: Option<NonZeroU64>,
 }
 
@@ -31,7 +31,7 @@ pub enum CacheTier {
     L1,
     /// Disk.
     L2,
-    /// Neither: a fetch has just brought it.
+    /// Neither: it was just fetched.
     Fetched,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for CacheTier {
     }
 }
 
-/// What [`exists`](crate::BlobCache::exists) can say without I/O.
+/// The answer of [`exists`](crate::BlobCache::exists), which does no I/O.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -61,14 +61,14 @@ impl fmt::Display for CacheTier {
 pub enum CachePresence {
     /// There is a live entry.
     Present,
-    /// There is none.
+    /// There is no live entry.
     Absent,
     /// There may be one on disk. A cache without a disk tier never says this.
     MaybePresent,
 }
 
 impl CachePresence {
-    /// Whether a get may find an entry: true unless there is none for sure.
+    /// Whether a get may find an entry: false only for [`Absent`](Self::Absent).
     #[must_use]
     pub fn may_exist(self) -> bool {
         self != Self::Absent
@@ -104,13 +104,13 @@ impl BlobCacheHit {
         self.bytes()
     }
 
-    /// The content metadata that it was put with.
+    /// The content metadata of the put.
     #[must_use]
     pub fn content_metadata(&self) -> &BTreeMap<String, String> {
         self.entry.content_metadata()
     }
 
-    /// The version that it was put with. None where it has none.
+    /// The version of the put; None if it had none.
     #[must_use]
     pub fn version(&self) -> Option<u64> {
         self.entry.version()
@@ -122,7 +122,7 @@ impl BlobCacheHit {
         self.stale.is_some()
     }
 
-    /// The time that was left of the stale window when it was found. None while fresh.
+    /// The time left of the stale window when it was found; None while fresh.
     #[must_use]
     pub fn stale_window_remaining(&self) -> Option<Duration> {
         self.stale.map(|left| Duration::from_nanos(left.get()))
@@ -134,7 +134,7 @@ impl BlobCacheHit {
         self.entry.written.into()
     }
 
-    /// When it ceases to be fresh. None where only idleness or eviction ends it.
+    /// When it ceases to be fresh; None if only idleness or eviction ends it.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         (self.entry.expires != Timestamp::NEVER).then(|| self.entry.expires.into())
@@ -152,7 +152,7 @@ impl BlobCacheHit {
         }
     }
 
-    /// Whether the entry says that there is nothing: it was put as
+    /// Whether the entry is a cached absence, put as
     /// [`BlobCachePut::absent`](crate::BlobCachePut::absent). Its value is empty.
     #[must_use]
     pub fn is_absent(&self) -> bool {

@@ -1,30 +1,30 @@
-//! `KeyHash` and `KeyHasher`: the one keyed hash that stands for a key everywhere.
+//! `KeyHash` and `KeyHasher`: the keyed hash that identifies a key everywhere.
 //!
-//! A key is hashed once a call, seeded by its namespace's name, and the same 64 bits serve every
-//! table of the cache. Two keys with one hash shadow each other: whoever writes last is found, the
-//! other one is forgotten. Full keys are compared on every read, so a collision never lies.
+//! A key is hashed once per call, seeded by its namespace's name, and every table of the cache uses
+//! the same 64 bits. Two keys of one hash replace each other: the later write is found, the other
+//! is forgotten. Reads compare full keys, so a collision never returns a wrong value.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// What stands for (namespace, key).
+/// Identifies (namespace, key).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(pub(crate) u64);
 
-/// A key as an entry keeps it: within the entry if it is short, so that comparing it touches no
-/// further memory.
+/// A key as an entry stores it: inline if it is short, so that comparing it touches no other
+/// memory.
 pub(crate) enum StoredKey {
     Inline { length: u8, bytes: [u8; StoredKey::INLINE_BYTES] },
     Heap(Box<[u8]>),
 }
 
 impl StoredKey {
-    /// What makes the whole four words.
+    /// Makes the whole four words.
     const INLINE_BYTES: usize = 30;
 
-    /// What it takes besides itself.
+    /// Its heap memory.
     pub(crate) const fn heap_bytes(key: &[u8]) -> usize {
         if key.len() > Self::INLINE_BYTES { key.len() } else { 0 }
     }
@@ -57,43 +57,43 @@ impl Deref for StoredKey {
     }
 }
 
-/// What stands for (namespace, kind, label).
+/// Identifies (namespace, kind, label).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LabelHash(pub(crate) u64);
 
-/// The hash of a namespace's name, which seeds the hashes of all that is in it.
+/// The hash of a namespace's name; it seeds the hashes of its keys and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NamespaceSeed(pub(crate) u64);
 
-/// A namespace as a call names it.
+/// A namespace as named by a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NamespaceRef<'a> {
     pub(crate) name: &'a str,
     pub(crate) seed: NamespaceSeed,
 }
 
-/// The two kinds of label that an entry may carry. The discriminant enters the hash.
+/// The two kinds of labels. The discriminant is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LabelKind {
     Tag = 1,
     Dependency = 2,
 }
 
-/// xxh3, keyed by a seed that belongs to one cache, so that nobody outside can aim at a collision.
+/// xxh3 with a seed per cache, so that outsiders cannot construct collisions.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyHasher {
     seed: u64,
-    /// All ones; tests keep fewer bits, to make collisions the rule.
+    /// All ones; tests keep fewer bits to force collisions.
     mask: u64,
 }
 
 impl KeyHasher {
-    /// A hasher whose seed differs from process to process, and that keeps `bits` of the hash.
+    /// A hasher with a random seed that keeps `bits` of the hash.
     pub(crate) fn random(bits: u32) -> Self {
         Self::new(RandomState::new().build_hasher().finish(), bits)
     }
 
-    /// The hasher of a seed, that keeps `bits` of the hash.
+    /// A hasher with a given seed that keeps `bits` of the hash.
     pub(crate) fn new(seed: u64, bits: u32) -> Self {
         Self { seed, mask: u64::MAX >> (64 - bits) }
     }
@@ -118,7 +118,7 @@ impl KeyHasher {
         LabelHash(xxh3_64_with_seed(label.as_bytes(), seed))
     }
 
-    /// The hashes of an entry's labels, sorted, each once.
+    /// The hashes of an entry's labels, sorted and deduplicated.
     pub(crate) fn label_hashes<'a>(
         &self,
         namespace: NamespaceRef<'_>,
@@ -136,7 +136,7 @@ impl KeyHasher {
     }
 }
 
-/// Hashes what is a hash already.
+/// Passes a hash through unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Identity(u64);
 
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_string_under_two_names_or_kinds_has_two_hashes() {
+    fn namespaces_and_label_kinds_change_the_hash() {
         let hasher = KeyHasher::random(64);
         let (a, b) = (hasher.namespace("a").seed, hasher.namespace("b").seed);
         assert_ne!(hasher.key(a, b"key"), hasher.key(b, b"key"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_key_is_what_was_stored() {
+    fn a_stored_key_round_trips() {
         for length in 0..100u8 {
             let key: Vec<u8> = (0..length).collect();
             let stored = StoredKey::from(&*key);

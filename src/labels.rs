@@ -1,10 +1,10 @@
 //! `LabelIndex`: postings from a label to the entries that carry it, and back.
 //!
-//! A posting names a key by its hash and the entry by its place in the order; it is valid while
-//! the key still has the entry of that place. One tree holds them all, so that a label with one
-//! entry costs one posting, and a label with a million is walked in steps without a table ever
-//! being rebuilt under the lock. A second tree leads from a key to its labels: who overwrites or
-//! invalidates what is on disk only knows the key, and nothing else of it.
+//! A posting holds a key hash and an entry's sequence; it is valid while the key still has the
+//! entry of that sequence. One tree holds all postings, so that a label with one entry costs one
+//! posting, and a label with a million is walked in batches, with no table rebuilt under the lock.
+//! A second tree leads from a key to its labels, for mutations that replace a record on disk and
+//! know only its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeBounds};
@@ -19,17 +19,17 @@ use crate::sequence::Sequence;
 #[derive(Debug, Default)]
 pub(crate) struct LabelIndex {
     postings: BTreeMap<(LabelHash, KeyHash), Sequence>,
-    /// The same pairs.
+    /// The same pairs, reversed.
     labels: BTreeSet<(KeyHash, LabelHash)>,
 }
 
-/// Where a way back stands among all of them.
+/// A cursor in the reverse tree.
 pub(crate) type LabelPlace = (KeyHash, LabelHash);
 
 /// The labels of one entry.
 pub(crate) type EntryLabels = SmallVec<[LabelHash; 8]>;
 
-/// What a walk over a label has met.
+/// A posting found by a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posting {
     pub(crate) key: KeyHash,
@@ -37,13 +37,13 @@ pub(crate) struct Posting {
 }
 
 impl LabelIndex {
-    /// The mutation that gave the key its entry gave it this label.
+    /// Adds a posting for the mutation that put the entry.
     pub(crate) fn insert(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
         self.postings.insert((label, key), sequence);
         self.labels.insert((key, label));
     }
 
-    /// The labels that a key's entry of that sequence has.
+    /// The labels of a key's entry of that sequence.
     pub(crate) fn of(&self, key: KeyHash, sequence: Sequence) -> EntryLabels {
         let all = (key, LabelHash(0))..=(key, LabelHash(u64::MAX));
         let labels = self.labels.range(all).map(|&(_, label)| label);
@@ -52,7 +52,7 @@ impl LabelIndex {
         labels.filter(|&label| self.postings.get(&(label, key)) == Some(&sequence)).collect()
     }
 
-    /// Removes all postings that stand for a key's entry of that sequence.
+    /// Removes all postings of a key's entry of that sequence.
     pub(crate) fn release(&mut self, key: KeyHash, sequence: Sequence) {
         // Bounded: by the labels of one entry.
         for label in self.of(key, sequence) {
@@ -61,7 +61,7 @@ impl LabelIndex {
         }
     }
 
-    /// Each item frees one of them.
+    /// Each item frees one posting.
     pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
         let postings = self.postings.into_iter().map(|_| 1);
         postings.chain(self.labels.into_iter().map(|_| 0))
@@ -71,9 +71,8 @@ impl LabelIndex {
         self.postings.range(Self::from(label, None)).next().is_some()
     }
 
-    /// Visits up to `limit` postings of `label` behind the key `after`, and adds those older than
-    /// `before` to `found`. Gives the last key visited; None when the label has been walked to its
-    /// end.
+    /// Visits up to `limit` postings of `label` after the key `after`, and appends those older than
+    /// `before` to `found`. Returns the last key visited; None at the end.
     pub(crate) fn walk(
         &self,
         label: LabelHash,
@@ -95,8 +94,8 @@ impl LabelIndex {
         last.filter(|_| visited == limit)
     }
 
-    /// Adds those of up to `limit` postings of any label behind `after` that are older than
-    /// `before` to `found`. Gives the place of the last one visited; None at the end.
+    /// Visits up to `limit` postings of any label after `after`, and appends those older than
+    /// `before` to `found`. Returns the cursor of the last one visited; None at the end.
     pub(crate) fn older(
         &self,
         after: Option<LabelPlace>,
@@ -123,7 +122,7 @@ impl LabelIndex {
         self.postings.len() * POSTING_BYTES
     }
 
-    /// The postings of `label` behind the key `after`.
+    /// The postings of `label` after the key `after`.
     fn from(label: LabelHash, after: Option<KeyHash>) -> impl RangeBounds<(LabelHash, KeyHash)> {
         let from = match after {
             None => Bound::Included((label, KeyHash(0))),
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_meets_the_old_and_not_the_new_nor_the_others() {
+    fn a_walk_finds_only_older_postings_of_its_label() {
         let mut index = LabelIndex::default();
         for key in 0..100 {
             insert(&mut index, key, if key % 10 == 0 { 500 } else { key }, &[7, 8]);
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_released_with_the_entry_that_has_them() {
+    fn labels_are_released_with_their_entry() {
         let mut index = LabelIndex::default();
         let of = |index: &LabelIndex, key, sequence| {
             let labels = index.of(KeyHash(key), Sequence(sequence));
@@ -178,7 +177,7 @@ mod tests {
         assert_eq!(of(&index, 2, 9), [1, 2]);
         assert_eq!(of(&index, 2, 5), [3]);
         index.release(KeyHash(2), Sequence(8));
-        assert_eq!(index.bytes(), 4 * POSTING_BYTES, "of no entry");
+        assert_eq!(index.bytes(), 4 * POSTING_BYTES, "no such entry");
         index.release(KeyHash(2), Sequence(9));
         assert!(!index.has(LabelHash(2)));
         assert!(index.has(LabelHash(1)) && index.has(LabelHash(3)));
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_older_is_found() {
+    fn older_postings_of_any_label_are_found() {
         let mut index = LabelIndex::default();
         for key in 0..10 {
             insert(&mut index, key, key, &[1, 2, 3]);
