@@ -1,24 +1,23 @@
-//! `Limiter`: a budget of bytes for work that callers have under way.
+//! `Limiter`: a byte budget for the memory of work in progress.
 //!
-//! A caller's work (copying a value, reading a record) takes memory that belongs to nobody else,
-//! and goes on over many polls. The limiter bounds the bytes of all such work together, and lets
-//! callers in by the order in which they come. Nobody is held up by a caller that is not polled any
-//! more:
+//! Copying a value or reading a record takes memory over many polls. The limiter bounds the bytes
+//! of all such work, and admits callers in order of arrival. A caller that is no longer polled
+//! delays no other:
 //!
-//! - One that waits is called, and loses its turn when it does not come (see [`Queue`]).
-//! - One that is at work has its work within reach of the limiter. Where others wait, and the work
-//!   has been woken and not polled for one to two times [`PATIENCE`], it is revoked: dropped with
-//!   all its bytes. The caller begins anew should it ever be polled again, and is given twice the
-//!   time then, so that one that is polled seldom comes to its end too. What waits for the device
-//!   has not been woken, and is left alone however long that takes.
-//! - A [`tidy`](Limiter::tidy) limiter does the same after ten times as long where nobody waits, so
-//!   that the memory comes back.
+//! - A waiter is called when there is room, and loses its call if it does not come (see [`Queue`]).
+//! - The limiter owns the work of admitted callers. If others wait and the work was woken but not
+//!   polled for one to two times [`PATIENCE`], it is revoked: dropped with all its bytes. When the
+//!   caller is polled again it starts over, with twice the time, so that rarely polled callers
+//!   finish too. Work that waits for the device was not woken, and is left alone however long that
+//!   takes.
+//! - A [`reclaiming`](Limiter::reclaiming) limiter does the same, after ten times as long, if no
+//!   caller waits, so that the memory is returned.
 //!
-//! A [`Permit`] may outlive the work that it was for: a request on its way to the device keeps it
-//! until the device is done, since the memory is in use until then.
+//! A [`Permit`] may outlive its work: a request to the device keeps it until the device is done,
+//! since the memory is in use until then.
 //!
-//! Locks: the limiter's own is a leaf. Wakers are called, and work is dropped, outside of it. The
-//! lock of a lease is held while its work is polled, and elsewhere only tried.
+//! Locks: the limiter's own is a leaf; wakers are called and work is dropped outside of it. A lease
+//! is locked while its work is polled; elsewhere its lock is only tried.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -35,28 +34,29 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
-use crate::queue::{Queue, TICKS, TICKS_MAX, Ticket, Turn};
+use crate::queue::{Queue, TICKS, TICKS_MAX, Ticket, TicketState};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
-/// How long a caller that was woken may take to come, and as long again.
+/// The time that a woken caller has to be polled, rounded up to the next tick.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How many times as many it has where nobody waits.
-const UNWANTED: u64 = 10;
+/// The factor on that time if no caller waits.
+const UNCONTENDED_FACTOR: u64 = 10;
 
-/// Clones share the budget.
+/// Clones share one budget.
 #[derive(Clone)]
-pub(crate) struct Limiter(Arc<Shared>);
+pub(crate) struct Limiter(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     bytes_max: usize,
     timer: Timer,
-    /// Whether work that sleeps is revoked though nobody waits.
-    is_tidy: bool,
-    /// Counts the ticks, from one on, of which there are some only while somebody waits.
+    /// Whether sleeping work is revoked even if no caller waits.
+    is_reclaiming: bool,
+    /// Counts ticks from one on. The timer runs only while callers wait or a reclaiming limiter has
+    /// work.
     tick: AtomicU64,
-    /// What permits hold; changed under the lock.
+    /// Bytes of all permits; changed under the lock.
     used: AtomicUsize,
     state: Mutex<State>,
 }
@@ -64,28 +64,28 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// Work under way, by its number.
+    /// Work in progress, by number.
     leases: BTreeMap<u64, Arc<dyn Revocable>>,
     last_lease: u64,
     is_ticking: bool,
-    /// The last lease that this tick has looked at.
-    looked_at: Option<u64>,
-    /// What goes off next is the rest of this tick.
-    goes_on: bool,
+    /// The last lease checked in this tick.
+    checked: Option<u64>,
+    /// Whether the next timer call continues this tick.
+    continues: bool,
 }
 
-/// Part of the budget, until it is dropped.
+/// A share of the budget, returned when it is dropped.
 pub(crate) struct Permit {
-    limiter: Arc<Shared>,
+    limiter: Arc<Inner>,
     bytes: AtomicUsize,
 }
 
-/// Work that can be taken away from a caller.
+/// Work that the limiter can revoke.
 trait Revocable: Send + Sync {
     /// Whether it was woken too long ago.
     fn is_asleep(&self, tick: u64, is_wanted: bool) -> bool;
 
-    /// Drops the work, unless it is being polled.
+    /// Drops the work unless it is being polled.
     fn revoke(&self);
 }
 
@@ -94,31 +94,31 @@ impl Limiter {
         Self::with(bytes_max, timer, false)
     }
 
-    /// One that takes work away from callers who sleep though nobody waits for the bytes, since
-    /// they are missed elsewhere.
-    pub(crate) fn tidy(bytes_max: usize, timer: Timer) -> Self {
+    /// A limiter that revokes sleeping work even if no caller waits, because other parts of the
+    /// cache need the memory.
+    pub(crate) fn reclaiming(bytes_max: usize, timer: Timer) -> Self {
         Self::with(bytes_max, timer, true)
     }
 
-    fn with(bytes_max: usize, timer: Timer, is_tidy: bool) -> Self {
-        Self(Arc::new(Shared {
+    fn with(bytes_max: usize, timer: Timer, is_reclaiming: bool) -> Self {
+        Self(Arc::new(Inner {
             bytes_max,
             timer,
-            is_tidy,
+            is_reclaiming,
             tick: AtomicU64::new(1),
             used: AtomicUsize::new(0),
             state: Mutex::default(),
         }))
     }
 
-    /// What work under way takes.
+    /// Bytes of work in progress.
     pub(crate) fn bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Does work that takes `bytes`, once there is room for it: more than the whole budget have it
-    /// alone. `make` is called again where the work has been revoked, and gives the work the
-    /// permit, to keep for as long as it uses the memory.
+    /// Runs work that takes `bytes`, once there is room; work larger than the whole budget runs
+    /// alone. `make` is called again if the work was revoked. It gives the permit to the work, to
+    /// keep as long as it uses the memory.
     ///
     /// Dropped, it leaves nothing behind.
     pub(crate) async fn run<T, F>(&self, bytes: usize, mut make: impl FnMut(Arc<Permit>) -> F) -> T
@@ -127,7 +127,7 @@ impl Limiter {
         F: Future<Output = T> + Send + 'static,
     {
         let mut ticks = TICKS;
-        // Bounded: a wait in each turn.
+        // Bounded: each iteration waits.
         loop {
             let permit = Arc::new(Acquire { limiter: &self.0, bytes, ticket: None }.await);
             let work = Box::pin(make(Arc::clone(&permit)));
@@ -139,24 +139,24 @@ impl Limiter {
     }
 }
 
-impl Shared {
+impl Inner {
     fn fits(&self, kept: usize, bytes: usize) -> bool {
         let used = self.used.load(Ordering::Relaxed).saturating_add(kept);
         used == 0 || used.saturating_add(bytes) <= self.bytes_max
     }
 
-    /// Calls those for whom there is room, ticks where somebody is left, and gives the lock back.
+    /// Calls the waiters that fit, starts the timer if it is needed, and releases the lock.
     fn call(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let mut called = Vec::new();
         let tick = self.tick.load(Ordering::Relaxed);
-        // Others are called when something is given back, or at the next tick.
+        // Further ones are called when bytes are returned, or at the next tick.
         while called.len() < BATCH_ENTRIES {
             let kept = state.queue.kept();
             let Some(waker) = state.queue.call(tick, |bytes| self.fits(kept, bytes)) else { break };
             meter::entries(1);
             called.push(waker);
         }
-        let is_watched = self.is_tidy && !state.leases.is_empty();
+        let is_watched = self.is_reclaiming && !state.leases.is_empty();
         let begins = (is_watched || !state.queue.is_empty()) && !state.is_ticking;
         state.is_ticking |= begins;
         drop(state);
@@ -176,40 +176,40 @@ impl Shared {
         self.timer.after(delay, Box::new(tick));
     }
 
-    /// Takes turns and work away from those who have been woken and have not come.
+    /// Revokes calls and work that were woken and not polled in time.
     fn tick(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if !state.goes_on {
+        if !state.continues {
             self.tick.fetch_add(1, Ordering::Relaxed);
         }
         let tick = self.tick.load(Ordering::Relaxed);
-        let is_more = state.queue.give_up(tick);
+        let is_more = state.queue.revoke_calls(tick);
         let mut asleep = Vec::new();
-        let is_wanted = state.queue.is_waited();
-        if is_wanted || self.is_tidy {
-            let from = state.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
+        let is_wanted = state.queue.has_waiting();
+        if is_wanted || self.is_reclaiming {
+            let from = state.checked.map_or(Bound::Unbounded, Bound::Excluded);
             let behind = state.leases.range((from, Bound::Unbounded));
-            let (mut looked_at, mut last) = (0, None);
+            let (mut count, mut last) = (0, None);
             for (&number, lease) in behind.take(BATCH_ENTRIES) {
                 crate::meter::entries(1);
-                looked_at += 1;
+                count += 1;
                 last = Some(number);
                 if lease.is_asleep(tick, is_wanted) && !failpoint(Failpoint::PermitKeptBySleeper) {
                     asleep.push(Arc::clone(lease));
                 }
             }
-            state.looked_at = last.filter(|_| looked_at == BATCH_ENTRIES);
+            state.checked = last.filter(|_| count == BATCH_ENTRIES);
         } else {
-            state.looked_at = None;
+            state.checked = None;
         }
         drop(state);
         asleep.iter().for_each(|lease| lease.revoke());
         drop(asleep);
         let mut state = self.state.lock();
-        // Whoever comes from here on begins to tick anew.
+        // Callers that arrive from now on restart the timer.
         state.is_ticking = false;
-        state.goes_on = is_more || state.looked_at.is_some();
-        if state.goes_on {
+        state.continues = is_more || state.checked.is_some();
+        if state.continues {
             state.is_ticking = true;
             drop(state);
             self.tick_after(Duration::ZERO);
@@ -220,7 +220,7 @@ impl Shared {
 }
 
 impl Permit {
-    /// Takes more of the budget, if it is there and nobody waits for it.
+    /// Takes more of the budget, if there is room and no caller waits.
     pub(crate) fn grow(&self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
@@ -249,9 +249,9 @@ impl Drop for Permit {
 
 /// Waits for a permit.
 struct Acquire<'a> {
-    limiter: &'a Arc<Shared>,
+    limiter: &'a Arc<Inner>,
     bytes: usize,
-    /// Its place, from the poll on in which there was no room.
+    /// Set from the first poll that found no room.
     ticket: Option<Ticket>,
 }
 
@@ -262,28 +262,30 @@ impl Future for Acquire<'_> {
         let waker = context.waker().clone();
         let limiter = Arc::clone(self.limiter);
         let mut state = limiter.state.lock();
-        let turn = match self.ticket {
+        let state_of_ticket = match self.ticket {
             Some(ticket) => state.queue.poll(ticket, waker),
-            None => Turn::Lost(waker),
+            None => TicketState::Missed(waker),
         };
         let kept = state.queue.kept();
-        let before = match turn {
-            Turn::Waiting(before) => Some(before),
-            Turn::Lost(waker) if state.queue.is_waited() || !limiter.fits(kept, self.bytes) => {
-                let ticket = self.ticket.map(Ticket::again);
+        let before = match state_of_ticket {
+            TicketState::Waiting(before) => Some(before),
+            TicketState::Missed(waker)
+                if state.queue.has_waiting() || !limiter.fits(kept, self.bytes) =>
+            {
+                let ticket = self.ticket.map(Ticket::retry);
                 let ticket = ticket.unwrap_or_else(|| state.queue.ticket());
                 state.queue.enter(ticket, self.bytes, waker);
                 self.ticket = Some(ticket);
                 None
             }
-            // So many have been called that somebody else has taken what there was.
-            Turn::Come(waker) if !limiter.fits(0, self.bytes) => {
+            // More waiters were called than fit, and another one has taken the bytes.
+            TicketState::Called(waker) if !limiter.fits(0, self.bytes) => {
                 let ticket = self.ticket.unwrap_or_else(|| state.queue.ticket());
                 state.queue.enter(ticket, self.bytes, waker);
                 self.ticket = Some(ticket);
                 None
             }
-            Turn::Come(_) | Turn::Lost(_) => {
+            TicketState::Called(_) | TicketState::Missed(_) => {
                 self.ticket = None;
                 limiter.used.fetch_add(self.bytes, Ordering::Relaxed);
                 drop(state);
@@ -307,21 +309,21 @@ impl Drop for Acquire<'_> {
     }
 }
 
-/// Work with its permit, where the limiter can get at it. None where it has been revoked.
+/// Work and its permit, within the limiter's reach. Resolves to None once revoked.
 struct Lease<T: Send + 'static> {
     work: Arc<Work<T>>,
     number: u64,
 }
 
 struct Work<T> {
-    limiter: Arc<Shared>,
-    /// None once it is over, or has been revoked.
+    limiter: Arc<Inner>,
+    /// None once it is done or revoked.
     running: Mutex<Option<Running<T>>>,
-    /// Whoever polls the lease, until the work is woken.
+    /// The waker of the lease's last poll, until the work is woken.
     caller: Mutex<Option<Waker>>,
-    /// The tick in which the work was woken; zero where it has been polled since.
+    /// The tick in which the work was woken; zero if it was polled since.
     woken: AtomicU64,
-    /// How many ticks it may take to be polled then, where others wait.
+    /// Ticks that it then has to be polled if others wait.
     ticks: u64,
 }
 
@@ -332,7 +334,7 @@ struct Running<T> {
 
 impl<T: Send + 'static> Lease<T> {
     fn new(
-        limiter: &Arc<Shared>,
+        limiter: &Arc<Inner>,
         future: BoxFuture<'static, T>,
         permit: Arc<Permit>,
         ticks: u64,
@@ -341,7 +343,7 @@ impl<T: Send + 'static> Lease<T> {
             limiter: Arc::clone(limiter),
             running: Mutex::new(Some(Running { future, _permit: permit })),
             caller: Mutex::new(None),
-            // Until it is polled it is as good as woken.
+            // Counts as woken until its first poll.
             woken: AtomicU64::new(limiter.tick.load(Ordering::Relaxed)),
             ticks,
         });
@@ -361,7 +363,7 @@ impl<T: Send + 'static> Future for Lease<T> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let work = &self.work;
         let caller = Some(context.waker().clone());
-        // In this order: a wake from here on is one that has still to be followed.
+        // Reset before the poll: a later wake requires another poll.
         work.woken.store(0, Ordering::Release);
         let before = std::mem::replace(&mut *work.caller.lock(), caller);
         discard(before);
@@ -385,7 +387,7 @@ impl<T: Send + 'static> Drop for Lease<T> {
         let held = self.work.limiter.state.lock().leases.remove(&self.number);
         drop(held);
         let running = self.work.running.lock().take();
-        // What it was to write is the caller's.
+        // The future may own the caller's values.
         discard(running);
         let caller = self.work.caller.lock().take();
         discard(caller);
@@ -408,15 +410,16 @@ impl<T: Send + 'static> Wake for Work<T> {
 impl<T: Send> Revocable for Work<T> {
     fn is_asleep(&self, tick: u64, is_wanted: bool) -> bool {
         let woken = self.woken.load(Ordering::Acquire);
-        let ticks = if is_wanted { self.ticks } else { self.ticks.saturating_mul(UNWANTED) };
+        let ticks =
+            if is_wanted { self.ticks } else { self.ticks.saturating_mul(UNCONTENDED_FACTOR) };
         woken > 0 && woken + ticks <= tick
     }
 
     fn revoke(&self) {
-        // It is being polled where that is locked.
+        // If the lock is taken, the work is being polled.
         let running = self.running.try_lock().and_then(|mut running| running.take());
         discard(running);
-        // It may have been moved to another task since it was woken.
+        // The lease may have moved to another task since the wake.
         let caller = self.caller.lock().take();
         // Bounded: one.
         caller.into_iter().for_each(wake);
@@ -444,7 +447,7 @@ mod tests {
         Limiter::new(bytes_max, Timer::Process)
     }
 
-    /// Work of several polls, each of which wakes itself.
+    /// Work of several polls that wakes itself in each.
     async fn pauses(permit: Arc<Permit>, polls: usize) {
         for _ in 0..polls {
             yield_now().await;
@@ -457,12 +460,12 @@ mod tests {
     }
 
     #[test]
-    fn work_that_is_asleep_gives_way_and_is_done_when_it_is_polled_again() {
+    fn sleeping_work_is_revoked_and_completes_when_polled_again() {
         let limiter = limiter(10);
         let mut asleep: Vec<_> =
             (0..3).map(|_| Box::pin(limiter.run(5, |permit| pauses(permit, 3)))).collect();
         assert!(asleep.iter_mut().all(|work| poll(work).is_pending()));
-        assert_eq!(limiter.bytes(), 10, "two are at work, one waits");
+        assert_eq!(limiter.bytes(), 10, "two run, one waits");
         for _ in 0..2 {
             block_on(limiter.run(10, |permit| pauses(permit, 100)));
         }
@@ -471,8 +474,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tidy_limiter_takes_back_what_nobody_waits_for() {
-        let limiter = Limiter::tidy(10, Timer::Process);
+    fn a_reclaiming_limiter_revokes_work_that_no_caller_waits_for() {
+        let limiter = Limiter::reclaiming(10, Timer::Process);
         let mut asleep = Box::pin(limiter.run(5, |permit| pauses(permit, 3)));
         assert!(poll(&mut asleep).is_pending() && limiter.bytes() == 5);
         let end = std::time::Instant::now() + Duration::from_secs(60);
@@ -484,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_polled_seldom_comes_to_an_end_among_others_who_want_its_place() {
+    fn a_rarely_polled_caller_completes_under_contention() {
         let limiter = limiter(10);
         let mut seldom = Box::pin(limiter.run(10, |permit| pauses(permit, 3)));
         let is_over = Arc::new(AtomicBool::new(false));
@@ -500,13 +503,13 @@ mod tests {
             thread::sleep(PATIENCE * 3);
             poll(&mut seldom).is_pending()
         });
-        assert!(polls.count() < 100, "it begins anew for ever");
+        assert!(polls.count() < 100, "it restarts forever");
         is_over.store(true, Ordering::Relaxed);
-        crowd.join().expect("the crowd goes through");
+        crowd.join().expect("the other callers complete");
     }
 
     #[test]
-    fn work_that_waits_for_something_else_is_left_alone() {
+    fn work_that_was_not_woken_is_not_revoked() {
         let limiter = limiter(10);
         let (sender, receiver) = oneshot::channel::<()>();
         let mut receiver = Some(receiver);
@@ -516,13 +519,13 @@ mod tests {
         assert!(poll(&mut next).is_pending());
         thread::sleep(PATIENCE * 5);
         assert!(poll(&mut next).is_pending());
-        sender.send(()).expect("it has not been revoked");
+        sender.send(()).expect("it was not revoked");
         assert_eq!(block_on(waiting), Ok(()));
         block_on(next);
     }
 
     #[test]
-    fn a_waiter_that_does_not_come_holds_up_nobody_behind_it() {
+    fn a_sleeping_waiter_does_not_delay_later_ones() {
         let limiter = limiter(10);
         let mut first = Box::pin(limiter.run(10, |_| pending::<()>()));
         assert!(poll(&mut first).is_pending());
@@ -535,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_outlives_revoked_work_for_as_long_as_somebody_keeps_it() {
+    fn a_permit_outlives_revoked_work_while_it_is_held() {
         let limiter = limiter(10);
         let kept = Arc::new(Mutex::new(None));
         let keep = |permit: Arc<Permit>| {
@@ -554,13 +557,13 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_grows_only_into_what_nobody_waits_for() {
+    fn a_permit_grows_only_if_no_caller_waits() {
         let limiter = limiter(10);
         let grown = |permit: Arc<Permit>| {
             let grown = [permit.grow(4), permit.grow(4)];
             async move { grown }
         };
-        assert_eq!(block_on(limiter.run(4, grown)), [true, true], "the second has it alone");
+        assert_eq!(block_on(limiter.run(4, grown)), [true, true], "the second runs alone");
         let mut other = Box::pin(limiter.run(2, |_| pending::<()>()));
         assert!(poll(&mut other).is_pending());
         assert_eq!(block_on(limiter.run(4, grown)), [true, false]);
@@ -568,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_that_wants_no_more_has_it_though_others_wait() {
+    fn growing_a_permit_by_zero_succeeds_while_others_wait() {
         let limiter = limiter(10);
         let grows = |permit: Arc<Permit>| async move {
             yield_now().await;
@@ -590,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn wakers_that_panic_harm_nobody_else() {
+    fn panicking_wakers_do_not_affect_other_callers() {
         let limiter = limiter(10);
         let mut first = Box::pin(limiter.run(10, |_| pending::<()>()));
         assert!(poll(&mut first).is_pending());
@@ -609,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_sleeps_who_is_polled_gets_through_and_the_budget_holds() {
+    fn polled_callers_complete_within_the_budget_while_others_sleep() {
         for seed in 0..20 {
             let mut random = StdRng::seed_from_u64(seed);
             let limiter = limiter(100);

@@ -1,11 +1,10 @@
-//! What one poll does, counted: the entries it visits and the bytes it handles.
+//! A meter of the work in one poll: entries visited and bytes handled.
 //!
-//! Every loop that grows with the data passes here, once for each entry or for each run of bytes.
-//! Outside of tests that costs nothing. In tests whoever polls a future, or a task beside it, asks
-//! before and after what has been counted on this thread, so that no poll is long is a matter of
-//! work and not of time.
+//! Every loop that grows with the data reports here, once per entry or per run of bytes. Outside of
+//! tests that costs nothing. Tests compare the thread's counts before and after a poll or a task,
+//! so that the length of a poll is measured as work and not as time.
 
-/// So many entries are visited.
+/// Counts visited entries.
 #[inline]
 pub(crate) fn entries(count: usize) {
     #[cfg(test)]
@@ -13,7 +12,7 @@ pub(crate) fn entries(count: usize) {
     let _ = count;
 }
 
-/// So many bytes are copied, hashed, compressed or compared.
+/// Counts bytes copied, hashed, compressed or compared.
 #[inline]
 pub(crate) fn bytes(count: usize) {
     #[cfg(test)]
@@ -28,7 +27,7 @@ pub(crate) use self::counting::{Work, measured};
 mod counting {
     use std::cell::Cell;
 
-    /// What has been done.
+    /// The work counted.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     pub(crate) struct Work {
         pub(crate) entries: usize,
@@ -36,7 +35,7 @@ mod counting {
     }
 
     impl Work {
-        /// The greater of each.
+        /// The maximum of each.
         pub(crate) fn max(self, other: Self) -> Self {
             let (entries, bytes) = (self.entries.max(other.entries), self.bytes.max(other.bytes));
             Self { entries, bytes }
@@ -52,7 +51,7 @@ mod counting {
         DONE.set(Work { entries: entries + work.entries, bytes: bytes + work.bytes });
     }
 
-    /// What `run` does on this thread, besides its answer.
+    /// The result of `run`, and the work that it did on this thread.
     pub(crate) fn measured<T>(run: impl FnOnce() -> T) -> (T, Work) {
         let outside = DONE.replace(Work::default());
         let answer = run();
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_measured_within_counts_outside_too() {
+    fn nested_measurements_count_in_the_outer_one() {
         let ((), all) = measured(|| {
             entries(3);
             let ((), within) = measured(|| bytes(5));

@@ -1,19 +1,18 @@
-//! Choices that a configuration or a policy offers: [`L1Admission`], [`CrashSafety`],
-//! [`BackgroundSweep`], [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in
-//! lower case.
+//! Choices of a configuration or a policy: [`L1Admission`], [`CrashSafety`], [`BackgroundSweep`],
+//! [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in lower case.
 
 use std::fmt;
 
 /// Whether an entry may live in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L1Admission {
-    /// Whatever its size, up to the whole of L1.
+    /// Yes, whatever its size, up to the whole of L1.
     Always,
-    /// Unless it takes more than an eighth of L1.
+    /// Yes, unless it takes more than an eighth of L1.
     #[default]
     Auto,
-    /// Not at all. In a cache without a disk tier such a put stores nothing, and removes the older
-    /// entry of its key.
+    /// No. In a cache without a disk tier such a put stores nothing, and removes the older entry of
+    /// its key.
     Never,
 }
 
@@ -51,11 +50,11 @@ impl fmt::Display for CrashSafety {
     }
 }
 
-/// Whether memory of expired, flushed and invalidated entries is given back in the background.
+/// Whether memory of expired, flushed and invalidated entries is freed in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BackgroundSweep {
-    /// By a thread that all caches of a process share: it works for at most a twentieth of the
-    /// time, and sleeps where there is nothing to sweep.
+    /// By a thread that all caches of a process share. It works for at most a twentieth of the
+    /// time, and sleeps while there is nothing to sweep.
     #[default]
     On,
     /// By the mutations that follow, and by
@@ -75,12 +74,12 @@ impl fmt::Display for BackgroundSweep {
 /// Whether values are compressed on their way to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2Compression {
-    /// With zstd at level 1, in the caller's polls, 256 KiB in each. Values stay as they are when
-    /// they are under 1024 bytes, when their `content-type` says that they are compressed already,
-    /// or when compression leaves 95 % of their size or more.
+    /// With zstd at level 1, in the caller's polls, 256 KiB in each. Values under 1024 bytes,
+    /// values whose `content-type` is a compressed format, and values that compression shrinks by 5
+    /// % or less are stored uncompressed.
     #[default]
     On,
-    /// Never. Values that are compressed on disk already are still read.
+    /// Never. Values compressed before are still read.
     Off,
 }
 
@@ -93,15 +92,15 @@ impl fmt::Display for L2Compression {
     }
 }
 
-/// When a value that was read from disk is brought into memory. A get never waits for that: a
-/// background task brings the value in afterwards, without reading it again.
+/// When a value read from disk is promoted to memory. A get never waits for that: a background task
+/// installs the value later, without reading it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2PromotionPolicy {
     /// At its first hit on disk.
     #[default]
     Immediate,
-    /// At the second one since it was written, found on file at open, or moved within the log. A
-    /// value that is read only once then pushes nothing out of memory.
+    /// At the second hit since it was written, recovered at open, or moved within the log. A value
+    /// that is read only once then pushes nothing out of memory.
     OnSecondHit,
 }
 

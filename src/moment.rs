@@ -1,11 +1,11 @@
-//! `Moment` and `ReadPoint`: when something happened, as the one order of all mutations counts it.
+//! `Moment` and `ReadPoint`: points in the one order of all mutations.
 
-/// Each mutation begins the next moment, also one that finds nothing to change, and so has no
-/// sequence. The default stands before all of them.
+/// The number of a mutation in their total order. A mutation that changes nothing takes one too,
+/// though it has no sequence. The default precedes all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Moment(pub(crate) u64);
 
-/// A moment in the order of all mutations of one cache. Take it before reading the origin, so that
+/// A point in the order of all mutations of one cache. Take it before reading the origin, so that
 /// the value read there cannot overwrite a newer one.
 ///
 /// A put made [`read_at`](crate::BlobCachePut::read_at) a point is quietly refused when its key was
@@ -27,6 +27,6 @@ pub(crate) struct Moment(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadPoint {
     pub(crate) moment: Moment,
-    /// Which opened cache it belongs to.
+    /// Identifies the cache that issued it.
     pub(crate) instance: u64,
 }

@@ -1,4 +1,4 @@
-//! `BlobCacheNamespace`: the verbs of a cache, bound to one namespace.
+//! `BlobCacheNamespace`: a handle bound to one namespace.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::stats::NamespaceStats;
 
-/// A cache seen through one namespace: the same verbs without the first argument, a default policy
-/// for puts that bring none, and the name hashed once. Cheap to clone.
+/// A handle for one namespace: the methods of the cache without the first argument, a default
+/// policy for puts without one, and the name hashed once. Cheap to clone.
 ///
-/// It takes no namespace slot: the namespace begins with its first entry.
+/// It takes no namespace slot until an entry is put.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -42,8 +42,8 @@ pub struct BlobCacheNamespace {
 }
 
 impl BlobCache {
-    /// A handle with the same verbs for one namespace, and a default policy. It takes no namespace
-    /// slot until an entry is put.
+    /// A handle for one namespace, with a default policy. It takes no namespace slot until an entry
+    /// is put.
     #[must_use]
     pub fn namespace(&self, name: &str) -> BlobCacheNamespace {
         BlobCacheNamespace::new(Arc::clone(&self.engine), name)
@@ -56,8 +56,8 @@ impl BlobCacheNamespace {
         Self { engine, name: name.into(), seed, policy: Arc::default() }
     }
 
-    /// The same namespace with another default policy, for puts through this handle that bring
-    /// none. Other handles keep theirs. Default: [`BlobCachePolicy::default`].
+    /// The same namespace with another default policy, for puts through this handle that have none.
+    /// Other handles keep theirs. Default: [`BlobCachePolicy::default`].
     #[must_use]
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
         self.policy = Arc::new(policy);
@@ -70,7 +70,7 @@ impl BlobCacheNamespace {
         &self.name
     }
 
-    /// The cache that the namespace is in.
+    /// The cache that contains the namespace.
     #[must_use]
     pub fn cache(&self) -> BlobCache {
         BlobCache { engine: Arc::clone(&self.engine) }

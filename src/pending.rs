@@ -1,18 +1,16 @@
-//! `PendingInvalidations`: invalidations that are in force while the entries they cover are being
-//! removed.
+//! `PendingInvalidations`: invalidations in force whose entries are still being removed.
 //!
-//! An invalidation of many entries takes effect at one place in the order, as a
-//! [`PendingInvalidation`]: from then on every reader that meets an older entry which the rule
-//! covers treats it as gone. Removing those entries is a walk in bounded steps, which the caller
-//! takes, and helped on by later mutations where the caller has gone away. When the walk is done
-//! the rule is withdrawn.
+//! An invalidation of many entries takes effect at once, as a [`PendingInvalidation`]: from then on
+//! readers treat older entries that it covers as removed. The caller removes them in bounded
+//! batches; later mutations continue if the caller has gone. When all are removed, the invalidation
+//! is withdrawn.
 //!
-//! PendingInvalidations over labels walk postings. PendingInvalidations over prefixes, and flushed
-//! namespaces whose memory is to come back, share one round over all entries of L1: a rule is done
-//! when the round has come by the place where it stood when the rule was made.
+//! Invalidations of labels walk postings. Those of prefixes, and flushed namespaces whose memory is
+//! to be freed, share one round over all entries of L1: each is done when the round has returned to
+//! the position where it stood when the invalidation was added.
 //!
-//! Locks: a walk comes before everything else; the list of rules is a leaf, and is taken inside
-//! the append section to make a rule.
+//! Locks: a walk is locked before everything else; the list is a leaf, locked inside the append
+//! section to add an invalidation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,16 +25,16 @@ use crate::namespace::Namespace;
 use crate::sequence::Sequence;
 use crate::waiters::Waiters;
 
-/// The most rules at one time; an invalidation that would be one more waits for one to end.
-const RULES_MAX: usize = 256;
+/// The most invalidations in force; a further one waits for one of them to end.
+const PENDING_MAX: usize = 256;
 
-/// What a rule covers, among the entries of its generation that are older than itself.
+/// The entries that an invalidation covers, among older ones of its generation.
 #[derive(Debug)]
 pub(crate) enum Scope {
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     Labels(Box<[LabelHash]>),
     Prefix(Box<[u8]>),
-    /// Nothing that a reader could still meet: entries of namespaces that have ended.
+    /// Entries of ended namespaces, which no reader can find.
     Ended,
 }
 
@@ -44,27 +42,27 @@ pub(crate) enum Scope {
 pub(crate) struct PendingInvalidation {
     pub(crate) sequence: Sequence,
     pub(crate) scope: Scope,
-    /// Entries it has removed that were not known to be expired.
+    /// Removed entries that were not known to be expired.
     removed: AtomicUsize,
-    /// How far the walk over its postings has come; unused by rules that share the round.
+    /// The walk over its postings; unused by those that share the round.
     pub(crate) walk: Mutex<LabelWalk>,
-    /// Where the round stood when the rule was made.
+    /// The position of the round when it was added.
     round: Round,
     /// The generation whose entries it covers.
     pub(crate) namespace: Option<Arc<Namespace>>,
-    /// The directories on disk have still to be looked through.
+    /// Whether the directories on disk are still to be scanned for it.
     is_scanning: AtomicBool,
 }
 
-/// The place of a walk over the postings of a rule's labels.
+/// A position in the walk over the postings of its labels.
 #[derive(Debug, Default)]
 pub(crate) struct LabelWalk {
-    /// Which of the labels; past the last one when the walk is done.
+    /// An index of its labels; past the last one when the walk is done.
     pub(crate) label: usize,
     pub(crate) after: Option<KeyHash>,
 }
 
-/// The place of the walk over all entries, ordered: how often it has begun again, and where it is.
+/// A position in the round over all entries, ordered: the number of the lap, and the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Round {
     lap: u64,
@@ -72,7 +70,7 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The next place; None begins again.
+    /// The next position; None starts the next lap.
     fn to(self, cursor: Option<Cursor>) -> Self {
         match cursor {
             Some(cursor) => Self { cursor, ..self },
@@ -80,7 +78,7 @@ impl Round {
         }
     }
 
-    /// Whether a whole lap lies between `from` and here.
+    /// Whether at least one whole lap lies between `from` and here.
     pub(crate) fn is_round_since(self, from: Self) -> bool {
         self >= Self { lap: from.lap + 1, cursor: from.cursor }
     }
@@ -105,7 +103,7 @@ impl PendingInvalidation {
             }
     }
 
-    /// Counts an entry that was removed and not known to be expired.
+    /// Counts a removed entry that was not known to be expired.
     pub(crate) fn count(&self) {
         self.removed.fetch_add(1, Ordering::Release);
     }
@@ -125,40 +123,40 @@ impl PendingInvalidation {
 
 #[derive(Debug, Default)]
 pub(crate) struct PendingInvalidations {
-    /// Those not withdrawn, oldest first.
-    rules: RwLock<Vec<Arc<PendingInvalidation>>>,
-    /// How many there are, for those who need not lock when there are none.
-    pending: AtomicUsize,
-    /// How many of them hide entries that readers may meet.
+    /// Not withdrawn, oldest first.
+    list: RwLock<Vec<Arc<PendingInvalidation>>>,
+    /// The length of the list, readable without its lock.
+    count: AtomicUsize,
+    /// How many of them hide entries that readers may find.
     in_force: AtomicUsize,
-    /// Somebody looks through the directories on disk, for all rules that want it.
+    /// Whether a caller or a task is scanning the directories on disk.
     is_scanned: AtomicBool,
-    /// Those who wait for that to be done for some rules.
+    /// Callers that wait for a scan.
     scans: Waiters,
-    /// Held by whoever takes a step of the round.
+    /// Held during a step of the round.
     walker: Mutex<()>,
-    /// Where the next step of the round begins. Held while a step collects its entries, so that a
-    /// rule made meanwhile counts from behind them.
+    /// The start of the next step. Held while a step collects its entries, so that an invalidation
+    /// added meanwhile starts behind them.
     round: Mutex<Round>,
 }
 
 /// One step of the round over all entries.
 #[derive(Debug)]
 pub(crate) struct RoundStep<'a> {
-    rules: &'a PendingInvalidations,
-    /// Where the round stands once the step is done.
+    pending: &'a PendingInvalidations,
+    /// The position of the round after the step.
     end: Round,
     _walker: MutexGuard<'a, ()>,
 }
 
 impl PendingInvalidations {
-    /// Whether there are as many rules as there may be. Asked in a section, it is no later in it.
+    /// Whether the limit is reached. A false answer stays valid within the section.
     pub(crate) fn is_full(&self) -> bool {
-        self.in_force.load(Ordering::Acquire) >= RULES_MAX
+        self.in_force.load(Ordering::Acquire) >= PENDING_MAX
     }
 
-    /// Makes a rule, to be called in a section. `is_scanning`: the directories on disk are to be
-    /// looked through for it, too.
+    /// Adds an invalidation; the caller holds the section. `is_scanning`: the directories on disk
+    /// must be scanned for it as well.
     pub(crate) fn make(
         &self,
         sequence: Sequence,
@@ -166,15 +164,15 @@ impl PendingInvalidations {
         namespace: Option<&Arc<Namespace>>,
         is_scanning: bool,
     ) -> Arc<PendingInvalidation> {
-        let mut rules = self.rules.write();
+        let mut list = self.list.write();
         if matches!(scope, Scope::Ended) {
-            // The newer one walks as far, and further.
-            // Bounded: by the most rules at one time.
-            rules.retain(|rule| rule.hides_entries());
+            // The newer one covers at least as much.
+            // Bounded: by the most invalidations at one time.
+            list.retain(|held| held.hides_entries());
         }
-        // Held until the rule is in force: whoever takes a step from that place on knows of it.
+        // Held until it is in the list: steps that start behind this position see it.
         let round = self.round.lock();
-        let rule = Arc::new(PendingInvalidation {
+        let invalidation = Arc::new(PendingInvalidation {
             sequence,
             scope,
             removed: AtomicUsize::new(0),
@@ -183,34 +181,34 @@ impl PendingInvalidations {
             namespace: namespace.cloned(),
             is_scanning: AtomicBool::new(is_scanning),
         });
-        rules.push(Arc::clone(&rule));
-        self.recount(&rules);
+        list.push(Arc::clone(&invalidation));
+        self.recount(&list);
         drop(round);
-        rule
+        invalidation
     }
 
-    /// Asks for a round over what has been flushed, once that has ended: a step that came before
-    /// would take it for alive. Nobody has to be told that it is gone.
+    /// Requests a round that frees flushed entries. Called after the flush: an earlier step would
+    /// take them for live. No invalidation hides them, since their namespace has ended.
     pub(crate) fn sweep_ended(&self) {
         self.make(Sequence::default(), Scope::Ended, None, false);
     }
 
-    /// True while a reader must ask [`PendingInvalidations::covering`]. One load, of a line that
+    /// Whether readers must call [`PendingInvalidations::matching`]. One load, of a cache line that
     /// seldom changes.
     pub(crate) fn any_in_force(&self) -> bool {
         self.in_force.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn any_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire) > 0
+        self.count.load(Ordering::Acquire) > 0
     }
 
-    /// The first rule in force that covers the entry.
+    /// The first invalidation in force that covers the entry.
     pub(crate) fn matching(&self, entry: &Entry) -> Option<Arc<PendingInvalidation>> {
         self.matching_record(&entry.namespace, entry.sequence(), &entry.key, entry.labels())
     }
 
-    /// The same of something with these properties.
+    /// The same for a record with these properties.
     pub(crate) fn matching_record(
         &self,
         generation: &Arc<Namespace>,
@@ -221,98 +219,101 @@ impl PendingInvalidations {
         if !self.any_in_force() {
             return None;
         }
-        let covers =
-            |rule: &&Arc<PendingInvalidation>| rule.covers(generation, sequence, key, labels);
-        self.rules.read().iter().find(covers).cloned()
+        let covers = |invalidation: &&Arc<PendingInvalidation>| {
+            invalidation.covers(generation, sequence, key, labels)
+        };
+        self.list.read().iter().find(covers).cloned()
     }
 
     pub(crate) fn oldest(&self) -> Option<Arc<PendingInvalidation>> {
-        self.rules.read().first().cloned()
+        self.list.read().first().cloned()
     }
 
-    /// Those over labels.
+    /// Invalidations of labels.
     pub(crate) fn over_labels(&self) -> Vec<Arc<PendingInvalidation>> {
-        let is_over_labels =
-            |rule: &&Arc<PendingInvalidation>| matches!(rule.scope, Scope::Labels(_));
-        // Bounded: by the most rules at one time.
-        self.rules.read().iter().filter(is_over_labels).cloned().collect()
+        let is_over_labels = |invalidation: &&Arc<PendingInvalidation>| {
+            matches!(invalidation.scope, Scope::Labels(_))
+        };
+        // Bounded: by the most invalidations at one time.
+        self.list.read().iter().filter(is_over_labels).cloned().collect()
     }
 
-    pub(crate) fn withdraw(&self, rule: &Arc<PendingInvalidation>) {
-        let mut rules = self.rules.write();
-        // Bounded: by the most rules at one time.
-        rules.retain(|held| !Arc::ptr_eq(held, rule));
-        self.recount(&rules);
+    pub(crate) fn withdraw(&self, invalidation: &Arc<PendingInvalidation>) {
+        let mut list = self.list.write();
+        // Bounded: by the most invalidations at one time.
+        list.retain(|held| !Arc::ptr_eq(held, invalidation));
+        self.recount(&list);
     }
 
-    /// Whether the caller is to look through the directories on disk, until there is no rule left
-    /// that wants it: nobody else does, and a rule may.
+    /// Claims the scan of the directories on disk; false if one is in progress. The scanner goes on
+    /// until [`to_scan`](Self::to_scan) is empty.
     pub(crate) fn begin_scan(&self) -> bool {
         !self.is_scanned.swap(true, Ordering::AcqRel)
     }
 
-    /// The rules to look through them for. None are left: the scan has ended, unless one has been
-    /// made at that moment.
+    /// The invalidations to scan for. If there are none, the scan has ended, unless one was added
+    /// at that moment.
     pub(crate) fn to_scan(&self) -> Vec<Arc<PendingInvalidation>> {
-        // Bounded: by the rules that are made meanwhile.
+        // Bounded: by the invalidations added meanwhile.
         loop {
-            let rules = self.rules.read();
-            let wanting = rules.iter().filter(|rule| rule.is_scanning()).cloned();
-            // Bounded: by the most rules at one time.
+            let list = self.list.read();
+            let wanting = list.iter().filter(|held| held.is_scanning()).cloned();
+            // Bounded: by the most invalidations at one time.
             let wanting: Vec<_> = wanting.collect();
             if !wanting.is_empty() {
                 return wanting;
             }
-            drop(rules);
+            drop(list);
             self.is_scanned.store(false, Ordering::Release);
-            let is_wanted = self.rules.read().iter().any(|rule| rule.is_scanning());
+            let is_wanted = self.list.read().iter().any(|held| held.is_scanning());
             if !is_wanted || !self.begin_scan() {
                 return Vec::new();
             }
         }
     }
 
-    /// The directories on disk have been looked through for these rules.
-    pub(crate) async fn scanned(&self, rules: &[Arc<PendingInvalidation>]) {
-        // Bounded: by the most rules at one time.
-        rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
+    /// The directories on disk have been scanned for these invalidations.
+    pub(crate) async fn scanned(&self, scanned: &[Arc<PendingInvalidation>]) {
+        // Bounded: by the most invalidations at one time.
+        scanned.iter().for_each(|held| held.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all().await;
     }
 
-    /// The same where nothing can be awaited: the scan has broken down.
-    pub(crate) fn given_up(&self, rules: &[Arc<PendingInvalidation>]) {
-        // Bounded: by the most rules at one time.
-        rules.iter().for_each(|rule| rule.is_scanning.store(false, Ordering::Release));
+    /// The same without an await, after the scan has failed.
+    pub(crate) fn given_up(&self, scanned: &[Arc<PendingInvalidation>]) {
+        // Bounded: by the most invalidations at one time.
+        scanned.iter().for_each(|held| held.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all_at_once();
     }
 
-    /// Resolves once they have been for this one and for those of its namespace that are older:
-    /// which prefixes cover what is on disk only, labels do not tell, and it counts for the first.
-    pub(crate) async fn until_scanned(&self, rule: &PendingInvalidation) {
-        self.scans.until((), || (!self.is_scanning_up_to(rule)).then_some(())).await;
+    /// Resolves once the scans for this one and for older ones of its namespace are done. Labels do
+    /// not show which prefixes cover a record that is only on disk, and it counts for the oldest.
+    pub(crate) async fn until_scanned(&self, invalidation: &PendingInvalidation) {
+        self.scans.until((), || (!self.is_scanning_up_to(invalidation)).then_some(())).await;
     }
 
-    fn is_scanning_up_to(&self, rule: &PendingInvalidation) -> bool {
-        let is_of = |held: &&Arc<PendingInvalidation>| match (&held.namespace, &rule.namespace) {
-            (Some(held), Some(namespace)) => Arc::ptr_eq(held, namespace),
-            _ => false,
-        };
-        let rules = self.rules.read();
-        let older = rules.iter().take_while(|held| held.sequence <= rule.sequence);
+    fn is_scanning_up_to(&self, invalidation: &PendingInvalidation) -> bool {
+        let is_of =
+            |held: &&Arc<PendingInvalidation>| match (&held.namespace, &invalidation.namespace) {
+                (Some(held), Some(namespace)) => Arc::ptr_eq(held, namespace),
+                _ => false,
+            };
+        let list = self.list.read();
+        let older = list.iter().take_while(|held| held.sequence <= invalidation.sequence);
         older.filter(is_of).any(|held| held.is_scanning())
     }
 
-    pub(crate) fn is_withdrawn(&self, rule: &Arc<PendingInvalidation>) -> bool {
-        !self.rules.read().iter().any(|held| Arc::ptr_eq(held, rule))
+    pub(crate) fn is_withdrawn(&self, invalidation: &Arc<PendingInvalidation>) -> bool {
+        !self.list.read().iter().any(|held| Arc::ptr_eq(held, invalidation))
     }
 
-    /// Where the round over all entries stands.
+    /// The position of the round over all entries.
     pub(crate) fn round(&self) -> Round {
         *self.round.lock()
     }
 
-    /// Begins a step of the round: `collect` takes entries from where it stands, and says where to
-    /// go on, None at the end. None where somebody else is at a step and `wait` is not asked.
+    /// Starts a step of the round: `collect` takes entries from the given cursor and returns the
+    /// next one, None at the end. None if another step is in progress and `wait` is false.
     pub(crate) fn step(
         &self,
         wait: bool,
@@ -321,32 +322,32 @@ impl PendingInvalidations {
         let walker = if wait { self.walker.lock() } else { self.walker.try_lock()? };
         let mut round = self.round.lock();
         *round = round.to(collect(round.cursor));
-        Some(RoundStep { rules: self, end: *round, _walker: walker })
+        Some(RoundStep { pending: self, end: *round, _walker: walker })
     }
 
-    fn recount(&self, rules: &[Arc<PendingInvalidation>]) {
-        self.pending.store(rules.len(), Ordering::Release);
-        let in_force = rules.iter().filter(|rule| rule.hides_entries()).count();
+    fn recount(&self, list: &[Arc<PendingInvalidation>]) {
+        self.count.store(list.len(), Ordering::Release);
+        let in_force = list.iter().filter(|held| held.hides_entries()).count();
         self.in_force.store(in_force, Ordering::Release);
     }
 }
 
 impl RoundStep<'_> {
-    /// Where the round stands once it is done.
+    /// The position of the round after this step.
     pub(crate) fn end(&self) -> Round {
         self.end
     }
 
-    /// What was collected has been dealt with: withdraws the rules that the round has served.
+    /// Ends the step once its entries are removed: withdraws invalidations whose lap is complete.
     pub(crate) fn done(self) {
-        let served = |rule: &PendingInvalidation| {
-            !matches!(rule.scope, Scope::Labels(_))
-                && (!rule.is_scanning() || failpoint(Failpoint::RuleWithdrawnEarly))
-                && self.end.is_round_since(rule.round)
+        let served = |invalidation: &PendingInvalidation| {
+            !matches!(invalidation.scope, Scope::Labels(_))
+                && (!invalidation.is_scanning() || failpoint(Failpoint::RuleWithdrawnEarly))
+                && self.end.is_round_since(invalidation.round)
         };
-        let mut rules = self.rules.rules.write();
-        // Bounded: by the most rules at one time.
-        rules.retain(|rule| !served(rule));
-        self.rules.recount(&rules);
+        let mut list = self.pending.list.write();
+        // Bounded: by the most invalidations at one time.
+        list.retain(|held| !served(held));
+        self.pending.recount(&list);
     }
 }

@@ -1,4 +1,4 @@
-//! Policies, and how they decide an entry's life: a pure function of times.
+//! Policies, and the entry lifetimes that they determine: pure functions of times.
 //!
 //! ```text
 //! written            expires = min(written + jittered ttl, expires_at)
@@ -6,7 +6,7 @@
 //!    served as fresh    served as stale           gone
 //! ```
 //!
-//! Independently of that an entry is gone once it has been idle for longer than its idle ttl.
+//! Independently, an entry expires once it was idle for longer than its idle ttl.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use crate::modes::L1Admission;
 /// How long an entry is fresh, where it may live, and how readily it is evicted.
 ///
 /// The default keeps it until it is evicted or invalidated, at normal priority. Times saturate: a
-/// ttl that leads beyond the year 2554 never ends.
+/// ttl beyond the year 2554 never ends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,27 +42,26 @@ pub struct BlobCachePolicy {
 }
 
 impl BlobCachePolicy {
-    /// The priority of an entry that names none.
+    /// The default priority.
     pub(crate) const NORMAL_PRIORITY: u8 = 128;
 
-    /// Fresh for this long after the put, stretched by the jitter. After that the entry is stale
-    /// within its stale window, and gone without one. Default: no end.
+    /// Fresh for this long after the put, plus the jitter. After that the entry is stale within its
+    /// stale window, and expired without one. Default: no end.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Fresh until this moment at the latest, whatever the ttl. Jitter does not move it. Default:
-    /// no end.
+    /// Fresh until this time at the latest, whatever the ttl; not jittered. Default: no end.
     #[must_use]
     pub fn expires_at(mut self, expires_at: SystemTime) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// Refuses a value of more than this many bytes, with
-    /// [`BlobTooLarge`](crate::CacheError::BlobTooLarge). Default: only the tiers' own limits.
+    /// Refuses a larger value with [`BlobTooLarge`](crate::CacheError::BlobTooLarge). In bytes.
+    /// Default: only the limits of the tiers.
     #[must_use]
     pub fn max_blob_bytes(mut self, max: usize) -> Self {
         self.blob_bytes_max = Some(max);
@@ -85,18 +84,18 @@ impl BlobCachePolicy {
     }
 
     /// Makes the put conditional: it fails with
-    /// [`VersionMismatch`](crate::CacheError::VersionMismatch) while the live entry carries a
-    /// version that is not below this one. A stale entry is live; only a fetched value may renew it
-    /// with the same version. An expired entry blocks nothing, and a flush forgets versions. Zero
-    /// is a version. Default: none, the put wins.
+    /// [`VersionMismatch`](crate::CacheError::VersionMismatch) if the live entry's version is not
+    /// below this one. A stale entry is live; only a fetched value may renew it with the same
+    /// version. Expired entries block nothing, and a flush forgets versions. Zero is a version.
+    /// Default: none, the put wins.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// Gone once it has been idle for longer than this, fresh or stale. Every hit restarts the
-    /// time; `exists` does not. Default: idleness does not end it. Sets
+    /// Expires the entry, fresh or stale, once it was idle for longer than this. Every hit restarts
+    /// the time; `exists` does not. Default: idleness does not end it. Sets
     /// [`ExtendedTtlPolicy::idle_ttl`], which says how well accesses on disk are known.
     #[must_use]
     pub fn idle_ttl(mut self, idle_ttl: Duration) -> Self {
@@ -104,9 +103,9 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Served as stale for this long after it has expired: gets answer it, marked
-    /// [`is_stale`](crate::BlobCacheHit::is_stale), and the fetching verbs bring it up to date.
-    /// Nothing without a ttl or a deadline. Default: none, it is gone when it expires. Sets
+    /// Served as stale for this long after it has expired: gets return it, marked
+    /// [`is_stale`](crate::BlobCacheHit::is_stale), and the fetching methods refresh it. No effect
+    /// without a ttl or a deadline. Default: none, the entry is not served once expired. Sets
     /// [`ExtendedTtlPolicy::stale_serve`].
     ///
     /// ```
@@ -133,7 +132,7 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Stretches the ttl by 0 to this many percent, so that entries put together do not expire
+    /// Extends the ttl by 0 to this many percent, so that entries put together do not expire
     /// together. Default 0; over 100 counts as 100. Sets [`ExtendedTtlPolicy::jitter_pct`].
     #[must_use]
     pub fn jitter_pct(mut self, percent: u8) -> Self {
@@ -141,7 +140,7 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Idle ttl, stale window and jitter, all three at once. Default: all off.
+    /// Idle ttl, stale window and jitter in one call. Default: all off.
     #[must_use]
     pub fn extended(mut self, extended: ExtendedTtlPolicy) -> Self {
         self.extended = extended;
@@ -183,34 +182,33 @@ impl Default for BlobCachePolicy {
 /// Idle ttl, stale window and jitter of an entry. The default is all off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtendedTtlPolicy {
-    /// Gone once the entry has been idle for longer than this. For entries that are only on disk,
-    /// memory remembers a limited number of last accesses; the others, and all entries after a
+    /// Expires the entry once it was idle for longer than this. For entries that are only on disk,
+    /// memory stores a limited number of last accesses; the others, and all entries after a
     /// restart, count as last accessed when they were written.
     pub idle_ttl: Option<Duration>,
     /// Served as stale for this long after it has expired.
     pub stale_serve: Option<Duration>,
-    /// Stretches the ttl by up to this many percent, so that entries put together do not expire
-    /// together. The stretch is a pure function of namespace, key and write time. Over 100 counts
-    /// as 100.
+    /// Extends the ttl by up to this many percent, so that entries put together do not expire
+    /// together. A pure function of namespace, key and write time. Over 100 counts as 100.
     pub jitter_pct: u8,
 }
 
-/// When an entry was written and what ends it. Times are nanoseconds.
+/// When an entry was written, and its limits. Times are nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lifetime {
     pub(crate) written: Timestamp,
     pub(crate) expires: Timestamp,
-    /// Zero where there is no stale window.
+    /// Zero without a stale window.
     pub(crate) stale_serve: u64,
-    /// `u64::MAX` where idleness does not end it.
+    /// `u64::MAX` without an idle ttl.
     pub(crate) idle_ttl: u64,
 }
 
-/// The state of an entry at some moment.
+/// The state of an entry at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     Fresh,
-    /// Past its expiry, with this much of the stale window left.
+    /// Past its expiry; the rest of the stale window.
     Stale(Duration),
     /// Past its expiry and its stale window.
     Expired,
@@ -219,7 +217,7 @@ pub(crate) enum Freshness {
 }
 
 impl Freshness {
-    /// Nanoseconds of the stale window. None where it is not stale.
+    /// Nanoseconds left of the stale window; None unless stale.
     pub(crate) fn window_left(self) -> Option<NonZeroU64> {
         let Self::Stale(left) = self else { return None };
         NonZeroU64::new(nanos(left))
@@ -244,20 +242,19 @@ impl Lifetime {
         }
     }
 
-    /// The moment from which it is gone, unless it is accessed before.
+    /// When it expires unless it is accessed before.
     pub(crate) fn ends(&self, last_access: Timestamp) -> Timestamp {
         let idle = last_access.0.saturating_add(self.idle_ttl).saturating_add(1);
         end_of_window(self.expires, self.stale_serve).min(Timestamp(idle))
     }
 }
 
-/// The moment from which an entry is gone, however often it is accessed.
+/// When an entry expires for certain, however often it is accessed.
 pub(crate) fn end_of_window(expires: Timestamp, stale_serve: u64) -> Timestamp {
     expires.saturating_add(Duration::from_nanos(stale_serve))
 }
 
-/// Whether an entry has been idle for too long. A clock that has stepped back counts as no idle
-/// time.
+/// Whether an entry was idle for too long. A clock that has stepped back counts as no idle time.
 fn is_idle(idle_ttl: u64, last_access: Timestamp, now: Timestamp) -> bool {
     now.0.saturating_sub(last_access.0) > idle_ttl
 }
@@ -282,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_boundary_is_where_the_design_puts_it() {
+    fn freshness_changes_exactly_at_its_boundaries() {
         let policy =
             BlobCachePolicy::default().ttl(Duration::from_nanos(100)).extended(ExtendedTtlPolicy {
                 stale_serve: Some(Duration::from_nanos(10)),
@@ -294,7 +291,7 @@ mod tests {
         assert_eq!(at(1100), Freshness::Stale(Duration::from_nanos(10)));
         assert_eq!(at(1109), Freshness::Stale(Duration::from_nanos(1)));
         assert_eq!(at(1110), Freshness::Expired);
-        assert_eq!(at(0), Freshness::Fresh, "a clock that steps back revives nothing but itself");
+        assert_eq!(at(0), Freshness::Fresh, "a clock that steps back");
     }
 
     #[test]
@@ -321,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_in_its_range_reaches_both_ends_and_is_pure() {
+    fn jitter_is_pure_and_covers_exactly_its_range() {
         let policy = |pct| {
             BlobCachePolicy::default()
                 .ttl(Duration::from_nanos(1000))
@@ -342,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_saturate() {
+    fn extreme_durations_saturate() {
         let forever = BlobCachePolicy::default().ttl(Duration::MAX).extended(ExtendedTtlPolicy {
             idle_ttl: Some(Duration::MAX),
             stale_serve: Some(Duration::MAX),

@@ -14,10 +14,10 @@ use crate::policy::BlobCachePolicy;
 
 /// A value to put, with its metadata, labels and policy.
 ///
-/// Anything that converts into [`Bytes`] converts into a put, so that a plain value can be handed
-/// over as it is; so do [`Cow`]s of bytes and of text. The cache keeps memory that is its own and
-/// fits: a `Vec` or boxed slice with at most 5 % to spare is taken over whatever its size, unshared
-/// `Bytes` of up to 256 KiB likewise; everything else is copied once, in steps of 256 KiB.
+/// Anything that converts into [`Bytes`] converts into a put, so a plain value can be passed as it
+/// is; so can [`Cow`]s of bytes and of text. The cache stores values in exclusive allocations of
+/// fitting size: a `Vec` or boxed slice with at most 5 % spare capacity is taken over, as are
+/// unshared `Bytes` of up to 256 KiB; everything else is copied once, in batches of 256 KiB.
 ///
 /// ```
 /// use tamis::BlobCachePut;
@@ -34,14 +34,14 @@ pub struct BlobCachePut {
     pub(crate) content_metadata: BTreeMap<String, String>,
     pub(crate) tags: Vec<String>,
     pub(crate) dependencies: Vec<String>,
-    /// None: the default of the handle that puts it.
+    /// None: the default of the handle.
     pub(crate) policy: Option<BlobCachePolicy>,
-    /// None: that of the policy.
+    /// None: the policy's.
     pub(crate) ttl: Option<Duration>,
     pub(crate) read_at: Option<ReadPoint>,
-    /// It says that there is nothing; the value is empty.
+    /// A cached absence; the value is empty.
     pub(crate) is_absent: bool,
-    /// It may take the place of a stale entry of the same version: it was fetched.
+    /// Fetched: it may replace a stale entry of the same version.
     pub(crate) renews: bool,
 }
 
@@ -52,15 +52,15 @@ impl BlobCachePut {
         Self::of(Value::Shared(value.into()))
     }
 
-    /// A put of a copy of `value`.
+    /// A put with a copy of `value`.
     #[must_use]
     pub fn copy_from_slice(value: &[u8]) -> Self {
         Self::of(Value::Owned(value.to_vec()))
     }
 
-    /// A put that says that there is nothing, so that the origin is not asked again until it
-    /// expires. It is an entry like any other, with metadata, labels and a policy, whose value is
-    /// empty; [`is_absent`](crate::BlobCacheHit::is_absent) tells it from an empty value.
+    /// A put that caches an absence, so that the origin is not asked again until it expires. It is
+    /// an entry like any other, with metadata, labels and a policy, and an empty value;
+    /// [`is_absent`](crate::BlobCacheHit::is_absent) distinguishes it from an empty value.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -93,11 +93,11 @@ impl BlobCachePut {
     }
 
     /// Small facts to keep with the value, such as its content type: pairs of a name and a value,
-    /// as an array, a map or any other collection. The last pair of a name counts. Default: none.
+    /// as an array, a map or any other collection. The last pair of a name wins. Default: none.
     /// Replaces earlier metadata of this put.
     ///
-    /// `content_metadata_keys_max` and `content_metadata_bytes_max` of the configuration limit
-    /// them.
+    /// Limited by `content_metadata_keys_max` and `content_metadata_bytes_max` of the
+    /// configuration.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ impl BlobCachePut {
         mut self,
         content_metadata: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
-        // Bounded: by what the caller gives, before anything of the cache is held.
+        // Bounded: by the caller's argument; no lock is held.
         self.content_metadata =
             content_metadata.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         self
@@ -136,20 +136,20 @@ impl BlobCachePut {
     /// ```
     #[must_use]
     pub fn with_tags(mut self, tags: impl IntoIterator<Item: Into<String>>) -> Self {
-        // Bounded: by what the caller gives, before anything of the cache is held.
+        // Bounded: by the caller's argument; no lock is held.
         self.tags = tags.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Names of the things that the value was made from, so that
-    /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies) finds the entry.
+    /// Names of the things that the value was made from, for
+    /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies).
     /// Default: none. Replaces earlier dependencies of this put.
     #[must_use]
     pub fn with_dependencies(
         mut self,
         dependencies: impl IntoIterator<Item: Into<String>>,
     ) -> Self {
-        // Bounded: by what the caller gives, before anything of the cache is held.
+        // Bounded: by the caller's argument; no lock is held.
         self.dependencies = dependencies.into_iter().map(Into::into).collect();
         self
     }
@@ -162,9 +162,9 @@ impl BlobCachePut {
         self
     }
 
-    /// How long the entry is fresh after the put. It replaces the ttl of the put's policy, or of
-    /// the namespace handle's where the put has none; the rest of that policy stays. The order of
-    /// this call and [`with_policy`](Self::with_policy) does not matter. Default: the policy's ttl.
+    /// How long the entry is fresh after the put. Replaces only the ttl of the put's policy, or of
+    /// the namespace handle's if the put has none. The order of this call and
+    /// [`with_policy`](Self::with_policy) does not matter. Default: the policy's ttl.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -187,7 +187,7 @@ impl BlobCachePut {
         self
     }
 
-    /// The policy of this put, where the handle that puts it has `default`.
+    /// The policy of this put, given the handle's `default`.
     pub(crate) fn policy_or<'a>(
         &mut self,
         default: &'a BlobCachePolicy,
@@ -201,8 +201,7 @@ impl BlobCachePut {
 
     /// Makes the put void if its key was written or invalidated after `point`: take the point
     /// before reading the value from its origin. A void put is `Ok`, stores nothing, and is counted
-    /// as [`stale_sets_refused`](crate::BlobCacheStats::stale_sets_refused). Default: the put is
-    /// never void.
+    /// in [`stale_sets_refused`](crate::BlobCacheStats::stale_sets_refused). Default: never void.
     #[must_use]
     pub fn read_at(mut self, point: ReadPoint) -> Self {
         self.read_at = Some(point);
@@ -276,14 +275,14 @@ impl From<Cow<'static, str>> for BlobCachePut {
     }
 }
 
-/// The bytes of a put, by what is known of the memory they lie in.
+/// The bytes of a put, by what is known about their allocation.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
-    /// Nobody else has it, and its capacity can be asked for.
+    /// Exclusive, with a known capacity.
     Owned(Vec<u8>),
-    /// May be a small part of something large, or not memory of this process's heap at all.
+    /// May be a small part of a large allocation, or not on this process's heap.
     Shared(Bytes),
-    /// What [`Value::exact`] has made.
+    /// Made by [`Value::exact`].
     Exact(Bytes),
 }
 
@@ -301,7 +300,7 @@ impl Value {
         }
     }
 
-    /// The same bytes in whatever memory they are, without a copy.
+    /// The bytes in their present allocation, without a copy.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Owned(value) => value.into(),
@@ -309,9 +308,9 @@ impl Value {
         }
     }
 
-    /// The same bytes in memory of their own that fits within 5 %, ready to be shared without a
-    /// further allocation. Copies in steps where it must copy, up to 256 KiB without a pause, and
-    /// keeps what it has copied from, so that the copy may be let go of.
+    /// The bytes in an exclusive allocation that fits within 5 %, already shared so that clones do
+    /// not allocate. Copies in batches, up to 256 KiB without a yield, and keeps the source, so
+    /// that the copy can be dropped.
     pub(crate) async fn exact(&mut self) -> Bytes {
         let (exact, kept) = match take(self).into_fitting() {
             Ok(value) => {
@@ -320,7 +319,7 @@ impl Value {
             }
             Err(Self::Exact(exact)) => (exact.clone(), Self::Exact(exact)),
             Err(source) => {
-                // Whoever drops the copying has it back as well.
+                // Restores the source if the copy is dropped, too.
                 *self = source;
                 return copied(self.as_slice()).await;
             }
@@ -329,12 +328,12 @@ impl Value {
         exact
     }
 
-    /// The same, for who needs nothing else of it.
+    /// Like `exact`, for callers that do not need the source.
     pub(crate) async fn into_exact(mut self) -> Bytes {
         self.exact().await
     }
 
-    /// The same bytes, such that a clone of them copies nothing.
+    /// The same bytes, in a form whose clones copy nothing.
     pub(crate) fn into_shareable(self) -> Self {
         match self {
             Self::Owned(value) if fits(&value) => Self::Exact(ready_to_share(value.into())),
@@ -347,8 +346,8 @@ impl Value {
         match self {
             Self::Owned(value) if fits(&value) => Ok(value),
             Self::Owned(_) | Self::Exact(_) => Err(self),
-            // Only a `Vec` tells the whole of its allocation, and turning `Bytes` into one moves
-            // those that do not start at its front: more than a step for large ones.
+            // Only a `Vec` shows its capacity, and converting `Bytes` that do not start at the
+            // front of their allocation moves them: for large values, more than a batch.
             Self::Shared(value) if value.len() > BATCH_BYTES => Err(Self::Shared(value)),
             Self::Shared(value) => match value.try_into_mut() {
                 Ok(unique) => {
@@ -361,18 +360,18 @@ impl Value {
     }
 }
 
-/// Whether the value takes no more than 5 % more memory than its bytes.
+/// Whether the allocation is at most 5 % larger than its bytes.
 fn fits(value: &Vec<u8>) -> bool {
     value.capacity() - value.len() <= value.len() / 20
 }
 
-/// The first clone of a fresh `Bytes` allocates what its clones share: here, not in a hit.
+/// The first clone of a fresh `Bytes` allocates its shared header: done here, not in a hit.
 fn ready_to_share(value: Bytes) -> Bytes {
     drop(value.clone());
     value
 }
 
-/// A copy, made in steps.
+/// A copy, made in batches.
 async fn copied(value: &[u8]) -> Bytes {
     if value.len() <= BATCH_BYTES {
         meter::bytes(value.len());
@@ -393,7 +392,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the value was taken over, judged by where its bytes lie.
+    /// Whether the value's allocation was taken over, judged by its address.
     fn is_taken_over(value: impl Into<BlobCachePut>) -> bool {
         let value = value.into().value;
         let (place, expected) = (value.as_slice().as_ptr(), value.as_slice().to_vec());
@@ -403,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_fits_is_taken_over() {
+    fn fitting_allocations_are_taken_over() {
         assert!(is_taken_over(vec![7; 1000]));
         assert!(is_taken_over(vec![7; 4 * BATCH_BYTES]));
         assert!(is_taken_over(Bytes::from(vec![7; 1000])));
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_does_not_fit_or_is_shared_is_copied() {
+    fn shared_or_oversized_allocations_are_copied() {
         let roomy = || {
             let mut value = Vec::with_capacity(2000);
             value.extend_from_slice(&[7; 1000]);
@@ -420,10 +419,10 @@ mod tests {
         assert!(!is_taken_over(roomy()));
         assert!(!is_taken_over(Bytes::from(roomy())));
         let parent = Bytes::from(vec![7; 100_000]);
-        assert!(!is_taken_over(parent.slice(5..50)), "a slice that is shared");
+        assert!(!is_taken_over(parent.slice(5..50)), "a shared slice");
         let tail = parent.slice(99_000..);
         drop(parent);
-        assert!(!is_taken_over(tail), "the only slice left of something large");
+        assert!(!is_taken_over(tail), "the last slice of a large allocation");
         assert!(!is_taken_over(Bytes::from(vec![7; 3 * BATCH_BYTES + 1])), "large and unknown");
         assert!(!is_taken_over("static"));
     }

@@ -1,49 +1,49 @@
-//! `Queue`: callers who wait for bytes of a budget, in the order in which they came.
+//! `Queue`: callers waiting for bytes of a budget, in order of arrival.
 //!
-//! Nothing is given to a waiter, since it may not be polled again. It is *called* when there are
-//! bytes for it, which are kept for it from then on, and takes them in its next poll. A waiter that
-//! was called two ticks ago and has not come loses what was kept for it: those behind it go on.
-//! When it is polled at last it has its old place again, and twice the time, so that one that is
-//! polled seldom has its turn too. Where many sleep, twice as many are called after each tick at
-//! which some have not come, whatever there is for them, so that those behind them wait for a few
-//! ticks and not for all of them: who comes and finds nothing left goes back to its place.
+//! Bytes are never handed to a waiter directly, since it may not be polled again. It is *called*
+//! when there are bytes for it; they are reserved from then on, and it takes them in its next poll.
+//! A waiter that does not come within two ticks loses the reservation, and later waiters proceed.
+//! When it is polled at last it regains its place, with twice the time, so that rarely polled
+//! callers succeed too. If many sleep, each tick with a missed call doubles the number of waiters
+//! called for the same bytes, so that those behind them wait for a few ticks and not for all of
+//! them; one that comes and finds no bytes left returns to its place.
 //!
-//! The owner holds its lock around every call, clones wakers before it takes the lock, and wakes
-//! and drops them after it.
+//! The owner locks the queue around every call, clones wakers before it locks, and wakes and drops
+//! them after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
 use crate::failpoint::{Failpoint, failpoint};
 
-/// Ticks in which a waiter that was called, or work that was woken, has to be polled.
+/// Ticks within which a called waiter, or woken work, must be polled.
 pub(crate) const TICKS: u64 = 2;
 
-/// The most that it ever has: an hour of tenths of a second.
+/// The limit after doublings: an hour of tenths of a second.
 pub(crate) const TICKS_MAX: u64 = 36_000;
 
-/// Places that are given up at one tick, under the owner's lock.
-const GIVEN_UP_MAX: usize = 256;
+/// Missed calls revoked at one tick, under the owner's lock.
+const REVOKED_MAX: usize = 256;
 
-/// Some ten thousand times as many.
+/// Overcommits up to about ten thousand times.
 const DOUBLINGS_MAX: u32 = 13;
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// By their numbers, which grow.
+    /// By ticket number, in order of arrival.
     waiting: BTreeMap<u64, Waiter>,
-    /// Those that were called, by their numbers.
+    /// Called waiters, by ticket number.
     called: BTreeMap<u64, Called>,
-    /// The ticks by which they have to come.
+    /// Deadlines of the called waiters, as ticks.
     deadlines: BTreeSet<(u64, u64)>,
     next: u64,
-    /// Bytes that are kept for those that were called.
+    /// Bytes reserved for called waiters.
     kept: usize,
-    /// How many times twice as many are called as there is room for.
+    /// Reservations count as divided by two to this power.
     doublings: u32,
-    /// The last tick at which that has changed.
-    judged: u64,
-    /// The last tick at which somebody had not come.
+    /// The last tick at which `doublings` was adjusted.
+    adjusted: u64,
+    /// The last tick with a missed call.
     missed: u64,
 }
 
@@ -51,13 +51,13 @@ pub(crate) struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     number: u64,
-    /// How many ticks it has to come, once it is called.
+    /// Ticks that it has to come once called.
     ticks: u64,
 }
 
 impl Ticket {
-    /// The same place for one that has not come in time.
-    pub(crate) fn again(self) -> Self {
+    /// The same place, with twice the time, after a missed call.
+    pub(crate) fn retry(self) -> Self {
         Self { ticks: (2 * self.ticks).min(TICKS_MAX), ..self }
     }
 }
@@ -75,35 +75,35 @@ struct Called {
     deadline: u64,
 }
 
-/// What a waiter finds when it is polled.
+/// The state of a waiter at a poll.
 #[derive(Debug)]
-pub(crate) enum Turn {
-    /// It was called, and has left: the bytes are its own to take, if they are there. Its waker is
-    /// given back.
-    Come(Waker),
-    /// Not yet. The waker that it had before is to be dropped.
+pub(crate) enum TicketState {
+    /// It was called and has left the queue: it may take the bytes, if they are there. Returns its
+    /// waker.
+    Called(Waker),
+    /// Not called yet. Returns the previous waker, to be dropped.
     Waiting(Waker),
-    /// It had been called, and has not come in time. Its waker is given back.
-    Lost(Waker),
+    /// It was called and did not come in time. Returns its waker.
+    Missed(Waker),
 }
 
 impl Queue {
-    /// Bytes that are kept for those that were called and may come.
+    /// Bytes reserved for called waiters that may still come.
     pub(crate) fn kept(&self) -> usize {
         self.kept >> self.doublings
     }
 
-    /// Whether somebody waits to be called.
-    pub(crate) fn is_waited(&self) -> bool {
+    /// Whether any waiter is not called yet.
+    pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Whether nobody is there.
+    /// Whether there is no waiter, called or not.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.called.is_empty()
     }
 
-    /// A place behind all that have been given.
+    /// A ticket behind all issued ones.
     pub(crate) fn ticket(&mut self) -> Ticket {
         self.next += 1;
         Ticket { number: self.next, ticks: TICKS }
@@ -115,23 +115,23 @@ impl Queue {
         self.waiting.insert(number, Waiter { bytes, ticks, waker });
     }
 
-    /// What the waiter in a place finds, which goes on waiting with another waker.
-    pub(crate) fn poll(&mut self, ticket: Ticket, waker: Waker) -> Turn {
+    /// The state of a waiter; if it still waits, `waker` replaces its waker.
+    pub(crate) fn poll(&mut self, ticket: Ticket, waker: Waker) -> TicketState {
         if self.take_called(ticket.number) {
-            self.release_accounting();
-            return Turn::Come(waker);
+            self.reset_if_empty();
+            return TicketState::Called(waker);
         }
         match self.waiting.get_mut(&ticket.number) {
-            Some(waiter) => Turn::Waiting(std::mem::replace(&mut waiter.waker, waker)),
-            None => Turn::Lost(waker),
+            Some(waiter) => TicketState::Waiting(std::mem::replace(&mut waiter.waker, waker)),
+            None => TicketState::Missed(waker),
         }
     }
 
-    /// Gives a place up. Gives the waker, to be dropped.
+    /// Leaves the queue. Returns the waker, to be dropped.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
         self.take_called(ticket.number);
         let left = self.waiting.remove(&ticket.number).map(|waiter| waiter.waker);
-        self.release_accounting();
+        self.reset_if_empty();
         left
     }
 
@@ -142,14 +142,14 @@ impl Queue {
         true
     }
 
-    /// With nobody there, nobody sleeps.
-    fn release_accounting(&mut self) {
+    /// An empty queue has no sleepers, so overcommit ends.
+    fn reset_if_empty(&mut self) {
         if self.is_empty() {
             self.doublings = 0;
         }
     }
 
-    /// Calls the first who waits, if `fits` says so of its bytes. Gives its waker, to be woken.
+    /// Calls the first waiter if `fits` accepts its bytes. Returns its waker, to be woken.
     pub(crate) fn call(&mut self, tick: u64, fits: impl FnOnce(usize) -> bool) -> Option<Waker> {
         let first = self.waiting.first_entry().filter(|first| fits(first.get().bytes))?;
         let (number, Waiter { bytes, ticks, waker }) = first.remove_entry();
@@ -160,35 +160,35 @@ impl Queue {
         Some(waker)
     }
 
-    /// Takes away the places of those who have not come in time, up to a few hundred. True where
-    /// there may be more.
-    pub(crate) fn give_up(&mut self, tick: u64) -> bool {
+    /// Revokes the calls of waiters that did not come in time, up to a few hundred. True if there
+    /// may be more.
+    pub(crate) fn revoke_calls(&mut self, tick: u64) -> bool {
         if failpoint(Failpoint::PermitKeptBySleeper) {
             return false;
         }
-        let mut given_up = 0;
-        while given_up < GIVEN_UP_MAX {
+        let mut revoked = 0;
+        while revoked < REVOKED_MAX {
             let Some(&(_, number)) = self.deadlines.first().filter(|(at, _)| *at <= tick) else {
                 break;
             };
             self.take_called(number);
             crate::meter::entries(1);
-            given_up += 1;
+            revoked += 1;
         }
-        if given_up > 0 {
+        if revoked > 0 {
             self.missed = tick;
         }
-        if self.judged != tick {
-            self.judged = tick;
-            self.doublings = match given_up {
-                // Those who are called next have to be given the time to come.
+        if self.adjusted != tick {
+            self.adjusted = tick;
+            self.doublings = match revoked {
+                // Waiters called since then must have time to come.
                 0 if self.missed + TICKS >= tick => self.doublings,
                 0 => self.doublings.saturating_sub(1),
                 _ => (self.doublings + 1).min(DOUBLINGS_MAX),
             };
         }
-        self.release_accounting();
-        given_up == GIVEN_UP_MAX
+        self.reset_if_empty();
+        revoked == REVOKED_MAX
     }
 }
 
@@ -203,11 +203,11 @@ mod tests {
     }
 
     fn has_come(queue: &mut Queue, ticket: Ticket) -> bool {
-        matches!(queue.poll(ticket, Waker::noop().clone()), Turn::Come(_))
+        matches!(queue.poll(ticket, Waker::noop().clone()), TicketState::Called(_))
     }
 
     #[test]
-    fn each_is_called_in_turn_and_takes_what_was_kept_for_it() {
+    fn waiters_are_called_in_order_with_reserved_bytes() {
         let mut queue = Queue::default();
         let numbers = [3, 5, 7].map(|bytes| enter(&mut queue, bytes));
         assert!(queue.call(0, |bytes| bytes < 4).is_some());
@@ -222,29 +222,29 @@ mod tests {
     }
 
     #[test]
-    fn who_was_called_and_does_not_come_loses_its_place() {
+    fn a_missed_call_loses_its_reservation() {
         let mut queue = Queue::default();
         let (asleep, awake) = (enter(&mut queue, 3), enter(&mut queue, 4));
         assert!(queue.call(5, |_| true).is_some());
-        assert!(!queue.give_up(6) && queue.kept() == 3);
-        assert!(!queue.give_up(7) && queue.kept() == 0);
+        assert!(!queue.revoke_calls(6) && queue.kept() == 3);
+        assert!(!queue.revoke_calls(7) && queue.kept() == 0);
         assert!(queue.call(7, |_| true).is_some());
         assert!(has_come(&mut queue, awake));
-        assert!(matches!(queue.poll(asleep, Waker::noop().clone()), Turn::Lost(_)));
+        assert!(matches!(queue.poll(asleep, Waker::noop().clone()), TicketState::Missed(_)));
     }
 
     #[test]
-    fn where_many_sleep_more_and_more_are_called() {
+    fn missed_calls_overcommit_the_budget() {
         let mut queue = Queue::default();
         let numbers: Vec<_> = (0..1000).map(|_| enter(&mut queue, 1)).collect();
         let (mut tick, mut called) = (0, 0);
-        while queue.is_waited() {
+        while queue.has_waiting() {
             // There is room for ten.
             while queue.kept() < 10 && queue.call(tick, |_| true).is_some() {
                 called += 1;
             }
             tick += 1;
-            while queue.give_up(tick) {}
+            while queue.revoke_calls(tick) {}
         }
         assert!(called == 1000 && tick < 20, "{called} in {tick} ticks");
         numbers.into_iter().for_each(|number| drop(queue.leave(number)));
@@ -252,47 +252,47 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_come_has_its_place_again_and_twice_the_time() {
+    fn a_missed_waiter_regains_its_place_with_twice_the_time() {
         let mut queue = Queue::default();
         let mut seldom = enter(&mut queue, 1);
         for tick in (0..).step_by(8) {
-            assert!(tick < 100, "it is never there in time");
+            assert!(tick < 100, "it never comes in time");
             let behind = enter(&mut queue, 1);
             assert!(queue.call(tick, |_| true).is_some(), "it is the first");
             // It is polled after eight ticks.
-            (tick..=tick + 7).for_each(|tick| _ = queue.give_up(tick));
+            (tick..=tick + 7).for_each(|tick| _ = queue.revoke_calls(tick));
             queue.leave(behind);
             if has_come(&mut queue, seldom) {
                 break;
             }
-            seldom = seldom.again();
+            seldom = seldom.retry();
             queue.enter(seldom, 1, Waker::noop().clone());
         }
         assert_eq!((queue.kept(), queue.deadlines.len()), (0, 0));
     }
 
     #[test]
-    fn no_more_are_called_than_there_is_room_for_when_the_sleepers_have_gone() {
+    fn overcommit_ends_when_the_sleepers_have_gone() {
         let mut queue = Queue::default();
         let waiting = [(); 3].map(|()| enter(&mut queue, 1));
         for tick in (0..60).step_by(3) {
             enter(&mut queue, 1);
             assert!(queue.call(tick, |_| true).is_some());
-            (tick..tick + 3).for_each(|tick| _ = queue.give_up(tick));
+            (tick..tick + 3).for_each(|tick| _ = queue.revoke_calls(tick));
         }
-        (60..90).for_each(|tick| _ = queue.give_up(tick));
+        (60..90).for_each(|tick| _ = queue.revoke_calls(tick));
         assert_eq!(queue.doublings, 0);
         waiting.into_iter().for_each(|ticket| drop(queue.leave(ticket)));
     }
 
     #[test]
-    fn places_are_given_up_in_steps() {
+    fn places_are_revoked_in_steps() {
         let mut queue = Queue::default();
-        for _ in 0..GIVEN_UP_MAX + 1 {
+        for _ in 0..REVOKED_MAX + 1 {
             enter(&mut queue, 1);
             assert!(queue.call(0, |_| true).is_some());
         }
-        assert!(queue.give_up(TICKS) && !queue.give_up(TICKS));
+        assert!(queue.revoke_calls(TICKS) && !queue.revoke_calls(TICKS));
         assert_eq!(queue.kept(), 0);
     }
 }

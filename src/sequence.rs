@@ -1,6 +1,6 @@
-//! `Sequence`: what tells a mutation from all others, and which of two is the later one.
+//! `Sequence`: identifies a mutation and orders it among all others.
 
-/// The place of a put or an invalidation in the order: the position of its record, where it has
-/// one. 0 stands before all of them.
+/// The number of a put or an invalidation in their total order: the log position of its record, if
+/// it has one. 0 precedes all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Sequence(pub(crate) u64);

@@ -1,4 +1,4 @@
-//! Public snapshots of what a cache has done and holds.
+//! Public snapshots of counters and sizes.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,42 +21,42 @@ macro_rules! snapshot {
 }
 
 snapshot! {
-    /// What a cache has done since it was opened, and what it holds now.
+    /// Counters since the cache was opened, and its current sizes.
     ///
     /// Cheap to take: no entry is visited. The figures are read one after the other, so under load
-    /// they may be a few calls apart. Sizes are in bytes, and counted as the budget counts them:
-    /// with keys, metadata, labels and what the allocator and the tables add.
+    /// they may be a few calls apart. Sizes are in bytes, counted as the budget counts them: with
+    /// keys, metadata, labels and the overhead of allocator and tables.
     BlobCacheStats {
-        /// Gets that were answered with an entry, stale ones included, in either tier.
+        /// Gets that returned an entry, stale ones included, from either tier.
         hits: u64,
-        /// Gets that were not, and calls of fetching verbs that found nothing fresh.
+        /// Gets that returned none, and calls of fetching methods that found nothing fresh.
         misses: u64,
         /// Puts that stored an entry.
         insertions: u64,
-        /// Entries pushed out to make room.
+        /// Entries evicted to make room.
         evictions: u64,
-        /// Expired entries that were removed, idle ones included, by whichever call or task.
+        /// Expired entries that were removed, idle ones included, by any call or task.
         expirations: u64,
         /// Entries removed by an invalidation of their key, prefix, tag or dependency.
         invalidations: u64,
         /// Entries that a put of their key replaced, whether or not the new value is held.
         replacements: u64,
-        /// Entries of namespaces that were flushed. Of each namespace the larger of its counts in
-        /// memory and on disk: an entry that is in both counts once, and where each tier holds
-        /// some that the other does not, the sum is too low.
+        /// Entries of flushed namespaces: for each namespace the larger of its counts in memory and
+        /// on disk. An entry in both counts once; if each tier holds entries that the other does
+        /// not, the count is too low.
         entries_flushed: u64,
         /// Entries that made room in the last tier that held them: evicted and not on disk, or
-        /// reclaimed on disk and not in memory. So each entry that came in, among `insertions` and
-        /// `recovery_records`, is held, or has expired, or was invalidated, replaced, flushed or
-        /// forgotten, and is counted there once.
+        /// reclaimed on disk and not in memory. So each entry of `insertions` and
+        /// `recovery_records` is still held, or counted once as expired, invalidated, replaced,
+        /// flushed or forgotten.
         forgotten: u64,
-        /// Namespaces flushed, each of a flush of everything included.
+        /// Namespaces flushed, including each one of a flush of everything.
         namespace_flushes: u64,
         /// Puts refused because the live entry's version was not below theirs.
         version_mismatches: u64,
         /// Puts refused because their key was mutated after their read point.
         stale_sets_refused: u64,
-        /// Entries held in memory now, expired ones that no call has met yet included.
+        /// Entries held in memory now, including expired ones not found yet.
         entries: usize,
         /// Bytes that count against `l1_bytes_max` now.
         bytes_in_use: usize,
@@ -66,62 +66,62 @@ snapshot! {
         namespaces: usize,
         /// The most namespaces that can be in use.
         max_namespaces: usize,
-        /// Answers that were stale, within their stale window: hits, and entries that stood in for
-        /// a failed fetch, which was a miss.
+        /// Stale answers, within their stale window: hits, and entries returned in place of a
+        /// failed fetch, which was a miss.
         l1_stale_serves_total: u64,
-        /// Fetches that were begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
+        /// Fetches begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
         fetches: u64,
         /// Of those, fetches that failed or panicked.
         fetch_errors: u64,
-        /// Of those, fetches whose value was refused as a put: it is too large, its version is not
-        /// above the live one, the cache is closed, the device failed and so on.
+        /// Of those, fetches whose value was refused as a put: too large, version not above the
+        /// live one, cache closed, device failed and so on.
         fetches_not_stored: u64,
-        /// Callers that were given another caller's fetch.
+        /// Callers given another caller's fetch.
         flights_joined: u64,
-        /// Keys that are being fetched now, or whose refresh has been handed out and not begun.
+        /// Keys being fetched now, or whose refresh was handed out and not begun.
         flights_under_way: usize,
-        /// Entries removed because they were idle for longer than their idle ttl.
+        /// Entries removed because they exceeded their idle ttl.
         l1_idle_evicts_total: u64,
         /// Memory of the memory tier's entries and tables.
         memory_l1_bytes: usize,
-        /// Memory of the postings that lead from tags and dependencies to entries.
+        /// Memory of the postings from tags and dependencies to entries.
         memory_labels_bytes: usize,
-        /// Records in the disk index, those included that only shadow others.
+        /// Records in the disk index, including tombstones.
         l2_entries: usize,
         /// The size of the store's file.
         l2_bytes_max: u64,
         /// Of the hits, those that came from disk.
         l2_hits: u64,
-        /// Misses in memory that did not look further, since the synopsis ruled out the disk.
+        /// Misses in memory that the synopsis answered without a disk lookup.
         l2_negative_skips: u64,
         /// Lookups on disk, by gets and `exists`, that went on to the index.
         l2_metadata_reads: u64,
-        /// Lookups that the synopsis answered: surely absent.
+        /// Lookups that the synopsis answered: absent.
         synopsis_metadata_reads: u64,
         /// Bytes of the synopses' filters.
         synopsis_bytes: usize,
-        /// The same as `synopsis_bytes`, among the figures of memory.
+        /// Equal to `synopsis_bytes`; among the memory figures.
         memory_synopsis_bytes: usize,
-        /// Puts whose blob was not taken to disk because the index is at its budget, or their
-        /// namespace at its [quota](NamespaceQuota).
+        /// Puts that the disk tier refused because its index is at its budget, or their namespace
+        /// at its [quota](NamespaceQuota).
         l2_full_rejections: u64,
         /// Bytes of compressed values before compression.
         l2_compressed_from: u64,
         /// Bytes of compressed values after compression.
         l2_compressed_to: u64,
-        /// Values that were stored as they are although compression is on: short ones, those whose
-        /// content type says that they are compressed already, and those that it hardly shrinks.
+        /// Values stored uncompressed although compression is on: short ones, those with a
+        /// compressed content type, and those that hardly shrink.
         l2_compression_skipped_total: u64,
-        /// Values read from disk that were offered to memory.
+        /// Values read from disk and queued for promotion to memory.
         promotion_queued: u64,
-        /// Of those, values that memory did not take: the queue was full, their key had been
-        /// mutated meanwhile, or there was no room.
+        /// Of those, values not promoted: the queue was full, their key was mutated meanwhile, or
+        /// there was no room.
         promotion_dropped: u64,
-        /// Of those, values that memory took.
+        /// Of those, values promoted.
         promotion_completed: u64,
-        /// Values that wait for promotion now.
+        /// Values waiting for promotion now.
         promotion_queue_depth: usize,
-        /// Bytes of the log that are in use, from the oldest segment's start to the log's end.
+        /// Bytes of the log in use, from the start of the oldest segment to the log's end.
         l2_bytes_in_use: u64,
         /// Reads of the store's file.
         l2_reads: u64,
@@ -133,43 +133,44 @@ snapshot! {
         l2_write_bytes: u64,
         /// Syncs of the store's file.
         l2_syncs: u64,
-        /// Records and directories that were found damaged.
+        /// Records and directories found damaged.
         l2_corruptions: u64,
         /// Reads, writes and syncs that failed.
         l2_io_errors: u64,
-        /// Segments that were reused.
+        /// Segments reused.
         l2_reclaimed_segments: u64,
-        /// Records that were written again when their segment was reused, since they had been read.
+        /// Records reinserted when their segment was reused, because they had been read.
         l2_reinserted: u64,
         /// Bytes of those records.
         l2_reinserted_bytes: u64,
         /// Whether the disk tier works.
         l2_state: L2State,
         /// Live records that were found at open.
+        /// Live records found at open.
         recovery_records: u64,
-        /// Segments that were dropped at open because of damage.
+        /// Segments dropped at open because of damage.
         recovery_dropped: u64,
         /// How long the open took.
         recovery_duration: Duration,
-        /// Memory of the disk index, with flushed parts until they are free.
+        /// Memory of the disk index, including flushed parts not freed yet.
         memory_index_bytes: usize,
-        /// Memory of values that puts are copying or compressing, of reads under way, of records
-        /// that wait to be written, of values that wait to be promoted, and of zstd contexts: up to
-        /// two of 1 MiB for each core and direction are kept for the next value.
+        /// Memory of values being copied or compressed, of reads in progress, of records waiting to
+        /// be written, of values waiting for promotion, and of zstd contexts: up to two of 1 MiB
+        /// for each core and direction are kept for reuse.
         memory_buffers_bytes: usize,
-        /// The part of `memory_buffers_bytes` that reads under way take, of `l2_read_bytes_max`.
+        /// The part of `memory_buffers_bytes` of reads in progress, limited by `l2_read_bytes_max`.
         memory_reads_bytes: usize,
     }
 }
 
 snapshot! {
-    /// What one namespace holds now. Sizes are in bytes, counted as the budget counts them.
+    /// Current figures of one namespace. Sizes are in bytes, counted as the budget counts them.
     NamespaceStats {
-        /// Entries held in memory, expired ones that no call has met yet included.
+        /// Entries held in memory, including expired ones not found yet.
         entries: usize,
         /// Bytes that those entries count against `l1_bytes_max`.
         bytes_in_use: usize,
-        /// About how many bytes its live records take on disk: see [`NamespaceQuota`].
+        /// Approximate bytes of its live records on disk: see [`NamespaceQuota`].
         l2_bytes_in_use: u64,
         /// Its limits in each tier.
         quota: NamespaceQuota,
@@ -179,13 +180,13 @@ snapshot! {
 snapshot! {
     /// The memory tier's part of [`BlobCacheStats`].
     L1Stats {
-        /// Hits that were answered from memory.
+        /// Hits in memory.
         hits: u64,
-        /// Entries pushed out to make room.
+        /// Entries evicted to make room.
         evictions: u64,
-        /// Entries removed because they were idle for longer than their idle ttl.
+        /// Entries removed because they exceeded their idle ttl.
         idle_expirations: u64,
-        /// Entries held now, expired ones that no call has met yet included.
+        /// Entries held now, including expired ones not found yet.
         entries: usize,
         /// Bytes that count against the budget now.
         bytes_in_use: usize,
@@ -199,17 +200,17 @@ snapshot! {
     L2Stats {
         /// Whether the tier works.
         state: L2State,
-        /// Hits that were answered from disk.
+        /// Hits on disk.
         hits: u64,
-        /// Misses in memory that did not look further, since the synopsis ruled out the disk.
+        /// Misses in memory that the synopsis answered without a disk lookup.
         negative_skips: u64,
         /// Lookups of the index, by gets and `exists`.
         index_lookups: u64,
-        /// Puts whose blob was not taken to disk, for the budget of the index or a quota.
+        /// Puts refused because of the index budget or a quota.
         full_rejections: u64,
-        /// Records in the index, those included that only shadow others.
+        /// Records in the index, including tombstones.
         entries: usize,
-        /// Bytes of the log that are in use.
+        /// Bytes of the log in use.
         bytes_in_use: u64,
         /// The size of the store's file.
         bytes_max: u64,
@@ -223,13 +224,13 @@ snapshot! {
         write_bytes: u64,
         /// Syncs of the store's file.
         syncs: u64,
-        /// Records and directories that were found damaged.
+        /// Records and directories found damaged.
         corruptions: u64,
         /// Reads, writes and syncs that failed.
         io_errors: u64,
-        /// Segments that were reused.
+        /// Segments reused.
         reclaimed_segments: u64,
-        /// Records that were written again when their segment was reused.
+        /// Records reinserted when their segment was reused.
         reinserted: u64,
         /// Bytes of those records.
         reinserted_bytes: u64,
@@ -237,19 +238,19 @@ snapshot! {
         compressed_from: u64,
         /// Bytes of compressed values after compression.
         compressed_to: u64,
-        /// Values that were stored as they are although compression is on.
+        /// Values stored uncompressed although compression is on.
         compression_skipped: u64,
-        /// Values read from disk that were offered to memory.
+        /// Values read from disk and queued for promotion to memory.
         promotions_queued: u64,
-        /// Promotions that memory did not take.
+        /// Values not promoted.
         promotions_dropped: u64,
-        /// Promotions that memory took.
+        /// Values promoted.
         promotions_completed: u64,
-        /// Values that wait for promotion now.
+        /// Values waiting for promotion now.
         promotion_queue_depth: usize,
-        /// Live records that were found at open.
+        /// Live records found at open.
         recovered_records: u64,
-        /// Segments that were dropped at open because of damage.
+        /// Segments dropped at open because of damage.
         recovery_dropped: u64,
         /// How long the open took.
         recovery_duration: Duration,
@@ -257,17 +258,17 @@ snapshot! {
 }
 
 snapshot! {
-    /// The part of [`BlobCacheStats`] that `get_or_fetch` and `get_or_refresh` account for.
+    /// The figures of [`BlobCacheStats`] about `get_or_fetch` and `get_or_refresh`.
     FetchStats {
-        /// Fetches that were begun, refreshes included.
+        /// Fetches begun, refreshes included.
         begun: u64,
         /// Fetches that failed or panicked.
         errors: u64,
-        /// Fetches whose value was answered and could not be stored.
+        /// Fetches whose value was returned but could not be stored.
         not_stored: u64,
-        /// Callers that were given another caller's fetch.
+        /// Callers given another caller's fetch.
         joined: u64,
-        /// Keys that are being fetched now, or whose refresh is handed out and not begun.
+        /// Keys being fetched now, or whose refresh was handed out and not begun.
         under_way: usize,
     }
 }
@@ -277,22 +278,22 @@ snapshot! {
     MemoryStats {
         /// Entries and tables of the memory tier.
         l1_bytes: usize,
-        /// Postings that lead from tags and dependencies to entries.
+        /// Postings from tags and dependencies to entries.
         labels_bytes: usize,
-        /// The disk index, with flushed parts until they are free.
+        /// The disk index, including flushed parts not freed yet.
         index_bytes: usize,
         /// Filters of the synopses.
         synopsis_bytes: usize,
-        /// Buffers: values being copied or compressed, reads under way, records that wait to be
-        /// written, and values that wait to be promoted.
+        /// Buffers: values being copied or compressed, reads in progress, records waiting to be
+        /// written, and values waiting for promotion.
         buffers_bytes: usize,
-        /// The part of the buffers that reads under way take.
+        /// The part of the buffers that reads in progress take.
         reads_bytes: usize,
     }
 }
 
 impl MemoryStats {
-    /// The sum, in bytes. Reads under way count once, among the buffers.
+    /// The sum, in bytes. Reads in progress count once, among the buffers.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         let index = self.index_bytes.saturating_add(self.synopsis_bytes);
@@ -391,8 +392,7 @@ impl BlobCacheStats {
 }
 
 impl BlobCacheStats {
-    /// How many times smaller compression makes the values that are stored compressed. 1 while
-    /// there are none.
+    /// The compression ratio of the values stored compressed. 1 if there are none.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn l2_compression_ratio_observed(&self) -> f64 {
@@ -402,7 +402,7 @@ impl BlobCacheStats {
         }
     }
 
-    /// Bytes that compression has kept off the disk.
+    /// Bytes saved by compression.
     #[must_use]
     pub fn l2_bytes_saved_total(&self) -> u64 {
         self.l2_compressed_from.saturating_sub(self.l2_compressed_to)
@@ -419,9 +419,9 @@ pub enum L2State {
     Off,
     /// It works.
     Healthy,
-    /// It failed and was turned off: memory goes on alone.
+    /// It failed and was turned off; the cache runs in memory only.
     Degraded {
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
 }

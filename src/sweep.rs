@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How far a sweep goes.
+/// When a sweep stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepLimit {
     /// After looking at this many entries; at once with 0.
     Entries(usize),
-    /// After this time, at the end of a step of up to 256 entries; at once with 0.
+    /// After this time, at the end of a batch of up to 256 entries; at once with 0.
     Duration(Duration),
     /// At whichever limit comes first.
     Either {
@@ -35,30 +35,29 @@ impl SweepLimit {
     }
 }
 
-/// The work that a sweep has done.
+/// The work done by a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Entries looked at: those in memory, and those in either tier that carry a label whose
-    /// invalidation is unfinished.
+    /// Entries looked at: those in memory, and those in either tier with a label whose invalidation
+    /// is unfinished.
     pub entries_visited: usize,
-    /// Removed entries by namespace; a namespace that lost none is not listed.
+    /// Removed entries by namespace; only namespaces that lost some are listed.
     pub namespaces: BTreeMap<String, NamespaceSweep>,
-    /// The limit was reached, and the next sweep goes on there. A caller may sweep a little at a
-    /// time until this is false: then all entries have been looked at since the first sweep of the
-    /// row began.
+    /// Whether the limit was reached; the next sweep continues there. When a series of sweeps ends
+    /// with false, it has looked at all entries.
     pub truncated: bool,
 }
 
-/// The entries that a sweep has removed from one namespace.
+/// The entries removed from one namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct NamespaceSweep {
     /// Expired entries, idle ones included.
     pub expired: usize,
-    /// Entries that a flush or an invalidation had removed from sight already.
+    /// Entries flushed or invalidated before.
     pub dead: usize,
-    /// Bytes that both counted against the memory budget.
+    /// Bytes that these entries counted against the memory budget.
     pub bytes: usize,
 }
 
@@ -77,7 +76,7 @@ impl SweepReport {
         self.namespaces.values().map(|namespace| namespace.bytes).sum()
     }
 
-    /// The figures of a namespace, of which one more entry has been removed.
+    /// The figures of a namespace that has lost an entry.
     pub(crate) fn of(&mut self, namespace: &str, bytes: usize) -> &mut NamespaceSweep {
         let figures = self.namespaces.entry(namespace.to_owned()).or_default();
         figures.bytes += bytes;

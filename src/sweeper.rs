@@ -1,9 +1,9 @@
-//! `Sweeper`: the one thread of a process that sweeps all its caches, a little at a time.
+//! `Sweeper`: the thread of a process that sweeps all its caches in small steps.
 //!
-//! It exists while there is a cache that wants it, sleeps until the earliest moment at which one
-//! has something to be swept, and without end where none has: idle is free. Who has something new
-//! to be swept says by when ([`Registration::wants`]). A tenant does one short step at a time, and
-//! after each the thread rests for many times as long, which bounds its share of the processor.
+//! It exists while a cache is registered, and sleeps until the earliest time at which one has work,
+//! or indefinitely. Caches report new work with [`Registration::schedule`]. One cache does one
+//! short step at a time; after each the thread rests for many times as long, which bounds its share
+//! of the processor.
 //!
 //! Alarms ([`after`]) are short as well, and go off while it rests.
 
@@ -18,19 +18,19 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::wake::contained;
 
-/// The thread works for one part in so many of the time, however many there are to be swept.
+/// The thread works for at most one part in this many of the time, however many caches there are.
 const SHARE: u32 = 20;
 
-/// The longest rest: a step that took long has more likely waited than worked.
+/// The longest rest: a longer step has more likely waited than worked.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// Who is swept.
+/// A cache that can be swept.
 pub(crate) trait Sweep: Send + Sync {
-    /// Does a step, and says after what time the next is due. None: when it says so.
+    /// Does one step and returns the time until the next; None if there is nothing to sweep.
     fn sweep(&self) -> Option<Duration>;
 }
 
-/// A tenant's place with the sweeper, until it is dropped.
+/// A cache's registration with the sweeper, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration(u64);
 
@@ -42,18 +42,18 @@ struct Sweeper {
 }
 
 struct State {
-    tenants: Vec<Tenant>,
-    /// By the time when each goes off, and by the order in which they were set.
+    caches: Vec<Registered>,
+    /// By due time, then by order of arrival.
     alarms: BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>,
     last: u64,
     is_running: bool,
-    /// The process that it runs in: a fork takes the state along, but not the thread.
+    /// The thread's process: a forked child inherits the state but not the thread.
     process: u32,
-    /// When the thread wakes by itself; None while it is awake, or never will.
+    /// When the thread wakes by itself; None while it is awake, or sleeps indefinitely.
     wakes: Option<Instant>,
 }
 
-struct Tenant {
+struct Registered {
     number: u64,
     sweep: Weak<dyn Sweep>,
     due: Option<Instant>,
@@ -62,7 +62,7 @@ struct Tenant {
 impl State {
     const fn new() -> Self {
         Self {
-            tenants: Vec::new(),
+            caches: Vec::new(),
             alarms: BTreeMap::new(),
             last: 0,
             is_running: false,
@@ -71,8 +71,7 @@ impl State {
         }
     }
 
-    /// Something is due then: has the thread run, and not sleep for longer. False where there can
-    /// be no thread.
+    /// Makes sure that the thread runs and wakes by `due`. False if no thread can be spawned.
     fn run_by(&mut self, due: Instant) -> bool {
         let process = process::id();
         if !self.is_running || self.process != process {
@@ -85,8 +84,8 @@ impl State {
         self.is_running
     }
 
-    fn tenant(&mut self, number: u64) -> Option<&mut Tenant> {
-        self.tenants.iter_mut().find(|tenant| tenant.number == number)
+    fn cache(&mut self, number: u64) -> Option<&mut Registered> {
+        self.caches.iter_mut().find(|cache| cache.number == number)
     }
 }
 
@@ -95,29 +94,29 @@ impl Registration {
         let mut state = SWEEPER.state.lock();
         state.last += 1;
         let number = state.last;
-        state.tenants.push(Tenant { number, sweep: Weak::clone(sweep), due: None });
+        state.caches.push(Registered { number, sweep: Weak::clone(sweep), due: None });
         Self(number)
     }
 
-    /// Something is to be swept, after that time.
-    pub(crate) fn wants(&self, after: Duration) {
-        let Some(due) = Instant::now().checked_add(after) else { return };
+    /// Reports work that is due after `delay`.
+    pub(crate) fn schedule(&self, delay: Duration) {
+        let Some(due) = Instant::now().checked_add(delay) else { return };
         let mut state = SWEEPER.state.lock();
-        let Some(tenant) = state.tenant(self.0) else { return };
-        if tenant.due.is_some_and(|known| known <= due) {
+        let Some(cache) = state.cache(self.0) else { return };
+        if cache.due.is_some_and(|known| known <= due) {
             return;
         }
-        tenant.due = Some(due);
+        cache.due = Some(due);
         if !state.run_by(due) {
-            // Whoever wants anything next tries again.
+            // The next call of any cache retries.
             // Bounded: by the caches of one process.
-            state.tenants.iter_mut().for_each(|tenant| tenant.due = None);
+            state.caches.iter_mut().for_each(|cache| cache.due = None);
         }
     }
 }
 
-/// Calls `alarm` after that time, or a little later. Where there can be no thread, it waits for the
-/// next one that there is.
+/// Calls `alarm` after `delay` or a little later. If no thread can be spawned, it waits for the
+/// next successful spawn.
 pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
     let Some(due) = Instant::now().checked_add(delay) else { return };
     let mut state = SWEEPER.state.lock();
@@ -131,7 +130,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = SWEEPER.state.lock();
         // Bounded: by the caches of one process.
-        state.tenants.retain(|tenant| tenant.number != self.0);
+        state.caches.retain(|cache| cache.number != self.0);
         SWEEPER.changed.notify_one();
     }
 }
@@ -141,7 +140,7 @@ impl Sweeper {
         let mut state = self.state.lock();
         let mut rested = Instant::now();
         // Bounded: on a thread of its own.
-        while !(state.tenants.is_empty() && state.alarms.is_empty()) {
+        while !(state.caches.is_empty() && state.alarms.is_empty()) {
             let now = Instant::now();
             let alarm = state.alarms.first_key_value().map(|(&(due, _), _)| due);
             if alarm.is_some_and(|due| due <= now) {
@@ -149,16 +148,16 @@ impl Sweeper {
                 MutexGuard::unlocked(&mut state, || contained(|| alarm.map(|(_, alarm)| alarm())));
                 continue;
             }
-            let due = |tenant: &Tenant| tenant.due.map(|due| (due, tenant.number));
-            let tenant = state.tenants.iter().filter_map(due).min();
-            let tenant = tenant.map(|(due, number)| (due.max(rested), number));
-            match (tenant, alarm) {
+            let due = |cache: &Registered| cache.due.map(|due| (due, cache.number));
+            let cache = state.caches.iter().filter_map(due).min();
+            let cache = cache.map(|(due, number)| (due.max(rested), number));
+            match (cache, alarm) {
                 (Some((due, number)), _) if due <= now => {
                     rested = MutexGuard::unlocked(&mut state, || step(number));
                 }
                 (None, None) => self.changed.wait(&mut state),
-                (tenant, alarm) => {
-                    let due = tenant.map(|(due, _)| due).into_iter().chain(alarm).min();
+                (cache, alarm) => {
+                    let due = cache.map(|(due, _)| due).into_iter().chain(alarm).min();
                     state.wakes = due;
                     if let Some(due) = due {
                         self.changed.wait_until(&mut state, due);
@@ -171,25 +170,25 @@ impl Sweeper {
     }
 }
 
-/// Has a tenant do a step. Gives until when the thread rests.
+/// Runs one step of a cache. Returns when the thread's rest ends.
 fn step(number: u64) -> Instant {
-    let sweep = SWEEPER.state.lock().tenant(number).map(|tenant| {
-        tenant.due = None;
-        Weak::clone(&tenant.sweep)
+    let sweep = SWEEPER.state.lock().cache(number).map(|cache| {
+        cache.due = None;
+        Weak::clone(&cache.sweep)
     });
     let started = Instant::now();
-    // What it wants meanwhile is kept; nothing is held while it is at work.
+    // No lock is held during the step; work reported meanwhile is kept.
     if let Some(after) = sweep.and_then(|sweep| swept(&sweep)) {
         Registration::again(number, after);
     }
     Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX)
 }
 
-/// A panic, of a clock or a logger that is not ours, must not end the sweeping of everybody else.
+/// Contains a panic of the user's clock or logger, so that other caches are still swept.
 fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
-    let step = || sweep.upgrade().and_then(|tenant: Arc<dyn Sweep>| tenant.sweep());
+    let step = || sweep.upgrade().and_then(|cache: Arc<dyn Sweep>| cache.sweep());
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
-        contained(|| log::error!("a step of the sweeper has panicked"));
+        contained(|| log::error!("a sweeper step panicked"));
         None
     })
 }
@@ -198,8 +197,8 @@ impl Registration {
     fn again(number: u64, after: Duration) {
         let mut state = SWEEPER.state.lock();
         let due = Instant::now().checked_add(after);
-        if let Some(tenant) = state.tenant(number) {
-            tenant.due = [tenant.due, due].into_iter().flatten().min();
+        if let Some(cache) = state.cache(number) {
+            cache.due = [cache.due, due].into_iter().flatten().min();
         }
     }
 }
@@ -221,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Works for some time at each step, without end.
+    /// Busy for some time at each step, without end.
     #[derive(Default)]
     struct Busy(AtomicUsize);
 
@@ -234,23 +233,23 @@ mod tests {
     }
 
     #[test]
-    fn all_of_them_together_have_their_share_of_the_time() {
-        let tenants = [(); 3].map(|()| Arc::new(Busy::default()));
-        let tenancies = tenants.each_ref().map(tenancy);
+    fn all_caches_together_stay_within_the_share() {
+        let caches = [(); 3].map(|()| Arc::new(Busy::default()));
+        let tenancies = caches.each_ref().map(register);
         let begun = Instant::now();
-        tenancies.iter().for_each(|tenancy| tenancy.wants(Duration::ZERO));
-        let steps = || tenants.iter().map(|tenant| tenant.0.load(Ordering::Relaxed)).sum::<usize>();
+        tenancies.iter().for_each(|register| register.schedule(Duration::ZERO));
+        let steps = || caches.iter().map(|cache| cache.0.load(Ordering::Relaxed)).sum::<usize>();
         assert!(until(|| steps() >= 9));
         let at_least = Duration::from_millis(5) * SHARE * 8;
         assert!(begun.elapsed() >= at_least, "9 steps in {:?}", begun.elapsed());
-        assert!(tenants.iter().all(|tenant| tenant.0.load(Ordering::Relaxed) >= 2), "in turn");
+        assert!(caches.iter().all(|cache| cache.0.load(Ordering::Relaxed) >= 2), "in turn");
     }
 
     #[test]
-    fn alarms_go_off_in_order_though_a_tenant_is_busy_and_one_of_them_panics() {
+    fn alarms_go_off_in_order_despite_a_busy_cache_and_a_panic() {
         let busy = Arc::new(Busy::default());
-        let tenancy = tenancy(&busy);
-        tenancy.wants(Duration::ZERO);
+        let register = register(&busy);
+        register.schedule(Duration::ZERO);
         let (sender, told) = std::sync::mpsc::channel();
         for delay in [30, 10, 20] {
             let sender = sender.clone();
@@ -273,17 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_one_does_not_end_the_sweeping_of_others() {
+    fn a_panic_in_one_cache_does_not_stop_the_others() {
         let (panicking, counted) = (Arc::new(Panicking), Arc::new(Counted::default()));
-        let tenancies = [tenancy(&panicking), tenancy(&counted)];
-        tenancies[0].wants(Duration::ZERO);
-        tenancies[1].wants(Duration::from_millis(20));
+        let tenancies = [register(&panicking), register(&counted)];
+        tenancies[0].schedule(Duration::ZERO);
+        tenancies[1].schedule(Duration::from_millis(20));
         assert!(until(|| counted.0.load(Ordering::Relaxed) == 10));
     }
 
-    fn tenancy<T: Sweep + 'static>(tenant: &Arc<T>) -> Registration {
-        let tenant: Arc<dyn Sweep> = Arc::<T>::clone(tenant);
-        Registration::new(&Arc::downgrade(&tenant))
+    fn register<T: Sweep + 'static>(cache: &Arc<T>) -> Registration {
+        let cache: Arc<dyn Sweep> = Arc::<T>::clone(cache);
+        Registration::new(&Arc::downgrade(&cache))
     }
 
     fn until(done: impl Fn() -> bool) -> bool {
@@ -295,20 +294,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wants_it_is_swept_until_there_is_nothing_left() {
-        let tenants = [(); 3].map(|()| Arc::new(Counted::default()));
-        let tenancies = tenants.each_ref().map(tenancy);
-        let steps = |at: usize| tenants[at].0.load(Ordering::Relaxed);
-        tenancies[0].wants(Duration::from_secs(3600));
-        tenancies[1].wants(Duration::ZERO);
+    fn scheduled_caches_are_swept_until_nothing_is_left() {
+        let caches = [(); 3].map(|()| Arc::new(Counted::default()));
+        let tenancies = caches.each_ref().map(register);
+        let steps = |at: usize| caches[at].0.load(Ordering::Relaxed);
+        tenancies[0].schedule(Duration::from_secs(3600));
+        tenancies[1].schedule(Duration::ZERO);
         assert!(until(|| steps(1) == 10));
-        tenancies[0].wants(Duration::ZERO);
-        tenancies[1].wants(Duration::from_millis(5));
+        tenancies[0].schedule(Duration::ZERO);
+        tenancies[1].schedule(Duration::from_millis(5));
         assert!(until(|| steps(0) == 10 && steps(1) == 20));
-        assert_eq!(steps(2), 0, "it has not asked");
+        assert_eq!(steps(2), 0, "it was not scheduled");
         let number = tenancies[2].0;
         drop(tenancies);
-        let is_known = || SWEEPER.state.lock().tenant(number).is_some();
+        let is_known = || SWEEPER.state.lock().cache(number).is_some();
         assert!(until(|| !is_known()));
     }
 }

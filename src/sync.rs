@@ -1,4 +1,4 @@
-//! The mutex of code that is checked under every schedule: a model includes that code beside a
+//! The mutex of code that is checked under every schedule: the model includes that code next to a
 //! module of this name with the mutex of its own scheduler.
 
 pub(crate) use parking_lot::Mutex;

@@ -1,13 +1,12 @@
-//! `Synopsis`: which key hashes the disk tier surely does not hold.
+//! `Synopsis`: a filter of the key hashes that the disk tier may hold.
 //!
-//! Bloom filters over the hashes of one namespace's index. It may say yes to a hash that is not
-//! there, in about one case of a hundred; it never says no to one that is: whoever gives a hash its
-//! slot sets it here before.
+//! Bloom filters over the hashes of one namespace's index. About one percent of absent hashes get a
+//! false "maybe"; a present hash never gets a "no", because it is inserted here before the index.
 //!
-//! A filter that is full gets a second one beside it, of twice its size, so that nothing is rebuilt
-//! where somebody waits. In the background both are then replaced by one that fits, made from the
-//! index; likewise where many hashes have gone, which a filter cannot forget. While that is being
-//! made, new hashes are set in the old and in the new.
+//! A full filter gets a second one beside it, of twice its size, so that no caller waits for a
+//! rebuild. A background task then replaces both by one of the right size, built from the index; it
+//! does the same when many hashes were removed, which a filter cannot forget. During the rebuild
+//! new hashes are inserted in the old filters and the new one.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,31 +17,31 @@ use parking_lot::RwLock;
 use crate::key::KeyHash;
 use crate::meter;
 
-/// Of one full filter; there are two at the most before they are replaced.
+/// Rate of one full filter; there are at most two before a rebuild.
 const FALSE_POSITIVES: f64 = 0.005;
 
-/// Hashes that the smallest filter is for.
+/// Capacity of the smallest filter.
 const HASHES_MIN: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Synopsis {
     state: RwLock<State>,
-    /// It should be made anew. Changed under the lock.
+    /// Changed under the lock.
     needs_rebuild: AtomicBool,
-    /// Of all its filters. Changed under the lock.
+    /// Bytes of all filters. Changed under the lock.
     bytes: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     filters: Vec<Filter>,
-    /// Hashes are in the index that the filters have not been told of: nothing is sure.
+    /// The index holds hashes that the filters lack: every answer is "maybe".
     is_blind: bool,
-    /// What is to replace the filters.
+    /// The replacement being built.
     next: Option<Filter>,
-    /// Hashes that have gone since the filters were made.
+    /// Hashes removed since the filters were built.
     gone: usize,
-    /// And since `next` was begun.
+    /// Hashes removed since `next` was begun.
     gone_since: usize,
 }
 
@@ -53,19 +52,19 @@ struct Filter {
 }
 
 impl Synopsis {
-    /// A synopsis of an index that holds something, which it knows nothing of yet.
+    /// The synopsis of an index whose hashes were not inserted yet.
     pub(crate) fn blind() -> Self {
         let state = State { is_blind: true, ..State::default() };
         Self { state: RwLock::new(state), needs_rebuild: true.into(), bytes: 0.into() }
     }
 
-    /// False: the hash has no slot.
+    /// False if the hash certainly has no slot.
     pub(crate) fn may_hold(&self, hash: KeyHash) -> bool {
         let state = self.state.read();
         state.is_blind || state.filters.iter().any(|filter| filter.bloom.check(&hash.0))
     }
 
-    /// To be told of a hash before it gets a slot that it did not have.
+    /// Inserts a hash; called before it gets a new slot.
     pub(crate) fn insert(&self, hash: KeyHash) {
         let mut state = self.state.write();
         if state.filters.last().is_none_or(Filter::is_full) {
@@ -77,7 +76,7 @@ impl Synopsis {
         let State { filters, next, is_blind, .. } = &mut *state;
         match filters.last_mut() {
             Some(filter) => filter.set(hash),
-            // No filter can be had.
+            // No filter could be allocated.
             None => *is_blind = true,
         }
         if let Some(next) = next {
@@ -86,7 +85,7 @@ impl Synopsis {
         self.judge(&state);
     }
 
-    /// To be told of a hash that has lost its slot.
+    /// Counts a hash that lost its slot.
     pub(crate) fn forget(&self) {
         let mut state = self.state.write();
         state.gone += 1;
@@ -94,7 +93,7 @@ impl Synopsis {
         self.judge(&state);
     }
 
-    /// Whether it should be made anew. One load.
+    /// Whether it needs a rebuild. One load.
     pub(crate) fn needs_rebuild(&self) -> bool {
         self.needs_rebuild.load(Ordering::Relaxed)
     }
@@ -103,15 +102,15 @@ impl Synopsis {
         // Bounded: by the filters, each twice as large as the one before.
         let hashes: usize = state.filters.iter().map(|filter| filter.hashes).sum();
         let is_stale = state.gone > HASHES_MIN + hashes / 3;
-        // More may have come while it was being made than it was meant for.
+        // More hashes may have been inserted during a rebuild than it was sized for.
         let is_overfull = state.filters.iter().any(|filter| filter.hashes > filter.hashes_max);
         let needs_rebuild = state.is_blind || state.filters.len() > 1 || is_stale || is_overfull;
         self.needs_rebuild.store(needs_rebuild && state.next.is_none(), Ordering::Relaxed);
     }
 
-    /// Begins to make it anew, for an index of so many hashes, with room for half as many more.
-    /// From here on it has to be told of all that the index holds; nobody may be about to give a
-    /// slot to a hash that it has been told of before. False where somebody else is at it.
+    /// Begins a rebuild for an index of `hashes`, with room for half as many more. From now on it
+    /// must be told all hashes of the index, and no caller may be between `insert` and setting the
+    /// slot. False if a rebuild is in progress.
     pub(crate) fn begin(&self, hashes: usize) -> bool {
         let mut state = self.state.write();
         if state.next.is_some() {
@@ -124,7 +123,7 @@ impl Synopsis {
         state.next.is_some()
     }
 
-    /// Tells the new one of some of what the index holds.
+    /// Inserts hashes of the index into the new filter.
     pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
         if let Some(next) = &mut self.state.write().next {
             hashes.for_each(|hash| {
@@ -134,7 +133,7 @@ impl Synopsis {
         }
     }
 
-    /// The new one has been told of everything, and takes over. Gives what is to be freed.
+    /// Replaces the old filters by the complete new one. Returns the old ones, to be freed.
     pub(crate) fn finish(&self) -> impl Sized + use<> {
         let mut state = self.state.write();
         let mut old = Vec::new();
@@ -148,7 +147,7 @@ impl Synopsis {
         old
     }
 
-    /// Forgets everything: nothing will be asked any more.
+    /// Clears everything; called when no more lookups follow.
     pub(crate) fn clear(&self) {
         let mut state = self.state.write();
         let old = mem::replace(&mut *state, State { is_blind: true, ..State::default() });
@@ -176,7 +175,7 @@ impl std::fmt::Debug for Synopsis {
 }
 
 impl Filter {
-    /// None where there can be no such filter.
+    /// None if the allocation fails.
     fn new(hashes_max: usize) -> Option<Self> {
         let bytes = Bloom::<u64>::compute_bitmap_size(hashes_max, FALSE_POSITIVES);
         let bloom = Bloom::new_with_seed(bytes, hashes_max, &seed(hashes_max)).ok()?;
@@ -197,8 +196,8 @@ impl Filter {
     }
 }
 
-/// Mixed well, and different from size to size, so that what two filters wrongly say yes to has
-/// nothing in common. The hashes are keyed already: nobody can aim at these.
+/// A well-mixed seed that differs by size, so that the false positives of two filters are
+/// independent. The hashes are keyed already, so outsiders cannot construct collisions.
 fn seed(size: usize) -> [u8; 32] {
     let mut seed = [0; 32];
     let mut state = size as u64;
@@ -222,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// A synopsis beside the set that it stands for.
+    /// A synopsis and the set that it represents.
     #[derive(Default)]
     struct Pair {
         synopsis: Synopsis,
@@ -243,8 +242,8 @@ mod tests {
             }
         }
 
-        /// Makes it anew, with `meanwhile` done between the steps.
-        fn renew(&mut self, mut meanwhile: impl FnMut(&mut Self)) {
+        /// Rebuilds it, with `meanwhile` called between the steps.
+        fn rebuild(&mut self, mut meanwhile: impl FnMut(&mut Self)) {
             if !self.synopsis.begin(self.index.len()) {
                 return;
             }
@@ -260,7 +259,7 @@ mod tests {
             assert!(self.index.iter().all(|hash| self.synopsis.may_hold(KeyHash(*hash))));
         }
 
-        /// Per mille of hashes that are not there.
+        /// False positives per thousand absent hashes.
         fn false_positives(&self, random: &mut StdRng) -> usize {
             let asked = 100_000;
             let strangers =
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn never_says_no_to_what_is_there() {
+    fn present_hashes_are_never_denied() {
         for seed in 0..200 {
             let mut random = StdRng::seed_from_u64(seed);
             let mut pair = Pair::default();
@@ -289,14 +288,14 @@ mod tests {
             for _ in 0..20 {
                 change(&mut pair);
                 if pair.synopsis.needs_rebuild() {
-                    pair.renew(&mut change);
+                    pair.rebuild(&mut change);
                 }
             }
         }
     }
 
     #[test]
-    fn says_yes_to_one_in_a_hundred_strangers_at_any_size_and_after_churn() {
+    fn false_positives_stay_at_one_percent_at_any_size_and_after_churn() {
         let mut random = StdRng::seed_from_u64(1);
         let more = std::env::var("TAMIS_SYNOPSIS").ok().and_then(|size| size.parse().ok());
         for size in [10_000, 300_000].into_iter().chain(more) {
@@ -304,19 +303,19 @@ mod tests {
             while pair.index.len() < size {
                 pair.insert(random.random());
                 if pair.synopsis.needs_rebuild() {
-                    pair.renew(|_| {});
+                    pair.rebuild(|_| {});
                 }
             }
             let rate = pair.false_positives(&mut random);
             assert!(rate <= 11, "{rate} per mille at {size}");
-            // As many go as come, five times over.
+            // Five times over, as many are removed as are added.
             let mut old: Vec<u64> = pair.index.iter().copied().collect();
             for turn in 0..5 * size {
                 let new = random.random();
                 pair.remove(std::mem::replace(&mut old[turn % size], new));
                 pair.insert(new);
                 if pair.synopsis.needs_rebuild() {
-                    pair.renew(|_| {});
+                    pair.rebuild(|_| {});
                 }
             }
             let rate = pair.false_positives(&mut random);
@@ -327,19 +326,19 @@ mod tests {
     }
 
     #[test]
-    fn is_worn_where_more_came_while_it_was_made_than_it_was_meant_for() {
+    fn an_overfull_rebuild_needs_another_one() {
         let mut pair = Pair::default();
         (0..100).for_each(|hash| pair.insert(hash));
         let mut new = 100..10_000;
-        pair.renew(|pair| new.by_ref().for_each(|hash| pair.insert(hash)));
+        pair.rebuild(|pair| new.by_ref().for_each(|hash| pair.insert(hash)));
         pair.assert_none_is_missed();
         assert!(pair.synopsis.needs_rebuild());
-        pair.renew(|_| {});
+        pair.rebuild(|_| {});
         assert!(!pair.synopsis.needs_rebuild());
     }
 
     #[test]
-    fn knows_nothing_until_it_has_been_told() {
+    fn a_blind_synopsis_answers_maybe_until_it_is_rebuilt() {
         let synopsis = Synopsis::blind();
         assert!(synopsis.may_hold(KeyHash(1)) && synopsis.needs_rebuild());
         synopsis.insert(KeyHash(2));

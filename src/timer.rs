@@ -1,9 +1,9 @@
-//! `Timer`: calls back after a time, whether or not anybody is polled meanwhile.
+//! `Timer`: delayed callbacks that need no caller to be polled.
 //!
-//! Who waits for something that another caller holds has to be helped on when that caller is no
-//! longer polled. No future of a caller can do that by itself, since it might be the next that is
-//! not polled. An alarm runs on a thread of this library, contained, and has to be short: it
-//! changes a few words and wakes.
+//! If a caller holds what another one waits for and is no longer polled, the waiting one must be
+//! helped. No caller's future can do that, since it might not be polled either. An alarm runs on a
+//! thread of this library, with panics contained, and must be short: it changes a few words and
+//! wakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::io::TaskRunner;
 use crate::sweeper;
 use crate::wake::contained;
 
-/// What is done when the time has come. No lock is held then.
+/// Runs when the time has come, without a lock held.
 pub(crate) type Alarm = Box<dyn FnOnce() + Send>;
 
-/// Where time comes from. Clones are the same.
+/// A source of delays. Clones are equivalent.
 #[derive(Clone)]
 pub(crate) enum Timer {
-    /// The one thread that all caches of the process share.
+    /// The thread that all caches of the process share.
     Process,
-    /// The lane of a disk: under a simulation its time is simulated, too.
+    /// The task runner of a disk: simulated disks simulate time as well.
     TaskRunner(Arc<dyn TaskRunner>),
 }
 
@@ -35,7 +35,7 @@ impl Timer {
                     sleeping.await;
                     contained(alarm);
                 };
-                // Refused once the lane is closed, and then nothing is left to wait for.
+                // Refused once the runner is closed; then there is nothing left to wait for.
                 drop(lane.spawn("alarm", Box::pin(waiting)));
             }
         }

@@ -1,11 +1,11 @@
-//! `Waiters`: callers who wait until something has come, or has come far enough.
+//! `Waiters`: callers that wait for an event or for a position to be reached.
 //!
-//! Nothing is granted: whoever waits is woken, looks again when it is polled, and waits on where
-//! that was for nothing. A waiter that sleeps for ever keeps nothing from anybody. What is waited
-//! for must be changed before the waiters are woken.
+//! Nothing is granted: a woken waiter checks again when it is polled, and waits on if there is
+//! nothing for it. So a waiter that is never polled delays no other. Change the state before
+//! waking.
 //!
-//! Wakers are the callers' own code. They are called contained, while no lock is held, and at most
-//! [`BATCH_ENTRIES`] of them before the task that wakes them lets others have their turn.
+//! Wakers are foreign code: they are called with panics contained and no lock held, at most
+//! [`BATCH_ENTRIES`] before the waking task yields.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -18,13 +18,13 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::meter;
 use crate::wake::{discard, wake};
 
-/// Those who wait, ordered by the place that each waits for.
+/// Waiting callers, ordered by the place that each waits for.
 #[derive(Debug)]
 pub(crate) struct Waiters<P = ()>(Mutex<Waiting<P>>);
 
 #[derive(Debug)]
 struct Waiting<P> {
-    /// By place, and by the order in which they came.
+    /// By place, then by order of arrival.
     wakers: BTreeMap<(P, u64), Waker>,
     last: u64,
 }
@@ -36,44 +36,43 @@ impl<P> Default for Waiters<P> {
 }
 
 impl<P: Ord + Copy> Waiters<P> {
-    /// Resolves once `asked` has an answer, which it is asked for in each poll. To be woken when
-    /// `place` has been reached.
+    /// Resolves once `asked`, called in each poll, returns a value. Woken when `place` is reached.
     pub(crate) async fn until<T>(&self, place: P, mut asked: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = asked() {
             return answer;
         }
         let mut wait = Wait { waiters: self, place, number: None };
         poll_fn(|context| {
-            // Noted first, so that what comes after the question wakes.
+            // Registered first, so that a change after the check wakes.
             wait.note(context.waker());
             asked().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
-    /// Wakes those who wait for `place` or one before it.
+    /// Wakes callers that wait for `place` or an earlier one.
     pub(crate) async fn wake_up_to(&self, place: P) {
         let mut walk = Walk::new(self, Some(place));
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: one batch per iteration, then a yield.
         while walk.step() {
             yield_now().await;
         }
     }
 
-    /// Wakes all who wait now.
+    /// Wakes all callers that wait now.
     pub(crate) async fn wake_all(&self) {
         let mut walk = Walk::new(self, None);
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: one batch per iteration, then a yield.
         while walk.step() {
             yield_now().await;
         }
     }
 
-    /// The same in one go, for those who cannot await: where something has broken down, or where
+    /// Wakes all callers without yielding: for code that cannot await after a failure, or if only
     /// few can wait.
     pub(crate) fn wake_all_at_once(&self) {
         let mut walk = Walk::new(self, None);
-        // Bounded: by those who wait, where that is few or the tier has ended.
+        // Bounded: by the waiting callers, which are few or the tier has ended.
         while walk.step() {}
     }
 
@@ -83,12 +82,12 @@ impl<P: Ord + Copy> Waiters<P> {
     }
 }
 
-/// A walk over those who waited when it began.
+/// A walk over the callers that waited when it began.
 struct Walk<'a, P> {
     waiters: &'a Waiters<P>,
-    /// The last place that is reached; None: all of them are.
+    /// The last place reached; None for all.
     end: Option<P>,
-    /// The last number that had been dealt: who comes later is left.
+    /// The last number issued; later arrivals are skipped.
     last: u64,
     after: Option<(P, u64)>,
 }
@@ -98,7 +97,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
         Self { waiters, end, last: waiters.0.lock().last, after: None }
     }
 
-    /// Wakes the next few. False: there are no more.
+    /// Wakes the next batch. False if there are no more.
     fn step(&mut self) -> bool {
         let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut waiting = self.waiters.0.lock();
@@ -117,7 +116,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
     }
 }
 
-/// A place among those who wait, until it is dropped.
+/// A registered wait, until it is dropped.
 struct Wait<'a, P: Ord + Copy> {
     waiters: &'a Waiters<P>,
     place: P,
@@ -125,12 +124,12 @@ struct Wait<'a, P: Ord + Copy> {
 }
 
 impl<P: Ord + Copy> Wait<'_, P> {
-    /// The waker to be called from now on.
+    /// Registers or replaces the waker.
     fn note(&mut self, waker: &Waker) {
         let fresh = waker.clone();
         let mut waiting = self.waiters.0.lock();
         let number = self.number.filter(|&number| {
-            // It has been taken out when it was woken.
+            // A wake removes it.
             waiting.wakers.contains_key(&(self.place, number))
         });
         let number = number.unwrap_or_else(|| {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_woken_when_its_place_is_reached_and_looks_for_itself() {
+    fn waiters_are_woken_when_their_place_is_reached() {
         let (waiters, reached) = (Waiters::default(), AtomicUsize::new(0));
         let hostile = Arc::new(Hostile::default());
         let wait = |place| {
@@ -194,7 +193,7 @@ mod tests {
         }
         reached.store(4, Ordering::Relaxed);
         waiters.wake_up_to(4).now_or_never().expect("few");
-        assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them though each panics");
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them, although each panics");
         for (place, wait) in (1..).zip(&mut waits) {
             assert_eq!(poll_with(wait.as_mut(), &hostile).is_ready(), place <= 4);
         }
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_woken_for_nothing_waits_on_and_one_that_goes_away_leaves_nothing() {
+    fn a_spurious_wake_keeps_waiting_and_a_dropped_wait_leaves_nothing() {
         let waiters = Waiters::<()>::default();
         let hostile = Arc::new(Hostile::default());
         let mut asked = 0;
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_woken_step_by_step_and_each_of_it_once() {
+    fn a_crowd_is_woken_in_batches_each_waiter_once() {
         let waiters = Waiters::<u64>::default();
         let hostile = Arc::new(Hostile::default());
         let never = |place| Box::pin(waiters.until(place % 7u64, || None::<()>));
@@ -249,7 +248,7 @@ mod tests {
             if done {
                 break;
             }
-            // Those who wait on meanwhile are not woken a second time.
+            // Waits registered meanwhile are not woken by this walk.
             for wait in &mut waits[..500] {
                 assert!(poll_with(wait.as_mut(), &hostile).is_pending());
             }

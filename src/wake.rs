@@ -1,15 +1,14 @@
-//! Calling what is not ours: wakers, closures and drops of callers' values.
+//! Calls foreign code: wakers, closures and drops of callers' values.
 //!
-//! A caller's code may panic, block, or call the cache again. So it runs while no lock is held, and
-//! a panic in it goes no further than here: not into a task that others need, and not out of a
-//! drop, where a second one would abort the process.
+//! Such code may panic, block, or call the cache again. So it runs without locks, and its panics
+//! are contained here: they neither reach tasks that others need nor leave a drop, where a second
+//! panic would abort the process.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Runs what is the caller's. None where it panics: neither that, nor what was thrown when it is
-/// dropped, goes any further.
+/// Runs foreign code. None if it panics; the panic payload is dropped here, contained as well.
 pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
     let thrown = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(done) => return Some(done),
@@ -21,12 +20,12 @@ pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// Wakes a caller. Not to be called while a lock is held.
+/// Wakes a caller. The caller of this function must hold no lock.
 pub(crate) fn wake(waker: Waker) {
     contained(|| waker.wake());
 }
 
-/// Drops what is the caller's, a waker or a value. Not to be called while a lock is held.
+/// Drops a foreign value or waker. The caller of this function must hold no lock.
 pub(crate) fn discard<T>(value: T) {
     contained(|| drop(value));
 }
@@ -44,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_goes_no_further_nor_does_what_it_has_thrown() {
+    fn a_panic_and_a_panicking_payload_are_contained() {
         assert_eq!(contained(|| 7), Some(7));
         assert_eq!(contained(|| panic!("told")), None::<()>);
         assert_eq!(contained(|| std::panic::panic_any(Bomb)), None::<()>);

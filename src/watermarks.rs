@@ -1,11 +1,11 @@
-//! `Watermarks`: when a key, a label or a namespace was last mutated, roughly.
+//! `Watermarks`: upper bounds for when a key, a label or a namespace was last mutated.
 //!
-//! Each is an array of maxima, of which a hash has two places: those that share one share the later
-//! moment, and the earlier of both counts (as in a count-min sketch; Cormode and Muthukrishnan,
-//! 2005). So they answer "mutated since?" with a yes too many now and then, never with a no too
-//! many, in memory that does not grow. Keys that are being fetched are watched one by one, so that
-//! a slow origin is not refused for what happens to others. Prefixes have no hash to be found by;
-//! the last ones are listed, and what falls off the list counts for the whole of its namespace.
+//! Each is an array of maxima in which a hash has two places. Hashes that share a place share the
+//! later moment, and the earlier of a hash's two places counts (as in a count-min sketch; Cormode
+//! and Muthukrishnan, 2005). So "mutated since?" has rare false positives and no false negatives,
+//! in constant memory. Keys being fetched are tracked exactly, so that colliding keys cannot reject
+//! a slow fill. Prefixes have no hash; the latest ones are listed, and one that leaves the list
+//! counts for its whole namespace.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
@@ -13,13 +13,13 @@ use std::hash::BuildHasherDefault;
 use crate::key::{Identity, KeyHash, LabelHash, NamespaceSeed};
 use crate::moment::Moment;
 
-/// How many prefixes are listed, and of how many bytes together.
+/// Limits of the prefix list: count and total bytes.
 const PREFIXES_MAX: usize = 1024;
 const PREFIX_BYTES_MAX: usize = 64 * 1024;
 
 const NAMESPACE_MARKS: usize = 256;
 
-/// Room for so many watched keys is kept while there are none.
+/// Capacity kept when no keys are tracked.
 const WATCHED_KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -34,11 +34,11 @@ pub(crate) struct Watermarks {
     prefix_bytes: usize,
 }
 
-/// A key that is being fetched.
+/// A key tracked exactly.
 #[derive(Debug)]
 struct Watched {
     by: usize,
-    /// Of everything that comes later it is known whether it is a mutation of this key.
+    /// Mutations after this moment are known exactly.
     since: Moment,
     mutated: Moment,
 }
@@ -66,8 +66,8 @@ impl Watermarks {
         }
     }
 
-    /// Keeps an eye on a hash from `now` on, which is the last moment, until [`unwatch`] is called
-    /// as often.
+    /// Tracks this key exactly from `now`, the last moment, until [`unwatch`] is called as often,
+    /// so that colliding keys cannot reject the fill.
     ///
     /// [`unwatch`]: Self::unwatch
     pub(crate) fn watch(&mut self, hash: KeyHash, now: Moment) {
@@ -107,7 +107,7 @@ impl Watermarks {
     pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Moment) {
         self.prefixes.push_back((of, prefix.into(), at));
         self.prefix_bytes += prefix.len();
-        // Bounded: by what one prefix pushes out: the most that are listed.
+        // Bounded: by the prefixes that one prefix pushes out, at most the whole list.
         while self.prefixes.len() > PREFIXES_MAX || self.prefix_bytes > PREFIX_BYTES_MAX {
             let Some((namespace, fallen, earlier)) = self.prefixes.pop_front() else { return };
             self.prefix_bytes -= fallen.len();
@@ -115,8 +115,7 @@ impl Watermarks {
         }
     }
 
-    /// Whether any mutation since then has touched the key, or covered an entry of it with these
-    /// labels.
+    /// Whether a later mutation has touched the key, or covered an entry of it with these labels.
     pub(crate) fn mutated_since(
         &self,
         then: Moment,
@@ -133,8 +132,8 @@ impl Watermarks {
     }
 }
 
-/// Maxima by hash, a power of two of lines of them. Both places of a hash are in one line, which is
-/// one of the processor's cache.
+/// Maxima by hash, in a power of two of lines. Both places of a hash are in one line, which is one
+/// cache line of the processor.
 #[derive(Debug)]
 struct Marks(Box<[Line]>);
 
@@ -145,7 +144,7 @@ struct Line([Moment; LINE]);
 const LINE: usize = 8;
 
 impl Marks {
-    /// Two for each of so many keys.
+    /// Two places for each of `keys`.
     fn new(keys: usize) -> Self {
         let lines = (2 * keys / LINE).next_power_of_two();
         Self(vec![Line::default(); lines].into())
@@ -153,7 +152,7 @@ impl Marks {
 
     /// The line of a hash, and its two places there.
     fn places(&self, hash: u64) -> (usize, [usize; 2]) {
-        // The bits wanted are the low ones, whatever is cut off.
+        // Only the low bits are used.
         #[allow(clippy::cast_possible_truncation)]
         let [line, one, step] = [hash, hash.rotate_right(32), hash.rotate_right(40)]
             .map(|bits| (bits & 0xFF_FFFF) as usize);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_falls_off_the_list_counts_for_its_namespace() {
+    fn a_prefix_that_leaves_the_list_counts_for_its_namespace() {
         let (here, there) = (NamespaceSeed(1), NamespaceSeed(2));
         for long in [1, PREFIX_BYTES_MAX / 4] {
             let mut marks = Watermarks::new(64);
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_mutation_raises_what_it_covers() {
+    fn every_kind_of_mutation_raises_its_watermark() {
         let mut marks = Watermarks::new(64);
         let (hash, label, namespace) = (KeyHash(70), LabelHash(3), NamespaceSeed(5));
         let of =
@@ -226,9 +225,9 @@ mod tests {
         assert_eq!(latest(&marks, (NamespaceSeed(6), b"k"), KeyHash(1), &[]), 4);
     }
 
-    /// A watched key is told from all others, however many are mutated, but not from before.
+    /// Mutations of other keys do not count for a watched key, except those before the watch.
     #[test]
-    fn what_happens_to_others_is_not_taken_for_a_watched_key() {
+    fn a_watched_key_is_tracked_exactly() {
         let (here, hash) = (NamespaceSeed(1), KeyHash(7));
         let mut marks = Watermarks::new(64);
         let since =
@@ -237,8 +236,8 @@ mod tests {
         marks.watch(hash, Moment(2));
         marks.watch(hash, Moment(2));
         (3..10_000).for_each(|at| marks.key_mutated(KeyHash(at << 20 | at), Moment(at)));
-        assert!(!since(&marks, 2) && !since(&marks, 5000), "none of them was this one");
-        assert!(since(&marks, 1), "nobody had an eye on it then");
+        assert!(!since(&marks, 2) && !since(&marks, 5000), "only other keys were mutated");
+        assert!(since(&marks, 1), "it was not watched then");
         marks.key_mutated(hash, Moment(10_000));
         assert!(since(&marks, 2) && since(&marks, 9_999) && !since(&marks, 10_000));
         marks.unwatch(hash);
@@ -250,7 +249,7 @@ mod tests {
 
     /// Two keys that share one place seldom share the other.
     #[test]
-    fn keys_are_seldom_taken_for_each_other_and_never_missed() {
+    fn collisions_are_rare_and_mutations_never_missed() {
         let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number << 17);
         let mut marks = Marks::new(1024);
         (1..=128).for_each(|number| marks.raise(hash(number), Moment(number)));

@@ -1,4 +1,4 @@
-//! `BlobCacheConfigBuilder`: what every setting means, its default, its range and its check.
+//! `BlobCacheConfigBuilder`: each setting with its meaning, default, range and check.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ use crate::error::CacheError;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
 
-/// More than can be addressed.
+/// Beyond any addressable memory.
 pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 
-/// Each is counted in memory.
+/// Each segment takes memory.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
 /// The most bytes of a segment.
 const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 
-/// Each has a list in every SIEVE.
+/// Each quota has a list in every SIEVE.
 const QUOTAS_MAX: usize = 256;
 
 /// Builds a [`BlobCacheConfig`]; settings that are not named keep their defaults.
@@ -58,17 +58,17 @@ impl BlobCacheConfigBuilder {
         Self { config, shard_count: None, l2_segment_bytes: None, l2_index_bytes_max: None }
     }
 
-    /// The budget of the memory tier in bytes, everything counted: values, keys, metadata, labels
-    /// and what the allocator and the tables add. Default 256 MiB; 64 KiB to 64 TiB.
+    /// The budget of the memory tier in bytes, with all overhead: values, keys, metadata, labels,
+    /// allocator and tables. Default 256 MiB; 64 KiB to 64 TiB.
     #[must_use]
     pub fn l1_bytes_max(mut self, bytes: usize) -> Self {
         self.config.l1_bytes_max = bytes;
         self
     }
 
-    /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot
-    /// comes back when its namespace is flushed, or is empty in memory and on disk. On disk, keys
-    /// that were invalidated one by one count until their segment is reused.
+    /// The most namespaces that can hold entries at one time. Default 256; 1 to 65,536. A slot is
+    /// free again when its namespace is flushed, or empty in memory and on disk. On disk, keys that
+    /// were invalidated one by one count until their segment is reused.
     ///
     /// Besides the budgets of both tiers, a namespace takes up to 1 KiB and twice its name.
     #[must_use]
@@ -99,8 +99,8 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The most tags and dependencies of one entry, together, and of one call that invalidates by
-    /// them. Default 64; up to 1024.
+    /// The most tags and dependencies of one entry, together, and of one invalidation by labels.
+    /// Default 64; up to 1024.
     #[must_use]
     pub fn labels_max(mut self, labels: usize) -> Self {
         self.config.labels_max = labels;
@@ -114,17 +114,17 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The number of lists that the SIEVE queue of one priority is cut into, so that threads that
-    /// put and threads that evict contend less. The choice of victims does not depend on it.
-    /// Default: four for each core, but no more than 64, nor than one for each MiB of the budget. 1
-    /// to 1024. The lookup table has shards of its own.
+    /// The number of lists into which the SIEVE queue of one priority is divided, to reduce
+    /// contention among threads that put and evict. Does not change the choice of victims. Default:
+    /// four for each core, at most 64, and at most one for each MiB of the budget. 1 to 1024. The
+    /// lookup table has shards of its own.
     #[must_use]
     pub fn shard_count(mut self, shards: usize) -> Self {
         self.shard_count = Some(shards);
         self
     }
 
-    /// The directory of the disk tier; created where it is missing. Default: no disk tier. See also
+    /// The directory of the disk tier, created if missing. Default: no disk tier. See also
     /// [`l2`](Self::l2).
     #[must_use]
     pub fn l2_path(mut self, path: impl Into<PathBuf>) -> Self {
@@ -150,23 +150,22 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The memory budget of the disk index, in bytes: 32 for each blob, 71 for each of its labels;
-    /// where there are idle ttls, an eighth is for last accesses. At the budget the oldest blobs
-    /// give way to new ones, even if the file has room; an open keeps to it as well. Segments that
-    /// are being written take up to an eighth of it each, besides, and a namespace
-    /// [1 KiB](Self::max_namespaces).
+    /// with idle ttls, an eighth is for last accesses. At the budget the oldest blobs give way to
+    /// new ones, even if the file has room; an open keeps to it as well. Each segment being written
+    /// takes up to an eighth of it in addition, and a namespace [1 KiB](Self::max_namespaces).
     ///
-    /// Default: a 32nd of the file, at least 1 MiB; 64 KiB to 1 TiB. So a file fills where blobs
-    /// take 1 KiB on average, key and head included. For blobs of 100 bytes take a seventh of it.
+    /// Default: a 32nd of the file, at least 1 MiB; 64 KiB to 1 TiB. So a file can be filled if
+    /// blobs take at least 1 KiB on average, key and header included. For blobs of 100 bytes use a
+    /// seventh of the file.
     #[must_use]
     pub fn l2_index_bytes_max(mut self, bytes: usize) -> Self {
         self.l2_index_bytes_max = Some(bytes);
         self
     }
 
-    /// The memory budget of disk reads under way, in bytes: the blocks that are read, and the
-    /// values that they are decompressed to. Reads of up to 256 KiB have a quarter of it to
-    /// themselves; others wait in the order in which they come, and a value that is larger than the
-    /// rest is read alone. Default 64 MiB; 1 MiB to 1 TiB.
+    /// The memory budget of disk reads in progress, in bytes: the blocks read and the decompressed
+    /// values. Reads of up to 256 KiB have a quarter of it reserved; others wait in order of
+    /// arrival, and a value larger than the rest is read alone. Default 64 MiB; 1 MiB to 1 TiB.
     #[must_use]
     pub fn l2_read_bytes_max(mut self, bytes: usize) -> Self {
         self.config.l2_read_bytes_max = bytes;
@@ -180,7 +179,7 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// When a value that was read from disk is brought into memory. Default
+    /// When a value read from disk is promoted to memory. Default
     /// [`L2PromotionPolicy::Immediate`].
     #[must_use]
     pub fn l2_promotion_policy(mut self, policy: L2PromotionPolicy) -> Self {
@@ -188,16 +187,16 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The most values that wait to be brought into memory; one more pushes out the oldest. Default
-    /// 1024; 1 to 1,048,576. Their bytes are bounded as well, to an eighth of `l1_bytes_max`.
+    /// The most values waiting for promotion; one more pushes out the oldest. Default 1024; 1 to
+    /// 1,048,576. Their bytes are limited as well, to an eighth of `l1_bytes_max`.
     #[must_use]
     pub fn promotion_queue_max(mut self, values: usize) -> Self {
         self.config.promotion_queue_max = values;
         self
     }
 
-    /// Whether records that were read since they were written are written again when their segment
-    /// is reused, up to a quarter of the segment. Default true: more hits, for more bytes written.
+    /// Whether records that were read are reinserted when their segment is reused, up to a quarter
+    /// of the segment. Default true: more hits, for more bytes written.
     #[must_use]
     pub fn l2_second_chances(mut self, second_chances: bool) -> Self {
         self.config.l2_second_chances = second_chances;
@@ -211,7 +210,7 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Whether memory of expired, flushed and invalidated entries is given back in the background.
+    /// Whether memory of expired, flushed and invalidated entries is freed in the background.
     /// Default [`BackgroundSweep::On`].
     #[must_use]
     pub fn background_sweep(mut self, sweep: BackgroundSweep) -> Self {
@@ -219,8 +218,8 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// A limit on what a namespace takes of each tier. Default: no quotas; up to 256 of them. The
-    /// last one for a name counts.
+    /// Limits of one namespace in each tier. Default: no quotas; up to 256 of them. The last quota
+    /// of a name wins.
     #[must_use]
     pub fn quota(mut self, namespace: &str, quota: NamespaceQuota) -> Self {
         self.config.quotas.set(namespace, quota);
@@ -234,17 +233,17 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Counts an entry of (key, value) as `charge` bytes instead of its memory, for comparing miss
+    /// Charges an entry of (key, value) with `charge` bytes instead of its memory, to compare miss
     /// ratios with simulators that charge objects or payload bytes only. `l1_bytes_max` then no
-    /// longer bounds the memory in use. An entry for which `charge` panics counts as its memory;
-    /// more than 64 TiB counts as 64 TiB. Default: memory is counted.
+    /// longer bounds the memory in use. If `charge` panics, the memory counts; more than 64 TiB
+    /// counts as 64 TiB. Default: memory is counted.
     #[must_use]
     pub fn l1_charge(mut self, charge: fn(key: &[u8], value: &[u8]) -> usize) -> Self {
         self.config.charge = Some(charge);
         self
     }
 
-    /// Keeps only so many bits of the key hash, so that tests can make collisions the rule.
+    /// Keeps only `bits` of the key hash, so that tests can force collisions.
     #[doc(hidden)]
     #[must_use]
     pub fn key_hash_bits(mut self, bits: u32) -> Self {
@@ -252,12 +251,12 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Checks every setting and gives the configuration.
+    /// Checks every setting and returns the configuration.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidConfig`]: names the first setting that is out of its range or
-    /// contradicts another, and says which range it must lie in.
+    /// [`CacheError::InvalidConfig`] names the first setting that is out of its range or
+    /// contradicts another, and gives the valid range.
     pub fn build(self) -> Result<BlobCacheConfig, CacheError> {
         let mut config = self.config;
         config.shard_count =
@@ -286,10 +285,12 @@ impl BlobCacheConfigBuilder {
                 format!("{segment} is not a multiple of 4096 within 16384 to {SEGMENT_BYTES_MAX}");
             return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
         }
-        // An invalidation's record must fit an empty segment, and be listed in it.
+        // An invalidation's record must fit in an empty segment with its directory entry.
         let least = 16 * KIB + 2 * config.key_bytes_max + 20 * config.labels_max;
         if config.l2_path.is_some() && (segment as usize) < least {
-            let reason = format!("{segment} is less than {least}, which keys and labels ask for");
+            let reason = format!(
+                "{segment} is less than {least}, the minimum for these key and label limits"
+            );
             return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
         }
         config.l2_index_bytes_max =

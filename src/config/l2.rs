@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::BlobCacheConfigBuilder;
 use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
 
-/// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is one of the builder's
-/// own, which states its unit, default and range.
+/// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is equal to a setter of
+/// the builder, which states its unit, default and range.
 #[derive(Debug, Clone)]
 pub struct L2ConfigBuilder(BlobCacheConfigBuilder);
 
@@ -67,9 +67,9 @@ impl L2ConfigBuilder {
 }
 
 impl BlobCacheConfigBuilder {
-    /// A disk tier in the directory `path`, with its settings together. The same as
-    /// [`l2_path`](Self::l2_path) and the setters of each; settings that `set` does not name keep
-    /// what they have.
+    /// A disk tier in the directory `path`, with its settings together: the same as
+    /// [`l2_path`](Self::l2_path) and the other setters. Settings that `set` does not name are
+    /// unchanged.
     ///
     /// ```
     /// use tamis::{BlobCacheConfig, CrashSafety};

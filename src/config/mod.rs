@@ -1,4 +1,4 @@
-//! `BlobCacheConfig`: every limit and its default. `builder` says what each is, and checks it.
+//! `BlobCacheConfig`: every limit and its default. `builder` documents and checks them.
 
 mod builder;
 mod l2;
@@ -23,12 +23,12 @@ const INDEX_BYTES_MAX: usize = 1 << 40;
 /// The most bytes of a namespace's name.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
 
-/// What an entry of (key, value) counts against the budget, where that is not its memory.
+/// The charge of an entry of (key, value), if it is not its memory.
 pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;
 
 /// A checked configuration. [`BlobCacheConfig::default`] is a memory tier of 256 MiB; everything
-/// else comes from the [builder](Self::builder), whose setters say what each setting means. There
-/// is a getter for each.
+/// else is set through the [builder](Self::builder), whose setters document each setting. There is
+/// a getter for each.
 #[derive(Clone)]
 pub struct BlobCacheConfig {
     pub(crate) l1_bytes_max: usize,
@@ -133,7 +133,7 @@ impl BlobCacheConfig {
         self.label_bytes_max
     }
 
-    /// The number of lists that the SIEVE queue of one priority is cut into.
+    /// The number of lists into which the SIEVE queue of one priority is divided.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         self.shard_count
@@ -175,19 +175,19 @@ impl BlobCacheConfig {
         self.l2_compression
     }
 
-    /// When a value that was read from disk is brought into memory.
+    /// When a value read from disk is promoted to memory.
     #[must_use]
     pub fn l2_promotion_policy(&self) -> L2PromotionPolicy {
         self.l2_promotion_policy
     }
 
-    /// The most values that wait to be brought into memory.
+    /// The most values waiting for promotion.
     #[must_use]
     pub fn promotion_queue_max(&self) -> usize {
         self.promotion_queue_max
     }
 
-    /// Whether records that were read are written again when their segment is reused.
+    /// Whether records that were read are reinserted when their segment is reused.
     #[must_use]
     pub fn l2_second_chances(&self) -> bool {
         self.l2_second_chances
@@ -199,20 +199,19 @@ impl BlobCacheConfig {
         self.crash_safety
     }
 
-    /// Whether memory of expired, flushed and invalidated entries is given back in the
-    /// background.
+    /// Whether memory of expired, flushed and invalidated entries is freed in the background.
     #[must_use]
     pub fn background_sweep(&self) -> BackgroundSweep {
         self.background_sweep
     }
 
-    /// The quota of a namespace in each tier; no limits where it has none.
+    /// The quota of a namespace; no limits if it has none.
     #[must_use]
     pub fn quota(&self, namespace: &str) -> NamespaceQuota {
         self.quotas.of(namespace).map_or_else(Default::default, |quota| quota.limits)
     }
 
-    /// All quotas, with the names of their namespaces, in the order of those.
+    /// All quotas by namespace, in order of name.
     pub fn quotas(&self) -> impl Iterator<Item = (&str, NamespaceQuota)> {
         self.quotas.iter()
     }
@@ -223,13 +222,13 @@ impl BlobCacheConfig {
         &self.clock
     }
 
-    /// The function that says how much an entry counts; None where its memory does.
+    /// The function that charges an entry; None if its memory counts.
     #[must_use]
     pub fn l1_charge(&self) -> Option<Charge> {
         self.charge
     }
 
-    /// How many bits of the key hash are kept.
+    /// Bits of the key hash that are kept.
     #[doc(hidden)]
     #[must_use]
     pub fn key_hash_bits(&self) -> u32 {
@@ -243,10 +242,10 @@ impl Default for BlobCacheConfig {
     }
 }
 
-/// By the names of the setters.
+/// With the names of the setters.
 impl fmt::Debug for BlobCacheConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // All of them by name, so that a new setting cannot be forgotten here.
+        // Destructured, so that a new setting cannot be forgotten here.
         let Self {
             l1_bytes_max,
             max_namespaces,

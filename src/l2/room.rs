@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::log::Log;
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::limiter::PATIENCE;
-use crate::queue::{Queue, Ticket, Turn};
+use crate::queue::{Queue, Ticket, TicketState};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -98,7 +98,7 @@ impl Log {
         let mut state = self.room.state.lock();
         state.tick += u64::from(!state.goes_on);
         let tick = state.tick;
-        state.goes_on = state.queue.give_up(tick);
+        state.goes_on = state.queue.revoke_calls(tick);
         state.is_ticking = false;
         self.call_some(state);
     }
@@ -121,25 +121,25 @@ impl Future for Waiting<'_> {
         let mut state = log.room.state.lock();
         let found = match self.ticket {
             Some(ticket) => state.queue.poll(ticket, waker),
-            None => Turn::Lost(waker),
+            None => TicketState::Missed(waker),
         };
         // Asked first: what comes from here on is another turn.
         let turn = log.turn();
         let is_over = log.is_over();
         let (ticket, has_to_wait, waker) = match found {
             // So many have been called that somebody else has taken what there was.
-            Turn::Come(waker) => (self.ticket, !log.has_room(0, self.bytes), waker),
-            Turn::Waiting(before) => {
+            TicketState::Called(waker) => (self.ticket, !log.has_room(0, self.bytes), waker),
+            TicketState::Waiting(before) => {
                 drop(state);
                 discard(before);
                 return Poll::Pending;
             }
-            Turn::Lost(waker) => {
+            TicketState::Missed(waker) => {
                 let refused = self.refused.take();
                 let is_refused = refused.is_some_and(|place| place.turn == turn);
-                let ticket = self.ticket.map(Ticket::again).or(refused.map(|place| place.ticket));
+                let ticket = self.ticket.map(Ticket::retry).or(refused.map(|place| place.ticket));
                 let kept = state.queue.kept();
-                let is_behind = is_refused || state.queue.is_waited();
+                let is_behind = is_refused || state.queue.has_waiting();
                 (ticket, is_behind || !log.has_room(kept, self.bytes), waker)
             }
         };

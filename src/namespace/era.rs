@@ -1,11 +1,11 @@
-//! `Era`: what all generations have in common that one flush of everything ends.
+//! `Era`: state shared by all generations that one flush of everything ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// A flush of everything ends the era, by one store, and begins another. Every reader of an entry
-/// asks; so the flag shares its line with nothing that changes.
+/// A flush of everything ends the era with one store and begins another. Every reader of an entry
+/// checks it; so the flag shares its cache line with nothing that changes.
 #[derive(Debug, Default)]
 pub(super) struct Era {
     ended: CachePadded<AtomicBool>,
@@ -21,11 +21,11 @@ pub(crate) struct Totals {
     synopsis_bytes: AtomicUsize,
 }
 
-/// What one generation adds to the totals.
+/// The contribution of one generation.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) entries: usize,
-    /// Slots that hold something.
+    /// Slots with a live record.
     pub(crate) live: usize,
     pub(crate) index_bytes: usize,
     pub(crate) synopsis_bytes: usize,
@@ -42,11 +42,11 @@ impl Era {
 }
 
 impl Totals {
-    /// A generation's figures have changed.
+    /// Applies a change of one generation's figures.
     pub(super) fn change(&self, before: Figures, after: Figures) {
         let change = |total: &AtomicUsize, before: usize, after: usize| {
             if before != after {
-                // Wrapping gets a negative difference right.
+                // Wrapping subtraction handles a decrease.
                 total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
             }
         };

@@ -1,13 +1,13 @@
-//! `Namespaces`: names in use, each with the generation that its entries belong to.
+//! `Namespaces`: names in use, each with its current generation.
 //!
-//! A [`Namespace`] is one generation: it begins when a put first needs the name, and ends, once and
-//! for all, when it is flushed or gives up its slot after running empty. Entries point to their
-//! generation, so that a flush is one store, seen by every reader, whatever the number of entries;
-//! generations point to their era, so that a flush of everything is one, too.
+//! A [`Namespace`] is one generation: it begins when a put first needs the name, and ends for good
+//! when it is flushed, or gives up its slot when it is empty. Entries point to their generation, so
+//! that a flush is one store that every reader sees, however many entries there are; generations
+//! point to their era, so that a flush of everything is one store, too.
 //!
-//! What a generation holds is counted in sections only: so the totals over all of them are exact.
+//! A generation's contents are counted in sections only, so totals are exact.
 //!
-//! Locks: the table comes behind the map shard and before the append section.
+//! Locks: the table comes after the map shard and before the append section.
 
 mod era;
 mod table;
@@ -33,40 +33,40 @@ pub(crate) struct Namespace {
     name: Box<str>,
     /// Its number on file.
     generation: Generation,
-    /// Where its records lie; empty without a disk tier.
+    /// Positions of its records; empty without a disk tier.
     index: Index,
-    /// What the index surely does not hold.
+    /// A filter of the hashes in the index.
     synopsis: Synopsis,
-    /// Set under the append lock, never cleared: what belongs to this generation is gone.
+    /// Set under the append lock, never cleared: all entries of this generation are removed.
     ended: AtomicBool,
     era: Arc<Era>,
-    /// Where it is in the table.
+    /// Its index in the table.
     place: usize,
     entries: AtomicUsize,
     bytes: AtomicUsize,
-    /// Blocks that live records touch beyond their first ones.
+    /// Blocks that live records touch, their first ones excluded.
     blocks: AtomicU64,
-    /// Slots that hold something.
+    /// Slots with a live record.
     live: AtomicUsize,
-    /// From then on nothing in it is alive, as far as is known: zero where it holds nothing.
+    /// No entry is alive after this time, as far as is known; zero if it is empty.
     alive_until: AtomicU64,
     quota: Option<Quota>,
-    /// No live record ends by itself before that, by what is known.
+    /// A lower bound of the next expiry among live records.
     ends_on_disk: AtomicU64,
     ends: Arc<Ends>,
 }
 
-/// The blocks that a slot's record touches beyond its first one; none where it holds nothing.
+/// Blocks that a slot's record touches after its first one; zero for a dead slot.
 fn further_blocks(slot: Slot) -> u64 {
     if slot.gone { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
 }
 
-/// When there may be a generation that can give its place to another.
+/// When a generation may be able to give up its slot.
 #[derive(Debug, Default)]
 struct Ends {
-    /// No generation has ended before that, by what is known.
+    /// A lower bound of the time at which one has nothing alive.
     soonest: AtomicU64,
-    /// How often that has been brought forward.
+    /// How often that was brought forward.
     changes: AtomicU64,
 }
 
@@ -82,7 +82,7 @@ impl Ends {
 }
 
 impl Namespace {
-    /// As records name it.
+    /// Its name and number, as records store them.
     pub(crate) fn named(&self) -> NamedGeneration<'_> {
         NamedGeneration { name: self.name(), generation: self.generation() }
     }
@@ -99,12 +99,12 @@ impl Namespace {
         &self.index
     }
 
-    /// Asked before the index, by those who only look.
+    /// Lookups check it before the index.
     pub(crate) fn synopsis(&self) -> &Synopsis {
         &self.synopsis
     }
 
-    /// Points a hash to a record. True where it had no slot before.
+    /// Points a hash to a record. True if it had no slot before.
     pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
         let held = self.index.get(hash);
         self.counted(|| {
@@ -120,25 +120,25 @@ impl Namespace {
         held.is_none()
     }
 
-    /// A slot holds nothing any more.
+    /// Subtracts a slot from the counts.
     fn uncount(&self, held: Option<Slot>) {
         self.blocks.fetch_sub(held.map_or(0, further_blocks), Ordering::Relaxed);
         let live = held.is_some_and(|held| !held.gone);
         self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
     }
 
-    /// Slots that hold something.
+    /// Slots with a live record.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// About how many entries it holds in either tier: those that are in both count once, but so
-    /// do as many of those that are only in one as are only in the other.
+    /// Approximate number of entries in either tier. Entries in both count once, and so does each
+    /// pair of one that is only in memory and one that is only on disk.
     pub(crate) fn held(&self) -> usize {
         self.entries().max(self.live())
     }
 
-    /// Something in it may be alive until then.
+    /// An entry may be alive until `end`.
     pub(crate) fn outlives(&self, end: Timestamp) {
         if self.alive_until.load(Ordering::Relaxed) < end.0
             && self.alive_until.fetch_max(end.0, Ordering::Relaxed) == 0
@@ -147,28 +147,28 @@ impl Namespace {
         }
     }
 
-    /// From then on nothing in it is alive, or later than that.
+    /// An upper bound of the time at which nothing in it is alive.
     pub(crate) fn alive_until(&self) -> Timestamp {
         Timestamp(self.alive_until.load(Ordering::Relaxed))
     }
 
-    /// Whether its place can be given to another name.
+    /// Whether its slot can be given to another name.
     pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         self.alive_until() <= now || self.is_vacant()
     }
 
-    /// About how many bytes its live records take on disk: one of so many bytes touches that many
-    /// blocks' worth beyond its first block, on average, wherever it begins.
+    /// Approximate bytes of its live records on disk: on average, a record touches as many bytes'
+    /// worth of blocks after its first one as it has bytes, wherever it begins.
     pub(crate) fn l2_bytes(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed).saturating_mul(BLOCK_BYTES as u64)
     }
 
-    /// What it may take of the tiers.
+    /// Its limits in the tiers.
     pub(crate) fn quota(&self) -> Option<Quota> {
         self.quota
     }
 
-    /// When the first of its records ends by itself, or earlier.
+    /// A lower bound of the next expiry among its records.
     pub(crate) fn next_end_on_disk(&self) -> Timestamp {
         Timestamp(self.ends_on_disk.load(Ordering::Relaxed))
     }
@@ -181,14 +181,14 @@ impl Namespace {
         self.ends_on_disk.store(Timestamp::NEVER.0, Ordering::Relaxed);
     }
 
-    /// Whether a record of so many bytes, in place of what a hash has, is more than its quota.
+    /// Whether a record of `bytes`, in place of the hash's held one, exceeds its quota.
     pub(crate) fn is_beyond(&self, bytes: u64, held: Option<Slot>) -> bool {
         let max = self.quota.and_then(|quota| quota.limits.l2_bytes_max);
         let spare = held.map_or(0, further_blocks).saturating_mul(BLOCK_BYTES as u64);
         max.is_some_and(|max| self.l2_bytes().saturating_add(bytes) > max.saturating_add(spare))
     }
 
-    /// Removes the slot of a hash, if it still holds `position`. True where it did.
+    /// Removes the slot of a hash if it still has `position`. True if it did.
     pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
         let held = self.index.get(hash);
         let is_removed = self.counted(|| {
@@ -203,32 +203,31 @@ impl Namespace {
         is_removed
     }
 
-    /// The slot of a hash, if it has a value and still stands for that mutation.
+    /// The slot of a hash, if its record is live and has that sequence.
     pub(crate) fn live_slot(&self, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
         let slot = self.index.get(hash)?;
         let is_live = slot.position.value() == sequence.0 && !slot.gone && !self.has_ended();
         is_live.then_some(slot)
     }
 
-    /// Such a slot holds nothing any more. It stays, since its record is still on file, and so may
-    /// be what it shadows. False where there was none. The section is a witness that its lock is
-    /// held.
+    /// Marks such a slot dead. It stays while its record exists on file, and so may the records
+    /// that it shadows. False if there was none. The section is proof that the lock is held.
     pub(crate) fn mark_dead(
         &self,
         hash: KeyHash,
         sequence: Sequence,
         _section: &mut Section<'_>,
     ) -> bool {
-        self.live_slot(hash, sequence).is_some_and(|slot| self.bury_slot(hash, slot))
+        self.live_slot(hash, sequence).is_some_and(|slot| self.mark_slot_dead(hash, slot))
     }
 
-    /// What a hash has on file is not to be found any more, by a mutation that has no record of its
-    /// own, since the log has ended. Likewise.
+    /// Hides the hash's record for a mutation without a record of its own, after the log has ended.
+    /// The section is proof that the lock is held.
     pub(crate) fn mark_dead_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
-        self.bury_slot(hash, held);
+        self.mark_slot_dead(hash, held);
     }
 
-    fn bury_slot(&self, hash: KeyHash, held: Slot) -> bool {
+    fn mark_slot_dead(&self, hash: KeyHash, held: Slot) -> bool {
         let gone = Slot { gone: true, ..held };
         let is_marked = self.index.replace_if(hash, held.position, gone);
         if is_marked {
@@ -238,8 +237,8 @@ impl Namespace {
         is_marked
     }
 
-    /// Whether a hash's slot stands for that mutation, whatever there is of it. While it does, its
-    /// record may be found again by another open.
+    /// Whether a hash's slot has that sequence, live or dead. As long as it does, another open may
+    /// find its record.
     pub(crate) fn has_slot(&self, hash: KeyHash, sequence: Sequence) -> bool {
         let slot = self.index.get(hash).filter(|_| !self.has_ended());
         slot.is_some_and(|slot| slot.position.value() == sequence.0)
@@ -250,7 +249,7 @@ impl Namespace {
         self.ended.load(Ordering::Acquire) || self.era.has_ended()
     }
 
-    /// What it adds to the totals while it has not ended.
+    /// Its contribution to the totals while it has not ended.
     fn figures(&self) -> Figures {
         Figures {
             entries: self.entries(),
@@ -260,8 +259,8 @@ impl Namespace {
         }
     }
 
-    /// Does what changes its figures, in a section, and tells the totals. Those of an era that has
-    /// ended nobody reads.
+    /// Applies a change of its figures, in a section, and updates the totals. Totals of an ended
+    /// era are not read.
     fn counted<T>(&self, change: impl FnOnce() -> T) -> T {
         let before = self.figures();
         let done = change();
@@ -271,19 +270,19 @@ impl Namespace {
         done
     }
 
-    /// Begins to make the synopsis anew. See [`Synopsis::begin`].
+    /// Begins a rebuild of the synopsis. See [`Synopsis::begin`].
     pub(crate) fn begin_filter(&self, _section: &mut Section<'_>) -> bool {
         self.counted(|| self.synopsis.begin(self.index.len()))
     }
 
-    /// The new synopsis takes over. Gives what is to be freed behind the section.
+    /// Installs the rebuilt synopsis. Returns the old filters, to be freed after the section.
     pub(crate) fn finish_filter(&self, _section: &mut Section<'_>) -> impl Sized + use<> {
         self.counted(|| self.synopsis.finish())
     }
 
-    /// Frees a part of what leads to its records, once it has ended. Gives where to go on.
+    /// Frees part of its index, once it has ended. Returns the cursor to continue from.
     pub(crate) fn clear(&self, from: ScanCursor) -> Option<ScanCursor> {
-        debug_assert!(self.has_ended(), "its slots are wanted");
+        debug_assert!(self.has_ended(), "its slots are in use");
         self.synopsis.clear();
         self.index.clear(from)
     }
@@ -296,13 +295,13 @@ impl Namespace {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// An entry of so many bytes comes in, in the section.
+    /// Adds an entry of `bytes`, in the section.
     pub(crate) fn grow(&self, bytes: usize, _section: &mut Section<'_>) {
         self.counted(|| self.entries.fetch_add(1, Ordering::Relaxed));
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// One leaves.
+    /// Removes an entry.
     pub(crate) fn shrink(&self, bytes: usize, _section: &mut Section<'_>) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if self.counted(|| self.entries.fetch_sub(1, Ordering::Relaxed)) == 1 {
@@ -310,7 +309,7 @@ impl Namespace {
         }
     }
 
-    /// To be called where an entry or a slot has gone.
+    /// Called after an entry or a slot was removed.
     fn note_if_vacant(&self) {
         if self.is_vacant() {
             self.alive_until.store(0, Ordering::Relaxed);
@@ -318,7 +317,7 @@ impl Namespace {
         }
     }
 
-    /// A generation that is in no table and has ended, for what is held nowhere.
+    /// An ended generation outside of the table, for entries that are in no tier.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
         let (ends, era) = (Arc::default(), Arc::default());
         let generation = Self::begin(name, Generation(0), (&ends, &era), None);
@@ -352,17 +351,17 @@ impl Namespace {
         }
     }
 
-    /// Whether it holds nothing. Its slots may shadow what is on file all the same.
+    /// Whether it has no live entry. Its slots may still shadow records on file.
     fn is_vacant(&self) -> bool {
         self.entries() == 0 && self.live() == 0
     }
 
-    /// Whether nothing of it is on file either.
+    /// Whether it has no records on file either.
     fn is_empty(&self) -> bool {
         self.entries() == 0 && self.index.is_empty()
     }
 
-    /// Takes the section as a witness that its lock is held.
+    /// The section is proof that the lock is held.
     fn end(&self, _section: &mut Section<'_>) {
         if !self.ended.swap(true, Ordering::AcqRel) {
             self.era.totals.change(self.figures(), Figures::default());

@@ -1,4 +1,4 @@
-//! `Namespaces`: the generations that are alive, by name and by place.
+//! `Namespaces`: live generations, by name and by index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,28 +18,28 @@ use crate::meter;
 use crate::quota::Quotas;
 use crate::synopsis::Synopsis;
 
-/// The generations that are alive.
+/// The live generations.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     table: RwLock<Table>,
     max: usize,
     quotas: Quotas,
     ends: Arc<Ends>,
-    /// Where the last search has found something.
+    /// Where the last search succeeded.
     found: AtomicUsize,
 }
 
-/// A search for a generation that can give its place to another.
+/// A search for a generation that can give up its slot.
 #[derive(Debug)]
 pub(crate) struct Search {
     begun: usize,
-    /// Places that have been looked at.
+    /// Slots checked.
     looked_at: usize,
     soonest: Timestamp,
     changes: u64,
 }
 
-/// How far a search has come.
+/// The result of a step of the search.
 pub(crate) enum Searched {
     Found(Arc<Namespace>),
     SoFar,
@@ -49,13 +49,13 @@ pub(crate) enum Searched {
 #[derive(Debug, Default)]
 struct Table {
     names: HashMap<Box<str>, Arc<Namespace>>,
-    /// The same, each where it stays, for walks in steps.
+    /// The same, at fixed indices, for walks in batches.
     places: Vec<Option<Arc<Namespace>>>,
     vacant: Vec<usize>,
     era: Arc<Era>,
 }
 
-/// What a flush of everything has ended: to be freed, which is work for each part of it.
+/// The contents ended by a flush of everything, to be freed piece by piece.
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
     table: Table,
@@ -72,7 +72,7 @@ impl Namespaces {
         self.table.read().names.get(name).cloned()
     }
 
-    /// The name's generation, begun if there is none. None where all places are taken.
+    /// The name's generation, begun if there is none. None if all slots are taken.
     pub(crate) fn find_or_begin(
         &self,
         name: &str,
@@ -94,8 +94,8 @@ impl Namespaces {
         Some(table.insert(namespace, &mut order.section()))
     }
 
-    /// Begins to search for a generation that can give its place to another. None where there is
-    /// none, which is known without looking.
+    /// Begins a search for a generation that can give up its slot. None if it is already known that
+    /// there is none.
     pub(crate) fn search(&self, now: Timestamp) -> Option<Search> {
         let changes = self.ends.changes.load(Ordering::Acquire);
         let begun = self.found.load(Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl Namespaces {
         (self.ends.soonest() <= now).then_some(search)
     }
 
-    /// Goes a step on.
+    /// Continues the search by one step.
     pub(crate) fn search_on(
         &self,
         search: &mut Search,
@@ -127,7 +127,7 @@ impl Namespaces {
         if search.looked_at < places {
             return Searched::SoFar;
         }
-        // What brings it forward does so in sections.
+        // Times are brought forward in sections only.
         let _section = order.section();
         if self.ends.changes.load(Ordering::Acquire) == search.changes {
             self.ends.soonest.store(search.soonest.0, Ordering::Release);
@@ -135,18 +135,18 @@ impl Namespaces {
         Searched::InVain
     }
 
-    /// Does `then` while no generation can begin or end.
+    /// Calls `then` while no generation can begin or end.
     pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Arc<Namespace>>) -> T) -> T {
         let table = self.table.read();
         then(table.names.get(name))
     }
 
-    /// Ends the name's generation, in one section with what `mark` does, which is told what ends,
-    /// and says whether it does.
+    /// Ends the name's generation in one section with `mark`, which gets the generation and
+    /// decides.
     ///
     /// # Errors
     ///
-    /// Those of `mark`; then nothing has been done.
+    /// Those of `mark`; then nothing has changed.
     pub(crate) fn flush<E>(
         &self,
         name: &str,
@@ -163,8 +163,8 @@ impl Namespaces {
         Ok(flushed)
     }
 
-    /// Ends every generation, likewise: that is one store, whatever their number. The postings of
-    /// all labels go with them.
+    /// Likewise ends every generation, with one store however many there are, and drops the
+    /// postings of all labels.
     pub(crate) fn flush_all<E>(
         &self,
         order: &CommitLock,
@@ -179,8 +179,7 @@ impl Namespaces {
         Ok(Ended { table: mem::replace(&mut table, fresh), labels })
     }
 
-    /// Gives up a generation that was begun for a put which has been refused, if nobody else has
-    /// put anything into it.
+    /// Gives up a generation begun for a put that was refused, unless another put has used it.
     pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &CommitLock) {
         let mut table = self.table.write();
         let is_current =
@@ -192,21 +191,21 @@ impl Namespaces {
         }
     }
 
-    /// So many generations are going to be restored, which may be more than are allowed.
+    /// Makes room for `count` restored generations, which may exceed the limit.
     pub(crate) fn expect(&self, count: usize) {
         *self.table.write() = Table::with_room(count.max(self.max));
     }
 
-    /// Takes in a generation that was found on file.
+    /// Adds a generation found on file.
     pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &CommitLock) {
         let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
         let blank = Namespace::begin(name, generation, (&self.ends, &table.era), quota);
-        // Until it has been made from the index it says "maybe" to everything.
+        // Until it is rebuilt from the index, it answers "maybe" to everything.
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         let blocks = further_blocks.into();
-        // Nobody has asked when they end.
+        // No expiry is known yet.
         let ends_on_disk = 0.into();
         let (live, alive_until) = (live.into(), alive_until.0.into());
         let namespace =
@@ -214,8 +213,8 @@ impl Namespaces {
         table.insert(namespace, &mut order.section());
     }
 
-    /// Adds a step's worth of those that are alive to `found`, from the place `from` on. Gives
-    /// where to go on; None at the end. One that begins meanwhile may be passed over.
+    /// Appends a batch of live generations to `found`, starting at `from`. Returns where to
+    /// continue; None at the end. One that begins meanwhile may be missed.
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let table = self.table.read();
         let places = table.places.get(from..).unwrap_or_default();
@@ -224,7 +223,7 @@ impl Namespaces {
         (places.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
-    /// All generations that are alive.
+    /// All live generations.
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
         self.table.read().names.values().cloned().collect()
@@ -234,14 +233,14 @@ impl Namespaces {
         self.table.read().names.len()
     }
 
-    /// Sums over all generations that are alive.
+    /// Sums over all live generations.
     pub(crate) fn totals(&self) -> Figures {
         self.table.read().era.totals.sums()
     }
 }
 
 impl Table {
-    /// Made for `max` names at once: a table that grows is rebuilt, under its lock.
+    /// Allocated for `max` names at once, because a growing table is rebuilt under its lock.
     fn with_room(max: usize) -> Self {
         Self {
             names: HashMap::with_capacity(max),
@@ -272,12 +271,12 @@ impl Table {
 }
 
 impl Ended {
-    /// How many generations that are.
+    /// The number of generations.
     pub(crate) fn len(&self) -> usize {
         self.table.names.len()
     }
 
-    /// How many entries they held, as [`Namespace::held`] counts them.
+    /// Their entries, as [`Namespace::held`] counts them.
     pub(crate) fn entries(&self) -> usize {
         let Figures { entries, live, .. } = self.table.era.totals.sums();
         entries.max(live)
@@ -287,8 +286,8 @@ impl Ended {
         self.table.era.totals.sums().index_bytes
     }
 
-    /// Each item frees a part, and says how many entries that was. Others may hold on to a
-    /// generation: what leads to its records is freed here.
+    /// Each item frees a piece and returns its number of entries. Frees indexes even if other
+    /// references to a generation exist.
     pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
         let names = self.table.names.into_iter().map(|_| 1);
         let generations = self.table.places.into_iter().flatten();
@@ -298,7 +297,7 @@ impl Ended {
 }
 
 impl Namespace {
-    /// Frees what leads to its records, once it has ended, likewise.
+    /// Frees the index of an ended generation, likewise.
     pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
         let mut cursor = Some(Default::default());
         iter::from_fn(move || {

@@ -58,14 +58,14 @@ impl Deadlines {
         let is_first =
             ends < self.soonest() && self.soonest.fetch_min(ends.0, Ordering::Relaxed) > ends.0;
         if let Some(tenancy) = self.tenancy.get().filter(|_| is_first) {
-            tenancy.wants(self.until(ends));
+            tenancy.schedule(self.until(ends));
         }
     }
 
     /// An invalidation has been made, whose caller may go away.
     pub(crate) fn note_invalidation(&self) {
         if let Some(tenancy) = self.tenancy.get().filter(|_| self.pending.any_pending()) {
-            tenancy.wants(GRACE);
+            tenancy.schedule(GRACE);
         }
     }
 

@@ -17,5 +17,5 @@ const L2_BYTES: usize = 16 << 20;
 
 pub(crate) fn limiter(l1_bytes_max: usize, has_l2: bool, timer: &Timer) -> Limiter {
     let bytes = l1_bytes_max / L1_SHARE + if has_l2 { L2_BYTES } else { 0 };
-    Limiter::tidy(bytes, timer.clone())
+    Limiter::reclaiming(bytes, timer.clone())
 }
