@@ -1,9 +1,8 @@
-//! What calls allocate: a hit, a miss and `exists` nothing at all; a put a few small things, and
-//! never a second copy of a value that fits its memory.
+//! Allocations per call: none for a hit, a miss and `exists`; a few small ones for a put, and never
+//! a second copy of a value whose allocation fits.
 //!
-//! A global allocator that counts for each thread is installed in this binary, so that tests which
-//! run side by side do not count for each other. Futures are polled by hand, once: an executor
-//! would allocate for itself.
+//! The global allocator of this binary counts per thread, so that parallel tests do not count for
+//! each other. Futures are polled by hand, once, because an executor would allocate too.
 
 #![allow(unsafe_code)]
 
@@ -22,16 +21,16 @@ use tamis::{
 /// The most bytes of the future of a get.
 const GET_FUTURE_BYTES_MAX: usize = 256;
 
-/// A put with nothing but a value: the entry, its key, and what makes its value shareable.
+/// A put of only a value: the entry, its key, and the shared header of the value.
 const PLAIN_PUT_ALLOCATIONS_MAX: usize = 3;
 
-/// One with two metadata keys and three tags: those too, each cut to its size.
+/// A put with two metadata keys and three tags, each allocated exactly.
 const FULL_PUT_ALLOCATIONS_MAX: usize = 16;
 
-/// What a put allocates besides the value, the first one in a table or a list included.
+/// Bytes that a put allocates besides the value, including the first one in a table or list.
 const PUT_BYTES_MAX: usize = 32 << 10;
 
-/// What a thread has allocated so far.
+/// Allocations of a thread so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Allocated {
     times: usize,
@@ -39,55 +38,54 @@ struct Allocated {
 }
 
 thread_local! {
-    /// Without a destructor and set before the thread runs, so that the allocator may use it.
+    /// Const-initialized and without a destructor, so that the allocator may use it.
     static ALLOCATED: Cell<Allocated> = const { Cell::new(Allocated { times: 0, bytes: 0 }) };
 }
 
-/// The system's allocator, with a count. Moving an allocation counts like making it anew.
+/// The system's allocator with a count. A reallocation counts as an allocation.
 struct Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
 fn count(bytes: usize) {
-    // A thread at its very end may have no count any more, and needs none.
+    // Fails at the very end of a thread, when the count no longer matters.
     let _ = ALLOCATED.try_with(|allocated| {
         let Allocated { times, bytes: before } = allocated.get();
         allocated.set(Allocated { times: times + 1, bytes: before + bytes });
     });
 }
 
-// SAFETY: every call is handed on as it came to `System`, which keeps the contract of
-// `GlobalAlloc`; counting touches no memory but a thread-local cell, never allocates and never
-// unwinds.
+// SAFETY: every call is passed unchanged to `System`, which upholds the contract of `GlobalAlloc`;
+// counting touches only a thread-local cell, never allocates and never unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller vouches for the layout, as `System` asks.
+        // SAFETY: the caller guarantees the layout, as `System` requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller vouches for the layout, as `System` asks.
+        // SAFETY: the caller guarantees the layout, as `System` requires.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller vouches that `place` came from here, which means from `System`, with
-        // this layout, and for the new size.
+        // SAFETY: the caller guarantees that `place` came from here, hence from `System`, with this
+        // layout, and that the new size is valid.
         unsafe { System.realloc(place, layout, size) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller vouches that `place` came from here, which means from `System`, with
-        // this layout.
+        // SAFETY: the caller guarantees that `place` came from here, hence from `System`, with this
+        // layout.
         unsafe { System.dealloc(place, layout) }
     }
 }
 
-/// What `work` makes this thread allocate, besides its result.
+/// The allocations of `work` on this thread, and its result.
 fn allocated<T>(work: impl FnOnce() -> T) -> (Allocated, T) {
     let before = ALLOCATED.get();
     let result = work();
@@ -102,7 +100,7 @@ const NOTHING: Allocated = Allocated { times: 0, bytes: 0 };
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => panic!("nothing here has to wait"),
+        Poll::Pending => panic!("no call here waits"),
     }
 }
 
@@ -121,7 +119,7 @@ fn page() -> BlobCachePut {
     BlobCachePut::from(vec![7; 1000]).with_content_metadata(facts).with_tags(tags)
 }
 
-/// One entry of each kind that a hit treats differently, by key.
+/// One entry of each kind that a hit handles differently, by key.
 fn kinds() -> [(&'static str, BlobCachePut); 5] {
     let minute = Duration::from_secs(60);
     let plain = BlobCachePolicy::default();
@@ -140,7 +138,7 @@ fn kinds() -> [(&'static str, BlobCachePut); 5] {
     ]
 }
 
-/// All that is done with a hit, down to its drop.
+/// Uses everything of a hit and drops it.
 fn use_up(hit: Option<BlobCacheHit>) {
     let hit = hit.expect("a hit");
     assert_eq!(hit.value().len(), 1000);
@@ -204,7 +202,7 @@ fn the_first_hit_of_a_thread_allocates_nothing() {
 }
 
 #[test]
-fn a_miss_and_a_look_allocate_nothing() {
+fn a_miss_and_exists_allocate_nothing() {
     let cache = cache();
     put(&cache, "key", vec![7; 1000]);
     let namespace = cache.namespace("pages");
@@ -237,7 +235,7 @@ fn a_value_that_fits_is_not_copied() {
 #[test]
 fn a_put_allocates_a_few_times() {
     let cache = cache();
-    // Tables and lists have room for one more from the second put of a key on.
+    // From the second put of a key on, tables and lists have room for one more.
     let times = |make: fn() -> BlobCachePut| {
         let each = || {
             let made = make();
@@ -265,7 +263,7 @@ fn the_future_of_a_get_is_small() {
     assert!(digest <= GET_FUTURE_BYTES_MAX, "{digest} bytes with a key of 64 bytes");
 }
 
-/// A setting, its documented maximum, and how to set it.
+/// A setting, its documented maximum, and its setter.
 type Setting = (&'static str, u64, fn(BlobCacheConfigBuilder, u64) -> BlobCacheConfigBuilder);
 
 fn size(value: u64) -> usize {
@@ -291,7 +289,7 @@ const SETTINGS: [Setting; 11] = [
     ("l2_bytes_max", 1 << 48, |builder, most| builder.l2_bytes_max(most)),
 ];
 
-/// What opening a cache allocates where nothing is held yet.
+/// Allocations of opening a cache that holds nothing yet.
 fn opened(config: BlobCacheConfig) -> usize {
     let (allocated, cache) = allocated(|| now(BlobCache::open(config)));
     put(&cache.expect("a cache in memory"), "key", "value");
@@ -299,7 +297,7 @@ fn opened(config: BlobCacheConfig) -> usize {
 }
 
 #[test]
-fn settings_at_their_maxima_allocate_next_to_nothing() {
+fn settings_at_their_maxima_allocate_little() {
     let mut all = BlobCacheConfig::builder();
     for (name, most, set) in SETTINGS {
         let config = set(BlobCacheConfig::builder(), most).build().expect(name);
@@ -325,7 +323,7 @@ fn settings_at_their_maxima_allocate_next_to_nothing() {
 }
 
 #[test]
-fn a_disk_tier_with_settings_at_their_maxima_opens_or_says_why_not() {
+fn a_disk_tier_with_settings_at_their_maxima_opens_or_fails_cleanly() {
     for (name, most, set) in SETTINGS {
         let folder = tempfile::tempdir().expect("a folder");
         let builder = BlobCacheConfig::builder()

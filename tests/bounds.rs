@@ -1,6 +1,6 @@
-//! What stays bounded, and what stays untouched, however many calls are under way.
+//! Bounds that hold however many calls are in progress.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,7 +21,7 @@ fn open(l1_bytes_max: usize) -> BlobCache {
     block_on(BlobCache::open(config)).unwrap()
 }
 
-/// A cache of eight entries, whatever they are.
+/// A cache with room for eight entries of any kind.
 fn open_for_eight() -> BlobCache {
     let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).shard_count(1);
     let config = builder.l1_charge(|_, _| 8 << 10).build().unwrap();
@@ -34,12 +34,12 @@ fn of_priority(priority: u8) -> BlobCachePut {
 }
 
 #[test]
-fn what_concurrent_puts_copy_stays_within_its_share() {
+fn copies_of_concurrent_puts_stay_within_their_share() {
     let cache = open(64 * MIB);
     let value = Bytes::from(vec![7; 7 * MIB]);
     let puts = (0..100u32).map(|number| cache.put("n", number.to_le_bytes(), value.clone()));
     let mut most = 0;
-    // Looks after each turn of the puts.
+    // Checks after each round of polls.
     let watch = poll_fn(|context| {
         most = most.max(cache.stats().memory_buffers_bytes());
         context.waker().wake_by_ref();
@@ -53,7 +53,7 @@ fn what_concurrent_puts_copy_stays_within_its_share() {
 }
 
 #[test]
-fn a_put_dropped_while_it_waits_to_copy_hinders_nobody() {
+fn a_put_dropped_while_it_waits_to_copy_delays_no_other() {
     let cache = open(64 * MIB);
     let value = Bytes::from(vec![7; 7 * MIB]);
     let mut context = Context::from_waker(Waker::noop());
@@ -68,7 +68,7 @@ fn a_put_dropped_while_it_waits_to_copy_hinders_nobody() {
 }
 
 #[test]
-fn any_number_of_invalidations_at_one_time_covers_what_it_says() {
+fn concurrent_invalidations_remove_exactly_what_they_cover() {
     let cache = open(64 * MIB);
     block_on(async {
         for number in 0..2000 {
@@ -78,7 +78,7 @@ fn any_number_of_invalidations_at_one_time_covers_what_it_says() {
         let prefixes: Vec<_> = (0..350).map(|number| format!("{number}/")).collect();
         let removed = join_all(prefixes.iter().map(|prefix| cache.invalidate_prefix("n", prefix)));
         assert!(removed.await.into_iter().all(|removed| removed == Ok(5)));
-        assert_eq!(cache.stats().entries(), 250, "and nothing else");
+        assert_eq!(cache.stats().entries(), 250, "nothing else was removed");
         assert_eq!(cache.stats().namespace_flushes(), 0);
     });
 }
@@ -100,7 +100,7 @@ fn a_put_refused_by_its_read_point_leaves_no_trace() {
 }
 
 #[test]
-fn a_low_priority_pushes_out_no_higher_one() {
+fn a_low_priority_evicts_no_higher_one() {
     let cache = open_for_eight();
     let is_there = |key: &str| cache.exists("n", key) == CachePresence::Present;
     block_on(async {
@@ -113,8 +113,8 @@ fn a_low_priority_pushes_out_no_higher_one() {
         cache.put("n", "low", of_priority(1)).await.unwrap();
         assert!(is_there("low"), "there is room now");
         cache.put("n", "other", of_priority(1)).await.unwrap();
-        assert!(is_there("other") && !is_there("low"), "its own kind gives way");
-        // In place of what is there under its own key it finds room.
+        assert!(is_there("other") && !is_there("low"), "entries of its own priority are evicted");
+        // It may replace the entry of its own key.
         cache.put("n", "4", of_priority(0)).await.unwrap();
         assert!(is_there("4") && is_there("other"));
         cache.put("n", "high", of_priority(255)).await.unwrap();
@@ -123,7 +123,7 @@ fn a_low_priority_pushes_out_no_higher_one() {
 }
 
 #[test]
-fn slots_of_namespaces_that_run_empty_are_found_among_many() {
+fn slots_of_empty_namespaces_are_found_among_many() {
     let builder = BlobCacheConfig::builder().max_namespaces(500);
     let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
     block_on(async {
@@ -136,7 +136,7 @@ fn slots_of_namespaces_that_run_empty_are_found_among_many() {
         cache.invalidate_key("77", "key").await.unwrap();
         cache.put("one more", "key", "value").await.unwrap();
         assert!(cache.put("77", "key", "value").await.is_err());
-        // Begun, and never filled.
+        // Begun, but never filled.
         cache.invalidate_namespace("78").await.unwrap();
         let value = Bytes::from(vec![7; MIB]);
         let mut put = Box::pin(cache.put("79a", "key", value));
@@ -147,7 +147,7 @@ fn slots_of_namespaces_that_run_empty_are_found_among_many() {
 }
 
 #[test]
-fn what_a_dropped_invalidation_covers_is_gone_for_every_reader_from_then_on() {
+fn a_dropped_invalidation_hides_its_entries_from_every_reader() {
     let cache = open(64 * MIB);
     let key = |number: usize| format!("k{number}");
     for _ in 0..10 {

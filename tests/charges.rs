@@ -1,6 +1,6 @@
-//! Charges and quotas at the ends of their ranges: every sum of them holds, on both tiers.
+//! Charges and quotas at the limits of their ranges: no sum overflows, in either tier.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use futures::executor::block_on;
 use futures::future::join_all;
@@ -31,7 +31,7 @@ fn put(admission: L1Admission) -> BlobCachePut {
     BlobCachePut::new("value").with_policy(policy)
 }
 
-/// Everything that adds charges up, with values that are alive at one time.
+/// Calls that add up charges, with values that are alive at the same time.
 fn exercise(cache: &BlobCache) {
     for admission in ADMISSIONS {
         let puts = (0_u8..20).map(|key| cache.put("tenant", [key], put(admission)));
@@ -51,7 +51,7 @@ fn exercise(cache: &BlobCache) {
 }
 
 #[test]
-fn in_memory_no_sum_overflows() {
+fn no_sum_overflows_in_memory() {
     for charge in CHARGES {
         for quota in quotas() {
             let builder = BlobCacheConfig::builder().l1_bytes_max(L1_BYTES_MAX);
@@ -62,7 +62,7 @@ fn in_memory_no_sum_overflows() {
 }
 
 #[test]
-fn above_a_disk_tier_no_sum_overflows() {
+fn no_sum_overflows_with_a_disk_tier() {
     for charge in CHARGES {
         for quota in quotas().step_by(3) {
             let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn above_a_disk_tier_no_sum_overflows() {
 }
 
 #[test]
-fn a_charge_that_panics_counts_memory_and_holds_nothing_up() {
+fn a_panicking_charge_counts_as_memory_and_delays_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(L1_BYTES_MAX)

@@ -1,6 +1,6 @@
-//! The disk tier on real files: what is put comes back after eviction, close and reopening.
+//! The disk tier on real files: entries survive eviction, close and reopening.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ fn value(number: u64, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn entries_outlive_eviction_and_reopening() {
+fn entries_survive_eviction_and_reopening() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     block_on(async {
         let cache = BlobCache::open(config(folder.path())).await.unwrap();
@@ -69,7 +69,7 @@ fn entries_outlive_eviction_and_reopening() {
 }
 
 #[test]
-fn the_log_goes_round() {
+fn the_log_wraps_around() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     block_on(async {
         let cache = BlobCache::open(config(folder.path())).await.unwrap();

@@ -1,7 +1,7 @@
-//! Idle time on real threads: whoever asks for a key within its idle ttl finds it, whichever tier
-//! it is in or on its way to, while others ask for the same keys.
+//! Idle ttls on real threads: a get within the idle ttl finds its key in whichever tier it is, or
+//! while it moves between them, under concurrent gets of the same keys.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -38,8 +38,8 @@ struct Tally {
     gone: AtomicU64,
 }
 
-/// Asks for keys, some far more often than others, and puts what it does not find. `asked`: when
-/// each was last asked for, or earlier.
+/// Gets keys with a skewed distribution, and puts the missing ones. `asked`: a lower bound of the
+/// last get of each key.
 fn ask(
     (cache, seed): (&BlobCache, u64),
     (seconds, asked): (&AtomicU64, &[AtomicU64]),
@@ -49,7 +49,7 @@ fn ask(
     let mut random = StdRng::seed_from_u64(seed);
     while !is_over.load(order) {
         let key = (0..3).map(|_| random.random_range(0..KEYS)).min().unwrap();
-        // The clock is set once this has been counted up.
+        // The clock is set after this counter was incremented.
         let begun = seconds.load(order).saturating_sub(1);
         let last = asked[key].load(order);
         let hit = block_on(cache.get("a", key.to_string()));
@@ -94,7 +94,7 @@ fn threads_agree_on_the_last_access() {
                     scope.spawn(move || ask((cache, seed), known, ends))
                 })
                 .collect();
-            // Twenty idle times.
+            // Twenty idle ttls.
             while seconds.load(Ordering::SeqCst) < 20 * IDLE_SECONDS
                 && !threads.iter().any(thread::ScopedJoinHandle::is_finished)
             {
@@ -106,7 +106,7 @@ fn threads_agree_on_the_last_access() {
         let Tally { in_memory, on_disk, gone } = tally;
         let [in_memory, on_disk, gone] = [in_memory, on_disk, gone].map(AtomicU64::into_inner);
         assert!(in_memory > 100 && on_disk > 100 && gone > 0, "{in_memory} {on_disk} {gone}");
-        // Those that nobody has asked for since, too. Two may find at once that one is gone.
+        // Also those that were not read since. Two threads may find one expired entry at once.
         let is_gone = |key: &usize| block_on(cache.get("a", key.to_string())).is_none();
         let gone = gone + (0..KEYS).filter(is_gone).count() as u64;
         let counted = cache.stats().l1_idle_evicts_total();

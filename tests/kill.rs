@@ -1,12 +1,12 @@
-//! A writer process is killed at random moments; what the next process finds is never older than
-//! what was acknowledged.
+//! A writer process is killed at random moments; the next process never finds anything older than
+//! the acknowledged mutations.
 //!
-//! The parent starts this very test binary as the writer, whose tasks tell on its standard output
-//! what they begin and what has been acknowledged, kills it, reopens the store and holds every key
-//! against the tale; now and then the next writer comes at once instead. `TAMIS_KILLS` says how
-//! often; `TAMIS_SEED` where the seeds begin.
+//! The parent starts this test binary as the writer, whose tasks report each mutation on standard
+//! output before it begins and after it is acknowledged. The parent kills it, reopens the store and
+//! checks every key against the reports; sometimes it starts the next writer at once instead.
+//! `TAMIS_KILLS` sets the number of kills, `TAMIS_SEED` the first seed.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::HashMap;
 use std::env;
@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CrashSafety, L1Admission, L2Compression};
 
-/// Tasks of a writer, each with a namespace of its own.
+/// Tasks of a writer, each with its own namespace.
 const TASKS: u64 = 4;
 const KEYS: u64 = 25;
 const WRITER: &str = "TAMIS_KILL_WRITER";
@@ -33,14 +33,14 @@ fn config(path: &Path, seed: u64) -> BlobCacheConfig {
         .l2_path(path)
         .l2_bytes_max(4 << 20)
         .l2_segment_bytes(256 << 10)
-        // The values would be next to nothing, and nothing would be reclaimed.
+        // Compressed, the values would be so small that no segment is reclaimed.
         .l2_compression(L2Compression::Off)
         .crash_safety(crash_safety)
         .build()
         .unwrap()
 }
 
-/// What a key may hold: a number, or nothing.
+/// The content of a key: a number, or nothing.
 type Holding = Option<u64>;
 
 fn value(number: u64) -> Vec<u8> {
@@ -52,13 +52,13 @@ fn space(task: u64) -> String {
     format!("space{task}")
 }
 
-fn tell(what: &str) {
-    let mut tale = io::stdout().lock();
-    tale.write_all(what.as_bytes()).and_then(|()| tale.flush()).unwrap();
+fn report(line: &str) {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).unwrap();
 }
 
-/// The writer: each task one mutation after the other, each told before it is begun and once it has
-/// returned, with gets in between.
+/// The writer: each task runs mutations one after the other, reports each before and after, and
+/// gets keys in between.
 fn write(path: &Path, seed: u64) {
     block_on(async {
         let cache = BlobCache::open(config(path, seed)).await.unwrap();
@@ -83,7 +83,7 @@ async fn work(cache: &BlobCache, seed: u64, task: u64) {
             96..99 => format!("{task} {key} prefix"),
             _ => format!("{task} all"),
         };
-        tell(&format!("begin {told}\n"));
+        report(&format!("begin {told}\n"));
         if told.ends_with("prefix") {
             cache.invalidate_prefix(space, name).await.unwrap();
         } else if told.ends_with('-') {
@@ -98,18 +98,18 @@ async fn work(cache: &BlobCache, seed: u64, task: u64) {
             let put = BlobCachePut::from(value(number)).with_tags([tag]).with_policy(policy);
             cache.put(space, name, put).await.unwrap();
         }
-        tell(&format!("end {told}\n"));
+        report(&format!("end {told}\n"));
     }
 }
 
-/// For each key what its last acknowledged mutation left, and what was begun after it.
+/// For each key its last acknowledged content, and the mutations begun after that.
 #[derive(Default)]
-struct Tale {
+struct Journal {
     keys: HashMap<(u64, u64), (Holding, Vec<Holding>)>,
     acknowledged: u64,
 }
 
-impl Tale {
+impl Journal {
     fn take(&mut self, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         let task = words[1].parse().unwrap();
@@ -134,11 +134,11 @@ impl Tale {
     }
 }
 
-/// What one life of a writer has come to.
-fn kill_once(path: &Path, seed: u64, tale: &mut Tale) {
+/// Runs a writer, kills it, and collects its reports.
+fn kill_once(path: &Path, seed: u64, journal: &mut Journal) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut writer = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "writers_that_are_killed_leave_nothing_stale", "--nocapture"])
+        .args(["--exact", "killed_writers_leave_nothing_stale", "--nocapture"])
         .env(WRITER, format!("{seed} {}", path.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -154,11 +154,11 @@ fn kill_once(path: &Path, seed: u64, tale: &mut Tale) {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).unwrap() > 0 {
         let text = std::str::from_utf8(&line).unwrap();
-        // The test harness talks as well; a line that was cut off was never acknowledged.
+        // The test harness prints as well; an incomplete line was never acknowledged.
         if let Some(text) = text.strip_suffix('\n') {
             let told = text.find("begin ").or_else(|| text.find("end "));
             if let Some(told) = told.filter(|at| *at == 0 || text[..*at].ends_with("... ")) {
-                tale.take(&text[told..]);
+                journal.take(&text[told..]);
             }
         }
         line.clear();
@@ -168,14 +168,14 @@ fn kill_once(path: &Path, seed: u64, tale: &mut Tale) {
     killer.join().unwrap();
 }
 
-/// Holds every key against the tale, and gives the number of hits.
-fn check(path: &Path, seed: u64, tale: &mut Tale) -> u64 {
+/// Checks every key against the reports. Returns the number of hits.
+fn check(path: &Path, seed: u64, journal: &mut Journal) -> u64 {
     let mut hits = 0;
     block_on(async {
         let cache = BlobCache::open(config(path, seed)).await.unwrap();
         for (task, key) in (0..TASKS).flat_map(|task| (0..KEYS).map(move |key| (task, key))) {
             let hit = cache.get(&space(task), key.to_le_bytes()).await;
-            let (last, begun) = tale.keys.entry((task, key)).or_default();
+            let (last, begun) = journal.keys.entry((task, key)).or_default();
             let found = hit.map(|hit| {
                 let number = u64::from_le_bytes(hit.value()[..8].try_into().unwrap());
                 assert_eq!(hit.value(), value(number), "TAMIS_SEED={seed} key {key}: wrong bytes");
@@ -188,7 +188,7 @@ fn check(path: &Path, seed: u64, tale: &mut Tale) -> u64 {
                     "TAMIS_SEED={seed} key {key}: {found:?} is stale: {last:?}, then {begun:?}"
                 );
             }
-            // What has been seen, or is gone, is what the next life begins with.
+            // The next writer begins with the state seen here.
             (*last, *begun) = (found, Vec::new());
         }
         assert_eq!(cache.stats().l2_corruptions(), 0, "TAMIS_SEED={seed}");
@@ -198,7 +198,7 @@ fn check(path: &Path, seed: u64, tale: &mut Tale) -> u64 {
 }
 
 #[test]
-fn writers_that_are_killed_leave_nothing_stale() {
+fn killed_writers_leave_nothing_stale() {
     if let Ok(order) = env::var(WRITER) {
         let (seed, path) = order.split_once(' ').unwrap();
         return write(Path::new(path), seed.parse().unwrap());
@@ -206,17 +206,17 @@ fn writers_that_are_killed_leave_nothing_stale() {
     let number = |name, default| env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, kills) = (number("TAMIS_SEED", 1), number("TAMIS_KILLS", 30));
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut tale = Tale::default();
+    let mut journal = Journal::default();
     let mut hits = 0;
     for seed in first..first + kills {
-        kill_once(folder.path(), seed, &mut tale);
+        kill_once(folder.path(), seed, &mut journal);
         if seed % 4 != 1 {
-            hits += check(folder.path(), seed, &mut tale);
+            hits += check(folder.path(), seed, &mut journal);
         }
     }
-    println!("{kills} kills, {} acknowledged mutations, {hits} hits", tale.acknowledged);
+    println!("{kills} kills, {} acknowledged mutations, {hits} hits", journal.acknowledged);
     assert!(hits > kills * 5, "a cache that forgets everything is never stale: {hits} hits");
-    assert!(tale.acknowledged > kills * 20, "{} mutations", tale.acknowledged);
+    assert!(journal.acknowledged > kills * 20, "{} mutations", journal.acknowledged);
 }
 
 fn sparse(path: &Path) -> BlobCacheConfig {
@@ -230,13 +230,13 @@ fn sparse(path: &Path) -> BlobCacheConfig {
         .unwrap()
 }
 
-/// Puts what is named after the life, tells when that is on file, and goes on until it is killed.
+/// Puts an entry named after the run, reports when it is on file, and continues until it is killed.
 fn put_until_killed(path: &Path, life: u64) {
     block_on(async {
         let cache = BlobCache::open(sparse(path)).await.unwrap();
         cache.put("n", format!("{life}"), "kept").await.unwrap();
         cache.sync().await.unwrap();
-        tell("end\n");
+        report("end\n");
         for _ in 0.. {
             cache.put("n", "torn", vec![7; 700]).await.unwrap();
             cache.sync().await.unwrap();
@@ -246,24 +246,24 @@ fn put_until_killed(path: &Path, life: u64) {
 }
 
 #[test]
-fn kills_in_a_row_lose_nothing_but_unwritten_tails() {
+fn repeated_kills_lose_only_unwritten_tails() {
     if let Ok(order) = env::var(PUTTER) {
         let (life, path) = order.split_once(' ').unwrap();
         return put_until_killed(Path::new(path), life.parse().unwrap());
     }
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // Three times as many as there are segments.
+    // Three times the number of segments.
     let lives = 48;
     for life in 0..lives {
         let mut putter = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "kills_in_a_row_lose_nothing_but_unwritten_tails", "--nocapture"])
+            .args(["--exact", "repeated_kills_lose_only_unwritten_tails", "--nocapture"])
             .env(PUTTER, format!("{life} {}", folder.path().display()))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(putter.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().ends_with("end")), "life {life} has put nothing");
+        assert!(lines.any(|line| line.unwrap().ends_with("end")), "run {life} has put nothing");
         std::thread::sleep(Duration::from_micros(life * 137 % 3000));
         putter.kill().unwrap();
         putter.wait().unwrap();
@@ -271,7 +271,10 @@ fn kills_in_a_row_lose_nothing_but_unwritten_tails() {
     block_on(async {
         let cache = BlobCache::open(sparse(folder.path())).await.unwrap();
         for life in 0..lives {
-            assert!(cache.get("n", format!("{life}")).await.is_some(), "life {life} is missing");
+            assert!(
+                cache.get("n", format!("{life}")).await.is_some(),
+                "the entry of run {life} is missing"
+            );
         }
         assert_eq!(cache.stats().recovery_dropped(), 0);
         assert!(cache.stats().l2_bytes_in_use() < 2 << 20, "it is sparse");

@@ -1,5 +1,5 @@
-//! Every limit at its boundary and one over it, and what the memory tier does at its own: errors
-//! that change nothing, a closed cache, priorities, admission, large blobs, memory that comes back.
+//! Every limit at its boundary and one over it, and the memory tier at its budget: errors without
+//! side effects, a closed cache, priorities, admission, large blobs, freed memory.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn put(cache: &BlobCache, key: &str, put: impl Into<BlobCachePut>) -> Result<(),
     block_on(cache.put("n", key, put))
 }
 
-/// Without counting as an access.
+/// Does not count as an access.
 fn holds(cache: &BlobCache, key: &str) -> bool {
     cache.exists("n", key) == CachePresence::Present
 }
@@ -34,7 +34,7 @@ fn admitted(value: impl Into<BlobCachePut>, admission: L1Admission) -> BlobCache
     value.into().with_policy(BlobCachePolicy::default().l1_admission(admission))
 }
 
-/// Everything that an error must leave alone.
+/// Figures that an error must not change.
 fn figures(stats: &BlobCacheStats) -> [u64; 14] {
     [
         stats.hits(),
@@ -54,7 +54,7 @@ fn figures(stats: &BlobCacheStats) -> [u64; 14] {
     ]
 }
 
-/// The error of a call that has changed nothing but, where versions are at issue, their counter.
+/// The error of a call that has changed nothing, except a counter of version mismatches.
 fn error_of<T: std::fmt::Debug>(
     cache: &BlobCache,
     call: impl Future<Output = Result<T, CacheError>>,
@@ -145,7 +145,7 @@ fn labels_up_to_their_limits() {
 }
 
 #[test]
-fn namespaces_up_to_their_limit_and_slots_that_come_back() {
+fn namespaces_up_to_their_limit_and_freed_slots() {
     let cache = open_with(|builder| builder.max_namespaces(2));
     put(&cache, "old", "value").expect("it fits");
     block_on(cache.put("second", "key", "value")).expect("at the limit");
@@ -158,15 +158,15 @@ fn namespaces_up_to_their_limit_and_slots_that_come_back() {
     assert_eq!(error_of(&cache, cache.put("second", "key", "value")), expected);
 
     assert_eq!(block_on(cache.invalidate_key("third", "key")), Ok(1));
-    assert_eq!(cache.stats().namespaces(), 2, "empty, but nobody needs its slot yet");
-    block_on(cache.put("second", "key", "value")).expect("one that has run empty gives it up");
+    assert_eq!(cache.stats().namespaces(), 2, "empty, but its slot is not needed yet");
+    block_on(cache.put("second", "key", "value")).expect("an empty namespace gives up its slot");
     assert!(cache.namespace_stats("third").is_none());
     assert_eq!(block_on(cache.invalidate_namespace("third")), Ok(false));
     assert_eq!(value_of(&cache, "old").as_deref(), Some(b"value".as_slice()));
 }
 
 #[test]
-fn versions_rise() {
+fn versions_must_increase() {
     let cache = open_with(|builder| builder);
     let versioned =
         |version| BlobCachePut::new("new").with_policy(BlobCachePolicy::default().version(version));
@@ -218,9 +218,9 @@ fn blobs_up_to_the_limit_of_their_admission() {
     assert!(!holds(&cache, "old"));
 }
 
-/// The same by what memory is taken: the limit is on all of an entry.
+/// The same with real memory: the limit applies to the whole entry.
 #[test]
-fn an_entry_counts_with_all_that_it_takes() {
+fn the_limit_applies_to_the_whole_entry() {
     let max = MIB;
     let cache = open_with(|builder| builder.l1_bytes_max(max));
     for (admission, limit) in [(L1Admission::Auto, max / 8), (L1Admission::Always, max)] {
@@ -241,11 +241,11 @@ fn an_entry_counts_with_all_that_it_takes() {
 }
 
 #[test]
-fn a_put_that_is_never_admitted_removes_what_was_there() {
+fn a_put_that_is_not_admitted_removes_the_older_entry() {
     let cache = open_with(|builder| builder.l1_bytes_max(8 * MIB));
     let tagged = || BlobCachePut::new("old").with_tags(["t"]);
     put(&cache, "key", tagged()).expect("it fits");
-    put(&cache, "key", admitted("new", L1Admission::Never)).expect("taken, and not held");
+    put(&cache, "key", admitted("new", L1Admission::Never)).expect("accepted, not stored");
     assert!(value_of(&cache, "key").is_none() && !holds(&cache, "key"));
     let stats = cache.stats();
     assert_eq!((stats.entries(), stats.bytes_in_use(), stats.insertions()), (0, 0, 1));
@@ -258,7 +258,7 @@ fn a_put_that_is_never_admitted_removes_what_was_there() {
 }
 
 #[test]
-fn a_closed_cache_is_empty_and_says_so() {
+fn a_closed_cache_is_empty_and_reports_it() {
     let cache = open_with(|builder| builder);
     let (clone, handle) = (cache.clone(), cache.namespace("n"));
     for key in 0..2000 {
@@ -285,9 +285,9 @@ fn a_closed_cache_is_empty_and_says_so() {
     assert_eq!((stats.memory_l1_bytes(), stats.memory_labels_bytes()), (0, 0));
 }
 
-/// Victims come from the lowest priority in use, whether or not they were asked for.
+/// Victims come from the lowest priority in use, whether or not they were read.
 #[test]
-fn the_lowest_priority_goes_first() {
+fn the_lowest_priority_is_evicted_first() {
     let of = |priority| {
         BlobCachePut::from(vec![7; 900]).with_policy(BlobCachePolicy::default().priority(priority))
     };
@@ -313,7 +313,7 @@ fn the_lowest_priority_goes_first() {
         }
         assert_eq!((left(255), cache.stats().evictions()), (250, 750));
 
-        // A flood of what is worth least drowns itself.
+        // A flood of the lowest priority evicts only itself.
         for number in 0..1000 {
             put(&cache, &format!("flood/{number}"), of(1)).expect("evictions make room");
         }
@@ -323,10 +323,9 @@ fn the_lowest_priority_goes_first() {
     }
 }
 
-/// A blob of a quarter of the budget that is asked for all the time stays, though all others turn
-/// over.
+/// A blob of a quarter of the budget that is read all the time stays while all others turn over.
 #[test]
-fn a_blob_of_a_quarter_lives_whatever_the_shard_count() {
+fn a_blob_of_a_quarter_survives_for_any_shard_count() {
     let max = 4 * MIB;
     for shards in [1, 2, 4, 16, 64, 1024] {
         let cache = open_with(|builder| builder.l1_bytes_max(max).shard_count(shards));
@@ -347,7 +346,7 @@ fn a_blob_of_a_quarter_lives_whatever_the_shard_count() {
 }
 
 #[test]
-fn memory_of_what_was_flushed_comes_back_with_the_mutations_that_follow() {
+fn later_mutations_free_the_memory_of_flushed_entries() {
     const ENTRIES: usize = 5000;
     for is_of_all in [false, true] {
         let cache = open_with(|builder| builder);
@@ -378,7 +377,7 @@ fn memory_of_what_was_flushed_comes_back_with_the_mutations_that_follow() {
 }
 
 #[test]
-fn nothing_is_over_the_budget_when_a_call_has_returned() {
+fn the_budget_holds_after_every_call() {
     for shards in [1, 3, 64] {
         let max = 2 * MIB;
         let cache = open_with(|builder| builder.l1_bytes_max(max).shard_count(shards));
@@ -399,6 +398,6 @@ fn nothing_is_over_the_budget_when_a_call_has_returned() {
             assert_eq!((held.entries(), held.bytes_in_use()), (stats.entries(), parts));
         }
         assert!(cache.stats().evictions() > 1000);
-        assert!(cache.stats().bytes_in_use() > max / 2, "room is not made for nothing");
+        assert!(cache.stats().bytes_in_use() > max / 2, "no more is evicted than needed");
     }
 }

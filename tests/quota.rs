@@ -1,6 +1,6 @@
-//! Quotas: a namespace at its own makes room among its own entries, in memory and on disk.
+//! Quotas: a namespace at its quota evicts among its own entries, in memory and on disk.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,7 +39,7 @@ fn hits(cache: &BlobCache, namespace: &str, numbers: std::ops::Range<usize>) -> 
 }
 
 #[test]
-fn in_memory_a_tenant_pushes_out_nobody_but_itself() {
+fn in_memory_a_tenant_evicts_only_its_own_entries() {
     let quota = NamespaceQuota { l1_bytes_max: Some(MIB), ..Default::default() };
     let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
     let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
@@ -47,7 +47,7 @@ fn in_memory_a_tenant_pushes_out_nobody_but_itself() {
     fill(&cache, "other", 0..4000, L1Admission::Auto);
     fill(&cache, "tenant", 0..200, L1Admission::Auto);
     for number in 200..20_000 {
-        // What the tenant asks for all the time stays with it.
+        // Entries that the tenant reads all the time stay.
         assert_eq!(hits(&cache, "tenant", 0..10), 10, "at {number}");
         fill(&cache, "tenant", number..number + 1, L1Admission::Auto);
         if number % 1000 == 0 {
@@ -66,14 +66,14 @@ fn in_memory_a_tenant_pushes_out_nobody_but_itself() {
         }
         other => panic!("{other:?}"),
     }
-    // The whole budget binds the tenant too.
+    // The whole budget limits the tenant too.
     fill(&cache, "other", 4000..30_000, L1Admission::Auto);
     assert!(cache.stats().bytes_in_use() <= 8 * MIB);
     assert!(cache.stats().entries() > 5000);
 }
 
 #[test]
-fn at_its_quota_a_tenant_yields_to_its_own_higher_priorities_only() {
+fn at_its_quota_a_tenant_keeps_its_higher_priorities() {
     let quota = NamespaceQuota { l1_bytes_max: Some(64 << 10), ..Default::default() };
     let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
     let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
@@ -88,11 +88,11 @@ fn at_its_quota_a_tenant_yields_to_its_own_higher_priorities_only() {
     assert_eq!(hits(&cache, "tenant", 1000..1100), 0, "no room among higher ones");
     assert_eq!(cache.namespace_stats("tenant").unwrap().entries(), held);
     (2000..2100).for_each(|number| put(number, 250));
-    assert_eq!(hits(&cache, "tenant", 2000..2100), held, "they have pushed out all others");
+    assert_eq!(hits(&cache, "tenant", 2000..2100), held, "they have evicted all others");
 }
 
 #[test]
-fn on_disk_a_tenant_is_given_no_more_than_its_quota() {
+fn on_disk_a_tenant_stays_within_its_quota() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let quota = NamespaceQuota { l2_bytes_max: Some(2 << 20), ..Default::default() };
     let config = BlobCacheConfig::builder()
@@ -110,11 +110,11 @@ fn on_disk_a_tenant_is_given_no_more_than_its_quota() {
     let refused = cache.stats().l2_full_rejections();
     let held = hits(&cache, "tenant", 0..6000);
     assert_eq!(held as u64 + refused, 6000);
-    // A record is a little more than its value; the estimate is within some percent.
+    // A record is slightly larger than its value; the estimate is within a few percent.
     assert!((1650..2100).contains(&held), "{held}");
     assert!(stats(&cache) <= 2 << 20);
     assert_eq!(hits(&cache, "other", 0..8000), 8000);
-    // Overwrites have the room of what they replace.
+    // Overwrites reuse the room of the replaced records.
     fill(&cache, "tenant", 0..500, L1Admission::Never);
     assert!(hits(&cache, "tenant", 0..500) > 450);
     let before = stats(&cache);
@@ -144,7 +144,7 @@ fn quotas_are_bounded() {
 }
 
 /// Misses of a seeded run over a namespace with a quota in a roomy cache, or over one that has a
-/// cache of that size for itself.
+/// cache of that size to itself.
 fn misses(seed: u64, is_quota: bool, invalidates: bool) -> usize {
     let budget = 64 << 10;
     let quota = NamespaceQuota { l1_bytes_max: Some(budget), ..Default::default() };
@@ -171,9 +171,9 @@ fn misses(seed: u64, is_quota: bool, invalidates: bool) -> usize {
     misses
 }
 
-/// It is the same algorithm.
+/// Both use the same algorithm.
 #[test]
-fn a_tenant_misses_what_a_cache_of_the_size_of_its_quota_would() {
+fn a_tenant_misses_like_a_cache_of_the_size_of_its_quota() {
     for seed in 0..6 {
         for invalidates in [false, true] {
             let of = |is_quota| misses(seed, is_quota, invalidates);
@@ -183,7 +183,7 @@ fn a_tenant_misses_what_a_cache_of_the_size_of_its_quota_would() {
 }
 
 #[test]
-fn a_tenant_that_fills_and_flushes_pushes_out_nobody() {
+fn a_tenant_that_fills_and_flushes_evicts_no_other() {
     let quota = NamespaceQuota { l1_bytes_max: Some(MIB), ..Default::default() };
     for sweep in [BackgroundSweep::On, BackgroundSweep::Off] {
         let config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).background_sweep(sweep);
@@ -225,7 +225,7 @@ fn many_puts_at_once_stay_within_a_quota() {
     }
 }
 
-/// With as many threads as there are, all that was counted is given back.
+/// However many threads there are, every reservation is returned.
 #[test]
 fn a_quota_is_kept_by_many_threads() {
     let quota = NamespaceQuota { l1_bytes_max: Some(300 << 10), ..Default::default() };
@@ -261,7 +261,7 @@ fn a_quota_is_kept_by_many_threads() {
     block_on(cache.invalidate_all()).unwrap();
     block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
     assert_eq!((cache.stats().bytes_in_use(), cache.stats().entries()), (0, 0));
-    // Nothing is left reserved either: all of the quota can be had.
+    // No reservation is left: the whole quota can be used.
     fill(&cache, "a", 0..1000, L1Admission::Auto);
     assert!(cache.namespace_stats("a").unwrap().bytes_in_use() > 297 << 10);
 }
@@ -277,7 +277,7 @@ fn on_disk(folder: &Path, l2_bytes_max: u64) -> BlobCacheConfigBuilder {
 }
 
 #[test]
-fn what_a_quota_refuses_takes_nothing_from_others_on_disk() {
+fn refused_puts_take_no_room_from_others_on_disk() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = on_disk(folder.path(), 0).l1_bytes_max(8 * MIB);
     let config =
@@ -292,8 +292,8 @@ fn what_a_quota_refuses_takes_nothing_from_others_on_disk() {
     }
     block_on(cache.sync()).unwrap();
     let written = cache.stats().l2_write_bytes() - before;
-    // A number of the order is wanted for each, and a record of the others has some dozen.
-    assert!(written < 100_000 * 3, "{written} bytes for nothing");
+    // Each refusal needs a sequence, and a record of other namespaces provides a few dozen.
+    assert!(written < 100_000 * 3, "{written} bytes for refused puts");
     assert_eq!(cache.stats().l2_full_rejections(), 100_000);
     assert_eq!(hits(&cache, "other", 0..8000), 8000);
     let in_memory = cache.namespace_stats("tenant").unwrap().entries();
@@ -302,7 +302,7 @@ fn what_a_quota_refuses_takes_nothing_from_others_on_disk() {
     block_on(cache.close()).unwrap();
 }
 
-/// What was on disk before the quota was lowered is shadowed by one tombstone each.
+/// Records from before the quota was lowered are shadowed by one tombstone each.
 #[test]
 fn refused_overwrites_write_a_tombstone_once() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -326,18 +326,19 @@ fn refused_overwrites_write_a_tombstone_once() {
     }
     block_on(cache.sync()).unwrap();
     assert_eq!(cache.stats().l2_full_rejections(), 10_000);
-    // One in some fifty puts wants a number of the order; frames and the tail's block add a little.
+    // One in about fifty puts needs a record for its sequence; frames and the tail's block add a
+    // little.
     let written = cache.stats().l2_bytes_in_use() - before;
     assert!(written < 100_000, "{written} bytes of log");
     assert_eq!(block_on(cache.get("tenant", key(7))).unwrap().value(), b"new 99");
     block_on(cache.close()).unwrap();
     let cache = open(0);
-    assert_eq!(hits(&cache, "tenant", 0..100), 0, "none is brought back");
+    assert_eq!(hits(&cache, "tenant", 0..100), 0, "none is found again");
     block_on(cache.close()).unwrap();
 }
 
 #[test]
-fn what_has_expired_on_disk_makes_room_in_a_quota() {
+fn expired_records_make_room_in_a_quota() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let config = on_disk(folder.path(), 2 << 20).clock(clock.clone()).build().unwrap();
@@ -352,7 +353,7 @@ fn what_has_expired_on_disk_makes_room_in_a_quota() {
         let held = hits(&cache, "tenant", day * 10_000..day * 10_000 + 2500);
         assert!(held > 1600, "day {day}: {held}");
         if day == 2 {
-            // What another open has found, nobody has heard the end of.
+            // A reopened store has no expiry times in memory.
             block_on(cache.close()).unwrap();
             cache = block_on(BlobCache::open(config.clone())).unwrap();
         }
@@ -360,7 +361,7 @@ fn what_has_expired_on_disk_makes_room_in_a_quota() {
         let end = Instant::now() + Duration::from_secs(60);
         let mut more = day * 10_000 + 5000..;
         while cache.namespace_stats("tenant").unwrap().l2_bytes_in_use() > 1 << 20 {
-            assert!(Instant::now() < end, "day {day}: it is full of what has expired");
+            assert!(Instant::now() < end, "day {day}: it is full of expired records");
             more.by_ref().take(5).for_each(|number| put(&cache, number));
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -370,7 +371,7 @@ fn what_has_expired_on_disk_makes_room_in_a_quota() {
 }
 
 #[test]
-fn a_quota_that_was_lowered_has_no_second_chances() {
+fn records_beyond_a_lowered_quota_are_not_reinserted() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let open = |bytes| block_on(BlobCache::open(on_disk(folder.path(), bytes).build().unwrap()));
     let cache = open(6 << 20).unwrap();
@@ -379,7 +380,7 @@ fn a_quota_that_was_lowered_has_no_second_chances() {
     let cache = open(1 << 20).unwrap();
     for round in 0..48 {
         if round % 2 == 0 {
-            assert!(hits(&cache, "tenant", 0..5000) > 100, "what it is allowed, it may keep");
+            assert!(hits(&cache, "tenant", 0..5000) > 100, "records within the quota stay");
         }
         fill(&cache, "other", round * 1000..(round + 1) * 1000, L1Admission::Never);
     }
@@ -389,9 +390,9 @@ fn a_quota_that_was_lowered_has_no_second_chances() {
     block_on(cache.close()).unwrap();
 }
 
-/// A quota that does not bind changes nothing, whatever else the budget makes of the entries.
+/// A quota that is never reached changes nothing, whatever the budget evicts.
 #[test]
-fn a_roomy_quota_is_as_good_as_none() {
+fn a_quota_that_is_never_reached_changes_nothing() {
     let quota = NamespaceQuota { l1_bytes_max: Some(200 << 10), ..Default::default() };
     let misses = |seed, whose: &str| {
         let config = BlobCacheConfig::builder().l1_bytes_max(256 << 10).shard_count(1);
@@ -420,9 +421,9 @@ fn a_roomy_quota_is_as_good_as_none() {
     }
 }
 
-/// What was flushed counts until it is swept, and must not keep out what comes after it.
+/// Flushed entries count until they are swept, but must not keep out new ones.
 #[test]
-fn a_flushed_namespace_takes_what_is_of_a_lower_priority() {
+fn a_flushed_namespace_accepts_lower_priorities() {
     for sweep in [BackgroundSweep::Off, BackgroundSweep::On] {
         let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), ..Default::default() };
         let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 20).background_sweep(sweep);

@@ -1,7 +1,8 @@
-//! Limits of the process that are too low for a store: each is named, kills nothing and leaves
-//! nothing behind. They hold for a whole process, so each test runs in a child of this very binary.
+//! Process limits that are too low for a store: each is named in the error, kills nothing and
+//! leaves nothing behind. Limits hold for a whole process, so each test runs in a child of this
+//! binary.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::env;
 use std::fs;
@@ -14,15 +15,17 @@ use tamis::{BlobCache, BlobCacheConfig, CacheError};
 
 const CHILD: &str = "TAMIS_REFUSED_CHILD";
 
-/// True in the child; else runs this test there.
+/// True in the child; in the parent, runs the test in a child.
 fn is_child(test: &str) -> bool {
     if env::var_os(CHILD).is_some() {
         return true;
     }
     let mut command = Command::new(env::current_exe().unwrap());
     let output = command.args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}: {told}", output.status);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    let passed = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(passed, "the child has no test {test}");
     false
 }
 
@@ -40,7 +43,7 @@ fn descriptors() -> Vec<u64> {
     let mut numbers: Vec<u64> =
         open.map(|one| one.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
     numbers.sort_unstable();
-    // The last is that of the listing itself.
+    // The last one belongs to the listing itself.
     numbers.pop();
     numbers
 }
@@ -54,13 +57,13 @@ fn with_limit<T>(resource: Resource, limit: u64, run: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn too_few_descriptors_are_named_and_none_is_lost() {
-    if !is_child("too_few_descriptors_are_named_and_none_is_lost") {
+fn too_few_descriptors_are_reported_and_none_leaks() {
+    if !is_child("too_few_descriptors_are_reported_and_none_leaks") {
         return;
     }
     let folder = folder();
     let store = folder.path().join("store");
-    // The limit is on their numbers: those below the last one are taken.
+    // The limit is on descriptor numbers, so all lower ones are taken first.
     let mut fillers = Vec::new();
     while descriptors().iter().zip(0..).any(|(&descriptor, number)| descriptor != number) {
         fillers.push(fs::File::open("/dev/null").unwrap());
@@ -90,8 +93,8 @@ fn too_few_descriptors_are_named_and_none_is_lost() {
 }
 
 #[test]
-fn files_that_may_not_be_so_large_are_named_and_nothing_kills() {
-    if !is_child("files_that_may_not_be_so_large_are_named_and_nothing_kills") {
+fn a_file_size_limit_is_reported_and_does_not_kill() {
+    if !is_child("a_file_size_limit_is_reported_and_does_not_kill") {
         return;
     }
     let folder = folder();
@@ -107,7 +110,7 @@ fn files_that_may_not_be_so_large_are_named_and_nothing_kills() {
     block_on(cache.put("space", "key", "value")).unwrap();
     block_on(cache.close()).unwrap();
     refused(with_limit(Resource::Fsize, 1 << 20, || open(folder.path())).unwrap_err());
-    // One that is lowered later: what lies beyond it cannot be written, and the rest goes on.
+    // A limit lowered later: writes beyond it fail, and the rest goes on.
     let cache = open(folder.path()).unwrap();
     with_limit(Resource::Fsize, 4096, || {
         let error = block_on(cache.put("space", "key", "other")).unwrap_err();

@@ -1,8 +1,8 @@
-//! What calls under way take in memory, by an allocator that counts what is live: however many they
-//! are and whoever polls them, it stays within the budgets that are stated for them.
+//! Memory of calls in progress, measured by an allocator that counts live bytes: it stays within
+//! the stated budgets, however many calls there are and however they are polled.
 
 #![allow(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::pin::Pin;
@@ -26,7 +26,7 @@ const READ_BYTES: usize = 64 * MIB;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, with a count of what is live.
+/// The system's allocator with a count of live bytes.
 struct Counting;
 
 #[global_allocator]
@@ -37,29 +37,29 @@ fn grown(bytes: usize) {
     MOST.fetch_max(live, Ordering::Relaxed);
 }
 
-// SAFETY: every call is handed on as it came to `System`, which keeps the contract of
-// `GlobalAlloc`; the counts are atomics of their own.
+// SAFETY: every call is passed unchanged to `System`, which upholds the contract of `GlobalAlloc`;
+// the counts are separate atomics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: the caller's promises for this very call.
+        // SAFETY: the caller's guarantees for this very call.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: the caller's promises for this very call.
+        // SAFETY: the caller's guarantees for this very call.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises for this very call.
+        // SAFETY: the caller's guarantees for this very call.
         unsafe { System.dealloc(block, layout) }
     }
 }
 
-/// One test at a time counts.
+/// Held by the test that counts.
 static COUNTED: Mutex<()> = Mutex::new(());
 
 #[test]
@@ -90,14 +90,14 @@ fn sixty_four_gets_of_long_compressed_values_stay_within_their_budget() {
     });
     block_on(join_all(gets));
     let most = MOST.load(Ordering::Relaxed) - before;
-    // Each value belongs to its caller when it is there, who lets go of it at once.
+    // Each value belongs to its caller once it is returned, and is dropped at once.
     println!("at most {} MiB, of {} MiB", most / MIB, READ_BYTES / MIB);
     assert!(most <= (READ_BYTES + L1_BYTES) * 115 / 100, "{most} bytes at one time");
     assert_eq!(cache.stats().memory_reads_bytes(), 0);
 }
 
 #[test]
-fn puts_that_wait_for_their_records_and_are_not_polled_keep_no_values() {
+fn unpolled_puts_that_wait_for_their_records_keep_no_values() {
     let _counted = COUNTED.lock();
     let directory = tempfile::tempdir().unwrap();
     let builder = BlobCacheConfig::builder()
@@ -112,7 +112,7 @@ fn puts_that_wait_for_their_records_and_are_not_polled_keep_no_values() {
     let put = || BlobCachePut::new(value.clone()).with_policy(policy.clone());
     let keys = 0..400_u32;
     for number in keys.clone() {
-        // What these are put over is on disk, so that they wait until their records are.
+        // The overwritten entries are on disk, so these puts wait until their records are, too.
         block_on(cache.put("n", number.to_le_bytes(), put())).unwrap();
     }
     block_on(cache.sync()).unwrap();
@@ -129,8 +129,8 @@ fn puts_that_wait_for_their_records_and_are_not_polled_keep_no_values() {
         std::thread::sleep(Duration::from_millis(1));
     }
     block_on(cache.sync()).unwrap();
-    assert!(cache.stats().l2_write_bytes() > written + (60 << 20), "few have been begun");
+    assert!(cache.stats().l2_write_bytes() > written + (60 << 20), "few puts have begun");
     let held = LIVE.load(Ordering::Relaxed).saturating_sub(before);
-    // Far less than the 80 MiB that they put: what waits to be written, and some slack.
+    // Far less than the 80 MiB of their values: the write buffer and some slack.
     assert!(held < 20 * MIB, "{held} bytes are held by {} calls", calls.len());
 }

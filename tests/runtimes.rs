@@ -1,8 +1,8 @@
 //! The same scenarios on every executor: multi-threaded tokio, current-thread tokio, tokio-uring
-//! and a bare `block_on`. Futures are `Send`, handles may go anywhere, and nothing happens before
-//! the first poll.
+//! and a bare `block_on`. Futures are `Send`, handles can move between threads, and nothing happens
+//! before the first poll.
 //!
-//! Where the kernel refuses io_uring, its tests say so and are skipped.
+//! If the kernel refuses io_uring, its tests print that and are skipped.
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -15,10 +15,10 @@ use tamis::{
     NamespaceStats, ReadPoint,
 };
 
-/// Copied in steps, since `Bytes` do not tell what memory they keep.
+/// Copied in batches, since the capacity behind `Bytes` is unknown.
 const LARGE_BYTES: usize = 8 << 20;
 
-/// Enough for every invalidation of them to take several steps.
+/// Enough that every invalidation of them takes several batches.
 const MANY: usize = 2000;
 
 type Outcome = Result<(), CacheError>;
@@ -27,7 +27,7 @@ async fn open() -> Result<BlobCache, CacheError> {
     BlobCache::open(BlobCacheConfig::default()).await
 }
 
-async fn every_verb_answers() -> Outcome {
+async fn every_method_works() -> Outcome {
     let cache = open().await?;
     let metadata = [("content-type".to_owned(), "text/html".to_owned())];
     let put = BlobCachePut::new("one").with_content_metadata(metadata).with_tags(["t"]);
@@ -60,7 +60,7 @@ async fn every_verb_answers() -> Outcome {
     Ok(())
 }
 
-async fn a_large_value_is_copied_in_steps() -> Outcome {
+async fn a_large_value_is_copied_in_batches() -> Outcome {
     let cache = open().await?;
     let value: Bytes = (0..LARGE_BYTES).map(|at| at.to_le_bytes()[at % 3]).collect();
     cache.put("n", "large", value.clone()).await?;
@@ -74,7 +74,7 @@ async fn a_large_value_is_copied_in_steps() -> Outcome {
     Ok(())
 }
 
-async fn invalidations_of_many_take_steps() -> Outcome {
+async fn large_invalidations_take_several_polls() -> Outcome {
     let cache = open().await?;
     let fill = async || {
         for key in 0..MANY {
@@ -99,13 +99,13 @@ async fn invalidations_of_many_take_steps() -> Outcome {
     Ok(())
 }
 
-async fn several_calls_wait_for_one_another() -> Outcome {
+async fn concurrent_calls_wait_for_each_other() -> Outcome {
     let cache = open().await?;
     for key in 0..MANY {
         let put = BlobCachePut::new("value").with_tags([format!("t{}", key % 4)]);
         cache.put("n", format!("{}/{key}", key % 3), put).await?;
     }
-    // Disjoint by tag, and all under way at a time; the prefixes find what the tags have left.
+    // Disjoint by tag, all at the same time; the prefixes find what the tags have left.
     let tags = join_all(["t0", "t1"].map(|tag| {
         let cache = cache.clone();
         async move { cache.invalidate_tags("n", &[tag]).await }
@@ -121,7 +121,7 @@ async fn several_calls_wait_for_one_another() -> Outcome {
     Ok(())
 }
 
-async fn time_is_what_the_clock_says() -> Outcome {
+async fn the_clock_determines_the_time() -> Outcome {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let cache = BlobCache::open(BlobCacheConfig::builder().clock(clock.clone()).build()?).await?;
     let extended =
@@ -170,7 +170,7 @@ fn on_current_thread_tokio<F: Future<Output = Outcome>>(scenario: F) -> Option<O
     Some(runtime.expect("it starts nothing").block_on(scenario))
 }
 
-/// None: the kernel refuses.
+/// None if the kernel refuses.
 fn on_tokio_uring<F: Future<Output = Outcome>>(scenario: F) -> Option<Outcome> {
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => Some(runtime.block_on(scenario)),
@@ -206,15 +206,15 @@ macro_rules! on_every_runtime {
 }
 
 on_every_runtime! {
-    every_verb_answers
-    a_large_value_is_copied_in_steps
-    invalidations_of_many_take_steps
-    several_calls_wait_for_one_another
-    time_is_what_the_clock_says
+    every_method_works
+    a_large_value_is_copied_in_batches
+    large_invalidations_take_several_polls
+    concurrent_calls_wait_for_each_other
+    the_clock_determines_the_time
     callers_share_a_fetch
 }
 
-/// Tasks of several threads that share one cache, each of them moved about by the executor.
+/// Tasks of several threads share one cache, and the executor moves them between threads.
 #[test]
 fn tasks_share_a_cache() {
     let outcome = on_tokio_threads(async {
@@ -256,7 +256,7 @@ const _: () = {
     goes_anywhere::<ReadPoint>();
 };
 
-/// A fetch that cannot leave its thread is welcome; its future stays there as well.
+/// A fetch that is not `Send` is accepted; its future is not `Send` either.
 #[test]
 fn a_fetch_may_be_bound_to_its_thread() {
     let outcome = on_tokio_uring(async {

@@ -1,7 +1,7 @@
-//! Statistics serialize: every figure under the name of its getter. With the feature `serde`.
+//! With the feature `serde`, statistics serialize with every figure under the name of its getter.
 
 #![cfg(feature = "serde")]
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::ser::{
 };
 use tamis::{BlobCache, BlobCacheConfig, L2State, NamespaceQuota};
 
-/// Writes what statistics are made of as JSON, and refuses everything else.
+/// A JSON serializer for the types used in statistics; refuses all others.
 struct Json;
 
 #[derive(Debug)]
@@ -189,7 +189,7 @@ fn json(value: &impl Serialize) -> String {
 }
 
 #[test]
-fn statistics_serialize_under_the_names_of_their_getters() {
+fn statistics_serialize_under_their_getter_names() {
     let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), l2_bytes_max: None };
     let config = BlobCacheConfig::builder().quota("n", quota).build().unwrap();
     let cache = block_on(BlobCache::open(config)).unwrap();

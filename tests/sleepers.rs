@@ -1,7 +1,7 @@
-//! Calls that were polled and then neither polled again nor dropped: in a `select!` loop, a set of
-//! futures, a struct. They delay nobody else, and what they hold of the budgets comes back.
+//! Calls that were polled and then neither polled again nor dropped, as in a `select!` loop, a set
+//! of futures or a struct. They delay no other call, and their share of the budgets is returned.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::future::Future;
 use std::path::Path;
@@ -24,7 +24,7 @@ use tamis::{
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Far longer than any call takes that is not held up.
+/// Far longer than any undelayed call takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Call<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -42,7 +42,7 @@ fn open(builder: BlobCacheConfigBuilder) -> BlobCache {
     block_on(BlobCache::open(builder.build().unwrap())).unwrap()
 }
 
-/// What only the disk holds.
+/// An entry that only the disk holds.
 fn on_disk(value: impl Into<Bytes>) -> BlobCachePut {
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     BlobCachePut::new(value).with_policy(policy)
@@ -58,7 +58,7 @@ fn poll<T>(call: &mut Call<T>) -> Poll<T> {
     call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Polls a call until it has been pending so often, and leaves it at that. None where it is over.
+/// Polls a call that many times and then leaves it. None if it has completed.
 fn asleep<T>(mut call: Call<T>, polls: usize) -> Option<Call<T>> {
     for _ in 0..polls {
         if poll(&mut call).is_ready() {
@@ -69,7 +69,7 @@ fn asleep<T>(mut call: Call<T>, polls: usize) -> Option<Call<T>> {
     Some(call)
 }
 
-/// The outcome of a call that must not hang.
+/// The result of a call that must not hang.
 fn ends<T>(what: &str, call: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let call = runtime.block_on(async { tokio::time::timeout(PATIENCE, call).await });
@@ -86,7 +86,7 @@ fn get(cache: &BlobCache, number: usize) -> Call<bool> {
 }
 
 #[test]
-fn a_get_that_is_not_polled_keeps_no_segment() {
+fn an_unpolled_get_keeps_no_segment() {
     let directory = tempfile::tempdir().unwrap();
     let cache = open(builder(directory.path()));
     for number in 0..64 {
@@ -95,7 +95,7 @@ fn a_get_that_is_not_polled_keeps_no_segment() {
     block_on(cache.sync()).unwrap();
     let sleepers: Vec<_> = (0..64).filter_map(|number| asleep(get(&cache, number), 1)).collect();
     assert!(!sleepers.is_empty());
-    // Several times over the whole store.
+    // Several times the size of the store.
     for number in 0..4000 {
         let put = cache.put("n", key(1000 + number % 2000), on_disk(noise(2, 4000)));
         ends("a put", put).unwrap();
@@ -120,7 +120,7 @@ fn a_select_over_a_get_and_puts_in_one_task_ends() {
     });
     let puts = async {
         let mut wanted = pin!(cache.get("n", "wanted"));
-        // Polled once, and then the loop is busy with something else.
+        // Polled once; then the loop is busy elsewhere.
         let mut context = Context::from_waker(Waker::noop());
         assert!(wanted.as_mut().poll(&mut context).is_pending());
         for number in 0..3000 {
@@ -132,7 +132,7 @@ fn a_select_over_a_get_and_puts_in_one_task_ends() {
 }
 
 #[test]
-fn thousands_of_gets_that_are_not_polled_delay_no_other() {
+fn thousands_of_unpolled_gets_delay_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let cache = open(builder(directory.path()).l2_read_bytes_max(MIB));
     for number in 0..200 {
@@ -146,7 +146,7 @@ fn thousands_of_gets_that_are_not_polled_delay_no_other() {
         assert!(ends("a get", get(&cache, number)), "{number}");
         assert!(cache.stats().memory_reads_bytes() <= MIB / 4);
     }
-    // They are none the worse for it.
+    // They complete when they are polled again.
     let awake: Vec<_> = sleepers.drain(..500).collect();
     assert!(ends("the sleepers", join_all(awake)).into_iter().all(|found| found));
     drop(sleepers);
@@ -154,7 +154,7 @@ fn thousands_of_gets_that_are_not_polled_delay_no_other() {
 }
 
 #[test]
-fn long_reads_asleep_in_every_stage_delay_neither_long_ones_nor_short_ones() {
+fn long_reads_asleep_in_every_stage_delay_no_other_read() {
     let directory = tempfile::tempdir().unwrap();
     let builder = builder(directory.path())
         .l2_bytes_max(64 << 20)
@@ -199,7 +199,7 @@ fn long_put(cache: &BlobCache, number: usize, value: &Bytes) -> Call<()> {
 }
 
 #[test]
-fn a_long_put_that_is_not_polled_delays_no_other_in_memory() {
+fn an_unpolled_long_put_delays_no_other_in_memory() {
     let config = BlobCacheConfig::builder().l1_bytes_max(64 * MIB).build().unwrap();
     let cache = block_on(BlobCache::open(config)).unwrap();
     let value = Bytes::from(vec![7; 7 * MIB]);
@@ -210,12 +210,12 @@ fn a_long_put_that_is_not_polled_delays_no_other_in_memory() {
         ends("a put", long_put(&cache, number, &value));
         assert!(cache.stats().memory_buffers_bytes() <= 8 * MIB);
     }
-    assert_eq!(cache.stats().memory_buffers_bytes(), 0, "it has come back");
+    assert_eq!(cache.stats().memory_buffers_bytes(), 0, "the memory was returned");
     ends("the sleepers", join_all(sleepers));
 }
 
 #[test]
-fn a_long_put_that_is_not_polled_delays_no_other_on_disk() {
+fn an_unpolled_long_put_delays_no_other_on_disk() {
     let directory = tempfile::tempdir().unwrap();
     let builder = builder(directory.path()).l2_bytes_max(128 << 20).l2_segment_bytes(16 << 20);
     let cache = open(builder.l2_compression(L2Compression::On));
@@ -240,7 +240,7 @@ fn puts_that_wait_for_room_hold_no_copies() {
     let directory = tempfile::tempdir().unwrap();
     let builder = builder(directory.path()).l2_bytes_max(64 << 20).l2_segment_bytes(1 << 20);
     let cache = open(builder);
-    // Whoever is pending waits: for room, or for its record over a held key to be on file.
+    // A pending call waits: for room, or for its record over a held key to be on file.
     let value: Bytes = noise(1, 200 * KIB).into();
     let mut calls: Vec<_> = (0..1000)
         .map(|number| -> Call<()> {
@@ -253,8 +253,8 @@ fn puts_that_wait_for_room_hold_no_copies() {
         calls.retain_mut(|call| poll(call).is_pending());
         most = most.max(cache.stats().memory_buffers_bytes());
     }
-    assert!(!calls.is_empty(), "nobody has to wait");
-    // Waiting records, one more that each of them may be over by, and what compresses.
+    assert!(!calls.is_empty(), "no call waits");
+    // Pending records, one more by which each may exceed the limit, and compression buffers.
     assert!(most <= 20 * MIB, "{most} bytes are held");
     ends("the puts", join_all(calls));
 }
@@ -268,7 +268,7 @@ impl Wake for Counted {
 }
 
 #[test]
-fn each_of_a_herd_of_waiting_puts_is_woken_a_few_times() {
+fn each_of_many_waiting_puts_is_woken_a_few_times() {
     let directory = tempfile::tempdir().unwrap();
     let builder = builder(directory.path()).l2_bytes_max(256 << 20).l2_segment_bytes(16 << 20);
     let cache = open(builder.crash_safety(CrashSafety::Cold));

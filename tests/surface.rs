@@ -1,7 +1,7 @@
-//! What the public surface takes and gives: values, labels and metadata of the types that callers
-//! have, policies set in part, settings and figures in groups, and names for people.
+//! The public API: argument types for values, labels and metadata, policies set in part, grouped
+//! settings and statistics, and `Display`.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ fn fresh_for(hit: &BlobCacheHit) -> Option<Duration> {
 }
 
 #[test]
-fn every_kind_of_bytes_is_a_value() {
+fn every_bytes_type_is_a_value() {
     let cache = open();
     let puts: [BlobCachePut; 11] = [
         b"value".into(),
@@ -76,7 +76,7 @@ fn metadata_is_any_collection_of_pairs() {
 }
 
 #[test]
-fn labels_are_any_texts() {
+fn labels_are_any_strings() {
     let cache = open();
     let pages = cache.namespace("n");
     let fill = || {
@@ -102,9 +102,9 @@ fn labels_are_any_texts() {
     assert_eq!(block_on(pages.invalidate_tags(&["1", "2", "3"])), Ok(3));
 }
 
-/// The ttl of a put is laid over whichever policy it has, in either order.
+/// The ttl of a put overrides the ttl of any policy, in either order of calls.
 #[test]
-fn the_ttl_of_a_put_leaves_the_rest_of_its_policy() {
+fn the_ttl_of_a_put_overrides_only_the_ttl_of_its_policy() {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH);
     let config = BlobCacheConfig::builder().clock(clock.clone()).build().unwrap();
     let cache = block_on(BlobCache::open(config)).unwrap();
@@ -146,7 +146,7 @@ fn setters_of_a_policy_are_the_fields_of_the_extended_one() {
     assert_eq!(in_turn, policy.extended(extended));
 }
 
-/// The public methods of a type, by the sources.
+/// The public methods of a type, from the sources.
 fn methods(name: &str) -> Vec<String> {
     let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     let mut methods = Vec::new();
@@ -186,7 +186,7 @@ fn every_setting_has_a_getter_and_is_shown() {
 }
 
 #[test]
-fn getters_give_what_was_set() {
+fn getters_return_the_settings() {
     fn charge(_: &[u8], value: &[u8]) -> usize {
         value.len()
     }
@@ -213,7 +213,7 @@ fn getters_give_what_was_set() {
 }
 
 #[test]
-fn the_disk_tier_is_configured_as_one_as_by_its_setters() {
+fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
     let together = BlobCacheConfig::builder().l2("/somewhere", |l2| {
         l2.bytes_max(1 << 30)
             .segment_bytes(8 << 20)
@@ -248,7 +248,7 @@ fn the_disk_tier_is_configured_as_one_as_by_its_setters() {
 }
 
 #[test]
-fn groups_of_figures_are_the_flat_ones() {
+fn grouped_statistics_equal_the_flat_ones() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let builder = BlobCacheConfig::builder().l2(folder.path(), |l2| l2.bytes_max(8 << 20));
     let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
@@ -305,7 +305,7 @@ fn choices_and_states_display_as_their_names() {
     let names = ["maybe present", "L2", "process", "auto", "on", "off", "on second hit", "healthy"];
     assert_eq!(shown[..8], names);
     assert_eq!(shown[8], "degraded: no space");
-    assert_eq!(format!("{:>8}|", CrashSafety::Cold), "    cold|", "padded as asked");
+    assert_eq!(format!("{:>8}|", CrashSafety::Cold), "    cold|", "padded to the width");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Sweeping: what is gone gives its memory back, on demand and in the background, within limits.
+//! Sweeps free the memory of removed and expired entries, on demand and in the background.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -34,7 +34,7 @@ fn fill(cache: &BlobCache, namespace: &str, entries: usize, put: &BlobCachePut) 
 }
 
 #[test]
-fn a_sweep_removes_what_is_past_its_life_and_nothing_else() {
+fn a_sweep_removes_exactly_the_expired_entries() {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let cache = open(&clock, BackgroundSweep::Off);
     fill(&cache, "soon", 700, &mortal(10).with_tags(["tag"]));
@@ -58,7 +58,7 @@ fn a_sweep_removes_what_is_past_its_life_and_nothing_else() {
     assert_eq!(before.bytes_in_use() - stats.bytes_in_use(), report.bytes_removed());
     assert_eq!((stats.entries(), stats.expirations(), stats.memory_labels_bytes()), (350, 730, 0));
     assert_eq!(stats.l1_idle_evicts_total(), 30);
-    assert_eq!((stats.hits(), stats.misses()), (0, 0), "it asks for nothing");
+    assert_eq!((stats.hits(), stats.misses()), (0, 0), "a sweep is not an access");
     clock.advance(Duration::from_secs(10));
     assert_eq!(block_on(cache.sweep_expired(ALL)).entries_removed(), 300);
     block_on(cache.close()).unwrap();
@@ -66,7 +66,7 @@ fn a_sweep_removes_what_is_past_its_life_and_nothing_else() {
 }
 
 #[test]
-fn a_limited_sweep_goes_on_where_the_last_one_stopped() {
+fn a_limited_sweep_continues_where_the_last_one_stopped() {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH);
     let cache = open(&clock, BackgroundSweep::Off);
     fill(&cache, "soon", 1000, &mortal(1));
@@ -88,9 +88,9 @@ fn a_limited_sweep_goes_on_where_the_last_one_stopped() {
     assert!(none.truncated);
 }
 
-/// All have been looked at: there is nothing to go on with.
+/// All entries were visited, so there is nothing to continue.
 #[test]
-fn a_sweep_over_as_many_as_its_limit_allows_is_whole() {
+fn a_sweep_over_exactly_its_limit_is_complete() {
     for entries in [1usize, 7, 256, 257, 1000] {
         let cache = open(&Clock::system(), BackgroundSweep::Off);
         fill(&cache, "alive", entries, &BlobCachePut::new("value"));
@@ -108,7 +108,7 @@ fn a_sweep_over_as_many_as_its_limit_allows_is_whole() {
 }
 
 #[test]
-fn limited_sweeps_say_when_they_have_come_round() {
+fn limited_sweeps_report_a_complete_pass() {
     let cache = open(&Clock::system(), BackgroundSweep::Off);
     fill(&cache, "alive", 1000, &BlobCachePut::new("value"));
     for _ in 0..3 {
@@ -119,14 +119,14 @@ fn limited_sweeps_say_when_they_have_come_round() {
             if !report.truncated {
                 break;
             }
-            assert!(visited < 1200, "it has been everywhere");
+            assert!(visited < 1200, "it has visited every entry");
         }
         assert!(visited >= 1000, "{visited}");
     }
 }
 
 #[test]
-fn a_sweep_takes_what_flushes_and_abandoned_invalidations_have_left() {
+fn a_sweep_removes_entries_of_flushes_and_dropped_invalidations() {
     let cache = open(&Clock::system(), BackgroundSweep::Off);
     fill(&cache, "flushed", 500, &BlobCachePut::new(vec![7; 1000]));
     fill(&cache, "tagged", 2000, &BlobCachePut::new(vec![7; 1000]).with_tags(["tag"]));
@@ -135,7 +135,7 @@ fn a_sweep_takes_what_flushes_and_abandoned_invalidations_have_left() {
     assert!(tags.is_none(), "it was dropped after its first poll");
     let report = block_on(cache.sweep_expired(ALL));
     let dead = |name| report.namespaces.get(name).map_or(0, |namespace| namespace.dead);
-    assert!(dead("flushed") > 300, "mutations have taken the rest: {report:?}");
+    assert!(dead("flushed") > 300, "mutations have removed the rest: {report:?}");
     assert!(dead("tagged") > 1000, "{report:?}");
     assert_eq!(cache.stats().entries(), 0);
     assert_eq!(cache.stats().bytes_in_use(), 0);
@@ -150,7 +150,7 @@ fn until(done: impl Fn() -> bool) -> bool {
 }
 
 #[test]
-fn the_background_sweeper_gives_memory_back_and_sleeps() {
+fn the_background_sweeper_frees_memory_and_sleeps() {
     let cache = open(&Clock::system(), BackgroundSweep::On);
     let policy = BlobCachePolicy::default().ttl(Duration::from_millis(50));
     fill(&cache, "soon", 3000, &BlobCachePut::new(vec![7; 1000]).with_policy(policy));
@@ -164,7 +164,7 @@ fn the_background_sweeper_gives_memory_back_and_sleeps() {
     assert!(cache.invalidate_tags("tagged", &["tag"]).now_or_never().is_none());
     assert!(until(|| cache.stats().memory_labels_bytes() == 0), "abandoned");
     assert_eq!(cache.stats().entries(), 10);
-    // What ends in an hour, or never, costs nothing until then.
+    // Entries that expire in an hour, or never, cost nothing until then.
     fill(&cache, "late", 100, &mortal(3600));
     std::thread::sleep(Duration::from_millis(1500));
     let before = sweeper_ticks();
@@ -173,7 +173,7 @@ fn the_background_sweeper_gives_memory_back_and_sleeps() {
     assert_eq!(cache.stats().entries(), 110);
 }
 
-/// Processor time of the sweeper's thread.
+/// Processor time of the sweeper thread.
 fn sweeper_ticks() -> Option<u64> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let mut stats =
@@ -198,9 +198,9 @@ fn caches_come_and_go() {
     }
 }
 
-/// A step of a sweep that was taken while the invalidation came into force has to be taken again.
+/// A sweep step that ran while the invalidation came into force must be repeated.
 #[test]
-fn what_an_invalidation_covers_is_gone_whoever_sweeps_meanwhile() {
+fn an_invalidation_removes_its_entries_despite_a_concurrent_sweep() {
     let config = BlobCacheConfig::builder().shard_count(1).background_sweep(BackgroundSweep::Off);
     let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
     let is_over = AtomicBool::new(false);
@@ -221,9 +221,9 @@ fn what_an_invalidation_covers_is_gone_whoever_sweeps_meanwhile() {
     assert_eq!(stale, 0);
 }
 
-/// However entries end, and whoever comes upon them first: each that came in leaves once.
+/// However entries end and whichever call finds them first: each insertion is counted out once.
 #[test]
-fn every_entry_leaves_once() {
+fn every_entry_is_counted_out_once() {
     for seed in 0..4 {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let quota = NamespaceQuota { l1_bytes_max: Some(20_000), ..Default::default() };

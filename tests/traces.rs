@@ -1,10 +1,10 @@
-//! SIEVE as the paper has it: the cache's hits and misses beside those of a naive model and of
+//! SIEVE against the paper: the cache's hits and misses compared with a naive model and with
 //! published simulations.
 //!
-//! The model is compared over thousands of small workloads, one of which `TAMIS_SEED` runs alone;
-//! `TAMIS_CASES` says how many. The simulations are those of `reference.csv`, beside its traces in
-//! the folder that `TAMIS_TRACES` names: whatever the number of shards, the misses must be equal.
-//! An unoptimised build leaves out the long traces. Reading is shared with `examples/replay`.
+//! The model is compared over thousands of small workloads; `TAMIS_SEED` runs one alone,
+//! `TAMIS_CASES` sets their number. The simulations are those of `reference.csv`, beside its traces
+//! in the folder `TAMIS_TRACES`: for any number of shards the misses must be equal. An unoptimized
+//! build skips the long traces. The reader is shared with `examples/replay`.
 
 #[path = "../examples/replay/budget.rs"]
 #[allow(dead_code, reason = "the example also counts memory")]
@@ -35,18 +35,18 @@ use tamis::{
 use trace::{Request, Trace};
 use workload::Workload;
 
-/// What the model is compared over, unless `TAMIS_CASES` says otherwise.
+/// The number of workloads, unless `TAMIS_CASES` is set.
 const CASES: u64 = 5000;
 
-/// Longer traces take minutes without optimisation.
+/// Longer traces take minutes without optimization.
 const REQUESTS_MAX: u64 = if cfg!(debug_assertions) { 300_000 } else { u64::MAX };
 
-/// SIEVE, "NSDI'24, Algorithm 1", in as few words as possible. Not fast.
+/// SIEVE, "NSDI'24, Algorithm 1", written as simply as possible. Not fast.
 #[derive(Debug, Default)]
 struct Model {
-    /// The oldest object first; new ones go to the end, which is the head of the paper's queue.
+    /// Oldest object first; new ones are appended, at the head of the paper's queue.
     queue: Vec<Object>,
-    /// Where the next walk begins; NULL in the paper: at the oldest, number 0.
+    /// The start of the next walk. 0, the oldest, is NULL in the paper.
     hand: usize,
     used: u64,
     capacity: u64,
@@ -60,7 +60,7 @@ struct Object {
 }
 
 impl Model {
-    /// Whether the object was there. If not, it is afterwards, unless the cache is too small.
+    /// Whether the object was present. If not, it is inserted, unless the cache is too small.
     fn request(&mut self, key: u64, size: u64) -> bool {
         if let Some(object) = self.queue.iter_mut().find(|object| object.key == key) {
             object.visited = true;
@@ -76,7 +76,7 @@ impl Model {
         false
     }
 
-    /// Puts whether or not the object is there: a new one, at the head. Not in the paper.
+    /// Inserts or overwrites an object, at the head. Not in the paper.
     fn put(&mut self, key: u64, size: u64) {
         if size > self.capacity {
             return;
@@ -96,7 +96,7 @@ impl Model {
         }
     }
 
-    /// Whether the object was there.
+    /// Whether the object was present.
     fn invalidate(&mut self, key: u64) -> bool {
         let place = self.queue.iter().position(|object| object.key == key);
         place.map(|place| self.remove(place)).is_some()
@@ -115,13 +115,13 @@ impl Model {
             self.queue[self.hand].visited = false;
             self.hand = (self.hand + 1) % self.queue.len();
         }
-        // The next newer object then comes to be here. Past the newest, the walk begins anew: not
-        // with what is inserted in the meantime.
+        // The next newer object then has this index. Past the newest, the walk restarts at the
+        // oldest, not at objects inserted later.
         self.remove(self.hand);
     }
 }
 
-/// The cache that is compared.
+/// The cache under test.
 struct Subject {
     cache: BlobCache,
     namespace: BlobCacheNamespace,
@@ -137,7 +137,7 @@ impl Subject {
         Self { cache, namespace, budget }
     }
 
-    /// A get, and on a miss a put; whether it was a hit.
+    /// A get, and on a miss a put; true on a hit.
     async fn request(&self, request: Request) -> bool {
         let key = request.key.to_le_bytes();
         if self.namespace.get(key).await.is_some() {
@@ -174,7 +174,7 @@ impl Subject {
     }
 }
 
-/// The traces and what is known of them, by trace. None, said aloud, where there are none.
+/// The traces with their reference rows. None, with a message, if there are none.
 fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
     let Some(folder) = env::var_os("TAMIS_TRACES").map(PathBuf::from) else {
         println!("skipped: TAMIS_TRACES names no folder of traces");
@@ -194,7 +194,7 @@ fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
         assert!(row.cache_size <= trace.working_set(mode_of(&row)), "{row:?}");
         rows.push(row);
     }
-    assert!(!published.is_empty(), "nothing known of SIEVE in {}", folder.display());
+    assert!(!published.is_empty(), "no SIEVE results in {}", folder.display());
     Some(published)
 }
 
@@ -207,11 +207,11 @@ fn number_from(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
-/// One small workload through the model and through a cache of one shard or several.
+/// Runs a small workload on the model and on a cache with one shard or several.
 fn compare_with_model(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mode = if random.random() { Mode::Obj } else { Mode::Byte };
-    // From a single object up to more than are ever asked for; some objects are over the capacity.
+    // From one object to more than are ever requested; some objects exceed the capacity.
     let capacity = match mode {
         Mode::Obj => 1 << random.random_range(0..8),
         Mode::Byte => 1 << random.random_range(0..20),
@@ -231,7 +231,7 @@ fn compare_with_model(seed: u64) {
     let subject = Subject::new(budget, Some(random.random_range(1..20)));
     let unit = budget.weight(1);
     let mut model = Model { capacity: capacity * unit, ..Model::default() };
-    // Half of the workloads are as in the paper; the others overwrite and invalidate, too.
+    // Half of the workloads are as in the paper; the others also overwrite and invalidate.
     let others_per_mille = if random.random() { 0 } else { random.random_range(0..300) };
     for (number, &request) in trace.requests.iter().enumerate() {
         let weight = budget.weight(request.size);
@@ -260,7 +260,7 @@ fn compare_with_model(seed: u64) {
 }
 
 #[test]
-fn any_number_of_shards_follows_the_algorithm_to_the_letter() {
+fn any_number_of_shards_matches_the_model() {
     if let Some(seed) = number_from("TAMIS_SEED") {
         return compare_with_model(seed);
     }
@@ -270,7 +270,7 @@ fn any_number_of_shards_follows_the_algorithm_to_the_letter() {
 }
 
 #[test]
-fn the_default_and_many_shards_miss_what_the_reference_misses() {
+fn misses_equal_the_published_simulations() {
     for (trace, rows) in published().into_iter().flatten() {
         for row in rows {
             let budget = Budget::new(mode_of(&row), row.cache_size).unwrap();
@@ -293,7 +293,7 @@ fn both_layouts_of_a_trace_are_read() {
 }
 
 #[test]
-fn what_is_wrong_with_a_trace_is_said_with_its_place() {
+fn trace_errors_name_their_line() {
     let long = "9".repeat(5000);
     let bad: [(&[u8], &str); 9] = [
         (b"", "trace.csv: holds no line"),

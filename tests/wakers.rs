@@ -1,7 +1,7 @@
-//! Wakers are the callers' own code: one that panics, calls the cache again or takes its time is
-//! trouble to nobody but its caller, on whatever call it waits.
+//! Wakers are foreign code: one that panics, calls the cache again or blocks affects only its own
+//! caller, whatever call it waits for.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::future::Future;
 use std::path::Path;
@@ -20,7 +20,7 @@ use tamis::{
     L2Compression, L2State,
 };
 
-/// Nothing here takes that long, unless it hangs.
+/// Only a hanging call takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ enum Kind {
 
 const KINDS: [Kind; 3] = [Kind::Panicking, Kind::Reentrant, Kind::Slow];
 
-/// A waker of that kind.
+/// A waker of a given kind.
 struct Hostile {
     kind: Kind,
     cache: Mutex<Weak<BlobCache>>,
@@ -40,7 +40,7 @@ struct Hostile {
 }
 
 impl Wake for Hostile {
-    /// A call that pauses wakes itself so, within its own poll.
+    /// A call that yields wakes itself like this within its own poll.
     fn wake_by_ref(self: &Arc<Self>) {}
 
     fn wake(self: Arc<Self>) {
@@ -75,7 +75,7 @@ impl Hostile {
     }
 }
 
-/// Polls them all with the waker, however often that is called, until they are done.
+/// Polls all futures with the waker, however often it is called, until they complete.
 fn drive<T>(
     waker: &Arc<Hostile>,
     mut futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>,
@@ -107,7 +107,7 @@ fn config(path: &Path) -> BlobCacheConfig {
         .unwrap()
 }
 
-/// A value that is on disk and not in memory.
+/// An entry on disk and not in memory.
 fn below(bytes: usize) -> BlobCachePut {
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     BlobCachePut::new(vec![7; bytes]).with_tags(["tag"]).with_policy(policy)
@@ -141,7 +141,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Tries a call under wakers of each kind, many at one time, some of which are dropped halfway.
+/// Tries many concurrent calls with wakers of each kind, and drops some halfway.
 fn tried<'a, T: 'a, F: Future<Output = T> + 'a>(
     cache: &'a Arc<BlobCache>,
     call: impl Fn(&'a BlobCache, usize) -> F,
@@ -177,7 +177,7 @@ fn on_a_get_from_disk() {
 }
 
 #[test]
-fn on_puts_over_what_is_on_disk_and_puts_that_wait_for_room() {
+fn on_puts_over_disk_entries_and_puts_that_wait_for_room() {
     let folder = folder();
     let cache = open(folder.path());
     tried(&cache, |cache, _| cache.put("space", "held", below(1000)), Result::unwrap);
@@ -188,7 +188,7 @@ fn on_puts_over_what_is_on_disk_and_puts_that_wait_for_room() {
             Box::pin(put) as Pin<Box<dyn Future<Output = Result<(), CacheError>>>>
         };
         drive(&waker, (0..120).map(put).collect()).into_iter().for_each(Result::unwrap);
-        assert!(waker.calls.load(Ordering::Relaxed) > 0, "none has waited");
+        assert!(waker.calls.load(Ordering::Relaxed) > 0, "no call has waited");
         is_well(&cache);
     }
     block_on(cache.close()).unwrap();
@@ -211,7 +211,7 @@ fn on_invalidations_and_syncs() {
 }
 
 #[test]
-fn on_closes_and_on_opens_of_what_is_being_closed() {
+fn on_closes_and_on_opens_of_a_closing_store() {
     for kind in KINDS {
         let folder = folder();
         let cache = open(folder.path());
@@ -230,11 +230,11 @@ fn on_closes_and_on_opens_of_what_is_being_closed() {
             let waker = Waker::from(waker.clone());
             let _ = closing.as_mut().poll(&mut Context::from_waker(&waker));
         }
-        // One of them gets it.
+        // One of them succeeds.
         closings.extend([open(), open()]);
         let mut ended = drive(&waker, closings);
         let opened = ended.iter_mut().find_map(|ended| ended.as_mut().ok().and_then(Option::take));
-        let opened = opened.expect("it has been opened again");
+        let opened = opened.expect("the store was reopened");
         is_well(&opened);
         drop(ended);
         block_on(opened.close()).unwrap();

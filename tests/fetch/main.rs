@@ -4,7 +4,7 @@
 //!
 //! Most tests poll by hand, so that they know who stands where.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod freshness;
 mod handover;

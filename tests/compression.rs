@@ -1,6 +1,6 @@
-//! Two tiers on a real file: what is compressed on its way to disk, and what comes back.
+//! Two tiers on a real file: compression, promotion, reinsertion, cached absences, the synopsis.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +23,7 @@ fn open(path: &Path, compression: L2Compression) -> BlobCache {
     block_on(BlobCache::open(config.l2_compression(compression).build().unwrap())).unwrap()
 }
 
-/// Not held in memory.
+/// Not admitted to memory.
 fn on_disk(value: Vec<u8>) -> BlobCachePut {
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     BlobCachePut::from(value).with_policy(policy)
@@ -45,7 +45,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn values_come_back_whole_whether_or_not_they_were_compressed() {
+fn values_round_trip_with_and_without_compression() {
     let folder = folder();
     let values = [text(0), text(1023), text(1024), text(300_000), text(3_000_000), noise(100_000)];
     let check = |cache: &BlobCache| {
@@ -59,7 +59,7 @@ fn values_come_back_whole_whether_or_not_they_were_compressed() {
     for (number, value) in values.iter().enumerate() {
         block_on(cache.put("space", number.to_le_bytes(), on_disk(value.clone()))).unwrap();
     }
-    // From the log's memory, and from the file.
+    // From the write buffer, and from the file.
     check(&cache);
     block_on(cache.sync()).unwrap();
     check(&cache);
@@ -72,7 +72,7 @@ fn values_come_back_whole_whether_or_not_they_were_compressed() {
     assert!(stats.l2_write_bytes() < 2_000_000, "{}", stats.l2_write_bytes());
     block_on(cache.close()).unwrap();
 
-    // Whoever does not compress reads what was.
+    // A cache that does not compress reads compressed values.
     let cache = open(folder.path(), L2Compression::Off);
     check(&cache);
     block_on(cache.put("space", "more", on_disk(text(100_000)))).unwrap();
@@ -83,7 +83,7 @@ fn values_come_back_whole_whether_or_not_they_were_compressed() {
 }
 
 #[test]
-fn what_is_compressed_already_is_left_alone() {
+fn compressed_content_types_are_not_compressed_again() {
     let folder = folder();
     let cache = open(folder.path(), L2Compression::On);
     for content_type in ["image/png", "video/mp4; codecs=avc1", "APPLICATION/ZIP"] {
@@ -99,11 +99,11 @@ fn what_is_compressed_already_is_left_alone() {
     block_on(cache.close()).unwrap();
 }
 
-/// Waits, for a while, until the cache has done what its tasks do.
+/// Waits until background tasks have reached a state.
 fn eventually(done: impl Fn() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < Duration::from_secs(10), "it is never done");
+        assert!(started.elapsed() < Duration::from_secs(10), "it never happens");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -113,7 +113,7 @@ fn tier_of(cache: &BlobCache, key: &str) -> Option<CacheTier> {
 }
 
 #[test]
-fn what_is_read_from_disk_is_brought_into_memory() {
+fn disk_hits_are_promoted_to_memory() {
     let folder = folder();
     let cache = open(folder.path(), L2Compression::On);
     let put = |key: &'static str, value: Vec<u8>, policy: BlobCachePolicy| {
@@ -154,7 +154,7 @@ fn what_is_read_from_disk_is_brought_into_memory() {
 }
 
 #[test]
-fn a_single_hit_on_disk_can_be_left_there() {
+fn promotion_can_wait_for_a_second_hit() {
     let folder = folder();
     let open = || {
         let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(32 << 20);
@@ -173,9 +173,9 @@ fn a_single_hit_on_disk_can_be_left_there() {
     block_on(cache.close()).unwrap();
 }
 
-/// What nobody has asked for in too long is not worth being written again.
+/// Records that exceed their idle ttl are not reinserted.
 #[test]
-fn what_has_idled_away_gets_no_second_chance() {
+fn idle_records_are_not_reinserted() {
     let folder = folder();
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
@@ -193,13 +193,13 @@ fn what_has_idled_away_gets_no_second_chance() {
     clock.advance(Duration::from_secs(9));
     assert_eq!(keys.clone().filter(is_there).count(), 20);
     clock.advance(Duration::from_secs(9));
-    // Half of them are asked for once more.
+    // Half of them are read again.
     assert_eq!(keys.clone().filter(|number| number % 2 == 0).filter(is_there).count(), 10);
     clock.advance(Duration::from_secs(9));
     for number in 0..3000u32 {
         block_on(cache.put("cold", number.to_le_bytes(), on_disk(noise(1000)))).unwrap();
         if number % 50 == 0 {
-            // Where puts fill the log as soon as there is room, nothing else finds any.
+            // Puts that fill the log as fast as it drains would leave no room for reinsertion.
             block_on(cache.sync()).unwrap();
         }
     }
@@ -209,7 +209,7 @@ fn what_has_idled_away_gets_no_second_chance() {
 }
 
 #[test]
-fn what_is_read_from_disk_outlives_what_is_not() {
+fn read_records_outlive_unread_ones() {
     for second_chances in [true, false] {
         let folder = folder();
         let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
@@ -227,11 +227,11 @@ fn what_is_read_from_disk_outlives_what_is_not() {
             Some(hit.written_at())
         };
         let first: Vec<_> = keys.clone().map(written).collect();
-        // Four times what the disk tier holds.
+        // Four times the size of the disk tier.
         for number in 0..8000u32 {
             block_on(cache.put("cold", number.to_le_bytes(), on_disk(noise(1000)))).unwrap();
             if number % 50 == 0 {
-                // Whatever is still there is checked.
+                // Entries that are still there are compared.
                 keys.clone().for_each(|number| _ = written(number));
             }
         }
@@ -255,7 +255,7 @@ fn what_is_read_from_disk_outlives_what_is_not() {
 }
 
 #[test]
-fn what_is_absent_is_so_in_both_tiers_and_after_a_restart() {
+fn cached_absences_survive_in_both_tiers_and_a_restart() {
     let folder = folder();
     let cache = open(folder.path(), L2Compression::On);
     let briefly = BlobCachePolicy::default().ttl(Duration::from_secs(3600));
@@ -288,15 +288,15 @@ fn what_is_absent_is_so_in_both_tiers_and_after_a_restart() {
 }
 
 #[test]
-fn what_the_disk_surely_has_not_costs_no_look_at_its_index() {
+fn absent_keys_cost_no_index_lookup() {
     let folder = folder();
     let cache = open(folder.path(), L2Compression::Off);
     for number in 0..5000u32 {
         block_on(cache.put("space", number.to_le_bytes(), on_disk(noise(100)))).unwrap();
     }
     let none = |number: u32| block_on(cache.get("space", number.to_le_bytes())).is_none();
-    assert!((0..5000).all(|number| !none(number)), "it never says no to what is there");
-    // While it grows there are a few filters, until one that fits is made in the background.
+    assert!((0..5000).all(|number| !none(number)), "present keys are never denied");
+    // A growing index has several filters, until a rebuild in the background.
     eventually(|| {
         let before = cache.stats();
         assert!((5000..15_000).all(none));
@@ -313,7 +313,7 @@ fn what_the_disk_surely_has_not_costs_no_look_at_its_index() {
     assert!((5_000..30_000).contains(&cache.stats().synopsis_bytes()));
     block_on(cache.close()).unwrap();
 
-    // After a restart it is made from the index, in the background.
+    // After a restart the synopsis is rebuilt from the index, in the background.
     let cache = open(folder.path(), L2Compression::Off);
     let none = |number: u32| block_on(cache.get("space", number.to_le_bytes())).is_none();
     eventually(|| {

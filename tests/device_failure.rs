@@ -1,10 +1,9 @@
-//! A device that takes no more writes, for real: the disk tier turns itself off, memory goes on,
-//! and closing ends.
+//! A real device failure: the disk tier turns itself off, memory goes on, and closing completes.
 //!
-//! The device dies by a limit on the size of files, which holds for a whole process: the test runs
-//! in a child of this very binary. The signal that goes with the limit, which kills, never comes.
+//! The device fails by a limit on file sizes. The limit holds for a whole process, so the test runs
+//! in a child process of this binary, with the limit's fatal signal ignored.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::env;
 use std::process::Command;
@@ -16,16 +15,16 @@ use tamis::{BlobCache, BlobCacheConfig, CacheError, CacheTier, L2State};
 
 const CHILD: &str = "TAMIS_DEAD_CHILD";
 
-/// What waits for a device may take a few of the writer's intervals.
+/// A call that waits for a device may take a few of the writer's intervals.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_dead_device_is_told_and_closing_ends() {
+fn a_device_failure_is_reported_and_closing_completes() {
     if env::var_os(CHILD).is_some() {
-        return live_with_it();
+        return run_with_a_failed_device();
     }
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_dead_device_is_told_and_closing_ends", "--nocapture"])
+        .args(["--exact", "a_device_failure_is_reported_and_closing_completes", "--nocapture"])
         .env(CHILD, "1")
         .spawn()
         .unwrap();
@@ -36,14 +35,14 @@ fn a_dead_device_is_told_and_closing_ends() {
         }
         if started.elapsed() > PATIENCE {
             child.kill().unwrap();
-            panic!("something hangs on the dead device");
+            panic!("a call hangs after the device failure");
         }
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(status.success(), "{status}");
 }
 
-fn live_with_it() {
+fn run_with_a_failed_device() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
     let config = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap();
@@ -54,23 +53,30 @@ fn live_with_it() {
         let limits = getrlimit(Resource::Fsize);
         setrlimit(Resource::Fsize, rustix::process::Rlimit { current: Some(0), ..limits }).unwrap();
 
-        // Over something that is on disk: it must not be called done.
+        // This overwrites an entry on disk, so it must report the failure.
         let error = cache.put("space", "key", "two").await.unwrap_err();
         assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
         assert!(matches!(cache.stats().l2_state(), L2State::Degraded { .. }));
         let hit = cache.get("space", "key").await.unwrap();
-        assert_eq!((hit.value(), hit.tier()), (&b"two"[..], CacheTier::L1), "in force here");
+        assert_eq!(
+            (hit.value(), hit.tier()),
+            (&b"two"[..], CacheTier::L1),
+            "in force in this process"
+        );
         let error = cache.invalidate_key("space", "key").await.unwrap_err();
         assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
         assert!(cache.get("space", "key").await.is_none());
         assert!(cache.sync().await.is_err());
         assert!(matches!(cache.close().await, Err(CacheError::L2Io { .. })));
 
-        // The device is well again; nobody could tell the store that it is void.
+        // The device works again, but the store could not be marked invalid.
         setrlimit(Resource::Fsize, limits).unwrap();
         let cache = BlobCache::open(config).await.unwrap();
         let hit = cache.get("space", "key").await;
-        assert!(hit.is_none_or(|hit| hit.value() == b"one"), "errors had been told");
+        assert!(
+            hit.is_none_or(|hit| hit.value() == b"one"),
+            "a stale entry, although errors had been reported"
+        );
         cache.put("space", "key", "three").await.unwrap();
         cache.close().await.unwrap();
     });

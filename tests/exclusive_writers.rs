@@ -1,8 +1,8 @@
-//! Threads that each own some keys of a cache that all share, and so know exactly what their keys
-//! hold, while others evict, reclaim, sweep, expire and flush around them. A get finds the latest
-//! or nothing; a put is refused for the version that is there, and for no other.
+//! Threads that are the only writers of their keys in a shared cache, and so know exactly what
+//! these keys hold, under concurrent eviction, reclaim, sweeps, expiry and flushes. A get finds the
+//! latest value or nothing; a put is refused only for the version that is there.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ const KEYS: u32 = 60;
 /// The first two have quotas, one of them on disk only.
 const NAMESPACES: [&str; 3] = ["both", "disk", "none"];
 
-/// Of each kind in which a thread may be wrong, how often it was put to the test.
+/// How often each kind of possible error was tested.
 #[derive(Debug, Default)]
 struct Tally {
     hits: AtomicU64,
@@ -31,7 +31,7 @@ struct Tally {
     mismatches: AtomicU64,
 }
 
-/// What a key holds, if anything.
+/// The content of a key.
 #[derive(Debug)]
 struct Held {
     number: u64,
@@ -39,8 +39,8 @@ struct Held {
     is_tagged: bool,
 }
 
-/// One thread, and what its keys hold.
-struct Owner<'a> {
+/// One thread and the contents of its keys.
+struct Writer<'a> {
     cache: &'a BlobCache,
     clock: &'a Clock,
     tally: &'a Tally,
@@ -50,7 +50,7 @@ struct Owner<'a> {
     held: HashMap<(&'static str, u32), Held>,
 }
 
-impl Owner<'_> {
+impl Writer<'_> {
     fn key(&self, number: u32) -> String {
         format!("t{}/{number}", self.id)
     }
@@ -131,8 +131,7 @@ impl Owner<'_> {
     }
 }
 
-/// Lets the owners do so many things each, or as many as `TAMIS_STEPS` says. `TAMIS_SEED` begins
-/// elsewhere.
+/// Runs that many steps on each thread, or `TAMIS_STEPS`. `TAMIS_SEED` sets the first seed.
 fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let (steps, seed) =
@@ -152,7 +151,7 @@ fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let (tally, is_over) = (Tally::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         let owners: Vec<_> = (0..OWNERS)
-            .map(|id| Owner {
+            .map(|id| Writer {
                 cache: &cache,
                 clock: &clock,
                 tally: &tally,
@@ -178,7 +177,7 @@ fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let stats = cache.stats();
     println!("{tally:?}, {} reclaimed", stats.l2_reclaimed_segments());
     assert!(tally.hits.into_inner() > steps / 4 && tally.mismatches.into_inner() > steps / 400);
-    // Where keys shadow each other there may be room for all that is left.
+    // If keys shadow each other, there may be room for all remaining ones.
     let (expired, evicted) = (stats.expirations(), stats.evictions());
     assert!(expired > 0 && (evicted > 0 || key_hash_bits < 64), "{expired} {evicted}");
     let is_used = tally.disk_hits.into_inner() > steps / 10 && stats.l2_reclaimed_segments() > 8;
@@ -196,7 +195,7 @@ fn in_memory() {
 }
 
 #[test]
-fn in_memory_where_keys_shadow_each_other() {
+fn in_memory_with_colliding_keys() {
     run("memory, 8 bits", false, 8);
 }
 
@@ -206,6 +205,6 @@ fn over_both_tiers() {
 }
 
 #[test]
-fn over_both_tiers_where_keys_shadow_each_other() {
+fn over_both_tiers_with_colliding_keys() {
     run("both tiers, 8 bits", true, 8);
 }

@@ -1,7 +1,7 @@
-//! Bad stores and bad places: each is a typed error that says what and how much, and changes
-//! nothing.
+//! Errors of `open`: damaged stores and unusable paths. Each error is typed, has the facts, and
+//! changes nothing.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,8 +20,8 @@ fn open(path: &Path, bytes: u64) -> Result<BlobCache, CacheError> {
     block_on(BlobCache::open(config(path, bytes)))
 }
 
-/// It names the path, and leaves to its source what that says.
-fn is_told(error: &CacheError, path: &Path) {
+/// The message names the path, and does not repeat its source.
+fn names_the_path(error: &CacheError, path: &Path) {
     let told = error.to_string();
     assert!(told.contains(path.to_str().unwrap()), "{told}");
     if let Some(source) = std::error::Error::source(error) {
@@ -33,7 +33,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A store that has been closed, with one entry.
+/// A closed store with one entry.
 fn closed_store(bytes: u64) -> tempfile::TempDir {
     let folder = folder();
     let cache = open(folder.path(), bytes).unwrap();
@@ -56,18 +56,18 @@ fn a_path_that_cannot_be_a_directory_is_refused() {
     fs::write(&file, "not a directory").unwrap();
     let error = open(&file.join("store"), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
-    is_told(&error, &file.join("store"));
+    names_the_path(&error, &file.join("store"));
 }
 
 #[test]
-fn a_path_without_rights_is_refused() {
+fn a_path_without_permissions_is_refused() {
     let folder = folder();
     let path = folder.path().join("store");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
     let refused = std::thread::spawn({
         let path = path.clone();
         move || {
-            // Root has every right; this thread, and those it starts, become nobody.
+            // Root may do everything, so this thread and those it starts change to another user.
             if rustix::process::geteuid().is_root() {
                 rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65_534)).unwrap();
             }
@@ -90,7 +90,7 @@ fn a_file_of_another_kind_is_refused_untouched() {
     fs::write(&data, &diary).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Format { found: 0, supported: 1, .. }), "{error:?}");
-    is_told(&error, folder.path());
+    names_the_path(&error, folder.path());
     assert_eq!(fs::read(&data).unwrap(), diary);
 }
 
@@ -107,7 +107,7 @@ fn a_newer_format_is_refused_untouched() {
     fs::write(&data, &image).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Format { found: 2, supported: 1, .. }), "{error:?}");
-    is_told(&error, folder.path());
+    names_the_path(&error, folder.path());
     assert_eq!(fs::read(&data).unwrap(), image);
 }
 
@@ -117,18 +117,18 @@ fn a_second_opener_is_refused_and_a_closing_store_is_waited_for() {
     let first = open(folder.path(), 8 << 20).unwrap();
     let error = open(folder.path(), 8 << 20).unwrap_err();
     assert!(matches!(error, CacheError::L2Locked { .. }), "{error:?}");
-    is_told(&error, folder.path());
+    names_the_path(&error, folder.path());
     drop(first);
     assert!(is_warm(folder.path(), 8 << 20), "the last handle's drop closes the store");
 }
 
 #[test]
-fn a_full_file_system_says_how_much_is_wanted() {
+fn a_full_file_system_reports_the_missing_bytes() {
     let folder = folder();
     match open(folder.path(), 12 << 40).unwrap_err() {
         error @ CacheError::L2Full { size, max, .. } => {
             assert!(size > max, "{size} {max}");
-            is_told(&error, folder.path());
+            names_the_path(&error, folder.path());
         }
         error => panic!("{error:?}"),
     }
@@ -136,7 +136,7 @@ fn a_full_file_system_says_how_much_is_wanted() {
 }
 
 #[test]
-fn a_store_of_another_size_is_refused_and_not_lost() {
+fn a_store_of_another_size_is_refused_unchanged() {
     let folder = closed_store(8 << 20);
     for bytes in [16 << 20, 4 << 20] {
         match open(folder.path(), bytes).unwrap_err() {
@@ -153,7 +153,7 @@ fn a_store_of_another_size_is_refused_and_not_lost() {
 }
 
 #[test]
-fn segments_of_another_size_are_named() {
+fn another_segment_size_is_reported() {
     let folder = closed_store(8 << 20);
     let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
     let config = builder.l2_segment_bytes(256 << 10).build().unwrap();
@@ -169,19 +169,19 @@ fn segments_of_another_size_are_named() {
 }
 
 #[test]
-fn a_file_that_is_too_short_for_a_store_says_so() {
+fn a_file_too_short_for_a_store_is_reported() {
     for bytes in [0, 1, 4095, 4096, 8191] {
         let folder = folder();
         fs::write(folder.path().join("data"), vec![0; bytes]).unwrap();
         let error = open(folder.path(), 8 << 20).unwrap_err();
         assert!(matches!(error, CacheError::L2Format { found: 0, .. }), "{error:?}");
-        is_told(&error, folder.path());
+        names_the_path(&error, folder.path());
         assert_eq!(fs::metadata(folder.path().join("data")).unwrap().len(), bytes as u64);
     }
 }
 
 #[test]
-fn a_store_that_was_cut_off_is_damaged_and_left_as_it_is() {
+fn a_truncated_store_is_reported_as_damaged_and_unchanged() {
     let folder = closed_store(8 << 20);
     let data = folder.path().join("data");
     let image = fs::read(&data).unwrap();
@@ -189,7 +189,7 @@ fn a_store_that_was_cut_off_is_damaged_and_left_as_it_is() {
         fs::write(&data, &image[..bytes]).unwrap();
         let error = open(folder.path(), 8 << 20).unwrap_err();
         assert!(matches!(error, CacheError::L2Damaged { .. }), "{error:?}");
-        is_told(&error, folder.path());
+        names_the_path(&error, folder.path());
         let told = error.to_string();
         assert!(told.contains(&bytes.to_string()), "{told}");
         assert!(told.contains(&image.len().to_string()), "{told}");
@@ -200,7 +200,7 @@ fn a_store_that_was_cut_off_is_damaged_and_left_as_it_is() {
 }
 
 #[test]
-fn a_store_is_for_its_owner_alone_unless_somebody_else_is_let_in() {
+fn a_store_is_private_to_its_owner_by_default() {
     let folder = closed_store(8 << 20);
     let data = folder.path().join("data");
     let mode = || fs::metadata(&data).unwrap().permissions().mode() & 0o777;
@@ -210,7 +210,7 @@ fn a_store_is_for_its_owner_alone_unless_somebody_else_is_let_in() {
     assert_eq!(mode(), 0o640);
 }
 
-/// The descriptors of this process on the data file of a store.
+/// The descriptors that this process has for the data file of a store.
 fn descriptors(folder: &Path) -> Vec<i32> {
     let data = folder.join("data");
     let open = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
@@ -223,7 +223,7 @@ fn a_forked_child_does_not_keep_a_closed_store_locked() {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let folder = closed_store(8 << 20);
     let cache = open(folder.path(), 8 << 20).unwrap();
-    // What a child has: other descriptors of the same open file.
+    // Like those of a child: other descriptors of the same open file.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let copied = descriptors(folder.path()).into_iter();
     let copies = copied.map(|one| pidfd_getfd(&own, one, PidfdGetfdFlags::empty()).unwrap());
@@ -238,7 +238,7 @@ fn a_forked_child_does_not_keep_a_closed_store_locked() {
 }
 
 #[test]
-fn a_close_that_is_polled_once_gives_the_store_back() {
+fn a_close_that_is_polled_once_releases_the_store() {
     use futures::FutureExt;
     let folder = closed_store(8 << 20);
     let cache = open(folder.path(), 8 << 20).unwrap();
@@ -246,7 +246,7 @@ fn a_close_that_is_polled_once_gives_the_store_back() {
     assert!(closing.as_mut().now_or_never().is_none());
     assert!(is_warm(folder.path(), 8 << 20));
     assert!(closing.now_or_never().is_some());
-    // One that is dropped halfway, in the middle of its recovery or before.
+    // An open that is dropped before or during its recovery.
     let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
     let config = builder.build().unwrap();
     for pauses in 0..20 {
@@ -277,7 +277,7 @@ fn a_half_created_store_is_created_again() {
 }
 
 #[test]
-fn blobs_from_nothing_to_a_whole_segment_are_held() {
+fn blobs_from_empty_to_a_whole_segment_are_stored() {
     let folder = folder();
     let value = |bytes: usize| -> Vec<u8> { (0..=255).cycle().take(bytes).collect() };
     let largest = (1 << 20) - 3 * 4096;
@@ -308,7 +308,7 @@ fn an_idle_store_uses_no_cpu() {
     let folder = closed_store(8 << 20);
     let cache = open(folder.path(), 8 << 20).unwrap();
     block_on(cache.get("space", "key")).unwrap();
-    // Longer than a unit waits for company.
+    // Longer than a write batch waits to fill.
     std::thread::sleep(Duration::from_millis(1500));
     let ticks = || -> u64 {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
