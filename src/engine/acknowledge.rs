@@ -9,7 +9,6 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::l2::Position;
 use crate::modes::CrashSafety;
 
-/// See the module.
 pub(crate) struct Acknowledger {
     crash_safety: CrashSafety,
     disk: Arc<DiskTier>,
@@ -33,26 +32,26 @@ impl Acknowledger {
         }
     }
 
-    /// Returns when the mutation may be called done. Under an error it is in force all the same,
-    /// in this process.
+    /// Waits until the mutation may return. On an error it is in force in this process all the
+    /// same.
     pub(crate) async fn acknowledge(
         &self,
         acknowledgement: Acknowledgement,
     ) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         if self.crash_safety == CrashSafety::Cold {
-            // Whatever is on file, the next open serves none of it.
+            // The next open serves nothing of the file.
             return Ok(());
         }
         let flushed = self.flushed.load(Ordering::Acquire);
         let end = match acknowledgement {
-            // What stands before it may have been refused its record. A flush: then what it flushed
-            // could be found again. Anything else does not matter to a hash that is not on file.
+            // An earlier flush may have been refused its record, and a restart could then find what
+            // it flushed.
             Acknowledgement::Nothing if l2.health().is_off() => None,
             Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
             Acknowledgement::Now if flushed == 0 => return Ok(()),
             Acknowledgement::Now if failpoint(Failpoint::FlushNotAwaited) => return Ok(()),
-            // What is put into a generation must not outlive the record that began it.
+            // An entry must not outlive the record that began its generation.
             Acknowledgement::Now => Position::new(flushed),
             Acknowledgement::Nothing => {
                 Position::new(flushed.max(self.shadowed.load(Ordering::Acquire)))
@@ -71,7 +70,7 @@ impl Acknowledger {
         Err(self.disk.device_error())
     }
 
-    /// A flush has taken effect, with a record up to `end` or with none.
+    /// A flush has taken effect, with a record that ends at `end`, or without one.
     pub(crate) fn note_flush(&self, end: Option<Position>) {
         match end {
             Some(end) => self.flushed_until(end),
@@ -79,22 +78,22 @@ impl Acknowledger {
         }
     }
 
-    /// Later mutations of any key wait for the log up to here.
+    /// Later mutations of any key wait until the log is written up to here.
     fn flushed_until(&self, end: Position) {
         self.flushed.fetch_max(end.value(), Ordering::AcqRel);
         self.shadowed_until(end);
     }
 
-    /// What is found gone is so by a record that may end here. To be called in the section.
+    /// A record that ends here shadows something on file. To be called in the section.
     pub(crate) fn shadowed_until(&self, end: Position) {
         self.shadowed.fetch_max(end.value(), Ordering::AcqRel);
     }
 
-    /// Returns once all that was acknowledged is on the device. The cache is open.
+    /// Waits until all acknowledged mutations are on the device. The cache is open.
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let written = l2.log.written(l2.log.tail()).await.is_ok();
-        // What has been put since it was turned off is nowhere.
+        // Puts after the tier was turned off have no record.
         if written && !l2.health().is_off() && l2.sync().await.is_ok() {
             return Ok(());
         }
@@ -102,22 +101,21 @@ impl Acknowledger {
     }
 }
 
-/// What a mutation that is in force waits for before it returns.
+/// What a mutation waits for before it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acknowledgement {
-    /// Nothing: what a crash would lose of it is as good as forgotten.
+    /// Nothing: a crash would only forget it.
     Now,
-    /// What others have recorded over something on file being there: nothing was left to do.
+    /// The records of earlier mutations: it found nothing to do.
     Nothing,
-    /// The log being on file up to there: it shadows something that is.
+    /// The log up to here: its record shadows something on file.
     Written(Position),
-    /// The disk tier having been voided: it shadows something on file, and has no record.
+    /// The store being marked void: it shadows something on file and has no record.
     Voided,
 }
 
 impl Acknowledgement {
-    /// Of a mutation that has been recorded up to `end`, if at all, over a hash that was held or
-    /// not.
+    /// `end`: where the record of the mutation ends, if it has one. `is_held`: its hash had a slot.
     pub(crate) fn over(is_held: bool, end: Option<Position>) -> Self {
         match (is_held, end) {
             (false, _) => Self::Now,

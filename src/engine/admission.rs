@@ -1,4 +1,4 @@
-//! `Admission`: refuses a call before it changes anything, and tells what memory may hold.
+//! `Admission`: refuses calls before they change anything, and limits what memory may hold.
 
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::wake::contained;
 
-/// See the module.
 pub(crate) struct Admission {
     config: Arc<BlobCacheConfig>,
     commit_lock: Arc<CommitLock>,
@@ -84,19 +83,19 @@ impl Admission {
         Ok(())
     }
 
-    /// What an entry with these parts counts against the budget.
+    /// Bytes that an entry with these parts counts against the memory budget.
     pub(crate) fn charge(&self, key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
         let footprint = || Entry::footprint(key, value, extras);
         match self.config.charge {
-            // Beyond any budget it is all the same, and sums of such do not overflow. A panic of
-            // what is not ours must not end a task that others need.
+            // Above any budget all charges are alike, and their sums do not overflow. A panicking
+            // closure of the user must not end a task that others need.
             Some(charge) => contained(|| charge(key, value))
                 .map_or_else(footprint, |charge| charge.clamp(1, L1_BYTES_MAX + 1)),
             None => footprint(),
         }
     }
 
-    /// The most that an entry may count for memory to hold it.
+    /// The largest charge that memory takes under this admission.
     pub(crate) fn l1_charge_max(&self, admission: L1Admission) -> usize {
         match admission {
             L1Admission::Never => 0,
@@ -105,7 +104,7 @@ impl Admission {
         }
     }
 
-    /// Whether L1 takes a blob that counts `charge`. An error where no tier does.
+    /// Whether memory takes a blob of this charge. An error if no tier does.
     pub(crate) fn admits(
         &self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! `Closing`: ends a cache, by a close or by the drop of its last handle.
+//! `Closing`: ends a cache, when it is closed or its last handle is dropped.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use crate::l2::Off;
 use crate::namespace::{Ended, Namespaces};
 use crate::pending::PendingInvalidations;
 
-/// See the module.
 pub(crate) struct Closing {
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
@@ -51,7 +50,7 @@ impl Closing {
         }
     }
 
-    /// Ends the order of mutations. False where it had been ended before.
+    /// Ends all mutations. False if they had ended before.
     pub(crate) fn end(&self) -> bool {
         let is_first = self.commit_lock.section().close();
         if is_first {
@@ -64,7 +63,7 @@ impl Closing {
         is_first
     }
 
-    /// Removes all that is left, and returns when the disk tier is on file and its lock is free.
+    /// Removes all entries, then waits until the disk tier is written and its lock is free.
     pub(crate) async fn finish(&self) -> Result<(), CacheError> {
         self.disk.check_ours()?;
         self.cleanup.finish_all().await;
@@ -76,7 +75,7 @@ impl Closing {
         closed.map_err(|Off| self.disk.device_error())
     }
 
-    /// Ends a cache without handles. Its last caller does not wait until its memory is free.
+    /// Ends a cache without handles, and frees its memory on another thread.
     pub(crate) fn abandon(&self) {
         self.commit_lock.section().close();
         self.end_tasks();
@@ -92,7 +91,7 @@ impl Closing {
         self.records_expired.close();
     }
 
-    /// Ends all generations, of a cache whose order has ended.
+    /// Ends all generations. No mutation can follow.
     fn end_namespaces(&self) -> Ended {
         let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |_| {
             self.budget.remove_all_slots();

@@ -1,4 +1,4 @@
-//! `DiskTier`: the disk tier of a cache, if it has one, and what it runs on.
+//! `DiskTier`: the disk tier of a cache, if it has one, and the tasks beside it.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::error::CacheError;
 use crate::io::{TaskRunner, Termination, UringDisk};
 use crate::l2::{Change, Dealt, Draft, Generation, L2, Record, Refusal};
 
-/// See the module. Without a disk tier nothing is recorded, and nothing waits.
+/// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
     running: Option<Running>,
-    /// Where the store is, for errors.
+    /// The directory of the store, for errors.
     path: PathBuf,
 }
 
@@ -34,30 +34,29 @@ impl DiskTier {
         Self { running, path: path.unwrap_or_default() }
     }
 
-    /// The log and its index, in whatever state.
+    /// The log and its index, even if the tier is off.
     pub(crate) fn l2(&self) -> Option<&L2> {
         self.running.as_ref().map(|running| &running.l2)
     }
 
-    /// Where tasks run.
+    /// The runner of the tier's tasks.
     pub(crate) fn tasks(&self) -> Option<&Arc<dyn TaskRunner>> {
         self.running.as_ref().map(|running| &running.lane)
     }
 
-    /// Whether there is a disk tier that has been turned off.
+    /// Whether a disk tier exists and has been turned off.
     pub(crate) fn is_off(&self) -> bool {
         self.l2().is_some_and(|l2| l2.health().is_off())
     }
 
-    /// Runs a task on the tier's own thread; a tier that has ended drops it. Without a tier it is
-    /// dropped as well.
+    /// Runs a task on the tier's thread. Drops it if there is no tier or the tier has ended.
     pub(crate) fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
         if let Some(running) = &self.running {
             drop(running.lane.spawn(name, task));
         }
     }
 
-    /// Refuses a forked process, which has a copy of the cache but not the threads of its tier.
+    /// Refuses a forked process: it has a copy of the cache, but not the threads of its tier.
     pub(crate) fn check_ours(&self) -> Result<(), CacheError> {
         if self.l2().is_none_or(|l2| !l2.is_foreign()) {
             return Ok(());
@@ -78,12 +77,12 @@ impl DiskTier {
         CacheError::L2Io { context, source: source.into() }
     }
 
-    /// The number of a generation that begins now: above all that have records.
+    /// The number of a generation that begins now, above all numbers that have records.
     pub(crate) fn next_generation(&self) -> Generation {
         Generation(self.l2().map_or(0, |l2| l2.log.tail().value()))
     }
 
-    /// Appends a record to the log. None without a tier, or once its log has ended.
+    /// Appends a record. None without a tier, or after its log has ended.
     pub(crate) fn record(
         &self,
         record: &Record<'_>,
@@ -98,7 +97,7 @@ impl DiskTier {
         }
     }
 
-    /// Ends the log: the writer writes what it holds, and ends.
+    /// Ends the log. The writer writes the rest, then ends.
     pub(crate) fn close_log(&self) {
         if let Some(l2) = self.l2() {
             l2.log.close();
@@ -110,7 +109,7 @@ impl DiskTier {
         self.running.as_ref()?.file.clone()
     }
 
-    /// Begins to give the file back. It ends by itself, once the writer has, whatever is polled.
+    /// Begins to release the file. That completes after the writer has ended, without being polled.
     pub(crate) fn close_file(&self) -> Option<Termination> {
         Some(self.running.as_ref()?.file.as_ref()?.close())
     }

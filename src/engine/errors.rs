@@ -1,5 +1,5 @@
-//! What a caller is told when the disk tier cannot be opened: which path, what was found, what was
-//! configured, and what to do. Said once, and not again by the source of the error.
+//! Errors of the disk tier at open: which path, what was found, what is configured, what to do. The
+//! source of an error does not repeat it.
 
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
@@ -25,7 +25,7 @@ impl From<DiskError> for CacheError {
     }
 }
 
-/// Why a store that could be read cannot be opened.
+/// Why a readable store cannot be opened.
 pub(crate) fn not_opened(
     error: RecoveryError,
     config: &BlobCacheConfig,
@@ -45,7 +45,7 @@ pub(crate) fn not_opened(
         RecoveryError::CutOff { .. } => CacheError::L2Damaged { path, reason: error.to_string() },
         RecoveryError::Geometry { found } => {
             let (segment, count) = (u64::from(found.segment_bytes()), found.segment_count());
-            // Unless told, the size of a segment follows that of the store.
+            // The segment size follows the store's size if it is not configured.
             let is_as_large = config.l2_bytes_max / segment == u64::from(count);
             let (field, found, configured) = match is_as_large {
                 true => ("l2_segment_bytes", segment, config.l2_segment_bytes.into()),

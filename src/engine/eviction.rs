@@ -1,4 +1,4 @@
-//! Making room in memory: SIEVE's victims go, of all namespaces or of one that has a quota.
+//! `Eviction`: makes room in memory, at the cost of all namespaces or of one that has a quota.
 
 use std::sync::Arc;
 
@@ -16,7 +16,6 @@ use crate::namespace::Namespace;
 use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
 
-/// See the module.
 pub(crate) struct Eviction {
     counters: Arc<Counters>,
     commit_lock: Arc<CommitLock>,
@@ -42,13 +41,13 @@ impl Eviction {
         }
     }
 
-    /// Evicts entries of priorities up to `priority`, until there is so much room. False where only
-    /// those above it are left.
+    /// Evicts entries of priorities up to `priority` until there is room. False if only entries of
+    /// higher priorities are left.
     pub(crate) async fn make_room(&self, room: Room, priority: u8) -> bool {
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         loop {
             if self.l1.is_over(room) {
-                // What is hidden already makes room as well.
+                // Removing entries that readers cannot see makes room as well.
                 self.cleanup.help_along(BATCH_ENTRIES);
             }
             let mut steps = BATCH_ENTRIES;
@@ -66,12 +65,11 @@ impl Eviction {
         }
     }
 
-    /// Makes room for an entry of a namespace and sets it aside: first in the namespace's quota, if
-    /// it has one, where only its own entries give way, and then in memory. None where only entries
-    /// above `priority` are left, or puts under way have taken the quota: then the entry is as good
-    /// as evicted.
+    /// Reserves room for an entry: first in its namespace's quota, if there is one, at the cost of
+    /// that namespace only; then in memory. None if only entries above `priority` are left, or if
+    /// puts under way have taken the quota.
     ///
-    /// Nothing is set aside from one poll to the next before it returns.
+    /// Holds no reservation across an await.
     pub(crate) async fn reserve(
         &self,
         namespace: &Namespace,
@@ -81,7 +79,7 @@ impl Eviction {
         let quota = namespace.quota().map(|quota| quota.number);
         let begun = self.pending.round();
         let mut steps = BATCH_ENTRIES;
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         loop {
             let number = match (self.l1.reserve(room, quota), quota) {
                 (Ok(reservation), _) => return Some(reservation),
@@ -96,7 +94,7 @@ impl Eviction {
             if self.evict_of(number, priority, &mut steps).await {
                 continue;
             }
-            // What was flushed may be of any priority, and counts until the round comes by.
+            // Flushed entries of any priority count until the round removes them.
             let is_all_alive = self.l1.bytes_of(number) <= namespace.bytes();
             if is_all_alive || self.pending.round().is_round_since(begun) {
                 return None;
@@ -106,18 +104,18 @@ impl Eviction {
         }
     }
 
-    /// Evicts entries of a namespace that has a quota, until what it holds is within it.
+    /// Evicts entries of a namespace until it is within its quota.
     pub(crate) async fn keep_to_quota(&self, namespace: &Namespace) {
         let Some(quota) = namespace.quota() else { return };
         let (number, mut steps) = (quota.number, BATCH_ENTRIES);
-        // Bounded: by the steps that are left, then a pause.
+        // Bounded: by the steps that are left, then a yield.
         while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
     }
 
-    /// Evicts an entry of the namespace that has the quota of that number, and pauses where `steps`
-    /// are used up. False where only those above `priority` are left.
+    /// Evicts one entry of the namespace with this quota. Yields when `steps` are used up. False if
+    /// only entries above `priority` are left.
     async fn evict_of(&self, quota: usize, priority: u8, steps: &mut usize) -> bool {
-        // Bounded: by the steps that are left, then a pause.
+        // Bounded: by the steps that are left, then a yield.
         loop {
             if *steps == 0 {
                 yield_now().await;
@@ -140,18 +138,18 @@ impl Eviction {
         }
     }
 
-    /// Settles what hangs on an entry that was evicted.
+    /// Releases the accounting of an evicted entry.
     fn evicted(&self, victim: &Entry) {
         let covering = self.pending.matching(victim);
         let is_hidden = covering.is_some() || victim.namespace.has_ended();
-        // What has a slot is counted when that is buried.
+        // An entry with a slot is counted when its slot is marked dead.
         let below = victim.namespace.live_slot(victim.hash, victim.sequence());
         let counting = covering.as_deref().filter(|_| below.is_none());
         self.removal.release_accounting(victim, counting, &mut self.commit_lock.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);
             self.counters.add(Event::Forgotten, u64::from(below.is_none()));
-            // Hits may have been given while it left.
+            // Readers may have hit it while it left.
             self.last_access.record(victim);
         }
     }
@@ -162,7 +160,7 @@ impl Owner for Eviction {
         entry.namespace.has_ended() || self.visibility.freshness(entry).is_gone()
     }
 
-    /// Whoever finds that memory does not hold it judges by what is known elsewhere.
+    /// A reader that misses it in memory asks the access times.
     fn leaves(&self, entry: &Entry) {
         self.last_access.record(entry);
     }

@@ -1,4 +1,4 @@
-//! `IndexBudget`: the memory that leads to records on disk may take: slots, labels, last accesses.
+//! `IndexBudget`: memory for finding records on disk: slots, labels, access times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,19 +9,19 @@ use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::L2;
 
-/// What is left of the budget when the oldest segments begin to go.
+/// The oldest segments are reclaimed once less than this share of the budget is free.
 const CROWDED_SHARE: usize = 16;
 
-/// The part of the budget that last accesses take, where there are idle ttls.
+/// Access times may take this share, if there are idle ttls.
 pub(crate) const ACCESSES_SHARE: usize = 8;
 
-/// See the module. Slots and labels are counted in append sections.
+/// Slots and labels change in commit sections only.
 pub(crate) struct IndexBudget {
     bytes_max: usize,
     access_times: Arc<AccessTimes>,
     /// Slots of all indexes.
     slots: AtomicUsize,
-    /// Labels of entries without a record: the budget of memory counts them.
+    /// Labels of entries without a record. The memory budget counts them.
     labels_above: AtomicUsize,
 }
 
@@ -47,52 +47,50 @@ impl IndexBudget {
         self.slots.store(0, Ordering::Relaxed);
     }
 
-    /// Labels of entries that are in memory only.
+    /// Labels of entries without a record.
     pub(crate) fn labels_above(&self) -> usize {
         self.labels_above.load(Ordering::Relaxed)
     }
 
-    /// An entry without a record has come into memory.
+    /// An entry without a record has been inserted.
     pub(crate) fn add_labels_of(&self, entry: &Entry) {
         self.labels_above.fetch_add(entry.labels().len(), Ordering::Relaxed);
     }
 
-    /// It has left.
+    /// Such an entry has been removed.
     pub(crate) fn remove_labels_of(&self, entry: &Entry) {
         self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
     }
 
-    /// Whether there is no room for so many bytes more.
+    /// Whether `bytes` more exceed the budget.
     pub(crate) fn is_index_full(&self, bytes: usize, section: &mut Section<'_>) -> bool {
         self.budgeted_bytes(section).saturating_add(bytes) > self.bytes_max
     }
 
-    /// Whether room is to be made before it is needed.
+    /// Whether the log should reclaim segments ahead of need.
     pub(crate) fn is_index_crowded(&self, wanted: usize, section: &mut Section<'_>) -> bool {
         self.is_index_full(wanted.max(self.bytes_max / CROWDED_SHARE), section)
     }
 
-    /// The most that an entry on disk takes, besides the slot that its hash may have: a slot, and
-    /// what its labels lead to it by.
+    /// The most that an entry on disk takes: a slot, unless its hash has one, and its labels.
     pub(crate) fn index_bytes_of(entry: &Entry, is_fresh: bool) -> usize {
         let slot = if is_fresh { SLOT_BYTES } else { 0 };
         slot + entry.labels().len() * POSTING_BYTES
     }
 
-    /// Whether the log can make room for so many bytes by what it has on file. What is in memory
-    /// only has labels as well, which do not leave with any segment.
+    /// Whether reclaiming segments can free so many bytes. Labels of entries in memory do not leave
+    /// with a segment.
     pub(crate) fn can_make_index_room(&self, l2: &L2, bytes: usize) -> bool {
         bytes <= self.bytes_max / 2 && l2.log.can_make_index_room()
     }
 
-    /// Whether accesses of an entry that is on disk, or is going to be, ought to be remembered and
-    /// are not.
+    /// Whether the access time of this entry should be kept, and there is no room for it yet.
     pub(crate) fn misses_accesses(&self, entry: &Entry) -> bool {
         entry.idle_ttl().is_some() && !self.access_times.has_room()
     }
 
-    /// Sets room for last accesses aside. Where the index has taken it before, they are remembered
-    /// once enough of that has been reclaimed.
+    /// Reserves room for access times. If the index has used it up, they are kept once enough has
+    /// been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
         self.access_times.want();
         if self.budgeted_bytes(section) <= self.bytes_max {

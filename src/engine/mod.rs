@@ -1,8 +1,8 @@
-//! `Engine`: one cache, made of its parts and of the owners that work on them.
+//! `Engine`: one cache, built from its parts and from the owners that work on them.
 //!
-//! `read`, `write`, `invalidate` and `fetch` hold the verbs; `background` the tasks beside the
-//! callers. An owner is a bundle of the parts that it needs and of the owners below it, so a verb
-//! goes down once and comes back once, and no owner reaches back up.
+//! The verbs are in `read`, `write`, `invalidate` and `fetch`, the tasks beside the callers in
+//! `background`. An owner holds the parts that it needs and the owners below it, so a call goes
+//! down once and comes back once, and no owner calls up.
 
 mod acknowledge;
 mod admission;
@@ -48,7 +48,6 @@ use crate::l2::WriterStart;
 use crate::moment::ReadPoint;
 use crate::sweeper::Sweep;
 
-/// See the module.
 pub(crate) struct Engine {
     gets: Gets,
     puts: Arc<Puts>,
@@ -115,7 +114,7 @@ impl Engine {
         &self.parts.config
     }
 
-    /// The name, with the seed that its keys are hashed with.
+    /// The name, with the seed for hashing its keys.
     #[inline]
     pub(crate) fn namespace<'a>(&self, name: &'a str) -> NamespaceRef<'a> {
         self.parts.hasher.namespace(name)
@@ -125,26 +124,26 @@ impl Engine {
         self.parts.commit_lock.read_point()
     }
 
-    /// Returns once all that was acknowledged is on the device.
+    /// Waits until all acknowledged mutations are on the device.
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         self.puts.check_open()?;
         self.parts.acknowledger.sync().await
     }
 
-    /// Has the process's sweeper sweep it from now on.
+    /// Registers the cache with the process's background sweeper.
     fn sweep_in_background(&self) {
         let sweeping: Arc<dyn Sweep> = Arc::<Sweeping>::clone(&self.sweeping);
         self.parts.deadlines.register(&Arc::downgrade(&sweeping));
     }
 
-    /// Starts the tasks of the disk tier. They hold nothing of the cache while they sleep, and end
-    /// when it is closed or dropped.
+    /// Starts the tasks of the disk tier. They keep nothing of the cache alive while they sleep,
+    /// and end when it is closed or dropped.
     fn start_tasks(&self, start: WriterStart) {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
         let Some((l2, lane)) = disk.l2().zip(disk.tasks()) else { return };
         let owner: Weak<LogOwner> = Arc::downgrade(&self.log_owner);
         let writer = l2.writer(start, Arc::clone(lane), owner);
-        // It tells how it ended through the log and the health of the tier.
+        // Its outcome shows in the log and in the health of the tier.
         disk.spawn("writer", Box::pin(writer.run()));
         let promoter = Arc::downgrade(&self.promoter);
         disk.spawn("promotion", Box::pin(promotion::run(Arc::clone(promotions), promoter)));

@@ -1,4 +1,4 @@
-//! Opens a cache: its disk tier is found and restored, or made.
+//! Opens a cache: finds its store and restores it, or makes one.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -20,20 +20,20 @@ use crate::l2::{self, Geometry, Limits, Opening, Position, Replay};
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::timer::Timer;
 
-/// A disk to put the tier on, and what runs beside it.
+/// The disk for the tier, and the tasks beside it.
 pub(crate) struct Medium {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) lane: Arc<dyn TaskRunner>,
-    /// How to give a real file back.
+    /// Releases a real file; None for a simulated disk.
     pub(crate) file: Option<UringDisk>,
-    /// Which boot of the machine this is.
+    /// The boot of the machine.
     pub(crate) boot_id: [u8; 16],
-    /// What a store that is made there is called.
+    /// The identity of a store that is created.
     pub(crate) identity: Identity,
 }
 
 impl Medium {
-    /// Time as the disk has it: simulated with it, or that of the process.
+    /// Time as the disk has it: simulated, or the process's.
     fn timer(&self) -> Timer {
         match self.file {
             Some(_) => Timer::Process,
@@ -42,7 +42,7 @@ impl Medium {
     }
 }
 
-/// What tells a store from all others.
+/// Tells a store from all others.
 pub(crate) struct Identity {
     pub(crate) store_id: [u8; 16],
     pub(crate) hash_key: u64,
@@ -57,14 +57,14 @@ impl Identity {
         Self { store_id, hash_key: random() }
     }
 
-    /// The same for the same seed, so that a test is repeatable.
+    /// The same for the same seed, so that tests repeat.
     #[cfg(test)]
     pub(crate) fn of(seed: u64) -> Self {
         Self { store_id: [7; 16], hash_key: seed }
     }
 }
 
-/// Opens what the configuration asks for.
+/// Opens the tiers that the configuration asks for.
 pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
     let is_swept = config.background_sweep == BackgroundSweep::On;
     let engine = open_tiers(config).await?;
@@ -97,7 +97,7 @@ async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> 
     }
 }
 
-/// What an operator should know of the disk.
+/// Logs what an operator should know of the disk.
 fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
     let facts = disk.facts();
     let path = facts.path.display();
@@ -120,7 +120,7 @@ fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
     }
 }
 
-/// Opens the disk tier on a disk.
+/// Opens the tier on this disk.
 pub(crate) async fn open_on(
     config: BlobCacheConfig,
     geometry: Geometry,
@@ -158,8 +158,8 @@ pub(crate) async fn open_on(
     Ok(engine)
 }
 
-/// Makes what was found on file the cache's own. Gives the names that are more than there may be,
-/// those that were written to last left out.
+/// Restores the namespaces and labels found on file. Gives the names beyond `max_namespaces`, least
+/// recently written first.
 async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     let mut steps = Pacer::default();
     replay.close(&mut steps).await;
@@ -167,7 +167,7 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     parts.namespaces.expect(replay.namespaces.len());
     while let Some((name, namespace)) = replay.namespaces.pop_first() {
         steps.entry().await;
-        // One that holds nothing begins anew when it is needed.
+        // An empty namespace begins anew when it is needed.
         if !namespace.index.is_empty() {
             parts.budget.add_slots(namespace.index.len());
             newest.insert((namespace.newest, name.clone()));
@@ -177,8 +177,8 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     {
         let mut section = parts.commit_lock.section();
         if let Some(l2) = parts.disk.l2() {
-            // Mutations to come are behind what has been found, even if the log ends before it
-            // takes any.
+            // New mutations come after all that was found, even if the log ends before it takes
+            // any.
             section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
         }
         if !failpoint(Failpoint::LabelsForgotten) {
@@ -190,15 +190,15 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
         steps.entry().await;
         surplus.extend(newest.pop_first().map(|(_, name)| name));
     }
-    // Dropped as a whole, it would be work for each name.
+    // Dropping the whole set would be work for each name in one poll.
     while newest.pop_first().is_some() {
         steps.entry().await;
     }
     surplus
 }
 
-/// Flushes namespaces that there is no place for. On file, since an invalidation of a namespace
-/// that is not known leaves no record.
+/// Flushes namespaces without a slot. They need a record, since invalidating an unknown namespace
+/// leaves none.
 async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
     if names.is_empty() {
         return;
@@ -207,7 +207,7 @@ async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
     log::warn!("{count} namespaces on disk are more than max_namespaces, {max}: flushed");
     // Bounded: a flush in each turn, which waits for the log.
     for name in names {
-        // Where the device fails, nothing on it is served any more.
+        // If the device fails, nothing on it is served any more.
         let _ = engine.invalidations.invalidate_namespace(engine.namespace(&name)).await;
     }
 }
@@ -217,7 +217,7 @@ pub(crate) fn in_memory(config: BlobCacheConfig) -> Arc<Engine> {
     Arc::new(Engine::new(Parts::new(config, hasher, None, &Timer::Process)))
 }
 
-/// The segments that the configuration comes to.
+/// The segments of a configuration.
 pub(crate) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError> {
     let invalid = |reason: String| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
     let segment = config.l2_segment_bytes;

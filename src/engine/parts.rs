@@ -1,6 +1,6 @@
-//! `Parts`: the state of one cache, from which its owners are made.
+//! `Parts`: the state of one cache, shared by its owners.
 //!
-//! Each part guards itself. An owner keeps the parts that it works on, so its fields tell what it
+//! Each part guards itself. An owner holds the parts that it works on, so its fields tell what it
 //! can change.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -33,10 +33,9 @@ use crate::namespace::Namespaces;
 use crate::pending::PendingInvalidations;
 use crate::timer::Timer;
 
-/// So many callers of different keys seldom meet at one lock.
+/// Enough that callers of different keys seldom share a lock.
 const FLIGHT_TABLES: usize = 64;
 
-/// See the module.
 pub(crate) struct Parts {
     pub(crate) config: Arc<BlobCacheConfig>,
     pub(crate) hasher: KeyHasher,
@@ -47,23 +46,22 @@ pub(crate) struct Parts {
     pub(crate) pending: Arc<PendingInvalidations>,
     pub(crate) l1: Arc<L1>,
     pub(crate) access_times: Arc<AccessTimes>,
-    /// Bounds the copies of values that take many polls.
+    /// Bounds the copies of long values.
     pub(crate) copies: Arc<Limiter>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) codecs: Arc<Codecs>,
-    /// Fetches under way. A caller who came up to the moment that a fetch lands with shares its
-    /// value.
+    /// Fetches under way. A caller that came before the moment of completion shares the value.
     pub(crate) flights: Arc<Flights<BlobCacheHit, Moment>>,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
-    /// Wakes the task that looks for expired records on disk.
+    /// Wakes the task that removes expired records.
     pub(crate) records_expired: Arc<Wakeup>,
     pub(crate) disk: Arc<DiskTier>,
     pub(crate) budget: Arc<IndexBudget>,
     pub(crate) acknowledger: Arc<Acknowledger>,
     pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) sweep_progress: Arc<SweepProgress>,
-    /// Indexes of flushed namespaces, until they are free.
+    /// Bytes of flushed indexes that are not free yet.
     pub(crate) freeing: Freeing,
 }
 
@@ -75,8 +73,8 @@ impl Parts {
         timer: &Timer,
     ) -> Self {
         let instance = RandomState::new().build_hasher().finish();
-        // One place of sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: a
-        // hundredth of it. Fewer than some thousand would refuse fetches for each other's sake.
+        // Sixteen bytes for each 2 KiB of budget, and a quarter of that for labels: one percent.
+        // With fewer than some thousand, colliding keys would reject each other's fills.
         let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
         let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
         let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));

@@ -1,5 +1,5 @@
-//! `Removal`: takes entries out of either tier and releases their accounting: budgets, postings and
-//! counts, each once.
+//! `Removal`: removes entries from either tier and releases their accounting (budgets, postings,
+//! counts) exactly once.
 
 use std::ptr;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::pending::PendingInvalidation;
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct Removal {
     counters: Arc<Counters>,
     commit_lock: Arc<CommitLock>,
@@ -38,8 +37,8 @@ impl Removal {
         }
     }
 
-    /// Settles what hangs on an entry that this caller has taken out of L1, which `covering`
-    /// covered while it was there.
+    /// Releases the accounting of an entry that the caller has removed from memory. `covering`: the
+    /// pending invalidation that matched it there.
     pub(crate) fn release_accounting(
         &self,
         entry: &Entry,
@@ -50,9 +49,9 @@ impl Removal {
         if !entry.is(Mark::OnFile) {
             self.budget.remove_labels_of(entry);
         }
-        // While its record is on disk, its labels must go on leading to it, though it be gone:
-        // another open, with another clock, may see it otherwise. Where it has no record, the slot
-        // is that of the tombstone which stands for it there.
+        // Keep the postings while the record exists, even if it has expired: after another open,
+        // with another clock, it may not have. An entry without a record may share its slot with a
+        // tombstone.
         let (generation, sequence) = (&entry.namespace, entry.sequence());
         if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
             section.labels().release(entry.hash, sequence);
@@ -67,10 +66,9 @@ impl Removal {
         }
     }
 
-    /// Counts an entry that no rule has covered, and that was removed from memory by a mutation of
-    /// its key, as `event`; unless it had ended.
+    /// Counts an entry that a mutation of its key removed as `event`, or as expired.
     pub(crate) fn count_removed(&self, entry: &Entry, event: Event) {
-        // What was flushed has been counted then.
+        // The flush has counted it.
         if entry.namespace.has_ended() {
             return;
         }
@@ -87,16 +85,16 @@ impl Removal {
         self.counters.add(Event::IdleExpiration, u64::from(freshness == Freshness::Idle));
     }
 
-    /// A rule had covered what this caller has removed, though it has not come to it itself.
+    /// Credits an invalidation for an entry that another caller removed.
     pub(crate) fn credit(&self, rule: &PendingInvalidation) {
         rule.count();
         self.counters.count(Event::Invalidation);
     }
 
-    /// What the disk holds of a key is about to be replaced or removed, with the entry that memory
-    /// has of the same mutation: it lets go of its labels, and is counted by a rule in force that
-    /// had made it gone. True where it was there until now, and not known to be expired. What has a
-    /// slot is counted here, or where its slot is buried, and nowhere else.
+    /// Prepares to replace or remove the record of a key: releases its labels, and credits a
+    /// pending invalidation that matches it. `in_memory`: the entry of the same mutation. True if
+    /// the record was visible and not known to be expired. Entries with a slot are counted here, or
+    /// when their slot is marked dead, and nowhere else.
     pub(crate) fn displace(
         &self,
         generation: &Arc<Namespace>,
@@ -122,8 +120,8 @@ impl Removal {
         rule.as_deref().inspect(|rule| self.credit(rule)).is_none()
     }
 
-    /// The slot of a hash holds nothing any more, if it still stands for that mutation. It stays,
-    /// since its record is still on file and so may be what it shadows. False where it does not.
+    /// Marks the slot of a mutation as dead. The slot stays: its record is still on file, and may
+    /// shadow older ones. False if the slot is another mutation's.
     pub(crate) fn mark_dead(
         &self,
         generation: &Namespace,
@@ -137,8 +135,7 @@ impl Removal {
         is_marked
     }
 
-    /// Removes an entry that was found past its life in memory, from both tiers. False where
-    /// somebody else has.
+    /// Removes an expired entry from both tiers. False if another caller has.
     #[cold]
     pub(crate) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
         let slot = self.l1.slot(entry.hash);
@@ -159,7 +156,7 @@ impl Removal {
         true
     }
 
-    /// The same of a mutation that was found past its life on disk, unless memory knows better.
+    /// The same for an entry that was found expired on disk, unless memory has a later access.
     pub(crate) fn expire_on_disk(
         &self,
         generation: &Namespace,
@@ -184,8 +181,8 @@ impl Removal {
         }
     }
 
-    /// Removes an entry whose namespace has ended, or that is past its life. None where it is not,
-    /// or somebody else has.
+    /// Removes an entry if its namespace was flushed or it has expired. None if neither, or if
+    /// another caller has removed it.
     pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Gone> {
         if entry.namespace.has_ended() {
             let is_removed = self.l1.remove_entry(entry);
@@ -200,7 +197,7 @@ impl Removal {
     }
 }
 
-/// Why readers cannot be given an entry any more.
+/// Why an entry is invisible for good.
 pub(crate) enum Gone {
     Expired,
     /// Its namespace was flushed.

@@ -25,7 +25,7 @@ use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 
-/// What was found on file at open.
+/// What the open has found on file.
 #[derive(Debug, Default)]
 struct Recovery {
     records: AtomicU64,
@@ -33,7 +33,6 @@ struct Recovery {
     nanos: AtomicU64,
 }
 
-/// See the module.
 pub(crate) struct StatsReader {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
@@ -73,7 +72,7 @@ impl StatsReader {
         }
     }
 
-    /// The open has found so many records, and dropped so many segments.
+    /// The open has found this many records, and dropped this many segments.
     pub(crate) fn set_recovery(&self, records: u64, dropped: u64, duration: Duration) {
         self.recovery.records.store(records, Ordering::Relaxed);
         self.recovery.dropped.store(dropped, Ordering::Relaxed);

@@ -17,7 +17,6 @@ use crate::pending::{PendingInvalidation, PendingInvalidations};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct Visibility {
     clock: Clock,
     pending: Arc<PendingInvalidations>,
@@ -37,7 +36,7 @@ impl Visibility {
         }
     }
 
-    /// The entry of a key that no invalidation stands behind, whatever its age.
+    /// The entry of a key, unless a pending invalidation matches it. It may have expired.
     #[inline]
     pub(crate) fn visible(
         &self,
@@ -45,9 +44,9 @@ impl Visibility {
         key: &[u8],
         hash: KeyHash,
     ) -> Option<Arc<Entry>> {
-        // Whether it is held comes last: a rule that is no longer in force has removed all that it
-        // covered. Asked before, an entry could be seen again after others had been told that it is
-        // gone. All of it under the shard's lock, or an overwrite would look like a miss.
+        // `is_held` comes last: an invalidation that is no longer pending has removed all entries
+        // that it matched. In the other order, an entry could be seen again after others were told
+        // that it is gone. All under the shard's lock, or an overwrite would look like a miss.
         self.l1.find(hash, |entry| {
             entry.is_of(namespace.name, key)
                 && !(self.pending.any_in_force() && self.pending.matching(entry).is_some())
@@ -55,7 +54,7 @@ impl Visibility {
         })
     }
 
-    /// What the clock makes of an entry; it is not asked where it has no say.
+    /// Reads the clock only if the entry has a deadline.
     pub(crate) fn freshness(&self, entry: &Entry) -> Freshness {
         if entry.is_endless() {
             return Freshness::Fresh;
@@ -63,13 +62,13 @@ impl Visibility {
         entry.freshness(self.clock.timestamp())
     }
 
-    /// The freshness of what a directory lists; stale counts as fresh.
+    /// The freshness of a record that a directory lists.
     pub(crate) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
         let now = self.clock.timestamp();
         blob.life().freshness(now, self.last_access.of_listed(position, blob))
     }
 
-    /// The rule that covers what only the disk holds of a key.
+    /// The pending invalidation that matches an entry that is on disk only.
     pub(crate) fn matching_on_disk(
         &self,
         generation: &Arc<Namespace>,
@@ -84,7 +83,7 @@ impl Visibility {
         self.pending.matching_record(generation, only, key, &labels)
     }
 
-    /// Whether the index still leads to the record of that mutation.
+    /// Whether the index still points to the record of that mutation.
     pub(crate) fn is_on_disk(
         &self,
         generation: &Namespace,
@@ -94,8 +93,8 @@ impl Visibility {
         self.disk.l2().is_some() && generation.live_slot(hash, sequence).is_some()
     }
 
-    /// Makes a hit of an entry that is not gone. A part of each hit with a deadline: a call of its
-    /// own would cost a seventh of that.
+    /// Makes a hit of an entry that has not expired. Inlined: a call would cost a seventh of a hit
+    /// with a deadline.
     #[inline(always)]
     pub(crate) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();

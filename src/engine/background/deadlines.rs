@@ -1,4 +1,4 @@
-//! `Deadlines`: when the next entry in memory ends, and when the background sweeper is due.
+//! `Deadlines`: when the next entry in memory expires, and when the background sweeper is due.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -14,16 +14,15 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// How long callers have to finish an invalidation before the sweeper helps.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// See the module.
 pub(crate) struct Deadlines {
     clock: Clock,
     pending: Arc<PendingInvalidations>,
-    /// No entry in memory ends before that, as far as is known.
+    /// No entry in memory expires before that, as far as is known.
     soonest: AtomicU64,
-    /// The background begins no round before that, in nanoseconds since `opened`.
+    /// The background begins no round before that. Nanoseconds since `opened`.
     rested: AtomicU64,
     opened: Instant,
-    /// None where nothing is swept in the background.
+    /// None if the background sweep is off.
     tenancy: OnceLock<Registration>,
 }
 
@@ -39,7 +38,7 @@ impl Deadlines {
         }
     }
 
-    /// From now on the background sweeper calls `sweep`.
+    /// The background sweeper calls `sweep` from now on.
     pub(crate) fn register(&self, sweep: &Weak<dyn Sweep>) {
         self.tenancy.get_or_init(|| Registration::new(sweep));
     }
@@ -48,12 +47,12 @@ impl Deadlines {
         Timestamp(self.soonest.load(Ordering::Relaxed))
     }
 
-    /// Whether an entry has ended since the last round, as far as is known.
+    /// Whether an entry has expired since the last round, as far as is known.
     pub(crate) fn has_passed(&self) -> bool {
         self.soonest() <= self.clock.timestamp()
     }
 
-    /// An entry in memory ends by itself then. Not to be called in a section.
+    /// An entry in memory expires at `ends`. Not to be called in a section.
     pub(crate) fn note_end(&self, ends: Timestamp) {
         let is_first =
             ends < self.soonest() && self.soonest.fetch_min(ends.0, Ordering::Relaxed) > ends.0;
@@ -62,31 +61,31 @@ impl Deadlines {
         }
     }
 
-    /// An invalidation has been made, whose caller may go away.
+    /// An invalidation is pending, and its caller may go away.
     pub(crate) fn note_invalidation(&self) {
         if let Some(tenancy) = self.tenancy.get().filter(|_| self.pending.any_pending()) {
             tenancy.schedule(GRACE);
         }
     }
 
-    /// How long it is until then, with some time to let others end as well.
+    /// The time until then, and some more so that other entries expire meanwhile.
     pub(crate) fn until(&self, ends: Timestamp) -> Duration {
         let ended = ends.saturating_since(self.clock.timestamp()).saturating_add(ROUND_PAUSE);
         ended.max(self.rest_left())
     }
 
-    /// A round begins, which learns the deadlines of all entries anew.
+    /// A round begins, which learns all deadlines anew.
     pub(crate) fn forget(&self) {
         self.soonest.store(Timestamp::NEVER.0, Ordering::Relaxed);
     }
 
-    /// A background round is over: the next begins no sooner than after `pause`.
+    /// A background round is over. The next begins after `pause` at the earliest.
     pub(crate) fn rest(&self, pause: Duration) {
         let rested = self.opened.elapsed().saturating_add(pause);
         self.rested.store(nanos(rested), Ordering::Relaxed);
     }
 
-    /// How long until the background may begin a round.
+    /// The time until the background may begin a round.
     pub(crate) fn rest_left(&self) -> Duration {
         let rested = Duration::from_nanos(self.rested.load(Ordering::Relaxed));
         rested.saturating_sub(self.opened.elapsed())

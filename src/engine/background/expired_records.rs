@@ -1,9 +1,9 @@
-//! Overdue records: what has expired on disk counts against the quota of its namespace until
-//! somebody notices.
+//! `ExpiredRecords`: marks expired records on disk as dead, so that they no longer count against
+//! their namespace's quota.
 //!
-//! Memory does not know when that ends which is on disk only, but the directories of the segments
-//! do. Where a namespace is refused a record for its quota, and some of its records may be overdue,
-//! a task looks through them and buries those.
+//! Memory stores no deadlines for records that are only on disk; the directories of the segments
+//! do. If a namespace is refused a record for its quota, and some of its records may have expired,
+//! a task reads the directories.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +21,6 @@ use crate::l2::{Change, L2, Position, SegmentNumber};
 use crate::namespace::{Namespace, Namespaces};
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct ExpiredRecords {
     clock: Clock,
     namespaces: Arc<Namespaces>,
@@ -41,22 +40,22 @@ impl ExpiredRecords {
         }
     }
 
-    /// Adds namespaces with a quota some of whose records may be overdue, of a step's worth of all.
-    /// What they are given from here on says when it ends, and what they have will be met. Gives
-    /// where to go on.
+    /// Adds a batch of the namespaces that have a quota and may have expired records. From here on
+    /// new records note their deadlines, and the pass meets all others. Gives the place to go on
+    /// from.
     fn begin_pass(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
         let now = self.clock.timestamp();
         let mut namespaces = Vec::new();
         let next = self.namespaces.some(from, &mut namespaces);
-        // Bounded: by a step.
+        // Bounded: by a batch.
         namespaces.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
-        // Bounded: by a step.
+        // Bounded: by a batch.
         namespaces.iter().for_each(|namespace| namespace.forget_ends_on_disk());
         found.append(&mut namespaces);
         next
     }
 
-    /// Gives how many records the segment lists.
+    /// Gives the number of records that the segment lists.
     async fn expire_listed(
         &self,
         l2: &L2,
@@ -80,29 +79,27 @@ impl ExpiredRecords {
             let last_access = self.last_access.of_listed(position, blob);
             let freshness = blob.life().freshness(now, last_access);
             if freshness.is_gone() {
-                // Its labels stay, as its record does.
+                // Its labels stay while its record does.
                 self.removal.expire_on_disk(namespace, (hash, sequence), freshness);
             } else {
                 namespace.note_end_on_disk(blob.life().ends(last_access));
             }
         };
-        // Where it cannot be read, what it lists stays until it is reclaimed.
+        // An unreadable directory's records stay until they are reclaimed.
         let _ = l2.visit_directory(segment, visit).await;
         records
     }
 }
 
-/// The time that is taken for a listed record, on average, which bounds the task's share of the
-/// processor and of the device.
+/// Average time for a listed record. It bounds the task's share of processor and device.
 const RECORD_PAUSE: Duration = Duration::from_micros(2);
 
-/// The least time between two segments, and between two passes over all of them.
+/// The least time between two segments, and between two passes.
 const SEGMENT_PAUSE: Duration = Duration::from_millis(1);
 
 const PASS_PAUSE: Duration = Duration::from_secs(1);
 
-/// The task: looks for overdue records whenever it is rung for, until it is closed or the cache is
-/// gone.
+/// The task: makes a pass after each wakeup, until it is closed or the cache is gone.
 pub(crate) async fn run(
     wakeup: Arc<Wakeup>,
     lane: Arc<dyn TaskRunner>,
@@ -114,7 +111,7 @@ pub(crate) async fn run(
         let Some(l2) = this.disk.l2() else { return };
         let mut namespaces = Vec::new();
         let mut next = Some(0);
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         while let Some(from) = next {
             next = this.begin_pass(from, &mut namespaces);
             yield_now().await;

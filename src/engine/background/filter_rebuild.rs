@@ -10,7 +10,6 @@ use crate::engine::parts::Parts;
 use crate::l2::Position;
 use crate::namespace::{Namespace, Namespaces};
 
-/// See the module.
 pub(crate) struct FilterRebuild {
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
@@ -21,31 +20,31 @@ impl FilterRebuild {
         Self { commit_lock: parts.commit_lock.clone(), namespaces: parts.namespaces.clone() }
     }
 
-    /// In a section, so that nobody is between telling the old one of a hash and its slot.
+    /// In a section, so that no put is between the old filter and its slot.
     fn begin_filter(&self, namespace: &Namespace) -> bool {
         namespace.begin_filter(&mut self.commit_lock.section())
     }
 }
 
-/// The task: makes worn synopses anew until it is closed or the cache is gone.
+/// The task: rebuilds worn filters until it is closed or the cache is gone.
 pub(crate) async fn run(filters: Arc<FilterSignal>, rebuild: Weak<FilterRebuild>) {
     let upgrade = || rebuild.upgrade();
     // Bounded: a wait in each turn.
     loop {
         let mut next = Some(0);
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         while let Some(from) = next {
             let Some(this) = upgrade() else { return };
             let mut namespaces = Vec::new();
             next = this.namespaces.some(from, &mut namespaces);
             drop(this);
-            // Bounded: by a step.
+            // Bounded: by a batch.
             for namespace in namespaces {
-                // Bounded: a synopsis in each turn, which pauses.
+                // Bounded: a filter in each turn, which yields.
                 while namespace.synopsis().needs_rebuild() {
                     let Some(this) = upgrade() else { return };
                     let has_begun = this.begin_filter(&namespace);
-                    // Nobody who drops the cache has to wait for the rest.
+                    // Dropping the cache must not wait for the rest.
                     drop(this);
                     if !has_begun || !make(&namespace, filters.wakeup()).await {
                         break;
@@ -63,11 +62,10 @@ pub(crate) async fn run(filters: Arc<FilterSignal>, rebuild: Weak<FilterRebuild>
     }
 }
 
-/// Tells a synopsis that has been begun of all that the index holds. False where that is not needed
-/// any more.
+/// Fills a new filter from the index. False if it is no longer needed.
 async fn make(namespace: &Namespace, wakeup: &Wakeup) -> bool {
     let mut cursor = Some(Default::default());
-    // Bounded: a step in each turn, then a pause.
+    // Bounded: a batch in each turn, then a yield.
     while let Some(from) = cursor {
         let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);
         cursor = namespace.index().scan(from, everything, BATCH_ENTRIES, &mut found);

@@ -1,14 +1,13 @@
-//! `FilterSignal`: tells the rebuilding task when a filter has worn.
+//! `FilterSignal`: wakes the rebuilding task when a filter has worn.
 
 use crate::engine::background::wakeup::Wakeup;
 use crate::namespace::Namespace;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct FilterSignal(Wakeup);
 
 impl FilterSignal {
-    /// To be called after a change of the namespace's index.
+    /// To be called after each change of the namespace's index.
     pub(crate) fn check(&self, namespace: &Namespace) {
         if namespace.synopsis().needs_rebuild() {
             self.0.notify();

@@ -1,4 +1,4 @@
-//! `LogOwner`: what the cache does when the log moves or drops its records.
+//! `LogOwner`: keeps the index and the labels right when the log moves or drops records.
 
 use std::sync::Arc;
 
@@ -23,7 +23,6 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct LogOwner {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
@@ -56,14 +55,14 @@ impl LogOwner {
     }
 
     fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
-        // What has ended has been subtracted as a whole.
+        // A flush has subtracted all slots of an ended generation.
         if generation.remove_slot(hash, position) && !generation.has_ended() {
             self.budget.remove_slots(1);
             self.filters.check(generation);
         }
     }
 
-    /// Lets go of the postings of mutations before `before` that only the disk held.
+    /// Releases the postings of mutations before `before` that were on disk only.
     async fn forget_postings_before(&self, before: Sequence) {
         let mut after = None;
         loop {
@@ -85,7 +84,7 @@ impl LogOwner {
         }
     }
 
-    /// Lets go of the slots of a namespace that stand before a position.
+    /// Removes the slots of a namespace before a position.
     async fn forget_slots_before(&self, generation: &Namespace, position: Position) {
         let mut cursor = Some(Default::default());
         while let Some(from) = cursor {
@@ -114,14 +113,14 @@ impl Tenant for LogOwner {
             let held = generation.index().get(hash).filter(|held| held.position == position);
             let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
             if let Some(held) = held.filter(|_| !is_in_memory) {
-                // What a rule covers is gone by that, and not because it leaves.
+                // A matching invalidation removed it, not the log.
                 let is_left =
                     self.removal.displace(&generation, (key, hash), held, None, &mut section);
                 self.counters.add(Event::Forgotten, u64::from(is_left));
             }
             self.give_up_slot(&generation, hash, position);
         }
-        // L1 may go on holding it; then it is L1 that lets go of the postings.
+        // While memory holds the entry, memory keeps the postings.
         if slot.entry().is_none_or(|entry| entry.sequence() != sequence) {
             section.labels().release(hash, sequence);
         }
@@ -142,7 +141,7 @@ impl Tenant for LogOwner {
         }
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
         let generation = self.namespaces.find(blob.namespace.name);
-        // What is beyond a quota, that has been made smaller, leaves.
+        // Records beyond a quota that was made smaller leave.
         let generation = generation.filter(|generation| !generation.is_beyond(0, None));
         let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
         slot.is_some_and(|slot| slot.read)
@@ -174,14 +173,14 @@ impl Tenant for LogOwner {
         let sequence = section.sequence(Some(dealt.position.value()));
         let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
         generation.set_slot(hash, moved);
-        // The earliest that it may be: whoever looks finds out.
+        // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
         section.labels().release(hash, before);
         // Bounded: by the labels of one entry.
         for label in labels {
             section.labels().insert(label, hash, sequence);
         }
-        // In memory it stays the same entry, whose record has moved.
+        // The entry in memory stays; its record has moved.
         if let Some(entry) = entry {
             entry.set_sequence(sequence);
         }

@@ -1,8 +1,8 @@
-//! `Scan`: looking through the directories on disk for what invalidated prefixes cover.
+//! `PrefixScans`: finds the records of invalidated prefixes through the directories on disk.
 //!
-//! Memory keeps no keys of what is on disk only, but every segment lists its own. One scan at a
-//! time, on the disk's own thread, serves all rules that wait for one when it begins; those made
-//! meanwhile are served by the next. A caller that goes away changes nothing.
+//! Memory keeps no keys of records that are only on disk, but each segment lists its own. One scan
+//! at a time, on the tier's thread, serves all invalidations that are pending when it begins; the
+//! next scan serves later ones. It does not depend on its callers.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +26,6 @@ use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
 use crate::wake::contained;
 
-/// See the module.
 pub(crate) struct PrefixScans {
     hasher: KeyHasher,
     pending: Arc<PendingInvalidations>,
@@ -54,23 +53,23 @@ impl PrefixScans {
         }
     }
 
-    /// Sees to it that somebody looks through the directories for the rules that want it.
+    /// Starts a scan if invalidations wait for one and none runs.
     pub(crate) fn start_scan(self: &Arc<Self>) {
         if self.disk.l2().is_some() && self.pending.begin_scan() {
             let scan = Scan { scans: Arc::downgrade(self), is_over: false };
-            // It tells how it ended through the rules.
+            // Its outcome shows in the pending invalidations.
             self.disk.spawn("prefix scan", Box::pin(scan.run_on()));
         }
     }
 
-    /// Ends the namespaces of the rules that want a scan which has broken down: on disk, everything
-    /// of theirs may be covered.
+    /// Flushes the namespaces of invalidations whose scan has failed: any of their records may
+    /// match.
     pub(crate) async fn flush_unscanned(&self) {
-        // Bounded: by the most rules at one time.
+        // Bounded: by the most invalidations at one time.
         for rule in self.pending.to_scan() {
             if let Some(generation) = rule.namespace.as_ref().filter(|it| !it.has_ended()) {
                 let namespace = self.hasher.namespace(generation.name());
-                // Where the cache is closed there is nothing left to be covered.
+                // A closed cache has nothing left to flush.
                 drop(self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await);
             }
             self.pending.scanned(&[rule]).await;
@@ -102,12 +101,12 @@ impl PrefixScans {
             }
         };
         if !l2.visit_directory(segment, visit).await {
-            // Nobody can say which keys it holds: all that it may hold of the namespaces goes.
+            // Its keys are unknown: all records of these namespaces in it go.
             let Some(range) = l2.positions_of(segment) else { return };
-            // Bounded: by the most rules at one time, with a pause in each turn.
+            // Bounded: by the most invalidations at one time, with a yield in each turn.
             for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
                 let mut cursor = Some(Default::default());
-                // Bounded: a step in each turn, then a pause.
+                // Bounded: a batch in each turn, then a yield.
                 while let Some(from) = cursor {
                     cursor = self.mark_dead_batch(generation, &range, from);
                     yield_now().await;
@@ -116,7 +115,7 @@ impl PrefixScans {
         }
     }
 
-    /// Buries a step's worth of what a generation has at these positions. Gives where to go on.
+    /// Marks a batch of a generation's slots in this range dead. Gives the place to go on from.
     fn mark_dead_batch(
         &self,
         generation: &Namespace,
@@ -125,7 +124,7 @@ impl PrefixScans {
     ) -> Option<ScanCursor> {
         let mut found = Vec::new();
         let next = generation.index().scan(from, range.clone(), BATCH_ENTRIES, &mut found);
-        // Bounded: by a step.
+        // Bounded: by a batch.
         for (hash, slot) in found {
             self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
         }
@@ -133,16 +132,16 @@ impl PrefixScans {
     }
 }
 
-/// Serves the rules that want it, until there are none.
+/// Serves invalidations until none is left.
 struct Scan {
-    /// Weak, so that a drop of the cache does not wait for it.
+    /// Weak, so that dropping the cache does not wait for it.
     scans: Weak<PrefixScans>,
-    /// None is left that it would have to see to.
+    /// No invalidation is left.
     is_over: bool,
 }
 
 impl Scan {
-    /// Goes on where a step of the scan has panicked, of a clock or a logger that is not ours.
+    /// Goes on after a panic, of a user's clock or logger.
     async fn run_on(mut self) {
         // Bounded: a panic in each turn, which is awaited.
         while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
@@ -166,7 +165,7 @@ impl Scan {
             }
             let segments = l2.segments();
             drop(scans);
-            // Bounded: a segment in each turn, which pauses.
+            // Bounded: a segment in each turn, which yields.
             for segment in segments {
                 let Some(scans) = self.scans.upgrade() else { return };
                 if let Some(l2) = scans.disk.l2().filter(|_| !scans.commit_lock.is_closed()) {
@@ -180,12 +179,12 @@ impl Scan {
 }
 
 impl Drop for Scan {
-    /// It was refused, or the lane has ended. What has no room in the log to be flushed there is
-    /// not served any more, like all else on disk.
+    /// The scan was refused, or its runner has ended. If a namespace cannot be flushed on file, the
+    /// tier is turned off.
     fn drop(&mut self) {
         let Some(scans) = self.scans.upgrade().filter(|_| !self.is_over) else { return };
         let rules = scans.pending.to_scan();
-        // Bounded: by the most rules at one time.
+        // Bounded: by the most invalidations at one time.
         for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
             let namespace = scans.hasher.namespace(generation.name());
             let flush = || scans.flushes.try_flush(namespace).is_ok();

@@ -1,4 +1,4 @@
-//! Promoting: what was read from disk is offered to memory, and installed there by a task.
+//! `Promoter`: inserts entries that were read from disk into memory, in a task.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -18,7 +18,6 @@ use crate::l1::{L1, Room};
 use crate::pending::PendingInvalidations;
 use crate::put::Value;
 
-/// See the module.
 pub(crate) struct Promoter {
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
@@ -46,7 +45,7 @@ impl Promoter {
         }
     }
 
-    /// Installs an entry that was read from disk, if nothing has happened to its key since.
+    /// Inserts an entry, unless its key has been mutated since it was read.
     pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
             self.last_access.restore(read);
@@ -69,14 +68,14 @@ impl Promoter {
         if section.is_closed() || !(is_wanted || failpoint(Failpoint::PromotionUnchecked)) {
             return false;
         }
-        // It may have been asked for again meanwhile.
+        // Readers may have hit it meanwhile.
         entry.accessed_like(read);
         entry.namespace.grow(entry.charge, &mut section);
         let ends = entry.ends();
         let replaced = slot.put(Arc::new(entry));
         drop(reservation);
         if let Some(replaced) = &replaced {
-            // Of a generation that has ended, of another namespace with the same hash.
+            // An entry of an ended generation, or of another namespace with the same hash.
             self.removal.release_accounting(replaced, None, &mut section);
         }
         drop(section);

@@ -1,9 +1,9 @@
-//! `Promotions`: values that were read from disk, on their way into memory.
+//! `Promotions`: the queue of entries that were read from disk, on their way into memory.
 //!
-//! A hit on disk is answered at once. Its entry is offered to a queue, which never waits: where it
-//! is full, what has waited longest goes. A task on the disk's side copies one value after the
-//! other and installs it in an append section, if the slot that it was read by still stands, so
-//! that it cannot come between a later mutation and those who have seen it. Nothing is read twice.
+//! A hit on disk returns at once. Its entry is offered to the queue, which never waits: a full
+//! queue drops its oldest entry. A task copies one value after another and inserts it in a commit
+//! section if its slot is still in the index, so that it cannot replace a later mutation. Nothing
+//! is read twice.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,13 +19,13 @@ use crate::disposal::Remains;
 use crate::entry::Entry;
 use crate::meter;
 
-/// The part of the memory tier's budget that values in the queue may take.
+/// The queue may take this share of the memory budget.
 const L1_SHARE: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Promotions {
     queue: Mutex<Queue>,
-    /// The task's.
+    /// Wakes the task.
     waker: AtomicWaker,
     values_max: usize,
     bytes_max: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Promotions {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// With what each keeps in memory.
+    /// Each with the bytes that it keeps in memory.
     entries: VecDeque<(Arc<Entry>, usize)>,
     bytes: usize,
     is_closed: bool,
@@ -55,7 +55,7 @@ impl Promotions {
         }
     }
 
-    /// Puts an entry into the queue, and what has waited longest out of it where there is no room.
+    /// Adds an entry. Drops the oldest ones if there is no room.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, bytes: usize) {
         self.queued.fetch_add(1, Ordering::Relaxed);
         let mut pushed_out = Vec::new();
@@ -73,7 +73,7 @@ impl Promotions {
             meter::entries(1);
             pushed_out.extend(queue.take());
         }
-        // One that would push out more than a step's worth is not worth it.
+        // An entry that would drop more than a batch is not worth it.
         if is_over(&queue) {
             queue.bytes -= bytes;
             pushed_out.extend(queue.entries.pop_back().map(|(entry, _)| entry));
@@ -83,7 +83,7 @@ impl Promotions {
         self.waker.wake();
     }
 
-    /// The next one; None once the queue is closed.
+    /// The next entry; None after a close.
     pub(crate) async fn next(&self) -> Option<Arc<Entry>> {
         poll_fn(|context| {
             self.waker.register(context.waker());
@@ -97,7 +97,7 @@ impl Promotions {
         .await
     }
 
-    /// Lets go of what waits, and ends the task.
+    /// Drops the waiting entries, and ends the task.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_closed = true;
@@ -109,12 +109,12 @@ impl Promotions {
         self.waker.wake();
     }
 
-    /// How many wait.
+    /// Entries in the queue.
     pub(crate) fn depth(&self) -> usize {
         self.queue.lock().entries.len()
     }
 
-    /// What they keep in memory.
+    /// Bytes that they keep in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.queue.lock().bytes
     }

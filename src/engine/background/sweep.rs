@@ -1,9 +1,8 @@
-//! Sweeping: memory of what has expired, was flushed, or is covered by an invalidation, comes back
-//! without waiting for SIEVE's hand.
+//! `Sweeping`: frees entries that have expired, were flushed or match an invalidation, before
+//! SIEVE's hand reaches them.
 //!
-//! There is one round over all entries, which everybody helps on: mutations while invalidations are
-//! unfinished, callers of `sweep_expired`, and the background sweeper. Space on disk comes back by
-//! reclaim, which gives what has expired no second chance.
+//! One round over all entries serves everyone: mutations while invalidations are pending, callers
+//! of `sweep_expired`, and the background sweeper. Reclaim frees space on disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,10 +18,9 @@ use crate::pending::{PendingInvalidations, Round};
 use crate::sweep::{SweepLimit, SweepReport};
 use crate::sweeper::Sweep;
 
-/// The least time between two steps of the background sweeper.
+/// The least time between two batches of the background sweeper.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
 
-/// See the module.
 pub(crate) struct Sweeping {
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
@@ -45,9 +43,9 @@ impl Sweeping {
     pub(crate) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
         let mut report = SweepReport::default();
         let started = Instant::now();
-        // What comes later is another sweep's.
+        // Later invalidations are another sweep's.
         let (mut rules, begun) = (self.pending.over_labels(), self.pending.round());
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         while !self.commit_lock.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
             if left == 0 || started.elapsed() >= limit.duration() {
@@ -55,7 +53,7 @@ impl Sweeping {
                 return report;
             }
             let most = left.min(BATCH_ENTRIES);
-            // Bounded: by the most rules at one time.
+            // Bounded: by the most invalidations at one time.
             rules.retain(|rule| !self.pending.is_withdrawn(rule));
             if let Some(rule) = rules.first() {
                 self.cleanup.run_postings_batch(rule, most, true, &mut report);
@@ -68,23 +66,23 @@ impl Sweeping {
         report
     }
 
-    /// A step of a round that began there. True once it is done.
+    /// A batch of a round that began at `begun`. True once the round is over.
     fn run_batch(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
         let at = self.cleanup.run_round_batch(limit, true, report);
         at.is_some_and(|at| at.is_round_since(begun))
     }
 
-    /// Whether the background sweeper's round is under way, or to be begun.
+    /// Whether the background round is under way, or due.
     pub(crate) fn is_round_due(&self) -> bool {
         self.progress.background().is_under_way()
             || (self.deadlines.rest_left().is_zero() && self.deadlines.has_passed())
     }
 
-    /// A step of the background sweeper's round. True once the round is over.
+    /// A batch of the background round. True once the round is over.
     pub(crate) fn run_background_batch(&self) -> bool {
         let mut background = self.progress.background();
         let begun = background.begun_or(|| {
-            // Puts from here on note their deadlines, and the round meets all others.
+            // Later puts note their deadlines, and the round meets all others.
             self.deadlines.forget();
             self.pending.round()
         });
@@ -131,14 +129,14 @@ mod tests {
     use crate::policy::BlobCachePolicy;
     use crate::put::BlobCachePut;
 
-    /// A cache that is swept by its tests alone.
+    /// A cache without a background sweep.
     fn unswept(clock: &Clock) -> BlobCache {
         let config = BlobCacheConfig::builder().shard_count(1).clock(clock.clone());
         let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();
         block_on(BlobCache::open(config)).unwrap()
     }
 
-    /// Invalidations walk the same round.
+    /// Invalidations share the round.
     #[test]
     fn a_round_that_others_help_on_hears_when_entries_end() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
@@ -175,7 +173,7 @@ mod tests {
         assert_eq!(cache.namespace_stats("soon").map_or(0, |stats| stats.entries()), 0);
     }
 
-    /// Whoever takes a step while a flush is under way may see its entries alive for the last time.
+    /// A batch during a flush may see the flushed entries as alive.
     #[test]
     fn what_was_flushed_is_gone_once_its_round_is_over() {
         let cache = unswept(&Clock::system());

@@ -1,28 +1,27 @@
-//! `SweepInterval`: how long the background sweeper waits between two rounds over all entries.
+//! `SweepInterval`: the pause between two background rounds over all entries.
 //!
-//! A round visits all of them for those that have ended. Where few have, it was early, and the next
-//! pause is longer; where many have, it was late. The pauses grow with what a round costs, up to
-//! where that does not matter any more, so that a cache in which something ends now and then is as
-//! good as idle.
+//! If a round finds few expired entries, it was early, and the next pause is longer; if it finds
+//! many, it was late. The pause grows with the cost of a round, up to a limit, so that a cache in
+//! which few entries expire is almost idle.
 
 use std::time::Duration;
 
-/// A round should find one of so many entries gone.
+/// One of so many visited entries should have expired.
 const YIELD: u32 = 8;
 
-/// A pause is at most so many times as long as the one before, and at least that part of it.
+/// The most by which a pause is longer or shorter than the one before.
 const STEEPNESS: f64 = 8.0;
 
-/// Beyond so many times the work of a round, or so long, no pause grows.
+/// The longest pause: this many times the work of a round, and this long.
 const WORK_MULTIPLE: u32 = 1000;
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// What a round has come to.
+/// The outcome of a round.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pass {
     pub(crate) visited: usize,
     pub(crate) removed: usize,
-    /// The time that its steps took.
+    /// Time spent in its batches.
     pub(crate) work: Duration,
 }
 
@@ -37,7 +36,7 @@ impl SweepInterval {
         let most = pass.work.saturating_mul(WORK_MULTIPLE).min(PAUSE_MAX);
         let wanted = pass.visited as f64 / f64::from(YIELD);
         let factor = (wanted / pass.removed.max(1) as f64).clamp(STEEPNESS.recip(), STEEPNESS);
-        // From no pause at all it would not grow.
+        // A pause of zero would not grow.
         self.pause = self.pause.max(pass.work).mul_f64(factor).min(most);
         self.pause
     }
@@ -47,11 +46,11 @@ impl SweepInterval {
 mod tests {
     use super::*;
 
-    /// What visiting one entry takes.
+    /// The time for visiting one entry.
     const VISIT: Duration = Duration::from_nanos(200);
 
-    /// An hour in which `ended` says how many of so many entries have ended by a millisecond. Gives
-    /// the time spent at work, and the most that was gone and not removed.
+    /// Simulates an hour. `ended`: entries that have expired by a millisecond. Gives the time
+    /// spent, and the most expired entries at any time.
     fn hour(entries: usize, ended: impl Fn(usize) -> usize) -> (Duration, usize) {
         let mut interval = SweepInterval::default();
         let (mut now, mut removed, mut most) = (Duration::ZERO, 0, 0);
@@ -64,7 +63,7 @@ mod tests {
                 Pass { visited, removed: gone, work: VISIT * u32::try_from(visited).unwrap() };
             removed += gone;
             work += pass.work;
-            // The sweeper rests for longer than it works, and a second between rounds at least.
+            // The sweeper rests for twenty times its work, and a second between rounds.
             now += (interval.after(pass) + pass.work * 20).max(Duration::from_secs(1));
         }
         (work, most)

@@ -1,4 +1,4 @@
-//! `SweepProgress`: how far the sweeps under way have come.
+//! `SweepProgress`: the progress of the sweeps under way.
 
 use std::mem;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::pending::Round;
 /// The background sweeper's round.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
-    /// Where it began; None where none is under way.
+    /// Where it began; None if none is under way.
     begun: Option<Round>,
     pass: Pass,
     interval: SweepInterval,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct SweepProgress {
     background: Mutex<Background>,
-    /// Where the first of the sweeps began that have stopped at their limits since one came round.
+    /// Where the first sweep began of those that have stopped at their limits since the last
+    /// complete round.
     limited: Mutex<Option<Round>>,
 }
 
@@ -30,8 +30,8 @@ impl SweepProgress {
         self.background.lock()
     }
 
-    /// A sweep that began at `begun` has stopped at its limit, and the round stands at `now`. True
-    /// where that sweep and those before it have come round.
+    /// A sweep from `begun` has stopped at its limit with the round at `now`. True if these sweeps
+    /// together have come round.
     pub(crate) fn ends_limited(&self, begun: Round, now: Round) -> bool {
         let mut limited = self.limited.lock();
         let has_come_round = now.is_round_since(*limited.get_or_insert(begun));
@@ -41,7 +41,7 @@ impl SweepProgress {
         has_come_round
     }
 
-    /// A sweep has come round without reaching its limit.
+    /// A sweep has come round within its limit.
     pub(crate) fn end_limited(&self) {
         *self.limited.lock() = None;
     }
@@ -52,19 +52,19 @@ impl Background {
         self.begun.is_some()
     }
 
-    /// Where the round began, which `begin` says if none is under way.
+    /// Where the round began; `begin` begins one.
     pub(crate) fn begun_or(&mut self, begin: impl FnOnce() -> Round) -> Round {
         *self.begun.get_or_insert_with(begin)
     }
 
-    /// Adds the work of a step.
+    /// Adds the work of a batch.
     pub(crate) fn add(&mut self, visited: usize, removed: usize, work: Duration) {
         self.pass.visited += visited;
         self.pass.removed += removed;
         self.pass.work += work;
     }
 
-    /// Ends the round. Gives the pause after it.
+    /// Ends the round. Gives the pause until the next.
     pub(crate) fn end(&mut self) -> Duration {
         self.begun = None;
         self.interval.after(mem::take(&mut self.pass))

@@ -1,4 +1,4 @@
-//! `Wakeup`: how a task that sleeps while there is nothing to do is woken, and ended.
+//! `Wakeup`: wakes and ends a task that sleeps while it has nothing to do.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ pub(crate) struct Wakeup {
 }
 
 impl Wakeup {
-    /// There is something to do, now or when the task asks next.
+    /// Wakes the task, now or when it waits next.
     pub(crate) fn notify(&self) {
         self.notified.notify_one();
     }
@@ -25,13 +25,13 @@ impl Wakeup {
         self.notify();
     }
 
-    /// Waits until it is rung. False once it is closed.
+    /// Waits for a notification. False after a close.
     pub(crate) async fn notified(&self) -> bool {
         self.notified.notified().await;
         !self.is_closed()
     }
 
-    /// Waits until that is over, or the bell is closed: whoever closes it need not wait.
+    /// Waits for `pause`, or until a close.
     pub(crate) async fn rest(&self, pause: impl Future<Output = ()> + Unpin) {
         select(pause, pin!(self.closed.notified())).await;
     }

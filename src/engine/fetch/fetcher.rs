@@ -1,4 +1,4 @@
-//! `Fetcher`: what fetches do with the cache: look, take part in flights, store.
+//! `Fetcher`: what a fetch does with the cache: look, take part in flights, store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,29 +24,30 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
 
-/// The least time between two lines in the log that say the same.
+/// The least time between two equal log lines.
 const TELL_PAUSE: Duration = Duration::from_secs(60);
 
-/// A value that has been fetched, and up to which moment a caller may have come to share it.
+/// A fetched value, and the moment up to which callers may share it.
 pub(crate) type Fetched = (BlobCacheHit, Moment);
 
-/// The key that a fetch is for.
+/// The key of a fetch.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
     pub(crate) key: &'a [u8],
     pub(crate) hash: KeyHash,
+    /// False if no entry can have this key. Then `key` is empty, and nothing is stored.
+    pub(crate) is_in_bounds: bool,
 }
 
-/// Whether a look may answer a stale entry.
+/// Whether a look may return a stale entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// A stale entry is not going to be answered, or is looked for again if it is.
+    /// A stale entry is not returned, or is looked up again.
     Fresh,
     Any,
 }
 
-/// See the module.
 pub(crate) struct Fetcher {
     commit_lock: Arc<CommitLock>,
     hasher: KeyHasher,
@@ -59,7 +60,7 @@ pub(crate) struct Fetcher {
     gets: Gets,
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
-    /// When a line in the log last said that fetched values are not stored.
+    /// The time of the last log line about fetched values without a slot.
     told: Mutex<Option<Instant>>,
 }
 
@@ -85,7 +86,7 @@ impl Fetcher {
         self.hasher.key(namespace.seed, key)
     }
 
-    /// Whether anything can be held under the key.
+    /// Whether an entry can have this key.
     pub(crate) fn is_in_bounds(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> bool {
         self.admission.check_namespace(namespace.name).is_ok()
             && self.admission.check_key(key).is_ok()
@@ -95,7 +96,7 @@ impl Fetcher {
         self.commit_lock.read_point()
     }
 
-    /// A read point from which on the key is tracked exactly, until `unwatch`.
+    /// A read point. From here on the key is tracked exactly, until `unwatch`.
     pub(crate) fn watch(&self, hash: KeyHash) -> ReadPoint {
         self.commit_lock.section().watch(hash)
     }
@@ -104,7 +105,7 @@ impl Fetcher {
         self.commit_lock.section().watermarks().unwatch(hash);
     }
 
-    /// Takes part in the flight of a key, for a call that began at that moment.
+    /// Takes part in the flight of a key. `began`: when the call began.
     pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<BlobCacheHit, Moment> {
         self.flights.enter(to, began)
     }
@@ -113,7 +114,7 @@ impl Fetcher {
         self.flights.claim(to, Duration::from_nanos(self.clock.timestamp().0))
     }
 
-    /// Looks into memory, and counts neither a hit nor a miss.
+    /// Looks into memory. Counts neither a hit nor a miss.
     pub(crate) fn find(&self, target: Target<'_>) -> Option<BlobCacheHit> {
         self.gets.find(target.namespace, target.key, target.hash)
     }
@@ -126,7 +127,7 @@ impl Fetcher {
         })
     }
 
-    /// Looks there, and counts neither a hit nor a miss.
+    /// Reads it from there. Counts neither a hit nor a miss.
     pub(crate) async fn read_entry(
         &self,
         on_disk: OnDisk,
@@ -144,7 +145,7 @@ impl Fetcher {
         self.counters.count(event);
     }
 
-    /// Counts a hit that is going to be answered.
+    /// Counts a hit that is returned.
     pub(crate) fn count_hit(&self, hit: &BlobCacheHit) {
         self.gets.count(hit);
     }
@@ -154,7 +155,7 @@ impl Fetcher {
         hit.is_stale() && self.visibility.freshness(&hit.entry).is_gone()
     }
 
-    /// Stores a fetched value, if that can be stored. `policy` is for a put without its own.
+    /// Stores a fetched value if possible. `policy` is for a put without its own.
     pub(crate) async fn store(
         &self,
         target: Target<'_>,
@@ -168,12 +169,12 @@ impl Fetcher {
         put.read_at = Some(read_at);
         put.renews = true;
         let mut entry = self.twin(target, &put, policy, &life);
-        // A read at a point of another cache may be of any age.
+        // A value read at a point of another cache may be of any age.
         let until = match read_at.instance == point.instance {
             true => self.good_until(target, entry.labels(), read_at.moment),
             false => Moment::default(),
         };
-        if self.is_in_bounds(target.namespace, target.key) {
+        if target.is_in_bounds {
             let Target { namespace, key, .. } = target;
             let written = self.puts.store(namespace, key, &mut put, (policy, &life)).await;
             let stored = match written {
@@ -192,8 +193,7 @@ impl Fetcher {
         (BlobCacheHit { entry: Arc::new(entry), stale }, until)
     }
 
-    /// The last moment at which nothing had happened to the key since a fetch began at `from`, as
-    /// far as is known.
+    /// The last moment at which the key is known not to have been mutated since `from`.
     fn good_until(&self, target: Target<'_>, labels: &[LabelHash], from: Moment) -> Moment {
         let mut section = self.commit_lock.section();
         let place = (target.namespace.seed, target.key);
@@ -203,10 +203,10 @@ impl Fetcher {
         }
     }
 
-    /// The entry that joiners are given, without its value yet: a twin of the one that is stored.
+    /// The entry for joiners, a twin of the stored one. Its value follows.
     fn twin(
         &self,
-        Target { namespace, key, hash }: Target<'_>,
+        Target { namespace, key, hash, .. }: Target<'_>,
         put: &BlobCachePut,
         policy: &BlobCachePolicy,
         life: &Lifetime,
@@ -226,8 +226,8 @@ impl Fetcher {
         entry
     }
 
-    /// Logs that a fetched value finds no namespace slot: its caller is not told, and it goes on
-    /// for as long as the operator does nothing.
+    /// Logs that a fetched value finds no namespace slot. The caller is not told, and it lasts
+    /// until the operator acts.
     fn tell_not_stored(&self, error: &CacheError) {
         if !matches!(error, CacheError::TooManyNamespaces { .. }) {
             return;
@@ -242,8 +242,7 @@ impl Fetcher {
     }
 }
 
-/// The point that a fetched value was read at: its own, if it has one, and the fetch did not begin
-/// before that.
+/// The read point of a fetched value: its own, unless the fetch began before that.
 fn older(own: Option<ReadPoint>, begun: ReadPoint) -> ReadPoint {
     match own {
         Some(own) if own.instance != begun.instance || own.moment < begun.moment => own,

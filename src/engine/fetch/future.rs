@@ -1,18 +1,18 @@
-//! `FetchFuture`: the course of one fetch, as a future that needs no task of its own.
+//! `FetchFuture`: one fetch, as a future that needs no task of its own.
 //!
 //! ```text
 //! look ── fresh ──────────────────────────────────────────────> answer
 //!   └─ enter a flight ── join ── value ───────────────────────> answer
 //!        └─ lead ── look again, if anything has happened since
-//!             └─ fetch ── value ── store ── land the flight ──> answer
-//!                  └─ failed ── look ── stale ── land ────────> answer
-//!                       └─ hand the lead over ────────────────> error
+//!             └─ fetch ── value ── store ── complete ───────> answer
+//!                  └─ failed ── look ── stale ── complete ────> answer
+//!                       └─ transfer leadership ───────────────> error
 //! ```
 //!
-//! It is written by hand, since a refresh is to be `Send` exactly when its fetch is, and since the
-//! lead is to be handed over wherever it is dropped: the lead is in its stage, and goes with it.
-//! Whatever a leader waits for is polled through its lead, which may be taken from it when it was
-//! woken and is not polled: polled at last, it goes on with its fetch, and lands nothing.
+//! A hand-written future, because a refresh must be `Send` exactly when its fetch is, and because
+//! leadership must be transferred wherever the future is dropped: the lead is in its stage, and
+//! drops with it. A leader polls everything through its lead. A leader that was woken and is not
+//! polled may lose the lead; polled again, it finishes its own fetch and completes no flight.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ type Joiner = flight::Joiner<BlobCacheHit, Moment>;
 type Claim = flight::Claim<BlobCacheHit, Moment>;
 type Wakers = flight::Wakers<BlobCacheHit, Moment>;
 
-/// What a fetch comes to.
+/// The outcome of a fetch.
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
 pub(crate) struct FetchFuture<F, Fut, E> {
@@ -46,36 +46,36 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     fetch: Option<F>,
     /// When the call began; None until it is polled.
     began: Option<Moment>,
-    /// When the cache was last looked into, in vain.
+    /// The last look that found nothing fresh.
     looked: Option<Moment>,
     /// Whether this call has been counted as a hit or a miss.
     is_counted: bool,
     stage: Stage<Fut, E>,
 }
 
-/// The lead is None where the fetch has no flight: its place is taken by another key, or nothing
-/// can be held under this one.
+/// The lead is None if the fetch has no flight: another key of the same hash has one, or no entry
+/// can have this key.
 enum Stage<Fut, E> {
     New(Option<Claim>),
-    /// With whether this caller leads, and since when.
+    /// The lead, if this caller leads, and its read point.
     Looking(Look, Option<(Option<Lead>, ReadGuard)>),
     Joined(Joiner),
     Fetching(Pin<Box<Fut>>, Option<Lead>, ReadGuard),
-    /// With the moment at which the look began.
+    /// And the moment at which the look began.
     Failed(Look, FetchError<E>, Option<Lead>, Moment),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
     Waking(Wakers, BlobCacheHit),
     Over,
 }
 
-/// What a stage leads to.
+/// The outcome of a stage.
 enum Next<Fut, E> {
     Stage(Stage<Fut, E>),
     Wait(Stage<Fut, E>),
     Answer(Outcome<E>),
 }
 
-/// No part of it is pinned but what is boxed.
+/// Only boxed parts are pinned.
 impl<F, Fut, E> Unpin for FetchFuture<F, Fut, E> {}
 
 impl<F, Fut, E> FetchFuture<F, Fut, E> {
@@ -93,7 +93,7 @@ impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
     }
 }
 
-/// Polls what a caller waits for, through its lead if it leads.
+/// Polls through the lead, if there is one.
 fn led<R>(
     lead: Option<&Lead>,
     context: &mut Context<'_>,
@@ -155,7 +155,7 @@ where
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(Turn::LookAgain) => self.look(None),
                 Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
-                // Whoever is polled late is not given what is gone by then.
+                // Polled late, it must not return an expired value.
                 Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => {
                     discard(hit);
                     self.look(None)
@@ -182,7 +182,7 @@ where
                 }
             }
             Stage::Storing(mut storing, lead) => {
-                // A value that is not copied may panic when it is dropped.
+                // A value of the caller's may panic when it is dropped.
                 let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
                 match led(lead.as_ref(), context, poll) {
                     Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
@@ -218,9 +218,8 @@ where
             Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
             None => Err(FetchError::Panicked),
         };
-        // Whatever of the caller's is dropped beside a lead goes through here, before the next
-        // stage is made: what a function is about to return is leaked, not dropped, when one of
-        // its locals panics in its drop, and a lead that is leaked holds its key.
+        // The caller's future is dropped here, contained, before the next stage exists: if a local
+        // panics in its drop, the return value is leaked, and a leaked lead would hold its key.
         discard(fetching);
         match answer {
             Ok(put) => {
@@ -231,7 +230,7 @@ where
         }
     }
 
-    /// Looks into the cache, as a leader or not.
+    /// Looks into the cache.
     fn look(&mut self, lead: Option<(Option<Lead>, ReadGuard)>) -> Next<Fut, E> {
         let point = lead.as_ref().map_or_else(|| self.now(), |(_, reading)| reading.point);
         self.looked = Some(point.moment);
@@ -253,7 +252,7 @@ where
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
             (Some(hit), Some((lead, reading))) => self.land(lead, hit, reading.point.moment),
-            // Others have gone on without this caller, before it has begun to fetch.
+            // Another caller has taken the lead before this one began to fetch.
             (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
             (None, Some((lead, reading))) => self.fetch(lead, reading),
             (None, None) => self.enter(),
@@ -268,8 +267,8 @@ where
         }
     }
 
-    /// Begins to lead. The flight before may have ended, and stored what it fetched, after this
-    /// caller has looked; if nothing at all has happened since, it has not.
+    /// Begins to lead. The flight before may have stored its value after this caller looked, unless
+    /// there was no mutation since.
     fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
         let reading = self.request.read();
         if self.looked == Some(reading.point.moment) {
@@ -288,7 +287,7 @@ where
         }
     }
 
-    /// An error is the last resort: a stale entry that is still there is better, for all.
+    /// A stale entry is better than an error.
     fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
         self.count(Event::FetchError);
         let point = self.now().moment;
@@ -326,29 +325,26 @@ where
     }
 }
 
-/// A refresh of a stale entry that its caller has been given already: a future to be spawned
-/// wherever suits, or to be awaited. See
+/// A refresh of a stale entry that its caller has been given already: spawn it or await it. See
 /// [`get_or_refresh`](crate::BlobCache::get_or_refresh).
 ///
-/// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: others
-/// who ask [`get_or_refresh`](crate::BlobCache::get_or_refresh) are given the stale entry alone,
-/// while a [`get_or_fetch`](crate::BlobCache::get_or_fetch) does not wait for it but fetches
-/// itself. Dropping it frees the claim, and so does a second without a poll, for the next one who
-/// asks. If it had begun to fetch, and others wait for that, one of them fetches instead; also
-/// where it was woken and is not polled for 100 ms.
+/// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: other
+/// callers of [`get_or_refresh`](crate::BlobCache::get_or_refresh) get the stale entry alone, and a
+/// [`get_or_fetch`](crate::BlobCache::get_or_fetch) runs its own fetch. The claim ends when the
+/// refresh is dropped, or after a second without a poll. If the refresh has begun to fetch and is
+/// dropped, or is woken and not polled for 100 ms, a waiting caller fetches instead.
 ///
-/// It answers what `get_or_fetch` would: the value that it has fetched and stored, or the one that
-/// another caller has meanwhile. Where its fetch fails while the stale entry is still within its
-/// window, it answers `Ok` with that entry, and [`is_stale`](BlobCacheHit::is_stale) tells; after
-/// that it answers the [`FetchError`]. It keeps the cache open until it is dropped, and panics when
-/// it is polled after it has answered.
+/// It returns what `get_or_fetch` would: the value that it has fetched and stored, or that another
+/// caller has. If its fetch fails while the stale entry is still within its window, it returns `Ok`
+/// with that entry, and [`is_stale`](BlobCacheHit::is_stale) tells; after that the [`FetchError`].
+/// It keeps the cache open until it is dropped, and panics if it is polled after it has returned.
 #[must_use = "nothing is refreshed until it is polled"]
 pub struct BlobCacheRefresh<F, Fut, E>(FetchFuture<F, Fut, E>);
 
 impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
     pub(crate) fn new(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
         let mut fetching = FetchFuture::new(request, fetch);
-        // Whoever was given the stale entry was counted then.
+        // The stale hit was counted when it was returned.
         fetching.is_counted = true;
         fetching.stage = Stage::New(Some(claim));
         Self(fetching)

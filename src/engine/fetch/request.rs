@@ -15,17 +15,16 @@ use crate::moment::{Moment, ReadPoint};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
-/// It owns its memory, since a refresh outlives the call that it comes from, and keeps the cache
-/// open.
+/// Owns its memory, since a refresh outlives its call. Keeps the cache open.
 pub(crate) struct FetchRequest {
     engine: Arc<Engine>,
     namespace: Box<str>,
     seed: NamespaceSeed,
     key: Box<[u8]>,
     hash: KeyHash,
-    /// For a fetched put that has none.
+    /// For fetched puts without a policy of their own.
     policy: Arc<BlobCachePolicy>,
-    /// False where nothing can be held under such a key, so that there is nothing to wait for.
+    /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
 }
 
@@ -44,8 +43,8 @@ impl Look {
     }
 }
 
-/// The point at which a fetch reads. While it lasts, the cache tracks this key exactly, so that
-/// colliding keys cannot reject the fill.
+/// The read point of a fetch. While it lives, the cache tracks this key exactly, so that colliding
+/// keys cannot reject the fill.
 pub(crate) struct ReadGuard {
     pub(crate) point: ReadPoint,
     request: Arc<FetchRequest>,
@@ -83,7 +82,7 @@ impl FetchRequest {
 
     fn target(&self) -> Target<'_> {
         let namespace = NamespaceRef { name: &self.namespace, seed: self.seed };
-        Target { namespace, key: &self.key, hash: self.hash }
+        Target { namespace, key: &self.key, hash: self.hash, is_in_bounds: self.is_in_bounds }
     }
 
     fn destination<E: 'static>(&self) -> Destination<'_> {
@@ -91,7 +90,7 @@ impl FetchRequest {
         Destination { id, namespace: &self.namespace, key: &self.key }
     }
 
-    /// Takes part in the flight of this key, for a call that began at that moment.
+    /// Takes part in the flight of this key. `began`: when the call began.
     pub(crate) fn enter<E: 'static>(&self, began: Moment) -> Part<BlobCacheHit, Moment> {
         if !self.is_in_bounds {
             return Part::None;
@@ -103,7 +102,7 @@ impl FetchRequest {
         self.fetcher().claim(self.destination::<E>())
     }
 
-    /// Looks for the entry in both tiers, and counts neither a hit nor a miss.
+    /// Looks into both tiers. Counts neither a hit nor a miss.
     pub(crate) fn look(self: &Arc<Self>, wanted: Wanted) -> Look {
         if !self.is_in_bounds {
             return Look::Done(None);
@@ -120,13 +119,13 @@ impl FetchRequest {
         }))
     }
 
-    /// Begins to read what is to be put under the key.
+    /// Takes the read point of a fetch.
     pub(crate) fn read(self: &Arc<Self>) -> ReadGuard {
         let point = self.fetcher().watch(self.hash);
         ReadGuard { point, request: Arc::clone(self) }
     }
 
-    /// Stores the value that a fetch has brought, if that can be stored.
+    /// Stores a fetched value if possible.
     pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, reading: ReadGuard) -> Fetched {
         self.fetcher().store(self.target(), &self.policy, put, reading.point).await
     }

@@ -1,4 +1,4 @@
-//! `Attempts`: retries a mutation that takes effect in one section until nothing hinders it.
+//! `Attempts`: retries a mutation until it takes effect.
 
 use std::mem;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::wake::contained;
 pub(crate) enum Blocked {
     /// The log has no room yet.
     NoRoom,
-    /// Too many invalidations are unfinished yet.
+    /// Too many invalidations are pending.
     TooMany,
     Closed,
 }
 
-/// The outcome of a mutation that has taken effect, and what it waits for before it returns.
+/// The outcome of a mutation in force, and what it waits for before it returns.
 pub(crate) type Attempt<T> = Result<(T, Acknowledgement), Blocked>;
 
 impl From<NoRoom> for Blocked {
@@ -33,7 +33,6 @@ impl From<NoRoom> for Blocked {
     }
 }
 
-/// See the module.
 pub(crate) struct Attempts {
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
@@ -41,8 +40,8 @@ pub(crate) struct Attempts {
     flushes: Flushes,
 }
 
-/// A caller that waits for other invalidations to end before its own takes effect. Dropped, it
-/// flushes the namespace, which covers all that the caller could have meant.
+/// A caller that waits until fewer invalidations are pending. If it is dropped, it flushes the
+/// namespace, which covers its own invalidation.
 struct Waiting<'a> {
     flushes: &'a Flushes,
     namespace: NamespaceRef<'a>,
@@ -50,7 +49,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // Where the log has no room either there is nothing left to be done.
+        // If the log has no room either, nothing can be done.
         contained(|| _ = self.flushes.try_flush(self.namespace));
     }
 }
@@ -65,7 +64,7 @@ impl Attempts {
         }
     }
 
-    /// Tries until nothing hinders it any more.
+    /// Tries until nothing blocks it.
     pub(crate) async fn attempt<'a, T>(
         &'a self,
         namespace: NamespaceRef<'a>,
@@ -88,7 +87,7 @@ impl Attempts {
                 }
             }
         };
-        // Nothing is to be flushed in its place.
+        // It has taken effect: no flush in its place.
         mem::forget(waiting);
         self.deadlines.note_invalidation();
         attempted

@@ -1,9 +1,9 @@
-//! Removing what is gone for readers: what invalidations cover, what was flushed, what has expired.
+//! `Cleanup`: removes entries that readers cannot see any more: invalidated, flushed or expired.
 //!
-//! It goes in bounded steps, which whoever waits for an invalidation takes, every mutation that
-//! follows it, callers of `sweep_expired`, and the background sweeper: through the postings of
-//! labels, and in one round over all entries, which serves all of them. What is on disk and covered
-//! by a prefix is found by a scan, see `scan`.
+//! It goes in batches: through the postings of labels, and in one round over all entries that
+//! serves all invalidations. Callers of invalidations run batches, and so do later mutations,
+//! callers of `sweep_expired` and the background sweeper. A prefix scan finds the records of
+//! prefixes on disk.
 
 use std::sync::Arc;
 
@@ -21,10 +21,9 @@ use crate::pending::{PendingInvalidation, PendingInvalidations, Round, Scope};
 use crate::sequence::Sequence;
 use crate::sweep::SweepReport;
 
-/// What a mutation adds to its own work while invalidations are unfinished.
+/// Entries that a mutation visits while invalidations are pending.
 const HELP_ENTRIES: usize = 32;
 
-/// See the module.
 pub(crate) struct Cleanup {
     counters: Arc<Counters>,
     commit_lock: Arc<CommitLock>,
@@ -48,26 +47,26 @@ impl Cleanup {
         }
     }
 
-    /// Removes what a rule covers, and gives how many that were.
+    /// Removes all entries that an invalidation matches. Gives their number.
     pub(crate) async fn finish_invalidation(&self, rule: &Arc<PendingInvalidation>) -> usize {
         self.pending.until_scanned(rule).await;
-        // Bounded: a step of the meter in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         while !self.pending.is_withdrawn(rule) {
             self.step(rule, BATCH_ENTRIES, true);
             yield_now().await;
         }
-        // Whoever took an entry out before the walk came by counts it in the same section.
+        // A caller that removed an entry before counts it in the same section.
         drop(self.commit_lock.section());
         rule.removed()
     }
 
-    /// Removes what the oldest rule hides, in steps, until there is no such rule.
+    /// Removes the entries of all pending invalidations.
     pub(crate) async fn finish_all(&self) {
         // Bounded: likewise.
         while self.advance().await {}
     }
 
-    /// A step towards the end of the oldest rule. False where there is no rule.
+    /// A batch of the oldest invalidation. False if none is pending.
     pub(crate) async fn advance(&self) -> bool {
         let Some(rule) = self.pending.oldest() else { return false };
         self.pending.until_scanned(&rule).await;
@@ -76,12 +75,12 @@ impl Cleanup {
         true
     }
 
-    /// A small step towards the end of the oldest rule, which nobody may be waiting for.
+    /// A small batch of the oldest invalidation, whose caller may be gone.
     pub(crate) fn help(&self) {
         self.help_along(HELP_ENTRIES);
     }
 
-    /// A step of up to `limit` entries.
+    /// A batch of up to `limit` entries.
     pub(crate) fn help_along(&self, limit: usize) {
         if self.pending.any_pending() {
             if let Some(rule) = self.pending.oldest() {
@@ -90,8 +89,8 @@ impl Cleanup {
         }
     }
 
-    /// Visits up to `limit` entries for a rule. Where somebody else is at it, waits for that step
-    /// to end or leaves it at that.
+    /// Visits up to `limit` entries for an invalidation. If another caller runs a batch, waits for
+    /// it or returns.
     fn step(&self, rule: &Arc<PendingInvalidation>, limit: usize, wait: bool) {
         let mut report = SweepReport::default();
         match &rule.scope {
@@ -102,7 +101,7 @@ impl Cleanup {
         }
     }
 
-    /// Visits up to `limit` postings of a rule's labels.
+    /// Visits up to `limit` postings of its labels.
     pub(crate) fn run_postings_batch(
         &self,
         rule: &Arc<PendingInvalidation>,
@@ -124,7 +123,7 @@ impl Cleanup {
             &mut found,
         );
         report.entries_visited += found.len();
-        // Bounded: by a step.
+        // Bounded: by a batch.
         for posting in found {
             let removed = self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
             if let Some((namespace, bytes)) = rule.namespace.as_ref().zip(removed) {
@@ -137,9 +136,9 @@ impl Cleanup {
         }
     }
 
-    /// Removes what a mutation has put, from both tiers, for a rule that covers it. The key is
-    /// wanted where it may be on disk only and is covered by a prefix. `counts` where it is not
-    /// known to be expired. Gives what it counted in memory, None where it was gone already.
+    /// Removes the entry of a mutation from both tiers, for an invalidation that matches it. `key`
+    /// is needed if the entry may be on disk only and a prefix matches it. `counts`: it is not
+    /// known to be expired. Gives its charge; None if it was removed before.
     pub(crate) fn remove_covered(
         &self,
         rule: &PendingInvalidation,
@@ -151,7 +150,7 @@ impl Cleanup {
         let slot = self.l1.slot(hash);
         let mut section = self.commit_lock.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
-        // An older rule may cover it as well: then it had been gone before.
+        // If an older invalidation matches it as well, that one is credited.
         let covering = match covered {
             Some(entry) => self.pending.matching(entry),
             None => {
@@ -167,15 +166,15 @@ impl Cleanup {
             None if is_marked && counts => self.removal.credit(covering.as_deref().unwrap_or(rule)),
             None => self.counters.add(Event::Expiration, u64::from(is_marked)),
         }
-        // The rule's record says so on file, for good.
+        // The record of the invalidation says so for good.
         section.labels().release(hash, sequence);
-        // What was removed is freed behind the section.
+        // The entry is freed after the section.
         drop(section);
         removed.map(|entry| entry.charge).or(is_marked.then_some(0))
     }
 
-    /// Visits up to `limit` entries of the round. Gives where it stands then; None where somebody
-    /// else is at a step, and that is not waited for.
+    /// Visits up to `limit` entries of the round. Gives where the round stands; None if another
+    /// caller runs a batch and `wait` is false.
     pub(crate) fn run_round_batch(
         &self,
         limit: usize,
@@ -185,7 +184,7 @@ impl Cleanup {
         let mut found = Vec::new();
         let step = self.pending.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
         report.entries_visited += found.len();
-        // Bounded: by a step.
+        // Bounded: by a batch.
         for entry in found {
             self.remove_if_gone(&entry, report);
         }
@@ -194,8 +193,8 @@ impl Cleanup {
         Some(end)
     }
 
-    /// Removes an entry that is gone for readers: flushed, covered by an invalidation, or past its
-    /// life. Of others it is noted when they end, for the round after this one.
+    /// Removes an entry if it was flushed, invalidated or has expired. Notes the deadlines of
+    /// others for the next round.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let namespace = &entry.namespace;
         let covering = self.pending.matching(entry).filter(|_| !namespace.has_ended());

@@ -1,7 +1,7 @@
-//! `Flushes`: ends the generation of a namespace, or of all, and frees what they held.
+//! `Flushes`: ends the generation of a namespace, or of all, and frees their entries.
 //!
-//! A flush is in force within its section, whatever the namespace holds. Memory comes back in the
-//! background, in steps.
+//! A flush takes effect in one section, whatever the namespace holds. Memory is freed in the
+//! background, in batches.
 
 use std::sync::Arc;
 
@@ -21,7 +21,6 @@ use crate::namespace::{Ended, Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct Flushes {
     clock: Clock,
     counters: Arc<Counters>,
@@ -49,7 +48,7 @@ impl Flushes {
         }
     }
 
-    /// Ends the namespace's generation. False where the name is not in use.
+    /// Ends the namespace's generation. False if it is not in use.
     pub(crate) fn try_flush(&self, namespace: NamespaceRef<'_>) -> Attempt<bool> {
         let generation = self.disk.next_generation();
         let named = NamedGeneration { name: namespace.name, generation };
@@ -112,8 +111,8 @@ impl Flushes {
         Ok(((), acknowledgement))
     }
 
-    /// Where it has slots, what they shadow on file must not come back: then it is flushed, by one
-    /// record.
+    /// Ends a namespace without live entries. If it has slots, a record keeps older ones from
+    /// coming back.
     pub(crate) fn try_give_up(&self, namespace: &Arc<Namespace>) -> Attempt<bool> {
         let generation = self.disk.next_generation();
         let named = NamedGeneration { name: namespace.name(), generation };
@@ -148,8 +147,7 @@ impl Flushes {
         Ok((is_given_up, Acknowledgement::Now))
     }
 
-    /// Frees the index and the postings of a generation that has ended, in the background: that is
-    /// work for each of its slots.
+    /// Frees the index and the postings of an ended generation in the background, slot by slot.
     pub(crate) fn free(&self, generation: Arc<Namespace>) {
         if self.disk.l2().is_none() || generation.index().is_empty() {
             return;
@@ -161,13 +159,13 @@ impl Flushes {
         let freeing = async move {
             let _counted = counted;
             let mut cursor = Some(Default::default());
-            // Bounded: a step in each turn, then a pause.
+            // Bounded: a batch in each turn, then a yield.
             while let Some((from, order)) = cursor.zip(order.upgrade()) {
                 cursor = release_some(&order, &generation, from);
                 drop(order);
                 yield_now().await;
             }
-            // Bounded: a step in each turn, then a pause.
+            // Bounded: a batch in each turn, then a yield.
             while remains.free_some() {
                 yield_now().await;
             }
@@ -175,7 +173,7 @@ impl Flushes {
         self.disk.spawn("freeing", Box::pin(freeing));
     }
 
-    /// The same for all generations at once, whose postings have gone with them.
+    /// Frees all generations, whose postings have gone with them.
     pub(crate) fn free_all(&self, ended: Ended) {
         let counted = self.freeing.count(ended.index_bytes());
         let mut remains = Remains::new(ended.pieces());
@@ -184,7 +182,7 @@ impl Flushes {
         }
         let freeing = async move {
             let _counted = counted;
-            // Bounded: a step in each turn, then a pause.
+            // Bounded: a batch in each turn, then a yield.
             while remains.free_some() {
                 yield_now().await;
             }
@@ -193,7 +191,7 @@ impl Flushes {
     }
 }
 
-/// Releases a step's worth of the postings of a generation's records. Gives where to go on.
+/// Releases a batch of the postings of a generation. Gives the place to go on from.
 fn release_some(
     order: &CommitLock,
     generation: &Namespace,
@@ -203,7 +201,7 @@ fn release_some(
     let all = Position::FIRST..Position::LAST;
     let next = generation.index().scan(from, all, BATCH_ENTRIES, &mut found);
     let mut section = order.section();
-    // Bounded: by a step.
+    // Bounded: by a batch.
     for (hash, slot) in found {
         section.labels().release(hash, Sequence(slot.position.value()));
     }

@@ -1,8 +1,8 @@
-//! Invalidating: by key, prefix, label, namespace, everything.
+//! `Invalidations`: by key, prefix, label, namespace, or everything.
 //!
-//! Each takes effect in one append section, in the first poll. What is left to remove afterwards
-//! is hidden by a rule until it is gone, so that a caller who goes away leaves nothing undone.
-//! With a disk tier each is one record, whatever it covers.
+//! Each takes effect in one commit section, in the first poll. Until its entries are removed, the
+//! pending invalidation hides them, so a caller that goes away leaves nothing undone. With a disk
+//! tier each is one record, whatever it matches.
 
 use std::sync::Arc;
 
@@ -27,7 +27,6 @@ use crate::l2::{Change, Dealt, LabelHashes, Record, Slot};
 use crate::namespace::Namespaces;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 
-/// See the module.
 pub(crate) struct Invalidations {
     hasher: KeyHasher,
     counters: Arc<Counters>,
@@ -85,7 +84,7 @@ impl Invalidations {
     fn try_invalidate_key(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Attempt<usize> {
         let hash = self.hasher.key(namespace.seed, key);
         let slot = self.l1.slot(hash);
-        // The table comes before the section; a generation that has ended meanwhile holds nothing.
+        // The table is locked before the section. A generation that ends in between holds nothing.
         let generation = self.namespaces.find(namespace.name);
         let mut section = self.commit_lock.section();
         if section.is_closed() {
@@ -97,8 +96,8 @@ impl Invalidations {
         let covering = in_memory.as_ref().and_then(|entry| self.pending.matching(entry));
         let (mut is_removed_below, mut is_below) = (false, false);
         let mut end = None;
-        // One that is gone may be so for this process only: unreadable, expired, or covered by a
-        // record that is not on file yet.
+        // A dead slot may be so in this process only: unreadable, expired, or matched by a record
+        // that is not on file yet.
         if let (Some(generation), Some(held)) = (&generation, held) {
             let namespace = generation.named();
             let record = Record::Tombstone { namespace, hash: hash.0 };
@@ -126,7 +125,7 @@ impl Invalidations {
         let is_live =
             |entry: &Arc<Entry>| is_current(entry) && !self.visibility.freshness(entry).is_gone();
         let is_removed = in_memory.as_ref().is_some_and(is_live) && !is_below;
-        // What is left behind of another key of the same hash would be as good as forgotten.
+        // Another key of the same hash would be forgotten.
         let removed = slot.remove();
         if let Some(removed) = &removed {
             self.removal.release_accounting(
@@ -134,7 +133,7 @@ impl Invalidations {
                 covering.as_deref().filter(|_| !is_below),
                 &mut section,
             );
-            // What is alive is counted by the caller.
+            // The caller counts a live entry.
             let is_gone =
                 self.visibility.freshness(removed).is_gone() && !removed.namespace.has_ended();
             if !is_below && covering.is_none() && is_gone {
@@ -166,7 +165,7 @@ impl Invalidations {
         self.finish(made, acknowledgement).await
     }
 
-    /// Removes what a rule that has been made covers, and gives how many that were.
+    /// Removes the entries that the invalidation matches. Gives their number.
     async fn finish(
         &self,
         made: Option<Arc<PendingInvalidation>>,
@@ -186,7 +185,7 @@ impl Invalidations {
         namespace: NamespaceRef<'_>,
         prefix: &[u8],
     ) -> Attempt<Option<Arc<PendingInvalidation>>> {
-        // A name that is not in use, with the table locked, can have nothing put into it meanwhile.
+        // While the table is locked, nothing can be put into a name that is not in use.
         self.namespaces.with(namespace.name, |generation| {
             let mut section = self.commit_lock.section();
             if section.is_closed() {
@@ -295,7 +294,7 @@ impl Invalidations {
         self.acknowledger.acknowledge(acknowledgement).await
     }
 
-    /// Takes the record of a rule into the log, if there may be one more.
+    /// Appends the record of an invalidation, unless too many are pending.
     fn record_pending(
         &self,
         record: &Record<'_>,

@@ -1,4 +1,4 @@
-//! `DiskLookup`: finds an entry that memory does not hold, and offers what it found to memory.
+//! `DiskLookup`: finds entries that memory does not hold, and offers them for promotion.
 
 use std::sync::Arc;
 
@@ -26,7 +26,6 @@ use crate::modes::L2PromotionPolicy;
 use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
 
-/// See the module.
 pub(crate) struct DiskLookup {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
@@ -64,8 +63,8 @@ impl DiskLookup {
         }
     }
 
-    /// Where the index says that a value of the hash is. An error where the synopsis says already
-    /// that there is none.
+    /// The slot of a live record of this hash. An error if the filter knows already that there is
+    /// none.
     pub(crate) fn find_on_disk(
         &self,
         namespace: NamespaceRef<'_>,
@@ -84,7 +83,7 @@ impl DiskLookup {
         Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
     }
 
-    /// Reads the record of a key that memory does not hold. Counts neither hit nor miss.
+    /// Reads the record of a key. Counts neither a hit nor a miss.
     pub(crate) async fn read_entry(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
         // Bounded: a read in each turn.
         loop {
@@ -96,10 +95,10 @@ impl DiskLookup {
                     {
                         return None;
                     }
-                    // Memory may have taken it in since, and then nobody else knows when it was
-                    // last asked for.
+                    // If memory has taken the entry in since, only memory knows its last access.
                     let place = entry.idle_ttl().map(|_| self.l1.slot(entry.hash));
-                    // Last, as in memory: what a rule covers is buried before it is withdrawn.
+                    // The slot comes last: an invalidation marks the records that it matches dead
+                    // before it is withdrawn.
                     if self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
                         return self.serve(entry, place, on_disk.slot);
                     }
@@ -107,7 +106,7 @@ impl DiskLookup {
                 Ok(None) => {}
                 Ok(Some(Read::Other)) | Err(_) => return None,
             }
-            // It has moved, or another value has come in its place.
+            // The record has moved, or another value has replaced it.
             match on_disk.generation.index().get(on_disk.hash) {
                 Some(slot) if !slot.gone && !on_disk.generation.has_ended() => on_disk.slot = slot,
                 _ => return None,
@@ -115,8 +114,8 @@ impl DiskLookup {
         }
     }
 
-    /// Makes a hit of an entry that was read by a slot, with its place in memory locked if that
-    /// matters.
+    /// Makes a hit of an entry that was read. `place`: its place in memory, locked if access times
+    /// matter.
     fn serve(&self, entry: Arc<Entry>, place: Option<l1::Slot<'_>>, slot: Slot) -> Option<Found> {
         let held = place.as_ref().and_then(l1::Slot::entry);
         let held = held.filter(|held| held.sequence() == entry.sequence());
@@ -140,8 +139,7 @@ impl DiskLookup {
         }
     }
 
-    /// What was found is going to be given to somebody: it is worth a second chance, and is offered
-    /// to memory.
+    /// Marks the record as read and offers the entry for promotion.
     pub(crate) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
         let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
         if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
@@ -150,8 +148,8 @@ impl DiskLookup {
         hit
     }
 
-    /// Offers an entry that was read from disk to memory, if memory may hold it. Until it has been
-    /// copied it keeps all the blocks that were read for it.
+    /// Offers an entry for promotion if memory may hold it. Until it is copied it keeps all blocks
+    /// that were read for it.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
         let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
         let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
@@ -162,18 +160,18 @@ impl DiskLookup {
     }
 }
 
-/// A record to be looked at.
+/// A record to read.
 pub(crate) struct OnDisk {
     generation: Arc<Namespace>,
     hash: KeyHash,
     slot: Slot,
 }
 
-/// What a record has turned out to hold.
+/// An entry that was read.
 pub(crate) struct Found {
     pub(crate) hit: BlobCacheHit,
     slot: Slot,
 }
 
-/// What a synopsis says.
+/// The filter rules the hash out.
 pub(crate) struct SurelyAbsent;

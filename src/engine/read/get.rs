@@ -1,4 +1,4 @@
-//! `Gets`: `get` and `exists`. Memory answers at once; then the disk is asked.
+//! `Gets`: `get` and `exists`. Memory answers at once; then the disk is read.
 
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::policy::Freshness;
 
-/// See the module.
 pub(crate) struct Gets {
     hasher: KeyHasher,
     counters: Arc<Counters>,
@@ -32,14 +31,14 @@ impl Gets {
         }
     }
 
-    /// Memory first, at once; then, in a box of its own, the disk.
+    /// Memory answers in the first poll; the disk in a future of its own box.
     #[inline]
     pub(crate) async fn get(
         &self,
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Option<BlobCacheHit> {
-        // What no key can be is not even hashed.
+        // Longer than any key may be: not hashed.
         if key.len() > KEY_BYTES_MOST {
             return self.miss();
         }
@@ -53,7 +52,7 @@ impl Gets {
         }
     }
 
-    /// An entry in memory that needs no fetch, and is a hit.
+    /// A fresh entry in memory, counted as a hit.
     #[inline]
     pub(crate) fn look_fresh(
         &self,
@@ -69,8 +68,7 @@ impl Gets {
         Some(hit)
     }
 
-    /// What memory does not hold: where it may be on disk, or else a miss. Kept out of the way of
-    /// hits.
+    /// Where the disk may have the entry; otherwise a miss. Out of line, to keep hits short.
     #[inline(never)]
     fn find_on_disk_or_miss(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
         match self.disk_lookup.find_on_disk(namespace, hash) {
@@ -88,8 +86,8 @@ impl Gets {
         None
     }
 
-    /// The whole of a hit in memory: one hash, one read lock, no allocation, no copy, no shared
-    /// line written but the entry's own count.
+    /// A hit in memory: one hash, one read lock, no allocation, no copy, no shared cache line
+    /// written but the entry's own.
     #[inline]
     fn look(&self, namespace: NamespaceRef<'_>, key: &[u8], hash: KeyHash) -> Option<BlobCacheHit> {
         let entry = self.visibility.visible(namespace, key, hash)?;
@@ -101,7 +99,7 @@ impl Gets {
         self.judge_hit(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
     }
 
-    /// The same, but counts nothing.
+    /// The same, without counting.
     pub(crate) fn find(
         &self,
         namespace: NamespaceRef<'_>,
@@ -116,7 +114,7 @@ impl Gets {
         self.visibility.judge(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
     }
 
-    /// Counts a hit that is going to be given to somebody who asked.
+    /// Counts a hit that is returned to a caller.
     pub(crate) fn count(&self, hit: &BlobCacheHit) {
         self.counters.count(Event::Hit);
         if hit.is_stale() {
@@ -127,7 +125,7 @@ impl Gets {
         }
     }
 
-    /// Makes a hit of an entry in memory that is not gone, and counts it.
+    /// Makes a hit of an entry that has not expired, and counts it.
     fn judge_hit(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let hit = self.visibility.judge(entry)?;
         self.counters.count(Event::Hit);
@@ -148,7 +146,7 @@ impl Gets {
         }
     }
 
-    /// Looks without counting as an access, or as a hit or a miss.
+    /// Does not count as an access, a hit or a miss.
     pub(crate) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
         if key.len() > KEY_BYTES_MOST {
             return CachePresence::Absent;

@@ -1,13 +1,13 @@
-//! `Reads`: the memory that reading records from disk may take at one time.
+//! `Reads`: bounds the memory of reads from disk.
 //!
-//! A read takes the blocks of its record, and what it decompresses them to. Short reads have a part
-//! of the budget to themselves, so that they never wait behind long ones.
+//! A read takes the blocks of its record and the decompressed value. Short reads have a share of
+//! their own, so that they never wait behind long ones.
 
 use crate::batch::BATCH_BYTES;
 use crate::limiter::Limiter;
 use crate::timer::Timer;
 
-/// Short reads have one part of so many.
+/// The share of short reads.
 const SHORT_SHARE: usize = 4;
 
 pub(crate) struct Reads {
@@ -24,12 +24,12 @@ impl Reads {
         }
     }
 
-    /// The part of the budget that a read of so many bytes belongs to.
+    /// The budget that a read of so many bytes belongs to.
     pub(crate) fn of(&self, bytes: usize) -> &Limiter {
         if bytes <= BATCH_BYTES { &self.short } else { &self.long }
     }
 
-    /// What reads under way take.
+    /// Bytes of all reads under way.
     pub(crate) fn bytes(&self) -> usize {
         self.short.bytes() + self.long.bytes()
     }

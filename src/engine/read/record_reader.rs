@@ -1,4 +1,4 @@
-//! `RecordReader`: reads the record of a slot, within the budget of reads, as an entry.
+//! `RecordReader`: reads the record of a slot as an entry, within the budget of reads.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,6 @@ use crate::namespace::Namespace;
 use crate::policy::Lifetime;
 use crate::sequence::Sequence;
 
-/// See the module.
 pub(crate) struct RecordReader {
     config: Arc<BlobCacheConfig>,
     hasher: KeyHasher,
@@ -48,8 +47,8 @@ impl RecordReader {
         }
     }
 
-    /// Reads the record of a slot. None where the slot no longer holds that record. What is damaged
-    /// is told, counted, and not looked at again.
+    /// Reads the record of a slot. None if the slot no longer holds it. A damaged record is logged,
+    /// counted, and marked dead.
     pub(crate) async fn read(
         self: &Arc<Self>,
         generation: &Arc<Namespace>,
@@ -78,7 +77,7 @@ impl RecordReader {
             }
         };
         if let Err(error) = &read {
-            // What the log had in memory when it ended is not where it was to be written.
+            // Records that the log had in memory when it was turned off are not on file.
             if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
                 tally(&l2.health().tally.corruptions, 1);
                 log::warn!("the record at {} is damaged: {error}", slot.position.value());
@@ -88,7 +87,7 @@ impl RecordReader {
         read
     }
 
-    /// The same, in memory that is set aside for it.
+    /// Reads within memory that the limiter has granted.
     async fn read_within(
         &self,
         generation: &Arc<Namespace>,
@@ -110,8 +109,8 @@ impl RecordReader {
         }
     }
 
-    /// The entry that a fetched record holds, if it is of this key. Its body is checked, and
-    /// decompressed, in steps; of a head alone the entry has no value.
+    /// Makes an entry of a fetched record, if it is of this key. Checks and decompresses the body
+    /// in batches; a head alone has no value.
     pub(crate) async fn read_record(
         &self,
         l2: &L2,
@@ -151,12 +150,12 @@ impl RecordReader {
         Ok(Read::Entry(Arc::new(entry)).into())
     }
 
-    /// No memory is asked for on the word of a record that no put of this configuration can have
-    /// written. It is no damage: the configuration may have been another one.
+    /// Refuses to allocate for a length that no put of this configuration can have. It is no
+    /// damage: the store may have had another configuration.
     fn check_uncompressed(&self, length: usize) -> io::Result<()> {
         let segment = self.disk.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
         let most = self.l1.bytes_max().max(segment);
-        // A charge of the user's own says nothing of bytes.
+        // A charge of the user's own does not bound bytes.
         if length <= most || self.config.charge.is_some() {
             return Ok(());
         }
@@ -198,24 +197,24 @@ impl RecordReader {
     }
 }
 
-/// The memory that is set aside for reading a record.
+/// Memory granted for reading a record.
 pub(crate) struct Allowance {
     pub(crate) permit: Arc<Permit>,
-    /// How much of it is for what the record is decompressed to.
+    /// The part of it for the decompressed value.
     pub(crate) spare: usize,
 }
 
-/// What reading a record in such memory comes to.
+/// The outcome of a read within granted memory.
 pub(crate) enum ReadOutcome {
     Done(Option<Read>),
-    /// It decompresses to so much more than there is room for.
+    /// The value decompresses to this many bytes, more than was granted.
     Short(usize),
 }
 
-/// What a fetched record comes to.
+/// The content of a record.
 pub(crate) enum Read {
     Entry(Arc<Entry>),
-    /// A record of another key with the same hash, or of another generation.
+    /// The record of another key with the same hash, or of another generation.
     Other,
 }
 

@@ -1,4 +1,5 @@
-//! The append section of a put: where it is judged, dealt its place, and takes effect.
+//! `Commit`: the commit section of a put, where it is judged, gets its place in the order, and
+//! takes effect.
 
 use std::sync::Arc;
 
@@ -27,7 +28,6 @@ use crate::moment::ReadPoint;
 use crate::namespace::Namespace;
 use crate::pending::{PendingInvalidation, PendingInvalidations};
 
-/// See the module.
 pub(crate) struct Commit {
     clock: Clock,
     counters: Arc<Counters>,
@@ -63,7 +63,8 @@ impl Commit {
         }
     }
 
-    /// The append section of a put. Nothing in it waits, and what it replaces is freed behind it.
+    /// Takes effect, or says why not. Waits for nothing; the replaced entry is freed after the
+    /// section.
     pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
         let hash = proposal.entry.hash;
         let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
@@ -131,8 +132,8 @@ impl Commit {
         }))
     }
 
-    /// Displaces what the disk holds of the hash. True where memory holds the same mutation, which
-    /// is then counted here.
+    /// Displaces the record of the hash. True if memory holds the same mutation, which is then
+    /// counted here.
     fn displace_held(
         &self,
         entry: &Entry,
@@ -148,9 +149,9 @@ impl Commit {
         same.is_some() && !held.gone
     }
 
-    /// Takes the record of a put into the log, or that of a tombstone where its namespace's quota
-    /// has no room for the blob. None without a disk tier, and where there is nothing on file to be
-    /// shadowed. At the budget of the index it waits until the oldest have gone.
+    /// Appends the record of a put, or a tombstone if the namespace's disk quota has no room. None
+    /// without a disk tier, or if no record on file needs to be shadowed. At the index budget it
+    /// waits until the oldest segments are reclaimed.
     fn take_record(
         &self,
         draft: Option<Draftee>,
@@ -186,8 +187,8 @@ impl Commit {
         Ok(recorded)
     }
 
-    /// Whether a record of so many bytes, in place of what its hash has, is more than the quota of
-    /// its namespace allows.
+    /// Whether a record of so many bytes, in place of the present one, exceeds the namespace's disk
+    /// quota.
     pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, held: Option<Slot>) -> bool {
         let is_beyond = entry.namespace.is_beyond(bytes, held);
         if is_beyond {
@@ -203,8 +204,8 @@ impl Commit {
         }
     }
 
-    /// Settles what hangs on an entry that a put has taken the place of, and counts it, unless it
-    /// is counted as what the disk had.
+    /// Releases the accounting of the replaced entry, and counts it, unless the disk's record is
+    /// counted.
     fn release_replaced(
         &self,
         replaced: &Entry,
@@ -218,7 +219,7 @@ impl Commit {
         }
     }
 
-    /// Makes the entry what its key has, in memory. Gives what was there.
+    /// Inserts the entry into memory. Gives the replaced one.
     fn install(
         &self,
         mut entry: Entry,
@@ -247,7 +248,7 @@ impl Commit {
                     self.budget.add_labels_of(&entry);
                 }
                 let replaced = slot.put(Arc::new(entry));
-                // Counted as held, from here on.
+                // Counted as held from here on.
                 drop(reservation);
                 replaced
             }
@@ -260,7 +261,7 @@ impl Commit {
         }
     }
 
-    /// Whether the key has been mutated, or covered by an invalidation, after the point.
+    /// Whether the key was mutated, or matched by an invalidation, after the point.
     pub(crate) fn is_stale(
         &self,
         point: Option<ReadPoint>,
@@ -283,48 +284,48 @@ impl Commit {
     }
 }
 
-/// A put that has passed the limits. Only the append section can still refuse it.
+/// A put within the limits. Only the commit section can still refuse it.
 pub(crate) struct Proposal<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
     pub(crate) entry: Entry,
     pub(crate) attempted: Attempted,
     pub(crate) read_at: Option<ReadPoint>,
     pub(crate) in_memory: InMemory<'a>,
-    /// None: L2 does not hold it.
+    /// None: no record is made.
     pub(crate) recording: Option<Recording>,
-    /// What was read for it.
+    /// The version that was read for it.
     pub(crate) known: Option<Known>,
 }
 
-/// What L1 does with a proposal.
+/// How memory takes a proposal.
 pub(crate) enum InMemory<'a> {
-    /// It was not to be held there.
+    /// Memory is not to hold it.
     Unwanted,
-    /// Everything there is of a higher priority: as good as evicted.
+    /// All entries have higher priorities. It counts as evicted.
     NoRoom,
     Reserved(Reservation<'a>),
 }
 
-/// What the append section has made of a proposal.
+/// The outcome of a proposal.
 pub(crate) enum Verdict<'a> {
-    /// In force, or quietly refused.
+    /// In force, or refused without an error.
     Done(Acknowledgement),
-    /// Its namespace has ended since it was looked up.
+    /// Its namespace was flushed meanwhile.
     NamespaceEnded(Proposal<'a>),
     /// The log has no room yet.
     NoRoom(Proposal<'a>),
-    /// What it must be compared with is on disk.
+    /// The version to compare with is on disk.
     VersionUnknown(Proposal<'a>, Slot),
 }
 
-/// A record to be taken into the log.
+/// A record to append.
 pub(crate) struct Draftee {
     draft: Draft,
-    /// Else it is a tombstone: the blob is too large for a segment.
+    /// False for a tombstone, because the blob does not fit a segment.
     pub(crate) is_blob: bool,
 }
 
-/// A record that has been taken.
+/// A record that was appended.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
     dealt: Dealt,
@@ -341,7 +342,7 @@ pub(crate) fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
     }
 }
 
-/// The record that says a hash holds nothing any more.
+/// The record of a removed hash.
 pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<Draft> {
     let record = Record::Tombstone { namespace: namespace.named(), hash: hash.0 };
     Draft::new(&record, Bytes::new()).ok()
@@ -358,7 +359,7 @@ fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal>
     Ok(Recorded { dealt, is_blob })
 }
 
-/// Points the index at what has been recorded. True where that takes a new slot.
+/// Points the index at the record. True if that takes a new slot.
 fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
     let Some(Recorded { dealt, is_blob }) = recorded else { return false };
     let is_new = is_blob && held.is_none();

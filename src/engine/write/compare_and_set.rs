@@ -1,7 +1,7 @@
-//! Compare and set: the version that a put carries, and the one that it must be above.
+//! `Versions`: compare and set. A put with a version must be above the version in force.
 //!
-//! The version of an entry that is on disk only is read from the head of its record, before the
-//! section of the put, which asks whether that record is still there.
+//! The version of an entry that is only on disk is read from the head of its record before the
+//! put's commit section, which checks that the record is still there.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::policy::Freshness;
 
-/// See the module.
 pub(crate) struct Versions {
     counters: Arc<Counters>,
     namespaces: Arc<Namespaces>,
@@ -47,7 +46,7 @@ impl Versions {
         }
     }
 
-    /// Judges the version of a put by what its key has, before anything is done for it.
+    /// Compares with the present version before any other work is done for the put.
     pub(crate) async fn precheck(
         &self,
         current: Option<&Entry>,
@@ -69,10 +68,11 @@ impl Versions {
         Ok(Some(known))
     }
 
-    /// The version of the record of a slot that blocks a put, if it is of this key.
+    /// The version in the record of a slot that blocks a put, if it is of this key.
     ///
     /// # Errors
-    /// The device does not tell: what may be newer must not be taken for forgotten.
+    ///
+    /// The device cannot tell. A version that may be newer must not be taken for forgotten.
     pub(crate) async fn version_on_disk(
         &self,
         generation: &Arc<Namespace>,
@@ -87,10 +87,11 @@ impl Versions {
                 let attempted = attempted.version.unwrap_or_default();
                 return Err(CacheError::VersionUnknown { attempted, source: error.into() });
             }
-            // What is damaged is forgotten, as all is that was on a tier which has been turned off.
+            // Damaged records are forgotten, and so is everything on a tier that was turned off.
             Ok(_) | Err(_) => return Ok((slot.position, None)),
         };
-        // In this order, as of a hit: what a rule covers is buried before it is withdrawn.
+        // In this order, as for a hit: an invalidation marks the records that it matches dead
+        // before it is withdrawn.
         let is_covered = self.pending.matching(&entry).is_some();
         let is_there = self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
         self.last_access.restore_from_either(&entry);
@@ -98,8 +99,8 @@ impl Versions {
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }
 
-    /// The version that a put must be above, asked in its section. An error where it is on disk, at
-    /// that slot.
+    /// The version that a put must be above, in its section. An error if it is on disk, in that
+    /// slot.
     pub(crate) fn existing_version(
         &self,
         (attempted, known): (Attempted, Option<Known>),
@@ -119,8 +120,8 @@ impl Versions {
         }
     }
 
-    /// The version of an entry that a put must be above. One that is gone blocks nothing, and a
-    /// stale one not its renewal: what was fetched may be what is there, and fresh again.
+    /// The version of an entry that a put must be above. An expired entry blocks nothing. A stale
+    /// entry does not block its renewal: the origin may still have the same version.
     fn blocking_version(&self, entry: &Entry, attempted: Attempted) -> Option<u64> {
         let freshness = self.visibility.freshness(entry);
         let is_stale = matches!(freshness, Freshness::Stale(_));
@@ -143,13 +144,13 @@ impl Versions {
     }
 }
 
-/// The version that a put carries.
+/// The version of a put.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempted {
     pub(crate) version: Option<u64>,
-    /// It may take the place of a stale entry of the same version.
+    /// It may replace a stale entry of the same version.
     pub(crate) renews: bool,
 }
 
-/// What the record at a position holds against a put: a version, or nothing.
+/// The version in the record at a position, if any.
 pub(crate) type Known = (Position, Option<u64>);

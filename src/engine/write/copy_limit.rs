@@ -1,18 +1,16 @@
-//! How much puts may copy and compress at one time.
+//! Bounds the copies of long values that puts make and compress.
 //!
-//! A put of a long value holds its caller's bytes and its own copy of them over many polls, until
-//! it has taken effect. However many puts are under way, the copies stay within a share of the
-//! budgets: the others wait, in the order in which they came. A value that is larger than the share
-//! has it alone. Values of up to 256 KiB are copied and take effect in one poll, and need none of
-//! it.
+//! A put of a long value keeps the caller's bytes and a copy over many polls. All copies together
+//! stay within a share of the budgets; other puts wait in order. A value larger than the share has
+//! it alone. Values of up to 256 KiB are copied and take effect in one poll, and need no share.
 
 use crate::limiter::Limiter;
 use crate::timer::Timer;
 
-/// The part of the memory tier's budget that copies may take.
+/// The share of the memory budget.
 const L1_SHARE: usize = 8;
 
-/// What they may take besides, on their way to the disk tier.
+/// Besides, on their way to the disk tier.
 const L2_BYTES: usize = 16 << 20;
 
 pub(crate) fn limiter(l1_bytes_max: usize, has_l2: bool, timer: &Timer) -> Limiter {

@@ -1,9 +1,9 @@
-//! Places of namespaces: where all are taken, those that hold nothing alive give theirs.
+//! `NamespaceSlots`: finds a slot for a namespace. If none is free, a namespace without live
+//! entries gives its own.
 //!
-//! Of each namespace it is known from when on nothing in it is alive, so that it can be told
-//! without a look at its entries. That is too late where an entry that would have lived for longer
-//! has been overwritten or removed; then a sweep finds out, which every caller who is refused may
-//! help on.
+//! Each namespace knows a time after which none of its entries is alive. That time is late if a
+//! longer-lived entry was overwritten or removed; then a sweep tells, which every refused caller
+//! helps on.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::namespace::{Namespace, Namespaces, Searched};
 
-/// See the module.
 pub(crate) struct NamespaceSlots {
     config: Arc<BlobCacheConfig>,
     clock: Clock,
@@ -43,11 +42,11 @@ impl NamespaceSlots {
         }
     }
 
-    /// The name's generation, begun if there is none.
+    /// The namespace's generation, begun if there is none.
     pub(crate) async fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
         let number = || self.disk.next_generation();
         let mut is_swept = false;
-        // Bounded: a search or a sweep in steps in each turn.
+        // Bounded: a search or a sweep in batches in each turn.
         loop {
             if let Some(namespace) = self.namespaces.find_or_begin(name, &self.commit_lock, number)
             {
@@ -63,11 +62,11 @@ impl NamespaceSlots {
         }
     }
 
-    /// False where no namespace is known to hold nothing that is alive.
+    /// False if no namespace is known to have no live entries.
     async fn give_up_a_place(&self) -> Result<bool, CacheError> {
         let now = self.clock.timestamp();
         let Some(mut search) = self.namespaces.search(now) else { return Ok(false) };
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         loop {
             match self.namespaces.search_on(&mut search, now, &self.commit_lock) {
                 Searched::Found(namespace) => {
@@ -82,7 +81,7 @@ impl NamespaceSlots {
         }
     }
 
-    /// Ends a namespace that was found over. False where it is not any more.
+    /// Ends a namespace without live entries. False if it has some again.
     async fn give_up(&self, namespace: &Arc<Namespace>) -> Result<bool, CacheError> {
         let mut place = None;
         // Bounded: a wait in each turn.
@@ -98,13 +97,12 @@ impl NamespaceSlots {
         }
     }
 
-    /// Sweeps for what has ended, up to the end of a round, if one is under way or due. True where
-    /// that was so.
+    /// Sweeps to the end of a round, if one is under way or due. True if so.
     async fn sweep_for_a_place(&self) -> bool {
         if !self.sweeping.is_round_due() {
             return false;
         }
-        // Bounded: a step in each turn, then a pause.
+        // Bounded: a batch in each turn, then a yield.
         while !self.commit_lock.is_closed() && !self.sweeping.run_background_batch() {
             yield_now().await;
         }

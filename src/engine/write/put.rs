@@ -1,4 +1,4 @@
-//! Writing: `put`, from the limits down to the append section, which is `append`'s.
+//! `Puts`: `put`, from the limits to the commit section.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -32,7 +32,6 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
 
-/// See the module.
 pub(crate) struct Puts {
     hasher: KeyHasher,
     clock: Clock,
@@ -74,7 +73,7 @@ impl Puts {
         }
     }
 
-    /// Refuses what is closed, or is a forked copy.
+    /// Refuses calls on a closed cache, or on a forked copy.
     pub(crate) fn check_open(&self) -> Result<(), CacheError> {
         self.admission.check_open()
     }
@@ -89,14 +88,13 @@ impl Puts {
         let policy = put.policy_or(default);
         let life = self.lifetime(&policy, namespace, key);
         let written = self.store(namespace, key, &mut put, (&policy, &life)).await?;
-        // The value is the cache's from here on, which may let go of it while this call waits.
+        // The cache may free the value while this call waits.
         drop(put);
         self.finish_put(written).await
     }
 
-    /// Puts a value whose life is decided, and leaves it to [`Self::finish_put`] to wait until it
-    /// may be called done. The value is left behind in `put`, and where it has been stored, in the
-    /// memory that the entry has it in.
+    /// Puts a value whose lifetime is decided. `finish_put` then waits for the acknowledgement.
+    /// Leaves the value in `put`; if it was stored, in the memory that the entry shares.
     pub(crate) async fn store(
         self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
@@ -117,8 +115,8 @@ impl Puts {
         let charge = self.admission.charge(key, value, extras.as_deref());
         let is_wanted = self.admission.admits(namespace.name, policy, value.len(), charge)?;
 
-        // Judged here as well as in the section, so that a put which is bound to be refused neither
-        // evicts anything nor takes a namespace slot.
+        // Checked here as well as in the section, so that a put that will be refused evicts nothing
+        // and takes no namespace slot.
         let current = self.visibility.visible(namespace, key, hash);
         let attempted = Attempted { version: policy.version, renews: put.renews };
         let known =
@@ -145,7 +143,7 @@ impl Puts {
         }
     }
 
-    /// What is left to do for a put that is in force.
+    /// The rest of a put that is in force.
     pub(crate) async fn finish_put(&self, written: Written) -> Result<(), CacheError> {
         let (acknowledgement, namespace) = written;
         if let Some(namespace) = namespace {
@@ -156,18 +154,18 @@ impl Puts {
         self.acknowledger.acknowledge(acknowledgement).await
     }
 
-    /// Writes a value that takes many polls, in memory that is set aside for that: its copy, and
-    /// what it is compressed to.
+    /// Puts a value that takes many polls, within granted memory for its copy and its compressed
+    /// form.
     async fn write_long(
         self: &Arc<Self>,
         admitted: Admitted<'_>,
         extras: Option<Box<Extras>>,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
-        // Its charge may be the user's own, and say nothing of memory.
+        // A charge of the user's own says nothing about memory.
         let length = put.value.as_slice().len();
         let bytes = length.saturating_add(self.encoder.compressed_bytes_max(length));
-        // Should the work be revoked, it begins anew with the same bytes.
+        // If the grant is revoked, the work begins anew with the same bytes.
         let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
         let name: Arc<str> = admitted.namespace.name.into();
         let key: Arc<[u8]> = admitted.key.into();
@@ -191,8 +189,8 @@ impl Puts {
         written
     }
 
-    /// Writes a value to both tiers. One of up to 256 KiB is copied, compressed and committed in
-    /// one poll: whoever waits, for room in the log or in memory, holds nothing.
+    /// Writes a value to both tiers. A value of up to 256 KiB is copied, compressed and committed
+    /// in one poll; a put that waits for room holds nothing.
     async fn write(
         self: &Arc<Self>,
         admitted: Admitted<'_>,
@@ -201,7 +199,7 @@ impl Puts {
     ) -> Result<Written, CacheError> {
         let Admitted { namespace, key, terms } = admitted;
         let Terms { hash, life, kind, room, .. } = terms;
-        // Before it takes a namespace's place, which is another's for as long as it is empty.
+        // Before it takes a namespace slot, which others may take while the namespace is empty.
         let place = match self.disk.l2() {
             Some(l2) => Some(l2.log.room(room.bytes, None).await),
             None => None,
@@ -278,7 +276,7 @@ impl Puts {
             entry = again;
             if let Some(recording) = recording {
                 let again = recording.give_back(put);
-                // It was a step's work, and is memory.
+                // Compressing it again would be a batch's work, and it holds memory.
                 body = Some(again).filter(|_| is_long);
             }
             if !is_long {
@@ -296,7 +294,7 @@ impl Puts {
         }
     }
 
-    /// Makes room in memory for an entry, besides what it takes the place of.
+    /// Makes room in memory, besides that of the replaced entry.
     async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
         match self.eviction.reserve(&entry.namespace, room, entry.priority).await {
             Some(reservation) => InMemory::Reserved(reservation),
@@ -304,8 +302,8 @@ impl Puts {
         }
     }
 
-    /// Whether its namespace has used up its quota on disk, so that no work need be done for its
-    /// record. Where that is close, the section judges.
+    /// Whether the disk quota is used up, so that no record need be made. Near the limit the
+    /// section decides.
     fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
         if entry.namespace.quota().is_none() {
             return false;
@@ -314,7 +312,7 @@ impl Puts {
         self.commit.is_beyond_quota(entry, 1, held)
     }
 
-    /// An error where a blob that is not for memory is too large for the disk.
+    /// An error if a blob that memory does not take is too large for the disk.
     fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let size = proposal.entry.charge.max(proposal.entry.value.len());
@@ -322,14 +320,14 @@ impl Puts {
             Some(Draftee { is_blob: true, .. }) => Ok(()),
             _ => Err(CacheError::BlobTooLarge {
                 size,
-                // A record and what lists it share the segment with its header.
+                // A record and its directory entry share the segment with its header.
                 max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
                 limit: BlobLimit::Segment,
             }),
         }
     }
 
-    /// What the policy makes of a put now.
+    /// The lifetime that a policy gives a put now.
     pub(crate) fn lifetime(
         &self,
         policy: &BlobCachePolicy,
@@ -340,21 +338,21 @@ impl Puts {
     }
 }
 
-/// A put that has passed the limits.
+/// A put within the limits.
 struct Admitted<'a> {
     namespace: NamespaceRef<'a>,
     key: &'a [u8],
     terms: Terms,
 }
 
-/// What has been found out for it.
+/// Facts about it.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     hash: KeyHash,
     life: Lifetime,
     /// Priority and admission.
     kind: (u8, L1Admission),
-    /// What it counts against the budget of memory, and what it takes the place of.
+    /// Its charge, and that of the entry it replaces.
     room: Room,
     /// Whether memory is to hold it.
     is_wanted: bool,
@@ -362,10 +360,10 @@ struct Terms {
     known: Option<Known>,
 }
 
-/// What a put waits for when it is in force, and where it was written; None where it was refused.
+/// What a put waits for, and the namespace it was written to; None if it was refused.
 pub(crate) type Written = (Acknowledgement, Option<Arc<Namespace>>);
 
-/// A pair of strings that own no more than their bytes.
+/// A pair of strings without spare capacity.
 fn shrunk((mut key, mut value): (String, String)) -> (String, String) {
     key.shrink_to_fit();
     value.shrink_to_fit();

@@ -1,4 +1,4 @@
-//! `RecordEncoder`: from an entry to what the log stores: compressed, checksummed, encoded.
+//! `RecordEncoder`: turns an entry into a record: compressed, checksummed, encoded.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use crate::l2::{
 use crate::modes::L2Compression;
 use crate::put::BlobCachePut;
 
-/// See the module.
 pub(crate) struct RecordEncoder {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
@@ -37,7 +36,7 @@ impl RecordEncoder {
         }
     }
 
-    /// The value of an entry as it is to be stored: compressed, where that is wanted and worth it.
+    /// The value as it is stored, compressed if that is configured and worth it.
     pub(crate) async fn compress(&self, entry: &Entry) -> Body {
         let value = &entry.value;
         let mut content_type = entry.content_metadata().iter();
@@ -56,7 +55,7 @@ impl RecordEncoder {
         Body { bytes: value.clone(), codec: Codec::Raw }
     }
 
-    /// What compressing a value may take besides it.
+    /// The most memory that compressing a value takes besides it.
     pub(crate) fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
         let is_compressed =
             self.disk.l2().is_some() && self.config.l2_compression == L2Compression::On;
@@ -64,14 +63,14 @@ impl RecordEncoder {
     }
 }
 
-/// A value as it is to be stored.
+/// A value as it is stored.
 #[derive(Debug)]
 pub(crate) struct Body {
     bytes: Bytes,
     codec: Codec,
 }
 
-/// The same with its checksum.
+/// A body with its checksum.
 #[derive(Debug)]
 pub(crate) struct SummedBody {
     body: Body,
@@ -79,14 +78,14 @@ pub(crate) struct SummedBody {
 }
 
 impl Body {
-    /// Takes the checksum, in steps. None where the body is longer than any record.
+    /// Takes the checksum in batches. None if the body is longer than any record.
     pub(crate) async fn summed(self) -> Option<SummedBody> {
         let sum = BodyHasher::over(&self.bytes).await.sum()?;
         Some(SummedBody { body: self, sum })
     }
 }
 
-/// What a put is to leave on file. The entry has the rest.
+/// The parts of a put's record that the entry does not have.
 #[derive(Debug)]
 pub(crate) struct Recording {
     body: SummedBody,
@@ -95,13 +94,13 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Takes its labels from a put.
+    /// Takes the labels out of a put.
     pub(crate) fn of(body: SummedBody, put: &mut BlobCachePut) -> Self {
         let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
         Self { body, tags, dependencies }
     }
 
-    /// Gives them back.
+    /// Puts them back.
     pub(crate) fn give_back(self, put: &mut BlobCachePut) -> SummedBody {
         (put.tags, put.dependencies) = (self.tags, self.dependencies);
         self.body
@@ -125,7 +124,7 @@ impl Recording {
     }
 }
 
-/// What the directory lists of an entry, with its label hashes at hand.
+/// The directory entry of an entry.
 pub(crate) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T) -> T {
     // Bounded: by the labels of one entry.
     let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
