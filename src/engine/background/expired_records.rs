@@ -21,6 +21,14 @@ use crate::l2::{Change, L2, Position, SegmentNumber};
 use crate::namespace::{Namespace, Namespaces};
 use crate::sequence::Sequence;
 
+/// Average time for a listed record. It bounds the task's share of processor and device.
+const RECORD_PAUSE: Duration = Duration::from_micros(2);
+
+/// The least time between two segments, and between two passes.
+const SEGMENT_PAUSE: Duration = Duration::from_millis(1);
+
+const PASS_PAUSE: Duration = Duration::from_secs(1);
+
 pub(crate) struct ExpiredRecords {
     clock: Clock,
     namespaces: Arc<Namespaces>,
@@ -90,14 +98,6 @@ impl ExpiredRecords {
         records
     }
 }
-
-/// Average time for a listed record. It bounds the task's share of processor and device.
-const RECORD_PAUSE: Duration = Duration::from_micros(2);
-
-/// The least time between two segments, and between two passes.
-const SEGMENT_PAUSE: Duration = Duration::from_millis(1);
-
-const PASS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task: makes a pass after each wakeup, until it is closed or the cache is gone.
 pub(crate) async fn run(

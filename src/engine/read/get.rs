@@ -12,6 +12,9 @@ use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{KeyHash, KeyHasher, NamespaceRef};
 use crate::policy::Freshness;
 
+/// No configuration allows longer keys.
+const KEY_BYTES_MOST: usize = 65_535;
+
 pub(crate) struct Gets {
     hasher: KeyHasher,
     counters: Arc<Counters>,
@@ -162,6 +165,3 @@ impl Gets {
         }
     }
 }
-
-/// No configuration allows longer keys.
-const KEY_BYTES_MOST: usize = 65_535;
