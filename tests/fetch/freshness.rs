@@ -1,4 +1,4 @@
-//! Stale entries that stand in for a failed fetch, and entries that say that there is nothing.
+//! Stale entries returned for a failed fetch, and cached absences.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tamis::{
 
 use crate::{Answer, briefly, call, clock, counted, joined, leading, never, open_at, value};
 
-/// A cache with an entry that is so old, and the time.
+/// A cache with an entry of that age, and its clock.
 fn with_entry_of(age: Duration) -> (BlobCache, Clock) {
     let clock = clock();
     let cache = open_at(&clock);
@@ -29,7 +29,7 @@ const LAST_STALE: Duration = Duration::from_nanos(14_999_999_999);
 const GONE: Duration = Duration::from_secs(15);
 
 #[test]
-fn a_stale_entry_is_fetched_anew() {
+fn a_stale_entry_is_fetched_again() {
     let (cache, _) = with_entry_of(FRESH);
     assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", never))), b"old");
     let (cache, _) = with_entry_of(STALE);
@@ -40,7 +40,7 @@ fn a_stale_entry_is_fetched_anew() {
 }
 
 #[test]
-fn a_stale_entry_stands_in_for_an_error_within_its_window() {
+fn a_stale_entry_replaces_an_error_within_its_window() {
     for (age, is_there) in [(STALE, true), (LAST_STALE, true), (GONE, false)] {
         for is_panic in [false, true] {
             let (cache, _) = with_entry_of(age);
@@ -72,7 +72,7 @@ fn a_window_that_ends_during_the_fetch_has_ended() {
 }
 
 #[test]
-fn all_who_wait_are_given_the_stale_entry() {
+fn all_waiting_callers_are_given_the_stale_entry() {
     let (cache, _) = with_entry_of(STALE);
     let (mut leader, tell) = leading(&cache);
     let mut joiners: Vec<_> = (0..20).map(|_| joined(&cache)).collect();
@@ -83,7 +83,7 @@ fn all_who_wait_are_given_the_stale_entry() {
     }
     assert_eq!(cache.stats().fetches(), 1, "not one after the other");
     leader = call(&cache, || async { Answer::Ok("new".into()) });
-    assert_eq!(value(&leader.run().unwrap()), b"new", "the error is not remembered");
+    assert_eq!(value(&leader.run().unwrap()), b"new", "the error is not cached");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_stale_entry_that_is_invalidated_meanwhile_is_gone() {
 }
 
 #[test]
-fn what_was_put_meanwhile_is_better_than_an_error() {
+fn a_put_meanwhile_replaces_an_error() {
     let (cache, _) = with_entry_of(STALE);
     let (mut leader, tell) = leading(&cache);
     let mut joiner = joined(&cache);
@@ -127,7 +127,7 @@ fn absence_is_cached_for_its_own_time() {
     assert!(outcome.is_absent() && outcome.value().is_empty());
     clock.advance(Duration::from_secs(2));
     let hit = block_on(cache.get("n", "key")).unwrap();
-    assert!(hit.is_absent(), "told from a miss");
+    assert!(hit.is_absent(), "an absence is not a miss");
     assert!(block_on(pages.get_or_fetch("key", never)).unwrap().is_absent());
     assert!(!block_on(pages.get_or_fetch("empty", fetch("".into()))).unwrap().is_absent());
     clock.advance(Duration::from_secs(1));
@@ -137,7 +137,7 @@ fn absence_is_cached_for_its_own_time() {
 }
 
 #[test]
-fn absence_goes_with_its_labels_and_shares_a_flight() {
+fn an_absence_is_invalidated_by_labels_and_shares_a_flight() {
     let cache = open_at(&clock());
     let (mut leader, tell) = leading(&cache);
     let mut joiner = joined(&cache);
@@ -154,7 +154,7 @@ fn open_on_disk(path: &std::path::Path, clock: &Clock) -> BlobCache {
 }
 
 #[test]
-fn both_tiers_answer_and_keep_what_was_fetched() {
+fn both_tiers_serve_and_store_fetched_values() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let clock = clock();
     let cache = open_on_disk(folder.path(), &clock);
@@ -181,7 +181,7 @@ fn both_tiers_answer_and_keep_what_was_fetched() {
     let stats = cache.stats();
     assert_eq!((stats.hits(), stats.l2_hits(), stats.misses()), (3, 3, 0));
     clock.advance(STALE);
-    // Stale on disk: it stands in, and is refreshed.
+    // Stale on disk: it is returned, and refreshed.
     let fail = || async { Answer::Err("down") };
     let hit = block_on(cache.get_or_fetch("n", "value", fail)).unwrap();
     assert!(hit.is_stale() && hit.value() == b"value");
@@ -197,7 +197,7 @@ fn both_tiers_answer_and_keep_what_was_fetched() {
 }
 
 #[test]
-fn who_is_polled_after_the_window_is_not_given_the_stale_entry() {
+fn a_caller_polled_after_the_window_is_not_given_the_stale_entry() {
     let (cache, clock) = with_entry_of(Duration::from_secs(11));
     let (mut leader, tell) = leading(&cache);
     let calls = Arc::default();
@@ -244,7 +244,7 @@ fn the_version_of_a_stale_entry_may_be_fetched_again() {
 
 /// The origin itself may be late.
 #[test]
-fn a_value_that_is_fetched_past_its_own_deadline_is_stale() {
+fn a_value_fetched_past_its_own_deadline_is_stale() {
     let clock = clock();
     let cache = open_at(&clock);
     let fetch = |age: u64| {
@@ -258,12 +258,12 @@ fn a_value_that_is_fetched_past_its_own_deadline_is_stale() {
     assert_eq!(cache.stats().l1_stale_serves_total(), 1);
     let hit = block_on(cache.get("n", "key")).unwrap();
     assert_eq!(hit.stale_window_remaining(), Some(Duration::from_secs(3)));
-    // Beyond its window it is nobody's but this caller's.
+    // Beyond its window it is returned to this caller only.
     assert_eq!(fetch(6).value(), b"late");
     assert!(block_on(cache.get("n", "key")).is_none());
 }
 
-/// A refresh looks at what it is to replace; that is not another access.
+/// A refresh checks the entry that it replaces; that is not a second access.
 #[test]
 fn one_refresh_of_a_stale_record_is_one_access_of_it() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -279,7 +279,7 @@ fn one_refresh_of_a_stale_record_is_one_access_of_it() {
     let fetch = std::future::pending::<Answer>;
     let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", fetch)).unwrap();
     assert!(hit.is_stale());
-    // Something happens meanwhile, so that it has to look once more before it fetches.
+    // A mutation meanwhile makes it look again before it fetches.
     block_on(cache.put("n", "other", "value")).unwrap();
     let mut refresh = refresh.unwrap();
     while cache.stats().fetches() == 0 {

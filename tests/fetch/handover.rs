@@ -1,4 +1,4 @@
-//! Leaders that go away: dropped, failing, panicking; and joiners that do, at the worst moment.
+//! Leaders that are dropped, fail or panic, and joiners that are dropped at the worst moment.
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -25,7 +25,7 @@ enum End {
 
 const ENDS: [End; 3] = [End::Dropped, End::Failed, End::Panicked];
 
-/// A call whose fetch answers, fails or panics once it is told.
+/// A call whose fetch answers, fails or panics when the test says so.
 fn leader_that(cache: &tamis::BlobCache, end: End) -> (Call<Outcome>, impl FnOnce(Call<Outcome>)) {
     let (tell, fetch) = told();
     let fetching = move || async move {
@@ -53,7 +53,7 @@ fn leader_that(cache: &tamis::BlobCache, end: End) -> (Call<Outcome>, impl FnOnc
 }
 
 #[test]
-fn the_next_one_leads_with_its_own_fetch() {
+fn the_next_caller_leads_with_its_own_fetch() {
     for end in ENDS {
         let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
         let (leader, finish) = leader_that(&cache, end);
@@ -63,7 +63,7 @@ fn the_next_one_leads_with_its_own_fetch() {
         assert!(joiners.iter_mut().all(|joiner| joiner.run().is_none()));
         finish(leader);
         assert_eq!(joiners.iter().filter(|joiner| joiner.is_woken()).count(), 1, "{end:?}");
-        assert!(joiners[0].is_woken(), "the one that has waited longest");
+        assert!(joiners[0].is_woken(), "the caller that has waited longest");
         for joiner in &mut joiners {
             assert_eq!(value(&joiner.run().unwrap()), b"value", "{end:?}");
         }
@@ -72,7 +72,7 @@ fn the_next_one_leads_with_its_own_fetch() {
 }
 
 #[test]
-fn a_joiner_dropped_with_the_lead_in_its_hands_passes_it_on() {
+fn a_joiner_dropped_as_leader_passes_the_lead_on() {
     for end in ENDS {
         for dropped in 1..5 {
             let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
@@ -93,13 +93,13 @@ fn a_joiner_dropped_with_the_lead_in_its_hands_passes_it_on() {
 }
 
 #[test]
-fn a_lead_that_nobody_takes_goes_to_who_comes_next() {
+fn an_unclaimed_lead_goes_to_the_next_caller() {
     for end in ENDS {
         let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
         let (leader, finish) = leader_that(&cache, end);
         let mut joiner = joined(&cache);
         finish(leader);
-        // It has been woken, and is not polled: nobody waits for that.
+        // It was woken and is not polled; no caller waits for it.
         let mut newcomer = call(&cache, counted(&calls, Ok("value".into())));
         assert_eq!(value(&newcomer.run().unwrap()), b"value", "{end:?}");
         assert_eq!(value(&joiner.run().unwrap()), b"value", "{end:?}");
@@ -107,7 +107,7 @@ fn a_lead_that_nobody_takes_goes_to_who_comes_next() {
 }
 
 #[test]
-fn a_panic_of_the_call_itself_is_one_of_the_fetch() {
+fn a_panic_when_the_fetch_is_called_is_a_panic_of_the_fetch() {
     let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
     let fetch = || -> std::future::Ready<Answer> { panic!("on purpose") };
     let outcome = call(&cache, fetch).run().unwrap();
@@ -119,7 +119,7 @@ fn a_panic_of_the_call_itself_is_one_of_the_fetch() {
 }
 
 #[test]
-fn a_fetch_that_panics_when_it_is_dropped_hands_over() {
+fn a_fetch_that_panics_in_its_drop_transfers_the_lead() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -144,7 +144,7 @@ fn a_fetch_that_panics_when_it_is_dropped_hands_over() {
 }
 
 #[test]
-fn each_who_fails_gets_its_own_error_and_none_is_cached() {
+fn each_failing_caller_gets_its_own_error_and_none_is_cached() {
     let cache = open();
     let errors: Vec<&'static str> =
         (0..100).map(|number| &*Box::leak(format!("error {number}").into_boxed_str())).collect();
@@ -167,7 +167,7 @@ fn each_who_fails_gets_its_own_error_and_none_is_cached() {
 }
 
 #[test]
-fn errors_keep_their_source_and_are_cloned_without_theirs() {
+fn errors_keep_their_source_and_can_be_cloned() {
     let cache = open();
     let fetch = || async { Err::<BlobCachePut, _>(std::io::Error::other("no route")) };
     let error = block_on(cache.get_or_fetch("n", "key", fetch)).unwrap_err().clone();
@@ -176,7 +176,7 @@ fn errors_keep_their_source_and_are_cloned_without_theirs() {
 }
 
 #[test]
-fn whoever_is_dropped_leaves_nothing_to_wait_for() {
+fn dropped_callers_leave_nothing_to_wait_for() {
     let cache = open();
     let (leader, _tell) = leading(&cache);
     let joiners: Vec<_> = (0..10).map(|_| joined(&cache)).collect();
@@ -190,8 +190,8 @@ fn whoever_is_dropped_leaves_nothing_to_wait_for() {
 }
 
 #[test]
-fn a_leader_dropped_while_it_stores_hands_over_what_it_has_stored() {
-    // Copied in many steps: there are many places to drop it at.
+fn a_leader_dropped_while_it_stores_passes_its_value_on() {
+    // Copied in many batches, so there are many polls at which to drop it.
     let large = || BlobCachePut::copy_from_slice(&vec![7; 2 << 20]);
     let roomy = || BlobCachePut::new(bytes::Bytes::from(vec![7; 2 << 20]));
     for polls in 1..14 {
@@ -234,7 +234,7 @@ impl Future for Nasty {
 }
 
 #[test]
-fn a_fetch_that_panics_when_it_is_dropped_with_its_answer_given_has_given_it() {
+fn a_fetch_that_panics_in_its_drop_after_its_answer_has_succeeded() {
     for answer in [Ok(BlobCachePut::from("old")), Err("down")] {
         let (cache, calls) = (open(), Arc::default());
         let (tell, fetch) = told();
@@ -251,7 +251,7 @@ fn a_fetch_that_panics_when_it_is_dropped_with_its_answer_given_has_given_it() {
 }
 
 #[test]
-fn what_a_fetch_throws_may_itself_panic_when_it_is_dropped() {
+fn a_panic_payload_may_itself_panic_in_its_drop() {
     let (cache, calls) = (open(), Arc::default());
     let mut leader = call(&cache, || -> Ready { resume_unwind(Box::new(Bomb(true))) });
     assert!(matches!(leader.run(), Some(Err(FetchError::Panicked))));

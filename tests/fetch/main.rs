@@ -1,8 +1,8 @@
-//! `get_or_fetch` and `get_or_refresh` from outside: one fetch for all who ask, who is handed what
-//! when it is dropped, fails or panics, what a mutation meanwhile means, and what is stale or
-//! absent.
+//! `get_or_fetch` and `get_or_refresh` as a user calls them: one fetch for all callers of a key;
+//! transfer of the lead when a caller is dropped, fails or panics; concurrent mutations; stale
+//! entries and absences.
 //!
-//! Most tests poll by hand, so that they know who stands where.
+//! Most tests poll by hand, so that they know the state of each call.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -28,10 +28,10 @@ use tamis::{
     ExtendedTtlPolicy, FetchError,
 };
 
-/// What a fetch of these tests answers.
+/// The result of a fetch in these tests.
 type Answer = Result<BlobCachePut, &'static str>;
 
-/// What a call comes to.
+/// The result of a call.
 type Outcome = Result<BlobCacheHit, FetchError<&'static str>>;
 
 fn open() -> BlobCache {
@@ -54,7 +54,7 @@ fn briefly() -> BlobCachePolicy {
     BlobCachePolicy::default().ttl(Duration::from_secs(10)).extended(extended)
 }
 
-/// Tasks that several threads take from each other.
+/// Tasks that move between several threads.
 fn threads() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(4).enable_time().build().unwrap()
@@ -64,7 +64,7 @@ fn value(outcome: &Outcome) -> &[u8] {
     outcome.as_ref().unwrap().value()
 }
 
-/// A fetch that answers when it is told what.
+/// A fetch that answers when the test sends the answer.
 fn told() -> (oneshot::Sender<Answer>, impl FnOnce() -> Told) {
     let (tell, answer) = oneshot::channel();
     (tell, move || Told(answer))
@@ -77,16 +77,16 @@ impl Future for Told {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
         let told = Pin::new(&mut self.0).poll(context);
-        told.map(|answer| answer.expect("the test tells or keeps the sender"))
+        told.map(|answer| answer.expect("the test sends or keeps the sender"))
     }
 }
 
 /// A fetch that must not be called.
 fn never() -> futures::future::Ready<Answer> {
-    panic!("nobody fetches here");
+    panic!("this fetch must not be called");
 }
 
-/// A future that the test polls, and what woke it.
+/// A future that the test polls, with its waker.
 struct Call<T> {
     future: Pin<Box<dyn Future<Output = T>>>,
     woken: Arc<Woken>,
@@ -106,7 +106,7 @@ impl<T> Call<T> {
         Self { future: Box::pin(future), woken: Arc::default() }
     }
 
-    /// Polls it once. None: it waits.
+    /// Polls it once. None if it waits.
     fn poll(&mut self) -> Option<T> {
         self.woken.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&self.woken));
@@ -116,7 +116,7 @@ impl<T> Call<T> {
         }
     }
 
-    /// Polls it as an executor would: for as long as it is woken.
+    /// Polls it as an executor would: as long as it is woken.
     fn run(&mut self) -> Option<T> {
         loop {
             match self.poll() {
@@ -142,22 +142,22 @@ where
     Call::new(async move { cache.get_or_fetch("n", "key", fetch).await })
 }
 
-/// One who has joined a flight, and must be given its outcome without fetching.
+/// A call that has joined a flight, and must be given its result without fetching.
 fn joined(cache: &BlobCache) -> Call<Outcome> {
     let mut joiner = call(cache, never);
-    assert!(joiner.run().is_none(), "somebody is fetching");
+    assert!(joiner.run().is_none(), "another caller is fetching");
     joiner
 }
 
-/// A call that leads, and what tells its fetch.
+/// A call that leads, and the sender of its fetch's answer.
 fn leading(cache: &BlobCache) -> (Call<Outcome>, oneshot::Sender<Answer>) {
     let (tell, fetch) = told();
     let mut leader = call(cache, fetch);
-    assert!(leader.run().is_none(), "the fetch waits to be told");
+    assert!(leader.run().is_none(), "the fetch waits for its answer");
     (leader, tell)
 }
 
-/// A fetch that answers at once, and how often it has been called.
+/// A fetch that answers at once and counts its calls.
 fn counted(calls: &Arc<AtomicUsize>, answer: Answer) -> impl FnOnce() -> Ready + use<> {
     let calls = Arc::clone(calls);
     move || {

@@ -1,4 +1,4 @@
-//! One fetch for each key at a time, and values that cannot be stored.
+//! One fetch per key at a time, and values that cannot be stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +61,7 @@ fn ten_thousand_callers_on_one_thread_run_one_fetch() {
 }
 
 #[test]
-fn what_is_fetched_is_stored_and_shares_its_memory() {
+fn a_fetched_value_is_stored_and_shares_its_memory() {
     let cache = open();
     let policy = BlobCachePolicy::default().version(3).ttl(Duration::from_secs(60));
     let put = BlobCachePut::from(vec![7; 1000])
@@ -83,7 +83,7 @@ fn what_is_fetched_is_stored_and_shares_its_memory() {
 }
 
 #[test]
-fn a_handle_brings_its_policy() {
+fn a_handle_applies_its_policy() {
     let cache = open();
     let pages = cache.namespace("n").with_policy(BlobCachePolicy::default().version(5));
     let fetch = || async { Answer::Ok("value".into()) };
@@ -115,7 +115,7 @@ fn keys_whose_hashes_collide_do_not_join_each_other() {
 }
 
 #[test]
-fn different_errors_do_not_share_a_flight() {
+fn different_error_types_do_not_share_a_flight() {
     let cache = open();
     let (mut leader, tell) = leading(&cache);
     let other = || async { Err::<BlobCachePut, String>("another error".into()) };
@@ -129,7 +129,7 @@ fn different_errors_do_not_share_a_flight() {
     assert_eq!(value(&joiner.run().unwrap()), b"value");
 }
 
-/// Two callers who ask at one time get a value that is refused as a put.
+/// Two concurrent callers get a value that is refused as a put.
 fn is_answered_unstored(
     cache: &BlobCache,
     (namespace, key): (&'static str, Vec<u8>),
@@ -157,7 +157,7 @@ fn is_answered_unstored(
 }
 
 #[test]
-fn what_cannot_be_stored_is_answered_all_the_same() {
+fn a_value_that_cannot_be_stored_is_returned() {
     let config = BlobCacheConfig::builder().l1_bytes_max(1 << 20).max_namespaces(1);
     let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
     let (plain, place) = (|put| put, || ("n", b"key".to_vec()));
@@ -171,7 +171,7 @@ fn what_cannot_be_stored_is_answered_all_the_same() {
     is_answered_unstored(&cache, place(), "value", |put| {
         put.with_tags((0..1000).map(|tag| tag.to_string()))
     });
-    // Nobody waits for what can never be held.
+    // No caller waits for a value that can never be stored.
     is_answered_unstored(&cache, ("n", vec![1; 5000]), "long key", plain);
     is_answered_unstored(&cache, ("n", vec![1; 70_000]), "longer than any key", plain);
     let long: &'static str = Box::leak("n".repeat(300).into_boxed_str());
@@ -183,7 +183,7 @@ fn what_cannot_be_stored_is_answered_all_the_same() {
 }
 
 #[test]
-fn a_version_that_is_not_above_is_answered_and_not_stored() {
+fn a_version_that_is_not_above_is_returned_and_not_stored() {
     let cache = open();
     let of_version = |value: &'static str, version| {
         BlobCachePut::new(value).with_policy(BlobCachePolicy::default().version(version))
@@ -197,7 +197,7 @@ fn a_version_that_is_not_above_is_answered_and_not_stored() {
 }
 
 #[test]
-fn what_memory_does_not_admit_is_fetched_each_time() {
+fn a_value_that_memory_does_not_admit_is_fetched_each_time() {
     let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
     let never_in_memory = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     for number in 1..4 {

@@ -1,5 +1,5 @@
-//! Mutations while a fetch is under way: nothing newer is overwritten, and nobody who comes after
-//! one is given what was fetched before it.
+//! Mutations during a fetch: nothing newer is overwritten, and no caller that came after a mutation
+//! is given a value fetched before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
 
 use crate::{Answer, Call, call, counted, joined, leading, open, told, value};
 
-/// A way to cover the key, and what the fetched value carries.
+/// An invalidation that covers the key, by name.
 type Invalidation = (&'static str, fn(&BlobCache));
 
 const INVALIDATIONS: [Invalidation; 7] = [
@@ -22,13 +22,13 @@ const INVALIDATIONS: [Invalidation; 7] = [
     ("everything", |cache| block_on(cache.invalidate_all()).unwrap()),
 ];
 
-/// Only what is fetched carries these labels: nothing of them is known before.
+/// Only the fetched value carries these labels, so they are unknown before.
 fn fetched() -> BlobCachePut {
     BlobCachePut::new("fetched").with_tags(["tag"]).with_dependencies(["dep"])
 }
 
 #[test]
-fn an_invalidation_meanwhile_is_not_undone() {
+fn a_concurrent_invalidation_is_not_undone() {
     for (name, invalidate) in INVALIDATIONS {
         let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
         block_on(cache.put("n", "other", BlobCachePut::new("other"))).unwrap();
@@ -41,7 +41,7 @@ fn an_invalidation_meanwhile_is_not_undone() {
         assert_eq!(value(&leader.run().unwrap()), b"fetched", "{name}: its call began before");
         assert!(block_on(cache.get("n", "key")).is_none(), "{name}: not stored");
         assert_eq!(cache.stats().stale_sets_refused(), 1, "{name}");
-        assert_eq!(value(&after.run().unwrap()), b"newer", "{name}: fetched anew");
+        assert_eq!(value(&after.run().unwrap()), b"newer", "{name}: fetched again");
         assert_eq!(value(&before.run().unwrap()), b"fetched", "{name}: nothing came before it");
         assert_eq!(calls.load(Ordering::Relaxed), 1, "{name}");
         assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"newer", "{name}");
@@ -49,7 +49,7 @@ fn an_invalidation_meanwhile_is_not_undone() {
 }
 
 #[test]
-fn an_invalidation_of_something_else_matters_to_nobody() {
+fn an_invalidation_of_another_entry_has_no_effect() {
     let others: [Invalidation; 5] = [
         ("key", |cache| _ = block_on(cache.invalidate_key("n", "other")).unwrap()),
         ("prefix", |cache| _ = block_on(cache.invalidate_prefix("n", "kez")).unwrap()),
@@ -73,12 +73,12 @@ fn an_invalidation_of_something_else_matters_to_nobody() {
 }
 
 #[test]
-fn a_put_meanwhile_is_not_overwritten() {
+fn a_concurrent_put_is_not_overwritten() {
     let cache = open();
     let (mut leader, tell) = leading(&cache);
     let mut before = joined(&cache);
     block_on(cache.put("n", "key", "put")).unwrap();
-    // Whoever comes now finds it, and waits for nobody.
+    // A new caller finds it, and does not wait.
     assert_eq!(value(&call(&cache, crate::never).run().unwrap()), b"put");
     tell.send(Ok(fetched())).unwrap();
     assert_eq!(value(&leader.run().unwrap()), b"fetched");
@@ -87,7 +87,7 @@ fn a_put_meanwhile_is_not_overwritten() {
 }
 
 #[test]
-fn a_put_that_is_gone_again_shadows_what_was_fetched_before_it() {
+fn an_invalidated_put_still_voids_an_earlier_fetch() {
     let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
     let (mut leader, tell) = leading(&cache);
     block_on(cache.put("n", "key", "put")).unwrap();
@@ -101,13 +101,13 @@ fn a_put_that_is_gone_again_shadows_what_was_fetched_before_it() {
 }
 
 #[test]
-fn what_is_put_while_the_fetch_begins_is_given_instead() {
+fn a_put_before_the_fetch_begins_is_returned_instead() {
     let cache = open();
     let (leader, _tell) = leading(&cache);
     let mut joiner = joined(&cache);
     block_on(cache.put("n", "key", "put")).unwrap();
     drop(leader);
-    // Handed the lead, it looks before it fetches.
+    // The new leader looks before it fetches.
     assert_eq!(value(&joiner.run().unwrap()), b"put");
     assert_eq!(cache.stats().fetches(), 1);
 }
@@ -120,7 +120,7 @@ fn the_older_of_two_read_points_counts() {
     let fetch = || async { Answer::Ok(fetched().read_at(old)) };
     assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"fetched");
     assert!(block_on(cache.get("n", "key")).is_none(), "read before the invalidation");
-    // A joiner who came after the invalidation does not get it either.
+    // A joiner that came after the invalidation does not get it either.
     let (mut leader, tell) = leading(&cache);
     let mut joiner = call(&cache, || async { Answer::Ok("newer".into()) });
     assert!(joiner.run().is_none());
@@ -137,7 +137,10 @@ fn the_older_of_two_read_points_counts() {
     block_on(cache.invalidate_key("n", "key")).unwrap();
     tell.send(Ok(fetched().read_at(cache.read_point()))).unwrap();
     assert_eq!(value(&leader.run().unwrap()), b"fetched");
-    assert!(block_on(cache.get("n", "key")).is_none(), "a later point does not excuse the fetch");
+    assert!(
+        block_on(cache.get("n", "key")).is_none(),
+        "the start of the fetch counts, not the later point"
+    );
 }
 
 /// The same cache, with nothing under the key.
@@ -147,7 +150,7 @@ fn cache_without(cache: &BlobCache) -> BlobCache {
 }
 
 #[test]
-fn an_invalidation_before_every_fetch_holds_up_nobody() {
+fn an_invalidation_before_every_fetch_delays_no_caller() {
     let cache = open();
     for _ in 0..50 {
         let (mut leader, tell) = leading(&cache);
@@ -158,7 +161,7 @@ fn an_invalidation_before_every_fetch_holds_up_nobody() {
         assert!(first.run().is_none());
         tell.send(Ok("first".into())).unwrap();
         assert_eq!(value(&leader.run().unwrap()), b"first");
-        // It looks again, and leads; then another invalidation comes.
+        // It looks again and leads; then another invalidation comes.
         assert!(first.run().is_none());
         assert!(second.run().is_none());
         block_on(cache.invalidate_key("n", "key")).unwrap();
@@ -171,7 +174,7 @@ fn an_invalidation_before_every_fetch_holds_up_nobody() {
 }
 
 #[test]
-fn what_was_read_at_a_point_of_another_cache_goes_to_nobody_else() {
+fn a_value_with_a_foreign_read_point_is_not_shared() {
     let (earlier, cache) = (open(), open());
     let (mut leader, tell) = leading(&cache);
     let calls = Arc::default();
@@ -182,9 +185,9 @@ fn what_was_read_at_a_point_of_another_cache_goes_to_nobody_else() {
     assert_eq!(value(&joiner.run().unwrap()), b"new");
 }
 
-/// Fetches of different keys, all at once, seldom keep each other from being stored; puts neither.
+/// Concurrent fetches of different keys seldom prevent each other's stores; nor do puts.
 #[test]
-fn cold_keys_leave_each_other_alone() {
+fn concurrent_cold_keys_do_not_refuse_each_other() {
     for (l1_bytes_max, keys, puts) in [(1 << 20, 1000, 0), (256 << 20, 500, 200_000)] {
         let config = BlobCacheConfig::builder().l1_bytes_max(l1_bytes_max).build().unwrap();
         let cache = block_on(BlobCache::open(config)).unwrap();
@@ -208,9 +211,9 @@ fn cold_keys_leave_each_other_alone() {
     }
 }
 
-/// What is put at a point is known by hash only.
+/// Read points compare keys by hash only.
 #[test]
-fn read_points_seldom_take_other_keys_for_theirs() {
+fn read_points_seldom_collide() {
     let cases =
         [(1 << 20, 1000, 0, 90), (256 << 20, 10_000, 0, 130), (256 << 20, 500, 50_000, 110)];
     for (l1_bytes_max, keys, puts, at_most) in cases {
@@ -231,7 +234,7 @@ fn read_points_seldom_take_other_keys_for_theirs() {
 }
 
 #[test]
-fn prefixes_that_have_nothing_to_do_with_a_key_leave_its_fetch_alone() {
+fn invalidations_of_other_prefixes_do_not_void_a_fetch() {
     let cache = open();
     let (mut leader, tell) = leading(&cache);
     for number in 0..1000 {

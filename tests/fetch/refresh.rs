@@ -1,4 +1,4 @@
-//! `get_or_refresh`: the stale entry at once, and one claim to the fetch.
+//! `get_or_refresh`: the stale entry at once, and at most one refresh.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn stale() -> (BlobCache, Clock) {
     (cache, clock)
 }
 
-/// Asks once; the stale entry is there.
+/// Calls once; the stale entry is there.
 fn ask<F, Fut>(cache: &BlobCache, fetch: F) -> Option<BlobCacheRefresh<F, Fut, &'static str>>
 where
     F: FnOnce() -> Fut,
@@ -54,7 +54,7 @@ fn a_fresh_entry_needs_no_refresh_and_a_missing_one_is_fetched() {
 }
 
 #[test]
-fn one_of_many_is_handed_the_refresh() {
+fn one_of_many_callers_gets_the_refresh() {
     let (cache, _) = stale();
     let calls = Arc::new(AtomicUsize::new(0));
     let asked = (0..1000).filter_map(|_| ask(&cache, counted(&calls, Ok(new()))));
@@ -84,7 +84,7 @@ fn on_many_threads_one_refreshes_and_all_are_answered_at_once() {
                 };
                 let (hit, refresh) = cache.get_or_refresh("n", "key", fetch).await.unwrap();
                 assert!(hit.is_stale() || hit.value() == b"new");
-                // It goes wherever its caller likes.
+                // The refresh may move to another task.
                 refresh.map(tokio::spawn)
             })
         })
@@ -104,11 +104,11 @@ fn on_many_threads_one_refreshes_and_all_are_answered_at_once() {
 fn dropping_a_refresh_frees_the_claim() {
     let (cache, _) = stale();
     for _ in 0..3 {
-        let refresh = ask(&cache, never).expect("nobody is fetching");
+        let refresh = ask(&cache, never).expect("no other fetch is in progress");
         assert!(ask(&cache, never).is_none(), "claimed");
         drop(refresh);
     }
-    // Begun, it is a flight like any other: whoever waits for it leads next.
+    // Once begun, it is a flight: its first waiting caller leads next.
     let (_tell, fetch) = told();
     let mut refreshing = Call::new(ask(&cache, fetch).unwrap());
     assert!(refreshing.run().is_none());
@@ -120,19 +120,19 @@ fn dropping_a_refresh_frees_the_claim() {
 }
 
 #[test]
-fn a_refresh_that_is_not_polled_holds_up_nobody() {
+fn an_unpolled_refresh_delays_no_caller() {
     let (cache, _) = stale();
     let calls = Arc::new(AtomicUsize::new(0));
     let refresh = ask(&cache, counted(&calls, Ok(new()))).unwrap();
     let fetch = || async { Answer::Ok(BlobCachePut::new("newest").with_policy(briefly())) };
     assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"newest");
-    // Polled at last, it finds that there is nothing to do.
+    // When it is polled at last, there is nothing left to do.
     assert_eq!(value(&block_on(refresh)), b"newest");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn a_refresh_that_is_kept_for_long_loses_its_claim() {
+fn a_refresh_kept_too_long_loses_its_claim() {
     let (cache, clock) = stale();
     let calls = Arc::new(AtomicUsize::new(0));
     let kept = ask(&cache, counted(&calls, Ok(new()))).unwrap();
@@ -144,16 +144,16 @@ fn a_refresh_that_is_kept_for_long_loses_its_claim() {
     assert!(ask(&cache, never).is_none(), "claimed");
     assert_eq!(cache.stats().flights_under_way(), 1);
     assert!(second.run().is_none());
-    // It waits for the other, as for anybody who has entered.
+    // It waits for the other like any joined caller.
     let mut kept = Call::new(kept);
     assert!(kept.run().is_none());
     clock.advance(Duration::from_secs(2));
-    assert!(ask(&cache, never).is_none(), "what has begun is not passed on");
+    assert!(ask(&cache, never).is_none(), "a begun refresh is not passed on");
     tell.send(Ok(new())).unwrap();
     assert_eq!(value(&second.run().unwrap()), b"new");
     assert_eq!(value(&kept.run().unwrap()), b"new");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
-    // Dropped unpolled, it takes nothing with it.
+    // Dropped unpolled, it leaves nothing behind.
     let (cache, clock) = stale();
     let kept = ask(&cache, never).unwrap();
     clock.advance(Duration::from_secs(1));
@@ -165,7 +165,7 @@ fn a_refresh_that_is_kept_for_long_loses_its_claim() {
 }
 
 #[test]
-fn a_refresh_whose_claim_was_taken_over_waits_like_all_others() {
+fn a_refresh_that_lost_its_claim_waits_like_other_callers() {
     let (cache, _) = stale();
     let mut refreshing = Call::new(ask(&cache, never).unwrap());
     let (tell, fetch) = told();
@@ -176,7 +176,7 @@ fn a_refresh_whose_claim_was_taken_over_waits_like_all_others() {
     tell.send(Ok(new())).unwrap();
     assert_eq!(value(&leader.run().unwrap()), b"new");
     assert_eq!(value(&refreshing.run().unwrap()), b"new");
-    // Or drops it without a trace.
+    // Or it is dropped without a trace.
     let (cache, _) = stale();
     let refresh = ask(&cache, never).unwrap();
     let (tell, fetch) = told();
@@ -190,7 +190,7 @@ fn a_refresh_whose_claim_was_taken_over_waits_like_all_others() {
 }
 
 #[test]
-fn while_somebody_fetches_there_is_no_refresh() {
+fn during_a_fetch_there_is_no_refresh() {
     let (cache, _) = stale();
     let (tell, fetch) = told();
     let mut leader = call(&cache, fetch);
@@ -201,7 +201,7 @@ fn while_somebody_fetches_there_is_no_refresh() {
 }
 
 #[test]
-fn a_refresh_that_fails_answers_the_stale_entry_while_there_is_one() {
+fn a_failed_refresh_returns_the_stale_entry_while_it_exists() {
     let (cache, clock) = stale();
     let fail = || async { Answer::Err("down") };
     let hit = block_on(ask(&cache, fail).unwrap()).unwrap();
@@ -223,14 +223,14 @@ fn an_invalidation_before_a_refresh_ends_is_not_undone() {
     assert!(block_on(cache.get("n", "key")).is_none());
 }
 
-/// It goes anywhere, for as long as its fetch does.
+/// `Send` and without borrows, if its fetch is.
 const fn is_send_and_lasting<T: Send + 'static>() {}
 
 const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Ready, Ready, &'static str>>();
 const _: () = is_send_and_lasting::<BlobCacheRefresh<fn() -> Told, Told, std::io::Error>>();
 
 #[test]
-fn a_refresh_that_is_not_polled_keeps_nothing_of_what_others_fetch() {
+fn an_unpolled_refresh_keeps_no_value_of_other_fetches() {
     struct Owner(Arc<[u8]>);
 
     impl AsRef<[u8]> for Owner {
@@ -243,7 +243,7 @@ fn a_refresh_that_is_not_polled_keeps_nothing_of_what_others_fetch() {
     let refresh = ask(&cache, || async { Ok(new()) });
     assert!(refresh.is_some());
     let owned: Arc<[u8]> = Arc::from(&b"value"[..]);
-    // Not to be stored, so that nobody copies it.
+    // Not stored, so that the value is shared without a copy.
     let policy = BlobCachePolicy::default().max_blob_bytes(1);
     let put = BlobCachePut::new(Bytes::from_owner(Owner(Arc::clone(&owned)))).with_policy(policy);
     let mut leader = call(&cache, || async { Ok(put) });

@@ -1,4 +1,4 @@
-//! Callers that stay and are not polled: leaders at every stage, and joiners that were woken.
+//! Callers that are kept and not polled: leaders at every stage, and woken joiners.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::{
     Answer, Call, Outcome, briefly, call, clock, counted, joined, leading, never, open, told, value,
 };
 
-/// Far more than anything here takes.
+/// Far longer than anything here takes.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
-/// Waits until something has happened, however long that takes.
+/// Waits for a condition, for as long as a minute.
 fn until(what: &str, mut has_happened: impl FnMut() -> bool) {
     let started = Instant::now();
     while !has_happened() {
@@ -27,10 +27,10 @@ fn until(what: &str, mut has_happened: impl FnMut() -> bool) {
     }
 }
 
-/// Polls all of them when they are woken, until all have ended.
+/// Polls all calls when they are woken, until all have ended.
 fn all_of(mut calls: Vec<Call<Outcome>>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    until("an end of all", || {
+    until("the end of all calls", || {
         calls.retain_mut(|call| {
             let outcome = if call.is_woken() { call.poll() } else { None };
             let is_over = outcome.is_some();
@@ -49,7 +49,7 @@ fn joining(cache: &BlobCache, calls: &Arc<AtomicUsize>, put: &'static str) -> Ca
 }
 
 #[test]
-fn a_leader_that_was_woken_and_is_not_polled_is_passed_over() {
+fn a_woken_unpolled_leader_is_replaced() {
     let (cache, calls) = (open(), Arc::default());
     let (mut leader, tell) = leading(&cache);
     let joiners: Vec<_> = (0..5).map(|_| joining(&cache, &calls, "new")).collect();
@@ -60,14 +60,14 @@ fn a_leader_that_was_woken_and_is_not_polled_is_passed_over() {
     }
     assert_eq!(calls.load(Ordering::Relaxed), 1, "one of them has led");
     assert_eq!(cache.stats().flights_under_way(), 0);
-    // It goes on with what is its own, and that is for nobody else.
+    // It continues with its own value, which no other caller gets.
     assert_eq!(value(&leader.run().unwrap()), b"old");
     assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"new");
     assert_eq!((cache.stats().fetches(), cache.stats().fetches_not_stored()), (2, 0));
 }
 
 #[test]
-fn who_joins_one_that_has_slept_for_long_does_not_wait_either() {
+fn a_caller_that_joins_a_long_sleeping_leader_does_not_wait() {
     let (cache, calls) = (open(), Arc::default());
     let (leader, tell) = leading(&cache);
     tell.send(Ok("old".into())).unwrap();
@@ -79,23 +79,23 @@ fn who_joins_one_that_has_slept_for_long_does_not_wait_either() {
 }
 
 #[test]
-fn a_leader_that_is_polled_late_answers_its_own_and_lands_nothing() {
+fn a_leader_polled_late_returns_its_own_value_and_completes_no_flight() {
     let (cache, calls) = (open(), Arc::default());
     let (mut leader, tell) = leading(&cache);
     let mut joiner = joining(&cache, &calls, "its own");
     tell.send(Ok("old".into())).unwrap();
     until("the lead is taken", || joiner.is_woken());
-    // The lead is void, though nobody has taken it yet.
+    // The lead is void, though no other caller has taken it yet.
     assert_eq!(value(&leader.run().unwrap()), b"old");
     assert_eq!(cache.stats().flights_under_way(), 1);
-    // It looks again, and finds what the late one has stored.
+    // It looks again, and finds the value that the late leader has stored.
     assert_eq!(value(&joiner.run().unwrap()), b"old");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     assert_eq!(cache.stats().flights_under_way(), 0);
 }
 
 #[test]
-fn what_a_sleeper_has_fetched_is_not_given_after_an_overwrite() {
+fn a_sleeping_leaders_value_is_not_given_after_an_overwrite() {
     let (cache, calls) = (open(), Arc::default());
     let (mut leader, tell) = leading(&cache);
     let early = joining(&cache, &calls, "unused");
@@ -118,18 +118,18 @@ fn a_leader_whose_fetch_waits_keeps_the_lead() {
     let mut joiner = joined(&cache);
     thread::sleep(Duration::from_millis(500));
     assert!(!joiner.is_woken());
-    // One that is polled in time keeps it, too.
+    // A leader that is polled in time keeps the lead, too.
     tell.send(Ok("value".into())).unwrap();
     assert_eq!(value(&leader.run().unwrap()), b"value");
     assert_eq!(value(&joiner.run().unwrap()), b"value");
 }
 
 #[test]
-fn a_leader_that_sleeps_while_it_stores_is_passed_over() {
+fn a_leader_that_sleeps_while_it_stores_is_replaced() {
     let (cache, calls) = (open(), Arc::default());
     let (mut leader, tell) = leading(&cache);
     let joiner = joining(&cache, &calls, "new");
-    // Copied in many steps.
+    // Copied in many batches.
     tell.send(Ok(BlobCachePut::new(Bytes::from(vec![7; 2 << 20])))).unwrap();
     assert!(leader.poll().is_none() && leader.is_woken());
     assert_eq!(value(&all_of(vec![joiner])[0]), b"new");
@@ -138,7 +138,7 @@ fn a_leader_that_sleeps_while_it_stores_is_passed_over() {
 }
 
 #[test]
-fn a_leader_that_sleeps_while_it_looks_on_disk_is_passed_over() {
+fn a_leader_that_sleeps_in_a_disk_lookup_is_replaced() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
     let config = BlobCacheConfig::builder()
         .l2_path(folder.path())
@@ -152,7 +152,7 @@ fn a_leader_that_sleeps_while_it_looks_on_disk_is_passed_over() {
     block_on(cache.put("n", "key", BlobCachePut::new("stale").with_policy(policy))).unwrap();
     block_on(cache.sync()).unwrap();
     clock.advance(Duration::from_secs(10));
-    // It finds a stale entry, leads, and looks again since something has happened meanwhile.
+    // It finds a stale entry, leads, and looks again because of a mutation meanwhile.
     let mut leader = call(&cache, never);
     assert!(leader.poll().is_none());
     until("the look", || leader.is_woken());
@@ -164,14 +164,14 @@ fn a_leader_that_sleeps_while_it_looks_on_disk_is_passed_over() {
     let mut joiner = call(&cache, counted(&calls, Ok("new".into())));
     assert!(joiner.poll().is_none());
     assert_eq!(value(&all_of(vec![joiner])[0]), b"new");
-    // It has not begun to fetch, and need not any more.
+    // It has not begun to fetch, and no longer needs to.
     assert_eq!(value(&all_of(vec![leader])[0]), b"new");
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     block_on(cache.close()).unwrap();
 }
 
 #[test]
-fn joiners_that_are_woken_to_lead_and_sleep_are_passed_over() {
+fn joiners_that_sleep_as_new_leaders_are_replaced() {
     let (cache, calls) = (open(), Arc::default());
     let (leader, _tell) = leading(&cache);
     let sleepers: Vec<_> = (0..300).map(|_| joined(&cache)).collect();
@@ -185,7 +185,7 @@ fn joiners_that_are_woken_to_lead_and_sleep_are_passed_over() {
     assert_eq!(cache.stats().flights_under_way(), 0);
 }
 
-/// A future and how often it was woken.
+/// A future that counts its wakes.
 struct Counted {
     call: Call<Outcome>,
     wakes: Arc<Wakes>,
@@ -221,7 +221,7 @@ impl Counted {
 }
 
 #[test]
-fn a_herd_is_woken_once_each_be_its_leader_asleep_or_dropped_or_polled() {
+fn many_joiners_are_woken_once_each_however_the_leader_ends() {
     for how in ["asleep", "dropped", "polled"] {
         let cache = open();
         let (mut leader, tell) = leading(&cache);
@@ -245,7 +245,7 @@ fn a_herd_is_woken_once_each_be_its_leader_asleep_or_dropped_or_polled() {
     }
 }
 
-/// Panics whatever is done to it.
+/// A waker that panics in every operation.
 struct Bomb;
 
 impl Wake for Bomb {
@@ -260,20 +260,20 @@ impl Drop for Bomb {
     }
 }
 
-/// Joins with a waker that panics when it is woken, and another that panics when it is dropped.
+/// Joins with one waker that panics when it is woken, and one that panics in its drop.
 fn joined_with_bombs(cache: &BlobCache) -> Call<Outcome> {
     let mut joiner = call(cache, || async { Answer::Ok("of a bomb".into()) });
     for _ in 0..2 {
         let waker = Waker::from(Arc::new(Bomb));
         assert!(joiner.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        // The flight drops its own.
+        // The flight drops its own copy.
         std::mem::forget(waker);
     }
     joiner
 }
 
 #[test]
-fn wakers_that_panic_are_their_own_trouble() {
+fn panicking_wakers_do_not_affect_other_callers() {
     for lands in [true, false] {
         let (cache, calls) = (open(), Arc::default());
         let (mut leader, tell) = leading(&cache);
@@ -292,7 +292,7 @@ fn wakers_that_panic_are_their_own_trouble() {
     }
 }
 
-/// A fetch that never answers, and panics when it is dropped.
+/// A fetch that never answers, and panics in its drop.
 struct Nasty;
 
 impl Drop for Nasty {
@@ -302,7 +302,7 @@ impl Drop for Nasty {
 }
 
 #[test]
-fn a_leader_whose_fetch_panics_beside_wakers_that_do_hands_over() {
+fn a_panicking_fetch_transfers_the_lead_despite_panicking_wakers() {
     let (cache, calls) = (open(), Arc::default());
     let mut leader = call(&cache, || async {
         let _nasty = Nasty;
@@ -317,7 +317,7 @@ fn a_leader_whose_fetch_panics_beside_wakers_that_do_hands_over() {
     assert_eq!(cache.stats().flights_under_way(), 0);
 }
 
-/// A blob that panics when the last of it is dropped.
+/// A blob whose last drop panics.
 struct NastyBytes;
 
 impl AsRef<[u8]> for NastyBytes {
@@ -333,8 +333,8 @@ impl Drop for NastyBytes {
 }
 
 #[test]
-fn a_blob_that_panics_when_it_is_dropped_holds_up_nobody() {
-    // It is not stored, so that nobody copies it: all share it.
+fn a_blob_that_panics_in_its_drop_delays_no_caller() {
+    // Not stored, so that all share it without a copy.
     for sleeps in [false, true] {
         let (cache, calls) = (open(), Arc::default());
         let (tell, fetch) = told();

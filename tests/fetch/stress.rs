@@ -1,5 +1,6 @@
-//! Random crowds on real threads: callers that are dropped, fail and panic at random, while others
-//! put and invalidate. All who are not dropped end, and nobody is given what was gone when it came.
+//! Random callers on real threads that are dropped, fail and panic, under concurrent puts and
+//! invalidations. All that are not dropped complete, and none is given a value removed before it
+//! came.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use tamis::BlobCachePut;
 
 use crate::{Answer, open, threads};
 
-/// What the key stands for: a number that only grows. Whoever raises it invalidates the key.
+/// The value of the key: a growing number. Each increase is followed by an invalidation of the key.
 #[derive(Default)]
 struct Origin {
     version: AtomicU64,
@@ -27,7 +28,7 @@ async fn yield_some(times: u32) {
 }
 
 #[test]
-fn crowds_come_to_an_end_and_see_nothing_old() {
+fn all_callers_complete_and_see_nothing_stale() {
     let seed = std::env::var("TAMIS_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
     println!("TAMIS_SEED={seed}");
     let runtime = threads();
@@ -77,15 +78,15 @@ fn crowds_come_to_an_end_and_see_nothing_old() {
                     };
                     let Ok(hit) = outcome else { return 0 };
                     let version = u64::from_le_bytes(hit.value().try_into().unwrap());
-                    assert!(version >= least, "{version} was gone at {least}");
+                    assert!(version >= least, "{version} is older than {least}");
                     1
                 })
             })
             .collect();
         let minute = Duration::from_secs(60);
         let ended = runtime.block_on(async { tokio::time::timeout(minute, join_all(tasks)).await });
-        let ended = ended.expect("nobody hangs");
-        given += ended.into_iter().map(|task| task.expect("nobody panics")).sum::<u64>();
+        let ended = ended.expect("no caller hangs");
+        given += ended.into_iter().map(|task| task.expect("no task panics")).sum::<u64>();
     }
     assert!(given > 1000, "{given}");
 }

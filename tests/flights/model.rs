@@ -1,15 +1,15 @@
-//! Flights under every schedule: `src/flight` itself, on the mutex of a scheduler that draws which
-//! thread goes on at each lock and each await.
+//! Flights under every schedule: `src/flight` itself, on the mutex of a scheduler that chooses
+//! which thread runs next at each lock and each await.
 //!
-//! A few callers ask for one key as `get_or_fetch` and its refreshes do, in a cache of one entry.
-//! Some fail, some are dropped wherever they stand, others invalidate meanwhile. Whoever is not
-//! dropped ends, or the scheduler tells of a deadlock; at most one fetches at a time; nobody is
-//! given what was fetched before an invalidation that had ended when it asked; and nothing is left
-//! behind.
+//! A few callers fetch one key as `get_or_fetch` and its refreshes do, in a cache of one entry.
+//! Some fail, some are dropped at any point, others invalidate meanwhile. Callers that are not
+//! dropped complete, or the scheduler reports a deadlock; at most one fetches at a time; no caller
+//! is given a value fetched before an invalidation that had returned when it called; and nothing is
+//! left.
 //!
-//! In the scenes with sleepers some callers stay where they are and are not polled before all
-//! others have ended, and alarms go off at any moment. There the lead may be taken from anybody, so
-//! that several may fetch; everything else holds.
+//! In scenes with sleepers some callers are not polled until all others have ended, and alarms go
+//! off at any moment. There any leader may be replaced, so that several may fetch; everything else
+//! holds.
 //!
 //! A failure prints its schedule, which `shuttle::replay` runs again.
 
@@ -45,7 +45,7 @@ use crate::timer::Timer;
 
 const SCHEDULES: usize = 50_000;
 
-/// What `src/sync.rs` is to the library.
+/// Stands for `src/sync.rs`.
 mod sync {
     use shuttle::sync::MutexGuard;
 
@@ -58,23 +58,23 @@ mod sync {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().expect("nobody panics")
+            self.0.lock().expect("no thread panics")
         }
     }
 }
 
-/// What `src/batch.rs` is to the library: no step visits two.
+/// Stands for `src/batch.rs`: a batch is one entry.
 mod batch {
     pub(crate) const BATCH_ENTRIES: usize = 1;
 }
 
-/// What `src/timer.rs` is to the library.
+/// Stands for `src/timer.rs`.
 mod timer {
     use std::time::Duration;
 
     use shuttle::thread;
 
-    /// Time stands still unless it is running: then any delay is over at any moment.
+    /// While it is running, any delay may end at any moment; otherwise none ends.
     #[derive(Debug, Clone)]
     pub(crate) struct Timer {
         pub(crate) is_running: bool,
@@ -89,17 +89,17 @@ mod timer {
     }
 }
 
-/// A cache of one entry, and where its value comes from.
+/// A cache of one entry, and its origin.
 struct World {
     has_sleepers: bool,
-    /// Callers who have not ended and do not sleep.
+    /// Callers that have not ended and do not sleep.
     awake: shuttle::sync::Mutex<u64>,
     all_sleep: Condvar,
     flights: Arc<Flights<u64, u64>>,
     order: Mutex<CommitLock>,
-    /// What a fetch reads.
+    /// The origin's value.
     source: AtomicU64,
-    /// The last value of the source whose invalidation has returned.
+    /// The last value whose invalidation has returned.
     told: AtomicU64,
     leaders: AtomicU64,
 }
@@ -112,13 +112,13 @@ struct CommitLock {
     entry: Option<u64>,
 }
 
-/// Counts a leader for as long as it fetches.
+/// Counts a leader while it fetches.
 struct Leading<'a>(&'a AtomicU64);
 
 impl<'a> Leading<'a> {
     fn new(world: &'a World) -> Self {
         let others = world.leaders.fetch_add(1, Ordering::SeqCst);
-        assert!(world.has_sleepers || others == 0, "two fetch at one time");
+        assert!(world.has_sleepers || others == 0, "two callers fetch at the same time");
         Self(&world.leaders)
     }
 }
@@ -148,18 +148,18 @@ impl World {
         }
     }
 
-    /// A caller has ended, or sleeps.
+    /// A caller has ended or sleeps.
     fn rest(&self) {
-        *self.awake.lock().expect("nobody panics") -= 1;
+        *self.awake.lock().expect("no thread panics") -= 1;
         self.all_sleep.notify_all();
     }
 
-    /// Is not polled before all who do not sleep have ended.
+    /// Waits until all callers that do not sleep have ended.
     fn sleep(&self) {
         self.rest();
-        let mut awake = self.awake.lock().expect("nobody panics");
+        let mut awake = self.awake.lock().expect("no thread panics");
         while *awake > 0 {
-            awake = self.all_sleep.wait(awake).expect("nobody panics");
+            awake = self.all_sleep.wait(awake).expect("no thread panics");
         }
     }
 
@@ -181,7 +181,7 @@ impl World {
         self.told.fetch_max(value, Ordering::SeqCst);
     }
 
-    /// The course of a fetch. None: it has failed.
+    /// One fetching call. None if it has failed.
     async fn ask(&self, mut claim: Option<Claim<u64, u64>>, fails: bool) -> Option<u64> {
         let began = self.now();
         loop {
@@ -252,7 +252,7 @@ impl World {
         Some((value, until))
     }
 
-    /// One caller, with all that may become of it.
+    /// One caller, with everything that may happen to it.
     async fn call(&self) {
         let fails = thread_rng().gen_bool(0.25);
         let patience = if thread_rng().gen_bool(0.4) { thread_rng().gen_range(0..8) } else { 1000 };
@@ -268,7 +268,7 @@ impl World {
         let least = self.told.load(Ordering::SeqCst);
         let mut asking = pin!(self.ask(claim, fails));
         let turns = if is_sleeper { thread_rng().gen_range(0..8) } else { patience };
-        // What is lost here is dropped where it stands, be it polled or not.
+        // A call that runs out of turns is dropped at that point, polled or not.
         let mut answer = within(turns, asking.as_mut()).await;
         if is_sleeper && answer.is_none() {
             self.sleep();
@@ -277,7 +277,7 @@ impl World {
             self.rest();
         }
         if let Some(Some(value)) = answer {
-            assert!(value >= least, "{value} was gone at {least}");
+            assert!(value >= least, "{value} is older than {least}");
         }
     }
 }
@@ -295,8 +295,8 @@ async fn yield_some(times: u32) {
     }
 }
 
-/// Polls a future now and then, woken or not, and drops it after so many turns. Past them, it waits
-/// for as long as it takes if it is patient.
+/// Polls a future now and then, woken or not, and drops it after that many turns. If it is patient,
+/// it waits for the end instead.
 async fn within<T>(turns: u32, future: impl Future<Output = T> + Unpin) -> Option<T> {
     if turns == 1000 {
         return Some(future.await);
@@ -320,34 +320,34 @@ fn scene(has_sleepers: bool) {
     let of_world = Arc::clone(&world);
     threads.push(thread::spawn(move || (0..invalidations).for_each(|_| of_world.invalidate())));
     for thread in threads {
-        thread.join().expect("nobody panics");
+        thread.join().expect("no thread panics");
     }
     assert_eq!(world.flights.len(), 0, "flights are left behind");
 }
 
 #[test]
-fn every_random_schedule_comes_to_an_end() {
+fn every_random_schedule_completes() {
     shuttle::check_random(|| scene(false), SCHEDULES);
 }
 
 #[test]
-fn schedules_with_few_preemptions_do_too() {
+fn schedules_with_few_preemptions_complete() {
     shuttle::check_pct(|| scene(false), SCHEDULES, 3);
 }
 
 #[test]
-fn nobody_waits_for_sleepers() {
+fn no_caller_waits_for_sleepers() {
     shuttle::check_random(|| scene(true), SCHEDULES);
 }
 
 #[test]
-fn nobody_waits_for_sleepers_where_preemptions_are_few() {
+fn no_caller_waits_for_sleepers_with_few_preemptions() {
     shuttle::check_pct(|| scene(true), SCHEDULES, 3);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn a_lead_that_a_sleeper_keeps_is_found() {
+fn the_model_detects_a_lead_kept_by_a_sleeper() {
     let _flaw = failpoint::plant(Failpoint::LeadKeptBySleeper);
     shuttle::check_random(|| scene(true), SCHEDULES);
 }

@@ -1,11 +1,11 @@
-//! Seeds: which cases run, and how one that fails is named.
+//! Seeds: which cases run, and how a failing one is reported.
 //!
-//! `TAMIS_SEED` runs one case alone; `TAMIS_CASES` says how many a test runs otherwise.
+//! `TAMIS_SEED` runs one case alone; `TAMIS_CASES` sets the number of cases otherwise.
 
 use std::env;
 
-/// Runs `case` for each of the seeds asked for, and gives how many there were. None: one seed was
-/// asked for, which says nothing about averages.
+/// Runs `case` for each requested seed. Returns their number; None if one seed was requested, which
+/// says nothing about averages.
 pub(crate) fn for_each_seed(default: u64, mut case: impl FnMut(u64)) -> Option<u64> {
     if let Some(seed) = number_from("TAMIS_SEED") {
         named(seed, || case(seed));

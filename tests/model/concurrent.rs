@@ -1,4 +1,4 @@
-//! Threads that do everything at once on a few places, and write it down.
+//! Threads that call every method concurrently on a few keys and record their calls.
 
 use std::future::Future;
 use std::pin::pin;
@@ -27,18 +27,18 @@ const KEYS: [&str; 3] = ["a/1", "a/2", "b"];
 const PREFIXES: [&str; 3] = ["a/", "", "b"];
 const LABELS: [&str; 2] = ["red", "blue"];
 
-/// Entries that are only in the way of walks over all entries, so that those take several steps.
+/// Entries that only lengthen walks over all entries to several batches.
 const BALLAST: u32 = 1500;
 
 #[derive(Debug, Clone, Copy)]
 struct Setting {
     l1_bytes_max: usize,
     key_hash_bits: u32,
-    /// A disk tier of a few hundred KiB beneath, which is reclaimed all the time.
+    /// With a disk tier of a few hundred KiB, reclaimed all the time.
     has_disk: bool,
 }
 
-/// What all rounds come to.
+/// Totals of all rounds.
 #[derive(Debug, Default)]
 struct Tally {
     calls: u64,
@@ -58,7 +58,7 @@ struct Worker<'a> {
     tickets: &'a Tickets,
     random: StdRng,
     thread: u64,
-    /// Flushes would take the ballast away.
+    /// Flushes would remove the ballast.
     has_ballast: bool,
     has_disk: bool,
     value_bytes_max: usize,
@@ -66,7 +66,7 @@ struct Worker<'a> {
     calls: Vec<Call>,
 }
 
-/// Polls to the end, or for so many times and no longer; other threads may run in between.
+/// Polls to the end, or at most that many times; other threads may run in between.
 fn drive<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ fn drive<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     None
 }
 
-/// A value that says which one it is, at its front and all through it.
+/// A value that contains its number throughout.
 fn bytes_of(value: u64, length: usize) -> Vec<u8> {
     let number = value.to_le_bytes();
     let mut bytes = vec![number[0] ^ number[1]; length];
@@ -114,7 +114,7 @@ impl Worker<'_> {
         LABELS[self.random.random_range(0..LABELS.len())]
     }
 
-    /// Mostly enough polls for anything, sometimes too few.
+    /// Usually enough polls for any call, sometimes too few.
     fn polls(&mut self) -> usize {
         if self.random.random_bool(0.2) { 1 } else { 1_000_000 }
     }
@@ -161,7 +161,7 @@ impl Worker<'_> {
                 assert!(existing >= attempted && version == Some(attempted));
                 self.note(start, Event::Mismatch(place, existing));
             }
-            Some(Err(error)) => panic!("nothing else is refused: {error}"),
+            Some(Err(error)) => panic!("unexpected error: {error}"),
             Some(Ok(())) if !is_held && is_certain => {
                 self.note(start, Event::Invalidation(Scope::Key(place)));
             }
@@ -193,7 +193,7 @@ impl Worker<'_> {
         }
     }
 
-    /// In force from the first poll on: the note is right even where the call was dropped.
+    /// In force from the first poll: the record is right even if the call was dropped.
     fn invalidate(&mut self, place: Place) {
         let (cache, namespace, mut polls) = (self.cache, place.namespace, self.polls());
         if self.has_disk {
@@ -253,7 +253,7 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
             } else {
                 L2PromotionPolicy::OnSecondHit
             })
-            // Most values shrink to next to nothing, and nothing would be reclaimed.
+            // Compressed, most values would be tiny, and no segment would be reclaimed.
             .l2_compression(if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off }),
         false => config,
     };
@@ -307,7 +307,7 @@ fn round(setting: Setting, seed: u64, tally: &mut Tally) {
     leave_nothing(&cache);
 }
 
-/// Step by step, beside all that is invalidated.
+/// Sweeps step by step, concurrently with the invalidations.
 fn sweep_until(is_over: &AtomicBool, cache: &BlobCache) {
     while !is_over.load(Ordering::Relaxed) {
         block_on(cache.sweep_expired(SweepLimit::Entries(1)));
@@ -334,7 +334,7 @@ fn count(cache: &BlobCache, calls: &[Call], tally: &mut Tally) {
     tally.refused += stats.stale_sets_refused();
 }
 
-/// What is held is there to be seen, and goes when everything is invalidated.
+/// Every held entry can be found, and all are gone after `invalidate_all`.
 fn leave_nothing(cache: &BlobCache) {
     for _ in 0..200 {
         block_on(cache.invalidate_key("elsewhere", "nothing")).expect("it is open");
@@ -368,17 +368,17 @@ fn run(name: &str, setting: Setting, default_rounds: u64, hits_percent_min: u64)
 }
 
 #[test]
-fn with_room_for_all_nobody_sees_the_past() {
+fn no_call_sees_an_older_value_with_room_for_all() {
     run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64, has_disk: false }, 400, 30);
 }
 
 #[test]
-fn in_a_tiny_cache_nobody_sees_the_past() {
+fn no_call_sees_an_older_value_in_a_tiny_cache() {
     run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64, has_disk: false }, 400, 20);
 }
 
 #[test]
-fn among_keys_of_one_hash_nobody_sees_the_past() {
+fn no_call_sees_an_older_value_among_colliding_keys() {
     run(
         "roomy, 8 bits",
         Setting { l1_bytes_max: 64 << 20, key_hash_bits: 8, has_disk: false },
@@ -394,7 +394,7 @@ fn among_keys_of_one_hash_nobody_sees_the_past() {
 }
 
 #[test]
-fn among_keys_of_one_hash_in_a_tiny_cache_nobody_sees_the_past() {
+fn no_call_sees_an_older_value_among_colliding_keys_in_a_tiny_cache() {
     run(
         "tiny, 8 bits",
         Setting { l1_bytes_max: 64 << 10, key_hash_bits: 8, has_disk: false },
@@ -410,7 +410,7 @@ fn among_keys_of_one_hash_in_a_tiny_cache_nobody_sees_the_past() {
 }
 
 #[test]
-fn above_a_tiny_disk_nobody_sees_the_past() {
+fn no_call_sees_an_older_value_on_a_tiny_disk() {
     let setting = |key_hash_bits| Setting { l1_bytes_max: 64 << 10, key_hash_bits, has_disk: true };
     run("disk", setting(64), 24, 20);
     run("disk, 8 bits", setting(8), 20, 20);

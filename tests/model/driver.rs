@@ -1,4 +1,4 @@
-//! Runs operations on a cache and on the model, and compares everything that can be seen.
+//! Runs operations on a cache and on the model, and compares all observable state.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -19,18 +19,18 @@ use crate::operation::{
 };
 use crate::seen::{Counts, Seen};
 
-/// A value that a tiny cache surely admits, whatever its labels and metadata take.
+/// A tiny cache always admits a value of this size, whatever its labels and metadata.
 const UNCHARGED_BYTES_MAX: usize = 4000;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) l1_bytes_max: usize,
     pub(crate) key_hash_bits: u32,
-    /// Evictions may occur.
+    /// Whether evictions may occur.
     pub(crate) is_tiny: bool,
 }
 
-/// What all cases of a test come to, so that one in which nothing happens fails.
+/// Totals of all cases of a test, so that a test in which nothing happens fails.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) operations: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Tally {
     pub(crate) stale_serves: u64,
     pub(crate) idle_expirations: u64,
     pub(crate) invalidations: u64,
-    /// Puts with a read point that were stored, and those refused though nothing was in the way.
+    /// Puts with a read point that were stored, and those refused without a conflict.
     pub(crate) points_accepted: u64,
     pub(crate) points_refused_for_nothing: u64,
     pub(crate) slots_given_up: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) tally: &'a mut Tally,
     clock: Clock,
     jitter: Jitter,
-    /// Those of some of the namespaces, with their default policies.
+    /// Handles of some namespaces, with their default policies.
     handles: HashMap<&'static str, (BlobCacheNamespace, Policy)>,
     points: Vec<(ReadPoint, usize)>,
 }
@@ -75,7 +75,7 @@ impl<'a> Driver<'a> {
         let clock = Clock::manual(time(START));
         let is_charged = random.random();
         let narrow = setting.key_hash_bits < 64;
-        // Places that share a slot can be found only where all namespaces fit at once.
+        // Colliding keys can be found only if all namespaces fit at once.
         let max_namespaces = random.random_range(if narrow { 5..6 } else { 3..6 });
         let mut builder = BlobCacheConfig::builder()
             .background_sweep(BackgroundSweep::Off)
@@ -121,7 +121,7 @@ impl<'a> Driver<'a> {
         match operation.verb {
             Verb::Put(put) => {
                 if self.model.needs_a_place(put.place.namespace) {
-                    // What has expired gives its namespace's place: swept here, so that the model
+                    // An expired entry frees its namespace's slot: swept here, so that the model
                     // knows which.
                     block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
                     self.model.sweep();
@@ -143,7 +143,7 @@ impl<'a> Driver<'a> {
             }
             verb => {
                 self.invalidate(verb, handle);
-                // Its steps have removed what has expired, wherever they came by.
+                // Its steps have removed expired entries on their way.
                 block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
                 self.model.sweep();
             }
@@ -205,7 +205,7 @@ impl<'a> Driver<'a> {
             self.cache.stats().stale_sets_refused() - self.model.counts.stale_sets_refused;
         self.model.counts.stale_sets_refused += refused;
         if refused == 1 {
-            // Such a put needs no namespace; every other limit holds for it as well.
+            // Such a put needs no namespace slot; all other limits apply to it.
             let is_of_names = |error: &_| matches!(error, CacheError::TooManyNamespaces { .. });
             assert!(result == Ok(()) && refusals.iter().all(is_of_names), "{refusals:?}");
             self.tally.points_refused_for_nothing += u64::from(!is_outdated);
@@ -227,8 +227,8 @@ impl<'a> Driver<'a> {
         self.model.put(put, policy, expires);
     }
 
-    /// A put has needed its namespace. Which of the empty ones makes room for it, where that is
-    /// needed, is not promised: the cache is asked.
+    /// A put needed a slot for its namespace. Which empty namespace gives up its slot is not
+    /// specified: the cache is asked.
     fn take_namespace_slot(&mut self, name: &'static str) {
         if self.model.namespaces.contains(&name) {
             return;
@@ -236,7 +236,7 @@ impl<'a> Driver<'a> {
         if self.model.namespaces.len() == self.model.max_namespaces {
             let mut empty = self.model.empty_namespaces();
             empty.retain(|name| self.cache.namespace_stats(name).is_none());
-            assert_eq!(empty.len(), 1, "one slot given up, of an empty namespace");
+            assert_eq!(empty.len(), 1, "one empty namespace gave up its slot");
             self.model.namespaces.retain(|name| *name != empty[0]);
             self.tally.slots_given_up += 1;
         }
@@ -292,7 +292,7 @@ impl<'a> Driver<'a> {
         });
     }
 
-    /// Everything that the cache says of itself.
+    /// Compares all statistics.
     fn compare(&self, shown: &Operation) {
         let (stats, model) = (self.cache.stats(), &self.model);
         assert_eq!(Counts::from(&stats), model.counts, "after {shown:?}");
@@ -322,7 +322,7 @@ impl<'a> Driver<'a> {
         assert!(stats.bytes_in_use() >= sum, "after {shown:?}");
     }
 
-    /// Nothing is left behind once the cache is closed.
+    /// Nothing is left once the cache is closed.
     fn finish(self) {
         let counts = self.model.counts;
         self.tally.hits += counts.hits;
@@ -351,7 +351,7 @@ fn offer(put: &Put, point: Option<ReadPoint>) -> BlobCachePut {
     }
 }
 
-/// A point of another cache, that stands behind more mutations than any case has.
+/// A point of another cache, after more mutations than any case has.
 fn foreign_point() -> ReadPoint {
     static POINT: OnceLock<ReadPoint> = OnceLock::new();
     *POINT.get_or_init(|| {
@@ -366,7 +366,7 @@ fn foreign_point() -> ReadPoint {
     })
 }
 
-/// Puts every place in turn: whoever vanishes shares the slot of the one that was put.
+/// Puts every key in turn: a key that vanishes shares the slot of the one just put.
 fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
     let long = vec![b'k'; KEY_BYTES_MAX];
     let keys = || KEYS.iter().map(|key| key.to_vec()).chain([long.clone()]);
@@ -378,7 +378,7 @@ fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
         let is_absent =
             |held: &Place| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
         let displaced = held.iter().position(is_absent).map(|at| held.remove(at));
-        assert!(!held.iter().any(is_absent), "a put displaces one entry at most");
+        assert!(!held.iter().any(is_absent), "a put replaces at most one entry");
         let slot = displaced.map_or(slots.len(), |displaced| slots[&displaced]);
         slots.insert(place.clone(), slot);
         held.push(place);

@@ -1,6 +1,5 @@
-//! Futures dropped between any two polls: an invalidation that was polled once is in force and
-//! stays so, and what it left undone is finished by the mutations that follow; a put has taken
-//! effect or not, and gives back what it had set aside.
+//! Futures dropped between any two polls: an invalidation polled once stays in force, and later
+//! mutations finish its work; a put has either taken effect or not, and returns its reservations.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,12 +12,12 @@ use tamis::{
     CachePresence,
 };
 
-/// Enough for an invalidation of all of them to take several steps.
+/// Enough that an invalidation of all of them takes several batches.
 const COVERED: u32 = 1500;
 const OTHERS: u32 = 300;
 const VERSION: u64 = 9;
 
-/// Mutations that surely finish what a dropped call has left undone.
+/// Enough mutations to finish the work of a dropped call.
 const MUTATIONS: usize = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +37,7 @@ async fn invalidate(cache: &BlobCache, way: Way) -> Result<usize, CacheError> {
     }
 }
 
-/// Polls up to `polls` times and drops what is left. None: it was not done by then.
+/// Polls up to `polls` times, then drops the future. None if it was not done by then.
 fn poll_times<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -49,7 +48,7 @@ fn poll_times<F: Future>(future: F, polls: usize) -> Option<F::Output> {
 }
 
 fn roomy() -> BlobCache {
-    // Nobody else is to finish what is dropped.
+    // No background task may finish dropped work.
     let config = BlobCacheConfig::builder().background_sweep(BackgroundSweep::Off);
     let config = config.build().expect("in its range");
     block_on(BlobCache::open(config)).expect("a cache in memory opens")
@@ -63,7 +62,7 @@ fn keep(number: u32) -> String {
     format!("keep/{number}")
 }
 
-/// Some versioned entries that all three ways cover, and some that none does.
+/// Some versioned entries that all three kinds cover, and some that none covers.
 fn filled() -> BlobCache {
     let cache = roomy();
     for number in 0..COVERED {
@@ -88,7 +87,7 @@ fn value_of(cache: &BlobCache, key: &str) -> Option<Vec<u8>> {
     hit.map(|hit| hit.value().to_vec())
 }
 
-/// None of the covered, all of the others.
+/// No covered entry is found, and all others are.
 fn assert_in_force(cache: &BlobCache) {
     assert!((0..COVERED).all(|number| value_of(cache, &old(number)).is_none()));
     let is_kept =
@@ -119,7 +118,7 @@ fn a_future_that_was_never_polled_has_done_nothing() {
 }
 
 #[test]
-fn an_invalidation_dropped_after_any_poll_is_in_force_and_gets_finished() {
+fn an_invalidation_dropped_after_any_poll_stays_in_force_and_is_finished() {
     for way in WAYS {
         for polls in [1, 2, 3, 5] {
             let cache = filled();
@@ -127,7 +126,7 @@ fn an_invalidation_dropped_after_any_poll_is_in_force_and_gets_finished() {
             let dropped = poll_times(invalidate(&cache, way), polls);
             assert_eq!(dropped, None, "{way:?} is done after {polls} polls");
             assert_in_force(&cache);
-            assert!(cache.stats().entries() > OTHERS as usize, "{way:?} has left nothing to do");
+            assert!(cache.stats().entries() > OTHERS as usize, "{way:?} left no work");
 
             mutate(&cache, MUTATIONS);
             assert_in_force(&cache);
@@ -137,17 +136,17 @@ fn an_invalidation_dropped_after_any_poll_is_in_force_and_gets_finished() {
             let of_one = before.bytes_in_use() / (COVERED + OTHERS) as usize;
             assert!(after.bytes_in_use() <= OTHERS as usize * of_one);
             let postings = before.memory_labels_bytes() - after.memory_labels_bytes();
-            assert!(postings > after.memory_labels_bytes(), "postings have gone with them");
+            assert!(postings > after.memory_labels_bytes(), "their postings were removed");
         }
     }
 }
 
 #[test]
-fn what_a_dropped_invalidation_covers_neither_blocks_nor_comes_back() {
+fn entries_of_a_dropped_invalidation_neither_block_puts_nor_return() {
     for way in WAYS {
         let cache = filled();
         assert_eq!(poll_times(invalidate(&cache, way), 1), None);
-        // Versions of covered entries are forgotten, whether or not they are still in memory.
+        // Versions of covered entries no longer block, whether or not they are still in memory.
         for number in 0..COVERED {
             let policy = BlobCachePolicy::default().version(1);
             let put = BlobCachePut::new("new").with_tags(["old"]).with_policy(policy);
@@ -155,7 +154,7 @@ fn what_a_dropped_invalidation_covers_neither_blocks_nor_comes_back() {
         }
         mutate(&cache, MUTATIONS);
         let is_new = |number: u32| value_of(&cache, &old(number)).as_deref() == Some(b"new");
-        assert!((0..COVERED).all(is_new), "{way:?} took what was put after it");
+        assert!((0..COVERED).all(is_new), "{way:?} removed a later put");
         assert_eq!(cache.stats().invalidations(), u64::from(COVERED));
         assert_eq!(cache.stats().version_mismatches(), 0);
         assert_eq!(block_on(cache.invalidate_tags("n", &["old"])), Ok(COVERED as usize));
@@ -163,7 +162,7 @@ fn what_a_dropped_invalidation_covers_neither_blocks_nor_comes_back() {
 }
 
 #[test]
-fn each_invalidation_counts_what_it_found_and_nothing_of_one_dropped_before() {
+fn an_invalidation_does_not_count_entries_of_a_dropped_one() {
     for first in WAYS {
         for second in WAYS {
             let cache = filled();
@@ -180,7 +179,7 @@ fn each_invalidation_counts_what_it_found_and_nothing_of_one_dropped_before() {
 }
 
 #[test]
-fn an_unfinished_invalidation_is_no_hindrance_to_flushes_and_close() {
+fn an_unfinished_invalidation_does_not_block_flushes_or_close() {
     for way in WAYS {
         let cache = filled();
         assert_eq!(poll_times(invalidate(&cache, way), 1), None);
@@ -209,8 +208,8 @@ fn a_close_dropped_after_its_first_poll_is_in_force() {
     assert_eq!(cache.stats().entries(), 0);
 }
 
-/// So many unfinished ones that some must flush the namespace instead: too much is forgotten then,
-/// and nothing is ever stale.
+/// With too many unfinished ones, some must flush the namespace instead: that removes too much, but
+/// nothing is stale.
 #[test]
 fn any_number_of_dropped_invalidations_stays_in_force() {
     const ENTRIES: u32 = 66_000;
@@ -227,7 +226,7 @@ fn any_number_of_dropped_invalidations_stays_in_force() {
             flushed.get_or_insert(prefix);
         }
     }
-    assert!(flushed.is_some_and(|first| first >= 256), "the bound was met: {flushed:?}");
+    assert!(flushed.is_some_and(|first| first >= 256), "the limit was reached: {flushed:?}");
     let is_covered = |number: &u32| number % 1000 < DROPPED;
     for number in (0..ENTRIES).filter(is_covered) {
         let key = format!("{}/{number}", number % 1000);
@@ -264,7 +263,7 @@ fn a_put_dropped_at_any_poll_has_taken_effect_or_not_and_leaks_nothing() {
         assert_eq!(block_on(cache.invalidate_tags("n", &["large"])), Ok(0));
         polls += 1;
     }
-    assert!(polls >= 20, "5 MiB were copied in {polls} steps");
+    assert!(polls >= 20, "5 MiB were copied in {polls} polls");
 }
 
 #[test]
@@ -287,10 +286,10 @@ fn a_dropped_put_has_not_evicted_more_than_it_needed() {
     }
 }
 
-/// Its namespace ends while the value is being copied: it is held in the one that follows, or
-/// refused, and where it is not found there is nothing of it in memory.
+/// Its namespace is flushed while the value is copied: the entry is stored in the next generation
+/// or refused; if it is not found, nothing of it is in memory.
 #[test]
-fn a_put_that_a_flush_meets_halfway_leaves_nothing_hidden() {
+fn a_put_flushed_halfway_leaves_nothing_hidden() {
     let value = Bytes::from(vec![7; 2 << 20]);
     let meet = |meanwhile: fn(&BlobCache)| {
         let config = BlobCacheConfig::builder().max_namespaces(1).build();
@@ -322,7 +321,7 @@ fn a_put_that_a_flush_meets_halfway_leaves_nothing_hidden() {
 }
 
 #[test]
-fn a_put_that_a_close_meets_halfway_is_refused() {
+fn a_put_closed_halfway_is_refused() {
     let cache = roomy();
     let mut under_way = Box::pin(cache.put("n", "key", Bytes::from(vec![7; 2 << 20])));
     assert_eq!(poll_times(under_way.as_mut(), 2), None);

@@ -1,5 +1,5 @@
-//! What a tiny cache has forgotten: found out after each operation, and held against its own
-//! counts of evictions and of what had expired, so that nothing else can pass for one.
+//! Evictions of a tiny cache: found after each operation and compared with the cache's own counts
+//! of evictions and expirations, so that no other loss passes for one.
 
 use futures::executor::block_on;
 use tamis::CachePresence;
@@ -9,12 +9,12 @@ use crate::operation::{Operation, Place};
 use crate::seen::Counts;
 
 impl Driver<'_> {
-    /// Takes out of the model what was evicted in the last operation. `written` is the place of a
-    /// put, and whether its slot was taken before.
+    /// Removes entries from the model that the last operation evicted. `written` is the place of a
+    /// put, and whether its slot was occupied before.
     pub(crate) fn settle_evictions(&mut self, written: Option<(Place, bool)>, shown: &Operation) {
         let (found, counts) = (Counts::from(&self.cache.stats()), &mut self.model.counts);
         let evicted = found.evictions - counts.evictions;
-        // What has expired makes room, too, and is counted as that.
+        // Expired entries make room, too, and are counted as expired.
         let expired = found.expirations - counts.expirations;
         if evicted + expired == 0 {
             return;
@@ -25,7 +25,7 @@ impl Driver<'_> {
         let places: Vec<Place> =
             self.model.entries.iter().map(|entry| entry.put.place.clone()).collect();
         let lost: Vec<Place> = places.into_iter().filter(|place| self.is_lost(place)).collect();
-        // What the put was to replace may have been evicted for it; both are gone then.
+        // The entry that the put replaces may have been evicted for it; both are gone then.
         let replaced = u64::from(written.as_ref().is_some_and(|(_, was_taken)| *was_taken));
         let number = lost.len() as u64;
         let is_gone = |place: &&Place| {
@@ -41,13 +41,13 @@ impl Driver<'_> {
         self.model.entries.retain(|entry| !lost.contains(&entry.put.place));
     }
 
-    /// Whether the cache has nothing of an entry that the model has.
+    /// Whether the cache has lost an entry of the model.
     fn is_lost(&mut self, place: &Place) -> bool {
         let is_gone = self.model.find(place).is_some_and(|entry| entry.is_gone(self.model.now));
         if !is_gone {
             return self.cache.exists(place.namespace, &place.key) == CachePresence::Absent;
         }
-        // An expired entry cannot be seen, but meeting it is counted.
+        // An expired entry is never returned, but finding it is counted.
         let before = Counts::from(&self.cache.stats());
         assert!(block_on(self.cache.get(place.namespace, &place.key)).is_none());
         let after = Counts::from(&self.cache.stats());
@@ -59,12 +59,12 @@ impl Driver<'_> {
         true
     }
 
-    /// Victims come from the lowest priority in use. What has just been put came after them.
+    /// Victims come from the lowest priority in use. The entry just put came after them.
     fn check_priorities(&self, lost: &[Place], written: Option<&Place>, shown: &Operation) {
         let priority = |place: &Place| {
             self.model.find(place).map(|entry| entry.policy.priority.unwrap_or(128))
         };
-        // What had expired may leave whatever its priority.
+        // Expired entries may be removed whatever their priority.
         let is_live = |place: &&Place| {
             self.model.find(place).is_some_and(|entry| !entry.is_gone(self.model.now))
         };

@@ -1,20 +1,19 @@
-//! Histories of calls of several threads, and the checker that knows the one rule.
+//! Histories of concurrent calls, and the checker of the one rule.
 //!
-//! Each call is written down with two tickets of one shared counter, drawn before it begins and
-//! after it has returned. If one call's second ticket is below another's first, the one had
-//! returned when the other began; otherwise they may have met, and either order is right.
+//! Each call is recorded with two tickets of a shared counter, drawn before it begins and after it
+//! has returned. If one call's second ticket is below another's first, it returned before the other
+//! began; otherwise they are concurrent, and either order is allowed.
 //!
-//! A call that has seen a value is right if that value's put had begun by then, was not overwritten
-//! or covered by a mutation that began after the put had returned and had itself returned before
-//! the call began, and, where the put carried a read point, no mutation lies between the two. Of
-//! two calls one after the other, the second sees nothing older than the first: no value whose put
-//! had returned when that of the first one's value began, and none that the first one missed though
-//! its put had returned.
+//! A call may see a value if the value's put had begun by then; if no mutation that began after the
+//! put had returned and itself returned before the call began has overwritten or covered it; and,
+//! if the put carried a read point, if no mutation lies between the two. Of two consecutive calls,
+//! the second sees nothing older than the first: no value whose put had returned before the put of
+//! the first one's value began, and none that the first one missed although its put had returned.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where entries live.
+/// The name of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) namespace: &'static str,
@@ -27,7 +26,7 @@ pub(crate) struct Labels {
     pub(crate) dependency: Option<&'static str>,
 }
 
-/// What an invalidation, or a put that stores nothing, takes away.
+/// The entries removed by an invalidation, or by a put that stores nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Key(Place),
@@ -41,13 +40,13 @@ pub(crate) enum Scope {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Put {
     pub(crate) place: Place,
-    /// Different for every put.
+    /// Unique to each put.
     pub(crate) value: u64,
     pub(crate) labels: Labels,
     pub(crate) version: Option<u64>,
-    /// Drawn once the read point had been taken.
+    /// Drawn after the read point was taken.
     pub(crate) read_at: Option<u64>,
-    /// It has surely taken effect.
+    /// Whether it has certainly taken effect.
     pub(crate) is_certain: bool,
 }
 
@@ -57,11 +56,11 @@ pub(crate) enum Event {
     Invalidation(Scope),
     /// A put that stores nothing, and may have been refused or dropped.
     PossibleRemoval(Place),
-    /// A get; None is a miss.
+    /// A get; None for a miss.
     Get(Place, Option<u64>),
     /// A call of `exists`.
     Exists(Place, bool),
-    /// A put that was refused because of this version.
+    /// A put refused because of this version.
     Mismatch(Place, u64),
 }
 
@@ -85,7 +84,7 @@ impl Tickets {
 #[derive(Debug)]
 pub(crate) struct History {
     calls: Vec<Call>,
-    /// By value: the call, and the put it was.
+    /// The put of each value, with its call.
     puts: HashMap<u64, (Call, Put)>,
 }
 
@@ -107,7 +106,7 @@ impl Scope {
 }
 
 impl Event {
-    /// Whether an entry of this place and labels cannot have outlived this, if it was there before.
+    /// Whether this removes an earlier entry of this place and these labels.
     fn ends(&self, place: Place, labels: Labels) -> bool {
         match self {
             Self::Put(put) => put.is_certain && put.place == place,
@@ -127,7 +126,7 @@ impl History {
         Self { calls, puts }
     }
 
-    /// The first thing that breaks the rule, with all that has to do with it.
+    /// The first violation, with all calls involved.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut sightings: HashMap<Place, Vec<(&Call, Option<u64>)>> = HashMap::new();
         for call in &self.calls {
@@ -149,8 +148,8 @@ impl History {
         sightings.values().try_for_each(|sightings| self.check_order(sightings))
     }
 
-    /// The first miss that nothing explains, in a cache that has room for all: behind a put that
-    /// has surely taken effect, with nothing since that may have removed it or what replaced it.
+    /// The first unexplained miss, in a cache with room for all: after a put that has certainly
+    /// taken effect, without a later call that may have removed or replaced its entry.
     pub(crate) fn check_misses(&self) -> Result<(), String> {
         for call in &self.calls {
             let (Event::Get(place, None) | Event::Exists(place, false)) = call.event else {
@@ -186,7 +185,8 @@ impl History {
 
     fn check_value(&self, call: &Call, place: Place, found: Option<u64>) -> Result<(), String> {
         let Some(value) = found else { return Ok(()) };
-        let (of, put) = self.puts.get(&value).ok_or(format!("{call:?}: nobody put it"))?;
+        let (of, put) =
+            self.puts.get(&value).ok_or(format!("{call:?}: a value that was never put"))?;
         if put.place != place {
             return Err(format!("{call:?}\nhas found the value of\n{of:?}"));
         }
@@ -198,7 +198,7 @@ impl History {
         }
     }
 
-    /// Whether there was anything that a call may have seen, of that version if there is one.
+    /// Whether the call may have seen an entry, with that version if there is one.
     fn check_presence(
         &self,
         reader: &Call,
@@ -216,7 +216,7 @@ impl History {
         Err(format!("{reader:?}\nhas seen something where nothing was"))
     }
 
-    /// What makes it impossible that `reader` sees the value of `put`.
+    /// The call that makes it impossible for `reader` to see the value of `put`.
     fn reason_against(&self, of: &Call, put: &Put, reader: &Call) -> Option<Call> {
         if of.start > reader.end {
             return Some(*of);
@@ -232,7 +232,7 @@ impl History {
             .copied()
     }
 
-    /// Of what was seen of one place, nothing goes back.
+    /// Sightings of one place never go back in time.
     fn check_order(&self, sightings: &[(&Call, Option<u64>)]) -> Result<(), String> {
         let put_of = |value: &Option<u64>| value.map(|value| &self.puts[&value].0);
         for (later, found) in sightings {
@@ -252,7 +252,7 @@ impl History {
     }
 }
 
-/// The checker's own test: histories that are wrong, and how they become right.
+/// The checker's own tests: invalid histories, and how they become valid.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_between_must_be_seen_and_what_only_met_need_not() {
+    fn calls_in_between_must_be_seen_and_concurrent_ones_need_not() {
         assert!(is_right(&[put(0, 1, 1), put(2, 9, 2), get(5, 6, Some(1)), get(7, 8, Some(2))]));
         assert!(!is_right(&[put(0, 1, 1), put(2, 3, 2), get(5, 6, Some(1))]), "overwritten");
         assert!(!is_right(&[get(5, 6, Some(1)), put(7, 8, 1)]), "seen before it was put");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_back() {
+    fn sightings_never_go_back() {
         let puts = [put(0, 1, 1), put(2, 20, 2)];
         let with = |gets: [Call; 2]| [puts.to_vec(), gets.to_vec()].concat();
         assert!(is_right(&with([get(5, 6, Some(1)), get(7, 8, Some(2))])));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_must_have_a_reason_where_there_is_room() {
+    fn a_miss_needs_a_reason_if_there_is_room() {
         let is_explained = |calls: &[Call]| History::new(calls.to_vec()).check_misses().is_ok();
         assert!(!is_explained(&[put(0, 1, 1), get(2, 3, None)]));
         assert!(!is_explained(&[ending(0, 1, Scope::All), put(2, 3, 1), get(4, 5, None)]));

@@ -1,5 +1,5 @@
-//! What jitter makes of a ttl, learnt from a twin: it is a pure function of namespace, key and
-//! write time, so that another cache must come to the same end, which is one of the allowed ones.
+//! The jittered expiry of an entry, taken from a second cache: jitter is a pure function of
+//! namespace, key and write time, so both caches must agree on one of the allowed times.
 
 use futures::executor::block_on;
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, Clock};
@@ -21,7 +21,7 @@ impl Jitter {
         Self { twin, clock }
     }
 
-    /// When the ttl of an entry ends that is written at `now`; `u64::MAX`: never.
+    /// When the ttl of an entry written at `now` ends; `u64::MAX` for never.
     pub(crate) fn expiry(&self, place: &Place, now: u64, policy: &Policy) -> u64 {
         let Some(ttl) = policy.ttl else { return u64::MAX };
         let stretched = |percent: u64| {

@@ -1,15 +1,15 @@
 //! The cache against naive models.
 //!
-//! - `naive`: one thread, random operations of every verb, a list instead of a cache. With room for
-//!   all, every answer and every count is equal. In a tiny cache the evictions are found out one by
-//!   one: a miss is an eviction that the cache has counted, or a failure. With eight bits of hash
-//!   the places that shadow each other are found out first: the rest is exact again.
+//! - `naive`: one thread, random operations of every kind, a list instead of a cache. With room for
+//!   all, every answer and every count is equal. In a tiny cache each miss must be an eviction that
+//!   the cache has counted. With eight bits of hash the colliding keys are determined first; the
+//!   rest is exact again.
 //! - `dropped`: futures dropped between any two polls.
-//! - `concurrent`: threads that write down when each call began and ended, and a checker that knows
-//!   the rule of the one order: a get that began after a mutation returned sees nothing older.
-//! - `sources`: read points before a source of truth that changes, and races of versions.
+//! - `concurrent`: threads that record the begin and end of each call, and a checker of the one
+//!   rule: a get that began after a mutation returned sees nothing older.
+//! - `sources`: read points before a changing source of truth, and races of versions.
 //!
-//! `TAMIS_SEED` runs one case alone; `TAMIS_CASES` says how many there are.
+//! `TAMIS_SEED` runs one case alone; `TAMIS_CASES` sets the number of cases.
 
 mod cases;
 mod concurrent;
@@ -31,7 +31,7 @@ const OPERATIONS: u64 = 300;
 const ROOMY: usize = 64 << 20;
 const TINY: usize = 64 << 10;
 
-/// Runs the cases, and fails those that prove nothing because nothing happened.
+/// Runs the cases, and fails if too little has happened to prove anything.
 fn run(name: &str, setting: Setting, default_cases: u64) -> Option<Tally> {
     let mut tally = Tally::default();
     let cases =
@@ -45,11 +45,11 @@ fn run(name: &str, setting: Setting, default_cases: u64) -> Option<Tally> {
 }
 
 #[test]
-fn with_room_for_all_every_answer_is_the_models() {
+fn with_room_for_all_every_answer_equals_the_models() {
     let setting = Setting { l1_bytes_max: ROOMY, key_hash_bits: 64, is_tiny: false };
     let Some(tally) = run("roomy", setting, 1000) else { return };
     assert_eq!(tally.evictions, 0);
-    // Fixed arrays of marks refuse a little too much.
+    // Watermarks have a fixed size, so collisions refuse a few too many.
     assert!(tally.points_refused_for_nothing * 20 <= tally.points_accepted);
     assert!(tally.slots_given_up > 0 && tally.idle_expirations > 0);
     for error in ["key", "labels", "metadata", "blob", "version", "namespaces"] {
@@ -58,21 +58,21 @@ fn with_room_for_all_every_answer_is_the_models() {
 }
 
 #[test]
-fn a_tiny_cache_forgets_what_it_has_evicted_and_nothing_else() {
+fn a_tiny_cache_loses_only_evicted_entries() {
     let setting = Setting { l1_bytes_max: TINY, key_hash_bits: 64, is_tiny: true };
     let Some(tally) = run("tiny", setting, 1000) else { return };
     assert!(tally.evictions > 0 && tally.points_accepted > 0);
 }
 
 #[test]
-fn keys_of_one_hash_shadow_each_other_and_nothing_else() {
+fn colliding_keys_shadow_only_each_other() {
     let setting = Setting { l1_bytes_max: ROOMY, key_hash_bits: 8, is_tiny: false };
     let Some(tally) = run("roomy, 8 bits", setting, 500) else { return };
     assert_eq!(tally.evictions, 0);
 }
 
 #[test]
-fn a_tiny_cache_of_keys_that_shadow_each_other_never_lies() {
+fn a_tiny_cache_of_colliding_keys_never_returns_a_wrong_value() {
     let setting = Setting { l1_bytes_max: TINY, key_hash_bits: 8, is_tiny: true };
     let Some(tally) = run("tiny, 8 bits", setting, 500) else { return };
     assert!(tally.evictions > 0 && tally.points_accepted > 0);

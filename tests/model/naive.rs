@@ -1,8 +1,8 @@
-//! The naive model: a list of entries, a list of everything that ever happened, and scans.
+//! The naive model: a list of entries, a list of all past mutations, and scans.
 //!
-//! It knows nothing of memory. What the cache may forget (victims of its budget) the driver
-//! tells it; what is left is exact. Two places of one key hash share a slot: whoever comes last
-//! displaces the other, and the model is told which places those are.
+//! It has no budget: the driver tells it which entries the cache has evicted; the rest is exact.
+//! Two keys of one hash share a slot: the later put displaces the other, and the driver tells the
+//! model which keys those are.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::operation::{
 };
 use crate::seen::{Counts, Seen};
 
-/// What an entry counts against the budget where the test decides.
+/// The charge of an entry if the test determines it.
 pub(crate) fn charge(key: &[u8], value: &[u8]) -> usize {
     100 + key.len() + value.len()
 }
@@ -24,7 +24,7 @@ pub(crate) struct Stored {
     pub(crate) put: Put,
     pub(crate) policy: Policy,
     written: u64,
-    /// `u64::MAX`: never.
+    /// `u64::MAX` for never.
     expires: u64,
     last_access: u64,
 }
@@ -37,7 +37,7 @@ enum Life {
     Idle,
 }
 
-/// Something that a read point taken before it must know of.
+/// A mutation that earlier read points conflict with.
 #[derive(Debug)]
 pub(crate) enum Mutation {
     Key(Place),
@@ -52,12 +52,12 @@ pub(crate) enum Mutation {
 pub(crate) struct Model {
     pub(crate) now: u64,
     pub(crate) entries: Vec<Stored>,
-    /// Those that have a slot.
+    /// Namespaces with a slot.
     pub(crate) namespaces: Vec<&'static str>,
     pub(crate) max_namespaces: usize,
-    /// Some: [`charge`] is in use, with this budget.
+    /// Some if [`charge`] is in use, with this budget.
     pub(crate) charged_bytes_max: Option<usize>,
-    /// Which slot a place has; those not named have one of their own.
+    /// The slot of each place; places not listed have their own.
     pub(crate) slots: HashMap<Place, usize>,
     pub(crate) counts: Counts,
     pub(crate) log: Vec<Mutation>,
@@ -107,18 +107,18 @@ impl Model {
         one == other || self.slots.get(one).is_some_and(|slot| self.slots.get(other) == Some(slot))
     }
 
-    /// Whether something is held where an entry of this place would go.
+    /// Whether an entry is held in the slot of this place.
     pub(crate) fn is_slot_taken(&self, place: &Place) -> bool {
         self.entries.iter().any(|entry| self.shares_slot(&entry.put.place, place))
     }
 
-    /// What is gone is removed.
+    /// Removes expired entries.
     pub(crate) fn sweep(&mut self) {
         let now = self.now;
         self.remove(|_, entry| entry.is_gone(now));
     }
 
-    /// Removes entries, whatever for. What is gone by then has expired.
+    /// Removes entries; those already expired count as expirations.
     fn remove(&mut self, is_unwanted: impl Fn(&Self, &Stored) -> bool) {
         let entries = std::mem::take(&mut self.entries);
         let (removed, kept): (Vec<_>, Vec<_>) =
@@ -161,8 +161,8 @@ impl Model {
         })
     }
 
-    /// Every reason to refuse the put. Which of them is told where there are several is not
-    /// promised.
+    /// Every reason to refuse the put. If there are several, which one is returned is not
+    /// specified.
     pub(crate) fn refusals(&self, put: &Put, policy: &Policy) -> Vec<CacheError> {
         let mut refusals: Vec<_> = check_key(&put.place.key).err().into_iter().collect();
         let labels: Vec<_> = put.tags.iter().chain(&put.dependencies).copied().collect();
@@ -204,7 +204,7 @@ impl Model {
         refusals
     }
 
-    /// Whether another namespace has to give its place for this one.
+    /// Whether another namespace has to give up its slot for this one.
     pub(crate) fn needs_a_place(&self, namespace: &str) -> bool {
         !self.namespaces.contains(&namespace) && self.namespaces.len() >= self.max_namespaces
     }
@@ -220,7 +220,7 @@ impl Model {
         self.namespaces.iter().copied().filter(is_empty).collect()
     }
 
-    /// Whether anything that the put would overlook has happened since `moment`.
+    /// Whether a conflicting mutation has happened since `moment`.
     pub(crate) fn is_outdated(&self, put: &Put, moment: usize) -> bool {
         let any = |of: &[&str], labels: &[&str]| labels.iter().any(|label| of.contains(label));
         let place = &put.place;
@@ -238,7 +238,7 @@ impl Model {
         })
     }
 
-    /// A put that nothing refuses.
+    /// Applies a put that nothing refuses.
     pub(crate) fn put(&mut self, put: Put, policy: Policy, jittered_expiry: u64) {
         self.displace(&put.place);
         self.log.push(Mutation::Key(put.place.clone()));
@@ -298,7 +298,7 @@ impl Model {
         }))
     }
 
-    /// Removes what is covered and counts what was alive of it.
+    /// Removes covered entries, and counts those that were alive.
     fn invalidate(&mut self, covers: impl Fn(&Stored) -> bool) -> usize {
         let now = self.now;
         let live = self.entries.iter().filter(|entry| covers(entry) && !entry.is_gone(now));

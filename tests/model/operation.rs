@@ -1,4 +1,4 @@
-//! Random operations: every verb, every policy, over names and keys so few that they meet.
+//! Random operations: every method and policy, over so few names and keys that they interact.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,17 +9,17 @@ use tamis::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
-/// Where the clock of every case begins.
+/// The start time of every case.
 pub(crate) const START: u64 = 1_600_000_000 * SECOND;
 
-/// More of them than most cases have slots for.
+/// More than most cases have slots for.
 pub(crate) const NAMESPACES: [&str; 5] = ["", "pages", "page", "rows", "thumbs/1"];
 
-/// Prefixes of one another, in bytes that are no text too.
+/// Prefixes of one another, and bytes that are not UTF-8.
 pub(crate) const KEYS: [&[u8]; 12] =
     [b"", b"a", b"a/", b"a/1", b"a/1/x", b"a/2", b"b", b"b/1", b"b/2", b"\xff", b"\xff\xff", b"z"];
 
-/// Used as tags and as dependencies, which must not be taken for one another.
+/// Used as tags and as dependencies, which must not be confused.
 const LABELS: [&str; 5] = ["red", "blue", "", "red/1", "long label with spaces"];
 
 /// The longest key that the caches under test take.
@@ -29,14 +29,14 @@ pub(crate) const LABEL_BYTES_MAX: usize = 70;
 pub(crate) const METADATA_KEYS_MAX: usize = 3;
 pub(crate) const METADATA_BYTES_MAX: usize = 60;
 
-/// An entry's name.
+/// The name of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) namespace: &'static str,
     pub(crate) key: Vec<u8>,
 }
 
-/// A policy that can be read again. Times are nanoseconds.
+/// A policy with readable fields. Times are nanoseconds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) ttl: Option<u64>,
@@ -50,12 +50,12 @@ pub(crate) struct Policy {
     pub(crate) blob_bytes_max: Option<usize>,
 }
 
-/// Which read point a put carries.
+/// The read point of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadAt {
     None,
     Now,
-    /// One of those taken before.
+    /// One taken before.
     Taken(usize),
     /// One of another cache.
     Foreign,
@@ -68,7 +68,7 @@ pub(crate) struct Put {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tags: Vec<&'static str>,
     pub(crate) dependencies: Vec<&'static str>,
-    /// None: the default of the handle.
+    /// None for the default of the handle.
     pub(crate) policy: Option<Policy>,
     pub(crate) read_at: ReadAt,
 }
@@ -89,7 +89,7 @@ pub(crate) enum Verb {
     StepBack(u64),
 }
 
-/// A verb, and whether it is called on a namespace handle, where there is such a one.
+/// A method, and whether it is called on a namespace handle if there is one.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub(crate) verb: Verb,
@@ -161,17 +161,17 @@ impl Place {
     }
 }
 
-/// How the operations of one case are drawn.
+/// The mix of operations of a case.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mix {
-    /// Little is invalidated and time goes slowly, so that entries pile up.
+    /// Few invalidations and slow time, so that entries accumulate.
     pub(crate) is_calm: bool,
 }
 
 impl Operation {
-    /// The next operation at the time `now`; `number` makes its value unlike all others.
+    /// The next operation at the time `now`; `number` makes its value unique.
     pub(crate) fn random(random: &mut StdRng, mix: Mix, now: u64, number: u64) -> Self {
-        // What is not below 720 takes something away, at once or in the end.
+        // Draws from 720 on remove entries, at once or eventually.
         let mut draw = random.random_range(0..1000);
         if mix.is_calm && draw >= 720 && random.random_bool(0.9) {
             draw = random.random_range(0..720);
@@ -230,7 +230,7 @@ impl Put {
     }
 }
 
-/// Bytes that are a number's own throughout, so that a mixture of two values equals neither.
+/// Bytes that contain their number throughout, so that a mixture of two values equals neither.
 pub(crate) fn value(number: u64, length: usize) -> Vec<u8> {
     let mut value = number.to_le_bytes().repeat(length.div_ceil(8));
     value.truncate(length);
@@ -245,13 +245,13 @@ fn random_of(random: &mut StdRng) -> usize {
     random.random_range(0..5)
 }
 
-/// The first ones more often, so that slots run out now and then, not always.
+/// The first ones more often, so that slots run out sometimes, not always.
 fn namespace(random: &mut StdRng) -> &'static str {
     let mut draw = || random.random_range(0..NAMESPACES.len());
     NAMESPACES[draw().min(draw())]
 }
 
-/// Some labels, with repetitions, and now and then more than are allowed.
+/// Some labels, with repetitions, and sometimes more than allowed.
 fn labels(random: &mut StdRng) -> Vec<&'static str> {
     let number = match random.random_range(0..50) {
         0 => LABELS_MAX + 1,

@@ -1,23 +1,23 @@
-//! What a caller can see of a cache, in a form that compares and prints.
+//! The observable state of a cache in a form that compares and prints.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use tamis::{BlobCacheHit, BlobCacheStats};
 
-/// Everything that a hit says. Times are nanoseconds.
+/// All fields of a hit. Times are nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) value: Vec<u8>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) version: Option<u64>,
-    /// What is left of the stale window.
+    /// The rest of the stale window.
     pub(crate) stale: Option<u64>,
     pub(crate) written: u64,
     pub(crate) expires: Option<u64>,
 }
 
-/// The counters that say what has happened so far.
+/// The counters of past events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
     pub(crate) hits: u64,

@@ -1,8 +1,8 @@
 //! Caches in front of a source of truth, and races of versions.
 //!
-//! A reader that misses takes a read point, reads the source and puts what it has read; a writer
-//! changes the source and invalidates. Once the invalidation has returned, no get that starts later
-//! finds anything older than the source was then, whatever the readers were about.
+//! A reader that misses takes a read point, reads the source and puts the value; a writer changes
+//! the source and invalidates. Once the invalidation has returned, no later get finds anything
+//! older than the source was then, whatever the readers were doing.
 
 use std::future::Future;
 use std::sync::Barrier;
@@ -19,7 +19,7 @@ const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
 const WRITES: usize = 240;
 const READERS: usize = 2;
 
-/// In a tiny cache, with the values below, so much that something is always being evicted.
+/// Enough that a tiny cache with these values evicts all the time.
 const BALLAST: usize = 60;
 const VALUE_BYTES: usize = 2000;
 
@@ -27,7 +27,7 @@ const VALUE_BYTES: usize = 2000;
 #[derive(Debug, Default)]
 struct Row {
     value: AtomicU64,
-    /// What the source had at least when the last invalidation that has returned began.
+    /// A lower bound of the value when the last completed invalidation began.
     confirmed: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ fn bytes_of(value: u64) -> Vec<u8> {
 }
 
 impl Service {
-    /// What a service does: cached or from the source, and kept if nothing has happened meanwhile.
+    /// Like a service: reads the cache or the source, and stores unless something has changed.
     fn read(&self, number: usize) {
         let (key, row) = (KEYS[number], &self.rows[number]);
         let floor = row.confirmed.load(Ordering::SeqCst);
@@ -60,7 +60,10 @@ impl Service {
         if let Some(hit) = block_on(self.cache.get("rows", key)) {
             let value = u64::from_le_bytes(*hit.value().first_chunk().expect("eight bytes"));
             assert!(value >= floor, "{key}: {value} after {floor} was confirmed");
-            assert!(value <= row.value.load(Ordering::SeqCst), "{key}: out of nowhere");
+            assert!(
+                value <= row.value.load(Ordering::SeqCst),
+                "{key}: a value that the source never had"
+            );
             self.hits.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -76,8 +79,7 @@ impl Service {
         block_on(self.cache.put("rows", key, put)).expect("it fits");
     }
 
-    /// Changes the source and sees to it that the cache does not say otherwise, each time in
-    /// another way.
+    /// Changes the source, then updates the cache, in a different way each time.
     fn write(&self, turn: usize) {
         let number = turn / 8 % KEYS.len();
         let (key, row) = (KEYS[number], &self.rows[number]);
@@ -102,7 +104,7 @@ impl Service {
     }
 }
 
-/// Gives hits and gets.
+/// Returns hits and gets.
 fn serve(l1_bytes_max: usize, key_hash_bits: u32, seed: u64) -> (u64, u64) {
     let service = Service {
         cache: open(l1_bytes_max, key_hash_bits),
@@ -131,7 +133,7 @@ fn serve(l1_bytes_max: usize, key_hash_bits: u32, seed: u64) -> (u64, u64) {
                 }
             });
         }
-        // Ends the readers when a write has failed, too.
+        // Ends the readers even if a write has failed.
         struct Over<'a>(&'a AtomicBool);
         impl Drop for Over<'_> {
             fn drop(&mut self) {
@@ -148,7 +150,7 @@ fn serve(l1_bytes_max: usize, key_hash_bits: u32, seed: u64) -> (u64, u64) {
 }
 
 #[test]
-fn no_reader_puts_back_what_a_writer_has_changed() {
+fn no_reader_restores_an_overwritten_value() {
     for (l1_bytes_max, bits) in [(64 << 20, 64), (64 << 20, 8), (64 << 10, 64), (64 << 10, 2)] {
         let (mut hits, mut gets) = (0, 0);
         let rounds = for_each_round(200, |seed| {
@@ -162,7 +164,7 @@ fn no_reader_puts_back_what_a_writer_has_changed() {
 }
 
 #[test]
-fn one_of_the_puts_that_carry_one_version_wins() {
+fn exactly_one_put_of_each_version_wins() {
     const THREADS: u32 = 3;
     const VERSIONS: u64 = 300;
     let rounds = for_each_round(10, |_| {
@@ -206,9 +208,9 @@ fn one_of_the_puts_that_carry_one_version_wins() {
     println!("{rounds:?} rounds of {VERSIONS} versions");
 }
 
-/// Whatever the order in which they arrive, the highest version is what remains.
+/// In whatever order they arrive, the highest version remains.
 #[test]
-fn of_many_versions_at_once_the_highest_remains() {
+fn the_highest_of_concurrent_versions_remains() {
     for_each_round(40, |_| {
         let cache = open(64 << 20, 64);
         thread::scope(|scope| {
