@@ -9,13 +9,13 @@ pub(crate) enum Failpoint {
     /// A promotion installs a value without checking that its slot is unchanged.
     PromotionUnchecked,
     /// A disk hit is served without checking the pending invalidations.
-    RuleNotAsked,
+    PendingInvalidationIgnored,
     /// A prefix invalidation is withdrawn before the directories on disk are scanned.
-    RuleWithdrawnEarly,
+    InvalidationWithdrawnEarly,
     /// Slots of the oldest segment are removed before the head mark on file moves past it.
     SlotsDroppedEarly,
     /// A record is reinserted even if its key has changed since it was selected.
-    SecondChanceUnchecked,
+    ReinsertionUnchecked,
     /// After a tear the log continues at the next block and leaves a gap.
     TailAppendedAfterTear,
     /// A segment that ends with a tear is sealed, and the log continues in the next one.

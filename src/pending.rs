@@ -342,7 +342,7 @@ impl RoundStep<'_> {
     pub(crate) fn done(self) {
         let served = |invalidation: &PendingInvalidation| {
             !matches!(invalidation.scope, Scope::Labels(_))
-                && (!invalidation.is_scanning() || failpoint(Failpoint::RuleWithdrawnEarly))
+                && (!invalidation.is_scanning() || failpoint(Failpoint::InvalidationWithdrawnEarly))
                 && self.end.is_round_since(invalidation.round)
         };
         let mut list = self.pending.list.write();

@@ -157,13 +157,13 @@ impl Tenant for LogOwner {
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
         let mut section = self.commit_lock.section();
         let held = match generation.live_slot(hash, before) {
-            None if failpoint(Failpoint::SecondChanceUnchecked) => Slot::new(position, 1),
+            None if failpoint(Failpoint::ReinsertionUnchecked) => Slot::new(position, 1),
             None => return false,
             Some(held) => held,
         };
         let is_covered =
             self.pending.matching_record(&generation, before, blob.key, &labels).is_some();
-        if section.is_closed() || (is_covered && !failpoint(Failpoint::SecondChanceUnchecked)) {
+        if section.is_closed() || (is_covered && !failpoint(Failpoint::ReinsertionUnchecked)) {
             return false;
         }
         let entry = slot.entry().filter(|entry| entry.sequence() == before);

@@ -91,7 +91,7 @@ impl DiskLookup {
             match self.reader.read(generation, (key, *hash), *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.pending.matching(&entry).is_some()
-                        && !failpoint(Failpoint::RuleNotAsked)
+                        && !failpoint(Failpoint::PendingInvalidationIgnored)
                     {
                         return None;
                     }

@@ -80,7 +80,7 @@ impl Bench {
         self.simulation.block_on(future).unwrap()
     }
 
-    /// Lets the tasks go on for so long.
+    /// Lets the tasks run for that time.
     pub(super) fn pass(&mut self, time: Duration) {
         let lane = self.simulation.lane();
         self.run(lane.sleep(time));

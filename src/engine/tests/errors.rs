@@ -1,5 +1,5 @@
-//! The `# Errors` section of each public call names the errors that the call can return, and no
-//! others: every call meets every fault here, and its errors are compared with its section.
+//! The `# Errors` section of each public call names exactly the errors that the call can return:
+//! every call is run under every fault, and its errors are compared with its section.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -24,7 +24,7 @@ use crate::put::BlobCachePut;
 /// Names of variants.
 type Variants = BTreeSet<String>;
 
-/// Of each call of a type, by the name of both.
+/// The variants of each call, by type and name.
 type Documented = BTreeMap<String, Variants>;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
@@ -37,7 +37,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files.into_iter().filter(rust).chain(inside).collect()
 }
 
-/// The words that follow a mark in a text, each up to the end of its identifier.
+/// The identifiers that follow a mark in a text.
 fn words_after(text: &str, mark: &str) -> Variants {
     let is_end = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
     let word = |rest: &str| rest.split(is_end).next().unwrap_or_default().to_owned();
@@ -50,7 +50,7 @@ fn errors_section(docs: &str) -> Option<&str> {
     section.split("\n# ").next()
 }
 
-/// The `# Errors` sections of the public calls of the public types, in whichever file they are.
+/// The `# Errors` sections of all public calls of the public types.
 fn sections() -> BTreeMap<String, String> {
     let types = ["BlobCache", "BlobCacheNamespace", "BlobCacheConfigBuilder"];
     let mut sections = BTreeMap::new();
@@ -91,7 +91,7 @@ fn sections_of(name: &str, block: &str, sections: &mut BTreeMap<String, String>)
     }
 }
 
-/// The variants that a section names, by itself or as "those of" another call.
+/// The variants that a section names, directly or as "those of" another call.
 fn named(call: &str, sections: &BTreeMap<String, String>) -> Variants {
     let section = sections[call].replace('\n', " ");
     let mut variants = words_after(&section, "(CacheError::");
@@ -119,7 +119,7 @@ fn variant(error: &impl std::fmt::Debug) -> String {
     shown.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap().to_owned()
 }
 
-/// What a call is given.
+/// The arguments of a call.
 #[derive(Clone)]
 struct Given {
     namespace: String,
@@ -137,7 +137,7 @@ impl Default for Given {
 
 type Call = fn(BlobCache, Given) -> BoxFuture<'static, Option<CacheError>>;
 
-/// All public calls that answer a [`CacheError`], but those that make a cache.
+/// All public calls that return a [`CacheError`], except constructors of a cache.
 const CALLS: &[(&str, Call)] = &[
     ("BlobCache::put", |cache, it| {
         async move { cache.put(&it.namespace, &it.key, it.put).await.err() }.boxed()
@@ -184,7 +184,7 @@ const CALLS: &[(&str, Call)] = &[
     }),
 ];
 
-/// A cache with an entry on disk that [`Given::default`] names, of version 9.
+/// A cache with an entry on disk for [`Given::default`], of version 9.
 fn bench(set: impl FnOnce(&mut BlobCacheConfig)) -> Bench {
     let mut config = config(64);
     set(&mut config);
@@ -196,7 +196,7 @@ fn bench(set: impl FnOnce(&mut BlobCacheConfig)) -> Bench {
     bench
 }
 
-/// What is over a limit: each thing that a call can be given, one at a time.
+/// Arguments over a limit, one at a time.
 fn beyond_limits() -> Vec<Given> {
     let usual = Given::default;
     let many: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
@@ -212,7 +212,7 @@ fn beyond_limits() -> Vec<Given> {
     ]
 }
 
-/// Everything that can go wrong around a call, one thing after the other, and what it answers.
+/// Runs a call under every fault in turn, and collects its errors.
 fn errors_of(call: Call) -> Variants {
     let mut errors: Vec<Option<CacheError>> = Vec::new();
     let mut meet = |mut bench: Bench, given: Given| {
@@ -268,12 +268,12 @@ fn error_in_a_fork(call: Call) -> Option<CacheError> {
 }
 
 #[test]
-fn every_error_of_a_call_is_in_its_docs_and_no_other_is() {
+fn the_errors_of_every_call_are_exactly_those_in_its_docs() {
     let documented = documented();
     for &(name, call) in CALLS {
         assert_eq!(errors_of(call), documented[name], "{name}, returned and documented");
     }
-    // Those that have tests of their own, below.
+    // Tested separately below.
     let others = [
         "BlobCache::open",
         "BlobCache::get_or_fetch",
@@ -288,7 +288,7 @@ fn every_error_of_a_call_is_in_its_docs_and_no_other_is() {
 }
 
 #[test]
-fn every_kind_of_error_is_documented_somewhere() {
+fn every_error_variant_is_documented_by_a_call() {
     let text = fs::read_to_string(format!("{SOURCE}/error.rs")).unwrap();
     let body = text.split("pub enum CacheError {").nth(1).unwrap().split("\n}\n").next().unwrap();
     let is_variant = |line: &&str| {
@@ -309,7 +309,7 @@ const CHILD: &str = "TAMIS_LIMITED_CHILD";
 const LIMITED: &str = "refused under a limit: ";
 
 #[test]
-fn every_error_of_open_is_in_its_docs_and_no_other_is() {
+fn the_errors_of_open_are_exactly_those_in_its_docs() {
     let open = |config: BlobCacheConfig| block_on(BlobCache::open(config)).unwrap_err();
     if env::var_os(CHILD).is_some() {
         let folder = folder();
@@ -337,7 +337,7 @@ fn every_error_of_open_is_in_its_docs_and_no_other_is() {
     errors
         .insert(variant(&open(BlobCacheConfig { l2_path: Some(elsewhere.path().into()), ..vast })));
 
-    let name = "every_error_of_open_is_in_its_docs_and_no_other_is";
+    let name = "the_errors_of_open_are_exactly_those_in_its_docs";
     let path = module_path!()
         .split_once("::")
         .map_or(name.to_owned(), |(_, module)| format!("{module}::{name}"));
@@ -350,7 +350,7 @@ fn every_error_of_open_is_in_its_docs_and_no_other_is() {
 }
 
 #[test]
-fn every_error_of_a_fetch_is_in_its_docs_and_no_other_is() {
+fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
     let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
     let handle = cache.namespace("n");
     let fails = || async { Err::<BlobCachePut, _>("on purpose") };
@@ -396,7 +396,7 @@ fn every_error_of_a_fetch_is_in_its_docs_and_no_other_is() {
 }
 
 #[test]
-fn every_error_of_build_is_in_its_docs_and_no_other_is() {
+fn the_errors_of_build_are_exactly_those_in_its_docs() {
     let error = BlobCacheConfig::builder().l1_bytes_max(1).build().unwrap_err();
     let errors = Variants::from([variant(&error)]);
     assert_eq!(errors, documented()["BlobCacheConfigBuilder::build"], "returned and documented");

@@ -1,8 +1,7 @@
-//! Fetches among mutations, one random choice after the other: callers that wait for each other,
-//! fail, panic and are dropped, on a few keys, over one tier or two, on an executor that draws who
-//! goes on. Every value is told from every other; no caller is given one that a mutation covers
-//! which began after it was read and ended before the call began. One fetch runs for each key at a
-//! time, nobody hangs, and no flight is left behind.
+//! Fetches under random mutations: callers that wait for each other, fail, panic and are dropped,
+//! on a few keys, over one tier or two, on an executor that polls in random order. All values
+//! differ; no caller is given a value that was read before a covering mutation which returned
+//! before the call began. One fetch runs per key at a time, no call hangs, and no flight is left.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -46,7 +45,7 @@ enum Scope {
 struct Value {
     key: u8,
     tags: Vec<u8>,
-    /// When it was read where it comes from; for a plain put, when that returned.
+    /// When it was read at its origin; for a plain put, when that returned.
     read: Option<u64>,
 }
 
@@ -57,13 +56,13 @@ struct Mutation {
     ended: u64,
 }
 
-/// What has happened, and when.
+/// Past events and their times.
 #[derive(Default)]
 struct Log {
     now: u64,
     values: Vec<Value>,
     mutations: Vec<Mutation>,
-    /// Fetches that run now.
+    /// Fetches in progress.
     running: [u32; KEYS as usize],
     tally: Tally,
 }
@@ -111,7 +110,7 @@ impl Log {
     }
 }
 
-/// Counts a fetch for as long as it runs.
+/// Counts a fetch while it runs.
 struct Running(Arc<Mutex<Log>>, u8);
 
 impl Drop for Running {
@@ -128,7 +127,7 @@ fn tag_name(tag: u8) -> String {
     format!("tag{tag}")
 }
 
-/// A caller's choices.
+/// The random choices of a caller.
 #[derive(Clone)]
 struct Choices {
     key: u8,
@@ -166,7 +165,7 @@ impl Choices {
     }
 }
 
-/// Fails, panics, or brings a value that was read when it was called.
+/// Fails, panics, or returns a value that was read when it was called.
 fn fetch(
     log: &Arc<Mutex<Log>>,
     choices: &Choices,
@@ -197,7 +196,7 @@ fn fetch(
     }
 }
 
-/// One operation. The choices are made before it is polled.
+/// One operation. The choices are made before its first poll.
 fn operation(
     cache: &BlobCache,
     log: &Arc<Mutex<Log>>,
@@ -275,7 +274,7 @@ async fn invalidate(cache: BlobCache, log: Arc<Mutex<Log>>, scope: Scope) {
     log.mutations.push(Mutation { scope, begun, ended });
 }
 
-/// Polls so often, and drops it then.
+/// Polls that many times, then drops the future.
 async fn patient(future: BoxFuture<'static, ()>, mut polls: u32) {
     let mut future = Some(future);
     poll_fn(|context| match &mut future {
@@ -322,7 +321,7 @@ fn case(seed: u64, sum: &mut Tally) {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let shape = (random.random_bool(0.3), if random.random_bool(0.2) { 1 } else { 64 });
     let opening = opened(Arc::clone(&lane), &clock, seed, shape);
-    let cache = simulation.block_on(opening).expect("an open that ends");
+    let cache = simulation.block_on(opening).expect("the open completes");
     let log = Arc::new(Mutex::new(Log::default()));
     let mut set = FuturesUnordered::new();
     let width = random.random_range(1..12);
@@ -342,14 +341,14 @@ fn case(seed: u64, sum: &mut Tally) {
             }
             set.next().await
         };
-        simulation.block_on(step).expect("nothing hangs");
+        simulation.block_on(step).expect("no call hangs");
     }
-    // Some go away together, the others come to an end.
+    // Some are dropped together, the others complete.
     if random.random_bool(0.5) {
         let rest: Vec<_> = set.into_iter().filter(|_| random.random_bool(0.5)).collect();
         set = rest.into_iter().collect();
     }
-    simulation.block_on(async { while set.next().await.is_some() {} }).expect("nothing hangs");
+    simulation.block_on(async { while set.next().await.is_some() {} }).expect("no call hangs");
     assert_eq!(cache.stats().flights_under_way(), 0, "flights are left behind");
     let tally = &log.lock().tally;
     let stats = cache.stats();
@@ -360,11 +359,11 @@ fn case(seed: u64, sum: &mut Tally) {
     sum.failed += tally.failed;
     sum.refused += stats.stale_sets_refused();
     sum.refreshes += tally.refreshes;
-    assert_eq!(stats.fetches_not_stored(), 0, "all of them have a place");
+    assert_eq!(stats.fetches_not_stored(), 0, "every fetched value was stored");
 }
 
 #[test]
-fn nobody_is_given_what_was_gone_when_it_asked() {
+fn no_caller_is_given_a_value_removed_before_its_call() {
     let number =
         |name, default| std::env::var(name).map_or(default, |text: String| text.parse().unwrap());
     let (first, cases) = match std::env::var("TAMIS_SEED") {

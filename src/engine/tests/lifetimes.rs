@@ -1,5 +1,5 @@
-//! Every policy of a grid, in memory, on disk, and after a restart, at each of its deadlines, one
-//! nanosecond before and one after, against a few lines that say what the policy means.
+//! Every policy of a grid, in memory, on disk, and after a restart, at each of its deadlines and
+//! one nanosecond before and after, against a short specification.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use crate::put::{BlobCachePut, Value};
 
 const START: Duration = Duration::from_secs(1_000_000);
 
-/// In nanoseconds from the put on.
+/// In nanoseconds after the put.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
     ttl: Option<u64>,
@@ -30,7 +30,7 @@ struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Fresh,
-    /// With what is left of the window.
+    /// With the rest of the window.
     Stale(u64),
     Gone,
 }
@@ -66,7 +66,7 @@ impl Policy {
         }
     }
 
-    /// Each deadline, and the moments beside it.
+    /// Each deadline, and the times next to it.
     fn moments(self) -> Vec<u64> {
         let expires = self.ttl.unwrap_or(FOREVER).min(self.expires_at.unwrap_or(FOREVER));
         let deadlines = [0, expires, expires.saturating_add(self.stale.unwrap_or(0))];
@@ -103,7 +103,7 @@ impl Policy {
 enum Place {
     Memory,
     Disk,
-    /// On disk, found again at open.
+    /// On disk, recovered by an open.
     Reopened,
 }
 
@@ -122,7 +122,7 @@ fn check(place: Place) {
     let cache = bench.cache();
     for (number, policy) in policies.iter().enumerate() {
         for moment in policy.moments() {
-            // A get is an access: each entry is asked for once.
+            // A get is an access, so each entry is read once.
             let key = format!("{number}/{moment}");
             bench.run(cache.put("a", &key, policy.put(admission))).unwrap();
             asked.push((moment, *policy, key));
@@ -140,7 +140,7 @@ fn check(place: Place) {
         clock.set(UNIX_EPOCH + START + Duration::from_nanos(moment));
         let expected = policy.expected(moment);
         let (found, tier) = get(&mut bench, &cache, &key);
-        // The saturated end of a window is not told to the nanosecond.
+        // The saturated end of a window is not exact to the nanosecond.
         let is_long = |left| left > FOREVER / 4;
         let is_same = match (found, expected) {
             (Expected::Stale(found), Expected::Stale(left)) if is_long(left) => is_long(found),
@@ -170,7 +170,7 @@ fn after_a_restart() {
 }
 
 #[test]
-fn clocks_that_step_back_bring_nothing_back_and_count_as_no_idle_time() {
+fn a_clock_that_steps_back_revives_nothing_and_adds_no_idle_time() {
     let at = |nanos| -> SystemTime { UNIX_EPOCH + START + Duration::from_nanos(nanos) };
     for admission in [L1Admission::Always, L1Admission::Never] {
         let clock = Clock::manual(at(0));
@@ -186,14 +186,14 @@ fn clocks_that_step_back_bring_nothing_back_and_count_as_no_idle_time() {
         clock.set(at(10));
         assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone);
         clock.set(at(5));
-        assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone, "once gone, gone");
+        assert_eq!(get(&mut bench, &cache, "mortal").0, Expected::Gone, "it stays expired");
     }
 }
 
-/// Idle time through both tiers, against the one line that says what it means: entries in a memory
-/// that holds few of them, on disk only, promoted at once or late, asked for at random.
+/// Idle time across both tiers, against the one-line specification: a memory that holds few
+/// entries, entries on disk only, promoted at once or later, read at random.
 #[test]
-fn idle_time_goes_on_when_memory_lets_go_of_an_entry() {
+fn idle_time_continues_across_evictions() {
     let (mut on_disk, mut in_memory, mut gone) = (0, 0, 0);
     for seed in 0..300 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -237,9 +237,9 @@ fn idle_time_goes_on_when_memory_lets_go_of_an_entry() {
     assert!(on_disk > 9000 && in_memory > 9000 && gone > 3000, "{on_disk} {in_memory} {gone}");
 }
 
-/// What is known of accesses does not outlive the process, and a table of few places may forget.
+/// Access times do not survive the process, and a small table may lose some.
 #[test]
-fn idle_time_counts_from_the_write_where_nothing_else_is_known() {
+fn idle_time_counts_from_the_write_without_a_known_access() {
     let at = |seconds| UNIX_EPOCH + START + Duration::from_secs(seconds);
     let clock = Clock::manual(at(0));
     let config = two_tiers(&clock).l2_index_bytes_max(64 << 10);
@@ -258,7 +258,7 @@ fn idle_time_counts_from_the_write_where_nothing_else_is_known() {
     };
     assert_eq!(ask(&mut bench, 9), 1000);
     let known = ask(&mut bench, 18);
-    // 8 KiB of 24 bytes a place, in sets that fill unevenly.
+    // 8 KiB of 24 bytes per place, in sets that fill unevenly.
     assert!((200..340).contains(&known), "{known}");
     assert!(cache.stats().memory_index_bytes() >= 8 << 10);
     bench.run(cache.close()).unwrap();
@@ -282,9 +282,9 @@ fn a_hit_while_the_clock_is_back_does_not_shorten_an_idle_life() {
     assert!(block_on(cache.get("a", "k")).is_none());
 }
 
-/// SIEVE spares what was asked for, but not what nobody can be given any more.
+/// SIEVE spares accessed entries, but not expired ones.
 #[test]
-fn what_has_ended_makes_room_though_it_was_asked_for() {
+fn expired_entries_make_room_although_they_were_accessed() {
     let clock = Clock::manual(UNIX_EPOCH + START);
     let config = BlobCacheConfig::builder()
         .clock(clock.clone())
@@ -305,7 +305,7 @@ fn what_has_ended_makes_room_though_it_was_asked_for() {
     assert!((0..400).all(get));
     clock.advance(Duration::from_nanos(11));
     (400..600).for_each(|key| put(key, endless));
-    assert!((0..400).filter(|key| key % 2 == 0).all(get), "none of them had to go");
+    assert!((0..400).filter(|key| key % 2 == 0).all(get), "none of them had to be evicted");
     let stats = cache.stats();
     assert_eq!((stats.evictions(), stats.expirations()), (0, 200));
     assert_eq!(stats.l1_idle_evicts_total(), 100);

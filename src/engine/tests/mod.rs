@@ -1,15 +1,15 @@
-//! What is checked from within, for the most part above a simulated disk: whole lives of a cache
-//! against a model, concurrent histories, fetches, lifetimes, and the faults that were found.
+//! Tests with access to internals, mostly above a simulated disk: a crash model, concurrent
+//! histories, fetches, lifetimes, and regressions.
 
-mod accesses;
+mod access_times;
+mod accounting;
 mod bench;
-mod books;
+mod crash_model;
 mod errors;
 mod fetches;
 mod histories;
 mod lifetimes;
-mod lives;
-mod places;
+mod namespace_slots;
 mod polls;
 mod regressions;
 mod totals;

@@ -1,5 +1,5 @@
-//! No poll is long: what each verb does in the longest of its polls, and the tasks beside it in the
-//! longest of theirs, in entries and bytes.
+//! No poll is long: the most entries and bytes in one poll of each method, and in one poll of the
+//! background tasks.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::sweep::SweepLimit;
 
-/// A step may begin with what is left of another, and a table of the index is seen whole.
+/// A poll may begin with the rest of another batch, and visits whole tables of the index.
 const ENTRIES_MAX: usize = 5 * BATCH_ENTRIES;
 
-/// Beside a step's bytes, a record's head and what lists it.
+/// A batch, plus a record's header and its directory entry.
 const BYTES_MAX: usize = BATCH_BYTES + (64 << 10);
 
 const RECORDS: usize = 10_000;
 
-/// What was measured of each verb.
+/// The measurements of each method.
 #[derive(Default)]
 struct Table(Vec<(&'static str, Longest)>);
 
@@ -83,14 +83,14 @@ fn fill(bench: &mut Bench, namespace: &str) {
 }
 
 #[test]
-fn of_no_verb_is_long() {
+fn of_no_method_is_long() {
     let mut table = Table::default();
     let mut bench = Bench::with(1, config());
     fill(&mut bench, "a");
     for (verb, bytes) in [("put, 100 B", 100), ("put, 300 KiB", 300 << 10), ("put, 8 MiB", 8 << 20)]
     {
         let cache = bench.cache();
-        // Such a vector has too much to spare, and is copied.
+        // Such a vector has too much spare capacity, so it is copied.
         let mut value = Vec::with_capacity(2 * bytes);
         value.resize(bytes, 7);
         bench.run(cache.put("b", "k", tagged(value))).unwrap();

@@ -1,5 +1,5 @@
-//! The totals that `stats` reads are those that a walk over everything would come to, and what a
-//! cache lets go of is freed elsewhere.
+//! The totals read by `stats` equal the results of a full walk, and dropped structures are freed
+//! elsewhere.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -22,7 +22,7 @@ use crate::l2::Position;
 use crate::namespace::Figures;
 use crate::put::BlobCachePut;
 
-/// Gives how many labels memory has of entries without a record.
+/// Returns the number of labels in memory of entries without a record.
 fn assert_exact(bench: &Bench, at: &str) -> usize {
     let engine = &bench.cache.engine;
     let all = engine.parts.namespaces.all();
@@ -53,11 +53,11 @@ fn assert_exact(bench: &Bench, at: &str) -> usize {
 }
 
 #[test]
-fn totals_are_what_a_walk_comes_to_after_anything() {
+fn totals_equal_a_full_walk_after_any_operation() {
     let mut labels = 0;
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
-        // With a small budget, much has no record.
+        // With a small budget, many entries have no record.
         let index_bytes_max = [128 << 20, 4 << 10][usize::from(seed % 2 == 1)];
         let config = BlobCacheConfig { l2_index_bytes_max: index_bytes_max, ..config(64) };
         let mut bench = Bench::with(seed, config);
@@ -90,7 +90,7 @@ fn totals_are_what_a_walk_comes_to_after_anything() {
 }
 
 #[test]
-fn a_flush_of_everything_begins_anew() {
+fn a_flush_of_everything_resets_the_totals() {
     let mut bench = Bench::new(1);
     let cache = bench.cache();
     for number in 0..200 {
@@ -110,7 +110,7 @@ fn a_flush_of_everything_begins_anew() {
 }
 
 #[test]
-fn the_index_of_what_was_flushed_counts_until_it_is_free() {
+fn the_index_of_flushed_entries_counts_until_it_is_freed() {
     let mut bench = Bench::new(1);
     let cache = bench.cache();
     for flush in ["namespace", "all"] {
@@ -122,7 +122,7 @@ fn the_index_of_what_was_flushed_counts_until_it_is_free() {
             "all" => Box::pin(async { cache.invalidate_all().await.unwrap() }),
             _ => Box::pin(async { assert_eq!(cache.invalidate_namespace("a").await, Ok(true)) }),
         };
-        // In force with the first poll, before any task has had a turn.
+        // In force with the first poll, before any task has run.
         let _ = flushing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(cache.stats().entries(), 0);
         assert!(cache.stats().memory_index_bytes() >= before, "{flush}");
@@ -133,7 +133,7 @@ fn the_index_of_what_was_flushed_counts_until_it_is_free() {
     }
 }
 
-/// Keeps the thread that frees from going on, until the sender is dropped.
+/// Blocks the freeing thread until the sender is dropped.
 fn hold() -> mpsc::Sender<()> {
     let (hold, held): (_, Receiver<()>) = mpsc::channel();
     drop(Remains::new([()].into_iter().map(move |()| {
@@ -144,7 +144,7 @@ fn hold() -> mpsc::Sender<()> {
 }
 
 #[test]
-fn who_drops_the_last_handle_does_not_free_what_there_is() {
+fn dropping_the_last_handle_does_not_free_in_place() {
     let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
     for number in 0..2000u64 {
         let put = BlobCachePut::new("v").with_tags(["t"]);

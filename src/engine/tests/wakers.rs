@@ -1,5 +1,5 @@
-//! Wakers of callers are called while the log is not locked: else one that asks for statistics
-//! would wait for itself.
+//! Callers' wakers are not called while the log is locked: one that reads the statistics would
+//! deadlock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::error::CacheError;
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{Fault, OperationKind, TaskRunner};
 
-/// Notes whether the log was locked when it was called; all of a bench is on one thread.
+/// Notes whether the log was locked when it was called; all of a bench runs on one thread.
 struct Asking {
     cache: BlobCache,
     calls: AtomicUsize,
@@ -31,8 +31,8 @@ impl Wake for Asking {
 
 type Calls<'a> = Vec<Pin<Box<dyn Future<Output = Result<(), CacheError>> + 'a>>>;
 
-/// Polls the calls with such a waker until they are done, and gives how often it was called, and
-/// how often the log was locked then.
+/// Polls the calls with such a waker until they are done. Returns how often it was called, and how
+/// often under the lock of the log.
 fn asked(bench: &mut Bench, mut calls: Calls<'_>) -> (usize, usize) {
     let cache = bench.cache();
     let asking = Arc::new(Asking { cache, calls: 0.into(), locked: 0.into() });
@@ -60,7 +60,7 @@ fn some_of_each(cache: &BlobCache) -> Calls<'_> {
         calls.push(Box::pin(async { cache.invalidate_prefix("a", "h").await.map(drop) }));
         calls.push(Box::pin(async { cache.invalidate_tags("a", &["tag"]).await.map(drop) }));
         calls.push(Box::pin(cache.sync()));
-        // More than may wait at one time in a segment.
+        // More than may be pending in a segment.
         let value = "x".repeat(30_000);
         for number in 0..16 {
             let put = made(&value, &[]);
@@ -85,7 +85,7 @@ fn no_waker_is_called_while_the_log_is_locked() {
     let mut last = some_of_each(&cache);
     let close = || Box::pin(async { cache.close().await });
     last.extend([close() as Pin<Box<dyn Future<Output = _>>>, close()]);
-    // Those that come too late are refused.
+    // Calls that come too late are refused.
     let last = last
         .into_iter()
         .map(|call| Box::pin(async { call.await.or(Ok(())) }) as Pin<Box<dyn Future<Output = _>>>);
@@ -94,7 +94,7 @@ fn no_waker_is_called_while_the_log_is_locked() {
 }
 
 #[test]
-fn nor_when_the_device_fails() {
+fn no_waker_is_called_under_the_lock_when_the_device_fails() {
     let mut bench = bench();
     let cache = bench.cache();
     bench.disk.fail(OperationKind::Write, 2, Fault::Io, true);
@@ -104,7 +104,7 @@ fn nor_when_the_device_fails() {
 }
 
 #[test]
-fn one_that_was_called_so_would_be_noticed() {
+fn a_waker_called_under_the_lock_is_detected() {
     let mut bench = bench();
     let cache = bench.cache();
     let _planted = plant(Failpoint::WokenUnderLock);

@@ -1,5 +1,5 @@
-//! What the tasks of a history do: calls, each drawn from the seed and its own number alone, so
-//! that one can be left out and all others stay as they are.
+//! Calls of a history, each drawn from the seed and its own number alone, so that one can be left
+//! out without changing the others.
 
 use std::time::Duration;
 
@@ -33,13 +33,13 @@ impl Place {
         SPACES[self.space]
     }
 
-    /// The first byte is what prefixes go by.
+    /// Prefixes select by the first byte.
     pub(super) fn name(self) -> [u8; 2] {
         [self.key / 4, self.key]
     }
 }
 
-/// What a mutation covers.
+/// The entries that a mutation covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope {
     Key(Place),
@@ -71,7 +71,7 @@ impl Scope {
     }
 }
 
-/// What is put.
+/// The contents of a put.
 #[derive(Clone, Debug)]
 pub(super) struct Put {
     pub(super) number: u32,
@@ -83,7 +83,7 @@ pub(super) struct Put {
     pub(super) ttl: Option<u64>,
     pub(super) stale: u64,
     pub(super) admission: L1Admission,
-    /// A value that was read at a point: it may be refused quietly.
+    /// Read at a point, so it may be refused silently.
     pub(super) is_fill: bool,
 }
 
@@ -95,22 +95,22 @@ pub(super) enum Verb {
     Invalidate(Scope),
     Sync,
     Sweep,
-    /// The clock goes on by so many seconds.
+    /// Advances the clock by that many seconds.
     Pass(u64),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) verb: Verb,
-    /// It is dropped after so many polls.
+    /// Dropped after that many polls.
     pub(super) polls: u32,
-    /// How many calls may be under way before it is begun, itself included.
+    /// The most calls in progress when it begins, itself included.
     pub(super) width: usize,
-    /// How many polls of all of them follow at most before the next is begun.
+    /// The most polls of all calls before the next one begins.
     pub(super) patience: u32,
-    /// Time enough for a unit to be written because of its age.
+    /// Waits long enough that a write batch is written because of its age.
     pub(super) waits: bool,
-    /// All that are under way, and not asleep, come to their ends before the next is begun.
+    /// All awake calls complete before the next one begins.
     pub(super) settles: bool,
     pub(super) manner: Manner,
 }
@@ -175,7 +175,7 @@ impl Put {
         bytes
     }
 
-    /// Which put brought these bytes. None where they are a mixture.
+    /// The number of the put with these bytes. None if they are a mixture.
     pub(super) fn number_of(bytes: &[u8]) -> Option<u32> {
         let number = u64::from_le_bytes(*bytes.first_chunk()?);
         let number = u32::try_from(number).ok()?;

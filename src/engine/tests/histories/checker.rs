@@ -1,41 +1,41 @@
-//! What a history must be like. Calls are placed in real time by ticks: one that had ended before
-//! another began came first, and nothing else is known of their order. From that follows what a
-//! hit may not be, whatever was evicted, lost or dropped meanwhile.
+//! The rules of a valid history. Calls are ordered in real time by ticks: one that ended before
+//! another began came first; no other order is known. That determines which hits are invalid,
+//! whatever was evicted, lost or dropped.
 
 use std::collections::HashMap;
 
 use super::call::{Place, Put, Scope};
 
-/// What is known of whether a mutation took effect.
+/// Whether a mutation has taken effect, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It may have, or may yet.
+    /// Possibly, or it may yet.
     Possible,
-    /// It has, for good.
+    /// Yes, permanently.
     Certain,
-    /// It has, in the process that lived then.
+    /// Yes, within that process.
     CertainInLife(u32),
-    /// It has not.
+    /// No.
     None,
 }
 
-/// A mutation, as its caller knows it.
+/// A mutation, as known to its caller.
 #[derive(Clone, Debug)]
 pub(super) struct Mutation {
     pub(super) number: u32,
     scope: Scope,
     put: Option<Put>,
-    /// Of a fill, when its point was taken: it is no newer than that.
+    /// For a fill, the time of its read point: the value is no newer.
     begun: u64,
-    /// From here on it had taken effect, if it ever did: it had ended, or was seen.
+    /// From then on it had taken effect, if ever: it had returned, or was seen.
     known: u64,
     ended: u64,
     effect: Effect,
-    /// Seconds of the clock when it ended.
+    /// Seconds of the clock at its end.
     clock: u64,
 }
 
-/// What a get found.
+/// The result of a get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) number: u32,
@@ -43,16 +43,16 @@ pub(super) struct Found {
     pub(super) is_stale: bool,
 }
 
-/// When something was asked.
+/// The time of a read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) begun: u64,
-    /// Seconds of the clock at that moment.
+    /// Seconds of the clock then.
     pub(super) clock: u64,
     pub(super) life: u32,
 }
 
-/// What a reader has seen of a place in this life.
+/// A value of a place that a reader has seen in this process.
 #[derive(Clone, Copy, Debug)]
 struct Sight {
     ended: u64,
@@ -65,11 +65,11 @@ pub(super) struct Checker {
     mutations: Vec<Mutation>,
     places: HashMap<u32, usize>,
     sights: HashMap<Place, Vec<Sight>>,
-    /// Nothing is ever forgotten here: misses and races for a version are judged, too.
+    /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
-    /// Gets find nothing any more.
+    /// Gets find nothing from now on.
     pub(super) is_closed: bool,
-    /// How each life ended.
+    /// How each process ended.
     ends: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl Checker {
         Self { is_roomy, ..Self::default() }
     }
 
-    /// The next moment.
+    /// The next tick.
     pub(super) fn tick(&mut self) -> u64 {
         self.now += 1;
         self.now
@@ -130,7 +130,7 @@ impl Checker {
         });
     }
 
-    /// A call is gone; if it was a mutation, it may have taken effect, or may yet.
+    /// A call was dropped; a mutation may have taken effect, or may yet.
     pub(super) fn dropped(&mut self, number: u32, clock: u64) {
         if self.places.contains_key(&number) {
             self.end(number, Effect::Possible, clock);
@@ -144,7 +144,7 @@ impl Checker {
     pub(super) fn end(&mut self, number: u32, effect: Effect, clock: u64) {
         let now = self.tick();
         let mutation = &mut self.mutations[self.places[&number]];
-        // What a fill was read from may be as old as its point; that it is stored is no news of it.
+        // A fill may be as old as its read point; storing it does not make it newer.
         let is_fill = mutation.put.as_ref().is_some_and(|put| put.is_fill);
         let known = if is_fill { mutation.begun } else { now };
         mutation.known = mutation.known.min(known);
@@ -153,7 +153,7 @@ impl Checker {
         mutation.effect = if is_refusable { Effect::Possible } else { effect };
     }
 
-    /// The process has come to its end, and all that it was doing.
+    /// The process has ended with all its calls.
     pub(super) fn end_life(&mut self, clock: u64, how: String) {
         self.ends.push(format!("at {} a life ends: {how}\n", self.now));
         let open: Vec<u32> = self
@@ -168,7 +168,7 @@ impl Checker {
         self.sights.clear();
     }
 
-    /// A get that ends now has found nothing, or something.
+    /// Checks the result of a get that ends now.
     pub(super) fn got(
         &mut self,
         place: Place,
@@ -214,7 +214,7 @@ impl Checker {
         Ok(())
     }
 
-    /// `exists` has said that the place has an entry in memory.
+    /// Checks a positive `exists`.
     pub(super) fn existed(&mut self, place: Place, asked: Asked) -> Result<(), String> {
         self.tick();
         let may_be = |mutation: &Mutation| {
@@ -228,7 +228,7 @@ impl Checker {
         }
     }
 
-    /// A put has been refused, since the place had that version.
+    /// Checks a put refused because of that version.
     pub(super) fn mismatched(
         &mut self,
         number: u32,
@@ -255,7 +255,7 @@ impl Checker {
         }
     }
 
-    /// A mutation that took effect for sure behind `put`, and had ended when this was asked.
+    /// A mutation that certainly took effect after `put`, and had ended before the read.
     fn shadow(&self, put: &Mutation, asked: Asked) -> Option<&Mutation> {
         self.mutations.iter().find(|other| {
             other.begun > put.known
@@ -265,7 +265,7 @@ impl Checker {
         })
     }
 
-    /// Something newer than `put` that a reader had seen, and had ended, when this was asked.
+    /// A newer value than `put` that another reader had seen before this read began.
     fn seen_newer(&self, put: &Mutation, place: Place, asked: Asked) -> Option<&Mutation> {
         let sights = self.sights.get(&place)?;
         let seen = sights.iter().filter(|sight| sight.ended < asked.begun);
@@ -273,7 +273,7 @@ impl Checker {
             .find(|seen| seen.number != put.number && seen.begun > put.known)
     }
 
-    /// Where nothing is forgotten, a miss needs a reason as well.
+    /// If nothing is evicted, a miss needs a reason as well.
     fn missed(&self, place: Place, asked: Asked) -> Result<(), String> {
         if !self.is_roomy || self.is_closed {
             return Ok(());
@@ -290,7 +290,7 @@ impl Checker {
         }
     }
 
-    /// Whether nothing else can have touched what was put, until then.
+    /// Whether no other mutation can have touched the put until then.
     fn stands(&self, put: &Mutation, until: u64) -> bool {
         !self.mutations.iter().any(|other| {
             other.number != put.number
@@ -301,7 +301,7 @@ impl Checker {
         })
     }
 
-    /// Of puts with one version over one place, with nothing else meanwhile, one wins.
+    /// Of concurrent puts with one version for one place, exactly one wins.
     pub(super) fn check_races(&self) -> Result<(), String> {
         let versioned = |mutation: &&Mutation| {
             mutation.effect == Effect::Certain
@@ -335,7 +335,7 @@ impl Checker {
         Ok(())
     }
 
-    /// The mutations, for whoever has to understand them.
+    /// The mutations, for the failure report.
     pub(super) fn told(&self) -> String {
         let mutations = self.mutations.iter().map(|mutation| format!("{mutation:?}\n"));
         mutations.chain(self.ends.iter().cloned()).collect()

@@ -1,4 +1,4 @@
-//! What the device of a life does wrong.
+//! Device faults of a process.
 
 use rand::RngExt;
 use rand::rngs::StdRng;

@@ -1,5 +1,5 @@
-//! `History`: lives of a cache over one disk, several calls at a time, each ending in a close, a
-//! kill or a power loss. The same seed gives the same history.
+//! `History`: several processes in a row with a cache over one disk, concurrent calls in each; each
+//! ends in a close, a kill or a power loss. Deterministic by seed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,14 +26,14 @@ use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::sweep::SweepLimit;
 
-/// The numbers of the calls of each life.
+/// The numbers of the calls of each process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) lives: Vec<Vec<u32>>,
 }
 
-/// A life's calls are numbered from a multiple of this.
+/// The calls of a process are numbered from a multiple of this.
 const LIFE: u32 = 1000;
 
 impl Plan {
@@ -67,7 +67,7 @@ pub(super) struct History {
     random: StdRng,
     simulation: Simulation,
     disk: SimulatedDisk,
-    /// The largest that an open may have.
+    /// The largest configuration of any open.
     full: BlobCacheConfig,
     config: BlobCacheConfig,
     cache: BlobCache,
@@ -77,7 +77,7 @@ pub(super) struct History {
     pub(super) checker: Checker,
     pub(super) tally: Tally,
     deeds: Arc<Deeds>,
-    /// What the last life has left asleep.
+    /// Sleeping calls of the previous process.
     late: Option<Calls>,
 }
 
@@ -108,7 +108,7 @@ impl History {
         }
     }
 
-    /// Lives through a plan.
+    /// Runs all processes of a plan.
     pub(super) fn run(&mut self, plan: &Plan) -> Result<(), String> {
         for (number, life) in (0..).zip(&plan.lives) {
             self.life = number;
@@ -128,8 +128,7 @@ impl History {
     fn live(&mut self, numbers: &[u32]) -> Result<(), String> {
         faults::begin(&self.disk, self.setting, &mut self.random);
         let mut calls = Calls::new();
-        // Most lives end soon after some request to the disk, wherever that falls, or while a
-        // superblock is being written.
+        // Most processes end soon after a chosen disk request, or during the write of a superblock.
         let begun = self.disk.begun();
         let last = match self.random.random_range(0..4) {
             0 => (u64::MAX, begun.1 + self.random.random_range(1..40)),
@@ -170,8 +169,8 @@ impl History {
         }
         self.die(calls)?;
         self.reopen()?;
-        // Nobody else is there now: what is found is what the disk has. What is read gets a second
-        // chance, so not everything is.
+        // No other call runs now, so gets show the contents of the disk. Read records are
+        // reinserted, so only some are read.
         let share = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
         for place in Place::all() {
             if !self.random.random_bool(share) {
@@ -186,7 +185,7 @@ impl History {
         Ok(())
     }
 
-    /// Polls until a call ends, or for so long.
+    /// Polls until a call ends, or for that many steps.
     fn step(&mut self, calls: &mut Calls, patience: u32) -> Result<(), String> {
         let step = self.drive("a step", patient(calls.next(), patience));
         if let Some((number, polled)) = step.map_err(|what| what + &calls.told())?.flatten() {
@@ -196,7 +195,7 @@ impl History {
         self.check()
     }
 
-    /// A call has ended, or is put aside.
+    /// Handles a call that has ended or is put aside.
     fn leave(
         &mut self,
         calls: &mut Calls,
@@ -220,13 +219,13 @@ impl History {
         }
     }
 
-    /// What holds after every step.
+    /// Checks the invariants after each step.
     fn check(&mut self) -> Result<(), String> {
         self.deeds.check()?;
         limits::check(&self.config, &self.cache, &mut self.tally)
     }
 
-    /// Runs a future, and all tasks beside it, which have so many steps for it.
+    /// Runs a future and all tasks, for a bounded number of steps.
     fn drive<T>(&mut self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
         let before = self.simulation.steps();
         let output = self.simulation.block_on(future);
@@ -271,7 +270,7 @@ impl History {
             }
             Verb::Sync => {
                 return Some(Box::pin(async move {
-                    // What it says of a device that fails is not judged here.
+                    // Its result on a failing device is not checked here.
                     let _ = cache.sync().await;
                     Outcome::Nothing
                 }));
@@ -289,7 +288,7 @@ impl History {
                     blob = blob.read_at(cache.read_point());
                 }
                 Box::pin(async move {
-                    // What is filled in takes its time to be read.
+                    // Reading the value of a fill takes time.
                     for _ in 0..if put.is_fill { number % 16 } else { 0 } {
                         yield_now().await;
                     }
@@ -330,12 +329,12 @@ impl History {
                     Some(Err(CacheError::VersionUnknown { .. })) if self.setting.has_faults => {
                         Effect::None
                     }
-                    // In force from its first poll on, where the log has room.
+                    // In force from its first poll, if the log has room.
                     None if self.setting.is_roomy && self.checker.is_invalidation(number) => {
                         Effect::CertainInLife(self.life)
                     }
                     Some(Err(CacheError::TooManyNamespaces { max: 1 })) => Effect::None,
-                    // It may have taken effect before the close came.
+                    // It may have taken effect before the close.
                     None | Some(Err(CacheError::Closed)) => Effect::Possible,
                     Some(Err(error)) => return Err(format!("call {number} fails: {error}")),
                     Some(Ok(())) => Effect::Certain,
@@ -356,7 +355,7 @@ impl History {
         Ok(Found { number, version: hit.version(), is_stale: hit.is_stale() })
     }
 
-    /// The process ends, in one way or another, with what it is doing.
+    /// Ends the process in some way, with its calls in progress.
     fn die(&mut self, mut calls: Calls) -> Result<(), String> {
         let way = if self.setting.is_roomy { 0 } else { self.random.random_range(0..4) };
         let stats = self.cache.stats();
@@ -376,7 +375,7 @@ impl History {
                 self.boot += 1;
             }
         }
-        // What is asleep may be dropped when another process has the disk.
+        // Sleeping calls may be dropped when the next process has the disk.
         if self.random.random_bool(0.5) {
             self.late = Some(calls);
         }
@@ -386,7 +385,7 @@ impl History {
         self.tally.take(&stats);
         let how = ["close", "kill", "kill", "power loss"][way];
         self.checker.end_life(self.clock, format!("{how}, {:?}", stats.l2_state()));
-        // Calls that came after the close belong to the life that has ended.
+        // Calls after the close belong to the process that has ended.
         self.life += 1;
         Ok(())
     }
@@ -396,7 +395,7 @@ impl History {
         self.checker.is_closed = true;
         let is_alone = self.random.random_bool(0.3);
         let close = self.drive("close", async {
-            // It waits for nobody who is not polled, be that all of them.
+            // It waits for no call that is not polled, even if none is.
             if is_alone {
                 cache.close().await
             } else {
@@ -413,7 +412,7 @@ impl History {
         while calls.width() > 0 {
             self.step(calls, 4)?;
         }
-        // Its tasks come to their ends, as closing a file waits for.
+        // Its tasks complete, as closing a file waits for them.
         let lane = self.simulation.lane();
         self.drive("time", lane.sleep(Duration::from_secs(5)))
     }
@@ -425,7 +424,7 @@ impl History {
             self.tally.smaller += u64::from(limits::is_smaller(&self.config, &self.full));
         }
         if !self.setting.is_roomy && self.random.random_bool(0.3) {
-            // Another end soon after, in the middle of recovery.
+            // Ends again soon after, during recovery.
             let polls = self.random.random_range(0..60);
             let opening = self.opening();
             let opened = self.drive("open", patient(opening, polls))?;
@@ -439,7 +438,7 @@ impl History {
             }
         }
         if self.setting.has_faults && self.random.random_bool(0.3) {
-            // What cannot be read is lost for good, or it is opened in vain.
+            // An unreadable segment is lost for good, or the open fails.
             self.disk.plan(|plan| plan.read_failure = 0.1);
         }
         let opening = self.opening();

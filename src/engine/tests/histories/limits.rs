@@ -1,4 +1,4 @@
-//! The bounds that hold after every step, and opens with smaller ones than before.
+//! Invariants after every step, and opens with smaller budgets than before.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -11,14 +11,13 @@ use crate::footprint::SLOT_BYTES;
 use crate::quota::NamespaceQuota;
 use crate::stats::BlobCacheStats;
 
-/// The part of the budget of reads that short ones have.
+/// The share of the read budget reserved for short reads, as a divisor.
 const SHORT_SHARE: usize = 4;
 
-/// What else is buffered: whatever has not been written of the file, its open directory, and what
-/// compresses, which is 2 MiB.
+/// Other buffers: unwritten parts of the file, its open directory, and the compressor's 2 MiB.
 const BUFFERS_BYTES_MAX: usize = (2 << 20) + (192 << 10);
 
-/// What a namespace takes besides the budgets.
+/// Memory of a namespace besides the budgets.
 const NAMESPACE_BYTES: usize = 1 << 10;
 
 pub(super) fn check(
@@ -42,7 +41,7 @@ pub(super) fn check(
     at_most("memory", stats.bytes_in_use(), config.l1_bytes_max)
 }
 
-/// The bounds of what an open takes over.
+/// Bounds on the state restored by an open.
 pub(super) fn check_opened(config: &BlobCacheConfig, stats: &BlobCacheStats) -> Result<(), String> {
     let slots = stats.l2_entries() * SLOT_BYTES;
     let index = slots + stats.memory_labels_bytes();
@@ -50,7 +49,7 @@ pub(super) fn check_opened(config: &BlobCacheConfig, stats: &BlobCacheStats) -> 
     at_most("namespaces after an open", stats.namespaces(), config.max_namespaces)
 }
 
-/// A configuration with some of the budgets smaller than those of `full`, or none.
+/// A configuration with none or some of the budgets smaller than those of `full`.
 pub(super) fn drawn(full: &BlobCacheConfig, random: &mut StdRng) -> BlobCacheConfig {
     let mut config = full.clone();
     if random.random_bool(0.7) {
@@ -60,7 +59,7 @@ pub(super) fn drawn(full: &BlobCacheConfig, random: &mut StdRng) -> BlobCacheCon
         config.l1_bytes_max = 40 << 10;
     }
     if random.random_bool(0.5) {
-        // Of some slots; no configuration that is built may have so little.
+        // A few slots; the builder permits no such small value.
         config.l2_index_bytes_max = random.random_range(400..2000);
     }
     if random.random_bool(0.4) {

@@ -1,5 +1,5 @@
-//! `Manner`: how a call is polled. Some are put aside after a few polls, neither polled nor dropped
-//! for long or for ever; some have wakers that misbehave.
+//! `Manner`: how a call is polled. Some calls are put aside after a few polls, for long or forever,
+//! without being dropped; some have misbehaving wakers.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -23,22 +23,22 @@ pub(super) struct Manner {
     mischief: Option<Mischief>,
 }
 
-/// A call is put aside.
+/// When a call is put aside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nap {
-    /// After so many polls.
+    /// After that many polls.
     after: u32,
-    /// Until so many others have been begun; for ever where there is no such number.
+    /// Until that many other calls have begun; forever if None.
     pub(super) calls: Option<u32>,
 }
 
-/// What a waker does, besides waking.
+/// The side effect of a waker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mischief {
     Panics,
-    /// It calls the cache.
+    /// Calls the cache.
     Reenters(Place),
-    /// It drops another call that is under way.
+    /// Drops another call in progress.
     Drops(Place),
 }
 
@@ -59,7 +59,7 @@ impl Manner {
     }
 }
 
-/// How a poll, or some of them, have ended.
+/// The result of polling a call.
 pub(super) enum Polled<T> {
     Ended(T),
     Asleep(BoxFuture<'static, T>, Nap),
@@ -86,7 +86,7 @@ pub(super) async fn polled<T: 'static>(
     .await
 }
 
-/// `None` once it has been polled so often without an end; it is dropped then.
+/// `None` after that many polls; the future is dropped then.
 pub(super) async fn patient<T>(
     future: impl Future<Output = T> + Send,
     mut polls: u32,
@@ -109,27 +109,26 @@ pub(super) async fn patient<T>(
     .await
 }
 
-/// What wakers have done.
+/// Counts of waker actions.
 #[derive(Debug, Default)]
 pub(super) struct Deeds {
     pub(super) panics: AtomicU64,
     pub(super) reentries: AtomicU64,
     pub(super) drops: AtomicU64,
-    /// One of them was called while a lock was held that it might have wanted.
+    /// A waker was called under a lock that it might have wanted.
     is_locked: AtomicBool,
 }
 
 impl Deeds {
     pub(super) fn check(&self) -> Result<(), String> {
         match self.is_locked.load(Ordering::Relaxed) {
-            true => Err("a waker is called under a lock of the cache's".to_owned()),
+            true => Err("a waker is called under a lock of the cache".to_owned()),
             false => Ok(()),
         }
     }
 }
 
-/// Has a call's waker misbehave. None where it was the call itself that called it, and so has
-/// panicked.
+/// Makes a call's waker misbehave. None if the call itself invoked it and so has panicked.
 pub(super) fn with_waker<T: 'static>(
     future: BoxFuture<'static, T>,
     (number, manner): (u32, Manner),
@@ -189,7 +188,7 @@ fn begun(cache: BlobCache, place: Place) -> BoxFuture<'static, ()> {
     }
 }
 
-/// Where such a panic ends up elsewhere than in its own call, this is told.
+/// The report of a panic that was not contained in its own call.
 fn panic_of(number: u32) -> String {
     format!("the panic of the waker of call {number} is not contained")
 }
@@ -204,7 +203,7 @@ struct Hostile {
 }
 
 thread_local! {
-    /// One within the other is enough.
+    /// One level of nesting suffices.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -219,7 +218,7 @@ impl Wake for Hostile {
         match self.mischief {
             Mischief::Panics => {
                 count(&self.deeds.panics);
-                // Like a panic, but nothing is printed.
+                // Like a panic, but prints nothing.
                 resume_unwind(Box::new(panic_of(self.number)));
             }
             Mischief::Reenters(place) => self.reenter(place),
@@ -249,7 +248,7 @@ impl Hostile {
         DEPTH.set(DEPTH.get() - 1);
     }
 
-    /// Whether it is called under a lock: then it would wait for itself.
+    /// Whether it is called under a lock: then a call would deadlock.
     fn notes_lock(&self) -> bool {
         let Some(engine) = self.cache.upgrade() else { return false };
         let is_log_locked = engine.parts.disk.l2().is_some_and(|l2| l2.log.is_locked());

@@ -1,30 +1,30 @@
 //! Concurrent histories over two tiers on a simulated disk, and the checker that judges them.
 //!
-//! Up to six calls at a time, of all verbs, a fifth of them dropped half-way, over 24 keys; memory
-//! and disk so small that eviction, promotion and reclaim go on all the time; eight lives in a row,
-//! which end in a close, a kill or a power loss, sometimes twice, with calls under way.
+//! Up to six concurrent calls of all kinds, a fifth of them dropped halfway, over 24 keys. Memory
+//! and disk are so small that eviction, promotion and reclaim are constant. Eight processes in a
+//! row end in a close, a kill or a power loss, sometimes during recovery, with calls in progress.
 //!
-//! A tenth of the calls are put aside, for long or for ever, and a fifth have wakers that
-//! misbehave; some lives have smaller budgets than the one before. Whatever is polled has to end
-//! within a number of steps that is stated, and the bounds are looked at after each poll.
+//! A tenth of the calls are put aside, for long or forever, and a fifth have misbehaving wakers;
+//! some processes have smaller budgets than the one before. Every polled call must complete within
+//! a stated number of steps, and the bounds are checked after each poll.
 //!
-//! Whatever fails names its seed, and the fewest calls that still show it.
+//! A failure prints its seed and a minimal set of calls that reproduces it.
 //!
-//! `TAMIS_RUNS` says how many runs of each laboratory, `TAMIS_SEED` which one alone.
+//! `TAMIS_RUNS` sets the number of runs of each laboratory; `TAMIS_SEED` runs one alone.
 
 #![allow(
     clippy::cast_possible_truncation,
     clippy::unwrap_used,
-    reason = "numbers of a test are small, and whatever fails, fails the test"
+    reason = "numbers of a test are small, and a panic fails the test"
 )]
 
 mod call;
 mod checker;
+mod failpoints;
 mod faults;
 mod life;
 mod limits;
 mod manner;
-mod planted;
 mod setting;
 mod shrink;
 mod tally;
@@ -38,13 +38,13 @@ use self::shrink::shrink;
 use self::tally::Tally;
 use crate::modes::CrashSafety;
 
-/// How a run has failed.
+/// A failed run.
 #[derive(Debug)]
 struct Failure {
     what: String,
-    /// All mutations, as the checker knows them.
+    /// All mutations, as known to the checker.
     told: String,
-    /// Found by the checker, and not by a panic.
+    /// Detected by the checker, not by a panic.
     is_checked: bool,
 }
 
@@ -65,7 +65,7 @@ fn run(plan: &Plan, setting: Setting) -> Result<Tally, Failure> {
     }
 }
 
-/// What a laboratory must have met.
+/// The least that a laboratory must have met.
 fn require(setting: Setting, runs: u64, tally: &Tally) {
     let has_warmth = setting.crash_safety != CrashSafety::Cold;
     let least = |name: &str, met: u64, each_run: f64| {
@@ -91,7 +91,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
         least("opens with smaller budgets", tally.smaller, 0.5);
         least("evictions", tally.evicted, 1.0);
         least("segments reclaimed", tally.reclaimed, 3.0);
-        least("second chances", tally.second_chances, 0.5);
+        least("reinsertions", tally.second_chances, 0.5);
     }
     if setting.has_faults {
         least("faults", tally.failures, 5.0);
@@ -149,7 +149,7 @@ fn process() {
 }
 
 #[test]
-fn process_where_hashes_collide() {
+fn process_with_colliding_hashes() {
     laboratory("process, 8 bits", Setting { key_hash_bits: 8, ..PROCESS });
     laboratory("process, 3 bits", Setting { key_hash_bits: 3, ..PROCESS });
 }
@@ -198,7 +198,7 @@ fn cold() {
 }
 
 #[test]
-fn where_there_is_room_nothing_is_missed_and_one_of_two_versions_wins() {
+fn with_room_nothing_is_missed_and_one_of_two_versions_wins() {
     laboratory("roomy", Setting { is_roomy: true, ..PROCESS });
     laboratory("roomy, power", Setting { is_roomy: true, ..POWER });
 }

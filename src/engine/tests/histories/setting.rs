@@ -1,4 +1,4 @@
-//! `Setting`: what a history is over.
+//! `Setting`: the configuration of a history.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,13 +13,13 @@ pub(super) struct Setting {
     pub(super) crash_safety: CrashSafety,
     pub(super) key_hash_bits: u32,
     pub(super) has_faults: bool,
-    /// Nothing is forgotten: there is room on disk, and every life ends in a close.
+    /// No entry is lost: the disk has room, and every process ends in a close.
     pub(super) is_roomy: bool,
     /// One namespace may have half of either tier, the other little on disk.
     pub(super) has_quotas: bool,
     /// No call is put aside, no waker misbehaves, and every open has the same budgets.
     pub(super) is_plain: bool,
-    /// The index has room for a part of the keys.
+    /// The index has room for some of the keys only.
     pub(super) has_little_index: bool,
 }
 
@@ -27,7 +27,7 @@ impl Setting {
     pub(super) fn config(self, seed: u64) -> BlobCacheConfig {
         let segment = if self.is_roomy { 256 << 10 } else { 32 << 10 };
         let policy = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
-        // Compressed, the values are next to nothing, and nothing is ever reclaimed.
+        // Compressed, the values would be tiny, and no segment would be reclaimed.
         let compression = if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off };
         let mut config = BlobCacheConfig::builder()
             .l1_bytes_max(64 << 10)
@@ -42,7 +42,7 @@ impl Setting {
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
             .build()
             .unwrap();
-        // All reads are short, and have a quarter of it.
+        // All reads are short, and have a quarter of it reserved.
         config.l2_read_bytes_max = 96 << 10;
         if self.has_quotas {
             let quota = |l1, l2| NamespaceQuota { l1_bytes_max: l1, l2_bytes_max: Some(l2) };
@@ -52,7 +52,7 @@ impl Setting {
         if self.has_little_index {
             config.l2_index_bytes_max = 1800;
         }
-        // Memory holds but a few of the keys at one time.
+        // Memory holds only a few of the keys.
         config.charge = Some(|_, value| 3000 + 3 * value.len());
         config
     }

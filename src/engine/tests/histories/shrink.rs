@@ -1,12 +1,12 @@
-//! Fewer calls that show the same: parts of a plan are left out for as long as it goes on failing.
+//! Minimizes a failing plan: parts are left out as long as it still fails.
 
 use super::life::Plan;
 
-/// How many plans are tried.
+/// The most plans tried.
 const TRIALS_MAX: usize = 600;
 
-/// A part of `plan` that still fails, from which no single call can be left out, if the trials
-/// suffice for that.
+/// A part of `plan` that still fails and from which no single call can be left out, if the trials
+/// suffice.
 pub(super) fn shrink(plan: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
     let mut smallest = plan;
     let mut trials = 0;
@@ -24,13 +24,13 @@ pub(super) fn shrink(plan: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
                 from += size;
             }
         }
-        // What could not be left out before may be able to now.
+        // Calls that were necessary before may be removable now.
         size = if has_shrunk && size == 1 { 1 } else { size / 2 };
     }
     smallest
 }
 
-/// The plan without `size` calls from the one at `from` on.
+/// The plan without `size` calls from index `from`.
 fn without(plan: &Plan, from: usize, size: usize) -> Plan {
     let mut at = 0;
     let mut is_kept = |_: &u32| {
@@ -43,7 +43,7 @@ fn without(plan: &Plan, from: usize, size: usize) -> Plan {
 }
 
 #[test]
-fn what_is_needed_is_what_is_left() {
+fn only_the_necessary_calls_are_left() {
     let plan = Plan { seed: 0, lives: vec![(0..100).collect(), (1000..1150).collect()] };
     let needed = [7, 8, 1003, 1149];
     let fails = |plan: &Plan| needed.iter().all(|call| plan.lives.concat().contains(call));

@@ -1,4 +1,4 @@
-//! `Tally`: what histories have met, so that a cache that always misses does not pass.
+//! `Tally`: counts of events in histories, so that a cache that always misses does not pass.
 
 use std::ops::AddAssign;
 
@@ -23,16 +23,16 @@ pub(super) struct Tally {
     pub(super) stale_serves: u64,
     pub(super) expired: u64,
     pub(super) failures: u64,
-    /// Calls that were put aside, and those of them that have been polled again.
+    /// Calls put aside, and those of them polled again.
     pub(super) asleep: u64,
     pub(super) woken: u64,
-    /// What wakers have done besides waking.
+    /// Misbehaviour of wakers.
     pub(super) panics: u64,
     pub(super) reentries: u64,
     pub(super) drops: u64,
     /// Opens with a smaller budget than before.
     pub(super) smaller: u64,
-    /// The most steps of the simulation that anything has taken to end.
+    /// The most steps of the simulation that any call has taken.
     pub(super) steps_most: u64,
     pub(super) reads_bytes_most: u64,
     pub(super) buffers_bytes_most: u64,
@@ -40,7 +40,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// What a life has come to.
+    /// Adds the statistics of a process.
     pub(super) fn take(&mut self, stats: &BlobCacheStats) {
         self.evicted += stats.evictions();
         self.promoted += stats.promotion_completed();

@@ -1,5 +1,5 @@
-//! `UnderWay`: the calls of a life that have not ended. Those that are awake are polled together
-//! and have to end soon; those that are asleep are neither polled nor dropped.
+//! `UnderWay`: the calls of a process that have not ended. Awake ones are polled together and must
+//! end soon; sleeping ones are neither polled nor dropped.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -10,15 +10,15 @@ use futures::stream::FuturesUnordered;
 
 use super::manner::{Nap, Polled, polled};
 
-/// Whatever is polled ends within so many steps of the simulation. The most that anything has taken
-/// in 60 seeds of each laboratory is an eighth of it.
+/// Every polled call ends within this number of steps of the simulation. The maximum measured in 60
+/// seeds of each laboratory is an eighth of it.
 pub(super) const STEPS_MAX: u64 = 10_000;
 
 type Call<T> = BoxFuture<'static, Option<T>>;
 
 pub(super) struct UnderWay<T> {
     awake: FuturesUnordered<BoxFuture<'static, (u32, Polled<Option<T>>)>>,
-    /// At which step of the simulation each of them was begun, or woken, and what it is.
+    /// The step at which each was begun or woken, and its description.
     since: BTreeMap<u32, (u64, String)>,
     asleep: Vec<Asleep<T>>,
     settled: Vec<(u32, Polled<Option<T>>)>,
@@ -28,7 +28,7 @@ struct Asleep<T> {
     number: u32,
     what: String,
     call: Call<T>,
-    /// How many calls have to be begun until it is polled again. None: it never is.
+    /// The number of begun calls at which it is polled again; None for never.
     until: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ impl<T: Send + 'static> UnderWay<T> {
         }
     }
 
-    /// How many are awake.
+    /// The number of awake calls.
     pub(super) fn width(&self) -> usize {
         self.awake.len()
     }
@@ -58,12 +58,12 @@ impl<T: Send + 'static> UnderWay<T> {
         self.awake.push(Box::pin(async move { (number, polled(call, nap).await) }));
     }
 
-    /// The next that ends, or falls asleep.
+    /// The next call that ends or is put aside.
     pub(super) async fn next(&mut self) -> Option<(u32, Polled<Option<T>>)> {
         self.awake.next().await
     }
 
-    /// It is not awake any more. Gives when that began.
+    /// Removes a call from the awake ones. Returns when it was begun or woken.
     pub(super) fn left(&mut self, number: u32) -> (u64, String) {
         self.since.remove(&number).unwrap_or_default()
     }
@@ -72,7 +72,7 @@ impl<T: Send + 'static> UnderWay<T> {
         self.asleep.push(Asleep { number, what, call, until });
     }
 
-    /// Has those polled again whose time has come. Gives how many.
+    /// Wakes calls whose time has come. Returns their number.
     pub(super) fn wake(&mut self, calls: u64, step: u64) -> u64 {
         let is_due = |asleep: &mut Asleep<T>| asleep.until.is_some_and(|until| until <= calls);
         let due: Vec<_> = self.asleep.extract_if(.., is_due).collect();
@@ -83,18 +83,18 @@ impl<T: Send + 'static> UnderWay<T> {
         count
     }
 
-    /// The same, whatever has been begun, of all that are not asleep for ever.
+    /// Wakes all calls that do not sleep forever.
     pub(super) fn wake_all(&mut self, step: u64) -> u64 {
         self.wake(u64::MAX, step)
     }
 
-    /// Polls all that are awake until they have ended, or fallen asleep.
+    /// Polls all awake calls until they have ended or are put aside.
     pub(super) async fn settled(&mut self) {
         let settled = mem::take(&mut self.awake).collect().await;
         self.settled = settled;
     }
 
-    /// Has [`next`](Self::next) give what has [settled](Self::settled), too.
+    /// Makes [`next`](Self::next) return [settled](Self::settled) calls, too.
     pub(super) fn unsettle(&mut self, step: u64) {
         for (since, _) in self.since.values_mut() {
             *since = step;
@@ -114,7 +114,7 @@ impl<T: Send + 'static> UnderWay<T> {
         Ok(())
     }
 
-    /// What is awake and what is asleep, for messages.
+    /// All calls, for messages.
     pub(super) fn told(&self) -> String {
         let awake = self.since.iter().map(|(number, (_, what))| format!(" {number}: {what};"));
         let asleep = self.asleep.iter().map(|it| format!(" {}: {}, asleep;", it.number, it.what));

@@ -1,10 +1,11 @@
-//! What is on disk only counts once, for whatever made it gone first, and its labels go with it.
+//! An entry that is only on disk counts once, for the first mutation that removed it, and its
+//! labels are removed with it.
 
 use super::*;
 use crate::batch::BATCH_ENTRIES;
 use crate::sweep::SweepLimit;
 
-/// Polls once: what is begun is in force, and waits for its record.
+/// Polls once: the call is in force, and waits for its record.
 fn begun<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
     let mut future: BoxFuture<'a, T> = Box::pin(future);
     assert!((&mut future).now_or_never().is_none(), "it waits for its record");
@@ -12,7 +13,7 @@ fn begun<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T>
 }
 
 #[test]
-fn an_overwritten_entry_counts_for_the_label_or_prefix_that_covered_it() {
+fn an_overwritten_entry_counts_for_the_invalidation_that_covered_it() {
     for seed in 0..50 {
         let mut bench = Bench::new(seed);
         for key in ["k1", "k2", "k3"] {
@@ -36,7 +37,7 @@ fn an_overwritten_entry_counts_for_the_label_or_prefix_that_covered_it() {
         let put = cache.put("a", "k1", made("new", &["t"]));
         let put = begun(put);
         let key = begun(cache.invalidate_key("a", "k2"));
-        // Only what came after the prefix is left to it.
+        // Only later puts are left for the tag.
         let tags = begun(cache.invalidate_tags("a", &["t"]));
         assert_eq!(bench.simulation.block_on(tags).unwrap(), Ok(1), "seed {seed}");
         assert_eq!(bench.simulation.block_on(prefix).unwrap(), Ok(3), "seed {seed}");
@@ -47,7 +48,7 @@ fn an_overwritten_entry_counts_for_the_label_or_prefix_that_covered_it() {
 }
 
 #[test]
-fn labels_go_with_what_they_lead_to_wherever_that_is() {
+fn labels_are_removed_with_their_entries_in_any_tier() {
     let labels = |bench: &Bench| bench.cache.stats().memory_labels_bytes();
     let mut bench = Bench::new(1);
     let cache = bench.cache.clone();
@@ -66,7 +67,7 @@ fn labels_go_with_what_they_lead_to_wherever_that_is() {
 }
 
 #[test]
-fn a_sweep_finishes_what_an_abandoned_invalidation_by_label_has_begun() {
+fn a_sweep_finishes_a_dropped_invalidation_by_label() {
     let mut bench = Bench::new(1);
     let cache = bench.cache();
     bench.run(async {

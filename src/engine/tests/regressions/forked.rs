@@ -1,5 +1,4 @@
-//! A forked child has a copy of the cache, and none of its threads: nothing that needs the disk may
-//! wait for them.
+//! A forked child has a copy of the cache but none of its threads, so no call may wait for them.
 
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -17,7 +16,7 @@ fn below(value: &'static str) -> BlobCachePut {
 }
 
 #[test]
-fn nothing_waits_for_threads_that_a_fork_has_not() {
+fn no_call_in_a_forked_child_waits_for_missing_threads() {
     let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
     let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();

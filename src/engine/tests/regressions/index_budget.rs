@@ -1,4 +1,5 @@
-//! At the budget of the index the oldest go: newcomers are taken, nothing is refused, nobody hangs.
+//! At the index budget the oldest entries leave: new ones are accepted, and no call is refused or
+//! hangs.
 
 use crate::BlobCache;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
@@ -18,7 +19,7 @@ fn builder(budget: usize) -> BlobCacheConfigBuilder {
         .l2_compression(L2Compression::Off)
 }
 
-/// What leads to records in memory.
+/// Memory of the index and the labels.
 fn index_bytes(cache: &BlobCache) -> usize {
     let stats = cache.stats();
     stats.memory_index_bytes() + stats.memory_labels_bytes() + stats.memory_synopsis_bytes()
@@ -63,21 +64,21 @@ fn overfill(budget: usize, turns: usize, tags: &[&str]) {
 }
 
 #[test]
-fn the_oldest_go_for_the_newest() {
+fn the_oldest_entries_leave_for_the_newest() {
     overfill(64 << 10, 20, &[]);
     overfill(64 << 10, 20, &["t", "u", "v"]);
     overfill(256 << 10, 4, &[]);
 }
 
 #[test]
-fn what_is_read_stays_and_there_is_room_all_the_same() {
+fn read_entries_stay_and_new_ones_find_room() {
     let mut bench = Bench::with(5, builder(64 << 10).build().unwrap());
     let cache = bench.cache();
     bench.run(async {
         for number in 0..20_000 {
             let put = made(&format!("{number:0100}"), &[]);
             cache.put("a", format!("{number}"), put).await.unwrap();
-            // All of what comes is read, so that all of it deserves a second chance.
+            // Every entry is read, so all would be reinserted.
             if number % 16 == 15 {
                 cache.sync().await.unwrap();
                 for read in number - 15..=number {
@@ -88,12 +89,12 @@ fn what_is_read_stays_and_there_is_room_all_the_same() {
     });
     let stats = cache.stats();
     assert_eq!(stats.l2_full_rejections(), 0);
-    assert!(stats.l2_reinserted() > 0, "nothing got a second chance");
+    assert!(stats.l2_reinserted() > 0, "nothing was reinserted");
     assert!(index_bytes(&cache) <= 64 << 10);
 }
 
 #[test]
-fn labels_of_what_is_in_memory_only_keep_nobody_waiting() {
+fn labels_of_memory_only_entries_block_no_call() {
     let config = builder(64 << 10).l1_bytes_max(4 << 20).build().unwrap();
     let mut bench = Bench::with(5, config);
     let cache = bench.cache();
@@ -105,14 +106,14 @@ fn labels_of_what_is_in_memory_only_keep_nobody_waiting() {
             cache.put("a", format!("{number}"), put).await.unwrap();
             assert!(cache.get("a", format!("{number}")).await.is_some());
         }
-        // More labels than there is any room for.
+        // More labels than there is room for.
         let tags = (0..64).map(|tag| format!("{tag}"));
         cache.put("a", "k", BlobCachePut::new("value").with_tags(tags)).await.unwrap();
         cache.close().await.unwrap();
     });
 }
 
-/// What a namespace may take besides the budget.
+/// Memory of a namespace besides the budget.
 const NAMESPACE_BYTES: usize = 1 << 10;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What happens to a segment's entries while it leaves: prefixes still find them, and counts hold.
+//! Entries of a segment while it is reclaimed: prefixes still find them, and counts are right.
 
 use futures::future::{Either, select};
 
@@ -32,8 +32,8 @@ fn store(crash_safety: CrashSafety) -> Bench {
     Bench::with(1, config.build().unwrap())
 }
 
-/// The oldest segment lists many small blobs, with labels, and the first of its slots have just
-/// left. Gives the keys, oldest first.
+/// The oldest segment lists many small blobs with labels, and the first of its slots have just been
+/// removed. Returns the keys, oldest first.
 fn leaving(bench: &mut Bench) -> Vec<String> {
     let cache = bench.cache.clone();
     let mut keys = Vec::new();
@@ -64,7 +64,7 @@ fn leaving(bench: &mut Bench) -> Vec<String> {
     keys
 }
 
-/// Those that are on disk only; the last ones are in memory.
+/// Keys that are only on disk; the last ones are in memory.
 fn below(keys: &[String], some: usize) -> Vec<&String> {
     keys.iter().rev().skip(2000).take(some).collect()
 }
@@ -78,7 +78,7 @@ async fn found(cache: &BlobCache, keys: &[&String]) -> usize {
 }
 
 #[test]
-fn a_prefix_is_looked_for_in_what_is_leaving() {
+fn a_prefix_scan_includes_segments_being_reclaimed() {
     let mut bench = store(CrashSafety::Cold);
     let keys = leaving(&mut bench);
     let cache = bench.cache.clone();
@@ -90,7 +90,7 @@ fn a_prefix_is_looked_for_in_what_is_leaving() {
 }
 
 #[test]
-fn what_is_read_of_it_meanwhile_does_not_come_back() {
+fn entries_read_during_an_invalidation_do_not_return() {
     let mut bench = store(CrashSafety::Process);
     let keys = leaving(&mut bench);
     let cache = bench.cache.clone();
@@ -113,12 +113,12 @@ fn what_is_read_of_it_meanwhile_does_not_come_back() {
 }
 
 #[test]
-fn what_leaves_under_a_rule_is_counted_by_it() {
+fn reclaimed_entries_count_for_the_pending_invalidation() {
     let mut bench = store(CrashSafety::Cold);
     leaving(&mut bench);
     let cache = bench.cache.clone();
     let invalidation = async {
-        // Each has one label. Nothing leaves between this and the first poll of the call.
+        // Each has one label. No slot is removed between this and the first poll of the call.
         let live = cache.stats().memory_labels_bytes() / POSTING_BYTES;
         assert_eq!(cache.invalidate_tags("a", &["t"]).await, Ok(live));
     };
@@ -126,7 +126,7 @@ fn what_leaves_under_a_rule_is_counted_by_it() {
 }
 
 #[test]
-fn what_is_evicted_under_a_rule_counts_once() {
+fn entries_evicted_under_a_pending_invalidation_count_once() {
     const ENTRIES: usize = 2000;
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(2 << 20)
@@ -151,7 +151,7 @@ fn what_is_evicted_under_a_rule_counts_once() {
 }
 
 #[test]
-fn labels_of_what_only_memory_held_go_with_it() {
+fn labels_of_memory_only_entries_are_removed_with_them() {
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(1 << 20)
         .l2_path("simulated")
@@ -161,7 +161,7 @@ fn labels_of_what_only_memory_held_go_with_it() {
     let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache.clone();
     bench.put("k", "old", &[]);
-    // Too large for a segment: a tombstone takes the place of the old value.
+    // Too large for a segment, so a tombstone replaces the old value.
     let large = |tags| always(vec![1; 100 << 10], tags);
     bench.simulation.block_on(cache.put("a", "k", large(&["t", "u", "v"]))).unwrap().unwrap();
     for number in 0..12 {
@@ -172,9 +172,9 @@ fn labels_of_what_only_memory_held_go_with_it() {
     assert_eq!(cache.stats().memory_labels_bytes(), 0);
 }
 
-/// Whoever closes the cache need not wait until the task has rested.
+/// A close need not wait until the task has rested.
 #[test]
-fn the_search_for_what_is_overdue_ends_when_it_is_told_to() {
+fn the_expiry_task_ends_when_it_is_stopped() {
     for is_resting in [false, true] {
         let mut bench = Bench::new(1);
         let (lane, wakeup) = (bench.simulation.lane(), Arc::new(Wakeup::default()));
@@ -192,9 +192,9 @@ fn the_search_for_what_is_overdue_ends_when_it_is_told_to() {
     }
 }
 
-/// The tasks of the disk tier are gone, and with them whoever looks for what a prefix covers.
+/// The tasks of the disk tier are gone, including the prefix scan.
 #[test]
-fn a_scan_that_was_dropped_holds_up_nobody_and_nothing_stale_is_served() {
+fn a_dropped_scan_blocks_no_call_and_nothing_stale_is_served() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
     let cache = bench.cache();
@@ -205,9 +205,9 @@ fn a_scan_that_was_dropped_holds_up_nobody_and_nothing_stale_is_served() {
     assert_eq!(bench.get("k"), None);
 }
 
-/// It has broken down: nobody can say what it would have found.
+/// The scan has failed, so its results are unknown.
 #[test]
-fn a_scan_that_breaks_down_flushes_its_namespaces_for_good() {
+fn a_failed_scan_flushes_its_namespaces_for_good() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
     bench.put("other", "old", &[]);

@@ -1,5 +1,4 @@
-//! Faults that were found, each with the smallest case that shows it: what the promise says, where
-//! it was once broken.
+//! Regressions, each with the smallest case that shows the fault.
 
 mod counts;
 mod forked;
@@ -27,12 +26,12 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 #[test]
-fn second_tag_invalidation_that_finds_nothing() {
+fn a_second_tag_invalidation_that_finds_nothing() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &["t"]);
     let cache = bench.cache.clone();
     assert!(cache.invalidate_tags("a", &["t"]).now_or_never().is_none(), "waits for its record");
-    // Another caller, the same tag: told Ok at once.
+    // Another caller, the same tag: returns Ok at once.
     let second = cache.invalidate_tags("a", &["t"]);
     bench.simulation.block_on(second).unwrap().unwrap();
     drop(cache);
@@ -41,7 +40,7 @@ fn second_tag_invalidation_that_finds_nothing() {
 }
 
 #[test]
-fn key_invalidation_over_a_slot_buried_by_a_label() {
+fn key_invalidation_over_a_slot_marked_dead_by_a_label() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &["t"]);
     let cache = bench.cache.clone();
@@ -120,7 +119,7 @@ fn damage_of_the_last_frame_of_a_clean_tail() {
 }
 
 #[test]
-fn a_refused_put_says_ok_before_what_refused_it_is_on_file() {
+fn a_refused_put_returns_ok_before_the_refusing_mutation_is_on_file() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
     let cache = bench.cache.clone();
@@ -134,7 +133,7 @@ fn a_refused_put_says_ok_before_what_refused_it_is_on_file() {
 }
 
 #[test]
-fn room_is_missed() {
+fn a_wakeup_for_room_is_missed() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
     let engine = Arc::clone(&bench.cache.engine);
@@ -149,11 +148,11 @@ fn room_is_missed() {
             break;
         }
     }
-    // The caller's thread sleeps here, between append and room, while the writer's goes on.
+    // The caller's thread sleeps here, between append and room, while the writer continues.
     let lane = bench.simulation.lane();
     bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
     let room = bench.simulation.block_on(log.room(0, Some(place)));
-    assert!(room.is_some(), "there is room, and nobody will ever say so");
+    assert!(room.is_some(), "there is room, but no wakeup");
 }
 
 #[test]
@@ -186,7 +185,7 @@ fn damage_within_an_unclean_tail_leaks_slots() {
         stats.l2_corruptions(),
         stats.memory_labels_bytes()
     );
-    assert_eq!(before, 20, "slots of records that are gone from the file");
+    assert_eq!(before, 20, "slots of records that are no longer on file");
 }
 
 #[test]
@@ -222,7 +221,7 @@ fn a_second_kill_during_recovery_loses_everything() {
 }
 
 #[test]
-fn a_fresh_put_behind_a_flush_that_the_device_refused() {
+fn a_fresh_put_after_a_flush_that_the_device_refused() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &["t"]);
     bench.disk.fail(crate::io::OperationKind::Write, 0, crate::io::Fault::NoSpace, true);
@@ -251,7 +250,7 @@ fn a_second_tag_invalidation_on_a_failed_device() {
     assert!(second.is_err() || bench.get("k").is_none(), "{second:?}, then stale");
 }
 
-/// A lane that lets go of every scan instead of running it.
+/// A task runner that drops every scan instead of running it.
 struct Scanless(Arc<dyn TaskRunner>);
 
 impl TaskRunner for Scanless {
@@ -266,7 +265,7 @@ impl TaskRunner for Scanless {
 }
 
 #[test]
-fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() {
+fn a_failed_scan_leaves_no_entry_of_its_namespace_and_no_waiting_call() {
     let config = config(4096);
     let disk = SimulatedDisk::new(1, geometry(&config).unwrap().file_bytes());
     let mut simulation = Simulation::new(1);
@@ -286,7 +285,7 @@ fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() 
     let cache = bench.cache.clone();
     let mut run = |call| bench.simulation.block_on(call).unwrap();
     assert_eq!(run(Box::pin(cache.invalidate_prefix("a", "a/"))).unwrap(), 0);
-    assert!(!cache.engine.parts.pending.any_pending(), "the rule has ended");
+    assert!(!cache.engine.parts.pending.any_pending(), "the invalidation was withdrawn");
     assert_eq!((bench.get("a/1"), bench.get("b/1")), (None, None));
     bench.put("b/1", "new", &[]);
     assert_eq!(bench.get("b/1").as_deref(), Some("new"));
@@ -294,7 +293,7 @@ fn a_scan_that_breaks_down_leaves_nothing_of_its_namespace_and_nobody_waiting() 
 }
 
 #[test]
-fn prefixes_invalidated_at_one_time_share_the_scans() {
+fn concurrent_prefix_invalidations_share_scans() {
     let mut bench = Bench::new(1);
     for number in 0..40 {
         bench.put(&format!("{number}/key"), "value", &[]);
@@ -305,14 +304,14 @@ fn prefixes_invalidated_at_one_time_share_the_scans() {
     let calls = prefixes.iter().map(|prefix| cache.invalidate_prefix("a", prefix));
     let removed = bench.simulation.block_on(futures::future::join_all(calls)).unwrap();
     assert!(removed.iter().all(|removed| *removed == Ok(1)), "{removed:?}");
-    // Two scans at the most, of at most eight segments, with two reads for each directory.
+    // At most two scans of at most eight segments, with two reads for each directory.
     let reads = cache.stats().l2_reads() - before;
     assert!(reads <= 32, "{reads} reads for 30 prefixes");
     assert_eq!((bench.get("29/key"), bench.get("30/key").as_deref()), (None, Some("value")));
 }
 
 #[test]
-fn tables_that_have_run_empty_are_given_back() {
+fn empty_tables_are_freed() {
     let cache = BlobCache { engine: in_memory(BlobCacheConfig::default()) };
     let run = futures::executor::block_on::<BoxFuture<'_, _>>;
     for number in 0..100_000u32 {
@@ -355,7 +354,7 @@ fn an_invalidation_dropped_while_puts_wait_for_room_is_in_force() {
 }
 
 #[test]
-fn postings_go_with_a_segment_whose_directory_is_lost() {
+fn postings_are_removed_with_a_segment_whose_directory_is_lost() {
     let mut bench = Bench::new(1);
     bench.put("k", &"x".repeat(2000), &["t"]);
     let cache = bench.cache.clone();
@@ -368,7 +367,7 @@ fn postings_go_with_a_segment_whose_directory_is_lost() {
         if cache.stats().l2_corruptions() > 0 {
             break;
         }
-        // Whatever ends the first segment, it cannot be read.
+        // The end of the first segment cannot be read, whatever it contains.
         let first_end = file - 8 * (64 << 10) + (64 << 10);
         bench.disk.overwrite(first_end - 4096, &[0; 4096]);
     }
@@ -377,7 +376,7 @@ fn postings_go_with_a_segment_whose_directory_is_lost() {
 }
 
 #[test]
-fn a_damaged_body_is_counted_and_not_looked_at_again() {
+fn a_damaged_body_is_counted_once() {
     let mut bench = Bench::new(1);
     bench.put("k", &"valuable".repeat(100), &[]);
     let file = geometry(&bench.config).unwrap().file_bytes();

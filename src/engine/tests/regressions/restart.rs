@@ -1,4 +1,4 @@
-//! What an open takes over stays within the budgets that it is given, and no poll of it is long.
+//! The state restored by an open stays within its budgets, and no poll of an open is long.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -23,7 +23,7 @@ fn builder() -> BlobCacheConfigBuilder {
         .l2_compression(L2Compression::Off)
 }
 
-/// What leads to records in memory.
+/// Memory of the index and the labels.
 fn index_bytes(cache: &BlobCache) -> usize {
     let stats = cache.stats();
     stats.memory_index_bytes() + stats.memory_labels_bytes() + stats.memory_synopsis_bytes()
@@ -39,7 +39,7 @@ fn fill(bench: &mut Bench, count: usize, tags: &[&str]) {
     bench.run(cache.sync()).unwrap();
 }
 
-/// Ends the process, and opens again with another configuration. Gives the most that a poll did.
+/// Ends the process, and opens again with another configuration. Returns the largest poll.
 fn reopen(bench: &mut Bench, is_killed: bool, config: BlobCacheConfig) -> Work {
     if !is_killed {
         let cache = bench.cache();
@@ -61,7 +61,7 @@ fn reopen(bench: &mut Bench, is_killed: bool, config: BlobCacheConfig) -> Work {
 }
 
 #[test]
-fn an_open_keeps_to_the_budget_of_the_index() {
+fn an_open_stays_within_the_index_budget() {
     for (tags, is_killed) in [(&[][..], true), (&["t", "u"], true), (&["t"], false)] {
         let mut bench = Bench::with(3, builder().build().unwrap());
         let count = 20_000;
@@ -74,13 +74,13 @@ fn an_open_keeps_to_the_budget_of_the_index() {
             let ratio = held as f64 / budget as f64;
             println!("{budget} bytes, {} tags: {slots} slots, {held} bytes: {ratio}", tags.len());
             assert!(held <= budget, "{held} bytes on a budget of {budget}");
-            assert!(held * 4 >= budget, "{held} bytes of {budget}: it forgets too much");
-            // The newest are what is kept.
+            assert!(held * 4 >= budget, "{held} bytes of {budget}: too much was dropped");
+            // The newest are kept.
             assert_eq!(bench.get(&format!("{}", count - 1)), Some(format!("{:0100}", count - 1)));
             assert!(bench.get(&format!("{}", count - slots)).is_some());
             assert_eq!(bench.get(&format!("{}", count - slots - 1)), None);
         }
-        // What was forgotten does not come back with a larger one.
+        // Dropped entries do not return with a larger budget.
         let slots = bench.cache.stats().l2_entries();
         reopen(&mut bench, is_killed, builder().build().unwrap());
         assert_eq!(bench.cache.stats().l2_entries(), slots);
@@ -110,7 +110,7 @@ fn no_poll_of_an_open_is_long() {
 }
 
 #[test]
-fn namespaces_that_there_is_no_place_for_are_gone_for_good() {
+fn namespaces_without_a_slot_at_open_are_gone_for_good() {
     let mut bench = Bench::with(3, builder().max_namespaces(600).build().unwrap());
     let cache = bench.cache();
     for number in 0..501 {
@@ -128,7 +128,7 @@ fn namespaces_that_there_is_no_place_for_are_gone_for_good() {
     assert_eq!(bench.cache.stats().namespaces(), 16);
     let newest: Vec<_> = (485..501).collect();
     assert_eq!(found(&mut bench), newest);
-    // Nothing is known of it, so that this leaves no record.
+    // None of its entries is known, so this writes no record.
     let cache = bench.cache();
     bench.run(cache.invalidate_key("n7", "k")).unwrap();
     bench.run(cache.invalidate_namespace("n500")).unwrap();
@@ -139,7 +139,7 @@ fn namespaces_that_there_is_no_place_for_are_gone_for_good() {
 }
 
 #[test]
-fn an_open_keeps_to_a_quota_that_has_become_smaller() {
+fn an_open_stays_within_a_smaller_quota() {
     let quota = |bytes| NamespaceQuota { l1_bytes_max: None, l2_bytes_max: Some(bytes) };
     let mut bench = Bench::with(3, builder().build().unwrap());
     for number in 0..100 {
@@ -150,7 +150,7 @@ fn an_open_keeps_to_a_quota_that_has_become_smaller() {
     let used = bench.cache.namespace_stats("a").unwrap().l2_bytes_in_use();
     assert!((350_000..=400_000).contains(&used), "{used}");
     assert!(bench.get("99").is_some() && bench.get("60").is_some() && bench.get("50").is_none());
-    // What is beyond it shadows all the same, and labels lead to it.
+    // Records beyond the quota still shadow older ones, and labels lead to them.
     let cache = bench.cache();
     bench.run(cache.invalidate_key("a", "10")).unwrap();
     bench.run(cache.invalidate_tags("a", &["t"])).unwrap();
@@ -162,7 +162,7 @@ fn an_open_keeps_to_a_quota_that_has_become_smaller() {
 }
 
 #[test]
-fn a_newest_record_that_is_more_than_the_budget_leaves_an_empty_store_that_works() {
+fn a_newest_record_over_the_budget_leaves_an_empty_working_store() {
     let builder = || builder().labels_max(1024).label_bytes_max(64 * KIB);
     let mut bench = Bench::with(1, builder().build().unwrap());
     fill(&mut bench, 10, &[]);

@@ -1,4 +1,4 @@
-//! What a crash leaves torn, and what is kept however often it crashes.
+//! Torn writes after a crash, and the data kept however often it crashes.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ fn config(crash_safety: CrashSafety) -> BlobCacheConfig {
         .unwrap()
 }
 
-/// Kills a store again and again, of which a hundredth is used: each life writes a record that is
-/// acknowledged, and one that is not. What is missing in the end, or what went wrong before.
+/// Kills a store that is one percent full again and again: each process writes one acknowledged and
+/// one unacknowledged record. Returns what is missing at the end, or the first error.
 fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
     let mut bench = Bench::with(7, config(crash_safety));
     bench.disk.plan(|plan| plan.delay_polls_max = 6);
@@ -38,7 +38,7 @@ fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
         let (key, value) = (format!("k{}", life % 30), format!("value of {life}"));
         bench.put(&key, &value, &[]);
         let cache = bench.cache();
-        // Longer than a sector, so that it may be torn, in a frame of its own.
+        // Longer than a sector, so that it can be torn, in a frame of its own.
         let torn = made(&"torn ".repeat(life % 7 * 60), &[]);
         let _ = cache.put("a", "torn", torn).now_or_never();
         let _ = cache.sync().now_or_never();
@@ -64,7 +64,7 @@ fn live(lives: usize, crash_safety: CrashSafety) -> Result<(), String> {
 }
 
 #[test]
-fn a_thousand_kills_lose_nothing_but_unwritten_tails() {
+fn a_thousand_kills_lose_only_unwritten_tails() {
     live(1000, CrashSafety::Process).unwrap();
     live(300, CrashSafety::Power).unwrap();
     let _planted = plant(Failpoint::TornSegmentSealed);
@@ -81,8 +81,8 @@ fn write(bench: &mut Bench, offset: u64, bytes: &[u8]) {
     bench.run(writing).0.unwrap();
 }
 
-/// A frame of one large record is torn within its body. What the next life writes there brings just
-/// the bytes that it lacks, and the rest of that is lost.
+/// A frame of one large record is torn within its body. The next process writes there exactly the
+/// missing bytes, and the rest of that write is lost.
 fn complete_a_frame() -> Option<String> {
     let mut bench = Bench::with(7, config(CrashSafety::Process));
     bench.put("first", "first", &[]);
@@ -95,7 +95,7 @@ fn complete_a_frame() -> Option<String> {
     bench.kill();
     assert_eq!(bench.get("k"), None, "it is torn");
     let cache = bench.cache();
-    // There is no slot, so nothing is written, and nothing waited for.
+    // There is no slot, so nothing is written or waited for.
     assert_eq!(bench.run(cache.invalidate_key("a", "k")), Ok(0));
     drop(cache);
     write(&mut bench, lacking, &whole);
@@ -104,7 +104,7 @@ fn complete_a_frame() -> Option<String> {
     bench.get("k")
 }
 
-/// A directory is torn as its segment is sealed, and completed as it is sealed again.
+/// A directory is torn as its segment is sealed, and completed when it is sealed again.
 fn complete_a_directory() -> Option<String> {
     let mut bench = Bench::with(7, config(CrashSafety::Process));
     let engine = Arc::clone(&bench.cache.engine);
@@ -127,11 +127,11 @@ fn complete_a_directory() -> Option<String> {
         .file_offset_of_segment(SegmentNumber(0))
         + (256 << 10);
     drop(engine);
-    // The directory has some blocks, of which the first is lost.
+    // The directory has several blocks, and the first one is lost.
     let lacking = end - 4 * BLOCK;
     let whole = read(&mut bench, lacking);
     write(&mut bench, lacking, &[7; BLOCK_BYTES]);
-    // The next segment holds nothing, as at the moment of the seal.
+    // The next segment is empty, as at the time of the seal.
     let first = end + BLOCK;
     let second = read(&mut bench, first);
     assert!(second.iter().any(|byte| *byte != 0));
@@ -149,10 +149,10 @@ fn complete_a_directory() -> Option<String> {
 }
 
 #[test]
-fn what_a_crash_has_cut_off_stays_torn() {
+fn torn_data_stays_torn() {
     assert_eq!(complete_a_frame(), None, "stale: it was invalidated");
-    assert_eq!(complete_a_directory().as_deref(), Some("new"), "what was acknowledged is lost");
+    assert_eq!(complete_a_directory().as_deref(), Some("new"), "an acknowledged record is lost");
     let _planted = plant(Failpoint::TearLeft);
-    assert!(complete_a_frame().is_some(), "the flaw is not found");
-    assert_ne!(complete_a_directory().as_deref(), Some("new"), "the flaw is not found");
+    assert!(complete_a_frame().is_some(), "the bug is not detected");
+    assert_ne!(complete_a_directory().as_deref(), Some("new"), "the bug is not detected");
 }

@@ -1,4 +1,4 @@
-//! Faults around a tier that is turned off, a put that is refused, and a caller that goes away.
+//! Faults with a tier that is turned off, a refused put, and a dropped caller.
 
 use std::time::SystemTime;
 
@@ -44,7 +44,7 @@ impl Bench {
 }
 
 #[test]
-fn a_promotion_of_what_was_invalidated_without_a_record() {
+fn a_promotion_of_an_entry_invalidated_without_a_record() {
     let mut bench = Bench::with(1, large_config());
     bench.put_of("k", plain("old", &[])).unwrap();
     let cache = bench.cache.clone();
@@ -52,7 +52,7 @@ fn a_promotion_of_what_was_invalidated_without_a_record() {
     drop(cache);
     bench.kill();
     let cache = bench.cache.clone();
-    // A read that takes its time.
+    // A slow read.
     let mut slow = Box::pin(cache.get("a", "k"));
     assert!((&mut slow).now_or_never().is_none());
     bench.turn_off(true);
@@ -65,7 +65,7 @@ fn a_promotion_of_what_was_invalidated_without_a_record() {
 }
 
 #[test]
-fn what_the_tier_held_counts_once_when_it_is_off() {
+fn entries_of_a_disabled_tier_count_once() {
     let mut bench = Bench::with(1, large_config());
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never).version(7);
     bench.put_of("k", plain("old", &[]).with_policy(policy)).unwrap();
@@ -73,7 +73,7 @@ fn what_the_tier_held_counts_once_when_it_is_off() {
     bench.simulation.block_on(cache.sync()).unwrap().unwrap();
     bench.turn_off(false);
     let fresh = bench.put_of("never-seen", plain("x", &[]));
-    assert_eq!(fresh, Ok(()), "nothing on file can come in its place");
+    assert_eq!(fresh, Ok(()), "no record on file can replace it");
     bench.disk.heal();
     bench.pass(Duration::from_secs(5));
     let mut counts = Vec::new();
@@ -87,7 +87,7 @@ fn what_the_tier_held_counts_once_when_it_is_off() {
 }
 
 #[test]
-fn a_version_that_is_gone_does_not_block_when_the_tier_is_off() {
+fn a_removed_version_does_not_block_when_the_tier_is_off() {
     let mut bench = Bench::with(1, large_config());
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never).version(7);
     bench.put_of("k", plain("old", &[]).with_policy(policy)).unwrap();
@@ -101,7 +101,7 @@ fn a_version_that_is_gone_does_not_block_when_the_tier_is_off() {
 }
 
 #[test]
-fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
+fn pending_invalidations_of_a_tier_turned_off_before_its_first_record() {
     let mut met = 0;
     for seed in 0..300 {
         let mut bench = Bench::with(seed, large_config());
@@ -109,7 +109,7 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
         let cache = bench.cache.clone();
         bench.simulation.block_on(cache.sync()).unwrap().unwrap();
         drop(cache);
-        // Another segment is begun, so that there is something to write at once.
+        // A new segment is begun, so that there is something to write at once.
         let failpoint = plant(Failpoint::TornSegmentSealed);
         bench.kill();
         drop(failpoint);
@@ -134,7 +134,7 @@ fn rules_of_a_tier_that_is_turned_off_before_its_first_record() {
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 
-/// An entry with a label in both tiers, whose ttl of 100 seconds has just passed by the clock.
+/// An entry with a label in both tiers, whose ttl of 100 seconds has just passed.
 fn expired() -> (Bench, Clock) {
     let clock = Clock::manual(START);
     let mut config = large_config();
@@ -177,7 +177,7 @@ fn a_label_of_an_entry_that_had_expired_at_one_open_and_not_at_the_next() {
 }
 
 #[test]
-fn a_put_behind_a_flush_whose_record_was_taken_and_could_not_be_written() {
+fn a_put_after_a_flush_whose_record_was_taken_and_could_not_be_written() {
     let mut bench = Bench::new(1);
     bench.put("k", "old", &[]);
     let cache = bench.cache.clone();
@@ -185,7 +185,7 @@ fn a_put_behind_a_flush_whose_record_was_taken_and_could_not_be_written() {
     assert!(bench.simulation.block_on(cache.invalidate_namespace("a")).unwrap().is_err());
     let put = bench.simulation.block_on(cache.put("a", "k", made("new", &[]))).unwrap();
     assert!(put.is_err(), "the old generation is still what is on file");
-    assert_eq!(bench.get("k"), None, "and not here");
+    assert_eq!(bench.get("k"), None, "not in this process");
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_store_survives_a_power_loss_after_a_failed_sync_and_another_while_it_opens(
         for polls in [0, seed % 40] {
             bench.simulation.kill();
             bench.disk = bench.disk.crash();
-            // The next process comes so far.
+            // The next process gets this far.
             let mut opening = opening(&bench.simulation, &bench.disk, &bench.config).boxed();
             for _ in 0..polls {
                 if (&mut opening).now_or_never().is_some() {
@@ -231,7 +231,7 @@ fn a_refused_put_leaves_no_namespace() {
 }
 
 #[test]
-fn a_put_that_nobody_polls_does_not_hinder_small_ones() {
+fn an_unpolled_put_does_not_delay_small_ones() {
     let config = BlobCacheConfig::builder().l1_bytes_max(4 << 20).build().unwrap();
     let cache = BlobCache { engine: in_memory(config) };
     let large = bytes::Bytes::from(vec![1; 600 << 10]);
@@ -243,7 +243,7 @@ fn a_put_that_nobody_polls_does_not_hinder_small_ones() {
     while (&mut second).now_or_never().is_none() && polls < 10_000 {
         polls += 1;
     }
-    assert!(polls < 10_000, "a put of one byte waits for one that nobody polls");
+    assert!(polls < 10_000, "a put of one byte waits for one that is not polled");
 }
 
 #[test]
@@ -256,5 +256,5 @@ fn a_dropped_handle_is_not_kept_alive_by_a_scan() {
     assert!(bench.cache.invalidate_prefix("a", "1").now_or_never().is_none());
     let empty = BlobCache { engine: in_memory(BlobCacheConfig::default()) };
     bench.cache = empty;
-    assert!(weak.upgrade().is_none(), "nobody holds a handle, and the store is not being closed");
+    assert!(weak.upgrade().is_none(), "no handle is left, but the store is not being closed");
 }

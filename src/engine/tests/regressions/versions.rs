@@ -1,4 +1,4 @@
-//! Faults of compare and set: a version on disk, and what may happen to it while it is read.
+//! Faults of conditional puts: a version on disk, and mutations while it is read.
 
 use futures::FutureExt;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::io::{Fault, OperationKind};
 
 #[test]
-fn a_version_that_was_invalidated_while_it_was_read_does_not_block() {
+fn a_version_invalidated_while_it_is_read_does_not_block() {
     for seed in 0..300 {
         let mut bench = Bench::new(seed);
         let cache = bench.cache();
@@ -16,7 +16,7 @@ fn a_version_that_was_invalidated_while_it_was_read_does_not_block() {
             cache.put("a", "k", put()).await.unwrap();
             cache.sync().await.unwrap();
         });
-        // Dropped, it is in force; others finish it while the put reads what is there.
+        // Dropped, it is in force; other calls finish it while the put reads the version.
         assert!(cache.invalidate_prefix("a", "k").now_or_never().is_none());
         let others = async {
             for number in 0..20 {
@@ -29,9 +29,9 @@ fn a_version_that_was_invalidated_while_it_was_read_does_not_block() {
     }
 }
 
-/// What may be newer is not forgotten because one read has failed.
+/// A failed read must not discard a version that may be newer.
 #[test]
-fn a_version_that_the_device_does_not_tell_is_not_put_over() {
+fn an_unreadable_version_is_not_overwritten() {
     let mut bench = Bench::new(1);
     let cache = bench.cache();
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
@@ -51,9 +51,9 @@ fn a_version_that_the_device_does_not_tell_is_not_put_over() {
     assert_eq!(bench.get("k").as_deref(), Some("ten"));
 }
 
-/// The body of a large value does not matter to whoever wants to put a newer one.
+/// The body of a large value is irrelevant for the version check.
 #[test]
-fn a_version_on_disk_is_told_by_the_head_of_its_record() {
+fn a_version_check_reads_only_the_header_of_the_record() {
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(64 << 10)
         .l2_path("simulated")

@@ -1,6 +1,6 @@
 //! Two tiers on a simulated disk against a naive model: random operations, closes, kills and power
-//! losses. The cache may forget; what it serves is the model's latest value, or the test fails and
-//! names its seed.
+//! losses. The cache may lose entries; each hit must be the model's latest value. A failure prints
+//! its seed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Value {
     version: Option<u64>,
 }
 
-/// What a run has met, so that one that never hits does not pass.
+/// Counts of events, so that a run that never hits does not pass.
 #[derive(Debug, Default)]
 struct Tally {
     memory_hits: u64,
@@ -136,7 +136,7 @@ impl Laboratory {
         let hit = self.simulation.block_on(cache.get(SPACES[space], [key])).unwrap();
         let Some(hit) = hit else { return };
         let latest = self.model.get(&(space, key));
-        let latest = latest.unwrap_or_else(|| panic!("a hit of {space}/{key}, which is gone"));
+        let latest = latest.unwrap_or_else(|| panic!("a hit of {space}/{key}, which was removed"));
         assert!(hit.value() == latest.bytes, "{space}/{key} is stale");
         assert_eq!(hit.version(), latest.version);
         match hit.tier() {
@@ -190,7 +190,7 @@ impl Laboratory {
         self.model.clear();
     }
 
-    /// Ends the process in one of the ways that processes end, and starts the next one.
+    /// Ends the process in a random way, and starts the next one.
     fn restart(&mut self) {
         self.tally.reclaimed += self.cache.stats().l2_reclaimed_segments();
         match self.random.random_range(0..4) {
@@ -275,7 +275,7 @@ fn process_mode_is_never_stale() {
 }
 
 #[test]
-fn process_mode_is_never_stale_where_hashes_collide() {
+fn process_mode_is_never_stale_with_colliding_hashes() {
     runs(CrashSafety::Process, 4);
 }
 
@@ -289,8 +289,8 @@ fn cold_mode_is_never_stale() {
     runs(CrashSafety::Cold, 64);
 }
 
-/// Whatever byte of a closed store is damaged, opening succeeds or is refused, and nothing that is
-/// served is wrong.
+/// Whichever byte of a closed store is damaged, the open succeeds or is refused, and no wrong value
+/// is served.
 #[test]
 fn a_flipped_bit_is_never_served() {
     let mut laboratory = Laboratory::new(7, CrashSafety::Process, 64);
@@ -338,8 +338,8 @@ fn a_flipped_bit_is_never_served() {
     assert!(opened > 1000 && hits > 10_000 && damaged > 100, "{opened} {hits} {damaged}");
 }
 
-/// A device that fails turns the tier off; memory goes on, nothing hangs, and no later process
-/// serves what was overwritten meanwhile.
+/// A failing device turns the tier off; memory goes on, no call hangs, and no later process serves
+/// an entry that was overwritten meanwhile.
 #[test]
 fn a_failing_device_turns_the_tier_off() {
     use crate::io::{Fault, OperationKind};
@@ -356,7 +356,7 @@ fn a_failing_device_turns_the_tier_off() {
             let bytes = vec![number; 2000];
             let cache = laboratory.cache.clone();
             let put = cache.put(SPACES[0], [key], BlobCachePut::new(bytes.clone()));
-            match laboratory.simulation.block_on(put).expect("nothing hangs") {
+            match laboratory.simulation.block_on(put).expect("no call hangs") {
                 // In force in this process either way.
                 Ok(()) => {}
                 Err(CacheError::L2Io { .. }) => refused += 1,
@@ -375,7 +375,7 @@ fn a_failing_device_turns_the_tier_off() {
             laboratory.pass_time();
         }
         let cache = laboratory.cache.clone();
-        let closed = laboratory.simulation.block_on(cache.close()).expect("nothing hangs");
+        let closed = laboratory.simulation.block_on(cache.close()).expect("no call hangs");
         assert_eq!(closed.is_err(), is_off, "seed {seed}");
         laboratory.simulation.kill();
         laboratory.disk = laboratory.disk.kill();

@@ -1,17 +1,17 @@
-//! Bugs failpoint on purpose: each must be found by the checker, within a stated number of calls.
+//! Planted bugs: the checker must find each within a stated number of calls.
 
 use super::life::Plan;
 use super::setting::Setting;
 use super::{COLD, POWER, PROCESS, run};
 use crate::failpoint::{Failpoint, plant};
 
-/// Plants the flaw, and counts the calls until the checker finds it: from the first seed on, and
-/// from `TAMIS_RUNS` others if asked.
-fn found(flaw: Failpoint, setting: Setting, calls_max: usize) {
+/// Plants the bug and counts the calls until the checker finds it, from the first seed on, and from
+/// `TAMIS_RUNS` further seeds if set.
+fn found(failpoint: Failpoint, setting: Setting, calls_max: usize) {
     let starts = std::env::var("TAMIS_RUNS").map_or(1, |text| text.parse().unwrap());
     let mut needed = Vec::new();
     for start in 0..starts {
-        let _planted = plant(flaw);
+        let _planted = plant(failpoint);
         let (mut calls, mut seed) = (0, start * 100_000);
         let failure = loop {
             let plan = Plan::new(seed);
@@ -20,31 +20,31 @@ fn found(flaw: Failpoint, setting: Setting, calls_max: usize) {
                 Err(failure) if failure.is_checked => break failure,
                 _ => {}
             }
-            assert!(calls <= calls_max, "{flaw:?} is not found in {calls} calls");
+            assert!(calls <= calls_max, "{failpoint:?} is not found in {calls} calls");
             seed += 1;
         };
         if start == 0 {
-            println!("{flaw:?}: {}", failure.what);
+            println!("{failpoint:?}: {}", failure.what);
         }
         needed.push(calls);
     }
     needed.sort_unstable();
-    println!("{flaw:?}: found within {needed:?} calls");
+    println!("{failpoint:?}: found within {needed:?} calls");
 }
 
 #[test]
-fn a_promotion_without_a_check() {
+fn an_unchecked_promotion() {
     found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
 }
 
 #[test]
-fn a_rule_that_is_not_asked() {
-    found(Failpoint::RuleNotAsked, Setting { is_roomy: true, ..PROCESS }, 1_000_000);
+fn an_ignored_pending_invalidation() {
+    found(Failpoint::PendingInvalidationIgnored, Setting { is_roomy: true, ..PROCESS }, 1_000_000);
 }
 
 #[test]
-fn a_rule_that_is_withdrawn_early() {
-    found(Failpoint::RuleWithdrawnEarly, PROCESS, 1_000_000);
+fn a_pending_invalidation_withdrawn_early() {
+    found(Failpoint::InvalidationWithdrawnEarly, PROCESS, 1_000_000);
 }
 
 #[test]
@@ -53,9 +53,9 @@ fn slots_dropped_before_the_head_mark_moves() {
 }
 
 #[test]
-fn a_second_chance_outside_of_its_section() {
-    // Rare, and rarer where budgets become smaller.
-    found(Failpoint::SecondChanceUnchecked, Setting { is_plain: true, ..PROCESS }, 3_000_000);
+fn a_reinsertion_outside_of_its_section() {
+    // Rare, and rarer with smaller budgets.
+    found(Failpoint::ReinsertionUnchecked, Setting { is_plain: true, ..PROCESS }, 3_000_000);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn an_acknowledgement_without_a_sync() {
 }
 
 #[test]
-fn a_flush_that_is_not_waited_for() {
+fn a_flush_that_is_not_awaited() {
     found(Failpoint::FlushNotAwaited, PROCESS, 3_000_000);
 }
 
@@ -84,7 +84,7 @@ fn a_missing_tombstone() {
 }
 
 #[test]
-fn a_failed_write_that_is_ignored() {
+fn an_ignored_failed_write() {
     found(Failpoint::FailedWriteIgnored, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }
 
@@ -94,22 +94,22 @@ fn labels_forgotten_at_open() {
 }
 
 #[test]
-fn another_boot_that_is_ignored() {
+fn an_ignored_reboot() {
     found(Failpoint::BootIgnored, PROCESS, 1_000_000);
 }
 
 #[test]
-fn a_stale_fill_that_is_stored() {
+fn a_stored_stale_fill() {
     found(Failpoint::StaleFillStored, COLD, 1_000_000);
 }
 
 #[test]
-fn a_key_that_is_not_compared() {
+fn an_uncompared_key() {
     found(Failpoint::KeyNotCompared, Setting { key_hash_bits: 3, ..PROCESS }, 1_000_000);
 }
 
 #[test]
-fn damage_that_is_skipped() {
+fn skipped_damage() {
     found(Failpoint::DamageSkipped, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }
 
@@ -119,16 +119,16 @@ fn a_pin_in_the_future_of_a_reader() {
 }
 
 #[test]
-fn a_permit_that_a_sleeper_keeps() {
+fn a_permit_kept_by_a_sleeper() {
     found(Failpoint::PermitKeptBySleeper, PROCESS, 1_000_000);
 }
 
 #[test]
-fn a_waker_that_is_called_under_a_lock() {
+fn a_waker_called_under_a_lock() {
     found(Failpoint::WokenUnderLock, PROCESS, 1_000_000);
 }
 
 #[test]
-fn a_replay_without_a_bound() {
+fn an_unbounded_replay() {
     found(Failpoint::ReplayUnbounded, PROCESS, 1_000_000);
 }

@@ -1,4 +1,4 @@
-//! Where all places of namespaces are taken, those that hold nothing alive give theirs at once.
+//! When all namespace slots are taken, namespaces without live entries give up theirs at once.
 
 use std::time::{Duration, SystemTime};
 
@@ -44,7 +44,7 @@ fn is_refused(put: Result<(), CacheError>) -> bool {
 }
 
 #[test]
-fn what_has_ended_in_memory_gives_its_place_though_nobody_sweeps() {
+fn expired_namespaces_in_memory_give_up_their_slots_without_a_sweep() {
     let clock = clock();
     let cache = in_memory(&clock);
     fill(&cache, 0..MAX);
@@ -65,7 +65,7 @@ fn what_has_ended_in_memory_gives_its_place_though_nobody_sweeps() {
 }
 
 #[test]
-fn a_tenant_whose_entries_end_all_the_time_holds_up_nobody() {
+fn a_namespace_of_short_lived_entries_delays_no_other() {
     let clock = clock();
     let cache = in_memory(&clock);
     for number in 0..20_000u64 {
@@ -76,12 +76,12 @@ fn a_tenant_whose_entries_end_all_the_time_holds_up_nobody() {
     clock.advance(SHORT * 4);
     let (put, work) = measured(|| block_on(cache.put("ninth", "k", "v")));
     put.unwrap();
-    assert!(work.entries < 1000, "{work:?}: the tenant is not walked");
+    assert!(work.entries < 1000, "{work:?}: the namespace is not walked");
 }
 
-/// The second entry of a key ends sooner than the first would have.
+/// The second entry of a key expires sooner than the first would have.
 #[test]
-fn what_was_overwritten_counts_no_more() {
+fn an_overwritten_entry_no_longer_counts() {
     let clock = clock();
     let cache = in_memory(&clock);
     for number in 0..MAX {
@@ -93,7 +93,7 @@ fn what_was_overwritten_counts_no_more() {
 }
 
 #[test]
-fn an_entry_that_is_asked_for_keeps_its_place() {
+fn an_accessed_entry_keeps_its_slot() {
     let clock = clock();
     let cache = in_memory(&clock);
     let idle = ExtendedTtlPolicy { idle_ttl: Some(SHORT), ..Default::default() };
@@ -112,9 +112,9 @@ fn an_entry_that_is_asked_for_keeps_its_place() {
     assert!(block_on(cache.get("n0", "k")).is_some());
 }
 
-/// A caller who is refused again does not look again.
+/// A caller that is refused again does not search again.
 #[test]
-fn it_is_known_when_there_is_nothing_to_be_found() {
+fn a_failed_search_is_not_repeated() {
     let cache = in_memory(&clock());
     for number in 0..MAX {
         block_on(cache.put(&format!("n{number}"), "k", "endless")).unwrap();
@@ -132,9 +132,9 @@ enum End {
     Restart,
 }
 
-/// Also of what only the disk holds.
+/// Also for entries that are only on disk.
 #[test]
-fn a_namespace_that_only_shadows_gives_its_place_for_good() {
+fn a_namespace_with_only_dead_slots_gives_up_its_slot_for_good() {
     for end in [End::Clock, End::Sweep, End::Keys, End::Restart] {
         for admission in [L1Admission::Never, L1Admission::Always] {
             let clock = clock();
@@ -179,7 +179,7 @@ fn a_namespace_that_only_shadows_gives_its_place_for_good() {
             assert_eq!(cache.stats().namespaces(), MAX, "{what}");
             bench.run(cache.sync()).unwrap();
             drop(cache);
-            // Under a clock that is behind, what has expired would be alive again.
+            // If the clock is set back, expired entries would be alive again.
             bench.config = two_tiers(&self::clock()).max_namespaces(MAX).build().unwrap();
             bench.kill();
             for number in 0..MAX {

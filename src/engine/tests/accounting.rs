@@ -1,4 +1,4 @@
-//! The books balance: all that has come in is held, or has left in one way, and is counted there.
+//! Accounting balances: each entry that came in is held, or was counted out exactly once.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ fn assert_balanced(stats: &BlobCacheStats, held: u64, what: &str) {
     assert_eq!(come, held + gone, "{what}: {held} held, {stats:#?}");
 }
 
-/// What a drawn operation does. Whatever it answers is somebody else's test.
+/// Runs a random operation; other tests check its result.
 async fn one(cache: &BlobCache, clock: &Clock, random: &mut StdRng, (keys, bytes): (u64, usize)) {
     let namespace = NAMESPACES[random.random_range(0..3)];
     let key = format!("k{}", random.random_range(0..keys));
@@ -93,8 +93,8 @@ fn in_memory() {
     }
 }
 
-/// With a kill and a clean end between lives. What a life finds on file counts as recovered. The
-/// log has room for all of it: nothing is reclaimed.
+/// With a kill and a clean close in between. Entries found on file count as recovered. The log has
+/// room for all of them, so nothing is reclaimed.
 #[test]
 fn in_both_tiers() {
     for seed in 0..20 {
@@ -125,7 +125,7 @@ fn in_both_tiers() {
 }
 
 #[test]
-fn what_has_expired_is_counted_though_a_mutation_of_its_key_comes_first() {
+fn an_expired_entry_is_counted_although_a_mutation_finds_it_first() {
     type Mutate = fn(&BlobCache, &str);
     let mutations: [Mutate; 4] = [
         |cache, key| _ = block_on(cache.invalidate_key("a", key)),

@@ -1,4 +1,4 @@
-//! When an entry with an idle ttl was last asked for, while it passes from one tier to the other.
+//! Last accesses of entries with an idle ttl while they move between the tiers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
 }
 
-/// What is gone is met by whoever asks for it.
+/// Without a background sweep, so that gets find expired entries.
 fn config(clock: &Clock) -> BlobCacheConfigBuilder {
     two_tiers(clock).background_sweep(BackgroundSweep::Off)
 }
@@ -44,7 +44,7 @@ fn value(policy: BlobCachePolicy) -> BlobCachePut {
     BlobCachePut::new("value").with_policy(policy)
 }
 
-/// A cache of which the disk holds `k`, and memory does not.
+/// A cache with `k` on disk and not in memory.
 fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, BlobCache) {
     let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache();
@@ -64,7 +64,7 @@ fn in_memory(cache: &BlobCache, key: &str) -> Arc<Entry> {
 }
 
 /// Writes more than the disk holds.
-fn fill_until_it_goes_round(bench: &mut Bench, cache: &BlobCache) {
+fn fill_until_the_log_wraps(bench: &mut Bench, cache: &BlobCache) {
     let begun = cache.stats().l2_reclaimed_segments();
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
     for key in 0u32.. {
@@ -76,7 +76,7 @@ fn fill_until_it_goes_round(bench: &mut Bench, cache: &BlobCache) {
     }
 }
 
-/// A get that has issued its read, and then is not polled until `k` is in memory.
+/// A get that has issued its read, and is not polled until `k` is in memory.
 fn slow_get(bench: &mut Bench) -> BoxFuture<'static, Option<BlobCacheHit>> {
     let cache = bench.cache();
     let mut slow = async move { cache.get("a", "k").await }.boxed();
@@ -88,7 +88,7 @@ fn slow_get(bench: &mut Bench) -> BoxFuture<'static, Option<BlobCacheHit>> {
 }
 
 #[test]
-fn a_slow_get_finds_what_memory_has_kept_alive() {
+fn a_slow_get_finds_an_entry_that_memory_kept_alive() {
     let clock = Clock::manual(at(0));
     let (mut bench, cache) = on_disk_only(config(&clock), value(idle(10)));
     clock.set(at(5));
@@ -98,14 +98,14 @@ fn a_slow_get_finds_what_memory_has_kept_alive() {
         assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
     }
     clock.set(at(29));
-    assert!(bench.run(slow).is_some(), "last asked for at 20, of 10 s");
+    assert!(bench.run(slow).is_some(), "last accessed at 20, of 10 s");
     clock.set(at(38));
-    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 29");
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last accessed at 29");
     assert_eq!(cache.stats().expirations(), 0);
 }
 
 #[test]
-fn what_ends_in_both_tiers_counts_once() {
+fn an_entry_that_expires_in_both_tiers_counts_once() {
     let clock = Clock::manual(at(0));
     let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
     let (mut bench, cache) = on_disk_only(config(&clock), value(mortal));
@@ -119,10 +119,9 @@ fn what_ends_in_both_tiers_counts_once() {
     assert_eq!(cache.stats().expirations(), 1);
 }
 
-/// What another thread may do between the moment at which an entry leaves memory and that at which
-/// this is settled.
+/// Another thread gets the entry between its removal from memory and the accounting of that.
 #[test]
-fn a_get_while_memory_lets_go_knows_of_the_last_access() {
+fn a_get_during_an_eviction_knows_the_last_access() {
     let clock = Clock::manual(at(0));
     let mut bench = Bench::with(1, config(&clock).build().unwrap());
     let cache = bench.cache();
@@ -135,17 +134,17 @@ fn a_get_while_memory_lets_go_knows_of_the_last_access() {
     let victim = engine.parts.l1.evict(room, u8::MAX, &mut 100, &Eviction::new(&engine.parts));
     assert!(matches!(victim, Some(Victim::Evicted(entry)) if entry.is_of("a", b"k")));
     clock.set(at(15));
-    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 8, of 10 s");
-    // It was found before it left, and is hit only now.
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last accessed at 8, of 10 s");
+    // It was found before its removal, and is hit only now.
     clock.set(at(17));
     assert!(Visibility::new(&engine.parts).judge(found).is_ok());
     clock.set(at(26));
-    assert!(bench.run(cache.get("a", "k")).is_some(), "last asked for at 17");
+    assert!(bench.run(cache.get("a", "k")).is_some(), "last accessed at 17");
 }
 
-/// Another copy of it is hit while memory copies its value.
+/// Another copy of the entry is hit while the promotion copies its value.
 #[test]
-fn a_promotion_brings_the_last_access_along() {
+fn a_promotion_keeps_the_last_access() {
     let clock = Clock::manual(at(0));
     let config = config(&clock).l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
     let large = BlobCachePut::new(vec![7; 500_000]).with_policy(idle(10));
@@ -155,7 +154,7 @@ fn a_promotion_brings_the_last_access_along() {
     let read = bench.run(cache.get("a", "k")).unwrap().entry;
     let other = Arc::new(read.promoted(read.value.clone(), read.charge));
     let mut promotion = Box::pin(engine.promoter.promote(&read));
-    assert!((&mut promotion).now_or_never().is_none(), "half a megabyte is copied in steps");
+    assert!((&mut promotion).now_or_never().is_none(), "half a megabyte is copied in batches");
     clock.set(at(12));
     assert!(Visibility::new(&engine.parts).judge(other).is_ok());
     assert!(bench.run(promotion));
@@ -163,9 +162,9 @@ fn a_promotion_brings_the_last_access_along() {
     assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
 }
 
-/// A quota on disk full of what was not asked for comes back, and what was stays.
+/// A full quota on disk regains the room of idle records, and read records stay.
 #[test]
-fn what_has_idled_away_makes_room_in_a_quota() {
+fn idle_records_make_room_in_a_quota() {
     let clock = Clock::manual(at(0));
     let quota = NamespaceQuota { l2_bytes_max: Some(256 << 10), ..Default::default() };
     let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
@@ -191,21 +190,21 @@ fn what_has_idled_away_makes_room_in_a_quota() {
     assert!(bench.run(cache.get("a", "new")).is_none(), "it has no room");
     bench.pass(Duration::from_secs(2));
     bench.run(put("new".to_owned(), L1Admission::Never)).unwrap();
-    assert!(bench.run(cache.get("a", "new")).is_some(), "what was not asked for is gone");
+    assert!(bench.run(cache.get("a", "new")).is_some(), "unread entries have expired");
     assert_eq!(cache.stats().l1_idle_evicts_total(), filler - 1);
     bench.run(cache.close()).unwrap();
     drop(cache);
-    // What is not known was last asked for when it was written.
+    // An entry without a recorded access counts as last accessed when it was written.
     bench.reopen();
     let cache = bench.cache();
     assert!(cache.namespace_stats("a").unwrap().l2_bytes_in_use() < 40_000, "one of them");
     assert!(bench.run(cache.get("a", "new")).is_some());
 }
 
-/// Last accesses are remembered within the budget of the index. Where that had been used up before
-/// anything had an idle ttl, they are once the log has gone round.
+/// Last accesses stay within the index budget. If the budget was used up before the first idle ttl,
+/// they are recorded once the log has wrapped around.
 #[test]
-fn last_accesses_keep_to_the_budget_of_the_index() {
+fn last_accesses_stay_within_the_index_budget() {
     for used_up in [false, true] {
         let clock = Clock::manual(at(0));
         let config = config(&clock).l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10);
@@ -229,7 +228,7 @@ fn last_accesses_keep_to_the_budget_of_the_index() {
                 bench.run(put(key, BlobCachePolicy::default())).unwrap();
             }
         };
-        // Nothing leaves yet, and the table has room beside that, or has none.
+        // No record leaves yet, and the table has room besides, or has none.
         let slots = if used_up { 1900 } else { 1600 };
         fill(&mut bench, &|| cache.stats().l2_entries() >= slots);
         bench.run(put(0, idle(10))).unwrap();
@@ -246,11 +245,10 @@ fn last_accesses_keep_to_the_budget_of_the_index() {
     }
 }
 
-/// Gets that are begun, left alone and gone on with at random, above a memory of a few entries:
-/// whenever one ends, it finds what was asked for within the idle ttl, and nothing else; and each
-/// end counts once.
+/// Gets are begun, left and continued at random, above a memory of a few entries: each finds
+/// exactly the entries accessed within their idle ttl, and each expiry counts once.
 #[test]
-fn gets_of_any_pace_agree_on_the_last_access() {
+fn slow_and_fast_gets_agree_on_the_last_access() {
     let (mut on_disk, mut in_memory, mut gone, mut promoted) = (0, 0, 0, 0);
     for seed in 0..2000 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -311,9 +309,9 @@ fn gets_of_any_pace_agree_on_the_last_access() {
     assert!(gone > 5_000 && promoted > 10_000, "{gone} {promoted}");
 }
 
-/// What has a slot is counted where that is buried, and with it memory lets go.
+/// An entry with a slot is counted when the slot is marked dead, and memory drops it then.
 #[test]
-fn what_has_ended_counts_once_though_its_record_leaves() {
+fn an_expired_entry_counts_once_although_its_record_leaves() {
     let clock = Clock::manual(at(0));
     let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
     let (mut bench, cache) = on_disk_only(config(&clock), value(mortal));
@@ -322,14 +320,14 @@ fn what_has_ended_counts_once_though_its_record_leaves() {
     clock.set(at(11));
     assert!(bench.run(slow).is_none());
     assert_eq!((cache.stats().expirations(), cache.stats().entries()), (1, 0));
-    fill_until_it_goes_round(&mut bench, &cache);
+    fill_until_the_log_wraps(&mut bench, &cache);
     assert!(bench.run(cache.get("a", "k")).is_none());
     assert_eq!(cache.stats().expirations(), 1);
 }
 
-/// Damage may have taken its record before.
+/// Its record may have been lost to damage before.
 #[test]
-fn what_ends_in_memory_counts_though_its_slot_was_buried() {
+fn an_expiry_in_memory_counts_although_its_slot_is_dead() {
     let clock = Clock::manual(at(0));
     let mut bench = Bench::with(1, config(&clock).build().unwrap());
     let cache = bench.cache();
@@ -348,7 +346,7 @@ fn what_ends_in_memory_counts_though_its_slot_was_buried() {
     assert_eq!(cache.stats().expirations(), 1);
 }
 
-/// A version that is alive by an access which only memory knows of, when a put looks at its record.
+/// A version that is alive because of an access known only to memory, when a put reads its record.
 #[test]
 fn a_put_knows_the_last_access_to_the_version_on_disk() {
     let clock = Clock::manual(at(0));
@@ -378,9 +376,9 @@ fn a_put_knows_the_last_access_to_the_version_on_disk() {
     assert!(matches!(outcome, Err(CacheError::VersionMismatch { existing: 5, .. })), "{outcome:?}");
 }
 
-/// A table that is full keeps the latest.
+/// A full table keeps the latest accesses.
 #[test]
-fn who_was_asked_for_the_longest_ago_makes_room() {
+fn a_full_table_replaces_the_oldest_access() {
     let clock = Clock::manual(at(0));
     let config = config(&clock).l2_index_bytes_max(64 << 10);
     let mut bench = Bench::with(1, config.build().unwrap());
@@ -408,9 +406,9 @@ fn who_was_asked_for_the_longest_ago_makes_room() {
     assert!(late.iter().filter(is_known).count() < known);
 }
 
-/// Nothing is set aside for what the disk does not take.
+/// Entries that the disk does not hold reserve nothing of the index budget.
 #[test]
-fn what_is_for_memory_only_takes_nothing_of_the_index() {
+fn memory_only_entries_reserve_nothing_of_the_index() {
     let clock = Clock::manual(at(0));
     let quota = NamespaceQuota { l2_bytes_max: Some(0), ..Default::default() };
     let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
@@ -421,9 +419,9 @@ fn what_is_for_memory_only_takes_nothing_of_the_index() {
     assert!(cache.engine.parts.access_times.bytes_set_aside() > 0);
 }
 
-/// What has idled away is known to be gone; what was asked for is not.
+/// Idle records are known to be expired; accessed ones are not.
 #[test]
-fn a_prefix_counts_what_was_asked_for() {
+fn a_prefix_counts_accessed_entries() {
     let clock = Clock::manual(at(0));
     let mut bench = Bench::with(1, config(&clock).build().unwrap());
     let cache = bench.cache();
