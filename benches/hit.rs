@@ -1,19 +1,17 @@
-//! What a hit in memory costs, beside the lookups that cannot be beaten by much.
+//! The cost of a hit in memory, compared with the fastest possible lookups.
 //!
-//! Measured are [`BlobCache::get`] and [`BlobCacheNamespace::get`], each through its future, polled
-//! once on the measuring thread with a waker that does nothing, so that no executor is measured.
-//! Beside them stand `DashMap<String, Bytes>` and `quick_cache`: get and clone, over the same keys,
-//! with values of the same size that are already in their shared form. All of them are asked with
-//! the same probes: borrowed keys, drawn at random beforehand, that lie one after the other.
+//! [`BlobCache::get`] and [`BlobCacheNamespace::get`] are measured through their futures, polled
+//! once with a no-op waker, so that no executor is measured. The peers are `DashMap<String, Bytes>`
+//! and `quick_cache`: get and clone, over the same keys, with values of the same size in their
+//! shared form. All use the same probes: borrowed keys in random order, consecutive in memory.
 //!
-//! The peers take turns in short rounds, beginning with another one each time, so that a machine
-//! that slows down does so for all, and what is counted is the time of the threads on a core, not
-//! what they wait for one. A ratio is that of one round to the same round of `DashMap`; shown are
-//! medians, and for the ratios the least and the greatest. The aim is tamis / dashmap of 0.9 or
-//! less.
+//! The peers alternate in short rounds, each round starting with another one, so that a slow phase
+//! of the machine affects all. Threads are measured in CPU time. A ratio compares a round with the
+//! same round of `DashMap`; shown are medians, and for ratios also minimum and maximum. The goal is
+//! a ratio tamis / dashmap of 0.9 or less.
 //!
-//! `cargo bench --bench hit` takes about a minute; without `--bench`, as in a run of all tests, it
-//! only goes once through everything.
+//! `cargo bench --bench hit` takes about a minute; without `--bench`, as in a run of all tests,
+//! each measurement runs once.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -38,10 +36,10 @@ const VALUE_BYTES: usize = 100;
 const KEYS: [usize; 2] = [1_000, 100_000];
 const THREADS: [usize; 2] = [1, 2];
 
-/// Probes between two looks at the clock.
+/// Probes between two reads of the clock.
 const BATCH: u32 = 500;
 
-/// How often, and for how long, each peer is measured.
+/// The number and the length of the rounds of each peer.
 #[derive(Clone, Copy)]
 struct Plan {
     rounds: usize,
@@ -58,7 +56,7 @@ impl Plan {
     }
 }
 
-/// Keys to ask for, in the order to ask, one after the other in memory.
+/// Keys in the order of lookups, consecutive in memory.
 struct Probes {
     text: String,
     ends: Vec<usize>,
@@ -81,10 +79,10 @@ impl Probes {
     }
 }
 
-/// Looks all probes up for so long, and gives nanoseconds for each hit.
+/// Looks up all probes for the given time, and returns nanoseconds per hit.
 type Measure = Box<dyn Fn(&Probes, Duration) -> f64 + Sync>;
 
-/// One way to look a key up, and what its rounds took, in nanoseconds for each hit.
+/// A lookup method and its results, in nanoseconds per hit.
 struct Peer {
     name: &'static str,
     measure: Measure,
@@ -98,8 +96,8 @@ impl Peer {
     }
 }
 
-/// Asks for the probes, over and over, for at least `limit`. Gives nanoseconds for each of them.
-/// Goes through all of them once beforehand, since the peers push each other out of the caches.
+/// Looks up the probes repeatedly for at least `limit`. Returns nanoseconds per lookup. Starts with
+/// one unmeasured pass, since the peers evict each other from the CPU caches.
 fn measure(probes: &Probes, limit: Duration, hit: impl Fn(&str)) -> f64 {
     probes.iter().for_each(&hit);
     let mut stream = probes.iter().cycle();
@@ -114,7 +112,7 @@ fn measure(probes: &Probes, limit: Duration, hit: impl Fn(&str)) -> f64 {
     }
 }
 
-/// How long the calling thread has had a core.
+/// CPU time of the calling thread.
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
@@ -138,7 +136,7 @@ fn dashmap(keys: &[String]) -> Peer {
     let map = DashMap::new();
     for key in keys {
         let value = value();
-        // The first clone moves the value into its shared form, and allocates for that.
+        // The first clone converts the value into its shared form, and allocates.
         drop(value.clone());
         map.insert(key.clone(), value);
     }
@@ -149,7 +147,7 @@ fn dashmap(keys: &[String]) -> Peer {
 }
 
 fn quick_cache(keys: &[String]) -> Peer {
-    // Roomy enough for all keys to stay, whatever shard they fall into.
+    // Large enough that all keys stay, whatever their shard.
     let cache = QuickCache::new(2 * keys.len());
     for key in keys {
         let value = value();
@@ -163,7 +161,7 @@ fn quick_cache(keys: &[String]) -> Peer {
     })
 }
 
-/// A cache that holds the keys, as entries with such a policy.
+/// A cache that holds the keys, with the given policy.
 fn filled(keys: &[String], policy: &BlobCachePolicy) -> BlobCache {
     let config = BlobCacheConfig::builder().l1_bytes_max(256 << 20).build();
     let cache = block_on(BlobCache::open(config.expect("a valid configuration")));
@@ -187,8 +185,8 @@ fn through_namespace(name: &'static str, namespace: BlobCacheNamespace) -> Peer 
     })
 }
 
-/// All peers over the same keys; `DashMap` first, and those that share a cache apart from each
-/// other, so that none finds it warmer than the others.
+/// All peers over the same keys, `DashMap` first. Peers that share a cache are kept apart, so that
+/// none finds it warmer than the others.
 fn peers(keys: &[String]) -> Vec<Peer> {
     let plain = filled(keys, &BlobCachePolicy::default());
     let timed = filled(keys, &BlobCachePolicy::default().ttl(Duration::from_secs(3600)));
@@ -202,7 +200,7 @@ fn peers(keys: &[String]) -> Vec<Peer> {
     ]
 }
 
-/// One round of one peer: all threads begin together; the mean of what they took.
+/// One round of one peer: all threads start together; the mean of their results.
 fn round(peer: &Peer, probes: &[Probes], limit: Duration) -> f64 {
     let begin = Barrier::new(probes.len());
     let total: f64 = thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! What each verb takes, by criterion: `cargo bench --bench verbs`. For a hit beside its peers see
-//! `benches/hit.rs`.
+//! The time of each method, by criterion: `cargo bench --bench verbs`. `benches/hit.rs` compares a
+//! hit with other caches.
 
 use std::hint::black_box;
 

@@ -1,8 +1,8 @@
-//! What a cache costs while nobody calls: the processor's time that its process takes, second after
-//! second, of a cache in which nothing ends, and of one in which entries end one after the other.
+//! The processor time of a cache without calls: of one whose entries never expire, and of one whose
+//! entries expire one after the other.
 //!
-//! Nothing at all is what it should be in the first case, and next to nothing in the second:
-//! whoever sweeps has to visit all entries to find those that have ended.
+//! The first should use none, the second almost none: the sweeper has to visit all entries to find
+//! the expired ones.
 //!
 //! ```text
 //! cargo run --release --example idle
@@ -18,21 +18,21 @@ use futures::executor::block_on;
 use rustix::time::{ClockId, clock_gettime};
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
 
-/// Processor time of a cache that nobody asks for anything.
+/// Processor time of an idle cache.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many entries it holds.
+    /// Number of entries.
     #[arg(long, default_value_t = 500_000)]
     entries: u32,
-    /// The time within which they end, in seconds.
+    /// The time within which they expire, in seconds.
     #[arg(long, default_value_t = 3600)]
     span: u32,
-    /// How long each cache is left alone, in seconds.
+    /// How long each cache is idle, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
-/// What the process has used of the processor so far, all threads together.
+/// Processor time of all threads of the process so far.
 fn processor_time() -> Result<Duration, Box<dyn Error>> {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
@@ -54,8 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { entries, span, seconds } = Arguments::parse();
     let span = Duration::from_secs(u64::from(span));
     let seconds = Duration::from_secs(u64::from(seconds));
-    println!("{entries} entries, left alone for {seconds:?}\n");
-    println!("| they end | processor time | of a core | gone of the memory by then |");
+    println!("{entries} entries, idle for {seconds:?}\n");
+    println!("| they expire | processor time | of a core | memory freed by then |");
     println!("| --- | --- | --- | --- |");
     for (when, span) in [("never", None), ("one after the other", Some(span))] {
         let config = BlobCacheConfig::builder().l1_bytes_max(entries as usize * 1024).build()?;

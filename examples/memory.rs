@@ -1,19 +1,19 @@
-//! Holds the budget against the resident memory of a process.
+//! Compares the budget with the resident memory of a process.
 //!
-//! A cache counts what its entries take by the figures of an allocator it does not know; here is
-//! whether they are right. A process fills a cache and turns its contents over three times, with
-//! gets in between whose hits are dropped, so that memory is as torn as it gets; then its resident
-//! memory, less what it was before the cache was opened, is divided by the budget. That must not be
-//! more than 1.15, at any budget: the lookup tables take most for each entry just after they have
-//! grown, and the budget decides how many entries there are.
+//! A cache counts memory with a model of a typical allocator; this checks the model. A process
+//! fills a cache and replaces its contents three times, with gets in between, to fragment the
+//! memory; then the growth of its resident memory since before the open is divided by the budget.
+//! The ratio must not exceed 1.15 at any budget: lookup tables take most per entry just after they
+//! have grown, and the budget determines the number of entries.
 //!
-//! The limit is for one thread that puts. More of them show what the allocator adds where each of
-//! its arenas keeps what another one lacks (`--threads 4`; `MALLOC_ARENA_MAX=1` takes that away).
+//! The limit is for one thread that puts. With more threads, allocator arenas add overhead
+//! (`--threads 4`; `MALLOC_ARENA_MAX=1` avoids it).
 //!
-//! And it is for one mix of sizes. After a change of sizes, the allocator keeps what it cannot give
-//! back between what is in use (`--shape shifted --blob-bytes 65536`).
+//! It is also for one mix of sizes. After a change of sizes, the allocator keeps fragments that it
+//! cannot return (`--shape shifted --blob-bytes 65536`).
 //!
-//! Without arguments, every shape of entry runs at every budget, each in a process of its own, and
+//! Without arguments, every shape of entry runs at every budget, each in its own process, and the
+//! exit code tells whether all stayed within the limit:
 //! the exit code tells whether all of them kept to the limit:
 //!
 //! ```text
@@ -32,18 +32,18 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, BlobCacheStats, CacheError, L2Compression};
 
-/// The most that resident memory may be of the budget.
+/// The limit of resident memory as a multiple of the budget.
 const RATIO_MAX: f64 = 1.15;
 
 const TURNOVERS: u64 = 3;
 
-/// What a disk tier's buffers are bounded to: values that puts copy, and records that wait, with
-/// the directory of their segment. Besides, an eighth of the memory tier for copies, and another
-/// for values that wait to be promoted.
+/// The limit of a disk tier's buffers: values being copied, and pending records with the directory
+/// of their segment. In addition, an eighth of the memory tier for copies, and another for values
+/// waiting for promotion.
 const BUFFERS_BYTES: usize = (16 + 16 + 16) << 20;
 
-/// The budgets to try, in MiB: from one to the next the number of entries grows by some percent,
-/// from the first to the last it doubles, and so meets every fill of the tables.
+/// Budgets in MiB. Steps of a few percent and a doubling from first to last cover every fill of the
+/// tables.
 const BUDGETS_MIB: [usize; 13] = [160, 176, 192, 208, 224, 240, 256, 272, 288, 304, 320, 336, 352];
 
 const SHAPES: [(Shape, usize); 8] = [
@@ -60,10 +60,10 @@ const SHAPES: [(Shape, usize); 8] = [
 /// Resident memory of a cache against its budget.
 #[derive(Parser)]
 struct Arguments {
-    /// What entries are made of. Without it, all shapes run
+    /// The kind of entries. Without it, all kinds run
     #[arg(long)]
     shape: Option<Shape>,
-    /// Bytes of a value; of the largest one where they are mixed
+    /// Bytes of a value; of the largest one if they are mixed
     #[arg(long, default_value_t = 100)]
     blob_bytes: usize,
     /// The budget of the cache
@@ -72,26 +72,26 @@ struct Arguments {
     /// The size of a disk tier beneath it. Without it, there is none
     #[arg(long)]
     l2_mib: Option<u64>,
-    /// Threads that put at the same time
+    /// Concurrent threads that put
     #[arg(long, default_value_t = 1)]
     threads: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shape {
-    /// Nothing but a value.
+    /// Only a value.
     Plain,
-    /// Three tags: one that ten thousands share, one that a hundred share, one of its own.
+    /// Three tags: one shared by ten thousand entries, one by a hundred, one unique.
     Labels,
     /// Two content metadata keys.
     Metadata,
     /// Values of any size from 100 bytes up.
     Mixed,
-    /// Values of one size, after as many turnovers with values of 100 bytes and a flush.
+    /// Values of one size, after as many replacements with values of 100 bytes and a flush.
     Shifted,
 }
 
-/// What one process found.
+/// The result of a process.
 struct Found {
     entries: usize,
     budget: usize,
@@ -104,7 +104,7 @@ impl Found {
         as_f64(self.resident) / as_f64(self.budget)
     }
 
-    /// The line by which a process tells another.
+    /// The output line of a child process.
     fn to_line(&self) -> String {
         let Self { entries, budget, resident, bytes_in_use } = self;
         format!("{entries} {budget} {resident} {bytes_in_use}")
@@ -118,7 +118,7 @@ impl Found {
     }
 }
 
-/// Nothing here comes near 2^53 bytes.
+/// All byte counts here are far below 2^53.
 #[allow(clippy::cast_precision_loss)]
 fn as_f64(number: usize) -> f64 {
     number as f64
@@ -152,8 +152,8 @@ fn put_of(shape: Shape, blob_bytes: usize, number: u64, random: &mut StdRng) -> 
     }
 }
 
-/// Puts until as much has been evicted as the cache holds, three times over, with a get of an entry
-/// that may be there after each. `thread` keeps the keys of threads apart.
+/// Puts until three times the cache's contents were evicted, with a get of a possibly present entry
+/// after each put. `thread` separates the keys of threads.
 fn turn_over(cache: &BlobCache, arguments: &Arguments, thread: u64) -> Result<(), CacheError> {
     let shape = arguments.shape.unwrap_or(Shape::Plain);
     if shape == Shape::Shifted {
@@ -198,7 +198,7 @@ fn measure(arguments: &Arguments) -> Result<Found, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     if let Some(l2_mib) = arguments.l2_mib {
         let l2_bytes = l2_mib << 20;
-        // An eighth of the file: what small values ask for.
+        // An eighth of the file, as small values need.
         let index_bytes = usize::try_from(l2_bytes / 8)?;
         builder = builder.l2_path(folder.path()).l2_bytes_max(l2_bytes);
         builder = builder.l2_index_bytes_max(index_bytes).l2_compression(L2Compression::Off);
@@ -214,7 +214,7 @@ fn measure(arguments: &Arguments) -> Result<Found, Box<dyn Error>> {
             .collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(result) => result.map_err(Into::into),
-            Err(_) => Err::<(), Box<dyn Error>>("a thread has panicked".into()),
+            Err(_) => Err::<(), Box<dyn Error>>("a thread panicked".into()),
         })
     })?;
     let stats = cache.stats();
@@ -222,7 +222,7 @@ fn measure(arguments: &Arguments) -> Result<Found, Box<dyn Error>> {
     Ok(Found { entries, budget, resident: resident()?.saturating_sub(baseline), bytes_in_use })
 }
 
-/// Has another process of this program measure itself.
+/// Measures in a child process.
 fn measure_apart(
     shape: Shape,
     blob_bytes: usize,
@@ -243,7 +243,7 @@ fn measure_apart(
     })
 }
 
-/// Tries one shape at every budget, and gives the worst ratio.
+/// Runs one shape at every budget, and returns the worst ratio.
 fn try_budgets(shape: Shape, blob_bytes: usize, threads: u64) -> Result<f64, Box<dyn Error>> {
     let mut worst: f64 = 0.0;
     for budget_mib in BUDGETS_MIB {

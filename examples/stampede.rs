@@ -1,11 +1,11 @@
-//! A crowd asks for one key at the same time, and the origin behind the cache is slow.
+//! Many callers request one key at the same time, and the origin behind the cache is slow.
 //!
-//! Three ways to ask, first for a key that is not there, then for one that has expired and is
-//! within its stale window:
+//! Three ways to ask, first for a missing key, then for one that has expired and is within its
+//! stale window:
 //!
-//! - `get`, and where that finds nothing fresh, ask the origin and `put`;
+//! - `get`, and unless it finds a fresh entry, ask the origin and `put`;
 //! - `get_or_fetch`: one caller asks the origin, the others wait for it;
-//! - `get_or_refresh`: what is stale is answered at once, and one refresh is spawned.
+//! - `get_or_refresh`: a stale entry is returned at once, and one refresh is spawned.
 //!
 //! ```text
 //! cargo run --release --example stampede
@@ -26,16 +26,16 @@ use tamis::{
 };
 use tokio::sync::Semaphore;
 
-/// How many ask the origin, and how long callers wait, when a crowd wants one key.
+/// Origin calls and latencies when many callers request one key.
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
-    /// Callers who ask at the same time
+    /// Concurrent callers
     #[arg(long, default_value_t = 1000)]
     callers: usize,
-    /// How long the origin takes for an answer
+    /// Milliseconds of an origin call
     #[arg(long, default_value_t = 20)]
     origin_ms: u64,
-    /// How many answers the origin works on at a time; the others queue
+    /// Concurrent origin calls; further ones queue
     #[arg(long, default_value_t = 32)]
     origin_slots: usize,
     /// Bytes of the value
@@ -43,7 +43,7 @@ struct Arguments {
     value_bytes: usize,
 }
 
-/// What is behind the cache: slow, and slower in a crowd.
+/// The data source behind the cache: slow, and slower under load.
 struct Origin {
     slots: Semaphore,
     takes: Duration,
@@ -109,7 +109,7 @@ impl Way {
                 let (hit, refresh) = cache.get_or_refresh("pages", KEY, fetch).await?;
                 use_up(&hit);
                 if let Some(refresh) = refresh {
-                    // It goes on by itself; nobody waits for it.
+                    // It runs on its own; no caller waits for it.
                     drop(tokio::spawn(refresh));
                 }
             }
@@ -124,7 +124,7 @@ fn use_up(hit: &BlobCacheHit) {
     assert!(!hit.value().is_empty());
 }
 
-/// Lets a crowd ask, and prints what came of it.
+/// Runs all callers, and prints the results.
 async fn crowd(
     arguments: &Arguments,
     cache: &BlobCache,
@@ -149,7 +149,7 @@ async fn crowd(
     for caller in join_all(callers).await {
         latencies.record(u64::try_from(caller??.as_micros())?)?;
     }
-    // A refresh that is under way is let finish, so that the next crowd meets what it has brought.
+    // A refresh in progress may finish, so that the next callers find its value.
     tokio::time::sleep(2 * origin.takes).await;
     let milliseconds = |quantile: f64| {
         Duration::from_micros(latencies.value_at_quantile(quantile)).as_secs_f64() * 1000.0

@@ -1,4 +1,4 @@
-//! `Arguments`: what the command line says.
+//! `Arguments`: the command line.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 /// Measures the disk tier.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// Where to make the temporary directory of the stores. [default: beside this program]
+    /// Parent of the temporary directory of the stores. [default: beside this program]
     #[arg(long, global = true)]
     pub(crate) directory: Option<PathBuf>,
 
@@ -37,11 +37,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Index {
-    /// Entries to put; figures are taken from a quarter of them on, or from 5,000,000.
+    /// Entries to put; samples start at a quarter of them, or at 5,000,000.
     #[arg(long, default_value = "20000000")]
     pub(crate) entries: NonZeroU64,
 
-    /// Tasks that put at the same time.
+    /// Concurrent tasks that put.
     #[arg(long, default_value = "8")]
     pub(crate) putters: NonZeroU64,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Density {
     #[arg(long = "gib", default_value = "4", value_parser = gibibytes)]
     pub(crate) bytes: u64,
 
-    /// Tasks that put at the same time.
+    /// Concurrent tasks that put.
     #[arg(long, default_value = "8")]
     pub(crate) putters: NonZeroU64,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Share {
     #[arg(long = "gib", default_value = "0.25", value_parser = gibibytes)]
     pub(crate) bytes: u64,
 
-    /// Bytes of the index's budget, where that is not to be the default.
+    /// Bytes of the index budget, if not the default.
     #[arg(long)]
     pub(crate) index_bytes: Option<u64>,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Open {
     #[arg(long, default_value = "10000000")]
     pub(crate) records: NonZeroU64,
 
-    /// Tasks that put at the same time.
+    /// Concurrent tasks that put.
     #[arg(long, default_value = "8")]
     pub(crate) putters: NonZeroU64,
 }
@@ -89,22 +89,22 @@ pub(crate) struct Reads {
     #[arg(long, default_value = "4000")]
     pub(crate) value_bytes: NonZeroU64,
 
-    /// Gets at the same time.
+    /// Concurrent gets.
     #[arg(long, value_delimiter = ',', default_value = "32,128")]
     pub(crate) in_flight: Vec<NonZeroU64>,
 
-    /// How often each measurement is made, in turns.
+    /// Rounds of each measurement, alternating.
     #[arg(long, default_value = "5")]
     pub(crate) rounds: NonZeroU64,
 
-    /// How long each takes.
+    /// Seconds of each measurement.
     #[arg(long, default_value = "5")]
     pub(crate) seconds: NonZeroU64,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Fill {
-    /// GiB of the store; so much is put into it twice.
+    /// GiB of the store, filled twice.
     #[arg(long = "gib", default_value = "4", value_parser = gibibytes)]
     pub(crate) bytes: u64,
 
@@ -112,11 +112,11 @@ pub(crate) struct Fill {
     #[arg(long, value_delimiter = ',', default_value = "64,1024")]
     pub(crate) blob_kib: Vec<NonZeroU64>,
 
-    /// Tasks that put at the same time.
+    /// Concurrent tasks that put.
     #[arg(long, default_value = "8")]
     pub(crate) putters: NonZeroU64,
 
-    /// How often each measurement is made, in turns.
+    /// Rounds of each measurement, alternating.
     #[arg(long, default_value = "3")]
     pub(crate) rounds: NonZeroU64,
 }
@@ -131,13 +131,13 @@ pub(crate) struct Filler {
     pub(crate) open: Open,
 }
 
-/// At least 64 MiB, so that a store has a few segments.
+/// At least 64 MiB, so that a store has several segments.
 fn gibibytes(text: &str) -> Result<u64, String> {
     let gib: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if !(0.0625..=65_536.0).contains(&gib) {
         return Err("not within 0.0625 to 65536".to_owned());
     }
-    // Within the range that has just been checked, MiB are exact.
+    // In the range checked above, MiB are exact.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let mib = (gib * 1024.0) as u64;
     Ok(mib << 20)

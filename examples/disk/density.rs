@@ -1,5 +1,5 @@
-//! `density`: bytes of file for each byte of payload, which is value and key, for incompressible
-//! blobs of 1 KiB under keys of 32 bytes, with a ttl.
+//! `density`: file bytes per payload byte (value and key), for incompressible blobs of 1 KiB under
+//! keys of 32 bytes, with a ttl.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::arguments::Density;
 use crate::report::{Table, mib, progress};
 use crate::store::{Blobs, Scratch, Store};
 
-/// The most that a byte of payload may take.
+/// The limit of the ratio.
 const RATIO_MAX: f64 = 1.15;
 
 const VALUE_BYTES: u64 = 1 << 10;
 const KEY_BYTES: u64 = 32;
 
-/// How often the figure is taken.
+/// Number of samples.
 const STEPS: u64 = 8;
 
 pub(crate) async fn run(scratch: &Scratch, options: &Density) -> Result<ExitCode, Error> {

@@ -1,7 +1,8 @@
-//! `fill`: how fast large blobs are put, beside `fio` writing one MiB after the other in the same
-//! directory, in turns.
+//! `fill`: the throughput of puts of large blobs, compared with `fio` writing sequentially in the
+//! same directory, in alternation.
 //!
-//! Each round fills a new store, and then once more over itself, so that segments are reclaimed on
+//! Each round fills a new store, then overwrites it, so that segments are reclaimed; `fio` writes a
+//! new file, then the same one again. Both end with a sync.
 //! the way; `fio` writes a new file, and then the same one again. Both end with a sync.
 
 use std::fs;
@@ -17,13 +18,13 @@ use crate::store::{Blobs, Scratch, Store};
 
 const PASSES: [&str; 2] = ["new", "again"];
 
-/// What one size of blob has come to, in one pass.
+/// The results of one blob size, in one pass.
 #[derive(Default)]
 struct Outcome {
     puts: Spread,
     fio: Spread,
     ratios: Spread,
-    /// Milliseconds of processor time for each MB, this program's own part included.
+    /// Milliseconds of processor time per MB, this program's own included.
     processor: Spread,
 }
 
@@ -32,7 +33,7 @@ struct Outcome {
 struct Pass {
     /// MB of values a second.
     rate: f64,
-    /// Milliseconds of processor time for each MB.
+    /// Milliseconds of processor time per MB.
     processor: f64,
 }
 
@@ -77,7 +78,7 @@ async fn fill(
     let path = scratch.path("fill");
     let blobs = Blobs::new("thumbnails", 32, value_bytes);
     let store = Store::sized(&path, blobs, options.bytes).await?;
-    // What the store takes without reclaiming: one segment of 64 is always kept ready.
+    // The store's capacity without reclaiming: one segment of 64 is always kept free.
     let entries = options.bytes / 64 * 60 / value_bytes;
     let bar = progress(&format!("{} KiB", value_bytes >> 10), 2 * entries)?;
     let mut passes = [Pass::default(); PASSES.len()];
@@ -99,7 +100,7 @@ async fn fill(
     Ok(passes)
 }
 
-/// Writes a new file twice, and gives the MB a second of each pass.
+/// Writes a new file twice, and returns the MB per second of each pass.
 fn write(scratch: &Scratch, options: &Fill, fio: Fio) -> Result<[f64; PASSES.len()], Error> {
     let path = scratch.path("fio");
     let mut rates = [0.0; PASSES.len()];

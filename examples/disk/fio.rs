@@ -1,4 +1,4 @@
-//! `Fio`: the device's own figures, taken by `fio`.
+//! `Fio`: reference measurements of the device by `fio`.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::Error;
 
-/// Where `fio` writes, in its terse output, version 3.
+/// Fields of `fio`'s terse output, version 3.
 const READ_IOPS: usize = 7;
 const WRITE_KIB_PER_SECOND: usize = 47;
 
@@ -15,19 +15,19 @@ const WRITE_KIB_PER_SECOND: usize = 47;
 pub(crate) struct Fio(());
 
 impl Fio {
-    /// None, and a word on stderr, where there is none.
+    /// None, with a message on stderr, if it is not installed.
     pub(crate) fn find() -> Result<Option<Self>, Error> {
         match Command::new("fio").arg("--version").output() {
             Ok(_) => Ok(Some(Self(()))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("fio is not installed (its package is called fio): nothing to compare");
+                eprintln!("fio is not installed (package fio): no comparison");
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Random reads a second of the first `bytes` of a file.
+    /// Random reads per second of the first `bytes` of a file.
     pub(crate) fn random_reads(
         self,
         file: &Path,
@@ -44,8 +44,7 @@ impl Fio {
         run(command, file, bytes, READ_IOPS)
     }
 
-    /// MB a second of writing a file from its start to its end, one MiB after the other. The file
-    /// is made if there is none.
+    /// MB per second of a sequential write of a file, which is created if missing.
     pub(crate) fn sequential_write(self, file: &Path, bytes: u64) -> Result<f64, Error> {
         let mut command = Command::new("fio");
         command
@@ -67,6 +66,6 @@ fn run(mut command: Command, file: &Path, bytes: u64, field: usize) -> Result<f6
     let figure = line.and_then(|line| line.split(';').nth(field)?.parse().ok());
     figure.filter(|_| output.status.success()).ok_or_else(|| {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        format!("fio has failed: {told}{complaint}").into()
+        format!("fio failed: {told}{complaint}").into()
     })
 }

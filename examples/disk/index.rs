@@ -1,5 +1,5 @@
-//! `index`: what the index takes for each entry, at every fill of its tables, and whether resident
-//! memory is what the cache reports.
+//! `index`: index memory per entry at every fill of its tables, and whether resident memory equals
+//! the reported memory.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -12,18 +12,18 @@ use crate::process::resident;
 use crate::report::{Table, mib, progress};
 use crate::store::{Blobs, Scratch, Store};
 
-/// What an entry may take, on average over all samples.
+/// The limit of the mean over all samples, in bytes.
 const MEAN_MAX: f64 = 24.0;
 
 const SAMPLES: u64 = 200;
 
-/// Where samples begin, at the latest.
+/// The number of entries at which samples start, at the latest.
 const FIRST: u64 = 5_000_000;
 
-/// Where resident memory is taken.
+/// The number of entries at which resident memory is measured.
 const RESIDENT_AT: u64 = 10_000_000;
 
-/// Resident memory and what the cache reports, at one moment.
+/// Resident and reported memory at one time.
 struct Memory {
     entries: usize,
     grown: u64,
@@ -78,14 +78,14 @@ fn table(Memory { entries, grown, stats }: &Memory) -> Table {
     for (name, bytes) in parts {
         row(name, bytes as u64);
     }
-    row("all of them", sum);
-    row("resident, less what it was before the open", *grown);
+    row("total", sum);
+    row("resident, minus before the open", *grown);
     let ratio = *grown as f64 / sum.max(1) as f64;
     table.row(["resident / reported".to_owned(), String::new(), format!("{ratio:.3}")]);
     table
 }
 
-/// Prints what an entry takes, and tells whether that is within the limit.
+/// Prints the bytes per entry, and returns whether they are within the limit.
 fn judge(samples: &[(usize, f64)]) -> ExitCode {
     let by_size = |one: &&(usize, f64), other: &&(usize, f64)| one.1.total_cmp(&other.1);
     let mean = samples.iter().map(|(_, each)| each).sum::<f64>() / samples.len().max(1) as f64;

@@ -1,22 +1,22 @@
-//! Measures the disk tier, through the public interface alone.
+//! Measures the disk tier through the public interface.
 //!
 //! ```text
 //! cargo run --release --example disk -- index
 //! cargo run --release --example disk -- reads --gib 4 --directory /mnt/nvme
 //! ```
 //!
-//! | command | what it tells |
+//! | command | measures |
 //! | --- | --- |
-//! | `index` | memory of the index for each entry, and resident memory against what is reported |
-//! | `density` | bytes of file for each byte of payload; over the limit, the exit code says so |
-//! | `share` | how much of the file is in use with blobs of several sizes, at default settings |
-//! | `open` | how long a store takes to open, after a kill and after a close |
-//! | `reads` | random gets from disk, beside `fio` on the same file |
-//! | `fill` | puts of large blobs, beside `fio` in the same directory |
+//! | `index` | index memory per entry, and resident against reported memory |
+//! | `density` | file bytes per payload byte; over the limit, the exit code is not zero |
+//! | `share` | the part of the file in use, for several blob sizes, at default settings |
+//! | `open` | the time to open a store after a kill and after a close |
+//! | `reads` | random gets from disk, compared with `fio` on the same file |
+//! | `fill` | puts of large blobs, compared with `fio` in the same directory |
 //!
-//! Stores are made in a temporary directory, which is removed at the end; where the program is
-//! interrupted it stays, under the name `tamis-disk-*`. The page cache is not involved where the
-//! file system takes direct I/O, but a device's own is.
+//! Stores are in a temporary directory `tamis-disk-*`, which is removed at the end unless the
+//! program is interrupted. If the file system supports direct I/O, the page cache is not used, but
+//! a device's own cache may be.
 
 mod arguments;
 mod density;
@@ -37,7 +37,7 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command};
 use crate::store::Scratch;
 
-/// Whatever went wrong, to be told.
+/// Any failure, for the message.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]

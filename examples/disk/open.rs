@@ -1,8 +1,8 @@
-//! `open`: how long a store of many records takes to open, after its process has been killed and
-//! after it has been closed.
+//! `open`: the time to open a store of many records, after its process was killed and after a
+//! close.
 //!
-//! Another process of this program fills the store, says so, and is killed in its sleep. What was
-//! not written by then, about a second's worth at most, may be missing afterwards.
+//! A child process fills the store, reports that, and is killed while it sleeps. Records not
+//! written by then, at most those of about the last second, may be missing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -17,13 +17,13 @@ use crate::arguments::{Filler, Open};
 use crate::report::{Table, progress};
 use crate::store::{Blobs, Scratch, Store};
 
-/// What the other process says when it is done.
+/// The child's report.
 const FILLED: &str = "filled";
 
-/// Blobs that are looked for after each open.
+/// Blobs looked up after each open.
 const SAMPLES: u64 = 1000;
 
-/// The other process: killed at the latest when this is dropped.
+/// The child process, killed at the latest in this drop.
 struct Victim(Child);
 
 impl Victim {
@@ -51,13 +51,13 @@ impl Victim {
 
 impl Drop for Victim {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The other process's part.
+/// The code of the child process.
 pub(crate) async fn fill(Filler { store, open }: &Filler) -> Result<(), Error> {
     let records = open.records.get();
     let store = Store::roomy(store, Blobs::tiny(), records).await?;
@@ -65,12 +65,12 @@ pub(crate) async fn fill(Filler { store, open }: &Filler) -> Result<(), Error> {
     store.put(0..records, open.putters.get(), &bar).await?;
     bar.finish_and_clear();
     store.check_complete()?;
-    // Whoever waits for nothing is written within about a second.
+    // Records that no caller waits for are written within about a second.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut out = std::io::stdout();
     writeln!(out, "{FILLED}")?;
     out.flush()?;
-    // Killed here; the end of the input means that nobody is left to do so.
+    // Normally killed here. If the input ends, the parent is gone.
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }

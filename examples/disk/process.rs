@@ -1,4 +1,4 @@
-//! What this process takes: resident memory, and processor time.
+//! Resident memory and processor time of this process.
 
 use std::fs;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) fn resident() -> Result<u64, Error> {
     Ok(kib << 10)
 }
 
-/// Processor time of all threads so far, the kernel's part included.
+/// Processor time of all threads so far, kernel time included.
 pub(crate) fn processor_time() -> Result<Duration, Error> {
     Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
 }

@@ -1,11 +1,12 @@
-//! `reads`: random gets of blobs that are on disk only, beside `fio` on the same file, in turns.
+//! `reads`: random gets of blobs that are on disk only, compared with `fio` on the same file, in
+//! alternation.
 //!
-//! A record is read as the blocks that it lies in. At the default size it is a little smaller than
-//! a block, and begins anywhere: most gets touch two blocks, in one read of 8 KiB. So there are two
-//! figures of `fio` to hold against, of 4 KiB blocks and of 8 KiB ones.
+//! A record is read as whole blocks. At the default size it is a little smaller than a block, at
+//! any offset, so most gets read two blocks, 8 KiB, at once. So there are two reference figures of
+//! `fio`, with blocks of 4 KiB and of 8 KiB.
 //!
-//! Every other blob is offered to memory when it is read, which must not delay the get: the
-//! latencies of the two kinds, which take turns at random, stand side by side.
+//! Every other blob is offered for promotion when it is read, which must not delay the get: the
+//! latencies of both kinds, in random order, are shown side by side.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,18 +27,18 @@ use crate::store::{Blobs, Scratch, Store, is_odd};
 
 const PUTTERS: u64 = 8;
 
-/// Blocks that `fio` reads.
+/// Block sizes of `fio`.
 const BLOCKS: [&str; 2] = ["4k", "8k"];
 
-/// What one number of gets in flight has come to.
+/// The results for one number of gets in flight.
 struct Outcome {
     in_flight: u64,
     gets: Spread,
     fio: [Spread; BLOCKS.len()],
     ratios: [Spread; BLOCKS.len()],
-    /// Of blobs that are not offered to memory, and of those that are.
+    /// For blobs that are not offered for promotion, and for those that are.
     latencies: [Histogram<u64>; 2],
-    /// Microseconds of processor time for each get, this program's own part included.
+    /// Microseconds of processor time per get, this program's own included.
     processor: Spread,
 }
 
@@ -79,7 +80,7 @@ pub(crate) async fn run(scratch: &Scratch, options: &Reads) -> Result<ExitCode, 
     let bytes = (after.l2_read_bytes() - before.l2_read_bytes()) as f64 / reads.max(1) as f64;
     let promoted = after.promotion_completed() - before.promotion_completed();
     println!("{entries} values of {value_bytes} bytes; {bytes:.0} bytes a read");
-    println!("{promoted} values brought into memory\n");
+    println!("{promoted} values promoted to memory\n");
     store.cache.close().await?;
     println!("{}", table(&outcomes));
     Ok(ExitCode::SUCCESS)
@@ -114,7 +115,7 @@ async fn measure(
     let spent = processor_time()?.saturating_sub(processor);
     outcome.processor.push(spent.as_secs_f64() * 1e6 / done.max(1) as f64);
     let Some(fio) = fio else { return Ok(()) };
-    // Beyond what is in use, the device would have nothing to read.
+    // Reading beyond the used part would not reach the device.
     let in_use = store.cache.stats().l2_bytes_in_use();
     let columns = outcome.fio.iter_mut().zip(&mut outcome.ratios);
     for (block, (iops, ratios)) in BLOCKS.iter().zip(columns) {
@@ -125,8 +126,7 @@ async fn measure(
     Ok(())
 }
 
-/// Gets one blob after the other, and checks each. Gives the latencies of even ones and of odd
-/// ones.
+/// Gets random blobs and checks each. Returns the latencies of even and of odd numbers.
 async fn get_until(
     store: &Store,
     entries: u64,

@@ -1,4 +1,4 @@
-//! What is printed: tables, spreads, the machine's load, and progress.
+//! Output: tables, spreads, the machine's load, and progress.
 
 use std::fmt;
 use std::fs;
@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
 
-/// Text in columns: the first to the left, the others to the right.
+/// A text table: the first column left-aligned, the others right-aligned.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// The header is the first.
+    /// The first row is the header.
     rows: Vec<Vec<String>>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// What was measured several times.
+/// Repeated measurements of one quantity.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spread(Vec<f64>);
 
@@ -58,7 +58,7 @@ impl Spread {
         self.0.insert(place, value);
     }
 
-    /// Median, least and most, in so many digits; nothing where nothing was measured.
+    /// Median, minimum and maximum, with that many digits; empty without measurements.
     pub(crate) fn show(&self, digits: usize) -> String {
         let (Some(least), Some(most)) = (self.0.first(), self.0.last()) else {
             return "-".to_owned();
@@ -77,12 +77,12 @@ impl Spread {
     }
 }
 
-/// MiB, for reading.
+/// Formats bytes as MiB.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Cores and load of this machine, without which no figure says anything.
+/// Cores and load of this machine, needed to interpret any figure.
 pub(crate) fn load() -> String {
     let cores = available_parallelism().map_or(1, usize::from);
     let told = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -90,7 +90,7 @@ pub(crate) fn load() -> String {
     format!("{cores} cores, load averages {}", averages.join(", "))
 }
 
-/// Drawn on stderr, and only where that is a terminal.
+/// Drawn on stderr if that is a terminal.
 pub(crate) fn progress(message: &str, length: u64) -> Result<ProgressBar, Error> {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} % {per_sec} {eta}")?;
     Ok(ProgressBar::new(length).with_style(style).with_message(message.to_owned()))

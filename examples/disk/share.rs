@@ -1,5 +1,5 @@
-//! `share`: how much of the file is in use, and how much of it are live keys and values, with every
-//! setting at its default, once twice as much has been put as fits.
+//! `share`: the part of the file that is in use, and the part that holds live keys and values, at
+//! default settings, after twice as much was put as fits.
 
 use std::process::ExitCode;
 

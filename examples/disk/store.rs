@@ -1,5 +1,5 @@
-//! `Store`: a cache on a temporary directory, and what is put into it: every key and value is a
-//! pure function of a number, so that whatever is read can be checked.
+//! `Store`: a cache in a temporary directory, filled with keys and values that are pure functions
+//! of a number, so that every read can be checked.
 
 use std::fs;
 use std::ops::Range;
@@ -19,26 +19,26 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 
-/// Random bytes that values are cut from, at any offset: no two are alike, and none compresses.
+/// Random bytes that values are slices of, at any offset: all differ, and none compresses.
 const POOL_BYTES: u64 = 64 << 20;
 
-/// What the kernel says of a file system that is memory.
+/// The kernel's type number of tmpfs.
 const TMPFS: u64 = 0x0102_1994;
 
-/// More than a record and its place in a directory take beside key and value.
+/// An upper bound of record and directory bytes besides key and value.
 const OVERHEAD_BYTES: u64 = 160;
 
-/// More than the index takes for an entry.
+/// An upper bound of index bytes per entry.
 const SLOT_BYTES: u64 = 40;
 
 /// The temporary directory of all stores.
 pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    /// Makes it in a directory, or beside this program.
+    /// Creates it in a directory, or beside this program.
     pub(crate) fn new(directory: Option<&Path>) -> Result<Self, Error> {
         let program = std::env::current_exe()?;
-        let beside = program.parent().ok_or("this program is nowhere")?;
+        let beside = program.parent().ok_or("this program has no directory")?;
         let directory = directory.unwrap_or(beside);
         fs::create_dir_all(directory)?;
         if u64::try_from(statfs(directory)?.f_type) == Ok(TMPFS) {
@@ -48,31 +48,31 @@ impl Scratch {
         Ok(Self(tempfile::Builder::new().prefix("tamis-disk-").tempdir_in(directory)?))
     }
 
-    /// The path of something in it.
+    /// The path of a file or directory in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Removes it, with all that is in it.
+    /// Removes it with its contents.
     pub(crate) fn close(self) -> Result<(), Error> {
         Ok(self.0.close()?)
     }
 }
 
-/// What a store is filled with.
+/// The contents of a store.
 #[derive(Clone)]
 pub(crate) struct Blobs {
     pub(crate) namespace: &'static str,
     pub(crate) key_bytes: u64,
     pub(crate) value_bytes: u64,
     pub(crate) policy: BlobCachePolicy,
-    /// Those of odd numbers are offered to memory when they are read.
+    /// Whether blobs of odd numbers are offered for promotion when they are read.
     pub(crate) promotes_odd: bool,
     pool: Bytes,
 }
 
 impl Blobs {
-    /// Blobs that stay out of memory. Keys are of up to 64 bytes, values of up to 64 MiB.
+    /// Blobs that stay out of memory. Keys of up to 64 bytes, values of up to 64 MiB.
     pub(crate) fn new(namespace: &'static str, key_bytes: u64, value_bytes: u64) -> Self {
         let bytes = POOL_BYTES + value_bytes;
         let mut pool = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
@@ -96,7 +96,7 @@ impl Blobs {
     }
 
     pub(crate) fn value(&self, number: u64) -> &[u8] {
-        // An odd multiplier: so many numbers pass before an offset comes again.
+        // An odd multiplier: offsets repeat only after a full period.
         let start = number.wrapping_mul(0x9e37_79b1) % POOL_BYTES;
         let range = start..start + self.value_bytes;
         let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
@@ -116,7 +116,7 @@ pub(crate) fn is_odd(number: u64) -> bool {
     number % 2 == 1
 }
 
-/// A cache with next to no memory tier, and what it is filled with.
+/// A cache with a minimal memory tier, and its contents.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) cache: BlobCache,
@@ -124,21 +124,21 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens a store with room for so many blobs, none of them ever reclaimed.
+    /// Opens a store with room for that many blobs, so that none is reclaimed.
     pub(crate) async fn roomy(path: &Path, blobs: Blobs, entries: u64) -> Result<Self, Error> {
         let bytes = entries * (blobs.payload_bytes() + OVERHEAD_BYTES);
-        // Segments end before they are full where the next record, or its directory, does not fit.
+        // A segment ends early if the next record or its directory does not fit.
         let bytes = (bytes + bytes / 4).next_multiple_of(64 << 20) + (256 << 20);
         Self::of(path, blobs, bytes, entries).await
     }
 
-    /// Opens a store with a file of so many bytes.
+    /// Opens a store with a file of that size.
     pub(crate) async fn sized(path: &Path, blobs: Blobs, bytes: u64) -> Result<Self, Error> {
         let entries = bytes / blobs.payload_bytes();
         Self::of(path, blobs, bytes, entries).await
     }
 
-    /// A store in a cache that is open.
+    /// A store in an open cache.
     pub(crate) fn over(cache: BlobCache, blobs: Blobs) -> Self {
         Self { cache, blobs: Arc::new(blobs) }
     }
@@ -156,7 +156,7 @@ impl Store {
         Ok(Self::over(cache, blobs))
     }
 
-    /// Puts the blobs of these numbers, by so many tasks at the same time.
+    /// Puts the blobs of these numbers, with concurrent tasks.
     pub(crate) async fn put(
         &self,
         numbers: Range<u64>,
@@ -175,7 +175,7 @@ impl Store {
                     untold += 1;
                     if untold == 64 {
                         progress.inc(std::mem::take(&mut untold));
-                        // Puts that never wait would leave the other tasks out.
+                        // Puts that never wait would starve the other tasks.
                         tokio::task::yield_now().await;
                     }
                 }
@@ -194,7 +194,7 @@ impl Store {
         self.cache.put(self.blobs.namespace, key, put).await
     }
 
-    /// Whether the blob of a number is there. An error where it is another one.
+    /// Whether the blob of a number is there. An error if its value is wrong.
     pub(crate) async fn holds(&self, number: u64) -> Result<bool, Error> {
         let key = self.blobs.key(number);
         match self.cache.get(self.blobs.namespace, &key).await {
@@ -204,8 +204,7 @@ impl Store {
         }
     }
 
-    /// An error where something was not taken to disk, or has left it: figures would be of
-    /// something else.
+    /// An error if an entry was not taken to disk or has left it: the figures would be invalid.
     pub(crate) fn check_complete(&self) -> Result<(), Error> {
         let stats = self.cache.stats();
         match (stats.l2_full_rejections(), stats.l2_reclaimed_segments(), stats.l2_state()) {

@@ -1,4 +1,4 @@
-//! `Arguments`: what the command line says.
+//! `Arguments`: the command line.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,53 +10,52 @@ use crate::budget::Mode;
 
 /// Replays request traces against the cache, and prints misses, throughput and latencies.
 ///
-/// A request is a get, followed on a miss by a put. Without a trace, a seeded workload is made up:
-/// Zipf's law, with scans in between.
+/// A request is a get, followed by a put on a miss. Without a trace, a seeded workload is
+/// generated: Zipf's law with scans.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// Traces: one request a line, `key,size` or `time,key,size`; plain or .zst.
+    /// Traces with one request per line, `key,size` or `time,key,size`; plain or .zst.
     pub(crate) traces: Vec<PathBuf>,
 
-    /// What the cache size counts: objects, or their bytes.
+    /// The unit of cache sizes: objects, or their bytes.
     #[arg(long, value_enum, default_value = "byte")]
     pub(crate) mode: Mode,
 
-    /// Cache sizes: so many objects or bytes, or, with a decimal point, parts of the working set.
+    /// Cache sizes: objects or bytes, or, with a decimal point, fractions of the working set.
     #[arg(long, value_delimiter = ',', default_value = "0.01,0.1")]
     pub(crate) cache_size: Vec<CacheSize>,
 
-    /// Numbers of lists that the SIEVE queue is cut into. [default: the cache's own]
+    /// Numbers of lists into which the SIEVE queue is divided. [default: the cache's own]
     #[arg(long, value_delimiter = ',')]
     pub(crate) shards: Vec<usize>,
 
-    /// What an object counts: its size only, as in simulators, or the memory that it takes.
+    /// The charge of an object: its size only, as in simulators, or its memory.
     #[arg(long, value_enum, default_value = "payload")]
     pub(crate) charge: Charge,
 
-    /// Threads that share the requests of a trace. With more than one, their order is not exact.
+    /// Threads that share the requests of a trace. With several, their order is not exact.
     #[arg(long, default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
-    /// Sets a disk tier beneath, in a temporary directory, made in this one if it is named. Values
-    /// are then as large as the trace says, and sizes count memory and file.
+    /// Adds a disk tier in a temporary directory, inside this directory if given. Values then have
+    /// the sizes of the trace, and sizes count memory and file.
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "DIRECTORY")]
     #[allow(clippy::option_option, reason = "whether it is there, and whether it says where")]
     pub(crate) l2: Option<Option<PathBuf>>,
 
-    /// Sizes of the disk tier, like cache sizes.
+    /// Sizes of the disk tier, in the same form as cache sizes.
     #[arg(long, value_delimiter = ',', default_value = "0.3", requires = "l2")]
     pub(crate) l2_size: Vec<CacheSize>,
 
-    /// With a disk tier: bytes of an object whose size the trace does not say.
+    /// With a disk tier: bytes of an object whose size the trace lacks.
     #[arg(long, default_value = "4096", requires = "l2")]
     pub(crate) object_bytes: u64,
 
-    /// Whether what was read from disk is written again when its segment is reused.
+    /// Whether read records are reinserted when their segment is reused.
     #[arg(long, value_delimiter = ',', default_value = "true", requires = "l2")]
     pub(crate) second_chances: Vec<bool>,
 
-    /// Requests of the workload that is made up without a trace. [default: 1000000; with a disk
-    /// tier, 200000]
+    /// Requests of the generated workload. [default: 1000000; with a disk tier, 200000]
     #[arg(long)]
     pub(crate) requests: Option<NonZeroUsize>,
 
@@ -70,7 +69,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Requests of a workload that is made up. A disk tier takes longer over each of them.
+    /// Requests of the generated workload; fewer with a disk tier, which is slower.
     pub(crate) fn requests(&self) -> usize {
         let default = if self.l2.is_some() { 200_000 } else { 1_000_000 };
         self.requests.map_or(default, NonZeroUsize::get)
@@ -79,13 +78,13 @@ impl Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Charge {
-    /// Its size, and nothing else. Values are tiny, whatever the trace says.
+    /// Only its size. Values are tiny, whatever the trace says.
     Payload,
-    /// Key, value and bookkeeping. Values are as large as the trace says.
+    /// Key, value and overhead. Values have the sizes of the trace.
     Memory,
 }
 
-/// A cache size as given. A part is kept as a decimal fraction, which is exact.
+/// A cache size as given. A fraction is kept as a decimal, which is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheSize {
     Amount(u64),
@@ -93,7 +92,7 @@ pub(crate) enum CacheSize {
 }
 
 impl CacheSize {
-    /// The size where the working set is this large; rounded down.
+    /// The size for a given working set, rounded down.
     pub(crate) fn of(self, working_set: u64) -> u64 {
         match self {
             Self::Amount(amount) => amount,

@@ -1,19 +1,19 @@
-//! `Budget`: the size of a cache as simulators state it, made into a budget of bytes, exactly.
+//! `Budget`: a simulator's cache size, converted into a byte budget exactly.
 //!
-//! A simulator's cache holds so many objects, or so many bytes of payload, and nothing else counts.
-//! The cache's budget has a minimum, and counts bytes. So every object counts its size times a
-//! unit, and the budget is the capacity times the same unit: whatever fits into the one fits into
-//! the other. What an object counts is its value, eight bytes, so that a replay of large objects
-//! takes little memory. An object of no bytes counts as one of a single byte.
+//! A simulator's cache holds a number of objects or of payload bytes, without overhead. The cache's
+//! budget has a minimum and counts bytes. So every object is charged its size times a unit, and the
+//! budget is the capacity times the same unit: exactly the same objects fit. The charge is stored
+//! in the value, eight bytes, so that a replay of large objects takes little memory. An object of
+//! no bytes counts as one byte.
 
 use clap::ValueEnum;
 use tamis::{BlobCacheConfig, BlobCacheConfigBuilder, CacheError};
 use thiserror::Error;
 
-/// The smallest budget that a cache accepts, and what an object counts when objects are counted.
+/// The smallest budget of a cache, and the charge of an object when objects are counted.
 const UNIT_OF_OBJECTS: u64 = 64 << 10;
 
-/// What is counted.
+/// The unit of a cache size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
     /// Every object counts one.
@@ -66,7 +66,7 @@ impl Budget {
         self.capacity
     }
 
-    /// What an object of `size` bytes counts against the budget.
+    /// The charge of an object of `size` bytes.
     pub(crate) fn weight(&self, size: u64) -> u64 {
         match self.mode {
             Mode::Obj => self.unit,
@@ -74,15 +74,14 @@ impl Budget {
         }
     }
 
-    /// A configuration in which an object counts what its value says.
+    /// A configuration that charges an object with the number in its value.
     pub(crate) fn config(&self, shards: Option<usize>) -> Result<BlobCacheConfig, CacheError> {
         with_shards(BlobCacheConfig::builder().l1_bytes_max(self.bytes_max), shards)
             .l1_charge(charge)
             .build()
     }
 
-    /// A configuration in which an object counts the memory that it takes. The capacity is the
-    /// budget as it is.
+    /// A configuration that charges an object with its memory. The capacity is the budget.
     pub(crate) fn config_of_memory(
         &self,
         shards: Option<usize>,
@@ -99,7 +98,7 @@ fn with_shards(builder: BlobCacheConfigBuilder, shards: Option<usize>) -> BlobCa
     }
 }
 
-/// The weight that the value carries.
+/// The charge stored in the value.
 fn charge(_key: &[u8], value: &[u8]) -> usize {
     let weight = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     usize::try_from(weight).unwrap_or(usize::MAX)

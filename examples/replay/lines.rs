@@ -1,8 +1,7 @@
-//! `Lines`: the numbered lines of a text file, plain or compressed by zstd.
+//! `Lines`: the numbered lines of a text file, plain or zstd-compressed.
 //!
-//! Whatever is wrong with a file comes out as an [`InputError`] that names the file, the line and
-//! its text. No line is read beyond a bound, so that a file that is not text cannot fill the
-//! memory.
+//! Every error is an [`InputError`] with the file, the line number and its text. Lines have a
+//! maximum length, so that a file that is not text cannot fill the memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,15 +13,15 @@ use zstd::stream::read::Decoder;
 /// The most bytes of a line.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// The most bytes of a line that an error message repeats.
+/// The most bytes of a line shown in an error message.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// Why a file could not be taken in.
+/// Why a file could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum InputError {
     #[error("{}: {source}", path.display())]
     Unopened { path: PathBuf, source: io::Error },
-    /// Reading stopped behind that many lines: a damaged zstd frame, or the device.
+    /// Reading failed after that many lines: a damaged zstd frame, or the device.
     #[error("{}:{line}: cannot read on: {source}", path.display())]
     Unreadable { path: PathBuf, line: u64, source: io::Error },
     #[error("{}:{line}: {reason}: \"{text}\"", path.display())]
@@ -51,7 +50,7 @@ impl<'a> Lines<'a> {
         Ok(Self::new(path, source))
     }
 
-    /// The lines of a text that errors call `path`.
+    /// The lines of a text, named `path` in errors.
     pub(crate) fn new(path: &'a Path, source: impl BufRead + 'a) -> Self {
         Self { path, source: Box::new(source), number: 0, line: Vec::new() }
     }
@@ -81,7 +80,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// An error about the line that was read last.
+    /// An error about the last line.
     pub(crate) fn malformed(&self, reason: &'static str) -> InputError {
         let shown = self.line.trim_ascii_end();
         let mut text = shown[..shown.len().min(SHOWN_BYTES_MAX)].escape_ascii().to_string();
@@ -91,7 +90,7 @@ impl<'a> Lines<'a> {
         InputError::Malformed { path: self.path.to_owned(), line: self.number, reason, text }
     }
 
-    /// An error about a text that ended before anything was found in it.
+    /// An error about a text without a line.
     pub(crate) fn empty(&self) -> InputError {
         InputError::Empty { path: self.path.to_owned() }
     }

@@ -1,4 +1,4 @@
-//! Replays request traces, or a workload of its own, against the cache.
+//! Replays request traces, or a generated workload, against the cache.
 //!
 //! ```text
 //! cargo run --release --example replay
@@ -6,10 +6,10 @@
 //! cargo run --release --example replay -- --l2
 //! ```
 //!
-//! One table says how many requests missed, beside the misses of a reference where they are known;
-//! another how long hits and puts took. `--help` lists the options. With the default charge and one
-//! thread, misses equal those of a simulator of SIEVE, to the request. With `--l2` a disk tier is
-//! set beneath: the tables then say which tier answered, what the device did, and how long it took.
+//! One table shows misses, next to a reference if known; another shows latencies of hits and puts.
+//! `--help` lists the options. With the default charge and one thread, misses equal those of a
+//! SIEVE simulator exactly. With `--l2` there is a disk tier: the tables then show hits per tier,
+//! device traffic, and latencies.
 
 mod arguments;
 mod budget;
@@ -43,7 +43,7 @@ use crate::workload::Workload;
 fn main() -> ExitCode {
     let mut report = Report::new();
     let replayed = replay(&Arguments::parse(), &mut report);
-    // What was measured before an error is worth printing too.
+    // Results before an error are printed too.
     let printed = if report.is_empty() { Ok(()) } else { write!(io::stdout(), "{report}") };
     match replayed.and_then(|()| Ok(printed?)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Error>> {
     if arguments.charge == Charge::Memory && arguments.mode == Mode::Obj {
-        return Err("memory is counted in bytes: --charge memory goes with --mode byte".into());
+        return Err("--charge memory requires --mode byte".into());
     }
     if arguments.traces.is_empty() {
         let trace = Workload::of(arguments.requests()).generate(arguments.seed)?;
@@ -83,7 +83,7 @@ fn replay_one(
     }
 }
 
-/// Replays one trace at every combination of sizes over two tiers.
+/// Replays a trace at every combination of sizes of two tiers.
 fn replay_two_tiers(
     arguments: &Arguments,
     trace: &Trace,
@@ -101,7 +101,7 @@ fn replay_two_tiers(
                 let (l1_bytes, l2_bytes) = (l1_size.of(working_set), l2_size.of(working_set));
                 let threads = arguments.threads;
                 let run = TwoTiers { l1_bytes, l2_bytes, second_chances, object_bytes, threads };
-                // Each run makes a store of its own, and leaves none behind.
+                // Each run creates its own store and removes it.
                 let scratch = match directory {
                     None => tempfile::tempdir()?,
                     Some(directory) => tempfile::tempdir_in(directory)?,
@@ -118,7 +118,7 @@ fn replay_two_tiers(
     Ok(())
 }
 
-/// Replays one trace at every cache size and number of shards that was asked for.
+/// Replays a trace at every requested cache size and number of shards.
 fn replay_trace(
     arguments: &Arguments,
     trace: &Trace,
@@ -154,7 +154,7 @@ fn replay_trace(
     Ok(())
 }
 
-/// What is known beforehand: as named, or else beside the trace; otherwise nothing.
+/// The reference: the given one, or else one beside the trace, or none.
 fn reference_of(arguments: &Arguments, folder: Option<&Path>) -> Result<Reference, InputError> {
     if let Some(path) = &arguments.reference {
         return Reference::read(path);
@@ -166,11 +166,10 @@ fn reference_of(arguments: &Arguments, folder: Option<&Path>) -> Result<Referenc
     }
 }
 
-/// The progress of one run, with its rate and the time left. Drawn on stderr, and only where stderr
-/// is a terminal.
+/// The progress of one run, with its rate and the time left. Drawn on stderr if that is a terminal.
 fn progress_bar(trace: &Trace, run: usize, runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
     let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // Text in memory takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(out, "{:.0} requests/s", state.per_sec());
     };
     let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %, {rate}, {eta} left")?;

@@ -1,14 +1,14 @@
-//! `Reference`: the misses that a simulator counted, by trace and cache size.
+//! `Reference`: misses counted by a simulator, by trace and cache size.
 //!
 //! A reference file is a CSV with a header; the columns `trace`, `mode`, `cache_size`, `algo`,
-//! `n_req` and `n_miss` are looked up by name. Of its lines, only SIEVE's matter.
+//! `n_req` and `n_miss` are found by name. Only lines of SIEVE are used.
 
 use std::path::Path;
 
 use crate::budget::Mode;
 use crate::lines::{InputError, Lines};
 
-/// What SIEVE did with one trace in one cache.
+/// SIEVE's result for one trace and cache.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) trace: String,
@@ -44,7 +44,7 @@ impl Reference {
         Ok(Self { rows })
     }
 
-    /// The misses of a run, if they are known: of this very trace, in a cache of this very size.
+    /// The misses of a run, if known for exactly this trace and cache size.
     pub(crate) fn misses(
         &self,
         (trace, requests): (&str, u64),
@@ -61,14 +61,14 @@ impl Reference {
     }
 }
 
-/// The row of a line; None where it is another algorithm's.
+/// The row of a line; None for other algorithms.
 fn row(header: &[String], line: &str) -> Result<Option<Row>, &'static str> {
     let cells: Vec<_> = line.split(',').collect();
     let cell = |name: &str| {
         let column = header.iter().position(|column| column == name);
         column.and_then(|column| cells.get(column)).copied().ok_or("a column is missing")
     };
-    let number = |name| cell(name)?.parse().map_err(|_| "not a whole number where one belongs");
+    let number = |name| cell(name)?.parse().map_err(|_| "a number is not a whole number");
     if cell("algo")? != "sieve" {
         return Ok(None);
     }

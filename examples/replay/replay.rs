@@ -1,9 +1,8 @@
 //! `Run`: one trace through one cache.
 //!
-//! A request is a get, followed on a miss by a put. Every get and put is timed, which costs two or
-//! three looks at a clock a request, some 50 ns, and is in the throughput; a latency has one such
-//! look in it. A value is made before its put is timed. An object that is larger than the cache is
-//! refused, as it should be.
+//! A request is a get, followed by a put on a miss. Every get and put is timed: two or three clock
+//! reads per request, about 50 ns, are part of the throughput; one is part of each latency. A value
+//! is created before its put is timed. An object larger than the cache is refused, as it should be.
 
 use std::collections::TryReserveError;
 use std::num::NonZeroUsize;
@@ -23,13 +22,13 @@ use crate::arguments::Charge;
 use crate::budget::Budget;
 use crate::trace::{Request, Trace};
 
-/// Requests that a thread takes at a time: few, so that the order of requests stays about the same.
+/// Requests that a thread takes at a time: few, so that their order stays almost the same.
 const CHUNK_REQUESTS: usize = 64;
 
-/// How often the progress bar hears of it, in chunks.
+/// Chunks between updates of the progress bar.
 const PROGRESS_CHUNKS: usize = 8;
 
-/// Longer latencies are recorded as this.
+/// Longer latencies are recorded as this value.
 pub(crate) const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 #[derive(Debug, Error)]
@@ -50,7 +49,7 @@ pub(crate) enum ReplayError {
 pub(crate) struct Run {
     pub(crate) budget: Budget,
     pub(crate) charge: Charge,
-    /// None: the cache's own default.
+    /// None for the cache's default.
     pub(crate) shards: Option<usize>,
     pub(crate) threads: NonZeroUsize,
 }
@@ -58,13 +57,13 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) shards: usize,
-    /// Held at the end.
+    /// Objects held at the end.
     pub(crate) objects: usize,
     pub(crate) elapsed: Duration,
     pub(crate) tally: Tally,
 }
 
-/// What was counted; latencies in nanoseconds.
+/// Counts and latencies, in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) misses: u64,
@@ -107,7 +106,7 @@ impl Run {
         Ok(Outcome { shards, objects, elapsed, tally })
     }
 
-    /// One thread's part: chunk after chunk, for as long as there are any.
+    /// One thread: takes chunks until none are left.
     async fn replay_part(
         &self,
         cache: &BlobCacheNamespace,
@@ -137,8 +136,7 @@ impl Run {
         Ok(tally)
     }
 
-    /// The value that a request brings in. None where it is larger than the cache, and would only
-    /// be made to be refused.
+    /// The value for a request. None if it is larger than the cache, which would refuse it.
     fn put(&self, request: &Request) -> Result<Option<BlobCachePut>, TryReserveError> {
         if self.charge == Charge::Payload {
             let weight = self.budget.weight(request.size);
@@ -172,7 +170,7 @@ pub(crate) fn record(latencies: &mut Histogram<u64>, latency: Duration) {
     latencies.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
 }
 
-/// What is left to replay, handed out in order.
+/// The requests left to replay, taken in order.
 pub(crate) struct Requests<'a> {
     all: &'a [Request],
     /// The next chunk.
@@ -195,7 +193,7 @@ impl<'a> Requests<'a> {
         Some(&self.all[from..to])
     }
 
-    /// Hands out nothing any more.
+    /// Ends the replay: no more requests are taken.
     pub(crate) fn stop(&self) {
         self.next.store(self.all.len(), Ordering::Relaxed);
     }

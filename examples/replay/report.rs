@@ -1,4 +1,4 @@
-//! `Report`: what the runs have come to, as two tables: misses, and latencies.
+//! `Report`: the results of the runs as two tables: misses, and latencies.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::budget::Mode;
 use crate::replay::Outcome;
 use crate::tiers::{self, TwoTiers};
 
-/// Columns that name a run. They are in both tables, and the first is text.
+/// Columns that identify a run, in both tables. The first is text.
 const NAMES: [&str; 4] = ["trace", "mode", "cache size", "shards"];
 
 const MISSES: [&str; 7] =
@@ -21,7 +21,7 @@ const TIERS: [&str; 12] = [
     "trace",
     "L1",
     "L2",
-    "2nd chances",
+    "reinsertion",
     "requests",
     "L1 hits",
     "L2 hits",
@@ -36,7 +36,7 @@ const TIER_LATENCIES: [&str; 12] = [
     "trace",
     "L1",
     "L2",
-    "2nd chances",
+    "reinsertion",
     "L1 hit p50",
     "p99",
     "L2 hit p50",
@@ -47,14 +47,14 @@ const TIER_LATENCIES: [&str; 12] = [
     "p99",
 ];
 
-/// What a run was, beside its outcome.
+/// The parameters of a run.
 #[derive(Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) trace: &'a str,
     pub(crate) mode: Mode,
     pub(crate) cache_size: u64,
     pub(crate) requests: u64,
-    /// The misses that a simulator counted.
+    /// The misses counted by a simulator.
     pub(crate) reference: Option<u64>,
 }
 
@@ -165,7 +165,7 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.3} %", 100.0 * part as f64 / whole as f64)
 }
 
-/// How far the miss ratio is from the reference, in points: hundredths of all requests.
+/// The difference of the miss ratio from the reference, in percentage points.
 fn difference(misses: u64, reference: u64, requests: u64) -> String {
     if misses == reference {
         return "none".to_owned();
@@ -181,7 +181,7 @@ fn quantiles(latencies: &Histogram<u64>) -> [String; 4] {
     [at(0.5), at(0.99), at(0.999), time(latencies.max())]
 }
 
-/// A time with three digits or more.
+/// A time with at least three digits.
 fn time(ns: u64) -> String {
     match ns {
         0..10_000 => format!("{ns} ns"),
@@ -190,10 +190,10 @@ fn time(ns: u64) -> String {
     }
 }
 
-/// Text in columns: the first to the left, the others to the right.
+/// A text table: the first column left-aligned, the others right-aligned.
 #[derive(Debug)]
 struct Table {
-    /// The header is the first.
+    /// The first row is the header.
     rows: Vec<Vec<String>>,
 }
 

@@ -1,9 +1,9 @@
-//! `TwoTiers`: one trace through a cache of memory over disk.
+//! `TwoTiers`: one trace through a cache with memory and disk.
 //!
-//! A request is a get, followed on a miss by a put, as with memory alone. Values are noise, so that
-//! nothing is gained by compressing them, and each is checked when it comes back. What the device
-//! reads and writes is what the cache asks of it, bookkeeping included; write amplification is that
-//! over the keys and values that were put.
+//! A request is a get, followed by a put on a miss, as with memory alone. Values are random bytes,
+//! so that compression gains nothing, and each is checked when it is read. Device reads and writes
+//! are those of the cache, overhead included; write amplification is their ratio to the keys and
+//! values put.
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -22,7 +22,7 @@ use tamis::{BlobCache, BlobCacheConfig, BlobCacheStats, CacheError, CacheTier};
 use crate::replay::{LATENCY_NS_MAX, Requests, record};
 use crate::trace::{Request, Trace};
 
-/// What a store is at least: a few segments.
+/// The minimum size of a store: a few segments.
 const L2_BYTES_MIN: u64 = 16 << 20;
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ pub(crate) struct Outcome {
     pub(crate) stats: BlobCacheStats,
 }
 
-/// What was counted; latencies in nanoseconds.
+/// Counts and latencies, in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) put_bytes: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Tally {
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl TwoTiers {
-    /// Bytes of a request's object: a trace of keys alone says 1.
+    /// Bytes of a request's object; a trace of keys alone has size 1.
     pub(crate) fn bytes_of(&self, request: Request) -> u64 {
         if request.size == 1 { self.object_bytes } else { request.size }
     }
@@ -113,7 +113,7 @@ impl TwoTiers {
                 let hit = cache.get("trace", key).await;
                 let latency = start.elapsed();
                 if let Some(hit) = hit {
-                    // A resident object keeps the size that it came with.
+                    // A present object keeps its first size.
                     if hit.value() != values.of(request.key, hit.value().len() as u64) {
                         return Err(format!("object {} is not what was put", request.key).into());
                     }
@@ -152,10 +152,10 @@ impl Tally {
     }
 }
 
-/// Noise, of which every object has a piece of its own.
+/// Random bytes; every object has its own slice.
 struct Values(Bytes);
 
-/// Where pieces begin differs by less than this.
+/// Slices start within this range.
 const SPREAD: u64 = 1 << 20;
 
 impl Values {

@@ -1,7 +1,7 @@
-//! `Trace`: the requests of a trace, in order, and the working set that they make.
+//! `Trace`: the requests of a trace, in order, and their working set.
 //!
-//! A trace file has one request a line, `key,size` or `time,key,size`, without a header; any text
-//! is a key. Keys are numbered as they first appear, which is all that the replay knows of them.
+//! A trace file has one request per line, `key,size` or `time,key,size`, without a header; a key is
+//! any text. Keys are numbered by first appearance; the replay uses only the numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::budget::Mode;
 use crate::lines::{InputError, Lines};
 
-/// A wish for an object that has this many bytes, should it have to be brought in.
+/// A request of an object, with its size if it must be put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) key: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
 pub(crate) struct Trace {
     pub(crate) name: String,
     pub(crate) requests: Vec<Request>,
-    /// Different keys.
+    /// Distinct keys.
     objects: u64,
     /// Their sizes at first sight.
     bytes: u64,
@@ -65,7 +65,7 @@ impl Trace {
         Ok(Self::new(name, requests))
     }
 
-    /// The size of a cache that would hold everything: in objects, or in bytes.
+    /// The size of a cache that holds everything, in objects or in bytes.
     pub(crate) fn working_set(&self, mode: Mode) -> u64 {
         match mode {
             Mode::Obj => self.objects,
@@ -74,7 +74,7 @@ impl Trace {
     }
 }
 
-/// The key and the size of a line, or what is wrong with it.
+/// The key and the size of a line, or the error.
 fn split(line: &str) -> Result<(&str, u64), &'static str> {
     let columns: Vec<_> = line.split(',').map(str::trim).collect();
     let (key, size) = match *columns {
@@ -88,7 +88,7 @@ fn split(line: &str) -> Result<(&str, u64), &'static str> {
     Ok((key, size))
 }
 
-/// The name of a trace is its file's, less what tells the format.
+/// The name of a trace: its file name without the extensions.
 fn name_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let name = name.strip_suffix(".zst").unwrap_or(&name);

@@ -1,5 +1,5 @@
-//! `Workload`: a generator of requests. Popular objects are asked for by Zipf's law, and now and
-//! then a scan goes once over objects that nobody asks for again.
+//! `Workload`: a generator of requests: popular objects by Zipf's law, and sometimes a scan over
+//! objects that are requested only once.
 //!
 //! The same workload and seed give the same requests.
 
@@ -10,27 +10,27 @@ use rand::{RngExt, SeedableRng};
 
 use crate::trace::{Request, Trace};
 
-/// Where a number of bytes may lie.
+/// A range of byte counts.
 type Bytes = std::ops::RangeInclusive<u64>;
 
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// At least so many; a scan is not cut short.
+    /// The least number; a scan is not cut short.
     pub(crate) requests: usize,
-    /// How many objects are popular. At least one.
+    /// Popular objects. At least one.
     pub(crate) objects: usize,
-    /// The exponent of Zipf's law: 0 makes all alike, 1 is steep.
+    /// The exponent of Zipf's law: 0 is uniform, 1 is steep.
     pub(crate) skew: f64,
-    /// How many requests in a thousand begin a scan.
+    /// Requests per thousand that begin a scan.
     pub(crate) scans_per_mille: u32,
-    /// The most objects that a scan goes over. At least one.
+    /// The longest scan, in objects. At least one.
     pub(crate) scan_length_max: usize,
-    /// An object's size: of any magnitude between, with equal chances.
+    /// The range of object sizes, log-uniform.
     pub(crate) sizes: Bytes,
 }
 
 impl Workload {
-    /// A workload in which scans make a third of the requests. Its working set is 8 KB a request.
+    /// A workload in which a third of the requests are scans. Its working set is 8 KB per request.
     pub(crate) fn of(requests: usize) -> Self {
         Self {
             requests,
@@ -42,7 +42,7 @@ impl Workload {
         }
     }
 
-    /// The requests that `seed` makes of it.
+    /// The requests for `seed`.
     pub(crate) fn generate(&self, seed: u64) -> Result<Trace, Error> {
         let mut random = StdRng::seed_from_u64(seed);
         let ranks = (1..=self.objects).map(|rank| (rank as f64).powf(-self.skew));
@@ -68,7 +68,7 @@ impl Workload {
     }
 }
 
-/// A size within `sizes`. Small ones are as likely as large ones: first the magnitude is drawn.
+/// A size within `sizes`, log-uniform: the magnitude is drawn first.
 fn size(sizes: &Bytes, random: &mut StdRng) -> u64 {
     let (least, most) = (*sizes.start(), *sizes.end());
     let bits = random.random_range(least.max(1).ilog2()..=most.max(1).ilog2());
