@@ -49,7 +49,7 @@ pub(crate) struct AccessTimes {
     sets_per_table: usize,
     /// Tables allocated.
     made: AtomicUsize,
-    is_wanted: AtomicBool,
+    is_requested: AtomicBool,
     has_room: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ impl AccessTimes {
             tables,
             sets_per_table: (bytes_max / size_of::<Set>() / tables).max(1),
             made: AtomicUsize::new(0),
-            is_wanted: AtomicBool::new(false),
+            is_requested: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
         }
     }
@@ -75,9 +75,9 @@ impl AccessTimes {
     }
 
     /// Bytes reserved.
-    pub(crate) fn bytes_set_aside(&self) -> usize {
-        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
-        if is_wanted { self.tables * self.table_bytes() } else { 0 }
+    pub(crate) fn bytes_reserved(&self) -> usize {
+        let is_requested = self.is_requested.load(Ordering::Relaxed);
+        if is_requested { self.tables * self.table_bytes() } else { 0 }
     }
 
     fn table_bytes(&self) -> usize {
@@ -85,12 +85,12 @@ impl AccessTimes {
     }
 
     /// Called once the disk holds, or will hold, entries with an idle ttl.
-    pub(crate) fn want(&self) {
-        self.is_wanted.store(true, Ordering::Relaxed);
+    pub(crate) fn request(&self) {
+        self.is_requested.store(true, Ordering::Relaxed);
     }
 
     /// Called once the reserved bytes are free.
-    pub(crate) fn give_room(&self) {
+    pub(crate) fn enable(&self) {
         self.has_room.store(true, Ordering::Relaxed);
     }
 
@@ -100,7 +100,7 @@ impl AccessTimes {
     }
 
     /// Records the last access of an entry that is also on disk, if it has an idle ttl.
-    pub(crate) fn keep(&self, entry: &Entry) {
+    pub(crate) fn record(&self, entry: &Entry) {
         let Some(accessed) = entry.last_access().filter(|at| *at > entry.written) else { return };
         if !self.has_room() {
             return;

@@ -41,7 +41,7 @@ pub mod format {}
 #[doc = include_str!("../docs/freshness.md")]
 pub mod freshness {}
 
-/// What a returned call means.
+/// The meaning of a returned call.
 ///
 /// [design]: design
 /// [freshness]: freshness

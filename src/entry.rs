@@ -26,7 +26,7 @@ static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 /// Fields are in the order in which a hit reads them.
 #[repr(C)]
 pub(crate) struct Entry {
-    pub(crate) seat: Seat,
+    pub(crate) node: ListNode,
     /// Set by a hit, cleared by the hand of its SIEVE list.
     pub(crate) visited: AtomicBool,
     pub(crate) priority: u8,
@@ -128,7 +128,7 @@ impl Entry {
             admission,
             marks: 0,
             visited: AtomicBool::new(false),
-            seat: Seat::none(),
+            node: ListNode::none(),
         }
     }
 
@@ -183,7 +183,7 @@ impl Entry {
 
     /// False once it was removed or its namespace flushed, and never true again.
     pub(crate) fn is_held(&self) -> bool {
-        self.seat.is_taken() && !self.namespace.has_ended()
+        self.node.is_linked() && !self.namespace.has_ended()
     }
 
     pub(crate) fn extras(&self) -> Option<&Extras> {
@@ -305,27 +305,27 @@ impl fmt::Debug for Entry {
 }
 
 /// An entry's node in its SIEVE list. Changed under that list's lock only: once from none to a node
-/// and once back. Read without the lock by [`Entry::accessed`].
+/// and once back. Read without the lock: see [`Entry::accessed`].
 #[derive(Debug)]
-pub(crate) struct Seat(AtomicU32);
+pub(crate) struct ListNode(AtomicU32);
 
-impl Seat {
+impl ListNode {
     const NONE: u32 = u32::MAX;
 
     fn none() -> Self {
         Self(AtomicU32::new(Self::NONE))
     }
 
-    pub(crate) fn is_taken(&self) -> bool {
+    pub(crate) fn is_linked(&self) -> bool {
         self.0.load(Ordering::SeqCst) != Self::NONE
     }
 
-    pub(crate) fn take(&self, node: u32) {
+    pub(crate) fn link(&self, node: u32) {
         self.0.store(node, Ordering::Release);
     }
 
     /// The node that was held; None if another caller has unlinked it.
-    pub(crate) fn leave(&self) -> Option<u32> {
+    pub(crate) fn unlink(&self) -> Option<u32> {
         let node = self.0.load(Ordering::Relaxed);
         self.0.store(Self::NONE, Ordering::SeqCst);
         (node != Self::NONE).then_some(node)

@@ -29,14 +29,14 @@ impl Timer {
     pub(crate) fn after(&self, delay: Duration, alarm: Alarm) {
         match self {
             Self::Process => sweeper::after(delay, alarm),
-            Self::TaskRunner(lane) => {
-                let sleeping = lane.sleep(delay);
+            Self::TaskRunner(runner) => {
+                let sleeping = runner.sleep(delay);
                 let waiting = async move {
                     sleeping.await;
                     contained(alarm);
                 };
                 // Refused once the runner is closed; then there is nothing left to wait for.
-                drop(lane.spawn("alarm", Box::pin(waiting)));
+                drop(runner.spawn("alarm", Box::pin(waiting)));
             }
         }
     }

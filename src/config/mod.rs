@@ -163,7 +163,7 @@ impl BlobCacheConfig {
         self.l2_index_bytes_max
     }
 
-    /// The memory budget of disk reads under way, in bytes.
+    /// The memory budget of disk reads in progress, in bytes.
     #[must_use]
     pub fn l2_read_bytes_max(&self) -> usize {
         self.l2_read_bytes_max

@@ -92,9 +92,9 @@ impl IndexBudget {
     /// Reserves room for access times. If the index has used it up, they are kept once enough has
     /// been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
-        self.access_times.want();
+        self.access_times.request();
         if self.budgeted_bytes(section) <= self.bytes_max {
-            self.access_times.give_room();
+            self.access_times.enable();
         }
     }
 
@@ -102,6 +102,6 @@ impl IndexBudget {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
         let above = self.labels_above().saturating_mul(POSTING_BYTES);
         let labels = section.labels().bytes().saturating_sub(above);
-        slots.saturating_add(labels).saturating_add(self.access_times.bytes_set_aside())
+        slots.saturating_add(labels).saturating_add(self.access_times.bytes_reserved())
     }
 }

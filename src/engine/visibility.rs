@@ -103,7 +103,7 @@ impl Visibility {
             return Err((entry, freshness));
         }
         entry.visit();
-        if entry.accessed(now) && !entry.seat.is_taken() {
+        if entry.accessed(now) && !entry.node.is_linked() {
             self.last_access.record(&entry);
         }
         Ok(BlobCacheHit { entry, stale: freshness.window_left() })

@@ -68,7 +68,7 @@ impl List {
         self.chunks.into_iter().map(|chunk| chunk.len())
     }
 
-    /// Links the entry in at the head, and seats it. A hand that was past the head comes to it
+    /// Links the entry in at the head, and sets its node. A hand that was past the head comes to it
     /// next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>, turn: u64) {
         let number = self.vacant();
@@ -82,12 +82,12 @@ impl List {
         if self.hand == NONE {
             self.hand = number;
         }
-        entry.seat.take(number);
+        entry.node.link(number);
     }
 
-    /// Unlinks the entry; false where it has no seat any more.
+    /// Unlinks the entry; false if it is not linked any more.
     pub(super) fn remove(&mut self, entry: &Entry) -> bool {
-        match entry.seat.leave() {
+        match entry.node.unlink() {
             Some(number) => {
                 self.unlink(number);
                 true
@@ -126,7 +126,7 @@ impl List {
             }
             let entry = self.unlink(number)?;
             owner.leaves(&entry);
-            entry.seat.leave();
+            entry.node.unlink();
             return Some(Victim::Evicted(entry));
         }
         None

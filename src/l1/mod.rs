@@ -3,7 +3,7 @@
 //!
 //! An entry may be
 //! - in its SIEVE list and in the map: held;
-//! - in the map only: its seat has been left by whoever evicts or removes it, and to every reader
+//! - in the map only: it was unlinked by its eviction or removal, and to every reader
 //!   it is gone, though the map has still to let go of it;
 //! - in neither: with callers that hold a hit.
 //!

@@ -14,9 +14,9 @@
 //! whichever list has the oldest entry that it has not passed, just as if all were linked in one.
 //! So whatever the number of lists, the algorithm is followed to the letter.
 //!
-//! Invariants, under a list's lock: an entry's seat names its node while it is in the list, and
-//! nothing otherwise; the list's part of the hand is on a node of it, or past its head. The hand's
-//! own lock is taken before a list's, and by those who evict only.
+//! Invariants, under a list's lock: an entry's `ListNode` names its node while it is in the list,
+//! and nothing otherwise; the list's part of the hand is on a node of it, or past its head. The
+//! hand's own lock is taken before a list's, and by those who evict only.
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

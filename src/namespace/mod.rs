@@ -7,7 +7,7 @@
 //!
 //! A generation's contents are counted in sections only, so totals are exact.
 //!
-//! Locks: the table comes after the map shard and before the append section.
+//! Locks: the table comes after the map shard and before the commit section.
 
 mod era;
 mod table;
@@ -37,7 +37,7 @@ pub(crate) struct Namespace {
     index: Index,
     /// A filter of the hashes in the index.
     synopsis: Synopsis,
-    /// Set under the append lock, never cleared: all entries of this generation are removed.
+    /// Set under the commit lock, never cleared: all entries of this generation are removed.
     ended: AtomicBool,
     era: Arc<Era>,
     /// Its index in the table.

@@ -44,7 +44,7 @@ fn all_of(mut calls: Vec<Call<Outcome>>) -> Vec<Outcome> {
 
 fn joining(cache: &BlobCache, calls: &Arc<AtomicUsize>, put: &'static str) -> Call<Outcome> {
     let mut joiner = call(cache, counted(calls, Ok(put.into())));
-    assert!(joiner.run().is_none(), "somebody is fetching");
+    assert!(joiner.run().is_none(), "another caller is fetching");
     joiner
 }
 

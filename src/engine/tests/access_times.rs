@@ -390,7 +390,7 @@ fn a_full_table_replaces_the_oldest_access() {
             bench.run(cache.put("a", &key, value(idle(100)))).unwrap();
             let entry = in_memory(&cache, &key);
             entry.accessed(at(seconds).into());
-            accesses.keep(&entry);
+            accesses.record(&entry);
             entry
         };
         keys.map(put).collect()
@@ -414,9 +414,9 @@ fn memory_only_entries_reserve_nothing_of_the_index() {
     let mut bench = Bench::with(1, config(&clock).quota("a", quota).build().unwrap());
     let cache = bench.cache();
     bench.run(cache.put("a", "k", value(idle(10)))).unwrap();
-    assert_eq!(cache.engine.parts.access_times.bytes_set_aside(), 0);
+    assert_eq!(cache.engine.parts.access_times.bytes_reserved(), 0);
     bench.run(cache.put("b", "k", value(idle(10)))).unwrap();
-    assert!(cache.engine.parts.access_times.bytes_set_aside() > 0);
+    assert!(cache.engine.parts.access_times.bytes_reserved() > 0);
 }
 
 /// Idle records are known to be expired; accessed ones are not.
