@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
-use crate::key::{KeyHash, LabelHash, StoredKey};
+use crate::key::{HashedKey, KeyHash, LabelHash, StoredKey};
 use crate::l2::Position;
 use crate::modes::L1Admission;
 use crate::namespace::Namespace;
@@ -109,16 +109,16 @@ impl Entry {
     /// An entry whose sequence, value and list node are still to be set.
     pub(crate) fn new(
         namespace: Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         life: &Lifetime,
         (priority, admission): (u8, L1Admission),
         extras: Option<Box<Extras>>,
     ) -> Self {
         Self {
-            hash,
+            hash: key.hash,
             sequence: AtomicU64::new(0),
             namespace,
-            key: key.into(),
+            key: key.bytes.into(),
             value: Bytes::new(),
             written: life.written,
             expires: life.expires,
@@ -137,7 +137,7 @@ impl Entry {
         let life = self.life();
         let extras = self.extras.as_ref().and_then(|extras| extras.twin(&life));
         let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
-        let mut entry = Self::new(namespace, (&self.key, self.hash), &life, kind, extras);
+        let mut entry = Self::new(namespace, self.hashed_key(), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
         entry.marks = self.marks & Mark::Absent as u8;
         entry.mark(Mark::OnFile);
@@ -151,6 +151,10 @@ impl Entry {
         let extras = extras.map_or(0, Extras::bytes);
         let key = allocation(StoredKey::heap_bytes(key));
         ENTRY_BYTES + key + allocation(value.len()) + extras
+    }
+
+    pub(crate) fn hashed_key(&self) -> HashedKey<'_> {
+        HashedKey { bytes: &self.key, hash: self.hash }
     }
 
     #[inline]

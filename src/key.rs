@@ -72,6 +72,13 @@ pub(crate) struct NamespaceRef<'a> {
     pub(crate) seed: NamespaceSeed,
 }
 
+/// A key with its hash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HashedKey<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) hash: KeyHash,
+}
+
 /// The two kinds of labels. The discriminant is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LabelKind {
@@ -106,6 +113,11 @@ impl KeyHasher {
     #[inline]
     pub(crate) fn key(&self, namespace: NamespaceSeed, key: &[u8]) -> KeyHash {
         KeyHash(xxh3_64_with_seed(key, namespace.0) & self.mask)
+    }
+
+    #[inline]
+    pub(crate) fn hashed<'a>(&self, namespace: NamespaceSeed, bytes: &'a [u8]) -> HashedKey<'a> {
+        HashedKey { bytes, hash: self.key(namespace, bytes) }
     }
 
     pub(crate) fn label(

@@ -47,9 +47,10 @@ pub(crate) fn not_opened(
             let (segment, count) = (u64::from(found.segment_bytes()), found.segment_count());
             // The segment size follows the store's size if it is not configured.
             let is_as_large = config.l2_bytes_max / segment == u64::from(count);
-            let (field, found, configured) = match is_as_large {
-                true => ("l2_segment_bytes", segment, config.l2_segment_bytes.into()),
-                false => ("l2_bytes_max", segment * u64::from(count), config.l2_bytes_max),
+            let (field, found, configured) = if is_as_large {
+                ("l2_segment_bytes", segment, config.l2_segment_bytes.into())
+            } else {
+                ("l2_bytes_max", segment * u64::from(count), config.l2_bytes_max)
             };
             let reason = format!(
                 "{} was made with {found} ({error}) and {configured} is configured; open it with \

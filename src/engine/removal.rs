@@ -10,7 +10,7 @@ use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
-use crate::key::KeyHash;
+use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
 use crate::l2::Slot;
 use crate::namespace::Namespace;
@@ -98,17 +98,18 @@ impl Removal {
     pub(crate) fn displace(
         &self,
         generation: &Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         held: Slot,
         in_memory: Option<&Arc<Entry>>,
         section: &mut Section<'_>,
     ) -> bool {
         let sequence = Sequence(held.position.value());
-        let rule = match held.gone {
-            true => None,
-            false => self.visibility.matching_on_disk(generation, (key, hash), sequence, section),
+        let rule = if held.gone {
+            None
+        } else {
+            self.visibility.matching_on_disk(generation, key, sequence, section)
         };
-        section.labels().release(hash, sequence);
+        section.labels().release(key.hash, sequence);
         if held.gone {
             return false;
         }

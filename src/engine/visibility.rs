@@ -9,7 +9,7 @@ use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::entry::Entry;
 use crate::hit::BlobCacheHit;
-use crate::key::{KeyHash, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Position};
 use crate::namespace::Namespace;
@@ -41,14 +41,13 @@ impl Visibility {
     pub(crate) fn visible(
         &self,
         namespace: NamespaceRef<'_>,
-        key: &[u8],
-        hash: KeyHash,
+        key: HashedKey<'_>,
     ) -> Option<Arc<Entry>> {
         // `is_held` comes last: an invalidation that is no longer pending has removed all entries
         // that it matched. In the other order, an entry could be seen again after others were told
         // that it is gone. All under the shard's lock, or an overwrite would look like a miss.
-        self.l1.find(hash, |entry| {
-            entry.is_of(namespace.name, key)
+        self.l1.find(key.hash, |entry| {
+            entry.is_of(namespace.name, key.bytes)
                 && !(self.pending.any_in_force() && self.pending.matching(entry).is_some())
                 && entry.is_held()
         })
@@ -72,15 +71,15 @@ impl Visibility {
     pub(crate) fn matching_on_disk(
         &self,
         generation: &Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         only: Sequence,
         section: &mut Section<'_>,
     ) -> Option<Arc<PendingInvalidation>> {
         if !self.pending.any_in_force() {
             return None;
         }
-        let labels = section.labels().of(hash, only);
-        self.pending.matching_record(generation, only, key, &labels)
+        let labels = section.labels().of(key.hash, only);
+        self.pending.matching_record(generation, only, key.bytes, &labels)
     }
 
     /// Whether the index still points to the record of that mutation.

@@ -15,7 +15,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHash, LabelHash};
+use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Change, Draft, Position, Slot, Tenant};
 use crate::meter;
@@ -114,8 +114,13 @@ impl Tenant for LogOwner {
             let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
             if let Some(held) = held.filter(|_| !is_in_memory) {
                 // A matching invalidation removed it, not the log.
-                let is_left =
-                    self.removal.displace(&generation, (key, hash), held, None, &mut section);
+                let is_left = self.removal.displace(
+                    &generation,
+                    HashedKey { bytes: key, hash },
+                    held,
+                    None,
+                    &mut section,
+                );
                 self.counters.add(Event::Forgotten, u64::from(is_left));
             }
             self.give_up_slot(&generation, hash, position);

@@ -18,7 +18,7 @@ use crate::entry::{Entry, Extras, Mark};
 use crate::error::CacheError;
 use crate::flight::{Claim, Destination, Flights, Part};
 use crate::hit::BlobCacheHit;
-use crate::key::{KeyHash, KeyHasher, LabelHash, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, KeyHasher, LabelHash, NamespaceRef};
 use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Namespace, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
@@ -34,8 +34,7 @@ pub(crate) type Fetched = (BlobCacheHit, Moment);
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
-    pub(crate) key: &'a [u8],
-    pub(crate) hash: KeyHash,
+    pub(crate) key: HashedKey<'a>,
     /// False if no entry can have this key. Then `key` is empty, and nothing is stored.
     pub(crate) is_in_bounds: bool,
 }
@@ -116,12 +115,12 @@ impl Fetcher {
 
     /// Looks into memory. Counts neither a hit nor a miss.
     pub(crate) fn find(&self, target: Target<'_>) -> Option<BlobCacheHit> {
-        self.gets.find(target.namespace, target.key, target.hash)
+        self.gets.find(target.namespace, target.key)
     }
 
     /// Where the entry may be on disk.
     pub(crate) fn find_on_disk(&self, target: Target<'_>) -> Option<OnDisk> {
-        self.disk_lookup.find_on_disk(target.namespace, target.hash).unwrap_or_else(|_| {
+        self.disk_lookup.find_on_disk(target.namespace, target.key.hash).unwrap_or_else(|_| {
             self.counters.count(Event::NegativeSkip);
             None
         })
@@ -135,9 +134,10 @@ impl Fetcher {
         wanted: Wanted,
     ) -> Option<BlobCacheHit> {
         let found = self.disk_lookup.read_entry(on_disk, key).await?;
-        Some(match wanted == Wanted::Fresh && found.hit.is_stale() {
-            true => found.hit,
-            false => self.disk_lookup.offer_found(found),
+        Some(if wanted == Wanted::Fresh && found.hit.is_stale() {
+            found.hit
+        } else {
+            self.disk_lookup.offer_found(found)
         })
     }
 
@@ -164,19 +164,20 @@ impl Fetcher {
         point: ReadPoint,
     ) -> Fetched {
         let policy = &*put.policy_or(policy);
-        let life = self.puts.lifetime(policy, target.namespace, target.key);
+        let life = self.puts.lifetime(policy, target.namespace, target.key.bytes);
         let read_at = older(put.read_at, point);
         put.read_at = Some(read_at);
         put.renews = true;
         let mut entry = self.twin(target, &put, policy, &life);
         // A value read at a point of another cache may be of any age.
-        let until = match read_at.instance == point.instance {
-            true => self.good_until(target, entry.labels(), read_at.moment),
-            false => Moment::default(),
+        let until = if read_at.instance == point.instance {
+            self.good_until(target, entry.labels(), read_at.moment)
+        } else {
+            Moment::default()
         };
         if target.is_in_bounds {
             let Target { namespace, key, .. } = target;
-            let written = self.puts.store(namespace, key, &mut put, (policy, &life)).await;
+            let written = self.puts.store(namespace, key.bytes, &mut put, (policy, &life)).await;
             let stored = match written {
                 Ok(written) => self.puts.finish_put(written).await,
                 Err(error) => Err(error),
@@ -196,17 +197,18 @@ impl Fetcher {
     /// The last moment at which the key is known not to have been mutated since `from`.
     fn good_until(&self, target: Target<'_>, labels: &[LabelHash], from: Moment) -> Moment {
         let mut section = self.commit_lock.section();
-        let place = (target.namespace.seed, target.key);
-        match section.watermarks().mutated_since(from, place, target.hash, labels) {
-            true => from,
-            false => section.now(),
+        let place = (target.namespace.seed, target.key.bytes);
+        if section.watermarks().mutated_since(from, place, target.key.hash, labels) {
+            from
+        } else {
+            section.now()
         }
     }
 
     /// The entry for joiners, a twin of the stored one. Its value follows.
     fn twin(
         &self,
-        Target { namespace, key, hash, .. }: Target<'_>,
+        Target { namespace, key, .. }: Target<'_>,
         put: &BlobCachePut,
         policy: &BlobCachePolicy,
         life: &Lifetime,
@@ -218,7 +220,7 @@ impl Fetcher {
         let held = self.namespaces.find(namespace.name);
         let generation = held.unwrap_or_else(|| Namespace::nowhere(namespace.name));
         let kind = (policy.priority, policy.l1_admission);
-        let mut entry = Entry::new(generation, (key, hash), life, kind, extras);
+        let mut entry = Entry::new(generation, key, life, kind, extras);
         entry.mark(Mark::Fetched);
         if put.is_absent {
             entry.mark(Mark::Absent);

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Target, Wanted};
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
-use crate::key::{KeyHash, NamespaceRef, NamespaceSeed};
+use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
 use crate::moment::{Moment, ReadPoint};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
@@ -82,7 +82,8 @@ impl FetchRequest {
 
     fn target(&self) -> Target<'_> {
         let namespace = NamespaceRef { name: &self.namespace, seed: self.seed };
-        Target { namespace, key: &self.key, hash: self.hash, is_in_bounds: self.is_in_bounds }
+        let key = HashedKey { bytes: &self.key, hash: self.hash };
+        Target { namespace, key, is_in_bounds: self.is_in_bounds }
     }
 
     fn destination<E: 'static>(&self) -> Destination<'_> {

@@ -15,7 +15,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::{Gone, Removal};
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::key::KeyHash;
+use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Round, Scope};
 use crate::sequence::Sequence;
@@ -153,9 +153,12 @@ impl Cleanup {
         // If an older invalidation matches it as well, that one is credited.
         let covering = match covered {
             Some(entry) => self.pending.matching(entry),
-            None => {
-                self.visibility.matching_on_disk(generation, (key, hash), sequence, &mut section)
-            }
+            None => self.visibility.matching_on_disk(
+                generation,
+                HashedKey { bytes: key, hash },
+                sequence,
+                &mut section,
+            ),
         };
         let removed = if covered.is_some() { slot.remove() } else { None };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);

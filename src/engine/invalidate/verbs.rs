@@ -21,7 +21,7 @@ use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHasher, LabelHash, LabelKind, NamespaceRef};
+use crate::key::{HashedKey, KeyHasher, LabelHash, LabelKind, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{Change, Dealt, LabelHashes, Record, Slot};
 use crate::namespace::Namespaces;
@@ -102,11 +102,12 @@ impl Invalidations {
             let namespace = generation.named();
             let record = Record::Tombstone { namespace, hash: hash.0 };
             let change = Change::Tombstone { namespace, hash: hash.0 };
-            let recorded = match failpoint(Failpoint::TombstoneOmitted) {
-                true => None,
-                false => self.disk.record(&record, &change)?,
+            let recorded = if failpoint(Failpoint::TombstoneOmitted) {
+                None
+            } else {
+                self.disk.record(&record, &change)?
             };
-            let key = (key, hash);
+            let key = HashedKey { bytes: key, hash };
             let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
             is_below = same.is_some() && !held.gone;
             is_removed_below = self.removal.displace(generation, key, held, same, &mut section);

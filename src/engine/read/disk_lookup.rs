@@ -18,7 +18,7 @@ use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::BlobCacheHit;
 use crate::io::BLOCK_BYTES;
-use crate::key::{KeyHash, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1;
 use crate::l1::L1;
 use crate::l2::{Extent, Slot};
@@ -88,7 +88,8 @@ impl DiskLookup {
         // Bounded: a read in each turn.
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
-            match self.reader.read(generation, (key, *hash), *slot, Extent::Whole).await {
+            let hashed = HashedKey { bytes: key, hash: *hash };
+            match self.reader.read(generation, hashed, *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.pending.matching(&entry).is_some()
                         && !failpoint(Failpoint::PendingInvalidationIgnored)

@@ -9,7 +9,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::hit::{BlobCacheHit, CachePresence};
-use crate::key::{KeyHash, KeyHasher, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::policy::Freshness;
 
 /// No configuration allows longer keys.
@@ -45,12 +45,12 @@ impl Gets {
         if key.len() > KEY_BYTES_MOST {
             return self.miss();
         }
-        let hash = self.hasher.key(namespace.seed, key);
-        if let Some(hit) = self.look(namespace, key, hash) {
+        let key = self.hasher.hashed(namespace.seed, key);
+        if let Some(hit) = self.look(namespace, key) {
             return Some(hit);
         }
-        match self.find_on_disk_or_miss(namespace, hash) {
-            Some(on_disk) => Box::pin(self.get_from_disk(on_disk, key)).await,
+        match self.find_on_disk_or_miss(namespace, key.hash) {
+            Some(on_disk) => Box::pin(self.get_from_disk(on_disk, key.bytes)).await,
             None => None,
         }
     }
@@ -65,8 +65,8 @@ impl Gets {
         if key.len() > KEY_BYTES_MOST {
             return None;
         }
-        let hash = self.hasher.key(namespace.seed, key);
-        let hit = self.find(namespace, key, hash).filter(|hit| !hit.is_stale())?;
+        let key = self.hasher.hashed(namespace.seed, key);
+        let hit = self.find(namespace, key).filter(|hit| !hit.is_stale())?;
         self.count(&hit);
         Some(hit)
     }
@@ -92,8 +92,8 @@ impl Gets {
     /// A hit in memory: one hash, one read lock, no allocation, no copy, no shared cache line
     /// written but the entry's own.
     #[inline]
-    fn look(&self, namespace: NamespaceRef<'_>, key: &[u8], hash: KeyHash) -> Option<BlobCacheHit> {
-        let entry = self.visibility.visible(namespace, key, hash)?;
+    fn look(&self, namespace: NamespaceRef<'_>, key: HashedKey<'_>) -> Option<BlobCacheHit> {
+        let entry = self.visibility.visible(namespace, key)?;
         if entry.is_endless() {
             entry.visit();
             self.counters.count(Event::Hit);
@@ -106,10 +106,9 @@ impl Gets {
     pub(crate) fn find(
         &self,
         namespace: NamespaceRef<'_>,
-        key: &[u8],
-        hash: KeyHash,
+        key: HashedKey<'_>,
     ) -> Option<BlobCacheHit> {
-        let entry = self.visibility.visible(namespace, key, hash)?;
+        let entry = self.visibility.visible(namespace, key)?;
         if entry.is_endless() {
             entry.visit();
             return Some(BlobCacheHit { entry, stale: None });
@@ -154,11 +153,11 @@ impl Gets {
         if key.len() > KEY_BYTES_MOST {
             return CachePresence::Absent;
         }
-        let hash = self.hasher.key(namespace.seed, key);
-        match self.visibility.visible(namespace, key, hash) {
+        let key = self.hasher.hashed(namespace.seed, key);
+        match self.visibility.visible(namespace, key) {
             Some(entry) if !self.visibility.freshness(&entry).is_gone() => CachePresence::Present,
             Some(_) => CachePresence::Absent,
-            None if matches!(self.disk_lookup.find_on_disk(namespace, hash), Ok(Some(_))) => {
+            None if matches!(self.disk_lookup.find_on_disk(namespace, key.hash), Ok(Some(_))) => {
                 CachePresence::MaybePresent
             }
             None => CachePresence::Absent,

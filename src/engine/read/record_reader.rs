@@ -14,7 +14,7 @@ use crate::engine::read::read_limit::Reads;
 use crate::engine::removal::Removal;
 use crate::entry::{Entry, Extras, Mark};
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHash, KeyHasher};
+use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
 use crate::l2::{Blob, BodyHasher, Codec, Extent, L2, Record, Slot, Taken, tally};
 use crate::limiter::Permit;
@@ -52,22 +52,24 @@ impl RecordReader {
     pub(crate) async fn read(
         self: &Arc<Self>,
         generation: &Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         slot: Slot,
         extent: Extent,
     ) -> io::Result<Option<Read>> {
         let Some(l2) = self.disk.l2() else { return Ok(None) };
         let blocks = l2.bytes_to_read(slot, extent);
-        let (key, mut spare): (Arc<[u8]>, _) = (key.into(), 0);
+        let (bytes_of_key, hash): (Arc<[u8]>, _) = (key.bytes.into(), key.hash);
+        let mut spare = 0;
         // Bounded: a read in each turn.
         let read = loop {
             let bytes = blocks.saturating_add(spare);
             let read = self.reads.of(bytes).run(bytes, |permit| {
                 let (reader, generation) = (Arc::clone(self), Arc::clone(generation));
-                let key = Arc::clone(&key);
+                let bytes_of_key = Arc::clone(&bytes_of_key);
                 async move {
                     let allowance = Allowance { permit, spare };
-                    reader.read_within(&generation, (&key, hash), slot, extent, allowance).await
+                    let key = HashedKey { bytes: &bytes_of_key, hash };
+                    reader.read_within(&generation, key, slot, extent, allowance).await
                 }
             });
             match read.await {
@@ -91,21 +93,19 @@ impl RecordReader {
     async fn read_within(
         &self,
         generation: &Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         slot: Slot,
         extent: Extent,
         allowance: Allowance,
     ) -> io::Result<ReadOutcome> {
         let Some(l2) = self.disk.l2() else { return Ok(ReadOutcome::Done(None)) };
         let is_wanted = || {
-            let now = generation.index().get(hash);
+            let now = generation.index().get(key.hash);
             now.is_some_and(|now| now.position == slot.position && !now.gone)
         };
         match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
             None => Ok(ReadOutcome::Done(None)),
-            Some(taken) => {
-                self.read_record(l2, taken, generation, (key, hash), extent, &allowance).await
-            }
+            Some(taken) => self.read_record(l2, taken, generation, key, extent, &allowance).await,
         }
     }
 
@@ -116,18 +116,18 @@ impl RecordReader {
         l2: &L2,
         taken: Taken,
         namespace: &Arc<Namespace>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         extent: Extent,
         allowance: &Allowance,
     ) -> io::Result<ReadOutcome> {
         let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
             let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
-            let is_other = blob.key != key || blob.namespace != namespace.named();
+            let is_other = blob.key != key.bytes || blob.namespace != namespace.named();
             if is_other && !failpoint(Failpoint::KeyNotCompared) {
                 return Ok(Read::Other.into());
             }
-            (self.entry_of(&blob, namespace, hash, &taken), blob.body, blob.codec)
+            (self.entry_of(&blob, namespace, key.hash, &taken), blob.body, blob.codec)
         };
         if extent == Extent::Head {
             return Ok(Read::Entry(Arc::new(entry)).into());
@@ -146,7 +146,7 @@ impl RecordReader {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             entry.value = self.codecs.decompress(&taken.body, length).await?;
         }
-        entry.charge = self.admission.charge(key, &entry.value, entry.extras());
+        entry.charge = self.admission.charge(key.bytes, &entry.value, entry.extras());
         Ok(Read::Entry(Arc::new(entry)).into())
     }
 
@@ -182,7 +182,7 @@ impl RecordReader {
         let generation = Arc::clone(namespace);
         let mut entry = Entry::new(
             generation,
-            (blob.key, hash),
+            HashedKey { bytes: blob.key, hash },
             &life,
             (blob.priority, blob.admission),
             extras,

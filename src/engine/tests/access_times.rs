@@ -59,8 +59,8 @@ fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, Bl
 fn in_memory(cache: &BlobCache, key: &str) -> Arc<Entry> {
     let engine = &cache.engine;
     let named = engine.parts.hasher.namespace("a");
-    let hash = engine.parts.hasher.key(named.seed, key.as_bytes());
-    Visibility::new(&engine.parts).visible(named, key.as_bytes(), hash).unwrap()
+    let key = engine.parts.hasher.hashed(named.seed, key.as_bytes());
+    Visibility::new(&engine.parts).visible(named, key).unwrap()
 }
 
 /// Writes more than the disk holds.

@@ -100,10 +100,8 @@ fn named(call: &str, sections: &BTreeMap<String, String>) -> Variants {
     for other in section.split("Those of [`").skip(1) {
         let other = other.split('`').next().unwrap();
         let own_type = call.split("::").next().unwrap();
-        let other = match other.contains("::") {
-            true => other.to_owned(),
-            false => format!("{own_type}::{other}"),
-        };
+        let other =
+            if other.contains("::") { other.to_owned() } else { format!("{own_type}::{other}") };
         variants.append(&mut named(&other, sections));
     }
     variants

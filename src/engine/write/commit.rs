@@ -21,7 +21,7 @@ use crate::engine::write::record_encoder::{Recording, with_change};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHash, LabelHash, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, L1, Reservation};
 use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
 use crate::moment::ReadPoint;
@@ -88,7 +88,7 @@ impl Commit {
             Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
         }
         let Proposal { namespace, ref entry, read_at, .. } = proposal;
-        let key = (&*entry.key, hash);
+        let key = entry.hashed_key();
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
@@ -143,7 +143,7 @@ impl Commit {
     ) -> bool {
         let Some(held) = held else { return false };
         let same = in_memory.filter(|entry| entry.is_at(held.position));
-        let key = (&*entry.key, entry.hash);
+        let key = entry.hashed_key();
         let is_replaced = self.removal.displace(&entry.namespace, key, held, same, section);
         self.counters.add(Event::Replacement, u64::from(is_replaced));
         same.is_some() && !held.gone
@@ -162,9 +162,10 @@ impl Commit {
         let Some((l2, mut draftee)) = self.disk.l2().zip(draft) else { return Ok(None) };
         let bytes = draftee.draft.lengths().padded() as u64;
         let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
-        let wanted = match draftee.is_blob && !is_beyond {
-            true => IndexBudget::index_bytes_of(entry, held.is_none()),
-            false => 0,
+        let wanted = if draftee.is_blob && !is_beyond {
+            IndexBudget::index_bytes_of(entry, held.is_none())
+        } else {
+            0
         };
         let is_index_full = wanted > 0 && self.budget.is_index_full(wanted, section);
         if is_index_full && self.budget.can_make_index_room(l2, wanted) {
@@ -176,9 +177,10 @@ impl Commit {
             draftee = Draftee { draft: tombstone, is_blob: false };
         }
         let is_spared = !draftee.is_blob && held.is_none_or(Slot::is_tombstone);
-        let recorded = match is_spared && section.is_gap_before(l2.log.tail().value()) {
-            true => None,
-            false => Some(record(l2, draftee, entry)?),
+        let recorded = if is_spared && section.is_gap_before(l2.log.tail().value()) {
+            None
+        } else {
+            Some(record(l2, draftee, entry)?)
         };
         if wanted > 0 && self.budget.is_index_crowded(0, section) {
             l2.log.want_index_room(0);
@@ -266,14 +268,14 @@ impl Commit {
         &self,
         point: Option<ReadPoint>,
         namespace: NamespaceRef<'_>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         labels: &[LabelHash],
         section: &mut Section<'_>,
     ) -> bool {
         point.is_some_and(|point| {
-            let place = (namespace.seed, key);
+            let place = (namespace.seed, key.bytes);
             let is_good = section.has_given(point)
-                && !section.watermarks().mutated_since(point.moment, place, hash, labels);
+                && !section.watermarks().mutated_since(point.moment, place, key.hash, labels);
             !is_good && !failpoint(Failpoint::StaleFillStored)
         })
     }
@@ -364,9 +366,10 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
     let Some(Recorded { dealt, is_blob }) = recorded else { return false };
     let is_new = is_blob && held.is_none();
     if is_blob || held.is_some() {
-        let mut slot = match is_blob {
-            true => Slot::new(dealt.position, dealt.blocks),
-            false => Slot::tombstone(dealt.position),
+        let mut slot = if is_blob {
+            Slot::new(dealt.position, dealt.blocks)
+        } else {
+            Slot::tombstone(dealt.position)
         };
         slot.versioned = is_blob && entry.version().is_some();
         entry.namespace.set_slot(entry.hash, slot);

@@ -15,7 +15,7 @@ use crate::engine::read::record_reader::{Read, RecordReader};
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
-use crate::key::{KeyHash, NamespaceRef};
+use crate::key::{HashedKey, NamespaceRef};
 use crate::l2::{Extent, Position, Slot};
 use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
@@ -51,7 +51,7 @@ impl Versions {
         &self,
         current: Option<&Entry>,
         namespace: NamespaceRef<'_>,
-        (key, hash): (&[u8], KeyHash),
+        key: HashedKey<'_>,
         attempted: Attempted,
     ) -> Result<Option<Known>, CacheError> {
         if let Some(current) = current {
@@ -61,9 +61,9 @@ impl Versions {
         let generation = self.namespaces.find(namespace.name);
         let wanted = generation.filter(|_| attempted.version.is_some() && !self.disk.is_off());
         let Some(generation) = wanted else { return Ok(None) };
-        let slot = generation.index().get(hash).filter(|slot| slot.versioned && !slot.gone);
+        let slot = generation.index().get(key.hash).filter(|slot| slot.versioned && !slot.gone);
         let Some(slot) = slot else { return Ok(None) };
-        let known = self.version_on_disk(&generation, (key, hash), slot, attempted).await?;
+        let known = self.version_on_disk(&generation, key, slot, attempted).await?;
         self.judge_version(known.1, attempted)?;
         Ok(Some(known))
     }
@@ -76,7 +76,7 @@ impl Versions {
     pub(crate) async fn version_on_disk(
         &self,
         generation: &Arc<Namespace>,
-        key: (&[u8], KeyHash),
+        key: HashedKey<'_>,
         slot: Slot,
         attempted: Attempted,
     ) -> Result<Known, CacheError> {

@@ -23,7 +23,7 @@ use crate::engine::write::record_encoder::{RecordEncoder, Recording};
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
-use crate::key::{KeyHash, KeyHasher, NamespaceRef};
+use crate::key::{HashedKey, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::Place;
 use crate::limiter::Limiter;
@@ -104,7 +104,7 @@ impl Puts {
     ) -> Result<Written, CacheError> {
         self.admission.check_open()?;
         self.admission.check_put(namespace.name, key, put)?;
-        let hash = self.hasher.key(namespace.seed, key);
+        let hashed = self.hasher.hashed(namespace.seed, key);
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
         let labels = self.hasher.label_hashes(namespace, tags, dependencies);
@@ -117,15 +117,15 @@ impl Puts {
 
         // Checked here as well as in the section, so that a put that will be refused evicts nothing
         // and takes no namespace slot.
-        let current = self.visibility.visible(namespace, key, hash);
+        let current = self.visibility.visible(namespace, hashed);
         let attempted = Attempted { version: policy.version, renews: put.renews };
         let known =
-            self.versions.precheck(current.as_deref(), namespace, (key, hash), attempted).await?;
+            self.versions.precheck(current.as_deref(), namespace, hashed, attempted).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         if self.commit.is_stale(
             put.read_at,
             namespace,
-            (key, hash),
+            hashed,
             labels,
             &mut self.commit_lock.section(),
         ) {
@@ -134,8 +134,8 @@ impl Puts {
         let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
-        let terms = Terms { hash, life: *life, kind, room, is_wanted, attempted, known };
-        let admitted = Admitted { namespace, key, terms };
+        let terms = Terms { life: *life, kind, room, is_wanted, attempted, known };
+        let admitted = Admitted { namespace, key: hashed, terms };
         if put.value.as_slice().len() <= BATCH_BYTES {
             self.write(admitted, extras, put).await
         } else {
@@ -168,7 +168,7 @@ impl Puts {
         // If the grant is revoked, the work begins anew with the same bytes.
         let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
         let name: Arc<str> = admitted.namespace.name.into();
-        let key: Arc<[u8]> = admitted.key.into();
+        let (key, hash): (Arc<[u8]>, _) = (admitted.key.bytes.into(), admitted.key.hash);
         let (seed, terms) = (admitted.namespace.seed, admitted.terms);
         let (written, value) = self
             .copies
@@ -178,7 +178,8 @@ impl Puts {
                 let mut put = source.clone();
                 async move {
                     let namespace = NamespaceRef { name: &name, seed };
-                    let admitted = Admitted { namespace, key: &key, terms };
+                    let key = HashedKey { bytes: &key, hash };
+                    let admitted = Admitted { namespace, key, terms };
                     let written = puts.write(admitted, extras, &mut put).await;
                     drop(permit);
                     (written, put.value)
@@ -198,7 +199,7 @@ impl Puts {
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
         let Admitted { namespace, key, terms } = admitted;
-        let Terms { hash, life, kind, room, .. } = terms;
+        let Terms { life, kind, room, .. } = terms;
         // Before it takes a namespace slot, which others may take while the namespace is empty.
         let place = match self.disk.l2() {
             Some(l2) => Some(l2.log.room(room.bytes, None).await),
@@ -206,7 +207,7 @@ impl Puts {
         };
         let generation = self.slots.find_or_begin(namespace.name).await?;
         let begun = Arc::clone(&generation);
-        let mut entry = Entry::new(generation, (key, hash), &life, kind, extras);
+        let mut entry = Entry::new(generation, key, &life, kind, extras);
         entry.charge = room.bytes;
         if put.is_absent {
             entry.mark(Mark::Absent);
@@ -234,10 +235,8 @@ impl Puts {
             if let Some(l2) = self.disk.l2().filter(|_| take(&mut is_refused)) {
                 place = Some(l2.log.room(room.bytes, place).await);
             }
-            let in_memory = match is_wanted {
-                true => self.room_for(&entry, room).await,
-                false => InMemory::Unwanted,
-            };
+            let in_memory =
+                if is_wanted { self.room_for(&entry, room).await } else { InMemory::Unwanted };
             if self.disk.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
                 entry.value = put.value.exact().await;
             }
@@ -286,7 +285,7 @@ impl Puts {
                 entry.namespace = self.slots.find_or_begin(namespace.name).await?;
             }
             if let Some(slot) = slot {
-                let key = (&*entry.key, entry.hash);
+                let key = entry.hashed_key();
                 let generation = Arc::clone(&entry.namespace);
                 known =
                     Some(self.versions.version_on_disk(&generation, key, slot, attempted).await?);
@@ -341,14 +340,13 @@ impl Puts {
 /// A put within the limits.
 struct Admitted<'a> {
     namespace: NamespaceRef<'a>,
-    key: &'a [u8],
+    key: HashedKey<'a>,
     terms: Terms,
 }
 
 /// Facts about it.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
-    hash: KeyHash,
     life: Lifetime,
     /// Priority and admission.
     kind: (u8, L1Admission),

@@ -222,9 +222,10 @@ impl Checker {
                 && mutation.effect != Effect::None
                 && self.shadow(mutation, asked).is_none()
         };
-        match self.mutations.iter().any(may_be) {
-            true => Ok(()),
-            false => Err(format!("{place:?} exists, {asked:?}, though nothing can be there")),
+        if self.mutations.iter().any(may_be) {
+            Ok(())
+        } else {
+            Err(format!("{place:?} exists, {asked:?}, though nothing can be there"))
         }
     }
 
@@ -249,9 +250,10 @@ impl Checker {
                 && mutation.effect != Effect::None
                 && self.shadow(mutation, asked).is_none()
         };
-        match self.mutations.iter().any(has_it) {
-            true => Ok(()),
-            false => Err(format!("{put:?} is refused for {existing}, which is not there")),
+        if self.mutations.iter().any(has_it) {
+            Ok(())
+        } else {
+            Err(format!("{put:?} is refused for {existing}, which is not there"))
         }
     }
 

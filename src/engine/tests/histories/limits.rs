@@ -81,8 +81,5 @@ pub(super) fn is_smaller(config: &BlobCacheConfig, full: &BlobCacheConfig) -> bo
 }
 
 fn at_most(what: &str, held: usize, most: usize) -> Result<(), String> {
-    match held <= most {
-        true => Ok(()),
-        false => Err(format!("{what}: {held} are more than {most}")),
-    }
+    if held <= most { Ok(()) } else { Err(format!("{what}: {held} are more than {most}")) }
 }

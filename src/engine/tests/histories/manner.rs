@@ -121,9 +121,10 @@ pub(super) struct Deeds {
 
 impl Deeds {
     pub(super) fn check(&self) -> Result<(), String> {
-        match self.is_locked.load(Ordering::Relaxed) {
-            true => Err("a waker is called under a lock of the cache".to_owned()),
-            false => Ok(()),
+        if self.is_locked.load(Ordering::Relaxed) {
+            Err("a waker is called under a lock of the cache".to_owned())
+        } else {
+            Ok(())
         }
     }
 }
