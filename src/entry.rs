@@ -58,7 +58,7 @@ pub(crate) enum Mark {
     /// A cached absence.
     Absent = 4,
     /// The disk tier accepted its record.
-    OnFile = 8,
+    Recorded = 8,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Entry {
         let mut entry = Self::new(namespace, self.hashed_key(), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
         entry.marks = self.marks & Mark::Absent as u8;
-        entry.mark(Mark::OnFile);
+        entry.mark(Mark::Recorded);
         entry.set_sequence(self.sequence());
         entry.accessed_like(self);
         entry

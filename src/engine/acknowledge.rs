@@ -115,9 +115,9 @@ pub(crate) enum Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// `end`: where the record of the mutation ends, if it has one. `is_held`: its hash had a slot.
-    pub(crate) fn over(is_held: bool, end: Option<Position>) -> Self {
-        match (is_held, end) {
+    /// `end`: where the record of the mutation ends, if it has one. `had_slot`: its hash had a slot.
+    pub(crate) fn over(had_slot: bool, end: Option<Position>) -> Self {
+        match (had_slot, end) {
             (false, _) => Self::Now,
             (true, Some(end)) => Self::Written(end),
             (true, None) => Self::Voided,

@@ -28,7 +28,7 @@ impl LastAccess {
 
     /// Notes the last access of an entry that leaves memory, if it is on disk.
     pub(crate) fn record(&self, entry: &Entry) {
-        if entry.is(Mark::OnFile) || entry.is(Mark::FromDisk) {
+        if entry.is(Mark::Recorded) || entry.is(Mark::FromDisk) {
             self.access_times.record(entry);
         }
     }

@@ -46,14 +46,14 @@ impl Removal {
         section: &mut Section<'_>,
     ) {
         entry.namespace.shrink(entry.charge, section);
-        if !entry.is(Mark::OnFile) {
+        if !entry.is(Mark::Recorded) {
             self.budget.remove_labels_of(entry);
         }
         // Keep the postings while the record exists, even if it has expired: after another open,
         // with another clock, it may not have. An entry without a record may share its slot with a
         // tombstone.
         let (generation, sequence) = (&entry.namespace, entry.sequence());
-        if !entry.is(Mark::OnFile) || !generation.has_slot(entry.hash, sequence) {
+        if !entry.is(Mark::Recorded) || !generation.has_slot(entry.hash, sequence) {
             section.labels().release(entry.hash, sequence);
         }
         if let Some(rule) = covering {

@@ -23,7 +23,7 @@ pub(crate) struct Deadlines {
     rested: AtomicU64,
     opened: Instant,
     /// None if the background sweep is off.
-    tenancy: OnceLock<Registration>,
+    registration: OnceLock<Registration>,
 }
 
 impl Deadlines {
@@ -34,13 +34,13 @@ impl Deadlines {
             soonest: AtomicU64::new(Timestamp::NEVER.0),
             rested: AtomicU64::new(0),
             opened: Instant::now(),
-            tenancy: OnceLock::new(),
+            registration: OnceLock::new(),
         }
     }
 
     /// The background sweeper calls `sweep` from now on.
     pub(crate) fn register(&self, sweep: &Weak<dyn Sweep>) {
-        self.tenancy.get_or_init(|| Registration::new(sweep));
+        self.registration.get_or_init(|| Registration::new(sweep));
     }
 
     pub(crate) fn soonest(&self) -> Timestamp {
@@ -56,15 +56,15 @@ impl Deadlines {
     pub(crate) fn note_end(&self, ends: Timestamp) {
         let is_first =
             ends < self.soonest() && self.soonest.fetch_min(ends.0, Ordering::Relaxed) > ends.0;
-        if let Some(tenancy) = self.tenancy.get().filter(|_| is_first) {
-            tenancy.schedule(self.until(ends));
+        if let Some(registration) = self.registration.get().filter(|_| is_first) {
+            registration.schedule(self.until(ends));
         }
     }
 
     /// An invalidation is pending, and its caller may go away.
     pub(crate) fn note_invalidation(&self) {
-        if let Some(tenancy) = self.tenancy.get().filter(|_| self.pending.any_pending()) {
-            tenancy.schedule(GRACE);
+        if let Some(registration) = self.registration.get().filter(|_| self.pending.any_pending()) {
+            registration.schedule(GRACE);
         }
     }
 

@@ -39,12 +39,12 @@ pub(crate) struct Target<'a> {
     pub(crate) is_in_bounds: bool,
 }
 
-/// Whether a look may return a stale entry.
+/// Whether an entry that is found on disk is offered for promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// A stale entry is not returned, or is looked up again.
-    Fresh,
-    Any,
+pub(crate) enum Offer {
+    /// A stale entry is about to be replaced, or looked up again.
+    IfFresh,
+    Always,
 }
 
 pub(crate) struct Fetcher {
@@ -131,10 +131,10 @@ impl Fetcher {
         &self,
         on_disk: OnDisk,
         key: &[u8],
-        wanted: Wanted,
+        offer: Offer,
     ) -> Option<BlobCacheHit> {
         let found = self.disk_lookup.read_entry(on_disk, key).await?;
-        Some(if wanted == Wanted::Fresh && found.hit.is_stale() {
+        Some(if offer == Offer::IfFresh && found.hit.is_stale() {
             found.hit
         } else {
             self.disk_lookup.offer_found(found)

@@ -23,8 +23,8 @@ use std::{fmt, mem};
 use futures::future::BoxFuture;
 
 use crate::counters::Event;
-use crate::engine::fetch::fetcher::{Fetched, Wanted};
-use crate::engine::fetch::request::{FetchRequest, Look, ReadGuard};
+use crate::engine::fetch::fetcher::{Fetched, Offer};
+use crate::engine::fetch::request::{FetchRequest, Look, WatchGuard};
 use crate::error::FetchError;
 use crate::flight::{self, Landing, Part, Turn};
 use crate::hit::BlobCacheHit;
@@ -46,7 +46,7 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     fetch: Option<F>,
     /// When the call began; None until it is polled.
     began: Option<Moment>,
-    /// The last look that found nothing fresh.
+    /// The last moment before the latest look began.
     looked: Option<Moment>,
     /// Whether this call has been counted as a hit or a miss.
     is_counted: bool,
@@ -58,9 +58,9 @@ pub(crate) struct FetchFuture<F, Fut, E> {
 enum Stage<Fut, E> {
     New(Option<Claim>),
     /// The lead, if this caller leads, and its read point.
-    Looking(Look, Option<(Option<Lead>, ReadGuard)>),
+    Looking(Look, Option<(Option<Lead>, WatchGuard)>),
     Joined(Joiner),
-    Fetching(Pin<Box<Fut>>, Option<Lead>, ReadGuard),
+    Fetching(Pin<Box<Fut>>, Option<Lead>, WatchGuard),
     /// And the moment at which the look began.
     Failed(Look, FetchError<E>, Option<Lead>, Moment),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
@@ -165,9 +165,7 @@ where
                     self.answer(hit)
                 }
             },
-            Stage::Fetching(fetching, lead, reading) => {
-                self.go_on(fetching, (lead, reading), context)
-            }
+            Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
             Stage::Failed(mut look, error, lead, point) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
                     Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
@@ -208,13 +206,13 @@ where
     fn go_on(
         &mut self,
         mut fetching: Pin<Box<Fut>>,
-        (lead, reading): (Option<Lead>, ReadGuard),
+        (lead, watch): (Option<Lead>, WatchGuard),
         context: &mut Context<'_>,
     ) -> Next<Fut, E> {
         // A fetch that has panicked is not polled again.
         let poll = |context: &mut Context<'_>| contained(|| fetching.as_mut().poll(context));
         let answer = match led(lead.as_ref(), context, poll) {
-            Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, reading)),
+            Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, watch)),
             Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
             None => Err(FetchError::Panicked),
         };
@@ -223,7 +221,7 @@ where
         discard(fetching);
         match answer {
             Ok(put) => {
-                let storing = Arc::clone(&self.request).store(put, reading);
+                let storing = Arc::clone(&self.request).store(put, watch);
                 Next::Stage(Stage::Storing(Box::pin(storing), lead))
             }
             Err(error) => self.failed(error, lead),
@@ -231,16 +229,16 @@ where
     }
 
     /// Looks into the cache.
-    fn look(&mut self, lead: Option<(Option<Lead>, ReadGuard)>) -> Next<Fut, E> {
-        let point = lead.as_ref().map_or_else(|| self.now(), |(_, reading)| reading.point);
+    fn look(&mut self, lead: Option<(Option<Lead>, WatchGuard)>) -> Next<Fut, E> {
+        let point = lead.as_ref().map_or_else(|| self.now(), |(_, watch)| watch.point);
         self.looked = Some(point.moment);
-        Next::Stage(Stage::Looking(self.request.look(Wanted::Fresh), lead))
+        Next::Stage(Stage::Looking(self.request.look(Offer::IfFresh), lead))
     }
 
     fn found(
         &mut self,
         found: Option<BlobCacheHit>,
-        lead: Option<(Option<Lead>, ReadGuard)>,
+        lead: Option<(Option<Lead>, WatchGuard)>,
     ) -> Next<Fut, E> {
         let fresh = found.filter(|hit| !hit.is_stale());
         if !mem::replace(&mut self.is_counted, true) {
@@ -251,10 +249,10 @@ where
         }
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, reading))) => self.land(lead, hit, reading.point.moment),
+            (Some(hit), Some((lead, watch))) => self.land(lead, hit, watch.point.moment),
             // Another caller has taken the lead before this one began to fetch.
             (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
-            (None, Some((lead, reading))) => self.fetch(lead, reading),
+            (None, Some((lead, watch))) => self.fetch(lead, watch),
             (None, None) => self.enter(),
         }
     }
@@ -270,19 +268,19 @@ where
     /// Begins to lead. The flight before may have stored its value after this caller looked, unless
     /// there was no mutation since.
     fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
-        let reading = self.request.read();
-        if self.looked == Some(reading.point.moment) {
-            self.fetch(lead, reading)
+        let watch = self.request.watch();
+        if self.looked == Some(watch.point.moment) {
+            self.fetch(lead, watch)
         } else {
-            self.look(Some((lead, reading)))
+            self.look(Some((lead, watch)))
         }
     }
 
-    fn fetch(&mut self, lead: Option<Lead>, reading: ReadGuard) -> Next<Fut, E> {
+    fn fetch(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
         match contained(fetch) {
-            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, reading)),
+            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, watch)),
             None => self.failed(FetchError::Panicked, lead),
         }
     }
@@ -291,7 +289,7 @@ where
     fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
         self.count(Event::FetchError);
         let point = self.now().moment;
-        let look = self.request.look(Wanted::Any);
+        let look = self.request.look(Offer::Always);
         Next::Stage(Stage::Failed(look, error, lead, point))
     }
 

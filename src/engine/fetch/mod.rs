@@ -10,7 +10,7 @@ pub use self::future::BlobCacheRefresh;
 use self::future::FetchFuture;
 use self::request::{FetchRequest, Look};
 use crate::engine::Engine;
-use crate::engine::fetch::fetcher::Wanted;
+use crate::engine::fetch::fetcher::Offer;
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 use crate::key::NamespaceRef;
@@ -45,7 +45,7 @@ where
     E: Send + Sync + 'static,
 {
     let request = FetchRequest::new(engine, namespace, key, policy);
-    let found = match request.look(Wanted::Any) {
+    let found = match request.look(Offer::Always) {
         Look::Done(found) => found,
         Look::OnDisk(looking) => looking.await,
     };

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use crate::engine::Engine;
-use crate::engine::fetch::fetcher::{Fetched, Fetcher, Target, Wanted};
+use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
@@ -45,12 +45,12 @@ impl Look {
 
 /// The read point of a fetch. While it lives, the cache tracks this key exactly, so that colliding
 /// keys cannot reject the fill.
-pub(crate) struct ReadGuard {
+pub(crate) struct WatchGuard {
     pub(crate) point: ReadPoint,
     request: Arc<FetchRequest>,
 }
 
-impl Drop for ReadGuard {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.request.fetcher().unwatch(self.request.hash);
     }
@@ -104,7 +104,7 @@ impl FetchRequest {
     }
 
     /// Looks into both tiers. Counts neither a hit nor a miss.
-    pub(crate) fn look(self: &Arc<Self>, wanted: Wanted) -> Look {
+    pub(crate) fn look(self: &Arc<Self>, offer: Offer) -> Look {
         if !self.is_in_bounds {
             return Look::Done(None);
         }
@@ -116,18 +116,18 @@ impl FetchRequest {
         };
         let request = Arc::clone(self);
         Look::OnDisk(Box::pin(async move {
-            request.fetcher().read_entry(on_disk, &request.key, wanted).await
+            request.fetcher().read_entry(on_disk, &request.key, offer).await
         }))
     }
 
     /// Takes the read point of a fetch.
-    pub(crate) fn read(self: &Arc<Self>) -> ReadGuard {
+    pub(crate) fn watch(self: &Arc<Self>) -> WatchGuard {
         let point = self.fetcher().watch(self.hash);
-        ReadGuard { point, request: Arc::clone(self) }
+        WatchGuard { point, request: Arc::clone(self) }
     }
 
     /// Stores a fetched value if possible.
-    pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, reading: ReadGuard) -> Fetched {
-        self.fetcher().store(self.target(), &self.policy, put, reading.point).await
+    pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, watch: WatchGuard) -> Fetched {
+        self.fetcher().store(self.target(), &self.policy, put, watch.point).await
     }
 }

@@ -87,7 +87,7 @@ impl Attempts {
                 }
             }
         };
-        // It has taken effect: no flush in its place.
+        // It has taken effect, or never will: no flush in its place.
         mem::forget(waiting);
         self.deadlines.note_invalidation();
         attempted

@@ -57,23 +57,23 @@ impl RecordReader {
         extent: Extent,
     ) -> io::Result<Option<Read>> {
         let Some(l2) = self.disk.l2() else { return Ok(None) };
-        let blocks = l2.bytes_to_read(slot, extent);
+        let record_bytes = l2.bytes_to_read(slot, extent);
         let (bytes_of_key, hash): (Arc<[u8]>, _) = (key.bytes.into(), key.hash);
-        let mut spare = 0;
+        let mut decompressed_bytes = 0;
         // Bounded: a read in each turn.
         let read = loop {
-            let bytes = blocks.saturating_add(spare);
+            let bytes = record_bytes.saturating_add(decompressed_bytes);
             let read = self.reads.of(bytes).run(bytes, |permit| {
                 let (reader, generation) = (Arc::clone(self), Arc::clone(generation));
                 let bytes_of_key = Arc::clone(&bytes_of_key);
                 async move {
-                    let allowance = Allowance { permit, spare };
+                    let allowance = Allowance { permit, decompressed_bytes };
                     let key = HashedKey { bytes: &bytes_of_key, hash };
                     reader.read_within(&generation, key, slot, extent, allowance).await
                 }
             });
             match read.await {
-                Ok(ReadOutcome::Short(wanted)) => spare = wanted,
+                Ok(ReadOutcome::Short(wanted)) => decompressed_bytes = wanted,
                 Ok(ReadOutcome::Done(read)) => break Ok(read),
                 Err(error) => break Err(error),
             }
@@ -136,7 +136,7 @@ impl RecordReader {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             self.check_uncompressed(length)?;
             let wanted = length.saturating_add(codec::decoder_bytes(length));
-            if !allowance.permit.grow(wanted.saturating_sub(allowance.spare)) {
+            if !allowance.permit.grow(wanted.saturating_sub(allowance.decompressed_bytes)) {
                 return Ok(ReadOutcome::Short(wanted));
             }
         }
@@ -201,7 +201,7 @@ impl RecordReader {
 pub(crate) struct Allowance {
     pub(crate) permit: Arc<Permit>,
     /// The part of it for the decompressed value.
-    pub(crate) spare: usize,
+    pub(crate) decompressed_bytes: usize,
 }
 
 /// The outcome of a read within granted memory.

@@ -44,7 +44,7 @@ fn assert_exact(bench: &Bench, at: &str) -> usize {
         assert_eq!(namespace.live(), live, "{at}");
     }
     let entries = engine.parts.l1.all();
-    let above = entries.iter().filter(|it| !it.is(Mark::OnFile)).map(|it| it.labels().len());
+    let above = entries.iter().filter(|it| !it.is(Mark::Recorded)).map(|it| it.labels().len());
     let above = above.sum();
     assert_eq!(engine.parts.budget.labels_above(), above, "{at}");
     let slots: usize = sum(|it| it.index().len());

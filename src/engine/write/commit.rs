@@ -16,8 +16,8 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
-use crate::engine::write::compare_and_set::{Attempted, Known, Versions};
 use crate::engine::write::record_encoder::{Recording, with_change};
+use crate::engine::write::versions::{Known, PutVersion, Versions};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
@@ -68,7 +68,7 @@ impl Commit {
     pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
         let hash = proposal.entry.hash;
         let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
-        let slot = self.l1.slot(hash);
+        let place = self.l1.slot(hash);
         let mut section = self.commit_lock.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
@@ -76,15 +76,18 @@ impl Commit {
         if proposal.entry.namespace.has_ended() {
             return Ok(Verdict::NamespaceEnded(proposal));
         }
-        let held = proposal.entry.namespace.index().get(hash);
-        let covering = slot.entry().and_then(|entry| self.pending.matching(entry));
-        let is_current = |entry: &&Arc<Entry>| {
-            covering.is_none() && entry.is_of(proposal.namespace.name, &proposal.entry.key)
+        let present = Present {
+            slot: proposal.entry.namespace.index().get(hash),
+            matching: place.entry().and_then(|entry| self.pending.matching(entry)),
         };
-        let current = slot.entry().filter(is_current);
-        let wanted = (proposal.attempted, proposal.known);
-        match self.versions.existing_version(wanted, current, held) {
-            Ok(existing) => self.versions.judge_version(existing, proposal.attempted)?,
+        let is_current = |entry: &&Arc<Entry>| {
+            let key = &proposal.entry.key;
+            present.matching.is_none() && entry.is_of(proposal.namespace.name, key)
+        };
+        let current = place.entry().filter(is_current);
+        let version = (proposal.version, proposal.known);
+        match self.versions.existing_version(version, current, present.slot) {
+            Ok(existing) => self.versions.judge_version(existing, proposal.version)?,
             Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
         }
         let Proposal { namespace, ref entry, read_at, .. } = proposal;
@@ -92,61 +95,74 @@ impl Commit {
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
-        let recorded = match self.take_record(draft, entry, held, &mut section) {
+        let recorded = match self.take_record(draft, entry, present.slot, &mut section) {
             Ok(recorded) => recorded,
             Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
             Err(Refusal::Off) => None,
         };
-        let Proposal { entry, in_memory, .. } = proposal;
-        let is_below = self.displace_held(&entry, held, slot.entry(), &mut section);
+        Ok(Verdict::Done(self.take_effect(proposal, recorded, &present, place, section)))
+    }
+
+    /// Makes the entry of a put what its key has, in both tiers. From here on nothing refuses it.
+    fn take_effect(
+        &self,
+        Proposal { entry, in_memory, .. }: Proposal<'_>,
+        recorded: Option<Recorded>,
+        present: &Present,
+        place: l1::Slot<'_>,
+        mut section: Section<'_>,
+    ) -> Acknowledgement {
+        let slot = present.slot;
+        let is_counted = self.displace_record(&entry, slot, place.entry(), &mut section);
         let moment = section.moment();
-        section.watermarks().key_mutated(hash, moment);
+        section.watermarks().key_mutated(entry.hash, moment);
         let position = recorded.map(|recorded| recorded.dealt.position.value());
         entry.set_sequence(section.sequence(position));
-        if let (Some(recorded), Some(_)) = (recorded, held) {
-            self.acknowledger.shadowed_until(recorded.dealt.end);
-        }
         let generation = Arc::clone(&entry.namespace);
-        if let (None, Some(held)) = (recorded, held) {
-            generation.mark_dead_held(hash, held, &mut section);
+        match (recorded, slot) {
+            (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.dealt.end),
+            (None, Some(slot)) => _ = generation.mark_dead_held(entry.hash, slot, &mut section),
+            (_, None) => {}
         }
-        let is_new = set_slot(&entry, recorded, held);
+        let is_new = set_slot(&entry, recorded, slot);
         self.budget.add_slots(usize::from(is_new));
         let is_recorded = recorded.is_some_and(|it| it.is_blob);
         if is_recorded && self.budget.misses_accesses(&entry) {
             self.budget.want_accesses(&mut section);
         }
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
-        let replaced = self.install(entry, in_memory, is_recorded, slot, &mut section);
+        let replaced = self.install(entry, in_memory, is_recorded, place, &mut section);
         if let Some(replaced) = &replaced {
-            self.release_replaced(replaced, covering.as_deref(), is_below, &mut section);
+            let matching = present.matching.as_deref();
+            self.release_replaced(replaced, matching, is_counted, &mut section);
         }
         drop(section);
         // Bounded: one.
         ends.into_iter().for_each(|ends| self.deadlines.note_end(ends));
         self.filters.check(&generation);
         let end = recorded.map(|recorded| recorded.dealt.end);
-        Ok(Verdict::Done(match held.filter(|held| held.is_tombstone() && end.is_none()) {
-            Some(_) => Acknowledgement::Nothing,
-            None => Acknowledgement::over(held.is_some(), end),
-        }))
+        if end.is_none() && slot.is_some_and(Slot::is_tombstone) {
+            // The tombstone on file shadows older records as well.
+            return Acknowledgement::Nothing;
+        }
+        Acknowledgement::over(slot.is_some(), end)
     }
 
     /// Displaces the record of the hash. True if memory holds the same mutation, which is then
     /// counted here.
-    fn displace_held(
+    fn displace_record(
         &self,
         entry: &Entry,
-        held: Option<Slot>,
+        slot: Option<Slot>,
         in_memory: Option<&Arc<Entry>>,
         section: &mut Section<'_>,
     ) -> bool {
-        let Some(held) = held else { return false };
-        let same = in_memory.filter(|entry| entry.is_at(held.position));
+        let Some(slot) = slot else { return false };
+        let same = in_memory.filter(|entry| entry.is_at(slot.position));
         let key = entry.hashed_key();
-        let is_replaced = self.removal.displace(&entry.namespace, key, held, same, section);
+        let is_replaced = self.removal.displace(&entry.namespace, key, slot, same, section);
         self.counters.add(Event::Replacement, u64::from(is_replaced));
-        same.is_some() && !held.gone
+        same.is_some() && !slot.gone
     }
 
     /// Appends the record of a put, or a tombstone if the namespace's disk quota has no room. None
@@ -231,7 +247,7 @@ impl Commit {
         section: &mut Section<'_>,
     ) -> Option<Arc<Entry>> {
         if is_recorded {
-            entry.mark(Mark::OnFile);
+            entry.mark(Mark::Recorded);
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             entry.namespace.outlives(entry.ends());
@@ -286,11 +302,19 @@ impl Commit {
     }
 }
 
+/// What the key of a proposal has, besides its place in memory.
+struct Present {
+    /// The slot of its hash in the index.
+    slot: Option<Slot>,
+    /// The pending invalidation that matches its entry in memory.
+    matching: Option<Arc<PendingInvalidation>>,
+}
+
 /// A put within the limits. Only the commit section can still refuse it.
 pub(crate) struct Proposal<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
     pub(crate) entry: Entry,
-    pub(crate) attempted: Attempted,
+    pub(crate) version: PutVersion,
     pub(crate) read_at: Option<ReadPoint>,
     pub(crate) in_memory: InMemory<'a>,
     /// None: no record is made.

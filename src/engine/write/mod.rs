@@ -1,8 +1,8 @@
 //! From a put to an entry in memory and a record in the log.
 
 pub(crate) mod commit;
-pub(crate) mod compare_and_set;
 pub(crate) mod copy_limit;
 pub(crate) mod namespace_slots;
 pub(crate) mod put;
 pub(crate) mod record_encoder;
+pub(crate) mod versions;

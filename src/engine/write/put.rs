@@ -17,9 +17,9 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::engine::write::commit::{Commit, Draftee, InMemory, Proposal, Verdict, draft};
-use crate::engine::write::compare_and_set::{Attempted, Known, Versions};
 use crate::engine::write::namespace_slots::NamespaceSlots;
 use crate::engine::write::record_encoder::{RecordEncoder, Recording};
+use crate::engine::write::versions::{Known, PutVersion, Versions};
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
@@ -118,7 +118,7 @@ impl Puts {
         // Checked here as well as in the section, so that a put that will be refused evicts nothing
         // and takes no namespace slot.
         let current = self.visibility.visible(namespace, hashed);
-        let attempted = Attempted { version: policy.version, renews: put.renews };
+        let attempted = PutVersion { version: policy.version, renews: put.renews };
         let known =
             self.versions.precheck(current.as_deref(), namespace, hashed, attempted).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
@@ -250,8 +250,16 @@ impl Puts {
                 _ => None,
             };
             let (generation, value) = (Arc::clone(&entry.namespace), entry.value.clone());
-            let proposal =
-                Proposal { namespace, entry, attempted, read_at, in_memory, recording, known };
+            let proposal = Proposal {
+                namespace,
+                entry,
+                version: attempted,
+                read_at,
+                in_memory,
+                recording,
+                known,
+            };
+            // Neither tier would have it.
             if !is_wanted && !is_full {
                 self.check_place(&proposal)?;
             }
@@ -354,7 +362,7 @@ struct Terms {
     room: Room,
     /// Whether memory is to hold it.
     is_wanted: bool,
-    attempted: Attempted,
+    attempted: PutVersion,
     known: Option<Known>,
 }
 

@@ -52,7 +52,7 @@ impl Versions {
         current: Option<&Entry>,
         namespace: NamespaceRef<'_>,
         key: HashedKey<'_>,
-        attempted: Attempted,
+        attempted: PutVersion,
     ) -> Result<Option<Known>, CacheError> {
         if let Some(current) = current {
             self.judge_version(self.blocking_version(current, attempted), attempted)?;
@@ -78,7 +78,7 @@ impl Versions {
         generation: &Arc<Namespace>,
         key: HashedKey<'_>,
         slot: Slot,
-        attempted: Attempted,
+        attempted: PutVersion,
     ) -> Result<Known, CacheError> {
         let entry = match self.reader.read(generation, key, slot, Extent::Head).await {
             Ok(Some(Read::Entry(entry))) => entry,
@@ -103,7 +103,7 @@ impl Versions {
     /// slot.
     pub(crate) fn existing_version(
         &self,
-        (attempted, known): (Attempted, Option<Known>),
+        (attempted, known): (PutVersion, Option<Known>),
         current: Option<&Arc<Entry>>,
         held: Option<Slot>,
     ) -> Result<Option<u64>, Slot> {
@@ -122,7 +122,7 @@ impl Versions {
 
     /// The version of an entry that a put must be above. An expired entry blocks nothing. A stale
     /// entry does not block its renewal: the origin may still have the same version.
-    fn blocking_version(&self, entry: &Entry, attempted: Attempted) -> Option<u64> {
+    fn blocking_version(&self, entry: &Entry, attempted: PutVersion) -> Option<u64> {
         let freshness = self.visibility.freshness(entry);
         let is_stale = matches!(freshness, Freshness::Stale(_));
         let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
@@ -132,7 +132,7 @@ impl Versions {
     pub(crate) fn judge_version(
         &self,
         existing: Option<u64>,
-        attempted: Attempted,
+        attempted: PutVersion,
     ) -> Result<(), CacheError> {
         match (existing, attempted.version) {
             (Some(existing), Some(attempted)) if existing >= attempted => {
@@ -146,7 +146,7 @@ impl Versions {
 
 /// The version of a put.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempted {
+pub(crate) struct PutVersion {
     pub(crate) version: Option<u64>,
     /// It may replace a stale entry of the same version.
     pub(crate) renews: bool,
