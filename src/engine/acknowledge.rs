@@ -115,7 +115,7 @@ pub(crate) enum Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// `end`: where the record of the mutation ends, if it has one. `had_slot`: its hash had a slot.
+    /// `had_slot`: the hash had a slot. `end`: where the record ends, if there is one.
     pub(crate) fn over(had_slot: bool, end: Option<Position>) -> Self {
         match (had_slot, end) {
             (false, _) => Self::Now,

@@ -121,7 +121,7 @@ impl Commit {
         let generation = Arc::clone(&entry.namespace);
         match (recorded, slot) {
             (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.dealt.end),
-            (None, Some(slot)) => _ = generation.mark_dead_held(entry.hash, slot, &mut section),
+            (None, Some(slot)) => generation.mark_dead_held(entry.hash, slot, &mut section),
             (_, None) => {}
         }
         let is_new = set_slot(&entry, recorded, slot);

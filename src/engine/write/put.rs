@@ -118,9 +118,8 @@ impl Puts {
         // Checked here as well as in the section, so that a put that will be refused evicts nothing
         // and takes no namespace slot.
         let current = self.visibility.visible(namespace, hashed);
-        let attempted = PutVersion { version: policy.version, renews: put.renews };
-        let known =
-            self.versions.precheck(current.as_deref(), namespace, hashed, attempted).await?;
+        let version = PutVersion { version: policy.version, renews: put.renews };
+        let known = self.versions.precheck(current.as_deref(), namespace, hashed, version).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         if self.commit.is_stale(
             put.read_at,
@@ -134,7 +133,7 @@ impl Puts {
         let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
-        let terms = Terms { life: *life, kind, room, is_wanted, attempted, known };
+        let terms = Terms { life: *life, kind, room, is_wanted, version, known };
         let admitted = Admitted { namespace, key: hashed, terms };
         if put.value.as_slice().len() <= BATCH_BYTES {
             self.write(admitted, extras, put).await
@@ -226,7 +225,7 @@ impl Puts {
         put: &mut BlobCachePut,
         mut place: Option<Place>,
     ) -> Result<Written, CacheError> {
-        let Terms { room, is_wanted, attempted, mut known, .. } = terms;
+        let Terms { room, is_wanted, version, mut known, .. } = terms;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
         let mut is_refused = false;
@@ -241,24 +240,16 @@ impl Puts {
                 entry.value = put.value.exact().await;
             }
             let is_full = self.disk.l2().is_some() && self.has_no_room_on_disk(&entry);
-            let recording = match (self.disk.l2(), body.take()) {
-                (Some(_), Some(body)) if !is_full => Some(Recording::of(body, put)),
-                (Some(_), None) if !is_full => {
-                    let body = self.encoder.compress(&entry).await.summed().await;
-                    body.map(|body| Recording::of(body, put))
-                }
-                _ => None,
+            let is_recorded = self.disk.l2().is_some() && !is_full;
+            let recording = match body.take().filter(|_| is_recorded) {
+                Some(body) => Some(body),
+                None if is_recorded => self.encoder.compress(&entry).await.summed().await,
+                None => None,
             };
+            let recording = recording.map(|body| Recording::of(body, put));
             let (generation, value) = (Arc::clone(&entry.namespace), entry.value.clone());
-            let proposal = Proposal {
-                namespace,
-                entry,
-                version: attempted,
-                read_at,
-                in_memory,
-                recording,
-                known,
-            };
+            let proposal =
+                Proposal { namespace, entry, version, read_at, in_memory, recording, known };
             // Neither tier would have it.
             if !is_wanted && !is_full {
                 self.check_place(&proposal)?;
@@ -295,8 +286,7 @@ impl Puts {
             if let Some(slot) = slot {
                 let key = entry.hashed_key();
                 let generation = Arc::clone(&entry.namespace);
-                known =
-                    Some(self.versions.version_on_disk(&generation, key, slot, attempted).await?);
+                known = Some(self.versions.version_on_disk(&generation, key, slot, version).await?);
             }
         }
     }
@@ -362,7 +352,7 @@ struct Terms {
     room: Room,
     /// Whether memory is to hold it.
     is_wanted: bool,
-    attempted: PutVersion,
+    version: PutVersion,
     known: Option<Known>,
 }
 
