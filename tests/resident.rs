@@ -14,6 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::executor::block_on;
 use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, L1Admission, L2Compression,
 };
@@ -133,4 +135,103 @@ fn unpolled_puts_that_wait_for_their_records_keep_no_values() {
     let held = LIVE.load(Ordering::Relaxed).saturating_sub(before);
     // Far less than the 80 MiB of their values: the write buffer and some slack.
     assert!(held < 20 * MIB, "{held} bytes are held by {} calls", calls.len());
+}
+
+/// A call that was polled a few times and left alone, and the bytes of the value that it owns.
+type Sleeper = (Pin<Box<dyn Future<Output = ()>>>, usize);
+
+/// Memory that the documents state for a cache of this configuration, everything counted.
+fn stated(config: &BlobCacheConfig, names_bytes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let copies = config.l1_bytes_max() / 8 + 16 * MIB;
+    let segments = 2 * (config.l2_index_bytes_max() / 8);
+    let contexts = 4 * cores * MIB;
+    let namespaces = config.max_namespaces() << 10;
+    // Watermarks, rings, flights and threads do not grow with the work.
+    let fixed = 8 * MIB;
+    config.l1_bytes_max()
+        + config.l2_index_bytes_max()
+        + config.l2_read_bytes_max()
+        + (copies + 20 * MIB + segments + contexts)
+        + (namespaces + 2 * names_bytes + fixed)
+}
+
+/// Polls a call up to `polls` times; one that is not over by then is kept.
+fn begin(
+    call: impl Future<Output = ()> + 'static,
+    polls: usize,
+    bytes: usize,
+    sleepers: &mut Vec<Sleeper>,
+) {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut call: Pin<Box<dyn Future<Output = ()>>> = Box::pin(call);
+    if (0..polls).all(|_| call.as_mut().poll(&mut context).is_pending()) {
+        sleepers.push((call, bytes));
+    }
+}
+
+#[test]
+fn after_every_step_memory_is_within_the_sum_of_the_stated_bounds() {
+    let _counted = COUNTED.lock();
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let directory = tempfile::tempdir().unwrap();
+        let before = LIVE.load(Ordering::Relaxed);
+        let builder = BlobCacheConfig::builder()
+            .l1_bytes_max(4 * MIB)
+            .l2_path(directory.path())
+            .l2_bytes_max(64 << 20)
+            .l2_segment_bytes(4 << 20)
+            .l2_index_bytes_max(256 << 10)
+            .l2_read_bytes_max(4 * MIB)
+            .max_namespaces(64);
+        let config = builder.build().unwrap();
+        let mut cache = block_on(BlobCache::open(config.clone())).unwrap();
+        let (mut sleepers, mut most): (Vec<Sleeper>, usize) = (Vec::new(), 0);
+        for step in 0..1500 {
+            let space = format!("namespace {}", random.random_range(0..64));
+            let key = random.random_range(0..3000_u32).to_le_bytes();
+            let (polls, of) = (random.random_range(1..40), cache.clone());
+            match random.random_range(0..100) {
+                0..60 => {
+                    let longest = [200, 20_000, 2 << 20][random.random_range(0..3)];
+                    let value: Vec<u8> = vec![7; random.random_range(1..longest)];
+                    let bytes = value.capacity();
+                    let put = BlobCachePut::new(value).with_tags([format!("{}", step % 50)]);
+                    let call = async move { _ = of.put(&space, key, put).await };
+                    begin(call, polls, bytes, &mut sleepers);
+                }
+                60..90 => {
+                    let call = async move { _ = of.get(&space, key).await };
+                    begin(call, polls, 0, &mut sleepers);
+                }
+                90..94 => {
+                    let call = async move { _ = of.invalidate_tags(&space, &["7"]).await };
+                    begin(call, polls, 0, &mut sleepers);
+                }
+                94..97 => {
+                    let call = async move { _ = of.invalidate_prefix(&space, [1]).await };
+                    begin(call, polls, 0, &mut sleepers);
+                }
+                97..98 => _ = block_on(cache.invalidate_namespace(&space)).unwrap(),
+                98..99 => sleepers.clear(),
+                _ => {
+                    sleepers.clear();
+                    drop(of);
+                    block_on(cache.close()).unwrap();
+                    cache = block_on(BlobCache::open(config.clone())).unwrap();
+                }
+            }
+            let callers: usize = sleepers.iter().map(|(_, bytes)| 4096 + bytes).sum();
+            let live = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+            let held = live.saturating_sub(callers);
+            most = most.max(held);
+            let bound = stated(&config, 64 * "namespace 64".len());
+            assert!(held <= bound, "seed {seed}, step {step}: {held} bytes, {bound} are stated");
+        }
+        println!("at most {most} of {}", stated(&config, 64 * "namespace 64".len()));
+        drop(sleepers);
+        block_on(cache.close()).unwrap();
+    }
 }
