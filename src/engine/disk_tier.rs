@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::error::CacheError;
 use crate::io::{TaskRunner, Termination, UringDisk};
-use crate::l2::{Change, Dealt, Draft, Generation, L2, Record, Refusal};
+use crate::l2::{Assigned, Change, EncodedRecord, Generation, L2, Record, Refusal};
 
 /// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
@@ -87,8 +87,8 @@ impl DiskTier {
         &self,
         record: &Record<'_>,
         change: &Change<'_>,
-    ) -> Result<Option<Dealt>, NoRoom> {
-        let draft = Draft::new(record, Bytes::new()).ok();
+    ) -> Result<Option<Assigned>, NoRoom> {
+        let draft = EncodedRecord::new(record, Bytes::new()).ok();
         let Some((l2, draft)) = self.l2().zip(draft) else { return Ok(None) };
         match l2.log.append(draft, change) {
             Ok(dealt) => Ok(Some(dealt)),

@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 
 use self::background::expired_records::{self, ExpiredRecords};
 use self::background::filter_rebuild::{self, FilterRebuild};
-use self::background::log_owner::LogOwner;
+use self::background::log_owner::CacheLogOwner;
 use self::background::promotion::{self, Promoter};
 use self::background::sweep::Sweeping;
 use self::close::Closing;
@@ -56,7 +56,7 @@ pub(crate) struct Engine {
     sweeping: Arc<Sweeping>,
     stats: StatsReader,
     closing: Closing,
-    log_owner: Arc<LogOwner>,
+    log_owner: Arc<CacheLogOwner>,
     promoter: Arc<Promoter>,
     filter_rebuild: Arc<FilterRebuild>,
     expired_records: Arc<ExpiredRecords>,
@@ -73,7 +73,7 @@ impl Engine {
             sweeping: Arc::new(Sweeping::new(&parts)),
             stats: StatsReader::new(&parts),
             closing: Closing::new(&parts),
-            log_owner: Arc::new(LogOwner::new(&parts)),
+            log_owner: Arc::new(CacheLogOwner::new(&parts)),
             promoter: Arc::new(Promoter::new(&parts)),
             filter_rebuild: Arc::new(FilterRebuild::new(&parts)),
             expired_records: Arc::new(ExpiredRecords::new(&parts)),
@@ -141,7 +141,7 @@ impl Engine {
     fn start_tasks(&self, start: WriterStart) {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
         let Some((l2, lane)) = disk.l2().zip(disk.tasks()) else { return };
-        let owner: Weak<LogOwner> = Arc::downgrade(&self.log_owner);
+        let owner: Weak<CacheLogOwner> = Arc::downgrade(&self.log_owner);
         let writer = l2.writer(start, Arc::clone(lane), owner);
         // Its outcome shows in the log and in the health of the tier.
         disk.spawn("writer", Box::pin(writer.run()));

@@ -19,7 +19,7 @@ use crate::engine::read::read_limit::Reads;
 use crate::flight::Flights;
 use crate::hit::BlobCacheHit;
 use crate::l1::L1;
-use crate::l2::{L2, Tally};
+use crate::l2::{DiskMetrics, L2};
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
@@ -82,8 +82,8 @@ impl StatsReader {
     pub(crate) fn all(&self) -> BlobCacheStats {
         let sum = |event| self.counters.sum(event);
         let totals = self.namespaces.totals();
-        let tally = |of: fn(&Tally) -> &AtomicU64| {
-            self.disk.l2().map_or(0, |l2| of(&l2.health().tally).load(Ordering::Relaxed))
+        let metric = |of: fn(&DiskMetrics) -> &AtomicU64| {
+            self.disk.l2().map_or(0, |l2| of(&l2.health().metrics).load(Ordering::Relaxed))
         };
         let memory_labels_bytes = self.commit_lock.section().labels().bytes();
         BlobCacheStats {
@@ -135,16 +135,16 @@ impl StatsReader {
             memory_synopsis_bytes: totals.synopsis_bytes,
             l2_full_rejections: sum(Event::L2Full),
             l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
-            l2_reads: tally(|tally| &tally.reads),
-            l2_read_bytes: tally(|tally| &tally.read_bytes),
-            l2_writes: tally(|tally| &tally.writes),
-            l2_write_bytes: tally(|tally| &tally.write_bytes),
-            l2_syncs: tally(|tally| &tally.syncs),
-            l2_corruptions: tally(|tally| &tally.corruptions),
-            l2_io_errors: tally(|tally| &tally.io_errors),
-            l2_reclaimed_segments: tally(|tally| &tally.reclaimed_segments),
-            l2_reinserted: tally(|tally| &tally.reinserted),
-            l2_reinserted_bytes: tally(|tally| &tally.reinserted_bytes),
+            l2_reads: metric(|it| &it.reads),
+            l2_read_bytes: metric(|it| &it.read_bytes),
+            l2_writes: metric(|it| &it.writes),
+            l2_write_bytes: metric(|it| &it.write_bytes),
+            l2_syncs: metric(|it| &it.syncs),
+            l2_corruptions: metric(|it| &it.corruptions),
+            l2_io_errors: metric(|it| &it.io_errors),
+            l2_reclaimed_segments: metric(|it| &it.reclaimed_segments),
+            l2_reinserted: metric(|it| &it.reinserted),
+            l2_reinserted_bytes: metric(|it| &it.reinserted_bytes),
             recovery_records: self.recovery.records.load(Ordering::Relaxed),
             recovery_dropped: self.recovery.dropped.load(Ordering::Relaxed),
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),

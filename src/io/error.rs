@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::limits::is_out_of_descriptors;
+use rustix::io::Errno;
 
 /// Why a disk could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -77,4 +77,10 @@ impl DiskError {
             other => other,
         }
     }
+}
+
+/// Whether the process or the machine has no descriptor left.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io;
 
-use rustix::io::{Errno, dup};
+use rustix::io::dup;
 use rustix::process::{Resource, getrlimit};
 
-use super::error::DiskError;
+use super::error::{DiskError, is_out_of_descriptors};
 
 /// What the runtime of one ring opens: the ring, its poll, a handle on that and a waker.
 pub(super) const RING_DESCRIPTORS: usize = 4;
@@ -33,11 +33,6 @@ pub(super) fn check_descriptors(count: usize) -> Result<(), DiskError> {
         // Without that device there is nothing to be learned.
         _ => Ok(()),
     }
-}
-
-pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The largest size of a file that this process may write (`ulimit -f`); None: any.

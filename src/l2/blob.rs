@@ -7,7 +7,7 @@
 use super::checksum::BodySum;
 use super::error::{DecodeError, EncodeError};
 use super::format::{Generation, KEY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_NORMAL};
-use super::list::{Labels, Metadata};
+use super::string_list::{Labels, Metadata};
 use super::wire::{Reader, Sink};
 use crate::modes::L1Admission;
 

@@ -8,7 +8,7 @@
 use super::blob::Namespace;
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::chunks::Chunks;
-use super::entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
+use super::directory_entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
 use super::error::{DecodeError, EncodeError};
 use super::format::{
     BLOCK_BYTES, DIRECTORY_MAGIC, FOOTER_BYTES, Geometry, OpenCount, OpenRange, Position,

@@ -8,14 +8,14 @@ use std::io;
 
 use super::checksum::BodyHasher;
 use super::directory::DirectoryBuilder;
-use super::entry::{Change, DirectoryEntry};
+use super::directory_entry::{Change, DirectoryEntry};
 use super::format::{
     ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, OpenRange, Position,
     RECORD_FIXED_BYTES, SegmentNumber,
 };
 use super::frame::{FrameCheck, FrameHeader};
-use super::medium::Medium;
 use super::record::{Record, RecordHead, RecordLengths};
+use super::segment_file::SegmentFile;
 use crate::batch::{BATCH_BYTES, Pacer};
 use crate::io::AlignedBuffer;
 use crate::key::{KeyHasher, LabelKind};
@@ -29,7 +29,7 @@ const SEARCH_BYTES: usize = 64 << 10;
 const MARK: usize = 8;
 
 pub(super) struct Frames<'a> {
-    medium: &'a Medium,
+    medium: &'a SegmentFile,
     segment: SegmentNumber,
     start: Position,
     /// Open counts never decrease; a frame of an older open lies there by accident.
@@ -42,7 +42,7 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(
-        medium: &'a Medium,
+        medium: &'a SegmentFile,
         segment: SegmentNumber,
         start: Position,
         opens: OpenRange,
@@ -71,7 +71,7 @@ impl<'a> Frames<'a> {
 
     /// The header of the good frame at a place.
     pub(super) async fn at(&mut self, place: usize) -> io::Result<Option<FrameHeader>> {
-        let Medium { geometry, key, .. } = *self.medium;
+        let SegmentFile { geometry, key, .. } = *self.medium;
         let (Some(position), opens) = (self.start.after(place as u64), self.opens) else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 /// What L2 counts. Written by the ring's side and by readers of the disk, not by hits in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct DiskMetrics {
     pub(crate) reads: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
     pub(crate) writes: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Health {
     off: AtomicBool,
     /// The store says on file that nothing in it is to be served.
     voided: AtomicBool,
-    pub(crate) tally: Tally,
+    pub(crate) metrics: DiskMetrics,
     /// Bytes of directories and segments that are held while they are read or written.
     buffers: AtomicUsize,
 }
@@ -81,6 +81,6 @@ impl Health {
 }
 
 /// Adds to a tally.
-pub(crate) fn tally(counter: &AtomicU64, number: usize) {
+pub(crate) fn count(counter: &AtomicU64, number: usize) {
     counter.fetch_add(number as u64, Ordering::Relaxed);
 }

@@ -10,31 +10,32 @@ mod blob;
 mod checksum;
 mod chunks;
 mod directory;
-mod entry;
+mod directory_entry;
 mod error;
 mod format;
 mod frame;
+mod frame_writer;
 mod frames;
 mod health;
 mod index;
-mod index_room;
-mod list;
 mod log;
-mod medium;
+mod log_owner;
+mod log_state;
 mod name_rows;
-mod pending;
-mod pins;
-mod progress;
+mod read_pins;
 mod reclaim;
 mod record;
 mod recovery;
+mod recovery_error;
 mod replay;
 mod resume;
 mod room;
 mod segment;
+mod segment_file;
+mod string_list;
 mod superblock;
-mod unit;
 mod wire;
+mod write_batch;
 mod writer;
 
 #[cfg(test)]
@@ -50,30 +51,31 @@ use parking_lot::Mutex;
 pub(crate) use self::blob::{Blob, Codec, Namespace as NamedGeneration};
 pub(crate) use self::checksum::{BodyHasher, BodySum};
 pub(crate) use self::directory::Directory;
-pub(crate) use self::entry::{BlobSummary, Change, Idle};
+pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{Generation, Geometry, Position, SegmentNumber};
-pub(crate) use self::health::{Health, Tally, tally};
+pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::index::{Index, ScanCursor, Slot};
-pub(crate) use self::list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::log::Log;
+pub(crate) use self::log_owner::LogOwner;
 pub(crate) use self::record::{Record, RecordHead};
-pub(crate) use self::recovery::{Opening, RecoveryError};
+pub(crate) use self::recovery::Opening;
+pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::{Limits, RecoveredNamespace, Replay};
 pub(crate) use self::room::Place;
+pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
-
-pub(crate) use self::unit::{Dealt, Draft, Off, Refusal, Taken};
-pub(crate) use self::writer::Tenant;
+pub(crate) use self::write_batch::{Assigned, EncodedRecord, Off, Refusal};
+pub(crate) use self::writer::WriterStart;
 
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
-use self::index_room::INDEX_SHARE;
 use self::log::LogStart;
-use self::medium::Medium;
-use self::pins::Pins;
+use self::read_pins::ReadPins;
 use self::record::RecordLengths;
 use self::recovery::{Recovered, read_superblock, recover};
+use self::segment_file::SegmentFile;
 use self::superblock::SuperblockCopy;
+use self::write_batch::PendingRecord;
 use self::writer::Writer;
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::failpoint::{Failpoint, failpoint};
@@ -100,9 +102,9 @@ pub(crate) enum Extent {
 /// An open store.
 pub(crate) struct L2 {
     pub(crate) log: Arc<Log>,
-    medium: Medium,
+    file: SegmentFile,
     opens: OpenRange,
-    pins: Arc<Pins>,
+    pins: Arc<ReadPins>,
 }
 
 /// A store that has been read, and waits for its tenant before anything is written.
@@ -117,13 +119,23 @@ pub(crate) struct Opened {
     pub(crate) start: WriterStart,
 }
 
-/// What the writer goes on from.
-pub(crate) struct WriterStart {
-    superblock: superblock::Superblock,
-    tail_block: Vec<u8>,
-    /// The segment that is written to first.
-    writing: SegmentNumber,
+/// A record as it was read, from the log's memory or from the device.
+#[derive(Debug)]
+pub(crate) struct FetchedRecord {
+    pub(crate) position: Position,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
 }
+
+impl From<PendingRecord> for FetchedRecord {
+    fn from(PendingRecord { position, head, body }: PendingRecord) -> Self {
+        Self { position, head, body }
+    }
+}
+
+/// The part of the index budget that one segment may use before it is sealed early: an open segment
+/// cannot be reclaimed.
+const INDEX_SHARE: usize = 8;
 
 /// Opens the store on a disk, or makes one there.
 pub(crate) async fn open(
@@ -132,7 +144,7 @@ pub(crate) async fn open(
     timer: Timer,
 ) -> Result<Opened, RecoveryError> {
     let health = Arc::new(Health::default());
-    let mut medium = Medium {
+    let mut file = SegmentFile {
         disk,
         geometry: opening.geometry,
         key: ChecksumKey::new(format::StoreId(opening.store_id)),
@@ -140,13 +152,13 @@ pub(crate) async fn open(
         crash_safety: opening.crash_safety,
         next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
     };
-    let length = medium.disk.length();
+    let length = file.disk.length();
     if length < 2 * BLOCK_BYTES as u64 {
         return Err(RecoveryError::Short { length });
     }
-    let superblock = read_superblock(&medium, opening).await?;
-    medium.geometry = superblock.geometry;
-    medium.key = ChecksumKey::new(superblock.store_id);
+    let superblock = read_superblock(&file, opening).await?;
+    file.geometry = superblock.geometry;
+    file.key = ChecksumKey::new(superblock.store_id);
     let expected = superblock.geometry.file_bytes();
     if length < expected {
         return Err(RecoveryError::CutOff { length, expected });
@@ -154,25 +166,25 @@ pub(crate) async fn open(
     if superblock.geometry != opening.geometry {
         return Err(RecoveryError::Geometry { found: superblock.geometry });
     }
-    let recovered = recover(&medium, superblock, opening).await?;
+    let recovered = recover(&file, superblock, opening).await?;
     let Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block } = recovered;
-    let writing = medium.geometry.segment_of(tail);
+    let writing = file.geometry.segment_of(tail);
     let log = Log::new(LogStart {
-        geometry: medium.geometry,
-        key: medium.key,
+        geometry: file.geometry,
+        key: file.key,
         open_count: superblock.open_count,
         tail,
         directory,
         newest: superblock.newest,
-        head: medium.geometry.segment_of(superblock.head),
+        head: file.geometry.segment_of(superblock.head),
         timer,
         index_share: opening.limits.index_bytes_max / INDEX_SHARE,
     });
     let l2 = L2 {
         log: Arc::new(log),
         opens: OpenRange { first: OpenCount(1), last: superblock.open_count },
-        pins: Arc::new(Pins::new(medium.geometry)),
-        medium,
+        pins: Arc::new(ReadPins::new(file.geometry)),
+        file,
     };
     let records = replay.records;
     Ok(Opened {
@@ -187,11 +199,11 @@ pub(crate) async fn open(
 
 impl L2 {
     pub(crate) fn health(&self) -> &Health {
-        &self.medium.health
+        &self.file.health
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
-        self.medium.geometry
+        self.file.geometry
     }
 
     /// Bytes of the log from its oldest segment to its end.
@@ -202,27 +214,17 @@ impl L2 {
 
     /// Everything that has been written is on the device.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        self.medium.sync().await
+        self.file.sync().await
     }
 
-    /// The task that writes, until the log is closed.
+    /// The task that writes until the log is closed.
     pub(crate) fn writer(
         &self,
         start: WriterStart,
-        lane: Arc<dyn TaskRunner>,
-        tenant: Weak<dyn Tenant>,
+        runner: Arc<dyn TaskRunner>,
+        owner: Weak<dyn LogOwner>,
     ) -> Writer {
-        let WriterStart { superblock, tail_block, writing } = start;
-        Writer {
-            log: Arc::clone(&self.log),
-            medium: self.medium.clone(),
-            lane,
-            superblock,
-            pins: Arc::clone(&self.pins),
-            tenant,
-            tail_block,
-            writing,
-        }
+        Writer::new(start, &self.log, &self.file, &self.pins, runner, owner)
     }
 
     /// The most memory that [`Self::fetch`] takes at one time.
@@ -241,9 +243,9 @@ impl L2 {
         extent: Extent,
         permit: &Arc<Permit>,
         is_wanted: impl Fn() -> bool,
-    ) -> io::Result<Option<Taken>> {
-        if let Some(taken) = self.log.pending(slot.position) {
-            return Ok(Some(taken));
+    ) -> io::Result<Option<FetchedRecord>> {
+        if let Some(record) = self.log.pending_record(slot.position) {
+            return Ok(Some(record.into()));
         }
         let most = usize::from(slot.blocks);
         let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
@@ -269,7 +271,7 @@ impl L2 {
             return Err(damaged(error::DecodeError::Truncated));
         }
         let head = record.slice(..body.start);
-        Ok(Some(Taken { position: slot.position, head, body: record.slice(body) }))
+        Ok(Some(FetchedRecord { position: slot.position, head, body: record.slice(body) }))
     }
 
     /// A request for so many blocks from that of a position on. From here on until the device is
@@ -289,18 +291,18 @@ impl L2 {
     /// What there is from a position on in the blocks of a request.
     async fn read(&self, request: ReadRequest, position: Position) -> io::Result<Bytes> {
         let length = request.length;
-        let read = self.medium.disk.read(request).await;
-        tally(&self.health().tally.reads, 1);
+        let read = self.file.disk.read(request).await;
+        count(&self.health().metrics.reads, 1);
         match &read {
-            Ok(_) => tally(&self.health().tally.read_bytes, length),
-            Err(_) => tally(&self.health().tally.io_errors, 1),
+            Ok(_) => count(&self.health().metrics.read_bytes, length),
+            Err(_) => count(&self.health().metrics.io_errors, 1),
         }
         Ok(read?.into_bytes().slice(self.place(position)..))
     }
 
     /// Whether this process was forked from the one that has the store.
     pub(crate) fn is_foreign(&self) -> bool {
-        self.medium.disk.is_foreign()
+        self.file.disk.is_foreign()
     }
 
     /// The segments in use, oldest first.
@@ -321,14 +323,14 @@ impl L2 {
         segment: SegmentNumber,
         mut visit: impl FnMut(Position, &Change<'_>),
     ) -> bool {
-        let Medium { geometry, key, .. } = self.medium;
+        let SegmentFile { geometry, key, .. } = self.file;
         let read;
-        let image: &[u8] = match self.log.directory_image(segment).await {
+        let image: &[u8] = match self.log.unsealed_image(segment).await {
             Some(image) => {
                 read = Bytes::from(image);
                 &read
             }
-            None => match self.medium.read_directory(segment, self.opens).await {
+            None => match self.file.read_directory(segment, self.opens).await {
                 Ok(Some(image)) => {
                     read = image.into_bytes();
                     &read
@@ -355,8 +357,8 @@ impl L2 {
     }
 
     /// What the head of a fetched record says.
-    pub(crate) fn decode<'a>(&self, taken: &'a Taken) -> io::Result<RecordHead<'a>> {
-        RecordHead::decode(&taken.head, self.medium.key, taken.position, self.opens)
+    pub(crate) fn decode<'a>(&self, record: &'a FetchedRecord) -> io::Result<RecordHead<'a>> {
+        RecordHead::decode(&record.head, self.file.key, record.position, self.opens)
             .map_err(damaged)
     }
 }

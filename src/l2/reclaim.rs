@@ -1,128 +1,150 @@
-//! Reclaim: the oldest segment gives way.
+//! `Reclaimer`: frees the oldest segment.
 //!
-//! In this order: what of it was read since it was written gets a second chance, at the end of the
-//! log; the head mark moves past it, on file; its slots leave the index; its readers finish; only
-//! then is its place written to.
+//! In this order: records that were read since they were written are reinserted at the end of the
+//! log; the head moves past the segment, on file; the segment's slots leave the index; its readers
+//! finish; only then may its place be written to.
 //!
-//! Second chances take a quarter of the segment at most, and of its slots where the index is what
-//! has no room, and never wait for room, so that a segment can always be reclaimed. Frames that are
-//! full are written in between, so that they do not pile up in memory. A record that was written
-//! again is the same to everybody: the time it
-//! was put, its version and its labels come along. To replay it is a put at its new place, which is
-//! why it is taken only while no invalidation in force covers it.
+//! Reinserted records take at most a quarter of the segment, and at most a quarter of its slots if
+//! the index is crowded. They never wait for room, so a segment can always be reclaimed. Full
+//! frames are written in between, so that they do not pile up in memory. A reinserted record keeps
+//! its put time, its version and its labels. To replay it is a put at its new place; therefore it
+//! is reinserted only while no invalidation in force matches it.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::checksum::BodyHasher;
 use super::directory::Directory;
-use super::entry::Change;
+use super::directory_entry::Change;
 use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
-use super::health::tally;
-use super::medium::Medium;
+use super::frame_writer::FrameWriter;
+use super::health::{Held, count};
+use super::log::Log;
+use super::log_owner::LogOwner;
+use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
-use super::unit::Draft;
-use super::writer::Writer;
+use super::segment_file::SegmentFile;
+use super::write_batch::EncodedRecord;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer, yield_now};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
 
-/// The part of a segment that second chances may take.
-const SECOND_CHANCES_SHARE: usize = 4;
+/// Reinserted records may take one part in this many of a segment.
+const REINSERTED_SHARE: usize = 4;
 
-/// What is read at once of a segment whose records get second chances.
+/// Bytes of a segment that are read at once to reinsert records.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// Some blocks of a segment, as they are on file.
-struct Window {
+struct Window<'a> {
     /// Their place in the segment.
     start: usize,
     blocks: AlignedBuffer,
+    /// Counts their memory.
+    _held: Held<'a>,
 }
 
-impl Window {
+impl Window<'_> {
     fn record(&self, place: usize, length: usize) -> Option<&[u8]> {
         let start = place.checked_sub(self.start)?;
         self.blocks.get(start..start + length)
     }
 }
 
-impl Writer {
-    pub(super) async fn reclaim(&mut self, segment: SegmentNumber) -> io::Result<()> {
-        let Medium { geometry, .. } = self.medium;
-        let end = geometry.start_of(SegmentNumber(segment.0 + 1));
+/// What may still be reinserted of a segment.
+struct Allowance {
+    bytes: usize,
+    slots: usize,
+}
+
+/// See the module.
+pub(super) struct Reclaimer {
+    log: Arc<Log>,
+    file: SegmentFile,
+    pins: Arc<ReadPins>,
+    owner: Weak<dyn LogOwner>,
+}
+
+impl Reclaimer {
+    pub(super) fn new(
+        log: Arc<Log>,
+        file: SegmentFile,
+        pins: Arc<ReadPins>,
+        owner: Weak<dyn LogOwner>,
+    ) -> Self {
+        Self { log, file, pins, owner }
+    }
+
+    pub(super) async fn reclaim(
+        &self,
+        segment: SegmentNumber,
+        frames: &mut FrameWriter,
+    ) -> io::Result<()> {
+        let next = SegmentNumber(segment.0 + 1);
+        let end = self.file.geometry.start_of(next);
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
-        let image = self.directory_image(segment).await;
-        let health = Arc::clone(&self.medium.health);
-        let _held = health.hold(image.as_deref().map_or(0, <[u8]>::len));
-        let directory = self.directory(image.as_deref(), segment).await;
+        let opens = OpenRange { first: OpenCount(1), last: frames.superblock().open_count };
+        let image = self.read_image(segment, opens).await;
+        let _held = self.file.health.hold(image.as_deref().map_or(0, <[u8]>::len));
+        let directory = self.decode(image.as_deref(), segment, opens).await;
         if let Some(directory) = &directory {
-            self.give_second_chances(directory, segment).await?;
+            self.reinsert(directory, segment, opens, frames).await?;
         }
-        self.superblock.head = end;
-        self.write_superblock().await?;
+        frames.write_head(end).await?;
         match &directory {
             Some(directory) => self.forget(directory, segment).await,
             None => {
-                tally(&self.medium.health.tally.corruptions, 1);
-                log::warn!("segment {} leaves with an unreadable directory", segment.0);
-                if let Some(tenant) = self.tenant.upgrade() {
-                    tenant.forget_before(end).await;
+                count(&self.file.health.metrics.corruptions, 1);
+                log::warn!("the directory of segment {} cannot be read", segment.0);
+                if let Some(owner) = self.owner.upgrade() {
+                    owner.forget_before(end).await;
                 }
             }
         }
-        // Only now: whoever looks for what a prefix covers looks through all that has slots.
-        self.log.leave_behind(SegmentNumber(segment.0 + 1));
+        // Only now: a search for the records of a prefix visits every segment that has slots.
+        self.log.advance_head(next);
         if failpoint(Failpoint::SlotsDroppedEarly) {
-            let next = SegmentNumber(segment.0 + 1);
-            let image = self.directory_image(next).await;
-            if let Some(directory) = self.directory(image.as_deref(), next).await {
+            let image = self.read_image(next, opens).await;
+            if let Some(directory) = self.decode(image.as_deref(), next, opens).await {
                 self.forget(&directory, next).await;
             }
         }
         self.pins.released(segment).await;
-        tally(&self.medium.health.tally.reclaimed_segments, 1);
+        count(&self.file.health.metrics.reclaimed_segments, 1);
         Ok(())
     }
 
-    fn opens(&self) -> OpenRange {
-        OpenRange { first: OpenCount(1), last: self.superblock.open_count }
+    /// None if it cannot be read.
+    async fn read_image(&self, segment: SegmentNumber, opens: OpenRange) -> Option<AlignedBuffer> {
+        self.file.read_directory(segment, opens).await.ok().flatten()
     }
 
-    /// None where it cannot be read.
-    async fn directory_image(&self, segment: SegmentNumber) -> Option<AlignedBuffer> {
-        self.medium.read_directory(segment, self.opens()).await.ok().flatten()
-    }
-
-    /// What it lists. None where there is none, or it is damaged.
-    async fn directory<'a>(
+    /// None if there is no image, or it is damaged.
+    async fn decode<'a>(
         &self,
         image: Option<&'a [u8]>,
         segment: SegmentNumber,
+        opens: OpenRange,
     ) -> Option<Directory<'a>> {
-        let Medium { geometry, key, .. } = self.medium;
-        Directory::read(image?, key, segment, self.opens(), geometry).await.ok()
+        let SegmentFile { geometry, key, .. } = self.file;
+        Directory::read(image?, key, segment, opens, geometry).await.ok()
     }
 
-    async fn give_second_chances(
-        &mut self,
+    /// Appends the records that deserve it to the log again.
+    async fn reinsert(
+        &self,
         directory: &Directory<'_>,
         segment: SegmentNumber,
+        opens: OpenRange,
+        frames: &mut FrameWriter,
     ) -> io::Result<()> {
-        let geometry = self.medium.geometry;
-        let mut left = geometry.segment_bytes() as usize / SECOND_CHANCES_SHARE;
-        let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(0));
-        let mut left_slots = match is_crowded {
-            true => self.slots(directory, segment).await / SECOND_CHANCES_SHARE,
-            false => usize::MAX,
-        };
-        let start = geometry.start_of(segment);
-        let health = Arc::clone(&self.medium.health);
-        let (mut window, mut _held) = (None, None);
+        let start = self.file.geometry.start_of(segment);
+        let mut allowance = self.allowance(directory, segment).await;
+        let mut window = None;
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
             meter::entries(1);
             if number % BATCH_ENTRIES == 0 {
@@ -130,58 +152,63 @@ impl Writer {
             }
             let (place, length) = (listed.entry.place as usize, listed.entry.length as usize);
             let position = start.and_then(|start| start.after(place as u64));
-            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { break };
+            let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
             let Change::Blob(blob) = listed.entry.change else { continue };
-            if length > left || left_slots == 0 || !tenant.deserves_second_chance(position, &blob) {
+            let has_room = length <= allowance.bytes && allowance.slots > 0;
+            if !has_room || !owner.deserves_reinsertion(position, &blob) {
                 continue;
             }
-            let record = match window
-                .as_ref()
-                .and_then(|window: &Window| window.record(place, length))
-            {
-                Some(record) => record,
-                None => {
-                    let Ok(read) = self.read_window(segment, place, length).await else { break };
-                    _held = Some(health.hold(read.blocks.len()));
-                    match window.insert(read).record(place, length) {
-                        Some(record) => record,
-                        None => break,
-                    }
-                }
-            };
-            let Some(again) = self.again(record, position).await else {
-                tally(&self.medium.health.tally.corruptions, 1);
+            let known = window.as_ref().and_then(|it: &Window<'_>| it.record(place, length));
+            if known.is_none() {
+                let Ok(read) = self.read_window(segment, place, length).await else { break };
+                window = Some(read);
+            }
+            let record = window.as_ref().and_then(|it| it.record(place, length));
+            let Some(record) = record else { break };
+            let Some(encoded) = self.encode_again(record, position, opens).await else {
+                count(&self.file.health.metrics.corruptions, 1);
                 continue;
             };
-            if tenant.append_again(position, &blob, again) {
-                left -= length;
-                left_slots -= 1;
-                tally(&self.medium.health.tally.reinserted, 1);
-                tally(&self.medium.health.tally.reinserted_bytes, length);
+            if owner.append_again(position, &blob, encoded) {
+                allowance.bytes -= length;
+                allowance.slots -= 1;
+                count(&self.file.health.metrics.reinserted, 1);
+                count(&self.file.health.metrics.reinserted_bytes, length);
             }
-            // What is written again does not pile up in memory meanwhile.
+            // Reinserted records must not pile up in memory meanwhile.
             if self.log.is_crowded() {
-                drop(tenant);
-                self.write_frames().await?;
+                drop(owner);
+                frames.write_waiting().await?;
             }
         }
         Ok(())
     }
 
+    async fn allowance(&self, directory: &Directory<'_>, segment: SegmentNumber) -> Allowance {
+        let bytes = self.file.geometry.segment_bytes() as usize / REINSERTED_SHARE;
+        let is_crowded = self.owner.upgrade().is_some_and(|it| it.is_index_crowded(0));
+        let slots = if is_crowded {
+            self.slots(directory, segment).await / REINSERTED_SHARE
+        } else {
+            usize::MAX
+        };
+        Allowance { bytes, slots }
+    }
+
     /// How many of its records have a slot.
     async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
-        let start = self.medium.geometry.start_of(segment);
+        let start = self.file.geometry.start_of(segment);
         let (mut slots, mut steps) = (0, Pacer::default());
         for listed in directory.entries().flatten() {
             steps.entry().await;
             let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
-            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return 0 };
+            let Some((owner, position)) = self.owner.upgrade().zip(position) else { return 0 };
             let (namespace, hash) = match listed.entry.change {
                 Change::Blob(blob) => (blob.namespace, blob.hash),
                 Change::Tombstone { namespace, hash } => (namespace, hash),
                 _ => continue,
             };
-            slots += usize::from(tenant.holds(namespace.name, KeyHash(hash), position));
+            slots += usize::from(owner.holds(namespace.name, KeyHash(hash), position));
         }
         slots
     }
@@ -192,17 +219,23 @@ impl Writer {
         segment: SegmentNumber,
         place: usize,
         length: usize,
-    ) -> io::Result<Window> {
+    ) -> io::Result<Window<'_>> {
         let start = place / BLOCK_BYTES * BLOCK_BYTES;
         let end = (place + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
-        let end = end.min(self.medium.geometry.segment_bytes() as usize);
-        let blocks = self.medium.read(segment, start, end - start).await?;
-        Ok(Window { start, blocks })
+        let end = end.min(self.file.geometry.segment_bytes() as usize);
+        let blocks = self.file.read(segment, start, end - start).await?;
+        let _held = self.file.health.hold(blocks.len());
+        Ok(Window { start, blocks, _held })
     }
 
-    /// The record as it is to be written again. None where it is damaged.
-    async fn again(&self, record: &[u8], position: Position) -> Option<Draft> {
-        let head = RecordHead::decode(record, self.medium.key, position, self.opens()).ok()?;
+    /// The record, encoded for its new place. None if it is damaged.
+    async fn encode_again(
+        &self,
+        record: &[u8],
+        position: Position,
+        opens: OpenRange,
+    ) -> Option<EncodedRecord> {
+        let head = RecordHead::decode(record, self.file.key, position, opens).ok()?;
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
         let (mut sum, mut copy) = (BodyHasher::new(), Vec::with_capacity(body.len()));
@@ -213,22 +246,23 @@ impl Writer {
             copy.extend_from_slice(piece);
         }
         sum.verify(blob.body).ok()?;
-        Draft::new(&head.record, Bytes::from(copy)).ok()
+        EncodedRecord::new(&head.record, Bytes::from(copy)).ok()
     }
 
+    /// Removes the slots of the segment's records.
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
-        let start = self.medium.geometry.start_of(segment);
+        let start = self.file.geometry.start_of(segment);
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
             meter::entries(1);
             let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
-            let Some((tenant, position)) = self.tenant.upgrade().zip(position) else { return };
+            let Some((owner, position)) = self.owner.upgrade().zip(position) else { return };
             match listed.entry.change {
                 Change::Blob(blob) => {
                     let key = (blob.key, KeyHash(blob.hash));
-                    tenant.forget(blob.namespace.name, key, position);
+                    owner.forget(blob.namespace.name, key, position);
                 }
                 Change::Tombstone { namespace, hash } => {
-                    tenant.forget(namespace.name, (&[], KeyHash(hash)), position);
+                    owner.forget(namespace.name, (&[], KeyHash(hash)), position);
                 }
                 _ => {}
             }

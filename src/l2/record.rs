@@ -17,7 +17,7 @@ use super::format::{
     Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position, RECORD_BYTES_MAX,
     RECORD_FIXED_BYTES, align,
 };
-use super::list::LabelHashes;
+use super::string_list::LabelHashes;
 use super::wire::{Measure, Reader, Sink};
 
 pub(crate) const KIND_BLOB: u8 = 1;

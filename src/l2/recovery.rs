@@ -17,10 +17,11 @@ use super::format::{
     BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::frames::Frames;
-use super::medium::Medium;
+use super::recovery_error::RecoveryError;
 use super::replay::{Limits, Replay, Replayed};
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
 use super::segment::SegmentHeader;
+use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::batch::Pacer;
 use crate::failpoint::{Failpoint, failpoint};
@@ -42,23 +43,6 @@ pub(crate) struct Opening {
     pub(crate) limits: Limits,
 }
 
-/// Why a store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RecoveryError {
-    #[error(transparent)]
-    Superblock(#[from] SuperblockError),
-    #[error("the store has {} segments of {} bytes", found.segment_count(), found.segment_bytes())]
-    Geometry { found: Geometry },
-    /// The file is shorter than the superblocks.
-    #[error("the file has {length} bytes, fewer than the superblocks take")]
-    Short { length: u64 },
-    /// The file is shorter than its superblock says.
-    #[error("the file has {length} bytes, and {expected} by its superblock")]
-    CutOff { length: u64, expected: u64 },
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
 /// A store that is ready to be written to.
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
@@ -73,7 +57,7 @@ pub(crate) struct Recovered {
 
 /// The two superblocks say what the store is; a store that was never finished is made anew.
 pub(crate) async fn read_superblock(
-    medium: &Medium,
+    medium: &SegmentFile,
     opening: &Opening,
 ) -> Result<Superblock, RecoveryError> {
     let request = crate::io::ReadRequest::new(0, 2 * BLOCK_BYTES).background();
@@ -109,12 +93,12 @@ pub(crate) async fn read_superblock(
 
 /// Takes over the store that `superblock` describes, warm where its mode and its last end allow it.
 pub(crate) async fn recover(
-    medium: &Medium,
+    medium: &SegmentFile,
     superblock: Superblock,
     opening: &Opening,
 ) -> Result<Recovered, RecoveryError> {
     let hasher = KeyHasher::new(superblock.hash_key, opening.key_hash_bits);
-    let mut scan = Scan {
+    let mut scan = BackwardScan {
         medium,
         superblock,
         hasher: &hasher,
@@ -126,7 +110,7 @@ pub(crate) async fn recover(
     if is_warm(&superblock, opening) {
         scan.read_back().await?;
     }
-    let Scan { replay, tail, head, dropped, .. } = scan;
+    let BackwardScan { replay, tail, head, dropped, .. } = scan;
     if dropped > 0 {
         log::warn!("{dropped} segments of the disk tier are damaged or lie before damage: dropped");
     }
@@ -158,8 +142,8 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
 }
 
 /// A way back through the log.
-struct Scan<'a> {
-    medium: &'a Medium,
+struct BackwardScan<'a> {
+    medium: &'a SegmentFile,
     superblock: Superblock,
     hasher: &'a KeyHasher,
     replay: Replay,
@@ -170,7 +154,7 @@ struct Scan<'a> {
     dropped: u64,
 }
 
-impl Scan<'_> {
+impl BackwardScan<'_> {
     fn opens(&self) -> OpenRange {
         OpenRange { first: OpenCount(1), last: self.superblock.open_count }
     }
@@ -218,7 +202,7 @@ impl Scan<'_> {
     }
 
     async fn read_segment(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
-        let Medium { geometry, key, .. } = *self.medium;
+        let SegmentFile { geometry, key, .. } = *self.medium;
         let Ok(block) = self.medium.read(number, 0, BLOCK_BYTES).await else {
             return Ok(Found::Damaged);
         };
@@ -270,7 +254,7 @@ impl Scan<'_> {
 
     /// Scans the frames of a segment that has no good directory and nothing in use behind it.
     async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
-        let Medium { geometry, key, .. } = *self.medium;
+        let SegmentFile { geometry, key, .. } = *self.medium;
         let start = start_of(geometry, number)?;
         let is_in = geometry.segment_of(self.superblock.tail) == number;
         let clean_end = (self.superblock.clean && is_in)

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::entry::{BlobSummary, Change};
+use super::directory_entry::{BlobSummary, Change};
 use super::format::{BLOCK_BYTES, Generation, Position};
 use super::index::{Index, Slot};
 use crate::batch::Pacer;

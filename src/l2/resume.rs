@@ -28,8 +28,8 @@ use std::io;
 
 use super::directory::DirectoryBuilder;
 use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
-use super::medium::Medium;
-use super::recovery::RecoveryError;
+use super::recovery_error::RecoveryError;
+use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
@@ -62,12 +62,12 @@ pub(super) struct Started {
 /// Puts the verdict on file. The log goes on where the good frames end, also behind a tear; behind
 /// damage it goes on in a new segment, once the damaged one has been sealed.
 pub(super) async fn start(
-    medium: &Medium,
+    medium: &SegmentFile,
     mut superblock: Superblock,
     tail: Option<Tail>,
     head: Position,
 ) -> Result<Started, RecoveryError> {
-    let Medium { geometry, key, .. } = *medium;
+    let SegmentFile { geometry, key, .. } = *medium;
     let was_clean = superblock.clean;
     superblock.clean = false;
     superblock.void = false;
@@ -106,7 +106,7 @@ pub(super) async fn start(
 
 /// Makes sure that what an unclean end has left at `end`, and of a directory, stays torn: see the
 /// head of this file. `block` is what the block of `end` holds before it.
-async fn wipe(medium: &Medium, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
+async fn wipe(medium: &SegmentFile, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
     if failpoint(Failpoint::TearLeft) {
         return Ok(());
     }
@@ -126,7 +126,7 @@ async fn wipe(medium: &Medium, end: Position, block: &[u8]) -> Result<(), Recove
 
 /// Announces a segment in which the log begins or goes on.
 async fn fresh_segment(
-    medium: &Medium,
+    medium: &SegmentFile,
     mut superblock: Superblock,
     number: SegmentNumber,
 ) -> Result<Started, RecoveryError> {

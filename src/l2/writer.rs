@@ -1,82 +1,66 @@
-//! `Writer`: the one task that writes: units, directories, headers, superblocks.
+//! `Writer`: the task that works off the log's jobs, one at a time.
 //!
-//! One unit is in flight at a time, so that what is on file is always a prefix of the log.
-//! Whenever a segment has been sealed, the next one is made ready behind the one that is in use:
-//! the oldest gives way if it must, its header is written, then the superblocks that announce it.
+//! One write batch is in flight at a time, so the file always holds a prefix of the log. After it
+//! has sealed a segment, it prepares another one behind the segment that is now in use: it reclaims
+//! the oldest if it must, writes the header, then the superblocks that announce it.
 //!
-//! How the oldest segment goes is `reclaim`'s. A write that fails for good turns L2 off and voids
-//! the store.
+//! A write that fails for good turns L2 off and voids the store.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{Either, select};
 
-use super::entry::BlobSummary;
-use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
+use super::format::SegmentNumber;
+use super::frame_writer::FrameWriter;
+use super::health::Health;
 use super::log::Log;
-use super::medium::Medium;
-use super::pins::Pins;
+use super::log_owner::LogOwner;
+use super::read_pins::ReadPins;
+use super::reclaim::Reclaimer;
+use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
-use super::unit::{Draft, Job, Seal, Unit};
-use crate::batch::{BATCH_BYTES, Pacer};
-use crate::io::{AlignedBuffer, TaskRunner};
-use crate::key::KeyHash;
+use super::write_batch::Job;
+use crate::io::TaskRunner;
 
-/// How long a record waits for company.
-const UNIT_AGE: Duration = Duration::from_secs(1);
+/// How long a record waits for others to share its frame.
+const WRITE_BATCH_AGE: Duration = Duration::from_secs(1);
 
 /// How long to wait between attempts to void a store whose device fails.
 const VOID_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who holds slots for records, and lets go of them when their segment is reclaimed.
-pub(crate) trait Tenant: Send + Sync {
-    /// The record at `position` leaves the log. Its slot goes if it still holds that position.
-    fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);
-
-    /// Whatever lies before `position` leaves the log, and nobody can say what that was.
-    fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;
-
-    /// Whether the index is so full that the oldest segments are to go: it has no room for so many
-    /// bytes, or little more than that.
-    fn is_index_crowded(&self, wanted: usize) -> bool;
-
-    /// Whether a slot stands for the record at `position`.
-    fn holds(&self, namespace: &str, key: KeyHash, position: Position) -> bool;
-
-    /// Whether the blob at `position`, which is about to leave the log, is worth being kept.
-    fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
-
-    /// Takes the same blob, with the record that it had there, into the log once more, if nothing
-    /// has happened to it. False where it has, or the log has no room.
-    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool;
-}
-
+/// See the module.
 pub(crate) struct Writer {
-    pub(crate) log: Arc<Log>,
-    pub(crate) medium: Medium,
-    pub(crate) lane: Arc<dyn TaskRunner>,
-    pub(crate) superblock: Superblock,
-    pub(crate) pins: Arc<Pins>,
-    pub(crate) tenant: Weak<dyn Tenant>,
-    /// What the block in which the log ends holds so far.
-    pub(crate) tail_block: Vec<u8>,
+    log: Arc<Log>,
+    file: SegmentFile,
+    frames: FrameWriter,
+    reclaimer: Reclaimer,
+    runner: Arc<dyn TaskRunner>,
+    owner: Weak<dyn LogOwner>,
     /// The segment that is being written. All before it are sealed on file.
-    pub(crate) writing: SegmentNumber,
+    writing: SegmentNumber,
 }
 
-/// Tells whoever waits, should the writer panic or its lane break down.
+/// Where a writer begins.
+pub(crate) struct WriterStart {
+    pub(super) superblock: Superblock,
+    /// What the block in which the log ends holds before that end.
+    pub(super) tail_block: Vec<u8>,
+    /// The segment that is written first.
+    pub(super) writing: SegmentNumber,
+}
+
+/// Tells all waiting callers if the writer panics or its runner breaks down.
 struct Guard {
     log: Arc<Log>,
-    health: Arc<super::health::Health>,
+    health: Arc<Health>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.log.is_closed() {
-            self.health.degrade("the writer has gone".to_owned());
+            self.health.degrade("the task that writes to disk has ended".to_owned());
             self.log.turn_off();
             self.log.tell_all_at_once();
         }
@@ -84,12 +68,38 @@ impl Drop for Guard {
 }
 
 impl Writer {
+    pub(super) fn new(
+        start: WriterStart,
+        log: &Arc<Log>,
+        file: &SegmentFile,
+        pins: &Arc<ReadPins>,
+        runner: Arc<dyn TaskRunner>,
+        owner: Weak<dyn LogOwner>,
+    ) -> Self {
+        let WriterStart { superblock, tail_block, writing } = start;
+        let log = Arc::clone(log);
+        Self {
+            frames: FrameWriter::new(Arc::clone(&log), file.clone(), superblock, tail_block),
+            reclaimer: Reclaimer::new(
+                Arc::clone(&log),
+                file.clone(),
+                Arc::clone(pins),
+                Weak::clone(&owner),
+            ),
+            log,
+            file: file.clone(),
+            runner,
+            owner,
+            writing,
+        }
+    }
+
     /// Writes until the log is closed or the device fails.
     pub(crate) async fn run(mut self) {
-        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.medium.health) };
+        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.file.health) };
         if let Err(error) = self.serve().await {
             log::error!("the disk tier is turned off: {error}");
-            self.medium.health.degrade(error.to_string());
+            self.file.health.degrade(error.to_string());
             self.log.turn_off();
             self.log.tell_all().await;
             self.void().await;
@@ -97,23 +107,23 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        self.make_ready(self.writing).await?;
+        self.prepare_next().await?;
         // Bounded: a job in each turn, with waits in between.
         loop {
             self.make_index_room().await?;
-            let Some(job) = self.job().await else { continue };
+            let Some(job) = self.next_job().await else { continue };
             match job {
-                Job::Frame(unit) => self.write_unit(&unit).await?,
+                Job::Write(batch) => self.frames.write_batch(&batch).await?,
                 Job::Seal(seal) => {
-                    self.write_directory(&seal).await?;
+                    self.frames.write_directory(&seal).await?;
                     self.log.done().await;
                     self.writing = SegmentNumber(seal.segment.0 + 1);
-                    self.make_ready(self.writing).await?;
+                    self.prepare_next().await?;
                     continue;
                 }
                 Job::Close { tail } => {
-                    self.log.refuse_room().await;
-                    self.finish(tail).await?;
+                    self.log.wake_room().await;
+                    self.frames.write_close(tail).await?;
                     self.log.done().await;
                     return Ok(());
                 }
@@ -124,14 +134,14 @@ impl Writer {
     }
 
     /// None: room in the index is wanted.
-    async fn job(&self) -> Option<Job> {
+    async fn next_job(&self) -> Option<Job> {
         // Bounded: it waits in each turn.
         loop {
             let knew_open = self.log.is_open();
             if let Some(job) = self.log.job(false) {
                 return Some(job);
             }
-            if self.log.index_wanted.load(Ordering::Acquire) > 0 {
+            if self.log.is_index_room_wanted() {
                 return None;
             }
             let work = std::pin::pin!(self.log.work(knew_open));
@@ -139,7 +149,7 @@ impl Writer {
                 work.await;
                 continue;
             }
-            if let Either::Right(_) = select(work, self.lane.sleep(UNIT_AGE)).await {
+            if let Either::Right(_) = select(work, self.runner.sleep(WRITE_BATCH_AGE)).await {
                 if let Some(job) = self.log.job(true) {
                     return Some(job);
                 }
@@ -147,70 +157,19 @@ impl Writer {
         }
     }
 
-    /// Writes the frames that wait, up to what has to be done before more can be written.
-    pub(super) async fn write_frames(&mut self) -> io::Result<()> {
-        // Bounded: a write in each turn.
-        while let Some(Job::Frame(unit)) = self.log.job(true) {
-            self.write_unit(&unit).await?;
-            self.log.done().await;
-        }
-        Ok(())
-    }
-
-    /// Writes a frame behind the last one, with what the last block holds before it.
-    async fn write_unit(&mut self, unit: &Unit) -> io::Result<()> {
-        let offset = self.medium.geometry.file_offset(unit.position);
-        let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
-        let length = unit.end.value() - unit.position.value();
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let mut buffer = AlignedBuffer::with_capacity(before + length);
-        buffer.append(self.tail_block.get(..before).unwrap_or_default());
-        buffer.append(&unit.header);
-        let mut steps = Pacer::default();
-        for record in &unit.records {
-            steps.entry().await;
-            for piece in record.head.chunks(BATCH_BYTES).chain(record.body.chunks(BATCH_BYTES)) {
-                steps.bytes(piece.len()).await;
-                buffer.append(piece);
-            }
-            let bytes = record.head.len() + record.body.len();
-            buffer.append_zeroes(align(bytes) - bytes);
-        }
-        let last_block = buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
-        self.tail_block = buffer.get(last_block..).unwrap_or_default().to_vec();
-        buffer.pad_to_block();
-        self.medium.write(offset - before as u64, buffer).await
-    }
-
-    async fn write_directory(&self, seal: &Seal) -> io::Result<()> {
-        let Medium { geometry, key, .. } = self.medium;
-        let mut image = Vec::new();
-        seal.directory
-            .write(key, self.superblock.open_count, seal.end, &mut image)
-            .await
-            .map_err(io::Error::other)?;
-        // Once more to be written from.
-        let _held = self.medium.health.hold(2 * image.len());
-        let end = geometry.file_offset_of_segment(seal.segment);
-        let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
-        self.medium.write(start, AlignedBuffer::copy_from_slice(&image)).await
-    }
-
-    /// Announces a segment behind the one that is being written, if there is none. Not by where the
-    /// log has come to: what it has dealt in the announced segment waits in memory yet, and the
-    /// oldest segment must not be one of those.
-    async fn make_ready(&mut self, writing: SegmentNumber) -> io::Result<()> {
-        let Medium { geometry, .. } = self.medium;
+    /// Announces a segment behind the one that is being written, if there is none. It goes by what
+    /// is written and not by the end of the log: positions in the announced segment may already be
+    /// assigned to records in memory, and the oldest segment must not be one of those.
+    async fn prepare_next(&mut self) -> io::Result<()> {
+        let geometry = self.file.geometry;
         // Bounded: a segment in each turn, with writes in between.
-        while self.superblock.newest <= writing {
-            let next = SegmentNumber(self.superblock.newest.0 + 1);
-            let oldest = geometry.segment_of(self.superblock.head);
+        while self.frames.superblock().newest <= self.writing {
+            let next = SegmentNumber(self.frames.superblock().newest.0 + 1);
+            let oldest = geometry.segment_of(self.frames.superblock().head);
             if next.0 - oldest.0 >= u64::from(geometry.segment_count()) {
-                self.reclaim(oldest).await?;
+                self.reclaimer.reclaim(oldest, &mut self.frames).await?;
             }
-            self.medium.write_header(&self.superblock, next).await?;
-            self.superblock.newest = next;
-            self.write_superblock().await?;
+            self.frames.write_announcement(next).await?;
             self.log.announce(next).await;
         }
         Ok(())
@@ -218,15 +177,15 @@ impl Writer {
 
     /// Reclaims the oldest segments while the index is crowded, up to the one that is written.
     async fn make_index_room(&mut self) -> io::Result<()> {
-        let wanted = self.log.index_wanted.swap(0, Ordering::AcqRel);
+        let wanted = self.log.take_index_wanted();
         // Bounded: a segment in each turn.
         loop {
-            let oldest = self.medium.geometry.segment_of(self.superblock.head);
-            let is_crowded = self.tenant.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
-            if !is_crowded || oldest >= self.writing || self.log.is_left() {
+            let oldest = self.file.geometry.segment_of(self.frames.superblock().head);
+            let is_crowded = self.owner.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
+            if !is_crowded || oldest >= self.writing || self.log.is_close_requested() {
                 break;
             }
-            self.reclaim(oldest).await?;
+            self.reclaimer.reclaim(oldest, &mut self.frames).await?;
             self.log.room_came().await;
         }
         if wanted > 0 {
@@ -235,35 +194,16 @@ impl Writer {
         Ok(())
     }
 
-    async fn finish(&mut self, tail: Position) -> io::Result<()> {
-        self.medium.sync().await?;
-        self.superblock.clean = true;
-        self.superblock.tail = tail;
-        self.write_superblock().await?;
-        self.medium.sync().await
-    }
-
-    /// Says on file that nothing is to be served from it, as soon as the device lets it.
+    /// Marks the store as void as soon as the device accepts it.
     async fn void(&mut self) {
-        self.superblock.void = true;
-        self.superblock.clean = false;
         // Bounded: a write in each turn, with a pause.
-        loop {
-            if self.write_superblock().await.is_ok() && self.medium.sync().await.is_ok() {
-                self.medium.health.set_voided();
+        while self.frames.write_void().await.is_err() {
+            // A caller that closes waits for this task, and holds the owner.
+            if self.owner.strong_count() == 0 || self.log.is_close_requested() {
                 return;
             }
-            // Whoever closes waits for this task, and holds the tenant.
-            if self.tenant.strong_count() == 0 || self.log.is_left() {
-                return;
-            }
-            let left = std::pin::pin!(self.log.left());
-            select(left, self.lane.sleep(VOID_INTERVAL)).await;
+            let closing = std::pin::pin!(self.log.close_requested());
+            select(closing, self.runner.sleep(VOID_INTERVAL)).await;
         }
-    }
-
-    pub(super) async fn write_superblock(&mut self) -> io::Result<()> {
-        self.superblock.write_counter += 1;
-        self.medium.write_superblock(&self.superblock).await
     }
 }

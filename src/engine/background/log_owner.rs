@@ -1,4 +1,4 @@
-//! `LogOwner`: keeps the index and the labels right when the log moves or drops records.
+//! `CacheLogOwner`: keeps the index and the labels right when the log moves or drops records.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::engine::visibility::Visibility;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
-use crate::l2::{BlobSummary, Change, Draft, Position, Slot, Tenant};
+use crate::l2::{BlobSummary, Change, EncodedRecord, CacheLogOwner, Position, Slot};
 use crate::meter;
 use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
 
-pub(crate) struct LogOwner {
+pub(crate) struct CacheLogOwner {
     config: Arc<BlobCacheConfig>,
     counters: Arc<Counters>,
     commit_lock: Arc<CommitLock>,
@@ -37,7 +37,7 @@ pub(crate) struct LogOwner {
     filters: Arc<FilterSignal>,
 }
 
-impl LogOwner {
+impl CacheLogOwner {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             config: parts.config.clone(),
@@ -103,7 +103,7 @@ impl LogOwner {
     }
 }
 
-impl Tenant for LogOwner {
+impl LogOwner for CacheLogOwner {
     fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
         let sequence = Sequence(position.value());
         let slot = self.l1.slot(hash);
@@ -140,7 +140,7 @@ impl Tenant for LogOwner {
         self.namespaces.find(namespace).is_some_and(|it| it.has_slot(hash, sequence))
     }
 
-    fn deserves_second_chance(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
+    fn deserves_reinsertion(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
         if !self.config.l2_second_chances {
             return false;
         }
@@ -153,7 +153,12 @@ impl Tenant for LogOwner {
             && !self.visibility.freshness_listed(position, blob).is_gone()
     }
 
-    fn append_again(&self, position: Position, blob: &BlobSummary<'_>, draft: Draft) -> bool {
+    fn append_again(
+        &self,
+        position: Position,
+        blob: &BlobSummary<'_>,
+        draft: EncodedRecord,
+    ) -> bool {
         let Some(l2) = self.disk.l2() else { return false };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         // Bounded: by the labels of one entry.

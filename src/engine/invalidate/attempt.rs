@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::batch::yield_now;
 use crate::engine::acknowledge::Acknowledgement;
 use crate::engine::background::deadlines::Deadlines;
-use crate::engine::disk_tier::{DiskTier, NoRoom};
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
@@ -14,25 +15,7 @@ use crate::error::CacheError;
 use crate::key::NamespaceRef;
 use crate::wake::contained;
 
-/// Why a mutation has not taken effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blocked {
-    /// The log has no room yet.
-    NoRoom,
-    /// Too many invalidations are pending.
-    TooMany,
-    Closed,
-}
-
-/// The outcome of a mutation in force, and what it waits for before it returns.
-pub(crate) type Attempt<T> = Result<(T, Acknowledgement), Blocked>;
-
-impl From<NoRoom> for Blocked {
-    fn from(NoRoom: NoRoom) -> Self {
-        Self::NoRoom
-    }
-}
-
+/// See the module.
 pub(crate) struct Attempts {
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,

@@ -13,7 +13,7 @@ use crate::disposal::{Freeing, Remains};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
-use crate::engine::invalidate::attempt::{Attempt, Blocked};
+use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::parts::Parts;
 use crate::key::NamespaceRef;
 use crate::l2::{Change, NamedGeneration, Position, Record, ScanCursor};

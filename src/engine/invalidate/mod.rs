@@ -1,6 +1,7 @@
 //! Removing what invalidations cover, in force from the first poll on.
 
 pub(crate) mod attempt;
+pub(crate) mod blocked;
 pub(crate) mod cleanup;
 pub(crate) mod flush;
 mod verbs;

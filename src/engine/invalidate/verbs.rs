@@ -12,7 +12,8 @@ use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
 use crate::engine::background::prefix_scan::PrefixScans;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::invalidate::attempt::{Attempt, Attempts, Blocked};
+use crate::engine::invalidate::attempt::Attempts;
+use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
@@ -23,7 +24,7 @@ use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHasher, LabelHash, LabelKind, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{Change, Dealt, LabelHashes, Record, Slot};
+use crate::l2::{Assigned, Change, LabelHashes, Record, Slot};
 use crate::namespace::Namespaces;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 
@@ -300,7 +301,7 @@ impl Invalidations {
         &self,
         record: &Record<'_>,
         change: &Change<'_>,
-    ) -> Result<Option<Dealt>, Blocked> {
+    ) -> Result<Option<Assigned>, Blocked> {
         if self.pending.is_full() {
             return Err(Blocked::TooMany);
         }

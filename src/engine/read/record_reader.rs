@@ -16,7 +16,7 @@ use crate::entry::{Entry, Extras, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
-use crate::l2::{Blob, BodyHasher, Codec, Extent, L2, Record, Slot, Taken, tally};
+use crate::l2::{Blob, BodyHasher, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
 use crate::limiter::Permit;
 use crate::namespace::Namespace;
 use crate::policy::Lifetime;
@@ -81,7 +81,7 @@ impl RecordReader {
         if let Err(error) = &read {
             // Records that the log had in memory when it was turned off are not on file.
             if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
-                tally(&l2.health().tally.corruptions, 1);
+                count(&l2.health().metrics.corruptions, 1);
                 log::warn!("the record at {} is damaged: {error}", slot.position.value());
                 self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
             }
@@ -114,7 +114,7 @@ impl RecordReader {
     pub(crate) async fn read_record(
         &self,
         l2: &L2,
-        taken: Taken,
+        taken: FetchedRecord,
         namespace: &Arc<Namespace>,
         key: HashedKey<'_>,
         extent: Extent,
@@ -168,7 +168,7 @@ impl RecordReader {
         blob: &Blob<'_>,
         namespace: &Arc<Namespace>,
         hash: KeyHash,
-        taken: &Taken,
+        taken: &FetchedRecord,
     ) -> Entry {
         let life = Lifetime {
             written: Timestamp(blob.written_ns),

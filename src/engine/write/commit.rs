@@ -23,7 +23,7 @@ use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, L1, Reservation};
-use crate::l2::{Change, Dealt, Draft, L2, Record, Refusal, Slot};
+use crate::l2::{Assigned, Change, EncodedRecord, L2, Record, Refusal, Slot};
 use crate::moment::ReadPoint;
 use crate::namespace::Namespace;
 use crate::pending::{PendingInvalidation, PendingInvalidations};
@@ -346,7 +346,7 @@ pub(crate) enum Verdict<'a> {
 
 /// A record to append.
 pub(crate) struct Draftee {
-    draft: Draft,
+    draft: EncodedRecord,
     /// False for a tombstone, because the blob does not fit a segment.
     pub(crate) is_blob: bool,
 }
@@ -354,14 +354,15 @@ pub(crate) struct Draftee {
 /// A record that was appended.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
-    dealt: Dealt,
+    dealt: Assigned,
     pub(crate) is_blob: bool,
 }
 
 pub(crate) fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
     let entry = &proposal.entry;
     let blob = proposal.recording.as_ref().and_then(|recording| recording.draft(entry));
-    let fits = |draft: &Draft| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
+    let fits =
+        |draft: &EncodedRecord| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
     match blob.filter(fits) {
         Some(draft) => Some(Draftee { draft, is_blob: true }),
         None => Some(Draftee { draft: tombstone(&entry.namespace, entry.hash)?, is_blob: false }),
@@ -369,9 +370,9 @@ pub(crate) fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
 }
 
 /// The record of a removed hash.
-pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<Draft> {
+pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<EncodedRecord> {
     let record = Record::Tombstone { namespace: namespace.named(), hash: hash.0 };
-    Draft::new(&record, Bytes::new()).ok()
+    EncodedRecord::new(&record, Bytes::new()).ok()
 }
 
 fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal> {

@@ -13,7 +13,7 @@ use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::engine::background::sweep::Sweeping;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::invalidate::attempt::Blocked;
+use crate::engine::invalidate::blocked::Blocked;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;

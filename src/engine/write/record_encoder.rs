@@ -14,7 +14,8 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;
 use crate::entry::{Entry, Mark};
 use crate::l2::{
-    Blob, BodyHasher, BodySum, Change, Codec, Draft, Idle, LabelHashes, Labels, Metadata, Record,
+    Blob, BodyHasher, BodySum, Change, Codec, EncodedRecord, Idle, LabelHashes, Labels, Metadata,
+    Record,
 };
 use crate::modes::L2Compression;
 use crate::put::BlobCachePut;
@@ -107,7 +108,7 @@ impl Recording {
     }
 
     /// The record of `entry` with this body.
-    pub(crate) fn draft(&self, entry: &Entry) -> Option<Draft> {
+    pub(crate) fn draft(&self, entry: &Entry) -> Option<EncodedRecord> {
         let namespace = entry.namespace.named();
         let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
         blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
@@ -120,7 +121,7 @@ impl Recording {
         blob.dependencies = Labels::new(&self.dependencies);
         blob.codec = self.body.body.codec;
         blob.is_absent = entry.is(Mark::Absent);
-        Draft::new(&Record::Blob(blob), self.body.body.bytes.clone()).ok()
+        EncodedRecord::new(&Record::Blob(blob), self.body.body.bytes.clone()).ok()
     }
 }
 

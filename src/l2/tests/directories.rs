@@ -6,12 +6,12 @@ use rand::rngs::StdRng;
 use super::super::blob::Namespace;
 use super::super::checksum::{Domain, checksum};
 use super::super::directory::{Directory, DirectoryBuilder, Footer};
-use super::super::entry::{Change, DirectoryEntry};
+use super::super::directory_entry::{Change, DirectoryEntry};
 use super::super::error::{DecodeError, EncodeError};
 use super::super::format::{
     BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, SegmentNumber, align,
 };
-use super::super::list::LabelHashes;
+use super::super::string_list::LabelHashes;
 use super::{OPEN, OPENS, Sample, geometry, position, seeded, store_key};
 
 const SEGMENT: SegmentNumber = SegmentNumber(5);

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use super::super::blob::{Blob, Namespace};
 use super::super::checksum::{BodySum, ChecksumKey};
 use super::super::directory::{Directory, DirectoryBuilder};
-use super::super::entry::{Change, DirectoryEntry};
+use super::super::directory_entry::{Change, DirectoryEntry};
 use super::super::format::{
     BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::super::frame::{Frame, FrameBuilder};
-use super::super::list::Labels;
 use super::super::record::{Record, seal};
 use super::super::segment::SegmentHeader;
+use super::super::string_list::Labels;
 use super::super::superblock::{CrashSafety, Superblock};
 use super::{geometry, position};
 

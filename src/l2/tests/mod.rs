@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use super::blob::{Blob, Codec, Namespace};
 use super::checksum::{BodySum, ChecksumKey};
 use super::format::{Generation, Geometry, OpenCount, OpenRange, Position, StoreId};
-use super::list::{LabelHashes, Labels, Metadata};
 use super::record::{Record, RecordLengths, seal};
+use super::string_list::{LabelHashes, Labels, Metadata};
 
 pub(super) const STORE: StoreId = StoreId([7; 16]);
 pub(super) const OPEN: OpenCount = OpenCount(3);

@@ -10,8 +10,8 @@ use super::super::error::{DecodeError, EncodeError};
 use super::super::format::{
     Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, RECORD_BYTES_MAX, StoreId,
 };
-use super::super::list::{LabelHashes, Labels, Metadata};
 use super::super::record::{Record, RecordHead, RecordLengths, decode_record, seal};
+use super::super::string_list::{LabelHashes, Labels, Metadata};
 use super::{OPEN, OPENS, Sample, position, seeded, store_key};
 
 #[test]

@@ -1,4 +1,4 @@
-//! `Medium`: the store's file in its own units: superblocks, segment headers, frames, directories.
+//! `SegmentFile`: the store's file in its own units: superblocks, segment headers, frames, directories.
 //!
 //! Writes are tried again a few times before they count as failed; in Power mode each is followed
 //! by its sync.
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::checksum::ChecksumKey;
 use super::directory::Footer;
 use super::format::{BLOCK_BYTES, Geometry, OpenRange, SegmentNumber};
-use super::health::{Health, tally};
+use super::health::{Health, count};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use crate::failpoint::{Failpoint, failpoint};
@@ -21,7 +21,7 @@ use crate::io::{AlignedBuffer, Disk, ReadRequest};
 const TRIES: usize = 3;
 
 #[derive(Clone)]
-pub(crate) struct Medium {
+pub(crate) struct SegmentFile {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) geometry: Geometry,
     pub(crate) key: ChecksumKey,
@@ -32,7 +32,7 @@ pub(crate) struct Medium {
     pub(crate) next_copy: Arc<Mutex<SuperblockCopy>>,
 }
 
-impl Medium {
+impl SegmentFile {
     /// Writes whole blocks at a place in the file.
     pub(crate) async fn write(&self, offset: u64, buffer: AlignedBuffer) -> io::Result<()> {
         let bytes = buffer.len();
@@ -46,15 +46,15 @@ impl Medium {
                 Ok(()) => break,
                 Err(_) if tried == TRIES && failpoint(Failpoint::FailedWriteIgnored) => break,
                 Err(error) if tried == TRIES || returned.len() != bytes => {
-                    tally(&self.health.tally.io_errors, 1);
+                    count(&self.health.metrics.io_errors, 1);
                     return Err(error);
                 }
-                Err(_) => tally(&self.health.tally.io_errors, 1),
+                Err(_) => count(&self.health.metrics.io_errors, 1),
             }
             buffer = returned;
         }
-        tally(&self.health.tally.writes, 1);
-        tally(&self.health.tally.write_bytes, bytes);
+        count(&self.health.metrics.writes, 1);
+        count(&self.health.metrics.write_bytes, bytes);
         if self.crash_safety == CrashSafety::Power && !failpoint(Failpoint::AcknowledgedUnsynced) {
             self.sync().await?;
         }
@@ -63,10 +63,10 @@ impl Medium {
 
     /// A failed sync is not tried again: what it has lost is lost, and the next one would not say.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        tally(&self.health.tally.syncs, 1);
+        count(&self.health.metrics.syncs, 1);
         let synced = self.disk.sync().await;
         if synced.is_err() {
-            tally(&self.health.tally.io_errors, 1);
+            count(&self.health.metrics.io_errors, 1);
         }
         synced
     }
@@ -80,10 +80,10 @@ impl Medium {
     ) -> io::Result<AlignedBuffer> {
         let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
         let read = self.disk.read(ReadRequest::new(start, length).background()).await;
-        tally(&self.health.tally.reads, 1);
+        count(&self.health.metrics.reads, 1);
         match &read {
-            Ok(_) => tally(&self.health.tally.read_bytes, length),
-            Err(_) => tally(&self.health.tally.io_errors, 1),
+            Ok(_) => count(&self.health.metrics.read_bytes, length),
+            Err(_) => count(&self.health.metrics.io_errors, 1),
         }
         read
     }

@@ -1,24 +1,25 @@
-//! What passes through the log: drafts on their way in, units and seals on their way to the file.
+//! What passes through the log: encoded records on their way in; write batches and seals on their
+//! way to the file.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::directory::DirectoryBuilder;
-use super::entry::{Change, DirectoryEntry};
+use super::directory_entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
 use super::format::{FRAME_HEADER_BYTES, Position, SegmentNumber};
 use super::record::{Record, RecordLengths};
 
-/// A record that is encoded but for its position, with its body by reference.
+/// A record that is encoded except for its position, with its body by reference.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct EncodedRecord {
     pub(super) head: Vec<u8>,
     pub(super) lengths: RecordLengths,
     pub(super) body: Bytes,
 }
 
-impl Draft {
+impl EncodedRecord {
     /// Encodes the head of `record`, whose body is `body`.
     pub(crate) fn new(record: &Record<'_>, body: Bytes) -> Result<Self, EncodeError> {
         let mut head = Vec::new();
@@ -31,75 +32,75 @@ impl Draft {
     }
 }
 
-/// Where a record has been put.
+/// The place that the log has assigned to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dealt {
+pub(crate) struct Assigned {
     pub(crate) position: Position,
-    /// The position behind it: once the log is on file up to there, so is the record.
+    /// The record is on file once everything before `end` is.
     pub(crate) end: Position,
-    /// What a read of it has to fetch.
+    /// Blocks that a read of it fetches.
     pub(crate) blocks: u16,
 }
 
-/// A record in memory, until it is on file.
+/// A record in memory that is not on file yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Taken {
+pub(crate) struct PendingRecord {
     pub(crate) position: Position,
     pub(crate) head: Bytes,
     pub(crate) body: Bytes,
 }
 
-/// A frame to be written.
+/// A frame to write.
 #[derive(Debug)]
-pub(crate) struct Unit {
+pub(crate) struct WriteBatch {
     pub(crate) position: Position,
     pub(crate) header: [u8; FRAME_HEADER_BYTES],
-    pub(crate) records: Vec<Taken>,
+    pub(crate) records: Vec<PendingRecord>,
     pub(crate) end: Position,
 }
 
-impl Unit {
-    /// What its records take on file.
+impl WriteBatch {
+    /// Bytes that its records take on file.
     pub(crate) fn record_bytes(&self) -> usize {
         let bytes = self.end.value().saturating_sub(self.position.value());
         usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(FRAME_HEADER_BYTES)
     }
 }
 
-/// A segment to be sealed.
+/// A segment to seal.
 pub(crate) struct Seal {
     pub(crate) segment: SegmentNumber,
     pub(crate) directory: DirectoryBuilder,
     pub(crate) end: Position,
 }
 
-/// What the writer has to do next.
+/// The writer's next task.
 #[derive(Clone)]
 pub(crate) enum Job {
-    Frame(Arc<Unit>),
+    Write(Arc<WriteBatch>),
     Seal(Arc<Seal>),
     /// Everything is on file, and nothing more will come.
     Close {
         tail: Position,
     },
-    /// The log has found itself at fault.
+    /// The log is inconsistent.
     Fail,
 }
 
-/// Why a record was not taken.
+/// Why a record was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Not now: await `Log::room` and try again.
     NoRoom,
-    /// Not any more: L2 is off.
+    /// L2 is off.
     Off,
 }
 
-/// L2 has been turned off, and what was waited for may not be on file.
+/// L2 was turned off, and the awaited records may not be on file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Off;
 
-/// How a record at a place of its segment is listed.
+/// The directory entry of a record at a place of its segment.
 pub(super) fn listed<'a>(
     place: usize,
     lengths: RecordLengths,

@@ -1,4 +1,4 @@
-//! `Pins`: which segments are being read, so that none is reused under a read.
+//! `ReadPins`: which segments are being read, so that none is reused under a read.
 //!
 //! A pin belongs to the request in the ring, not to the future that waits for it. A reader pins
 //! first and looks at its slot again then; reclaim removes the slots first and waits for the pins
@@ -14,7 +14,7 @@ use futures::task::AtomicWaker;
 use super::format::{Geometry, SegmentNumber};
 
 #[derive(Debug)]
-pub(crate) struct Pins {
+pub(crate) struct ReadPins {
     geometry: Geometry,
     /// By place in the file.
     counts: Box<[AtomicU32]>,
@@ -23,22 +23,22 @@ pub(crate) struct Pins {
 
 /// Keeps a segment from being reused until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Pin {
-    pins: Arc<Pins>,
+pub(crate) struct ReadPin {
+    pins: Arc<ReadPins>,
     place: usize,
 }
 
-impl Pins {
+impl ReadPins {
     pub(crate) fn new(geometry: Geometry) -> Self {
         // Bounded: by the segments, once at open.
         let counts = (0..geometry.segment_count()).map(|_| AtomicU32::new(0)).collect();
         Self { geometry, counts, reclaim: AtomicWaker::new() }
     }
 
-    pub(crate) fn pin(self: &Arc<Self>, segment: SegmentNumber) -> Pin {
+    pub(crate) fn pin(self: &Arc<Self>, segment: SegmentNumber) -> ReadPin {
         let place = self.place(segment);
         self.counts[place].fetch_add(1, Ordering::SeqCst);
-        Pin { pins: Arc::clone(self), place }
+        ReadPin { pins: Arc::clone(self), place }
     }
 
     /// Resolves once nobody reads the segment. One caller at a time.
@@ -60,7 +60,7 @@ impl Pins {
     }
 }
 
-impl Drop for Pin {
+impl Drop for ReadPin {
     fn drop(&mut self) {
         if self.pins.counts[self.place].fetch_sub(1, Ordering::SeqCst) == 1 {
             self.pins.reclaim.wake();

@@ -8,11 +8,11 @@ use super::error::{DecodeError, EncodeError};
 use super::format::{
     ALIGNMENT, BLOCK_BYTES, Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES, align,
 };
-use super::list::LabelHashes;
 use super::record::{
     KIND_BLOB, KIND_DEADLINE_RENEWAL, KIND_LABEL_INVALIDATION, KIND_NAMESPACE_FLUSH,
     KIND_PREFIX_INVALIDATION, KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
 };
+use super::string_list::LabelHashes;
 use super::wire::{Reader, Sink, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};

@@ -1,0 +1,126 @@
+//! `FrameWriter`: writes frames, directories and superblocks, in the order of the log.
+//!
+//! It owns what the file says about itself: the superblock, and the contents of the block in which
+//! the log ends.
+
+use std::io;
+use std::sync::Arc;
+
+use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
+use super::log::Log;
+use super::segment_file::SegmentFile;
+use super::superblock::Superblock;
+use super::write_batch::{Job, Seal, WriteBatch};
+use crate::batch::{BATCH_BYTES, Pacer};
+use crate::io::AlignedBuffer;
+
+/// See the module.
+pub(super) struct FrameWriter {
+    log: Arc<Log>,
+    file: SegmentFile,
+    superblock: Superblock,
+    /// What the block in which the log ends holds before that end.
+    tail_block: Vec<u8>,
+}
+
+impl FrameWriter {
+    pub(super) fn new(
+        log: Arc<Log>,
+        file: SegmentFile,
+        superblock: Superblock,
+        tail_block: Vec<u8>,
+    ) -> Self {
+        Self { log, file, superblock, tail_block }
+    }
+
+    pub(super) fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Writes the batches that wait, up to a job of another kind.
+    pub(super) async fn write_waiting(&mut self) -> io::Result<()> {
+        // Bounded: a write in each turn.
+        while let Some(Job::Write(batch)) = self.log.job(true) {
+            self.write_batch(&batch).await?;
+            self.log.done().await;
+        }
+        Ok(())
+    }
+
+    /// Writes a frame behind the last one, and again what its first block holds before it.
+    pub(super) async fn write_batch(&mut self, batch: &WriteBatch) -> io::Result<()> {
+        let offset = self.file.geometry.file_offset(batch.position);
+        let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
+        let length = batch.end.value() - batch.position.value();
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let mut buffer = AlignedBuffer::with_capacity(before + length);
+        buffer.append(self.tail_block.get(..before).unwrap_or_default());
+        buffer.append(&batch.header);
+        let mut steps = Pacer::default();
+        for record in &batch.records {
+            steps.entry().await;
+            for piece in record.head.chunks(BATCH_BYTES).chain(record.body.chunks(BATCH_BYTES)) {
+                steps.bytes(piece.len()).await;
+                buffer.append(piece);
+            }
+            let bytes = record.head.len() + record.body.len();
+            buffer.append_zeroes(align(bytes) - bytes);
+        }
+        let last_block = buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
+        self.tail_block = buffer.get(last_block..).unwrap_or_default().to_vec();
+        buffer.pad_to_block();
+        self.file.write(offset - before as u64, buffer).await
+    }
+
+    /// Writes the directory of a segment to its end.
+    pub(super) async fn write_directory(&self, seal: &Seal) -> io::Result<()> {
+        let SegmentFile { geometry, key, .. } = self.file;
+        let mut image = Vec::new();
+        seal.directory
+            .write(key, self.superblock.open_count, seal.end, &mut image)
+            .await
+            .map_err(io::Error::other)?;
+        // Counted twice: the write needs an aligned copy.
+        let _held = self.file.health.hold(2 * image.len());
+        let end = geometry.file_offset_of_segment(seal.segment);
+        let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
+        self.file.write(start, AlignedBuffer::copy_from_slice(&image)).await
+    }
+
+    /// Writes the header of segment `next`, then the superblocks that announce it.
+    pub(super) async fn write_announcement(&mut self, next: SegmentNumber) -> io::Result<()> {
+        self.file.write_header(&self.superblock, next).await?;
+        self.superblock.newest = next;
+        self.write_superblock().await
+    }
+
+    /// Moves the head to `head`, on file.
+    pub(super) async fn write_head(&mut self, head: Position) -> io::Result<()> {
+        self.superblock.head = head;
+        self.write_superblock().await
+    }
+
+    /// Marks the store as closed with its end at `tail`. Everything before is on the device first.
+    pub(super) async fn write_close(&mut self, tail: Position) -> io::Result<()> {
+        self.file.sync().await?;
+        self.superblock.clean = true;
+        self.superblock.tail = tail;
+        self.write_superblock().await?;
+        self.file.sync().await
+    }
+
+    /// Tries once to mark the store as void: nothing in it may be served.
+    pub(super) async fn write_void(&mut self) -> io::Result<()> {
+        self.superblock.void = true;
+        self.superblock.clean = false;
+        self.write_superblock().await?;
+        self.file.sync().await?;
+        self.file.health.set_voided();
+        Ok(())
+    }
+
+    async fn write_superblock(&mut self) -> io::Result<()> {
+        self.superblock.write_counter += 1;
+        self.file.write_superblock(&self.superblock).await
+    }
+}

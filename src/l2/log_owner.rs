@@ -1,0 +1,36 @@
+//! `LogOwner`: the cache, as the log sees it. It holds slots for records.
+
+use futures::future::BoxFuture;
+
+use super::directory_entry::BlobSummary;
+use super::format::Position;
+use super::write_batch::EncodedRecord;
+use crate::key::KeyHash;
+
+/// See the module.
+pub(crate) trait LogOwner: Send + Sync {
+    /// The record at `position` leaves the log. Removes its slot if that still holds `position`.
+    fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);
+
+    /// Every record before `position` leaves the log, and which these were cannot be read.
+    fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;
+
+    /// Whether the index has no room for `wanted` bytes, or little more than that, so that the
+    /// oldest segments have to be reclaimed.
+    fn is_index_crowded(&self, wanted: usize) -> bool;
+
+    /// Whether a slot holds the record at `position`.
+    fn holds(&self, namespace: &str, key: KeyHash, position: Position) -> bool;
+
+    /// Whether the blob at `position`, whose segment is being reclaimed, should be reinserted.
+    fn deserves_reinsertion(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
+
+    /// Appends the blob at `position` to the log again, as `record`. False if the blob has changed
+    /// or the log has no room.
+    fn append_again(
+        &self,
+        position: Position,
+        blob: &BlobSummary<'_>,
+        record: EncodedRecord,
+    ) -> bool;
+}

@@ -1,0 +1,489 @@
+//! `LogState`: what the log's lock guards. It assigns positions and collects write batches.
+//!
+//! Its methods are pure: they take no lock, wake no task and drop no value of a caller. `Log` locks
+//! it, and wakes and drops once the lock is free.
+//!
+//! A segment without room for a record and its directory entry is sealed; the log continues in the
+//! next segment, which the writer has prepared ahead of need.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::checksum::ChecksumKey;
+use super::directory::DirectoryBuilder;
+use super::directory_entry::Change;
+use super::error::EncodeError;
+use super::format::{
+    BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber,
+};
+use super::frame::FrameBuilder;
+use super::record::{RecordLengths, seal};
+use super::write_batch::{
+    Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, Seal, WriteBatch, listed,
+};
+
+/// A write batch of this size is full.
+const WRITE_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes that may wait to be written before a put has to wait.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// Reinserted records may exceed that by this much or by one segment, whichever is less.
+const REINSERTED_BYTES_MAX: usize = 4 << 20;
+
+/// Reserved for records without a body, beyond those limits and at the end of each segment that
+/// already holds a record: an invalidation must take effect at once. A segment reserves at most a
+/// 16th of itself.
+const RESERVE_BYTES: usize = 64 << 10;
+
+/// Memory that the open segment's directory may use, however small the index budget.
+const DIRECTORY_BYTES_MIN: usize = 64 << 10;
+
+/// See the module.
+pub(super) struct LogState {
+    geometry: Geometry,
+    key: ChecksumKey,
+    open_count: OpenCount,
+    /// Limits both the share of the index budget that one segment may use and the memory of its
+    /// directory; the segment is then sealed early, because an open segment cannot be reclaimed.
+    index_share: usize,
+    open: Option<OpenBatch>,
+    /// Where the next frame begins if no batch is open.
+    next: Position,
+    /// Closed batches and seals that are not on file yet, in order. The writer may be working on
+    /// the first.
+    jobs: VecDeque<Job>,
+    /// Lists the segment in which positions are assigned.
+    directory: DirectoryBuilder,
+    /// Positions may be assigned up to the end of this segment.
+    newest: SegmentNumber,
+    /// Everything before it is on file; readers find later records in memory.
+    written: Position,
+    /// The same position, as reported to callers that wait for it.
+    acknowledged: Position,
+    waiting_bytes: usize,
+    /// A caller waits for a record in the open batch.
+    is_urgent: bool,
+    phase: Phase,
+    /// Counts the events after which there may be room.
+    room_events: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Closing,
+    Closed,
+    Off,
+}
+
+struct OpenBatch {
+    position: Position,
+    frame: FrameBuilder,
+    records: Vec<PendingRecord>,
+}
+
+/// Where a log begins.
+pub(super) struct LogOrigin {
+    pub(super) geometry: Geometry,
+    pub(super) key: ChecksumKey,
+    pub(super) open_count: OpenCount,
+    /// Where the first frame goes.
+    pub(super) tail: Position,
+    /// What the segment of `tail` lists so far.
+    pub(super) directory: DirectoryBuilder,
+    /// The newest segment that is prepared.
+    pub(super) newest: SegmentNumber,
+    pub(super) index_share: usize,
+}
+
+/// The outcome of [`LogState::append`].
+pub(super) struct Appended {
+    pub(super) result: Result<Assigned, Refusal>,
+    /// The writer has something to do, and may not know yet.
+    pub(super) wakes_writer: bool,
+}
+
+/// How many bytes may wait when a record is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowance {
+    /// A new record. One without a body may use what is reserved for those.
+    New,
+    /// A record that was on file before. The caller bounds how many there are.
+    Reinserted,
+}
+
+/// What [`LogState::turn_off`] takes out of the log, to be dropped without its lock.
+pub(super) struct Abandoned {
+    jobs: VecDeque<Job>,
+    open: Option<OpenBatch>,
+}
+
+/// The directory of a segment that is not sealed on file yet.
+pub(super) enum UnsealedDirectory {
+    Sealing(Arc<Seal>),
+    Open { directory: DirectoryBuilder, end: Position },
+}
+
+impl LogState {
+    pub(super) fn new(origin: LogOrigin) -> Self {
+        Self {
+            geometry: origin.geometry,
+            key: origin.key,
+            open_count: origin.open_count,
+            index_share: origin.index_share,
+            open: None,
+            next: origin.tail,
+            jobs: VecDeque::new(),
+            directory: origin.directory,
+            newest: origin.newest,
+            written: origin.tail,
+            acknowledged: origin.tail,
+            waiting_bytes: 0,
+            is_urgent: false,
+            phase: Phase::Running,
+            room_events: 0,
+        }
+    }
+
+    /// Assigns the next position to a record and takes it into the open batch. A refused record
+    /// keeps its contents, so that the caller drops them without the lock.
+    pub(super) fn append(
+        &mut self,
+        allowance: Allowance,
+        record: &mut EncodedRecord,
+        change: &Change<'_>,
+    ) -> Appended {
+        if self.phase != Phase::Running {
+            return Appended { result: Err(Refusal::Off), wakes_writer: false };
+        }
+        let is_crowded = self.waiting_bytes >= WAITING_BYTES_MAX + self.beyond(allowance, record);
+        if is_crowded || !self.make_place(record, change) {
+            self.is_urgent = true;
+            return Appended { result: Err(Refusal::NoRoom), wakes_writer: true };
+        }
+        let was_idle = self.open.is_none();
+        let Ok(assigned) = self.assign(record, change) else {
+            // There was room, so the record cannot be refused: the log is inconsistent.
+            self.phase = Phase::Off;
+            self.jobs.push_back(Job::Fail);
+            return Appended { result: Err(Refusal::Off), wakes_writer: true };
+        };
+        self.waiting_bytes += record.lengths.padded();
+        let is_full = self.open.as_ref().is_some_and(|it| it.frame.length() >= WRITE_BATCH_BYTES);
+        if is_full {
+            self.close_batch();
+        }
+        Appended { result: Ok(assigned), wakes_writer: was_idle || self.open.is_none() }
+    }
+
+    fn beyond(&self, allowance: Allowance, record: &EncodedRecord) -> usize {
+        let reinserted = REINSERTED_BYTES_MAX.min(self.geometry.segment_bytes() as usize);
+        match allowance {
+            Allowance::Reinserted => reinserted,
+            // In addition to what reinserted records may have used.
+            Allowance::New if record.body.is_empty() => RESERVE_BYTES + reinserted,
+            Allowance::New => 0,
+        }
+    }
+
+    /// Ensures that the record has a place, if necessary in the next segment. False: there is none
+    /// yet.
+    fn make_place(&mut self, record: &EncodedRecord, change: &Change<'_>) -> bool {
+        let is_full = self.directory.index_bytes() >= self.index_share
+            || self.directory.memory_bytes() >= self.index_share.max(DIRECTORY_BYTES_MIN);
+        if !is_full && self.fits_behind(record, change) {
+            return true;
+        }
+        debug_assert!(
+            fits_segment(self.geometry, record.lengths, change),
+            "sealed for a record that fits nowhere"
+        );
+        self.seal_segment() && self.fits_behind(record, change)
+    }
+
+    fn fits_behind(&self, record: &EncodedRecord, change: &Change<'_>) -> bool {
+        let header = if self.open.is_some() { 0 } else { FRAME_HEADER_BYTES };
+        // The position at the end of a segment is the start of the next one, which is its header.
+        let place = self.geometry.offset_in_segment(self.end()) as usize + header;
+        if place < BLOCK_BYTES {
+            return false;
+        }
+        let segment = self.geometry.segment_bytes() as usize;
+        let is_first = place == BLOCK_BYTES + FRAME_HEADER_BYTES;
+        let reserve = match record.body.len() {
+            0 => 0,
+            _ if is_first => 0,
+            _ => RESERVE_BYTES.min(segment / 16),
+        };
+        let listed = listed(place, record.lengths, change)
+            .and_then(|entry| self.directory.encoded_len_with(&entry));
+        listed
+            .is_ok_and(|directory| place + record.lengths.padded() + directory + reserve <= segment)
+    }
+
+    fn assign(
+        &mut self,
+        record: &mut EncodedRecord,
+        change: &Change<'_>,
+    ) -> Result<Assigned, EncodeError> {
+        let batch = self.open.get_or_insert_with(|| OpenBatch {
+            position: self.next,
+            frame: FrameBuilder::new(self.key, self.next, self.open_count, self.geometry),
+            records: Vec::new(),
+        });
+        let lengths = record.lengths;
+        let position = batch.frame.next_position().ok_or(EncodeError::Place)?;
+        let end = position.after(lengths.padded() as u64).ok_or(EncodeError::Place)?;
+        let place = self.geometry.offset_in_segment(position) as usize;
+        let checksum = seal(&mut record.head, self.key, position, self.open_count)?;
+        self.directory.append(&listed(place, lengths, change)?)?;
+        batch.frame.add(lengths, checksum)?;
+        let touched = place % BLOCK_BYTES + lengths.total();
+        let blocks =
+            u16::try_from(touched.div_ceil(BLOCK_BYTES)).map_err(|_| EncodeError::Record)?;
+        let head = Bytes::from(mem::take(&mut record.head));
+        batch.records.push(PendingRecord { position, head, body: mem::take(&mut record.body) });
+        Ok(Assigned { position, end, blocks })
+    }
+
+    /// Seals the segment in which positions are assigned. False: the next one is not prepared yet.
+    fn seal_segment(&mut self) -> bool {
+        let segment = self.geometry.segment_of(self.end());
+        let following = SegmentNumber(segment.0 + 1);
+        let start = self.geometry.start_of(following).and_then(|at| at.after(BLOCK_BYTES as u64));
+        let Some(start) = start.filter(|_| following <= self.newest) else { return false };
+        self.close_batch();
+        let directory = DirectoryBuilder::new(following, self.geometry);
+        let directory = mem::replace(&mut self.directory, directory);
+        let seal = Seal { segment, directory, end: self.next };
+        self.jobs.push_back(Job::Seal(Arc::new(seal)));
+        self.next = start;
+        true
+    }
+
+    fn close_batch(&mut self) {
+        let Some(OpenBatch { position, frame, records }) = self.open.take() else { return };
+        if let (Some(end), Ok(header)) = (frame.next_position(), frame.finish()) {
+            let batch = WriteBatch { position, header, records, end };
+            self.jobs.push_back(Job::Write(Arc::new(batch)));
+            self.next = end;
+            self.is_urgent = false;
+        }
+    }
+
+    /// Where the log ends: behind the open batch, or where the next one begins.
+    pub(super) fn end(&self) -> Position {
+        let open = self.open.as_ref().and_then(|batch| batch.frame.next_position());
+        open.unwrap_or(self.next)
+    }
+
+    /// The segment in which positions are assigned.
+    pub(super) fn segment(&self) -> SegmentNumber {
+        self.geometry.segment_of(self.end())
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
+    /// Bytes that wait to be written, and the directory of the open segment.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.waiting_bytes + self.directory.memory_bytes()
+    }
+
+    /// Whether there may be room for `bytes` in addition to the `kept` bytes that are promised to
+    /// others.
+    pub(super) fn has_room(&self, kept: usize, bytes: usize) -> bool {
+        if self.phase != Phase::Running {
+            return true;
+        }
+        if self.waiting_bytes.saturating_add(kept) >= WAITING_BYTES_MAX {
+            return false;
+        }
+        let segments = self.newest.0.saturating_sub(self.segment().0);
+        let ahead = u64::from(self.geometry.segment_bytes()).saturating_mul(segments);
+        let used =
+            self.geometry.offset_in_segment(self.end()) as usize + self.directory.encoded_len();
+        let here = (self.geometry.segment_bytes() as usize).saturating_sub(used) as u64;
+        // If nothing is promised to others, the append itself finds out whether there is a place.
+        kept == 0 || kept.saturating_add(bytes) as u64 <= here.saturating_add(ahead)
+    }
+
+    pub(super) fn room_events(&self) -> u64 {
+        self.room_events
+    }
+
+    /// There may be room where there was none before.
+    pub(super) fn count_room_event(&mut self) {
+        self.room_events += 1;
+    }
+
+    /// Segment `newest` is prepared.
+    pub(super) fn extend_to(&mut self, newest: SegmentNumber) {
+        self.newest = self.newest.max(newest);
+    }
+
+    /// Whether a segment from `head` on can be reclaimed, now or once it is sealed on file. Seals
+    /// the open segment if that is the only one and uses its share of the index: it may come from
+    /// an open with a larger budget, and leave no room for anything else.
+    pub(super) fn can_make_index_room(&mut self, head: SegmentNumber) -> bool {
+        if self.phase != Phase::Running {
+            return false;
+        }
+        if head < self.segment() {
+            return true;
+        }
+        self.directory.index_bytes() >= self.index_share && self.seal_segment()
+    }
+
+    /// Accepts no more records; those that were appended are still written.
+    pub(super) fn close(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Closing;
+            self.close_batch();
+            self.jobs.push_back(Job::Close { tail: self.next });
+        }
+    }
+
+    /// Accepts no more records, and writes none.
+    pub(super) fn turn_off(&mut self) -> Abandoned {
+        self.phase = Phase::Off;
+        self.room_events += 1;
+        self.waiting_bytes = 0;
+        Abandoned { jobs: mem::take(&mut self.jobs), open: self.open.take() }
+    }
+
+    /// How the log was closed; None while it is not.
+    pub(super) fn closed(&self) -> Option<Result<(), Off>> {
+        match self.phase {
+            Phase::Closed => Some(Ok(())),
+            Phase::Off => Some(Err(Off)),
+            Phase::Running | Phase::Closing => None,
+        }
+    }
+
+    /// The first job, which stays until [`Self::finish_job`]. If there is none, the open batch is
+    /// closed if it is urgent or `is_old`.
+    pub(super) fn next_job(&mut self, is_old: bool) -> Option<Job> {
+        if self.jobs.is_empty() && (self.is_urgent || is_old) {
+            self.close_batch();
+        }
+        self.jobs.front().cloned()
+    }
+
+    /// Removes the first job, which is on file now.
+    pub(super) fn finish_job(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front();
+        match &job {
+            Some(Job::Write(batch)) => {
+                self.written = batch.end;
+                self.acknowledged = self.acknowledged.max(batch.end);
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(batch.record_bytes());
+            }
+            Some(Job::Close { .. }) => self.phase = Phase::Closed,
+            Some(Job::Seal(_) | Job::Fail) | None => {}
+        }
+        self.room_events += 1;
+        job
+    }
+
+    /// Everything before it is on file.
+    pub(super) fn written(&self) -> Position {
+        self.written
+    }
+
+    /// Whether a batch is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether [`Self::next_job`] has a job, or a batch is open that the writer did not know of.
+    pub(super) fn has_work(&self, knew_open: bool) -> bool {
+        !self.jobs.is_empty() || (self.open.is_some() && (self.is_urgent || !knew_open))
+    }
+
+    /// A caller waits for the open batch, if there is one.
+    pub(super) fn hurry(&mut self) {
+        self.is_urgent |= self.open.is_some();
+    }
+
+    /// Whether everything before `end` is on file; None while that may still happen.
+    pub(super) fn is_written(&self, end: Position) -> Option<Result<(), Off>> {
+        match self.phase {
+            _ if self.acknowledged >= end => Some(Ok(())),
+            Phase::Off => Some(Err(Off)),
+            _ => None,
+        }
+    }
+
+    /// For a failpoint: acknowledges closed batches before they are on file.
+    pub(super) fn acknowledge_early(&mut self) {
+        self.acknowledged = self.next;
+    }
+
+    /// The record at a position that is not on file yet.
+    pub(super) fn pending_record(&self, position: Position) -> Option<PendingRecord> {
+        if position < self.written {
+            return None;
+        }
+        let find = |records: &[PendingRecord]| {
+            let place = records.binary_search_by_key(&position, |record| record.position).ok()?;
+            records.get(place).cloned()
+        };
+        let batches = self.jobs.iter().filter_map(|job| match job {
+            Job::Write(batch) => Some(batch),
+            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
+        });
+        let mut closed = batches.filter(|batch| batch.end > position);
+        let closed = closed.find_map(|batch| find(&batch.records));
+        closed.or_else(|| self.open.as_ref().and_then(|batch| find(&batch.records)))
+    }
+
+    /// The directory of a segment that is not sealed on file yet, as it stands.
+    pub(super) fn unsealed_directory(&self, segment: SegmentNumber) -> Option<UnsealedDirectory> {
+        let sealing = self.jobs.iter().find_map(|job| match job {
+            Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
+            _ => None,
+        });
+        if let Some(seal) = sealing {
+            return Some(UnsealedDirectory::Sealing(seal));
+        }
+        (self.segment() == segment).then(|| UnsealedDirectory::Open {
+            directory: self.directory.snapshot(),
+            end: self.end(),
+        })
+    }
+}
+
+impl Abandoned {
+    pub(super) fn into_records(self) -> impl Iterator<Item = PendingRecord> + Send {
+        let batches = self.jobs.into_iter().filter_map(|job| match job {
+            Job::Write(batch) => Arc::into_inner(batch),
+            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
+        });
+        let closed = batches.flat_map(|batch| batch.records);
+        closed.chain(self.open.into_iter().flat_map(|batch| batch.records))
+    }
+}
+
+/// Whether a segment that holds nothing else has room for a record.
+pub(super) fn fits_segment(
+    geometry: Geometry,
+    lengths: RecordLengths,
+    change: &Change<'_>,
+) -> bool {
+    let place = BLOCK_BYTES + FRAME_HEADER_BYTES;
+    let directory = DirectoryBuilder::new(SegmentNumber(0), geometry);
+    let listed = listed(place, lengths, change).and_then(|it| directory.encoded_len_with(&it));
+    listed.is_ok_and(|directory| {
+        place + lengths.padded() + directory <= geometry.segment_bytes() as usize
+    })
+}
