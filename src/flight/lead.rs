@@ -1,25 +1,29 @@
-//! `Lead`, and what comes before and after it: `Claim` and `Wakers`.
+//! `Lead`: leads a flight. `Claim` precedes it, `Wakers` follow it.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use super::participant::Participant;
 use super::relay::Relay;
-use super::state::{Alarm, Phase};
-use super::{Landing, PATIENCE, Seat, Sent};
+use super::state::{Alarm, Completion, PATIENCE, Phase, Sent};
 use crate::batch::BATCH_ENTRIES;
 use crate::wake::{discard, wake};
 
-/// The right to lead, unless somebody else has begun.
+/// The right to lead, unless another caller has begun to.
 #[derive(Debug)]
-pub(crate) struct Claim<T: Sent, P: Sent>(pub(super) Seat<T, P>);
+pub(crate) struct Claim<T: Sent, P: Sent>(Participant<T, P>);
 
 impl<T: Sent, P: Sent> Claim<T, P> {
-    /// None where somebody else leads, or has led, in its stead.
+    pub(super) fn new(participant: Participant<T, P>) -> Self {
+        Self(participant)
+    }
+
+    /// None if another caller leads, or has led, instead.
     pub(crate) fn begin(self) -> Option<Lead<T, P>> {
         let mut state = self.0.flight.state.lock();
         let is_mine = matches!(state.phase, Phase::Claimed(_));
-        let number = if is_mine { state.be_led() } else { 0 };
+        let number = if is_mine { state.take_lead() } else { 0 };
         drop(state);
         is_mine.then(|| Lead::new(self.0.another(), number))
     }
@@ -31,25 +35,24 @@ impl<T: Sent, P: Sent> Drop for Claim<T, P> {
     }
 }
 
-/// The lead of a flight. Dropped without [`land`](Self::land), it is the next one's. It is void
-/// once it was taken from a leader that was not polled.
+/// The lead of a flight. Dropping it without [`complete`](Self::complete) transfers leadership. It
+/// is void once leadership was transferred because the leader was not polled.
 #[derive(Debug)]
 pub(crate) struct Lead<T: Sent, P: Sent> {
-    seat: Seat<T, P>,
+    participant: Participant<T, P>,
     number: u64,
     relay: Arc<Relay<T, P>>,
-    /// The relay's.
     waker: Waker,
 }
 
 impl<T: Sent, P: Sent> Lead<T, P> {
-    pub(super) fn new(seat: Seat<T, P>, number: u64) -> Self {
-        let relay = Relay::new(&seat.flight, number);
+    pub(super) fn new(participant: Participant<T, P>, number: u64) -> Self {
+        let relay = Relay::new(&participant.flight, number);
         let waker = Waker::from(Arc::clone(&relay));
-        Self { seat, number, relay, waker }
+        Self { participant, number, relay, waker }
     }
 
-    /// Polls what the leader waits for. Everything is to be polled here: else nobody can tell
+    /// Polls the leader's work. All of it must be polled through here: else the flight cannot tell
     /// whether the leader was woken.
     pub(crate) fn poll<R>(
         &self,
@@ -57,7 +60,7 @@ impl<T: Sent, P: Sent> Lead<T, P> {
         poll: impl FnOnce(&mut Context<'_>) -> R,
     ) -> R {
         self.relay.follow(context.waker());
-        let mut state = self.seat.flight.state.lock();
+        let mut state = self.participant.flight.state.lock();
         if state.is_led_by(self.number) {
             state.progress += 1;
             (state.is_leader_polled, state.is_leader_woken) = (true, false);
@@ -67,85 +70,85 @@ impl<T: Sent, P: Sent> Lead<T, P> {
         poll(&mut Context::from_waker(&self.waker))
     }
 
-    /// False once the lead is void.
+    /// Whether the lead is not void.
     pub(crate) fn is_in_force(&self) -> bool {
-        self.seat.flight.state.lock().is_led_by(self.number)
+        self.participant.flight.state.lock().is_led_by(self.number)
     }
 
     /// Ends the flight, unless the lead is void.
-    pub(crate) fn land(self, landing: Landing<T, P>) -> Wakers<T, P> {
+    pub(crate) fn complete(self, completion: Completion<T, P>) -> Wakers<T, P> {
         let number = self.number;
-        let refused = self.seat.change(|state| {
+        let refused = self.participant.change(|state| {
             if !state.is_led_by(number) {
-                return (false, Some(landing));
+                return (false, Some(completion));
             }
-            state.phase = Phase::Landed(landing);
+            state.phase = Phase::Completed(completion);
             (true, None)
         });
         discard(refused);
-        Wakers(self.seat.another())
+        Wakers(self.participant.another())
     }
 }
 
 impl<T: Sent, P: Sent> Drop for Lead<T, P> {
     fn drop(&mut self) {
-        let (woken, alarm) = self.seat.change(|state| {
+        let (woken, alarm) = self.participant.change(|state| {
             if !state.is_led_by(self.number) {
                 return (false, (Vec::new(), None));
             }
-            state.be_vacant();
+            state.lose_leader();
             (state.joiners == 0, (state.some_waiting(1), state.alarm()))
         });
-        self.seat.flight.set(alarm);
+        self.participant.flight.set_alarm(alarm);
         self.relay.forget();
         // Bounded: one.
         woken.into_iter().for_each(wake);
     }
 }
 
-/// While it lasts, the leader is being polled.
+/// Marks the leader as polled for as long as it lives.
 struct Polled<'a, T: Sent, P: Sent>(&'a Lead<T, P>);
 
 impl<T: Sent, P: Sent> Drop for Polled<'_, T, P> {
     fn drop(&mut self) {
-        let Lead { seat, number, .. } = self.0;
-        let mut state = seat.flight.state.lock();
+        let Lead { participant, number, .. } = self.0;
+        let mut state = participant.flight.state.lock();
         if !state.is_led_by(*number) {
             return;
         }
         state.is_leader_polled = false;
         let alarm = state.alarm();
         drop(state);
-        seat.flight.set(alarm);
+        participant.flight.set_alarm(alarm);
     }
 }
 
-/// Those who wait for an outcome that is there. Dropped, it leaves them to an alarm.
+/// The joiners that wait for an outcome that is ready. Dropping it leaves them to an alarm.
 #[derive(Debug)]
 #[must_use = "they wait"]
-pub(crate) struct Wakers<T: Sent, P: Sent>(Seat<T, P>);
+pub(crate) struct Wakers<T: Sent, P: Sent>(Participant<T, P>);
 
 impl<T: Sent, P: Sent> Wakers<T, P> {
-    /// Wakes some of them. True where more are left.
+    /// Wakes some of them. True: more are left.
     pub(crate) fn wake(&mut self) -> bool {
-        // The caller goes on, if it is polled.
+        // In case the caller is not polled to continue.
         self.wake_some(PATIENCE)
     }
 
-    /// An alarm wakes the others, after that time.
+    /// Wakes some; an alarm wakes the others after `delay`.
     fn wake_some(&mut self, delay: Duration) -> bool {
-        let Seat { flight, .. } = &self.0;
+        let Participant { flight, .. } = &self.0;
         let mut state = flight.state.lock();
-        if !matches!(state.phase, Phase::Landed(_)) {
+        if !matches!(state.phase, Phase::Completed(_)) {
             return false;
         }
         let woken = state.some_waiting(BATCH_ENTRIES);
         let are_left = !state.waiting.is_empty();
-        // One that is set may be for later.
+        // An alarm that is set may go off later than that.
         state.has_alarm &= !delay.is_zero();
         let alarm = state.alarm().map(|alarm| Alarm { delay, ..alarm });
         drop(state);
-        flight.set(alarm);
+        flight.set_alarm(alarm);
         // Bounded: one.
         woken.into_iter().for_each(wake);
         are_left

@@ -1,21 +1,20 @@
-//! `Relay`: the waker that a leader polls with, which tells its flight when it is called.
+//! `Relay`: the waker that a leader polls with. It notifies the flight when it is called.
 //!
-//! It passes each call on to the waker of the caller's own. A caller is owed one call for each
-//! poll, so that its waker is taken out for that, and neither called nor cloned under the lock.
+//! It passes each call on to the caller's own waker. A caller is owed one call for each poll, so
+//! its waker is taken out for the call, and neither called nor cloned under the lock.
 
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-use super::Sent;
-use super::state::Flight;
+use super::state::{Flight, Sent};
 use crate::sync::Mutex;
 use crate::wake::{discard, wake};
 
 #[derive(Debug)]
 pub(super) struct Relay<T: Sent, P: Sent> {
-    /// Whoever keeps this waker keeps nothing of the flight.
+    /// Weak: a waker that outlives the flight must not keep it.
     flight: Weak<Flight<T, P>>,
-    /// Of the lead.
+    /// The number of the lead.
     number: u64,
     caller: Mutex<Option<Waker>>,
 }
@@ -25,7 +24,7 @@ impl<T: Sent, P: Sent> Relay<T, P> {
         Arc::new(Self { flight: Arc::downgrade(flight), number, caller: Mutex::new(None) })
     }
 
-    /// From here on, this is the waker of the caller.
+    /// Passes calls on to `waker` from now on.
     pub(super) fn follow(&self, waker: &Waker) {
         if self.caller.lock().as_ref().is_some_and(|known| known.will_wake(waker)) {
             return;
@@ -35,7 +34,7 @@ impl<T: Sent, P: Sent> Relay<T, P> {
         discard(before);
     }
 
-    /// The caller is not to be woken any more.
+    /// Stops waking the caller.
     pub(super) fn forget(&self) {
         let caller = self.caller.lock().take();
         discard(caller);
@@ -49,7 +48,7 @@ impl<T: Sent, P: Sent> Wake for Relay<T, P> {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(flight) = self.flight.upgrade() {
-            flight.leader_is_woken(self.number);
+            flight.note_leader_woken(self.number);
         }
         let caller = self.caller.lock().take();
         // Bounded: one.

@@ -1,12 +1,12 @@
-//! `Flight`: one flight, where it stands, and who is to be woken when.
+//! `Flight`: the state of one flight, and which callers to wake when.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Destination, Landing, PATIENCE, Sent};
 use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
@@ -14,44 +14,73 @@ use crate::sync::Mutex;
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
+/// How long others wait for the poll of a caller that was woken; twice that at most.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A claim that has not begun after this time goes to the next caller that asks for it.
+pub(crate) const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Identifies a flight by a hash of namespace and key, and by the error type of the fetch.
+pub(crate) type FlightId = (u64, TypeId);
+
+/// What a flight fetches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Destination<'a> {
+    pub(crate) id: FlightId,
+    /// Compared in full, so that no caller joins the flight of another key with the same hash.
+    pub(crate) namespace: &'a str,
+    pub(crate) key: &'a [u8],
+}
+
+/// The outcome of a flight: a value, and the last moment at which a joiner's call may have begun
+/// to be given it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Completion<T, P> {
+    pub(crate) value: T,
+    pub(crate) until: P,
+}
+
+/// The bounds on values and moments, which move between threads.
+pub(crate) trait Sent: Send + 'static {}
+
+impl<T: Send + 'static> Sent for T {}
+
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Flight<T: Sent, P: Sent> {
     pub(super) namespace: Box<str>,
     pub(super) key: Box<[u8]>,
     pub(super) timer: Timer,
-    pub(super) state: Mutex<State<T, P>>,
+    pub(super) state: Mutex<FlightState<T, P>>,
 }
 
 #[derive(Debug)]
-pub(super) struct State<T, P> {
+pub(super) struct FlightState<T, P> {
     pub(super) phase: Phase<T, P>,
-    /// The number of the last lead: those before it are void.
+    /// The number of the last lead; earlier ones are void.
     pub(super) lead: u64,
     pub(super) is_leader_polled: bool,
     /// The leader was woken since its last poll began.
     pub(super) is_leader_woken: bool,
-    /// Changes whenever somebody has taken, left or gone on with the lead.
+    /// Changes whenever a caller takes, leaves or continues the lead.
     pub(super) progress: u64,
-    /// An alarm is set.
     pub(super) has_alarm: bool,
-    /// So many joiners were woken at one time to take the lead, and the first one who is polled
-    /// takes it.
+    /// How many joiners the last wakeup called to lead; the first to be polled leads.
     pub(super) called: usize,
-    /// How many joiners there are.
     pub(super) joiners: usize,
     pub(super) last_joiner: u64,
-    /// The joiners to be woken, by the order in which they joined. A joiner is not among them
-    /// before its first poll, and after it was woken.
+    /// The wakers of joiners, by the order in which they joined. It has none for a joiner before
+    /// its first poll, or after it was woken.
     pub(super) waiting: BTreeMap<u64, Waker>,
 }
 
 #[derive(Debug)]
 pub(super) enum Phase<T, P> {
-    /// Since when.
+    /// With the time of the claim.
     Claimed(Duration),
     Led,
-    Vacant,
-    Landed(Landing<T, P>),
+    Leaderless,
+    Completed(Completion<T, P>),
 }
 
 impl<T: Sent, P: Sent> Flight<T, P> {
@@ -60,7 +89,7 @@ impl<T: Sent, P: Sent> Flight<T, P> {
     }
 
     /// The waker of a leader was called.
-    pub(super) fn leader_is_woken(self: &Arc<Self>, number: u64) {
+    pub(super) fn note_leader_woken(self: &Arc<Self>, number: u64) {
         let mut state = self.state.lock();
         if !state.is_led_by(number) {
             return;
@@ -68,42 +97,42 @@ impl<T: Sent, P: Sent> Flight<T, P> {
         state.is_leader_woken = true;
         let alarm = state.alarm();
         drop(state);
-        self.set(alarm);
+        self.set_alarm(alarm);
     }
 
-    pub(super) fn set(self: &Arc<Self>, alarm: Option<Alarm>) {
+    pub(super) fn set_alarm(self: &Arc<Self>, alarm: Option<Alarm>) {
         let Some(Alarm { delay, progress }) = alarm else { return };
-        // It keeps nothing of a flight that all have left.
+        // Weak: an alarm must not keep a flight that all callers have left.
         let flight = Arc::downgrade(self);
-        let ring = move || {
+        let go_off = move || {
             if let Some(flight) = flight.upgrade() {
-                flight.ring(progress);
+                flight.go_off(progress);
             }
         };
-        self.timer.after(delay, Box::new(ring));
+        self.timer.after(delay, Box::new(go_off));
     }
 
-    /// Goes on in the stead of whoever was woken and has not been polled since the alarm was set.
-    pub(super) fn ring(self: &Arc<Self>, progress: u64) {
+    /// The alarm goes off: transfers leadership if the woken caller was not polled since it was set.
+    pub(super) fn go_off(self: &Arc<Self>, progress: u64) {
         let mut state = self.state.lock();
         state.has_alarm = false;
         let is_stuck = state.progress == progress;
         let woken = match state.phase {
             Phase::Led if is_stuck && state.is_leader_asleep() && state.joiners > 0 => {
-                state.be_vacant();
+                state.lose_leader();
                 state.some_waiting(1)
             }
-            Phase::Vacant if is_stuck => {
+            Phase::Leaderless if is_stuck => {
                 state.called = (2 * state.called).min(BATCH_ENTRIES);
                 let called = state.called;
                 state.some_waiting(called)
             }
-            Phase::Landed(_) => state.some_waiting(BATCH_ENTRIES),
+            Phase::Completed(_) => state.some_waiting(BATCH_ENTRIES),
             _ => Vec::new(),
         };
         let alarm = state.alarm();
         drop(state);
-        self.set(alarm);
+        self.set_alarm(alarm);
         // Bounded: one.
         woken.into_iter().for_each(wake);
     }
@@ -111,20 +140,20 @@ impl<T: Sent, P: Sent> Flight<T, P> {
 
 impl<T: Sent, P: Sent> Drop for Flight<T, P> {
     fn drop(&mut self) {
-        let phase = mem::replace(&mut self.state.lock().phase, Phase::Vacant);
+        let phase = mem::replace(&mut self.state.lock().phase, Phase::Leaderless);
         discard(phase);
     }
 }
 
-/// An alarm to be set.
+/// An alarm to set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alarm {
     pub(super) delay: Duration,
-    /// How far the flight has come.
+    /// The flight's `progress` when the alarm was wanted.
     pub(super) progress: u64,
 }
 
-impl<T, P> State<T, P> {
+impl<T, P> FlightState<T, P> {
     pub(super) fn new(phase: Phase<T, P>) -> Self {
         Self {
             phase,
@@ -140,8 +169,8 @@ impl<T, P> State<T, P> {
         }
     }
 
-    /// Somebody leads. Gives the number of the lead.
-    pub(super) fn be_led(&mut self) -> u64 {
+    /// A caller leads from now on. Returns the number of its lead.
+    pub(super) fn take_lead(&mut self) -> u64 {
         self.phase = Phase::Led;
         self.progress += 1;
         self.lead += 1;
@@ -149,9 +178,9 @@ impl<T, P> State<T, P> {
         self.lead
     }
 
-    /// Nobody leads, and one joiner is to be woken.
-    pub(super) fn be_vacant(&mut self) {
-        self.phase = Phase::Vacant;
+    /// No caller leads from now on. The caller wakes one joiner.
+    pub(super) fn lose_leader(&mut self) {
+        self.phase = Phase::Leaderless;
         self.progress += 1;
         self.called = 1;
     }
@@ -164,14 +193,14 @@ impl<T, P> State<T, P> {
         self.is_leader_woken && !self.is_leader_polled
     }
 
-    /// The alarm to be set, unless there is one: while somebody waits for one who was woken.
+    /// The alarm to set, unless one is set: wanted while a caller waits for one that was woken.
     pub(super) fn alarm(&mut self) -> Option<Alarm> {
         let (is_wanted, delay) = match &self.phase {
             Phase::Claimed(_) => (false, PATIENCE),
             Phase::Led if failpoint(Failpoint::LeadKeptBySleeper) => (false, PATIENCE),
             Phase::Led => (self.is_leader_asleep() && self.joiners > 0, PATIENCE),
-            Phase::Vacant => (!self.waiting.is_empty(), PATIENCE),
-            Phase::Landed(_) => (!self.waiting.is_empty(), Duration::ZERO),
+            Phase::Leaderless => (!self.waiting.is_empty(), PATIENCE),
+            Phase::Completed(_) => (!self.waiting.is_empty(), Duration::ZERO),
         };
         if !is_wanted || mem::replace(&mut self.has_alarm, true) {
             return None;
@@ -179,7 +208,7 @@ impl<T, P> State<T, P> {
         Some(Alarm { delay, progress: self.progress })
     }
 
-    /// The wakers of those who have waited longest.
+    /// Takes the wakers of the joiners that have waited longest.
     pub(super) fn some_waiting(&mut self, most: usize) -> Vec<Waker> {
         let most = most.min(self.waiting.len());
         meter::entries(most);

@@ -16,6 +16,7 @@
 #[allow(dead_code)]
 #[path = "../../src/failpoint.rs"]
 mod failpoint;
+#[allow(unused_imports)]
 #[path = "../../src/flight/mod.rs"]
 mod flight;
 #[allow(dead_code)]
@@ -39,7 +40,7 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
 use crate::failpoint::Failpoint;
-use crate::flight::{Claim, Destination, Flights, Landing, Lead, Part, Turn, Wakers};
+use crate::flight::{Claim, Completion, Destination, Flights, JoinOutcome, Lead, Part, Wakers};
 use crate::sync::Mutex;
 use crate::timer::Timer;
 
@@ -196,10 +197,10 @@ impl World {
                         Part::Lead(lead) => lead,
                         Part::None => panic!("there is one key"),
                         Part::Join(mut joiner) => {
-                            match poll_fn(|context| joiner.poll_turn(context)).await {
-                                Turn::Value(value) => return Some(value),
-                                Turn::LookAgain => continue,
-                                Turn::Lead(lead) => lead,
+                            match poll_fn(|context| joiner.poll_outcome(context)).await {
+                                JoinOutcome::Value(value) => return Some(value),
+                                JoinOutcome::LookAgain => continue,
+                                JoinOutcome::Lead(lead) => lead,
                             }
                         }
                     }
@@ -212,7 +213,7 @@ impl World {
             }
             return match entry {
                 Some(value) => {
-                    land(lead, Landing { value, until: point }).await;
+                    complete(lead, Completion { value, until: point }).await;
                     Some(value)
                 }
                 None => {
@@ -221,7 +222,7 @@ impl World {
                         lead.poll(context, |context| fetching.as_mut().poll(context))
                     };
                     let (value, until) = poll_fn(poll).await?;
-                    land(lead, Landing { value, until }).await;
+                    complete(lead, Completion { value, until }).await;
                     Some(value)
                 }
             };
@@ -282,8 +283,8 @@ impl World {
     }
 }
 
-async fn land(lead: Lead<u64, u64>, landing: Landing<u64, u64>) {
-    let mut wakers: Wakers<u64, u64> = lead.land(landing);
+async fn complete(lead: Lead<u64, u64>, completion: Completion<u64, u64>) {
+    let mut wakers: Wakers<u64, u64> = lead.complete(completion);
     while wakers.wake() {
         yield_now().await;
     }

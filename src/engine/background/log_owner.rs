@@ -17,7 +17,7 @@ use crate::engine::visibility::Visibility;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
-use crate::l2::{BlobSummary, Change, EncodedRecord, CacheLogOwner, Position, Slot};
+use crate::l2::{BlobSummary, Change, EncodedRecord, LogOwner, Position, Slot};
 use crate::meter;
 use crate::namespace::{Namespace, Namespaces};
 use crate::pending::PendingInvalidations;

@@ -26,7 +26,7 @@ use crate::counters::Event;
 use crate::engine::fetch::fetcher::{Fetched, Offer};
 use crate::engine::fetch::request::{FetchRequest, Look, WatchGuard};
 use crate::error::FetchError;
-use crate::flight::{self, Landing, Part, Turn};
+use crate::flight::{self, Completion, JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
@@ -151,16 +151,16 @@ where
                     Poll::Ready(found) => self.found(found, lead),
                 }
             }
-            Stage::Joined(mut joiner) => match joiner.poll_turn(context) {
+            Stage::Joined(mut joiner) => match joiner.poll_outcome(context) {
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
-                Poll::Ready(Turn::LookAgain) => self.look(None),
-                Poll::Ready(Turn::Lead(lead)) => self.lead(Some(lead)),
+                Poll::Ready(JoinOutcome::LookAgain) => self.look(None),
+                Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
                 // Polled late, it must not return an expired value.
-                Poll::Ready(Turn::Value(hit)) if self.is_over(&hit) => {
+                Poll::Ready(JoinOutcome::Value(hit)) if self.is_over(&hit) => {
                     discard(hit);
                     self.look(None)
                 }
-                Poll::Ready(Turn::Value(hit)) => {
+                Poll::Ready(JoinOutcome::Value(hit)) => {
                     self.count(Event::FlightJoined);
                     self.answer(hit)
                 }
@@ -171,7 +171,7 @@ where
                     Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
                     Poll::Ready(Some(hit)) => {
                         discard(error);
-                        self.land(lead, hit, point)
+                        self.complete(lead, hit, point)
                     }
                     Poll::Ready(None) => {
                         drop(lead);
@@ -184,7 +184,7 @@ where
                 let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
                 match led(lead.as_ref(), context, poll) {
                     Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
-                    Some(Poll::Ready((hit, until))) => self.land(lead, hit, until),
+                    Some(Poll::Ready((hit, until))) => self.complete(lead, hit, until),
                     None => {
                         discard(storing);
                         self.failed(FetchError::Panicked, lead)
@@ -249,7 +249,7 @@ where
         }
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, watch))) => self.land(lead, hit, watch.point.moment),
+            (Some(hit), Some((lead, watch))) => self.complete(lead, hit, watch.point.moment),
             // Another caller has taken the lead before this one began to fetch.
             (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
             (None, Some((lead, watch))) => self.fetch(lead, watch),
@@ -293,9 +293,9 @@ where
         Next::Stage(Stage::Failed(look, error, lead, point))
     }
 
-    fn land(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
+    fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
         let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.land(Landing { value: hit.clone(), until });
+        let wakers = lead.complete(Completion { value: hit.clone(), until });
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
