@@ -53,8 +53,16 @@ impl Default for BlobCacheConfigBuilder {
     }
 }
 
+// Here and not beside the getters, so that the settings know nothing of their builder.
+impl BlobCacheConfig {
+    /// A builder that starts from the defaults.
+    pub fn builder() -> BlobCacheConfigBuilder {
+        BlobCacheConfigBuilder::new(Self::default())
+    }
+}
+
 impl BlobCacheConfigBuilder {
-    pub(super) fn new(config: BlobCacheConfig) -> Self {
+    fn new(config: BlobCacheConfig) -> Self {
         Self { config, shard_count: None, l2_segment_bytes: None, l2_index_bytes_max: None }
     }
 

@@ -58,11 +58,6 @@ pub struct BlobCacheConfig {
 }
 
 impl BlobCacheConfig {
-    /// A builder that starts from the defaults.
-    pub fn builder() -> BlobCacheConfigBuilder {
-        BlobCacheConfigBuilder::new(Self::defaults())
-    }
-
     fn defaults() -> Self {
         Self {
             l1_bytes_max: 256 * MIB,
