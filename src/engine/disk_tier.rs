@@ -20,7 +20,7 @@ pub(crate) struct DiskTier {
 
 pub(crate) struct Running {
     pub(crate) l2: L2,
-    pub(crate) lane: Arc<dyn TaskRunner>,
+    pub(crate) runner: Arc<dyn TaskRunner>,
     /// None on a simulated disk.
     pub(crate) file: Option<UringDisk>,
 }
@@ -41,7 +41,7 @@ impl DiskTier {
 
     /// The runner of the tier's tasks.
     pub(crate) fn tasks(&self) -> Option<&Arc<dyn TaskRunner>> {
-        self.running.as_ref().map(|running| &running.lane)
+        self.running.as_ref().map(|running| &running.runner)
     }
 
     /// Whether a disk tier exists and has been turned off.
@@ -52,7 +52,7 @@ impl DiskTier {
     /// Runs a task on the tier's thread. Drops it if there is no tier or the tier has ended.
     pub(crate) fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
         if let Some(running) = &self.running {
-            drop(running.lane.spawn(name, task));
+            drop(running.runner.spawn(name, task));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
-use crate::l1::{L1, Owner, Reservation, Room, Scarce, Victim};
+use crate::l1::{EntryOwner, L1, Reservation, Room, Scarce, Victim};
 use crate::namespace::Namespace;
 use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
@@ -134,7 +134,7 @@ impl Eviction {
     fn let_go(&self, victim: &Victim) {
         match victim {
             Victim::Evicted(entry) => self.evicted(entry),
-            Victim::Gone(entry) => _ = self.removal.remove_dead(entry),
+            Victim::Dead(entry) => _ = self.removal.remove_dead(entry),
         }
     }
 
@@ -155,8 +155,8 @@ impl Eviction {
     }
 }
 
-impl Owner for Eviction {
-    fn is_gone(&self, entry: &Entry) -> bool {
+impl EntryOwner for Eviction {
+    fn is_dead(&self, entry: &Entry) -> bool {
         entry.namespace.has_ended() || self.visibility.freshness(entry).is_gone()
     }
 

@@ -140,9 +140,9 @@ impl Engine {
     /// and end when it is closed or dropped.
     fn start_tasks(&self, start: WriterStart) {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
-        let Some((l2, lane)) = disk.l2().zip(disk.tasks()) else { return };
+        let Some((l2, runner)) = disk.l2().zip(disk.tasks()) else { return };
         let owner: Weak<CacheLogOwner> = Arc::downgrade(&self.log_owner);
-        let writer = l2.writer(start, Arc::clone(lane), owner);
+        let writer = l2.writer(start, Arc::clone(runner), owner);
         // Its outcome shows in the log and in the health of the tier.
         disk.spawn("writer", Box::pin(writer.run()));
         let promoter = Arc::downgrade(&self.promoter);
@@ -151,7 +151,7 @@ impl Engine {
         disk.spawn("filters", Box::pin(filter_rebuild::run(Arc::clone(filters), rebuild)));
         let records = Arc::downgrade(&self.expired_records);
         let wakeup = Arc::clone(records_expired);
-        let expiring = expired_records::run(wakeup, Arc::clone(lane), records);
+        let expiring = expired_records::run(wakeup, Arc::clone(runner), records);
         disk.spawn("expired records", Box::pin(expiring));
     }
 }

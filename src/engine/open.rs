@@ -23,7 +23,7 @@ use crate::timer::Timer;
 /// The disk for the tier, and the tasks beside it.
 pub(crate) struct Medium {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) lane: Arc<dyn TaskRunner>,
+    pub(crate) runner: Arc<dyn TaskRunner>,
     /// Releases a real file; None for a simulated disk.
     pub(crate) file: Option<UringDisk>,
     /// The boot of the machine.
@@ -37,7 +37,7 @@ impl Medium {
     fn timer(&self) -> Timer {
         match self.file {
             Some(_) => Timer::Process,
-            None => Timer::TaskRunner(Arc::clone(&self.lane)),
+            None => Timer::TaskRunner(Arc::clone(&self.runner)),
         }
     }
 }
@@ -83,7 +83,7 @@ async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> 
     log_facts(&disk, &config);
     let medium = Medium {
         disk: Arc::new(disk.clone()),
-        lane: disk.lane(),
+        runner: disk.task_runner(),
         file: Some(disk.clone()),
         boot_id: disk.boot_id(),
         identity: Identity::random(),
@@ -148,7 +148,7 @@ pub(crate) async fn open_on(
     let timer = medium.timer();
     let opened = l2::open(Arc::clone(&medium.disk), &opening, timer.clone()).await;
     let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
-    let running = Running { l2: opened.l2, lane: Arc::clone(&medium.lane), file: medium.file };
+    let running = Running { l2: opened.l2, runner: Arc::clone(&medium.runner), file: medium.file };
     let parts = Parts::new(config, opened.hasher, Some(running), &timer);
     let surplus = restore(&parts, opened.replay).await;
     let engine = Arc::new(Engine::new(parts));

@@ -104,13 +104,13 @@ impl Removal {
         section: &mut Section<'_>,
     ) -> bool {
         let sequence = Sequence(held.position.value());
-        let rule = if held.gone {
+        let rule = if held.dead {
             None
         } else {
             self.visibility.matching_on_disk(generation, key, sequence, section)
         };
         section.labels().release(key.hash, sequence);
-        if held.gone {
+        if held.dead {
             return false;
         }
         let freshness = in_memory.map(|entry| self.visibility.freshness(entry));
@@ -139,7 +139,7 @@ impl Removal {
     /// Removes an expired entry from both tiers. False if another caller has.
     #[cold]
     pub(crate) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
-        let slot = self.l1.slot(entry.hash);
+        let slot = self.l1.lock_place(entry.hash);
         if !slot.entry().is_some_and(|held| ptr::eq(&**held, entry)) {
             return false;
         }
@@ -164,7 +164,7 @@ impl Removal {
         (hash, sequence): (KeyHash, Sequence),
         freshness: Freshness,
     ) {
-        let slot = self.l1.slot(hash);
+        let slot = self.l1.lock_place(hash);
         let held = slot.entry().filter(|entry| entry.sequence() == sequence);
         let held = held.map(|entry| self.visibility.freshness(entry).is_gone());
         let mut section = self.commit_lock.section();

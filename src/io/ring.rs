@@ -77,18 +77,18 @@ impl Ring {
         }
     }
 
-    /// Serves requests, and the lane, until both are closed and drained. Then the file is closed.
+    /// Serves requests, and the runner, until both are closed and drained. Then the file is closed.
     /// False: it has broken down, and operations may be in flight for ever.
     pub(super) fn run(
         self,
         name: &str,
         file: fs::File,
         requests: mpsc::UnboundedReceiver<Request>,
-        lane: TaskRunnerServer,
+        runner: TaskRunnerServer,
     ) -> bool {
         let limit = self.entries - 1;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            self.runtime.block_on(run(file, requests, lane, limit))
+            self.runtime.block_on(run(file, requests, runner, limit))
         }));
         let cause = match &ran {
             Ok(Ok(())) => return true,
@@ -107,7 +107,7 @@ impl Ring {
 async fn run(
     file: fs::File,
     requests: mpsc::UnboundedReceiver<Request>,
-    mut lane: TaskRunnerServer,
+    mut runner: TaskRunnerServer,
     limit: usize,
 ) -> Result<(), tokio::task::JoinError> {
     let (stop, stopped) = oneshot::channel();
@@ -116,9 +116,9 @@ async fn run(
         let file = File::from_std(file);
         Pump::new(&file, requests, stopped, limit).run().await;
     });
-    let pump_error = match future::select(pump, lane.serve().boxed_local()).await {
+    let pump_error = match future::select(pump, runner.serve().boxed_local()).await {
         Either::Left((Ok(()), serving)) => {
-            // All senders of requests are gone; those of the lane may not be.
+            // All senders of requests are gone; those of the runner may not be.
             serving.await;
             return Ok(());
         }
@@ -128,7 +128,7 @@ async fn run(
             return pump.await;
         }
     };
-    lane.abandon().await;
+    runner.abandon().await;
     Err(pump_error)
 }
 

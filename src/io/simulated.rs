@@ -40,12 +40,12 @@ mod fault;
 mod state;
 
 pub(crate) use fault::{Fault, FaultPlan, OperationKind};
-use state::{Answer, Countdown, Done, SECTOR_BYTES, State, Step, Work, dead};
+use state::{Answer, Countdown, DiskState, Done, SECTOR_BYTES, Step, Work, dead};
 
 /// A disk in memory that loses, reorders, fails and flips, from a seed. Clones share it.
 #[derive(Clone)]
 pub(crate) struct SimulatedDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
     length: u64,
 }
 
@@ -58,7 +58,7 @@ impl SimulatedDisk {
 
     fn with_image(dice: Dice, plan: FaultPlan, image: Vec<u8>) -> Self {
         let length = image.len() as u64;
-        let state = State {
+        let state = DiskState {
             dice,
             plan,
             countdowns: Vec::new(),
@@ -186,12 +186,12 @@ impl SimulatedDisk {
     }
 
     /// The disk that the next process finds, with `image` and the same plan.
-    fn succeed(state: &mut State, image: Vec<u8>) -> Self {
+    fn succeed(state: &mut DiskState, image: Vec<u8>) -> Self {
         let dice = Dice::new(state.dice.next());
         Self::with_image(dice, state.plan.clone(), image)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         // A panic while the lock was held was a test's own; the state is still worth a look.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

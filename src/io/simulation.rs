@@ -29,7 +29,7 @@ const ROOT: u64 = 0;
 
 /// A repeatable executor with virtual time.
 pub(crate) struct Simulation {
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     dice: Dice,
     steps: u64,
     steps_max: u64,
@@ -45,19 +45,19 @@ pub(crate) struct Longest {
     pub(crate) task: crate::meter::Work,
 }
 
-/// The simulation's lane: its tasks are polled within [`Simulation::block_on`]. Clones share it.
+/// The simulation's runner: its tasks are polled within [`Simulation::block_on`]. Clones share it.
 #[derive(Clone)]
-pub(crate) struct SimulatedLane {
-    shared: Arc<Shared>,
+pub(crate) struct SimulatedRunner {
+    shared: Arc<SimulationShared>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SimulationShared {
+    state: Mutex<SimulationState>,
 }
 
 #[derive(Default)]
-struct State {
+struct SimulationState {
     tasks: BTreeMap<u64, BoxFuture<'static, ()>>,
     last_task: u64,
     /// Tasks that were woken and have not been polled since, in the order of their waking.
@@ -72,14 +72,14 @@ struct State {
 
 thread_local! {
     /// The simulation that runs on this thread.
-    static RUNNING: RefCell<Weak<Shared>> = const { RefCell::new(Weak::new()) };
+    static RUNNING: RefCell<Weak<SimulationShared>> = const { RefCell::new(Weak::new()) };
 }
 
 /// Says which simulation runs on this thread, until it is dropped.
-struct Running(Weak<Shared>);
+struct Running(Weak<SimulationShared>);
 
 impl Running {
-    fn begin(shared: &Arc<Shared>) -> Self {
+    fn begin(shared: &Arc<SimulationShared>) -> Self {
         Self(RUNNING.replace(Arc::downgrade(shared)))
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn run_beside(device: BoxFuture<'static, ()>) -> bool {
 
 /// Wakes one task.
 struct TaskWaker {
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     task: u64,
 }
 
@@ -121,9 +121,9 @@ impl Simulation {
         }
     }
 
-    /// Its lane.
-    pub(crate) fn lane(&self) -> SimulatedLane {
-        SimulatedLane { shared: Arc::clone(&self.shared) }
+    /// Its runner.
+    pub(crate) fn task_runner(&self) -> SimulatedRunner {
+        SimulatedRunner { shared: Arc::clone(&self.shared) }
     }
 
     /// What tasks that panicked have said so far.
@@ -148,7 +148,7 @@ impl Simulation {
         self.steps_max = steps_max;
     }
 
-    /// Runs `root`, and all tasks of the lane beside it, until it is done.
+    /// Runs `root`, and all tasks of the runner beside it, until it is done.
     ///
     /// `None` when it, and all tasks, wait for something that nobody will do, and when its steps
     /// are used up. Tasks that have not ended go on in the next call.
@@ -243,7 +243,7 @@ impl Drop for Simulation {
     }
 }
 
-impl TaskRunner for SimulatedLane {
+impl TaskRunner for SimulatedRunner {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         let shared = Arc::clone(&self.shared);
         let watched = async move {
@@ -265,7 +265,7 @@ impl TaskRunner for SimulatedLane {
 
 /// A running timer; dropping it takes it off the clock.
 struct Timer {
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     /// Its deadline and number, once it was polled.
     key: Option<(Duration, u64)>,
 }
@@ -294,8 +294,8 @@ impl Drop for Timer {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SimulationShared {
+    fn state(&self) -> MutexGuard<'_, SimulationState> {
         // Nothing panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -355,9 +355,9 @@ mod tests {
     #[test]
     fn time_moves_only_when_nothing_is_ready() {
         let mut simulation = Simulation::new(1);
-        let lane = simulation.lane();
+        let runner = simulation.task_runner();
         let start = std::time::Instant::now();
-        simulation.block_on(lane.sleep(Duration::from_secs(3600))).expect("no deadlock");
+        simulation.block_on(runner.sleep(Duration::from_secs(3600))).expect("no deadlock");
         assert_eq!(simulation.elapsed(), Duration::from_secs(3600));
         assert!(start.elapsed() < Duration::from_secs(60));
     }
@@ -370,7 +370,7 @@ mod tests {
             for task in 0..20 {
                 let sender = sender.clone();
                 let told = async move { sender.send(task).expect("the test listens") };
-                drop(simulation.lane().spawn("tell", told.boxed()));
+                drop(simulation.task_runner().spawn("tell", told.boxed()));
             }
             drop(sender);
             let collect = async {
@@ -390,15 +390,18 @@ mod tests {
     fn tells_a_deadlock_and_contains_panics() {
         let mut simulation = Simulation::new(1);
         assert!(simulation.block_on(std::future::pending::<()>()).is_none());
-        let end = simulation.lane().spawn("panicking", async { panic!("on purpose") }.boxed());
+        let end =
+            simulation.task_runner().spawn("panicking", async { panic!("on purpose") }.boxed());
         assert_eq!(simulation.block_on(end), Some(TaskOutcome::Panicked));
     }
 
     #[test]
     fn a_kill_drops_all_tasks() {
         let mut simulation = Simulation::new(1);
-        let end = simulation.lane().spawn("waiting", std::future::pending().boxed());
-        assert!(simulation.block_on(simulation.lane().sleep(Duration::from_secs(1))).is_some());
+        let end = simulation.task_runner().spawn("waiting", std::future::pending().boxed());
+        assert!(
+            simulation.block_on(simulation.task_runner().sleep(Duration::from_secs(1))).is_some()
+        );
         simulation.kill();
         assert_eq!(simulation.block_on(end), Some(TaskOutcome::Dropped));
     }

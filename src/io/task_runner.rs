@@ -1,7 +1,7 @@
 //! `TaskRunner`: where the long-lived background futures of a store run.
 //!
-//! A lane is one thread. Tasks take turns on it, so each must come to an await often; a task that
-//! panics ends alone. Closing a lane refuses new tasks and waits for those that run: it does not
+//! A runner is one thread. Tasks take turns on it, so each must come to an await often; a task that
+//! panics ends alone. Closing a runner refuses new tasks and waits for those that run: it does not
 //! cancel them. They must learn from their owner that it is time to end.
 
 use std::future::Future;
@@ -19,12 +19,12 @@ use tokio::task::JoinSet;
 
 /// A thread for long-lived futures, with a timer.
 pub(crate) trait TaskRunner: Send + Sync + 'static {
-    /// Runs `task` on the lane, at once and whether or not the returned future is polled.
+    /// Runs `task` on the runner, at once and whether or not the returned future is polled.
     ///
     /// `name` appears in the log should the task panic.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd;
 
-    /// Resolves after `duration`, or early once the lane has ended. Starts when first polled;
+    /// Resolves after `duration`, or early once the runner has ended. Starts when first polled;
     /// may be polled anywhere.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
@@ -36,7 +36,7 @@ pub(crate) enum TaskOutcome {
     Finished,
     /// It panicked; the log has its name and message.
     Panicked,
-    /// The lane was closed before the task began, or broke down under it.
+    /// The runner was closed before the task began, or broke down under it.
     Dropped,
 }
 
@@ -84,7 +84,7 @@ pub(super) enum Command {
     Close,
 }
 
-/// The way to a lane that runs on a thread of its own. Clones share the lane.
+/// The way to a runner that runs on a thread of its own. Clones share the runner.
 #[derive(Clone)]
 pub(super) struct TaskRunnerHandle {
     commands: mpsc::UnboundedSender<Command>,
@@ -93,7 +93,7 @@ pub(super) struct TaskRunnerHandle {
 }
 
 impl TaskRunnerHandle {
-    /// A lane, and its other end, which a thread must serve.
+    /// A runner, and its other end, which a thread must serve.
     pub(super) fn new() -> (Self, TaskRunnerServer) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let handle = Self { commands: sender, closed: Arc::default() };
@@ -130,14 +130,14 @@ impl TaskRunner for TaskRunnerHandle {
     }
 }
 
-/// The end of a lane that runs the tasks.
+/// The end of a runner that runs the tasks.
 pub(super) struct TaskRunnerServer {
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
 }
 
 impl TaskRunnerServer {
-    /// Runs tasks until the lane is closed, or all its handles are gone, and all tasks have ended.
+    /// Runs tasks until the runner is closed, or all its handles are gone, and all tasks have ended.
     /// Must be polled within a `LocalSet`.
     pub(super) async fn serve(&mut self) {
         let (mut open, mut closed) = (true, false);
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn runs_tasks_and_contains_panics() {
-        let lane = ThreadLane::start().expect("lane");
-        let panicking = lane.spawn("panicking", async { panic!("on purpose") }.boxed());
-        let timer = lane.clone();
-        let sleeping = lane
+        let runner = ThreadLane::start().expect("runner");
+        let panicking = runner.spawn("panicking", async { panic!("on purpose") }.boxed());
+        let timer = runner.clone();
+        let sleeping = runner
             .spawn("sleeping", async move { timer.sleep(Duration::from_millis(20)).await }.boxed());
         let start = Instant::now();
         assert_eq!(block_on(panicking), TaskOutcome::Panicked);
@@ -195,14 +195,14 @@ mod tests {
 
     #[test]
     fn closing_waits_for_tasks_and_refuses_new_ones() {
-        let lane = ThreadLane::start().expect("lane");
+        let runner = ThreadLane::start().expect("runner");
         let (sender, receiver) = oneshot::channel::<()>();
-        let waiting = lane.spawn("waiting", receiver.map(|_| ()).boxed());
-        lane.close();
-        assert_eq!(block_on(lane.spawn("late", async {}.boxed())), TaskOutcome::Dropped);
-        block_on(lane.sleep(Duration::from_millis(1)));
+        let waiting = runner.spawn("waiting", receiver.map(|_| ()).boxed());
+        runner.close();
+        assert_eq!(block_on(runner.spawn("late", async {}.boxed())), TaskOutcome::Dropped);
+        block_on(runner.sleep(Duration::from_millis(1)));
         sender.send(()).expect("the task waits");
         assert_eq!(block_on(waiting), TaskOutcome::Finished);
-        block_on(lane.sleep(Duration::from_secs(3600)));
+        block_on(runner.sleep(Duration::from_secs(3600)));
     }
 }

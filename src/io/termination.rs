@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 use crate::waiters::Waiters;
 
 #[derive(Debug, Default)]
-struct State {
+struct TerminationState {
     is_over: AtomicBool,
     waiters: Waiters,
 }
@@ -22,7 +22,7 @@ struct State {
 ///
 /// It keeps nothing alive, and may be waited for after the disk has been dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Termination(Arc<State>);
+pub(crate) struct Termination(Arc<TerminationState>);
 
 /// Held by each thread; when the last is dropped, the [`Termination`] comes.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Alive(Arc<End>);
 
 #[derive(Debug)]
 struct End {
-    state: Arc<State>,
+    state: Arc<TerminationState>,
     /// The file whose lock goes with them.
     file: OnceLock<File>,
     /// Operations may be in flight for ever.
@@ -39,7 +39,7 @@ struct End {
 
 impl Alive {
     pub(super) fn new() -> (Self, Termination) {
-        let state = Arc::<State>::default();
+        let state = Arc::<TerminationState>::default();
         let (file, is_broken) = (OnceLock::new(), AtomicBool::new(false));
         let end = End { state: Arc::clone(&state), file, is_broken };
         (Self(Arc::new(end)), Termination(state))

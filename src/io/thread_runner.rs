@@ -1,4 +1,4 @@
-//! `ThreadLane`: a lane on an ordinary thread, for tests that need no ring.
+//! `ThreadLane`: a runner on an ordinary thread, for tests that need no ring.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 
 use super::task_runner::{TaskEnd, TaskRunner, TaskRunnerHandle};
 
-/// A lane on an ordinary thread, for tests and disks that have no ring of their own.
+/// A runner on an ordinary thread, for tests and disks that have no ring of their own.
 ///
 /// Dropping the last clone closes it; the thread goes on until its tasks have ended.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ impl ThreadLane {
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (handle, mut server) = TaskRunnerHandle::new();
-        thread::Builder::new().name("tamis-lane".into()).spawn(move || {
+        thread::Builder::new().name("tamis-runner".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, server.serve());
         })?;
         Ok(Self { handle: Arc::new(handle) })

@@ -1,12 +1,12 @@
 //! `UringDisk`: the disk on a real file, through two rings.
 //!
 //! Point reads have a ring and a thread of their own (`tamis-read`); writes, syncs, background
-//! reads and the lane share the other (`tamis-append`), so that a long write or sync never delays
+//! reads and the runner share the other (`tamis-append`), so that a long write or sync never delays
 //! a read. The first poll of a call puts its request into the queue of a ring; from then on the
 //! ring carries it out by itself.
 //!
 //! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
-//! the last handle is dropped, and all tasks of the lane and all requests have ended.
+//! the last handle is dropped, and all tasks of the runner and all requests have ended.
 
 use std::fs::File;
 use std::io;
@@ -58,10 +58,10 @@ impl DiskOptions {
 /// A disk on a real file, through io_uring. Clones share it.
 #[derive(Clone)]
 pub(crate) struct UringDisk {
-    shared: Arc<Shared>,
+    shared: Arc<RingShared>,
 }
 
-struct Shared {
+struct RingShared {
     facts: FileFacts,
     boot_id: [u8; 16],
     /// The process that has the threads; a forked child has not.
@@ -69,8 +69,8 @@ struct Shared {
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
     /// Closes the read ring; nothing is spawned there.
-    read_lane: TaskRunnerHandle,
-    append_lane: TaskRunnerHandle,
+    read_runner: TaskRunnerHandle,
+    append_runner: TaskRunnerHandle,
     termination: Termination,
 }
 
@@ -104,18 +104,18 @@ impl UringDisk {
         &self.shared.facts
     }
 
-    /// The lane on the thread of the append ring. It keeps the thread alive, not the read ring.
-    pub(crate) fn lane(&self) -> Arc<dyn TaskRunner> {
-        Arc::new(self.shared.append_lane.clone())
+    /// The runner on the thread of the append ring. It keeps the thread alive, not the read ring.
+    pub(crate) fn task_runner(&self) -> Arc<dyn TaskRunner> {
+        Arc::new(self.shared.append_runner.clone())
     }
 
-    /// Begins to close: point reads and new tasks are refused from now on; tasks of the lane and
+    /// Begins to close: point reads and new tasks are refused from now on; tasks of the runner and
     /// requests at hand run to their ends, and tasks can still write, sync and read in the
     /// background. [`Termination::wait`] tells when all is done. Whoever opens the same store again
     /// waits for that.
     pub(crate) fn close(&self) -> Termination {
-        self.shared.read_lane.close();
-        self.shared.append_lane.close();
+        self.shared.read_runner.close();
+        self.shared.append_runner.close();
         self.shared.note_closing();
         self.termination()
     }
@@ -144,14 +144,14 @@ impl UringDisk {
     }
 }
 
-impl Drop for Shared {
+impl Drop for RingShared {
     /// The threads end by themselves now, which takes a moment.
     fn drop(&mut self) {
         self.note_closing();
     }
 }
 
-impl Shared {
+impl RingShared {
     fn is_foreign(&self) -> bool {
         std::process::id() != self.process.load(Ordering::Relaxed)
     }
@@ -252,7 +252,7 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
         Ok((disk, ring, own)) => {
             // Where nothing waits for it, the disk is dropped here, and the ring ends at once.
             ready.send(Ok(disk));
-            if !ring.run("append", own.file, own.requests, own.lane) {
+            if !ring.run("append", own.file, own.requests, own.runner) {
                 alive.note_broken();
             }
         }
@@ -268,7 +268,7 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
 struct Work {
     file: File,
     requests: mpsc::UnboundedReceiver<Request>,
-    lane: TaskRunnerServer,
+    runner: TaskRunnerServer,
 }
 
 fn start(
@@ -288,16 +288,24 @@ fn start(
     let boot_id = boot_id();
     let (reads, read_requests) = mpsc::unbounded_channel();
     let (appends, append_requests) = mpsc::unbounded_channel();
-    let (read_lane, read_server) = TaskRunnerHandle::new();
-    let (append_lane, append_server) = TaskRunnerHandle::new();
-    let read_work = Work { file, requests: read_requests, lane: read_server };
+    let (read_runner, read_server) = TaskRunnerHandle::new();
+    let (append_runner, append_server) = TaskRunnerHandle::new();
+    let read_work = Work { file, requests: read_requests, runner: read_server };
     start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
     let process = std::process::id().into();
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
-    let shared =
-        Shared { facts, boot_id, process, reads, appends, read_lane, append_lane, termination };
-    let work = Work { file: appended, requests: append_requests, lane: append_server };
+    let shared = RingShared {
+        facts,
+        boot_id,
+        process,
+        reads,
+        appends,
+        read_runner,
+        append_runner,
+        termination,
+    };
+    let work = Work { file: appended, requests: append_requests, runner: append_server };
     Ok((UringDisk { shared: Arc::new(shared) }, ring, work))
 }
 
@@ -308,7 +316,7 @@ fn start_reads(facts: &FileFacts, entries: u32, alive: Alive, work: Work) -> Res
         match RingSetup::probe(entries.min(4096)).and_then(Ring::new) {
             Ok(ring) => {
                 let _ = ready.send(Ok(()));
-                if !ring.run("read", work.file, work.requests, work.lane) {
+                if !ring.run("read", work.file, work.requests, work.runner) {
                     alive.note_broken();
                 }
             }

@@ -17,9 +17,9 @@ const CHUNK: usize = 256;
 const NONE: u32 = u32::MAX;
 
 /// Whoever the entries belong to. Asked and told under a list's lock.
-pub(crate) trait Owner {
+pub(crate) trait EntryOwner {
     /// Whether no reader can be given an entry any more.
-    fn is_gone(&self, entry: &Entry) -> bool;
+    fn is_dead(&self, entry: &Entry) -> bool;
 
     /// An entry is about to be evicted: it is held until this returns.
     fn leaves(&self, entry: &Entry);
@@ -31,7 +31,7 @@ pub(crate) enum Victim {
     /// It has been taken out.
     Evicted(Arc<Entry>),
     /// Its owner takes it out: it was gone for readers already.
-    Gone(Arc<Entry>),
+    Dead(Arc<Entry>),
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct List {
 struct Node {
     entry: Option<Arc<Entry>>,
     /// Its turn among all insertions.
-    turn: u64,
+    insertion: u64,
     newer: u32,
     older: u32,
 }
@@ -70,10 +70,10 @@ impl List {
 
     /// Links the entry in at the head, and sets its node. A hand that was past the head comes to it
     /// next.
-    pub(super) fn push(&mut self, entry: &Arc<Entry>, turn: u64) {
+    pub(super) fn push(&mut self, entry: &Arc<Entry>, insertion: u64) {
         let number = self.vacant();
         let older = self.head;
-        *self.node(number) = Node { entry: Some(Arc::clone(entry)), turn, newer: NONE, older };
+        *self.node(number) = Node { entry: Some(Arc::clone(entry)), insertion, newer: NONE, older };
         match older {
             NONE => self.tail = number,
             older => self.node(older).newer = number,
@@ -103,9 +103,9 @@ impl List {
         &mut self,
         until: u64,
         steps: &mut usize,
-        owner: &dyn Owner,
+        owner: &dyn EntryOwner,
     ) -> Option<Victim> {
-        while *steps > 0 && self.next_turn() < until {
+        while *steps > 0 && self.next_insertion() < until {
             *steps -= 1;
             meter::entries(1);
             let number = self.hand;
@@ -115,10 +115,10 @@ impl List {
                 self.hand = newer;
                 continue;
             };
-            if owner.is_gone(entry) {
+            if owner.is_dead(entry) {
                 let entry = Arc::clone(entry);
                 self.hand = newer;
-                return Some(Victim::Gone(entry));
+                return Some(Victim::Dead(entry));
             }
             if entry.visited.swap(false, Ordering::Relaxed) {
                 self.hand = newer;
@@ -154,12 +154,12 @@ impl List {
 
     /// The turn at which the entry was inserted that the hand would meet next; the highest number
     /// where it is past the head.
-    pub(super) fn next_turn(&self) -> u64 {
+    pub(super) fn next_insertion(&self) -> u64 {
         if self.hand == NONE {
             return u64::MAX;
         }
         let node = &self.chunks[self.hand as usize / CHUNK][self.hand as usize % CHUNK];
-        node.turn
+        node.insertion
     }
 
     /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has `most`
@@ -208,7 +208,7 @@ impl List {
         let number = u32::try_from(self.nodes()).unwrap_or(NONE);
         // The smallest entry takes over 200 bytes: this is a list of more than 800 GiB.
         assert!(number < NONE, "one SIEVE list holds 2^32 entries");
-        let vacant = Node { entry: None, turn: 0, newer: NONE, older: NONE };
+        let vacant = Node { entry: None, insertion: 0, newer: NONE, older: NONE };
         match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
             Some(last) => last.push(vacant),
             None => self.chunks.push(vec![vacant]),

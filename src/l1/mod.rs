@@ -21,7 +21,7 @@ use std::{iter, mem};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
-pub(crate) use self::list::{Owner, Victim};
+pub(crate) use self::list::{EntryOwner, Victim};
 pub(crate) use self::sieve::Cursor;
 use self::sieve::Sieve;
 use crate::config::cores;
@@ -143,8 +143,8 @@ impl L1 {
     }
 
     /// The place of a hash, with its shard locked for writing for as long as the slot lives.
-    pub(crate) fn slot(&self, hash: KeyHash) -> Slot<'_> {
-        Slot { sieve: &self.sieve, place: self.map.entry(hash.0) }
+    pub(crate) fn lock_place(&self, hash: KeyHash) -> LockedPlace<'_> {
+        LockedPlace { sieve: &self.sieve, place: self.map.entry(hash.0) }
     }
 
     /// Removes the entry under a hash if `unwanted`. None where it is not, or where somebody else
@@ -237,7 +237,7 @@ impl L1 {
         room: Room,
         priority: u8,
         steps: &mut usize,
-        owner: &dyn Owner,
+        owner: &dyn EntryOwner,
     ) -> Option<Victim> {
         if !self.is_over(room) {
             return None;
@@ -253,7 +253,7 @@ impl L1 {
         quota: usize,
         priority: u8,
         steps: &mut usize,
-        owner: &dyn Owner,
+        owner: &dyn EntryOwner,
     ) -> Option<Victim> {
         let victim = self.sieve.evict_of(quota, priority, steps, owner)?;
         Some(self.unmapped(victim))
@@ -286,12 +286,12 @@ impl L1 {
 }
 
 /// The place of one hash, locked.
-pub(crate) struct Slot<'a> {
+pub(crate) struct LockedPlace<'a> {
     sieve: &'a Sieve,
     place: MapEntry<'a, u64, Arc<Entry>>,
 }
 
-impl Slot<'_> {
+impl LockedPlace<'_> {
     /// What is held there.
     pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
         match &self.place {

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-use super::list::{List, Owner, Victim};
+use super::list::{EntryOwner, List, Victim};
 
 const PRIORITIES: usize = 256;
 
@@ -45,7 +45,7 @@ pub(crate) struct Sieve {
     /// What all entries count.
     bytes: AtomicUsize,
     /// How many insertions there have been.
-    turns: AtomicU64,
+    insertions: AtomicU64,
 }
 
 /// The entries of one priority.
@@ -82,7 +82,7 @@ impl Sieve {
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
         // Bounded: by the quotas of the configuration.
         let quotas = (0..quotas).map(|_| AtomicUsize::new(0)).collect();
-        Self { levels, lists, quotas, bytes: AtomicUsize::new(0), turns: AtomicU64::new(0) }
+        Self { levels, lists, quotas, bytes: AtomicUsize::new(0), insertions: AtomicU64::new(0) }
     }
 
     /// Takes all lists out: each item frees a part, and says how many entries that was.
@@ -114,9 +114,9 @@ impl Sieve {
         if let Some(quota) = entry.namespace.quota() {
             self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
         }
-        // Taken under the list's lock, so that each list is in the order of turns.
-        let turn = || self.turns.fetch_add(1, Ordering::Relaxed);
-        level.shard(entry).change(|list| list.push(entry, turn()));
+        // Taken under the list's lock, so that each list is in the order of insertions.
+        let insertion = || self.insertions.fetch_add(1, Ordering::Relaxed);
+        level.shard(entry).change(|list| list.push(entry, insertion()));
     }
 
     /// Takes an entry out. False where somebody else has done so before.
@@ -148,7 +148,7 @@ impl Sieve {
         &self,
         priority: u8,
         steps: &mut usize,
-        owner: &dyn Owner,
+        owner: &dyn EntryOwner,
     ) -> Option<Victim> {
         let levels = self.levels.iter().take(usize::from(priority) + 1);
         let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
@@ -163,7 +163,7 @@ impl Sieve {
         quota: usize,
         priority: u8,
         steps: &mut usize,
-        owner: &dyn Owner,
+        owner: &dyn EntryOwner,
     ) -> Option<Victim> {
         // Bounded: by the number of priorities.
         for level in self.levels.iter().take(usize::from(priority) + 1) {
@@ -277,7 +277,7 @@ impl Level {
     }
 
     /// SIEVE's walk for a victim.
-    fn evict(&self, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
+    fn evict(&self, steps: &mut usize, owner: &dyn EntryOwner) -> Option<Victim> {
         let _hand = self.hand.lock();
         // Bounded: by the steps that are left, see `advance`.
         while *steps > 0 {
@@ -296,7 +296,7 @@ impl Level {
 
     /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
     /// one is not to be the next that it meets.
-    fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn Owner) -> Option<Victim> {
+    fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn EntryOwner) -> Option<Victim> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
         // Bounded: by the steps that are left, see `advance`.
@@ -354,7 +354,7 @@ impl Shard {
     fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let changed = change(&mut list);
-        self.next.store(list.next_turn(), Ordering::Relaxed);
+        self.next.store(list.next_insertion(), Ordering::Relaxed);
         changed
     }
 

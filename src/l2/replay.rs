@@ -227,9 +227,9 @@ impl Replay {
         let freshness = life.freshness(self.now, life.written);
         let further_blocks = u64::from(record.blocks).saturating_sub(1);
         let is_beyond = namespace.further_blocks + further_blocks > namespace.further_blocks_max;
-        let is_gone = is_covered || freshness.is_gone() || is_beyond;
+        let is_dead = is_covered || freshness.is_gone() || is_beyond;
         let mut slot = Slot::new(record.position, record.blocks);
-        slot.gone = is_gone;
+        slot.dead = is_dead;
         slot.versioned = blob.version.is_some();
         namespace.index.insert(hash, slot);
         self.slots += 1;
@@ -237,7 +237,7 @@ impl Replay {
             // Of what is older nothing counts either.
             namespace.further_blocks_max = namespace.further_blocks;
         }
-        if !is_gone {
+        if !is_dead {
             self.records += 1;
             namespace.further_blocks += further_blocks;
             namespace.live += 1;

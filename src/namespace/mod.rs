@@ -58,7 +58,7 @@ pub(crate) struct Namespace {
 
 /// Blocks that a slot's record touches after its first one; zero for a dead slot.
 fn further_blocks(slot: Slot) -> u64 {
-    if slot.gone { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
+    if slot.dead { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
 }
 
 /// When a generation may be able to give up its slot.
@@ -112,7 +112,7 @@ impl Namespace {
                 self.synopsis.insert(hash);
             }
             self.index.insert(hash, slot);
-            self.live.fetch_add(usize::from(!slot.gone), Ordering::Relaxed);
+            self.live.fetch_add(usize::from(!slot.dead), Ordering::Relaxed);
             self.uncount(held);
         });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Namespace {
     /// Subtracts a slot from the counts.
     fn uncount(&self, held: Option<Slot>) {
         self.blocks.fetch_sub(held.map_or(0, further_blocks), Ordering::Relaxed);
-        let live = held.is_some_and(|held| !held.gone);
+        let live = held.is_some_and(|held| !held.dead);
         self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
     }
 
@@ -206,7 +206,7 @@ impl Namespace {
     /// The slot of a hash, if its record is live and has that sequence.
     pub(crate) fn live_slot(&self, hash: KeyHash, sequence: Sequence) -> Option<Slot> {
         let slot = self.index.get(hash)?;
-        let is_live = slot.position.value() == sequence.0 && !slot.gone && !self.has_ended();
+        let is_live = slot.position.value() == sequence.0 && !slot.dead && !self.has_ended();
         is_live.then_some(slot)
     }
 
@@ -228,8 +228,8 @@ impl Namespace {
     }
 
     fn mark_slot_dead(&self, hash: KeyHash, held: Slot) -> bool {
-        let gone = Slot { gone: true, ..held };
-        let is_marked = self.index.replace_if(hash, held.position, gone);
+        let dead = Slot { dead: true, ..held };
+        let is_marked = self.index.replace_if(hash, held.position, dead);
         if is_marked {
             self.counted(|| self.uncount(Some(held)));
             self.note_if_vacant();

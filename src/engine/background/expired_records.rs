@@ -102,7 +102,7 @@ impl ExpiredRecords {
 /// The task: makes a pass after each wakeup, until it is closed or the cache is gone.
 pub(crate) async fn run(
     wakeup: Arc<Wakeup>,
-    lane: Arc<dyn TaskRunner>,
+    runner: Arc<dyn TaskRunner>,
     records: Weak<ExpiredRecords>,
 ) {
     // Bounded: a wait in each turn.
@@ -124,8 +124,8 @@ pub(crate) async fn run(
             let Some(l2) = this.disk.l2() else { return };
             let count = this.expire_listed(l2, SegmentNumber(segment), &namespaces).await;
             drop(this);
-            wakeup.rest(lane.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
+            wakeup.rest(runner.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
         }
-        wakeup.rest(lane.sleep(PASS_PAUSE)).await;
+        wakeup.rest(runner.sleep(PASS_PAUSE)).await;
     }
 }

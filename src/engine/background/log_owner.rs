@@ -71,7 +71,7 @@ impl CacheLogOwner {
                 self.commit_lock.section().labels().older(after, before, BATCH_ENTRIES, &mut found);
             for posting in found {
                 meter::entries(1);
-                let slot = self.l1.slot(posting.key);
+                let slot = self.l1.lock_place(posting.key);
                 let mut section = self.commit_lock.section();
                 if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
                     section.labels().release(posting.key, posting.sequence);
@@ -106,7 +106,7 @@ impl CacheLogOwner {
 impl LogOwner for CacheLogOwner {
     fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
         let sequence = Sequence(position.value());
-        let slot = self.l1.slot(hash);
+        let slot = self.l1.lock_place(hash);
         let generation = self.namespaces.find(namespace);
         let mut section = self.commit_lock.section();
         if let Some(generation) = generation {
@@ -163,7 +163,7 @@ impl LogOwner for CacheLogOwner {
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         // Bounded: by the labels of one entry.
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
-        let slot = self.l1.slot(hash);
+        let slot = self.l1.lock_place(hash);
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
         let mut section = self.commit_lock.section();
         let held = match generation.live_slot(hash, before) {

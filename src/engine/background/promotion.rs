@@ -62,7 +62,7 @@ impl Promoter {
         let Some(reservation) = reservation else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
-        let slot = self.l1.slot(read.hash);
+        let slot = self.l1.lock_place(read.hash);
         let mut section = self.commit_lock.section();
         let is_wanted = slot.entry().is_none() && is_current();
         if section.is_closed() || !(is_wanted || failpoint(Failpoint::PromotionUnchecked)) {

@@ -147,7 +147,7 @@ impl Cleanup {
         counts: bool,
     ) -> Option<usize> {
         let generation = rule.namespace.as_ref()?;
-        let slot = self.l1.slot(hash);
+        let slot = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
         // If an older invalidation matches it as well, that one is credited.

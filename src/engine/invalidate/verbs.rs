@@ -84,7 +84,7 @@ impl Invalidations {
 
     fn try_invalidate_key(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Attempt<usize> {
         let hash = self.hasher.key(namespace.seed, key);
-        let slot = self.l1.slot(hash);
+        let slot = self.l1.lock_place(hash);
         // The table is locked before the section. A generation that ends in between holds nothing.
         let generation = self.namespaces.find(namespace.name);
         let mut section = self.commit_lock.section();
@@ -110,7 +110,7 @@ impl Invalidations {
             };
             let key = HashedKey { bytes: key, hash };
             let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
-            is_below = same.is_some() && !held.gone;
+            is_below = same.is_some() && !held.dead;
             is_removed_below = self.removal.displace(generation, key, held, same, &mut section);
             if let Some(dealt) = recorded {
                 end = Some(dealt.end);

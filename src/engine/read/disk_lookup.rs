@@ -79,7 +79,7 @@ impl DiskLookup {
             return Err(SurelyAbsent);
         }
         self.counters.count(Event::IndexAnswer);
-        let slot = generation.index().get(hash).filter(|slot| !slot.gone);
+        let slot = generation.index().get(hash).filter(|slot| !slot.dead);
         Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
     }
 
@@ -97,7 +97,7 @@ impl DiskLookup {
                         return None;
                     }
                     // If memory has taken the entry in since, only memory knows its last access.
-                    let place = entry.idle_ttl().map(|_| self.l1.slot(entry.hash));
+                    let place = entry.idle_ttl().map(|_| self.l1.lock_place(entry.hash));
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
                     if self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
@@ -109,7 +109,7 @@ impl DiskLookup {
             }
             // The record has moved, or another value has replaced it.
             match on_disk.generation.index().get(on_disk.hash) {
-                Some(slot) if !slot.gone && !on_disk.generation.has_ended() => on_disk.slot = slot,
+                Some(slot) if !slot.dead && !on_disk.generation.has_ended() => on_disk.slot = slot,
                 _ => return None,
             }
         }
@@ -117,8 +117,13 @@ impl DiskLookup {
 
     /// Makes a hit of an entry that was read. `place`: its place in memory, locked if access times
     /// matter.
-    fn serve(&self, entry: Arc<Entry>, place: Option<l1::Slot<'_>>, slot: Slot) -> Option<Found> {
-        let held = place.as_ref().and_then(l1::Slot::entry);
+    fn serve(
+        &self,
+        entry: Arc<Entry>,
+        place: Option<l1::LockedPlace<'_>>,
+        slot: Slot,
+    ) -> Option<Found> {
+        let held = place.as_ref().and_then(l1::LockedPlace::entry);
         let held = held.filter(|held| held.sequence() == entry.sequence());
         match held {
             Some(held) => entry.accessed_like(held),

@@ -101,7 +101,7 @@ impl RecordReader {
         let Some(l2) = self.disk.l2() else { return Ok(ReadOutcome::Done(None)) };
         let is_wanted = || {
             let now = generation.index().get(key.hash);
-            now.is_some_and(|now| now.position == slot.position && !now.gone)
+            now.is_some_and(|now| now.position == slot.position && !now.dead)
         };
         match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
             None => Ok(ReadOutcome::Done(None)),

@@ -51,7 +51,7 @@ pub(super) fn opening(
 ) -> impl Future<Output = Result<Arc<Engine>, crate::CacheError>> + use<> {
     let medium = Medium {
         disk: Arc::new(disk.clone()),
-        lane: Arc::new(simulation.lane()),
+        runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(0),
@@ -82,8 +82,8 @@ impl Bench {
 
     /// Lets the tasks run for that time.
     pub(super) fn pass(&mut self, time: Duration) {
-        let lane = self.simulation.lane();
-        self.run(lane.sleep(time));
+        let runner = self.simulation.task_runner();
+        self.run(runner.sleep(time));
     }
 
     pub(super) fn kill(&mut self) {

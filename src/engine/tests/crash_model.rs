@@ -213,9 +213,9 @@ impl Laboratory {
     }
 
     fn pass_time(&mut self) {
-        let lane = self.simulation.lane();
+        let runner = self.simulation.task_runner();
         let wait = std::time::Duration::from_millis(self.random.random_range(0..1500));
-        self.simulation.block_on(crate::io::TaskRunner::sleep(&lane, wait)).unwrap();
+        self.simulation.block_on(crate::io::TaskRunner::sleep(&runner, wait)).unwrap();
     }
 
     fn key(&mut self) -> (usize, u8) {
@@ -235,7 +235,7 @@ fn open(
 ) -> BlobCache {
     let medium = Medium {
         disk: Arc::new(disk.clone()),
-        lane: Arc::new(simulation.lane()),
+        runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(0),
@@ -311,7 +311,7 @@ fn a_flipped_bit_is_never_served() {
         let mut simulation = Simulation::new(round);
         let medium = Medium {
             disk: Arc::new(disk.clone()),
-            lane: Arc::new(simulation.lane()),
+            runner: Arc::new(simulation.task_runner()),
             file: None,
             boot_id: [0; 16],
             identity: Identity::of(0),

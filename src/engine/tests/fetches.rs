@@ -291,7 +291,7 @@ async fn patient(future: BoxFuture<'static, ()>, mut polls: u32) {
 }
 
 async fn opened(
-    lane: Arc<dyn TaskRunner>,
+    runner: Arc<dyn TaskRunner>,
     clock: &Clock,
     seed: u64,
     (has_disk, bits): (bool, u32),
@@ -305,7 +305,7 @@ async fn opened(
     let config = builder.l2_segment_bytes(64 << 10).build().unwrap();
     let medium = Medium {
         disk: Arc::new(SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes())),
-        lane,
+        runner,
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(seed),
@@ -317,10 +317,10 @@ async fn opened(
 fn case(seed: u64, sum: &mut Tally) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut simulation = Simulation::new(seed);
-    let lane: Arc<dyn TaskRunner> = Arc::new(simulation.lane());
+    let runner: Arc<dyn TaskRunner> = Arc::new(simulation.task_runner());
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let shape = (random.random_bool(0.3), if random.random_bool(0.2) { 1 } else { 64 });
-    let opening = opened(Arc::clone(&lane), &clock, seed, shape);
+    let opening = opened(Arc::clone(&runner), &clock, seed, shape);
     let cache = simulation.block_on(opening).expect("the open completes");
     let log = Arc::new(Mutex::new(Log::default()));
     let mut set = FuturesUnordered::new();
@@ -337,7 +337,7 @@ fn case(seed: u64, sum: &mut Tally) {
         let waits = shape.0 && random.random_bool(0.02);
         let step = async {
             if waits {
-                lane.sleep(Duration::from_millis(700)).await;
+                runner.sleep(Duration::from_millis(700)).await;
             }
             set.next().await
         };

@@ -40,7 +40,7 @@ fn assert_exact(bench: &Bench, at: &str) -> usize {
             let all = Position::FIRST..Position::LAST;
             cursor = namespace.index().scan(from, all, 1, &mut found);
         }
-        let live = found.iter().filter(|(_, slot)| !slot.gone).count();
+        let live = found.iter().filter(|(_, slot)| !slot.dead).count();
         assert_eq!(namespace.live(), live, "{at}");
     }
     let entries = engine.parts.l1.all();

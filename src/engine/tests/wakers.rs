@@ -46,8 +46,8 @@ fn asked(bench: &mut Bench, mut calls: Calls<'_>) -> (usize, usize) {
             let locked = asking.locked.load(Ordering::Relaxed);
             return (asking.calls.load(Ordering::Relaxed), locked);
         }
-        let lane = bench.simulation.lane();
-        bench.simulation.block_on(lane.sleep(Duration::from_millis(10))).unwrap();
+        let runner = bench.simulation.task_runner();
+        bench.simulation.block_on(runner.sleep(Duration::from_millis(10))).unwrap();
     }
     panic!("{} of the calls hang", calls.len());
 }

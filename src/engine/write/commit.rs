@@ -68,7 +68,7 @@ impl Commit {
     pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
         let hash = proposal.entry.hash;
         let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
-        let place = self.l1.slot(hash);
+        let place = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
@@ -109,7 +109,7 @@ impl Commit {
         Proposal { entry, in_memory, .. }: Proposal<'_>,
         recorded: Option<Recorded>,
         present: &Present,
-        place: l1::Slot<'_>,
+        place: l1::LockedPlace<'_>,
         mut section: Section<'_>,
     ) -> Acknowledgement {
         let slot = present.slot;
@@ -162,7 +162,7 @@ impl Commit {
         let key = entry.hashed_key();
         let is_replaced = self.removal.displace(&entry.namespace, key, slot, same, section);
         self.counters.add(Event::Replacement, u64::from(is_replaced));
-        same.is_some() && !slot.gone
+        same.is_some() && !slot.dead
     }
 
     /// Appends the record of a put, or a tombstone if the namespace's disk quota has no room. None
@@ -243,7 +243,7 @@ impl Commit {
         mut entry: Entry,
         in_memory: InMemory<'_>,
         is_recorded: bool,
-        slot: l1::Slot<'_>,
+        slot: l1::LockedPlace<'_>,
         section: &mut Section<'_>,
     ) -> Option<Arc<Entry>> {
         if is_recorded {

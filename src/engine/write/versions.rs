@@ -61,7 +61,7 @@ impl Versions {
         let generation = self.namespaces.find(namespace.name);
         let wanted = generation.filter(|_| attempted.version.is_some() && !self.disk.is_off());
         let Some(generation) = wanted else { return Ok(None) };
-        let slot = generation.index().get(key.hash).filter(|slot| slot.versioned && !slot.gone);
+        let slot = generation.index().get(key.hash).filter(|slot| slot.versioned && !slot.dead);
         let Some(slot) = slot else { return Ok(None) };
         let known = self.version_on_disk(&generation, key, slot, attempted).await?;
         self.judge_version(known.1, attempted)?;
@@ -115,7 +115,7 @@ impl Versions {
         }
         match (held, known) {
             (Some(held), Some((position, version))) if held.position == position => Ok(version),
-            (Some(held), _) if held.versioned && !held.gone && !self.disk.is_off() => Err(held),
+            (Some(held), _) if held.versioned && !held.dead && !self.disk.is_off() => Err(held),
             _ => Ok(None),
         }
     }

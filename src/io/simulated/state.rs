@@ -23,7 +23,7 @@ pub(super) const SECTOR_BYTES: usize = 512;
 /// The front of the disk.
 const FRONT_BYTES: u64 = 8192;
 
-pub(super) struct State {
+pub(super) struct DiskState {
     pub(super) dice: Dice,
     pub(super) plan: FaultPlan,
     pub(super) countdowns: Vec<Countdown>,
@@ -100,7 +100,7 @@ pub(super) enum Work {
 /// The answer to any request; the buffer is empty where there is none.
 pub(super) type Answer = (io::Result<()>, AlignedBuffer);
 
-impl State {
+impl DiskState {
     /// Takes on an operation and draws its fate; hands the work back on a dead disk.
     pub(super) fn begin(
         &mut self,

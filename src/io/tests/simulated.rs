@@ -183,11 +183,11 @@ fn what_has_been_handed_over_is_done_though_its_future_sleeps() {
     let pin = Arc::new(());
     let mut read = disk.read(ReadRequest::new(0, BLOCK_BYTES).pinned(pin.clone()));
     let mut write = disk.write(4096, block(1));
-    let lane = simulation.lane();
+    let runner = simulation.task_runner();
     let passing = async {
         poll_once(&mut read);
         poll_once(&mut write);
-        lane.sleep(std::time::Duration::from_secs(1)).await;
+        runner.sleep(std::time::Duration::from_secs(1)).await;
     };
     simulation.block_on(passing).expect("no deadlock");
     assert_eq!((Arc::strong_count(&pin), disk.in_flight()), (1, 0));
@@ -208,7 +208,7 @@ fn requests_overtake_one_another_the_same_way_each_time() {
                 disk.write(number % 4 * 4096, block(number as u8)).await.0.expect("write");
                 order.lock().expect("order").push(number);
             };
-            simulation.lane().spawn("writer", task.boxed())
+            simulation.task_runner().spawn("writer", task.boxed())
         });
         let ends: Vec<_> = ends.collect();
         simulation.block_on(join_all(ends)).expect("no deadlock");

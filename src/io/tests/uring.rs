@@ -293,13 +293,13 @@ fn a_forked_child_is_refused() {
 }
 
 #[test]
-fn the_lane_writes_and_is_drained() {
+fn the_runner_writes_and_is_drained() {
     let directory = directory();
     let disk = open(&directory, 1);
-    let lane = disk.lane();
+    let runner = disk.task_runner();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<u8>();
-    let (own, timer) = (disk.clone(), disk.lane());
-    let writer = lane.spawn(
+    let (own, timer) = (disk.clone(), disk.task_runner());
+    let writer = runner.spawn(
         "writer",
         async move {
             while let Some(byte) = receiver.recv().await {
@@ -312,7 +312,7 @@ fn the_lane_writes_and_is_drained() {
         .boxed(),
     );
     assert_eq!(
-        block_on(lane.spawn("panicking", async { panic!("on purpose") }.boxed())),
+        block_on(runner.spawn("panicking", async { panic!("on purpose") }.boxed())),
         TaskOutcome::Panicked
     );
     for byte in 0..100 {
@@ -331,7 +331,7 @@ fn the_lane_writes_and_is_drained() {
 fn a_ring_that_breaks_down_fails_everything_and_hangs_nothing() {
     let directory = directory();
     let disk = open(&directory, 16);
-    let task = disk.lane().spawn("waiting", std::future::pending().boxed());
+    let task = disk.task_runner().spawn("waiting", std::future::pending().boxed());
     let writes = (0..4).map(|count| disk.write(count << 20, AlignedBuffer::zeroed(MIB)));
     let crowd: Vec<_> = writes.collect();
     let crowd = thread::spawn(move || block_on(join_all(crowd)));

@@ -34,9 +34,9 @@
 //! entries keeps 256 bytes for each table it once had, half a byte for each entry it once held.
 
 mod bucket;
-mod directory;
 mod slot;
-mod table;
+mod slot_table;
+mod table_directory;
 #[cfg(test)]
 mod tests;
 
@@ -44,8 +44,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use self::directory::Directory;
-use self::table::{Mixed, Table};
+use self::slot_table::{Mixed, SlotTable};
+use self::table_directory::TableDirectory;
 use crate::key::KeyHash;
 use crate::l2::format::Position;
 use crate::meter;
@@ -62,7 +62,7 @@ const TABLES_CLEARED: usize = 1;
 
 /// See the module.
 pub(crate) struct Index {
-    directory: Directory,
+    directory: TableDirectory,
     /// Tables in use: written after the table it adds, under that table's lock.
     count: AtomicUsize,
     /// Held while a table is split, so that two writers do not split the same one.
@@ -94,7 +94,7 @@ impl Index {
     /// An empty index: 384 bytes and nothing on the heap.
     pub(crate) fn new() -> Self {
         Self {
-            directory: Directory::default(),
+            directory: TableDirectory::default(),
             count: AtomicUsize::new(1),
             splitting: Mutex::new(()),
             len: AtomicUsize::new(0),
@@ -211,7 +211,7 @@ impl Index {
     }
 
     /// The table of a hash, for reading.
-    fn read(&self, mixed: Mixed) -> RwLockReadGuard<'_, Table> {
+    fn read(&self, mixed: Mixed) -> RwLockReadGuard<'_, SlotTable> {
         let mut number = self.hint(mixed);
         // Bounded: by the depth of the index.
         loop {
@@ -225,7 +225,7 @@ impl Index {
     }
 
     /// Runs a change on the table of a hash and accounts for what it did.
-    fn write<R>(&self, mixed: Mixed, change: impl FnOnce(&mut Table) -> R) -> R {
+    fn write<R>(&self, mixed: Mixed, change: impl FnOnce(&mut SlotTable) -> R) -> R {
         let mut number = self.hint(mixed);
         // Bounded: by the depth of the index.
         let mut table = loop {
@@ -243,7 +243,7 @@ impl Index {
         answer
     }
 
-    fn lock(&self, number: usize) -> RwLockWriteGuard<'_, Table> {
+    fn lock(&self, number: usize) -> RwLockWriteGuard<'_, SlotTable> {
         self.directory.table(number).write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -258,7 +258,7 @@ impl Index {
 
     fn has_outgrown_tables(&self) -> bool {
         let count = self.count.load(Ordering::Relaxed);
-        self.len() > count * SHARE && count < Directory::TABLES_MAX
+        self.len() > count * SHARE && count < TableDirectory::TABLES_MAX
     }
 
     /// Splits the table whose turn it is.

@@ -7,9 +7,9 @@
 use crate::l2::format::Position;
 
 const VERSIONED: u64 = 0b001;
-const GONE: u64 = 0b010;
+const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
-const FLAGS: u64 = VERSIONED | GONE | READ;
+const FLAGS: u64 = VERSIONED | DEAD | READ;
 
 /// Where the last record of a key hash lies, and what must be known before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct Slot {
     pub(crate) versioned: bool,
     /// There is no value (tombstone, expired, unreadable), but the slot still shadows older
     /// records of its hash and so must stay.
-    pub(crate) gone: bool,
+    pub(crate) dead: bool,
     /// Read since it was written: earns the record its second chance at reclaim.
     pub(crate) read: bool,
 }
@@ -31,18 +31,18 @@ pub(crate) struct Slot {
 impl Slot {
     /// A slot with no flag set.
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
-        Self { position, blocks, versioned: false, gone: false, read: false }
+        Self { position, blocks, versioned: false, dead: false, read: false }
     }
 
     /// The slot of a tombstone.
     pub(crate) const fn tombstone(position: Position) -> Self {
-        Self { gone: true, ..Self::new(position, 0) }
+        Self { dead: true, ..Self::new(position, 0) }
     }
 
     /// Whether its record is a tombstone, which shadows whatever is older, for every other open as
     /// well.
     pub(crate) const fn is_tombstone(self) -> bool {
-        self.gone && self.blocks == 0
+        self.dead && self.blocks == 0
     }
 
     /// The position with the flags in its low bits.
@@ -50,7 +50,7 @@ impl Slot {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         self.position.value()
             | flag(self.versioned, VERSIONED)
-            | flag(self.gone, GONE)
+            | flag(self.dead, DEAD)
             | flag(self.read, READ)
     }
 
@@ -59,7 +59,7 @@ impl Slot {
             position: position_of(word),
             blocks,
             versioned: word & VERSIONED != 0,
-            gone: word & GONE != 0,
+            dead: word & DEAD != 0,
             read: word & READ != 0,
         }
     }

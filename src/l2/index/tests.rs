@@ -79,7 +79,7 @@ fn any_slot(random: &mut Random) -> Slot {
         position: Position::from_multiple(random.next() & !7),
         blocks: u16::try_from(random.below(1 << 16)).unwrap(),
         versioned: bits & 1 != 0,
-        gone: bits & 2 != 0,
+        dead: bits & 2 != 0,
         read: bits & 4 != 0,
     }
 }
@@ -389,7 +389,7 @@ mod tables {
     /// pass it than its count can hold.
     #[test]
     fn hashes_of_one_home_are_kept_apart_even_when_counts_stick() {
-        let mut table = Table::default();
+        let mut table = SlotTable::default();
         let hashes: Vec<KeyHash> =
             (0..700).map(|number| unmix(0xFFFF_FFFF_0000_0000 | number)).collect();
         for (number, &hash) in hashes.iter().enumerate() {
@@ -415,7 +415,7 @@ mod tables {
     #[test]
     fn few_buckets_are_passed_at_the_highest_load() {
         let mut random = Random(5);
-        let mut table = Table::default();
+        let mut table = SlotTable::default();
         for _ in 0..700 {
             let hash = KeyHash(random.next());
             table.insert(hash, Mixed::new(hash), Slot::new(Position::from_multiple(8), 1));

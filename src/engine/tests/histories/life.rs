@@ -155,8 +155,8 @@ impl History {
             self.tally.calls += 1;
             self.begin(number, &call, &mut calls);
             if call.waits {
-                let lane = self.simulation.lane();
-                let waiting = lane.sleep(Duration::from_millis(700));
+                let runner = self.simulation.task_runner();
+                let waiting = runner.sleep(Duration::from_millis(700));
                 self.drive("time", waiting)?;
             }
             self.step(&mut calls, call.patience)?;
@@ -413,8 +413,8 @@ impl History {
             self.step(calls, 4)?;
         }
         // Its tasks complete, as closing a file waits for them.
-        let lane = self.simulation.lane();
-        self.drive("time", lane.sleep(Duration::from_secs(5)))
+        let runner = self.simulation.task_runner();
+        self.drive("time", runner.sleep(Duration::from_secs(5)))
     }
 
     fn reopen(&mut self) -> Result<(), String> {
@@ -471,7 +471,7 @@ fn opening(
 ) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
     let medium = Medium {
         disk: Arc::new(disk.clone()),
-        lane: Arc::new(simulation.lane()),
+        runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(seed),

@@ -61,8 +61,8 @@ fn labels_are_removed_with_their_entries_in_any_tier() {
     bench.simulation.block_on(cache.invalidate_key("a", "k2")).unwrap().unwrap();
     assert_eq!(labels(&bench), each, "an invalidation");
     bench.simulation.block_on(cache.invalidate_namespace("a")).unwrap().unwrap();
-    let lane = bench.simulation.lane();
-    bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
+    let runner = bench.simulation.task_runner();
+    bench.simulation.block_on(runner.sleep(Duration::from_secs(5))).unwrap();
     assert_eq!(labels(&bench), 0, "a flush");
 }
 

@@ -107,8 +107,8 @@ fn entries_read_during_an_invalidation_do_not_return() {
         }
     };
     bench.simulation.block_on(futures::future::join(invalidation, reader)).unwrap();
-    let lane = bench.simulation.lane();
-    bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
+    let runner = bench.simulation.task_runner();
+    bench.simulation.block_on(runner.sleep(Duration::from_secs(5))).unwrap();
     assert_eq!(bench.simulation.block_on(found(&cache, &last)).unwrap(), 0);
 }
 
@@ -177,17 +177,17 @@ fn labels_of_memory_only_entries_are_removed_with_them() {
 fn the_expiry_task_ends_when_it_is_stopped() {
     for is_resting in [false, true] {
         let mut bench = Bench::new(1);
-        let (lane, wakeup) = (bench.simulation.lane(), Arc::new(Wakeup::default()));
+        let (runner, wakeup) = (bench.simulation.task_runner(), Arc::new(Wakeup::default()));
         let records = Arc::downgrade(&bench.cache.engine.expired_records);
-        let on = Arc::new(lane.clone());
+        let on = Arc::new(runner.clone());
         let mut search = Box::pin(expired_records::run(Arc::clone(&wakeup), on, records));
         if is_resting {
             wakeup.notify();
         }
-        let begun = bench.run(select(&mut search, lane.sleep(Duration::from_millis(10))));
+        let begun = bench.run(select(&mut search, runner.sleep(Duration::from_millis(10))));
         assert!(matches!(begun, Either::Right(_)), "it waits");
         wakeup.close();
-        let ended = bench.run(select(&mut search, lane.sleep(Duration::from_millis(1))));
+        let ended = bench.run(select(&mut search, runner.sleep(Duration::from_millis(1))));
         assert!(matches!(ended, Either::Left(_)), "resting: {is_resting}");
     }
 }

@@ -149,8 +149,8 @@ fn a_wakeup_for_room_is_missed() {
         }
     }
     // The caller's thread sleeps here, between append and room, while the writer continues.
-    let lane = bench.simulation.lane();
-    bench.simulation.block_on(lane.sleep(Duration::from_secs(5))).unwrap();
+    let runner = bench.simulation.task_runner();
+    bench.simulation.block_on(runner.sleep(Duration::from_secs(5))).unwrap();
     let room = bench.simulation.block_on(log.room(0, Some(place)));
     assert!(room.is_some(), "there is room, but no wakeup");
 }
@@ -269,10 +269,10 @@ fn a_failed_scan_leaves_no_entry_of_its_namespace_and_no_waiting_call() {
     let config = config(4096);
     let disk = SimulatedDisk::new(1, geometry(&config).unwrap().file_bytes());
     let mut simulation = Simulation::new(1);
-    let lane = Arc::new(Scanless(Arc::new(simulation.lane())));
+    let runner = Arc::new(Scanless(Arc::new(simulation.task_runner())));
     let medium = Medium {
         disk: Arc::new(disk.clone()),
-        lane,
+        runner,
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(0),

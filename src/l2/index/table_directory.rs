@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, RwLock};
 
-use super::table::Table;
+use super::slot_table::SlotTable;
 
 /// One more than the highest level: room for 2^26 tables, tens of billions of entries.
 const LEVELS: usize = 26;
@@ -26,14 +26,14 @@ const _: () = assert!(size_of::<Shelf>() == 256);
 /// other and the lock lies in the line of what is read first.
 #[derive(Default)]
 #[repr(align(64))]
-pub(super) struct Shelf(pub(super) RwLock<Table>);
+pub(super) struct Shelf(pub(super) RwLock<SlotTable>);
 
 type Chunk = OnceLock<Box<[Shelf]>>;
 type Level = OnceLock<Box<[Chunk]>>;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Directory {
+pub(super) struct TableDirectory {
     first: Shelf,
     /// All tables but the first.
     levels: OnceLock<Box<[Level]>>,
@@ -41,7 +41,7 @@ pub(super) struct Directory {
     heap_bytes: AtomicUsize,
 }
 
-impl Directory {
+impl TableDirectory {
     /// Tables that there is room for.
     pub(super) const TABLES_MAX: usize = 1 << LEVELS;
 
@@ -49,7 +49,7 @@ impl Directory {
     ///
     /// # Panics
     /// When `number` is not below [`Self::TABLES_MAX`].
-    pub(super) fn table(&self, number: usize) -> &RwLock<Table> {
+    pub(super) fn table(&self, number: usize) -> &RwLock<SlotTable> {
         let Some(level) = number.checked_ilog2() else {
             return &self.first.0;
         };

@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //! A map from key hash to [`Slot`], keyed by the full 64 bits. Not synchronised: the index keeps
-//! each table behind its own lock; only [`Table::mark_read`] changes anything through `&self`.
+//! each table behind its own lock; only [`SlotTable::mark_read`] changes anything through `&self`.
 //! It grows and shrinks by itself and never touches another table.
 //!
 //! # Algorithm
@@ -83,7 +83,7 @@ type Chunk = Box<[Bucket]>;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct SlotTable {
     /// The buckets in order; all chunks but the last have [`CHUNK`] of them.
     chunks: SmallVec<[Chunk; INLINE]>,
     /// How many buckets that makes.
@@ -95,7 +95,7 @@ pub(super) struct Table {
     pub(super) depth: u32,
 }
 
-impl Table {
+impl SlotTable {
     /// Entries held.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -184,12 +184,12 @@ impl Table {
 
     /// Deepens the table by one bit and gives away the entries that have it set, as the table
     /// they now belong to.
-    pub(super) fn split(&mut self) -> Table {
+    pub(super) fn split(&mut self) -> SlotTable {
         let bit = self.depth;
         let leaves = |mixed: Mixed| mixed.low_bits(bit + 1) >> bit == 1;
         let leaving = self.iter().filter(|&(hash, _)| leaves(Mixed::new(hash))).count();
-        let mut parent = Table::with_buckets(Self::fitting(self.len - leaving), bit + 1);
-        let mut child = Table::with_buckets(Self::fitting(leaving), bit + 1);
+        let mut parent = SlotTable::with_buckets(Self::fitting(self.len - leaving), bit + 1);
+        let mut child = SlotTable::with_buckets(Self::fitting(leaving), bit + 1);
         // Bounded: by the entries of one table.
         for (hash, slot) in self.iter() {
             let mixed = Mixed::new(hash);
@@ -226,7 +226,7 @@ impl Table {
 
     /// Moves all entries to so many fresh buckets.
     fn rebuild(&mut self, buckets: usize) {
-        let mut table = Table::with_buckets(buckets, self.depth);
+        let mut table = SlotTable::with_buckets(buckets, self.depth);
         // Bounded: by the entries of one table.
         for (hash, slot) in self.iter() {
             table.add(hash, Mixed::new(hash), slot);
@@ -335,7 +335,7 @@ impl Table {
 }
 
 #[cfg(test)]
-impl Table {
+impl SlotTable {
     /// All invariants.
     pub(super) fn check(&self) {
         let mut seen = std::collections::HashSet::new();
