@@ -112,7 +112,7 @@ impl<T: Sent, P: Sent> Flight<T, P> {
         self.timer.after(delay, Box::new(go_off));
     }
 
-    /// The alarm goes off: transfers leadership if the woken caller was not polled since it was set.
+    /// Transfers leadership if the woken caller was not polled since the alarm was set.
     pub(super) fn go_off(self: &Arc<Self>, progress: u64) {
         let mut state = self.state.lock();
         state.has_alarm = false;

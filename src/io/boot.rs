@@ -1,9 +1,9 @@
-//! Which boot of the machine this is.
+//! Identifies the current boot of the machine.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Where the kernel does not say, every start counts as another boot. Reads a file.
+/// If the kernel does not tell, every start counts as another boot. Reads a file.
 pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits = text.bytes().filter(u8::is_ascii_hexdigit).map(char::from);

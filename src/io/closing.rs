@@ -1,5 +1,5 @@
-//! Stores of this process that are being closed, so that whoever opens one of them again waits for
-//! that instead of finding it locked.
+//! Stores of this process that are being closed. Opening one of them again waits for its close
+//! instead of finding it locked.
 
 use std::path::{Path, PathBuf};
 use std::process;
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 
 use super::termination::Termination;
 
-/// The files that are being given back.
+/// The files that are being closed.
 static CLOSING: Mutex<Vec<Closing>> = Mutex::new(Vec::new());
 
 #[derive(Clone)]
 struct Closing {
-    /// The process whose threads end. One that is forked meanwhile would wait for ever.
+    /// The process whose threads end. A process that is forked meanwhile would wait for ever.
     process: u32,
     path: PathBuf,
     termination: Termination,
 }
 
-/// Notes that a file is being given back.
+/// Notes that a file is being closed.
 pub(super) fn note(path: &Path, termination: Termination) {
     let mut closing = CLOSING.lock();
     // Bounded: by the stores of one process.
@@ -29,7 +29,7 @@ pub(super) fn note(path: &Path, termination: Termination) {
     }
 }
 
-/// Blocks until no store in the directory is being closed any more.
+/// Blocks until no store in the directory is being closed.
 pub(super) fn wait(directory: &Path) {
     let noted = CLOSING.lock().clone();
     let is_there = |path: &Path| path.parent().is_some_and(|parent| is_same(parent, directory));

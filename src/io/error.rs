@@ -1,7 +1,7 @@
 //! `DiskError`: why a disk could not be opened.
 //!
-//! Only opening has typed errors; requests answer with `std::io::Error`, since the layer above
-//! treats every one of those the same way.
+//! Only opening has typed errors; requests answer with `std::io::Error`, because the layer above
+//! treats all of these alike.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,10 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DiskError {
-    /// The kernel refused io_uring, or something else that a store needs; `reason` names what
-    /// refused it and what to do.
+    /// The kernel refused io_uring or another resource that a store needs.
     #[error("not available: {reason}")]
     Unavailable {
-        /// What refused it, and what to do about that.
+        /// Names the cause and the remedy.
         reason: String,
     },
     /// Another owner, or its last requests, still hold the data file.
@@ -35,23 +34,23 @@ pub(crate) enum DiskError {
         path: PathBuf,
         /// The bytes still to be allocated.
         needed_bytes: u64,
-        /// The bytes that the file system has for us.
+        /// The bytes that the file system has available.
         available_bytes: u64,
     },
-    /// Anything else that the operating system reported.
+    /// Any other error of the operating system.
     #[error("could not {action} {}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
-        /// What it was tried on.
+        /// The path of the action.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl DiskError {
-    /// Wraps what the operating system said about `path`.
+    /// Wraps an error of the operating system about `path`.
     pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         if is_out_of_descriptors(&source) {
@@ -68,7 +67,7 @@ impl DiskError {
         }
     }
 
-    /// The same, with the directory of the store where it would not be named.
+    /// Adds the directory of the store if the error does not name a path.
     pub(super) fn at(self, directory: &Path) -> Self {
         match self {
             Self::Unavailable { reason } => {

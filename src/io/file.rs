@@ -1,13 +1,13 @@
 //! `DataFile`: the one preallocated file of a store, locked and open for direct transfers.
 //!
 //! - A file under its final name is whole: it is created under a temporary name, preallocated,
-//!   synced, renamed, and its directory synced. What a crash leaves under the temporary name is
-//!   created again.
+//!   synced, renamed, and its directory synced. A temporary file that a crash has left is created
+//!   again.
 //! - The owner holds `flock` on the file's own open description. Every duplicate of the
-//!   descriptor and every request in the kernel shares that description, so that a successor
-//!   cannot get in before the last of them is done, not even after a kill.
-//! - The lock is taken before the rename and checked against the path after it, so that nobody
-//!   holds the lock of a file that has lost its name.
+//!   descriptor and every request in the kernel shares that description, so a successor
+//!   cannot open the store before the last of them is done, not even after a kill.
+//! - The lock is taken before the rename and checked against the path after it, so no
+//!   owner holds the lock of a file that has lost its name.
 //!
 //! Everything here blocks; it is called from a ring's thread before the ring runs.
 
@@ -27,32 +27,32 @@ use super::limits::check_file_bytes;
 
 /// The data file's name within its directory.
 const DATA_NAME: &str = "data";
-/// Its name until it is whole.
+/// The data file's name until it is whole.
 const TEMPORARY_NAME: &str = "data.new";
-/// How much is allocated in one call.
+/// Bytes that one call allocates.
 const ALLOCATED_BYTES: u64 = 64 << 20;
-/// How long an opening waits for a lock that somebody holds.
+/// How long opening waits for a lock that another owner holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a race with another process that creates or deletes the file is run again.
+/// How often opening retries after a race with another process that creates or deletes the file.
 const RACES_MAX: usize = 16;
 
-/// What is known of an open data file.
+/// Facts about an open data file.
 #[derive(Clone, Debug)]
 pub(crate) struct FileFacts {
-    /// Where it is.
+    /// Its path.
     pub(crate) path: PathBuf,
     /// Its length, in bytes, rounded down to whole blocks. An existing file keeps the length
-    /// that it was created with, whatever was asked for.
+    /// that it was created with.
     pub(crate) length: u64,
     /// Whether this opening created it; it then holds zeroes only.
     pub(crate) created: bool,
-    /// Whether transfers bypass the page cache (O_DIRECT). Where the file system does not have
-    /// that they are buffered, which costs memory and speed, and is worth a line in the log.
+    /// Whether transfers bypass the page cache (O_DIRECT). On a file system without it they are
+    /// buffered, which costs memory and speed, and is logged.
     pub(crate) direct: bool,
-    /// Whether its space is reserved. Where the file system cannot do that, writes may find it
-    /// full later.
+    /// Whether its space is reserved. If the file system cannot reserve space, later writes may
+    /// find it full.
     pub(crate) preallocated: bool,
-    /// The kind of file system, where it is in memory and nothing survives a power loss.
+    /// The kind of file system, if it is in memory, where nothing survives a power loss.
     pub(crate) passing: Option<&'static str>,
 }
 
@@ -84,7 +84,7 @@ impl DataFile {
         Err(DiskError::Locked { path: directory.join(DATA_NAME) })
     }
 
-    /// `None` when there is none, or when it lost its name meanwhile.
+    /// `None` if there is none, or it has lost its name meanwhile.
     fn open_existing(directory: &Path, direct: bool) -> Result<Option<Self>, DiskError> {
         let path = directory.join(DATA_NAME);
         let opened = open_description(&path, direct, false);
@@ -106,7 +106,7 @@ impl DataFile {
         Ok(Some(Self { file, facts }))
     }
 
-    /// `None` when somebody else renamed or removed the temporary file meanwhile.
+    /// `None` if another process has renamed or removed the temporary file meanwhile.
     fn create(directory: &Path, bytes: u64, direct: bool) -> Result<Option<Self>, DiskError> {
         check_file_bytes(bytes)?;
         let temporary = directory.join(TEMPORARY_NAME);
@@ -114,14 +114,14 @@ impl DataFile {
         let (file, direct) = open_description(&temporary, direct, true)
             .map_err(|error| DiskError::io("create", &temporary, error))?;
         lock(&file, &path)?;
-        // Under the lock: whoever had it before may have given the file its final name.
+        // Under the lock: its last owner may have given the file its final name.
         if !is_at(&file, &temporary)? {
             return Ok(None);
         }
         let preallocated = match allocate(&file, &path, bytes) {
             Ok(preallocated) => preallocated,
             Err(error) => {
-                // Frees what was allocated so far; if that fails too the next opening reuses it.
+                // Frees the space allocated so far; if that fails too, the next opening reuses it.
                 let _ = fs::remove_file(&temporary);
                 return Err(error);
             }
@@ -137,10 +137,10 @@ impl DataFile {
     }
 }
 
-/// Opens `path` for direct transfers if wanted and possible, else buffered; tells which.
+/// Opens `path` for direct transfers if wanted and possible, else buffered; returns which.
 fn open_description(path: &Path, direct: bool, create: bool) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    // Of a file that is created; one that exists keeps its rights.
+    // Applies to a created file; an existing one keeps its rights.
     options.read(true).write(true).create(create).mode(0o600);
     if direct {
         let flags = i32::from_le_bytes(OFlags::DIRECT.bits().to_le_bytes());
@@ -154,7 +154,7 @@ fn open_description(path: &Path, direct: bool, create: bool) -> io::Result<(File
     Ok((options.open(path)?, false))
 }
 
-/// Whether our blocks are aligned enough for direct transfers; yes when the kernel cannot tell.
+/// Whether blocks are aligned enough for direct transfers; true if the kernel cannot tell.
 fn takes_blocks(file: &File) -> bool {
     use rustix::fs::{AtFlags, StatxFlags, statx};
     let Ok(facts) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
@@ -167,8 +167,8 @@ fn takes_blocks(file: &File) -> bool {
     fits(facts.stx_dio_mem_align) && fits(facts.stx_dio_offset_align)
 }
 
-/// Takes the lock, with a little patience: the kernel lets go of a killed owner's a moment after
-/// the process is gone, when the last of its requests has ended.
+/// Takes the lock, with a little patience: the kernel releases the lock of a killed owner a moment
+/// after the process, when the last of its requests has ended.
 fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     let start = Instant::now();
     // Bounded: by the patience.
@@ -184,7 +184,7 @@ fn lock(file: &File, path: &Path) -> Result<(), DiskError> {
     }
 }
 
-/// Whether `path` still names this very file.
+/// Whether `path` still names this file.
 fn is_at(file: &File, path: &Path) -> Result<bool, DiskError> {
     let ours = file.metadata().map_err(|error| DiskError::io("inspect", path, error))?;
     match fs::metadata(path) {
@@ -194,10 +194,10 @@ fn is_at(file: &File, path: &Path) -> Result<bool, DiskError> {
     }
 }
 
-/// Empties the file and gives it `bytes` zeroes; tells whether their space is reserved.
+/// Makes the file `bytes` zeroes; returns whether their space is reserved.
 fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     file.set_len(0).map_err(|error| DiskError::io("empty", path, error))?;
-    // Asked first: before it gives up, `fallocate` takes all there is, from everybody else too.
+    // Checked first: before `fallocate` fails, it takes all the space that there is.
     let available_bytes = available(file);
     if available_bytes.is_some_and(|available| available < bytes) {
         return Err(no_space(path, bytes, available_bytes));
@@ -205,7 +205,7 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     let mut done = 0;
     // Bounded: by the pieces of a file, each a call of the kernel.
     while done < bytes {
-        // In pieces: one that a signal has interrupted is tried again alone, or it might never end.
+        // In pieces: only an interrupted piece is retried, or signals could prevent any progress.
         let piece = ALLOCATED_BYTES.min(bytes - done);
         match rustix::fs::fallocate(file, FallocateFlags::empty(), done, piece) {
             Ok(()) => done += piece,
@@ -215,7 +215,7 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
                 return Ok(false);
             }
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-                // Give back what was allocated before it failed, so as to count it as available.
+                // Frees the space allocated before the failure, so that it counts as available.
                 let _ = file.set_len(0);
                 return Err(no_space(path, bytes, available(file)));
             }
@@ -225,7 +225,7 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     Ok(true)
 }
 
-/// The kind of file system, if it is one in memory.
+/// The kind of file system, if it is in memory.
 fn passing(file: &File) -> Option<&'static str> {
     match u64::try_from(rustix::fs::fstatfs(file).ok()?.f_type).ok()? {
         0x0102_1994 => Some("tmpfs"),
@@ -234,7 +234,7 @@ fn passing(file: &File) -> Option<&'static str> {
     }
 }
 
-/// Bytes that the file system has left for us; None where it does not say.
+/// Bytes that the file system has available for this process; None if it does not tell.
 fn available(file: &File) -> Option<u64> {
     let facts = rustix::fs::fstatvfs(file).ok()?;
     Some(facts.f_bavail.saturating_mul(facts.f_frsize))

@@ -1,4 +1,4 @@
-//! Limits of the process that a store runs into: asked before they bite, and named when they do.
+//! Limits of the process that stop a store: checked in advance, and named in errors.
 
 use std::fs::File;
 use std::io;
@@ -8,14 +8,14 @@ use rustix::process::{Resource, getrlimit};
 
 use super::error::{DiskError, is_out_of_descriptors};
 
-/// What the runtime of one ring opens: the ring, its poll, a handle on that and a waker.
+/// Descriptors of one ring's runtime: the ring, its poll, a handle on that and a waker.
 pub(super) const RING_DESCRIPTORS: usize = 4;
 
-/// What a store opens in all: two rings, its file three times, and one or two for a moment.
+/// Descriptors of a store: two rings, its file three times, and one or two temporarily.
 pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + 5;
 
-/// Makes sure that so many descriptors can be opened, by opening them and closing them again: what
-/// is built of several leaks those that it has when the next is refused.
+/// Checks that `count` descriptors can be opened, by opening and closing them. A runtime that runs
+/// out half-way would leak those that it has opened.
 ///
 /// # Errors
 ///
@@ -30,14 +30,14 @@ pub(super) fn check_descriptors(count: usize) -> Result<(), DiskError> {
     };
     match spare() {
         Err(error) if is_out_of_descriptors(&error) => Err(DiskError::out_of_descriptors(&error)),
-        // Without that device there is nothing to be learned.
+        // Without that device the check tells nothing.
         _ => Ok(()),
     }
 }
 
 /// The largest size of a file that this process may write (`ulimit -f`); None: any.
 ///
-/// Whoever writes beyond it is sent a signal that kills, even within a file that is larger.
+/// A write beyond it kills the process by a signal, even within a larger file.
 pub(super) fn file_bytes_max() -> Option<u64> {
     getrlimit(Resource::Fsize).current
 }

@@ -12,19 +12,17 @@
 //!
 //! 1. A future does nothing until polled, runs on any executor, never blocks a poll on the device
 //!    and may be dropped at any await.
-//! 2. The first poll hands the request over. From then on it is carried out, or skipped where it
-//!    is a read that has been abandoned, whether or not any future is polled.
-//! 3. A request that has been handed over owns its buffer and its pin until the device is done
-//!    with it, whatever becomes of the future.
-//! 4. A read yields exactly what was asked for, or an error; a write is whole, or an error.
-//!
-//! 5. The wakers of callers are called contained: one that panics or calls the cache again harms
+//! 2. The first poll submits the request. From then on it is carried out, whether or not a future
+//!    is polled; an abandoned read may be skipped.
+//! 3. A submitted request owns its buffer and its pin until the device is done with it, even if the
+//!    future is dropped.
+//! 4. A read yields exactly the requested bytes, or an error; a write is whole, or an error.
+//! 5. Calls of callers' wakers are contained: a waker that panics or calls the cache again harms
 //!    neither the request nor the ring.
 //!
-//! How many requests wait is bounded by the callers above; one that waits is small.
+//! The callers above bound how many requests wait; a waiting request is small.
 //!
-//! Of the rest of the crate this folder imports the ground only: `wake`, `waiters`, `step` and
-//! `meter`.
+//! This folder imports only the lowest layers of the crate: `wake`, `waiters`, `batch`, `meter`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -77,10 +75,10 @@ pub(crate) use task_runner::TaskRunner;
 pub(crate) use termination::Termination;
 pub(crate) use uring::{DiskOptions, UringDisk};
 
-/// The most that one read or write may carry, in bytes.
+/// The longest read or write, in bytes.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;
 
-/// What a read keeps alive until the device is done with it, such as a claim on a segment.
+/// Kept alive by a read until the device is done with it, such as a claim on a segment.
 pub(crate) type RequestPin = Arc<dyn Any + Send + Sync>;
 
 /// One file of fixed length, read and written in blocks of [`BLOCK_BYTES`].
@@ -93,16 +91,16 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Reads a span: exactly `request.length` bytes, or an error.
     ///
-    /// Once the future has been polled the request is in the queue, with its pin, and is carried
-    /// out whichever future is polled. Dropping the future abandons the answer: a request that
-    /// still waits is skipped then, and one that has begun goes on. The pin lives until the device
-    /// is done, and is dropped before the future resolves.
+    /// The first poll puts the request into the queue, with its pin; it is carried out whichever
+    /// future is polled. Dropping the future abandons the answer: a request that still waits is
+    /// skipped, one that has begun continues. The pin lives until the device is done, and is
+    /// dropped before the future resolves.
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>>;
 
-    /// Writes the whole buffer, and hands it back.
+    /// Writes the whole buffer, and returns it.
     ///
     /// Dropping the future before it resolves leaves open whether the bytes are on the disk.
-    /// When the disk broke down under the request the buffer that comes back is empty.
+    /// If the disk breaks down under the request, the returned buffer is empty.
     fn write(
         &self,
         offset: u64,
@@ -112,8 +110,8 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// Makes every write that has completed before this call durable (`fdatasync`).
     fn sync(&self) -> BoxFuture<'static, io::Result<()>>;
 
-    /// Whether this process was forked from the one that has the disk: nothing is carried out for
-    /// it here.
+    /// Whether this process was forked from the one that owns the disk. It carries out no requests
+    /// here.
     fn is_foreign(&self) -> bool {
         false
     }
@@ -129,7 +127,7 @@ pub(crate) enum Urgency {
     Background,
 }
 
-/// An aligned span to read, and what must outlive the reading.
+/// An aligned span to read, and a pin that must outlive the read.
 #[derive(Clone)]
 pub(crate) struct ReadRequest {
     /// Where the span starts, in bytes; a multiple of [`BLOCK_BYTES`].
@@ -148,7 +146,7 @@ impl ReadRequest {
         Self { offset, length, urgency: Urgency::Point, pin: None }
     }
 
-    /// Sends it through the queue of the background work.
+    /// Uses the queue of the background work.
     pub(crate) fn background(mut self) -> Self {
         self.urgency = Urgency::Background;
         self

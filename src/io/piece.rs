@@ -1,10 +1,10 @@
 //! `Split`: one buffer cut into disjoint pieces, so that several transfers fill or drain it at
 //! once.
 //!
-//! Invariants: a `Split` consumes its buffer and hands out each range at most once, so that no two
-//! pieces overlap; nobody can see the bytes while a piece lives, since the buffer comes back only
-//! when the split holds its last reference. A piece knows which of its bytes are initialised
-//! (`initialised`) and how far its transfer has come (`done <= initialised`).
+//! Invariants: a `Split` consumes its buffer and hands out each range at most once, so no two
+//! pieces overlap; no other code can see the bytes while a piece lives, because the buffer comes
+//! back only when the split holds its last reference. A piece knows which of its bytes are
+//! initialised (`initialised`) and how far its transfer has come (`done <= initialised`).
 
 // Unsafe here: the ring writes through raw pointers.
 #![allow(unsafe_code)]
@@ -56,10 +56,9 @@ impl Split {
         self.returned += piece.done;
     }
 
-    /// The buffer, once all pieces are gone; `None` while one is still about.
+    /// The buffer, once all pieces are dropped; `None` before.
     ///
-    /// Its length covers the span when every piece was transferred whole, and is otherwise what
-    /// it was.
+    /// Its length covers the span if every piece was transferred whole, and is unchanged otherwise.
     pub(super) fn join(self) -> Option<AlignedBuffer> {
         let whole = self.returned == self.span;
         let mut buffer = Arc::into_inner(self.buffer)?;
@@ -73,7 +72,7 @@ impl Split {
     }
 }
 
-/// A part of a buffer in transfer; to the ring it looks like a buffer of what is left to do.
+/// A part of a buffer in transfer. To the ring it is a buffer of the bytes that are left.
 pub(super) struct Piece {
     buffer: Arc<AlignedBuffer>,
     start: usize,
@@ -93,8 +92,8 @@ impl Piece {
         self.done == self.length
     }
 
-    /// Counts `count` more bytes as transferred; all but the last block of the piece in whole
-    /// blocks, since direct transfers must be resumed at one. Returns what was counted.
+    /// Counts `count` more bytes as transferred, and returns the number counted: only whole blocks,
+    /// except at the end of the piece, because direct transfers resume at blocks.
     pub(super) fn advance(&mut self, count: usize) -> usize {
         let mut reached = (self.done + count).min(self.initialised);
         if reached < self.length {
@@ -106,7 +105,7 @@ impl Piece {
     }
 
     fn address(&self) -> *mut u8 {
-        // SAFETY: `done <= length` and `start + length <= span <= capacity`, so that the result
+        // SAFETY: `done <= length` and `start + length <= span <= capacity`, so the result
         // stays within (or one past) the allocation that `buffer` keeps alive.
         unsafe { self.buffer.pointer().as_ptr().add(self.start + self.done) }
     }
@@ -130,7 +129,8 @@ unsafe impl IoBuf for Piece {
 }
 
 // SAFETY: as above. The range belongs to this piece alone: pieces are disjoint, and the split
-// lets nobody at the bytes while a piece lives; so writing through the pointer races with nobody.
+// gives no access to the bytes while a piece lives; so writing through the pointer races with
+// nobody.
 unsafe impl IoBufMut for Piece {
     fn stable_mut_ptr(&mut self) -> *mut u8 {
         self.address()

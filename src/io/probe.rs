@@ -1,9 +1,9 @@
-//! `RingSetup`: which ring this kernel grants, found by building one.
+//! `RingSetup`: the best ring that this kernel grants, found by building one.
 //!
-//! The runtime panics, or leaks, where the kernel refuses a ring or lets one be built but not
-//! entered. So a plain ring is built first, sent one no-op and dropped. Newer set-up flags are
-//! tried before older ones, larger rings before smaller ones; what is refused for good becomes
-//! [`DiskError::Unavailable`] with a reason that an operator can act on.
+//! The runtime panics or leaks if the kernel refuses a ring, or refuses to enter one. So a plain
+//! ring is built first, sent one no-op and dropped. Newer set-up flags are tried before older ones,
+//! larger rings before smaller ones; a final refusal becomes [`DiskError::Unavailable`] with a
+//! reason that an operator can act on.
 
 // Unsafe here: a raw ring takes its entries unchecked.
 #![allow(unsafe_code)]
@@ -101,7 +101,7 @@ impl RingSetup {
     }
 }
 
-/// What refused the ring, and what to do about it.
+/// Names the cause of the refusal and the remedy.
 fn explain(error: &io::Error) -> String {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     explain_with(error, sysctl.trim())

@@ -1,7 +1,7 @@
 //! `Reply` and `Answer`: how a ring's thread answers a caller.
 //!
-//! The caller's waker is called contained and while no lock is held, so that a waker that panics
-//! or calls the cache costs the ring nothing. Each side notices when the other has gone.
+//! The call of the caller's waker is contained and holds no lock, so a waker that panics or calls
+//! the cache does not harm the ring. Each side notices when the other is dropped.
 
 use std::future::Future;
 use std::mem;
@@ -13,20 +13,20 @@ use parking_lot::Mutex;
 
 use crate::wake::{discard, wake};
 
-/// The answering side; dropped, it answers that there is no answer.
+/// The answering side. Dropping it answers that there is no answer.
 #[derive(Debug)]
 pub(super) struct Reply<T>(Arc<Mutex<Exchange<T>>>);
 
-/// Resolves with the answer. None: the other side has gone without one.
+/// Resolves with the answer. None: the other side was dropped without one.
 #[derive(Debug)]
 pub(super) struct Answer<T>(Arc<Mutex<Exchange<T>>>);
 
 #[derive(Debug)]
 enum Exchange<T> {
-    /// No answer has been given. The waker is that of the last poll.
+    /// There is no answer yet. The waker is that of the last poll.
     Open(Option<Waker>),
     Given(T),
-    /// One of the two sides has gone, or the answer has been taken.
+    /// One of the two sides was dropped, or the answer was taken.
     Over,
 }
 
@@ -37,12 +37,12 @@ pub(super) fn exchange<T>() -> (Reply<T>, Answer<T>) {
 }
 
 impl<T> Reply<T> {
-    /// Whether the answer is of use to nobody any more.
+    /// Whether no caller waits for the answer.
     pub(super) fn is_abandoned(&self) -> bool {
         matches!(*self.0.lock(), Exchange::Over)
     }
 
-    /// Answers, unless the other side has gone.
+    /// Answers, unless the other side was dropped.
     pub(super) fn send(self, answer: T) {
         self.end(Some(answer));
     }
@@ -68,7 +68,7 @@ impl<T> Future for Answer<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        // Cloned before the lock is taken, since that is the caller's code as well.
+        // Cloned before the lock is taken, because cloning runs the caller's code.
         let fresh = context.waker().clone();
         let mut exchange = self.0.lock();
         let worn = match &mut *exchange {

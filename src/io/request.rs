@@ -1,6 +1,6 @@
-//! `Request`: what goes through a ring's queue; it owns its buffer, its pin and the way back.
+//! `Request`: an item of a ring's queue. It owns its buffer, its pin and its reply.
 //!
-//! A read has no buffer while it waits: the ring allocates it when the transfer begins, so that a
+//! A read has no buffer while it waits: the ring allocates it when the transfer begins, so a
 //! request in the queue is small.
 
 use std::io;
@@ -23,17 +23,17 @@ pub(super) enum Request {
     },
     /// Write all of `buffer` to `offset`.
     Write { offset: u64, buffer: AlignedBuffer, reply: Reply<WriteAnswer> },
-    /// Make durable what is written, for all who asked before it begins.
+    /// Make completed writes durable, for all callers that asked before it begins.
     Sync { replies: Vec<Reply<io::Result<()>>> },
-    /// Bring down the pump, to see what becomes of everything else.
+    /// Make the pump panic, for tests.
     #[cfg(test)]
     Panic,
 }
 
 impl Request {
-    /// Whether nobody waits for the answer any more and nothing else hangs on the request.
+    /// Whether no caller waits for the answer and nothing else depends on the request.
     ///
-    /// Only a read may be skipped; a write or sync whose future was polled stays ordered.
+    /// Only a read may be skipped; a write or sync whose future was polled is carried out.
     pub(super) fn is_abandoned(&self) -> bool {
         match self {
             Self::Read { reply, .. } => reply.is_abandoned(),

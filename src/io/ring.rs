@@ -1,18 +1,19 @@
-//! A ring's thread: a queue of requests, a `tokio_uring` runtime, and nothing in between.
+//! A ring's thread: a queue of requests on a `tokio_uring` runtime.
 //!
-//! One task, the pump, takes requests from the queue and polls all transfers itself, so that a
-//! burst of completions or requests costs one wake-up. What it upholds:
+//! One task, the pump, takes requests from the queue and polls all transfers itself, so a burst of
+//! completions or requests costs one wakeup. Its invariants:
 //!
-//! - Operations in flight stay below the submission queue's size, so that submitting never has
-//!   to flush, and the completion queue (twice the size) never overflows. What does not fit waits
-//!   in the queue.
-//! - One sync at a time: those that are asked for meanwhile share the next one.
-//! - **The runtime is never left, nor dropped, with operations in flight**, since it would free
-//!   buffers that the kernel still writes to. The pump ends only when the queue is closed, empty
-//!   and all transfers are done. Should it panic, the runtime is forgotten, buffers and all.
-//! - Submissions are flushed when the thread parks. A flush that the kernel refuses for want of
-//!   memory goes unreported, so that, while operations are in flight, the thread wakes up every
-//!   [`FLUSH_INTERVAL`] to park and flush anew. Idle, it sleeps for good.
+//! - Operations in flight stay below the submission queue's size, so submitting never has to
+//!   flush, and the completion queue (twice the size) never overflows. Other requests wait in the
+//!   queue.
+//! - One sync at a time: callers that ask meanwhile share the next one.
+//! - **The runtime is never left, nor dropped, with operations in flight**, because it
+//!   would free buffers that the kernel still writes to. The pump ends only when the queue is
+//!   closed, empty and all transfers are done. If it panics, the runtime is leaked with its
+//! buffers.
+//! - Submissions are flushed when the thread parks. A flush that the kernel refuses for lack of
+//!   memory is not reported, so while operations are in flight the thread wakes up every
+//!   [`FLUSH_INTERVAL`] to park and flush again. An idle thread sleeps until it has work.
 
 use std::future::poll_fn;
 use std::mem;
@@ -39,7 +40,7 @@ use super::transfer::{READ_DEPTH, serve, width};
 use crate::batch::BATCH_ENTRIES;
 use crate::meter;
 
-/// How long a submission can be stuck that the kernel refused to take.
+/// How long a submission can be stuck after the kernel refused it.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 // A request of any width must fit beside nothing else.
@@ -56,7 +57,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when descriptors have run out, or the kernel refuses the ring by now.
+    /// `Unavailable` if descriptors have run out, or the kernel refuses the ring by now.
     pub(super) fn new(setup: RingSetup) -> Result<Self, DiskError> {
         let mut builder = tokio_uring::builder();
         builder.entries(setup.entries).uring_builder(&setup.builder());
@@ -77,8 +78,8 @@ impl Ring {
         }
     }
 
-    /// Serves requests, and the runner, until both are closed and drained. Then the file is closed.
-    /// False: it has broken down, and operations may be in flight for ever.
+    /// Serves requests, and the task runner, until both are closed and drained; then closes the
+    /// file. False: it has broken down, and operations may be in flight for ever.
     pub(super) fn run(
         self,
         name: &str,
@@ -96,8 +97,8 @@ impl Ring {
             Err(panic) => message(&**panic).to_owned(),
         };
         log::error!("ring {name} broke down; its memory and its file stay: {cause}");
-        // Operations may be in flight, and the kernel may still write to their buffers, which
-        // the runtime's driver owns. Dropping it would free them; so it stays for ever.
+        // The kernel may still write to buffers of operations in flight. The runtime's driver owns
+        // these and would free them when dropped, so it is leaked.
         mem::forget(self.runtime);
         false
     }
@@ -118,7 +119,7 @@ async fn run(
     });
     let pump_error = match future::select(pump, runner.serve().boxed_local()).await {
         Either::Left((Ok(()), serving)) => {
-            // All senders of requests are gone; those of the runner may not be.
+            // All senders of requests are dropped; those of the task runner may not be.
             serving.await;
             return Ok(());
         }
@@ -138,17 +139,17 @@ struct Pump<'file> {
     requests: mpsc::UnboundedReceiver<Request>,
     /// Whether more requests may come.
     open: bool,
-    /// Resolves, either way, when no more requests shall be taken in.
+    /// Resolves, either way, when no more requests are accepted.
     stopped: Option<oneshot::Receiver<()>>,
     /// The transfers in flight; each yields its width, and whether it was a sync.
     transfers: FuturesUnordered<LocalBoxFuture<'file, (usize, bool)>>,
     is_syncing: bool,
-    /// Those who wait for a sync that has not begun.
+    /// Callers that wait for a sync that has not begun.
     unsynced: Vec<Reply<io::Result<()>>>,
     /// The sum of their widths; at most `limit`.
     operations: usize,
     limit: usize,
-    /// Polled while operations are in flight only.
+    /// Polled only while operations are in flight.
     flush: Pin<Box<Sleep>>,
 }
 
@@ -202,7 +203,7 @@ impl<'file> Pump<'file> {
             return Poll::Ready(());
         }
         if budget == 0 {
-            // More may wait; completions come first.
+            // More requests may wait; completions come first.
             context.waker().wake_by_ref();
         }
         // Bounded: by the requests that may be under way.
@@ -212,13 +213,13 @@ impl<'file> Pump<'file> {
         Poll::Pending
     }
 
-    /// Takes the requests that there is room for, within a budget; tells whether there were any.
+    /// Takes the requests that there is room for, within a budget; returns whether it took any.
     fn take(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
         let mut taken = self.begin_sync();
         // Bounded: by the budget of a turn.
         while self.open && self.has_room() && *budget > 0 {
             match self.requests.poll_recv(context) {
-                // Bounded: by those who ask for one sync.
+                // Bounded: by the callers of one sync.
                 Poll::Ready(Some(Request::Sync { replies })) => self.unsynced.extend(replies),
                 Poll::Ready(Some(request)) => taken |= self.begin(request),
                 Poll::Ready(None) => self.open = false,
@@ -233,7 +234,7 @@ impl<'file> Pump<'file> {
         self.operations + READ_DEPTH <= self.limit
     }
 
-    /// Begins the next sync, if somebody waits for one and none is in flight.
+    /// Begins the next sync, if a caller waits for one and none is in flight.
     fn begin_sync(&mut self) -> bool {
         if self.is_syncing || self.unsynced.is_empty() || !self.has_room() {
             return false;
@@ -242,7 +243,7 @@ impl<'file> Pump<'file> {
         self.begin(Request::Sync { replies })
     }
 
-    /// Begins a transfer; tells whether there is one.
+    /// Begins a transfer; returns whether there is one.
     fn begin(&mut self, request: Request) -> bool {
         #[cfg(test)]
         assert!(!matches!(request, Request::Panic), "asked to panic");

@@ -2,23 +2,23 @@
 //!
 //! How it lies:
 //!
-//! - A request takes a random number of steps, so that requests overtake one another. A write
+//! - A request takes a random number of steps, so requests overtake one another. A write
 //!   arrives sector by sector, in random order; a read that overlaps it may see any mixture.
 //! - A completed write is visible to reads at once, and durable only after a sync that began
 //!   after it. [`SimulatedDisk::crash`] keeps, loses or tears every sector that was not.
 //! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
 //! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
 //!
-//! Like a ring, it owns a request from the first poll on until that is done, with its buffer and
-//! its pin, whatever future is polled. Within a [`super::Simulation`] each request is a task.
-//! Elsewhere it goes on as any request of the disk is polled, or by
+//! Like a ring, it owns a request from the first poll until the request is done, with its buffer
+//! and its pin, whichever future is polled. Within a [`super::Simulation`] each request is a task.
+//! Elsewhere it advances whenever any request of the disk is polled, or by
 //! [`SimulatedDisk::release_accounting`].
 //!
 //! Two disks with the same seed under the same sequence of polls behave alike;
 //! [`super::Simulation`] makes that sequence repeatable. No thread, clock or randomness of the
 //! system is involved.
 
-// What is simulated fits memory, and so its places fit usize.
+// A simulated disk fits memory, so its places fit usize.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl SimulatedDisk {
         change(&mut self.state().plan);
     }
 
-    /// Lets `after` more requests of `kind` be and fails the next; all that follow too when
+    /// Fails the request of `kind` after the next `after` ones, and all later ones too if
     /// `lasting`.
     pub(crate) fn fail(&self, kind: OperationKind, after: u64, fault: Fault, lasting: bool) {
         self.state().countdowns.push(Countdown { kind, after, fault, lasting });
@@ -89,7 +89,7 @@ impl SimulatedDisk {
         self.state().countdowns.clear();
     }
 
-    /// Flips one bit of what is on the disk, durably.
+    /// Flips one bit on the disk, durably.
     ///
     /// # Panics
     ///
@@ -100,7 +100,7 @@ impl SimulatedDisk {
         self.overwrite(offset, &byte);
     }
 
-    /// Overwrites what is on the disk, durably.
+    /// Overwrites bytes on the disk, durably.
     ///
     /// # Panics
     ///
@@ -119,7 +119,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// What reads see now.
+    /// The bytes that reads see now.
     ///
     /// # Panics
     ///
@@ -129,18 +129,18 @@ impl SimulatedDisk {
         self.state().image[start..start + length].to_vec()
     }
 
-    /// How many requests have been begun, and how many writes of its first 8 KiB.
+    /// The number of requests begun, and of writes to the first 8 KiB.
     pub(crate) fn begun(&self) -> (u64, u64) {
         let state = self.state();
         (state.next_operation, state.front_writes)
     }
 
-    /// The requests that are not done, those of dropped futures included.
+    /// The requests that are not done, including those of dropped futures.
     pub(crate) fn in_flight(&self) -> usize {
         self.state().operations.len()
     }
 
-    /// Completes all requests, whether or not anybody waits for them.
+    /// Completes all requests, whether or not a caller waits for them.
     pub(crate) fn release_accounting(&self) {
         while let Some(id) = self.first() {
             self.step(id);
@@ -152,7 +152,7 @@ impl SimulatedDisk {
     /// Every sector that was not durable has its durable content or that of any write since, and
     /// may be torn between two of them.
     pub(crate) fn crash(&self) -> Self {
-        // What has no answer any more is dropped when the lock is free.
+        // Operations without an answer are dropped when the lock is free.
         let _ended;
         let mut state = self.state();
         _ended = state.arrive_in_part();
@@ -169,7 +169,7 @@ impl SimulatedDisk {
     /// The disk as the next process finds it after this one was killed. This one is dead from now
     /// on.
     ///
-    /// All completed writes are there, those in flight in part; what was not durable still is not.
+    /// All completed writes are there, those in flight in part; undurable writes stay undurable.
     pub(crate) fn kill(&self) -> Self {
         let _ended;
         let mut state = self.state();
@@ -192,7 +192,7 @@ impl SimulatedDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, DiskState> {
-        // A panic while the lock was held was a test's own; the state is still worth a look.
+        // A panic under the lock was a test's own; the state is still useful.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -201,7 +201,7 @@ impl SimulatedDisk {
         self.state().operations.first_key_value().map(|(id, _)| *id)
     }
 
-    /// Moves a request on by one step, and answers it when it is done. True: it is, or was before.
+    /// Advances a request by one step, and answers it when it is done. True: it is done.
     fn step(&self, id: u64) -> bool {
         let stepped = self.state().step(id);
         match stepped {
@@ -216,7 +216,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Hands `work` over, which is carried out by and by, and waits for the answer.
+    /// Submits `work`, and waits for the answer.
     async fn perform(self, kind: OperationKind, work: Work, pin: Option<RequestPin>) -> Answer {
         let (reply, mut answer) = exchange();
         let begun = self.state().begin(kind, work, pin, reply);

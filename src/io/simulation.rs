@@ -1,12 +1,12 @@
 //! `Simulation`: an executor on the caller's thread whose every choice comes from a seed.
 //!
-//! Which of the ready tasks runs next is drawn; time is virtual and moves only when nothing is
-//! ready, straight to the next timer. So a test that keeps to futures driven by it (those of a
-//! [`super::SimulatedDisk`] included) runs the same way each time, sleeps for nothing and can
-//! tell when all tasks wait for each other. What such a disk is asked for meanwhile is a task here
-//! too, so that it is done whatever future is polled.
+//! It draws which ready task runs next. Time is virtual and moves only when no task is ready,
+//! straight to the next timer. So a test whose futures are all driven by it (including those of a
+//! [`super::SimulatedDisk`]) runs the same way each time, never sleeps, and detects when all tasks
+//! wait for each other. A request to such a disk is a task here too, so it is carried out whichever
+//! future is polled.
 
-// What is simulated fits memory, and so its places fit usize.
+// A simulated disk fits memory, so its places fit usize.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ pub(crate) struct Simulation {
     longest: Longest,
 }
 
-/// The most that one poll has done: of what `block_on` was given, and of the tasks beside it.
+/// The most work of one poll: of the future in `block_on`, and of the tasks beside it.
 #[cfg(test)]
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Longest {
@@ -60,13 +60,13 @@ struct SimulationShared {
 struct SimulationState {
     tasks: BTreeMap<u64, BoxFuture<'static, ()>>,
     last_task: u64,
-    /// Tasks that were woken and have not been polled since, in the order of their waking.
+    /// Tasks that were woken and not polled since, in the order of their wakeups.
     ready: Vec<u64>,
     now: Duration,
     /// By deadline and number.
     timers: BTreeMap<(Duration, u64), Waker>,
     last_timer: u64,
-    /// What tasks that panicked have said.
+    /// The messages of tasks that panicked.
     panics: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ thread_local! {
     static RUNNING: RefCell<Weak<SimulationShared>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Says which simulation runs on this thread, until it is dropped.
+/// Sets the simulation that runs on this thread until it is dropped.
 struct Running(Weak<SimulationShared>);
 
 impl Running {
@@ -90,7 +90,7 @@ impl Drop for Running {
     }
 }
 
-/// Has the simulation that runs on this thread poll `device` to its end. False: none runs.
+/// Makes the simulation on this thread poll `device` to its end. False: none runs.
 pub(super) fn run_beside(device: BoxFuture<'static, ()>) -> bool {
     let running = RUNNING.with_borrow(Weak::upgrade);
     running.map(|shared| shared.add(device)).is_some()
@@ -126,7 +126,7 @@ impl Simulation {
         SimulatedRunner { shared: Arc::clone(&self.shared) }
     }
 
-    /// What tasks that panicked have said so far.
+    /// The messages of tasks that have panicked so far.
     pub(crate) fn panics(&self) -> Vec<String> {
         self.shared.state().panics.clone()
     }
@@ -142,7 +142,7 @@ impl Simulation {
         self.steps
     }
 
-    /// Gives [`Simulation::block_on`] so many steps each time, from now on.
+    /// Limits [`Simulation::block_on`] to so many steps each time, from now on.
     #[cfg(test)]
     pub(crate) fn limit_steps(&mut self, steps_max: u64) {
         self.steps_max = steps_max;
@@ -150,8 +150,8 @@ impl Simulation {
 
     /// Runs `root`, and all tasks of the runner beside it, until it is done.
     ///
-    /// `None` when it, and all tasks, wait for something that nobody will do, and when its steps
-    /// are used up. Tasks that have not ended go on in the next call.
+    /// `None` if `root` and all tasks wait with no timer left, or if its steps are used up. Tasks
+    /// that have not ended continue in the next call.
     pub(crate) fn block_on<T>(&mut self, root: impl Future<Output = T>) -> Option<T> {
         let mut root = pin!(root);
         let _running = Running::begin(&self.shared);
@@ -179,13 +179,13 @@ impl Simulation {
         None
     }
 
-    /// What the longest polls have done since this was last asked.
+    /// The work of the longest polls since the last call.
     #[cfg(test)]
     pub(crate) fn longest(&mut self) -> Longest {
         std::mem::take(&mut self.longest)
     }
 
-    /// Polls, and notes what that has done.
+    /// Polls, and records the work of the poll.
     #[cfg(test)]
     fn metered<T>(&mut self, task: u64, poll: impl FnOnce() -> T) -> T {
         let (polled, work) = crate::meter::measured(poll);
@@ -200,7 +200,7 @@ impl Simulation {
         poll()
     }
 
-    /// Drops all tasks where they are, as a killed process does.
+    /// Drops all tasks half-way, as a killed process does.
     pub(crate) fn kill(&mut self) {
         let mut state = self.shared.state();
         let tasks = std::mem::take(&mut state.tasks);
@@ -217,7 +217,7 @@ impl Simulation {
         (count > 0).then(|| state.ready.remove(self.dice.below(count) as usize))
     }
 
-    /// Moves time to the next timer; tells whether there was one.
+    /// Moves time to the next timer; returns whether there was one.
     fn advance(&mut self) -> bool {
         let mut state = self.shared.state();
         let Some(((deadline, _), waker)) = state.timers.pop_first() else { return false };
@@ -296,7 +296,7 @@ impl Drop for Timer {
 
 impl SimulationShared {
     fn state(&self) -> MutexGuard<'_, SimulationState> {
-        // Nothing panics while it holds the lock.
+        // No code panics under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

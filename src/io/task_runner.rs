@@ -1,8 +1,8 @@
-//! `TaskRunner`: where the long-lived background futures of a store run.
+//! `TaskRunner`: runs the long-lived background futures of a store.
 //!
-//! A runner is one thread. Tasks take turns on it, so each must come to an await often; a task that
-//! panics ends alone. Closing a runner refuses new tasks and waits for those that run: it does not
-//! cancel them. They must learn from their owner that it is time to end.
+//! A runner is one thread. Tasks take turns on it, so each must await often; a task that panics
+//! ends alone. Closing a runner refuses new tasks and waits for the running ones. It does not
+//! cancel them: their owner must tell them to end.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 pub(crate) trait TaskRunner: Send + Sync + 'static {
     /// Runs `task` on the runner, at once and whether or not the returned future is polled.
     ///
-    /// `name` appears in the log should the task panic.
+    /// `name` appears in the log if the task panics.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd;
 
     /// Resolves after `duration`, or early once the runner has ended. Starts when first polled;
@@ -53,7 +53,7 @@ impl Future for TaskEnd {
     }
 }
 
-/// Wraps a task so that a panic ends it alone and its end is told.
+/// Wraps a task so that a panic ends it alone and its end is reported.
 pub(super) fn contained(
     name: &'static str,
     task: BoxFuture<'static, ()>,
@@ -72,7 +72,7 @@ pub(super) fn contained(
     (contained, TaskEnd(receiver))
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
@@ -84,11 +84,11 @@ pub(super) enum Command {
     Close,
 }
 
-/// The way to a runner that runs on a thread of its own. Clones share the runner.
+/// A handle to a runner on a thread of its own. Clones share the runner.
 #[derive(Clone)]
 pub(super) struct TaskRunnerHandle {
     commands: mpsc::UnboundedSender<Command>,
-    /// Set before the command is on its way, so that nothing overtakes it.
+    /// Set before the command is sent, so that no task overtakes it.
     closed: Arc<AtomicBool>,
 }
 
@@ -100,7 +100,7 @@ impl TaskRunnerHandle {
         (handle, TaskRunnerServer { commands: receiver, tasks: JoinSet::new() })
     }
 
-    /// Refuses new tasks from now on; those that run go on to their ends.
+    /// Refuses new tasks from now on; running tasks continue to their ends.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let _ = self.commands.send(Command::Close);
@@ -110,7 +110,7 @@ impl TaskRunnerHandle {
 impl TaskRunner for TaskRunnerHandle {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         let (task, end) = contained(name, task);
-        // Refused, the task is dropped, and its end tells so.
+        // A refused task is dropped, which reports its end.
         if !self.closed.load(Ordering::Acquire) {
             let _ = self.commands.send(Command::Spawn(task.boxed()));
         }
@@ -137,8 +137,8 @@ pub(super) struct TaskRunnerServer {
 }
 
 impl TaskRunnerServer {
-    /// Runs tasks until the runner is closed, or all its handles are gone, and all tasks have ended.
-    /// Must be polled within a `LocalSet`.
+    /// Runs tasks until the runner is closed or all its handles are dropped, and all tasks have
+    /// ended. Must be polled within a `LocalSet`.
     pub(super) async fn serve(&mut self) {
         let (mut open, mut closed) = (true, false);
         // Bounded: a wait in each turn.
@@ -157,7 +157,7 @@ impl TaskRunnerServer {
         }
     }
 
-    /// Drops all tasks where they are.
+    /// Drops all tasks, whatever their progress.
     pub(super) async fn abandon(&mut self) {
         self.commands.close();
         self.tasks.shutdown().await;

@@ -1,4 +1,4 @@
-//! `Termination`: how it is told that the threads of a disk have ended.
+//! `Termination`: reports that the threads of a disk have ended.
 
 use std::fs::File;
 use std::future::Future;
@@ -20,18 +20,18 @@ struct TerminationState {
 
 /// Resolves once both threads have ended and the file is closed and unlocked.
 ///
-/// It keeps nothing alive, and may be waited for after the disk has been dropped.
+/// It keeps nothing alive, and may be awaited after the disk was dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Termination(Arc<TerminationState>);
 
-/// Held by each thread; when the last is dropped, the [`Termination`] comes.
+/// Held by each thread; dropping the last one completes the [`Termination`].
 #[derive(Debug, Clone)]
 pub(super) struct Alive(Arc<End>);
 
 #[derive(Debug)]
 struct End {
     state: Arc<TerminationState>,
-    /// The file whose lock goes with them.
+    /// The file to unlock at the end.
     file: OnceLock<File>,
     /// Operations may be in flight for ever.
     is_broken: AtomicBool,
@@ -45,13 +45,13 @@ impl Alive {
         (Self(Arc::new(end)), Termination(state))
     }
 
-    /// Unlocks the file when all have ended: a process that was forked meanwhile may have it open
-    /// for longer.
+    /// The file to unlock when all threads have ended: a process that was forked meanwhile may keep
+    /// it open for longer.
     pub(super) fn unlock_at_the_end(&self, file: File) {
         let _ = self.0.file.set(file);
     }
 
-    /// A ring has broken down: the file stays locked as long as something may be written to it.
+    /// A ring has broken down: the file stays locked, because the kernel may still write to it.
     pub(super) fn note_broken(&self) {
         self.0.is_broken.store(true, Ordering::Release);
     }
@@ -63,12 +63,12 @@ impl Drop for End {
             let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
         }
         self.state.is_over.store(true, Ordering::Release);
-        // Few wait: those who close it, and those who open it again.
+        // Few callers wait: those that close it, and those that open it again.
         self.state.waiters.wake_all_at_once();
     }
 }
 
-/// Has a thread go on.
+/// Unparks a thread.
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -78,17 +78,17 @@ impl Wake for Unpark {
 }
 
 impl Termination {
-    /// Whether it has come.
+    /// Whether the threads have ended.
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_over.load(Ordering::Acquire)
     }
 
-    /// Whether both are of one disk.
+    /// Whether both belong to one disk.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Blocks this thread until it has come.
+    /// Blocks this thread until the threads have ended.
     pub(super) fn wait_blocking(self) {
         let mut wait = pin!(self.wait());
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -98,7 +98,7 @@ impl Termination {
         }
     }
 
-    /// Waits for it. Dropping the future changes nothing.
+    /// Waits for the end of the threads. Dropping the future changes nothing.
     pub(crate) async fn wait(self) {
         self.0.waiters.until((), || self.is_over().then_some(())).await;
     }

@@ -12,7 +12,7 @@ use super::task_runner::{TaskEnd, TaskRunner, TaskRunnerHandle};
 
 /// A runner on an ordinary thread, for tests and disks that have no ring of their own.
 ///
-/// Dropping the last clone closes it; the thread goes on until its tasks have ended.
+/// Dropping the last clone closes it; the thread continues until its tasks have ended.
 #[derive(Clone)]
 pub(crate) struct ThreadLane {
     handle: Arc<TaskRunnerHandle>,
@@ -23,7 +23,7 @@ impl ThreadLane {
     ///
     /// # Errors
     ///
-    /// When the operating system refuses the thread or its descriptors.
+    /// If the operating system refuses the thread or its descriptors.
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (handle, mut server) = TaskRunnerHandle::new();
@@ -33,7 +33,7 @@ impl ThreadLane {
         Ok(Self { handle: Arc::new(handle) })
     }
 
-    /// Refuses new tasks from now on; those that run go on to their ends.
+    /// Refuses new tasks from now on; running tasks continue to their ends.
     pub(crate) fn close(&self) {
         self.handle.close();
     }

@@ -1,10 +1,10 @@
 //! Transfers: one request carried out on a ring, in pieces, with short ones resumed.
 //!
-//! - A transfer longer than [`PIECE_BYTES`] is cut up; a read keeps [`READ_DEPTH`] pieces in
-//!   flight, a write one, since one such piece at a time already fills the device.
-//! - A short transfer goes on from the last whole block; one that makes no progress, EINTR and
-//!   EAGAIN are tried again, [`RETRIES_MAX`] times in a row, with growing pauses.
-//! - Nothing here is ever dropped half-way: the ring's pump polls each request to its end.
+//! - A transfer longer than [`PIECE_BYTES`] is cut into pieces; a read keeps [`READ_DEPTH`] of them
+//!   in flight, a write one, because one piece at a time already fills the device.
+//! - A short transfer resumes at the last whole block. A transfer without progress, EINTR and
+//!   EAGAIN are retried [`RETRIES_MAX`] times in a row, with growing pauses.
+//! - No transfer is dropped half-way: the ring's pump polls each request to its end.
 
 use std::io;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
 use crate::wake::discard;
 
-/// The longest transfer that is sent to the device as one, in bytes.
+/// The longest piece, in bytes.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// The pieces of one read in flight at once.
 pub(super) const READ_DEPTH: usize = 4;
@@ -45,7 +45,7 @@ pub(super) fn width(request: &Request) -> usize {
     }
 }
 
-/// Carries out `request` and answers it. The pin is gone before the answer is out.
+/// Carries out `request` and answers it. The pin is dropped before the answer is sent.
 pub(super) async fn serve(file: &File, request: Request) {
     match request {
         Request::Read { offset, length, pin, reply } => {
@@ -89,7 +89,7 @@ async fn transfer(
 ) -> (io::Result<()>, AlignedBuffer) {
     let end = offset.saturating_add(length as u64);
     if direction == Direction::Write && file_bytes_max().is_some_and(|max| end > max) {
-        // To try would kill the process, though the file is longer.
+        // The attempt would kill the process, even though the file is longer.
         return (Err(Errno::FBIG.into()), buffer);
     }
     let mut split = Split::new(buffer, length);
@@ -171,7 +171,7 @@ async fn transfer_piece(
     (Ok(()), piece)
 }
 
-/// How many syncs have been carried out, in all rings.
+/// The number of syncs of all rings.
 #[cfg(test)]
 pub(super) static SYNCS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
@@ -191,19 +191,19 @@ async fn sync(file: &File) -> io::Result<()> {
     }
 }
 
-/// The same error once more, for another who waits.
+/// A copy of the error, for another waiting caller.
 fn again(error: &io::Error) -> io::Error {
     let told = || io::Error::new(error.kind(), error.to_string());
     error.raw_os_error().map_or_else(told, io::Error::from_raw_os_error)
 }
 
-/// Whether trying again may help.
+/// Whether a retry may help.
 fn is_passing(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::INTR | Errno::AGAIN))
 }
 
-/// Lets time pass: none before the third try, then more and more, a second in all.
+/// Pauses before a retry: not before the third try, then ever longer, a second in total.
 async fn pause(tries: u32) {
     match tries {
         0..=2 => tokio::task::yield_now().await,

@@ -1,9 +1,9 @@
 //! `UringDisk`: the disk on a real file, through two rings.
 //!
 //! Point reads have a ring and a thread of their own (`tamis-read`); writes, syncs, background
-//! reads and the runner share the other (`tamis-append`), so that a long write or sync never delays
-//! a read. The first poll of a call puts its request into the queue of a ring; from then on the
-//! ring carries it out by itself.
+//! reads and the runner share the other (`tamis-append`), so a long write or sync never delays a
+//! read. The first poll of a call puts its request into the queue of a ring; from then on the ring
+//! carries it out by itself.
 //!
 //! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
 //! the last handle is dropped, and all tasks of the runner and all requests have ended.
@@ -33,16 +33,16 @@ use super::task_runner::{TaskRunner, TaskRunnerHandle, TaskRunnerServer};
 use super::termination::{Alive, Termination};
 use super::{Disk, ReadRequest, Urgency, check_span};
 
-/// What a [`UringDisk`] is opened with.
+/// Options for opening a [`UringDisk`].
 #[derive(Clone, Debug)]
 pub(crate) struct DiskOptions {
     /// The directory of the data file; created when missing.
     pub(crate) directory: PathBuf,
     /// The length of a data file that is created, in bytes; a positive multiple of 4096.
     pub(crate) bytes: u64,
-    /// Bypass the page cache where the file system can. Default true.
+    /// Bypass the page cache if the file system supports it. Default true.
     pub(crate) direct: bool,
-    /// The size of each submission queue, 16 to 4096; smaller rings are tried when the kernel
+    /// The size of each submission queue, 16 to 4096; smaller rings are tried if the kernel
     /// has no memory. Default 256.
     pub(crate) ring_entries: u32,
 }
@@ -64,7 +64,7 @@ pub(crate) struct UringDisk {
 struct RingShared {
     facts: FileFacts,
     boot_id: [u8; 16],
-    /// The process that has the threads; a forked child has not.
+    /// The process that has the threads; a forked child has none.
     process: AtomicU32,
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
@@ -77,12 +77,12 @@ struct RingShared {
 impl UringDisk {
     /// Opens the data file, or creates it, and starts the threads.
     ///
-    /// All blocking work is done on the new threads. Dropped half-way, the opening ends by itself
-    /// and closes what it opened.
+    /// All blocking work is done on the new threads. If the future is dropped half-way, the opening
+    /// ends by itself and closes what it has opened.
     ///
     /// # Errors
     ///
-    /// [`DiskError`]; the file is not touched when io_uring is not available.
+    /// [`DiskError`]; the file is not touched if io_uring is not available.
     pub(crate) async fn open(options: DiskOptions) -> Result<Self, DiskError> {
         let path = options.directory.clone();
         if options.bytes % super::BLOCK_BYTES as u64 != 0 || options.bytes == 0 {
@@ -99,7 +99,7 @@ impl UringDisk {
         opened.await.unwrap_or_else(broken).map_err(|error| error.at(&path))
     }
 
-    /// What is known of the data file.
+    /// Facts about the data file.
     pub(crate) fn facts(&self) -> &FileFacts {
         &self.shared.facts
     }
@@ -109,10 +109,9 @@ impl UringDisk {
         Arc::new(self.shared.append_runner.clone())
     }
 
-    /// Begins to close: point reads and new tasks are refused from now on; tasks of the runner and
-    /// requests at hand run to their ends, and tasks can still write, sync and read in the
-    /// background. [`Termination::wait`] tells when all is done. Whoever opens the same store again
-    /// waits for that.
+    /// Begins to close: refuses point reads and new tasks from now on. Running tasks and submitted
+    /// requests run to their ends, and tasks can still write, sync and read in the background.
+    /// [`Termination::wait`] resolves at the end. Opening the same store again waits for it.
     pub(crate) fn close(&self) -> Termination {
         self.shared.read_runner.close();
         self.shared.append_runner.close();
@@ -120,23 +119,23 @@ impl UringDisk {
         self.termination()
     }
 
-    /// Which boot of the machine this is.
+    /// Identifies the current boot of the machine.
     pub(crate) fn boot_id(&self) -> [u8; 16] {
         self.shared.boot_id
     }
 
-    /// Tells, when waited for, that the threads have ended and the file is unlocked.
+    /// Resolves once the threads have ended and the file is unlocked.
     pub(crate) fn termination(&self) -> Termination {
         self.shared.termination.clone()
     }
 
-    /// The way into a ring, past all checks.
+    /// Submits to a ring without the usual checks.
     #[cfg(test)]
     pub(super) fn queue(&self, urgency: Urgency) -> mpsc::UnboundedSender<Request> {
         self.shared.queue(urgency).clone()
     }
 
-    /// Has the disk look as in a forked child, or as it was.
+    /// Makes the disk behave as in a forked child, or normally again.
     #[cfg(test)]
     pub(crate) fn set_forked(&self, is_forked: bool) {
         let process = if is_forked { 0 } else { std::process::id() };
@@ -145,7 +144,7 @@ impl UringDisk {
 }
 
 impl Drop for RingShared {
-    /// The threads end by themselves now, which takes a moment.
+    /// The threads end by themselves, a moment later.
     fn drop(&mut self) {
         self.note_closing();
     }
@@ -170,7 +169,7 @@ impl RingShared {
         }
     }
 
-    /// Puts a request into a queue, or gives it back with the reason why it cannot be.
+    /// Puts a request into a queue, or returns it with the reason for the refusal.
     fn hand_over(&self, urgency: Urgency, request: Request) -> Result<(), (io::Error, Request)> {
         if self.is_foreign() {
             let reason = "the disk belongs to the process that forked this one";
@@ -250,7 +249,7 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
     let (alive, termination) = Alive::new();
     match start(options, &alive, termination) {
         Ok((disk, ring, own)) => {
-            // Where nothing waits for it, the disk is dropped here, and the ring ends at once.
+            // If no caller waits, the disk is dropped here, and the ring ends at once.
             ready.send(Ok(disk));
             if !ring.run("append", own.file, own.requests, own.runner) {
                 alive.note_broken();
@@ -264,7 +263,7 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
     drop(alive);
 }
 
-/// What a ring's thread is given to serve.
+/// What a ring's thread serves.
 struct Work {
     file: File,
     requests: mpsc::UnboundedReceiver<Request>,

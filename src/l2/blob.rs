@@ -1,7 +1,7 @@
 //! The fields of a blob's head: everything about a value but the value.
 //!
-//! What is usual takes no bytes: absent fields are absent, priority 128 and raw bodies too.
-//! Borrowed both ways: from the caller to be written, from the head that was read.
+//! Usual values take no bytes: absent fields, priority 128, raw bodies. Fields are borrowed, from
+//! the caller that writes or from the head that was read.
 //! `docs/format.md`, section 7.
 
 use super::checksum::BodySum;
@@ -30,7 +30,7 @@ const FLAGS_ALL: u64 = (1 << 12) - 1;
 pub(crate) struct Namespace<'a> {
     /// At most 255 bytes.
     pub(crate) name: &'a str,
-    /// The order number of its creation or last flush.
+    /// The number of its creation or last flush.
     pub(crate) generation: Generation,
 }
 
@@ -53,37 +53,37 @@ impl<'a> Namespace<'a> {
 /// How a body is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
-    /// As it was put.
+    /// Uncompressed.
     Raw,
     /// One zstd frame.
     Zstd {
-        /// Length of what was put. A reader checks it against its own limits before it allocates.
+        /// Uncompressed length. A reader checks it against its own limits before it allocates.
         uncompressed_bytes: u32,
     },
 }
 
-/// All of a blob's record but the body itself.
+/// A blob's record without the body itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blob<'a> {
-    /// Where it belongs.
+    /// Its namespace.
     pub(crate) namespace: Namespace<'a>,
     /// The full key, at most 65535 bytes.
     pub(crate) key: &'a [u8],
-    /// When it was put; kept when the record is moved.
+    /// When it was put; kept by reinsertion.
     pub(crate) written_ns: u64,
     /// When it stops being fresh.
     pub(crate) expires_ns: Option<u64>,
-    /// How long after that it may be served as stale.
+    /// How long after that it may be served stale.
     pub(crate) stale_window_ns: Option<u64>,
-    /// Gone when not read for longer than this.
+    /// It expires if not read for longer than this.
     pub(crate) idle_ttl_ns: Option<u64>,
-    /// For compare-and-set; zero is a version.
+    /// For compare-and-set; zero is a version, too.
     pub(crate) version: Option<u64>,
     /// 128 is normal.
     pub(crate) priority: u8,
     /// Whether memory may hold it.
     pub(crate) admission: L1Admission,
-    /// It says that there is nothing: the body is empty.
+    /// A negative entry: the body is empty.
     pub(crate) is_absent: bool,
     /// Content metadata.
     pub(crate) metadata: Metadata<'a>,
@@ -124,7 +124,7 @@ impl<'a> Blob<'a> {
         }
     }
 
-    /// The moment from which it is gone for sure, idle time aside.
+    /// When it expires at the latest, without regard to idle time.
     pub(crate) fn gone_at_ns(&self) -> Option<u64> {
         let window = self.stale_window_ns.unwrap_or(0);
         self.expires_ns.map(|expires| expires.saturating_add(window))
@@ -146,7 +146,7 @@ impl<'a> Blob<'a> {
         Ok(())
     }
 
-    /// The fields behind the fixed part; the body's length stands in that.
+    /// The fields behind the fixed part, which holds the body's length.
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         sink.u64(self.body.checksum);
         sink.u64(self.written_ns);

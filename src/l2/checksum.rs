@@ -1,5 +1,5 @@
-//! Checksums: xxh3, seeded so that a structure is good only in its store, at its place and in
-//! its open. `docs/format.md`, section 2. They find accidents; they are no signatures.
+//! Checksums: xxh3, seeded so that a structure is valid only in its store, at its place and in
+//! its open. `docs/format.md`, section 2. They detect accidents; they are no signatures.
 
 use crate::batch::{BATCH_BYTES, yield_now};
 use crate::meter;
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 use super::error::DecodeError;
 use super::format::{OpenCount, StoreId};
 
-/// What a checksum is for; the numbers are part of the format.
+/// The use of a checksum; the numbers are part of the format.
 #[derive(Clone, Copy)]
 pub(crate) enum Domain {
     Segment = 1,
@@ -44,7 +44,7 @@ pub(crate) fn checksum(bytes: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
-/// Checksum of what is read before the store is known: superblocks.
+/// Checksum of superblocks, which are read before the store is known.
 pub(crate) fn unkeyed_checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
@@ -71,20 +71,20 @@ impl Pieces {
 pub(crate) struct BodySum {
     /// Bytes in the file.
     pub(crate) length: u32,
-    /// `xxh3` of them, without a seed: it goes along when the record is moved.
+    /// `xxh3` of them, without a seed: reinsertion keeps it.
     pub(crate) checksum: u64,
 }
 
 impl BodySum {
     #[cfg(test)]
-    /// The sum of a body at hand. `None` from 4 GiB up. Long bodies: see `BodyHasher`.
+    /// The sum of a body in memory. `None` from 4 GiB up. Long bodies: see `BodyHasher`.
     pub(crate) fn of(body: &[u8]) -> Option<Self> {
         let length = u32::try_from(body.len()).ok()?;
         Some(Self { length, checksum: xxh3_64(body) })
     }
 
     #[cfg(test)]
-    /// Checks a body at hand. Long bodies: see `BodyHasher`.
+    /// Checks a body in memory. Long bodies: see `BodyHasher`.
     ///
     /// # Errors
     /// `Length` or `Checksum`.
@@ -96,7 +96,7 @@ impl BodySum {
     }
 }
 
-/// Hashes a body piece by piece, so that nobody hashes a long one within a single poll.
+/// Hashes a body piece by piece, so that no single poll hashes a long one.
 pub(crate) struct BodyHasher {
     pieces: Box<Pieces>,
     length: u64,
@@ -116,7 +116,7 @@ impl BodyHasher {
         hasher
     }
 
-    /// Nothing hashed yet.
+    /// No piece yet.
     pub(crate) fn new() -> Self {
         Self { pieces: Box::new(Pieces::new(0)), length: 0 }
     }
@@ -133,7 +133,7 @@ impl BodyHasher {
         Some(BodySum { length, checksum: self.pieces.finish() })
     }
 
-    /// Compares all pieces with what a record's head promises.
+    /// Compares all pieces with the sum in a record's head.
     ///
     /// # Errors
     /// `Length` or `Checksum`.

@@ -1,7 +1,7 @@
-//! `Chunks`: bytes that grow entry by entry, and can be had as they stand at no cost.
+//! `Chunks`: a byte buffer that grows entry by entry, with cheap snapshots.
 //!
-//! Full chunks are never changed again, so a snapshot shares them and copies what has come since
-//! the last one; and growth moves nothing.
+//! Full chunks never change, so a snapshot shares them and copies only the last one; and growth
+//! moves nothing.
 
 use std::mem;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::wire::Sink;
 
-/// From so many bytes on a chunk is full.
+/// A chunk is full from this many bytes on.
 const CHUNK_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
@@ -24,13 +24,13 @@ impl Chunks {
         self.full_bytes + self.last.len()
     }
 
-    /// Bytes of memory that they take.
+    /// Bytes of memory in use.
     pub(super) fn memory_bytes(&self) -> usize {
         let list = self.full.capacity() * size_of::<Bytes>();
         self.full_bytes + self.last.capacity() + list
     }
 
-    /// What has been written is whole: the next bytes may go elsewhere.
+    /// Ends an entry: the next bytes may go to another chunk.
     pub(super) fn end_entry(&mut self) {
         if self.last.len() >= CHUNK_BYTES {
             self.full_bytes += self.last.len();
@@ -38,7 +38,7 @@ impl Chunks {
         }
     }
 
-    /// The same bytes, which stay as they are.
+    /// A copy that does not change.
     pub(super) fn snapshot(&self) -> Self {
         let (full, last) = (self.full.clone(), self.last.clone());
         Self { full, full_bytes: self.full_bytes, last }

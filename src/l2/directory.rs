@@ -1,8 +1,8 @@
 //! The directory at the end of a sealed segment: one entry for each record in it.
 //!
-//! `DirectoryBuilder` grows as records are taken into the log and knows at each moment what it
-//! will take, so that the log can keep room for it. `Directory` borrows from the bytes read; it
-//! allocates its table of namespaces and nothing else, at most 12 times the bytes of the names.
+//! `DirectoryBuilder` grows as records are appended to the log and always knows its encoded length,
+//! so that the log can reserve room for it. `Directory` borrows from the bytes read; it allocates
+//! only its table of namespaces, at most 12 times the bytes of the names.
 //! `docs/format.md`, section 8.
 
 use super::blob::Namespace;
@@ -18,13 +18,13 @@ use super::name_rows::{NameRows, Row};
 use super::wire::{Measure, Reader, Sink};
 use crate::batch::{BATCH_BYTES, Pacer};
 
-/// A row of the name table takes two bytes at least.
+/// The least bytes of a row of the name table.
 const NAME_ROW_BYTES_MIN: usize = 2;
 
-/// Entries that are read at once where they are wanted backwards.
+/// Entries that are read at once when a directory is read backwards.
 pub(crate) const RUN_ENTRIES: usize = 64;
 
-/// Lists the records of one segment while the log takes them.
+/// Lists the records of one segment while they are appended.
 pub(crate) struct DirectoryBuilder {
     segment: SegmentNumber,
     geometry: Geometry,
@@ -53,7 +53,7 @@ impl DirectoryBuilder {
         }
     }
 
-    /// Bytes that it takes in the segment as it is now: whole blocks.
+    /// Bytes that it would take in the segment now: whole blocks.
     pub(crate) fn encoded_len(&self) -> usize {
         whole(self.names.len() + self.entries.len())
     }
@@ -74,12 +74,12 @@ impl DirectoryBuilder {
         self.entry_count
     }
 
-    /// The most that its records take of the budget of the index.
+    /// The most bytes of the index budget that its records use.
     pub(crate) fn index_bytes(&self) -> usize {
         self.index_bytes
     }
 
-    /// The directory as it stands, to be encoded while the log goes on: copies a chunk at most.
+    /// A copy, to be encoded while the log continues. Copies at most a chunk.
     pub(crate) fn snapshot(&self) -> Self {
         let (names, entries) = (self.names.snapshot(), self.entries.snapshot());
         Self { names, entries, rows: NameRows::new(), ..*self }
@@ -93,8 +93,8 @@ impl DirectoryBuilder {
     /// Appends the entry of the record that follows the last one.
     ///
     /// # Errors
-    /// The bound that it breaks, `Place` when it lies before the last one's end, `NoRoom` when
-    /// the directory would reach into the record. Nothing has changed then.
+    /// The bound that it breaks, `Place` if it lies before the last one's end, `NoRoom` if the
+    /// directory would reach into the record. The builder is unchanged then.
     pub(crate) fn append(&mut self, entry: &DirectoryEntry<'_>) -> Result<(), EncodeError> {
         let row @ (names, index) = self.row_for(entry);
         let length = self.encoded_len_in_row(entry, row)?;
@@ -116,12 +116,12 @@ impl DirectoryBuilder {
         Ok(())
     }
 
-    /// Appends the finished directory to `into`: what goes to the end of the segment, whose last
+    /// Appends the finished directory to `into`, as it goes to the end of the segment, whose last
     /// frame ends at `end`.
     ///
     /// # Errors
-    /// `Place` when `end` is not in the segment or before the last record's end, `NoRoom` when
-    /// the directory would reach before it.
+    /// `Place` if `end` is not in the segment or before the last record's end, `NoRoom` if the
+    /// directory would reach before it.
     pub(crate) async fn write(
         &self,
         key: ChecksumKey,
@@ -186,7 +186,7 @@ impl DirectoryBuilder {
         Ok(whole(content))
     }
 
-    /// What the entry's namespace adds to the name table, and its row.
+    /// The bytes that the entry's namespace adds to the name table, and its row.
     fn row_for(&self, entry: &DirectoryEntry<'_>) -> (usize, u32) {
         let Some(namespace) = entry.change.namespace() else {
             return (0, 0);
@@ -202,7 +202,7 @@ impl DirectoryBuilder {
     }
 }
 
-/// The last bytes of a sealed segment: where its directory is and what it covers.
+/// The last bytes of a sealed segment: the place and the extent of its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     /// The segment that it belongs to.
@@ -221,11 +221,11 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// The footer at the end of `bytes`, which end where the segment does. Its fields are
-    /// plausible; only `Directory::decode` shows that they are good.
+    /// The footer at the end of `bytes`, which end with the segment. Its fields are plausible; only
+    /// `Directory::read` verifies them.
     ///
     /// # Errors
-    /// What is wrong with it: there is none in an unsealed segment.
+    /// Why there is no footer, as in an unsealed segment.
     pub(crate) fn decode(
         bytes: &[u8],
         segment: SegmentNumber,
@@ -261,7 +261,7 @@ impl Footer {
         if bounded { Ok(footer) } else { Err(DecodeError::Length) }
     }
 
-    /// All but the checksum, which is the writer's to append.
+    /// Writes all fields except the checksum.
     fn write(&self, into: &mut Vec<u8>) {
         into.bytes(&DIRECTORY_MAGIC);
         into.u64(self.segment.0);
@@ -275,10 +275,10 @@ impl Footer {
     }
 }
 
-/// A directory that was read and found good.
+/// A directory that was read and verified.
 #[derive(Debug)]
 pub(crate) struct Directory<'a> {
-    /// What its footer says.
+    /// Its footer.
     pub(crate) footer: Footer,
     namespaces: Vec<Namespace<'a>>,
     entries: &'a [u8],
@@ -306,11 +306,11 @@ impl<'a> Directory<'a> {
         futures::executor::block_on(Self::read(bytes, key, segment, opens, geometry))
     }
 
-    /// The directory of `segment` from the segment's last bytes: `bytes` ends where the segment
-    /// does and reaches back to the directory's start or further.
+    /// The directory of `segment` from the segment's last bytes: `bytes` ends with the segment and
+    /// reaches back to the directory's start or further.
     ///
     /// # Errors
-    /// What is wrong with it; `Truncated` when `bytes` do not reach back far enough, see `Footer`.
+    /// Why it is invalid; `Truncated` if `bytes` do not reach back far enough, see `Footer`.
     pub(crate) async fn read(
         bytes: &'a [u8],
         key: ChecksumKey,
@@ -352,11 +352,10 @@ impl<'a> Directory<'a> {
         &self.namespaces
     }
 
-    /// The entries in runs of [`RUN_ENTRIES`], as places from which to read on: what has to be read
-    /// backwards is read run by run.
+    /// The entries in runs of [`RUN_ENTRIES`]. To read backwards, read run by run.
     ///
     /// # Errors
-    /// What is wrong with an entry. Without one all can be read.
+    /// Why an entry is invalid. Otherwise all can be read.
     pub(crate) async fn runs(
         &self,
         steps: &mut Pacer,
@@ -373,7 +372,7 @@ impl<'a> Directory<'a> {
         Ok(runs)
     }
 
-    /// The entries in the order of the log. After an error there is nothing more.
+    /// The entries in the order of the log. An error ends them.
     pub(crate) fn entries(&self) -> Entries<'_, 'a> {
         Entries {
             namespaces: &self.namespaces,
@@ -385,7 +384,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Goes through the entries of a directory.
+/// Iterates over the entries of a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries<'d, 'a> {
     namespaces: &'d [Namespace<'a>],
@@ -426,7 +425,7 @@ impl<'a> Iterator for Entries<'_, 'a> {
 
 impl std::iter::FusedIterator for Entries<'_, '_> {}
 
-/// The checksum of bytes, a step at a time.
+/// The checksum of bytes, with a yield after each step.
 async fn checksum_in_steps(bytes: &[u8], seed: u64, steps: &mut Pacer) -> u64 {
     let mut sum = Pieces::new(seed);
     for piece in bytes.chunks(BATCH_BYTES) {

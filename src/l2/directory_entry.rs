@@ -1,6 +1,6 @@
-//! One entry of a segment's directory: what recovery, reclaim and prefix scans need of a record.
+//! One entry of a segment's directory: the part of a record that recovery, reclaim and scans need.
 //!
-//! Places and moments are written as differences to the entries before, so entries are written and
+//! Places and times are written as differences to the entries before, so entries are written and
 //! read in the order of the log. `docs/format.md`, section 8.
 
 use super::blob::Namespace;
@@ -24,7 +24,7 @@ const VERSION: u8 = 0x20;
 const LABELS: u8 = 0x40;
 const IDLE: u8 = 0x80;
 
-/// The least an entry takes: kind, gap, length, and a namespace, a generation or a count.
+/// The least bytes of an entry: kind, gap, length, and a namespace, a generation or a count.
 pub(crate) const ENTRY_BYTES_MIN: usize = 4;
 
 /// A record as its segment's directory lists it.
@@ -34,73 +34,73 @@ pub(crate) struct DirectoryEntry<'a> {
     pub(crate) place: u32,
     /// Bytes of head and body, without padding.
     pub(crate) length: u32,
-    /// What it says.
+    /// The change that it makes.
     pub(crate) change: Change<'a>,
 }
 
-/// What a record says, as far as the directory repeats it.
+/// The change that a record makes, as far as the directory repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     /// A value was put.
     Blob(BlobSummary<'a>),
-    /// Whatever the hash held is gone.
+    /// Removes the value of a hash.
     Tombstone {
-        /// Where the key belongs.
+        /// The key's namespace.
         namespace: Namespace<'a>,
         /// The key's hash.
         hash: u64,
     },
-    /// Everything older that carries one of the labels is gone.
+    /// Removes everything older that carries one of the labels.
     LabelInvalidation {
-        /// Where the labels belong.
+        /// The labels' namespace.
         namespace: Namespace<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
-    /// Everything older whose key starts with the prefix is gone.
+    /// Removes everything older whose key starts with the prefix.
     PrefixInvalidation {
-        /// Where the keys belong.
+        /// The keys' namespace.
         namespace: Namespace<'a>,
         /// At most 65535 bytes.
         prefix: &'a [u8],
     },
-    /// Everything of a lower generation of the namespace is gone.
+    /// Removes all lower generations of the namespace.
     NamespaceFlush {
         /// With the generation that begins here.
         namespace: Namespace<'a>,
     },
-    /// Everything older is gone.
+    /// Removes everything older.
     StoreInvalidation {
         /// Every generation from here on is at least this.
         generation: Generation,
     },
-    /// Reserved: to be skipped.
+    /// Reserved: skipped.
     DeadlineRenewal {
-        /// Unknown.
+        /// The unknown content.
         fields: &'a [u8],
     },
 }
 
-/// What the directory repeats of a blob.
+/// The part of a blob's record that the directory repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlobSummary<'a> {
-    /// Where it belongs.
+    /// Its namespace.
     pub(crate) namespace: Namespace<'a>,
     /// The key's hash.
     pub(crate) hash: u64,
     /// The full key.
     pub(crate) key: &'a [u8],
-    /// The moment from which it is gone: its expiry and its stale window.
+    /// When it is gone: the end of its stale window.
     pub(crate) gone_at_ns: Option<u64>,
     /// For compare-and-set.
     pub(crate) version: Option<u64>,
     /// Hashes of tags and dependencies.
     pub(crate) labels: LabelHashes<'a>,
-    /// Where it is gone, too, when nobody asks for it.
+    /// When it is also gone if no caller asks for it.
     pub(crate) idle: Option<Idle>,
 }
 
-/// What ends a blob that nobody asks for. Nanoseconds.
+/// The idle expiry of a blob, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idle {
     pub(crate) written_ns: u64,
@@ -108,7 +108,7 @@ pub(crate) struct Idle {
 }
 
 impl BlobSummary<'_> {
-    /// Its life, in which fresh and stale are one.
+    /// Its lifetime, both fresh and stale.
     pub(crate) fn life(&self) -> Lifetime {
         let (written, idle_ttl) = self.idle.map_or((0, u64::MAX), |it| (it.written_ns, it.ttl_ns));
         Lifetime {
@@ -121,8 +121,8 @@ impl BlobSummary<'_> {
 }
 
 impl<'a> Change<'a> {
-    /// What the directory repeats of this record. The hash and the label hashes are a blob's,
-    /// made with the store's hash key; other kinds bring their own.
+    /// The change of this record. The hash and the label hashes belong to a blob, made with the
+    /// store's hash key; other kinds have their own.
     pub(crate) fn new(record: &Record<'a>, hash: u64, labels: &'a [u64]) -> Self {
         match *record {
             Record::Blob(ref blob) => Self::Blob(BlobSummary {
@@ -159,7 +159,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The most that it takes of the budget of the index: a slot, and what leads from labels to it.
+    /// The most bytes of the index budget that it uses: a slot, and the postings of its labels.
     pub(crate) fn index_bytes(&self) -> usize {
         match self {
             Self::Blob(blob) => SLOT_BYTES + blob.labels.len() * POSTING_BYTES,
@@ -205,12 +205,12 @@ impl<'a> Change<'a> {
     }
 }
 
-/// What the entries so far leave behind for the differences of the next.
+/// The base for the differences of the next entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trail {
     /// Where the last record ends, padded.
     pub(crate) end: usize,
-    /// The last gone moment.
+    /// When the last blob was to be gone.
     gone_at_ns: u64,
     /// The last time of writing.
     written_ns: u64,
@@ -219,7 +219,7 @@ pub(crate) struct Trail {
 impl Trail {
     pub(crate) const START: Self = Self { end: BLOCK_BYTES, gone_at_ns: 0, written_ns: 0 };
 
-    /// The trail behind this entry.
+    /// The trail after this entry.
     fn after(self, entry: &DirectoryEntry<'_>) -> Self {
         let end = align(entry.place as usize + entry.length as usize);
         let Change::Blob(blob) = &entry.change else { return Self { end, ..self } };
@@ -277,7 +277,7 @@ impl Trail {
         }
     }
 
-    /// Reads the entry that follows; records end at `end_max` at the latest. Also returns the row
+    /// Reads the next entry, whose record must end at `end_max` at the latest. Also returns the row
     /// of its namespace.
     pub(crate) fn read<'a>(
         self,

@@ -1,23 +1,23 @@
-//! What can be wrong with bytes that were read, and with values that are to be written.
+//! `DecodeError` and `EncodeError`: why bytes or values do not fit the format.
 //!
 //! A `DecodeError` is damage unless the caller expected it (the end of a log looks like a bad
 //! frame). An `EncodeError` is a bound that the caller should have kept; nothing was written.
 
 use thiserror::Error;
 
-/// Why bytes are not what they should be.
+/// Why bytes are invalid.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum DecodeError {
     /// Fewer bytes than the structure needs.
     #[error("the bytes end too early")]
     Truncated,
     /// Another structure, or none.
-    #[error("the magic number is another one")]
+    #[error("the magic number is wrong")]
     Magic,
     /// A checksum does not match: torn, flipped, or written for another place or store.
     #[error("the checksum does not match")]
     Checksum,
-    /// The structure names another place, segment or store than the one it was read from.
+    /// The structure names a place, segment or store other than the one it was read from.
     #[error("it belongs to another place")]
     Place,
     /// Written in an open that does not belong here.
@@ -29,7 +29,7 @@ pub(crate) enum DecodeError {
     /// A length or a count is out of bounds.
     #[error("a length or count is out of bounds")]
     Length,
-    /// A field has a value or a spelling that version 1 does not know.
+    /// A field has a value or an encoding that version 1 does not know.
     #[error("a field is malformed")]
     Field,
     /// A name or label is not UTF-8.
@@ -49,14 +49,14 @@ pub(crate) enum EncodeError {
     /// A metadata key, metadata value, tag or dependency is over 65535 bytes.
     #[error("a metadata text or a label is longer than 65535 bytes")]
     Text,
-    /// A head of 16 MiB or more.
+    /// The head takes 16 MiB or more.
     #[error("the record's head would take 16 MiB or more")]
     Head,
     /// The record cannot fit any segment.
     #[error("the record is larger than any segment")]
     Record,
-    /// An invalidation without a label, a body of what is absent, or a superblock or count out of
-    /// bounds.
+    /// An invalidation without a label, a negative entry with a body, or a superblock or count out
+    /// of bounds.
     #[error("a field is out of its bounds")]
     Field,
     /// Positions, offsets or lengths do not follow one another, or have run out.

@@ -1,7 +1,7 @@
 //! Constants, numbers and geometry of the store format, version 1.
 //!
 //! `docs/format.md` is the contract; this file repeats its numbers and proves at compile time
-//! that they fit together. It knows nothing that the page does not say.
+//! that they fit together. It adds nothing to the page.
 
 use super::error::DecodeError;
 
@@ -11,7 +11,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const BLOCK_BYTES: usize = 4096;
 /// Records, frames and positions are multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
-/// The superblocks take this much of the file before the first segment.
+/// The superblocks take this many bytes of the file before the first segment.
 pub(crate) const DATA_OFFSET: u64 = 2 * BLOCK_BYTES as u64;
 /// Smallest segment.
 pub(crate) const SEGMENT_BYTES_MIN: u32 = 16 << 10;
@@ -19,7 +19,7 @@ pub(crate) const SEGMENT_BYTES_MIN: u32 = 16 << 10;
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 /// A store has at least this many segments.
 pub(crate) const SEGMENT_COUNT_MIN: u32 = 2;
-/// Last position that may be dealt: 36 years at 1 GB/s.
+/// The last position that may be assigned: 36 years at 1 GB/s.
 pub(crate) const POSITION_MAX: u64 = 1 << 60;
 
 /// Header of a frame.
@@ -28,7 +28,7 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 32;
 pub(crate) const RECORD_FIXED_BYTES: usize = 20;
 /// Longest head: its length has 24 bits.
 pub(crate) const HEAD_BYTES_MAX: usize = (1 << 24) - 1;
-/// Longest record, head and body: what one frame in the largest segment can hold.
+/// Longest record, head and body: it fits one frame in the largest segment.
 pub(crate) const RECORD_BYTES_MAX: usize =
     SEGMENT_BYTES_MAX as usize - 2 * BLOCK_BYTES - FRAME_HEADER_BYTES;
 /// Footer of a directory, the last bytes of a sealed segment.
@@ -38,7 +38,7 @@ pub(crate) const FOOTER_BYTES: usize = 56;
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Longest key, prefix, metadata text or label in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 65_535;
-/// The priority that is not spelled out.
+/// The priority that is not written.
 pub(crate) const PRIORITY_NORMAL: u8 = 128;
 
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"tamisL2\n";
@@ -69,16 +69,17 @@ pub(crate) const fn align(length: usize) -> usize {
     (length + ALIGNMENT - 1) & !(ALIGNMENT - 1)
 }
 
-/// A byte offset into the endless log: a multiple of 8, at most `POSITION_MAX`, dealt once.
+/// A byte offset into the endless log: a multiple of 8, at most `POSITION_MAX`,
+/// assigned once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Position(u64);
 
 impl Position {
-    /// The first and the last there can be.
+    /// The first and the last position.
     pub(crate) const FIRST: Self = Self(0);
     pub(crate) const LAST: Self = Self(POSITION_MAX / ALIGNMENT as u64 * ALIGNMENT as u64);
 
-    /// The position at this offset, if it is one.
+    /// The position at this offset, if it is valid.
     pub(crate) const fn new(offset: u64) -> Option<Self> {
         if offset <= POSITION_MAX && (offset % (ALIGNMENT as u64) == 0) {
             Some(Self(offset))
@@ -87,7 +88,7 @@ impl Position {
         }
     }
 
-    /// The position at an offset that was one before it was packed into a slot.
+    /// The position at an offset that was a position before it was packed into a slot.
     pub(crate) const fn from_multiple(offset: u64) -> Self {
         debug_assert!((offset % (ALIGNMENT as u64) == 0));
         Self(offset)
@@ -98,7 +99,7 @@ impl Position {
         self.0
     }
 
-    /// The position so many bytes further on, if it is one.
+    /// The position `bytes` further on, if it is valid.
     pub(crate) const fn after(self, bytes: u64) -> Option<Self> {
         match self.0.checked_add(bytes) {
             Some(offset) => Self::new(offset),
@@ -111,11 +112,11 @@ impl Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentNumber(pub(crate) u64);
 
-/// How often the store had been opened when something was written; 1 at the first open.
+/// The number of opens of the store at the time of a write; 1 at the first open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct OpenCount(pub(crate) u32);
 
-/// The order number of a namespace's creation or last flush.
+/// The number of a namespace's creation or last flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation(pub(crate) u64);
 
@@ -123,7 +124,7 @@ pub(crate) struct Generation(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreId(pub [u8; 16]);
 
-/// The open counts that something read may carry, both ends included.
+/// The open counts that are valid in bytes read, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenRange {
     /// The lowest.
@@ -133,7 +134,7 @@ pub(crate) struct OpenRange {
 }
 
 impl OpenRange {
-    /// Just this one.
+    /// Only this one.
     pub(crate) const fn only(count: OpenCount) -> Self {
         Self { first: count, last: count }
     }
@@ -155,7 +156,7 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// A geometry, if both figures are within the bounds of the format.
+    /// A geometry, if both numbers are within the bounds of the format.
     pub(crate) const fn new(segment_bytes: u32, segment_count: u32) -> Option<Self> {
         if segment_bytes >= SEGMENT_BYTES_MIN
             && segment_bytes <= SEGMENT_BYTES_MAX

@@ -1,9 +1,9 @@
-//! A frame: one write unit, its header covering the head of each record in it.
+//! A frame: one write batch, with a header that covers the head of each record in it.
 //!
-//! `FrameBuilder` deals the places of the records as they are taken and makes the header when
-//! the unit closes. `FrameCheck` retraces it record by record, so that a reader need not hold a
-//! whole frame, see `frames`; `Frame::decode`, for tests, does so for one at hand. A frame is good
-//! when its header is, all its heads are, and, checked apart, all its bodies.
+//! `FrameBuilder` assigns the places of the records as they are appended and makes the header when
+//! the batch closes. `FrameCheck` verifies a frame record by record, so that a reader need not hold
+//! a whole frame, see `frames`; `Frame::decode`, for tests, verifies one in memory. A frame is good
+//! if its header, all its heads and, checked separately, all its bodies are.
 //! `docs/format.md`, section 6.
 
 use super::checksum::{ChecksumKey, Domain, Pieces};
@@ -17,7 +17,7 @@ use super::record::decode_record;
 use super::record::{RecordHead, RecordLengths};
 use super::wire::{Reader, Sink, is_zero};
 
-/// What the header of a frame says.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     /// Bytes of the frame, this header included: a multiple of 8.
@@ -32,7 +32,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The header at `position`, with plausible fields; only `FrameCheck` shows that it is good.
+    /// The header at `position`, with plausible fields; only `FrameCheck` verifies it.
     ///
     /// # Errors
     /// `Truncated` below 32 bytes, `Magic`, `Place`, `OpenCount`, `Length`.
@@ -84,7 +84,7 @@ impl FrameHeader {
     }
 }
 
-/// The checksum and the extent of the records taken so far: the same for writer and reader.
+/// The checksum and the extent of the records so far, for writer and reader.
 struct Extent {
     pieces: Box<Pieces>,
     length: usize,
@@ -109,7 +109,7 @@ impl Extent {
     }
 }
 
-/// Builds a frame as its records are dealt their positions.
+/// Builds a frame as its records are assigned their positions.
 pub(crate) struct FrameBuilder {
     extent: Extent,
     position: Position,
@@ -129,7 +129,7 @@ impl FrameBuilder {
         Self { extent: Extent::new(key, position, open_count), position, open_count, room }
     }
 
-    /// Where the next record goes, `None` when positions have run out.
+    /// Where the next record goes; `None` if positions have run out.
     pub(crate) fn next_position(&self) -> Option<Position> {
         self.position.after(self.extent.length as u64)
     }
@@ -145,11 +145,11 @@ impl FrameBuilder {
         self.extent.records
     }
 
-    /// Takes the record that was sealed for `next_position`.
+    /// Adds the record that was sealed for `next_position`.
     ///
     /// # Errors
-    /// `NoRoom` when the segment ends before it, `Place` when positions have run out; the frame
-    /// is as it was then.
+    /// `NoRoom` if the segment ends before it, `Place` if positions have run out; the frame is
+    /// unchanged then.
     pub(crate) fn add(&mut self, lengths: RecordLengths, checksum: u64) -> Result<(), EncodeError> {
         let length = self.extent.length + lengths.padded();
         if length > self.room as usize {
@@ -182,7 +182,7 @@ impl FrameBuilder {
     }
 }
 
-/// Checks a frame whose records are read one after the other.
+/// Verifies a frame whose records are read one after the other.
 pub(crate) struct FrameCheck {
     header: FrameHeader,
     extent: Extent,
@@ -194,16 +194,16 @@ impl FrameCheck {
         Self { header, extent: Extent::new(key, header.position, header.open_count) }
     }
 
-    /// Where the next record is, as an offset in the frame; `None` when all have been seen.
+    /// Where the next record is, as an offset in the frame; `None` after the last.
     pub(crate) fn next_offset(&self) -> Option<usize> {
         (self.extent.records < self.header.records).then_some(self.extent.length)
     }
 
-    /// Takes the head found at `next_offset`, and the padding behind its body.
+    /// Adds the head found at `next_offset`, and the padding behind its body.
     ///
     /// # Errors
-    /// `Length` when it is one too many or runs over the frame's end, `OpenCount`, `Field` for
-    /// padding that is not zero.
+    /// `Length` if it is one too many or exceeds the frame, `OpenCount`, `Field` for padding that
+    /// is not zero.
     pub(crate) fn add(&mut self, head: &RecordHead<'_>, padding: &[u8]) -> Result<(), DecodeError> {
         let lengths = head.lengths;
         let end = self.extent.length + lengths.padded();
@@ -224,10 +224,10 @@ impl FrameCheck {
         Ok(())
     }
 
-    /// The verdict on header and heads, once all records were taken.
+    /// Verifies header and heads, after all records were added.
     ///
     /// # Errors
-    /// `Length` when records are missing or do not fill the frame, `Checksum`.
+    /// `Length` if records are missing or do not fill the frame, `Checksum`.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         let Self { header, extent } = self;
         if extent.records != header.records || extent.length != header.length as usize {
@@ -237,25 +237,25 @@ impl FrameCheck {
     }
 }
 
-/// A frame at hand, its header and heads found good. Its bodies are not checked yet.
+/// A frame in memory with verified header and heads. Its bodies are not verified yet.
 #[cfg(test)]
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
-    /// What the header says.
+    /// Its header.
     pub(crate) header: FrameHeader,
     bytes: &'a [u8],
     key: ChecksumKey,
 }
 
-/// A record in a frame: its head, found good, and its body, not checked yet.
+/// A record in a frame: its verified head, and its body, not verified yet.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramedRecord<'a> {
     /// Where it is in the log.
     pub(crate) position: Position,
-    /// What it says.
+    /// Its head.
     pub(crate) head: RecordHead<'a>,
-    /// What lies behind the head.
+    /// The bytes behind the head.
     pub(crate) body: &'a [u8],
 }
 
@@ -265,7 +265,7 @@ impl<'a> Frame<'a> {
     /// checksum state, whatever the input.
     ///
     /// # Errors
-    /// What is wrong with its header, a head or the padding; `Truncated` when it is not all there.
+    /// Why its header, a head or the padding is invalid; `Truncated` if it is not all there.
     pub(crate) fn decode(
         bytes: &'a [u8],
         key: ChecksumKey,
@@ -287,7 +287,7 @@ impl<'a> Frame<'a> {
         Ok(Self { header, bytes, key })
     }
 
-    /// Its records in the order of the log. Each head is checked again on the way.
+    /// Its records in the order of the log. Verifies each head again.
     pub(crate) fn records(&self) -> impl Iterator<Item = FramedRecord<'a>> + use<'a> {
         let Self { header, bytes, key } = *self;
         let mut offset = FRAME_HEADER_BYTES;
@@ -298,7 +298,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Checks all bodies in one go. Only then the frame is known to be whole.
+    /// Verifies all bodies in one go. Only then is the frame known to be whole.
     ///
     /// # Errors
     /// `Length` or `Checksum`.

@@ -1,8 +1,8 @@
-//! `Frames`: the frames of a segment that has no directory, seen through a window.
+//! `Frames`: reads the frames of a segment that has no directory, through a window.
 //!
-//! A segment may be hundreds of megabytes, and so may one frame. No more of it is in memory at one
-//! time than a window of a mebibyte, or the head of one record where that is longer. A frame is
-//! good when its header, all its heads and all its bodies are.
+//! A segment or a frame may have hundreds of megabytes. Memory holds only a window of a mebibyte of
+//! it, or the head of one record if that is longer. A frame is good if its header, all its heads
+//! and all its bodies are.
 
 use std::io;
 
@@ -22,7 +22,7 @@ use crate::key::{KeyHasher, LabelKind};
 
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// What is searched at once for the mark of a frame.
+/// Bytes that are searched at once for the mark of a frame.
 const SEARCH_BYTES: usize = 64 << 10;
 
 /// Where the mark of a frame lies in its header.
@@ -32,9 +32,9 @@ pub(super) struct Frames<'a> {
     medium: &'a SegmentFile,
     segment: SegmentNumber,
     start: Position,
-    /// Open counts never decrease; a frame of an older open lies there by accident.
+    /// Open counts never decrease; a frame of an older open is a leftover.
     pub(super) opens: OpenRange,
-    /// Where the window begins in the segment.
+    /// The window's offset in the segment.
     place: usize,
     window: AlignedBuffer,
     steps: Pacer,
@@ -51,7 +51,7 @@ impl<'a> Frames<'a> {
         Self { medium, segment, start, opens, place: 0, window, steps: Pacer::default() }
     }
 
-    /// Some bytes of the segment. None beyond its end.
+    /// Bytes of the segment. None beyond its end.
     pub(super) async fn bytes(&mut self, at: usize, length: usize) -> io::Result<Option<&[u8]>> {
         let segment_bytes = self.medium.geometry.segment_bytes() as usize;
         if at + length > segment_bytes {
@@ -69,7 +69,7 @@ impl<'a> Frames<'a> {
         Ok(self.window.get(start..start + length))
     }
 
-    /// The header of the good frame at a place.
+    /// The header of the frame at a place, if the frame is good.
     pub(super) async fn at(&mut self, place: usize) -> io::Result<Option<FrameHeader>> {
         let SegmentFile { geometry, key, .. } = *self.medium;
         let (Some(position), opens) = (self.start.after(place as u64), self.opens) else {
@@ -114,7 +114,7 @@ impl<'a> Frames<'a> {
         Ok(check.finish().is_ok().then_some(header))
     }
 
-    /// Appends what a good frame holds to a directory.
+    /// Adds the records of a good frame to a directory.
     pub(super) async fn list(
         &mut self,
         place: usize,
@@ -126,7 +126,7 @@ impl<'a> Frames<'a> {
         // Bounded: by the records of one frame, each read in steps.
         for _ in 0..header.records {
             let at = place + next;
-            let gone = || io::Error::other("a frame that was good is not any more");
+            let gone = || io::Error::other("a good frame has become unreadable");
             let lengths = self.lengths(at).await?.ok_or_else(gone)?;
             let head = self.head(at, lengths, header).await?.ok_or_else(gone)?;
             let (hash, labels) = hashes(hasher, &head.record);
@@ -140,7 +140,7 @@ impl<'a> Frames<'a> {
         Ok(())
     }
 
-    /// Where the next good frame is, if there is any.
+    /// The place of the next good frame, if there is one.
     pub(super) async fn find_from(&mut self, place: usize) -> io::Result<Option<usize>> {
         let segment_bytes = self.medium.geometry.segment_bytes() as usize;
         let mut from = place;
@@ -170,7 +170,7 @@ impl<'a> Frames<'a> {
         Ok(start.and_then(|start| RecordLengths::peek(start).ok()))
     }
 
-    /// The good head of a record of a frame.
+    /// The head of a record of a frame, if it is good.
     async fn head(
         &mut self,
         at: usize,
@@ -184,7 +184,7 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// The hashes that a directory keeps of a record.
+/// The hashes of a record that a directory lists.
 fn hashes(hasher: &KeyHasher, record: &Record<'_>) -> (u64, Vec<u64>) {
     let Record::Blob(blob) = record else { return (0, Vec::new()) };
     let namespace = hasher.namespace(blob.namespace.name);

@@ -1,10 +1,10 @@
-//! `Health`: whether L2 takes and gives, and what has happened to it.
+//! `Health`: whether L2 is on, why not, and its metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// What L2 counts. Written by the ring's side and by readers of the disk, not by hits in memory.
+/// The metrics of L2. Updated by the writer and by disk reads, not by hits in memory.
 #[derive(Debug, Default)]
 pub(crate) struct DiskMetrics {
     pub(crate) reads: AtomicU64,
@@ -21,17 +21,17 @@ pub(crate) struct DiskMetrics {
 
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Why L2 has been turned off.
+    /// Why L2 was turned off.
     reason: Mutex<Option<String>>,
     off: AtomicBool,
-    /// The store says on file that nothing in it is to be served.
+    /// The store is marked void on file: nothing in it may be served.
     voided: AtomicBool,
     pub(crate) metrics: DiskMetrics,
-    /// Bytes of directories and segments that are held while they are read or written.
+    /// Bytes of the buffers in which directories and segments are read or written.
     buffers: AtomicUsize,
 }
 
-/// Memory that is held for a while, and counted until this is dropped.
+/// Counts a buffer until this is dropped.
 #[derive(Debug)]
 #[must_use = "it is counted for as long as this lives"]
 pub(crate) struct Held<'a> {
@@ -46,13 +46,13 @@ impl Drop for Held<'_> {
 }
 
 impl Health {
-    /// So many bytes are held from now on.
+    /// Counts a buffer of `bytes` from now on.
     pub(crate) fn hold(&self, bytes: usize) -> Held<'_> {
         self.buffers.fetch_add(bytes, Ordering::Relaxed);
         Held { health: self, bytes }
     }
 
-    /// What is held.
+    /// Bytes of the counted buffers.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffers.load(Ordering::Relaxed)
     }
@@ -62,7 +62,7 @@ impl Health {
         self.off.store(true, Ordering::Release);
     }
 
-    /// One load: every miss in memory asks.
+    /// One load, because every miss in memory asks.
     pub(crate) fn is_off(&self) -> bool {
         self.off.load(Ordering::Acquire)
     }
@@ -80,7 +80,7 @@ impl Health {
     }
 }
 
-/// Adds to a tally.
+/// Adds to a metric.
 pub(crate) fn count(counter: &AtomicU64, number: usize) {
     counter.fetch_add(number as u64, Ordering::Relaxed);
 }

@@ -165,7 +165,7 @@ impl Log {
         let found = self.state.lock().unsealed_directory(segment)?;
         let (directory, end) = match &found {
             UnsealedDirectory::Sealing(seal) => (&seal.directory, seal.end),
-            UnsealedDirectory::Open { directory, end } => (directory, *end),
+            UnsealedDirectory::Open { directory, end } => (&**directory, *end),
         };
         let mut image = Vec::new();
         let written = directory.write(self.key, self.open_count, end, &mut image).await;

@@ -125,7 +125,7 @@ pub(super) struct Abandoned {
 /// The directory of a segment that is not sealed on file yet.
 pub(super) enum UnsealedDirectory {
     Sealing(Arc<Seal>),
-    Open { directory: DirectoryBuilder, end: Position },
+    Open { directory: Box<DirectoryBuilder>, end: Position },
 }
 
 impl LogState {
@@ -457,7 +457,7 @@ impl LogState {
             return Some(UnsealedDirectory::Sealing(seal));
         }
         (self.segment() == segment).then(|| UnsealedDirectory::Open {
-            directory: self.directory.snapshot(),
+            directory: Box::new(self.directory.snapshot()),
             end: self.end(),
         })
     }

@@ -1,10 +1,10 @@
-//! `L2`: the disk tier. A segmented log, written by one task, read by whoever misses in memory.
+//! `L2`: the disk tier. A segmented log, written by one task, read on misses in memory.
 //!
-//! Bytes: `format` and its siblings know them, and nothing else. Places: `log` deals them,
-//! `index` remembers them. The file: `medium` writes and reads it in the log's units,
-//! `writer` is the task that does so, `recovery` makes sense of it at open.
+//! `format`, `record`, `frame`, `directory`, `segment` and `superblock` know the bytes. `log`
+//! assigns positions, `index` finds them. `segment_file` reads and writes the file, `writer` is the
+//! task that writes, `reclaim` frees segments, `recovery` reads the file at open.
 //!
-//! What is on file is always a prefix of the log; log order is the order of effect.
+//! The file always holds a prefix of the log; the order of the log is the order of effect.
 
 mod blob;
 mod checksum;
@@ -85,16 +85,16 @@ use crate::limiter::Permit;
 use crate::meter;
 use crate::timer::Timer;
 
-/// A head has this much in most cases: it may begin at the end of a block.
+/// Blocks that hold most heads: a head may begin at the end of a block.
 const HEAD_BLOCKS: usize = 2;
 
-/// No head has more: key, metadata and labels of the longest that a configuration allows.
+/// Blocks that hold every head: key, metadata and labels have their limits.
 const HEAD_BLOCKS_MAX: usize = 64;
 
-/// How much of a record is wanted.
+/// How much of a record to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What is known of the value, without it.
+    /// All but the value.
     Head,
     Whole,
 }
@@ -107,14 +107,14 @@ pub(crate) struct L2 {
     pins: Arc<ReadPins>,
 }
 
-/// A store that has been read, and waits for its tenant before anything is written.
+/// A store that was read. It waits for its owner before anything is written.
 pub(crate) struct Opened {
     pub(crate) l2: L2,
     pub(crate) hasher: KeyHasher,
     pub(crate) replay: Replay,
     /// Live records.
     pub(crate) records: u64,
-    /// Segments that were dropped because of damage.
+    /// Segments dropped because of damage.
     pub(crate) dropped: u64,
     pub(crate) start: WriterStart,
 }
@@ -137,7 +137,7 @@ impl From<PendingRecord> for FetchedRecord {
 /// cannot be reclaimed.
 const INDEX_SHARE: usize = 8;
 
-/// Opens the store on a disk, or makes one there.
+/// Opens the store on a disk, or creates it.
 pub(crate) async fn open(
     disk: Arc<dyn Disk>,
     opening: &Opening,
@@ -212,7 +212,7 @@ impl L2 {
         self.log.tail().value().saturating_sub(oldest.map_or(0, Position::value))
     }
 
-    /// Everything that has been written is on the device.
+    /// Makes all completed writes durable.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         self.file.sync().await
     }
@@ -234,9 +234,9 @@ impl L2 {
         blocks * BLOCK_BYTES
     }
 
-    /// The record of a slot, from memory if it is not on file yet. None where it is no longer
-    /// wanted, which `is_wanted` is asked once its segment cannot be reused any more. `permit` is
-    /// for the memory that it takes, and is kept until the device is done with it.
+    /// The record of a slot, from memory if it is not on file yet. None if `is_wanted` is false,
+    /// which is asked after the segment is pinned. `permit` covers the memory of the read, and is
+    /// held until the device is done.
     pub(crate) async fn fetch(
         &self,
         slot: Slot,
@@ -252,7 +252,7 @@ impl L2 {
         let request = |blocks| self.request(slot.position, blocks, permit);
         let segment = self.geometry().segment_of(slot.position);
         let _pin = failpoint(Failpoint::PinInFuture).then(|| self.pins.pin(segment));
-        // The pin goes with the request, and is in no future of a caller's while that waits.
+        // The pin belongs to the request: a caller's future that waits must not hold it.
         let Some(first) = Some(request(blocks)).filter(|_| is_wanted()) else { return Ok(None) };
         let mut record = self.read(first, slot.position).await?;
         let lengths = RecordLengths::peek(&record).map_err(damaged)?;
@@ -274,8 +274,8 @@ impl L2 {
         Ok(Some(FetchedRecord { position: slot.position, head, body: record.slice(body) }))
     }
 
-    /// A request for so many blocks from that of a position on. From here on until the device is
-    /// done with it, or it is dropped, their segment is not reused.
+    /// A request for blocks, beginning with that of a position. Pins the segment until the device
+    /// is done, or the request is dropped.
     fn request(&self, position: Position, blocks: usize, permit: &Arc<Permit>) -> ReadRequest {
         let geometry = self.geometry();
         let offset = geometry.file_offset(position) - self.place(position) as u64;
@@ -283,12 +283,12 @@ impl L2 {
         ReadRequest::new(offset, blocks * BLOCK_BYTES).pinned(Arc::new((pin, Arc::clone(permit))))
     }
 
-    /// Where a position is in its block.
+    /// The offset of a position in its block.
     fn place(&self, position: Position) -> usize {
         self.geometry().offset_in_segment(position) as usize % BLOCK_BYTES
     }
 
-    /// What there is from a position on in the blocks of a request.
+    /// The bytes of a request's blocks, from a position on.
     async fn read(&self, request: ReadRequest, position: Position) -> io::Result<Bytes> {
         let length = request.length;
         let read = self.file.disk.read(request).await;
@@ -300,7 +300,7 @@ impl L2 {
         Ok(read?.into_bytes().slice(self.place(position)..))
     }
 
-    /// Whether this process was forked from the one that has the store.
+    /// Whether this process was forked from the one that owns the store.
     pub(crate) fn is_foreign(&self) -> bool {
         self.file.disk.is_foreign()
     }
@@ -316,8 +316,8 @@ impl L2 {
         Some(self.geometry().start_of(segment)?..end)
     }
 
-    /// Shows what the directory of a segment lists, in the order of the log. False where it cannot
-    /// be read though the segment is in use.
+    /// Visits the entries of a segment's directory in the order of the log. False: the directory
+    /// cannot be read although the segment is in use.
     pub(crate) async fn visit_directory(
         &self,
         segment: SegmentNumber,
@@ -356,7 +356,7 @@ impl L2 {
         true
     }
 
-    /// What the head of a fetched record says.
+    /// Decodes the head of a fetched record.
     pub(crate) fn decode<'a>(&self, record: &'a FetchedRecord) -> io::Result<RecordHead<'a>> {
         RecordHead::decode(&record.head, self.file.key, record.position, self.opens)
             .map_err(damaged)

@@ -1,7 +1,7 @@
-//! `NameRows`: the newest row that each name has in the directory of the open segment.
+//! `NameRows`: the newest row of each name in the directory of the open segment.
 //!
-//! A table that grows is rebuilt, under the lock of the log. So the names are spread over many
-//! small tables, each of which holds a thousand of the most names that there may be.
+//! A growing table is rebuilt under the lock of the log. So the names are spread over many small
+//! tables; even with the most names allowed, each holds only about a thousand.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -43,18 +43,18 @@ impl NameRows {
         if table.insert(name.into(), row).is_none() {
             self.bytes += name.len();
         }
-        // A row counts with the fields of its entry and the slack of the table.
+        // A row includes its table entry and the slack of the table.
         let entry = size_of::<(Box<str>, Row)>() + 1;
         self.bytes += (table.capacity() - before) * entry * 8 / 7;
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory in use.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes + self.tables.len() * size_of::<HashMap<Box<str>, Row>>()
     }
 
     fn table_of(&self, name: &str) -> usize {
-        // Of sixty-four, so it fits.
+        // Below sixty-four, so it fits.
         usize::try_from(self.hasher.hash_one(name) % TABLES as u64).unwrap_or(0)
     }
 }

@@ -1,8 +1,8 @@
-//! `ReadPins`: which segments are being read, so that none is reused under a read.
+//! `ReadPins`: count the reads of each segment, so that none is reused under a read.
 //!
-//! A pin belongs to the request in the ring, not to the future that waits for it. A reader pins
-//! first and looks at its slot again then; reclaim removes the slots first and waits for the pins
-//! then. So either the reader sees that its slot has gone, or reclaim sees the pin.
+//! A pin belongs to the request in the ring, not to the future that waits for it. A reader first
+//! pins, then checks its slot again; reclaim first removes the slots, then waits for the pins. So
+//! either the reader sees that its slot was removed, or reclaim sees the pin.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl ReadPins {
         ReadPin { pins: Arc::clone(self), place }
     }
 
-    /// Resolves once nobody reads the segment. One caller at a time.
+    /// Resolves once the segment has no pins. One caller at a time.
     pub(crate) async fn released(&self, segment: SegmentNumber) {
         let place = self.place(segment);
         poll_fn(|context| {

@@ -1,11 +1,11 @@
-//! A record: a head that says what happened at one position, and a blob's body behind it.
+//! A record: a head that states the change at one position, and a blob's body behind it.
 //!
-//! Writing goes in three steps. `Record::encode` makes the head before any lock is taken; its
-//! lengths are final. `seal` sets open count and checksum once the position is dealt, which
-//! takes some tens of nanoseconds. The body is copied later, by whoever writes the frame.
+//! Writing takes three steps. `Record::encode` makes the head before any lock is taken; its lengths
+//! are final. `seal` sets open count and checksum once the position is assigned, in some tens of
+//! nanoseconds. The body is copied later, when the frame is written.
 //!
-//! Reading: `RecordHead::decode` checks the head against position, store and open count; the
-//! body is checked apart (`BodySum::verify`, or piecewise with `BodyHasher`). Nothing is served
+//! Reading: `RecordHead::decode` verifies the head for position, store and open count; the body is
+//! verified separately (`BodySum::verify`, or piecewise with `BodyHasher`). Nothing is served
 //! before both. Decoding never panics and never allocates. `docs/format.md`, section 7.
 
 use std::ops::Range;
@@ -28,50 +28,50 @@ pub(crate) const KIND_NAMESPACE_FLUSH: u8 = 5;
 pub(crate) const KIND_STORE_INVALIDATION: u8 = 6;
 pub(crate) const KIND_DEADLINE_RENEWAL: u8 = 7;
 
-/// One mutation, as the log keeps it.
+/// One mutation, as the log stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
     /// A value was put.
     Blob(Blob<'a>),
-    /// Whatever the hash held is gone.
+    /// Removes the value of a hash.
     Tombstone {
-        /// Where the key belongs.
+        /// The key's namespace.
         namespace: Namespace<'a>,
         /// The key's hash: hashes shadow, not keys.
         hash: u64,
     },
-    /// Everything older that carries one of the labels is gone.
+    /// Removes everything older that carries one of the labels.
     LabelInvalidation {
-        /// Where the labels belong.
+        /// The labels' namespace.
         namespace: Namespace<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
-    /// Everything older whose key starts with the prefix is gone.
+    /// Removes everything older whose key starts with the prefix.
     PrefixInvalidation {
-        /// Where the keys belong.
+        /// The keys' namespace.
         namespace: Namespace<'a>,
         /// At most 65535 bytes; the empty one covers all keys.
         prefix: &'a [u8],
     },
-    /// Everything of a lower generation of the namespace is gone.
+    /// Removes all lower generations of the namespace.
     NamespaceFlush {
         /// With the generation that begins here.
         namespace: Namespace<'a>,
     },
-    /// Everything older is gone.
+    /// Removes everything older.
     StoreInvalidation {
         /// Every generation from here on is at least this.
         generation: Generation,
     },
-    /// Reserved: to be skipped.
+    /// Reserved: skipped.
     DeadlineRenewal {
-        /// Unknown.
+        /// The unknown content.
         fields: &'a [u8],
     },
 }
 
-/// What a record takes.
+/// The lengths of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordLengths {
     head: u32,
@@ -85,7 +85,7 @@ impl RecordLengths {
         if known { Some(Self { head: u32::try_from(head).ok()?, body }) } else { None }
     }
 
-    /// The lengths that the start of a record names, unverified: how much to read.
+    /// The lengths in the start of a record, unverified: how much to read.
     ///
     /// # Errors
     /// `Truncated` below 16 bytes, `Length` out of bounds.
@@ -119,7 +119,7 @@ impl RecordLengths {
 }
 
 impl<'a> Record<'a> {
-    /// What the record will take in the log. Needs no position.
+    /// The lengths of the record in the log. Needs no position.
     ///
     /// # Errors
     /// The bound that it breaks.
@@ -133,10 +133,10 @@ impl<'a> Record<'a> {
         RecordLengths::new(measure.0, self.body_length()).ok_or(EncodeError::Record)
     }
 
-    /// Appends the head to `into`, complete but for open count and checksum: see `seal`.
+    /// Appends the head to `into`, complete except for open count and checksum: see `seal`.
     ///
     /// # Errors
-    /// The bound that it breaks; `into` is as it was then.
+    /// The bound that it breaks; `into` is unchanged then.
     pub(crate) fn encode(&self, into: &mut Vec<u8>) -> Result<RecordLengths, EncodeError> {
         let lengths = self.lengths()?;
         into.reserve(lengths.head());
@@ -148,7 +148,7 @@ impl<'a> Record<'a> {
         Ok(lengths)
     }
 
-    /// Which kind it is, as the file spells it.
+    /// Its kind, as the format numbers it.
     pub(crate) const fn kind(&self) -> u8 {
         match self {
             Self::Blob(_) => KIND_BLOB,
@@ -238,10 +238,10 @@ impl<'a> Record<'a> {
 }
 
 /// Sets open count and checksum of the encoded head that `head` starts with, for its position.
-/// Returns the checksum, which goes into the frame's. A record that moves is sealed again.
+/// Returns the checksum, which goes into the frame's. A reinserted record is sealed again.
 ///
 /// # Errors
-/// `Record` when these bytes are no encoded head; they are untouched then.
+/// `Record` if these bytes are no encoded head; they are unchanged then.
 pub(crate) fn seal(
     head: &mut [u8],
     key: ChecksumKey,
@@ -258,12 +258,12 @@ pub(crate) fn seal(
     Ok(checksum)
 }
 
-/// A head that was read and found good at its position. The body is not checked yet.
+/// A head that was read and verified for its position. The body is not verified yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHead<'a> {
-    /// What happened.
+    /// The change.
     pub(crate) record: Record<'a>,
-    /// What it takes in the log.
+    /// Its lengths.
     pub(crate) lengths: RecordLengths,
     /// The open that wrote it.
     pub(crate) open_count: OpenCount,
@@ -276,7 +276,7 @@ impl<'a> RecordHead<'a> {
     /// there.
     ///
     /// # Errors
-    /// What is wrong with it. Another place, store or open shows as `Checksum` or `OpenCount`.
+    /// Why it is invalid. Another place, store or open shows as `Checksum` or `OpenCount`.
     pub(crate) fn decode(
         bytes: &'a [u8],
         key: ChecksumKey,
@@ -298,16 +298,16 @@ impl<'a> RecordHead<'a> {
         Ok(Self { record, lengths, open_count, checksum: sum })
     }
 
-    /// The body in the bytes that the head was decoded from, unchecked.
+    /// The body in the bytes that the head was decoded from, unverified.
     ///
     /// # Errors
-    /// `Truncated` when it is not all there.
+    /// `Truncated` if it is not all there.
     pub(crate) fn body<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], DecodeError> {
         bytes.get(self.lengths.body_range()).ok_or(DecodeError::Truncated)
     }
 
     #[cfg(test)]
-    /// Checks a body in one go; a long one is better checked piecewise, see `BodyHasher`.
+    /// Verifies a body in one go; for a long one use `BodyHasher`.
     ///
     /// # Errors
     /// `Length` or `Checksum`.
@@ -321,10 +321,10 @@ impl<'a> RecordHead<'a> {
 }
 
 #[cfg(test)]
-/// A record that was read whole: its head, found good, and its body, not checked yet.
+/// A record that was read whole: its verified head, and its body, not verified yet.
 ///
 /// # Errors
-/// As for `RecordHead::decode`, and `Truncated` when the body is not all there.
+/// As for `RecordHead::decode`, and `Truncated` if the body is not all there.
 pub(crate) fn decode_record<'a>(
     bytes: &'a [u8],
     key: ChecksumKey,

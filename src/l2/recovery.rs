@@ -1,14 +1,13 @@
-//! Opening a store: what is on file, how much of it counts, and where the log goes on.
+//! Recovery: reads a store at open, decides how much of it counts, and where the log continues.
 //!
-//! Segments are read from the newest back to the head. Sealed ones give their directory; the last
-//! one in use is scanned frame by frame. Where it ends with a bad frame and nothing good behind,
-//! that is a tear: the records before it are all that was ever acknowledged as being on file.
-//! A bad frame with a good one behind it, or a segment whose header or directory is bad, is
-//! damage: nobody can say which hashes it held, so everything before it is dropped, counted and
-//! logged. Where what is found comes to the budget of the index, nothing older counts either. The
-//! verdict is on file before the store is used.
+//! Segments are read from the newest back to the head. A sealed one gives its directory; the last
+//! one in use is scanned frame by frame. A bad frame at its end with no good one behind it is a
+//! tear: the records before it are all that was ever acknowledged as on file. A bad frame with a
+//! good one behind it, or a segment with a bad header or directory, is damage: the hashes that it
+//! held are unknown, so everything before it is dropped, counted and logged. If the records exceed
+//! the index budget, nothing older counts either. The result is on file before the store is used.
 //!
-//! All of it goes in steps: no poll visits more entries, or handles more bytes, than a step has.
+//! Recovery works in steps: no poll visits more entries, or handles more bytes, than a batch has.
 
 use std::io;
 
@@ -27,35 +26,35 @@ use crate::batch::Pacer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::KeyHasher;
 
-/// What the opener brings.
+/// The caller's part of an open.
 #[derive(Debug, Clone)]
 pub(crate) struct Opening {
     pub(crate) geometry: Geometry,
     pub(crate) crash_safety: CrashSafety,
-    /// Which boot of the machine this is; a store from another one may have lost writes.
+    /// The current boot of the machine; a store from another boot may have lost writes.
     pub(crate) boot_id: [u8; 16],
     pub(crate) now_ns: u64,
-    /// Random: the identity of a store that is made anew.
+    /// Random: the identity of a store, if it is created.
     pub(crate) store_id: [u8; 16],
-    /// Random: its hash key.
+    /// Random: the hash key of a store, if it is created.
     pub(crate) hash_key: u64,
     pub(crate) key_hash_bits: u32,
     pub(crate) limits: Limits,
 }
 
-/// A store that is ready to be written to.
+/// A store that is ready for writes.
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
     pub(crate) hasher: KeyHasher,
     pub(crate) replay: Replay,
-    /// Segments that were dropped because of damage in or behind them.
+    /// Segments dropped because of damage in or behind them.
     pub(crate) dropped: u64,
     pub(crate) tail: Position,
     pub(crate) directory: DirectoryBuilder,
     pub(crate) tail_block: Vec<u8>,
 }
 
-/// The two superblocks say what the store is; a store that was never finished is made anew.
+/// Reads the superblock; a store whose creation was never finished is created again.
 pub(crate) async fn read_superblock(
     medium: &SegmentFile,
     opening: &Opening,
@@ -65,8 +64,8 @@ pub(crate) async fn read_superblock(
     let (first, second) = blocks.split_at(BLOCK_BYTES);
     match Superblock::choose(first, second) {
         Ok((superblock, copy)) => {
-            // It may have been written by a process that was killed before it could sync; the other
-            // copy, which comes next, must not be the only one.
+            // A killed process may not have synced this copy. It must be durable before the other
+            // copy is overwritten.
             medium.sync().await?;
             *medium.next_copy.lock() = copy.other();
             Ok(superblock)
@@ -91,7 +90,7 @@ pub(crate) async fn read_superblock(
     }
 }
 
-/// Takes over the store that `superblock` describes, warm where its mode and its last end allow it.
+/// Recovers the store of `superblock`: warm if its mode and its last end allow it.
 pub(crate) async fn recover(
     medium: &SegmentFile,
     superblock: Superblock,
@@ -112,11 +111,13 @@ pub(crate) async fn recover(
     }
     let BackwardScan { replay, tail, head, dropped, .. } = scan;
     if dropped > 0 {
-        log::warn!("{dropped} segments of the disk tier are damaged or lie before damage: dropped");
+        log::warn!(
+            "dropped {dropped} segments of the disk tier that are damaged or lie before damage"
+        );
     }
     let mut superblock = superblock;
     if opening.crash_safety == CrashSafety::Power && superblock.crash_safety != CrashSafety::Power {
-        // From here on it is said that what was found survives a power loss.
+        // From now on the store claims that the records found survive a power loss.
         medium.sync().await?;
     }
     superblock.crash_safety = opening.crash_safety;
@@ -127,7 +128,7 @@ pub(crate) async fn recover(
     Ok(Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block })
 }
 
-/// Whether what is on file can be served.
+/// Whether records on file may be served.
 fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     let survives = match superblock.crash_safety {
         CrashSafety::Cold => false,
@@ -141,13 +142,13 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     survives && !superblock.void && opening.crash_safety != CrashSafety::Cold
 }
 
-/// A way back through the log.
+/// Reads the log backwards.
 struct BackwardScan<'a> {
     medium: &'a SegmentFile,
     superblock: Superblock,
     hasher: &'a KeyHasher,
     replay: Replay,
-    /// The last segment in use, once it has been found.
+    /// The last segment in use, once it is found.
     tail: Option<Tail>,
     /// Nothing before it counts.
     head: Position,
@@ -159,7 +160,7 @@ impl BackwardScan<'_> {
         OpenRange { first: OpenCount(1), last: self.superblock.open_count }
     }
 
-    /// Reads segments backwards until the head, the first damage, or the first that must go.
+    /// Reads segments backwards to the head, to damage, or to the end of the index budget.
     async fn read_back(&mut self) -> Result<(), RecoveryError> {
         let geometry = self.medium.geometry;
         let mut oldest = geometry.segment_of(self.head);
@@ -168,7 +169,7 @@ impl BackwardScan<'_> {
         while number >= oldest {
             let found = self.read_segment(number).await?;
             if found == Found::Full {
-                // Behind the last record where the log goes on, and not behind its tail.
+                // The head must not pass the position at which the log continues.
                 let unsealed = self.tail.as_ref().filter(|tail| tail.segment == number);
                 let end = unsealed.and_then(|tail| tail.unsealed.as_ref()).map(|tail| tail.end);
                 let behind = match end {
@@ -180,7 +181,7 @@ impl BackwardScan<'_> {
             }
             if found == Found::Damaged && !failpoint(Failpoint::DamageSkipped) {
                 self.dropped += number.0 - oldest.0 + 1;
-                // Where damage lies within the tail, the head stands behind it already.
+                // If the damage lies within the tail, the head is behind it already.
                 let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();
                 if !self.tail.as_ref().is_some_and(is_within) {
                     self.head = self.head.max(start_of(geometry, SegmentNumber(number.0 + 1))?);
@@ -188,7 +189,7 @@ impl BackwardScan<'_> {
                 break;
             }
             if let Some(tail) = &self.tail {
-                // One segment beyond the tail must be free to go on in.
+                // The segment after the tail must be free, so that the log can continue.
                 let first = (tail.segment.0 + 2).saturating_sub(geometry.segment_count().into());
                 oldest = oldest.max(SegmentNumber(first));
                 self.head = self.head.max(start_of(geometry, oldest)?);
@@ -252,7 +253,7 @@ impl BackwardScan<'_> {
         Ok(Found::Good)
     }
 
-    /// Scans the frames of a segment that has no good directory and nothing in use behind it.
+    /// Scans the frames of a segment that has no good directory and no used segment behind it.
     async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
         let SegmentFile { geometry, key, .. } = *self.medium;
         let start = start_of(geometry, number)?;
@@ -295,7 +296,7 @@ impl BackwardScan<'_> {
         Ok(found)
     }
 
-    /// The good frames behind the last bad one, and whether that is damage.
+    /// The good frames behind the last bad one, and whether that one is damage.
     async fn scan(
         &self,
         frames: &mut Frames<'_>,
@@ -320,18 +321,18 @@ impl BackwardScan<'_> {
             (is_damaged, directory, end) = (true, empty(), behind);
         }
         if clean_end.is_some_and(|clean| clean != end) {
-            // The frames that are missing at the end stand behind all that were found.
+            // The missing frames at the end are newer than all that were found.
             directory = empty();
         }
         Ok(Scanned { directory, end, is_damaged })
     }
 }
 
-/// What was found of a directory or of frames.
+/// The result of reading a directory or frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Good,
-    /// All that there is room for. Nothing older counts.
+    /// The index budget is used up. Nothing older counts.
     Full,
     Damaged,
 }

@@ -1,13 +1,12 @@
-//! `Replay`: what a log comes to, read from its newest record back to its oldest.
+//! `Replay`: builds the index from a log, read from its newest record back to its oldest.
 //!
-//! Log order is the order of effect, so the last record of a hash wins and whatever stands before
-//! an invalidation that covers it is gone. Read backwards, that means: the first record seen of a
-//! hash decides, unless an invalidation seen before it covers it; then its slot stands as gone,
-//! since it still shadows what lies before. Nothing that was decided is ever revised, so a reader
-//! may stop anywhere and has only forgotten.
+//! Log order is the order of effect: the last record of a hash wins, and an invalidation removes
+//! the matching records before it. Read backwards, the first record seen of a hash decides, unless
+//! an invalidation seen before matches it; then its slot is dead, because it still shadows older
+//! records. No decision is ever revised, so a reader may stop anywhere and has only forgotten.
 //!
-//! It does stop where what it has built comes to the budget of the index. A namespace whose records
-//! are more than its quota allows keeps the newest; the slots of the others stand as gone.
+//! It stops when it has used up the index budget. A namespace whose records exceed its quota keeps
+//! the newest; the slots of the others are dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -24,57 +23,57 @@ use crate::labels::LabelIndex;
 use crate::quota::Quotas;
 use crate::sequence::Sequence;
 
-/// What a namespace takes beside its name, where there are more than there may be: its index.
+/// Bytes of a namespace beside its name, if it is beyond the configured number: its index.
 const NAMESPACE_BYTES: usize = 1024;
 
-/// What an invalidated prefix takes beside its bytes, and an invalidated label.
+/// Bytes of an invalidated prefix beside its own, and of an invalidated label.
 const PREFIX_BYTES: usize = 48;
 const LABEL_BYTES: usize = 16;
 
-/// How much of what is on file is taken.
+/// The limits of a replay.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// For slots, postings, and what else has to be known on the way.
+    /// For slots, postings, and the working state of the replay.
     pub(crate) index_bytes_max: usize,
-    /// Names up to here count nothing.
+    /// This many names count nothing.
     pub(crate) namespaces_max: usize,
     pub(crate) quotas: Quotas,
 }
 
-/// What has been read so far.
+/// See the module.
 pub(crate) struct Replay {
     pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
-    /// The postings of the records that no invalidation covers.
+    /// The postings of the records that no invalidation matches.
     pub(crate) postings: LabelIndex,
     /// Live records.
     pub(crate) records: u64,
     labels: BTreeSet<u64>,
-    /// The whole store was invalidated behind everything that comes now.
+    /// The whole store was invalidated after all records yet to be read.
     is_over: bool,
     limits: Limits,
     now: Timestamp,
     slots: usize,
-    /// What is known besides slots and postings.
+    /// Bytes of the working state beside slots and postings.
     beside_bytes: usize,
-    /// The last record taken.
+    /// The oldest record taken.
     oldest: Option<Position>,
 }
 
-/// One namespace, as its last records have it.
+/// One namespace, as its newest records define it.
 pub(crate) struct RecoveredNamespace {
     pub(crate) generation: Generation,
     pub(crate) index: Index,
-    /// Blocks that live records touch beyond their first ones.
+    /// Blocks of live records beyond their first ones.
     pub(crate) further_blocks: u64,
-    /// Slots that hold something.
+    /// Live slots.
     pub(crate) live: usize,
-    /// From then on none of it is alive, unless it is asked for.
+    /// When all of its records have expired, unless a read renews one.
     pub(crate) alive_until: Timestamp,
-    /// Its last record.
+    /// Its newest record.
     pub(crate) newest: Position,
     further_blocks_max: u64,
     prefixes: Prefixes,
-    /// Flushed behind everything that comes now.
+    /// Flushed after all records yet to be read.
     is_over: bool,
 }
 
@@ -101,8 +100,8 @@ impl Replay {
         }
     }
 
-    /// Takes the record before all those taken so far. False where the budget does not allow it:
-    /// then nothing that is as old counts.
+    /// Takes the record before all those taken so far. False if the budget does not allow it; then
+    /// neither it nor anything older counts.
     pub(crate) async fn take(&mut self, record: &Replayed<'_>, steps: &mut Pacer) -> bool {
         if self.is_over {
             return true;
@@ -151,12 +150,12 @@ impl Replay {
         true
     }
 
-    /// The last record taken: where what counts begins, if it was the last that there was room for.
+    /// The oldest record taken. If the budget is used up, the log begins here.
     pub(crate) fn oldest(&self) -> Option<Position> {
         self.oldest
     }
 
-    /// Lets go of what only replay had to know, in steps.
+    /// Frees the working state, in steps.
     pub(crate) async fn close(&mut self, steps: &mut Pacer) {
         while self.labels.pop_first().is_some() {
             steps.entry().await;
@@ -173,7 +172,7 @@ impl Replay {
         self.slots * SLOT_BYTES + self.postings.bytes() + self.beside_bytes
     }
 
-    /// The most that a record adds.
+    /// The most bytes that a record adds.
     fn cost_max(&self, change: &Change<'_>) -> usize {
         let name = change.namespace().map_or(0, |named| NAMESPACE_BYTES + named.name.len());
         let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
@@ -185,7 +184,7 @@ impl Replay {
         of_change + if is_counted { name } else { 0 }
     }
 
-    /// A name of which nothing has been read. As many as there may be have their place elsewhere.
+    /// A name without records so far. Names within the configured number are budgeted elsewhere.
     fn begin(&mut self, name: &str, generation: Generation, newest: Position) {
         if self.namespaces.len() >= self.limits.namespaces_max {
             self.beside_bytes += NAMESPACE_BYTES + name.len();
@@ -223,7 +222,7 @@ impl Replay {
             is_covered |= self.labels.contains(&label);
         }
         let life = blob.life();
-        // Nobody knows of any access since it was written.
+        // Accesses since the write are not on file.
         let freshness = life.freshness(self.now, life.written);
         let further_blocks = u64::from(record.blocks).saturating_sub(1);
         let is_beyond = namespace.further_blocks + further_blocks > namespace.further_blocks_max;
@@ -234,7 +233,7 @@ impl Replay {
         namespace.index.insert(hash, slot);
         self.slots += 1;
         if is_beyond {
-            // Of what is older nothing counts either.
+            // Nothing older of it counts either.
             namespace.further_blocks_max = namespace.further_blocks;
         }
         if !is_dead {
@@ -243,8 +242,8 @@ impl Replay {
             namespace.live += 1;
             namespace.alive_until = namespace.alive_until.max(life.ends(life.written));
         }
-        // What has expired may not have for another open, with another clock: its labels lead to it
-        // for as long as its record is there.
+        // An expired record may be fresh by the clock of a later open: keep its postings while the
+        // record exists.
         if !is_covered {
             for label in blob.labels.iter() {
                 steps.entry().await;
@@ -255,8 +254,8 @@ impl Replay {
     }
 }
 
-/// Invalidated prefixes, none of which covers another: the last one at or before a key is the only
-/// one that may cover it.
+/// Invalidated prefixes, none of which covers another: only the last one at or before a key can
+/// match it.
 #[derive(Debug, Default)]
 struct Prefixes(BTreeSet<Box<[u8]>>);
 
@@ -266,7 +265,7 @@ impl Prefixes {
         self.0.range::<[u8], _>(up_to).next_back().is_some_and(|prefix| key.starts_with(prefix))
     }
 
-    /// Gives how many bytes that adds, and how many it removes with those that it covers.
+    /// Returns the bytes that this adds, and those that it frees with prefixes that it covers.
     async fn insert(&mut self, prefix: &[u8], steps: &mut Pacer) -> (usize, usize) {
         if self.cover(prefix) {
             return (0, 0);
@@ -296,7 +295,7 @@ mod tests {
     #[test]
     fn prefixes_cover_what_any_of_them_begins() {
         let texts = ["", "a", "ab", "abc", "abd", "b", "ba", "bab", "c", "\u{ff}"];
-        // Every subset, in two orders, against the plain rule.
+        // Every subset, in two orders, compared with the plain rule.
         for subset in 0..1 << texts.len() {
             let mut chosen: Vec<_> =
                 (0..texts.len()).filter(|at| subset >> at & 1 == 1).map(|at| texts[at]).collect();

@@ -1,28 +1,28 @@
-//! Where the log goes on once a store has been read, and what is on file before it does.
+//! Where the log continues after recovery, and what is written before it does.
 //!
-//! The log goes on in the torn segment exactly at the end E of its good frames, so that what is
-//! kept does not depend on how often a process was killed. That is safe for these reasons.
+//! The log continues in the torn segment exactly at the end E of its good frames, so the records
+//! kept do not depend on how often a process was killed. That is safe for these reasons.
 //!
-//! - All before E stays. The next unit writes the block of E again with an identical prefix, so
-//!   that each of its sectors holds that prefix whichever write it shows, and the open syncs.
-//! - At E lies at most one torn frame T, with nothing behind it: one unit is in flight at a time,
+//! - All before E stays. The next write batch writes the block of E again with an identical prefix,
+//!   so each of its sectors holds that prefix whichever write it shows, and the open syncs.
+//! - At E lies at most one torn frame T, with nothing behind it: one batch is in flight at a time,
 //!   and a good frame behind E would have been damage. A request that was in flight when its
-//!   process was killed is done before the file's lock is granted, so T does not change any more.
-//! - T never verifies later, though sectors of new frames be mixed into it, and though a value that
-//!   is put again bring bytes that T lacks (a body's sum is not seeded). Before anything else is
+//!   process was killed is done before the file's lock is granted, so T no longer changes.
+//! - T never verifies later, even if sectors of new frames are mixed into it, and even if another
+//!   put of a value brings bytes that T lacks (a body's sum has no seed). Before anything else is
 //!   written to the segment, and before the open returns, the block of E is written with zeros from
-//!   E on. The checksum of T, which lies within one sector, is gone by that, and no other frame has
-//!   it: all later ones are sealed with a higher open count.
-//! - Nor does the directory of a seal that was cut off: the new one could bring what it lacks, and
-//!   it would end the segment at E, before what is acknowledged from now on. So the last block of
-//!   the segment, with its footer, is blank before the log goes on. Frames never reach that block.
-//! - The next frame begins at E. There is no gap that a later open could take for the end; what is
-//!   left of T behind the new frames has their position in no header, or an older open count.
-//! - In Power mode each of these writes is synced before the next. In Process mode a power loss
-//!   empties a store that was not closed, and a close syncs. A change to Power syncs first.
+//!   E on. That erases the checksum of T, which lies within one sector, and no other frame has it:
+//!   all later ones are sealed with a higher open count.
+//! - Nor does the directory of a torn seal: the new one could bring the bytes that it lacks, and it
+//!   would end the segment at E, before later acknowledged records. So the last block of the
+//!   segment, with its footer, is blank before the log continues. Frames never reach that block.
+//! - The next frame begins at E. There is no gap that a later open could take for the end; the rest
+//!   of T behind the new frames has their position in no header, or an older open count.
+//! - In Power mode each of these writes is synced before the next. In Process mode a power
+//!   loss empties a store that was not closed, and a close syncs. A change to Power syncs first.
 //!
-//! The same holds for a segment that was announced and has a torn first frame only, with its first
-//! block for that of E.
+//! The same holds for an announced segment with only a torn first frame; its first block is that of
+//! E.
 
 use std::io;
 
@@ -34,21 +34,21 @@ use super::superblock::Superblock;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 
-/// How the log ends.
+/// The last segment in use.
 pub(super) struct Tail {
     pub(super) segment: SegmentNumber,
     /// None: sealed.
     pub(super) unsealed: Option<Unsealed>,
 }
 
-/// What is good of a segment that has not been sealed.
+/// The good part of a segment that is not sealed.
 pub(super) struct Unsealed {
     /// Where the good frames end.
     pub(super) end: Position,
     pub(super) directory: DirectoryBuilder,
-    /// What the block of `end` holds before it.
+    /// The bytes of the block of `end` before `end`.
     pub(super) block: Vec<u8>,
-    /// Something before the end, or behind it, was whole once and is not any more.
+    /// A frame before or behind the end was whole once and is damaged now.
     pub(super) is_damaged: bool,
 }
 
@@ -59,8 +59,8 @@ pub(super) struct Started {
     pub(super) tail_block: Vec<u8>,
 }
 
-/// Puts the verdict on file. The log goes on where the good frames end, also behind a tear; behind
-/// damage it goes on in a new segment, once the damaged one has been sealed.
+/// Writes the result of recovery. The log continues where the good frames end, also after a tear;
+/// after damage it continues in a new segment, once the damaged one is sealed.
 pub(super) async fn start(
     medium: &SegmentFile,
     mut superblock: Superblock,
@@ -104,8 +104,8 @@ pub(super) async fn start(
     fresh_segment(medium, superblock, SegmentNumber(segment.0 + 1)).await
 }
 
-/// Makes sure that what an unclean end has left at `end`, and of a directory, stays torn: see the
-/// head of this file. `block` is what the block of `end` holds before it.
+/// Ensures that a torn frame at `end`, and a torn directory, never verify: see the module. `block`
+/// holds the bytes of the block of `end` before it.
 async fn wipe(medium: &SegmentFile, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
     if failpoint(Failpoint::TearLeft) {
         return Ok(());
@@ -124,15 +124,15 @@ async fn wipe(medium: &SegmentFile, end: Position, block: &[u8]) -> Result<(), R
     Ok(())
 }
 
-/// Announces a segment in which the log begins or goes on.
+/// Announces a segment in which the log begins or continues.
 async fn fresh_segment(
     medium: &SegmentFile,
     mut superblock: Superblock,
     number: SegmentNumber,
 ) -> Result<Started, RecoveryError> {
     let geometry = medium.geometry;
-    // One that was announced has its header. A crash before the superblock is on file must find
-    // that one, not one of an open that nobody knows of.
+    // An announced segment keeps its header: a crash before the superblock is on file must find
+    // that header, not one of an unrecorded open.
     let tail = start_of(geometry, number)?
         .after(BLOCK_BYTES as u64)
         .ok_or_else(|| io::Error::other("positions have run out"))?;

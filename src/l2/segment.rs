@@ -7,12 +7,12 @@ use super::format::{
 };
 use super::wire::{Reader, Sink};
 
-/// Who a segment is: whatever else lies behind the header is told old from new by itself.
+/// Identifies a segment. The frames behind the header identify themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     /// The store it belongs to.
     pub(crate) store_id: StoreId,
-    /// Its number, not its place.
+    /// Its number in the log, not its place in the file.
     pub(crate) number: SegmentNumber,
     /// The open that announced it.
     pub(crate) open_count: OpenCount,

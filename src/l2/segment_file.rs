@@ -1,7 +1,7 @@
-//! `SegmentFile`: the store's file in its own units: superblocks, segment headers, frames, directories.
+//! `SegmentFile`: reads and writes the store's file: superblocks, headers, frames, directories.
 //!
-//! Writes are tried again a few times before they count as failed; in Power mode each is followed
-//! by its sync.
+//! A write is retried a few times before it counts as failed; in Power mode each is followed by a
+//! sync.
 
 use std::io;
 use std::sync::Arc;
@@ -27,8 +27,7 @@ pub(crate) struct SegmentFile {
     pub(crate) key: ChecksumKey,
     pub(crate) health: Arc<Health>,
     pub(crate) crash_safety: CrashSafety,
-    /// Which copy of the superblock is written next: never the one that is known to be good, while
-    /// the other may not be.
+    /// The copy of the superblock to write next: never the only one that is known to be good.
     pub(crate) next_copy: Arc<Mutex<SuperblockCopy>>,
 }
 
@@ -61,7 +60,8 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// A failed sync is not tried again: what it has lost is lost, and the next one would not say.
+    /// A failed sync is not retried: the kernel may have dropped the writes, and the next sync
+    /// would succeed without them.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         count(&self.health.metrics.syncs, 1);
         let synced = self.disk.sync().await;
@@ -88,9 +88,9 @@ impl SegmentFile {
         read
     }
 
-    /// Both copies, one after the other: the second is begun when the first can no longer be torn
-    /// by a power loss, in every mode, so that one of them is always good. After a failure the copy
-    /// that failed is written first.
+    /// Writes both copies, one after the other. The second write begins when the first is durable,
+    /// in every mode, so one copy is always good. After a failure, the failed copy is written
+    /// first.
     pub(crate) async fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         let block = superblock.encode().map_err(io::Error::other)?;
         // Bounded: two.
@@ -103,8 +103,8 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// The last blocks of a sealed segment, from the start of its directory on. None where no
-    /// footer can be made out.
+    /// The last blocks of a sealed segment, from the start of its directory on. None if there is no
+    /// valid footer.
     pub(crate) async fn read_directory(
         &self,
         segment: SegmentNumber,
@@ -122,7 +122,7 @@ impl SegmentFile {
         self.read(segment, start, segment_bytes - start).await.map(Some)
     }
 
-    /// The header of a segment, in its place.
+    /// Writes the header of a segment.
     pub(crate) async fn write_header(
         &self,
         superblock: &Superblock,

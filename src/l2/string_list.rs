@@ -1,8 +1,8 @@
 //! Lists inside records and directories: label hashes, labels, content metadata.
 //!
-//! Each borrows either what a caller wants to write or the bytes it was read from, so that one
-//! type serves both ways and decoding allocates nothing. Bytes have been checked in full by the
-//! time a list exists; going through it cannot fail.
+//! Each borrows either the caller's values or the bytes it was read from, so one type serves both
+//! directions and decoding allocates nothing. Bytes are fully checked before a list exists;
+//! iterating over it cannot fail.
 
 use std::collections::BTreeMap;
 
@@ -165,7 +165,7 @@ impl<'a> Metadata<'a> {
         given.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).chain(read)
     }
 
-    /// An owned copy: allocates what the texts take, and the map.
+    /// An owned copy.
     pub(crate) fn to_map(self) -> BTreeMap<String, String> {
         // Bounded: by the metadata of one entry.
         self.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -201,7 +201,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// Equal by content, wherever it comes from; shown as the list that it is.
+/// Equal by content, whatever it borrows from; shown as a list.
 macro_rules! by_content {
     ($($name:ident),*) => {$(
         impl PartialEq for $name<'_> {

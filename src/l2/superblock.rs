@@ -1,7 +1,7 @@
-//! The superblock: what is known of a store before anything else is read.
+//! The superblock: the part of a store that is read first.
 //!
-//! Encodes one block and chooses between the two copies that were read. A store of another
-//! version is told apart by the frozen first 16 bytes, before its unknown rest is looked at.
+//! Encodes one block and chooses between the two copies that were read. The frozen first 16 bytes
+//! identify a store of another version, whose rest is not read.
 //! `docs/format.md`, section 4.
 
 use thiserror::Error;
@@ -17,7 +17,7 @@ use super::wire::{Reader, Sink, is_zero};
 const MARK_CLEAN: u8 = 1;
 const MARK_VOID: u8 = 2;
 
-/// What a crash may cost, as recorded for the next open.
+/// The crash safety mode, as recorded for the next open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CrashSafety {
     /// Starts empty after any crash.
@@ -31,7 +31,7 @@ pub(crate) enum CrashSafety {
 /// The state of a store, written at each open, close and change of its head or newest segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Superblock {
-    /// Goes up with each update; the higher copy counts.
+    /// Increases with each update; the higher copy counts.
     pub(crate) write_counter: u64,
     /// The random name of the store.
     pub(crate) store_id: StoreId,
@@ -39,15 +39,15 @@ pub(crate) struct Superblock {
     pub(crate) hash_key: u64,
     /// Size and number of the segments.
     pub(crate) geometry: Geometry,
-    /// When the store was made.
+    /// When the store was created.
     pub(crate) created_ns: u64,
     /// The open that wrote this.
     pub(crate) open_count: OpenCount,
     /// The mode of that open.
     pub(crate) crash_safety: CrashSafety,
-    /// The close was complete: the log goes on at `tail`.
+    /// The close was complete: the log continues at `tail`.
     pub(crate) clean: bool,
-    /// What lies in the segments is not to be served.
+    /// Nothing in the segments may be served.
     pub(crate) void: bool,
     /// The machine's boot at that open.
     pub(crate) boot_id: [u8; 16],
@@ -55,16 +55,16 @@ pub(crate) struct Superblock {
     pub(crate) newest: SegmentNumber,
     /// Nothing before it counts.
     pub(crate) head: Position,
-    /// Where a clean close ended; without meaning otherwise.
+    /// Where a clean close ended; otherwise meaningless.
     pub(crate) tail: Position,
-    /// Generations dealt from here on are higher.
+    /// New generations are higher.
     pub(crate) generation_floor: Generation,
 }
 
-/// Why a store cannot be taken as it is.
+/// Why a store has no valid superblock.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum SuperblockError {
-    /// Written by another version of this format: not to be touched.
+    /// Written by another version of this format: must not be changed.
     #[error("format version {found}, while this code knows {supported}")]
     Version {
         /// The version in the file.
@@ -108,7 +108,7 @@ impl Superblock {
     /// The block to write, to both copies.
     ///
     /// # Errors
-    /// `Field` when head, tail and newest do not go together.
+    /// `Field` if head, tail and newest contradict each other.
     pub(crate) fn encode(&self) -> Result<[u8; BLOCK_BYTES], EncodeError> {
         if !self.is_sound() {
             return Err(EncodeError::Field);
@@ -141,11 +141,10 @@ impl Superblock {
         bytes.try_into().map_err(|_| EncodeError::Field)
     }
 
-    /// The superblock that counts, of the two blocks at the start of the file, and which it is.
+    /// The newer good superblock of the two blocks at the start of the file, and which copy it is.
     ///
     /// # Errors
-    /// `Version` when either copy bears another version, `Blank` or `Damaged` when neither is
-    /// good.
+    /// `Version` if either copy has another version, `Blank` or `Damaged` if neither is good.
     pub(crate) fn choose(
         first: &[u8],
         second: &[u8],
@@ -233,7 +232,7 @@ impl Superblock {
         if superblock.is_sound() { Ok(superblock) } else { Err(DecodeError::Field) }
     }
 
-    /// Head and tail lie within the log, and the segments in use within the file.
+    /// Whether head and tail lie within the log, and the segments in use within the file.
     fn is_sound(&self) -> bool {
         let Some(next) = self.newest.0.checked_add(1).map(SegmentNumber) else {
             return false;
@@ -249,8 +248,8 @@ impl Superblock {
     }
 }
 
-/// Whether a block looks like the first that was ever written there, cut off by a power loss. What
-/// a superblock says is in its first sector and its last.
+/// Whether a block looks like the first one ever written there, torn by a power loss. A superblock
+/// has its content in its first sector and its last.
 fn is_half_written(block: &[u8]) -> bool {
     const SECTOR_BYTES: usize = 512;
     let is_blank = |sector: Option<&[u8]>| sector.is_some_and(is_zero);

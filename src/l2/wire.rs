@@ -6,7 +6,7 @@
 
 use super::error::DecodeError;
 
-/// Takes what a structure is made of.
+/// Accepts the primitives of a structure.
 pub(crate) trait Sink {
     fn bytes(&mut self, bytes: &[u8]);
 
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// The bytes that are not read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -127,8 +127,8 @@ impl<'a> Reader<'a> {
         if length <= max { Ok(length) } else { Err(DecodeError::Length) }
     }
 
-    /// A count of items that take `item_bytes` each at least: 1 or more, and no more than can
-    /// be there.
+    /// A count of items of at least `item_bytes` each: at least 1, and no more than the rest can
+    /// hold.
     pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
         let count = self.length(u32::MAX as usize)?;
         if count == 0 || count > self.rest.len() / item_bytes {
@@ -150,13 +150,13 @@ impl<'a> Reader<'a> {
         if is_zero(self.take(length)?) { Ok(()) } else { Err(DecodeError::Field) }
     }
 
-    /// All must have been read.
+    /// Fails unless all bytes are read.
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Length) }
     }
 }
 
-/// Whether there is nothing but zeros.
+/// Whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }

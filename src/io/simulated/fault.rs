@@ -1,10 +1,10 @@
-//! `FaultPlan`: what goes wrong on a simulated disk, by chance or by order.
+//! `FaultPlan`: the faults of a simulated disk, by chance or by order.
 
 use std::io;
 
 use rustix::io::Errno;
 
-/// What a request does.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OperationKind {
     /// A read of either urgency.
@@ -33,7 +33,7 @@ impl Fault {
     }
 }
 
-/// What goes wrong by chance. The chances are between 0 and 1; by default nothing does.
+/// Faults by chance. The chances are between 0 and 1, by default 0.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultPlan {
     /// The most polls that a request takes beyond the first. Default 8.
@@ -46,7 +46,7 @@ pub(crate) struct FaultPlan {
     pub(crate) write_no_space: f64,
     /// The chance of a sync to fail with EIO; it then made nothing durable.
     pub(crate) sync_failure: f64,
-    /// The chance of a sync to say that it succeeded and do nothing.
+    /// The chance of a sync to report success and do nothing.
     pub(crate) sync_loss: f64,
     /// The chance of a read to come back with one bit flipped; the disk itself is unharmed.
     pub(crate) read_bit_flip: f64,

@@ -2,10 +2,10 @@
 //!
 //! `image` is what reads see. A sector in `unsynced` also has its last durable content and all
 //! versions written since, each with the stamp of its arrival; a sync makes durable what has
-//! arrived up to the stamp at which it began. Operations move by steps; one that is complete is
-//! gone from `operations`.
+//! arrived up to the stamp at which it began. Operations advance by steps; a complete one
+//! leaves `operations`.
 
-// What is simulated fits memory, and so its places fit usize.
+// A simulated disk fits memory, so its places fit usize.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub(super) struct DiskState {
     pub(super) dice: Dice,
     pub(super) plan: FaultPlan,
     pub(super) countdowns: Vec<Countdown>,
-    /// What reads see.
+    /// The bytes that reads see.
     pub(super) image: Vec<u8>,
     /// Sectors with contents that are not durable.
     pub(super) unsynced: BTreeMap<u64, Unsynced>,
@@ -35,13 +35,13 @@ pub(super) struct DiskState {
     pub(super) stamp: u64,
     pub(super) operations: BTreeMap<u64, Operation>,
     pub(super) next_operation: u64,
-    /// How many writes to the front of the disk have been begun, where its user's own state is.
+    /// The number of writes begun to the front of the disk, where its user keeps its own state.
     pub(super) front_writes: u64,
-    /// Set by a crash or kill: whoever still holds this disk is gone.
+    /// Set by a crash or kill: the process that holds this disk has ended.
     pub(super) dead: bool,
 }
 
-/// A sector's durable content, and what was written over it since, oldest first.
+/// A sector's durable content, and the later writes to it, oldest first.
 pub(super) struct Unsynced {
     pub(super) durable: [u8; SECTOR_BYTES],
     pub(super) versions: Vec<(u64, [u8; SECTOR_BYTES])>,
@@ -49,14 +49,14 @@ pub(super) struct Unsynced {
 
 pub(super) struct Countdown {
     pub(super) kind: OperationKind,
-    /// How many requests of the kind succeed first.
+    /// The number of requests of the kind that succeed first.
     pub(super) after: u64,
     pub(super) fault: Fault,
     pub(super) lasting: bool,
 }
 
 pub(super) struct Operation {
-    /// Pacer until it completes.
+    /// Steps until it completes.
     pub(super) steps: u32,
     pub(super) fault: Option<Fault>,
     pub(super) work: Work,
@@ -65,15 +65,15 @@ pub(super) struct Operation {
     pub(super) pin: Option<RequestPin>,
 }
 
-/// What has become of an operation by a step.
+/// The outcome of a step of an operation.
 pub(super) enum Step {
     Pending,
-    /// It has been done before, or died with its disk.
+    /// It was done before, or died with its disk.
     Gone,
     Done(Box<Done>),
 }
 
-/// An operation that is done: its pin goes, and then it is answered, once the lock is free.
+/// An operation that is done. Once the lock is free, its pin is dropped and then it is answered.
 pub(super) struct Done {
     pub(super) answer: Answer,
     pub(super) reply: Reply<Answer>,
@@ -97,11 +97,11 @@ pub(super) enum Work {
     },
 }
 
-/// The answer to any request; the buffer is empty where there is none.
+/// The answer to any request; the buffer is empty if there is none.
 pub(super) type Answer = (io::Result<()>, AlignedBuffer);
 
 impl DiskState {
-    /// Takes on an operation and draws its fate; hands the work back on a dead disk.
+    /// Accepts an operation and draws its fate; returns the work on a dead disk.
     pub(super) fn begin(
         &mut self,
         kind: OperationKind,
@@ -156,7 +156,7 @@ impl DiskState {
         failed.or(self.dice.chance(no_space).then_some(Fault::NoSpace))
     }
 
-    /// Moves an operation on by one step.
+    /// Advances an operation by one step.
     pub(super) fn step(&mut self, id: u64) -> Step {
         let Some(mut operation) = self.operations.remove(&id) else { return Step::Gone };
         if operation.steps == 0 {
@@ -228,7 +228,7 @@ impl DiskState {
         contents.versions.push((self.stamp, content));
     }
 
-    /// Makes durable what arrived up to the stamp `covers`.
+    /// Makes durable the sectors that arrived up to the stamp `covers`.
     fn make_durable(&mut self, covers: u64) {
         self.unsynced.retain(|_, contents| {
             let covered = contents.versions.partition_point(|(stamp, _)| *stamp <= covers);
@@ -239,8 +239,8 @@ impl DiskState {
         });
     }
 
-    /// What becomes of the operations in flight when the process ends. The state is dead then; the
-    /// operations, which nothing will answer, are to be dropped when the lock is free.
+    /// Ends the process: settles the operations in flight and marks the state dead. Returns the
+    /// operations, which are never answered, to be dropped when the lock is free.
     pub(super) fn arrive_in_part(&mut self) -> Vec<Operation> {
         let mut ended: Vec<_> = std::mem::take(&mut self.operations).into_values().collect();
         for operation in &mut ended {
@@ -254,7 +254,7 @@ impl DiskState {
 }
 
 impl Unsynced {
-    /// One of the contents that the sector had, or a tear between two of them.
+    /// One of the sector's contents, or a tear between two of them.
     pub(super) fn after_power_loss(&self, dice: &mut Dice) -> [u8; SECTOR_BYTES] {
         let draw = |dice: &mut Dice| {
             let chosen = dice.below(self.versions.len() as u64 + 1) as usize;

@@ -1,37 +1,36 @@
-//! Where the last record of each key hash lies: the in-memory index of L2.
+//! `Index`: finds the last record of each key hash. The in-memory index of L2.
 //!
 //! # Contract
 //! A map from the full 64-bit [`KeyHash`] to a [`Slot`], at about 22.4 bytes an entry in a large
 //! index, all slack included. Calls never block for long: a lock guards one table of some hundred
-//! slots and is held for one step on it. The index judges nothing: who may overwrite what, and
-//! when a slot may go, is decided in the append section.
+//! slots and is held for one step on it. The index decides nothing: the append section decides
+//! which slots are replaced and removed.
 //!
-//! Writers are expected one at a time (they hold the append lock), readers at any time. Writers
-//! that race each other would be safe too; the outcome is then one of the two orders.
+//! One writer at a time is expected (it holds the append lock), readers at any time. Racing writers
+//! would be safe too; the outcome is one of the two orders.
 //!
 //! # Algorithm
 //! Linear hashing (Litwin, 1980) over small tables that each grow alone. The low bits of the mixed
 //! hash choose the table. Whenever there are more than `SHARE` entries for each table, the
-//! table whose turn it is splits in two by one more bit; a step therefore touches one table
-//! and its new half, and nothing else moves. Unlike in Litwin's scheme a table has no fixed size,
-//! so tables whose turn is yet to come are just up to twice as large. Inside a table: see `table`;
-//! what makes the high load cheap is that a table of some hundred slots can afford to be rebuilt
-//! for each tenth or so of growth.
+//! next table in order splits in two by one more bit; a step therefore touches one table and its
+//! new half, and nothing else moves. Unlike in Litwin's scheme a table has no fixed size, so tables
+//! that are yet to split are up to twice as large. Inside a table: see `slot_table`. The high load
+//! is cheap because a table of some hundred slots can be rebuilt for each tenth or so of growth.
 //!
-//! Readers take the number of tables, without a lock, as a hint only. A table knows its own
-//! depth (the low bits that all its hashes share), under its lock; a reader that comes late reads
-//! from it that a hash has moved, and goes on to the table of that depth.
+//! Readers read the number of tables without a lock, as a hint. A table knows its own depth (the
+//! low bits that all its hashes share), under its lock; a late reader sees from it that a hash has
+//! moved, and continues with the table of that depth.
 //!
 //! # Invariants
 //! 1. Table `t < count` of depth `d` holds exactly the hashes whose mixed low `d` bits are `t`;
 //!    tables from `count` on are empty.
-//! 2. Entries move to tables of higher number only. So a reader that follows depths ends, and so
-//!    a scan in order of numbers meets all that stays.
+//! 2. Entries move only to tables of higher number. So a reader that follows depths ends, and a
+//!    scan in order of numbers meets all entries that stay.
 //! 3. `len` and `tables_heap_bytes` are the sums over all tables, whenever no call runs.
 //! 4. Locks: `splitting`, then a table, then the table it splits into. Readers hold one.
 //!
-//! Tables shrink with what they hold, but never merge: an index that lost almost all of its
-//! entries keeps 256 bytes for each table it once had, half a byte for each entry it once held.
+//! Tables shrink with their entries, but never merge: an index that lost almost all of its entries
+//! keeps 256 bytes for each table it once had, half a byte for each entry it once held.
 
 mod bucket;
 mod slot;
@@ -57,13 +56,13 @@ pub(crate) use self::slot::Slot;
 /// bytes of head count little.
 const SHARE: usize = 512;
 
-/// Tables that are cleared in one step: one may hold a thousand entries.
+/// Tables that one step clears: a table may hold a thousand entries.
 const TABLES_CLEARED: usize = 1;
 
 /// See the module.
 pub(crate) struct Index {
     directory: TableDirectory,
-    /// Tables in use: written after the table it adds, under that table's lock.
+    /// Tables in use: updated after a table is added, under that table's lock.
     count: AtomicUsize,
     /// Held while a table is split, so that two writers do not split the same one.
     splitting: Mutex<()>,
@@ -71,7 +70,7 @@ pub(crate) struct Index {
     tables_heap_bytes: AtomicUsize,
 }
 
-/// How far a [`Index::scan`] has come. The default is the start.
+/// The progress of an [`Index::scan`]. The default is the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ScanCursor {
     /// Number of the next table to look at.
@@ -108,10 +107,10 @@ impl Index {
         self.read(mixed).get(hash, mixed)
     }
 
-    /// Sets or replaces the slot of a hash and answers the replaced one.
+    /// Sets the slot of a hash and returns the replaced one.
     ///
     /// # Panics
-    /// When the slot's position is not a multiple of eight.
+    /// If the slot's position is not a multiple of eight.
     pub(crate) fn insert(&self, hash: KeyHash, slot: Slot) -> Option<Slot> {
         let mixed = Mixed::new(hash);
         let old = self.write(mixed, |table| table.insert(hash, mixed, slot));
@@ -121,54 +120,53 @@ impl Index {
         old
     }
 
-    /// Removes the slot of a hash, if it still holds `position`. Answers whether it did.
+    /// Removes the slot of a hash if it still holds `position`. Returns whether it did.
     pub(crate) fn remove_if(&self, hash: KeyHash, position: Position) -> bool {
         let mixed = Mixed::new(hash);
         self.write(mixed, |table| table.remove_if(hash, mixed, position))
     }
 
-    /// Replaces the slot of a hash, if it still holds `position`. Answers whether it did.
+    /// Replaces the slot of a hash if it still holds `position`. Returns whether it did.
     ///
     /// # Panics
-    /// When the new slot's position is not a multiple of eight.
+    /// If the new slot's position is not a multiple of eight.
     pub(crate) fn replace_if(&self, hash: KeyHash, position: Position, slot: Slot) -> bool {
         let mixed = Mixed::new(hash);
         self.write(mixed, |table| table.replace_if(hash, mixed, position, slot))
     }
 
-    /// Notes that the record at `position` was read, if the hash's slot still holds it. Answers
-    /// whether that had been noted before. Takes the read side of a lock only, and writes only when
-    /// the bit is clear.
+    /// Marks the record at `position` as read if the hash's slot still holds it. Returns whether it
+    /// was marked before. Takes only the read side of a lock, and writes only if the bit is clear.
     pub(crate) fn mark_read(&self, hash: KeyHash, position: Position) -> bool {
         let mixed = Mixed::new(hash);
         self.read(mixed).mark_read(hash, mixed, position)
     }
 
-    /// Number of slots held, those without a value included.
+    /// The number of slots, including dead ones.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Whether no slot is held.
+    /// Whether there is no slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All memory of the index as asked of the allocator, itself included. Counted as it changes,
-    /// so this costs a few loads.
+    /// All memory of the index as requested from the allocator, including itself. Costs a few
+    /// loads.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.directory.heap_bytes()
             + self.tables_heap_bytes.load(Ordering::Relaxed)
     }
 
-    /// Appends to `found` the slots whose position lies in `positions`, going on from `cursor`;
-    /// answers where to go on, or `None` at the end. Looks at whole tables until it has walked
-    /// `slots_max` slots or more, so at most one table beyond.
+    /// Appends to `found` the slots whose position lies in `positions`, from `cursor` on; returns
+    /// where to continue, or `None` at the end. Visits whole tables until it has passed `slots_max`
+    /// slots or more, so at most one table beyond.
     ///
     /// A hash that stays in the index from the first call to the last, with a position in the
     /// range, is reported at least once, however much the index grows or shrinks between calls or
-    /// during one; some are reported twice when their table splits meanwhile. What is reported may
+    /// during one; some are reported twice if their table splits meanwhile. A reported slot may
     /// have changed since: act through [`Index::remove_if`] and [`Index::replace_if`].
     pub(crate) fn scan(
         &self,
@@ -179,8 +177,8 @@ impl Index {
     ) -> Option<ScanCursor> {
         let mut number = cursor.table;
         let mut walked = 0;
-        // The count is read anew after each table: one that was split before its turn came has
-        // put its half behind the old count.
+        // The count is read again after each table: a table that was split before the scan came
+        // to it has put its half behind the old count.
         while number < self.count.load(Ordering::Acquire) {
             if walked >= slots_max.max(1) {
                 return Some(ScanCursor { table: number });
@@ -194,8 +192,8 @@ impl Index {
         None
     }
 
-    /// Empties a few tables, from the cursor on, and frees them. Gives where to go on; None at the
-    /// end. For an index that nobody inserts into any more.
+    /// Empties and frees a few tables, from the cursor on. Returns where to continue; None at the
+    /// end. For an index that gets no more insertions.
     pub(crate) fn clear(&self, cursor: ScanCursor) -> Option<ScanCursor> {
         let tables = cursor.table..self.count.load(Ordering::Acquire);
         for number in tables.clone().take(TABLES_CLEARED) {
@@ -224,7 +222,7 @@ impl Index {
         }
     }
 
-    /// Runs a change on the table of a hash and accounts for what it did.
+    /// Changes the table of a hash, and updates the sums.
     fn write<R>(&self, mixed: Mixed, change: impl FnOnce(&mut SlotTable) -> R) -> R {
         let mut number = self.hint(mixed);
         // Bounded: by the depth of the index.
@@ -247,8 +245,8 @@ impl Index {
         self.directory.table(number).write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the table of a hash, as linear hashing has it for the present count. A split
-    /// may have just made it out of date, never pointing too far.
+    /// The number of the table of a hash by linear hashing for the present count. A concurrent
+    /// split may outdate it, but it is never too high.
     fn hint(&self, mixed: Mixed) -> usize {
         let count = self.count.load(Ordering::Acquire);
         let depth = count.ilog2();
@@ -261,7 +259,7 @@ impl Index {
         self.len() > count * SHARE && count < TableDirectory::TABLES_MAX
     }
 
-    /// Splits the table whose turn it is.
+    /// Splits the next table in order.
     #[cold]
     fn split_next(&self) {
         let _one_at_a_time = self.splitting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,8 +273,8 @@ impl Index {
         *child = parent.split();
         let heap_bytes_now = parent.heap_bytes() + child.heap_bytes();
         add_change(&self.tables_heap_bytes, heap_bytes, heap_bytes_now);
-        // Published before the locks open, so that whoever sees the split table without the
-        // half it gave away also sees the table that has it.
+        // Published before the locks open, so that a reader of the split table without its other
+        // half also sees the table that has that half.
         self.count.store(count + 1, Ordering::Release);
     }
 }

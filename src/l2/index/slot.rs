@@ -1,8 +1,7 @@
-//! What the index knows of one key hash, and how it is packed into ten bytes.
+//! `Slot`: the index entry of one key hash, and its packing into ten bytes.
 //!
-//! Positions are multiples of eight, so the three low bits of the stored word are free and carry
-//! the flags. The whole word changes at once, which is what lets `mark_read` set its bit with one
-//! atomic `or` while other readers look.
+//! Positions are multiples of eight, so the three low bits of the stored word carry the flags. The
+//! whole word changes at once, so `mark_read` can set its bit with one atomic `or` beside readers.
 
 use crate::l2::format::Position;
 
@@ -11,20 +10,20 @@ const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
 const FLAGS: u64 = VERSIONED | DEAD | READ;
 
-/// Where the last record of a key hash lies, and what must be known before it is read.
+/// The place of the last record of a key hash, and the facts needed before a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// Place and order of the record in the log.
     pub(crate) position: Position,
-    /// Count of 4096-byte blocks that the record's bytes touch: what a read has to fetch. Zero for
-    /// a tombstone. The index gives no value a meaning.
+    /// The number of 4096-byte blocks that the record touches and a read fetches. Zero for a
+    /// tombstone. The index itself does not interpret it.
     pub(crate) blocks: u16,
-    /// The record carries a CAS version (kept in its header, not here).
+    /// The record has a version, which is stored in its head.
     pub(crate) versioned: bool,
-    /// There is no value (tombstone, expired, unreadable), but the slot still shadows older
-    /// records of its hash and so must stay.
+    /// There is no value (tombstone, expired, unreadable), but the slot must stay: it shadows older
+    /// records of its hash.
     pub(crate) dead: bool,
-    /// Read since it was written: earns the record its second chance at reclaim.
+    /// Read since it was written: reclaim reinserts the record.
     pub(crate) read: bool,
 }
 
@@ -39,8 +38,7 @@ impl Slot {
         Self { dead: true, ..Self::new(position, 0) }
     }
 
-    /// Whether its record is a tombstone, which shadows whatever is older, for every other open as
-    /// well.
+    /// Whether its record is a tombstone, which shadows older records in later opens, too.
     pub(crate) const fn is_tombstone(self) -> bool {
         self.dead && self.blocks == 0
     }

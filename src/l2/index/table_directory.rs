@@ -1,14 +1,14 @@
-//! Where the tables of an index are: an array that grows without moving.
+//! `TableDirectory`: the tables of an index, in an array that grows without moving.
 //!
 //! # Contract
 //! Table `number` has one address for the index's whole life, so readers need no lock to get to
-//! it, and growth copies nothing. Tables that nobody asked for take no memory; the first lies
-//! inside, so that a small index is one table.
+//! it, and growth copies nothing. Unused tables take no memory; the first lies inside, so a
+//! small index is one table.
 //!
 //! # Algorithm
 //! Levels of doubling size (level `l` holds the tables `2^l..2^(l+1)`), each made of chunks of at
-//! most [`CHUNK`] tables. Levels and chunks are made when a table in them is first asked for and
-//! stay until the end.
+//! most [`CHUNK`] tables. Levels and chunks are allocated at the first use of a table in them
+//! and stay until the end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, RwLock};
@@ -17,13 +17,13 @@ use super::slot_table::SlotTable;
 
 /// One more than the highest level: room for 2^26 tables, tens of billions of entries.
 const LEVELS: usize = 26;
-/// The most tables that are made at once: 16 KiB, some microseconds.
+/// The most tables that are allocated at once: 16 KiB, some microseconds.
 const CHUNK: usize = 64;
 
 const _: () = assert!(size_of::<Shelf>() == 256);
 
 /// A table behind its lock, in cache lines of its own, so that neighbours do not disturb each
-/// other and the lock lies in the line of what is read first.
+/// other and the lock shares a line with the fields that are read first.
 #[derive(Default)]
 #[repr(align(64))]
 pub(super) struct Shelf(pub(super) RwLock<SlotTable>);
@@ -42,13 +42,13 @@ pub(super) struct TableDirectory {
 }
 
 impl TableDirectory {
-    /// Tables that there is room for.
+    /// The most tables.
     pub(super) const TABLES_MAX: usize = 1 << LEVELS;
 
-    /// Table `number`, made empty when it did not exist.
+    /// Table `number`, empty if it did not exist.
     ///
     /// # Panics
-    /// When `number` is not below [`Self::TABLES_MAX`].
+    /// If `number` is not below [`Self::TABLES_MAX`].
     pub(super) fn table(&self, number: usize) -> &RwLock<SlotTable> {
         let Some(level) = number.checked_ilog2() else {
             return &self.first.0;
