@@ -1,7 +1,7 @@
 //! `List`: one SIEVE queue, its nodes in a slab, linked by number.
 //!
-//! The slab grows by chunks, so that no insertion ever moves more than one of them, and a freed
-//! node is used again before a new one.
+//! The slab grows by chunks, so no insertion moves more than one of them, and freed nodes are
+//! reused before new ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,28 +9,28 @@ use std::sync::atomic::Ordering;
 use crate::entry::Entry;
 use crate::meter;
 
-/// Nodes of one chunk of the slab. All are full but the last, which grows to that: a list of few
-/// entries takes little.
+/// Nodes of a full chunk of the slab. The last chunk grows up to it, so that a short list takes
+/// little memory.
 const CHUNK: usize = 256;
 
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// Whoever the entries belong to. Asked and told under a list's lock.
+/// Owns the entries. Called under a list's lock.
 pub(crate) trait EntryOwner {
-    /// Whether no reader can be given an entry any more.
+    /// Whether the entry can never be served again.
     fn is_dead(&self, entry: &Entry) -> bool;
 
-    /// An entry is about to be evicted: it is held until this returns.
+    /// An entry is about to be evicted. It stays linked until this returns.
     fn leaves(&self, entry: &Entry);
 }
 
-/// What the hand has come to.
+/// The entry at which the hand stopped.
 #[derive(Debug)]
 pub(crate) enum Victim {
-    /// It has been taken out.
+    /// It was unlinked.
     Evicted(Arc<Entry>),
-    /// Its owner takes it out: it was gone for readers already.
+    /// It was dead already. Its owner removes it.
     Dead(Arc<Entry>),
 }
 
@@ -41,7 +41,7 @@ pub(super) struct List {
     head: u32,
     /// The oldest one.
     tail: u32,
-    /// Where the hand goes on; NONE: it is past the head.
+    /// Where the hand continues; NONE: it is past the head.
     hand: u32,
     /// The first of the nodes that hold no entry, linked by `older`.
     free: u32,
@@ -50,7 +50,7 @@ pub(super) struct List {
 #[derive(Debug, Clone)]
 struct Node {
     entry: Option<Arc<Entry>>,
-    /// Its turn among all insertions.
+    /// Its number among all insertions.
     insertion: u64,
     newer: u32,
     older: u32,
@@ -63,15 +63,14 @@ impl Default for List {
 }
 
 impl List {
-    /// Takes it apart: each item frees a chunk, and says how many nodes that was.
+    /// Frees the list in pieces: each item frees a chunk, and is its number of nodes.
     pub(super) fn pieces(self) -> impl Iterator<Item = usize> + Send {
         self.chunks.into_iter().map(|chunk| chunk.len())
     }
 
-    /// Links the entry in at the head, and sets its node. A hand that was past the head comes to it
-    /// next.
+    /// Links the entry at the head. A hand past the head meets it next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>, insertion: u64) {
-        let number = self.vacant();
+        let number = self.free_node();
         let older = self.head;
         *self.node(number) = Node { entry: Some(Arc::clone(entry)), insertion, newer: NONE, older };
         match older {
@@ -85,7 +84,7 @@ impl List {
         entry.node.link(number);
     }
 
-    /// Unlinks the entry; false if it is not linked any more.
+    /// Unlinks the entry; false if it was unlinked before.
     pub(super) fn remove(&mut self, entry: &Entry) -> bool {
         match entry.node.unlink() {
             Some(number) => {
@@ -96,9 +95,9 @@ impl List {
         }
     }
 
-    /// Moves the hand over the entries inserted before turn `until`, for as long as `steps` last:
-    /// clears and spares the visited, and takes out the first that is not. It stops at one that is
-    /// gone for readers, visited or not: that cannot be hit again.
+    /// Moves the hand over the entries inserted before `until`, as long as `steps` last: clears and
+    /// spares visited entries, and unlinks the first other one. It stops at a dead entry, visited
+    /// or not, because that cannot be hit again.
     pub(super) fn advance(
         &mut self,
         until: u64,
@@ -132,12 +131,12 @@ impl List {
         None
     }
 
-    /// Puts the hand back to the oldest entry.
+    /// Moves the hand back to the oldest entry.
     pub(super) fn start_again(&mut self) {
         self.hand = self.tail;
     }
 
-    /// The same, if it is past the head.
+    /// The same if the hand is past the head.
     pub(super) fn start_again_if_passed(&mut self) {
         if self.is_passed() {
             self.start_again();
@@ -152,8 +151,8 @@ impl List {
         self.head == NONE
     }
 
-    /// The turn at which the entry was inserted that the hand would meet next; the highest number
-    /// where it is past the head.
+    /// The insertion number of the entry that the hand would meet next; the highest number if it is
+    /// past the head.
     pub(super) fn next_insertion(&self) -> u64 {
         if self.hand == NONE {
             return u64::MAX;
@@ -163,8 +162,8 @@ impl List {
     }
 
     /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has `most`
-    /// and there is another. Gives how many nodes that were, and the node to go on with; None when
-    /// the slab ends there.
+    /// and there is another. Returns the number of nodes passed, and the node to continue with;
+    /// None at the end of the slab.
     pub(super) fn visit(
         &self,
         from: usize,
@@ -193,13 +192,13 @@ impl List {
         &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
     }
 
-    /// How many there are, with or without an entry.
+    /// The number of nodes, with or without an entry.
     fn nodes(&self) -> usize {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
     }
 
     /// A node that holds no entry.
-    fn vacant(&mut self) -> u32 {
+    fn free_node(&mut self) -> u32 {
         if self.free != NONE {
             let number = self.free;
             self.free = self.node(number).older;
@@ -208,15 +207,15 @@ impl List {
         let number = u32::try_from(self.nodes()).unwrap_or(NONE);
         // The smallest entry takes over 200 bytes: this is a list of more than 800 GiB.
         assert!(number < NONE, "one SIEVE list holds 2^32 entries");
-        let vacant = Node { entry: None, insertion: 0, newer: NONE, older: NONE };
+        let empty = Node { entry: None, insertion: 0, newer: NONE, older: NONE };
         match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
-            Some(last) => last.push(vacant),
-            None => self.chunks.push(vec![vacant]),
+            Some(last) => last.push(empty),
+            None => self.chunks.push(vec![empty]),
         }
         number
     }
 
-    /// Takes the node out of the list, and the hand off it, towards the head.
+    /// Unlinks the node, and moves the hand off it, towards the head.
     fn unlink(&mut self, number: u32) -> Option<Arc<Entry>> {
         let Node { newer, older, .. } = *self.node(number);
         match newer {
@@ -237,7 +236,7 @@ impl List {
         let entry = node.entry.take();
         self.free = number;
         if self.head == NONE {
-            // Nothing is left: neither is the slab, which a priority may not need again.
+            // The list is empty: free the slab, which the priority may not need again.
             *self = Self::default();
         }
         entry

@@ -3,12 +3,12 @@
 //!
 //! An entry may be
 //! - in its SIEVE list and in the map: held;
-//! - in the map only: it was unlinked by its eviction or removal, and to every reader
-//!   it is gone, though the map has still to let go of it;
-//! - in neither: with callers that hold a hit.
+//! - in the map only: an eviction or removal has unlinked it, and no reader finds it, although the
+//!   map still has to drop it;
+//! - in neither: held only by callers with a hit.
 //!
-//! It moves downwards only. Whoever takes it out of its list, and nobody else, settles what hangs
-//! on it: that happens once.
+//! It moves only downwards. The caller that unlinks it, and no other, releases its accounting, so
+//! that happens once.
 
 mod list;
 mod sieve;
@@ -31,39 +31,39 @@ use crate::key::{Identity, KeyHash};
 /// A map table that grows stalls its shard; tables of up to this many entries grow unnoticed.
 const TABLE_ENTRIES_MAX: usize = 8192;
 
-/// A table with room for so many times what it holds is made smaller.
+/// A table with room for this many times its entries is shrunk.
 const SPARSE: usize = 4;
 
-/// Removals from one to the next after which that is looked at, on average.
+/// Average number of removals between checks for that.
 const REMOVALS_UNASKED: u64 = 64;
 
 #[derive(Debug)]
 pub(crate) struct L1 {
     map: DashMap<u64, Arc<Entry>, BuildHasherDefault<Identity>>,
     sieve: Sieve,
-    /// What puts under way will count.
+    /// Bytes reserved by puts under way.
     reserved: AtomicUsize,
     bytes_max: usize,
     quotas: Box<[L1Quota]>,
 }
 
-/// Room for an entry of `bytes` that is to take the place of one with `spare`.
+/// Room for an entry of `bytes` that replaces one of `spare` bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Room {
     pub(crate) bytes: usize,
     pub(crate) spare: usize,
 }
 
-/// What has no room for an entry.
+/// The limit that leaves no room for an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scarce {
     /// The quota of its namespace.
     Quota,
-    /// The budget of all.
+    /// The memory budget.
     Budget,
 }
 
-/// What the entries of a namespace may count, and what its puts under way will.
+/// The quota of a namespace, and the bytes that its puts under way have reserved.
 #[derive(Debug)]
 struct L1Quota {
     reserved: AtomicUsize,
@@ -71,7 +71,7 @@ struct L1Quota {
 }
 
 impl L1 {
-    /// `quotas`: what each of the namespaces that have one may count.
+    /// `quotas`: the byte limits of the namespaces with a quota.
     pub(crate) fn new(
         bytes_max: usize,
         lists: usize,
@@ -94,8 +94,8 @@ impl L1 {
         }
     }
 
-    /// Empties a tier that is not used any more: each item frees a part, and says how many entries
-    /// that was.
+    /// Frees a tier that is out of use, in pieces: each item frees a part, and is its number of
+    /// entries.
     pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
         let lists = Arc::clone(&self);
         let tables = (0..self.map.shards().len()).map(move |table| {
@@ -118,20 +118,20 @@ impl L1 {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    /// How many entries its tables have room for.
+    /// The number of entries that its tables have room for.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.map.capacity()
     }
 
-    /// All that the tables hold, also what has gone and waits to be removed.
+    /// All entries of the tables, including those that were unlinked and wait to be removed.
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.map.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 
-    /// The entry under a hash, if it is `wanted`, which is asked under the read side of one shard,
-    /// and has to ask whether it is held.
+    /// The entry of a hash if `wanted` accepts it. `wanted` runs under the read lock of one shard,
+    /// and must check whether the entry is held.
     #[inline]
     pub(crate) fn find(
         &self,
@@ -142,13 +142,13 @@ impl L1 {
         self.map.view(&hash.0, look).flatten()
     }
 
-    /// The place of a hash, with its shard locked for writing for as long as the slot lives.
+    /// The place of a hash. Its shard is locked for writing as long as the result lives.
     pub(crate) fn lock_place(&self, hash: KeyHash) -> LockedPlace<'_> {
         LockedPlace { sieve: &self.sieve, place: self.map.entry(hash.0) }
     }
 
-    /// Removes the entry under a hash if `unwanted`. None where it is not, or where somebody else
-    /// has taken it out before.
+    /// Removes the entry of a hash if it is `unwanted`. None if it is not, or another caller has
+    /// unlinked it before.
     pub(crate) fn remove(
         &self,
         hash: KeyHash,
@@ -164,9 +164,8 @@ impl L1 {
         self.remove(entry.hash, |held| std::ptr::eq(held, entry)).is_some()
     }
 
-    /// Gives back memory of the table that has just lost this hash, should it hold next to nothing:
-    /// tables grow by themselves, but do not shrink. Asked after one removal in so many, which the
-    /// hash decides.
+    /// Shrinks the table that has just lost this hash, if it is nearly empty: tables grow by
+    /// themselves, but do not shrink. Checks only after some removals, chosen by the hash.
     pub(crate) fn give_back(&self, hash: KeyHash) {
         if hash.0 % REMOVALS_UNASKED != 0 {
             return;
@@ -184,12 +183,12 @@ impl L1 {
         }
     }
 
-    /// Counts what is wanted against the budget from now on, until the reservation is dropped, and
-    /// against the quota of that number.
+    /// Reserves room in the budget, and in the quota of that number, until the reservation is
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// What has no room for it yet; then nothing is counted.
+    /// The limit that leaves no room yet; then nothing is reserved.
     pub(crate) fn reserve(
         &self,
         room: Room,
@@ -201,11 +200,8 @@ impl L1 {
         };
         self.reserved.fetch_add(room.bytes, Ordering::Relaxed);
         let reservation = Reservation { l1: self, quota, bytes: room.bytes };
-        // Counted first, so that of two who reserve at a time one at least sees the other.
-        match self.is_over(Room { bytes: 0, ..room }) {
-            true => Err(Scarce::Budget),
-            false => Ok(reservation),
-        }
+        // Reserved before the check, so that of two concurrent callers one at least sees the other.
+        if self.is_over(Room { bytes: 0, ..room }) { Err(Scarce::Budget) } else { Ok(reservation) }
     }
 
     fn reserve_of(&self, number: usize, Room { bytes, spare }: Room) -> Option<&L1Quota> {
@@ -224,14 +220,13 @@ impl L1 {
         self.sieve.bytes_of(quota)
     }
 
-    /// Whether what is held is more than the quota of that number.
+    /// Whether the entries exceed the quota of that number.
     pub(crate) fn is_beyond(&self, quota: usize) -> bool {
         self.sieve.bytes_of(quota) > self.quotas[quota].bytes_max
     }
 
-    /// Evicts while there is not so much room, for as long as `steps` last, which it uses up. Gives
-    /// one victim at a time. Pacer are left where there is nothing to evict, of priorities up to
-    /// `priority`.
+    /// Evicts one entry if there is too little room, as long as `steps` last, which it uses up.
+    /// Steps are left if no entry of a priority up to `priority` can be evicted.
     pub(crate) fn evict(
         &self,
         room: Room,
@@ -246,8 +241,8 @@ impl L1 {
         Some(self.unmapped(victim))
     }
 
-    /// Evicts an entry of the namespace that has the quota of that number, likewise, whether or not
-    /// the budget asks for it.
+    /// Evicts an entry of the namespace with the quota of that number, likewise, whether or not the
+    /// budget requires it.
     pub(crate) fn evict_of(
         &self,
         quota: usize,
@@ -267,7 +262,7 @@ impl L1 {
         victim
     }
 
-    /// Whether there is less room than that, and evicting can give more.
+    /// Whether there is too little room, and an eviction can help.
     pub(crate) fn is_over(&self, Room { bytes, spare }: Room) -> bool {
         let used = self.bytes();
         let wanted = used.saturating_add(self.reserved()).saturating_add(bytes);
@@ -292,7 +287,7 @@ pub(crate) struct LockedPlace<'a> {
 }
 
 impl LockedPlace<'_> {
-    /// What is held there.
+    /// The entry that is held there.
     pub(crate) fn entry(&self) -> Option<&Arc<Entry>> {
         match &self.place {
             MapEntry::Occupied(place) => Some(place.get()).filter(|entry| entry.is_held()),
@@ -300,7 +295,8 @@ impl LockedPlace<'_> {
         }
     }
 
-    /// Puts `entry` there. Gives what it replaces, unless somebody else has taken that out before.
+    /// Puts `entry` there. Returns the replaced entry, unless another caller has unlinked it
+    /// before.
     pub(crate) fn put(self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         self.sieve.insert(&entry);
         match self.place {
@@ -315,7 +311,7 @@ impl LockedPlace<'_> {
         }
     }
 
-    /// Empties the place. Gives what was there, likewise.
+    /// Empties the place. Returns its entry, likewise.
     pub(crate) fn remove(self) -> Option<Arc<Entry>> {
         let MapEntry::Occupied(place) = self.place else { return None };
         let old = place.remove();
@@ -323,7 +319,7 @@ impl LockedPlace<'_> {
     }
 }
 
-/// Budget that a put under way has set aside.
+/// Budget that a put under way has reserved.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     l1: &'a L1,

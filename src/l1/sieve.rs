@@ -1,22 +1,22 @@
 //! `Sieve`: the order in which entries leave memory.
 //!
 //! SIEVE (Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024, Algorithm 1): a new entry goes to
-//! the head of its list, unvisited. A hit marks it visited and moves nothing. For a victim, a hand
-//! walks from where it stopped last, from older to newer: it clears and spares the visited, and
-//! takes the first that is not. Past the head it begins again at the tail.
+//! the head of its list, unvisited. A hit marks it visited and moves nothing. To find a victim, a
+//! hand walks on from where it last stopped, from older to newer: it clears and spares visited
+//! entries, and evicts the first other one. Past the head it starts again at the tail.
 //!
-//! What is gone for readers, whose namespace was flushed or whose life has ended, is no longer
-//! worth its having been visited, and is not spared.
+//! A dead entry, whose namespace was flushed or whose lifetime has ended, is not spared even if it
+//! was visited.
 //!
-//! Each priority in use has a SIEVE of its own, and victims come from the lowest one that holds
-//! anything. To let threads insert and remove at the same time it can be cut into lists by hash.
-//! There is still one hand: lists know when each entry was inserted, so the hand goes on in
-//! whichever list has the oldest entry that it has not passed, just as if all were linked in one.
-//! So whatever the number of lists, the algorithm is followed to the letter.
+//! Each priority in use has its own SIEVE, and victims come from the lowest one with entries. So
+//! that threads can insert and remove at the same time, a SIEVE can be cut into lists by hash. There
+//! is still one hand: lists know when each entry was inserted, so the hand continues in the list
+//! with the oldest entry that it has not passed, as if all were linked in one. So the algorithm is
+//! followed exactly, whatever the number of lists.
 //!
-//! Invariants, under a list's lock: an entry's `ListNode` names its node while it is in the list,
-//! and nothing otherwise; the list's part of the hand is on a node of it, or past its head. The
-//! hand's own lock is taken before a list's, and by those who evict only.
+//! Invariants, under a list's lock: an entry's `ListNode` names its node while it is linked, and
+//! nothing otherwise; the list's part of the hand is on one of its nodes, or past its head. The
+//! hand's own lock is taken before a list's, and only to evict.
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -37,14 +37,14 @@ const EMPTY_NODES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Sieve {
-    /// By priority; made when first needed.
+    /// By priority; created at first use.
     levels: Box<[OnceLock<Level>]>,
     lists: usize,
-    /// What the entries of each namespace that has a quota count. They have lists besides.
+    /// The bytes of each namespace with a quota, whose entries have their own lists.
     quotas: Box<[AtomicUsize]>,
-    /// What all entries count.
+    /// The bytes of all entries.
     bytes: AtomicUsize,
-    /// How many insertions there have been.
+    /// The number of insertions so far.
     insertions: AtomicU64,
 }
 
@@ -53,18 +53,18 @@ pub(crate) struct Sieve {
 struct Level {
     /// Chosen by hash.
     lists: Box<[CachePadded<Shard>]>,
-    /// Each for the entries of one namespace that has a quota; made when first needed.
+    /// Each for the entries of one namespace with a quota; created at first use.
     quotas: Box<[OnceLock<Box<Shard>>]>,
     bytes: AtomicUsize,
-    /// Held by whoever moves the hand.
+    /// Held while the hand moves.
     hand: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Shard {
     list: Mutex<List>,
-    /// The turn of the entry that the hand would meet here: changed under the lock, read
-    /// without it to choose a list. The highest number where it is past the head.
+    /// The insertion number of the entry that the hand would meet here: changed under the lock,
+    /// read without it to choose a list. The highest number if the hand is past the head.
     next: AtomicU64,
 }
 
@@ -85,12 +85,13 @@ impl Sieve {
         Self { levels, lists, quotas, bytes: AtomicUsize::new(0), insertions: AtomicU64::new(0) }
     }
 
-    /// Takes all lists out: each item frees a part, and says how many entries that was.
+    /// Takes all lists, to free them in pieces: each item frees a part, and is its number of
+    /// entries.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = usize> + Send + use<> {
         let levels = self.levels.iter().filter_map(OnceLock::get);
         let shards =
             levels.flat_map(|level| (0..level.places()).filter_map(|place| level.at(place)));
-        // Bounded: by the lists there are.
+        // Bounded: by the number of lists.
         let lists: Vec<List> = shards.map(|shard| mem::take(&mut *shard.list.lock())).collect();
         lists.into_iter().flat_map(List::pieces)
     }
@@ -99,13 +100,13 @@ impl Sieve {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// What the entries of the namespace that has the quota of that number count, those of its
-    /// generations that have ended among them.
+    /// The bytes of the namespace with the quota of that number, including generations that have
+    /// ended.
     pub(crate) fn bytes_of(&self, quota: usize) -> usize {
         self.quotas[quota].load(Ordering::Relaxed)
     }
 
-    /// Takes a new entry in at the head of its list.
+    /// Inserts a new entry at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
         let level = self.levels[usize::from(entry.priority)].get_or_init(|| self.level());
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
@@ -114,12 +115,12 @@ impl Sieve {
         if let Some(quota) = entry.namespace.quota() {
             self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
         }
-        // Taken under the list's lock, so that each list is in the order of insertions.
+        // Numbered under the list's lock, so that each list is in the order of insertions.
         let insertion = || self.insertions.fetch_add(1, Ordering::Relaxed);
         level.shard(entry).change(|list| list.push(entry, insertion()));
     }
 
-    /// Takes an entry out. False where somebody else has done so before.
+    /// Removes an entry. False if another caller has unlinked it before.
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
         let shard = level.shard(entry);
@@ -127,7 +128,7 @@ impl Sieve {
         let removed = shard.change(|list| {
             let was_passed = list.is_passed();
             let removed = list.remove(entry);
-            // As in `evict_of`; but where the hand of all had come by, it stays that way.
+            // As in `evict_of`; but if the common hand had passed this list, that stays so.
             if has_quota && !was_passed {
                 list.start_again_if_passed();
             }
@@ -142,8 +143,8 @@ impl Sieve {
         removed
     }
 
-    /// Takes the next victim out, of priorities up to `priority`, where the hand finds it within
-    /// `steps`, which it uses up. None with steps left: there is nothing to evict.
+    /// Evicts the next victim of priorities up to `priority`, if the hand finds it within `steps`,
+    /// which it uses up. None with steps left: no entry can be evicted.
     pub(crate) fn evict(
         &self,
         priority: u8,
@@ -156,8 +157,8 @@ impl Sieve {
         Some(self.uncounted(level, victim))
     }
 
-    /// Takes the next victim out of the list of a quota, likewise. Its part of the hand moves on
-    /// alone, and begins again at its tail.
+    /// Evicts the next victim from the list of a quota, likewise. Only its part of the hand moves,
+    /// and starts again at its tail.
     pub(crate) fn evict_of(
         &self,
         quota: usize,
@@ -179,9 +180,9 @@ impl Sieve {
         Level::new(self.lists, self.quotas.len())
     }
 
-    /// Adds up to `limit` entries from `cursor` on to `found`, and gives where to go on, which is
-    /// at another entry if there is one near; None at the end. What is inserted behind the cursor
-    /// meanwhile is not visited.
+    /// Adds up to `limit` entries from `cursor` on to `found`, and returns where to continue, at
+    /// another entry if there is one near; None at the end. Does not visit entries that are
+    /// inserted behind the cursor meanwhile.
     pub(crate) fn visit(
         &self,
         mut cursor: Cursor,
@@ -247,7 +248,7 @@ impl Level {
         }
     }
 
-    /// How many lists there may be.
+    /// The number of lists there may be.
     fn places(&self) -> usize {
         self.lists.len() + self.quotas.len()
     }
@@ -264,8 +265,8 @@ impl Level {
         self.lists.iter().map(|shard| &**shard).chain(quotas)
     }
 
-    /// Multiplies the hash into the range, so that the number of lists need not be a power of two,
-    /// turned so that the bits which choose a slot of the lookup table are not used again.
+    /// Multiplies the hash into the range, so that the number of lists need not be a power of two.
+    /// Rotates it first, because its high bits already choose a place in the lookup table.
     fn shard_of(&self, hash: KeyHash) -> &Shard {
         let turned = u128::from(hash.0.rotate_left(24));
         let home = (turned * self.lists.len() as u128) >> 64;
@@ -276,7 +277,7 @@ impl Level {
         self.bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// SIEVE's walk for a victim.
+    /// Moves the hand to a victim.
     fn evict(&self, steps: &mut usize, owner: &dyn EntryOwner) -> Option<Victim> {
         let _hand = self.hand.lock();
         // Bounded: by the steps that are left, see `advance`.
@@ -294,8 +295,8 @@ impl Level {
         None
     }
 
-    /// The same in the list of a quota. Past its newest entry the hand begins again at once: a new
-    /// one is not to be the next that it meets.
+    /// The same in the list of a quota. Past its newest entry the hand starts again at once, so
+    /// that it does not meet a new entry next.
     fn evict_of(&self, quota: usize, steps: &mut usize, owner: &dyn EntryOwner) -> Option<Victim> {
         let shard = self.quotas[quota].get()?;
         let _hand = self.hand.lock();
@@ -314,13 +315,13 @@ impl Level {
         None
     }
 
-    /// Past the newest entry of all, the hand begins again with the oldest.
+    /// Moves the hand from past the newest entry of all back to the oldest.
     fn start_again(&self) {
         // Bounded: by the number of lists.
         self.shards().for_each(|shard| shard.change(List::start_again));
     }
 
-    /// The same, where a removal may have brought it there. Whoever is moving the hand sees to it.
+    /// The same if a removal has left the hand there. If an eviction holds the hand, that does it.
     fn start_again_if_passed(&self) {
         if self.next_list().0.is_passed() {
             if let Some(_hand) = self.hand.try_lock() {
@@ -329,7 +330,8 @@ impl Level {
         }
     }
 
-    /// Where the hand goes on, and the turn at which it would go on in another list.
+    /// The list in which the hand continues, and the insertion number at which it would change
+    /// lists.
     fn next_list(&self) -> (&Shard, u64) {
         let (mut first, mut first_at, mut second_at) = (&*self.lists[0], u64::MAX, u64::MAX);
         // Bounded: by the number of lists.
@@ -350,7 +352,7 @@ impl Shard {
         Self { list: Mutex::default(), next: AtomicU64::new(u64::MAX) }
     }
 
-    /// Changes the list, and tells where the hand would go on in it.
+    /// Changes the list, and publishes where the hand would continue in it.
     fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let changed = change(&mut list);

@@ -1,17 +1,17 @@
-//! Seven slots in the room of two cache lines.
+//! `Bucket`: seven slots in the space of two cache lines.
 //!
 //! # Contract
-//! Holds up to [`LANES`] key hashes with their slots, and two counts. Which hash belongs here is
-//! the table's business. A lane is read and written only when it is in use.
+//! Holds up to [`LANES`] key hashes with their slots, and two counts. The table decides which
+//! hash belongs here. A lane is read and written only while it is in use.
 //!
 //! # Layout
 //! Seven times 18 bytes (hash, position with flags, blocks) and two bytes of counts are 128. The
-//! first half has the hashes and the counts, all that decides a search, and three of the block
-//! counts to fill it; the second has what only a hit needs. Allocated as it comes, a bucket starts
-//! anywhere in a line (see `table` for why).
+//! first half has the hashes and the counts, which decide a search, and three of the block counts
+//! to fill it; only a hit needs the second. A bucket may start anywhere in a cache line (see
+//! `slot_table` for why).
 //!
 //! # Invariants
-//! Lanes below `count` are in use, in no order; what the others contain means nothing.
+//! Lanes below `count` are in use, in no order; the contents of the others have no meaning.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,8 +32,8 @@ pub(super) struct Bucket {
     hashes: [u64; LANES],
     /// Slots in use.
     count: u8,
-    /// Entries that wanted to be here or earlier and lie beyond. Sticks at its maximum, since
-    /// what it would have counted further is lost.
+    /// Entries with their home here or earlier that lie beyond. Sticks at its maximum, because
+    /// later counts are lost.
     passed: u8,
     blocks_front: [u16; FRONT],
     /// Positions with flags (see `slot`). Atomic for the read bit alone: it is set under the
@@ -67,9 +67,9 @@ impl Bucket {
     }
 
     pub(super) fn find(&self, hash: KeyHash) -> Option<usize> {
-        // Branches on purpose: the processor guesses a lane and fetches the second half while
-        // the first is still on its way. Lanes in use come first, so a stale match in an unused
-        // lane is never taken for a live one.
+        // Branches on purpose: the processor predicts a lane and fetches the second half while the
+        // first is still being fetched. Lanes in use come first, so a stale match in an unused lane
+        // never hides a live one.
         let lane = self.hashes.iter().position(|&held| held == hash.0)?;
         (lane < usize::from(self.count)).then_some(lane)
     }
@@ -79,7 +79,7 @@ impl Bucket {
     }
 
     pub(super) fn position(&self, lane: usize) -> Position {
-        // Relaxed, here and below: the word is a value by itself and orders nothing.
+        // Relaxed, here and below: the word stands alone and orders no other access.
         position_of(self.words[lane].load(Ordering::Relaxed))
     }
 
@@ -103,7 +103,7 @@ impl Bucket {
     /// Sets the read bit.
     pub(super) fn mark_read(&self, lane: usize) -> bool {
         let word = &self.words[lane];
-        // Stored only when clear: a bit that is set costs its readers no exclusive cache line.
+        // Stored only if clear: a set bit costs readers no exclusive cache line.
         word.load(Ordering::Relaxed) & READ != 0
             || word.fetch_or(READ, Ordering::Relaxed) & READ != 0
     }
@@ -115,7 +115,7 @@ impl Bucket {
         self.place(lane, hash, slot);
     }
 
-    /// Takes a slot out; the last one moves into its lane.
+    /// Removes a slot; the last one moves into its lane.
     pub(super) fn take(&mut self, lane: usize) -> (KeyHash, Slot) {
         let taken = (self.hash(lane), self.slot(lane));
         let last = usize::from(self.count) - 1;
@@ -126,7 +126,7 @@ impl Bucket {
         taken
     }
 
-    /// Whether every entry that came by is in this bucket or before it.
+    /// Whether no entry passed this bucket.
     pub(super) fn nothing_passed(&self) -> bool {
         self.passed == 0
     }

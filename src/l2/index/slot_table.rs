@@ -1,15 +1,15 @@
-//! One sub-table of the index: some hundred slots in an array of buckets.
+//! `SlotTable`: one table of the index, with some hundred slots in an array of buckets.
 //!
 //! # Contract
 //! A map from key hash to [`Slot`], keyed by the full 64 bits. Not synchronised: the index keeps
 //! each table behind its own lock; only [`SlotTable::mark_read`] changes anything through `&self`.
-//! It grows and shrinks by itself and never touches another table.
+//! It grows and shrinks by itself and touches no other table.
 //!
 //! # Algorithm
 //! Open addressing with buckets: linear probing over buckets of [`LANES`] slots, with the
 //! deletion of Knuth, *The Art of Computer Programming* 3, section 6.4, algorithm R (the hole is
-//! filled from further on, so there are no tombstones), and with a count in each bucket of the
-//! entries that wanted to go there or earlier and lie beyond, as in Facebook's F14. A search ends
+//! filled from further on, so there are no tombstones), and each bucket counts the entries
+//! with their home there or earlier that lie beyond, as in Facebook's F14. A search ends
 //! at the first bucket that nothing passed, so an absent hash costs about as much as a present
 //! one, even at nine tenths full.
 //!
@@ -18,14 +18,14 @@
 //! mixed hash have already chosen the table.
 //!
 //! # Memory
-//! Buckets come in chunks of 2 KiB, all alike, so that what one table frees is just what the next
-//! one asks for: tables allocated in one piece of any size leave holes in the heap (with glibc a
-//! seventh of the whole). Only tables of less than three chunks have a shorter one at the end, so
-//! that a small index stays small. The pointers to the chunks lie in the table itself: fetched from
-//! elsewhere they were another miss of cache and page table, a quarter of a lookup's time.
+//! Buckets come in equal chunks of 2 KiB, so a chunk that one table frees fits the next: tables
+//! allocated in one piece of any size leave holes in the heap (with glibc a seventh of the whole).
+//! Only tables of less than three chunks have a shorter one at the end, so that a small index stays
+//! small. The pointers to the chunks lie in the table itself: elsewhere they would cost another
+//! miss of cache and page table, a quarter of a lookup's time.
 //!
-//! Buckets are not aligned to cache lines, which would show only within the noise, while aligned
-//! allocations of 2 KiB leave a fifth of the heap unused (glibc 2.36).
+//! Buckets are not aligned to cache lines: the gain is within the noise, while aligned allocations
+//! of 2 KiB leave a fifth of the heap unused (glibc 2.36).
 //!
 //! # Invariants
 //! 1. A hash is held at most once.
@@ -33,7 +33,7 @@
 //! 3. `passed` of a bucket is the number of entries whose way from home goes beyond it; at 255
 //!    it sticks (and may then be too high, never too low) until the table is rebuilt.
 //! 4. `len <= most(buckets)`; without entries there are no buckets.
-//! 5. All chunks but the last are whole.
+//! 5. All chunks except the last are whole.
 
 use smallvec::SmallVec;
 
@@ -90,8 +90,8 @@ pub(super) struct SlotTable {
     buckets: usize,
     /// Entries held.
     len: usize,
-    /// How many low bits of the mixed hash all entries here share: the index's business (see
-    /// there), kept under the lock that guards the entries.
+    /// The number of low bits of the mixed hash that all entries share. The index uses it (see
+    /// there); the lock of the entries guards it, too.
     pub(super) depth: u32,
 }
 
@@ -101,13 +101,13 @@ impl SlotTable {
         self.len
     }
 
-    /// Slots there is room for, in use or not: what a scan walks.
+    /// Slots that a scan passes, in use or not.
     pub(super) fn slots(&self) -> usize {
         self.buckets * LANES
     }
 
     /// Bytes on the heap.
-    /// Lets go of all entries and their memory.
+    /// Frees all entries and their memory.
     pub(super) fn clear(&mut self) {
         self.chunks = SmallVec::new();
         (self.buckets, self.len) = (0, 0);
@@ -123,7 +123,7 @@ impl SlotTable {
         Some(self.bucket(bucket).slot(lane))
     }
 
-    /// Sets or replaces a slot, answering the replaced one.
+    /// Sets a slot and returns the replaced one.
     pub(super) fn insert(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) -> Option<Slot> {
         if let Some((bucket, lane)) = self.find(hash, mixed) {
             let old = self.bucket(bucket).slot(lane);
@@ -162,7 +162,7 @@ impl SlotTable {
         self.len -= 1;
         self.uncount_way(home, bucket);
         self.fill_hole(bucket);
-        // The margin keeps a table that only fluctuates from being rebuilt time and again.
+        // The margin prevents repeated rebuilds of a table that only fluctuates.
         let fitting = Self::fitting(self.len + self.len / 16);
         if fitting < self.buckets {
             self.rebuild(fitting);
@@ -170,7 +170,7 @@ impl SlotTable {
         true
     }
 
-    /// Notes that the record at `position` was read, if the slot still holds it.
+    /// Marks the record at `position` as read if the slot still holds it.
     pub(super) fn mark_read(&self, hash: KeyHash, mixed: Mixed, position: Position) -> bool {
         let Some((bucket, lane)) = self.find_at(hash, mixed, position) else {
             return false;
@@ -182,8 +182,7 @@ impl SlotTable {
         self.chunks.iter().flatten().flat_map(Bucket::iter)
     }
 
-    /// Deepens the table by one bit and gives away the entries that have it set, as the table
-    /// they now belong to.
+    /// Deepens the table by one bit and returns the entries that have it set, as a new table.
     pub(super) fn split(&mut self) -> SlotTable {
         let bit = self.depth;
         let leaves = |mixed: Mixed| mixed.low_bits(bit + 1) >> bit == 1;
@@ -200,14 +199,14 @@ impl SlotTable {
         child
     }
 
-    /// The most entries that so many buckets take: eleven twelfths of the slots. Beyond it
-    /// searches get long quickly; a single bucket may be full.
+    /// The most entries for so many buckets: eleven twelfths of the slots. Beyond that, searches
+    /// quickly get long. A single bucket may be full.
     const fn most(buckets: usize) -> usize {
         buckets * LANES - buckets * LANES / 12
     }
 
     /// The buckets that a table of `len` entries is built with. A small one is filled to 0.84,
-    /// so that it grows by a ninth; from [`WHOLE`] on it takes as many chunks as will do.
+    /// so that it grows by a ninth; from [`WHOLE`] on it has as few chunks as fit.
     const fn fitting(len: usize) -> usize {
         let roomy = (len * 100).div_ceil(LANES * 84);
         if roomy < WHOLE {
@@ -250,7 +249,7 @@ impl SlotTable {
     /// Bucket and lane of a hash.
     fn find(&self, hash: KeyHash, mixed: Mixed) -> Option<(usize, usize)> {
         let mut at = mixed.home(self.buckets);
-        // Counts that stick may never say stop.
+        // Counts that stick may never end the search.
         // Bounded: by the buckets of one table.
         for _ in 0..self.buckets {
             let bucket = self.bucket(at);
