@@ -7,10 +7,10 @@
 //!   flush, and the completion queue (twice the size) never overflows. Other requests wait in the
 //!   queue.
 //! - One sync at a time: callers that ask meanwhile share the next one.
-//! - **The runtime is never left, nor dropped, with operations in flight**, because it
-//!   would free buffers that the kernel still writes to. The pump ends only when the queue is
+//! - **The runtime is never left, nor dropped, with operations in flight**, because
+//!   it would free buffers that the kernel still writes to. The pump ends only when the queue is
 //!   closed, empty and all transfers are done. If it panics, the runtime is leaked with its
-//! buffers.
+//!   buffers.
 //! - Submissions are flushed when the thread parks. A flush that the kernel refuses for lack of
 //!   memory is not reported, so while operations are in flight the thread wakes up every
 //!   [`FLUSH_INTERVAL`] to park and flush again. An idle thread sleeps until it has work.
