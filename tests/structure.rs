@@ -27,9 +27,12 @@ const STD_METHODS: &[&str] =
 /// Files in which one type may have inherent methods.
 const IMPL_FILES_MAX: usize = 2;
 
-/// The names that make an edge.
 type Names = BTreeSet<String>;
 
+/// The inherent impls of one type by file: the functions that each defines, and calls on itself.
+type Parts<'a> = BTreeMap<&'a str, (Names, Names)>;
+
+/// The edges from each file, with the names that make them.
 #[derive(Default)]
 struct Graph(BTreeMap<String, BTreeMap<String, Names>>);
 
@@ -185,7 +188,7 @@ impl Tree {
 
     /// Inherent impls in too many files, or that call each other to and fro.
     fn scattered(&self) -> Vec<String> {
-        let mut types: BTreeMap<(String, String), BTreeMap<&str, (Names, Names)>> = BTreeMap::new();
+        let mut types: BTreeMap<(String, String), Parts<'_>> = BTreeMap::new();
         for (module, source) in &self.0 {
             for (path, methods, calls) in &source.impls {
                 let name = path.last().unwrap().clone();

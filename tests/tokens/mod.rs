@@ -133,10 +133,11 @@ impl Source {
                         self.methods.insert(next.to_owned());
                     }
                 }
-                "self" | "Self" if next == "." || next == "::" => {
-                    if tokens.get(place + 3).is_some_and(|it| it == "(" || it == "::") {
-                        calls.insert(tokens[place + 2].clone());
-                    }
+                "self" | "Self"
+                    if matches!(next, "." | "::")
+                        && tokens.get(place + 3).is_some_and(|it| it == "(" || it == "::") =>
+                {
+                    calls.insert(tokens[place + 2].clone());
                 }
                 _ => {}
             }
