@@ -11,7 +11,7 @@
 //! Each priority in use has its own SIEVE, and victims come from the lowest one with entries. So
 //! that threads can insert and remove at the same time, a SIEVE can be cut into lists by hash.
 //! There is still one hand: lists know when each entry was inserted, so the hand continues in the
-//! list with the oldest entry that it has not passed, as if all were linked in one. So the algorithm
+//! list with the oldest entry that it has not passed, as if all were one list. So the algorithm
 //! is followed exactly, whatever the number of lists.
 //!
 //! Invariants, under a list's lock: an entry's `ListNode` names its node while it is linked, and
