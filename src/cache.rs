@@ -39,7 +39,7 @@ pub struct BlobCache {
 }
 
 impl BlobCache {
-    /// Opens a cache: in memory alone, or with a disk tier where the configuration has an
+    /// Opens a cache: in memory alone, or with a disk tier if the configuration has an
     /// [`l2_path`](crate::BlobCacheConfigBuilder::l2_path). A store that was closed, or whose
     /// process was killed, comes back with its entries.
     ///

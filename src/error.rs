@@ -18,11 +18,11 @@ pub enum CacheError {
     /// The blob is larger than its policy allows, or than any tier that may hold it.
     #[error("blob of {size} bytes is over the limit of {max} bytes, {limit}")]
     BlobTooLarge {
-        /// Bytes of the blob, with its key and metadata where a tier's budget is the limit.
+        /// Bytes of the blob, with its key and metadata if a tier's budget is the limit.
         size: usize,
         /// The limit it is over.
         max: usize,
-        /// Which limit that is: the highest one, where several tiers might have held the blob.
+        /// Which limit that is: the highest one, if several tiers might have held the blob.
         limit: BlobLimit,
     },
     /// The content metadata has too many keys or too many bytes.

@@ -3,7 +3,7 @@
 //!
 //! Values of 100 bytes to 64 MB live in namespaces, under keys, with tags, dependencies, content
 //! metadata, versions and policies. L1 is memory: bounded in bytes, everything counted, in SIEVE
-//! order. L2, where a path is given, is a segmented log on NVMe through io_uring.
+//! order. L2, if a path is given, is a segmented log on NVMe through io_uring.
 //! A value must fit into a segment of it, which is by default a 64th of the file, or else into an
 //! eighth of L1: see [`l2_segment_bytes`](BlobCacheConfigBuilder::l2_segment_bytes) and
 //! [`L1Admission`].
@@ -33,9 +33,9 @@
 //!
 //! ## ... rendered pages
 //!
-//! Keep the handle of a namespace in the state of the service: it is cheap to clone. A page that
-//! has expired is answered at once while one task renders it anew, and goes at once when a product
-//! on it changes.
+//! Keep the handle of a namespace in the state of the service: it is cheap to clone. An expired
+//! page is returned at once while one task renders it again. A page is removed at once when a
+//! product on it changes.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -123,7 +123,7 @@
 //! ## ... ranges of objects
 //!
 //! Large values live on disk, and many of them only there: [`L1Admission::Auto`] keeps blobs over
-//! an eighth of the memory tier out of it. Where keys begin with the name of their object, one call
+//! an eighth of the memory tier out of it. If keys begin with the name of their object, one call
 //! removes all ranges of an object.
 //!
 //! ```
@@ -145,15 +145,15 @@
 //! # After a restart
 //!
 //! A disk tier comes back with its entries. It does not know of changes at the origin while the
-//! process was down. Where an entry must not outlive them, flush its namespace after `open`, or
+//! process was down. If an entry must not outlive them, flush its namespace after `open`, or
 //! put a version of the data into the namespace's name; a ttl bounds the age of all other entries.
 //! [`docs::freshness`] shows it.
 //!
 //! # Log lines and features
 //!
-//! The cache logs through the `log` facade: stores that are opened, damage, and a disk tier that is
-//! turned off. Without a logger they go nowhere. The feature `serde`, off by default, gives
-//! statistics `serde::Serialize`.
+//! The cache logs through the `log` facade: opened stores, damage, and a disk tier that turns
+//! itself off. Without a logger nothing is printed. The feature `serde`, off by default, implements
+//! `serde::Serialize` for statistics.
 
 mod access_times;
 mod batch;
