@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ends_here_is_waited_for_and_what_a_fork_has_copied_is_not() {
+    fn a_close_here_is_awaited_and_a_forked_copy_is_not() {
         let folder = tempfile::tempdir().expect("directory");
         let path = folder.path().join("data");
         let (_alive, termination) = Alive::new();

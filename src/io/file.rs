@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_takes_nothing_from_others_meanwhile() {
+    fn a_file_that_does_not_fit_takes_no_space_from_others_meanwhile() {
         let directory = tempfile::tempdir().expect("directory");
         let probe = File::open(directory.path()).expect("open");
         let before = available(&probe).expect("known");

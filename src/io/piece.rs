@@ -129,8 +129,8 @@ unsafe impl IoBuf for Piece {
 }
 
 // SAFETY: as above. The range belongs to this piece alone: pieces are disjoint, and the split
-// gives no access to the bytes while a piece lives; so writing through the pointer races with
-// nobody.
+// gives no access to the bytes while a piece lives; so writes through the pointer do
+// not race.
 unsafe impl IoBufMut for Piece {
     fn stable_mut_ptr(&mut self) -> *mut u8 {
         self.address()

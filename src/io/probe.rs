@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_name_what_refused() {
+    fn reasons_name_the_cause() {
         let explained = |errno: Errno, sysctl| explain_with(&errno.into(), sysctl);
         assert!(explained(Errno::PERM, "2").contains("kernel.io_uring_disabled is 2"));
         assert!(explained(Errno::PERM, "1").contains("kernel.io_uring_group"));

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn two_panicking_wakers_do_not_abort_what_unwinds() {
+    fn two_panicking_wakers_do_not_abort_an_unwind() {
         let unwound = std::panic::catch_unwind(|| {
             let exchanges = [exchange::<u32>(), exchange::<u32>()];
             let (replies, answers): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn each_side_notices_that_the_other_has_gone() {
+    fn each_side_notices_that_the_other_was_dropped() {
         let (reply, answer) = exchange::<u32>();
         assert!(!reply.is_abandoned());
         drop(answer);

@@ -19,7 +19,7 @@ pub(super) struct FrameWriter {
     log: Arc<Log>,
     file: SegmentFile,
     superblock: Superblock,
-    /// What the block in which the log ends holds before that end.
+    /// The bytes of the log in the block in which it ends.
     tail_block: Vec<u8>,
 }
 

@@ -29,7 +29,7 @@ const SEARCH_BYTES: usize = 64 << 10;
 const MARK: usize = 8;
 
 pub(super) struct Frames<'a> {
-    medium: &'a SegmentFile,
+    file: &'a SegmentFile,
     segment: SegmentNumber,
     start: Position,
     /// Open counts never decrease; a frame of an older open is a leftover.
@@ -42,18 +42,18 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(
-        medium: &'a SegmentFile,
+        file: &'a SegmentFile,
         segment: SegmentNumber,
         start: Position,
         opens: OpenRange,
     ) -> Self {
         let window = AlignedBuffer::default();
-        Self { medium, segment, start, opens, place: 0, window, steps: Pacer::default() }
+        Self { file, segment, start, opens, place: 0, window, steps: Pacer::default() }
     }
 
     /// Bytes of the segment. None beyond its end.
     pub(super) async fn bytes(&mut self, at: usize, length: usize) -> io::Result<Option<&[u8]>> {
-        let segment_bytes = self.medium.geometry.segment_bytes() as usize;
+        let segment_bytes = self.file.geometry.segment_bytes() as usize;
         if at + length > segment_bytes {
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl<'a> Frames<'a> {
             let place = at / BLOCK_BYTES * BLOCK_BYTES;
             let end = (at + length).next_multiple_of(BLOCK_BYTES).max(place + WINDOW_BYTES);
             let bytes = end.min(segment_bytes) - place;
-            self.window = self.medium.read(self.segment, place, bytes).await?;
+            self.window = self.file.read(self.segment, place, bytes).await?;
             self.place = place;
         }
         let start = at - self.place;
@@ -71,7 +71,7 @@ impl<'a> Frames<'a> {
 
     /// The header of the frame at a place, if the frame is good.
     pub(super) async fn at(&mut self, place: usize) -> io::Result<Option<FrameHeader>> {
-        let SegmentFile { geometry, key, .. } = *self.medium;
+        let SegmentFile { geometry, key, .. } = *self.file;
         let (Some(position), opens) = (self.start.after(place as u64), self.opens) else {
             return Ok(None);
         };
@@ -142,7 +142,7 @@ impl<'a> Frames<'a> {
 
     /// The place of the next good frame, if there is one.
     pub(super) async fn find_from(&mut self, place: usize) -> io::Result<Option<usize>> {
-        let segment_bytes = self.medium.geometry.segment_bytes() as usize;
+        let segment_bytes = self.file.geometry.segment_bytes() as usize;
         let mut from = place;
         while from + FRAME_HEADER_BYTES <= segment_bytes {
             let length = SEARCH_BYTES.min(segment_bytes - from);
@@ -178,7 +178,7 @@ impl<'a> Frames<'a> {
         header: &FrameHeader,
     ) -> io::Result<Option<RecordHead<'_>>> {
         let Some(position) = self.start.after(at as u64) else { return Ok(None) };
-        let (key, opens) = (self.medium.key, OpenRange::only(header.open_count));
+        let (key, opens) = (self.file.key, OpenRange::only(header.open_count));
         let Some(head) = self.bytes(at, lengths.head()).await? else { return Ok(None) };
         Ok(RecordHead::decode(head, key, position, opens).ok())
     }

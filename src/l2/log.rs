@@ -59,7 +59,7 @@ pub(crate) struct LogStart {
     pub(crate) open_count: OpenCount,
     /// Where the first frame goes.
     pub(crate) tail: Position,
-    /// What the segment of `tail` lists so far.
+    /// The entries of the segment of `tail` so far.
     pub(crate) directory: DirectoryBuilder,
     /// The newest segment that is prepared.
     pub(crate) newest: SegmentNumber,

@@ -93,7 +93,7 @@ pub(super) struct LogOrigin {
     pub(super) open_count: OpenCount,
     /// Where the first frame goes.
     pub(super) tail: Position,
-    /// What the segment of `tail` lists so far.
+    /// The entries of the segment of `tail` so far.
     pub(super) directory: DirectoryBuilder,
     /// The newest segment that is prepared.
     pub(super) newest: SegmentNumber,
@@ -116,7 +116,7 @@ pub(super) enum Allowance {
     Reinserted,
 }
 
-/// What [`LogState::turn_off`] takes out of the log, to be dropped without its lock.
+/// The contents of a log that was turned off, to be dropped without its lock.
 pub(super) struct Abandoned {
     jobs: VecDeque<Job>,
     open: Option<OpenBatch>,

@@ -55,7 +55,7 @@ impl Window<'_> {
     }
 }
 
-/// What may still be reinserted of a segment.
+/// How much of a segment may still be reinserted.
 struct Allowance {
     bytes: usize,
     slots: usize,

@@ -56,18 +56,18 @@ pub(crate) struct Recovered {
 
 /// Reads the superblock; a store whose creation was never finished is created again.
 pub(crate) async fn read_superblock(
-    medium: &SegmentFile,
+    file: &SegmentFile,
     opening: &Opening,
 ) -> Result<Superblock, RecoveryError> {
     let request = crate::io::ReadRequest::new(0, 2 * BLOCK_BYTES).background();
-    let blocks = medium.disk.read(request).await?;
+    let blocks = file.disk.read(request).await?;
     let (first, second) = blocks.split_at(BLOCK_BYTES);
     match Superblock::choose(first, second) {
         Ok((superblock, copy)) => {
             // A killed process may not have synced this copy. It must be durable before the other
             // copy is overwritten.
-            medium.sync().await?;
-            *medium.next_copy.lock() = copy.other();
+            file.sync().await?;
+            *file.next_copy.lock() = copy.other();
             Ok(superblock)
         }
         Err(SuperblockError::Blank) => Ok(Superblock {
@@ -92,13 +92,13 @@ pub(crate) async fn read_superblock(
 
 /// Recovers the store of `superblock`: warm if its mode and its last end allow it.
 pub(crate) async fn recover(
-    medium: &SegmentFile,
+    file: &SegmentFile,
     superblock: Superblock,
     opening: &Opening,
 ) -> Result<Recovered, RecoveryError> {
     let hasher = KeyHasher::new(superblock.hash_key, opening.key_hash_bits);
     let mut scan = BackwardScan {
-        medium,
+        file,
         superblock,
         hasher: &hasher,
         replay: Replay::new(opening.limits.clone(), opening.now_ns),
@@ -118,12 +118,12 @@ pub(crate) async fn recover(
     let mut superblock = superblock;
     if opening.crash_safety == CrashSafety::Power && superblock.crash_safety != CrashSafety::Power {
         // From now on the store claims that the records found survive a power loss.
-        medium.sync().await?;
+        file.sync().await?;
     }
     superblock.crash_safety = opening.crash_safety;
     superblock.boot_id = opening.boot_id;
     superblock.open_count = OpenCount(superblock.open_count.0 + 1);
-    let started = start(medium, superblock, tail, head).await?;
+    let started = start(file, superblock, tail, head).await?;
     let Started { superblock, tail, directory, tail_block } = started;
     Ok(Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block })
 }
@@ -144,7 +144,7 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
 
 /// Reads the log backwards.
 struct BackwardScan<'a> {
-    medium: &'a SegmentFile,
+    file: &'a SegmentFile,
     superblock: Superblock,
     hasher: &'a KeyHasher,
     replay: Replay,
@@ -162,7 +162,7 @@ impl BackwardScan<'_> {
 
     /// Reads segments backwards to the head, to damage, or to the end of the index budget.
     async fn read_back(&mut self) -> Result<(), RecoveryError> {
-        let geometry = self.medium.geometry;
+        let geometry = self.file.geometry;
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
         // Bounded: a segment in each turn, read in steps.
@@ -203,15 +203,15 @@ impl BackwardScan<'_> {
     }
 
     async fn read_segment(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
-        let SegmentFile { geometry, key, .. } = *self.medium;
-        let Ok(block) = self.medium.read(number, 0, BLOCK_BYTES).await else {
+        let SegmentFile { geometry, key, .. } = *self.file;
+        let Ok(block) = self.file.read(number, 0, BLOCK_BYTES).await else {
             return Ok(Found::Damaged);
         };
         let store_id = self.superblock.store_id;
         if SegmentHeader::decode(&block, store_id, number, self.opens()).is_err() {
             return Ok(Found::Damaged);
         }
-        let Ok(image) = self.medium.read_directory(number, self.opens()).await else {
+        let Ok(image) = self.file.read_directory(number, self.opens()).await else {
             return Ok(Found::Damaged);
         };
         let directory = match &image {
@@ -230,7 +230,7 @@ impl BackwardScan<'_> {
         directory: &Directory<'_>,
         number: SegmentNumber,
     ) -> Result<Found, RecoveryError> {
-        let start = start_of(self.medium.geometry, number)?;
+        let start = start_of(self.file.geometry, number)?;
         let mut steps = Pacer::default();
         let Ok(runs) = directory.runs(&mut steps).await else { return Ok(Found::Damaged) };
         if self.tail.is_none() {
@@ -255,12 +255,12 @@ impl BackwardScan<'_> {
 
     /// Scans the frames of a segment that has no good directory and no used segment behind it.
     async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
-        let SegmentFile { geometry, key, .. } = *self.medium;
+        let SegmentFile { geometry, key, .. } = *self.file;
         let start = start_of(geometry, number)?;
         let is_in = geometry.segment_of(self.superblock.tail) == number;
         let clean_end = (self.superblock.clean && is_in)
             .then(|| geometry.offset_in_segment(self.superblock.tail) as usize);
-        let mut frames = Frames::new(self.medium, number, start, self.opens());
+        let mut frames = Frames::new(self.file, number, start, self.opens());
         let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
             return Ok(Found::Damaged);
         };
@@ -302,7 +302,7 @@ impl BackwardScan<'_> {
         frames: &mut Frames<'_>,
         (number, clean_end): (SegmentNumber, Option<usize>),
     ) -> io::Result<Scanned> {
-        let empty = || DirectoryBuilder::new(number, self.medium.geometry);
+        let empty = || DirectoryBuilder::new(number, self.file.geometry);
         let (mut directory, mut end) = (empty(), BLOCK_BYTES);
         let mut is_damaged = false;
         // Bounded: a frame in each turn, read in steps.

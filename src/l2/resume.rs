@@ -62,12 +62,12 @@ pub(super) struct Started {
 /// Writes the result of recovery. The log continues where the good frames end, also after a tear;
 /// after damage it continues in a new segment, once the damaged one is sealed.
 pub(super) async fn start(
-    medium: &SegmentFile,
+    file: &SegmentFile,
     mut superblock: Superblock,
     tail: Option<Tail>,
     head: Position,
 ) -> Result<Started, RecoveryError> {
-    let SegmentFile { geometry, key, .. } = *medium;
+    let SegmentFile { geometry, key, .. } = *file;
     let was_clean = superblock.clean;
     superblock.clean = false;
     superblock.void = false;
@@ -77,7 +77,7 @@ pub(super) async fn start(
         let is_new = superblock.open_count == OpenCount(1);
         let next = superblock.newest.0 + u64::from(!is_new);
         superblock.head = start_of(geometry, SegmentNumber(next))?;
-        return fresh_segment(medium, superblock, SegmentNumber(next)).await;
+        return fresh_segment(file, superblock, SegmentNumber(next)).await;
     };
     if let Some(Unsealed { mut end, directory, block, is_damaged }) = unsealed {
         let is_gap_left = failpoint(Failpoint::TailAppendedAfterTear) && !was_clean;
@@ -87,10 +87,10 @@ pub(super) async fn start(
         let is_sealed = is_damaged || (failpoint(Failpoint::TornSegmentSealed) && !was_clean);
         if !is_sealed || (is_gap_left && geometry.segment_of(end) == segment) {
             if !was_clean {
-                wipe(medium, end, &block).await?;
+                wipe(file, end, &block).await?;
             }
-            medium.write_superblock(&superblock).await?;
-            medium.sync().await?;
+            file.write_superblock(&superblock).await?;
+            file.sync().await?;
             return Ok(Started { superblock, tail: end, directory, tail_block: block });
         }
         let mut image = Vec::new();
@@ -99,51 +99,51 @@ pub(super) async fn start(
         let segment_end =
             geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
         let offset = segment_end - image.len() as u64;
-        medium.write(offset, AlignedBuffer::copy_from_slice(&image)).await?;
+        file.write(offset, AlignedBuffer::copy_from_slice(&image)).await?;
     }
-    fresh_segment(medium, superblock, SegmentNumber(segment.0 + 1)).await
+    fresh_segment(file, superblock, SegmentNumber(segment.0 + 1)).await
 }
 
 /// Ensures that a torn frame at `end`, and a torn directory, never verify: see the module. `block`
 /// holds the bytes of the block of `end` before it.
-async fn wipe(medium: &SegmentFile, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
+async fn wipe(file: &SegmentFile, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
     if failpoint(Failpoint::TearLeft) {
         return Ok(());
     }
-    let geometry = medium.geometry;
+    let geometry = file.geometry;
     let segment = geometry.file_offset_of_segment(geometry.segment_of(end));
     let last = segment + u64::from(geometry.segment_bytes()) - BLOCK_BYTES as u64;
     let offset = geometry.file_offset(end) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     let mut blank = AlignedBuffer::with_capacity(BLOCK_BYTES);
     blank.append_zeroes(BLOCK_BYTES);
-    medium.write(last, blank).await?;
+    file.write(last, blank).await?;
     let mut buffer = AlignedBuffer::with_capacity(BLOCK_BYTES);
     buffer.append(block);
     buffer.append_zeroes(BLOCK_BYTES - block.len());
-    medium.write(offset, buffer).await?;
+    file.write(offset, buffer).await?;
     Ok(())
 }
 
 /// Announces a segment in which the log begins or continues.
 async fn fresh_segment(
-    medium: &SegmentFile,
+    file: &SegmentFile,
     mut superblock: Superblock,
     number: SegmentNumber,
 ) -> Result<Started, RecoveryError> {
-    let geometry = medium.geometry;
+    let geometry = file.geometry;
     // An announced segment keeps its header: a crash before the superblock is on file must find
     // that header, not one of an unrecorded open.
     let tail = start_of(geometry, number)?
         .after(BLOCK_BYTES as u64)
         .ok_or_else(|| io::Error::other("positions have run out"))?;
     if number > superblock.newest || superblock.open_count == OpenCount(1) {
-        medium.write_header(&superblock, number).await?;
+        file.write_header(&superblock, number).await?;
     } else {
-        wipe(medium, tail, &[]).await?;
+        wipe(file, tail, &[]).await?;
     }
     superblock.newest = superblock.newest.max(number);
-    medium.write_superblock(&superblock).await?;
-    medium.sync().await?;
+    file.write_superblock(&superblock).await?;
+    file.sync().await?;
     let directory = DirectoryBuilder::new(number, geometry);
     Ok(Started { superblock, tail, directory, tail_block: Vec::new() })
 }

@@ -45,7 +45,7 @@ pub(crate) struct Writer {
 /// Where a writer begins.
 pub(crate) struct WriterStart {
     pub(super) superblock: Superblock,
-    /// What the block in which the log ends holds before that end.
+    /// The bytes of the log in the block in which it ends.
     pub(super) tail_block: Vec<u8>,
     /// The segment that is written first.
     pub(super) writing: SegmentNumber,

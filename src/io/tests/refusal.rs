@@ -47,7 +47,7 @@ pub(super) fn in_child(test: &str, unprivileged: bool) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// What opening a disk says on a thread on which `call` answers `errno`.
+/// The error of opening a disk on a thread on which `call` fails with `errno`.
 fn refusal(call: i64, errno: Errno) -> String {
     let refused = move || {
         let directory = tempfile::tempdir().expect("directory");
@@ -69,7 +69,7 @@ fn refusal(call: i64, errno: Errno) -> String {
             Ok(_) => panic!("the filter let it through"),
         }
     };
-    // A filter cannot be taken off again, but ends with its thread; threads inherit it.
+    // A filter cannot be removed, but ends with its thread; threads inherit it.
     thread::spawn(refused).join().expect("thread")
 }
 

@@ -55,7 +55,7 @@ fn completed_writes_are_read_back() {
 }
 
 #[test]
-fn a_crash_keeps_what_was_synced_and_a_mixture_of_the_rest() {
+fn a_crash_keeps_synced_sectors_and_a_mixture_of_the_rest() {
     let mut seen = BTreeSet::new();
     for seed in 0..300 {
         let disk = SimulatedDisk::new(seed, BYTES);
@@ -76,7 +76,7 @@ fn a_crash_keeps_what_was_synced_and_a_mixture_of_the_rest() {
 }
 
 #[test]
-fn a_kill_keeps_what_completed_but_does_not_make_it_durable() {
+fn a_kill_keeps_completed_writes_but_does_not_make_them_durable() {
     let mut lost = 0;
     for seed in 0..50 {
         let disk = SimulatedDisk::new(seed, BYTES);
@@ -92,7 +92,7 @@ fn a_kill_keeps_what_completed_but_does_not_make_it_durable() {
 }
 
 #[test]
-fn a_sync_covers_only_what_completed_before_it() {
+fn a_sync_covers_only_writes_completed_before_it() {
     let mut lost = 0;
     for seed in 0..50 {
         let disk = SimulatedDisk::new(seed, BYTES);
@@ -176,7 +176,7 @@ fn dropped_futures_leave_their_requests_to_the_disk() {
 }
 
 #[test]
-fn what_has_been_handed_over_is_done_though_its_future_sleeps() {
+fn a_submitted_request_is_carried_out_while_its_future_sleeps() {
     let mut simulation = Simulation::new(3);
     let disk = SimulatedDisk::new(3, BYTES);
     disk.plan(|plan| plan.delay_polls_max = 50);

@@ -1,4 +1,4 @@
-//! What has been handed over is done though no future is polled, whatever wakers do.
+//! Submitted requests are carried out even if no future is polled, whatever wakers do.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
 }
 
 #[test]
-fn what_has_been_handed_over_is_done_though_no_future_is_polled() {
+fn submitted_requests_are_carried_out_without_a_poll() {
     let directory = directory();
     let options = DiskOptions { ring_entries: 16, ..options(&directory, 16) };
     let disk = block_on(UringDisk::open(options)).expect("disk");

@@ -157,7 +157,7 @@ fn thousands_of_dropped_futures_leave_nothing_behind() {
 }
 
 #[test]
-fn a_pin_is_gone_before_the_answer_is_out() {
+fn a_pin_is_dropped_before_the_answer_is_sent() {
     let directory = directory();
     let disk = open(&directory, 1);
     let pins = Arc::new(AtomicUsize::new(0));
@@ -179,7 +179,7 @@ fn nothing_happens_before_the_first_poll() {
 }
 
 #[test]
-fn closing_drains_what_is_in_flight() {
+fn closing_drains_requests_in_flight() {
     for round in 0..20 {
         let directory = directory();
         let disk = open(&directory, 32);

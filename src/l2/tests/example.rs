@@ -232,7 +232,7 @@ const DIRECTORY: &[(usize, &str)] = &[
     (8, "checksum"),
 ];
 
-/// What a filled segment takes for each byte of key and value.
+/// The bytes of a filled segment for each byte of key and value.
 struct Density {
     segment_bytes: u32,
     ratio: f64,

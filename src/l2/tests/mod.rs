@@ -1,4 +1,4 @@
-//! What the tests of the format share: a store, and seeded random records of all kinds.
+//! Shared by the tests of the format: a store, and seeded random records of all kinds.
 
 mod directories;
 mod example;
@@ -40,7 +40,7 @@ pub(super) fn seeded(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// What a random record borrows from.
+/// Owns the data that a random record borrows.
 #[derive(Debug)]
 pub(super) struct Sample {
     kind: u8,

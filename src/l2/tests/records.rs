@@ -28,7 +28,7 @@ fn records_round_trip() {
         assert_eq!(body, sample.body);
         assert_eq!(head.verify_body(body), Ok(()));
 
-        // What was read encodes to the same bytes, and can be sealed for another place.
+        // A decoded record encodes to the same bytes, and can be sealed for another place.
         let mut again = Vec::new();
         head.record.encode(&mut again).unwrap();
         seal(&mut again, store_key(), at, OPEN).unwrap();
@@ -247,7 +247,7 @@ fn lists_and_bodies_out_of_bounds_are_refused() {
 }
 
 #[test]
-fn what_is_absent_has_no_body() {
+fn a_negative_entry_has_no_body() {
     let mut blob = Blob::new(NAME, b"k", 0, BodySum::of(b"").unwrap());
     blob.is_absent = true;
     let at = position(8);
