@@ -4,7 +4,7 @@
 //! of its records, or when it is about a second old; the writer then writes it as one frame while
 //! the next batch collects. One frame is in flight at a time.
 //!
-//! Positions are assigned inside the append section only, so the order of the log is the order of
+//! Positions are assigned inside the commit section only, so the order of the log is the order of
 //! effect. The lock of the state is a leaf. No task is woken and no value dropped under it: callers
 //! are woken in batches, or all at once if the writer has failed. Readers find a record here until
 //! its batch is on file.
@@ -96,7 +96,7 @@ impl Log {
         fits_segment(self.geometry, lengths, change)
     }
 
-    /// Appends a record. Called inside the append section.
+    /// Appends a record. Called inside the commit section.
     pub(crate) fn append(
         &self,
         record: EncodedRecord,
@@ -106,7 +106,7 @@ impl Log {
     }
 
     /// Appends a record that was on file before, even if a put would have to wait: reclaim cannot
-    /// wait for room, and bounds how much it appends. Called inside the append section.
+    /// wait for room, and bounds how much it appends. Called inside the commit section.
     pub(crate) fn append_again(
         &self,
         record: EncodedRecord,

@@ -3,7 +3,7 @@
 //! # Contract
 //! A map from the full 64-bit [`KeyHash`] to a [`Slot`], at about 22.4 bytes an entry in a large
 //! index, all slack included. Calls never block for long: a lock guards one table of some hundred
-//! slots and is held for one step on it. The index decides nothing: the append section decides
+//! slots and is held for one step on it. The index decides nothing: the commit section decides
 //! which slots are replaced and removed.
 //!
 //! One writer at a time is expected (it holds the append lock), readers at any time. Racing writers
