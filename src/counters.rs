@@ -3,6 +3,7 @@
 //! Each thread counts in its own stripe, so that threads do not contend; a sum visits all stripes.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -57,10 +58,11 @@ const EVENTS: usize = Event::CompressedTo as usize + 1;
 
 type Stripe = [AtomicU64; EVENTS];
 
-#[derive(Debug)]
+/// A handle: its clones count together.
+#[derive(Debug, Clone)]
 pub(crate) struct Counters {
     /// Their number is a power of two.
-    stripes: Box<[CachePadded<Stripe>]>,
+    stripes: Arc<[CachePadded<Stripe>]>,
 }
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);

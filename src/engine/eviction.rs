@@ -17,7 +17,7 @@ use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
 
 pub(crate) struct Eviction {
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,

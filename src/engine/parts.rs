@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) config: Arc<BlobCacheConfig>,
     pub(crate) hasher: KeyHasher,
     pub(crate) clock: Clock,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Counters,
     pub(crate) commit_lock: Arc<CommitLock>,
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) pending: Arc<PendingInvalidations>,
@@ -84,7 +84,7 @@ impl Parts {
         Self {
             hasher,
             clock: config.clock.clone(),
-            counters: Arc::new(Counters::new(cores())),
+            counters: Counters::new(cores()),
             commit_lock: Arc::new(CommitLock::new(instance, watermarks)),
             namespaces: Arc::new(Namespaces::new(config.max_namespaces, config.quotas.clone())),
             l1: Arc::new(l1),

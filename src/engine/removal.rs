@@ -19,7 +19,7 @@ use crate::policy::Freshness;
 use crate::sequence::Sequence;
 
 pub(crate) struct Removal {
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     l1: Arc<L1>,
     visibility: Visibility,

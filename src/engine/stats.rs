@@ -35,7 +35,7 @@ struct Recovery {
 
 pub(crate) struct StatsReader {
     config: Arc<BlobCacheConfig>,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     l1: Arc<L1>,
@@ -55,7 +55,7 @@ impl StatsReader {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             config: Arc::clone(&parts.config),
-            counters: Arc::clone(&parts.counters),
+            counters: parts.counters.clone(),
             commit_lock: Arc::clone(&parts.commit_lock),
             namespaces: Arc::clone(&parts.namespaces),
             l1: Arc::clone(&parts.l1),

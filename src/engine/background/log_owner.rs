@@ -25,7 +25,7 @@ use crate::sequence::Sequence;
 
 pub(crate) struct CacheLogOwner {
     config: Arc<BlobCacheConfig>,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,

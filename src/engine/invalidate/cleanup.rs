@@ -25,7 +25,7 @@ use crate::sweep::SweepReport;
 const HELP_ENTRIES: usize = 32;
 
 pub(crate) struct Cleanup {
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,

@@ -23,7 +23,7 @@ use crate::sequence::Sequence;
 
 pub(crate) struct Flushes {
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,

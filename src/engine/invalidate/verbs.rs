@@ -30,7 +30,7 @@ use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 
 pub(crate) struct Invalidations {
     hasher: KeyHasher,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,

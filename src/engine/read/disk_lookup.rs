@@ -28,7 +28,7 @@ use crate::pending::PendingInvalidations;
 
 pub(crate) struct DiskLookup {
     config: Arc<BlobCacheConfig>,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,

@@ -17,7 +17,7 @@ const KEY_BYTES_MOST: usize = 65_535;
 
 pub(crate) struct Gets {
     hasher: KeyHasher,
-    counters: Arc<Counters>,
+    counters: Counters,
     visibility: Visibility,
     removal: Removal,
     disk_lookup: DiskLookup,

@@ -30,7 +30,7 @@ use crate::pending::{PendingInvalidation, PendingInvalidations};
 
 pub(crate) struct Commit {
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,

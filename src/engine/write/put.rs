@@ -35,7 +35,7 @@ use crate::put::{BlobCachePut, Value};
 pub(crate) struct Puts {
     hasher: KeyHasher,
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Counters,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     visibility: Visibility,

@@ -22,7 +22,7 @@ use crate::put::BlobCachePut;
 
 pub(crate) struct RecordEncoder {
     config: Arc<BlobCacheConfig>,
-    counters: Arc<Counters>,
+    counters: Counters,
     codecs: Arc<Codecs>,
     disk: Arc<DiskTier>,
 }

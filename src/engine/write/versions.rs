@@ -22,7 +22,7 @@ use crate::pending::PendingInvalidations;
 use crate::policy::Freshness;
 
 pub(crate) struct Versions {
-    counters: Arc<Counters>,
+    counters: Counters,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
     last_access: LastAccess,
