@@ -223,7 +223,7 @@ impl Freshness {
         NonZeroU64::new(nanos(left))
     }
 
-    pub(crate) fn is_gone(self) -> bool {
+    pub(crate) fn is_expired(self) -> bool {
         matches!(self, Self::Expired | Self::Idle)
     }
 }

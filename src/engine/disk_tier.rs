@@ -88,10 +88,10 @@ impl DiskTier {
         record: &Record<'_>,
         change: &Change<'_>,
     ) -> Result<Option<Assigned>, NoRoom> {
-        let draft = EncodedRecord::new(record, Bytes::new()).ok();
-        let Some((l2, draft)) = self.l2().zip(draft) else { return Ok(None) };
-        match l2.log.append(draft, change) {
-            Ok(dealt) => Ok(Some(dealt)),
+        let encoded = EncodedRecord::new(record, Bytes::new()).ok();
+        let Some((l2, encoded)) = self.l2().zip(encoded) else { return Ok(None) };
+        match l2.log.append(encoded, change) {
+            Ok(assigned) => Ok(Some(assigned)),
             Err(Refusal::NoRoom) => Err(NoRoom),
             Err(Refusal::Off) => Ok(None),
         }

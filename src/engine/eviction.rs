@@ -157,7 +157,7 @@ impl Eviction {
 
 impl EntryOwner for Eviction {
     fn is_dead(&self, entry: &Entry) -> bool {
-        entry.namespace.has_ended() || self.visibility.freshness(entry).is_gone()
+        entry.namespace.has_ended() || self.visibility.freshness(entry).is_expired()
     }
 
     /// A reader that misses it in memory asks the access times.

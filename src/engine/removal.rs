@@ -58,7 +58,7 @@ impl Removal {
         }
         if let Some(rule) = covering {
             let freshness = self.visibility.freshness(entry);
-            if freshness.is_gone() {
+            if freshness.is_expired() {
                 self.count_expired(freshness);
             } else {
                 self.credit(rule);
@@ -73,7 +73,7 @@ impl Removal {
             return;
         }
         let freshness = self.visibility.freshness(entry);
-        if freshness.is_gone() {
+        if freshness.is_expired() {
             self.count_expired(freshness);
         } else {
             self.counters.count(event);
@@ -114,7 +114,7 @@ impl Removal {
             return false;
         }
         let freshness = in_memory.map(|entry| self.visibility.freshness(entry));
-        if let Some(freshness) = freshness.filter(|freshness| freshness.is_gone()) {
+        if let Some(freshness) = freshness.filter(|freshness| freshness.is_expired()) {
             self.count_expired(freshness);
             return false;
         }
@@ -166,7 +166,7 @@ impl Removal {
     ) {
         let slot = self.l1.lock_place(hash);
         let held = slot.entry().filter(|entry| entry.sequence() == sequence);
-        let held = held.map(|entry| self.visibility.freshness(entry).is_gone());
+        let held = held.map(|entry| self.visibility.freshness(entry).is_expired());
         let mut section = self.commit_lock.section();
         let removed = match held {
             Some(true) => slot.remove(),
@@ -193,7 +193,7 @@ impl Removal {
             return is_removed.then_some(Gone::Dead);
         }
         let freshness = self.visibility.freshness(entry);
-        let is_removed = freshness.is_gone() && self.expire(entry, freshness);
+        let is_removed = freshness.is_expired() && self.expire(entry, freshness);
         is_removed.then_some(Gone::Expired)
     }
 }

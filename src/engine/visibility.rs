@@ -98,7 +98,7 @@ impl Visibility {
     pub(crate) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();
         let freshness = entry.freshness(now);
-        if freshness.is_gone() {
+        if freshness.is_expired() {
             return Err((entry, freshness));
         }
         entry.visit();

@@ -226,7 +226,7 @@ impl Replay {
         let freshness = life.freshness(self.now, life.written);
         let further_blocks = u64::from(record.blocks).saturating_sub(1);
         let is_beyond = namespace.further_blocks + further_blocks > namespace.further_blocks_max;
-        let is_dead = is_covered || freshness.is_gone() || is_beyond;
+        let is_dead = is_covered || freshness.is_expired() || is_beyond;
         let mut slot = Slot::new(record.position, record.blocks);
         slot.dead = is_dead;
         slot.versioned = blob.version.is_some();

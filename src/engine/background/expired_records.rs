@@ -86,7 +86,7 @@ impl ExpiredRecords {
             }
             let last_access = self.last_access.of_listed(position, blob);
             let freshness = blob.life().freshness(now, last_access);
-            if freshness.is_gone() {
+            if freshness.is_expired() {
                 // Its labels stay while its record does.
                 self.removal.expire_on_disk(namespace, (hash, sequence), freshness);
             } else {

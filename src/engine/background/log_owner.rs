@@ -150,14 +150,14 @@ impl LogOwner for CacheLogOwner {
         let generation = generation.filter(|generation| !generation.is_beyond(0, None));
         let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
         slot.is_some_and(|slot| slot.read)
-            && !self.visibility.freshness_listed(position, blob).is_gone()
+            && !self.visibility.freshness_listed(position, blob).is_expired()
     }
 
     fn append_again(
         &self,
         position: Position,
         blob: &BlobSummary<'_>,
-        draft: EncodedRecord,
+        encoded: EncodedRecord,
     ) -> bool {
         let Some(l2) = self.disk.l2() else { return false };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
@@ -177,11 +177,12 @@ impl LogOwner for CacheLogOwner {
             return false;
         }
         let entry = slot.entry().filter(|entry| entry.sequence() == before);
-        let Ok(dealt) = l2.log.append_again(draft, &Change::Blob(*blob)) else {
+        let Ok(assigned) = l2.log.append_again(encoded, &Change::Blob(*blob)) else {
             return false;
         };
-        let sequence = section.sequence(Some(dealt.position.value()));
-        let moved = Slot { versioned: held.versioned, ..Slot::new(dealt.position, dealt.blocks) };
+        let sequence = section.sequence(Some(assigned.position.value()));
+        let moved =
+            Slot { versioned: held.versioned, ..Slot::new(assigned.position, assigned.blocks) };
         generation.set_slot(hash, moved);
         // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));

@@ -96,7 +96,7 @@ impl PrefixScans {
                     && blob.key.starts_with(prefix)
             };
             if let Some(rule) = rules.iter().find(covers) {
-                let counts = !self.visibility.freshness_listed(position, blob).is_gone();
+                let counts = !self.visibility.freshness_listed(position, blob).is_expired();
                 self.cleanup.remove_covered(rule, (KeyHash(blob.hash), blob.key), sequence, counts);
             }
         };

@@ -52,7 +52,7 @@ impl Promoter {
             !self.disk.is_off()
                 && self.visibility.is_on_disk(&read.namespace, read.hash, read.sequence())
                 && self.pending.matching(read).is_none()
-                && !self.visibility.freshness(read).is_gone()
+                && !self.visibility.freshness(read).is_expired()
         };
         if !is_current() && !failpoint(Failpoint::PromotionUnchecked) {
             return false;

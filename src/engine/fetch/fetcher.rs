@@ -152,7 +152,7 @@ impl Fetcher {
 
     /// Whether the window of a stale entry has ended since it was found.
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
-        hit.is_stale() && self.visibility.freshness(&hit.entry).is_gone()
+        hit.is_stale() && self.visibility.freshness(&hit.entry).is_expired()
     }
 
     /// Stores a fetched value if possible. `policy` is for a put without its own.

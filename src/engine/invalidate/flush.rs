@@ -67,12 +67,12 @@ impl Flushes {
                 let moment = section.moment();
                 section.watermarks().namespace_flushed(namespace.seed, moment);
                 let Some(ending) = ending else { return Ok(false) };
-                let end = recorded.map(|dealt| dealt.end);
+                let end = recorded.map(|assigned| assigned.end);
                 self.acknowledger.note_flush(end);
                 acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
                 self.budget.remove_slots(ending.index().len());
                 self.counters.add(Event::Flushed, ending.held() as u64);
-                section.sequence(recorded.map(|dealt| dealt.position.value()));
+                section.sequence(recorded.map(|assigned| assigned.position.value()));
                 Ok(true)
             })?;
         let is_flushed = flushed.is_some();
@@ -95,13 +95,13 @@ impl Flushes {
                 return Err(Blocked::Closed);
             }
             let recorded = self.disk.record(&record, &change)?;
-            let end = recorded.map(|dealt| dealt.end);
+            let end = recorded.map(|assigned| assigned.end);
             self.acknowledger.note_flush(end);
             acknowledgement = Acknowledgement::over(self.disk.l2().is_some(), end);
             let moment = section.moment();
             section.watermarks().everything_flushed(moment);
             self.budget.remove_all_slots();
-            section.sequence(recorded.map(|dealt| dealt.position.value()));
+            section.sequence(recorded.map(|assigned| assigned.position.value()));
             Ok(())
         })?;
         self.pending.sweep_ended();
@@ -130,8 +130,8 @@ impl Flushes {
                 }
                 if !namespace.index().is_empty() {
                     let recorded = self.disk.record(&record, &change)?;
-                    self.acknowledger.note_flush(recorded.map(|dealt| dealt.end));
-                    section.sequence(recorded.map(|dealt| dealt.position.value()));
+                    self.acknowledger.note_flush(recorded.map(|assigned| assigned.end));
+                    section.sequence(recorded.map(|assigned| assigned.position.value()));
                     self.budget.remove_slots(namespace.index().len());
                 }
                 expired = namespace.held();

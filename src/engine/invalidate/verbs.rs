@@ -112,11 +112,11 @@ impl Invalidations {
             let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
             is_below = same.is_some() && !held.dead;
             is_removed_below = self.removal.displace(generation, key, held, same, &mut section);
-            if let Some(dealt) = recorded {
-                end = Some(dealt.end);
-                self.acknowledger.shadowed_until(dealt.end);
-                section.sequence(Some(dealt.position.value()));
-                generation.set_slot(hash, Slot::tombstone(dealt.position));
+            if let Some(assigned) = recorded {
+                end = Some(assigned.end);
+                self.acknowledger.shadowed_until(assigned.end);
+                section.sequence(Some(assigned.position.value()));
+                generation.set_slot(hash, Slot::tombstone(assigned.position));
             } else {
                 generation.mark_dead_held(hash, held, &mut section);
             }
@@ -124,8 +124,9 @@ impl Invalidations {
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
         let is_current = |entry: &Entry| covering.is_none() && entry.is_of(namespace.name, key);
-        let is_live =
-            |entry: &Arc<Entry>| is_current(entry) && !self.visibility.freshness(entry).is_gone();
+        let is_live = |entry: &Arc<Entry>| {
+            is_current(entry) && !self.visibility.freshness(entry).is_expired()
+        };
         let is_removed = in_memory.as_ref().is_some_and(is_live) && !is_below;
         // Another key of the same hash would be forgotten.
         let removed = slot.remove();
@@ -137,7 +138,7 @@ impl Invalidations {
             );
             // The caller counts a live entry.
             let is_gone =
-                self.visibility.freshness(removed).is_gone() && !removed.namespace.has_ended();
+                self.visibility.freshness(removed).is_expired() && !removed.namespace.has_ended();
             if !is_below && covering.is_none() && is_gone {
                 self.removal.count_expired(self.visibility.freshness(removed));
             }
@@ -205,10 +206,10 @@ impl Invalidations {
             let recorded = self.record_pending(&record, &change)?;
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
-            let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+            let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
             let cover = Scope::Prefix(prefix.into());
             let made = self.pending.make(sequence, cover, Some(generation), is_held);
-            let end = recorded.map(|dealt| dealt.end);
+            let end = recorded.map(|assigned| assigned.end);
             // Bounded: one.
             end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
             Ok((Some(made), Acknowledgement::over(is_held, end)))
@@ -259,10 +260,10 @@ impl Invalidations {
                 let change = Change::LabelInvalidation { namespace: named, labels };
                 let is_held = !generation.index().is_empty();
                 let recorded = self.record_pending(&record, &change)?;
-                let sequence = section.sequence(recorded.map(|dealt| dealt.position.value()));
+                let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
                 let cover = Scope::Labels(hashes.into());
                 made = Some(self.pending.make(sequence, cover, Some(generation), false));
-                let end = recorded.map(|dealt| dealt.end);
+                let end = recorded.map(|assigned| assigned.end);
                 // Bounded: one.
                 end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
                 acknowledgement = Acknowledgement::over(is_held, end);

@@ -155,7 +155,9 @@ impl Gets {
         }
         let key = self.hasher.hashed(namespace.seed, key);
         match self.visibility.visible(namespace, key) {
-            Some(entry) if !self.visibility.freshness(&entry).is_gone() => CachePresence::Present,
+            Some(entry) if !self.visibility.freshness(&entry).is_expired() => {
+                CachePresence::Present
+            }
             Some(_) => CachePresence::Absent,
             None if matches!(self.disk_lookup.find_on_disk(namespace, key.hash), Ok(Some(_))) => {
                 CachePresence::MaybePresent

@@ -67,7 +67,7 @@ impl Commit {
     /// section.
     pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
         let hash = proposal.entry.hash;
-        let draft = self.disk.l2().and_then(|l2| draft(l2, &proposal));
+        let encoded = self.disk.l2().and_then(|l2| encode(l2, &proposal));
         let place = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         if section.is_closed() {
@@ -95,7 +95,7 @@ impl Commit {
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
-        let recorded = match self.take_record(draft, entry, present.slot, &mut section) {
+        let recorded = match self.take_record(encoded, entry, present.slot, &mut section) {
             Ok(recorded) => recorded,
             Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
             Err(Refusal::Off) => None,
@@ -116,11 +116,11 @@ impl Commit {
         let is_counted = self.displace_record(&entry, slot, place.entry(), &mut section);
         let moment = section.moment();
         section.watermarks().key_mutated(entry.hash, moment);
-        let position = recorded.map(|recorded| recorded.dealt.position.value());
+        let position = recorded.map(|recorded| recorded.assigned.position.value());
         entry.set_sequence(section.sequence(position));
         let generation = Arc::clone(&entry.namespace);
         match (recorded, slot) {
-            (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.dealt.end),
+            (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.assigned.end),
             (None, Some(slot)) => generation.mark_dead_held(entry.hash, slot, &mut section),
             (_, None) => {}
         }
@@ -140,7 +140,7 @@ impl Commit {
         // Bounded: one.
         ends.into_iter().for_each(|ends| self.deadlines.note_end(ends));
         self.filters.check(&generation);
-        let end = recorded.map(|recorded| recorded.dealt.end);
+        let end = recorded.map(|recorded| recorded.assigned.end);
         if end.is_none() && slot.is_some_and(Slot::is_tombstone) {
             // The tombstone on file shadows older records as well.
             return Acknowledgement::Nothing;
@@ -170,15 +170,15 @@ impl Commit {
     /// waits until the oldest segments are reclaimed.
     fn take_record(
         &self,
-        draft: Option<Draftee>,
+        encoded: Option<NewRecord>,
         entry: &Entry,
         held: Option<Slot>,
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
-        let Some((l2, mut draftee)) = self.disk.l2().zip(draft) else { return Ok(None) };
-        let bytes = draftee.draft.lengths().padded() as u64;
-        let is_beyond = draftee.is_blob && self.is_beyond_quota(entry, bytes, held);
-        let wanted = if draftee.is_blob && !is_beyond {
+        let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
+        let bytes = new.encoded.lengths().padded() as u64;
+        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, held);
+        let wanted = if new.is_blob && !is_beyond {
             IndexBudget::index_bytes_of(entry, held.is_none())
         } else {
             0
@@ -190,13 +190,13 @@ impl Commit {
         }
         if is_beyond || is_index_full {
             let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
-            draftee = Draftee { draft: tombstone, is_blob: false };
+            new = NewRecord { encoded: tombstone, is_blob: false };
         }
-        let is_spared = !draftee.is_blob && held.is_none_or(Slot::is_tombstone);
+        let is_spared = !new.is_blob && held.is_none_or(Slot::is_tombstone);
         let recorded = if is_spared && section.is_gap_before(l2.log.tail().value()) {
             None
         } else {
-            Some(record(l2, draftee, entry)?)
+            Some(record(l2, new, entry)?)
         };
         if wanted > 0 && self.budget.is_index_crowded(0, section) {
             l2.log.want_index_room(0);
@@ -345,8 +345,8 @@ pub(crate) enum Verdict<'a> {
 }
 
 /// A record to append.
-pub(crate) struct Draftee {
-    draft: EncodedRecord,
+pub(crate) struct NewRecord {
+    encoded: EncodedRecord,
     /// False for a tombstone, because the blob does not fit a segment.
     pub(crate) is_blob: bool,
 }
@@ -354,18 +354,21 @@ pub(crate) struct Draftee {
 /// A record that was appended.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
-    dealt: Assigned,
+    assigned: Assigned,
     pub(crate) is_blob: bool,
 }
 
-pub(crate) fn draft(l2: &L2, proposal: &Proposal<'_>) -> Option<Draftee> {
+pub(crate) fn encode(l2: &L2, proposal: &Proposal<'_>) -> Option<NewRecord> {
     let entry = &proposal.entry;
-    let blob = proposal.recording.as_ref().and_then(|recording| recording.draft(entry));
-    let fits =
-        |draft: &EncodedRecord| with_change(entry, |change| l2.log.fits(draft.lengths(), change));
+    let blob = proposal.recording.as_ref().and_then(|recording| recording.encode(entry));
+    let fits = |encoded: &EncodedRecord| {
+        with_change(entry, |change| l2.log.fits(encoded.lengths(), change))
+    };
     match blob.filter(fits) {
-        Some(draft) => Some(Draftee { draft, is_blob: true }),
-        None => Some(Draftee { draft: tombstone(&entry.namespace, entry.hash)?, is_blob: false }),
+        Some(encoded) => Some(NewRecord { encoded, is_blob: true }),
+        None => {
+            Some(NewRecord { encoded: tombstone(&entry.namespace, entry.hash)?, is_blob: false })
+        }
     }
 }
 
@@ -375,26 +378,26 @@ pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<EncodedR
     EncodedRecord::new(&record, Bytes::new()).ok()
 }
 
-fn record(l2: &L2, draftee: Draftee, entry: &Entry) -> Result<Recorded, Refusal> {
-    let Draftee { draft, is_blob } = draftee;
-    let dealt = if is_blob {
-        with_change(entry, |change| l2.log.append(draft, change))?
+fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Recorded, Refusal> {
+    let NewRecord { encoded, is_blob } = new;
+    let assigned = if is_blob {
+        with_change(entry, |change| l2.log.append(encoded, change))?
     } else {
         let namespace = entry.namespace.named();
-        l2.log.append(draft, &Change::Tombstone { namespace, hash: entry.hash.0 })?
+        l2.log.append(encoded, &Change::Tombstone { namespace, hash: entry.hash.0 })?
     };
-    Ok(Recorded { dealt, is_blob })
+    Ok(Recorded { assigned, is_blob })
 }
 
 /// Points the index at the record. True if that takes a new slot.
 fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
-    let Some(Recorded { dealt, is_blob }) = recorded else { return false };
+    let Some(Recorded { assigned, is_blob }) = recorded else { return false };
     let is_new = is_blob && held.is_none();
     if is_blob || held.is_some() {
         let mut slot = if is_blob {
-            Slot::new(dealt.position, dealt.blocks)
+            Slot::new(assigned.position, assigned.blocks)
         } else {
-            Slot::tombstone(dealt.position)
+            Slot::tombstone(assigned.position)
         };
         slot.versioned = is_blob && entry.version().is_some();
         entry.namespace.set_slot(entry.hash, slot);

@@ -16,7 +16,7 @@ use crate::engine::eviction::Eviction;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
-use crate::engine::write::commit::{Commit, Draftee, InMemory, Proposal, Verdict, draft};
+use crate::engine::write::commit::{Commit, InMemory, NewRecord, Proposal, Verdict, encode};
 use crate::engine::write::namespace_slots::NamespaceSlots;
 use crate::engine::write::record_encoder::{RecordEncoder, Recording};
 use crate::engine::write::versions::{Known, PutVersion, Versions};
@@ -313,8 +313,8 @@ impl Puts {
     fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let size = proposal.entry.charge.max(proposal.entry.value.len());
-        match draft(l2, proposal) {
-            Some(Draftee { is_blob: true, .. }) => Ok(()),
+        match encode(l2, proposal) {
+            Some(NewRecord { is_blob: true, .. }) => Ok(()),
             _ => Err(CacheError::BlobTooLarge {
                 size,
                 // A record and its directory entry share the segment with its header.

@@ -108,7 +108,7 @@ impl Recording {
     }
 
     /// The record of `entry` with this body.
-    pub(crate) fn draft(&self, entry: &Entry) -> Option<EncodedRecord> {
+    pub(crate) fn encode(&self, entry: &Entry) -> Option<EncodedRecord> {
         let namespace = entry.namespace.named();
         let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
         blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);

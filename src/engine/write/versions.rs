@@ -126,7 +126,7 @@ impl Versions {
         let freshness = self.visibility.freshness(entry);
         let is_stale = matches!(freshness, Freshness::Stale(_));
         let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
-        entry.version().filter(|_| !freshness.is_gone() && !is_renewed)
+        entry.version().filter(|_| !freshness.is_expired() && !is_renewed)
     }
 
     pub(crate) fn judge_version(
