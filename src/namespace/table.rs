@@ -308,3 +308,28 @@ impl Namespace {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_names_are_never_rebuilt() {
+        let lock = CommitLock::new(1, 64);
+        let namespaces = Namespaces::new(5000, Quotas::default());
+        for _ in 0..2 {
+            let room = namespaces.table.read().names.capacity();
+            for number in 0..5000 {
+                let begun =
+                    namespaces.find_or_begin(&format!("{number}"), &lock, || Generation(number));
+                assert!(begun.is_some());
+            }
+            assert_eq!(namespaces.table.read().names.capacity(), room);
+            // A flush of everything begins with as much room.
+            let Ok(_) = namespaces.flush_all(&lock, |_| Ok::<(), std::convert::Infallible>(()));
+        }
+        // A store may hold more of them than are allowed.
+        namespaces.expect(9000);
+        assert!(namespaces.table.read().names.capacity() >= 9000);
+    }
+}
