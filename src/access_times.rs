@@ -134,6 +134,7 @@ impl AccessTimes {
         let (table, set) = self.place(hash);
         let Some(group) = self.groups[table / GROUP_TABLES].get() else { return written };
         let set = group[table % GROUP_TABLES].lock().get(set).copied().unwrap_or_default();
+        // Bounded: by the four places of a set.
         let known = set.iter().find(|place| place.is_of(hash.0, written.0));
         known.map_or(written, |place| Timestamp(place.accessed))
     }

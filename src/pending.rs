@@ -96,6 +96,7 @@ impl PendingInvalidation {
             && self.namespace.as_ref().is_some_and(|covered| Arc::ptr_eq(covered, generation))
             && match &self.scope {
                 Scope::Labels(covered) => {
+                    // Bounded: by the labels of one entry.
                     labels.iter().any(|label| covered.binary_search(label).is_ok())
                 }
                 Scope::Prefix(prefix) => key.starts_with(prefix),
@@ -222,6 +223,7 @@ impl PendingInvalidations {
         let covers = |invalidation: &&Arc<PendingInvalidation>| {
             invalidation.covers(generation, sequence, key, labels)
         };
+        // Bounded: by the most invalidations at one time.
         self.list.read().iter().find(covers).cloned()
     }
 
@@ -265,6 +267,7 @@ impl PendingInvalidations {
             }
             drop(list);
             self.is_scanned.store(false, Ordering::Release);
+            // Bounded: by the most invalidations at one time.
             let is_wanted = self.list.read().iter().any(|held| held.is_scanning());
             if !is_wanted || !self.begin_scan() {
                 return Vec::new();
@@ -304,6 +307,7 @@ impl PendingInvalidations {
     }
 
     pub(crate) fn is_withdrawn(&self, invalidation: &Arc<PendingInvalidation>) -> bool {
+        // Bounded: by the most invalidations at one time.
         !self.list.read().iter().any(|held| Arc::ptr_eq(held, invalidation))
     }
 

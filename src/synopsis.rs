@@ -61,6 +61,7 @@ impl Synopsis {
     /// False if the hash certainly has no slot.
     pub(crate) fn may_hold(&self, hash: KeyHash) -> bool {
         let state = self.state.read();
+        // Bounded: by the filters, each twice as large as the one before.
         state.is_blind || state.filters.iter().any(|filter| filter.bloom.check(&hash.0))
     }
 
@@ -103,6 +104,7 @@ impl Synopsis {
         let hashes: usize = state.filters.iter().map(|filter| filter.hashes).sum();
         let is_stale = state.gone > HASHES_MIN + hashes / 3;
         // More hashes may have been inserted during a rebuild than it was sized for.
+        // Bounded: by the filters.
         let is_overfull = state.filters.iter().any(|filter| filter.hashes > filter.hashes_max);
         let needs_rebuild = state.is_blind || state.filters.len() > 1 || is_stale || is_overfull;
         self.needs_rebuild.store(needs_rebuild && state.next.is_none(), Ordering::Relaxed);

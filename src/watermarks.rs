@@ -124,6 +124,7 @@ impl Watermarks {
         labels: &[LabelHash],
     ) -> bool {
         let newer = self.prefixes.iter().rev().take_while(|(_, _, at)| *at > then);
+        // Bounded: by the labels of one entry, and the prefixes that are remembered.
         self.everything > then
             || self.key_mutated_since(then, hash)
             || self.namespaces.at(namespace.0) > then

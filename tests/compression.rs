@@ -328,3 +328,26 @@ fn absent_keys_cost_no_index_lookup() {
     assert!((0..5000).all(|number| !none(number)));
     block_on(cache.close()).unwrap();
 }
+
+/// A record is not damaged because another configuration wrote it.
+#[test]
+fn no_memory_is_allocated_for_a_length_beyond_every_limit() {
+    let folder = folder();
+    let open = |l1_bytes_max| {
+        let builder = BlobCacheConfig::builder().l1_bytes_max(l1_bytes_max).l2_path(folder.path());
+        let builder = builder.l2_bytes_max(8 << 20).l2_segment_bytes(1 << 20);
+        block_on(BlobCache::open(builder.build().unwrap())).unwrap()
+    };
+    let cache = open(64 << 20);
+    let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+    let put = BlobCachePut::new(vec![7; 8 << 20]).with_policy(policy);
+    block_on(cache.put("space", "key", put)).unwrap();
+    block_on(cache.close()).unwrap();
+    let cache = open(4 << 20);
+    assert!(block_on(cache.get("space", "key")).is_none(), "no put of this cache wrote it");
+    assert_eq!(cache.stats().l2_corruptions(), 0);
+    block_on(cache.close()).unwrap();
+    let cache = open(64 << 20);
+    assert_eq!(block_on(cache.get("space", "key")).unwrap().value(), vec![7; 8 << 20]);
+    block_on(cache.close()).unwrap();
+}

@@ -147,8 +147,20 @@ fn is_loop(line: &str) -> bool {
         || code.starts_with("while ")
         || code.starts_with("loop {")
         || code.contains("= loop {");
-    let consumers =
-        [".for_each(", ".retain(", ".extend(", ".fold(", ".sum()", ".collect()", ".collect::<"];
+    let consumers = [
+        ".for_each(",
+        ".retain(",
+        ".extend(",
+        ".fold(",
+        ".sum()",
+        ".collect()",
+        ".collect::<",
+        "iter().any(",
+        "iter().all(",
+        "iter().find(",
+        "iter().find_map(",
+        "iter().position(",
+    ];
     // The `sum` of a checksum takes no iterator.
     let is_consumer = |it: &&str| code.contains(*it) && !code.contains(".await.sum()");
     !code.starts_with("//") && (is_statement || consumers.iter().any(is_consumer))

@@ -24,6 +24,7 @@ pub(super) fn note(path: &Path, termination: Termination) {
     let mut closing = CLOSING.lock();
     // Bounded: by the stores of one process.
     closing.retain(|noted| !noted.termination.is_over());
+    // Bounded: by the stores of one process.
     if !closing.iter().any(|noted| noted.termination.is(&termination)) {
         closing.push(Closing { process: process::id(), path: path.to_owned(), termination });
     }

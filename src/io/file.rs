@@ -202,27 +202,41 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     if available_bytes.is_some_and(|available| available < bytes) {
         return Err(no_space(path, bytes, available_bytes));
     }
+    let allocated = in_pieces(bytes, |offset, piece| {
+        rustix::fs::fallocate(file, FallocateFlags::empty(), offset, piece)
+    });
+    match allocated {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
+            Ok(false)
+        }
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+            // Free what was allocated before the failure, so that it counts as available.
+            let _ = file.set_len(0);
+            Err(no_space(path, bytes, available(file)))
+        }
+        Err(error) => Err(DiskError::io("preallocate", path, error)),
+    }
+}
+
+/// Allocates `bytes` in pieces. Only an interrupted piece is retried, or signals could prevent any
+/// progress.
+fn in_pieces(
+    bytes: u64,
+    mut allocate: impl FnMut(u64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let mut done = 0;
     // Bounded: by the pieces of a file, each a call of the kernel.
     while done < bytes {
-        // In pieces: only an interrupted piece is retried, or signals could prevent any progress.
         let piece = ALLOCATED_BYTES.min(bytes - done);
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), done, piece) {
+        match allocate(done, piece) {
             Ok(()) => done += piece,
             Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                file.set_len(bytes).map_err(|error| DiskError::io("extend", path, error))?;
-                return Ok(false);
-            }
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-                // Frees the space allocated before the failure, so that it counts as available.
-                let _ = file.set_len(0);
-                return Err(no_space(path, bytes, available(file)));
-            }
-            Err(error) => return Err(DiskError::io("preallocate", path, error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// The kind of file system, if it is in memory.
@@ -341,5 +355,23 @@ mod tests {
         drop(made);
         let found = DataFile::open(folder.path(), BYTES, true).expect("a file");
         assert_eq!(found.facts.passing, Some("tmpfs"));
+    }
+
+    #[test]
+    fn only_the_interrupted_piece_of_an_allocation_is_retried() {
+        let bytes = 3 * ALLOCATED_BYTES + 4096;
+        let (mut calls, mut end) = (0, 0);
+        let done = in_pieces(bytes, |offset, piece| {
+            assert!(offset == end && piece <= ALLOCATED_BYTES, "{piece} bytes at {offset}");
+            calls += 1;
+            // Signals interrupt each piece once.
+            if calls % 2 == 1 {
+                return Err(Errno::INTR);
+            }
+            end += piece;
+            Ok(())
+        });
+        assert_eq!((done, calls, end), (Ok(()), 8, bytes));
+        assert_eq!(in_pieces(bytes, |_, _| Err(Errno::NOSPC)), Err(Errno::NOSPC));
     }
 }

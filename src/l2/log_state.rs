@@ -449,6 +449,7 @@ impl LogState {
 
     /// The directory of a segment that is not sealed on file yet, as it stands.
     pub(super) fn unsealed_directory(&self, segment: SegmentNumber) -> Option<UnsealedDirectory> {
+        // Bounded: by the batches that may wait to be written.
         let sealing = self.jobs.iter().find_map(|job| match job {
             Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
             _ => None,

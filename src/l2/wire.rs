@@ -158,6 +158,7 @@ impl<'a> Reader<'a> {
 
 /// Whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Bounded: by the padding of a block.
     bytes.iter().all(|byte| *byte == 0)
 }
 

@@ -79,6 +79,7 @@ impl ExpiredRecords {
                 blob.namespace.generation == namespace.generation()
                     && blob.namespace.name == namespace.name()
             };
+            // Bounded: by the quotas of a configuration.
             let Some(namespace) = namespaces.iter().find(is_of) else { return };
             let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
             if namespace.live_slot(hash, sequence).is_none() {

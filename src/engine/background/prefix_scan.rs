@@ -95,6 +95,7 @@ impl PrefixScans {
                     && rule.namespace.as_ref().is_some_and(is_of)
                     && blob.key.starts_with(prefix)
             };
+            // Bounded: by the most invalidations at one time.
             if let Some(rule) = rules.iter().find(covers) {
                 let counts = !self.visibility.freshness_listed(position, blob).is_expired();
                 self.cleanup.remove_covered(rule, (KeyHash(blob.hash), blob.key), sequence, counts);

@@ -247,6 +247,7 @@ impl Invalidations {
             if section.is_closed() {
                 return Err(Blocked::Closed);
             }
+            // Bounded: by the labels of one call.
             let is_posted = hashes.iter().any(|&label| section.labels().has(label));
             let posted = generation.filter(|_| is_posted);
             let mut made = None;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::bench::Bench;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES};
 use crate::config::BlobCacheConfig;
+use crate::engine::open::geometry;
 use crate::io::Longest;
 use crate::meter::{Work, measured};
 use crate::modes::{L1Admission, L2Compression};
@@ -142,5 +143,29 @@ fn of_no_method_is_long() {
     drop(cache);
     let ((), work) = measured(|| drop(last));
     table.0.push(("drop of the last handle", Longest { root: work, task: Work::default() }));
+    table.assert_bounded();
+}
+
+/// Every slot and posting before the segment is looked at, since its records are unknown.
+#[test]
+fn reclaiming_a_segment_without_its_directory_goes_in_batches() {
+    let mut table = Table::default();
+    let mut bench = Bench::with(2, config());
+    fill(&mut bench, "a");
+    let cache = bench.cache();
+    let file = geometry(&bench.config).unwrap().file_bytes();
+    let first_end = file - 8 * (16 << 20) + (16 << 20);
+    for number in 0.. {
+        assert!(number < 100, "the first segment is never reclaimed");
+        bench.run(cache.put("b", format!("{number}"), on_disk_only(8 << 20))).unwrap();
+        bench.run(cache.sync()).unwrap();
+        if cache.stats().l2_corruptions() > 0 {
+            break;
+        }
+        bench.disk.overwrite(first_end - 4096, &[0; 4096]);
+        bench.simulation.longest();
+    }
+    table.add("reclaim without a directory", &mut bench);
+    assert!(cache.stats().l2_entries() < RECORDS, "{} slots", cache.stats().l2_entries());
     table.assert_bounded();
 }

@@ -70,6 +70,7 @@ impl Bucket {
         // Branches on purpose: the processor predicts a lane and fetches the second half while the
         // first is still being fetched. Lanes in use come first, so a stale match in an unused lane
         // never hides a live one.
+        // Bounded: by the lanes of a bucket.
         let lane = self.hashes.iter().position(|&held| held == hash.0)?;
         (lane < usize::from(self.count)).then_some(lane)
     }

@@ -1,7 +1,12 @@
 //! At the index budget the oldest entries leave: new ones are accepted, and no call is refused or
 //! hangs.
 
+use std::cell::Cell;
+
+use futures::future::join;
+
 use crate::BlobCache;
+use crate::batch::yield_now;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::engine::tests::bench::{Bench, made};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
@@ -140,4 +145,51 @@ fn many_namespaces_take_a_kibibyte_each_besides_the_budget() {
         let held = index_bytes(&bench.cache);
         assert!(held <= most, "{held} of {most} after a restart, {spaces} namespaces");
     }
+}
+
+/// The directory of the open segment is sealed early, and a scan's copy of one is reported.
+#[test]
+fn open_directories_are_bounded_and_their_copies_are_reported() {
+    let budget = 1 << 20;
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path("simulated")
+        .l2_bytes_max(64 << 20)
+        .l2_segment_bytes(16 << 20)
+        .l2_index_bytes_max(budget)
+        .l2_compression(L2Compression::Off);
+    let mut bench = Bench::with(9, config.build().unwrap());
+    let cache = bench.cache();
+    let mut directory = 0;
+    for number in 0..12_000 {
+        // A long key takes more of the directory than of the index.
+        let put = made("v", &[]);
+        bench.run(cache.put("a", format!("{number:0300}"), put)).unwrap();
+        if number % 50 == 0 {
+            bench.run(cache.sync()).unwrap();
+            // Nothing waits to be written: the open directory is all that is buffered.
+            directory = directory.max(cache.stats().memory_buffers_bytes());
+        }
+    }
+    println!("at most {directory} bytes of a directory");
+    assert!((32 << 10..=budget / 8 + (64 << 10)).contains(&directory), "{directory} bytes");
+    bench.run(cache.sync()).unwrap();
+    let before = cache.stats().memory_buffers_bytes();
+    let is_over = Cell::new(false);
+    let scan = async {
+        assert_eq!(cache.invalidate_prefix("a", "none").await, Ok(0));
+        is_over.set(true);
+    };
+    let watch = async {
+        let mut most = 0;
+        while !is_over.get() {
+            most = most.max(cache.stats().memory_buffers_bytes());
+            yield_now().await;
+        }
+        most
+    };
+    let ((), most) = bench.run(join(scan, watch));
+    println!("{before} bytes before the scan, at most {most} in it");
+    assert!(most > before + (32 << 10), "the scan's copy is not reported: {most}, {before}");
+    assert!(most <= before + 3 * (budget / 8 + (64 << 10)), "{most} bytes");
 }

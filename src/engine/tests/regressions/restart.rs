@@ -109,6 +109,29 @@ fn no_poll_of_an_open_is_long() {
     }
 }
 
+/// A look at each prefix for each record would be millions of entries.
+#[test]
+fn the_work_of_an_open_does_not_multiply_records_by_prefixes() {
+    let (records, prefixes) = (5000, 1000);
+    let [without, with] = [0, prefixes].map(|prefixes| {
+        let mut bench = Bench::with(3, builder().build().unwrap());
+        fill(&mut bench, records, &[]);
+        let cache = bench.cache();
+        for number in 0..prefixes {
+            bench.run(cache.invalidate_prefix("a", format!("none {number:05}/"))).unwrap();
+        }
+        bench.run(cache.sync()).unwrap();
+        drop(cache);
+        let config = builder().build().unwrap();
+        let (_, work) = measured(|| reopen(&mut bench, true, config));
+        assert_eq!(bench.cache.stats().l2_entries(), records);
+        work.entries
+    });
+    println!("{without} entries without prefixes, {with} with {prefixes}");
+    assert!(without >= records, "{without}");
+    assert!(with <= without + 16 * prefixes, "{with} entries, {without} without prefixes");
+}
+
 #[test]
 fn namespaces_without_a_slot_at_open_are_gone_for_good() {
     let mut bench = Bench::with(3, builder().max_namespaces(600).build().unwrap());
