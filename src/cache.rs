@@ -182,13 +182,7 @@ impl BlobCache {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
-        match self.engine.gets().look_fresh(namespace, key) {
-            Some(hit) => Ok(hit),
-            None => {
-                let policy = Arc::default();
-                Box::pin(fetch::get_or_fetch(&self.engine, namespace, key, &policy, fetch)).await
-            }
-        }
+        fetch::get_or_fetch(&self.engine, namespace, key, None, fetch).await
     }
 
     /// The entry of a key at once, fresh or stale; with a stale one, a refresh for the caller to
@@ -233,13 +227,7 @@ impl BlobCache {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
-        match self.engine.gets().look_fresh(namespace, key) {
-            Some(hit) => Ok((hit, None)),
-            None => {
-                let policy = Arc::default();
-                Box::pin(fetch::get_or_refresh(&self.engine, namespace, key, &policy, fetch)).await
-            }
-        }
+        fetch::get_or_refresh(&self.engine, namespace, key, None, fetch).await
     }
 
     /// Whether a key has a live entry, without I/O and without counting as an access. Absent once

@@ -111,13 +111,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        match self.engine.gets().look_fresh(namespace, key) {
-            Some(hit) => Ok(hit),
-            None => {
-                Box::pin(fetch::get_or_fetch(&self.engine, namespace, key, &self.policy, fetch))
-                    .await
-            }
-        }
+        fetch::get_or_fetch(&self.engine, namespace, key, Some(&self.policy), fetch).await
     }
 
     /// See [`BlobCache::get_or_refresh`]. A fetched put without a policy gets this handle's.
@@ -137,13 +131,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        match self.engine.gets().look_fresh(namespace, key) {
-            Some(hit) => Ok((hit, None)),
-            None => {
-                Box::pin(fetch::get_or_refresh(&self.engine, namespace, key, &self.policy, fetch))
-                    .await
-            }
-        }
+        fetch::get_or_refresh(&self.engine, namespace, key, Some(&self.policy), fetch).await
     }
 
     /// See [`BlobCache::exists`].

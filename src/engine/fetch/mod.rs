@@ -17,11 +17,12 @@ use crate::key::NamespaceRef;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
+/// `policy`: for a fetched put without its own; the default if None. A fresh hit allocates nothing.
 pub(crate) async fn get_or_fetch<F, Fut, E>(
     engine: &Arc<Engine>,
     namespace: NamespaceRef<'_>,
     key: &[u8],
-    policy: &Arc<BlobCachePolicy>,
+    policy: Option<&Arc<BlobCachePolicy>>,
     fetch: F,
 ) -> Result<BlobCacheHit, FetchError<E>>
 where
@@ -29,14 +30,21 @@ where
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
-    FetchFuture::new(FetchRequest::new(engine, namespace, key, policy), fetch).await
+    match engine.gets().look_fresh(namespace, key) {
+        Some(hit) => Ok(hit),
+        None => {
+            let request = FetchRequest::new(engine, namespace, key, policy);
+            Box::pin(FetchFuture::new(request, fetch)).await
+        }
+    }
 }
 
+/// A fresh or stale hit, and a refresh for a stale one. `policy` as above.
 pub(crate) async fn get_or_refresh<F, Fut, E>(
     engine: &Arc<Engine>,
     namespace: NamespaceRef<'_>,
     key: &[u8],
-    policy: &Arc<BlobCachePolicy>,
+    policy: Option<&Arc<BlobCachePolicy>>,
     fetch: F,
 ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
 where
@@ -44,7 +52,24 @@ where
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
-    let request = FetchRequest::new(engine, namespace, key, policy);
+    match engine.gets().look_fresh(namespace, key) {
+        Some(hit) => Ok((hit, None)),
+        None => {
+            let request = FetchRequest::new(engine, namespace, key, policy);
+            Box::pin(find_or_fetch(request, fetch)).await
+        }
+    }
+}
+
+async fn find_or_fetch<F, Fut, E>(
+    request: Arc<FetchRequest>,
+    fetch: F,
+) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
     let found = match request.look(Offer::Always) {
         Look::Done(found) => found,
         Look::OnDisk(looking) => looking.await,

@@ -61,7 +61,7 @@ impl FetchRequest {
         engine: &Arc<Engine>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
-        policy: &Arc<BlobCachePolicy>,
+        policy: Option<&Arc<BlobCachePolicy>>,
     ) -> Arc<Self> {
         let is_in_bounds = engine.fetcher().is_in_bounds(namespace, key);
         let key = if is_in_bounds { key } else { &[] };
@@ -71,7 +71,7 @@ impl FetchRequest {
             namespace: namespace.name.into(),
             seed: namespace.seed,
             key: key.into(),
-            policy: Arc::clone(policy),
+            policy: policy.cloned().unwrap_or_default(),
             is_in_bounds,
         })
     }
