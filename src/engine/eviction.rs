@@ -140,11 +140,11 @@ impl Eviction {
 
     /// Releases the accounting of an evicted entry.
     fn evicted(&self, victim: &Entry) {
-        let covering = self.pending.matching(victim);
-        let is_hidden = covering.is_some() || victim.namespace.has_ended();
+        let matching = self.pending.matching(victim);
+        let is_hidden = matching.is_some() || victim.namespace.has_ended();
         // An entry with a slot is counted when its slot is marked dead.
         let below = victim.namespace.live_slot(victim.hash, victim.sequence());
-        let counting = covering.as_deref().filter(|_| below.is_none());
+        let counting = matching.as_deref().filter(|_| below.is_none());
         self.removal.release_accounting(victim, counting, &mut self.commit_lock.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);

@@ -37,12 +37,12 @@ impl Removal {
         }
     }
 
-    /// Releases the accounting of an entry that the caller has removed from memory. `covering`: the
+    /// Releases the accounting of an entry that the caller has removed from memory. `matching`: the
     /// pending invalidation that matched it there.
     pub(crate) fn release_accounting(
         &self,
         entry: &Entry,
-        covering: Option<&PendingInvalidation>,
+        matching: Option<&PendingInvalidation>,
         section: &mut Section<'_>,
     ) {
         entry.namespace.shrink(entry.charge, section);
@@ -56,12 +56,12 @@ impl Removal {
         if !entry.is(Mark::Recorded) || !generation.has_slot(entry.hash, sequence) {
             section.labels().release(entry.hash, sequence);
         }
-        if let Some(rule) = covering {
+        if let Some(invalidation) = matching {
             let freshness = self.visibility.freshness(entry);
             if freshness.is_expired() {
                 self.count_expired(freshness);
             } else {
-                self.credit(rule);
+                self.credit(invalidation);
             }
         }
     }
@@ -86,8 +86,8 @@ impl Removal {
     }
 
     /// Credits an invalidation for an entry that another caller removed.
-    pub(crate) fn credit(&self, rule: &PendingInvalidation) {
-        rule.count();
+    pub(crate) fn credit(&self, invalidation: &PendingInvalidation) {
+        invalidation.count();
         self.counters.count(Event::Invalidation);
     }
 
@@ -104,7 +104,7 @@ impl Removal {
         section: &mut Section<'_>,
     ) -> bool {
         let sequence = Sequence(held.position.value());
-        let rule = if held.dead {
+        let invalidation = if held.dead {
             None
         } else {
             self.visibility.matching_on_disk(generation, key, sequence, section)
@@ -118,7 +118,7 @@ impl Removal {
             self.count_expired(freshness);
             return false;
         }
-        rule.as_deref().inspect(|rule| self.credit(rule)).is_none()
+        invalidation.as_deref().inspect(|invalidation| self.credit(invalidation)).is_none()
     }
 
     /// Marks the slot of a mutation as dead. The slot stays: its record is still on file, and may

@@ -66,46 +66,53 @@ impl PrefixScans {
     /// match.
     pub(crate) async fn flush_unscanned(&self) {
         // Bounded: by the most invalidations at one time.
-        for rule in self.pending.to_scan() {
-            if let Some(generation) = rule.namespace.as_ref().filter(|it| !it.has_ended()) {
+        for invalidation in self.pending.to_scan() {
+            if let Some(generation) = invalidation.namespace.as_ref().filter(|it| !it.has_ended()) {
                 let namespace = self.hasher.namespace(generation.name());
                 // A closed cache has nothing left to flush.
                 drop(self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await);
             }
-            self.pending.scanned(&[rule]).await;
+            self.pending.scanned(&[invalidation]).await;
         }
     }
 
     async fn scan_segment(
         &self,
         l2: &L2,
-        rules: &[Arc<PendingInvalidation>],
+        invalidations: &[Arc<PendingInvalidation>],
         segment: SegmentNumber,
     ) {
         let visit = |position: Position, change: &Change<'_>| {
             let Change::Blob(blob) = change else { return };
             let sequence = Sequence(position.value());
-            let covers = |rule: &&Arc<PendingInvalidation>| {
-                let Scope::Prefix(prefix) = &rule.scope else { return false };
+            let matches = |invalidation: &&Arc<PendingInvalidation>| {
+                let Scope::Prefix(prefix) = &invalidation.scope else { return false };
                 let is_of = |generation: &Arc<Namespace>| {
                     blob.namespace.generation == generation.generation()
                         && blob.namespace.name == generation.name()
                 };
-                sequence < rule.sequence
-                    && rule.namespace.as_ref().is_some_and(is_of)
+                sequence < invalidation.sequence
+                    && invalidation.namespace.as_ref().is_some_and(is_of)
                     && blob.key.starts_with(prefix)
             };
             // Bounded: by the most invalidations at one time.
-            if let Some(rule) = rules.iter().find(covers) {
+            if let Some(invalidation) = invalidations.iter().find(matches) {
                 let counts = !self.visibility.freshness_listed(position, blob).is_expired();
-                self.cleanup.remove_covered(rule, (KeyHash(blob.hash), blob.key), sequence, counts);
+                self.cleanup.remove_matching(
+                    invalidation,
+                    (KeyHash(blob.hash), blob.key),
+                    sequence,
+                    counts,
+                );
             }
         };
         if !l2.visit_directory(segment, visit).await {
             // Its keys are unknown: all records of these namespaces in it go.
             let Some(range) = l2.positions_of(segment) else { return };
             // Bounded: by the most invalidations at one time, with a yield in each turn.
-            for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
+            for generation in
+                invalidations.iter().filter_map(|invalidation| invalidation.namespace.as_ref())
+            {
                 let mut cursor = Some(Default::default());
                 // Bounded: a batch in each turn, then a yield.
                 while let Some(from) = cursor {
@@ -159,8 +166,8 @@ impl Scan {
         loop {
             let Some(scans) = self.scans.upgrade() else { return };
             let Some(l2) = scans.disk.l2() else { return };
-            let rules = scans.pending.to_scan();
-            if rules.is_empty() {
+            let invalidations = scans.pending.to_scan();
+            if invalidations.is_empty() {
                 self.is_over = true;
                 return;
             }
@@ -170,11 +177,11 @@ impl Scan {
             for segment in segments {
                 let Some(scans) = self.scans.upgrade() else { return };
                 if let Some(l2) = scans.disk.l2().filter(|_| !scans.commit_lock.is_closed()) {
-                    scans.scan_segment(l2, &rules, SegmentNumber(segment)).await;
+                    scans.scan_segment(l2, &invalidations, SegmentNumber(segment)).await;
                 }
             }
             let Some(scans) = self.scans.upgrade() else { return };
-            scans.pending.scanned(&rules).await;
+            scans.pending.scanned(&invalidations).await;
         }
     }
 }
@@ -184,9 +191,11 @@ impl Drop for Scan {
     /// tier is turned off.
     fn drop(&mut self) {
         let Some(scans) = self.scans.upgrade().filter(|_| !self.is_over) else { return };
-        let rules = scans.pending.to_scan();
+        let invalidations = scans.pending.to_scan();
         // Bounded: by the most invalidations at one time.
-        for generation in rules.iter().filter_map(|rule| rule.namespace.as_ref()) {
+        for generation in
+            invalidations.iter().filter_map(|invalidation| invalidation.namespace.as_ref())
+        {
             let namespace = scans.hasher.namespace(generation.name());
             let flush = || scans.flushes.try_flush(namespace).is_ok();
             let is_gone = generation.has_ended() || contained(flush) == Some(true);
@@ -195,6 +204,6 @@ impl Drop for Scan {
                 l2.health().degrade("a scan has ended before it was done".to_owned());
             }
         }
-        scans.pending.given_up(&rules);
+        scans.pending.given_up(&invalidations);
     }
 }

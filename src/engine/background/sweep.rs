@@ -44,7 +44,7 @@ impl Sweeping {
         let mut report = SweepReport::default();
         let started = Instant::now();
         // Later invalidations are another sweep's.
-        let (mut rules, begun) = (self.pending.over_labels(), self.pending.round());
+        let (mut invalidations, begun) = (self.pending.over_labels(), self.pending.round());
         // Bounded: a batch in each turn, then a yield.
         while !self.commit_lock.is_closed() {
             let left = limit.entries().saturating_sub(report.entries_visited);
@@ -54,9 +54,9 @@ impl Sweeping {
             }
             let most = left.min(BATCH_ENTRIES);
             // Bounded: by the most invalidations at one time.
-            rules.retain(|rule| !self.pending.is_withdrawn(rule));
-            if let Some(rule) = rules.first() {
-                self.cleanup.run_postings_batch(rule, most, true, &mut report);
+            invalidations.retain(|invalidation| !self.pending.is_withdrawn(invalidation));
+            if let Some(invalidation) = invalidations.first() {
+                self.cleanup.run_postings_batch(invalidation, most, true, &mut report);
             } else if self.run_batch(begun, most, &mut report) {
                 self.progress.end_limited();
                 break;

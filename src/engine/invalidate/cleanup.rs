@@ -48,16 +48,19 @@ impl Cleanup {
     }
 
     /// Removes all entries that an invalidation matches. Gives their number.
-    pub(crate) async fn finish_invalidation(&self, rule: &Arc<PendingInvalidation>) -> usize {
-        self.pending.until_scanned(rule).await;
+    pub(crate) async fn finish_invalidation(
+        &self,
+        invalidation: &Arc<PendingInvalidation>,
+    ) -> usize {
+        self.pending.until_scanned(invalidation).await;
         // Bounded: a batch in each turn, then a yield.
-        while !self.pending.is_withdrawn(rule) {
-            self.step(rule, BATCH_ENTRIES, true);
+        while !self.pending.is_withdrawn(invalidation) {
+            self.step(invalidation, BATCH_ENTRIES, true);
             yield_now().await;
         }
         // A caller that removed an entry before counts it in the same section.
         drop(self.commit_lock.section());
-        rule.removed()
+        invalidation.removed()
     }
 
     /// Removes the entries of all pending invalidations.
@@ -68,9 +71,9 @@ impl Cleanup {
 
     /// A batch of the oldest invalidation. False if none is pending.
     pub(crate) async fn advance(&self) -> bool {
-        let Some(rule) = self.pending.oldest() else { return false };
-        self.pending.until_scanned(&rule).await;
-        self.step(&rule, BATCH_ENTRIES, true);
+        let Some(invalidation) = self.pending.oldest() else { return false };
+        self.pending.until_scanned(&invalidation).await;
+        self.step(&invalidation, BATCH_ENTRIES, true);
         yield_now().await;
         true
     }
@@ -83,18 +86,18 @@ impl Cleanup {
     /// A batch of up to `limit` entries.
     pub(crate) fn help_along(&self, limit: usize) {
         if self.pending.any_pending() {
-            if let Some(rule) = self.pending.oldest() {
-                self.step(&rule, limit, false);
+            if let Some(invalidation) = self.pending.oldest() {
+                self.step(&invalidation, limit, false);
             }
         }
     }
 
     /// Visits up to `limit` entries for an invalidation. If another caller runs a batch, waits for
     /// it or returns.
-    fn step(&self, rule: &Arc<PendingInvalidation>, limit: usize, wait: bool) {
+    fn step(&self, invalidation: &Arc<PendingInvalidation>, limit: usize, wait: bool) {
         let mut report = SweepReport::default();
-        match &rule.scope {
-            Scope::Labels(_) => self.run_postings_batch(rule, limit, wait, &mut report),
+        match &invalidation.scope {
+            Scope::Labels(_) => self.run_postings_batch(invalidation, limit, wait, &mut report),
             Scope::Prefix(_) | Scope::Ended => {
                 self.run_round_batch(limit, wait, &mut report);
             }
@@ -104,13 +107,13 @@ impl Cleanup {
     /// Visits up to `limit` postings of its labels.
     pub(crate) fn run_postings_batch(
         &self,
-        rule: &Arc<PendingInvalidation>,
+        invalidation: &Arc<PendingInvalidation>,
         limit: usize,
         wait: bool,
         report: &mut SweepReport,
     ) {
-        let Scope::Labels(labels) = &rule.scope else { return };
-        let walk = if wait { Some(rule.walk.lock()) } else { rule.walk.try_lock() };
+        let Scope::Labels(labels) = &invalidation.scope else { return };
+        let walk = if wait { Some(invalidation.walk.lock()) } else { invalidation.walk.try_lock() };
         let Some(mut walk) = walk else { return };
         let Some(&label) = labels.get(walk.label) else { return };
         let mut found = Vec::new();
@@ -118,40 +121,41 @@ impl Cleanup {
         walk.after = self.commit_lock.section().labels().walk(
             label,
             after,
-            rule.sequence,
+            invalidation.sequence,
             limit,
             &mut found,
         );
         report.entries_visited += found.len();
         // Bounded: by a batch.
         for posting in found {
-            let removed = self.remove_covered(rule, (posting.key, &[]), posting.sequence, true);
-            if let Some((namespace, bytes)) = rule.namespace.as_ref().zip(removed) {
+            let removed =
+                self.remove_matching(invalidation, (posting.key, &[]), posting.sequence, true);
+            if let Some((namespace, bytes)) = invalidation.namespace.as_ref().zip(removed) {
                 report.of(namespace.name(), bytes).dead += 1;
             }
         }
         walk.label += usize::from(walk.after.is_none());
         if walk.label == labels.len() {
-            self.pending.withdraw(rule);
+            self.pending.withdraw(invalidation);
         }
     }
 
     /// Removes the entry of a mutation from both tiers, for an invalidation that matches it. `key`
     /// is needed if the entry may be on disk only and a prefix matches it. `counts`: it is not
     /// known to be expired. Gives its charge; None if it was removed before.
-    pub(crate) fn remove_covered(
+    pub(crate) fn remove_matching(
         &self,
-        rule: &PendingInvalidation,
+        invalidation: &PendingInvalidation,
         (hash, key): (KeyHash, &[u8]),
         sequence: Sequence,
         counts: bool,
     ) -> Option<usize> {
-        let generation = rule.namespace.as_ref()?;
+        let generation = invalidation.namespace.as_ref()?;
         let slot = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
         // If an older invalidation matches it as well, that one is credited.
-        let covering = match covered {
+        let matching = match covered {
             Some(entry) => self.pending.matching(entry),
             None => self.visibility.matching_on_disk(
                 generation,
@@ -164,9 +168,11 @@ impl Cleanup {
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
         match &removed {
             Some(entry) => {
-                self.removal.release_accounting(entry, covering.as_deref(), &mut section)
+                self.removal.release_accounting(entry, matching.as_deref(), &mut section)
             }
-            None if is_marked && counts => self.removal.credit(covering.as_deref().unwrap_or(rule)),
+            None if is_marked && counts => {
+                self.removal.credit(matching.as_deref().unwrap_or(invalidation))
+            }
             None => self.counters.add(Event::Expiration, u64::from(is_marked)),
         }
         // The record of the invalidation says so for good.
@@ -200,10 +206,11 @@ impl Cleanup {
     /// others for the next round.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let namespace = &entry.namespace;
-        let covering = self.pending.matching(entry).filter(|_| !namespace.has_ended());
-        if let Some(rule) = covering {
+        let matching = self.pending.matching(entry).filter(|_| !namespace.has_ended());
+        if let Some(invalidation) = matching {
             let place = (entry.hash, &*entry.key);
-            if let Some(bytes) = self.remove_covered(&rule, place, entry.sequence(), true) {
+            if let Some(bytes) = self.remove_matching(&invalidation, place, entry.sequence(), true)
+            {
                 report.of(namespace.name(), bytes).dead += 1;
             }
             return;

@@ -94,7 +94,7 @@ impl Invalidations {
         let generation = generation.filter(|generation| !generation.has_ended());
         let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
         let in_memory = slot.entry().cloned();
-        let covering = in_memory.as_ref().and_then(|entry| self.pending.matching(entry));
+        let matching = in_memory.as_ref().and_then(|entry| self.pending.matching(entry));
         let (mut is_removed_below, mut is_below) = (false, false);
         let mut end = None;
         // A dead slot may be so in this process only: unreadable, expired, or matched by a record
@@ -123,7 +123,7 @@ impl Invalidations {
         }
         let moment = section.moment();
         section.watermarks().key_mutated(hash, moment);
-        let is_current = |entry: &Entry| covering.is_none() && entry.is_of(namespace.name, key);
+        let is_current = |entry: &Entry| matching.is_none() && entry.is_of(namespace.name, key);
         let is_live = |entry: &Arc<Entry>| {
             is_current(entry) && !self.visibility.freshness(entry).is_expired()
         };
@@ -133,13 +133,13 @@ impl Invalidations {
         if let Some(removed) = &removed {
             self.removal.release_accounting(
                 removed,
-                covering.as_deref().filter(|_| !is_below),
+                matching.as_deref().filter(|_| !is_below),
                 &mut section,
             );
             // The caller counts a live entry.
             let is_gone =
                 self.visibility.freshness(removed).is_expired() && !removed.namespace.has_ended();
-            if !is_below && covering.is_none() && is_gone {
+            if !is_below && matching.is_none() && is_gone {
                 self.removal.count_expired(self.visibility.freshness(removed));
             }
         }
@@ -175,7 +175,7 @@ impl Invalidations {
         acknowledgement: Acknowledgement,
     ) -> Result<usize, CacheError> {
         let removed = match made {
-            Some(rule) => self.cleanup.finish_invalidation(&rule).await,
+            Some(invalidation) => self.cleanup.finish_invalidation(&invalidation).await,
             None => 0,
         };
         self.acknowledger.acknowledge(acknowledgement).await?;
@@ -207,8 +207,8 @@ impl Invalidations {
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
             let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
-            let cover = Scope::Prefix(prefix.into());
-            let made = self.pending.make(sequence, cover, Some(generation), is_held);
+            let scope = Scope::Prefix(prefix.into());
+            let made = self.pending.make(sequence, scope, Some(generation), is_held);
             let end = recorded.map(|assigned| assigned.end);
             // Bounded: one.
             end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
@@ -262,8 +262,8 @@ impl Invalidations {
                 let is_held = !generation.index().is_empty();
                 let recorded = self.record_pending(&record, &change)?;
                 let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
-                let cover = Scope::Labels(hashes.into());
-                made = Some(self.pending.make(sequence, cover, Some(generation), false));
+                let scope = Scope::Labels(hashes.into());
+                made = Some(self.pending.make(sequence, scope, Some(generation), false));
                 let end = recorded.map(|assigned| assigned.end);
                 // Bounded: one.
                 end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));

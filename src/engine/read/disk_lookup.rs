@@ -179,5 +179,5 @@ pub(crate) struct Found {
     slot: Slot,
 }
 
-/// The filter rules the hash out.
+/// The filter invalidations the hash out.
 pub(crate) struct SurelyAbsent;

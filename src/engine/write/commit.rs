@@ -227,12 +227,12 @@ impl Commit {
     fn release_replaced(
         &self,
         replaced: &Entry,
-        covering: Option<&PendingInvalidation>,
+        matching: Option<&PendingInvalidation>,
         is_below: bool,
         section: &mut Section<'_>,
     ) {
-        self.removal.release_accounting(replaced, covering.filter(|_| !is_below), section);
-        if !is_below && covering.is_none() {
+        self.removal.release_accounting(replaced, matching.filter(|_| !is_below), section);
+        if !is_below && matching.is_none() {
             self.removal.count_removed(replaced, Event::Replacement);
         }
     }
