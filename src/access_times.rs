@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::key::KeyHash;
 
-/// Places per set.
+/// Accesses that a set has room for.
 const WAYS: usize = 4;
 
 /// Enough tables that callers seldom contend for one lock.
@@ -28,15 +28,15 @@ const TABLE_BYTES_MAX: usize = 256 << 10;
 /// Tables per group.
 const GROUP_TABLES: usize = 256;
 
-/// Nanoseconds; all zero if vacant.
+/// The last access of a record. Times in nanoseconds; all zero if vacant.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Access {
     hash: u64,
     written: u64,
     accessed: u64,
 }
 
-type Set = [Place; WAYS];
+type Set = [Access; WAYS];
 
 type Group = Box<[Mutex<Vec<Set>>]>;
 
@@ -105,8 +105,8 @@ impl AccessTimes {
         if !self.has_room() {
             return;
         }
-        let own = Place { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
-        let (table, set) = self.place(entry.hash);
+        let own = Access { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
+        let (table, set) = self.table_and_set(entry.hash);
         let group = self.groups[table / GROUP_TABLES]
             // Bounded: by a group.
             .get_or_init(|| (0..GROUP_TABLES).map(|_| Mutex::default()).collect());
@@ -116,10 +116,10 @@ impl AccessTimes {
             self.made.fetch_add(1, Ordering::Relaxed);
         }
         let set = &mut table[set];
-        let is_own = |place: &&mut Place| place.is_of(own.hash, own.written);
+        let is_own = |access: &&mut Access| access.is_of(own.hash, own.written);
         if let Some(known) = set.iter_mut().find(is_own) {
             known.accessed = known.accessed.max(own.accessed);
-        } else if let Some(oldest) = set.iter_mut().min_by_key(|place| place.accessed) {
+        } else if let Some(oldest) = set.iter_mut().min_by_key(|access| access.accessed) {
             if oldest.accessed < own.accessed {
                 *oldest = own;
             }
@@ -131,16 +131,16 @@ impl AccessTimes {
         if !self.has_room() {
             return written;
         }
-        let (table, set) = self.place(hash);
+        let (table, set) = self.table_and_set(hash);
         let Some(group) = self.groups[table / GROUP_TABLES].get() else { return written };
         let set = group[table % GROUP_TABLES].lock().get(set).copied().unwrap_or_default();
-        // Bounded: by the four places of a set.
-        let known = set.iter().find(|place| place.is_of(hash.0, written.0));
-        known.map_or(written, |place| Timestamp(place.accessed))
+        // Bounded: by the four accesses of a set.
+        let known = set.iter().find(|access| access.is_of(hash.0, written.0));
+        known.map_or(written, |access| Timestamp(access.accessed))
     }
 
     /// The table and the set of a hash: each half is scaled into its range.
-    fn place(&self, hash: KeyHash) -> (usize, usize) {
+    fn table_and_set(&self, hash: KeyHash) -> (usize, usize) {
         // 32-bit halves scaled below their ranges.
         #[allow(clippy::cast_possible_truncation)]
         let within = |half: u64, range: usize| ((half * range as u64) >> 32) as usize;
@@ -148,7 +148,7 @@ impl AccessTimes {
     }
 }
 
-impl Place {
+impl Access {
     fn is_of(&self, hash: u64, written: u64) -> bool {
         self.accessed > 0 && (self.hash, self.written) == (hash, written)
     }

@@ -32,10 +32,10 @@ pub(crate) struct Counted {
 
 type Pieces = Box<dyn Iterator<Item = usize> + Send>;
 
-static QUEUE: Mutex<Queue> =
-    Mutex::new(Queue { waiting: VecDeque::new(), is_running: false, process: 0 });
+static QUEUE: Mutex<DisposalQueue> =
+    Mutex::new(DisposalQueue { waiting: VecDeque::new(), is_running: false, process: 0 });
 
-struct Queue {
+struct DisposalQueue {
     waiting: VecDeque<Pieces>,
     is_running: bool,
     /// The thread's process: a forked child inherits the queue but not the thread.

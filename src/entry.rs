@@ -12,7 +12,7 @@ use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
 use crate::key::{HashedKey, KeyHash, LabelHash, StoredKey};
 use crate::l2::Position;
 use crate::modes::L1Admission;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::policy::{Freshness, Lifetime, end_of_window};
 use crate::sequence::Sequence;
 
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
     pub(crate) expires: Timestamp,
     /// Rare fields, boxed to keep entries without them small.
     extras: Option<Box<Extras>>,
-    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) generation: Arc<Generation>,
     pub(crate) key: StoredKey,
     /// Its allocation is exact and already shared, so that a clone does not allocate.
     pub(crate) value: Bytes,
@@ -108,7 +108,7 @@ impl Extras {
 impl Entry {
     /// An entry whose sequence, value and list node are still to be set.
     pub(crate) fn new(
-        namespace: Arc<Namespace>,
+        generation: Arc<Generation>,
         key: HashedKey<'_>,
         life: &Lifetime,
         (priority, admission): (u8, L1Admission),
@@ -117,7 +117,7 @@ impl Entry {
         Self {
             hash: key.hash,
             sequence: AtomicU64::new(0),
-            namespace,
+            generation,
             key: key.bytes.into(),
             value: Bytes::new(),
             written: life.written,
@@ -136,8 +136,8 @@ impl Entry {
     pub(crate) fn promoted(&self, value: Bytes, charge: usize) -> Self {
         let life = self.life();
         let extras = self.extras.as_ref().and_then(|extras| extras.twin(&life));
-        let (namespace, kind) = (Arc::clone(&self.namespace), (self.priority, self.admission));
-        let mut entry = Self::new(namespace, self.hashed_key(), &life, kind, extras);
+        let (generation, kind) = (Arc::clone(&self.generation), (self.priority, self.admission));
+        let mut entry = Self::new(generation, self.hashed_key(), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
         entry.marks = self.marks & Mark::Absent as u8;
         entry.mark(Mark::Recorded);
@@ -159,7 +159,7 @@ impl Entry {
 
     #[inline]
     pub(crate) fn is_of(&self, namespace: &str, key: &[u8]) -> bool {
-        *self.key == *key && self.namespace.name() == namespace
+        *self.key == *key && self.generation.name() == namespace
     }
 
     /// The mutation that put it: the log position of its record, if it has one. Changed in sections
@@ -187,7 +187,7 @@ impl Entry {
 
     /// False once it was removed or its namespace flushed, and never true again.
     pub(crate) fn is_held(&self) -> bool {
-        self.node.is_linked() && !self.namespace.has_ended()
+        self.node.is_linked() && !self.generation.has_ended()
     }
 
     pub(crate) fn extras(&self) -> Option<&Extras> {
@@ -279,8 +279,8 @@ impl Entry {
     /// not at each access.
     fn outlast(&self, idle_ttl: u64) {
         let end = self.ends();
-        if self.namespace.alive_until() < end {
-            self.namespace.outlives(Timestamp(end.0.saturating_add(idle_ttl / 8)));
+        if self.generation.alive_until() < end {
+            self.generation.outlives(Timestamp(end.0.saturating_add(idle_ttl / 8)));
         }
     }
 
@@ -300,7 +300,7 @@ impl fmt::Debug for Entry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Entry")
-            .field("namespace", &self.namespace.name())
+            .field("namespace", &self.generation.name())
             .field("key", &self.key.escape_ascii().to_string())
             .field("bytes", &self.value.len())
             .field("sequence", &self.sequence())

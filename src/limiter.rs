@@ -4,7 +4,8 @@
 //! of all such work, and admits callers in order of arrival. A caller that is no longer polled
 //! delays no other:
 //!
-//! - A waiter is called when there is room, and loses its call if it does not come (see [`Queue`]).
+//! - A waiter is called when there is room, and loses its call if it does not come: see
+//!   [`WaitQueue`].
 //! - The limiter owns the work of admitted callers. If others wait and the work was woken but not
 //!   polled for one to two times [`PATIENCE`], it is revoked: dropped with all its bytes. When the
 //!   caller is polled again it starts over, with twice the time, so that rarely polled callers
@@ -34,7 +35,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
-use crate::queue::{Queue, TICKS, TICKS_MAX, Ticket, TicketState};
+use crate::queue::{TICKS, TICKS_MAX, Ticket, TicketState, WaitQueue};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -63,7 +64,7 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    queue: Queue,
+    queue: WaitQueue,
     /// Work in progress, by number.
     leases: BTreeMap<u64, Arc<dyn Revocable>>,
     last_lease: u64,

@@ -21,7 +21,7 @@ use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{KeyHash, LabelHash};
 use crate::l1::Cursor;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::sequence::Sequence;
 use crate::waiters::Waiters;
 
@@ -49,7 +49,7 @@ pub(crate) struct PendingInvalidation {
     /// The position of the round when it was added.
     round: Round,
     /// The generation whose entries it covers.
-    pub(crate) namespace: Option<Arc<Namespace>>,
+    pub(crate) generation: Option<Arc<Generation>>,
     /// Whether the directories on disk are still to be scanned for it.
     is_scanning: AtomicBool,
 }
@@ -87,13 +87,13 @@ impl Round {
 impl PendingInvalidation {
     fn covers(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         sequence: Sequence,
         key: &[u8],
         labels: &[LabelHash],
     ) -> bool {
         sequence < self.sequence
-            && self.namespace.as_ref().is_some_and(|covered| Arc::ptr_eq(covered, generation))
+            && self.generation.as_ref().is_some_and(|covered| Arc::ptr_eq(covered, generation))
             && match &self.scope {
                 Scope::Labels(covered) => {
                     // Bounded: by the labels of one entry.
@@ -162,7 +162,7 @@ impl PendingInvalidations {
         &self,
         sequence: Sequence,
         scope: Scope,
-        namespace: Option<&Arc<Namespace>>,
+        generation: Option<&Arc<Generation>>,
         is_scanning: bool,
     ) -> Arc<PendingInvalidation> {
         let mut list = self.list.write();
@@ -179,7 +179,7 @@ impl PendingInvalidations {
             removed: AtomicUsize::new(0),
             walk: Mutex::default(),
             round: *round,
-            namespace: namespace.cloned(),
+            generation: generation.cloned(),
             is_scanning: AtomicBool::new(is_scanning),
         });
         list.push(Arc::clone(&invalidation));
@@ -206,13 +206,13 @@ impl PendingInvalidations {
 
     /// The first invalidation in force that covers the entry.
     pub(crate) fn matching(&self, entry: &Entry) -> Option<Arc<PendingInvalidation>> {
-        self.matching_record(&entry.namespace, entry.sequence(), &entry.key, entry.labels())
+        self.matching_record(&entry.generation, entry.sequence(), &entry.key, entry.labels())
     }
 
     /// The same for a record with these properties.
     pub(crate) fn matching_record(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         sequence: Sequence,
         key: &[u8],
         labels: &[LabelHash],
@@ -297,8 +297,8 @@ impl PendingInvalidations {
 
     fn is_scanning_up_to(&self, invalidation: &PendingInvalidation) -> bool {
         let is_of =
-            |held: &&Arc<PendingInvalidation>| match (&held.namespace, &invalidation.namespace) {
-                (Some(held), Some(namespace)) => Arc::ptr_eq(held, namespace),
+            |held: &&Arc<PendingInvalidation>| match (&held.generation, &invalidation.generation) {
+                (Some(held), Some(generation)) => Arc::ptr_eq(held, generation),
                 _ => false,
             };
         let list = self.list.read();

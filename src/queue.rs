@@ -1,4 +1,4 @@
-//! `Queue`: callers waiting for bytes of a budget, in order of arrival.
+//! `WaitQueue`: callers waiting for bytes of a budget, in order of arrival.
 //!
 //! Bytes are never handed to a waiter directly, since it may not be polled again. It is *called*
 //! when there are bytes for it; they are reserved from then on, and it takes them in its next poll.
@@ -29,7 +29,7 @@ const REVOKED_MAX: usize = 256;
 const DOUBLINGS_MAX: u32 = 13;
 
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(crate) struct WaitQueue {
     /// By ticket number, in order of arrival.
     waiting: BTreeMap<u64, Waiter>,
     /// Called waiters, by ticket number.
@@ -87,7 +87,7 @@ pub(crate) enum TicketState {
     Missed(Waker),
 }
 
-impl Queue {
+impl WaitQueue {
     /// Bytes reserved for called waiters that may still come.
     pub(crate) fn kept(&self) -> usize {
         self.kept >> self.doublings
@@ -196,19 +196,19 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn enter(queue: &mut Queue, bytes: usize) -> Ticket {
+    fn enter(queue: &mut WaitQueue, bytes: usize) -> Ticket {
         let ticket = queue.ticket();
         queue.enter(ticket, bytes, Waker::noop().clone());
         ticket
     }
 
-    fn has_come(queue: &mut Queue, ticket: Ticket) -> bool {
+    fn has_come(queue: &mut WaitQueue, ticket: Ticket) -> bool {
         matches!(queue.poll(ticket, Waker::noop().clone()), TicketState::Called(_))
     }
 
     #[test]
     fn waiters_are_called_in_order_with_reserved_bytes() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         let numbers = [3, 5, 7].map(|bytes| enter(&mut queue, bytes));
         assert!(queue.call(0, |bytes| bytes < 4).is_some());
         assert!(queue.call(0, |bytes| bytes < 4).is_none(), "the next one is larger");
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_missed_call_loses_its_reservation() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         let (asleep, awake) = (enter(&mut queue, 3), enter(&mut queue, 4));
         assert!(queue.call(5, |_| true).is_some());
         assert!(!queue.revoke_calls(6) && queue.kept() == 3);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn missed_calls_overcommit_the_budget() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         let numbers: Vec<_> = (0..1000).map(|_| enter(&mut queue, 1)).collect();
         let (mut tick, mut called) = (0, 0);
         while queue.has_waiting() {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_missed_waiter_regains_its_place_with_twice_the_time() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         let mut seldom = enter(&mut queue, 1);
         for tick in (0..).step_by(8) {
             assert!(tick < 100, "it never comes in time");
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn overcommit_ends_when_the_sleepers_have_gone() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         let waiting = [(); 3].map(|()| enter(&mut queue, 1));
         for tick in (0..60).step_by(3) {
             enter(&mut queue, 1);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn places_are_revoked_in_steps() {
-        let mut queue = Queue::default();
+        let mut queue = WaitQueue::default();
         for _ in 0..REVOKED_MAX + 1 {
             enter(&mut queue, 1);
             assert!(queue.call(0, |_| true).is_some());

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::error::CacheError;
 use crate::io::{TaskRunner, Termination, UringDisk};
-use crate::l2::{Assigned, Change, EncodedRecord, Generation, L2, Record, Refusal};
+use crate::l2::{Assigned, Change, EncodedRecord, GenerationNumber, L2, Record, Refusal};
 
 /// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
@@ -78,8 +78,8 @@ impl DiskTier {
     }
 
     /// The number of a generation that begins now, above all numbers that have records.
-    pub(crate) fn next_generation(&self) -> Generation {
-        Generation(self.l2().map_or(0, |l2| l2.log.tail().value()))
+    pub(crate) fn next_generation_number(&self) -> GenerationNumber {
+        GenerationNumber(self.l2().map_or(0, |l2| l2.log.tail().value()))
     }
 
     /// Appends a record. None without a tier, or after its log has ended.

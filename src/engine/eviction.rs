@@ -12,7 +12,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::l1::{EntryOwner, L1, Reservation, Room, Scarce, Victim};
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
 
@@ -72,11 +72,11 @@ impl Eviction {
     /// Holds no reservation across an await.
     pub(crate) async fn reserve(
         &self,
-        namespace: &Namespace,
+        generation: &Generation,
         room: Room,
         priority: u8,
     ) -> Option<Reservation<'_>> {
-        let quota = namespace.quota().map(|quota| quota.number);
+        let quota = generation.quota().map(|quota| quota.number);
         let begun = self.pending.round();
         let mut steps = BATCH_ENTRIES;
         // Bounded: a batch in each turn, then a yield.
@@ -95,7 +95,7 @@ impl Eviction {
                 continue;
             }
             // Flushed entries of any priority count until the round removes them.
-            let is_all_alive = self.l1.bytes_of(number) <= namespace.bytes();
+            let is_all_alive = self.l1.bytes_of(number) <= generation.bytes();
             if is_all_alive || self.pending.round().is_round_since(begun) {
                 return None;
             }
@@ -105,8 +105,8 @@ impl Eviction {
     }
 
     /// Evicts entries of a namespace until it is within its quota.
-    pub(crate) async fn keep_to_quota(&self, namespace: &Namespace) {
-        let Some(quota) = namespace.quota() else { return };
+    pub(crate) async fn keep_to_quota(&self, generation: &Generation) {
+        let Some(quota) = generation.quota() else { return };
         let (number, mut steps) = (quota.number, BATCH_ENTRIES);
         // Bounded: by the steps that are left, then a yield.
         while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
@@ -141,9 +141,9 @@ impl Eviction {
     /// Releases the accounting of an evicted entry.
     fn evicted(&self, victim: &Entry) {
         let matching = self.pending.matching(victim);
-        let is_hidden = matching.is_some() || victim.namespace.has_ended();
+        let is_hidden = matching.is_some() || victim.generation.has_ended();
         // An entry with a slot is counted when its slot is marked dead.
-        let below = victim.namespace.live_slot(victim.hash, victim.sequence());
+        let below = victim.generation.live_slot(victim.hash, victim.sequence());
         let counting = matching.as_deref().filter(|_| below.is_none());
         self.removal.release_accounting(victim, counting, &mut self.commit_lock.section());
         if !is_hidden {
@@ -157,7 +157,7 @@ impl Eviction {
 
 impl EntryOwner for Eviction {
     fn is_dead(&self, entry: &Entry) -> bool {
-        entry.namespace.has_ended() || self.visibility.freshness(entry).is_expired()
+        entry.generation.has_ended() || self.visibility.freshness(entry).is_expired()
     }
 
     /// A reader that misses it in memory asks the access times.

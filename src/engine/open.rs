@@ -21,7 +21,7 @@ use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::timer::Timer;
 
 /// The disk for the tier, and the tasks beside it.
-pub(crate) struct Medium {
+pub(crate) struct DiskSetup {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runner: Arc<dyn TaskRunner>,
     /// Releases a real file; None for a simulated disk.
@@ -32,7 +32,7 @@ pub(crate) struct Medium {
     pub(crate) identity: Identity,
 }
 
-impl Medium {
+impl DiskSetup {
     /// Time as the disk has it: simulated, or the process's.
     fn timer(&self) -> Timer {
         match self.file {
@@ -81,14 +81,14 @@ async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> 
     let geometry = geometry(&config)?;
     let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
     log_facts(&disk, &config);
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner: disk.task_runner(),
         file: Some(disk.clone()),
         boot_id: disk.boot_id(),
         identity: Identity::random(),
     };
-    match open_on(config, geometry, medium).await {
+    match open_on(config, geometry, setup).await {
         Ok(engine) => Ok(engine),
         Err(error) => {
             disk.close().wait().await;
@@ -124,7 +124,7 @@ fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
 pub(crate) async fn open_on(
     config: BlobCacheConfig,
     geometry: Geometry,
-    medium: Medium,
+    setup: DiskSetup,
 ) -> Result<Arc<Engine>, CacheError> {
     let opening = Opening {
         geometry,
@@ -133,10 +133,10 @@ pub(crate) async fn open_on(
             CrashSafety::Process => l2::CrashSafety::Process,
             CrashSafety::Power => l2::CrashSafety::Power,
         },
-        boot_id: medium.boot_id,
+        boot_id: setup.boot_id,
         now_ns: config.clock.timestamp().0,
-        store_id: medium.identity.store_id,
-        hash_key: medium.identity.hash_key,
+        store_id: setup.identity.store_id,
+        hash_key: setup.identity.hash_key,
         key_hash_bits: config.key_hash_bits,
         limits: Limits {
             index_bytes_max: config.l2_index_bytes_max,
@@ -145,10 +145,10 @@ pub(crate) async fn open_on(
         },
     };
     let started = Instant::now();
-    let timer = medium.timer();
-    let opened = l2::open(Arc::clone(&medium.disk), &opening, timer.clone()).await;
-    let opened = opened.map_err(|error| not_opened(error, &config, medium.file.as_ref()))?;
-    let running = Running { l2: opened.l2, runner: Arc::clone(&medium.runner), file: medium.file };
+    let timer = setup.timer();
+    let opened = l2::open(Arc::clone(&setup.disk), &opening, timer.clone()).await;
+    let opened = opened.map_err(|error| not_opened(error, &config, setup.file.as_ref()))?;
+    let running = Running { l2: opened.l2, runner: Arc::clone(&setup.runner), file: setup.file };
     let parts = Parts::new(config, opened.hasher, Some(running), &timer);
     let surplus = restore(&parts, opened.replay).await;
     let engine = Arc::new(Engine::new(parts));

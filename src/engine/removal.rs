@@ -13,7 +13,7 @@ use crate::entry::{Entry, Mark};
 use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
 use crate::l2::Slot;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::pending::PendingInvalidation;
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
@@ -45,14 +45,14 @@ impl Removal {
         matching: Option<&PendingInvalidation>,
         section: &mut Section<'_>,
     ) {
-        entry.namespace.shrink(entry.charge, section);
+        entry.generation.shrink(entry.charge, section);
         if !entry.is(Mark::Recorded) {
             self.budget.remove_labels_of(entry);
         }
         // Keep the postings while the record exists, even if it has expired: after another open,
         // with another clock, it may not have. An entry without a record may share its slot with a
         // tombstone.
-        let (generation, sequence) = (&entry.namespace, entry.sequence());
+        let (generation, sequence) = (&entry.generation, entry.sequence());
         if !entry.is(Mark::Recorded) || !generation.has_slot(entry.hash, sequence) {
             section.labels().release(entry.hash, sequence);
         }
@@ -69,7 +69,7 @@ impl Removal {
     /// Counts an entry that a mutation of its key removed as `event`, or as expired.
     pub(crate) fn count_removed(&self, entry: &Entry, event: Event) {
         // The flush has counted it.
-        if entry.namespace.has_ended() {
+        if entry.generation.has_ended() {
             return;
         }
         let freshness = self.visibility.freshness(entry);
@@ -97,7 +97,7 @@ impl Removal {
     /// when their slot is marked dead, and nowhere else.
     pub(crate) fn displace(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         held: Slot,
         in_memory: Option<&Arc<Entry>>,
@@ -125,7 +125,7 @@ impl Removal {
     /// shadow older ones. False if the slot is another mutation's.
     pub(crate) fn mark_dead(
         &self,
-        generation: &Namespace,
+        generation: &Generation,
         hash: KeyHash,
         sequence: Sequence,
     ) -> bool {
@@ -145,10 +145,10 @@ impl Removal {
         }
         let mut section = self.commit_lock.section();
         let Some(removed) = slot.remove() else { return false };
-        removed.namespace.mark_dead(removed.hash, removed.sequence(), &mut section);
+        removed.generation.mark_dead(removed.hash, removed.sequence(), &mut section);
         self.release_accounting(&removed, None, &mut section);
         // A flush has counted it.
-        let has_ended = removed.namespace.has_ended();
+        let has_ended = removed.generation.has_ended();
         drop(section);
         self.l1.give_back(removed.hash);
         if !has_ended {
@@ -160,7 +160,7 @@ impl Removal {
     /// The same for an entry that was found expired on disk, unless memory has a later access.
     pub(crate) fn expire_on_disk(
         &self,
-        generation: &Namespace,
+        generation: &Generation,
         (hash, sequence): (KeyHash, Sequence),
         freshness: Freshness,
     ) {
@@ -185,7 +185,7 @@ impl Removal {
     /// Removes an entry if its namespace was flushed or it has expired. None if neither, or if
     /// another caller has removed it.
     pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Gone> {
-        if entry.namespace.has_ended() {
+        if entry.generation.has_ended() {
             let is_removed = self.l1.remove_entry(entry);
             if is_removed {
                 self.release_accounting(entry, None, &mut self.commit_lock.section());

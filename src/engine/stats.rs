@@ -171,11 +171,11 @@ impl StatsReader {
     }
 
     pub(crate) fn of_namespace(&self, name: &str) -> Option<NamespaceStats> {
-        let namespace = self.namespaces.find(name)?;
+        let generation = self.namespaces.find(name)?;
         Some(NamespaceStats {
-            entries: namespace.entries(),
-            bytes_in_use: namespace.bytes(),
-            l2_bytes_in_use: namespace.l2_bytes(),
+            entries: generation.entries(),
+            bytes_in_use: generation.bytes(),
+            l2_bytes_in_use: generation.l2_bytes(),
             quota: self.config.quota(name),
         })
     }

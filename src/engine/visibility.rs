@@ -12,7 +12,7 @@ use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Position};
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations};
 use crate::policy::Freshness;
 use crate::sequence::Sequence;
@@ -70,7 +70,7 @@ impl Visibility {
     /// The pending invalidation that matches an entry that is on disk only.
     pub(crate) fn matching_on_disk(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         only: Sequence,
         section: &mut Section<'_>,
@@ -85,7 +85,7 @@ impl Visibility {
     /// Whether the index still points to the record of that mutation.
     pub(crate) fn is_on_disk(
         &self,
-        generation: &Namespace,
+        generation: &Generation,
         hash: KeyHash,
         sequence: Sequence,
     ) -> bool {

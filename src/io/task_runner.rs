@@ -173,7 +173,7 @@ async fn sleep(duration: Duration, mut wake: oneshot::Sender<()>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::thread_runner::ThreadLane;
+    use super::super::thread_runner::ThreadRunner;
     use std::time::Instant;
 
     use futures::executor::block_on;
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn runs_tasks_and_contains_panics() {
-        let runner = ThreadLane::start().expect("runner");
+        let runner = ThreadRunner::start().expect("runner");
         let panicking = runner.spawn("panicking", async { panic!("on purpose") }.boxed());
         let timer = runner.clone();
         let sleeping = runner
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn closing_waits_for_tasks_and_refuses_new_ones() {
-        let runner = ThreadLane::start().expect("runner");
+        let runner = ThreadRunner::start().expect("runner");
         let (sender, receiver) = oneshot::channel::<()>();
         let waiting = runner.spawn("waiting", receiver.map(|_| ()).boxed());
         runner.close();

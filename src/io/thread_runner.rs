@@ -1,4 +1,4 @@
-//! `ThreadLane`: a runner on an ordinary thread, for tests that need no ring.
+//! `ThreadRunner`: a runner on an ordinary thread, for tests that need no ring.
 
 use std::io;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::task_runner::{TaskEnd, TaskRunner, TaskRunnerHandle};
 ///
 /// Dropping the last clone closes it; the thread continues until its tasks have ended.
 #[derive(Clone)]
-pub(crate) struct ThreadLane {
+pub(crate) struct ThreadRunner {
     handle: Arc<TaskRunnerHandle>,
 }
 
-impl ThreadLane {
+impl ThreadRunner {
     /// Starts the thread.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl ThreadLane {
     }
 }
 
-impl TaskRunner for ThreadLane {
+impl TaskRunner for ThreadRunner {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> TaskEnd {
         self.handle.spawn(name, task)
     }

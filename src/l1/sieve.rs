@@ -112,7 +112,7 @@ impl Sieve {
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
-        if let Some(quota) = entry.namespace.quota() {
+        if let Some(quota) = entry.generation.quota() {
             self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
         }
         // Numbered under the list's lock, so that each list is in the order of insertions.
@@ -124,7 +124,7 @@ impl Sieve {
     pub(crate) fn remove(&self, entry: &Entry) -> bool {
         let Some(level) = self.levels[usize::from(entry.priority)].get() else { return false };
         let shard = level.shard(entry);
-        let has_quota = entry.namespace.quota().is_some();
+        let has_quota = entry.generation.quota().is_some();
         let removed = shard.change(|list| {
             let was_passed = list.is_passed();
             let removed = list.remove(entry);
@@ -225,7 +225,7 @@ impl Sieve {
     fn uncount(&self, level: &Level, entry: &Entry) {
         level.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
-        if let Some(quota) = entry.namespace.quota() {
+        if let Some(quota) = entry.generation.quota() {
             self.quotas[quota.number].fetch_sub(entry.charge, Ordering::Relaxed);
         }
     }
@@ -242,7 +242,7 @@ impl Level {
 
     /// The list of an entry: that of its namespace's quota, or one by hash.
     fn shard(&self, entry: &Entry) -> &Shard {
-        match entry.namespace.quota() {
+        match entry.generation.quota() {
             Some(quota) => self.quotas[quota.number].get_or_init(|| Box::new(Shard::new())),
             None => self.shard_of(entry.hash),
         }

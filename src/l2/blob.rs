@@ -6,7 +6,7 @@
 
 use super::checksum::BodySum;
 use super::error::{DecodeError, EncodeError};
-use super::format::{Generation, KEY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_NORMAL};
+use super::format::{GenerationNumber, KEY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_NORMAL};
 use super::string_list::{Labels, Metadata};
 use super::wire::{Reader, Sink};
 use crate::modes::L1Admission;
@@ -27,14 +27,14 @@ const FLAGS_ALL: u64 = (1 << 12) - 1;
 
 /// A namespace's name and the generation that a record belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Namespace<'a> {
+pub(crate) struct NamedGeneration<'a> {
     /// At most 255 bytes.
     pub(crate) name: &'a str,
     /// The number of its creation or last flush.
-    pub(crate) generation: Generation,
+    pub(crate) generation: GenerationNumber,
 }
 
-impl<'a> Namespace<'a> {
+impl<'a> NamedGeneration<'a> {
     pub(crate) fn check(&self) -> Result<(), EncodeError> {
         if self.name.len() <= NAME_BYTES_MAX { Ok(()) } else { Err(EncodeError::NamespaceName) }
     }
@@ -46,7 +46,7 @@ impl<'a> Namespace<'a> {
 
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let name = reader.text(NAME_BYTES_MAX)?;
-        Ok(Self { name, generation: Generation(reader.varint()?) })
+        Ok(Self { name, generation: GenerationNumber(reader.varint()?) })
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum Codec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blob<'a> {
     /// Its namespace.
-    pub(crate) namespace: Namespace<'a>,
+    pub(crate) namespace: NamedGeneration<'a>,
     /// The full key, at most 65535 bytes.
     pub(crate) key: &'a [u8],
     /// When it was put; kept by reinsertion.
@@ -100,7 +100,7 @@ pub(crate) struct Blob<'a> {
 impl<'a> Blob<'a> {
     /// A blob with nothing optional.
     pub(crate) const fn new(
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         key: &'a [u8],
         written_ns: u64,
         body: BodySum,
@@ -187,7 +187,7 @@ impl<'a> Blob<'a> {
             ALWAYS_IN_MEMORY => L1Admission::Always,
             _ => return Err(DecodeError::Field),
         };
-        let namespace = Namespace::read(reader)?;
+        let namespace = NamedGeneration::read(reader)?;
         let key = reader.prefixed(KEY_BYTES_MAX)?;
         let mut blob = Self::new(namespace, key, written_ns, body);
         blob.admission = admission;

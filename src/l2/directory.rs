@@ -5,7 +5,7 @@
 //! only its table of namespaces, at most 12 times the bytes of the names.
 //! `docs/format.md`, section 8.
 
-use super::blob::Namespace;
+use super::blob::NamedGeneration;
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::chunks::Chunks;
 use super::directory_entry::{DirectoryEntry, ENTRY_BYTES_MIN, Trail};
@@ -280,7 +280,7 @@ impl Footer {
 pub(crate) struct Directory<'a> {
     /// Its footer.
     pub(crate) footer: Footer,
-    namespaces: Vec<Namespace<'a>>,
+    namespaces: Vec<NamedGeneration<'a>>,
     entries: &'a [u8],
     end_offset: u32,
 }
@@ -335,7 +335,7 @@ impl<'a> Directory<'a> {
         reader.zeros(padding.ok_or(DecodeError::Length)?)?;
         let mut namespaces = Vec::with_capacity(footer.name_rows as usize);
         for _ in 0..footer.name_rows {
-            namespaces.push(Namespace::read(&mut names)?);
+            namespaces.push(NamedGeneration::read(&mut names)?);
             steps.entry().await;
         }
         names.end()?;
@@ -348,7 +348,7 @@ impl<'a> Directory<'a> {
 
     /// The name table: a row for each generation of each name that occurs.
     #[cfg(test)]
-    pub(crate) fn namespaces(&self) -> &[Namespace<'a>] {
+    pub(crate) fn namespaces(&self) -> &[NamedGeneration<'a>] {
         &self.namespaces
     }
 
@@ -387,7 +387,7 @@ impl<'a> Directory<'a> {
 /// Iterates over the entries of a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries<'d, 'a> {
-    namespaces: &'d [Namespace<'a>],
+    namespaces: &'d [NamedGeneration<'a>],
     reader: Reader<'a>,
     trail: Trail,
     left: u32,

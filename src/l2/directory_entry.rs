@@ -3,10 +3,11 @@
 //! Places and times are written as differences to the entries before, so entries are written and
 //! read in the order of the log. `docs/format.md`, section 8.
 
-use super::blob::Namespace;
+use super::blob::NamedGeneration;
 use super::error::{DecodeError, EncodeError};
 use super::format::{
-    ALIGNMENT, BLOCK_BYTES, Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES, align,
+    ALIGNMENT, BLOCK_BYTES, GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES,
+    align,
 };
 use super::record::{
     KIND_BLOB, KIND_DEADLINE_RENEWAL, KIND_LABEL_INVALIDATION, KIND_NAMESPACE_FLUSH,
@@ -46,33 +47,33 @@ pub(crate) enum Change<'a> {
     /// Removes the value of a hash.
     Tombstone {
         /// The key's namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// The key's hash.
         hash: u64,
     },
     /// Removes everything older that carries one of the labels.
     LabelInvalidation {
         /// The labels' namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
     /// Removes everything older whose key starts with the prefix.
     PrefixInvalidation {
         /// The keys' namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// At most 65535 bytes.
         prefix: &'a [u8],
     },
     /// Removes all lower generations of the namespace.
     NamespaceFlush {
         /// With the generation that begins here.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
     },
     /// Removes everything older.
     StoreInvalidation {
         /// Every generation from here on is at least this.
-        generation: Generation,
+        generation: GenerationNumber,
     },
     /// Reserved: skipped.
     DeadlineRenewal {
@@ -85,7 +86,7 @@ pub(crate) enum Change<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlobSummary<'a> {
     /// Its namespace.
-    pub(crate) namespace: Namespace<'a>,
+    pub(crate) namespace: NamedGeneration<'a>,
     /// The key's hash.
     pub(crate) hash: u64,
     /// The full key.
@@ -148,7 +149,7 @@ impl<'a> Change<'a> {
     }
 
     /// The namespace it belongs to, if it belongs to one.
-    pub(crate) const fn namespace(&self) -> Option<Namespace<'a>> {
+    pub(crate) const fn namespace(&self) -> Option<NamedGeneration<'a>> {
         match self {
             Self::Blob(BlobSummary { namespace, .. })
             | Self::Tombstone { namespace, .. }
@@ -282,7 +283,7 @@ impl Trail {
     pub(crate) fn read<'a>(
         self,
         reader: &mut Reader<'a>,
-        namespaces: &[Namespace<'a>],
+        namespaces: &[NamedGeneration<'a>],
         end_max: usize,
     ) -> Result<(Self, Option<usize>, DirectoryEntry<'a>), DecodeError> {
         let tag = reader.u8()?;
@@ -302,14 +303,14 @@ impl Trail {
         self,
         tag: u8,
         reader: &mut Reader<'a>,
-        namespaces: &[Namespace<'a>],
+        namespaces: &[NamedGeneration<'a>],
     ) -> Result<(Option<usize>, Change<'a>), DecodeError> {
         if tag & KIND_MASK != KIND_BLOB && tag & !KIND_MASK != 0 {
             return Err(DecodeError::Field);
         }
         match tag {
             KIND_STORE_INVALIDATION => {
-                let generation = Generation(reader.varint()?);
+                let generation = GenerationNumber(reader.varint()?);
                 return Ok((None, Change::StoreInvalidation { generation }));
             }
             KIND_DEADLINE_RENEWAL => {
@@ -339,7 +340,7 @@ impl Trail {
         self,
         tag: u8,
         reader: &mut Reader<'a>,
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
     ) -> Result<BlobSummary<'a>, DecodeError> {
         let (hash, key) = (reader.u64()?, reader.prefixed(KEY_BYTES_MAX)?);
         let gone_at_ns = if tag & GONE_AT != 0 {

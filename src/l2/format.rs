@@ -118,7 +118,7 @@ pub(crate) struct OpenCount(pub(crate) u32);
 
 /// The number of a namespace's creation or last flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Generation(pub(crate) u64);
+pub(crate) struct GenerationNumber(pub(crate) u64);
 
 /// The random name of a store, part of every checksum but the superblock's and the bodies'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::log_state::{Allowance, Appended, LogOrigin, LogState, UnsealedDirectory, fits_segment};
 use super::record::RecordLengths;
-use super::room::{Place, RoomQueue};
+use super::room::{RoomQueue, RoomTicket};
 use super::write_batch::{Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, WriteBatch};
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
@@ -132,7 +132,7 @@ impl Log {
     /// Resolves when there may be room for `bytes`: at once if there is and no caller waits. Pass
     /// as `refused` the place of the last call if the log has refused the record since. Resolves
     /// when the log has ended, too.
-    pub(crate) async fn room(&self, bytes: usize, refused: Option<Place>) -> Place {
+    pub(crate) async fn room(&self, bytes: usize, refused: Option<RoomTicket>) -> RoomTicket {
         RoomQueue::enter(&self.room, bytes, refused).await
     }
 

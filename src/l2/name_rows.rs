@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::format::Generation;
+use super::format::GenerationNumber;
 
 const TABLES: usize = 64;
 
@@ -14,7 +14,7 @@ const TABLES: usize = 64;
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) index: u32,
-    pub(super) generation: Generation,
+    pub(super) generation: GenerationNumber,
 }
 
 /// See the module.
@@ -67,7 +67,7 @@ mod tests {
     fn no_table_grows_by_more_than_a_step_of_names() {
         let mut rows = NameRows::new();
         for number in 0..65_536 {
-            let row = Row { index: number, generation: Generation(u64::from(number)) };
+            let row = Row { index: number, generation: GenerationNumber(u64::from(number)) };
             rows.insert(&format!("{number:0>50}"), row);
         }
         assert!(rows.tables.iter().all(|table| table.len() < 1280));

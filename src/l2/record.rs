@@ -10,12 +10,12 @@
 
 use std::ops::Range;
 
-use super::blob::{Blob, Namespace};
+use super::blob::{Blob, NamedGeneration};
 use super::checksum::{ChecksumKey, Domain, checksum};
 use super::error::{DecodeError, EncodeError};
 use super::format::{
-    Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position, RECORD_BYTES_MAX,
-    RECORD_FIXED_BYTES, align,
+    GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position,
+    RECORD_BYTES_MAX, RECORD_FIXED_BYTES, align,
 };
 use super::string_list::LabelHashes;
 use super::wire::{Measure, Reader, Sink};
@@ -36,33 +36,33 @@ pub(crate) enum Record<'a> {
     /// Removes the value of a hash.
     Tombstone {
         /// The key's namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// The key's hash: hashes shadow, not keys.
         hash: u64,
     },
     /// Removes everything older that carries one of the labels.
     LabelInvalidation {
         /// The labels' namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
     /// Removes everything older whose key starts with the prefix.
     PrefixInvalidation {
         /// The keys' namespace.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
         /// At most 65535 bytes; the empty one covers all keys.
         prefix: &'a [u8],
     },
     /// Removes all lower generations of the namespace.
     NamespaceFlush {
         /// With the generation that begins here.
-        namespace: Namespace<'a>,
+        namespace: NamedGeneration<'a>,
     },
     /// Removes everything older.
     StoreInvalidation {
         /// Every generation from here on is at least this.
-        generation: Generation,
+        generation: GenerationNumber,
     },
     /// Reserved: skipped.
     DeadlineRenewal {
@@ -212,22 +212,23 @@ impl<'a> Record<'a> {
         let mut reader = Reader::new(fields);
         let record = match kind {
             KIND_BLOB => Self::Blob(Blob::read(&mut reader, body_length)?),
-            KIND_TOMBSTONE => {
-                Self::Tombstone { namespace: Namespace::read(&mut reader)?, hash: reader.u64()? }
-            }
+            KIND_TOMBSTONE => Self::Tombstone {
+                namespace: NamedGeneration::read(&mut reader)?,
+                hash: reader.u64()?,
+            },
             KIND_LABEL_INVALIDATION => Self::LabelInvalidation {
-                namespace: Namespace::read(&mut reader)?,
+                namespace: NamedGeneration::read(&mut reader)?,
                 labels: LabelHashes::read(&mut reader)?,
             },
             KIND_PREFIX_INVALIDATION => Self::PrefixInvalidation {
-                namespace: Namespace::read(&mut reader)?,
+                namespace: NamedGeneration::read(&mut reader)?,
                 prefix: reader.prefixed(KEY_BYTES_MAX)?,
             },
             KIND_NAMESPACE_FLUSH => {
-                Self::NamespaceFlush { namespace: Namespace::read(&mut reader)? }
+                Self::NamespaceFlush { namespace: NamedGeneration::read(&mut reader)? }
             }
             KIND_STORE_INVALIDATION => {
-                Self::StoreInvalidation { generation: Generation(reader.varint()?) }
+                Self::StoreInvalidation { generation: GenerationNumber(reader.varint()?) }
             }
             KIND_DEADLINE_RENEWAL => Self::DeadlineRenewal { fields: reader.take(fields.len())? },
             _ => return Err(DecodeError::Kind(kind)),

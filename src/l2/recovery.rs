@@ -13,7 +13,7 @@ use std::io;
 
 use super::directory::{Directory, DirectoryBuilder, ListedEntry, RUN_ENTRIES};
 use super::format::{
-    BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
+    BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::frames::Frames;
 use super::recovery_error::RecoveryError;
@@ -84,7 +84,7 @@ pub(crate) async fn read_superblock(
             newest: SegmentNumber(0),
             head: position(0)?,
             tail: position(0)?,
-            generation_floor: Generation(0),
+            generation_floor: GenerationNumber(0),
         }),
         Err(error) => Err(error.into()),
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::directory_entry::{BlobSummary, Change};
-use super::format::{BLOCK_BYTES, Generation, Position};
+use super::format::{BLOCK_BYTES, GenerationNumber, Position};
 use super::index::{Index, Slot};
 use crate::batch::Pacer;
 use crate::clock::Timestamp;
@@ -61,7 +61,7 @@ pub(crate) struct Replay {
 
 /// One namespace, as its newest records define it.
 pub(crate) struct RecoveredNamespace {
-    pub(crate) generation: Generation,
+    pub(crate) generation: GenerationNumber,
     pub(crate) index: Index,
     /// Blocks of live records beyond their first ones.
     pub(crate) further_blocks: u64,
@@ -185,7 +185,7 @@ impl Replay {
     }
 
     /// A name without records so far. Names within the configured number are budgeted elsewhere.
-    fn begin(&mut self, name: &str, generation: Generation, newest: Position) {
+    fn begin(&mut self, name: &str, generation: GenerationNumber, newest: Position) {
         if self.namespaces.len() >= self.limits.namespaces_max {
             self.beside_bytes += NAMESPACE_BYTES + name.len();
         }

@@ -3,7 +3,7 @@
 //! A put asks for room before it copies anything, and holds nothing while it waits. Callers are
 //! woken in the order in which they came, only as many as there is room for; each appends in the
 //! poll that its wakeup leads to. A caller that finds the room gone keeps its place. A caller that
-//! is woken and not polled loses it (see [`Queue`]), so that no caller delays the others.
+//! is woken and not polled loses it (see [`WaitQueue`]), so that no caller delays the others.
 //!
 //! The lock of the queue comes before the lock of the log's state.
 
@@ -19,7 +19,7 @@ use super::log_state::LogState;
 use crate::batch::BATCH_ENTRIES;
 use crate::limiter::PATIENCE;
 use crate::meter;
-use crate::queue::{Queue, Ticket, TicketState};
+use crate::queue::{Ticket, TicketState, WaitQueue};
 use crate::timer::Timer;
 use crate::wake::{discard, wake};
 
@@ -31,16 +31,16 @@ pub(super) struct RoomQueue {
 
 #[derive(Default)]
 struct RoomState {
-    queue: Queue,
+    queue: WaitQueue,
     tick: u64,
     is_ticking: bool,
     /// The next alarm continues this tick.
     goes_on: bool,
 }
 
-/// A caller's place in the queue, and the log's count of room events when it was let through.
+/// A caller's ticket, and the log's count of room events when it was let through.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct RoomTicket {
     ticket: Ticket,
     event: u64,
 }
@@ -54,8 +54,8 @@ impl RoomQueue {
     pub(super) fn enter(
         queue: &Arc<Self>,
         bytes: usize,
-        refused: Option<Place>,
-    ) -> impl Future<Output = Place> + Send {
+        refused: Option<RoomTicket>,
+    ) -> impl Future<Output = RoomTicket> + Send {
         Waiting { room: queue, bytes, refused, ticket: None }
     }
 
@@ -104,15 +104,15 @@ impl RoomQueue {
 struct Waiting<'a> {
     room: &'a Arc<RoomQueue>,
     bytes: usize,
-    refused: Option<Place>,
-    /// Its place, from the first poll that found no room.
+    refused: Option<RoomTicket>,
+    /// From the first poll that found no room.
     ticket: Option<Ticket>,
 }
 
 impl Future for Waiting<'_> {
-    type Output = Place;
+    type Output = RoomTicket;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Place> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<RoomTicket> {
         let waker = context.waker().clone();
         let room = self.room;
         let mut state = room.state.lock();
@@ -135,8 +135,9 @@ impl Future for Waiting<'_> {
             }
             TicketState::Missed(waker) => {
                 let refused = self.refused.take();
-                let is_refused = refused.is_some_and(|place| place.event == event);
-                let ticket = self.ticket.map(Ticket::retry).or(refused.map(|place| place.ticket));
+                let is_refused = refused.is_some_and(|refused| refused.event == event);
+                let ticket =
+                    self.ticket.map(Ticket::retry).or(refused.map(|refused| refused.ticket));
                 let kept = state.queue.kept();
                 let is_behind = is_refused || state.queue.has_waiting();
                 (ticket, is_behind || !room.has_room(kept, self.bytes), waker)
@@ -152,7 +153,7 @@ impl Future for Waiting<'_> {
         self.ticket = None;
         drop(state);
         discard(waker);
-        Poll::Ready(Place { ticket, event })
+        Poll::Ready(RoomTicket { ticket, event })
     }
 }
 

@@ -9,8 +9,8 @@ use thiserror::Error;
 use super::checksum::unkeyed_checksum;
 use super::error::{DecodeError, EncodeError};
 use super::format::{
-    BLOCK_BYTES, BLOCK_CHECKSUM_OFFSET, FORMAT_VERSION, Generation, Geometry, OpenCount, Position,
-    SUPERBLOCK_MAGIC, SegmentNumber, StoreId,
+    BLOCK_BYTES, BLOCK_CHECKSUM_OFFSET, FORMAT_VERSION, GenerationNumber, Geometry, OpenCount,
+    Position, SUPERBLOCK_MAGIC, SegmentNumber, StoreId,
 };
 use super::wire::{Reader, Sink, is_zero};
 
@@ -58,7 +58,7 @@ pub(crate) struct Superblock {
     /// Where a clean close ended; otherwise meaningless.
     pub(crate) tail: Position,
     /// New generations are higher.
-    pub(crate) generation_floor: Generation,
+    pub(crate) generation_floor: GenerationNumber,
 }
 
 /// Why a store has no valid superblock.
@@ -225,7 +225,7 @@ impl Superblock {
             newest: SegmentNumber(reader.u64()?),
             head: Position::new(reader.u64()?).ok_or(DecodeError::Field)?,
             tail: Position::new(reader.u64()?).ok_or(DecodeError::Field)?,
-            generation_floor: Generation(reader.u64()?),
+            generation_floor: GenerationNumber(reader.u64()?),
         };
         let rest = reader.rest().len();
         reader.zeros(rest)?;

@@ -1,6 +1,6 @@
 //! `Namespaces`: names in use, each with its current generation.
 //!
-//! A [`Namespace`] is one generation: it begins when a put first needs the name, and ends for good
+//! A [`Generation`] begins when a put first needs the name, and ends for good
 //! when it is flushed, or gives up its slot when it is empty. Entries point to their generation, so
 //! that a flush is one store that every reader sees, however many entries there are; generations
 //! point to their era, so that a flush of everything is one store, too.
@@ -22,17 +22,17 @@ use crate::clock::Timestamp;
 use crate::commit_lock::Section;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
-use crate::l2::{Generation, Index, NamedGeneration, Position, ScanCursor, Slot};
+use crate::l2::{GenerationNumber, Index, NamedGeneration, Position, ScanCursor, Slot};
 use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
 
 /// One generation of a namespace.
 #[derive(Debug)]
-pub(crate) struct Namespace {
+pub(crate) struct Generation {
     name: Box<str>,
     /// Its number on file.
-    generation: Generation,
+    number: GenerationNumber,
     /// Positions of its records; empty without a disk tier.
     index: Index,
     /// A filter of the hashes in the index.
@@ -41,7 +41,7 @@ pub(crate) struct Namespace {
     ended: AtomicBool,
     era: Arc<Era>,
     /// Its index in the table.
-    place: usize,
+    slot: usize,
     entries: AtomicUsize,
     bytes: AtomicUsize,
     /// Blocks that live records touch, their first ones excluded.
@@ -81,18 +81,18 @@ impl Ends {
     }
 }
 
-impl Namespace {
+impl Generation {
     /// Its name and number, as records store them.
     pub(crate) fn named(&self) -> NamedGeneration<'_> {
-        NamedGeneration { name: self.name(), generation: self.generation() }
+        NamedGeneration { name: self.name(), generation: self.number() }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn generation(&self) -> Generation {
-        self.generation
+    pub(crate) fn number(&self) -> GenerationNumber {
+        self.number
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -106,24 +106,24 @@ impl Namespace {
 
     /// Points a hash to a record. True if it had no slot before.
     pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
-        let held = self.index.get(hash);
+        let present = self.index.get(hash);
         self.counted(|| {
-            if held.is_none() {
+            if present.is_none() {
                 self.synopsis.insert(hash);
             }
             self.index.insert(hash, slot);
             self.live.fetch_add(usize::from(!slot.dead), Ordering::Relaxed);
-            self.uncount(held);
+            self.uncount(present);
         });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
         self.note_if_vacant();
-        held.is_none()
+        present.is_none()
     }
 
     /// Subtracts a slot from the counts.
-    fn uncount(&self, held: Option<Slot>) {
-        self.blocks.fetch_sub(held.map_or(0, further_blocks), Ordering::Relaxed);
-        let live = held.is_some_and(|held| !held.dead);
+    fn uncount(&self, present: Option<Slot>) {
+        self.blocks.fetch_sub(present.map_or(0, further_blocks), Ordering::Relaxed);
+        let live = present.is_some_and(|present| !present.dead);
         self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
     }
 
@@ -134,7 +134,7 @@ impl Namespace {
 
     /// Approximate number of entries in either tier. Entries in both count once, and so does each
     /// pair of one that is only in memory and one that is only on disk.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn entries_approx(&self) -> usize {
         self.entries().max(self.live())
     }
 
@@ -181,19 +181,19 @@ impl Namespace {
         self.ends_on_disk.store(Timestamp::NEVER.0, Ordering::Relaxed);
     }
 
-    /// Whether a record of `bytes`, in place of the hash's held one, exceeds its quota.
-    pub(crate) fn is_beyond(&self, bytes: u64, held: Option<Slot>) -> bool {
+    /// Whether a record of `bytes`, in place of the slot `present`, exceeds its quota.
+    pub(crate) fn is_beyond(&self, bytes: u64, present: Option<Slot>) -> bool {
         let max = self.quota.and_then(|quota| quota.limits.l2_bytes_max);
-        let spare = held.map_or(0, further_blocks).saturating_mul(BLOCK_BYTES as u64);
+        let spare = present.map_or(0, further_blocks).saturating_mul(BLOCK_BYTES as u64);
         max.is_some_and(|max| self.l2_bytes().saturating_add(bytes) > max.saturating_add(spare))
     }
 
     /// Removes the slot of a hash if it still has `position`. True if it did.
     pub(crate) fn remove_slot(&self, hash: KeyHash, position: Position) -> bool {
-        let held = self.index.get(hash);
+        let present = self.index.get(hash);
         let is_removed = self.counted(|| {
             let is_removed = self.index.remove_if(hash, position);
-            self.uncount(held.filter(|_| is_removed));
+            self.uncount(present.filter(|_| is_removed));
             is_removed
         });
         if is_removed {
@@ -218,20 +218,20 @@ impl Namespace {
         sequence: Sequence,
         _section: &mut Section<'_>,
     ) -> bool {
-        self.live_slot(hash, sequence).is_some_and(|slot| self.mark_slot_dead(hash, slot))
+        self.live_slot(hash, sequence).is_some_and(|slot| self.replace_with_dead(hash, slot))
     }
 
     /// Hides the hash's record for a mutation without a record of its own, after the log has ended.
     /// The section is proof that the lock is held.
-    pub(crate) fn mark_dead_held(&self, hash: KeyHash, held: Slot, _section: &mut Section<'_>) {
-        self.mark_slot_dead(hash, held);
+    pub(crate) fn mark_slot_dead(&self, hash: KeyHash, present: Slot, _section: &mut Section<'_>) {
+        self.replace_with_dead(hash, present);
     }
 
-    fn mark_slot_dead(&self, hash: KeyHash, held: Slot) -> bool {
-        let dead = Slot { dead: true, ..held };
-        let is_marked = self.index.replace_if(hash, held.position, dead);
+    fn replace_with_dead(&self, hash: KeyHash, present: Slot) -> bool {
+        let dead = Slot { dead: true, ..present };
+        let is_marked = self.index.replace_if(hash, present.position, dead);
         if is_marked {
-            self.counted(|| self.uncount(Some(held)));
+            self.counted(|| self.uncount(Some(present)));
             self.note_if_vacant();
         }
         is_marked
@@ -320,14 +320,14 @@ impl Namespace {
     /// An ended generation outside of the table, for entries that are in no tier.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
         let (ends, era) = (Arc::default(), Arc::default());
-        let generation = Self::begin(name, Generation(0), (&ends, &era), None);
+        let generation = Self::begin(name, GenerationNumber(0), (&ends, &era), None);
         generation.ended.store(true, Ordering::Relaxed);
         Arc::new(generation)
     }
 
     fn begin(
         name: &str,
-        generation: Generation,
+        number: GenerationNumber,
         (ends, era): (&Arc<Ends>, &Arc<Era>),
         quota: Option<Quota>,
     ) -> Self {
@@ -336,11 +336,11 @@ impl Namespace {
             synopsis: Synopsis::default(),
             ends: Arc::clone(ends),
             name: name.into(),
-            generation,
+            number,
             index: Index::new(),
             ended: AtomicBool::new(false),
             era: Arc::clone(era),
-            place: 0,
+            slot: 0,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             blocks: AtomicU64::new(0),

@@ -8,11 +8,11 @@ use std::{iter, mem};
 use parking_lot::RwLock;
 
 use super::era::{Era, Figures};
-use super::{Ends, Namespace};
+use super::{Ends, Generation};
 use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
-use crate::l2::{Generation, RecoveredNamespace};
+use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::labels::LabelIndex;
 use crate::meter;
 use crate::quota::Quotas;
@@ -41,16 +41,16 @@ pub(crate) struct Search {
 
 /// The result of a step of the search.
 pub(crate) enum Searched {
-    Found(Arc<Namespace>),
+    Found(Arc<Generation>),
     SoFar,
     InVain,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    names: HashMap<Box<str>, Arc<Namespace>>,
+    names: HashMap<Box<str>, Arc<Generation>>,
     /// The same, at fixed indices, for walks in batches.
-    places: Vec<Option<Arc<Namespace>>>,
+    slots: Vec<Option<Arc<Generation>>>,
     vacant: Vec<usize>,
     era: Arc<Era>,
 }
@@ -68,7 +68,7 @@ impl Namespaces {
         Self { table, max, quotas, ends: Arc::default(), found: AtomicUsize::new(0) }
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Namespace>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Generation>> {
         self.table.read().names.get(name).cloned()
     }
 
@@ -77,21 +77,21 @@ impl Namespaces {
         &self,
         name: &str,
         order: &CommitLock,
-        number: impl FnOnce() -> Generation,
-    ) -> Option<Arc<Namespace>> {
-        if let Some(namespace) = self.find(name) {
-            return Some(namespace);
+        number: impl FnOnce() -> GenerationNumber,
+    ) -> Option<Arc<Generation>> {
+        if let Some(generation) = self.find(name) {
+            return Some(generation);
         }
         let mut table = self.table.write();
-        if let Some(namespace) = table.names.get(name) {
-            return Some(Arc::clone(namespace));
+        if let Some(generation) = table.names.get(name) {
+            return Some(Arc::clone(generation));
         }
         if table.names.len() >= self.max {
             return None;
         }
         let quota = self.quotas.of(name);
-        let namespace = Namespace::begin(name, number(), (&self.ends, &table.era), quota);
-        Some(table.insert(namespace, &mut order.section()))
+        let generation = Generation::begin(name, number(), (&self.ends, &table.era), quota);
+        Some(table.insert(generation, &mut order.section()))
     }
 
     /// Begins a search for a generation that can give up its slot. None if it is already known that
@@ -111,20 +111,20 @@ impl Namespaces {
         order: &CommitLock,
     ) -> Searched {
         let table = self.table.read();
-        let places = table.places.len();
-        let most = places.saturating_sub(search.looked_at).min(BATCH_ENTRIES);
+        let slots = table.slots.len();
+        let most = slots.saturating_sub(search.looked_at).min(BATCH_ENTRIES);
         meter::entries(most);
         for _ in 0..most {
-            let place = (search.begun + search.looked_at) % places;
+            let slot = (search.begun + search.looked_at) % slots;
             search.looked_at += 1;
-            let Some(namespace) = &table.places[place] else { continue };
-            if namespace.is_over(now) {
-                self.found.store(place, Ordering::Relaxed);
-                return Searched::Found(Arc::clone(namespace));
+            let Some(generation) = &table.slots[slot] else { continue };
+            if generation.is_over(now) {
+                self.found.store(slot, Ordering::Relaxed);
+                return Searched::Found(Arc::clone(generation));
             }
-            search.soonest = search.soonest.min(namespace.alive_until());
+            search.soonest = search.soonest.min(generation.alive_until());
         }
-        if search.looked_at < places {
+        if search.looked_at < slots {
             return Searched::SoFar;
         }
         // Times are brought forward in sections only.
@@ -136,7 +136,11 @@ impl Namespaces {
     }
 
     /// Calls `then` while no generation can begin or end.
-    pub(crate) fn with<T>(&self, name: &str, then: impl FnOnce(Option<&Arc<Namespace>>) -> T) -> T {
+    pub(crate) fn with<T>(
+        &self,
+        name: &str,
+        then: impl FnOnce(Option<&Arc<Generation>>) -> T,
+    ) -> T {
         let table = self.table.read();
         then(table.names.get(name))
     }
@@ -151,14 +155,14 @@ impl Namespaces {
         &self,
         name: &str,
         order: &CommitLock,
-        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Namespace>>) -> Result<bool, E>,
-    ) -> Result<Option<Arc<Namespace>>, E> {
+        mark: impl FnOnce(&mut Section<'_>, Option<&Arc<Generation>>) -> Result<bool, E>,
+    ) -> Result<Option<Arc<Generation>>, E> {
         let mut table = self.table.write();
         let mut section = order.section();
         let ends = mark(&mut section, table.names.get(name))?;
         let flushed = if ends { table.remove(name) } else { None };
-        if let Some(namespace) = &flushed {
-            namespace.end(&mut section);
+        if let Some(generation) = &flushed {
+            generation.end(&mut section);
         }
         Ok(flushed)
     }
@@ -180,14 +184,16 @@ impl Namespaces {
     }
 
     /// Gives up a generation begun for a put that was refused, unless another put has used it.
-    pub(crate) fn give_up(&self, namespace: &Arc<Namespace>, order: &CommitLock) {
+    pub(crate) fn give_up(&self, generation: &Arc<Generation>, order: &CommitLock) {
         let mut table = self.table.write();
-        let is_current =
-            table.names.get(namespace.name()).is_some_and(|held| Arc::ptr_eq(held, namespace));
+        let is_current = table
+            .names
+            .get(generation.name())
+            .is_some_and(|current| Arc::ptr_eq(current, generation));
         let mut section = order.section();
-        if is_current && namespace.is_empty() {
-            namespace.end(&mut section);
-            table.remove(namespace.name());
+        if is_current && generation.is_empty() {
+            generation.end(&mut section);
+            table.remove(generation.name());
         }
     }
 
@@ -201,31 +207,31 @@ impl Namespaces {
         let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
-        let blank = Namespace::begin(name, generation, (&self.ends, &table.era), quota);
+        let blank = Generation::begin(name, generation, (&self.ends, &table.era), quota);
         // Until it is rebuilt from the index, it answers "maybe" to everything.
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         let blocks = further_blocks.into();
         // No expiry is known yet.
         let ends_on_disk = 0.into();
         let (live, alive_until) = (live.into(), alive_until.0.into());
-        let namespace =
-            Namespace { index, synopsis, blocks, live, alive_until, ends_on_disk, ..blank };
-        table.insert(namespace, &mut order.section());
+        let generation =
+            Generation { index, synopsis, blocks, live, alive_until, ends_on_disk, ..blank };
+        table.insert(generation, &mut order.section());
     }
 
     /// Appends a batch of live generations to `found`, starting at `from`. Returns where to
     /// continue; None at the end. One that begins meanwhile may be missed.
-    pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
+    pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
         let table = self.table.read();
-        let places = table.places.get(from..).unwrap_or_default();
-        meter::entries(places.len().min(BATCH_ENTRIES));
-        found.extend(places.iter().take(BATCH_ENTRIES).flatten().cloned());
-        (places.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
+        let slots = table.slots.get(from..).unwrap_or_default();
+        meter::entries(slots.len().min(BATCH_ENTRIES));
+        found.extend(slots.iter().take(BATCH_ENTRIES).flatten().cloned());
+        (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
     /// All live generations.
     #[cfg(test)]
-    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Generation>> {
         self.table.read().names.values().cloned().collect()
     }
 
@@ -244,29 +250,33 @@ impl Table {
     fn with_room(max: usize) -> Self {
         Self {
             names: HashMap::with_capacity(max),
-            places: Vec::with_capacity(max),
+            slots: Vec::with_capacity(max),
             ..Self::default()
         }
     }
 
-    fn insert(&mut self, mut namespace: Namespace, _section: &mut Section<'_>) -> Arc<Namespace> {
-        namespace.place = self.vacant.pop().unwrap_or(self.places.len());
-        let (name, namespace) = (namespace.name.clone(), Arc::new(namespace));
-        let held = Some(Arc::clone(&namespace));
-        match self.places.get_mut(namespace.place) {
-            Some(place) => *place = held,
-            None => self.places.push(held),
+    fn insert(
+        &mut self,
+        mut generation: Generation,
+        _section: &mut Section<'_>,
+    ) -> Arc<Generation> {
+        generation.slot = self.vacant.pop().unwrap_or(self.slots.len());
+        let (name, generation) = (generation.name.clone(), Arc::new(generation));
+        let begun = Some(Arc::clone(&generation));
+        match self.slots.get_mut(generation.slot) {
+            Some(slot) => *slot = begun,
+            None => self.slots.push(begun),
         }
-        self.era.totals.change(Figures::default(), namespace.figures());
-        self.names.insert(name, Arc::clone(&namespace));
-        namespace
+        self.era.totals.change(Figures::default(), generation.figures());
+        self.names.insert(name, Arc::clone(&generation));
+        generation
     }
 
-    fn remove(&mut self, name: &str) -> Option<Arc<Namespace>> {
-        let namespace = self.names.remove(name)?;
-        self.places[namespace.place] = None;
-        self.vacant.push(namespace.place);
-        Some(namespace)
+    fn remove(&mut self, name: &str) -> Option<Arc<Generation>> {
+        let generation = self.names.remove(name)?;
+        self.slots[generation.slot] = None;
+        self.vacant.push(generation.slot);
+        Some(generation)
     }
 }
 
@@ -276,7 +286,7 @@ impl Ended {
         self.table.names.len()
     }
 
-    /// Their entries, as [`Namespace::held`] counts them.
+    /// Their entries, as [`Generation::entries_approx`] counts them.
     pub(crate) fn entries(&self) -> usize {
         let Figures { entries, live, .. } = self.table.era.totals.sums();
         entries.max(live)
@@ -290,13 +300,13 @@ impl Ended {
     /// references to a generation exist.
     pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
         let names = self.table.names.into_iter().map(|_| 1);
-        let generations = self.table.places.into_iter().flatten();
+        let generations = self.table.slots.into_iter().flatten();
         let cleared = generations.flat_map(|generation| generation.pieces());
         self.labels.pieces().chain(names).chain(cleared)
     }
 }
 
-impl Namespace {
+impl Generation {
     /// Frees the index of an ended generation, likewise.
     pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
         let mut cursor = Some(Default::default());
@@ -320,8 +330,8 @@ mod tests {
         for _ in 0..2 {
             let room = namespaces.table.read().names.capacity();
             for number in 0..5000 {
-                let begun =
-                    namespaces.find_or_begin(&format!("{number}"), &lock, || Generation(number));
+                let begun = namespaces
+                    .find_or_begin(&format!("{number}"), &lock, || GenerationNumber(number));
                 assert!(begun.is_some());
             }
             assert_eq!(namespaces.table.read().names.capacity(), room);

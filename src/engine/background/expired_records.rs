@@ -18,7 +18,7 @@ use crate::engine::removal::Removal;
 use crate::io::TaskRunner;
 use crate::key::KeyHash;
 use crate::l2::{Change, L2, Position, SegmentNumber};
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::sequence::Sequence;
 
 /// Average time for a listed record. It bounds the task's share of processor and device.
@@ -51,15 +51,15 @@ impl ExpiredRecords {
     /// Adds a batch of the namespaces that have a quota and may have expired records. From here on
     /// new records note their deadlines, and the pass meets all others. Gives the place to go on
     /// from.
-    fn begin_pass(&self, from: usize, found: &mut Vec<Arc<Namespace>>) -> Option<usize> {
+    fn begin_pass(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
         let now = self.clock.timestamp();
-        let mut namespaces = Vec::new();
-        let next = self.namespaces.some(from, &mut namespaces);
+        let mut generations = Vec::new();
+        let next = self.namespaces.some(from, &mut generations);
         // Bounded: by a batch.
-        namespaces.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
+        generations.retain(|it| it.quota().is_some() && it.next_end_on_disk() <= now);
         // Bounded: by a batch.
-        namespaces.iter().for_each(|namespace| namespace.forget_ends_on_disk());
-        found.append(&mut namespaces);
+        generations.iter().for_each(|generation| generation.forget_ends_on_disk());
+        found.append(&mut generations);
         next
     }
 
@@ -68,30 +68,30 @@ impl ExpiredRecords {
         &self,
         l2: &L2,
         segment: SegmentNumber,
-        namespaces: &[Arc<Namespace>],
+        generations: &[Arc<Generation>],
     ) -> u32 {
         let now = self.clock.timestamp();
         let mut records = 0;
         let visit = |position: Position, change: &Change<'_>| {
             records += 1;
             let Change::Blob(blob) = change else { return };
-            let is_of = |namespace: &&Arc<Namespace>| {
-                blob.namespace.generation == namespace.generation()
-                    && blob.namespace.name == namespace.name()
+            let is_of = |generation: &&Arc<Generation>| {
+                blob.namespace.generation == generation.number()
+                    && blob.namespace.name == generation.name()
             };
             // Bounded: by the quotas of a configuration.
-            let Some(namespace) = namespaces.iter().find(is_of) else { return };
+            let Some(generation) = generations.iter().find(is_of) else { return };
             let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
-            if namespace.live_slot(hash, sequence).is_none() {
+            if generation.live_slot(hash, sequence).is_none() {
                 return;
             }
             let last_access = self.last_access.of_listed(position, blob);
             let freshness = blob.life().freshness(now, last_access);
             if freshness.is_expired() {
                 // Its labels stay while its record does.
-                self.removal.expire_on_disk(namespace, (hash, sequence), freshness);
+                self.removal.expire_on_disk(generation, (hash, sequence), freshness);
             } else {
-                namespace.note_end_on_disk(blob.life().ends(last_access));
+                generation.note_end_on_disk(blob.life().ends(last_access));
             }
         };
         // An unreadable directory's records stay until they are reclaimed.
@@ -110,20 +110,20 @@ pub(crate) async fn run(
     while wakeup.notified().await {
         let Some(this) = records.upgrade() else { return };
         let Some(l2) = this.disk.l2() else { return };
-        let mut namespaces = Vec::new();
+        let mut generations = Vec::new();
         let mut next = Some(0);
         // Bounded: a batch in each turn, then a yield.
         while let Some(from) = next {
-            next = this.begin_pass(from, &mut namespaces);
+            next = this.begin_pass(from, &mut generations);
             yield_now().await;
         }
-        let segments = if namespaces.is_empty() { None } else { Some(l2.segments()) };
+        let segments = if generations.is_empty() { None } else { Some(l2.segments()) };
         drop(this);
         // Bounded: a wait in each turn.
         for segment in segments.into_iter().flatten() {
             let Some(this) = records.upgrade().filter(|_| !wakeup.is_closed()) else { return };
             let Some(l2) = this.disk.l2() else { return };
-            let count = this.expire_listed(l2, SegmentNumber(segment), &namespaces).await;
+            let count = this.expire_listed(l2, SegmentNumber(segment), &generations).await;
             drop(this);
             wakeup.rest(runner.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
         }

@@ -8,7 +8,7 @@ use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::parts::Parts;
 use crate::l2::Position;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 
 pub(crate) struct FilterRebuild {
     commit_lock: Arc<CommitLock>,
@@ -21,8 +21,8 @@ impl FilterRebuild {
     }
 
     /// In a section, so that no put is between the old filter and its slot.
-    fn begin_filter(&self, namespace: &Namespace) -> bool {
-        namespace.begin_filter(&mut self.commit_lock.section())
+    fn begin_filter(&self, generation: &Generation) -> bool {
+        generation.begin_filter(&mut self.commit_lock.section())
     }
 }
 
@@ -35,22 +35,22 @@ pub(crate) async fn run(filters: Arc<FilterSignal>, rebuild: Weak<FilterRebuild>
         // Bounded: a batch in each turn, then a yield.
         while let Some(from) = next {
             let Some(this) = upgrade() else { return };
-            let mut namespaces = Vec::new();
-            next = this.namespaces.some(from, &mut namespaces);
+            let mut generations = Vec::new();
+            next = this.namespaces.some(from, &mut generations);
             drop(this);
             // Bounded: by a batch.
-            for namespace in namespaces {
+            for generation in generations {
                 // Bounded: a filter in each turn, which yields.
-                while namespace.synopsis().needs_rebuild() {
+                while generation.synopsis().needs_rebuild() {
                     let Some(this) = upgrade() else { return };
-                    let has_begun = this.begin_filter(&namespace);
+                    let has_begun = this.begin_filter(&generation);
                     // Dropping the cache must not wait for the rest.
                     drop(this);
-                    if !has_begun || !make(&namespace, filters.wakeup()).await {
+                    if !has_begun || !make(&generation, filters.wakeup()).await {
                         break;
                     }
                     let Some(this) = upgrade() else { return };
-                    let old = namespace.finish_filter(&mut this.commit_lock.section());
+                    let old = generation.finish_filter(&mut this.commit_lock.section());
                     drop(old);
                 }
             }
@@ -63,15 +63,15 @@ pub(crate) async fn run(filters: Arc<FilterSignal>, rebuild: Weak<FilterRebuild>
 }
 
 /// Fills a new filter from the index. False if it is no longer needed.
-async fn make(namespace: &Namespace, wakeup: &Wakeup) -> bool {
+async fn make(generation: &Generation, wakeup: &Wakeup) -> bool {
     let mut cursor = Some(Default::default());
     // Bounded: a batch in each turn, then a yield.
     while let Some(from) = cursor {
         let (mut found, everything) = (Vec::new(), Position::FIRST..Position::LAST);
-        cursor = namespace.index().scan(from, everything, BATCH_ENTRIES, &mut found);
-        namespace.synopsis().tell(found.into_iter().map(|(hash, _)| hash));
+        cursor = generation.index().scan(from, everything, BATCH_ENTRIES, &mut found);
+        generation.synopsis().tell(found.into_iter().map(|(hash, _)| hash));
         yield_now().await;
-        if wakeup.is_closed() || namespace.has_ended() {
+        if wakeup.is_closed() || generation.has_ended() {
             return false;
         }
     }

@@ -1,15 +1,15 @@
 //! `FilterSignal`: wakes the rebuilding task when a filter has worn.
 
 use crate::engine::background::wakeup::Wakeup;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 
 #[derive(Debug, Default)]
 pub(crate) struct FilterSignal(Wakeup);
 
 impl FilterSignal {
     /// To be called after each change of the namespace's index.
-    pub(crate) fn check(&self, namespace: &Namespace) {
-        if namespace.synopsis().needs_rebuild() {
+    pub(crate) fn check(&self, generation: &Generation) {
+        if generation.synopsis().needs_rebuild() {
             self.0.notify();
         }
     }

@@ -19,7 +19,7 @@ use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Change, EncodedRecord, LogOwner, Position, Slot};
 use crate::meter;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
 
@@ -54,7 +54,7 @@ impl CacheLogOwner {
         }
     }
 
-    fn give_up_slot(&self, generation: &Namespace, hash: KeyHash, position: Position) {
+    fn give_up_slot(&self, generation: &Generation, hash: KeyHash, position: Position) {
         // A flush has subtracted all slots of an ended generation.
         if generation.remove_slot(hash, position) && !generation.has_ended() {
             self.budget.remove_slots(1);
@@ -85,7 +85,7 @@ impl CacheLogOwner {
     }
 
     /// Removes the slots of a namespace before a position.
-    async fn forget_slots_before(&self, generation: &Namespace, position: Position) {
+    async fn forget_slots_before(&self, generation: &Generation, position: Position) {
         let mut cursor = Some(Default::default());
         while let Some(from) = cursor {
             let mut found = Vec::new();
@@ -202,9 +202,9 @@ impl LogOwner for CacheLogOwner {
         Box::pin(async move {
             let mut place = Some(0);
             while let Some(from) = place {
-                let mut namespaces = Vec::new();
-                place = self.namespaces.some(from, &mut namespaces);
-                for generation in namespaces {
+                let mut generations = Vec::new();
+                place = self.namespaces.some(from, &mut generations);
+                for generation in generations {
                     meter::entries(1);
                     self.forget_slots_before(&generation, position).await;
                 }

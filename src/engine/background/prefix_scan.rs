@@ -21,7 +21,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::key::{KeyHash, KeyHasher};
 use crate::l2::{Change, L2, Position, ScanCursor, SegmentNumber};
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
 use crate::wake::contained;
@@ -67,7 +67,8 @@ impl PrefixScans {
     pub(crate) async fn flush_unscanned(&self) {
         // Bounded: by the most invalidations at one time.
         for invalidation in self.pending.to_scan() {
-            if let Some(generation) = invalidation.namespace.as_ref().filter(|it| !it.has_ended()) {
+            if let Some(generation) = invalidation.generation.as_ref().filter(|it| !it.has_ended())
+            {
                 let namespace = self.hasher.namespace(generation.name());
                 // A closed cache has nothing left to flush.
                 drop(self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await);
@@ -87,12 +88,12 @@ impl PrefixScans {
             let sequence = Sequence(position.value());
             let matches = |invalidation: &&Arc<PendingInvalidation>| {
                 let Scope::Prefix(prefix) = &invalidation.scope else { return false };
-                let is_of = |generation: &Arc<Namespace>| {
-                    blob.namespace.generation == generation.generation()
+                let is_of = |generation: &Arc<Generation>| {
+                    blob.namespace.generation == generation.number()
                         && blob.namespace.name == generation.name()
                 };
                 sequence < invalidation.sequence
-                    && invalidation.namespace.as_ref().is_some_and(is_of)
+                    && invalidation.generation.as_ref().is_some_and(is_of)
                     && blob.key.starts_with(prefix)
             };
             // Bounded: by the most invalidations at one time.
@@ -111,7 +112,7 @@ impl PrefixScans {
             let Some(range) = l2.positions_of(segment) else { return };
             // Bounded: by the most invalidations at one time, with a yield in each turn.
             for generation in
-                invalidations.iter().filter_map(|invalidation| invalidation.namespace.as_ref())
+                invalidations.iter().filter_map(|invalidation| invalidation.generation.as_ref())
             {
                 let mut cursor = Some(Default::default());
                 // Bounded: a batch in each turn, then a yield.
@@ -126,7 +127,7 @@ impl PrefixScans {
     /// Marks a batch of a generation's slots in this range dead. Gives the place to go on from.
     fn mark_dead_batch(
         &self,
-        generation: &Namespace,
+        generation: &Generation,
         range: &Range<Position>,
         from: ScanCursor,
     ) -> Option<ScanCursor> {
@@ -194,7 +195,7 @@ impl Drop for Scan {
         let invalidations = scans.pending.to_scan();
         // Bounded: by the most invalidations at one time.
         for generation in
-            invalidations.iter().filter_map(|invalidation| invalidation.namespace.as_ref())
+            invalidations.iter().filter_map(|invalidation| invalidation.generation.as_ref())
         {
             let namespace = scans.hasher.namespace(generation.name());
             let flush = || scans.flushes.try_flush(namespace).is_ok();

@@ -50,7 +50,7 @@ impl Promoter {
         let is_current = || {
             self.last_access.restore(read);
             !self.disk.is_off()
-                && self.visibility.is_on_disk(&read.namespace, read.hash, read.sequence())
+                && self.visibility.is_on_disk(&read.generation, read.hash, read.sequence())
                 && self.pending.matching(read).is_none()
                 && !self.visibility.freshness(read).is_expired()
         };
@@ -58,7 +58,7 @@ impl Promoter {
             return false;
         }
         let room = Room { bytes: read.charge, spare: 0 };
-        let reservation = self.eviction.reserve(&read.namespace, room, read.priority).await;
+        let reservation = self.eviction.reserve(&read.generation, room, read.priority).await;
         let Some(reservation) = reservation else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
@@ -70,7 +70,7 @@ impl Promoter {
         }
         // Readers may have hit it meanwhile.
         entry.accessed_like(read);
-        entry.namespace.grow(entry.charge, &mut section);
+        entry.generation.grow(entry.charge, &mut section);
         let ends = entry.ends();
         let replaced = slot.put(Arc::new(entry));
         drop(reservation);

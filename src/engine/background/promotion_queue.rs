@@ -24,7 +24,7 @@ const L1_SHARE: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Promotions {
-    queue: Mutex<Queue>,
+    queue: Mutex<QueuedEntries>,
     /// Wakes the task.
     waker: AtomicWaker,
     values_max: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Promotions {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct QueuedEntries {
     /// Each with the bytes that it keeps in memory.
     entries: VecDeque<(Arc<Entry>, usize)>,
     bytes: usize,
@@ -67,8 +67,9 @@ impl Promotions {
         }
         queue.bytes += bytes;
         queue.entries.push_back((Arc::clone(entry), bytes));
-        let is_over =
-            |queue: &Queue| queue.bytes > self.bytes_max || queue.entries.len() > self.values_max;
+        let is_over = |queue: &QueuedEntries| {
+            queue.bytes > self.bytes_max || queue.entries.len() > self.values_max
+        };
         while is_over(&queue) && pushed_out.len() < BATCH_ENTRIES {
             meter::entries(1);
             pushed_out.extend(queue.take());
@@ -120,7 +121,7 @@ impl Promotions {
     }
 }
 
-impl Queue {
+impl QueuedEntries {
     fn take(&mut self) -> Option<Arc<Entry>> {
         let (entry, bytes) = self.entries.pop_front()?;
         self.bytes -= bytes;

@@ -20,7 +20,7 @@ use crate::flight::{Claim, Destination, Flights, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, KeyHasher, LabelHash, NamespaceRef};
 use crate::moment::{Moment, ReadPoint};
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
 
@@ -218,7 +218,7 @@ impl Fetcher {
         let labels = self.hasher.label_hashes(namespace, tags, dependencies);
         let extras = Extras::new(put.content_metadata.clone(), labels, policy.version, life);
         let held = self.namespaces.find(namespace.name);
-        let generation = held.unwrap_or_else(|| Namespace::nowhere(namespace.name));
+        let generation = held.unwrap_or_else(|| Generation::nowhere(namespace.name));
         let kind = (policy.priority, policy.l1_admission);
         let mut entry = Entry::new(generation, key, life, kind, extras);
         entry.mark(Mark::Fetched);

@@ -54,14 +54,14 @@ impl Attempts {
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<(T, Acknowledgement), CacheError> {
         self.disk.check_ours()?;
-        let (mut waiting, mut place) = (None, None);
+        let (mut waiting, mut ticket) = (None, None);
         // Bounded: a wait in each turn.
         let attempted = loop {
             match attempt() {
                 Ok(done) => break Ok(done),
                 Err(Blocked::Closed) => break Err(CacheError::Closed),
                 Err(Blocked::NoRoom) => match self.disk.l2() {
-                    Some(l2) => place = Some(l2.log.room(0, place).await),
+                    Some(l2) => ticket = Some(l2.log.room(0, ticket).await),
                     None => yield_now().await,
                 },
                 Err(Blocked::TooMany) => {

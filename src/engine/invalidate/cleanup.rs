@@ -130,8 +130,8 @@ impl Cleanup {
         for posting in found {
             let removed =
                 self.remove_matching(invalidation, (posting.key, &[]), posting.sequence, true);
-            if let Some((namespace, bytes)) = invalidation.namespace.as_ref().zip(removed) {
-                report.of(namespace.name(), bytes).dead += 1;
+            if let Some((generation, bytes)) = invalidation.generation.as_ref().zip(removed) {
+                report.of(generation.name(), bytes).dead += 1;
             }
         }
         walk.label += usize::from(walk.after.is_none());
@@ -150,7 +150,7 @@ impl Cleanup {
         sequence: Sequence,
         counts: bool,
     ) -> Option<usize> {
-        let generation = invalidation.namespace.as_ref()?;
+        let generation = invalidation.generation.as_ref()?;
         let slot = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
@@ -205,19 +205,19 @@ impl Cleanup {
     /// Removes an entry if it was flushed, invalidated or has expired. Notes the deadlines of
     /// others for the next round.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
-        let namespace = &entry.namespace;
-        let matching = self.pending.matching(entry).filter(|_| !namespace.has_ended());
+        let generation = &entry.generation;
+        let matching = self.pending.matching(entry).filter(|_| !generation.has_ended());
         if let Some(invalidation) = matching {
             let place = (entry.hash, &*entry.key);
             if let Some(bytes) = self.remove_matching(&invalidation, place, entry.sequence(), true)
             {
-                report.of(namespace.name(), bytes).dead += 1;
+                report.of(generation.name(), bytes).dead += 1;
             }
             return;
         }
         match self.removal.remove_dead(entry) {
-            Some(Gone::Dead) => report.of(namespace.name(), entry.charge).dead += 1,
-            Some(Gone::Expired) => report.of(namespace.name(), entry.charge).expired += 1,
+            Some(Gone::Dead) => report.of(generation.name(), entry.charge).dead += 1,
+            Some(Gone::Expired) => report.of(generation.name(), entry.charge).expired += 1,
             None if entry.is_held() => self.deadlines.note_end(entry.ends()),
             None => {}
         }

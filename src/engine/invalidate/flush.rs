@@ -17,7 +17,7 @@ use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::parts::Parts;
 use crate::key::NamespaceRef;
 use crate::l2::{Change, NamedGeneration, Position, Record, ScanCursor};
-use crate::namespace::{Ended, Namespace, Namespaces};
+use crate::namespace::{Ended, Generation, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::sequence::Sequence;
 
@@ -50,7 +50,7 @@ impl Flushes {
 
     /// Ends the namespace's generation. False if it is not in use.
     pub(crate) fn try_flush(&self, namespace: NamespaceRef<'_>) -> Attempt<bool> {
-        let generation = self.disk.next_generation();
+        let generation = self.disk.next_generation_number();
         let named = NamedGeneration { name: namespace.name, generation };
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
@@ -71,7 +71,7 @@ impl Flushes {
                 self.acknowledger.note_flush(end);
                 acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
                 self.budget.remove_slots(ending.index().len());
-                self.counters.add(Event::Flushed, ending.held() as u64);
+                self.counters.add(Event::Flushed, ending.entries_approx() as u64);
                 section.sequence(recorded.map(|assigned| assigned.position.value()));
                 Ok(true)
             })?;
@@ -86,7 +86,7 @@ impl Flushes {
     }
 
     pub(crate) fn try_flush_all(&self) -> Attempt<()> {
-        let generation = self.disk.next_generation();
+        let generation = self.disk.next_generation_number();
         let record = Record::StoreInvalidation { generation };
         let change = Change::StoreInvalidation { generation };
         let mut acknowledgement = Acknowledgement::Now;
@@ -113,28 +113,30 @@ impl Flushes {
 
     /// Ends a namespace without live entries. If it has slots, a record keeps older ones from
     /// coming back.
-    pub(crate) fn try_give_up(&self, namespace: &Arc<Namespace>) -> Attempt<bool> {
-        let generation = self.disk.next_generation();
-        let named = NamedGeneration { name: namespace.name(), generation };
+    pub(crate) fn try_give_up(&self, generation: &Arc<Generation>) -> Attempt<bool> {
+        let named = NamedGeneration {
+            name: generation.name(),
+            generation: self.disk.next_generation_number(),
+        };
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
         let mut expired = 0;
         let given_up =
-            self.namespaces.flush(namespace.name(), &self.commit_lock, |section, held| {
+            self.namespaces.flush(generation.name(), &self.commit_lock, |section, current| {
                 if section.is_closed() {
                     return Err(Blocked::Closed);
                 }
-                let is_over = namespace.is_over(self.clock.timestamp());
-                if !is_over || !held.is_some_and(|held| Arc::ptr_eq(held, namespace)) {
+                let is_over = generation.is_over(self.clock.timestamp());
+                if !is_over || !current.is_some_and(|current| Arc::ptr_eq(current, generation)) {
                     return Ok(false);
                 }
-                if !namespace.index().is_empty() {
+                if !generation.index().is_empty() {
                     let recorded = self.disk.record(&record, &change)?;
                     self.acknowledger.note_flush(recorded.map(|assigned| assigned.end));
                     section.sequence(recorded.map(|assigned| assigned.position.value()));
-                    self.budget.remove_slots(namespace.index().len());
+                    self.budget.remove_slots(generation.index().len());
                 }
-                expired = namespace.held();
+                expired = generation.entries_approx();
                 Ok(true)
             })?;
         self.counters.add(Event::Expiration, expired as u64);
@@ -148,7 +150,7 @@ impl Flushes {
     }
 
     /// Frees the index and the postings of an ended generation in the background, slot by slot.
-    pub(crate) fn free(&self, generation: Arc<Namespace>) {
+    pub(crate) fn free(&self, generation: Arc<Generation>) {
         if self.disk.l2().is_none() || generation.index().is_empty() {
             return;
         }
@@ -194,7 +196,7 @@ impl Flushes {
 /// Releases a batch of the postings of a generation. Gives the place to go on from.
 fn release_some(
     order: &CommitLock,
-    generation: &Namespace,
+    generation: &Generation,
     from: ScanCursor,
 ) -> Option<ScanCursor> {
     let mut found = Vec::new();

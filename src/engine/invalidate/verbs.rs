@@ -118,7 +118,7 @@ impl Invalidations {
                 section.sequence(Some(assigned.position.value()));
                 generation.set_slot(hash, Slot::tombstone(assigned.position));
             } else {
-                generation.mark_dead_held(hash, held, &mut section);
+                generation.mark_slot_dead(hash, held, &mut section);
             }
         }
         let moment = section.moment();
@@ -138,7 +138,7 @@ impl Invalidations {
             );
             // The caller counts a live entry.
             let is_gone =
-                self.visibility.freshness(removed).is_expired() && !removed.namespace.has_ended();
+                self.visibility.freshness(removed).is_expired() && !removed.generation.has_ended();
             if !is_below && matching.is_none() && is_gone {
                 self.removal.count_expired(self.visibility.freshness(removed));
             }

@@ -23,7 +23,7 @@ use crate::l1;
 use crate::l1::L1;
 use crate::l2::{Extent, Slot};
 use crate::modes::L2PromotionPolicy;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
 
 pub(crate) struct DiskLookup {
@@ -100,7 +100,7 @@ impl DiskLookup {
                     let place = entry.idle_ttl().map(|_| self.l1.lock_place(entry.hash));
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
-                    if self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence()) {
+                    if self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence()) {
                         return self.serve(entry, place, on_disk.slot);
                     }
                 }
@@ -139,7 +139,11 @@ impl DiskLookup {
             }
             Err((entry, gone)) => {
                 drop(place);
-                self.removal.expire_on_disk(&entry.namespace, (entry.hash, entry.sequence()), gone);
+                self.removal.expire_on_disk(
+                    &entry.generation,
+                    (entry.hash, entry.sequence()),
+                    gone,
+                );
                 None
             }
         }
@@ -147,7 +151,7 @@ impl DiskLookup {
 
     /// Marks the record as read and offers the entry for promotion.
     pub(crate) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
-        let was_read = hit.entry.namespace.index().mark_read(hit.entry.hash, slot.position);
+        let was_read = hit.entry.generation.index().mark_read(hit.entry.hash, slot.position);
         if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
             self.offer(&hit.entry, slot.blocks);
         }
@@ -157,7 +161,7 @@ impl DiskLookup {
     /// Offers an entry for promotion if memory may hold it. Until it is copied it keeps all blocks
     /// that were read for it.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
-        let quota = entry.namespace.quota().and_then(|quota| quota.limits.l1_bytes_max);
+        let quota = entry.generation.quota().and_then(|quota| quota.limits.l1_bytes_max);
         let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
         if entry.charge <= max {
             let read = usize::from(blocks) * BLOCK_BYTES;
@@ -168,7 +172,7 @@ impl DiskLookup {
 
 /// A record to read.
 pub(crate) struct OnDisk {
-    generation: Arc<Namespace>,
+    generation: Arc<Generation>,
     hash: KeyHash,
     slot: Slot,
 }

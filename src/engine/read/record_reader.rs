@@ -18,7 +18,7 @@ use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
 use crate::l2::{Blob, BodyHasher, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
 use crate::limiter::Permit;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::policy::Lifetime;
 use crate::sequence::Sequence;
 
@@ -51,7 +51,7 @@ impl RecordReader {
     /// counted, and marked dead.
     pub(crate) async fn read(
         self: &Arc<Self>,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         slot: Slot,
         extent: Extent,
@@ -92,7 +92,7 @@ impl RecordReader {
     /// Reads within memory that the limiter has granted.
     async fn read_within(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         slot: Slot,
         extent: Extent,
@@ -115,7 +115,7 @@ impl RecordReader {
         &self,
         l2: &L2,
         taken: FetchedRecord,
-        namespace: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         extent: Extent,
         allowance: &Allowance,
@@ -123,11 +123,11 @@ impl RecordReader {
         let (mut entry, expected, codec) = {
             let head = l2.decode(&taken)?;
             let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
-            let is_other = blob.key != key.bytes || blob.namespace != namespace.named();
+            let is_other = blob.key != key.bytes || blob.namespace != generation.named();
             if is_other && !failpoint(Failpoint::KeyNotCompared) {
                 return Ok(Read::Other.into());
             }
-            (self.entry_of(&blob, namespace, key.hash, &taken), blob.body, blob.codec)
+            (self.entry_of(&blob, generation, key.hash, &taken), blob.body, blob.codec)
         };
         if extent == Extent::Head {
             return Ok(Read::Entry(Arc::new(entry)).into());
@@ -166,7 +166,7 @@ impl RecordReader {
     fn entry_of(
         &self,
         blob: &Blob<'_>,
-        namespace: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         hash: KeyHash,
         taken: &FetchedRecord,
     ) -> Entry {
@@ -176,12 +176,11 @@ impl RecordReader {
             stale_serve: blob.stale_window_ns.unwrap_or(0),
             idle_ttl: blob.idle_ttl_ns.unwrap_or(u64::MAX),
         };
-        let named = self.hasher.namespace(namespace.name());
+        let named = self.hasher.namespace(generation.name());
         let labels = self.hasher.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
         let extras = Extras::new(blob.metadata.to_map(), labels, blob.version, &life);
-        let generation = Arc::clone(namespace);
         let mut entry = Entry::new(
-            generation,
+            Arc::clone(generation),
             HashedKey { bytes: blob.key, hash },
             &life,
             (blob.priority, blob.admission),

@@ -335,7 +335,7 @@ fn an_expiry_in_memory_counts_although_its_slot_is_dead() {
     bench.run(cache.put("a", "k", value(mortal))).unwrap();
     let entry = in_memory(&cache, "k");
     assert!(Removal::new(&cache.engine.parts).mark_dead(
-        &entry.namespace,
+        &entry.generation,
         entry.hash,
         entry.sequence()
     ));

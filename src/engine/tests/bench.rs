@@ -7,7 +7,7 @@ use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::engine::Engine;
-use crate::engine::open::{Identity, Medium, geometry, open_on};
+use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -49,14 +49,14 @@ pub(super) fn opening(
     disk: &SimulatedDisk,
     config: &BlobCacheConfig,
 ) -> impl Future<Output = Result<Arc<Engine>, crate::CacheError>> + use<> {
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(0),
     };
-    open_on(config.clone(), geometry(config).unwrap(), medium)
+    open_on(config.clone(), geometry(config).unwrap(), setup)
 }
 
 impl Bench {

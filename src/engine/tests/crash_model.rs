@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
-use crate::engine::open::{Identity, Medium, geometry, open_on};
+use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::error::CacheError;
 use crate::hit::CacheTier;
 use crate::io::{SimulatedDisk, Simulation};
@@ -233,14 +233,14 @@ fn open(
     config: &BlobCacheConfig,
     boot: u8,
 ) -> BlobCache {
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(0),
     };
-    let opening = open_on(config.clone(), geometry(config).unwrap(), medium);
+    let opening = open_on(config.clone(), geometry(config).unwrap(), setup);
     BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() }
 }
 
@@ -309,14 +309,14 @@ fn a_flipped_bit_is_never_served() {
         disk.overwrite(0, &image);
         disk.flip_bit(offset as u64, bit);
         let mut simulation = Simulation::new(round);
-        let medium = Medium {
+        let setup = DiskSetup {
             disk: Arc::new(disk.clone()),
             runner: Arc::new(simulation.task_runner()),
             file: None,
             boot_id: [0; 16],
             identity: Identity::of(0),
         };
-        let opening = open_on(config.clone(), geometry(config).unwrap(), medium);
+        let opening = open_on(config.clone(), geometry(config).unwrap(), setup);
         let engine = match simulation.block_on(opening).unwrap() {
             Ok(engine) => engine,
             Err(CacheError::L2Format { .. }) => continue,

@@ -20,7 +20,7 @@ use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
-use crate::engine::open::{Identity, Medium, geometry, open_on};
+use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
@@ -303,14 +303,14 @@ async fn opened(
     }
     let builder = builder.l2_path("simulated").l2_bytes_max(6 * (64 << 10));
     let config = builder.l2_segment_bytes(64 << 10).build().unwrap();
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes())),
         runner,
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(seed),
     };
-    let engine = open_on(config.clone(), geometry(&config).unwrap(), medium).await;
+    let engine = open_on(config.clone(), geometry(&config).unwrap(), setup).await;
     BlobCache { engine: engine.unwrap() }
 }
 

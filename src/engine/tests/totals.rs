@@ -26,7 +26,7 @@ use crate::put::BlobCachePut;
 fn assert_exact(bench: &Bench, at: &str) -> usize {
     let engine = &bench.cache.engine;
     let all = engine.parts.namespaces.all();
-    let sum = |of: fn(&crate::namespace::Namespace) -> usize| all.iter().map(|it| of(it)).sum();
+    let sum = |of: fn(&crate::namespace::Generation) -> usize| all.iter().map(|it| of(it)).sum();
     let walked = Figures {
         entries: sum(|it| it.entries()),
         live: sum(|it| it.live()),

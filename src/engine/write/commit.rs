@@ -25,7 +25,7 @@ use crate::key::{HashedKey, KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, L1, Reservation};
 use crate::l2::{Assigned, Change, EncodedRecord, L2, Record, Refusal, Slot};
 use crate::moment::ReadPoint;
-use crate::namespace::Namespace;
+use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations};
 
 pub(crate) struct Commit {
@@ -73,11 +73,11 @@ impl Commit {
         if section.is_closed() {
             return Err(CacheError::Closed);
         }
-        if proposal.entry.namespace.has_ended() {
+        if proposal.entry.generation.has_ended() {
             return Ok(Verdict::NamespaceEnded(proposal));
         }
         let present = Present {
-            slot: proposal.entry.namespace.index().get(hash),
+            slot: proposal.entry.generation.index().get(hash),
             matching: place.entry().and_then(|entry| self.pending.matching(entry)),
         };
         let is_current = |entry: &&Arc<Entry>| {
@@ -118,10 +118,10 @@ impl Commit {
         section.watermarks().key_mutated(entry.hash, moment);
         let position = recorded.map(|recorded| recorded.assigned.position.value());
         entry.set_sequence(section.sequence(position));
-        let generation = Arc::clone(&entry.namespace);
+        let generation = Arc::clone(&entry.generation);
         match (recorded, slot) {
             (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.assigned.end),
-            (None, Some(slot)) => generation.mark_dead_held(entry.hash, slot, &mut section),
+            (None, Some(slot)) => generation.mark_slot_dead(entry.hash, slot, &mut section),
             (_, None) => {}
         }
         let is_new = set_slot(&entry, recorded, slot);
@@ -160,7 +160,7 @@ impl Commit {
         let Some(slot) = slot else { return false };
         let same = in_memory.filter(|entry| entry.is_at(slot.position));
         let key = entry.hashed_key();
-        let is_replaced = self.removal.displace(&entry.namespace, key, slot, same, section);
+        let is_replaced = self.removal.displace(&entry.generation, key, slot, same, section);
         self.counters.add(Event::Replacement, u64::from(is_replaced));
         same.is_some() && !slot.dead
     }
@@ -189,7 +189,7 @@ impl Commit {
             return Err(Refusal::NoRoom);
         }
         if is_beyond || is_index_full {
-            let tombstone = tombstone(&entry.namespace, entry.hash).ok_or(Refusal::Off)?;
+            let tombstone = tombstone(&entry.generation, entry.hash).ok_or(Refusal::Off)?;
             new = NewRecord { encoded: tombstone, is_blob: false };
         }
         let is_spared = !new.is_blob && held.is_none_or(Slot::is_tombstone);
@@ -208,15 +208,15 @@ impl Commit {
     /// Whether a record of so many bytes, in place of the present one, exceeds the namespace's disk
     /// quota.
     pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, held: Option<Slot>) -> bool {
-        let is_beyond = entry.namespace.is_beyond(bytes, held);
+        let is_beyond = entry.generation.is_beyond(bytes, held);
         if is_beyond {
-            self.look_for_overdue(&entry.namespace);
+            self.look_for_overdue(&entry.generation);
         }
         is_beyond
     }
 
     /// A record was refused for the quota of its namespace.
-    pub(crate) fn look_for_overdue(&self, generation: &Namespace) {
+    pub(crate) fn look_for_overdue(&self, generation: &Generation) {
         if generation.next_end_on_disk() <= self.clock.timestamp() {
             self.records_expired.notify();
         }
@@ -250,7 +250,7 @@ impl Commit {
             entry.mark(Mark::Recorded);
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
-            entry.namespace.outlives(entry.ends());
+            entry.generation.outlives(entry.ends());
             // Bounded: by the labels of one entry.
             for &label in entry.labels() {
                 section.labels().insert(label, entry.hash, entry.sequence());
@@ -261,7 +261,7 @@ impl Commit {
         }
         match in_memory {
             InMemory::Reserved(reservation) => {
-                entry.namespace.grow(entry.charge, section);
+                entry.generation.grow(entry.charge, section);
                 if !is_recorded {
                     self.budget.add_labels_of(&entry);
                 }
@@ -367,14 +367,14 @@ pub(crate) fn encode(l2: &L2, proposal: &Proposal<'_>) -> Option<NewRecord> {
     match blob.filter(fits) {
         Some(encoded) => Some(NewRecord { encoded, is_blob: true }),
         None => {
-            Some(NewRecord { encoded: tombstone(&entry.namespace, entry.hash)?, is_blob: false })
+            Some(NewRecord { encoded: tombstone(&entry.generation, entry.hash)?, is_blob: false })
         }
     }
 }
 
 /// The record of a removed hash.
-pub(crate) fn tombstone(namespace: &Namespace, hash: KeyHash) -> Option<EncodedRecord> {
-    let record = Record::Tombstone { namespace: namespace.named(), hash: hash.0 };
+pub(crate) fn tombstone(generation: &Generation, hash: KeyHash) -> Option<EncodedRecord> {
+    let record = Record::Tombstone { namespace: generation.named(), hash: hash.0 };
     EncodedRecord::new(&record, Bytes::new()).ok()
 }
 
@@ -383,7 +383,7 @@ fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Recorded, Refusal> {
     let assigned = if is_blob {
         with_change(entry, |change| l2.log.append(encoded, change))?
     } else {
-        let namespace = entry.namespace.named();
+        let namespace = entry.generation.named();
         l2.log.append(encoded, &Change::Tombstone { namespace, hash: entry.hash.0 })?
     };
     Ok(Recorded { assigned, is_blob })
@@ -400,8 +400,8 @@ fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bo
             Slot::tombstone(assigned.position)
         };
         slot.versioned = is_blob && entry.version().is_some();
-        entry.namespace.set_slot(entry.hash, slot);
-        entry.namespace.note_end_on_disk(entry.ends());
+        entry.generation.set_slot(entry.hash, slot);
+        entry.generation.note_end_on_disk(entry.ends());
     }
     is_new
 }

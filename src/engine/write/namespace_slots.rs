@@ -17,7 +17,7 @@ use crate::engine::invalidate::blocked::Blocked;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::namespace::{Namespace, Namespaces, Searched};
+use crate::namespace::{Generation, Namespaces, Searched};
 
 pub(crate) struct NamespaceSlots {
     config: Arc<BlobCacheConfig>,
@@ -43,19 +43,19 @@ impl NamespaceSlots {
     }
 
     /// The namespace's generation, begun if there is none.
-    pub(crate) async fn find_or_begin(&self, name: &str) -> Result<Arc<Namespace>, CacheError> {
-        let number = || self.disk.next_generation();
+    pub(crate) async fn find_or_begin(&self, name: &str) -> Result<Arc<Generation>, CacheError> {
+        let number = || self.disk.next_generation_number();
         let mut is_swept = false;
         // Bounded: a search or a sweep in batches in each turn.
         loop {
-            if let Some(namespace) = self.namespaces.find_or_begin(name, &self.commit_lock, number)
+            if let Some(generation) = self.namespaces.find_or_begin(name, &self.commit_lock, number)
             {
-                return Ok(namespace);
+                return Ok(generation);
             }
-            if self.give_up_a_place().await? {
+            if self.give_up_a_slot().await? {
                 continue;
             }
-            if is_swept || !self.sweep_for_a_place().await {
+            if is_swept || !self.sweep_for_a_slot().await {
                 return Err(CacheError::TooManyNamespaces { max: self.config.max_namespaces });
             }
             is_swept = true;
@@ -63,14 +63,14 @@ impl NamespaceSlots {
     }
 
     /// False if no namespace is known to have no live entries.
-    async fn give_up_a_place(&self) -> Result<bool, CacheError> {
+    async fn give_up_a_slot(&self) -> Result<bool, CacheError> {
         let now = self.clock.timestamp();
         let Some(mut search) = self.namespaces.search(now) else { return Ok(false) };
         // Bounded: a batch in each turn, then a yield.
         loop {
             match self.namespaces.search_on(&mut search, now, &self.commit_lock) {
-                Searched::Found(namespace) => {
-                    if self.give_up(&namespace).await? {
+                Searched::Found(generation) => {
+                    if self.give_up(&generation).await? {
                         return Ok(true);
                     }
                 }
@@ -82,15 +82,15 @@ impl NamespaceSlots {
     }
 
     /// Ends a namespace without live entries. False if it has some again.
-    async fn give_up(&self, namespace: &Arc<Namespace>) -> Result<bool, CacheError> {
-        let mut place = None;
+    async fn give_up(&self, generation: &Arc<Generation>) -> Result<bool, CacheError> {
+        let mut ticket = None;
         // Bounded: a wait in each turn.
         loop {
-            match self.flushes.try_give_up(namespace) {
+            match self.flushes.try_give_up(generation) {
                 Ok((is_given_up, _)) => return Ok(is_given_up),
                 Err(Blocked::Closed) => return Err(CacheError::Closed),
                 Err(Blocked::NoRoom | Blocked::TooMany) => match self.disk.l2() {
-                    Some(l2) => place = Some(l2.log.room(0, place).await),
+                    Some(l2) => ticket = Some(l2.log.room(0, ticket).await),
                     None => yield_now().await,
                 },
             }
@@ -98,7 +98,7 @@ impl NamespaceSlots {
     }
 
     /// Sweeps to the end of a round, if one is under way or due. True if so.
-    async fn sweep_for_a_place(&self) -> bool {
+    async fn sweep_for_a_slot(&self) -> bool {
         if !self.sweeping.is_round_due() {
             return false;
         }

@@ -25,10 +25,10 @@ use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
 use crate::key::{HashedKey, KeyHasher, NamespaceRef};
 use crate::l1::Room;
-use crate::l2::Place;
+use crate::l2::RoomTicket;
 use crate::limiter::Limiter;
 use crate::modes::L1Admission;
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
 
@@ -144,9 +144,9 @@ impl Puts {
 
     /// The rest of a put that is in force.
     pub(crate) async fn finish_put(&self, written: Written) -> Result<(), CacheError> {
-        let (acknowledgement, namespace) = written;
-        if let Some(namespace) = namespace {
-            self.eviction.keep_to_quota(&namespace).await;
+        let (acknowledgement, generation) = written;
+        if let Some(generation) = generation {
+            self.eviction.keep_to_quota(&generation).await;
             self.eviction.make_room(Room::default(), u8::MAX).await;
             self.cleanup.help();
         }
@@ -200,7 +200,7 @@ impl Puts {
         let Admitted { namespace, key, terms } = admitted;
         let Terms { life, kind, room, .. } = terms;
         // Before it takes a namespace slot, which others may take while the namespace is empty.
-        let place = match self.disk.l2() {
+        let ticket = match self.disk.l2() {
             Some(l2) => Some(l2.log.room(room.bytes, None).await),
             None => None,
         };
@@ -211,7 +211,7 @@ impl Puts {
         if put.is_absent {
             entry.mark(Mark::Absent);
         }
-        let written = self.write_entry((namespace, terms), entry, put, place).await;
+        let written = self.write_entry((namespace, terms), entry, put, ticket).await;
         if written.is_err() {
             self.namespaces.give_up(&begun, &self.commit_lock);
         }
@@ -223,7 +223,7 @@ impl Puts {
         (namespace, terms): (NamespaceRef<'_>, Terms),
         mut entry: Entry,
         put: &mut BlobCachePut,
-        mut place: Option<Place>,
+        mut ticket: Option<RoomTicket>,
     ) -> Result<Written, CacheError> {
         let Terms { room, is_wanted, version, mut known, .. } = terms;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
@@ -232,7 +232,7 @@ impl Puts {
         // Bounded: a wait or an attempt in each turn.
         loop {
             if let Some(l2) = self.disk.l2().filter(|_| take(&mut is_refused)) {
-                place = Some(l2.log.room(room.bytes, place).await);
+                ticket = Some(l2.log.room(room.bytes, ticket).await);
             }
             let in_memory =
                 if is_wanted { self.room_for(&entry, room).await } else { InMemory::Unwanted };
@@ -247,7 +247,7 @@ impl Puts {
                 None => None,
             };
             let recording = recording.map(|body| Recording::of(body, put));
-            let (generation, value) = (Arc::clone(&entry.namespace), entry.value.clone());
+            let (generation, value) = (Arc::clone(&entry.generation), entry.value.clone());
             let proposal =
                 Proposal { namespace, entry, version, read_at, in_memory, recording, known };
             // Neither tier would have it.
@@ -280,12 +280,12 @@ impl Puts {
             if !is_long {
                 entry.value = Bytes::new();
             }
-            if entry.namespace.has_ended() {
-                entry.namespace = self.slots.find_or_begin(namespace.name).await?;
+            if entry.generation.has_ended() {
+                entry.generation = self.slots.find_or_begin(namespace.name).await?;
             }
             if let Some(slot) = slot {
                 let key = entry.hashed_key();
-                let generation = Arc::clone(&entry.namespace);
+                let generation = Arc::clone(&entry.generation);
                 known = Some(self.versions.version_on_disk(&generation, key, slot, version).await?);
             }
         }
@@ -293,7 +293,7 @@ impl Puts {
 
     /// Makes room in memory, besides that of the replaced entry.
     async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
-        match self.eviction.reserve(&entry.namespace, room, entry.priority).await {
+        match self.eviction.reserve(&entry.generation, room, entry.priority).await {
             Some(reservation) => InMemory::Reserved(reservation),
             None => InMemory::NoRoom,
         }
@@ -302,10 +302,10 @@ impl Puts {
     /// Whether the disk quota is used up, so that no record need be made. Near the limit the
     /// section decides.
     fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
-        if entry.namespace.quota().is_none() {
+        if entry.generation.quota().is_none() {
             return false;
         }
-        let held = entry.namespace.index().get(entry.hash);
+        let held = entry.generation.index().get(entry.hash);
         self.commit.is_beyond_quota(entry, 1, held)
     }
 
@@ -357,7 +357,7 @@ struct Terms {
 }
 
 /// What a put waits for, and the namespace it was written to; None if it was refused.
-pub(crate) type Written = (Acknowledgement, Option<Arc<Namespace>>);
+pub(crate) type Written = (Acknowledgement, Option<Arc<Generation>>);
 
 /// A pair of strings without spare capacity.
 fn shrunk((mut key, mut value): (String, String)) -> (String, String) {

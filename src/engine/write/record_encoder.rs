@@ -109,7 +109,7 @@ impl Recording {
 
     /// The record of `entry` with this body.
     pub(crate) fn encode(&self, entry: &Entry) -> Option<EncodedRecord> {
-        let namespace = entry.namespace.named();
+        let namespace = entry.generation.named();
         let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
         blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
         blob.stale_window_ns = entry.stale_serve();
@@ -130,7 +130,7 @@ pub(crate) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T)
     // Bounded: by the labels of one entry.
     let labels: Vec<u64> = entry.labels().iter().map(|label| label.0).collect();
     then(&Change::Blob(crate::l2::BlobSummary {
-        namespace: entry.namespace.named(),
+        namespace: entry.generation.named(),
         hash: entry.hash.0,
         key: &entry.key,
         gone_at_ns: entry.gone_at().map(|at| at.0),

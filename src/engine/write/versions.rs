@@ -17,7 +17,7 @@ use crate::entry::Entry;
 use crate::error::CacheError;
 use crate::key::{HashedKey, NamespaceRef};
 use crate::l2::{Extent, Position, Slot};
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
 use crate::policy::Freshness;
 
@@ -75,7 +75,7 @@ impl Versions {
     /// The device cannot tell. A version that may be newer must not be taken for forgotten.
     pub(crate) async fn version_on_disk(
         &self,
-        generation: &Arc<Namespace>,
+        generation: &Arc<Generation>,
         key: HashedKey<'_>,
         slot: Slot,
         attempted: PutVersion,
@@ -93,7 +93,7 @@ impl Versions {
         // In this order, as for a hit: an invalidation marks the records that it matches dead
         // before it is withdrawn.
         let is_covered = self.pending.matching(&entry).is_some();
-        let is_there = self.visibility.is_on_disk(&entry.namespace, entry.hash, entry.sequence());
+        let is_there = self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence());
         self.last_access.restore_from_either(&entry);
         let live = Some(&entry).filter(|_| !is_covered && is_there);
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))

@@ -3,13 +3,13 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::super::blob::Namespace;
+use super::super::blob::NamedGeneration;
 use super::super::checksum::{Domain, checksum};
 use super::super::directory::{Directory, DirectoryBuilder, Footer};
 use super::super::directory_entry::{Change, DirectoryEntry};
 use super::super::error::{DecodeError, EncodeError};
 use super::super::format::{
-    BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, SegmentNumber, align,
+    BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, SegmentNumber, align,
 };
 use super::super::string_list::LabelHashes;
 use super::{OPEN, OPENS, Sample, geometry, position, seeded, store_key};
@@ -94,7 +94,7 @@ fn the_name_table_has_a_row_for_each_generation_of_a_name() {
     let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
     let mut place = 4096;
     for (name, generation) in [("a", 1), ("b", 1), ("a", 1), ("a", 4), ("b", 1), ("a", 4)] {
-        let namespace = Namespace { name, generation: Generation(generation) };
+        let namespace = NamedGeneration { name, generation: GenerationNumber(generation) };
         let change = Change::Tombstone { namespace, hash: place.into() };
         builder.append(&DirectoryEntry { place, length: 30, change }).unwrap();
         place += 32;
@@ -262,7 +262,7 @@ fn another_segment_or_open_is_damage() {
 fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
     let geometry = Geometry::new(16 << 10, 4).unwrap();
     let mut builder = DirectoryBuilder::new(SegmentNumber(0), geometry);
-    let namespace = Namespace { name: "n", generation: Generation(1) };
+    let namespace = NamedGeneration { name: "n", generation: GenerationNumber(1) };
     let hashes = [0; 600];
     let small = Change::Tombstone { namespace, hash: 1 };
     let large = Change::LabelInvalidation { namespace, labels: LabelHashes::new(&hashes) };
@@ -280,7 +280,7 @@ fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
         assert_eq!(builder.append(&refused), Err(error));
         assert_eq!((builder.encoded_len(), builder.entries()), (length, 1));
     }
-    let other = Namespace { name: "m", ..namespace };
+    let other = NamedGeneration { name: "m", ..namespace };
     builder.append(&entry(4160, 8128, Change::NamespaceFlush { namespace: other })).unwrap();
     let mut into = Vec::new();
     for (end, error) in [

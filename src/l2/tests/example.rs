@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::blob::{Blob, Namespace};
+use super::super::blob::{Blob, NamedGeneration};
 use super::super::checksum::{BodySum, ChecksumKey};
 use super::super::directory::{Directory, DirectoryBuilder};
 use super::super::directory_entry::{Change, DirectoryEntry};
 use super::super::format::{
-    BLOCK_BYTES, Generation, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
+    BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::super::frame::{Frame, FrameBuilder};
 use super::super::record::{Record, seal};
@@ -78,7 +78,7 @@ fn superblock() -> String {
         newest: SegmentNumber(3),
         head: position(1 << 20),
         tail: position(AT),
-        generation_floor: Generation(11),
+        generation_floor: GenerationNumber(11),
     };
     let block = block.encode().unwrap();
     let fields = [
@@ -122,7 +122,7 @@ fn segment() -> String {
 
 fn frame_and_directory() -> (String, String) {
     let key = ChecksumKey::new(STORE);
-    let namespace = Namespace { name: "pages", generation: Generation(9) };
+    let namespace = NamedGeneration { name: "pages", generation: GenerationNumber(9) };
     let tags = ["red".to_owned()];
     let blob = Blob {
         expires_ns: Some(NOON_NS + MINUTE_NS),
@@ -246,7 +246,7 @@ fn fill(segment_bytes: u32, key_bytes: usize, jitter: bool) -> Density {
     let mut at = geometry.start_of(segment).unwrap().after(BLOCK_BYTES as u64).unwrap();
     let end = geometry.start_of(SegmentNumber(segment.0 + 1)).unwrap().value();
     let mut directory = DirectoryBuilder::new(segment, geometry);
-    let namespace = Namespace { name: "namespace0", generation: Generation(1 << 45) };
+    let namespace = NamedGeneration { name: "namespace0", generation: GenerationNumber(1 << 45) };
     let body = BodySum { length: 1024, checksum: 0x0123_4567_89ab_cdef };
     let (mut count, mut full) = (0u64, false);
     while !full {

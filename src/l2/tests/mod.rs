@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::blob::{Blob, Codec, Namespace};
+use super::blob::{Blob, Codec, NamedGeneration};
 use super::checksum::{BodySum, ChecksumKey};
-use super::format::{Generation, Geometry, OpenCount, OpenRange, Position, StoreId};
+use super::format::{GenerationNumber, Geometry, OpenCount, OpenRange, Position, StoreId};
 use super::record::{Record, RecordLengths, seal};
 use super::string_list::{LabelHashes, Labels, Metadata};
 
@@ -45,7 +45,7 @@ pub(super) fn seeded(seed: u64) -> StdRng {
 pub(super) struct Sample {
     kind: u8,
     name: String,
-    generation: Generation,
+    generation: GenerationNumber,
     bytes: Vec<u8>,
     numbers: [u64; 2],
     optional: [Option<u64>; 4],
@@ -74,7 +74,7 @@ impl Sample {
         Self {
             kind,
             name: text(rng, 12),
-            generation: Generation(number(rng)),
+            generation: GenerationNumber(number(rng)),
             bytes: bytes(rng, 40),
             numbers: [number(rng), number(rng)],
             optional: [(); 4].map(|()| rng.random_bool(0.4).then(|| number(rng))),
@@ -95,7 +95,7 @@ impl Sample {
     }
 
     pub(super) fn record(&self) -> Record<'_> {
-        let namespace = Namespace { name: &self.name, generation: self.generation };
+        let namespace = NamedGeneration { name: &self.name, generation: self.generation };
         match self.kind {
             1 => Record::Blob(self.blob(namespace)),
             2 => Record::Tombstone { namespace, hash: self.hash() },
@@ -110,7 +110,7 @@ impl Sample {
         }
     }
 
-    fn blob<'a>(&'a self, namespace: Namespace<'a>) -> Blob<'a> {
+    fn blob<'a>(&'a self, namespace: NamedGeneration<'a>) -> Blob<'a> {
         let body = BodySum::of(&self.body).unwrap();
         let [expires_ns, stale_window_ns, idle_ttl_ns, version] = self.optional;
         Blob {

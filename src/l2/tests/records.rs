@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 
-use super::super::blob::{Blob, Namespace};
+use super::super::blob::{Blob, NamedGeneration};
 use super::super::checksum::{BodySum, ChecksumKey};
 use super::super::error::{DecodeError, EncodeError};
 use super::super::format::{
-    Generation, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, RECORD_BYTES_MAX, StoreId,
+    GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, RECORD_BYTES_MAX,
+    StoreId,
 };
 use super::super::record::{Record, RecordHead, RecordLengths, decode_record, seal};
 use super::super::string_list::{LabelHashes, Labels, Metadata};
@@ -203,13 +204,13 @@ fn assert_refused(record: Record<'_>, error: EncodeError) {
     assert_eq!(into, [1, 2]);
 }
 
-const NAME: Namespace<'_> = Namespace { name: "n", generation: Generation(1) };
+const NAME: NamedGeneration<'_> = NamedGeneration { name: "n", generation: GenerationNumber(1) };
 
 #[test]
 fn names_and_keys_out_of_bounds_are_refused() {
     let long = "n".repeat(256);
     let name = &long;
-    let namespace = Namespace { name, ..NAME };
+    let namespace = NamedGeneration { name, ..NAME };
     let body = BodySum::of(b"").unwrap();
     let blob = Record::Blob(Blob::new(namespace, b"k", 0, body));
     assert_refused(blob, EncodeError::NamespaceName);
@@ -268,7 +269,7 @@ fn a_negative_entry_has_no_body() {
 fn the_largest_record_fits_and_not_a_byte_more() {
     let long = "n".repeat(255);
     let key = vec![1; KEY_BYTES_MAX];
-    let namespace = Namespace { name: &long, generation: Generation(1) };
+    let namespace = NamedGeneration { name: &long, generation: GenerationNumber(1) };
     let fits = Blob::new(namespace, &key, 0, BodySum::of(b"").unwrap());
     let head = Record::Blob(fits).lengths().unwrap().head();
     let length = u32::try_from(RECORD_BYTES_MAX - head).unwrap();
@@ -280,7 +281,7 @@ fn the_largest_record_fits_and_not_a_byte_more() {
 
 #[test]
 fn gone_moment_saturates() {
-    let name = Namespace { name: "n", generation: Generation(1) };
+    let name = NamedGeneration { name: "n", generation: GenerationNumber(1) };
     let mut blob = Blob::new(name, b"k", 5, BodySum::of(b"").unwrap());
     assert_eq!(blob.gone_at_ns(), None);
     blob.expires_ns = Some(u64::MAX - 1);

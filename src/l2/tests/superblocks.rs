@@ -5,7 +5,7 @@ use rand::RngExt;
 use super::super::checksum::unkeyed_checksum;
 use super::super::error::{DecodeError, EncodeError};
 use super::super::format::{
-    BLOCK_BYTES, FORMAT_VERSION, Generation, OpenCount, OpenRange, SegmentNumber, StoreId,
+    BLOCK_BYTES, FORMAT_VERSION, GenerationNumber, OpenCount, OpenRange, SegmentNumber, StoreId,
 };
 use super::super::segment::SegmentHeader;
 use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError};
@@ -26,7 +26,7 @@ pub(super) fn superblock() -> Superblock {
         newest: SegmentNumber(21),
         head: position(6 << 20),
         tail: position((21 << 20) + 4096 + 800),
-        generation_floor: Generation(77),
+        generation_floor: GenerationNumber(77),
     }
 }
 
@@ -65,7 +65,7 @@ fn superblocks_round_trip() {
             newest: SegmentNumber(newest),
             head: position(head & !7),
             tail: position(tail & !7),
-            generation_floor: Generation(rng.random()),
+            generation_floor: GenerationNumber(rng.random()),
             geometry: geometry(),
         };
         assert_eq!(Superblock::decode(&written.encode().unwrap()), Ok(written));

@@ -20,7 +20,7 @@ use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
-use crate::engine::open::{Identity, Medium, geometry, open_on};
+use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
@@ -469,12 +469,12 @@ fn opening(
     config: &BlobCacheConfig,
     boot: u8,
 ) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner: Arc::new(simulation.task_runner()),
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(seed),
     };
-    open_on(config.clone(), geometry(config).unwrap(), medium)
+    open_on(config.clone(), geometry(config).unwrap(), setup)
 }

@@ -19,7 +19,7 @@ use super::bench::{Bench, config, made, opening};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
-use crate::engine::open::{Identity, Medium, geometry, in_memory, open_on};
+use crate::engine::open::{DiskSetup, Identity, geometry, in_memory, open_on};
 use crate::io::{SimulatedDisk, Simulation, TaskEnd, TaskRunner};
 use crate::modes::{CrashSafety, L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -270,14 +270,14 @@ fn a_failed_scan_leaves_no_entry_of_its_namespace_and_no_waiting_call() {
     let disk = SimulatedDisk::new(1, geometry(&config).unwrap().file_bytes());
     let mut simulation = Simulation::new(1);
     let runner = Arc::new(Scanless(Arc::new(simulation.task_runner())));
-    let medium = Medium {
+    let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner,
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(0),
     };
-    let opening = open_on(config.clone(), geometry(&config).unwrap(), medium);
+    let opening = open_on(config.clone(), geometry(&config).unwrap(), setup);
     let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };
     let mut bench = Bench { simulation, disk, config, cache };
     bench.put("a/1", "covered", &[]);
