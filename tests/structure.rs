@@ -1,5 +1,5 @@
-//! The shape of `src/` that the compiler does not check: no cycle among its files, by imports or by
-//! method calls, and no type whose inherent methods are scattered over files.
+//! The shape of `src/`, and of `crates/versus/src/`, that the compiler does not check: no cycle among
+//! files, by imports or by method calls, and no type whose inherent methods are scattered over files.
 //!
 //! Inherent methods need no import, so imports alone would miss most of the coupling. Therefore a
 //! call `.some_method(` is an edge to the file that defines the method, if there is exactly one and
@@ -97,8 +97,9 @@ impl Tree {
         Self(kept.map(|(path, text)| (module_path(&path), Source::new(path, &text))).collect())
     }
 
-    fn of_the_crate() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    /// All files of a folder.
+    fn of(folder: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let (mut folders, mut files) = (vec![root.clone()], Vec::new());
         while let Some(folder) = folders.pop() {
             for item in fs::read_dir(folder).unwrap() {
@@ -232,18 +233,22 @@ fn module_path(path: &str) -> Vec<String> {
 
 #[test]
 fn no_cycle_among_files() {
-    let graph = Tree::of_the_crate().graph();
-    let edges: usize = graph.0.values().map(BTreeMap::len).sum();
-    assert!(edges > 700, "only {edges} edges were found");
-    if let Some(cycle) = graph.cycle() {
-        panic!("files of src/ depend on each other:\n{}", cycle.join("\n"));
+    for (folder, edges_min) in [("src", 700), ("crates/versus/src", 50)] {
+        let graph = Tree::of(folder).graph();
+        let edges: usize = graph.0.values().map(BTreeMap::len).sum();
+        assert!(edges > edges_min, "only {edges} edges were found in {folder}");
+        if let Some(cycle) = graph.cycle() {
+            panic!("files of {folder} depend on each other:\n{}", cycle.join("\n"));
+        }
     }
 }
 
 #[test]
 fn no_type_is_scattered_over_files() {
-    let faults = Tree::of_the_crate().scattered();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    for folder in ["src", "crates/versus/src"] {
+        let faults = Tree::of(folder).scattered();
+        assert!(faults.is_empty(), "{folder}: {}", faults.join("\n"));
+    }
 }
 
 fn tree(files: &[(&str, &str)]) -> Tree {

@@ -121,8 +121,8 @@ fn every_module_of_the_list_exists() {
 
 #[test]
 fn files_stay_readable() {
-    for path in ["src", "tests", "benches", "examples"].iter().flat_map(|folder| rust_files(folder))
-    {
+    let folders = ["src", "tests", "benches", "crates", "examples"];
+    for path in folders.iter().flat_map(|folder| rust_files(folder)) {
         let text = fs::read_to_string(&path).unwrap();
         let shown = path.display();
         assert!(text.starts_with("//!"), "{shown} does not open with its contract");
