@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::contest::Rounds;
 use crate::metric::Metric;
+use crate::rounds::Rounds;
 use crate::spread::Spread;
 
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +130,8 @@ impl Judged {
 #[cfg(test)]
 mod tests {
     use super::Bar;
-    use crate::contest::Rounds;
     use crate::metric::{Metric, Sample};
+    use crate::rounds::Rounds;
 
     fn rounds(name: &str, figures: &[f64]) -> Rounds {
         let samples = figures.iter().map(|figure| Sample::from([(Metric::GetP50, *figure)]));

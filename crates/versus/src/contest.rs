@@ -8,6 +8,7 @@ use crate::Error;
 use crate::bar::{Bar, Judged};
 use crate::bench::Bench;
 use crate::metric::{Metric, Sample};
+use crate::rounds::Rounds;
 use crate::spread::Spread;
 use crate::table::Table;
 
@@ -23,20 +24,6 @@ pub(crate) struct Contestant<'a> {
 impl<'a> Contestant<'a> {
     pub(crate) fn new(name: &str, measure: impl FnMut() -> Result<Sample, Error> + 'a) -> Self {
         Self { name: name.to_owned(), measure: Box::new(measure) }
-    }
-}
-
-/// The samples of one contestant, one for each round.
-#[derive(Debug, Serialize)]
-pub(crate) struct Rounds {
-    pub(crate) name: String,
-    pub(crate) samples: Vec<Sample>,
-}
-
-impl Rounds {
-    /// One figure of each round.
-    pub(crate) fn figures(&self, metric: Metric) -> impl Iterator<Item = f64> {
-        self.samples.iter().filter_map(move |sample| sample.get(&metric).copied())
     }
 }
 

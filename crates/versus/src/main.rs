@@ -27,6 +27,7 @@ mod metric;
 mod plot;
 mod process;
 mod report;
+mod rounds;
 mod rows;
 mod spread;
 mod table;
