@@ -1,5 +1,6 @@
-//! The shape of `src/`, and of `crates/versus/src/`, that the compiler does not check: no cycle among
-//! files, by imports or by method calls, and no type whose inherent methods are scattered over files.
+//! The shape of `src/` and `crates/versus/src/` that the compiler does not check: no cycle among
+//! their files, by imports or by method calls, and no type whose inherent methods are scattered
+//! over files.
 //!
 //! Inherent methods need no import, so imports alone would miss most of the coupling. Therefore a
 //! call `.some_method(` is an edge to the file that defines the method, if there is exactly one and

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Error;
-use crate::arguments::Arguments;
 use crate::fio::Fio;
 
 /// The kernel's type number of tmpfs.
@@ -30,20 +30,25 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(arguments: &Arguments) -> Result<Self, Error> {
+    /// The stores are made in `directory`, or beside this program.
+    pub(crate) fn new(
+        quick: bool,
+        rounds: Option<NonZeroUsize>,
+        directory: Option<&Path>,
+    ) -> Result<Self, Error> {
         let program = std::env::current_exe()?;
         let beside = program.parent().ok_or("this program has no directory")?;
-        let directory = arguments.dir.as_deref().unwrap_or(beside);
+        let directory = directory.unwrap_or(beside);
         fs::create_dir_all(directory)?;
         if u64::try_from(statfs(directory)?.f_type) == Ok(TMPFS) {
             let directory = directory.display();
             return Err(format!("{directory} is in memory: name a --dir on disk").into());
         }
         let scratch = tempfile::Builder::new().prefix("tamis-versus-").tempdir_in(directory)?;
-        let default = if arguments.quick { 1 } else { 5 };
+        let default = if quick { 1 } else { 5 };
         let bench = Self {
-            quick: arguments.quick,
-            rounds: arguments.rounds.map_or(default, usize::from),
+            quick,
+            rounds: rounds.map_or(default, usize::from),
             fio: Fio::find(),
             scratch,
             progress: ProgressBar::new_spinner(),

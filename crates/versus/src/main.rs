@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Error> {
-    let bench = Bench::new(arguments)?;
+    let bench = Bench::new(arguments.quick, arguments.rounds, arguments.dir.as_deref())?;
     let mut report = Report::new(&bench)?;
     println!("{}", report.machine());
     for row in rows::ALL.iter().filter(|row| arguments.includes(row.name)) {

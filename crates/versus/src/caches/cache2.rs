@@ -10,7 +10,7 @@ use ::cache2::{
     ReadAdmission, RuntimeOptions, StorageOptions, Value,
 };
 
-use super::Setup;
+use super::setup::Setup;
 use crate::Error;
 
 /// The largest number of gets in flight in any row.

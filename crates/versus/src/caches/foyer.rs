@@ -12,7 +12,7 @@ use ::foyer::{
 };
 use bytes::Bytes;
 
-use super::Setup;
+use super::setup::Setup;
 use crate::Error;
 
 /// foyer has two such buffers and fills one while it writes the other; it drops what does not fit.

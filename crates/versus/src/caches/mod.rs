@@ -13,11 +13,13 @@ use crate::blobs::KEY_BYTES;
 #[cfg(feature = "cache2")]
 mod cache2;
 mod foyer;
+mod setup;
 mod tamis_cache;
 
 #[cfg(feature = "cache2")]
 use self::cache2::Cache2;
 use self::foyer::Foyer;
+pub(crate) use self::setup::Setup;
 
 /// A cache, and the way it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,16 +33,6 @@ pub(crate) enum Kind {
     FoyerOnEviction,
     #[cfg(feature = "cache2")]
     Cache2,
-}
-
-/// The size of a cache.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    pub(crate) memory_bytes: usize,
-    pub(crate) file_bytes: u64,
-    /// About how many entries the file is going to hold.
-    pub(crate) entries: u64,
-    pub(crate) compression: L2Compression,
 }
 
 /// An open cache.

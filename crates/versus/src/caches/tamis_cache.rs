@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tamis::{BlobCache, BlobCacheConfig, CrashSafety};
 
-use super::Setup;
+use super::setup::Setup;
 use crate::Error;
 
 pub(super) const NAMESPACE: &str = "thumbnails";
