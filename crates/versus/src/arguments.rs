@@ -31,6 +31,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
 
+    /// The order of a child process.
+    #[arg(long, hide = true)]
+    pub(crate) child: Option<String>,
+
     /// Where to draw the medians and their spread as SVG.
     #[arg(long)]
     pub(crate) svg: Option<PathBuf>,

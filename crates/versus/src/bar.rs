@@ -13,19 +13,19 @@ enum Bound {
 }
 
 /// What the limit is relative to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Reference {
     None,
     /// That many times the peer's figure.
-    Times(&'static str),
+    Times(String),
     /// That much more than the peer's figure.
-    Above(&'static str),
+    Above(String),
 }
 
 /// A limit for one figure of one contestant, tamis unless said otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct Bar {
-    who: &'static str,
+    who: String,
     metric: Metric,
     bound: Bound,
     limit: f64,
@@ -46,7 +46,7 @@ pub(crate) struct Judged {
 
 impl Bar {
     fn new(metric: Metric, bound: Bound, limit: f64) -> Self {
-        Self { who: "tamis", metric, bound, limit, reference: Reference::None }
+        Self { who: "tamis".to_owned(), metric, bound, limit, reference: Reference::None }
     }
 
     pub(crate) fn at_least(limit: f64, metric: Metric) -> Self {
@@ -58,18 +58,18 @@ impl Bar {
     }
 
     /// Makes the limit a factor of a peer's figure.
-    pub(crate) fn times(self, peer: &'static str) -> Self {
-        Self { reference: Reference::Times(peer), ..self }
+    pub(crate) fn times(self, peer: &str) -> Self {
+        Self { reference: Reference::Times(peer.to_owned()), ..self }
     }
 
     /// Makes the limit a distance from a peer's figure.
-    pub(crate) fn above(self, peer: &'static str) -> Self {
-        Self { reference: Reference::Above(peer), ..self }
+    pub(crate) fn above(self, peer: &str) -> Self {
+        Self { reference: Reference::Above(peer.to_owned()), ..self }
     }
 
     /// Judges this contestant, in place of tamis.
-    pub(crate) fn by(self, who: &'static str) -> Self {
-        Self { who, ..self }
+    pub(crate) fn by(self, who: &str) -> Self {
+        Self { who: who.to_owned(), ..self }
     }
 
     /// Compares round by round.
@@ -88,8 +88,8 @@ impl Bar {
 
     fn reached(&self, contestants: &[Rounds]) -> Option<Spread> {
         let of = |name: &str| contestants.iter().find(|one| one.name == name);
-        let own = of(self.who)?.figures(self.metric);
-        match self.reference {
+        let own = of(&self.who)?.figures(self.metric);
+        match &self.reference {
             Reference::None => Spread::of(own),
             Reference::Times(peer) => {
                 let others = of(peer)?.figures(self.metric);
@@ -107,8 +107,8 @@ impl Bar {
             Bound::AtLeast => ">=",
             Bound::AtMost => "<=",
         };
-        let (who, title, limit) = (self.who, self.metric.title(), self.limit);
-        match self.reference {
+        let (who, title, limit) = (&self.who, self.metric.title(), self.limit);
+        match &self.reference {
             Reference::None => format!("{who}: {title} {bound} {limit}"),
             Reference::Times(peer) => format!("{who}: {title} {bound} {limit} x {peer}"),
             Reference::Above(peer) => format!("{who}: {title} {bound} {peer} + {limit}"),

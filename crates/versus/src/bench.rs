@@ -9,7 +9,6 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use rustix::fs::statfs;
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
 
 use crate::Error;
 use crate::fio::Fio;
@@ -84,11 +83,6 @@ impl Bench {
     /// The path of a file or directory among the stores.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
-    }
-
-    /// The runtime that callers run on.
-    pub(crate) fn runtime(&self) -> Result<Runtime, Error> {
-        Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
     }
 
     /// Shows what is being done, if stderr is a terminal.

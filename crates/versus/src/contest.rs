@@ -25,13 +25,19 @@ impl<'a> Contestant<'a> {
     pub(crate) fn new(name: &str, measure: impl FnMut() -> Result<Sample, Error> + 'a) -> Self {
         Self { name: name.to_owned(), measure: Box::new(measure) }
     }
+
+    /// A single measurement, outside a contest.
+    pub(crate) fn round(&mut self) -> Result<Rounds, Error> {
+        Ok(Rounds { name: self.name.clone(), samples: vec![(self.measure)()?] })
+    }
 }
 
 /// The work in words, the figure that ratios compare, and the bars.
 pub(crate) struct Contest {
     title: String,
     metric: Metric,
-    base: &'static str,
+    base: String,
+    rounds: Option<usize>,
     bars: Vec<Bar>,
 }
 
@@ -40,15 +46,21 @@ pub(crate) struct Contest {
 pub(crate) struct Outcome {
     pub(crate) title: String,
     pub(crate) metric: Metric,
-    pub(crate) base: &'static str,
+    pub(crate) base: String,
     pub(crate) contestants: Vec<Rounds>,
     pub(crate) bars: Vec<Judged>,
 }
 
 impl Contest {
     /// Ratios compare this figure with that of the contestant named `base`.
-    pub(crate) fn new(title: impl Into<String>, metric: Metric, base: &'static str) -> Self {
-        Self { title: title.into(), metric, base, bars: Vec::new() }
+    pub(crate) fn new(title: impl Into<String>, metric: Metric, base: &str) -> Self {
+        let (title, base) = (title.into(), base.to_owned());
+        Self { title, metric, base, rounds: None, bars: Vec::new() }
+    }
+
+    /// A single round, of work that can be done once only.
+    pub(crate) fn once(self) -> Self {
+        Self { rounds: Some(1), ..self }
     }
 
     pub(crate) fn bar(mut self, bar: Bar) -> Self {
@@ -63,7 +75,7 @@ impl Contest {
     ) -> Result<Outcome, Error> {
         let names = contestants.iter().map(|one| one.name.clone());
         let mut results: Vec<_> = names.map(|name| Rounds { name, samples: Vec::new() }).collect();
-        for first in 0..bench.rounds {
+        for first in 0..self.rounds.unwrap_or(bench.rounds) {
             for turn in 0..contestants.len() {
                 let place = (first + turn) % contestants.len();
                 let contestant = &mut contestants[place];
@@ -73,9 +85,14 @@ impl Contest {
                 results[place].samples.push(sample.map_err(named)?);
             }
         }
-        let bars = self.bars.iter().map(|bar| bar.judge(&results)).collect();
+        Ok(self.judge(results))
+    }
+
+    /// Judges what was measured elsewhere.
+    pub(crate) fn judge(self, contestants: Vec<Rounds>) -> Outcome {
+        let bars = self.bars.iter().map(|bar| bar.judge(&contestants)).collect();
         let Self { title, metric, base, .. } = self;
-        Ok(Outcome { title, metric, base, contestants: results, bars })
+        Outcome { title, metric, base, contestants, bars }
     }
 }
 

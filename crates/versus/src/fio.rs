@@ -86,6 +86,17 @@ impl Fio {
         Ok(sample)
     }
 
+    /// Writes of one block each, one after the other, all over a file that is made for it.
+    pub(crate) fn small_writes(self, file: &Path, span: Duration) -> Result<Sample, Error> {
+        let mut command = Command::new("fio");
+        command
+            .args(["--rw=randwrite", "--bs=4096", "--iodepth=1", "--overwrite=1"])
+            .args(["--time_based", &format!("--runtime={}ms", span.as_millis())]);
+        let job = run(command, file, 32 << 20)?;
+        let percentiles = job.write.lat_ns.percentile.ok_or("fio gave no percentiles")?;
+        Ok(Sample::from([(Metric::Returned, percentiles.p50 / 1e3)]))
+    }
+
     /// A sequential write of a new file of that size, and a sync.
     pub(crate) fn sequential_write(self, file: &Path, bytes: u64) -> Result<Sample, Error> {
         let mut command = Command::new("fio");

@@ -5,11 +5,17 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::metric::{Metric, Sample};
 use crate::process::cpu_time;
+
+/// The runtime that callers run on.
+pub(crate) fn two_workers() -> Result<Runtime, Error> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
 
 /// Calls between two yields: calls that never wait would starve the other tasks.
 const CALLS_BEFORE_YIELD: u64 = 64;
@@ -65,6 +71,33 @@ pub(crate) async fn timed<T>(call: impl Future<Output = T>) -> (Duration, T) {
     (started.elapsed(), result)
 }
 
+/// Runs `call` for all numbers below `end`, in that many tasks.
+pub(crate) async fn for_each<C, F>(end: u64, tasks: u64, call: C) -> Result<(), Error>
+where
+    C: Fn(u64) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for task in 0..tasks {
+        let call = call.clone();
+        running.spawn(async move {
+            let mut number = task;
+            while number < end {
+                call(number).await?;
+                number += tasks;
+                if (number / tasks).is_multiple_of(CALLS_BEFORE_YIELD) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    while let Some(result) = running.join_next().await {
+        result??;
+    }
+    Ok(())
+}
+
 /// Runs `request` in that many tasks for a tenth of `span` unmeasured, then for `span`. Each gets
 /// the task's own random numbers.
 pub(crate) async fn drive<R, F>(tasks: usize, span: Duration, request: R) -> Result<Sample, Error>
@@ -76,6 +109,18 @@ where
     run(tasks, span, 1, request).await
 }
 
+/// The same by one caller, on the executor that polls this.
+pub(crate) async fn drive_alone<R, F>(span: Duration, request: R) -> Result<Sample, Error>
+where
+    R: Fn(&mut StdRng) -> F + Clone,
+    F: Future<Output = Result<Request, Error>>,
+{
+    call(Instant::now(), span / 10, 0, request.clone()).await?;
+    let (started, cpu) = (Instant::now(), cpu_time()?);
+    let caller = call(started, span, 1 << 32, request).await?;
+    Ok(sample(&caller, started.elapsed(), cpu_time()?.saturating_sub(cpu)))
+}
+
 async fn run<R, F>(tasks: usize, span: Duration, seed: u64, request: R) -> Result<Sample, Error>
 where
     R: Fn(&mut StdRng) -> F + Clone + Send + 'static,
@@ -84,18 +129,8 @@ where
     let (started, cpu) = (Instant::now(), cpu_time()?);
     let mut callers = JoinSet::new();
     for task in 0..tasks {
-        let mut random = StdRng::seed_from_u64((seed << 32) + task as u64);
-        let request = request.clone();
-        callers.spawn(async move {
-            let mut caller = Caller::new()?;
-            while started.elapsed() < span {
-                caller.count(&request(&mut random).await?);
-                if caller.requests.is_multiple_of(CALLS_BEFORE_YIELD) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Ok::<_, Error>(caller)
-        });
+        let (seed, request) = ((seed << 32) + task as u64, request.clone());
+        callers.spawn(async move { call(started, span, seed, request).await });
     }
     let mut all = Caller::new()?;
     while let Some(caller) = callers.join_next().await {
@@ -103,6 +138,27 @@ where
     }
     let (elapsed, cpu) = (started.elapsed(), cpu_time()?.saturating_sub(cpu));
     Ok(sample(&all, elapsed, cpu))
+}
+
+/// One call after the other until `span` is over.
+async fn call<R, F>(
+    started: Instant,
+    span: Duration,
+    seed: u64,
+    request: R,
+) -> Result<Caller, Error>
+where
+    R: Fn(&mut StdRng) -> F,
+    F: Future<Output = Result<Request, Error>>,
+{
+    let (mut caller, mut random) = (Caller::new()?, StdRng::seed_from_u64(seed));
+    while started.elapsed() < span {
+        caller.count(&request(&mut random).await?);
+        if caller.requests.is_multiple_of(CALLS_BEFORE_YIELD) {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(caller)
 }
 
 fn sample(all: &Caller, elapsed: Duration, cpu: Duration) -> Sample {

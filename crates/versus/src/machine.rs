@@ -63,15 +63,10 @@ fn device_of(directory: &Path) -> Result<String, Error> {
     let told = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let sectors: u64 = told(&path.join("size")).parse().unwrap_or(0);
     let model = queue.parent().map(|disk| told(&disk.join("device/model"))).unwrap_or_default();
-    let kind = match told(&queue.join("rotational")).as_str() {
-        "0" => "not rotational",
-        _ => "rotational",
-    };
     let words = [
         name,
         model,
         format!("{} GiB", sectors >> 21),
-        kind.to_owned(),
         format!("scheduler {}", told(&queue.join("scheduler"))),
     ];
     Ok(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", "))

@@ -19,6 +19,7 @@ mod bar;
 mod bench;
 mod blobs;
 mod caches;
+mod child;
 mod contest;
 mod fio;
 mod load;
@@ -41,7 +42,11 @@ type Error = Box<dyn StdError + Send + Sync>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
+    let result = match &arguments.child {
+        Some(order) => child::obey(order),
+        None => run(&arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

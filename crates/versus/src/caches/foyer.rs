@@ -19,7 +19,7 @@ use crate::Error;
 const BUFFER_BYTES: usize = 64 << 20;
 
 /// Puts wait while more than this is not yet written, so that nothing is dropped.
-const UNWRITTEN_BYTES_MAX: usize = 32 << 20;
+const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
 
 /// Between two looks at what is written. It takes far longer to write what may be unwritten.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);

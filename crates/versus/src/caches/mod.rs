@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use tamis::{BlobCache, BlobCacheHit, CrashSafety, L2Compression};
+use serde::{Deserialize, Serialize};
+use tamis::{BlobCache, BlobCacheHit, CrashSafety};
 
 use crate::Error;
 use crate::blobs::KEY_BYTES;
@@ -22,7 +23,7 @@ use self::foyer::Foyer;
 pub(crate) use self::setup::Setup;
 
 /// A cache, and the way it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Tamis,
     /// tamis in Cold mode: no put waits for the disk.
@@ -115,7 +116,8 @@ impl Kind {
             memory_bytes,
             file_bytes: bytes.next_multiple_of(64 << 20),
             entries,
-            compression: L2Compression::On,
+            labels_each: 0,
+            compresses: true,
         }
     }
 }
@@ -153,6 +155,14 @@ impl Cache {
             }
             #[cfg(feature = "cache2")]
             Self::Cache2(cache) => cache.settle().await,
+        }
+    }
+
+    /// Entries on disk, if the cache tells.
+    pub(crate) fn entries(&self) -> Option<u64> {
+        match self {
+            Self::Tamis(cache) => u64::try_from(cache.stats().l2_entries()).ok(),
+            _ => None,
         }
     }
 

@@ -2,27 +2,31 @@
 
 use std::path::Path;
 
-use tamis::{BlobCache, BlobCacheConfig, CrashSafety};
+use tamis::{BlobCache, BlobCacheConfig, CrashSafety, L2Compression};
 
 use super::setup::Setup;
 use crate::Error;
 
 pub(super) const NAMESPACE: &str = "thumbnails";
 
-/// An upper bound of index bytes per entry.
+/// Upper bounds of index bytes per entry, and per label of an entry.
 const SLOT_BYTES: u64 = 40;
+const LABEL_BYTES: u64 = 72;
 
 pub(super) async fn open(
     path: &Path,
     setup: &Setup,
     crash_safety: CrashSafety,
 ) -> Result<BlobCache, Error> {
+    let compression = if setup.compresses { L2Compression::On } else { L2Compression::Off };
+    let each = SLOT_BYTES + LABEL_BYTES * setup.labels_each;
+    let index_bytes = setup.entries * each + (1 << 20);
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(setup.memory_bytes)
         .l2_path(path)
         .l2_bytes_max(setup.file_bytes)
-        .l2_index_bytes_max(usize::try_from(setup.entries * SLOT_BYTES + (1 << 20))?)
-        .l2_compression(setup.compression)
+        .l2_index_bytes_max(usize::try_from(index_bytes)?)
+        .l2_compression(compression)
         .crash_safety(crash_safety)
         .build()?;
     Ok(BlobCache::open(config).await?)

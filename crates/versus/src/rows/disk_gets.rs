@@ -11,13 +11,13 @@ use crate::metric::Metric::{CallsPerSecond, CpuPerCall, GetP50, GetP99};
 
 use super::store::Store;
 
-const VALUE_BYTES: u64 = 4096;
+pub(super) const VALUE_BYTES: u64 = 4096;
 
 /// What the device reads for a value.
-const READ_BYTES: u64 = 8192;
+pub(super) const READ_BYTES: u64 = 8192;
 
 /// Small beside the file: nearly all gets read from disk.
-const MEMORY_BYTES: usize = 8 << 20;
+pub(super) const MEMORY_BYTES: usize = 8 << 20;
 
 const DEPTHS: [usize; 4] = [1, 8, 32, 128];
 

@@ -13,7 +13,7 @@ use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::{Cache, Kind, Setup};
 use crate::contest::{Contest, Contestant, Outcome};
-use crate::load::{Request, drive, timed};
+use crate::load::{Request, drive, timed, two_workers};
 use crate::metric::Metric::{CallsPerSecond, GetP99, PutP99};
 use crate::metric::Sample;
 
@@ -53,7 +53,7 @@ fn serve(bench: &Bench, kind: Kind, blobs: &Blobs, memory_bytes: usize) -> Resul
     let path = bench.path("mixed");
     let span = 2 * bench.span();
     let zipf = Zipf::new(entries as f64, EXPONENT)?;
-    let sample = bench.runtime()?.block_on(async {
+    let sample = two_workers()?.block_on(async {
         let cache = kind.open(&path, &setup).await?;
         put_all(&cache, blobs, entries, 8).await?;
         cache.settle().await?;

@@ -5,7 +5,6 @@ use std::fs;
 use std::time::Instant;
 
 use rand::RngExt;
-use tamis::L2Compression;
 
 use crate::Error;
 use crate::bar::Bar;
@@ -13,7 +12,7 @@ use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::Kind;
 use crate::contest::{Contest, Contestant, Outcome};
-use crate::load::{Request, drive, timed};
+use crate::load::{Request, drive, timed, two_workers};
 use crate::metric::Metric::{CallsPerSecond, CpuPerCall, MegabytesPerSecond};
 use crate::metric::Sample;
 use crate::process::cpu_time;
@@ -29,25 +28,24 @@ struct Fresh {
     value_bytes: u64,
     entries: u64,
     tasks: u64,
-    compression: L2Compression,
+    compresses: bool,
 }
 
 pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
     let volume = bench.pick(1 << 30, 32 << 20);
-    let compression = L2Compression::On;
     let one_task = Fresh {
         title: "fresh, 4 KiB, 1 task",
         value_bytes: 4 << 10,
         entries: volume / (4 << 10),
         tasks: 1,
-        compression,
+        compresses: true,
     };
     let large = Fresh {
         title: "fresh, 64 KiB, 8 tasks",
         value_bytes: 64 << 10,
         entries: 2 * volume / (64 << 10),
         tasks: 8,
-        compression,
+        compresses: true,
     };
     let largest = Fresh {
         title: "fresh, 1 MiB, 8 tasks",
@@ -60,7 +58,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
         value_bytes: 100,
         entries: bench.pick(1_000_000, 20_000),
         tasks: 8,
-        compression: L2Compression::Off,
+        compresses: false,
     };
     let rate = MegabytesPerSecond;
     let of_device = |share| Bar::at_least(share, rate).times("fio");
@@ -107,8 +105,8 @@ fn fill(bench: &Bench, kind: Kind, puts: Fresh) -> Result<Sample, Error> {
     let Fresh { value_bytes, entries, tasks, .. } = puts;
     let (path, blobs) = (bench.path("fresh"), Blobs::of(value_bytes));
     let mut setup = kind.roomy(MEMORY_BYTES, entries, value_bytes);
-    setup.compression = puts.compression;
-    let sample = bench.runtime()?.block_on(async {
+    setup.compresses = puts.compresses;
+    let sample = two_workers()?.block_on(async {
         let cache = kind.open(&path, &setup).await?;
         let (started, cpu) = (Instant::now(), cpu_time()?);
         put_all(&cache, &blobs, entries, tasks).await?;
@@ -143,7 +141,7 @@ fn overwrite(bench: &Bench, kind: Kind, tasks: usize) -> Result<Sample, Error> {
     let entries = bench.pick(100_000, 5_000);
     // Ten times what is live: reclaim has little to do.
     let setup = kind.roomy(MEMORY_BYTES, 10 * entries, 1 << 10);
-    let sample = bench.runtime()?.block_on(async {
+    let sample = two_workers()?.block_on(async {
         let cache = kind.open(&path, &setup).await?;
         put_all(&cache, &blobs, entries, 8).await?;
         cache.settle().await?;

@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rand::RngExt;
-use tokio::task::JoinSet;
+use rand::rngs::StdRng;
 
 use crate::Error;
 use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::{Cache, Kind, Setup};
-use crate::load::{Request, drive, timed};
+use crate::load::{Request, drive, drive_alone, for_each, timed, two_workers};
 use crate::metric::Sample;
 
 /// Concurrent tasks that fill a store.
@@ -38,7 +40,7 @@ impl Store {
         bench.tell(&format!("fill {}", kind.name()));
         let path = bench.path(&format!("{kind:?}"));
         let store = Self { kind, path, setup, blobs: blobs.clone(), entries };
-        bench.runtime()?.block_on(async {
+        two_workers()?.block_on(async {
             let cache = store.open().await?;
             put_all(&cache, blobs, entries, FILLERS).await?;
             cache.settle().await?;
@@ -53,26 +55,33 @@ impl Store {
 
     /// Gets of uniform keys, by that many tasks. All should hit, but a cache may lose entries.
     pub(super) fn gets(&self, bench: &Bench, tasks: usize) -> Result<Sample, Error> {
-        let sample = bench.runtime()?.block_on(async {
+        two_workers()?.block_on(async {
             let cache = self.open().await?;
-            let (blobs, entries, asked) = (self.blobs.clone(), self.entries, cache.clone());
-            let sample = drive(tasks, bench.span(), move |random| {
-                let (blobs, cache) = (blobs.clone(), asked.clone());
-                let number = random.random_range(0..entries);
-                async move {
-                    let (time, hit) = timed(cache.get(&Blobs::key(number))).await;
-                    let hit = hit?;
-                    if let Some(hit) = &hit {
-                        blobs.check(number, hit.as_ref())?;
-                    }
-                    Ok(Request { get: Some((time, hit.is_some())), put: None })
-                }
-            });
-            let sample = sample.await?;
+            let sample = drive(tasks, bench.span(), self.request(&cache)).await?;
             cache.close().await?;
-            Ok::<_, Error>(sample)
-        })?;
+            Ok(sample)
+        })
+    }
+
+    /// The same by one caller, on the executor that polls this.
+    pub(super) async fn gets_alone(&self, span: Duration) -> Result<Sample, Error> {
+        let cache = self.open().await?;
+        let sample = drive_alone(span, self.request(&cache)).await?;
+        cache.close().await?;
         Ok(sample)
+    }
+
+    fn request(
+        &self,
+        cache: &Cache,
+    ) -> impl Fn(&mut StdRng) -> BoxFuture<'static, Result<Request, Error>> + Clone + Send + use<>
+    {
+        let (cache, blobs, entries) = (cache.clone(), self.blobs.clone(), self.entries);
+        move |random| {
+            let (cache, blobs) = (cache.clone(), blobs.clone());
+            let number = random.random_range(0..entries);
+            Box::pin(get(cache, blobs, number))
+        }
     }
 
     /// The largest file.
@@ -90,6 +99,15 @@ impl Store {
     }
 }
 
+async fn get(cache: Cache, blobs: Blobs, number: u64) -> Result<Request, Error> {
+    let (time, hit) = timed(cache.get(&Blobs::key(number))).await;
+    let hit = hit?;
+    if let Some(hit) = &hit {
+        blobs.check(number, hit.as_ref())?;
+    }
+    Ok(Request { get: Some((time, hit.is_some())), put: None })
+}
+
 /// Puts all values of the numbers below `entries`, with that many tasks.
 pub(super) async fn put_all(
     cache: &Cache,
@@ -97,26 +115,12 @@ pub(super) async fn put_all(
     entries: u64,
     tasks: u64,
 ) -> Result<(), Error> {
-    let mut running = JoinSet::new();
-    for task in 0..tasks {
-        let (cache, blobs) = (cache.clone(), blobs.clone());
-        running.spawn(async move {
-            let mut number = task;
-            while number < entries {
-                cache.put(Blobs::key(number), blobs.value(number)).await?;
-                number += tasks;
-                // Puts that never wait would starve the other tasks.
-                if (number / tasks).is_multiple_of(64) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Ok::<_, Error>(())
-        });
-    }
-    while let Some(result) = running.join_next().await {
-        result??;
-    }
-    Ok(())
+    let (cache, blobs) = (cache.clone(), blobs.clone());
+    for_each(entries, tasks, move |number| {
+        let (cache, value) = (cache.clone(), blobs.value(number));
+        async move { cache.put(Blobs::key(number), value).await }
+    })
+    .await
 }
 
 /// Removes a store that may be there.
