@@ -215,8 +215,8 @@ mod tests {
                 if random.random() {
                     bad.truncate(random.random_range(0..frame.len()));
                 } else {
-                    let place = random.random_range(0..frame.len());
-                    bad[place] ^= 1 << random.random_range(0..8);
+                    let at = random.random_range(0..frame.len());
+                    bad[at] ^= 1 << random.random_range(0..8);
                 }
                 // Checksums are checked elsewhere: here it need only end and have that length.
                 if let Ok(other) = block_on(codecs.decompress(&bad, length)) {

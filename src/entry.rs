@@ -223,7 +223,7 @@ impl Entry {
     }
 
     /// When it expires for certain, however often it is accessed.
-    pub(crate) fn gone_at(&self) -> Option<Timestamp> {
+    pub(crate) fn window_end(&self) -> Option<Timestamp> {
         let end = || end_of_window(self.expires, self.stale_serve().unwrap_or(0));
         (self.expires != Timestamp::NEVER).then(end)
     }

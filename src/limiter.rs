@@ -370,8 +370,8 @@ impl<T: Send + 'static> Future for Lease<T> {
         discard(before);
         let waker = Waker::from(Arc::clone(work));
         let mut running = work.running.lock();
-        let Some(held) = &mut *running else { return Poll::Ready(None) };
-        match held.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let Some(work) = &mut *running else { return Poll::Ready(None) };
+        match work.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(done) => {
                 let over = running.take();
                 drop(running);
@@ -385,8 +385,8 @@ impl<T: Send + 'static> Future for Lease<T> {
 
 impl<T: Send + 'static> Drop for Lease<T> {
     fn drop(&mut self) {
-        let held = self.work.limiter.state.lock().leases.remove(&self.number);
-        drop(held);
+        let lease = self.work.limiter.state.lock().leases.remove(&self.number);
+        drop(lease);
         let running = self.work.running.lock().take();
         // The future may own the caller's values.
         discard(running);

@@ -169,7 +169,7 @@ impl PendingInvalidations {
         if matches!(scope, Scope::Ended) {
             // The newer one covers at least as much.
             // Bounded: by the most invalidations at one time.
-            list.retain(|held| held.hides_entries());
+            list.retain(|other| other.hides_entries());
         }
         // Held until it is in the list: steps that start behind this position see it.
         let round = self.round.lock();
@@ -243,7 +243,7 @@ impl PendingInvalidations {
     pub(crate) fn withdraw(&self, invalidation: &Arc<PendingInvalidation>) {
         let mut list = self.list.write();
         // Bounded: by the most invalidations at one time.
-        list.retain(|held| !Arc::ptr_eq(held, invalidation));
+        list.retain(|other| !Arc::ptr_eq(other, invalidation));
         self.recount(&list);
     }
 
@@ -259,7 +259,7 @@ impl PendingInvalidations {
         // Bounded: by the invalidations added meanwhile.
         loop {
             let list = self.list.read();
-            let wanting = list.iter().filter(|held| held.is_scanning()).cloned();
+            let wanting = list.iter().filter(|other| other.is_scanning()).cloned();
             // Bounded: by the most invalidations at one time.
             let wanting: Vec<_> = wanting.collect();
             if !wanting.is_empty() {
@@ -268,7 +268,7 @@ impl PendingInvalidations {
             drop(list);
             self.is_scanned.store(false, Ordering::Release);
             // Bounded: by the most invalidations at one time.
-            let is_wanted = self.list.read().iter().any(|held| held.is_scanning());
+            let is_wanted = self.list.read().iter().any(|other| other.is_scanning());
             if !is_wanted || !self.begin_scan() {
                 return Vec::new();
             }
@@ -278,14 +278,14 @@ impl PendingInvalidations {
     /// The directories on disk have been scanned for these invalidations.
     pub(crate) async fn scanned(&self, scanned: &[Arc<PendingInvalidation>]) {
         // Bounded: by the most invalidations at one time.
-        scanned.iter().for_each(|held| held.is_scanning.store(false, Ordering::Release));
+        scanned.iter().for_each(|other| other.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all().await;
     }
 
     /// The same without an await, after the scan has failed.
     pub(crate) fn given_up(&self, scanned: &[Arc<PendingInvalidation>]) {
         // Bounded: by the most invalidations at one time.
-        scanned.iter().for_each(|held| held.is_scanning.store(false, Ordering::Release));
+        scanned.iter().for_each(|other| other.is_scanning.store(false, Ordering::Release));
         self.scans.wake_all_at_once();
     }
 
@@ -297,18 +297,19 @@ impl PendingInvalidations {
 
     fn is_scanning_up_to(&self, invalidation: &PendingInvalidation) -> bool {
         let is_of =
-            |held: &&Arc<PendingInvalidation>| match (&held.generation, &invalidation.generation) {
-                (Some(held), Some(generation)) => Arc::ptr_eq(held, generation),
+            |other: &&Arc<PendingInvalidation>| match (&other.generation, &invalidation.generation)
+            {
+                (Some(other), Some(generation)) => Arc::ptr_eq(other, generation),
                 _ => false,
             };
         let list = self.list.read();
-        let older = list.iter().take_while(|held| held.sequence <= invalidation.sequence);
-        older.filter(is_of).any(|held| held.is_scanning())
+        let older = list.iter().take_while(|other| other.sequence <= invalidation.sequence);
+        older.filter(is_of).any(|other| other.is_scanning())
     }
 
     pub(crate) fn is_withdrawn(&self, invalidation: &Arc<PendingInvalidation>) -> bool {
         // Bounded: by the most invalidations at one time.
-        !self.list.read().iter().any(|held| Arc::ptr_eq(held, invalidation))
+        !self.list.read().iter().any(|other| Arc::ptr_eq(other, invalidation))
     }
 
     /// The position of the round over all entries.
@@ -331,7 +332,7 @@ impl PendingInvalidations {
 
     fn recount(&self, list: &[Arc<PendingInvalidation>]) {
         self.count.store(list.len(), Ordering::Release);
-        let in_force = list.iter().filter(|held| held.hides_entries()).count();
+        let in_force = list.iter().filter(|other| other.hides_entries()).count();
         self.in_force.store(in_force, Ordering::Release);
     }
 }
@@ -351,7 +352,7 @@ impl RoundStep<'_> {
         };
         let mut list = self.pending.list.write();
         // Bounded: by the most invalidations at one time.
-        list.retain(|held| !served(held));
+        list.retain(|other| !served(other));
         self.pending.recount(&list);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! written            expires = min(written + jittered ttl, expires_at)
 //!    |----- fresh ------|------ stale_serve ------|
-//!    served as fresh    served as stale           gone
+//!    served as fresh    served as stale         expired
 //! ```
 //!
 //! Independently, an entry expires once it was idle for longer than its idle ttl.
@@ -103,9 +103,9 @@ impl BlobCachePolicy {
         self
     }
 
-    /// Served as stale for this long after it has expired: gets return it, marked
+    /// Served as stale for this long after its ttl or deadline: gets return it, marked
     /// [`is_stale`](crate::BlobCacheHit::is_stale), and the fetching methods refresh it. No effect
-    /// without a ttl or a deadline. Default: none, the entry is not served once expired. Sets
+    /// without a ttl or a deadline. Default: none, the entry expires at once. Sets
     /// [`ExtendedTtlPolicy::stale_serve`].
     ///
     /// ```
@@ -186,7 +186,7 @@ pub struct ExtendedTtlPolicy {
     /// memory stores a limited number of last accesses; the others, and all entries after a
     /// restart, count as last accessed when they were written.
     pub idle_ttl: Option<Duration>,
-    /// Served as stale for this long after it has expired.
+    /// Served as stale for this long after its ttl or deadline.
     pub stale_serve: Option<Duration>,
     /// Extends the ttl by up to this many percent, so that entries put together do not expire
     /// together. A pure function of namespace, key and write time. Over 100 counts as 100.
@@ -208,23 +208,27 @@ pub(crate) struct Lifetime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     Fresh,
-    /// Past its expiry; the rest of the stale window.
+    /// The rest of its stale window.
     Stale(Duration),
-    /// Past its expiry and its stale window.
-    Expired,
-    /// Idle for longer than its idle ttl.
-    Idle,
+    Expired(ExpiredBy),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpiredBy {
+    /// Its stale window, or without one its ttl, is over.
+    Ttl,
+    IdleTtl,
 }
 
 impl Freshness {
     /// Nanoseconds left of the stale window; None unless stale.
-    pub(crate) fn window_left(self) -> Option<NonZeroU64> {
+    pub(crate) fn stale_window_left(self) -> Option<NonZeroU64> {
         let Self::Stale(left) = self else { return None };
         NonZeroU64::new(nanos(left))
     }
 
     pub(crate) fn is_expired(self) -> bool {
-        matches!(self, Self::Expired | Self::Idle)
+        matches!(self, Self::Expired(_))
     }
 }
 
@@ -232,9 +236,9 @@ impl Lifetime {
     pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
         let end = end_of_window(self.expires, self.stale_serve);
         if now >= end && end != Timestamp::NEVER {
-            Freshness::Expired
+            Freshness::Expired(ExpiredBy::Ttl)
         } else if is_idle(self.idle_ttl, last_access, now) {
-            Freshness::Idle
+            Freshness::Expired(ExpiredBy::IdleTtl)
         } else if now < self.expires || self.expires == Timestamp::NEVER {
             Freshness::Fresh
         } else {
@@ -290,7 +294,7 @@ mod tests {
         assert_eq!(at(1099), Freshness::Fresh);
         assert_eq!(at(1100), Freshness::Stale(Duration::from_nanos(10)));
         assert_eq!(at(1109), Freshness::Stale(Duration::from_nanos(1)));
-        assert_eq!(at(1110), Freshness::Expired);
+        assert_eq!(at(1110), Freshness::Expired(ExpiredBy::Ttl));
         assert_eq!(at(0), Freshness::Fresh, "a clock that steps back");
     }
 
@@ -313,7 +317,10 @@ mod tests {
         });
         let life = life(&policy, 0);
         assert_eq!(life.freshness(Timestamp(60), Timestamp(50)), Freshness::Fresh, "equal lives");
-        assert_eq!(life.freshness(Timestamp(61), Timestamp(50)), Freshness::Idle);
+        assert_eq!(
+            life.freshness(Timestamp(61), Timestamp(50)),
+            Freshness::Expired(ExpiredBy::IdleTtl)
+        );
         assert_eq!(life.freshness(Timestamp(40), Timestamp(50)), Freshness::Fresh);
     }
 
@@ -350,6 +357,6 @@ mod tests {
         assert_eq!(life.freshness(Timestamp::NEVER, Timestamp(0)), Freshness::Fresh);
         let nothing = BlobCachePolicy::default().ttl(Duration::ZERO);
         let life = super::tests::life(&nothing, 5);
-        assert_eq!(life.freshness(Timestamp(5), Timestamp(5)), Freshness::Expired);
+        assert_eq!(life.freshness(Timestamp(5), Timestamp(5)), Freshness::Expired(ExpiredBy::Ttl));
     }
 }

@@ -395,10 +395,10 @@ mod tests {
     /// Whether the value's allocation was taken over, judged by its address.
     fn is_taken_over(value: impl Into<BlobCachePut>) -> bool {
         let value = value.into().value;
-        let (place, expected) = (value.as_slice().as_ptr(), value.as_slice().to_vec());
+        let (address, expected) = (value.as_slice().as_ptr(), value.as_slice().to_vec());
         let exact = block_on(value.into_exact());
         assert_eq!(exact, expected);
-        exact.as_ptr() == place
+        exact.as_ptr() == address
     }
 
     #[test]

@@ -18,13 +18,13 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::meter;
 use crate::wake::{discard, wake};
 
-/// Waiting callers, ordered by the place that each waits for.
+/// Waiting callers, ordered by the target that each waits for.
 #[derive(Debug)]
 pub(crate) struct Waiters<P = ()>(Mutex<Waiting<P>>);
 
 #[derive(Debug)]
 struct Waiting<P> {
-    /// By place, then by order of arrival.
+    /// By target, then by order of arrival.
     wakers: BTreeMap<(P, u64), Waker>,
     last: u64,
 }
@@ -36,12 +36,12 @@ impl<P> Default for Waiters<P> {
 }
 
 impl<P: Ord + Copy> Waiters<P> {
-    /// Resolves once `asked`, called in each poll, returns a value. Woken when `place` is reached.
-    pub(crate) async fn until<T>(&self, place: P, mut asked: impl FnMut() -> Option<T>) -> T {
+    /// Resolves once `asked`, called in each poll, returns a value. Woken when `target` is reached.
+    pub(crate) async fn until<T>(&self, target: P, mut asked: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = asked() {
             return answer;
         }
-        let mut wait = Wait { waiters: self, place, number: None };
+        let mut wait = Wait { waiters: self, target, number: None };
         poll_fn(|context| {
             // Registered first, so that a change after the check wakes.
             wait.note(context.waker());
@@ -50,9 +50,9 @@ impl<P: Ord + Copy> Waiters<P> {
         .await
     }
 
-    /// Wakes callers that wait for `place` or an earlier one.
-    pub(crate) async fn wake_up_to(&self, place: P) {
-        let mut walk = Walk::new(self, Some(place));
+    /// Wakes callers that wait for `target` or an earlier one.
+    pub(crate) async fn wake_up_to(&self, target: P) {
+        let mut walk = Walk::new(self, Some(target));
         // Bounded: one batch per iteration, then a yield.
         while walk.step() {
             yield_now().await;
@@ -85,7 +85,7 @@ impl<P: Ord + Copy> Waiters<P> {
 /// A walk over the callers that waited when it began.
 struct Walk<'a, P> {
     waiters: &'a Waiters<P>,
-    /// The last place reached; None for all.
+    /// The last target reached; None for all.
     end: Option<P>,
     /// The last number issued; later arrivals are skipped.
     last: u64,
@@ -101,7 +101,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
     fn step(&mut self) -> bool {
         let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut waiting = self.waiters.0.lock();
-        let reached = |&(place, _): &(P, u64)| self.end.is_none_or(|end| place <= end);
+        let reached = |&(target, _): &(P, u64)| self.end.is_none_or(|end| target <= end);
         let ahead = waiting.wakers.range((from, Bound::Unbounded)).map(|(key, _)| *key);
         let keys: Vec<_> = ahead.take_while(reached).take(BATCH_ENTRIES).collect();
         let is_known = |(_, number): &&(P, u64)| *number <= self.last;
@@ -119,7 +119,7 @@ impl<'a, P: Ord + Copy> Walk<'a, P> {
 /// A registered wait, until it is dropped.
 struct Wait<'a, P: Ord + Copy> {
     waiters: &'a Waiters<P>,
-    place: P,
+    target: P,
     number: Option<u64>,
 }
 
@@ -130,14 +130,14 @@ impl<P: Ord + Copy> Wait<'_, P> {
         let mut waiting = self.waiters.0.lock();
         let number = self.number.filter(|&number| {
             // A wake removes it.
-            waiting.wakers.contains_key(&(self.place, number))
+            waiting.wakers.contains_key(&(self.target, number))
         });
         let number = number.unwrap_or_else(|| {
             waiting.last += 1;
             waiting.last
         });
         self.number = Some(number);
-        let worn = waiting.wakers.insert((self.place, number), fresh);
+        let worn = waiting.wakers.insert((self.target, number), fresh);
         drop(waiting);
         discard(worn);
     }
@@ -146,7 +146,7 @@ impl<P: Ord + Copy> Wait<'_, P> {
 impl<P: Ord + Copy> Drop for Wait<'_, P> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let worn = self.waiters.0.lock().wakers.remove(&(self.place, number));
+        let worn = self.waiters.0.lock().wakers.remove(&(self.target, number));
         discard(worn);
     }
 }
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn waiters_are_woken_when_their_place_is_reached() {
+    fn waiters_are_woken_when_their_target_is_reached() {
         let (waiters, reached) = (Waiters::default(), AtomicUsize::new(0));
         let hostile = Arc::new(Hostile::default());
-        let wait = |place| {
+        let wait = |target| {
             let (waiters, reached) = (&waiters, &reached);
-            let has_come = move || (reached.load(Ordering::Relaxed) >= place).then_some(place);
-            Box::pin(waiters.until(place, has_come))
+            let has_come = move || (reached.load(Ordering::Relaxed) >= target).then_some(target);
+            Box::pin(waiters.until(target, has_come))
         };
         let mut waits: Vec<_> = (1..=10).map(wait).collect();
         for wait in &mut waits {
@@ -194,8 +194,8 @@ mod tests {
         reached.store(4, Ordering::Relaxed);
         waiters.wake_up_to(4).now_or_never().expect("few");
         assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them, although each panics");
-        for (place, wait) in (1..).zip(&mut waits) {
-            assert_eq!(poll_with(wait.as_mut(), &hostile).is_ready(), place <= 4);
+        for (target, wait) in (1..).zip(&mut waits) {
+            assert_eq!(poll_with(wait.as_mut(), &hostile).is_ready(), target <= 4);
         }
         reached.store(10, Ordering::Relaxed);
         waiters.wake_all_at_once();
@@ -233,7 +233,7 @@ mod tests {
     fn a_crowd_is_woken_in_batches_each_waiter_once() {
         let waiters = Waiters::<u64>::default();
         let hostile = Arc::new(Hostile::default());
-        let never = |place| Box::pin(waiters.until(place % 7u64, || None::<()>));
+        let never = |target| Box::pin(waiters.until(target % 7u64, || None::<()>));
         let mut waits: Vec<_> = (0..16_000).map(never).collect();
         for wait in &mut waits {
             assert!(poll_with(wait.as_mut(), &hostile).is_pending());

@@ -1,7 +1,7 @@
 //! `Watermarks`: upper bounds for when a key, a label or a namespace was last mutated.
 //!
-//! Each is an array of maxima in which a hash has two places. Hashes that share a place share the
-//! later moment, and the earlier of a hash's two places counts (as in a count-min sketch; Cormode
+//! Each is an array of maxima in which a hash has two cells. Hashes that share a cell share the
+//! later moment, and the earlier of a hash's two cells counts (as in a count-min sketch; Cormode
 //! and Muthukrishnan, 2005). So "mutated since?" has rare false positives and no false negatives,
 //! in constant memory. Keys being fetched are tracked exactly, so that colliding keys cannot reject
 //! a slow fill. Prefixes have no hash; the latest ones are listed, and one that leaves the list
@@ -44,7 +44,7 @@ struct Watched {
 }
 
 impl Watermarks {
-    /// Watermarks with `keys` places for keys, a power of two, and a quarter of that for labels.
+    /// Watermarks with `keys` cells for keys, a power of two, and a quarter of that for labels.
     pub(crate) fn new(keys: usize) -> Self {
         Self {
             keys: Marks::new(keys),
@@ -133,7 +133,7 @@ impl Watermarks {
     }
 }
 
-/// Maxima by hash, in a power of two of lines. Both places of a hash are in one line, which is one
+/// Maxima by hash, in a power of two of lines. Both cells of a hash are in one line, which is one
 /// cache line of the processor.
 #[derive(Debug)]
 struct Marks(Box<[Line]>);
@@ -145,14 +145,14 @@ struct Line([Moment; LINE]);
 const LINE: usize = 8;
 
 impl Marks {
-    /// Two places for each of `keys`.
+    /// Two cells for each of `keys`.
     fn new(keys: usize) -> Self {
         let lines = (2 * keys / LINE).next_power_of_two();
         Self(vec![Line::default(); lines].into())
     }
 
-    /// The line of a hash, and its two places there.
-    fn places(&self, hash: u64) -> (usize, [usize; 2]) {
+    /// The line of a hash, and its two cells there.
+    fn cells(&self, hash: u64) -> (usize, [usize; 2]) {
         // Only the low bits are used.
         #[allow(clippy::cast_possible_truncation)]
         let [line, one, step] = [hash, hash.rotate_right(32), hash.rotate_right(40)]
@@ -162,14 +162,14 @@ impl Marks {
     }
 
     fn raise(&mut self, hash: u64, at: Moment) {
-        let (line, places) = self.places(hash);
+        let (line, cells) = self.cells(hash);
         let Line(marks) = &mut self.0[line];
         // Bounded: two.
-        places.into_iter().for_each(|place| marks[place] = marks[place].max(at));
+        cells.into_iter().for_each(|cell| marks[cell] = marks[cell].max(at));
     }
 
     fn at(&self, hash: u64) -> Moment {
-        let (line, [one, other]) = self.places(hash);
+        let (line, [one, other]) = self.cells(hash);
         let Line(marks) = &self.0[line];
         marks[one].min(marks[other])
     }
@@ -182,11 +182,11 @@ mod tests {
     /// The earliest moment since which nothing has happened.
     fn latest(
         marks: &Watermarks,
-        place: (NamespaceSeed, &[u8]),
+        full_key: (NamespaceSeed, &[u8]),
         hash: KeyHash,
         labels: &[LabelHash],
     ) -> u64 {
-        let is_since = |then: &u64| !marks.mutated_since(Moment(*then), place, hash, labels);
+        let is_since = |then: &u64| !marks.mutated_since(Moment(*then), full_key, hash, labels);
         (0..).find(is_since).unwrap_or_default()
     }
 
@@ -248,14 +248,14 @@ mod tests {
         assert!(since(&marks, 9_999), "still known");
     }
 
-    /// Two keys that share one place seldom share the other.
+    /// Two keys that share one cell seldom share the other.
     #[test]
     fn collisions_are_rare_and_mutations_never_missed() {
         let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number << 17);
         let mut marks = Marks::new(1024);
         (1..=128).for_each(|number| marks.raise(hash(number), Moment(number)));
         assert!((1..=128).all(|number| marks.at(hash(number)) >= Moment(number)));
-        let taken = (1000..11_000).filter(|number| marks.at(hash(*number)) > Moment(0)).count();
-        assert!(taken < 500, "{taken} of 10,000, where one place would have 1,200");
+        let raised = (1000..11_000).filter(|number| marks.at(hash(*number)) > Moment(0)).count();
+        assert!(raised < 500, "{raised} of 10,000, where one cell would have 1,200");
     }
 }

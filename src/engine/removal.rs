@@ -15,7 +15,7 @@ use crate::l1::L1;
 use crate::l2::Slot;
 use crate::namespace::Generation;
 use crate::pending::PendingInvalidation;
-use crate::policy::Freshness;
+use crate::policy::{ExpiredBy, Freshness};
 use crate::sequence::Sequence;
 
 pub(crate) struct Removal {
@@ -82,7 +82,10 @@ impl Removal {
 
     pub(crate) fn count_expired(&self, freshness: Freshness) {
         self.counters.count(Event::Expiration);
-        self.counters.add(Event::IdleExpiration, u64::from(freshness == Freshness::Idle));
+        self.counters.add(
+            Event::IdleExpiration,
+            u64::from(freshness == Freshness::Expired(ExpiredBy::IdleTtl)),
+        );
     }
 
     /// Credits an invalidation for an entry that another caller removed.
@@ -99,18 +102,18 @@ impl Removal {
         &self,
         generation: &Arc<Generation>,
         key: HashedKey<'_>,
-        held: Slot,
+        slot: Slot,
         in_memory: Option<&Arc<Entry>>,
         section: &mut Section<'_>,
     ) -> bool {
-        let sequence = Sequence(held.position.value());
-        let invalidation = if held.dead {
+        let sequence = Sequence(slot.position.value());
+        let invalidation = if slot.dead {
             None
         } else {
             self.visibility.matching_on_disk(generation, key, sequence, section)
         };
         section.labels().release(key.hash, sequence);
-        if held.dead {
+        if slot.dead {
             return false;
         }
         let freshness = in_memory.map(|entry| self.visibility.freshness(entry));
@@ -139,12 +142,12 @@ impl Removal {
     /// Removes an expired entry from both tiers. False if another caller has.
     #[cold]
     pub(crate) fn expire(&self, entry: &Entry, freshness: Freshness) -> bool {
-        let slot = self.l1.lock_place(entry.hash);
-        if !slot.entry().is_some_and(|held| ptr::eq(&**held, entry)) {
+        let place = self.l1.lock_place(entry.hash);
+        if !place.entry().is_some_and(|current| ptr::eq(&**current, entry)) {
             return false;
         }
         let mut section = self.commit_lock.section();
-        let Some(removed) = slot.remove() else { return false };
+        let Some(removed) = place.remove() else { return false };
         removed.generation.mark_dead(removed.hash, removed.sequence(), &mut section);
         self.release_accounting(&removed, None, &mut section);
         // A flush has counted it.
@@ -164,12 +167,12 @@ impl Removal {
         (hash, sequence): (KeyHash, Sequence),
         freshness: Freshness,
     ) {
-        let slot = self.l1.lock_place(hash);
-        let held = slot.entry().filter(|entry| entry.sequence() == sequence);
-        let held = held.map(|entry| self.visibility.freshness(entry).is_expired());
+        let place = self.l1.lock_place(hash);
+        let in_memory = place.entry().filter(|entry| entry.sequence() == sequence);
+        let is_expired = in_memory.map(|entry| self.visibility.freshness(entry).is_expired());
         let mut section = self.commit_lock.section();
-        let removed = match held {
-            Some(true) => slot.remove(),
+        let removed = match is_expired {
+            Some(true) => place.remove(),
             Some(false) => return,
             None => None,
         };
@@ -184,23 +187,22 @@ impl Removal {
 
     /// Removes an entry if its namespace was flushed or it has expired. None if neither, or if
     /// another caller has removed it.
-    pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Gone> {
+    pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Removed> {
         if entry.generation.has_ended() {
             let is_removed = self.l1.remove_entry(entry);
             if is_removed {
                 self.release_accounting(entry, None, &mut self.commit_lock.section());
             }
-            return is_removed.then_some(Gone::Dead);
+            return is_removed.then_some(Removed::Flushed);
         }
         let freshness = self.visibility.freshness(entry);
         let is_removed = freshness.is_expired() && self.expire(entry, freshness);
-        is_removed.then_some(Gone::Expired)
+        is_removed.then_some(Removed::Expired)
     }
 }
 
-/// Why an entry is invisible for good.
-pub(crate) enum Gone {
+/// Why a dead entry was removed.
+pub(crate) enum Removed {
     Expired,
-    /// Its namespace was flushed.
-    Dead,
+    Flushed,
 }

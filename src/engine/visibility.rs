@@ -1,4 +1,4 @@
-//! `Visibility`: which entries readers may see, and whether those are fresh, stale or gone.
+//! `Visibility`: which entries readers may see, and whether those are fresh, stale or expired.
 
 use std::sync::Arc;
 
@@ -105,6 +105,6 @@ impl Visibility {
         if entry.accessed(now) && !entry.node.is_linked() {
             self.last_access.record(&entry);
         }
-        Ok(BlobCacheHit { entry, stale: freshness.window_left() })
+        Ok(BlobCacheHit { entry, stale: freshness.stale_window_left() })
     }
 }

@@ -125,7 +125,7 @@ impl<'a> Blob<'a> {
     }
 
     /// When it expires at the latest, without regard to idle time.
-    pub(crate) fn gone_at_ns(&self) -> Option<u64> {
+    pub(crate) fn window_end_ns(&self) -> Option<u64> {
         let window = self.stale_window_ns.unwrap_or(0);
         self.expires_ns.map(|expires| expires.saturating_add(window))
     }

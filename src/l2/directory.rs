@@ -93,12 +93,12 @@ impl DirectoryBuilder {
     /// Appends the entry of the record that follows the last one.
     ///
     /// # Errors
-    /// The bound that it breaks, `Place` if it lies before the last one's end, `NoRoom` if the
+    /// The bound that it breaks, `Position` if it lies before the last one's end, `NoRoom` if the
     /// directory would reach into the record. The builder is unchanged then.
     pub(crate) fn append(&mut self, entry: &DirectoryEntry<'_>) -> Result<(), EncodeError> {
         let row @ (names, index) = self.row_for(entry);
         let length = self.encoded_len_in_row(entry, row)?;
-        let end = entry.place as usize + entry.length as usize;
+        let end = entry.offset as usize + entry.length as usize;
         if end + length > self.geometry.segment_bytes() as usize {
             return Err(EncodeError::NoRoom);
         }
@@ -120,7 +120,7 @@ impl DirectoryBuilder {
     /// frame ends at `end`.
     ///
     /// # Errors
-    /// `Place` if `end` is not in the segment or before the last record's end, `NoRoom` if the
+    /// `Position` if `end` is not in the segment or before the last record's end, `NoRoom` if the
     /// directory would reach before it.
     pub(crate) async fn write(
         &self,
@@ -131,7 +131,7 @@ impl DirectoryBuilder {
     ) -> Result<(), EncodeError> {
         let end_offset = self.geometry.offset_in_segment(end) as usize;
         if self.geometry.segment_of(end) != self.segment || end_offset < self.trail.end {
-            return Err(EncodeError::Place);
+            return Err(EncodeError::Position);
         }
         let length = self.encoded_len();
         let start = (self.geometry.segment_bytes() as usize)
@@ -240,7 +240,7 @@ impl Footer {
         let (number, end) = (SegmentNumber(reader.u64()?), reader.u64()?);
         let footer = Self {
             segment: number,
-            end: Position::new(end).ok_or(DecodeError::Place)?,
+            end: Position::new(end).ok_or(DecodeError::Misplaced)?,
             open_count: OpenCount(reader.u32()?),
             start: reader.u32()?,
             name_bytes: reader.u32()?,
@@ -249,7 +249,7 @@ impl Footer {
             entries: reader.u32()?,
         };
         if number != segment || geometry.segment_of(footer.end) != segment {
-            return Err(DecodeError::Place);
+            return Err(DecodeError::Misplaced);
         }
         opens.check(footer.open_count)?;
         let length = whole(footer.name_bytes as usize + footer.entry_bytes as usize);

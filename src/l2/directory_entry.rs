@@ -1,6 +1,6 @@
 //! One entry of a segment's directory: the part of a record that recovery, reclaim and scans need.
 //!
-//! Places and times are written as differences to the entries before, so entries are written and
+//! Offsets and times are written as differences to the entries before, so entries are written and
 //! read in the order of the log. `docs/format.md`, section 8.
 
 use super::blob::NamedGeneration;
@@ -20,7 +20,7 @@ use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::policy::Lifetime;
 
 const KIND_MASK: u8 = 0x0f;
-const GONE_AT: u8 = 0x10;
+const WINDOW_END: u8 = 0x10;
 const VERSION: u8 = 0x20;
 const LABELS: u8 = 0x40;
 const IDLE: u8 = 0x80;
@@ -32,7 +32,7 @@ pub(crate) const ENTRY_BYTES_MIN: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DirectoryEntry<'a> {
     /// Offset of the record in its segment.
-    pub(crate) place: u32,
+    pub(crate) offset: u32,
     /// Bytes of head and body, without padding.
     pub(crate) length: u32,
     /// The change that it makes.
@@ -91,13 +91,13 @@ pub(crate) struct BlobSummary<'a> {
     pub(crate) hash: u64,
     /// The full key.
     pub(crate) key: &'a [u8],
-    /// When it is gone: the end of its stale window.
-    pub(crate) gone_at_ns: Option<u64>,
+    /// The end of its stale window, when it expires.
+    pub(crate) window_end_ns: Option<u64>,
     /// For compare-and-set.
     pub(crate) version: Option<u64>,
     /// Hashes of tags and dependencies.
     pub(crate) labels: LabelHashes<'a>,
-    /// When it is also gone if no caller asks for it.
+    /// When it expires sooner if no caller asks for it.
     pub(crate) idle: Option<Idle>,
 }
 
@@ -114,7 +114,7 @@ impl BlobSummary<'_> {
         let (written, idle_ttl) = self.idle.map_or((0, u64::MAX), |it| (it.written_ns, it.ttl_ns));
         Lifetime {
             written: Timestamp(written),
-            expires: self.gone_at_ns.map_or(Timestamp::NEVER, Timestamp),
+            expires: self.window_end_ns.map_or(Timestamp::NEVER, Timestamp),
             stale_serve: 0,
             idle_ttl,
         }
@@ -130,7 +130,7 @@ impl<'a> Change<'a> {
                 namespace: blob.namespace,
                 hash,
                 key: blob.key,
-                gone_at_ns: blob.gone_at_ns(),
+                window_end_ns: blob.window_end_ns(),
                 version: blob.version,
                 labels: LabelHashes::new(labels),
                 idle: blob.idle_ttl_ns.map(|ttl_ns| Idle { written_ns: blob.written_ns, ttl_ns }),
@@ -190,11 +190,11 @@ impl<'a> Change<'a> {
     fn tag(&self) -> u8 {
         match self {
             Self::Blob(blob) => {
-                let gone_at = if blob.gone_at_ns.is_some() { GONE_AT } else { 0 };
+                let window_end = if blob.window_end_ns.is_some() { WINDOW_END } else { 0 };
                 let version = if blob.version.is_some() { VERSION } else { 0 };
                 let labels = if blob.labels.is_empty() { 0 } else { LABELS };
                 let idle = if blob.idle.is_some() { IDLE } else { 0 };
-                KIND_BLOB | gone_at | version | labels | idle
+                KIND_BLOB | window_end | version | labels | idle
             }
             Self::Tombstone { .. } => KIND_TOMBSTONE,
             Self::LabelInvalidation { .. } => KIND_LABEL_INVALIDATION,
@@ -211,22 +211,22 @@ impl<'a> Change<'a> {
 pub(crate) struct Trail {
     /// Where the last record ends, padded.
     pub(crate) end: usize,
-    /// When the last blob was to be gone.
-    gone_at_ns: u64,
+    /// The end of the last blob's stale window.
+    window_end_ns: u64,
     /// The last time of writing.
     written_ns: u64,
 }
 
 impl Trail {
-    pub(crate) const START: Self = Self { end: BLOCK_BYTES, gone_at_ns: 0, written_ns: 0 };
+    pub(crate) const START: Self = Self { end: BLOCK_BYTES, window_end_ns: 0, written_ns: 0 };
 
     /// The trail after this entry.
     fn after(self, entry: &DirectoryEntry<'_>) -> Self {
-        let end = align(entry.place as usize + entry.length as usize);
+        let end = align(entry.offset as usize + entry.length as usize);
         let Change::Blob(blob) = &entry.change else { return Self { end, ..self } };
-        let gone_at_ns = blob.gone_at_ns.unwrap_or(self.gone_at_ns);
+        let window_end_ns = blob.window_end_ns.unwrap_or(self.window_end_ns);
         let written_ns = blob.idle.map_or(self.written_ns, |idle| idle.written_ns);
-        Self { end, gone_at_ns, written_ns }
+        Self { end, window_end_ns, written_ns }
     }
 
     /// Writes the entry; `index` is its namespace's row.
@@ -237,10 +237,10 @@ impl Trail {
         index: u64,
     ) -> Result<Self, EncodeError> {
         entry.change.check()?;
-        let place = entry.place as usize;
-        let gap = place.checked_sub(self.end).ok_or(EncodeError::Place)?;
+        let offset = entry.offset as usize;
+        let gap = offset.checked_sub(self.end).ok_or(EncodeError::Position)?;
         if gap % ALIGNMENT != 0 || (entry.length as usize) < RECORD_FIXED_BYTES {
-            return Err(EncodeError::Place);
+            return Err(EncodeError::Position);
         }
         sink.u8(entry.change.tag());
         sink.varint((gap / ALIGNMENT) as u64);
@@ -263,8 +263,8 @@ impl Trail {
     fn write_blob(self, sink: &mut impl Sink, blob: &BlobSummary<'_>) {
         sink.u64(blob.hash);
         sink.prefixed(blob.key);
-        if let Some(gone_at_ns) = blob.gone_at_ns {
-            sink.zigzag(signed(gone_at_ns.wrapping_sub(self.gone_at_ns)));
+        if let Some(window_end_ns) = blob.window_end_ns {
+            sink.zigzag(signed(window_end_ns.wrapping_sub(self.window_end_ns)));
         }
         if let Some(version) = blob.version {
             sink.varint(version);
@@ -287,15 +287,15 @@ impl Trail {
         end_max: usize,
     ) -> Result<(Self, Option<usize>, DirectoryEntry<'a>), DecodeError> {
         let tag = reader.u8()?;
-        let place = self.end + reader.length(end_max / ALIGNMENT)? * ALIGNMENT;
+        let offset = self.end + reader.length(end_max / ALIGNMENT)? * ALIGNMENT;
         let length = reader.length(end_max)?;
-        if length < RECORD_FIXED_BYTES || align(place + length) > end_max {
+        if length < RECORD_FIXED_BYTES || align(offset + length) > end_max {
             return Err(DecodeError::Length);
         }
         let (index, change) = self.read_change(tag, reader, namespaces)?;
-        let place = u32::try_from(place).map_err(|_| DecodeError::Length)?;
+        let offset = u32::try_from(offset).map_err(|_| DecodeError::Length)?;
         let length = u32::try_from(length).map_err(|_| DecodeError::Length)?;
-        let entry = DirectoryEntry { place, length, change };
+        let entry = DirectoryEntry { offset, length, change };
         Ok((self.after(&entry), index, entry))
     }
 
@@ -343,8 +343,8 @@ impl Trail {
         namespace: NamedGeneration<'a>,
     ) -> Result<BlobSummary<'a>, DecodeError> {
         let (hash, key) = (reader.u64()?, reader.prefixed(KEY_BYTES_MAX)?);
-        let gone_at_ns = if tag & GONE_AT != 0 {
-            Some(self.gone_at_ns.wrapping_add(unsigned(reader.zigzag()?)))
+        let window_end_ns = if tag & WINDOW_END != 0 {
+            Some(self.window_end_ns.wrapping_add(unsigned(reader.zigzag()?)))
         } else {
             None
         };
@@ -357,6 +357,6 @@ impl Trail {
         } else {
             None
         };
-        Ok(BlobSummary { namespace, hash, key, gone_at_ns, version, labels, idle })
+        Ok(BlobSummary { namespace, hash, key, window_end_ns, version, labels, idle })
     }
 }

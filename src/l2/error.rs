@@ -19,7 +19,7 @@ pub(crate) enum DecodeError {
     Checksum,
     /// The structure names a place, segment or store other than the one it was read from.
     #[error("it belongs to another place")]
-    Place,
+    Misplaced,
     /// Written in an open that does not belong here.
     #[error("its open count is out of range")]
     OpenCount,
@@ -61,7 +61,7 @@ pub(crate) enum EncodeError {
     Field,
     /// Positions, offsets or lengths do not follow one another, or have run out.
     #[error("a position is out of order or out of bounds")]
-    Place,
+    Position,
     /// The segment has no room for it.
     #[error("no room is left in the segment")]
     NoRoom,

@@ -1,10 +1,10 @@
 //! A frame: one write batch, with a header that covers the head of each record in it.
 //!
-//! `FrameBuilder` assigns the places of the records as they are appended and makes the header when
-//! the batch closes. `FrameCheck` verifies a frame record by record, so that a reader need not hold
-//! a whole frame, see `frames`; `Frame::decode`, for tests, verifies one in memory. A frame is good
-//! if its header, all its heads and, checked separately, all its bodies are.
-//! `docs/format.md`, section 6.
+//! `FrameBuilder` assigns the positions of the records as they are appended and makes the header
+//! when the batch closes. `FrameCheck` verifies a frame record by record, so that a reader need not
+//! hold a whole frame, see `frames`; `Frame::decode`, for tests, verifies one in memory. A frame is
+//! good if its header, all its heads and, checked separately, all its bodies are. `docs/format.md`,
+//! section 6.
 
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::error::{DecodeError, EncodeError};
@@ -35,7 +35,7 @@ impl FrameHeader {
     /// The header at `position`, with plausible fields; only `FrameCheck` verifies it.
     ///
     /// # Errors
-    /// `Truncated` below 32 bytes, `Magic`, `Place`, `OpenCount`, `Length`.
+    /// `Truncated` below 32 bytes, `Magic`, `Misplaced`, `OpenCount`, `Length`.
     pub(crate) fn decode(
         bytes: &[u8],
         position: Position,
@@ -52,12 +52,12 @@ impl FrameHeader {
             return Err(DecodeError::Magic);
         }
         if found != position.value() {
-            return Err(DecodeError::Place);
+            return Err(DecodeError::Misplaced);
         }
         opens.check(open_count)?;
         let offset = geometry.offset_in_segment(position);
         if (offset as usize) < BLOCK_BYTES {
-            return Err(DecodeError::Place);
+            return Err(DecodeError::Misplaced);
         }
         let room = geometry.segment_bytes() - offset;
         let records_max =
@@ -148,14 +148,14 @@ impl FrameBuilder {
     /// Adds the record that was sealed for `next_position`.
     ///
     /// # Errors
-    /// `NoRoom` if the segment ends before it, `Place` if positions have run out; the frame is
+    /// `NoRoom` if the segment ends before it, `Position` if positions have run out; the frame is
     /// unchanged then.
     pub(crate) fn add(&mut self, lengths: RecordLengths, checksum: u64) -> Result<(), EncodeError> {
         let length = self.extent.length + lengths.padded();
         if length > self.room as usize {
             return Err(EncodeError::NoRoom);
         }
-        self.position.after(length as u64).ok_or(EncodeError::Place)?;
+        self.position.after(length as u64).ok_or(EncodeError::Position)?;
         self.extent.add(lengths, checksum);
         Ok(())
     }
@@ -314,7 +314,7 @@ fn read_record<'a>(
     header: &FrameHeader,
     offset: usize,
 ) -> Result<FramedRecord<'a>, DecodeError> {
-    let position = header.position.after(offset as u64).ok_or(DecodeError::Place)?;
+    let position = header.position.after(offset as u64).ok_or(DecodeError::Misplaced)?;
     let bytes = frame.get(offset..).ok_or(DecodeError::Truncated)?;
     let opens = OpenRange::only(header.open_count);
     let (head, body) = decode_record(bytes, key, position, opens)?;

@@ -35,7 +35,7 @@ pub(super) struct Frames<'a> {
     /// Open counts never decrease; a frame of an older open is a leftover.
     pub(super) opens: OpenRange,
     /// The window's offset in the segment.
-    place: usize,
+    offset: usize,
     window: AlignedBuffer,
     steps: Pacer,
 }
@@ -48,7 +48,7 @@ impl<'a> Frames<'a> {
         opens: OpenRange,
     ) -> Self {
         let window = AlignedBuffer::default();
-        Self { file, segment, start, opens, place: 0, window, steps: Pacer::default() }
+        Self { file, segment, start, opens, offset: 0, window, steps: Pacer::default() }
     }
 
     /// Bytes of the segment. None beyond its end.
@@ -57,31 +57,31 @@ impl<'a> Frames<'a> {
         if at + length > segment_bytes {
             return Ok(None);
         }
-        let is_seen = self.place <= at && at + length <= self.place + self.window.len();
+        let is_seen = self.offset <= at && at + length <= self.offset + self.window.len();
         if !is_seen {
-            let place = at / BLOCK_BYTES * BLOCK_BYTES;
-            let end = (at + length).next_multiple_of(BLOCK_BYTES).max(place + WINDOW_BYTES);
-            let bytes = end.min(segment_bytes) - place;
-            self.window = self.file.read(self.segment, place, bytes).await?;
-            self.place = place;
+            let offset = at / BLOCK_BYTES * BLOCK_BYTES;
+            let end = (at + length).next_multiple_of(BLOCK_BYTES).max(offset + WINDOW_BYTES);
+            let bytes = end.min(segment_bytes) - offset;
+            self.window = self.file.read(self.segment, offset, bytes).await?;
+            self.offset = offset;
         }
-        let start = at - self.place;
+        let start = at - self.offset;
         Ok(self.window.get(start..start + length))
     }
 
-    /// The header of the frame at a place, if the frame is good.
-    pub(super) async fn at(&mut self, place: usize) -> io::Result<Option<FrameHeader>> {
+    /// The header of the frame at a offset, if the frame is good.
+    pub(super) async fn at(&mut self, offset: usize) -> io::Result<Option<FrameHeader>> {
         let SegmentFile { geometry, key, .. } = *self.file;
-        let (Some(position), opens) = (self.start.after(place as u64), self.opens) else {
+        let (Some(position), opens) = (self.start.after(offset as u64), self.opens) else {
             return Ok(None);
         };
-        let Some(header) = self.bytes(place, FRAME_HEADER_BYTES).await? else { return Ok(None) };
+        let Some(header) = self.bytes(offset, FRAME_HEADER_BYTES).await? else { return Ok(None) };
         let Ok(header) = FrameHeader::decode(header, position, opens, geometry) else {
             return Ok(None);
         };
         let mut check = FrameCheck::new(key, header);
         while let Some(next) = check.next_offset() {
-            let at = place + next;
+            let at = offset + next;
             let Some(lengths) = self.lengths(at).await? else { return Ok(None) };
             if next + lengths.padded() > header.length as usize {
                 return Ok(None);
@@ -117,7 +117,7 @@ impl<'a> Frames<'a> {
     /// Adds the records of a good frame to a directory.
     pub(super) async fn list(
         &mut self,
-        place: usize,
+        offset: usize,
         header: &FrameHeader,
         hasher: &KeyHasher,
         directory: &mut DirectoryBuilder,
@@ -125,33 +125,33 @@ impl<'a> Frames<'a> {
         let mut next = FRAME_HEADER_BYTES;
         // Bounded: by the records of one frame, each read in steps.
         for _ in 0..header.records {
-            let at = place + next;
-            let gone = || io::Error::other("a good frame has become unreadable");
-            let lengths = self.lengths(at).await?.ok_or_else(gone)?;
-            let head = self.head(at, lengths, header).await?.ok_or_else(gone)?;
+            let at = offset + next;
+            let lost = || io::Error::other("a good frame has become unreadable");
+            let lengths = self.lengths(at).await?.ok_or_else(lost)?;
+            let head = self.head(at, lengths, header).await?.ok_or_else(lost)?;
             let (hash, labels) = hashes(hasher, &head.record);
             let change = Change::new(&head.record, hash, &labels);
-            let place = u32::try_from(at).map_err(io::Error::other)?;
+            let offset = u32::try_from(at).map_err(io::Error::other)?;
             let length = u32::try_from(lengths.total()).map_err(io::Error::other)?;
-            let listed = directory.append(&DirectoryEntry { place, length, change });
+            let listed = directory.append(&DirectoryEntry { offset, length, change });
             listed.map_err(io::Error::other)?;
             next += lengths.padded();
         }
         Ok(())
     }
 
-    /// The place of the next good frame, if there is one.
-    pub(super) async fn find_from(&mut self, place: usize) -> io::Result<Option<usize>> {
+    /// The offset of the next good frame, if there is one.
+    pub(super) async fn find_from(&mut self, offset: usize) -> io::Result<Option<usize>> {
         let segment_bytes = self.file.geometry.segment_bytes() as usize;
-        let mut from = place;
+        let mut from = offset;
         while from + FRAME_HEADER_BYTES <= segment_bytes {
             let length = SEARCH_BYTES.min(segment_bytes - from);
             self.steps.bytes(length).await;
             let Some(bytes) = self.bytes(from, length).await? else { return Ok(None) };
             let is_mark = |at: &usize| bytes.get(at + MARK..at + MARK + 4) == Some(&FRAME_MAGIC);
-            let places = (0..=length - FRAME_HEADER_BYTES).step_by(ALIGNMENT);
-            let behind = places.clone().last().map_or(length, |last| last + ALIGNMENT);
-            match places.clone().find(is_mark) {
+            let offsets = (0..=length - FRAME_HEADER_BYTES).step_by(ALIGNMENT);
+            let behind = offsets.clone().last().map_or(length, |last| last + ALIGNMENT);
+            match offsets.clone().find(is_mark) {
                 Some(found) => {
                     if self.at(from + found).await?.is_some() {
                         return Ok(Some(from + found));

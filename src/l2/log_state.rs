@@ -161,7 +161,7 @@ impl LogState {
             return Appended { result: Err(Refusal::Off), wakes_writer: false };
         }
         let is_crowded = self.waiting_bytes >= WAITING_BYTES_MAX + self.beyond(allowance, record);
-        if is_crowded || !self.make_place(record, change) {
+        if is_crowded || !self.ensure_fits(record, change) {
             self.is_urgent = true;
             return Appended { result: Err(Refusal::NoRoom), wakes_writer: true };
         }
@@ -190,9 +190,9 @@ impl LogState {
         }
     }
 
-    /// Ensures that the record has a place, if necessary in the next segment. False: there is none
-    /// yet.
-    fn make_place(&mut self, record: &EncodedRecord, change: &Change<'_>) -> bool {
+    /// Ensures that there is room for the record, if necessary in the next segment. False: there is
+    /// none yet.
+    fn ensure_fits(&mut self, record: &EncodedRecord, change: &Change<'_>) -> bool {
         let is_full = self.directory.index_bytes() >= self.index_share
             || self.directory.memory_bytes() >= self.index_share.max(DIRECTORY_BYTES_MIN);
         if !is_full && self.fits_behind(record, change) {
@@ -208,21 +208,22 @@ impl LogState {
     fn fits_behind(&self, record: &EncodedRecord, change: &Change<'_>) -> bool {
         let header = if self.open.is_some() { 0 } else { FRAME_HEADER_BYTES };
         // The position at the end of a segment is the start of the next one, which is its header.
-        let place = self.geometry.offset_in_segment(self.end()) as usize + header;
-        if place < BLOCK_BYTES {
+        let offset = self.geometry.offset_in_segment(self.end()) as usize + header;
+        if offset < BLOCK_BYTES {
             return false;
         }
         let segment = self.geometry.segment_bytes() as usize;
-        let is_first = place == BLOCK_BYTES + FRAME_HEADER_BYTES;
+        let is_first = offset == BLOCK_BYTES + FRAME_HEADER_BYTES;
         let reserve = match record.body.len() {
             0 => 0,
             _ if is_first => 0,
             _ => RESERVE_BYTES.min(segment / 16),
         };
-        let listed = listed(place, record.lengths, change)
+        let listed = listed(offset, record.lengths, change)
             .and_then(|entry| self.directory.encoded_len_with(&entry));
-        listed
-            .is_ok_and(|directory| place + record.lengths.padded() + directory + reserve <= segment)
+        listed.is_ok_and(|directory| {
+            offset + record.lengths.padded() + directory + reserve <= segment
+        })
     }
 
     fn assign(
@@ -236,13 +237,13 @@ impl LogState {
             records: Vec::new(),
         });
         let lengths = record.lengths;
-        let position = batch.frame.next_position().ok_or(EncodeError::Place)?;
-        let end = position.after(lengths.padded() as u64).ok_or(EncodeError::Place)?;
-        let place = self.geometry.offset_in_segment(position) as usize;
+        let position = batch.frame.next_position().ok_or(EncodeError::Position)?;
+        let end = position.after(lengths.padded() as u64).ok_or(EncodeError::Position)?;
+        let offset = self.geometry.offset_in_segment(position) as usize;
         let checksum = seal(&mut record.head, self.key, position, self.open_count)?;
-        self.directory.append(&listed(place, lengths, change)?)?;
+        self.directory.append(&listed(offset, lengths, change)?)?;
         batch.frame.add(lengths, checksum)?;
-        let touched = place % BLOCK_BYTES + lengths.total();
+        let touched = offset % BLOCK_BYTES + lengths.total();
         let blocks =
             u16::try_from(touched.div_ceil(BLOCK_BYTES)).map_err(|_| EncodeError::Record)?;
         let head = Bytes::from(mem::take(&mut record.head));
@@ -435,8 +436,8 @@ impl LogState {
             return None;
         }
         let find = |records: &[PendingRecord]| {
-            let place = records.binary_search_by_key(&position, |record| record.position).ok()?;
-            records.get(place).cloned()
+            let offset = records.binary_search_by_key(&position, |record| record.position).ok()?;
+            records.get(offset).cloned()
         };
         let batches = self.jobs.iter().filter_map(|job| match job {
             Job::Write(batch) => Some(batch),
@@ -481,10 +482,10 @@ pub(super) fn fits_segment(
     lengths: RecordLengths,
     change: &Change<'_>,
 ) -> bool {
-    let place = BLOCK_BYTES + FRAME_HEADER_BYTES;
+    let offset = BLOCK_BYTES + FRAME_HEADER_BYTES;
     let directory = DirectoryBuilder::new(SegmentNumber(0), geometry);
-    let listed = listed(place, lengths, change).and_then(|it| directory.encoded_len_with(&it));
+    let listed = listed(offset, lengths, change).and_then(|it| directory.encoded_len_with(&it));
     listed.is_ok_and(|directory| {
-        place + lengths.padded() + directory <= geometry.segment_bytes() as usize
+        offset + lengths.padded() + directory <= geometry.segment_bytes() as usize
     })
 }

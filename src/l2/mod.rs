@@ -278,13 +278,13 @@ impl L2 {
     /// is done, or the request is dropped.
     fn request(&self, position: Position, blocks: usize, permit: &Arc<Permit>) -> ReadRequest {
         let geometry = self.geometry();
-        let offset = geometry.file_offset(position) - self.place(position) as u64;
+        let offset = geometry.file_offset(position) - self.offset_in_block(position) as u64;
         let pin = self.pins.pin(geometry.segment_of(position));
         ReadRequest::new(offset, blocks * BLOCK_BYTES).pinned(Arc::new((pin, Arc::clone(permit))))
     }
 
     /// The offset of a position in its block.
-    fn place(&self, position: Position) -> usize {
+    fn offset_in_block(&self, position: Position) -> usize {
         self.geometry().offset_in_segment(position) as usize % BLOCK_BYTES
     }
 
@@ -297,7 +297,7 @@ impl L2 {
             Ok(_) => count(&self.health().metrics.read_bytes, length),
             Err(_) => count(&self.health().metrics.io_errors, 1),
         }
-        Ok(read?.into_bytes().slice(self.place(position)..))
+        Ok(read?.into_bytes().slice(self.offset_in_block(position)..))
     }
 
     /// Whether this process was forked from the one that owns the store.
@@ -346,7 +346,7 @@ impl L2 {
         for (number, listed) in (1..).zip(directory.entries()) {
             meter::entries(1);
             let Ok(listed) = listed else { return false };
-            if let Some(position) = start.after(u64::from(listed.entry.place)) {
+            if let Some(position) = start.after(u64::from(listed.entry.offset)) {
                 visit(position, &listed.entry.change);
             }
             if number % BATCH_ENTRIES == 0 {

@@ -16,7 +16,7 @@ use super::format::{Geometry, SegmentNumber};
 #[derive(Debug)]
 pub(crate) struct ReadPins {
     geometry: Geometry,
-    /// By place in the file.
+    /// By index of the segment in the file.
     counts: Box<[AtomicU32]>,
     reclaim: AtomicWaker,
 }
@@ -25,7 +25,7 @@ pub(crate) struct ReadPins {
 #[derive(Debug)]
 pub(crate) struct ReadPin {
     pins: Arc<ReadPins>,
-    place: usize,
+    index: usize,
 }
 
 impl ReadPins {
@@ -36,17 +36,17 @@ impl ReadPins {
     }
 
     pub(crate) fn pin(self: &Arc<Self>, segment: SegmentNumber) -> ReadPin {
-        let place = self.place(segment);
-        self.counts[place].fetch_add(1, Ordering::SeqCst);
-        ReadPin { pins: Arc::clone(self), place }
+        let index = self.index(segment);
+        self.counts[index].fetch_add(1, Ordering::SeqCst);
+        ReadPin { pins: Arc::clone(self), index }
     }
 
     /// Resolves once the segment has no pins. One caller at a time.
     pub(crate) async fn released(&self, segment: SegmentNumber) {
-        let place = self.place(segment);
+        let index = self.index(segment);
         poll_fn(|context| {
             self.reclaim.register(context.waker());
-            match self.counts[place].load(Ordering::SeqCst) {
+            match self.counts[index].load(Ordering::SeqCst) {
                 0 => Poll::Ready(()),
                 _ => Poll::Pending,
             }
@@ -54,15 +54,15 @@ impl ReadPins {
         .await;
     }
 
-    fn place(&self, segment: SegmentNumber) -> usize {
-        let place = segment.0 % u64::from(self.geometry.segment_count());
-        usize::try_from(place).unwrap_or(0)
+    fn index(&self, segment: SegmentNumber) -> usize {
+        let index = segment.0 % u64::from(self.geometry.segment_count());
+        usize::try_from(index).unwrap_or(0)
     }
 }
 
 impl Drop for ReadPin {
     fn drop(&mut self) {
-        if self.pins.counts[self.place].fetch_sub(1, Ordering::SeqCst) == 1 {
+        if self.pins.counts[self.index].fetch_sub(1, Ordering::SeqCst) == 1 {
             self.pins.reclaim.wake();
         }
     }

@@ -41,7 +41,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 /// Some blocks of a segment, as they are on file.
 struct Window<'a> {
-    /// Their place in the segment.
+    /// Their offset in the segment.
     start: usize,
     blocks: AlignedBuffer,
     /// Counts their memory.
@@ -49,8 +49,8 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn record(&self, place: usize, length: usize) -> Option<&[u8]> {
-        let start = place.checked_sub(self.start)?;
+    fn record(&self, offset: usize, length: usize) -> Option<&[u8]> {
+        let start = offset.checked_sub(self.start)?;
         self.blocks.get(start..start + length)
     }
 }
@@ -150,20 +150,20 @@ impl Reclaimer {
             if number % BATCH_ENTRIES == 0 {
                 yield_now().await;
             }
-            let (place, length) = (listed.entry.place as usize, listed.entry.length as usize);
-            let position = start.and_then(|start| start.after(place as u64));
+            let (offset, length) = (listed.entry.offset as usize, listed.entry.length as usize);
+            let position = start.and_then(|start| start.after(offset as u64));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
             let Change::Blob(blob) = listed.entry.change else { continue };
             let has_room = length <= allowance.bytes && allowance.slots > 0;
             if !has_room || !owner.deserves_reinsertion(position, &blob) {
                 continue;
             }
-            let known = window.as_ref().and_then(|it: &Window<'_>| it.record(place, length));
+            let known = window.as_ref().and_then(|it: &Window<'_>| it.record(offset, length));
             if known.is_none() {
-                let Ok(read) = self.read_window(segment, place, length).await else { break };
+                let Ok(read) = self.read_window(segment, offset, length).await else { break };
                 window = Some(read);
             }
-            let record = window.as_ref().and_then(|it| it.record(place, length));
+            let record = window.as_ref().and_then(|it| it.record(offset, length));
             let Some(record) = record else { break };
             let Some(encoded) = self.encode_again(record, position, opens).await else {
                 count(&self.file.health.metrics.corruptions, 1);
@@ -201,7 +201,7 @@ impl Reclaimer {
         let (mut slots, mut steps) = (0, Pacer::default());
         for listed in directory.entries().flatten() {
             steps.entry().await;
-            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
+            let position = start.and_then(|start| start.after(u64::from(listed.entry.offset)));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { return 0 };
             let (namespace, hash) = match listed.entry.change {
                 Change::Blob(blob) => (blob.namespace, blob.hash),
@@ -217,11 +217,11 @@ impl Reclaimer {
     async fn read_window(
         &self,
         segment: SegmentNumber,
-        place: usize,
+        offset: usize,
         length: usize,
     ) -> io::Result<Window<'_>> {
-        let start = place / BLOCK_BYTES * BLOCK_BYTES;
-        let end = (place + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
+        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+        let end = (offset + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
         let end = end.min(self.file.geometry.segment_bytes() as usize);
         let blocks = self.file.read(segment, start, end - start).await?;
         let _held = self.file.health.hold(blocks.len());
@@ -254,7 +254,7 @@ impl Reclaimer {
         let start = self.file.geometry.start_of(segment);
         for (number, listed) in (1..).zip(directory.entries().flatten()) {
             meter::entries(1);
-            let position = start.and_then(|start| start.after(u64::from(listed.entry.place)));
+            let position = start.and_then(|start| start.after(u64::from(listed.entry.offset)));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { return };
             match listed.entry.change {
                 Change::Blob(blob) => {

@@ -240,10 +240,10 @@ impl BackwardScan<'_> {
             steps.entries(RUN_ENTRIES).await;
             let listed: Vec<_> = run.clone().take(RUN_ENTRIES).flatten().collect();
             for ListedEntry { entry, .. } in listed.iter().rev() {
-                let Some(position) = start.after(u64::from(entry.place)) else {
+                let Some(position) = start.after(u64::from(entry.offset)) else {
                     return Ok(Found::Damaged);
                 };
-                let blocks = blocks(entry.place as usize, entry.length as usize);
+                let blocks = blocks(entry.offset as usize, entry.length as usize);
                 let record = Replayed { change: entry.change, position, blocks };
                 if position >= self.head && !self.replay.take(&record, &mut steps).await {
                     return Ok(Found::Full);
@@ -286,7 +286,7 @@ impl BackwardScan<'_> {
         let found = self.take_directory(&listed, number).await?;
         if is_damaged {
             let first = listed.entries().flatten().next();
-            let first = first.and_then(|listed| start.after(u64::from(listed.entry.place)));
+            let first = first.and_then(|listed| start.after(u64::from(listed.entry.offset)));
             self.head = self.head.max(first.unwrap_or(end));
             if found == Found::Full {
                 self.head = self.head.max(self.replay.oldest().unwrap_or(end));
@@ -344,6 +344,6 @@ struct Scanned {
     is_damaged: bool,
 }
 
-fn blocks(place: usize, length: usize) -> u16 {
-    u16::try_from((place % BLOCK_BYTES + length).div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
+fn blocks(offset: usize, length: usize) -> u16 {
+    u16::try_from((offset % BLOCK_BYTES + length).div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
 }

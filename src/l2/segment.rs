@@ -40,7 +40,7 @@ impl SegmentHeader {
     /// The header of segment `number`, from its first block.
     ///
     /// # Errors
-    /// `Truncated`, `Magic`, `Place` for another store or segment, `OpenCount`, `Checksum`,
+    /// `Truncated`, `Magic`, `Misplaced` for another store or segment, `OpenCount`, `Checksum`,
     /// `Field`.
     pub(crate) fn decode(
         block: &[u8],
@@ -60,7 +60,7 @@ impl SegmentHeader {
             open_count: OpenCount(reader.u32()?),
         };
         if header.store_id != store_id || header.number != number {
-            return Err(DecodeError::Place);
+            return Err(DecodeError::Misplaced);
         }
         opens.check(header.open_count)?;
         if Reader::new(sum).u64()? != checksum(covered, header.seed()) {

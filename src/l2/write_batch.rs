@@ -32,7 +32,7 @@ impl EncodedRecord {
     }
 }
 
-/// The place that the log has assigned to a record.
+/// The offset that the log has assigned to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Assigned {
     pub(crate) position: Position,
@@ -100,13 +100,13 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Off;
 
-/// The directory entry of a record at a place of its segment.
+/// The directory entry of a record at a offset of its segment.
 pub(super) fn listed<'a>(
-    place: usize,
+    offset: usize,
     lengths: RecordLengths,
     change: &Change<'a>,
 ) -> Result<DirectoryEntry<'a>, EncodeError> {
-    let place = u32::try_from(place).map_err(|_| EncodeError::Place)?;
+    let offset = u32::try_from(offset).map_err(|_| EncodeError::Position)?;
     let length = u32::try_from(lengths.total()).map_err(|_| EncodeError::Record)?;
-    Ok(DirectoryEntry { place, length, change: *change })
+    Ok(DirectoryEntry { offset, length, change: *change })
 }

@@ -17,7 +17,7 @@ use tamis::{
 };
 
 use crate::cases::for_each_round;
-use crate::history::{Call, Event, History, Labels, Place, Put, Scope, Tickets};
+use crate::history::{Call, Event, FullKey, History, Labels, Put, Scope, Tickets};
 
 const THREADS: u32 = 3;
 const CALLS: u64 = 250;
@@ -90,13 +90,13 @@ fn bytes_of(value: u64, length: usize) -> Vec<u8> {
 impl Worker<'_> {
     fn work(mut self) -> Vec<Call> {
         for number in 0..CALLS {
-            let place = self.place();
+            let full_key = self.full_key();
             match self.random.random_range(0..100) {
-                0..35 => self.put(place, self.thread * CALLS + number + 1),
-                35..80 => self.get(place),
-                80..84 => self.exists(place),
+                0..35 => self.put(full_key, self.thread * CALLS + number + 1),
+                35..80 => self.get(full_key),
+                80..84 => self.exists(full_key),
                 84..89 => self.take_point(),
-                _ => self.invalidate(place),
+                _ => self.invalidate(full_key),
             }
             if self.random.random_bool(0.02) {
                 thread::yield_now();
@@ -105,9 +105,9 @@ impl Worker<'_> {
         self.calls
     }
 
-    fn place(&mut self) -> Place {
+    fn full_key(&mut self) -> FullKey {
         let namespace = NAMESPACES[self.random.random_range(0..NAMESPACES.len())];
-        Place { namespace, key: KEYS[self.random.random_range(0..KEYS.len())] }
+        FullKey { namespace, key: KEYS[self.random.random_range(0..KEYS.len())] }
     }
 
     fn label(&mut self) -> &'static str {
@@ -129,7 +129,7 @@ impl Worker<'_> {
         self.point = Some((point, self.tickets.draw()));
     }
 
-    fn put(&mut self, place: Place, value: u64) {
+    fn put(&mut self, full_key: FullKey, value: u64) {
         let bytes = bytes_of(value, self.random.random_range(8..self.value_bytes_max));
         let labels = Labels {
             tag: self.random.random_bool(0.5).then(|| self.label()),
@@ -152,50 +152,50 @@ impl Worker<'_> {
         }
         let polls = self.polls();
         let start = self.tickets.draw();
-        let result = drive(self.cache.put(place.namespace, place.key, put), polls);
+        let result = drive(self.cache.put(full_key.namespace, full_key.key, put), polls);
         let read_at = point.map(|(_, ticket)| ticket);
         let is_certain = read_at.is_none() && result.is_some();
         let is_held = !is_never || self.has_disk;
         match result {
             Some(Err(CacheError::VersionMismatch { existing, attempted })) => {
                 assert!(existing >= attempted && version == Some(attempted));
-                self.note(start, Event::Mismatch(place, existing));
+                self.note(start, Event::Mismatch(full_key, existing));
             }
             Some(Err(error)) => panic!("unexpected error: {error}"),
             Some(Ok(())) if !is_held && is_certain => {
-                self.note(start, Event::Invalidation(Scope::Key(place)));
+                self.note(start, Event::Invalidation(Scope::Key(full_key)));
             }
-            _ if !is_held => self.note(start, Event::PossibleRemoval(place)),
+            _ if !is_held => self.note(start, Event::PossibleRemoval(full_key)),
             _ => {
-                let put = Put { place, value, labels, version, read_at, is_certain };
+                let put = Put { full_key, value, labels, version, read_at, is_certain };
                 self.note(start, Event::Put(put));
             }
         }
     }
 
-    fn get(&mut self, place: Place) {
+    fn get(&mut self, full_key: FullKey) {
         let start = self.tickets.draw();
-        let hit = block_on(self.cache.get(place.namespace, place.key));
+        let hit = block_on(self.cache.get(full_key.namespace, full_key.key));
         let found = hit.map(|hit| {
             let number = hit.value().first_chunk().expect("no value is shorter");
             let number = u64::from_le_bytes(*number);
             assert!(hit.value() == bytes_of(number, hit.value().len()), "a mixture of values");
             number
         });
-        self.note(start, Event::Get(place, found));
+        self.note(start, Event::Get(full_key, found));
     }
 
-    fn exists(&mut self, place: Place) {
+    fn exists(&mut self, full_key: FullKey) {
         let start = self.tickets.draw();
-        let presence = self.cache.exists(place.namespace, place.key);
+        let presence = self.cache.exists(full_key.namespace, full_key.key);
         if presence != CachePresence::MaybePresent {
-            self.note(start, Event::Exists(place, presence == CachePresence::Present));
+            self.note(start, Event::Exists(full_key, presence == CachePresence::Present));
         }
     }
 
     /// In force from the first poll: the record is right even if the call was dropped.
-    fn invalidate(&mut self, place: Place) {
-        let (cache, namespace, mut polls) = (self.cache, place.namespace, self.polls());
+    fn invalidate(&mut self, full_key: FullKey) {
+        let (cache, namespace, mut polls) = (self.cache, full_key.namespace, self.polls());
         if self.has_disk {
             // The log may have no room in the first poll.
             polls = usize::MAX;
@@ -206,9 +206,9 @@ impl Worker<'_> {
         let start = self.tickets.draw();
         let cover = match draw {
             0..10 => {
-                let removed = drive(cache.invalidate_key(namespace, place.key), polls);
+                let removed = drive(cache.invalidate_key(namespace, full_key.key), polls);
                 assert!(matches!(removed, Some(Ok(0 | 1))));
-                Scope::Key(place)
+                Scope::Key(full_key)
             }
             10..20 => {
                 drive(cache.invalidate_prefix(namespace, prefix), polls);

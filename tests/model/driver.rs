@@ -14,8 +14,8 @@ use tamis::{
 use crate::jitter::Jitter;
 use crate::naive::{Model, charge};
 use crate::operation::{
-    KEY_BYTES_MAX, KEYS, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, Mix,
-    NAMESPACES, Operation, Place, Policy, Put, ReadAt, START, Verb, time,
+    FullKey, KEY_BYTES_MAX, KEYS, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX,
+    METADATA_KEYS_MAX, Mix, NAMESPACES, Operation, Policy, Put, ReadAt, START, Verb, time,
 };
 use crate::seen::{Counts, Seen};
 
@@ -120,18 +120,18 @@ impl<'a> Driver<'a> {
         let mut written = None;
         match operation.verb {
             Verb::Put(put) => {
-                if self.model.needs_a_place(put.place.namespace) {
+                if self.model.needs_a_slot(put.full_key.namespace) {
                     // An expired entry frees its namespace's slot: swept here, so that the model
                     // knows which.
                     block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
                     self.model.sweep();
                 }
-                let was_taken = self.model.is_slot_taken(&put.place);
-                written = Some((put.place.clone(), was_taken));
+                let was_taken = self.model.is_slot_taken(&put.full_key);
+                written = Some((put.full_key.clone(), was_taken));
                 self.put(*put, handle, default);
             }
-            Verb::Get(place) => self.get(&place, handle),
-            Verb::Exists(place) => self.exists(&place, handle),
+            Verb::Get(full_key) => self.get(&full_key, handle),
+            Verb::Exists(full_key) => self.exists(&full_key, handle),
             Verb::TakePoint => self.points.push((self.cache.read_point(), self.model.moment())),
             Verb::Advance(by) => {
                 self.clock.advance(std::time::Duration::from_nanos(by));
@@ -153,26 +153,29 @@ impl<'a> Driver<'a> {
         self.tally.operations += 1;
     }
 
-    fn get(&mut self, place: &Place, handle: Option<BlobCacheNamespace>) {
+    fn get(&mut self, full_key: &FullKey, handle: Option<BlobCacheNamespace>) {
         let hit = block_on(async {
             match handle {
-                Some(handle) => handle.get(&place.key).await,
-                None => self.cache.get(place.namespace, &place.key).await,
+                Some(handle) => handle.get(&full_key.key).await,
+                None => self.cache.get(full_key.namespace, &full_key.key).await,
             }
         });
         assert!(hit.iter().all(|hit| hit.tier() == CacheTier::L1));
-        let expected = self.model.get(place);
-        assert_eq!(hit.as_ref().map(Seen::from), expected, "get of {place:?}");
+        let expected = self.model.get(full_key);
+        assert_eq!(hit.as_ref().map(Seen::from), expected, "get of {full_key:?}");
     }
 
-    fn exists(&mut self, place: &Place, handle: Option<BlobCacheNamespace>) {
+    fn exists(&mut self, full_key: &FullKey, handle: Option<BlobCacheNamespace>) {
         let presence = match handle {
-            Some(handle) => handle.exists(&place.key),
-            None => self.cache.exists(place.namespace, &place.key),
+            Some(handle) => handle.exists(&full_key.key),
+            None => self.cache.exists(full_key.namespace, &full_key.key),
         };
-        let expected =
-            if self.model.exists(place) { CachePresence::Present } else { CachePresence::Absent };
-        assert_eq!(presence, expected, "exists of {place:?}");
+        let expected = if self.model.exists(full_key) {
+            CachePresence::Present
+        } else {
+            CachePresence::Absent
+        };
+        assert_eq!(presence, expected, "exists of {full_key:?}");
     }
 
     fn put(&mut self, mut put: Put, handle: Option<BlobCacheNamespace>, default: Option<Policy>) {
@@ -193,8 +196,8 @@ impl<'a> Driver<'a> {
         let offer = offer(&put, point);
         let result = block_on(async {
             match handle {
-                Some(handle) => handle.put(&put.place.key, offer).await,
-                None => self.cache.put(put.place.namespace, &put.place.key, offer).await,
+                Some(handle) => handle.put(&put.full_key.key, offer).await,
+                None => self.cache.put(put.full_key.namespace, &put.full_key.key, offer).await,
             }
         });
         let is_outdated = match moment {
@@ -221,9 +224,9 @@ impl<'a> Driver<'a> {
         }
         assert_eq!(result, Ok(()));
         assert!(!is_outdated && refused == 0, "{refused} refused");
-        self.take_namespace_slot(put.place.namespace);
+        self.take_namespace_slot(put.full_key.namespace);
         self.tally.points_accepted += u64::from(point.is_some());
-        let expires = self.jitter.expiry(&put.place, self.model.now, &policy);
+        let expires = self.jitter.expiry(&put.full_key, self.model.now, &policy);
         self.model.put(put, policy, expires);
     }
 
@@ -314,7 +317,7 @@ impl<'a> Driver<'a> {
             assert_eq!(held.entries(), model.entries_of(name).count(), "{name:?} after {shown:?}");
             if model.charged_bytes_max.is_some() {
                 let charges = model.entries_of(name).map(|entry| &entry.put);
-                let bytes: usize = charges.map(|put| charge(&put.place.key, &put.value)).sum();
+                let bytes: usize = charges.map(|put| charge(&put.full_key.key, &put.value)).sum();
                 assert_eq!(held.bytes_in_use(), bytes, "{name:?} after {shown:?}");
             }
             sum += held.bytes_in_use();
@@ -367,21 +370,22 @@ fn foreign_point() -> ReadPoint {
 }
 
 /// Puts every key in turn: a key that vanishes shares the slot of the one just put.
-fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
+fn shared_slots(cache: &BlobCache) -> HashMap<FullKey, usize> {
     let long = vec![b'k'; KEY_BYTES_MAX];
     let keys = || KEYS.iter().map(|key| key.to_vec()).chain([long.clone()]);
-    let mut slots: HashMap<Place, usize> = HashMap::new();
-    let mut held: Vec<Place> = Vec::new();
-    for place in NAMESPACES.iter().flat_map(|name| keys().map(|key| Place { namespace: name, key }))
+    let mut slots: HashMap<FullKey, usize> = HashMap::new();
+    let mut held: Vec<FullKey> = Vec::new();
+    for full_key in
+        NAMESPACES.iter().flat_map(|name| keys().map(|key| FullKey { namespace: name, key }))
     {
-        block_on(cache.put(place.namespace, &place.key, "")).expect("all namespaces fit");
+        block_on(cache.put(full_key.namespace, &full_key.key, "")).expect("all namespaces fit");
         let is_absent =
-            |held: &Place| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
+            |held: &FullKey| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
         let displaced = held.iter().position(is_absent).map(|at| held.remove(at));
         assert!(!held.iter().any(is_absent), "a put replaces at most one entry");
         let slot = displaced.map_or(slots.len(), |displaced| slots[&displaced]);
-        slots.insert(place.clone(), slot);
-        held.push(place);
+        slots.insert(full_key.clone(), slot);
+        held.push(full_key);
     }
     block_on(cache.invalidate_all()).expect("the cache is open");
     block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
@@ -390,7 +394,7 @@ fn shared_slots(cache: &BlobCache) -> HashMap<Place, usize> {
 
 fn namespace_of(verb: &Verb) -> &'static str {
     match verb {
-        Verb::Put(put) => put.place.namespace,
+        Verb::Put(put) => put.full_key.namespace,
         Verb::Get(at) | Verb::Exists(at) => at.namespace,
         Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
         Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct FullKey {
     pub(crate) namespace: &'static str,
     pub(crate) key: &'static str,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Labels {
 /// The entries removed by an invalidation, or by a put that stores nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    Key(Place),
+    Key(FullKey),
     Prefix(&'static str, &'static str),
     Tag(&'static str, &'static str),
     Dependency(&'static str, &'static str),
@@ -39,7 +39,7 @@ pub(crate) enum Scope {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Put {
-    pub(crate) place: Place,
+    pub(crate) full_key: FullKey,
     /// Unique to each put.
     pub(crate) value: u64,
     pub(crate) labels: Labels,
@@ -55,13 +55,13 @@ pub(crate) enum Event {
     Put(Put),
     Invalidation(Scope),
     /// A put that stores nothing, and may have been refused or dropped.
-    PossibleRemoval(Place),
+    PossibleRemoval(FullKey),
     /// A get; None for a miss.
-    Get(Place, Option<u64>),
+    Get(FullKey, Option<u64>),
     /// A call of `exists`.
-    Exists(Place, bool),
+    Exists(FullKey, bool),
     /// A put refused because of this version.
-    Mismatch(Place, u64),
+    Mismatch(FullKey, u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,28 +89,28 @@ pub(crate) struct History {
 }
 
 impl Scope {
-    fn covers(self, place: Place, labels: Labels) -> bool {
+    fn covers(self, full_key: FullKey, labels: Labels) -> bool {
         match self {
-            Self::Key(of) => of == place,
+            Self::Key(of) => of == full_key,
             Self::Prefix(namespace, prefix) => {
-                namespace == place.namespace && place.key.starts_with(prefix)
+                namespace == full_key.namespace && full_key.key.starts_with(prefix)
             }
-            Self::Tag(namespace, tag) => namespace == place.namespace && labels.tag == Some(tag),
+            Self::Tag(namespace, tag) => namespace == full_key.namespace && labels.tag == Some(tag),
             Self::Dependency(namespace, dependency) => {
-                namespace == place.namespace && labels.dependency == Some(dependency)
+                namespace == full_key.namespace && labels.dependency == Some(dependency)
             }
-            Self::Namespace(namespace) => namespace == place.namespace,
+            Self::Namespace(namespace) => namespace == full_key.namespace,
             Self::All => true,
         }
     }
 }
 
 impl Event {
-    /// Whether this removes an earlier entry of this place and these labels.
-    fn ends(&self, place: Place, labels: Labels) -> bool {
+    /// Whether this removes an earlier entry of this key and these labels.
+    fn ends(&self, full_key: FullKey, labels: Labels) -> bool {
         match self {
-            Self::Put(put) => put.is_certain && put.place == place,
-            Self::Invalidation(cover) => cover.covers(place, labels),
+            Self::Put(put) => put.is_certain && put.full_key == full_key,
+            Self::Invalidation(cover) => cover.covers(full_key, labels),
             _ => false,
         }
     }
@@ -128,19 +128,19 @@ impl History {
 
     /// The first violation, with all calls involved.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let mut sightings: HashMap<Place, Vec<(&Call, Option<u64>)>> = HashMap::new();
+        let mut sightings: HashMap<FullKey, Vec<(&Call, Option<u64>)>> = HashMap::new();
         for call in &self.calls {
             match call.event {
-                Event::Get(place, found) => {
-                    self.check_value(call, place, found)?;
-                    sightings.entry(place).or_default().push((call, found));
+                Event::Get(full_key, found) => {
+                    self.check_value(call, full_key, found)?;
+                    sightings.entry(full_key).or_default().push((call, found));
                 }
-                Event::Exists(place, true) => self.check_presence(call, place, None)?,
-                Event::Exists(place, false) => {
-                    sightings.entry(place).or_default().push((call, None));
+                Event::Exists(full_key, true) => self.check_presence(call, full_key, None)?,
+                Event::Exists(full_key, false) => {
+                    sightings.entry(full_key).or_default().push((call, None));
                 }
-                Event::Mismatch(place, version) => {
-                    self.check_presence(call, place, Some(version))?;
+                Event::Mismatch(full_key, version) => {
+                    self.check_presence(call, full_key, Some(version))?;
                 }
                 Event::Put(_) | Event::Invalidation(_) | Event::PossibleRemoval(_) => {}
             }
@@ -152,18 +152,18 @@ impl History {
     /// taken effect, without a later call that may have removed or replaced its entry.
     pub(crate) fn check_misses(&self) -> Result<(), String> {
         for call in &self.calls {
-            let (Event::Get(place, None) | Event::Exists(place, false)) = call.event else {
+            let (Event::Get(full_key, None) | Event::Exists(full_key, false)) = call.event else {
                 continue;
             };
             let was_put = |(of, put): &&(Call, Put)| {
-                put.place == place && put.is_certain && of.end < call.start
+                put.full_key == full_key && put.is_certain && of.end < call.start
             };
             let Some((of, _)) = self.puts.values().filter(was_put).max_by_key(|(of, _)| of.start)
             else {
                 continue;
             };
             let may_explain = |other: &&Call| {
-                other.end > of.start && other.start < call.end && self.may_empty(other, place)
+                other.end > of.start && other.start < call.end && self.may_empty(other, full_key)
             };
             if self.calls.iter().find(may_explain).is_none() {
                 return Err(format!("{call:?}\nhas missed\n{of:?}\nwithout a reason"));
@@ -172,22 +172,27 @@ impl History {
         Ok(())
     }
 
-    fn may_empty(&self, call: &Call, place: Place) -> bool {
+    fn may_empty(&self, call: &Call, full_key: FullKey) -> bool {
         match call.event {
-            Event::PossibleRemoval(of) => of == place,
+            Event::PossibleRemoval(of) => of == full_key,
             Event::Invalidation(cover) => self
                 .puts
                 .values()
-                .any(|(_, put)| put.place == place && cover.covers(place, put.labels)),
+                .any(|(_, put)| put.full_key == full_key && cover.covers(full_key, put.labels)),
             _ => false,
         }
     }
 
-    fn check_value(&self, call: &Call, place: Place, found: Option<u64>) -> Result<(), String> {
+    fn check_value(
+        &self,
+        call: &Call,
+        full_key: FullKey,
+        found: Option<u64>,
+    ) -> Result<(), String> {
         let Some(value) = found else { return Ok(()) };
         let (of, put) =
             self.puts.get(&value).ok_or(format!("{call:?}: a value that was never put"))?;
-        if put.place != place {
+        if put.full_key != full_key {
             return Err(format!("{call:?}\nhas found the value of\n{of:?}"));
         }
         match self.reason_against(of, put, call) {
@@ -202,11 +207,11 @@ impl History {
     fn check_presence(
         &self,
         reader: &Call,
-        place: Place,
+        full_key: FullKey,
         version: Option<u64>,
     ) -> Result<(), String> {
         let could_be_seen = |(of, put): &(Call, Put)| {
-            put.place == place
+            put.full_key == full_key
                 && (version.is_none() || put.version == version)
                 && self.reason_against(of, put, reader).is_none()
         };
@@ -228,11 +233,11 @@ impl History {
         self.calls
             .iter()
             .filter(|call| is_between(call) || is_overlooked(call))
-            .find(|call| call.event.ends(put.place, put.labels))
+            .find(|call| call.event.ends(put.full_key, put.labels))
             .copied()
     }
 
-    /// Sightings of one place never go back in time.
+    /// Sightings of one key never go back in time.
     fn check_order(&self, sightings: &[(&Call, Option<u64>)]) -> Result<(), String> {
         let put_of = |value: &Option<u64>| value.map(|value| &self.puts[&value].0);
         for (later, found) in sightings {
@@ -257,12 +262,12 @@ impl History {
 mod tests {
     use super::*;
 
-    const HERE: Place = Place { namespace: "n", key: "a/1" };
+    const HERE: FullKey = FullKey { namespace: "n", key: "a/1" };
 
     fn put(start: u64, end: u64, value: u64) -> Call {
         let labels = Labels { tag: Some("t"), dependency: None };
         let (version, read_at, is_certain) = (None, None, true);
-        let put = Put { place: HERE, value, labels, version, read_at, is_certain };
+        let put = Put { full_key: HERE, value, labels, version, read_at, is_certain };
         Call { start, end, event: Event::Put(put) }
     }
 

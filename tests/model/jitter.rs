@@ -4,7 +4,7 @@
 use futures::executor::block_on;
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, Clock};
 
-use crate::operation::{Place, Policy, START, time};
+use crate::operation::{FullKey, Policy, START, time};
 use crate::seen::Seen;
 
 pub(crate) struct Jitter {
@@ -22,7 +22,7 @@ impl Jitter {
     }
 
     /// When the ttl of an entry written at `now` ends; `u64::MAX` for never.
-    pub(crate) fn expiry(&self, place: &Place, now: u64, policy: &Policy) -> u64 {
+    pub(crate) fn expiry(&self, full_key: &FullKey, now: u64, policy: &Policy) -> u64 {
         let Some(ttl) = policy.ttl else { return u64::MAX };
         let stretched = |percent: u64| {
             let stretched = u128::from(ttl) + u128::from(ttl) * u128::from(percent) / 100;
@@ -36,8 +36,8 @@ impl Jitter {
         self.clock.set(time(now));
         let put = BlobCachePut::new("").with_policy(only_jitter.build());
         let seen = block_on(async {
-            self.twin.put(place.namespace, &place.key, put).await.expect("it fits");
-            self.twin.get(place.namespace, &place.key).await
+            self.twin.put(full_key.namespace, &full_key.key, put).await.expect("it fits");
+            self.twin.get(full_key.namespace, &full_key.key).await
         });
         let seen = Seen::from(&seen.expect("its ttl is not zero"));
         let expires = seen.expires.unwrap_or(u64::MAX);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tamis::{BlobLimit, CacheError, L1Admission};
 
 use crate::operation::{
-    KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, Place,
+    FullKey, KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX,
     Policy, Put,
 };
 use crate::seen::{Counts, Seen};
@@ -40,8 +40,8 @@ enum Life {
 /// A mutation that earlier read points conflict with.
 #[derive(Debug)]
 pub(crate) enum Mutation {
-    Key(Place),
-    Prefix(Place),
+    Key(FullKey),
+    Prefix(FullKey),
     Tags(&'static str, Vec<&'static str>),
     Dependencies(&'static str, Vec<&'static str>),
     Namespace(&'static str),
@@ -57,8 +57,8 @@ pub(crate) struct Model {
     pub(crate) max_namespaces: usize,
     /// Some if [`charge`] is in use, with this budget.
     pub(crate) charged_bytes_max: Option<usize>,
-    /// The slot of each place; places not listed have their own.
-    pub(crate) slots: HashMap<Place, usize>,
+    /// The slot of each key; keys not listed have their own.
+    pub(crate) slots: HashMap<FullKey, usize>,
     pub(crate) counts: Counts,
     pub(crate) log: Vec<Mutation>,
 }
@@ -80,8 +80,8 @@ impl Stored {
         matches!(self.life(now), Life::Expired | Life::Idle)
     }
 
-    pub(crate) fn is_at(&self, place: &Place) -> bool {
-        self.put.place == *place
+    pub(crate) fn is_at(&self, full_key: &FullKey) -> bool {
+        self.put.full_key == *full_key
     }
 }
 
@@ -91,25 +91,25 @@ impl Model {
         self.log.len()
     }
 
-    pub(crate) fn find(&self, place: &Place) -> Option<&Stored> {
-        self.entries.iter().find(|entry| entry.is_at(place))
+    pub(crate) fn find(&self, full_key: &FullKey) -> Option<&Stored> {
+        self.entries.iter().find(|entry| entry.is_at(full_key))
     }
 
-    pub(crate) fn exists(&self, place: &Place) -> bool {
-        self.find(place).is_some_and(|entry| !entry.is_gone(self.now))
+    pub(crate) fn exists(&self, full_key: &FullKey) -> bool {
+        self.find(full_key).is_some_and(|entry| !entry.is_gone(self.now))
     }
 
     pub(crate) fn entries_of(&self, namespace: &str) -> impl Iterator<Item = &Stored> {
-        self.entries.iter().filter(move |entry| entry.put.place.namespace == namespace)
+        self.entries.iter().filter(move |entry| entry.put.full_key.namespace == namespace)
     }
 
-    fn shares_slot(&self, one: &Place, other: &Place) -> bool {
+    fn shares_slot(&self, one: &FullKey, other: &FullKey) -> bool {
         one == other || self.slots.get(one).is_some_and(|slot| self.slots.get(other) == Some(slot))
     }
 
-    /// Whether an entry is held in the slot of this place.
-    pub(crate) fn is_slot_taken(&self, place: &Place) -> bool {
-        self.entries.iter().any(|entry| self.shares_slot(&entry.put.place, place))
+    /// Whether an entry is held in the slot of this key.
+    pub(crate) fn is_slot_taken(&self, full_key: &FullKey) -> bool {
+        self.entries.iter().any(|entry| self.shares_slot(&entry.put.full_key, full_key))
     }
 
     /// Removes expired entries.
@@ -130,9 +130,9 @@ impl Model {
         }
     }
 
-    pub(crate) fn get(&mut self, place: &Place) -> Option<Seen> {
+    pub(crate) fn get(&mut self, full_key: &FullKey) -> Option<Seen> {
         let now = self.now;
-        let Some(at) = self.entries.iter().position(|entry| entry.is_at(place)) else {
+        let Some(at) = self.entries.iter().position(|entry| entry.is_at(full_key)) else {
             self.counts.misses += 1;
             return None;
         };
@@ -164,7 +164,7 @@ impl Model {
     /// Every reason to refuse the put. If there are several, which one is returned is not
     /// specified.
     pub(crate) fn refusals(&self, put: &Put, policy: &Policy) -> Vec<CacheError> {
-        let mut refusals: Vec<_> = check_key(&put.place.key).err().into_iter().collect();
+        let mut refusals: Vec<_> = check_key(&put.full_key.key).err().into_iter().collect();
         let labels: Vec<_> = put.tags.iter().chain(&put.dependencies).copied().collect();
         refusals.extend(check_labels(&labels).err());
         let metadata = &put.metadata;
@@ -178,7 +178,7 @@ impl Model {
             let limit = BlobLimit::Policy;
             refusals.push(CacheError::BlobTooLarge { size, max, limit });
         }
-        let size = charge(&put.place.key, &put.value);
+        let size = charge(&put.full_key.key, &put.value);
         let max = match (policy.admission, self.charged_bytes_max) {
             (L1Admission::Auto, Some(max)) => max / 8,
             (L1Admission::Always, Some(max)) => max,
@@ -191,21 +191,21 @@ impl Model {
             };
             refusals.push(CacheError::BlobTooLarge { size, max, limit });
         }
-        let held = self.find(&put.place).filter(|entry| !entry.is_gone(self.now));
+        let held = self.find(&put.full_key).filter(|entry| !entry.is_gone(self.now));
         let existing = held.and_then(|entry| entry.policy.version);
         if let (Some(existing), Some(attempted)) = (existing, policy.version) {
             if existing >= attempted {
                 refusals.push(CacheError::VersionMismatch { existing, attempted });
             }
         }
-        if !self.has_room_for(put.place.namespace) {
+        if !self.has_room_for(put.full_key.namespace) {
             refusals.push(CacheError::TooManyNamespaces { max: self.max_namespaces });
         }
         refusals
     }
 
     /// Whether another namespace has to give up its slot for this one.
-    pub(crate) fn needs_a_place(&self, namespace: &str) -> bool {
+    pub(crate) fn needs_a_slot(&self, namespace: &str) -> bool {
         !self.namespaces.contains(&namespace) && self.namespaces.len() >= self.max_namespaces
     }
 
@@ -223,25 +223,25 @@ impl Model {
     /// Whether a conflicting mutation has happened since `moment`.
     pub(crate) fn is_outdated(&self, put: &Put, moment: usize) -> bool {
         let any = |of: &[&str], labels: &[&str]| labels.iter().any(|label| of.contains(label));
-        let place = &put.place;
+        let full_key = &put.full_key;
         self.log[moment..].iter().any(|mutation| match mutation {
-            Mutation::Key(of) => self.shares_slot(of, place),
+            Mutation::Key(of) => self.shares_slot(of, full_key),
             Mutation::Prefix(of) => {
-                of.namespace == place.namespace && place.key.starts_with(&of.key)
+                of.namespace == full_key.namespace && full_key.key.starts_with(&of.key)
             }
-            Mutation::Tags(of, tags) => *of == place.namespace && any(&put.tags, tags),
+            Mutation::Tags(of, tags) => *of == full_key.namespace && any(&put.tags, tags),
             Mutation::Dependencies(of, dependencies) => {
-                *of == place.namespace && any(&put.dependencies, dependencies)
+                *of == full_key.namespace && any(&put.dependencies, dependencies)
             }
-            Mutation::Namespace(of) => *of == place.namespace,
+            Mutation::Namespace(of) => *of == full_key.namespace,
             Mutation::All => true,
         })
     }
 
     /// Applies a put that nothing refuses.
     pub(crate) fn put(&mut self, put: Put, policy: Policy, jittered_expiry: u64) {
-        self.displace(&put.place);
-        self.log.push(Mutation::Key(put.place.clone()));
+        self.displace(&put.full_key);
+        self.log.push(Mutation::Key(put.full_key.clone()));
         if policy.admission != L1Admission::Never {
             let expires = jittered_expiry.min(policy.expires_at.unwrap_or(u64::MAX));
             let (written, last_access) = (self.now, self.now);
@@ -250,26 +250,26 @@ impl Model {
         }
     }
 
-    /// Empties the slot of a place.
-    fn displace(&mut self, place: &Place) {
-        self.remove(|model, entry| model.shares_slot(&entry.put.place, place));
+    /// Empties the slot of a key.
+    fn displace(&mut self, full_key: &FullKey) {
+        self.remove(|model, entry| model.shares_slot(&entry.put.full_key, full_key));
     }
 
-    pub(crate) fn invalidate_key(&mut self, place: &Place) -> Result<usize, CacheError> {
-        check_key(&place.key)?;
-        let live = usize::from(self.exists(place));
-        self.displace(place);
-        self.log.push(Mutation::Key(place.clone()));
+    pub(crate) fn invalidate_key(&mut self, full_key: &FullKey) -> Result<usize, CacheError> {
+        check_key(&full_key.key)?;
+        let live = usize::from(self.exists(full_key));
+        self.displace(full_key);
+        self.log.push(Mutation::Key(full_key.clone()));
         self.counts.invalidations += live as u64;
         Ok(live)
     }
 
-    pub(crate) fn invalidate_prefix(&mut self, of: &Place) -> Result<usize, CacheError> {
+    pub(crate) fn invalidate_prefix(&mut self, of: &FullKey) -> Result<usize, CacheError> {
         check_key(&of.key)?;
         self.log.push(Mutation::Prefix(of.clone()));
         Ok(self.invalidate(|entry| {
-            let place = &entry.put.place;
-            place.namespace == of.namespace && place.key.starts_with(&of.key)
+            let full_key = &entry.put.full_key;
+            full_key.namespace == of.namespace && full_key.key.starts_with(&of.key)
         }))
     }
 
@@ -281,7 +281,7 @@ impl Model {
         check_labels(tags)?;
         self.log.push(Mutation::Tags(namespace, tags.to_vec()));
         Ok(self.invalidate(|Stored { put, .. }| {
-            put.place.namespace == namespace && put.tags.iter().any(|tag| tags.contains(tag))
+            put.full_key.namespace == namespace && put.tags.iter().any(|tag| tags.contains(tag))
         }))
     }
 
@@ -293,7 +293,7 @@ impl Model {
         check_labels(dependencies)?;
         self.log.push(Mutation::Dependencies(namespace, dependencies.to_vec()));
         Ok(self.invalidate(|Stored { put, .. }| {
-            put.place.namespace == namespace
+            put.full_key.namespace == namespace
                 && put.dependencies.iter().any(|dependency| dependencies.contains(dependency))
         }))
     }
@@ -310,7 +310,7 @@ impl Model {
 
     pub(crate) fn invalidate_namespace(&mut self, namespace: &'static str) -> bool {
         self.log.push(Mutation::Namespace(namespace));
-        self.entries.retain(|entry| entry.put.place.namespace != namespace);
+        self.entries.retain(|entry| entry.put.full_key.namespace != namespace);
         let known = self.namespaces.contains(&namespace);
         self.namespaces.retain(|name| *name != namespace);
         self.counts.namespace_flushes += u64::from(known);

@@ -31,7 +31,7 @@ pub(crate) const METADATA_BYTES_MAX: usize = 60;
 
 /// The name of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct FullKey {
     pub(crate) namespace: &'static str,
     pub(crate) key: Vec<u8>,
 }
@@ -63,7 +63,7 @@ pub(crate) enum ReadAt {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
-    pub(crate) place: Place,
+    pub(crate) full_key: FullKey,
     pub(crate) value: Vec<u8>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) tags: Vec<&'static str>,
@@ -76,10 +76,10 @@ pub(crate) struct Put {
 #[derive(Debug, Clone)]
 pub(crate) enum Verb {
     Put(Box<Put>),
-    Get(Place),
-    Exists(Place),
-    InvalidateKey(Place),
-    InvalidatePrefix(Place),
+    Get(FullKey),
+    Exists(FullKey),
+    InvalidateKey(FullKey),
+    InvalidatePrefix(FullKey),
     InvalidateTags(&'static str, Vec<&'static str>),
     InvalidateDependencies(&'static str, Vec<&'static str>),
     InvalidateNamespace(&'static str),
@@ -149,7 +149,7 @@ impl Policy {
     }
 }
 
-impl Place {
+impl FullKey {
     pub(crate) fn random(random: &mut StdRng) -> Self {
         let namespace = namespace(random);
         let key = match random.random_range(0..200) {
@@ -178,11 +178,11 @@ impl Operation {
         }
         let verb = match draw {
             0..270 => Verb::Put(Box::new(Put::random(random, mix, now, number))),
-            270..640 => Verb::Get(Place::random(random)),
-            640..680 => Verb::Exists(Place::random(random)),
+            270..640 => Verb::Get(FullKey::random(random)),
+            640..680 => Verb::Exists(FullKey::random(random)),
             680..720 => Verb::TakePoint,
-            720..780 => Verb::InvalidateKey(Place::random(random)),
-            780..805 => Verb::InvalidatePrefix(Place::random(random)),
+            720..780 => Verb::InvalidateKey(FullKey::random(random)),
+            780..805 => Verb::InvalidatePrefix(FullKey::random(random)),
             805..830 => Verb::InvalidateTags(namespace(random), labels(random)),
             830..850 => Verb::InvalidateDependencies(namespace(random), labels(random)),
             850..860 => Verb::InvalidateNamespace(namespace(random)),
@@ -219,7 +219,7 @@ impl Put {
             _ => ReadAt::None,
         };
         Self {
-            place: Place::random(random),
+            full_key: FullKey::random(random),
             value: value(number, length),
             metadata,
             tags: if random.random_bool(0.4) { labels(random) } else { Vec::new() },

@@ -71,9 +71,9 @@ impl CacheLogOwner {
                 self.commit_lock.section().labels().older(after, before, BATCH_ENTRIES, &mut found);
             for posting in found {
                 meter::entries(1);
-                let slot = self.l1.lock_place(posting.key);
+                let place = self.l1.lock_place(posting.key);
                 let mut section = self.commit_lock.section();
-                if slot.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
+                if place.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
                     section.labels().release(posting.key, posting.sequence);
                 }
             }
@@ -106,18 +106,18 @@ impl CacheLogOwner {
 impl LogOwner for CacheLogOwner {
     fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
         let sequence = Sequence(position.value());
-        let slot = self.l1.lock_place(hash);
+        let place = self.l1.lock_place(hash);
         let generation = self.namespaces.find(namespace);
         let mut section = self.commit_lock.section();
         if let Some(generation) = generation {
-            let held = generation.index().get(hash).filter(|held| held.position == position);
-            let is_in_memory = slot.entry().is_some_and(|entry| entry.sequence() == sequence);
-            if let Some(held) = held.filter(|_| !is_in_memory) {
+            let slot = generation.index().get(hash).filter(|slot| slot.position == position);
+            let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
+            if let Some(slot) = slot.filter(|_| !is_in_memory) {
                 // A matching invalidation removed it, not the log.
                 let is_left = self.removal.displace(
                     &generation,
                     HashedKey { bytes: key, hash },
-                    held,
+                    slot,
                     None,
                     &mut section,
                 );
@@ -126,7 +126,7 @@ impl LogOwner for CacheLogOwner {
             self.give_up_slot(&generation, hash, position);
         }
         // While memory holds the entry, memory keeps the postings.
-        if slot.entry().is_none_or(|entry| entry.sequence() != sequence) {
+        if place.entry().is_none_or(|entry| entry.sequence() != sequence) {
             section.labels().release(hash, sequence);
         }
     }
@@ -163,26 +163,26 @@ impl LogOwner for CacheLogOwner {
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         // Bounded: by the labels of one entry.
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
-        let slot = self.l1.lock_place(hash);
+        let place = self.l1.lock_place(hash);
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
         let mut section = self.commit_lock.section();
-        let held = match generation.live_slot(hash, before) {
+        let slot = match generation.live_slot(hash, before) {
             None if failpoint(Failpoint::ReinsertionUnchecked) => Slot::new(position, 1),
             None => return false,
-            Some(held) => held,
+            Some(slot) => slot,
         };
         let is_covered =
             self.pending.matching_record(&generation, before, blob.key, &labels).is_some();
         if section.is_closed() || (is_covered && !failpoint(Failpoint::ReinsertionUnchecked)) {
             return false;
         }
-        let entry = slot.entry().filter(|entry| entry.sequence() == before);
+        let entry = place.entry().filter(|entry| entry.sequence() == before);
         let Ok(assigned) = l2.log.append_again(encoded, &Change::Blob(*blob)) else {
             return false;
         };
         let sequence = section.sequence(Some(assigned.position.value()));
         let moved =
-            Slot { versioned: held.versioned, ..Slot::new(assigned.position, assigned.blocks) };
+            Slot { versioned: slot.versioned, ..Slot::new(assigned.position, assigned.blocks) };
         generation.set_slot(hash, moved);
         // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
@@ -200,10 +200,10 @@ impl LogOwner for CacheLogOwner {
 
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let mut place = Some(0);
-            while let Some(from) = place {
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
                 let mut generations = Vec::new();
-                place = self.namespaces.some(from, &mut generations);
+                cursor = self.namespaces.some(from, &mut generations);
                 for generation in generations {
                     meter::entries(1);
                     self.forget_slots_before(&generation, position).await;

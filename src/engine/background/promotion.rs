@@ -62,9 +62,9 @@ impl Promoter {
         let Some(reservation) = reservation else { return false };
         let value = Value::Shared(read.value.clone()).into_exact().await;
         let entry = read.promoted(value, read.charge);
-        let slot = self.l1.lock_place(read.hash);
+        let place = self.l1.lock_place(read.hash);
         let mut section = self.commit_lock.section();
-        let is_wanted = slot.entry().is_none() && is_current();
+        let is_wanted = place.entry().is_none() && is_current();
         if section.is_closed() || !(is_wanted || failpoint(Failpoint::PromotionUnchecked)) {
             return false;
         }
@@ -72,7 +72,7 @@ impl Promoter {
         entry.accessed_like(read);
         entry.generation.grow(entry.charge, &mut section);
         let ends = entry.ends();
-        let replaced = slot.put(Arc::new(entry));
+        let replaced = place.put(Arc::new(entry));
         drop(reservation);
         if let Some(replaced) = &replaced {
             // An entry of an ended generation, or of another namespace with the same hash.

@@ -190,15 +190,15 @@ impl Fetcher {
             self.counters.count(Event::FetchNotStored);
         }
         entry.value = put.value.into_bytes();
-        let stale = self.visibility.freshness(&entry).window_left();
+        let stale = self.visibility.freshness(&entry).stale_window_left();
         (BlobCacheHit { entry: Arc::new(entry), stale }, until)
     }
 
     /// The last moment at which the key is known not to have been mutated since `from`.
     fn good_until(&self, target: Target<'_>, labels: &[LabelHash], from: Moment) -> Moment {
         let mut section = self.commit_lock.section();
-        let place = (target.namespace.seed, target.key.bytes);
-        if section.watermarks().mutated_since(from, place, target.key.hash, labels) {
+        let full_key = (target.namespace.seed, target.key.bytes);
+        if section.watermarks().mutated_since(from, full_key, target.key.hash, labels) {
             from
         } else {
             section.now()
@@ -217,8 +217,8 @@ impl Fetcher {
         let dependencies = put.dependencies.iter().map(String::as_str);
         let labels = self.hasher.label_hashes(namespace, tags, dependencies);
         let extras = Extras::new(put.content_metadata.clone(), labels, policy.version, life);
-        let held = self.namespaces.find(namespace.name);
-        let generation = held.unwrap_or_else(|| Generation::nowhere(namespace.name));
+        let current = self.namespaces.find(namespace.name);
+        let generation = current.unwrap_or_else(|| Generation::nowhere(namespace.name));
         let kind = (policy.priority, policy.l1_admission);
         let mut entry = Entry::new(generation, key, life, kind, extras);
         entry.mark(Mark::Fetched);

@@ -12,7 +12,7 @@ use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::parts::Parts;
-use crate::engine::removal::{Gone, Removal};
+use crate::engine::removal::{Removal, Removed};
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::key::{HashedKey, KeyHash};
@@ -151,9 +151,9 @@ impl Cleanup {
         counts: bool,
     ) -> Option<usize> {
         let generation = invalidation.generation.as_ref()?;
-        let slot = self.l1.lock_place(hash);
+        let place = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
-        let covered = slot.entry().filter(|entry| entry.sequence() == sequence);
+        let covered = place.entry().filter(|entry| entry.sequence() == sequence);
         // If an older invalidation matches it as well, that one is credited.
         let matching = match covered {
             Some(entry) => self.pending.matching(entry),
@@ -164,7 +164,7 @@ impl Cleanup {
                 &mut section,
             ),
         };
-        let removed = if covered.is_some() { slot.remove() } else { None };
+        let removed = if covered.is_some() { place.remove() } else { None };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
         match &removed {
             Some(entry) => {
@@ -216,8 +216,8 @@ impl Cleanup {
             return;
         }
         match self.removal.remove_dead(entry) {
-            Some(Gone::Dead) => report.of(generation.name(), entry.charge).dead += 1,
-            Some(Gone::Expired) => report.of(generation.name(), entry.charge).expired += 1,
+            Some(Removed::Flushed) => report.of(generation.name(), entry.charge).dead += 1,
+            Some(Removed::Expired) => report.of(generation.name(), entry.charge).expired += 1,
             None if entry.is_held() => self.deadlines.note_end(entry.ends()),
             None => {}
         }

@@ -123,10 +123,10 @@ impl DiskLookup {
         place: Option<l1::LockedPlace<'_>>,
         slot: Slot,
     ) -> Option<Found> {
-        let held = place.as_ref().and_then(l1::LockedPlace::entry);
-        let held = held.filter(|held| held.sequence() == entry.sequence());
-        match held {
-            Some(held) => entry.accessed_like(held),
+        let in_memory = place.as_ref().and_then(l1::LockedPlace::entry);
+        let same = in_memory.filter(|same| same.sequence() == entry.sequence());
+        match same {
+            Some(same) => entry.accessed_like(same),
             None => self.last_access.restore(&entry),
         }
         if self.budget.misses_accesses(&entry) {
@@ -134,15 +134,15 @@ impl DiskLookup {
         }
         match self.visibility.judge(entry) {
             Ok(hit) => {
-                held.inspect(|held| held.accessed_like(&hit.entry));
+                same.inspect(|same| same.accessed_like(&hit.entry));
                 Some(Found { hit, slot })
             }
-            Err((entry, gone)) => {
+            Err((entry, expired)) => {
                 drop(place);
                 self.removal.expire_on_disk(
                     &entry.generation,
                     (entry.hash, entry.sequence()),
-                    gone,
+                    expired,
                 );
                 None
             }
@@ -183,5 +183,5 @@ pub(crate) struct Found {
     slot: Slot,
 }
 
-/// The filter invalidations the hash out.
+/// The filter rules the hash out.
 pub(crate) struct SurelyAbsent;

@@ -99,7 +99,7 @@ impl Gets {
             self.counters.count(Event::Hit);
             return Some(BlobCacheHit { entry, stale: None });
         }
-        self.judge_hit(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
+        self.judge_hit(entry).map_err(|(entry, expired)| self.removal.expire(&entry, expired)).ok()
     }
 
     /// The same, without counting.
@@ -113,7 +113,10 @@ impl Gets {
             entry.visit();
             return Some(BlobCacheHit { entry, stale: None });
         }
-        self.visibility.judge(entry).map_err(|(entry, gone)| self.removal.expire(&entry, gone)).ok()
+        self.visibility
+            .judge(entry)
+            .map_err(|(entry, expired)| self.removal.expire(&entry, expired))
+            .ok()
     }
 
     /// Counts a hit that is returned to a caller.

@@ -105,7 +105,9 @@ impl RecordReader {
         };
         match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
             None => Ok(ReadOutcome::Done(None)),
-            Some(taken) => self.read_record(l2, taken, generation, key, extent, &allowance).await,
+            Some(fetched) => {
+                self.read_record(l2, fetched, generation, key, extent, &allowance).await
+            }
         }
     }
 
@@ -114,20 +116,20 @@ impl RecordReader {
     pub(crate) async fn read_record(
         &self,
         l2: &L2,
-        taken: FetchedRecord,
+        fetched: FetchedRecord,
         generation: &Arc<Generation>,
         key: HashedKey<'_>,
         extent: Extent,
         allowance: &Allowance,
     ) -> io::Result<ReadOutcome> {
         let (mut entry, expected, codec) = {
-            let head = l2.decode(&taken)?;
+            let head = l2.decode(&fetched)?;
             let Record::Blob(blob) = head.record else { return Ok(Read::Other.into()) };
             let is_other = blob.key != key.bytes || blob.namespace != generation.named();
             if is_other && !failpoint(Failpoint::KeyNotCompared) {
                 return Ok(Read::Other.into());
             }
-            (self.entry_of(&blob, generation, key.hash, &taken), blob.body, blob.codec)
+            (self.entry_of(&blob, generation, key.hash, &fetched), blob.body, blob.codec)
         };
         if extent == Extent::Head {
             return Ok(Read::Entry(Arc::new(entry)).into());
@@ -141,10 +143,10 @@ impl RecordReader {
             }
         }
         let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        BodyHasher::over(&taken.body).await.verify(expected).map_err(damaged)?;
+        BodyHasher::over(&fetched.body).await.verify(expected).map_err(damaged)?;
         if let Codec::Zstd { uncompressed_bytes } = codec {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
-            entry.value = self.codecs.decompress(&taken.body, length).await?;
+            entry.value = self.codecs.decompress(&fetched.body, length).await?;
         }
         entry.charge = self.admission.charge(key.bytes, &entry.value, entry.extras());
         Ok(Read::Entry(Arc::new(entry)).into())
@@ -168,7 +170,7 @@ impl RecordReader {
         blob: &Blob<'_>,
         generation: &Arc<Generation>,
         hash: KeyHash,
-        taken: &FetchedRecord,
+        fetched: &FetchedRecord,
     ) -> Entry {
         let life = Lifetime {
             written: Timestamp(blob.written_ns),
@@ -186,8 +188,8 @@ impl RecordReader {
             (blob.priority, blob.admission),
             extras,
         );
-        entry.set_sequence(Sequence(taken.position.value()));
-        entry.value = taken.body.clone();
+        entry.set_sequence(Sequence(fetched.position.value()));
+        entry.value = fetched.body.clone();
         entry.mark(Mark::FromDisk);
         if blob.is_absent {
             entry.mark(Mark::Absent);

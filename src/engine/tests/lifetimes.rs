@@ -100,7 +100,7 @@ impl Policy {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Memory,
     Disk,
     /// On disk, recovered by an open.
@@ -113,10 +113,11 @@ fn get(bench: &mut Bench, cache: &BlobCache, key: &str) -> (Expected, Option<Cac
     (left.map_or(Expected::Fresh, Expected::Stale), Some(hit.tier()))
 }
 
-fn check(place: Place) {
+fn check(location: Location) {
     let clock = Clock::manual(UNIX_EPOCH + START);
     let mut bench = Bench::with(1, two_tiers(&clock).build().unwrap());
-    let admission = if place == Place::Memory { L1Admission::Always } else { L1Admission::Never };
+    let admission =
+        if location == Location::Memory { L1Admission::Always } else { L1Admission::Never };
     let policies = Policy::all();
     let mut asked = Vec::new();
     let cache = bench.cache();
@@ -129,7 +130,7 @@ fn check(place: Place) {
         }
     }
     bench.run(cache.sync()).unwrap();
-    if place == Place::Reopened {
+    if location == Location::Reopened {
         bench.run(cache.close()).unwrap();
         bench.reopen();
     }
@@ -146,9 +147,10 @@ fn check(place: Place) {
             (Expected::Stale(found), Expected::Stale(left)) if is_long(left) => is_long(found),
             (found, expected) => found == expected,
         };
-        assert!(is_same, "{place:?} {policy:?} at {moment}: {found:?}, not {expected:?}");
-        let expected_tier = if place == Place::Memory { CacheTier::L1 } else { CacheTier::L2 };
-        assert!(tier.is_none_or(|tier| tier == expected_tier), "{place:?} {policy:?}: {tier:?}");
+        assert!(is_same, "{location:?} {policy:?} at {moment}: {found:?}, not {expected:?}");
+        let expected_tier =
+            if location == Location::Memory { CacheTier::L1 } else { CacheTier::L2 };
+        assert!(tier.is_none_or(|tier| tier == expected_tier), "{location:?} {policy:?}: {tier:?}");
         hits += u32::from(tier.is_some());
     }
     assert!(hits > 500, "{hits}");
@@ -156,17 +158,17 @@ fn check(place: Place) {
 
 #[test]
 fn in_memory() {
-    check(Place::Memory);
+    check(Location::Memory);
 }
 
 #[test]
 fn on_disk() {
-    check(Place::Disk);
+    check(Location::Disk);
 }
 
 #[test]
 fn after_a_restart() {
-    check(Place::Reopened);
+    check(Location::Reopened);
 }
 
 #[test]

@@ -172,14 +172,14 @@ impl Commit {
         &self,
         encoded: Option<NewRecord>,
         entry: &Entry,
-        held: Option<Slot>,
+        slot: Option<Slot>,
         section: &mut Section<'_>,
     ) -> Result<Option<Recorded>, Refusal> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
         let bytes = new.encoded.lengths().padded() as u64;
-        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, held);
+        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, slot);
         let wanted = if new.is_blob && !is_beyond {
-            IndexBudget::index_bytes_of(entry, held.is_none())
+            IndexBudget::index_bytes_of(entry, slot.is_none())
         } else {
             0
         };
@@ -192,7 +192,7 @@ impl Commit {
             let tombstone = tombstone(&entry.generation, entry.hash).ok_or(Refusal::Off)?;
             new = NewRecord { encoded: tombstone, is_blob: false };
         }
-        let is_spared = !new.is_blob && held.is_none_or(Slot::is_tombstone);
+        let is_spared = !new.is_blob && slot.is_none_or(Slot::is_tombstone);
         let recorded = if is_spared && section.is_gap_before(l2.log.tail().value()) {
             None
         } else {
@@ -207,8 +207,8 @@ impl Commit {
 
     /// Whether a record of so many bytes, in place of the present one, exceeds the namespace's disk
     /// quota.
-    pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, held: Option<Slot>) -> bool {
-        let is_beyond = entry.generation.is_beyond(bytes, held);
+    pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, slot: Option<Slot>) -> bool {
+        let is_beyond = entry.generation.is_beyond(bytes, slot);
         if is_beyond {
             self.look_for_overdue(&entry.generation);
         }
@@ -243,7 +243,7 @@ impl Commit {
         mut entry: Entry,
         in_memory: InMemory<'_>,
         is_recorded: bool,
-        slot: l1::LockedPlace<'_>,
+        place: l1::LockedPlace<'_>,
         section: &mut Section<'_>,
     ) -> Option<Arc<Entry>> {
         if is_recorded {
@@ -265,7 +265,7 @@ impl Commit {
                 if !is_recorded {
                     self.budget.add_labels_of(&entry);
                 }
-                let replaced = slot.put(Arc::new(entry));
+                let replaced = place.put(Arc::new(entry));
                 // Counted as held from here on.
                 drop(reservation);
                 replaced
@@ -273,9 +273,9 @@ impl Commit {
             InMemory::NoRoom => {
                 self.counters.count(Event::Eviction);
                 self.counters.add(Event::Forgotten, u64::from(!is_recorded));
-                slot.remove()
+                place.remove()
             }
-            InMemory::Unwanted => slot.remove(),
+            InMemory::Unwanted => place.remove(),
         }
     }
 
@@ -289,9 +289,9 @@ impl Commit {
         section: &mut Section<'_>,
     ) -> bool {
         point.is_some_and(|point| {
-            let place = (namespace.seed, key.bytes);
+            let full_key = (namespace.seed, key.bytes);
             let is_good = section.has_given(point)
-                && !section.watermarks().mutated_since(point.moment, place, key.hash, labels);
+                && !section.watermarks().mutated_since(point.moment, full_key, key.hash, labels);
             !is_good && !failpoint(Failpoint::StaleFillStored)
         })
     }
@@ -390,10 +390,10 @@ fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Recorded, Refusal> {
 }
 
 /// Points the index at the record. True if that takes a new slot.
-fn set_slot(entry: &Entry, recorded: Option<Recorded>, held: Option<Slot>) -> bool {
+fn set_slot(entry: &Entry, recorded: Option<Recorded>, slot: Option<Slot>) -> bool {
     let Some(Recorded { assigned, is_blob }) = recorded else { return false };
-    let is_new = is_blob && held.is_none();
-    if is_blob || held.is_some() {
+    let is_new = is_blob && slot.is_none();
+    if is_blob || slot.is_some() {
         let mut slot = if is_blob {
             Slot::new(assigned.position, assigned.blocks)
         } else {

@@ -252,7 +252,7 @@ impl Puts {
                 Proposal { namespace, entry, version, read_at, in_memory, recording, known };
             // Neither tier would have it.
             if !is_wanted && !is_full {
-                self.check_place(&proposal)?;
+                self.check_room(&proposal)?;
             }
             let (undone, slot) = match self.commit.append(proposal)? {
                 Verdict::Done(acknowledgement) => {
@@ -305,12 +305,12 @@ impl Puts {
         if entry.generation.quota().is_none() {
             return false;
         }
-        let held = entry.generation.index().get(entry.hash);
-        self.commit.is_beyond_quota(entry, 1, held)
+        let slot = entry.generation.index().get(entry.hash);
+        self.commit.is_beyond_quota(entry, 1, slot)
     }
 
     /// An error if a blob that memory does not take is too large for the disk.
-    fn check_place(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
+    fn check_room(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let size = proposal.entry.charge.max(proposal.entry.value.len());
         match encode(l2, proposal) {

@@ -133,7 +133,7 @@ pub(crate) fn with_change<T>(entry: &Entry, then: impl FnOnce(&Change<'_>) -> T)
         namespace: entry.generation.named(),
         hash: entry.hash.0,
         key: &entry.key,
-        gone_at_ns: entry.gone_at().map(|at| at.0),
+        window_end_ns: entry.window_end().map(|at| at.0),
         version: entry.version(),
         labels: LabelHashes::new(&labels),
         idle: entry.idle_ttl().map(|ttl_ns| Idle { written_ns: entry.written.0, ttl_ns }),

@@ -105,7 +105,7 @@ impl Versions {
         &self,
         (attempted, known): (PutVersion, Option<Known>),
         current: Option<&Arc<Entry>>,
-        held: Option<Slot>,
+        slot: Option<Slot>,
     ) -> Result<Option<u64>, Slot> {
         if attempted.version.is_none() {
             return Ok(None);
@@ -113,9 +113,9 @@ impl Versions {
         if let Some(current) = current {
             return Ok(self.blocking_version(current, attempted));
         }
-        match (held, known) {
-            (Some(held), Some((position, version))) if held.position == position => Ok(version),
-            (Some(held), _) if held.versioned && !held.dead && !self.disk.is_off() => Err(held),
+        match (slot, known) {
+            (Some(slot), Some((position, version))) if slot.position == position => Ok(version),
+            (Some(slot), _) if slot.versioned && !slot.dead && !self.disk.is_off() => Err(slot),
             _ => Ok(None),
         }
     }

@@ -71,7 +71,7 @@ impl Bucket {
         // first is still being fetched. Lanes in use come first, so a stale match in an unused lane
         // never hides a live one.
         // Bounded: by the lanes of a bucket.
-        let lane = self.hashes.iter().position(|&held| held == hash.0)?;
+        let lane = self.hashes.iter().position(|&other| other == hash.0)?;
         (lane < usize::from(self.count)).then_some(lane)
     }
 
@@ -92,7 +92,7 @@ impl Bucket {
         Slot::from_word(self.words[lane].load(Ordering::Relaxed), blocks)
     }
 
-    pub(super) fn place(&mut self, lane: usize, hash: KeyHash, slot: Slot) {
+    pub(super) fn set(&mut self, lane: usize, hash: KeyHash, slot: Slot) {
         self.hashes[lane] = hash.0;
         *self.words[lane].get_mut() = slot.to_word();
         match lane.checked_sub(FRONT) {
@@ -113,18 +113,18 @@ impl Bucket {
     pub(super) fn push(&mut self, hash: KeyHash, slot: Slot) {
         let lane = usize::from(self.count);
         self.count += 1;
-        self.place(lane, hash, slot);
+        self.set(lane, hash, slot);
     }
 
     /// Removes a slot; the last one moves into its lane.
     pub(super) fn take(&mut self, lane: usize) -> (KeyHash, Slot) {
-        let taken = (self.hash(lane), self.slot(lane));
+        let removed = (self.hash(lane), self.slot(lane));
         let last = usize::from(self.count) - 1;
         if lane != last {
-            self.place(lane, self.hash(last), self.slot(last));
+            self.set(lane, self.hash(last), self.slot(last));
         }
         self.count -= 1;
-        taken
+        removed
     }
 
     /// Whether no entry passed this bucket.

@@ -10,10 +10,10 @@ const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
 const FLAGS: u64 = VERSIONED | DEAD | READ;
 
-/// The place of the last record of a key hash, and the facts needed before a read.
+/// The position of the last record of a key hash, and the facts needed before a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Place and order of the record in the log.
+    /// Offset and order of the record in the log.
     pub(crate) position: Position,
     /// The number of 4096-byte blocks that the record touches and a read fetches. Zero for a
     /// tombstone. The index itself does not interpret it.

@@ -127,7 +127,7 @@ impl SlotTable {
     pub(super) fn insert(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) -> Option<Slot> {
         if let Some((bucket, lane)) = self.find(hash, mixed) {
             let old = self.bucket(bucket).slot(lane);
-            self.bucket_mut(bucket).place(lane, hash, slot);
+            self.bucket_mut(bucket).set(lane, hash, slot);
             return Some(old);
         }
         if self.len == Self::most(self.buckets) {
@@ -148,7 +148,7 @@ impl SlotTable {
         let Some((bucket, lane)) = self.find_at(hash, mixed, position) else {
             return false;
         };
-        self.bucket_mut(bucket).place(lane, hash, slot);
+        self.bucket_mut(bucket).set(lane, hash, slot);
         true
     }
 

@@ -17,30 +17,30 @@ use super::{OPEN, OPENS, Sample, geometry, position, seeded, store_key};
 const SEGMENT: SegmentNumber = SegmentNumber(5);
 const START: u64 = 5 << 20;
 
-fn entry_of<'a>(sample: &'a Sample, place: u32) -> DirectoryEntry<'a> {
+fn entry_of<'a>(sample: &'a Sample, offset: u32) -> DirectoryEntry<'a> {
     let record = sample.record();
     let length = u32::try_from(record.lengths().unwrap().total()).unwrap();
     let change = Change::new(&record, sample.hash(), &sample.label_hashes);
-    DirectoryEntry { place, length, change }
+    DirectoryEntry { offset, length, change }
 }
 
 /// Samples laid out one after the other, sometimes behind a frame header.
-fn places(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, u64) {
+fn offsets(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, u64) {
     let mut at = 4096;
-    let places = samples.iter().map(|sample| {
+    let offsets = samples.iter().map(|sample| {
         at += if rng.random_bool(0.2) { 32 } else { 0 };
-        let place = u32::try_from(at).unwrap();
+        let offset = u32::try_from(at).unwrap();
         at += align(sample.record().lengths().unwrap().total());
-        place
+        offset
     });
-    (places.collect(), at as u64)
+    (offsets.collect(), at as u64)
 }
 
 fn build(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, Vec<u8>) {
-    let (places, end) = places(rng, samples);
+    let (offsets, end) = offsets(rng, samples);
     let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
-    for (sample, place) in samples.iter().zip(&places) {
-        let entry = entry_of(sample, *place);
+    for (sample, offset) in samples.iter().zip(&offsets) {
+        let entry = entry_of(sample, *offset);
         let expected = builder.encoded_len_with(&entry).unwrap();
         builder.append(&entry).unwrap();
         assert_eq!(builder.encoded_len(), expected);
@@ -49,7 +49,7 @@ fn build(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, Vec<u8>) {
     let mut bytes = vec![0xcc; 100];
     builder.encode(store_key(), OPEN, position(START + end), &mut bytes).unwrap();
     assert_eq!(bytes.len(), 100 + builder.encoded_len());
-    (places, bytes)
+    (offsets, bytes)
 }
 
 fn decode(bytes: &[u8]) -> Result<Directory<'_>, DecodeError> {
@@ -73,16 +73,16 @@ fn directories_round_trip() {
     for _ in 0..150 {
         let samples: Vec<_> =
             (0..rng.random_range(0..200)).map(|_| Sample::new(&mut rng)).collect();
-        let (places, bytes) = build(&mut rng, &samples);
+        let (offsets, bytes) = build(&mut rng, &samples);
         assert!(((bytes.len() - 100) % BLOCK_BYTES == 0));
         let footer = Footer::decode(&bytes[bytes.len() - 4096..], SEGMENT, OPENS, geometry());
         let directory = decode(&bytes).unwrap();
         assert_eq!(footer, Ok(directory.footer));
         assert_eq!(directory.footer.start as usize, (1 << 20) - (bytes.len() - 100));
         assert_eq!(directory.entries().count(), samples.len());
-        for ((listed, sample), place) in directory.entries().zip(&samples).zip(places) {
+        for ((listed, sample), offset) in directory.entries().zip(&samples).zip(offsets) {
             let listed = listed.unwrap();
-            assert_eq!(listed.entry, entry_of(sample, place));
+            assert_eq!(listed.entry, entry_of(sample, offset));
             let namespace = listed.namespace.map(|index| directory.namespaces()[index]);
             assert_eq!(namespace, listed.entry.change.namespace());
         }
@@ -92,16 +92,16 @@ fn directories_round_trip() {
 #[test]
 fn the_name_table_has_a_row_for_each_generation_of_a_name() {
     let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
-    let mut place = 4096;
+    let mut offset = 4096;
     for (name, generation) in [("a", 1), ("b", 1), ("a", 1), ("a", 4), ("b", 1), ("a", 4)] {
         let namespace = NamedGeneration { name, generation: GenerationNumber(generation) };
-        let change = Change::Tombstone { namespace, hash: place.into() };
-        builder.append(&DirectoryEntry { place, length: 30, change }).unwrap();
-        place += 32;
+        let change = Change::Tombstone { namespace, hash: offset.into() };
+        builder.append(&DirectoryEntry { offset, length: 30, change }).unwrap();
+        offset += 32;
     }
     assert!(builder.memory_bytes() > 0);
     let mut bytes = Vec::new();
-    let end = position(START + u64::from(place));
+    let end = position(START + u64::from(offset));
     builder.encode(store_key(), OPEN, end, &mut bytes).unwrap();
     let directory = decode(&bytes).unwrap();
     let rows: Vec<_> =
@@ -141,7 +141,7 @@ fn respell(bytes: &[u8]) {
     let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
     for listed in directory.entries() {
         let entry = listed.unwrap().entry;
-        assert!(START + u64::from(entry.place + entry.length) <= end.value());
+        assert!(START + u64::from(entry.offset + entry.length) <= end.value());
         builder.append(&entry).unwrap();
     }
     let mut again = Vec::new();
@@ -253,7 +253,7 @@ fn another_segment_or_open_is_damage() {
     let decode = |segment, opens| {
         Directory::decode(&bytes, store_key(), segment, opens, geometry()).unwrap_err()
     };
-    assert_eq!(decode(SegmentNumber(21), OPENS), DecodeError::Place);
+    assert_eq!(decode(SegmentNumber(21), OPENS), DecodeError::Misplaced);
     let later = OpenRange::only(OpenCount(4));
     assert_eq!(decode(SEGMENT, later), DecodeError::OpenCount);
 }
@@ -266,13 +266,13 @@ fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
     let hashes = [0; 600];
     let small = Change::Tombstone { namespace, hash: 1 };
     let large = Change::LabelInvalidation { namespace, labels: LabelHashes::new(&hashes) };
-    let entry = |place, length, change| DirectoryEntry { place, length, change };
+    let entry = |offset, length, change| DirectoryEntry { offset, length, change };
     builder.append(&entry(4128, 30, small)).unwrap();
     let length = builder.encoded_len();
     for (refused, error) in [
-        (entry(4128, 30, small), EncodeError::Place),
-        (entry(4164, 30, small), EncodeError::Place),
-        (entry(4160, 19, small), EncodeError::Place),
+        (entry(4128, 30, small), EncodeError::Position),
+        (entry(4164, 30, small), EncodeError::Position),
+        (entry(4160, 19, small), EncodeError::Position),
         (entry(4160, 8129, large), EncodeError::NoRoom),
         (entry(4160, 8196, small), EncodeError::NoRoom),
         (entry(4160, u32::MAX, small), EncodeError::NoRoom),
@@ -284,9 +284,9 @@ fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
     builder.append(&entry(4160, 8128, Change::NamespaceFlush { namespace: other })).unwrap();
     let mut into = Vec::new();
     for (end, error) in [
-        (4160, EncodeError::Place),
+        (4160, EncodeError::Position),
         (12_288 + 8, EncodeError::NoRoom),
-        (16 << 10, EncodeError::Place),
+        (16 << 10, EncodeError::Position),
     ] {
         assert_eq!(builder.encode(store_key(), OPEN, position(end), &mut into), Err(error));
         assert!(into.is_empty());

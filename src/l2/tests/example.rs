@@ -144,7 +144,7 @@ fn frame_and_directory() -> (String, String) {
         let checksum = seal(&mut head, key, at, OPEN).unwrap();
         builder.add(lengths, checksum).unwrap();
         let entry = DirectoryEntry {
-            place: geometry().offset_in_segment(at),
+            offset: geometry().offset_in_segment(at),
             length: u32::try_from(lengths.total()).unwrap(),
             change: Change::new(record, 0x0102_0304_0506_0708, &[0x2122_2324_2526_2728]),
         };
@@ -204,18 +204,18 @@ const FRAME: &[(usize, &str)] = &[
 const DIRECTORY: &[(usize, &str)] = &[
     (6, "name table, row 0: pages"),
     (1, "generation 9"),
-    (1, "first entry: blob, with gone moment, version and labels"),
-    (1, "gap 4: place 4096 + 4*8 = 4128"),
+    (1, "first entry: blob, with end of the stale window, version and labels"),
+    (1, "gap 4: offset 4096 + 4*8 = 4128"),
     (1, "length 65"),
     (1, "namespace row 0"),
     (8, "key hash"),
     (3, "key k1"),
-    (9, "gone 1767225660000000000, as a difference to 0"),
+    (9, "window end 1767225660000000000, as a difference to 0"),
     (2, "version 300"),
     (1, "1 label"),
     (8, "label hash"),
     (1, "second entry: tombstone"),
-    (1, "gap 0: place 4200"),
+    (1, "gap 0: offset 4200"),
     (1, "length 35"),
     (1, "namespace row 0"),
     (8, "key hash"),
@@ -261,7 +261,7 @@ fn fill(segment_bytes: u32, key_bytes: usize, jitter: bool) -> Density {
             let lengths = record.lengths().unwrap();
             let next = frame.next_position().unwrap();
             let entry = DirectoryEntry {
-                place: geometry.offset_in_segment(next),
+                offset: geometry.offset_in_segment(next),
                 length: u32::try_from(lengths.total()).unwrap(),
                 change: Change::new(&record, count.wrapping_mul(0x9e37_79b9_7f4a_7c15), &[]),
             };

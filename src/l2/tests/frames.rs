@@ -139,7 +139,7 @@ fn another_place_store_or_open_is_damage() {
         Frame::decode(&bytes, key, position(at), opens, geometry()).map(|_| ()).unwrap_err()
     };
     // The same place in the file, one turn later.
-    assert_eq!(decode(store_key(), AT + (16 << 20), OPENS), DecodeError::Place);
+    assert_eq!(decode(store_key(), AT + (16 << 20), OPENS), DecodeError::Misplaced);
     let later = OpenRange::only(OpenCount(4));
     assert_eq!(decode(store_key(), AT, later), DecodeError::OpenCount);
     let other = ChecksumKey::new(StoreId([8; 16]));
@@ -209,7 +209,7 @@ fn headers_out_of_bounds_are_refused() {
     assert_eq!(decode(16, 0, 4, AT), Some(DecodeError::Length));
     assert_eq!(decode(16, room, 4, AT), Some(DecodeError::Length));
     // Where the segment's header is.
-    assert_eq!(decode(12, 56, 4, (5 << 20) + 4088), Some(DecodeError::Place));
+    assert_eq!(decode(12, 56, 4, (5 << 20) + 4088), Some(DecodeError::Misplaced));
 }
 
 #[test]

@@ -280,12 +280,12 @@ fn the_largest_record_fits_and_not_a_byte_more() {
 }
 
 #[test]
-fn gone_moment_saturates() {
+fn the_end_of_the_stale_window_saturates() {
     let name = NamedGeneration { name: "n", generation: GenerationNumber(1) };
     let mut blob = Blob::new(name, b"k", 5, BodySum::of(b"").unwrap());
-    assert_eq!(blob.gone_at_ns(), None);
+    assert_eq!(blob.window_end_ns(), None);
     blob.expires_ns = Some(u64::MAX - 1);
-    assert_eq!(blob.gone_at_ns(), Some(u64::MAX - 1));
+    assert_eq!(blob.window_end_ns(), Some(u64::MAX - 1));
     blob.stale_window_ns = Some(9);
-    assert_eq!(blob.gone_at_ns(), Some(u64::MAX));
+    assert_eq!(blob.window_end_ns(), Some(u64::MAX));
 }

@@ -197,8 +197,8 @@ fn a_segment_header_belongs_to_one_segment_of_one_store() {
     let block = SegmentHeader { store_id: STORE, number, open_count: OPEN }.encode();
     let decode = |store, number, opens| SegmentHeader::decode(&block, store, number, opens).err();
     assert_eq!(decode(STORE, number, OPENS), None);
-    assert_eq!(decode(StoreId([8; 16]), number, OPENS), Some(DecodeError::Place));
-    assert_eq!(decode(STORE, SegmentNumber(22), OPENS), Some(DecodeError::Place));
+    assert_eq!(decode(StoreId([8; 16]), number, OPENS), Some(DecodeError::Misplaced));
+    assert_eq!(decode(STORE, SegmentNumber(22), OPENS), Some(DecodeError::Misplaced));
     let later = OpenRange::only(OpenCount(4));
     assert_eq!(decode(STORE, number, later), Some(DecodeError::OpenCount));
 }

@@ -19,12 +19,12 @@ const LABELS: u8 = 4;
 
 /// A key of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct FullKey {
     pub(super) space: usize,
     pub(super) key: u8,
 }
 
-impl Place {
+impl FullKey {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..SPACES.len()).flat_map(|space| (0..KEYS).map(move |key| Self { space, key }))
     }
@@ -42,7 +42,7 @@ impl Place {
 /// The entries that a mutation covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope {
-    Key(Place),
+    Key(FullKey),
     Prefix(usize, u8),
     Tag(usize, u8),
     Dependency(usize, u8),
@@ -53,8 +53,8 @@ pub(super) enum Scope {
 impl Scope {
     pub(super) async fn invalidate(self, cache: &BlobCache) -> Result<(), CacheError> {
         match self {
-            Scope::Key(place) => {
-                cache.invalidate_key(place.namespace(), place.name()).await.map(drop)
+            Scope::Key(full_key) => {
+                cache.invalidate_key(full_key.namespace(), full_key.name()).await.map(drop)
             }
             Scope::Prefix(space, first) => {
                 cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
@@ -89,9 +89,9 @@ pub(super) struct Put {
 
 #[derive(Clone, Debug)]
 pub(super) enum Verb {
-    Get(Place),
-    Exists(Place),
-    Put(Place, Put),
+    Get(FullKey),
+    Exists(FullKey),
+    Put(FullKey, Put),
     Invalidate(Scope),
     Sync,
     Sweep,
@@ -119,20 +119,20 @@ impl Call {
     pub(super) fn draw(seed: u64, number: u32) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ (u64::from(number) << 32));
         let random = &mut random;
-        let place = Place {
+        let full_key = FullKey {
             space: random.random_range(0..SPACES.len()),
             key: random.random_range(0..KEYS),
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..380 => Verb::Get(place),
-            380..400 => Verb::Exists(place),
-            400..850 => Verb::Put(place, Put::draw(random, number)),
-            850..910 => Verb::Invalidate(Scope::Key(place)),
-            910..930 => Verb::Invalidate(Scope::Tag(place.space, label)),
-            930..940 => Verb::Invalidate(Scope::Dependency(place.space, label)),
-            940..960 => Verb::Invalidate(Scope::Prefix(place.space, place.key / 4)),
-            960..968 => Verb::Invalidate(Scope::Space(place.space)),
+            0..380 => Verb::Get(full_key),
+            380..400 => Verb::Exists(full_key),
+            400..850 => Verb::Put(full_key, Put::draw(random, number)),
+            850..910 => Verb::Invalidate(Scope::Key(full_key)),
+            910..930 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
+            930..940 => Verb::Invalidate(Scope::Dependency(full_key.space, label)),
+            940..960 => Verb::Invalidate(Scope::Prefix(full_key.space, full_key.key / 4)),
+            960..968 => Verb::Invalidate(Scope::Space(full_key.space)),
             968..970 => Verb::Invalidate(Scope::All),
             970..982 => Verb::Sync,
             982..988 => Verb::Sweep,
@@ -145,7 +145,7 @@ impl Call {
             patience: random.random_range(0..6),
             waits: random.random_bool(0.04),
             settles: random.random_bool(0.03),
-            manner: Manner::draw(random, place),
+            manner: Manner::draw(random, full_key),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::call::{Place, Put, Scope};
+use super::call::{FullKey, Put, Scope};
 
 /// Whether a mutation has taken effect, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) struct Asked {
     pub(super) life: u32,
 }
 
-/// A value of a place that a reader has seen in this process.
+/// A value of a key that a reader has seen in this process.
 #[derive(Clone, Copy, Debug)]
 struct Sight {
     ended: u64,
@@ -63,8 +63,8 @@ struct Sight {
 pub(super) struct Checker {
     now: u64,
     mutations: Vec<Mutation>,
-    places: HashMap<u32, usize>,
-    sights: HashMap<Place, Vec<Sight>>,
+    full_keys: HashMap<u32, usize>,
+    sights: HashMap<FullKey, Vec<Sight>>,
     /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
     /// Gets find nothing from now on.
@@ -76,21 +76,23 @@ pub(super) struct Checker {
 const NEVER: u64 = u64::MAX;
 
 impl Mutation {
-    fn place(&self) -> Option<Place> {
+    fn full_key(&self) -> Option<FullKey> {
         match self.scope {
-            Scope::Key(place) if self.put.is_some() => Some(place),
+            Scope::Key(full_key) if self.put.is_some() => Some(full_key),
             _ => None,
         }
     }
 
     fn covers(&self, put: &Mutation) -> bool {
-        let (Some(place), Some(what)) = (put.place(), &put.put) else { return false };
+        let (Some(full_key), Some(what)) = (put.full_key(), &put.put) else { return false };
         match self.scope {
-            Scope::Key(of) => of == place,
-            Scope::Prefix(space, first) => space == place.space && place.name()[0] == first,
-            Scope::Tag(space, tag) => space == place.space && what.tags.contains(&tag),
-            Scope::Dependency(space, on) => space == place.space && what.dependencies.contains(&on),
-            Scope::Space(space) => space == place.space,
+            Scope::Key(of) => of == full_key,
+            Scope::Prefix(space, first) => space == full_key.space && full_key.name()[0] == first,
+            Scope::Tag(space, tag) => space == full_key.space && what.tags.contains(&tag),
+            Scope::Dependency(space, on) => {
+                space == full_key.space && what.dependencies.contains(&on)
+            }
+            Scope::Space(space) => space == full_key.space,
             Scope::All => true,
         }
     }
@@ -117,7 +119,7 @@ impl Checker {
 
     pub(super) fn begin(&mut self, number: u32, scope: Scope, put: Option<Put>) {
         let begun = self.tick();
-        self.places.insert(number, self.mutations.len());
+        self.full_keys.insert(number, self.mutations.len());
         self.mutations.push(Mutation {
             number,
             scope,
@@ -132,18 +134,18 @@ impl Checker {
 
     /// A call was dropped; a mutation may have taken effect, or may yet.
     pub(super) fn dropped(&mut self, number: u32, clock: u64) {
-        if self.places.contains_key(&number) {
+        if self.full_keys.contains_key(&number) {
             self.end(number, Effect::Possible, clock);
         }
     }
 
     pub(super) fn is_invalidation(&self, number: u32) -> bool {
-        self.mutations[self.places[&number]].put.is_none()
+        self.mutations[self.full_keys[&number]].put.is_none()
     }
 
     pub(super) fn end(&mut self, number: u32, effect: Effect, clock: u64) {
         let now = self.tick();
-        let mutation = &mut self.mutations[self.places[&number]];
+        let mutation = &mut self.mutations[self.full_keys[&number]];
         // A fill may be as old as its read point; storing it does not make it newer.
         let is_fill = mutation.put.as_ref().is_some_and(|put| put.is_fill);
         let known = if is_fill { mutation.begun } else { now };
@@ -171,22 +173,22 @@ impl Checker {
     /// Checks the result of a get that ends now.
     pub(super) fn got(
         &mut self,
-        place: Place,
+        full_key: FullKey,
         asked: Asked,
         found: Option<Found>,
     ) -> Result<(), String> {
         let now = self.tick();
-        let Some(found) = found else { return self.missed(place, asked) };
-        let Some(&at) = self.places.get(&found.number) else {
-            return Err(format!("a get of {place:?} finds {found:?}, which was never put"));
+        let Some(found) = found else { return self.missed(full_key, asked) };
+        let Some(&at) = self.full_keys.get(&found.number) else {
+            return Err(format!("a get of {full_key:?} finds {found:?}, which was never put"));
         };
         let told = |checker: &Self, what: String| {
             let put = &checker.mutations[at];
-            Err(format!("a get of {place:?}, {asked:?} to {now}, finds {put:?}: {what}"))
+            Err(format!("a get of {full_key:?}, {asked:?} to {now}, finds {put:?}: {what}"))
         };
         let mutation = &self.mutations[at];
         let Some(put) = &mutation.put else { return told(self, "not a put".to_owned()) };
-        if mutation.place() != Some(place) {
+        if mutation.full_key() != Some(full_key) {
             return told(self, "which was put elsewhere".to_owned());
         }
         if mutation.effect == Effect::None {
@@ -206,26 +208,26 @@ impl Checker {
         if let Some(newer) = self.shadow(mutation, asked) {
             return told(self, format!("behind {newer:?}"));
         }
-        if let Some(seen) = self.seen_newer(mutation, place, asked) {
+        if let Some(seen) = self.seen_newer(mutation, full_key, asked) {
             return told(self, format!("after another had seen {seen:?}"));
         }
         self.mutations[at].known = self.mutations[at].known.min(now);
-        self.sights.entry(place).or_default().push(Sight { ended: now, number: found.number });
+        self.sights.entry(full_key).or_default().push(Sight { ended: now, number: found.number });
         Ok(())
     }
 
     /// Checks a positive `exists`.
-    pub(super) fn existed(&mut self, place: Place, asked: Asked) -> Result<(), String> {
+    pub(super) fn existed(&mut self, full_key: FullKey, asked: Asked) -> Result<(), String> {
         self.tick();
         let may_be = |mutation: &Mutation| {
-            mutation.place() == Some(place)
+            mutation.full_key() == Some(full_key)
                 && mutation.effect != Effect::None
                 && self.shadow(mutation, asked).is_none()
         };
         if self.mutations.iter().any(may_be) {
             Ok(())
         } else {
-            Err(format!("{place:?} exists, {asked:?}, though nothing can be there"))
+            Err(format!("{full_key:?} exists, {asked:?}, though nothing can be there"))
         }
     }
 
@@ -237,7 +239,7 @@ impl Checker {
         existing: u64,
         clock: u64,
     ) -> Result<(), String> {
-        let put = self.mutations[self.places[&number]].clone();
+        let put = self.mutations[self.full_keys[&number]].clone();
         self.end(number, Effect::None, clock);
         let attempted = put.put.as_ref().and_then(|put| put.version);
         if attempted.is_none_or(|attempted| existing < attempted) {
@@ -245,7 +247,7 @@ impl Checker {
         }
         let has_it = |mutation: &Mutation| {
             mutation.put.as_ref().is_some_and(|put| put.version == Some(existing))
-                && mutation.place() == put.place()
+                && mutation.full_key() == put.full_key()
                 && mutation.number != number
                 && mutation.effect != Effect::None
                 && self.shadow(mutation, asked).is_none()
@@ -268,26 +270,26 @@ impl Checker {
     }
 
     /// A newer value than `put` that another reader had seen before this read began.
-    fn seen_newer(&self, put: &Mutation, place: Place, asked: Asked) -> Option<&Mutation> {
-        let sights = self.sights.get(&place)?;
+    fn seen_newer(&self, put: &Mutation, full_key: FullKey, asked: Asked) -> Option<&Mutation> {
+        let sights = self.sights.get(&full_key)?;
         let seen = sights.iter().filter(|sight| sight.ended < asked.begun);
-        seen.map(|sight| &self.mutations[self.places[&sight.number]])
+        seen.map(|sight| &self.mutations[self.full_keys[&sight.number]])
             .find(|seen| seen.number != put.number && seen.begun > put.known)
     }
 
     /// If nothing is evicted, a miss needs a reason as well.
-    fn missed(&self, place: Place, asked: Asked) -> Result<(), String> {
+    fn missed(&self, full_key: FullKey, asked: Asked) -> Result<(), String> {
         if !self.is_roomy || self.is_closed {
             return Ok(());
         }
         let lasting = |mutation: &&Mutation| {
-            mutation.place() == Some(place)
+            mutation.full_key() == Some(full_key)
                 && mutation.effect == Effect::Certain
                 && mutation.ended < asked.begun
                 && mutation.put.as_ref().is_some_and(|put| put.ttl.is_none())
         };
         match self.mutations.iter().filter(lasting).find(|put| self.stands(put, self.now)) {
-            Some(put) => Err(format!("a get of {place:?}, {asked:?}, misses {put:?}")),
+            Some(put) => Err(format!("a get of {full_key:?}, {asked:?}, misses {put:?}")),
             None => Ok(()),
         }
     }
@@ -303,7 +305,7 @@ impl Checker {
         })
     }
 
-    /// Of concurrent puts with one version for one place, exactly one wins.
+    /// Of concurrent puts with one version for one key, exactly one wins.
     pub(super) fn check_races(&self) -> Result<(), String> {
         let versioned = |mutation: &&Mutation| {
             mutation.effect == Effect::Certain
@@ -317,7 +319,7 @@ impl Checker {
             for second in &puts[at + 1..] {
                 let version = |put: &Mutation| put.put.as_ref().and_then(|put| put.version);
                 let is_ordered = first.ended < second.begun;
-                let is_race = first.place() == second.place()
+                let is_race = first.full_key() == second.full_key()
                     && (version(first) == version(second)
                         || (is_ordered && version(first) > version(second)));
                 let span = (first.begun.min(second.begun), first.ended.max(second.ended));

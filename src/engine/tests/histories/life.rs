@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, Place, Put, Scope, Verb};
+use super::call::{Call, FullKey, Put, Scope, Verb};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
 use super::setting::Setting;
@@ -54,8 +54,8 @@ impl Plan {
 /// A call that has ended.
 enum Outcome {
     Mutated(u32, Asked, Option<Result<(), CacheError>>),
-    Got(Place, Asked, Option<BlobCacheHit>),
-    Existed(Place, Asked, CachePresence),
+    Got(FullKey, Asked, Option<BlobCacheHit>),
+    Existed(FullKey, Asked, CachePresence),
     Nothing,
 }
 
@@ -172,11 +172,11 @@ impl History {
         // No other call runs now, so gets show the contents of the disk. Read records are
         // reinserted, so only some are read.
         let share = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
-        for place in Place::all() {
+        for full_key in FullKey::all() {
             if !self.random.random_bool(share) {
                 continue;
             }
-            let get = self.get(place);
+            let get = self.get(full_key);
             let outcome = self.drive("a get", get)?;
             let is_hit = matches!(&outcome, Outcome::Got(_, _, Some(_)));
             self.tally.hits_after_open += u64::from(is_hit);
@@ -238,10 +238,10 @@ impl History {
         Asked { begun: self.checker.tick(), clock: self.clock, life: self.life }
     }
 
-    fn get(&mut self, place: Place) -> BoxFuture<'static, Outcome> {
+    fn get(&mut self, full_key: FullKey) -> BoxFuture<'static, Outcome> {
         let (asked, cache) = (self.asked(), self.cache.clone());
         Box::pin(async move {
-            Outcome::Got(place, asked, cache.get(place.namespace(), place.name()).await)
+            Outcome::Got(full_key, asked, cache.get(full_key.namespace(), full_key.name()).await)
         })
     }
 
@@ -256,11 +256,11 @@ impl History {
     fn future(&mut self, number: u32, call: &Call) -> Option<BoxFuture<'static, Outcome>> {
         let cache = self.cache.clone();
         let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
-            Verb::Get(place) => return Some(self.get(place)),
-            Verb::Exists(place) => {
+            Verb::Get(full_key) => return Some(self.get(full_key)),
+            Verb::Exists(full_key) => {
                 let asked = self.asked();
-                let presence = cache.exists(place.namespace(), place.name());
-                let existed = std::future::ready(Outcome::Existed(place, asked, presence));
+                let presence = cache.exists(full_key.namespace(), full_key.name());
+                let existed = std::future::ready(Outcome::Existed(full_key, asked, presence));
                 return Some(Box::pin(existed));
             }
             Verb::Pass(seconds) => {
@@ -281,8 +281,8 @@ impl History {
                     Outcome::Nothing
                 }));
             }
-            Verb::Put(place, put) => {
-                self.checker.begin(number, Scope::Key(place), Some(put.clone()));
+            Verb::Put(full_key, put) => {
+                self.checker.begin(number, Scope::Key(full_key), Some(put.clone()));
                 let mut blob = put.blob();
                 if put.is_fill {
                     blob = blob.read_at(cache.read_point());
@@ -292,7 +292,7 @@ impl History {
                     for _ in 0..if put.is_fill { number % 16 } else { 0 } {
                         yield_now().await;
                     }
-                    cache.put(place.namespace(), place.name(), blob).await
+                    cache.put(full_key.namespace(), full_key.name(), blob).await
                 })
             }
             Verb::Invalidate(scope) => {
@@ -309,14 +309,14 @@ impl History {
     fn end(&mut self, outcome: Outcome) -> Result<(), String> {
         match outcome {
             Outcome::Nothing => Ok(()),
-            Outcome::Existed(place, asked, CachePresence::Present) => {
-                self.checker.existed(place, asked)
+            Outcome::Existed(full_key, asked, CachePresence::Present) => {
+                self.checker.existed(full_key, asked)
             }
             Outcome::Existed(..) => Ok(()),
-            Outcome::Got(place, asked, hit) => {
+            Outcome::Got(full_key, asked, hit) => {
                 self.tally.gets += 1;
                 let found = hit.map(|hit| self.found(&hit)).transpose()?;
-                self.checker.got(place, asked, found)
+                self.checker.got(full_key, asked, found)
             }
             Outcome::Mutated(number, asked, result) => {
                 let effect = match result {

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::call::Place;
+use super::call::FullKey;
 use crate::cache::BlobCache;
 use crate::engine::Engine;
 
@@ -37,22 +37,22 @@ pub(super) struct Nap {
 enum Mischief {
     Panics,
     /// Calls the cache.
-    Reenters(Place),
+    Reenters(FullKey),
     /// Drops another call in progress.
-    Drops(Place),
+    Drops(FullKey),
 }
 
 impl Manner {
     pub(super) const PLAIN: Self = Self { nap: None, mischief: None };
 
-    pub(super) fn draw(random: &mut StdRng, place: Place) -> Self {
+    pub(super) fn draw(random: &mut StdRng, full_key: FullKey) -> Self {
         let naps = random.random_bool(0.1);
         let (after, calls) = (random.random_range(1..6), random.random_range(10..80));
         let nap = Nap { after, calls: random.random_bool(0.5).then_some(calls) };
         let mischief = match random.random_range(0..20) {
             0 => Some(Mischief::Panics),
-            1 | 2 => Some(Mischief::Reenters(place)),
-            3 => Some(Mischief::Drops(place)),
+            1 | 2 => Some(Mischief::Reenters(full_key)),
+            3 => Some(Mischief::Drops(full_key)),
             _ => None,
         };
         Self { nap: naps.then_some(nap), mischief }
@@ -140,7 +140,7 @@ pub(super) fn with_waker<T: 'static>(
         return Box::pin(async { Some(future.await) });
     };
     let mut dropped = match mischief {
-        Mischief::Drops(place) => Some((cache.clone(), place)),
+        Mischief::Drops(full_key) => Some((cache.clone(), full_key)),
         _ => None,
     };
     let victim = Arc::default();
@@ -148,8 +148,8 @@ pub(super) fn with_waker<T: 'static>(
     let mut future = Some(future);
     Box::pin(poll_fn(move |context| {
         let Some(running) = &mut future else { return Poll::Pending };
-        if let Some((cache, place)) = dropped.take() {
-            *hold(&victim) = Some(begun(cache, place));
+        if let Some((cache, full_key)) = dropped.take() {
+            *hold(&victim) = Some(begun(cache, full_key));
         }
         let waker = Waker::from(Arc::new(Hostile {
             executor: context.waker().clone(),
@@ -179,9 +179,9 @@ fn hold(victim: &Victim) -> MutexGuard<'_, Option<BoxFuture<'static, ()>>> {
 }
 
 /// A get that has been polled once.
-fn begun(cache: BlobCache, place: Place) -> BoxFuture<'static, ()> {
+fn begun(cache: BlobCache, full_key: FullKey) -> BoxFuture<'static, ()> {
     let mut get: BoxFuture<'static, ()> = Box::pin(async move {
-        cache.get(place.namespace(), place.name()).await;
+        cache.get(full_key.namespace(), full_key.name()).await;
     });
     match get.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(()) => Box::pin(async {}),
@@ -222,7 +222,7 @@ impl Wake for Hostile {
                 // Like a panic, but prints nothing.
                 resume_unwind(Box::new(panic_of(self.number)));
             }
-            Mischief::Reenters(place) => self.reenter(place),
+            Mischief::Reenters(full_key) => self.reenter(full_key),
             Mischief::Drops(_) => {
                 let victim = hold(&self.victim).take();
                 if victim.is_some() && !self.notes_lock() {
@@ -235,7 +235,7 @@ impl Wake for Hostile {
 }
 
 impl Hostile {
-    fn reenter(&self, place: Place) {
+    fn reenter(&self, full_key: FullKey) {
         if self.notes_lock() || DEPTH.get() > 1 {
             return;
         }
@@ -244,8 +244,8 @@ impl Hostile {
         self.deeds.reentries.fetch_add(1, Ordering::Relaxed);
         let cache = BlobCache { engine };
         let _ = cache.stats();
-        let _ = cache.exists(place.namespace(), place.name());
-        drop(begun(cache, place));
+        let _ = cache.exists(full_key.namespace(), full_key.name());
+        drop(begun(cache, full_key));
         DEPTH.set(DEPTH.get() - 1);
     }
 
