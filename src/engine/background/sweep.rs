@@ -138,7 +138,7 @@ mod tests {
 
     /// Invalidations share the round.
     #[test]
-    fn a_round_that_others_help_on_hears_when_entries_end() {
+    fn a_round_run_in_part_by_others_still_notes_the_next_expiry() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
         let cache = unswept(&clock);
         let entries = 4 * BATCH_ENTRIES as u64;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_under_way_keep_nobody_from_expiring() {
+    fn entries_expire_while_invalidations_are_pending() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
         let cache = unswept(&clock);
         let mortal = BlobCachePolicy::default().ttl(Duration::from_secs(10));
@@ -175,7 +175,7 @@ mod tests {
 
     /// A batch during a flush may see the flushed entries as alive.
     #[test]
-    fn what_was_flushed_is_gone_once_its_round_is_over() {
+    fn flushed_entries_leave_memory_by_the_end_of_the_round() {
         let cache = unswept(&Clock::system());
         let (engine, is_over) = (&cache.engine, AtomicBool::new(false));
         let mut left = 0;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::commit_lock::CommitLock;
+use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
@@ -24,8 +24,8 @@ use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHasher, LabelHash, LabelKind, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{Assigned, Change, LabelHashes, Record, Slot};
-use crate::namespace::Namespaces;
+use crate::l2::{Assigned, Change, LabelHashes, Position, Record, Slot};
+use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 
 pub(crate) struct Invalidations {
@@ -83,8 +83,8 @@ impl Invalidations {
     }
 
     fn try_invalidate_key(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Attempt<usize> {
-        let hash = self.hasher.key(namespace.seed, key);
-        let slot = self.l1.lock_place(hash);
+        let key = self.hasher.hashed(namespace.seed, key);
+        let place = self.l1.lock_place(key.hash);
         // The table is locked before the section. A generation that ends in between holds nothing.
         let generation = self.namespaces.find(namespace.name);
         let mut section = self.commit_lock.section();
@@ -92,65 +92,82 @@ impl Invalidations {
             return Err(Blocked::Closed);
         }
         let generation = generation.filter(|generation| !generation.has_ended());
-        let held = generation.as_ref().and_then(|generation| generation.index().get(hash));
-        let in_memory = slot.entry().cloned();
+        let slot = generation.as_ref().and_then(|generation| generation.index().get(key.hash));
+        let in_memory = place.entry().cloned();
         let matching = in_memory.as_ref().and_then(|entry| self.pending.matching(entry));
-        let (mut is_removed_below, mut is_below) = (false, false);
-        let mut end = None;
-        // A dead slot may be so in this process only: unreadable, expired, or matched by a record
-        // that is not on file yet.
-        if let (Some(generation), Some(held)) = (&generation, held) {
-            let namespace = generation.named();
-            let record = Record::Tombstone { namespace, hash: hash.0 };
-            let change = Change::Tombstone { namespace, hash: hash.0 };
-            let recorded = if failpoint(Failpoint::TombstoneOmitted) {
-                None
-            } else {
-                self.disk.record(&record, &change)?
-            };
-            let key = HashedKey { bytes: key, hash };
-            let same = in_memory.as_ref().filter(|entry| entry.is_at(held.position));
-            is_below = same.is_some() && !held.dead;
-            is_removed_below = self.removal.displace(generation, key, held, same, &mut section);
-            if let Some(assigned) = recorded {
-                end = Some(assigned.end);
-                self.acknowledger.shadowed_until(assigned.end);
-                section.sequence(Some(assigned.position.value()));
-                generation.set_slot(hash, Slot::tombstone(assigned.position));
-            } else {
-                generation.mark_slot_dead(hash, held, &mut section);
+        let on_disk = match generation.as_ref().zip(slot) {
+            Some((generation, slot)) => {
+                self.displace_record(generation, key, slot, in_memory.as_ref(), &mut section)?
             }
-        }
-        let moment = section.moment();
-        section.watermarks().key_mutated(hash, moment);
-        let is_current = |entry: &Entry| matching.is_none() && entry.is_of(namespace.name, key);
-        let is_live = |entry: &Arc<Entry>| {
-            is_current(entry) && !self.visibility.freshness(entry).is_expired()
+            None => Displaced::default(),
         };
-        let is_removed = in_memory.as_ref().is_some_and(is_live) && !is_below;
-        // Another key of the same hash would be forgotten.
-        let removed = slot.remove();
-        if let Some(removed) = &removed {
-            self.removal.release_accounting(
-                removed,
-                matching.as_deref().filter(|_| !is_below),
-                &mut section,
-            );
-            // The caller counts a live entry.
-            let is_gone =
-                self.visibility.freshness(removed).is_expired() && !removed.generation.has_ended();
-            if !is_below && matching.is_none() && is_gone {
-                self.removal.count_expired(self.visibility.freshness(removed));
+        let moment = section.moment();
+        section.watermarks().key_mutated(key.hash, moment);
+        // Another key of the same hash is forgotten.
+        let removed = place.remove();
+        let is_counted = match &removed {
+            Some(entry) if on_disk.is_in_memory => {
+                self.removal.release_accounting(entry, None, &mut section);
+                on_disk.is_counted
             }
-        }
+            Some(entry) => {
+                self.removal.release_accounting(entry, matching.as_deref(), &mut section);
+                let is_live = matching.is_none() && self.is_live(entry);
+                on_disk.is_counted || (is_live && entry.is_of(namespace.name, key.bytes))
+            }
+            None => on_disk.is_counted,
+        };
         drop(section);
-        let counted = is_removed_below || (is_removed && removed.is_some());
-        let acknowledgement = match held {
+        let acknowledgement = match slot {
             Some(_) if failpoint(Failpoint::TombstoneOmitted) => Acknowledgement::Now,
-            Some(_) => Acknowledgement::over(true, end),
+            Some(_) => Acknowledgement::over(true, on_disk.end),
             None => Acknowledgement::Nothing,
         };
-        Ok((usize::from(counted), acknowledgement))
+        Ok((usize::from(is_counted), acknowledgement))
+    }
+
+    /// Shadows the record of a key by a tombstone. The slot may be dead in this process only:
+    /// unreadable, expired, or matched by a record that is not on file yet.
+    fn displace_record(
+        &self,
+        generation: &Arc<Generation>,
+        key: HashedKey<'_>,
+        slot: Slot,
+        in_memory: Option<&Arc<Entry>>,
+        section: &mut Section<'_>,
+    ) -> Result<Displaced, Blocked> {
+        let (namespace, hash) = (generation.named(), key.hash);
+        let record = Record::Tombstone { namespace, hash: hash.0 };
+        let change = Change::Tombstone { namespace, hash: hash.0 };
+        let recorded = if failpoint(Failpoint::TombstoneOmitted) {
+            None
+        } else {
+            self.disk.record(&record, &change)?
+        };
+        let same = in_memory.filter(|entry| entry.is_at(slot.position));
+        let is_counted = self.removal.displace(generation, key, slot, same, section);
+        if let Some(assigned) = recorded {
+            self.acknowledger.shadowed_until(assigned.end);
+            section.sequence(Some(assigned.position.value()));
+            generation.set_slot(hash, Slot::tombstone(assigned.position));
+        } else {
+            generation.mark_slot_dead(hash, slot, section);
+        }
+        let is_in_memory = same.is_some() && !slot.dead;
+        Ok(Displaced { is_counted, is_in_memory, end: recorded.map(|assigned| assigned.end) })
+    }
+
+    /// Whether the removed entry was live. Counts it if it had expired; a flush has counted the
+    /// entries of its generation.
+    fn is_live(&self, removed: &Entry) -> bool {
+        if removed.generation.has_ended() {
+            return false;
+        }
+        let freshness = self.visibility.freshness(removed);
+        if freshness.is_expired() {
+            self.removal.count_expired(freshness);
+        }
+        !freshness.is_expired()
     }
 
     pub(crate) async fn invalidate_prefix(
@@ -309,4 +326,15 @@ impl Invalidations {
         }
         Ok(self.disk.record(record, change)?)
     }
+}
+
+/// The record that an invalidated key had on disk.
+#[derive(Default)]
+struct Displaced {
+    /// It was visible, and not known to be expired: the caller counts it.
+    is_counted: bool,
+    /// Memory has the same mutation, which is counted with the record.
+    is_in_memory: bool,
+    /// The end of its tombstone.
+    end: Option<Position>,
 }

@@ -107,7 +107,7 @@ impl Commit {
     fn take_effect(
         &self,
         Proposal { entry, in_memory, .. }: Proposal<'_>,
-        recorded: Option<Recorded>,
+        recorded: Option<Appended>,
         present: &Present,
         place: l1::LockedPlace<'_>,
         mut section: Section<'_>,
@@ -174,7 +174,7 @@ impl Commit {
         entry: &Entry,
         slot: Option<Slot>,
         section: &mut Section<'_>,
-    ) -> Result<Option<Recorded>, Refusal> {
+    ) -> Result<Option<Appended>, Refusal> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
         let bytes = new.encoded.lengths().padded() as u64;
         let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, slot);
@@ -353,7 +353,7 @@ pub(crate) struct NewRecord {
 
 /// A record that was appended.
 #[derive(Debug, Clone, Copy)]
-struct Recorded {
+struct Appended {
     assigned: Assigned,
     pub(crate) is_blob: bool,
 }
@@ -378,7 +378,7 @@ pub(crate) fn tombstone(generation: &Generation, hash: KeyHash) -> Option<Encode
     EncodedRecord::new(&record, Bytes::new()).ok()
 }
 
-fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Recorded, Refusal> {
+fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Appended, Refusal> {
     let NewRecord { encoded, is_blob } = new;
     let assigned = if is_blob {
         with_change(entry, |change| l2.log.append(encoded, change))?
@@ -386,12 +386,12 @@ fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Recorded, Refusal> {
         let namespace = entry.generation.named();
         l2.log.append(encoded, &Change::Tombstone { namespace, hash: entry.hash.0 })?
     };
-    Ok(Recorded { assigned, is_blob })
+    Ok(Appended { assigned, is_blob })
 }
 
 /// Points the index at the record. True if that takes a new slot.
-fn set_slot(entry: &Entry, recorded: Option<Recorded>, slot: Option<Slot>) -> bool {
-    let Some(Recorded { assigned, is_blob }) = recorded else { return false };
+fn set_slot(entry: &Entry, recorded: Option<Appended>, slot: Option<Slot>) -> bool {
+    let Some(Appended { assigned, is_blob }) = recorded else { return false };
     let is_new = is_blob && slot.is_none();
     if is_blob || slot.is_some() {
         let mut slot = if is_blob {

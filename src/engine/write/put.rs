@@ -1,4 +1,15 @@
 //! `Puts`: `put`, from the limits to the commit section.
+//!
+//! ```text
+//! BlobCachePut                        value, metadata, labels and policy of the caller
+//!   store        Admitted             within the limits; its charge, lifetime and version
+//!   write        Entry                room in the log, a namespace slot, the generation
+//!   write_entry  Body, Recording      compressed and checksummed; with the names of the labels
+//!                Proposal             entry and recording, with memory reserved
+//!   append       NewRecord, Appended  in the commit section: encoded; with its position
+//!                Verdict              done, or the proposal again and what it has to wait for
+//! Written                             what finish_put waits for
+//! ```
 
 use std::mem::take;
 use std::sync::Arc;
@@ -133,12 +144,11 @@ impl Puts {
         let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
-        let terms = Terms { life: *life, kind, room, is_wanted, version, known };
-        let admitted = Admitted { namespace, key: hashed, terms };
+        let admitted = Admitted { life: *life, kind, room, is_wanted, version, known };
         if put.value.as_slice().len() <= BATCH_BYTES {
-            self.write(admitted, extras, put).await
+            self.write((namespace, hashed), admitted, extras, put).await
         } else {
-            self.write_long(admitted, extras, put).await
+            self.write_long((namespace, hashed), admitted, extras, put).await
         }
     }
 
@@ -157,7 +167,8 @@ impl Puts {
     /// form.
     async fn write_long(
         self: &Arc<Self>,
-        admitted: Admitted<'_>,
+        (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
+        admitted: Admitted,
         extras: Option<Box<Extras>>,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
@@ -166,20 +177,18 @@ impl Puts {
         let bytes = length.saturating_add(self.encoder.compressed_bytes_max(length));
         // If the grant is revoked, the work begins anew with the same bytes.
         let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
-        let name: Arc<str> = admitted.namespace.name.into();
-        let (key, hash): (Arc<[u8]>, _) = (admitted.key.bytes.into(), admitted.key.hash);
-        let (seed, terms) = (admitted.namespace.seed, admitted.terms);
+        let (name, seed): (Arc<str>, _) = (namespace.name.into(), namespace.seed);
+        let (key, hash): (Arc<[u8]>, _) = (key.bytes.into(), key.hash);
         let (written, value) = self
             .copies
             .run(bytes, |permit| {
                 let (puts, name, key) = (Arc::clone(self), Arc::clone(&name), Arc::clone(&key));
-                let extras = extras.as_ref().and_then(|extras| extras.twin(&terms.life));
+                let extras = extras.as_ref().and_then(|extras| extras.twin(&admitted.life));
                 let mut put = source.clone();
                 async move {
                     let namespace = NamespaceRef { name: &name, seed };
                     let key = HashedKey { bytes: &key, hash };
-                    let admitted = Admitted { namespace, key, terms };
-                    let written = puts.write(admitted, extras, &mut put).await;
+                    let written = puts.write((namespace, key), admitted, extras, &mut put).await;
                     drop(permit);
                     (written, put.value)
                 }
@@ -193,12 +202,12 @@ impl Puts {
     /// in one poll; a put that waits for room holds nothing.
     async fn write(
         self: &Arc<Self>,
-        admitted: Admitted<'_>,
+        (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
+        admitted: Admitted,
         extras: Option<Box<Extras>>,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
-        let Admitted { namespace, key, terms } = admitted;
-        let Terms { life, kind, room, .. } = terms;
+        let Admitted { life, kind, room, .. } = admitted;
         // Before it takes a namespace slot, which others may take while the namespace is empty.
         let ticket = match self.disk.l2() {
             Some(l2) => Some(l2.log.room(room.bytes, None).await),
@@ -211,7 +220,7 @@ impl Puts {
         if put.is_absent {
             entry.mark(Mark::Absent);
         }
-        let written = self.write_entry((namespace, terms), entry, put, ticket).await;
+        let written = self.write_entry(namespace, admitted, entry, put, ticket).await;
         if written.is_err() {
             self.namespaces.give_up(&begun, &self.commit_lock);
         }
@@ -220,12 +229,13 @@ impl Puts {
 
     async fn write_entry(
         self: &Arc<Self>,
-        (namespace, terms): (NamespaceRef<'_>, Terms),
+        namespace: NamespaceRef<'_>,
+        admitted: Admitted,
         mut entry: Entry,
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
     ) -> Result<Written, CacheError> {
-        let Terms { room, is_wanted, version, mut known, .. } = terms;
+        let Admitted { room, is_wanted, version, mut known, .. } = admitted;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
         let mut is_refused = false;
@@ -243,7 +253,7 @@ impl Puts {
             let is_recorded = self.disk.l2().is_some() && !is_full;
             let recording = match body.take().filter(|_| is_recorded) {
                 Some(body) => Some(body),
-                None if is_recorded => self.encoder.compress(&entry).await.summed().await,
+                None if is_recorded => self.encoder.body_of(&entry).await,
                 None => None,
             };
             let recording = recording.map(|body| Recording::of(body, put));
@@ -336,15 +346,8 @@ impl Puts {
 }
 
 /// A put within the limits.
-struct Admitted<'a> {
-    namespace: NamespaceRef<'a>,
-    key: HashedKey<'a>,
-    terms: Terms,
-}
-
-/// Facts about it.
 #[derive(Debug, Clone, Copy)]
-struct Terms {
+struct Admitted {
     life: Lifetime,
     /// Priority and admission.
     kind: (u8, L1Admission),

@@ -37,8 +37,15 @@ impl RecordEncoder {
         }
     }
 
-    /// The value as it is stored, compressed if that is configured and worth it.
-    pub(crate) async fn compress(&self, entry: &Entry) -> Body {
+    /// The value as it is stored, compressed if that is configured and worth it. None if it is
+    /// longer than any record.
+    pub(crate) async fn body_of(&self, entry: &Entry) -> Option<Body> {
+        let (bytes, codec) = self.compress(entry).await;
+        let sum = BodyHasher::over(&bytes).await.sum()?;
+        Some(Body { bytes, codec, sum })
+    }
+
+    async fn compress(&self, entry: &Entry) -> (Bytes, Codec) {
         let value = &entry.value;
         let mut content_type = entry.content_metadata().iter();
         let content_type = content_type.find(|(key, _)| key.eq_ignore_ascii_case("content-type"));
@@ -49,11 +56,11 @@ impl RecordEncoder {
             if let Some(frame) = frame {
                 self.counters.add(Event::CompressedFrom, value.len() as u64);
                 self.counters.add(Event::CompressedTo, frame.len() as u64);
-                return Body { bytes: frame, codec: Codec::Zstd { uncompressed_bytes } };
+                return (frame, Codec::Zstd { uncompressed_bytes });
             }
             self.counters.count(Event::CompressionSkipped);
         }
-        Body { bytes: value.clone(), codec: Codec::Raw }
+        (value.clone(), Codec::Raw)
     }
 
     /// The most memory that compressing a value takes besides it.
@@ -64,45 +71,31 @@ impl RecordEncoder {
     }
 }
 
-/// A value as it is stored.
+/// A value as it is stored, and its checksum.
 #[derive(Debug)]
 pub(crate) struct Body {
     bytes: Bytes,
     codec: Codec,
-}
-
-/// A body with its checksum.
-#[derive(Debug)]
-pub(crate) struct SummedBody {
-    body: Body,
     sum: BodySum,
-}
-
-impl Body {
-    /// Takes the checksum in batches. None if the body is longer than any record.
-    pub(crate) async fn summed(self) -> Option<SummedBody> {
-        let sum = BodyHasher::over(&self.bytes).await.sum()?;
-        Some(SummedBody { body: self, sum })
-    }
 }
 
 /// The parts of a put's record that the entry does not have.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    body: SummedBody,
+    body: Body,
     tags: Vec<String>,
     dependencies: Vec<String>,
 }
 
 impl Recording {
     /// Takes the labels out of a put.
-    pub(crate) fn of(body: SummedBody, put: &mut BlobCachePut) -> Self {
+    pub(crate) fn of(body: Body, put: &mut BlobCachePut) -> Self {
         let (tags, dependencies) = (take(&mut put.tags), take(&mut put.dependencies));
         Self { body, tags, dependencies }
     }
 
     /// Puts them back.
-    pub(crate) fn give_back(self, put: &mut BlobCachePut) -> SummedBody {
+    pub(crate) fn give_back(self, put: &mut BlobCachePut) -> Body {
         (put.tags, put.dependencies) = (self.tags, self.dependencies);
         self.body
     }
@@ -119,9 +112,9 @@ impl Recording {
         blob.metadata = Metadata::new(entry.content_metadata());
         blob.tags = Labels::new(&self.tags);
         blob.dependencies = Labels::new(&self.dependencies);
-        blob.codec = self.body.body.codec;
+        blob.codec = self.body.codec;
         blob.is_absent = entry.is(Mark::Absent);
-        EncodedRecord::new(&Record::Blob(blob), self.body.body.bytes.clone()).ok()
+        EncodedRecord::new(&Record::Blob(blob), self.body.bytes.clone()).ok()
     }
 }
 
