@@ -25,7 +25,6 @@ const TABLES_MIN: usize = 64;
 /// Bytes that the first caller at a table must zero.
 const TABLE_BYTES_MAX: usize = 256 << 10;
 
-/// Tables per group.
 const GROUP_TABLES: usize = 256;
 
 /// The last access of a record. Times in nanoseconds; all zero if vacant.
@@ -54,7 +53,6 @@ pub(crate) struct AccessTimes {
 }
 
 impl AccessTimes {
-    /// A table of about `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tables = bytes_max.div_ceil(TABLE_BYTES_MAX).max(TABLES_MIN);
         let tables = tables.min((bytes_max / size_of::<Set>()).max(1));
@@ -69,12 +67,10 @@ impl AccessTimes {
         }
     }
 
-    /// Bytes allocated so far.
     pub(crate) fn bytes(&self) -> usize {
         self.made.load(Ordering::Relaxed) * self.table_bytes()
     }
 
-    /// Bytes reserved.
     pub(crate) fn bytes_reserved(&self) -> usize {
         let is_requested = self.is_requested.load(Ordering::Relaxed);
         if is_requested { self.tables * self.table_bytes() } else { 0 }
@@ -94,7 +90,6 @@ impl AccessTimes {
         self.has_room.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the table accepts entries.
     pub(crate) fn has_room(&self) -> bool {
         self.has_room.load(Ordering::Relaxed)
     }

@@ -26,12 +26,10 @@ impl Default for Pacer {
 }
 
 impl Pacer {
-    /// Counts one entry.
     pub(crate) async fn entry(&mut self) {
         self.entries(1).await;
     }
 
-    /// Counts up to a batch of entries.
     pub(crate) async fn entries(&mut self, count: usize) {
         if self.entries + count > BATCH_ENTRIES {
             self.next().await;
@@ -40,7 +38,6 @@ impl Pacer {
         meter::entries(count);
     }
 
-    /// Counts up to a batch of bytes.
     pub(crate) async fn bytes(&mut self, count: usize) {
         if self.bytes + count > BATCH_BYTES {
             self.next().await;

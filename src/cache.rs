@@ -431,7 +431,6 @@ impl BlobCache {
     }
 }
 
-/// The caller's labels as strings.
 pub(crate) fn texts(labels: &[impl AsRef<str>]) -> Vec<&str> {
     // Bounded: by the caller's labels; no lock is held.
     labels.iter().map(AsRef::as_ref).collect()

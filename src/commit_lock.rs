@@ -57,7 +57,6 @@ impl CommitLock {
         Section { order: self, state: self.state.lock() }
     }
 
-    /// Whether the lock is held.
     #[cfg(test)]
     pub(crate) fn is_locked(&self) -> bool {
         self.state.is_locked()

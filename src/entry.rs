@@ -92,7 +92,6 @@ impl Extras {
         (!plain).then(extras)
     }
 
-    /// A copy of these extras with the given lifetime.
     pub(crate) fn twin(&self, life: &Lifetime) -> Option<Box<Self>> {
         Self::new(self.content_metadata.clone(), self.labels.clone(), self.version, life)
     }
@@ -146,7 +145,6 @@ impl Entry {
         entry
     }
 
-    /// The memory of an entry with these parts.
     pub(crate) fn footprint(key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
         let extras = extras.map_or(0, Extras::bytes);
         let key = allocation(StoredKey::heap_bytes(key));

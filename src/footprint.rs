@@ -25,7 +25,6 @@ pub(crate) const SLOT_BYTES: usize = 32;
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.
 const METADATA_LEAF_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
 
-/// The memory of an allocation of `bytes`.
 pub(crate) const fn allocation(bytes: usize) -> usize {
     if bytes == 0 {
         0

@@ -72,7 +72,6 @@ pub(crate) struct NamespaceRef<'a> {
     pub(crate) seed: NamespaceSeed,
 }
 
-/// A key with its hash.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HashedKey<'a> {
     pub(crate) bytes: &'a [u8],

@@ -26,10 +26,8 @@ pub(crate) struct LabelIndex {
 /// A cursor in the reverse tree.
 pub(crate) type LabelPlace = (KeyHash, LabelHash);
 
-/// The labels of one entry.
 pub(crate) type EntryLabels = SmallVec<[LabelHash; 8]>;
 
-/// A posting found by a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posting {
     pub(crate) key: KeyHash,

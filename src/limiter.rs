@@ -112,7 +112,6 @@ impl Limiter {
         }))
     }
 
-    /// Bytes of work in progress.
     pub(crate) fn bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
@@ -248,7 +247,6 @@ impl Drop for Permit {
     }
 }
 
-/// Waits for a permit.
 struct Acquire<'a> {
     limiter: &'a Arc<Inner>,
     bytes: usize,

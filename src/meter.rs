@@ -4,7 +4,6 @@
 //! tests that costs nothing. Tests compare the thread's counts before and after a poll or a task,
 //! so that the length of a poll is measured as work and not as time.
 
-/// Counts visited entries.
 #[inline]
 pub(crate) fn entries(count: usize) {
     #[cfg(test)]
@@ -27,7 +26,6 @@ pub(crate) use self::counting::{Work, measured};
 mod counting {
     use std::cell::Cell;
 
-    /// The work counted.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     pub(crate) struct Work {
         pub(crate) entries: usize,
@@ -35,7 +33,6 @@ mod counting {
     }
 
     impl Work {
-        /// The maximum of each.
         pub(crate) fn max(self, other: Self) -> Self {
             let (entries, bytes) = (self.entries.max(other.entries), self.bytes.max(other.bytes));
             Self { entries, bytes }

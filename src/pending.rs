@@ -48,7 +48,6 @@ pub(crate) struct PendingInvalidation {
     pub(crate) walk: Mutex<LabelWalk>,
     /// The position of the round when it was added.
     round: Round,
-    /// The generation whose entries it covers.
     pub(crate) generation: Option<Arc<Generation>>,
     /// Whether the directories on disk are still to be scanned for it.
     is_scanning: AtomicBool,
@@ -132,7 +131,6 @@ pub(crate) struct PendingInvalidations {
     in_force: AtomicUsize,
     /// Whether a caller or a task is scanning the directories on disk.
     is_scanned: AtomicBool,
-    /// Callers that wait for a scan.
     scans: Waiters,
     /// Held during a step of the round.
     walker: Mutex<()>,
@@ -231,7 +229,6 @@ impl PendingInvalidations {
         self.list.read().first().cloned()
     }
 
-    /// Invalidations of labels.
     pub(crate) fn over_labels(&self) -> Vec<Arc<PendingInvalidation>> {
         let is_over_labels = |invalidation: &&Arc<PendingInvalidation>| {
             matches!(invalidation.scope, Scope::Labels(_))
@@ -312,7 +309,6 @@ impl PendingInvalidations {
         !self.list.read().iter().any(|other| Arc::ptr_eq(other, invalidation))
     }
 
-    /// The position of the round over all entries.
     pub(crate) fn round(&self) -> Round {
         *self.round.lock()
     }
@@ -338,7 +334,6 @@ impl PendingInvalidations {
 }
 
 impl RoundStep<'_> {
-    /// The position of the round after this step.
     pub(crate) fn end(&self) -> Round {
         self.end
     }

@@ -42,7 +42,6 @@ pub struct BlobCachePolicy {
 }
 
 impl BlobCachePolicy {
-    /// The default priority.
     pub(crate) const NORMAL_PRIORITY: u8 = 128;
 
     /// Fresh for this long after the put, plus the jitter. After that the entry is stale within its
@@ -204,7 +203,6 @@ pub(crate) struct Lifetime {
     pub(crate) idle_ttl: u64,
 }
 
-/// The state of an entry at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     Fresh,

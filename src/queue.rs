@@ -75,7 +75,6 @@ struct Called {
     deadline: u64,
 }
 
-/// The state of a waiter at a poll.
 #[derive(Debug)]
 pub(crate) enum TicketState {
     /// It was called and has left the queue: it may take the bytes, if they are there. Returns its
@@ -88,7 +87,6 @@ pub(crate) enum TicketState {
 }
 
 impl WaitQueue {
-    /// Bytes reserved for called waiters that may still come.
     pub(crate) fn kept(&self) -> usize {
         self.kept >> self.doublings
     }
@@ -109,7 +107,6 @@ impl WaitQueue {
         Ticket { number: self.next, ticks: TICKS }
     }
 
-    /// Takes a place.
     pub(crate) fn enter(&mut self, ticket: Ticket, bytes: usize, waker: Waker) {
         let Ticket { number, ticks } = ticket;
         self.waiting.insert(number, Waiter { bytes, ticks, waker });

@@ -23,7 +23,6 @@ pub struct NamespaceQuota {
     pub l2_bytes_max: Option<u64>,
 }
 
-/// The configured quotas, by name.
 #[derive(Clone, Default)]
 pub(crate) struct Quotas(Vec<(Box<str>, NamespaceQuota)>);
 

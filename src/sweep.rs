@@ -76,7 +76,6 @@ impl SweepReport {
         self.namespaces.values().map(|namespace| namespace.bytes).sum()
     }
 
-    /// The figures of a namespace that has lost an entry.
     pub(crate) fn of(&mut self, namespace: &str, bytes: usize) -> &mut NamespaceSweep {
         let figures = self.namespaces.entry(namespace.to_owned()).or_default();
         figures.bytes += bytes;

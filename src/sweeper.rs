@@ -24,7 +24,6 @@ const SHARE: u32 = 20;
 /// The longest rest: a longer step has more likely waited than worked.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// A cache that can be swept.
 pub(crate) trait Sweep: Send + Sync {
     /// Does one step and returns the time until the next; None if there is nothing to sweep.
     fn sweep(&self) -> Option<Duration>;

@@ -223,7 +223,6 @@ mod tests {
 
     use super::*;
 
-    /// A synopsis and the set that it represents.
     #[derive(Default)]
     struct Pair {
         synopsis: Synopsis,

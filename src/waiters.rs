@@ -59,7 +59,6 @@ impl<P: Ord + Copy> Waiters<P> {
         }
     }
 
-    /// Wakes all callers that wait now.
     pub(crate) async fn wake_all(&self) {
         let mut walk = Walk::new(self, None);
         // Bounded: one batch per iteration, then a yield.
@@ -82,7 +81,6 @@ impl<P: Ord + Copy> Waiters<P> {
     }
 }
 
-/// A walk over the callers that waited when it began.
 struct Walk<'a, P> {
     waiters: &'a Waiters<P>,
     /// The last target reached; None for all.

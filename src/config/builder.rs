@@ -18,7 +18,6 @@ pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 /// Each segment takes memory.
 const SEGMENTS_MAX: u64 = 1 << 20;
 
-/// The most bytes of a segment.
 const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 
 /// Each quota has a list in every SIEVE.

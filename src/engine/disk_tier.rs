@@ -39,12 +39,10 @@ impl DiskTier {
         self.running.as_ref().map(|running| &running.l2)
     }
 
-    /// The runner of the tier's tasks.
     pub(crate) fn tasks(&self) -> Option<&Arc<dyn TaskRunner>> {
         self.running.as_ref().map(|running| &running.runner)
     }
 
-    /// Whether a disk tier exists and has been turned off.
     pub(crate) fn is_off(&self) -> bool {
         self.l2().is_some_and(|l2| l2.health().is_off())
     }
@@ -69,7 +67,6 @@ impl DiskTier {
         Err(CacheError::L2Unavailable { reason })
     }
 
-    /// Why the tier is off.
     pub(crate) fn device_error(&self) -> CacheError {
         let reason = self.l2().and_then(|l2| l2.health().reason());
         let source = io::Error::other(reason.unwrap_or_else(|| "not said".to_owned()));

@@ -6,7 +6,6 @@ use crate::error::CacheError;
 use crate::io::{DiskError, UringDisk};
 use crate::l2::{RecoveryError, SuperblockError};
 
-/// The version of the format that this library reads and writes.
 const FORMAT: u32 = 1;
 
 impl From<DiskError> for CacheError {

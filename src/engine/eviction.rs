@@ -104,7 +104,6 @@ impl Eviction {
         }
     }
 
-    /// Evicts entries of a namespace until it is within its quota.
     pub(crate) async fn keep_to_quota(&self, generation: &Generation) {
         let Some(quota) = generation.quota() else { return };
         let (number, mut steps) = (quota.number, BATCH_ENTRIES);
@@ -138,7 +137,6 @@ impl Eviction {
         }
     }
 
-    /// Releases the accounting of an evicted entry.
     fn evicted(&self, victim: &Entry) {
         let matching = self.pending.matching(victim);
         let is_hidden = matching.is_some() || victim.generation.has_ended();

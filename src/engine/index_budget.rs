@@ -47,7 +47,6 @@ impl IndexBudget {
         self.slots.store(0, Ordering::Relaxed);
     }
 
-    /// Labels of entries without a record.
     pub(crate) fn labels_above(&self) -> usize {
         self.labels_above.load(Ordering::Relaxed)
     }
@@ -62,7 +61,6 @@ impl IndexBudget {
         self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
     }
 
-    /// Whether `bytes` more exceed the budget.
     pub(crate) fn is_index_full(&self, bytes: usize, section: &mut Section<'_>) -> bool {
         self.budgeted_bytes(section).saturating_add(bytes) > self.bytes_max
     }

@@ -114,7 +114,6 @@ impl Engine {
         &self.parts.config
     }
 
-    /// The name, with the seed for hashing its keys.
     #[inline]
     pub(crate) fn namespace<'a>(&self, name: &'a str) -> NamespaceRef<'a> {
         self.parts.hasher.namespace(name)
@@ -124,13 +123,11 @@ impl Engine {
         self.parts.commit_lock.read_point()
     }
 
-    /// Waits until all acknowledged mutations are on the device.
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         self.puts.check_open()?;
         self.parts.acknowledger.sync().await
     }
 
-    /// Registers the cache with the process's background sweeper.
     fn sweep_in_background(&self) {
         let sweeping: Arc<dyn Sweep> = Arc::<Sweeping>::clone(&self.sweeping);
         self.parts.deadlines.register(&Arc::downgrade(&sweeping));

@@ -64,7 +64,6 @@ impl Identity {
     }
 }
 
-/// Opens the tiers that the configuration asks for.
 pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
     let is_swept = config.background_sweep == BackgroundSweep::On;
     let engine = open_tiers(config).await?;
@@ -97,7 +96,6 @@ async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> 
     }
 }
 
-/// Logs what an operator should know of the disk.
 fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
     let facts = disk.facts();
     let path = facts.path.display();
@@ -120,7 +118,6 @@ fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
     }
 }
 
-/// Opens the tier on this disk.
 pub(crate) async fn open_on(
     config: BlobCacheConfig,
     geometry: Geometry,
@@ -217,7 +214,6 @@ pub(crate) fn in_memory(config: BlobCacheConfig) -> Arc<Engine> {
     Arc::new(Engine::new(Parts::new(config, hasher, None, &Timer::Process)))
 }
 
-/// The segments of a configuration.
 pub(crate) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError> {
     let invalid = |reason: String| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
     let segment = config.l2_segment_bytes;

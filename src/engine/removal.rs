@@ -201,7 +201,6 @@ impl Removal {
     }
 }
 
-/// Why a dead entry was removed.
 pub(crate) enum Removed {
     Expired,
     Flushed,

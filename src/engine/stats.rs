@@ -25,7 +25,6 @@ use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 
-/// What the open has found on file.
 #[derive(Debug, Default)]
 struct Recovery {
     records: AtomicU64,

@@ -61,7 +61,6 @@ impl Visibility {
         entry.freshness(self.clock.timestamp())
     }
 
-    /// The freshness of a record that a directory lists.
     pub(crate) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
         let now = self.clock.timestamp();
         blob.life().freshness(now, self.last_access.of_listed(position, blob))
@@ -82,7 +81,6 @@ impl Visibility {
         self.pending.matching_record(generation, only, key.bytes, &labels)
     }
 
-    /// Whether the index still points to the record of that mutation.
     pub(crate) fn is_on_disk(
         &self,
         generation: &Generation,

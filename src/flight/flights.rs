@@ -10,7 +10,6 @@ use super::state::{CLAIM_PATIENCE, Destination, Flight, FlightState, Phase, Sent
 use crate::sync::Mutex;
 use crate::timer::Timer;
 
-/// All flights under way.
 #[derive(Debug)]
 pub(crate) struct Flights<T: Sent, P: Sent> {
     tables: Arc<FlightTables<T, P>>,
@@ -101,7 +100,6 @@ impl<T: Sent, P: Sent> Flights<T, P> {
         Some(Claim::new(self.participant(to, flight)))
     }
 
-    /// The number of flights, including claimed ones.
     pub(crate) fn len(&self) -> usize {
         self.tables.len()
     }

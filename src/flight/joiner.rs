@@ -7,7 +7,6 @@ use super::participant::Participant;
 use super::state::{Phase, Sent};
 use crate::wake::{discard, wake};
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Joiner<T: Sent, P: Sent> {
     participant: Participant<T, P>,
@@ -17,7 +16,6 @@ pub(crate) struct Joiner<T: Sent, P: Sent> {
     is_over: bool,
 }
 
-/// The end of a joiner's wait.
 #[derive(Debug)]
 pub(crate) enum JoinOutcome<T: Sent, P: Sent> {
     Value(T),

@@ -26,14 +26,12 @@ impl<T: Sent, P: Sent> FlightTables<T, P> {
         &self.0[place]
     }
 
-    /// The number of flights, including claimed ones.
     pub(super) fn len(&self) -> usize {
         // Bounded: by the tables.
         self.0.iter().map(|table| table.lock().len()).sum()
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Participant<T: Sent, P: Sent> {
     tables: Arc<FlightTables<T, P>>,

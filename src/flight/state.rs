@@ -45,7 +45,6 @@ pub(crate) trait Sent: Send + 'static {}
 
 impl<T: Send + 'static> Sent for T {}
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Flight<T: Sent, P: Sent> {
     pub(super) namespace: Box<str>,
@@ -145,7 +144,6 @@ impl<T: Sent, P: Sent> Drop for Flight<T, P> {
     }
 }
 
-/// An alarm to set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alarm {
     pub(super) delay: Duration,

@@ -30,7 +30,6 @@ const FLAGS_ALL: u64 = (1 << 12) - 1;
 pub(crate) struct NamedGeneration<'a> {
     /// At most 255 bytes.
     pub(crate) name: &'a str,
-    /// The number of its creation or last flush.
     pub(crate) generation: GenerationNumber,
 }
 
@@ -50,10 +49,8 @@ impl<'a> NamedGeneration<'a> {
     }
 }
 
-/// How a body is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
-    /// Uncompressed.
     Raw,
     /// One zstd frame.
     Zstd {
@@ -65,7 +62,6 @@ pub(crate) enum Codec {
 /// A blob's record without the body itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blob<'a> {
-    /// Its namespace.
     pub(crate) namespace: NamedGeneration<'a>,
     /// The full key, at most 65535 bytes.
     pub(crate) key: &'a [u8],
@@ -81,24 +77,20 @@ pub(crate) struct Blob<'a> {
     pub(crate) version: Option<u64>,
     /// 128 is normal.
     pub(crate) priority: u8,
-    /// Whether memory may hold it.
     pub(crate) admission: L1Admission,
     /// A negative entry: the body is empty.
     pub(crate) is_absent: bool,
-    /// Content metadata.
     pub(crate) metadata: Metadata<'a>,
     /// Tags, in the order of the put.
     pub(crate) tags: Labels<'a>,
     /// Dependencies, in the order of the put.
     pub(crate) dependencies: Labels<'a>,
-    /// How the body is stored.
     pub(crate) codec: Codec,
     /// Length and checksum of the body as stored.
     pub(crate) body: BodySum,
 }
 
 impl<'a> Blob<'a> {
-    /// A blob with nothing optional.
     pub(crate) const fn new(
         namespace: NamedGeneration<'a>,
         key: &'a [u8],

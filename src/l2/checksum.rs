@@ -22,7 +22,6 @@ pub(crate) enum Domain {
 pub(crate) struct ChecksumKey(u64);
 
 impl ChecksumKey {
-    /// The key of this store.
     pub(crate) fn new(store: StoreId) -> Self {
         Self(xxh3_64_with_seed(&store.0, 0))
     }
@@ -49,7 +48,6 @@ pub(crate) fn unkeyed_checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
-/// A checksum over pieces.
 pub(crate) struct Pieces(Xxh3);
 
 impl Pieces {
@@ -116,12 +114,10 @@ impl BodyHasher {
         hasher
     }
 
-    /// No piece yet.
     pub(crate) fn new() -> Self {
         Self { pieces: Box::new(Pieces::new(0)), length: 0 }
     }
 
-    /// The next piece, of any size.
     pub(crate) fn update(&mut self, piece: &[u8]) {
         self.pieces.update(piece);
         self.length += piece.len() as u64;

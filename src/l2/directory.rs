@@ -38,7 +38,6 @@ pub(crate) struct DirectoryBuilder {
 }
 
 impl DirectoryBuilder {
-    /// An empty directory for this segment.
     pub(crate) fn new(segment: SegmentNumber, geometry: Geometry) -> Self {
         Self {
             segment,
@@ -69,7 +68,6 @@ impl DirectoryBuilder {
         self.encoded_len_in_row(entry, self.row_for(entry))
     }
 
-    /// Entries so far.
     pub(crate) fn entries(&self) -> u32 {
         self.entry_count
     }
@@ -85,7 +83,6 @@ impl DirectoryBuilder {
         Self { names, entries, rows: NameRows::new(), ..*self }
     }
 
-    /// Bytes of memory in its buffers.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.names.memory_bytes() + self.entries.memory_bytes() + self.rows.memory_bytes()
     }
@@ -205,7 +202,6 @@ impl DirectoryBuilder {
 /// The last bytes of a sealed segment: the place and the extent of its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
-    /// The segment that it belongs to.
     pub(crate) segment: SegmentNumber,
     /// Where the last frame ends.
     pub(crate) end: Position,
@@ -213,7 +209,6 @@ pub(crate) struct Footer {
     pub(crate) open_count: OpenCount,
     /// Where the directory starts, as an offset in the segment: a multiple of a block.
     pub(crate) start: u32,
-    /// Number of entries.
     pub(crate) entries: u32,
     name_bytes: u32,
     name_rows: u32,
@@ -278,7 +273,6 @@ impl Footer {
 /// A directory that was read and verified.
 #[derive(Debug)]
 pub(crate) struct Directory<'a> {
-    /// Its footer.
     pub(crate) footer: Footer,
     namespaces: Vec<NamedGeneration<'a>>,
     entries: &'a [u8],
@@ -290,7 +284,6 @@ pub(crate) struct Directory<'a> {
 pub(crate) struct ListedEntry<'a> {
     /// Its namespace as an index into `Directory::namespaces`.
     pub(crate) namespace: Option<usize>,
-    /// The entry.
     pub(crate) entry: DirectoryEntry<'a>,
 }
 
@@ -384,7 +377,6 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Iterates over the entries of a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries<'d, 'a> {
     namespaces: &'d [NamedGeneration<'a>],

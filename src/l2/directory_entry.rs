@@ -35,67 +35,31 @@ pub(crate) struct DirectoryEntry<'a> {
     pub(crate) offset: u32,
     /// Bytes of head and body, without padding.
     pub(crate) length: u32,
-    /// The change that it makes.
     pub(crate) change: Change<'a>,
 }
 
 /// The change that a record makes, as far as the directory repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
-    /// A value was put.
     Blob(BlobSummary<'a>),
-    /// Removes the value of a hash.
-    Tombstone {
-        /// The key's namespace.
-        namespace: NamedGeneration<'a>,
-        /// The key's hash.
-        hash: u64,
-    },
-    /// Removes everything older that carries one of the labels.
-    LabelInvalidation {
-        /// The labels' namespace.
-        namespace: NamedGeneration<'a>,
-        /// One or more.
-        labels: LabelHashes<'a>,
-    },
-    /// Removes everything older whose key starts with the prefix.
-    PrefixInvalidation {
-        /// The keys' namespace.
-        namespace: NamedGeneration<'a>,
-        /// At most 65535 bytes.
-        prefix: &'a [u8],
-    },
-    /// Removes all lower generations of the namespace.
-    NamespaceFlush {
-        /// With the generation that begins here.
-        namespace: NamedGeneration<'a>,
-    },
-    /// Removes everything older.
-    StoreInvalidation {
-        /// Every generation from here on is at least this.
-        generation: GenerationNumber,
-    },
-    /// Reserved: skipped.
-    DeadlineRenewal {
-        /// The unknown content.
-        fields: &'a [u8],
-    },
+    Tombstone { namespace: NamedGeneration<'a>, hash: u64 },
+    LabelInvalidation { namespace: NamedGeneration<'a>, labels: LabelHashes<'a> },
+    PrefixInvalidation { namespace: NamedGeneration<'a>, prefix: &'a [u8] },
+    NamespaceFlush { namespace: NamedGeneration<'a> },
+    StoreInvalidation { generation: GenerationNumber },
+    DeadlineRenewal { fields: &'a [u8] },
 }
 
 /// The part of a blob's record that the directory repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlobSummary<'a> {
-    /// Its namespace.
     pub(crate) namespace: NamedGeneration<'a>,
-    /// The key's hash.
     pub(crate) hash: u64,
-    /// The full key.
     pub(crate) key: &'a [u8],
     /// The end of its stale window, when it expires.
     pub(crate) window_end_ns: Option<u64>,
     /// For compare-and-set.
     pub(crate) version: Option<u64>,
-    /// Hashes of tags and dependencies.
     pub(crate) labels: LabelHashes<'a>,
     /// When it expires sooner if no caller asks for it.
     pub(crate) idle: Option<Idle>,
@@ -109,7 +73,6 @@ pub(crate) struct Idle {
 }
 
 impl BlobSummary<'_> {
-    /// Its lifetime, both fresh and stale.
     pub(crate) fn life(&self) -> Lifetime {
         let (written, idle_ttl) = self.idle.map_or((0, u64::MAX), |it| (it.written_ns, it.ttl_ns));
         Lifetime {
@@ -148,7 +111,6 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The namespace it belongs to, if it belongs to one.
     pub(crate) const fn namespace(&self) -> Option<NamedGeneration<'a>> {
         match self {
             Self::Blob(BlobSummary { namespace, .. })
@@ -186,7 +148,6 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Kind and flags.
     fn tag(&self) -> u8 {
         match self {
             Self::Blob(blob) => {
@@ -220,7 +181,6 @@ pub(crate) struct Trail {
 impl Trail {
     pub(crate) const START: Self = Self { end: BLOCK_BYTES, window_end_ns: 0, written_ns: 0 };
 
-    /// The trail after this entry.
     fn after(self, entry: &DirectoryEntry<'_>) -> Self {
         let end = align(entry.offset as usize + entry.length as usize);
         let Change::Blob(blob) = &entry.change else { return Self { end, ..self } };

@@ -5,10 +5,8 @@
 
 use thiserror::Error;
 
-/// Why bytes are invalid.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum DecodeError {
-    /// Fewer bytes than the structure needs.
     #[error("the bytes end too early")]
     Truncated,
     /// Another structure, or none.
@@ -23,36 +21,27 @@ pub(crate) enum DecodeError {
     /// Written in an open that does not belong here.
     #[error("its open count is out of range")]
     OpenCount,
-    /// No such kind of record.
     #[error("unknown kind {0}")]
     Kind(u8),
-    /// A length or a count is out of bounds.
     #[error("a length or count is out of bounds")]
     Length,
     /// A field has a value or an encoding that version 1 does not know.
     #[error("a field is malformed")]
     Field,
-    /// A name or label is not UTF-8.
     #[error("a text is not UTF-8")]
     Text,
 }
 
-/// Why a value cannot be written in this format.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum EncodeError {
-    /// A namespace's name is over 255 bytes.
     #[error("the namespace name is longer than 255 bytes")]
     NamespaceName,
-    /// A key or prefix is over 65535 bytes.
     #[error("the key or prefix is longer than 65535 bytes")]
     Key,
-    /// A metadata key, metadata value, tag or dependency is over 65535 bytes.
     #[error("a metadata text or a label is longer than 65535 bytes")]
     Text,
-    /// The head takes 16 MiB or more.
     #[error("the record's head would take 16 MiB or more")]
     Head,
-    /// The record cannot fit any segment.
     #[error("the record is larger than any segment")]
     Record,
     /// An invalidation without a label, a negative entry with a body, or a superblock or count out
@@ -62,7 +51,6 @@ pub(crate) enum EncodeError {
     /// Positions, offsets or lengths do not follow one another, or have run out.
     #[error("a position is out of order or out of bounds")]
     Position,
-    /// The segment has no room for it.
     #[error("no room is left in the segment")]
     NoRoom,
 }

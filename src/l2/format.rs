@@ -13,16 +13,12 @@ pub(crate) const BLOCK_BYTES: usize = 4096;
 pub(crate) const ALIGNMENT: usize = 8;
 /// The superblocks take this many bytes of the file before the first segment.
 pub(crate) const DATA_OFFSET: u64 = 2 * BLOCK_BYTES as u64;
-/// Smallest segment.
 pub(crate) const SEGMENT_BYTES_MIN: u32 = 16 << 10;
-/// Largest segment.
 pub(crate) const SEGMENT_BYTES_MAX: u32 = 256 << 20;
-/// A store has at least this many segments.
 pub(crate) const SEGMENT_COUNT_MIN: u32 = 2;
 /// The last position that may be assigned: 36 years at 1 GB/s.
 pub(crate) const POSITION_MAX: u64 = 1 << 60;
 
-/// Header of a frame.
 pub(crate) const FRAME_HEADER_BYTES: usize = 32;
 /// The fixed part of each record's head.
 pub(crate) const RECORD_FIXED_BYTES: usize = 20;
@@ -34,7 +30,6 @@ pub(crate) const RECORD_BYTES_MAX: usize =
 /// Footer of a directory, the last bytes of a sealed segment.
 pub(crate) const FOOTER_BYTES: usize = 56;
 
-/// Longest namespace name in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Longest key, prefix, metadata text or label in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 65_535;
@@ -47,7 +42,6 @@ pub(crate) const DIRECTORY_MAGIC: [u8; 8] = *b"tamisDIR";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"tFRM";
 /// Superblocks and segment headers are one block, the checksum its last bytes.
 pub(crate) const BLOCK_CHECKSUM_OFFSET: usize = BLOCK_BYTES - 8;
-/// The smallest padded record.
 pub(crate) const RECORD_PADDED_BYTES_MIN: usize = align(RECORD_FIXED_BYTES);
 
 const _: () = {
@@ -75,11 +69,9 @@ pub(crate) const fn align(length: usize) -> usize {
 pub(crate) struct Position(u64);
 
 impl Position {
-    /// The first and the last position.
     pub(crate) const FIRST: Self = Self(0);
     pub(crate) const LAST: Self = Self(POSITION_MAX / ALIGNMENT as u64 * ALIGNMENT as u64);
 
-    /// The position at this offset, if it is valid.
     pub(crate) const fn new(offset: u64) -> Option<Self> {
         if offset <= POSITION_MAX && (offset % (ALIGNMENT as u64) == 0) {
             Some(Self(offset))
@@ -94,12 +86,10 @@ impl Position {
         Self(offset)
     }
 
-    /// The offset in the log, in bytes.
     pub(crate) const fn value(self) -> u64 {
         self.0
     }
 
-    /// The position `bytes` further on, if it is valid.
     pub(crate) const fn after(self, bytes: u64) -> Option<Self> {
         match self.0.checked_add(bytes) {
             Some(offset) => Self::new(offset),
@@ -127,14 +117,11 @@ pub(crate) struct StoreId(pub [u8; 16]);
 /// The open counts that are valid in bytes read, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenRange {
-    /// The lowest.
     pub(crate) first: OpenCount,
-    /// The highest.
     pub(crate) last: OpenCount,
 }
 
 impl OpenRange {
-    /// Only this one.
     pub(crate) const fn only(count: OpenCount) -> Self {
         Self { first: count, last: count }
     }
@@ -156,7 +143,6 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// A geometry, if both numbers are within the bounds of the format.
     pub(crate) const fn new(segment_bytes: u32, segment_count: u32) -> Option<Self> {
         if segment_bytes >= SEGMENT_BYTES_MIN
             && segment_bytes <= SEGMENT_BYTES_MAX
@@ -169,12 +155,10 @@ impl Geometry {
         }
     }
 
-    /// Size of a segment.
     pub(crate) const fn segment_bytes(self) -> u32 {
         self.segment_bytes
     }
 
-    /// Number of segments in the file.
     pub(crate) const fn segment_count(self) -> u32 {
         self.segment_count
     }
@@ -184,7 +168,6 @@ impl Geometry {
         DATA_OFFSET + self.segment_bytes as u64 * self.segment_count as u64
     }
 
-    /// The segment that holds a position.
     pub(crate) const fn segment_of(self, position: Position) -> SegmentNumber {
         SegmentNumber(position.0 / self.segment_bytes as u64)
     }
@@ -197,18 +180,15 @@ impl Geometry {
         }
     }
 
-    /// Offset of a position in its segment.
     #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u32 fits one")]
     pub(crate) const fn offset_in_segment(self, position: Position) -> u32 {
         (position.0 % self.segment_bytes as u64) as u32
     }
 
-    /// Offset of a segment in the file.
     pub(crate) const fn file_offset_of_segment(self, segment: SegmentNumber) -> u64 {
         DATA_OFFSET + segment.0 % self.segment_count as u64 * self.segment_bytes as u64
     }
 
-    /// Offset of a position in the file.
     pub(crate) const fn file_offset(self, position: Position) -> u64 {
         self.file_offset_of_segment(self.segment_of(position))
             + self.offset_in_segment(position) as u64

@@ -17,7 +17,6 @@ use super::record::decode_record;
 use super::record::{RecordHead, RecordLengths};
 use super::wire::{Reader, Sink, is_zero};
 
-/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     /// Bytes of the frame, this header included: a multiple of 8.
@@ -26,7 +25,6 @@ pub(crate) struct FrameHeader {
     pub(crate) records: u32,
     /// The open that wrote it and each of its records.
     pub(crate) open_count: OpenCount,
-    /// Where it starts.
     pub(crate) position: Position,
     checksum: u64,
 }
@@ -118,7 +116,6 @@ pub(crate) struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// An empty frame at `position`.
     pub(crate) fn new(
         key: ChecksumKey,
         position: Position,
@@ -140,7 +137,6 @@ impl FrameBuilder {
     }
 
     #[cfg(test)]
-    /// Records so far.
     pub(crate) fn records(&self) -> u32 {
         self.extent.records
     }
@@ -189,7 +185,6 @@ pub(crate) struct FrameCheck {
 }
 
 impl FrameCheck {
-    /// Starts behind the header.
     pub(crate) fn new(key: ChecksumKey, header: FrameHeader) -> Self {
         Self { header, extent: Extent::new(key, header.position, header.open_count) }
     }
@@ -241,7 +236,6 @@ impl FrameCheck {
 #[cfg(test)]
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
-    /// Its header.
     pub(crate) header: FrameHeader,
     bytes: &'a [u8],
     key: ChecksumKey,
@@ -251,9 +245,7 @@ pub(crate) struct Frame<'a> {
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramedRecord<'a> {
-    /// Where it is in the log.
     pub(crate) position: Position,
-    /// Its head.
     pub(crate) head: RecordHead<'a>,
     /// The bytes behind the head.
     pub(crate) body: &'a [u8],

@@ -14,7 +14,6 @@ use super::write_batch::{Job, Seal, WriteBatch};
 use crate::batch::{BATCH_BYTES, Pacer};
 use crate::io::AlignedBuffer;
 
-/// See the module.
 pub(super) struct FrameWriter {
     log: Arc<Log>,
     file: SegmentFile,
@@ -72,7 +71,6 @@ impl FrameWriter {
         self.file.write(offset - before as u64, buffer).await
     }
 
-    /// Writes the directory of a segment to its end.
     pub(super) async fn write_directory(&self, seal: &Seal) -> io::Result<()> {
         let SegmentFile { geometry, key, .. } = self.file;
         let mut image = Vec::new();

@@ -114,7 +114,6 @@ impl<'a> Frames<'a> {
         Ok(check.finish().is_ok().then_some(header))
     }
 
-    /// Adds the records of a good frame to a directory.
     pub(super) async fn list(
         &mut self,
         offset: usize,

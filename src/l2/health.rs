@@ -52,7 +52,6 @@ impl Health {
         Held { health: self, bytes }
     }
 
-    /// Bytes of the counted buffers.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffers.load(Ordering::Relaxed)
     }
@@ -80,7 +79,6 @@ impl Health {
     }
 }
 
-/// Adds to a metric.
 pub(crate) fn count(counter: &AtomicU64, number: usize) {
     counter.fetch_add(number as u64, Ordering::Relaxed);
 }

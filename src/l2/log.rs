@@ -43,7 +43,6 @@ pub(crate) struct Log {
     index_wanted: AtomicUsize,
     /// The oldest segment in use; the writer moves it.
     head: AtomicU64,
-    /// The log was asked to close.
     is_close_requested: AtomicBool,
     /// Callers that wait for everything before a position to be on file.
     waiters: Waiters<Position>,
@@ -57,13 +56,9 @@ pub(crate) struct LogStart {
     pub(crate) geometry: Geometry,
     pub(crate) key: ChecksumKey,
     pub(crate) open_count: OpenCount,
-    /// Where the first frame goes.
     pub(crate) tail: Position,
-    /// The entries of the segment of `tail` so far.
     pub(crate) directory: DirectoryBuilder,
-    /// The newest segment that is prepared.
     pub(crate) newest: SegmentNumber,
-    /// The oldest segment in use.
     pub(crate) head: SegmentNumber,
     pub(crate) timer: Timer,
     /// The share of the index budget that one segment may use.
@@ -141,12 +136,10 @@ impl Log {
         self.state.lock().end()
     }
 
-    /// The segment in which positions are assigned.
     pub(crate) fn segment(&self) -> SegmentNumber {
         self.state.lock().segment()
     }
 
-    /// The oldest segment in use.
     pub(crate) fn head_segment(&self) -> SegmentNumber {
         SegmentNumber(self.head.load(Ordering::Acquire))
     }
@@ -232,7 +225,6 @@ impl Log {
         job
     }
 
-    /// Whether a batch is open.
     pub(super) fn is_open(&self) -> bool {
         self.state.lock().is_open()
     }

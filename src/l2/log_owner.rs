@@ -7,7 +7,6 @@ use super::format::Position;
 use super::write_batch::EncodedRecord;
 use crate::key::KeyHash;
 
-/// See the module.
 pub(crate) trait LogOwner: Send + Sync {
     /// The record at `position` leaves the log. Removes its slot if that still holds `position`.
     fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);

@@ -42,7 +42,6 @@ const RESERVE_BYTES: usize = 64 << 10;
 /// Memory that the open segment's directory may use, however small the index budget.
 const DIRECTORY_BYTES_MIN: usize = 64 << 10;
 
-/// See the module.
 pub(super) struct LogState {
     geometry: Geometry,
     key: ChecksumKey,
@@ -86,7 +85,6 @@ struct OpenBatch {
     records: Vec<PendingRecord>,
 }
 
-/// Where a log begins.
 pub(super) struct LogOrigin {
     pub(super) geometry: Geometry,
     pub(super) key: ChecksumKey,
@@ -100,7 +98,6 @@ pub(super) struct LogOrigin {
     pub(super) index_share: usize,
 }
 
-/// The outcome of [`LogState::append`].
 pub(super) struct Appended {
     pub(super) result: Result<Assigned, Refusal>,
     /// The writer has something to do, and may not know yet.
@@ -282,7 +279,6 @@ impl LogState {
         open.unwrap_or(self.next)
     }
 
-    /// The segment in which positions are assigned.
     pub(super) fn segment(&self) -> SegmentNumber {
         self.geometry.segment_of(self.end())
     }
@@ -327,7 +323,6 @@ impl LogState {
         self.room_events += 1;
     }
 
-    /// Segment `newest` is prepared.
     pub(super) fn extend_to(&mut self, newest: SegmentNumber) {
         self.newest = self.newest.max(newest);
     }
@@ -401,7 +396,6 @@ impl LogState {
         self.written
     }
 
-    /// Whether a batch is open.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
@@ -430,7 +424,6 @@ impl LogState {
         self.acknowledged = self.next;
     }
 
-    /// The record at a position that is not on file yet.
     pub(super) fn pending_record(&self, position: Position) -> Option<PendingRecord> {
         if position < self.written {
             return None;
@@ -448,7 +441,6 @@ impl LogState {
         closed.or_else(|| self.open.as_ref().and_then(|batch| find(&batch.records)))
     }
 
-    /// The directory of a segment that is not sealed on file yet, as it stands.
     pub(super) fn unsealed_directory(&self, segment: SegmentNumber) -> Option<UnsealedDirectory> {
         // Bounded: by the batches that may wait to be written.
         let sealing = self.jobs.iter().find_map(|job| match job {

@@ -99,7 +99,6 @@ pub(crate) enum Extent {
     Whole,
 }
 
-/// An open store.
 pub(crate) struct L2 {
     pub(crate) log: Arc<Log>,
     file: SegmentFile,
@@ -137,7 +136,6 @@ impl From<PendingRecord> for FetchedRecord {
 /// cannot be reclaimed.
 const INDEX_SHARE: usize = 8;
 
-/// Opens the store on a disk, or creates it.
 pub(crate) async fn open(
     disk: Arc<dyn Disk>,
     opening: &Opening,
@@ -212,7 +210,6 @@ impl L2 {
         self.log.tail().value().saturating_sub(oldest.map_or(0, Position::value))
     }
 
-    /// Makes all completed writes durable.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         self.file.sync().await
     }
@@ -283,7 +280,6 @@ impl L2 {
         ReadRequest::new(offset, blocks * BLOCK_BYTES).pinned(Arc::new((pin, Arc::clone(permit))))
     }
 
-    /// The offset of a position in its block.
     fn offset_in_block(&self, position: Position) -> usize {
         self.geometry().offset_in_segment(position) as usize % BLOCK_BYTES
     }
@@ -310,7 +306,6 @@ impl L2 {
         self.log.head_segment().0..=self.log.segment().0
     }
 
-    /// The positions of a segment.
     pub(crate) fn positions_of(&self, segment: SegmentNumber) -> Option<Range<Position>> {
         let end = self.geometry().start_of(SegmentNumber(segment.0 + 1))?;
         Some(self.geometry().start_of(segment)?..end)
@@ -356,7 +351,6 @@ impl L2 {
         true
     }
 
-    /// Decodes the head of a fetched record.
     pub(crate) fn decode<'a>(&self, record: &'a FetchedRecord) -> io::Result<RecordHead<'a>> {
         RecordHead::decode(&record.head, self.file.key, record.position, self.opens)
             .map_err(damaged)

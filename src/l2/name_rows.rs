@@ -17,7 +17,6 @@ pub(super) struct Row {
     pub(super) generation: GenerationNumber,
 }
 
-/// See the module.
 pub(super) struct NameRows {
     tables: Vec<HashMap<Box<str>, Row>>,
     hasher: RandomState,
@@ -48,7 +47,6 @@ impl NameRows {
         self.bytes += (table.capacity() - before) * entry * 8 / 7;
     }
 
-    /// Bytes of memory in use.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes + self.tables.len() * size_of::<HashMap<Box<str>, Row>>()
     }

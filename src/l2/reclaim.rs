@@ -61,7 +61,6 @@ struct Allowance {
     slots: usize,
 }
 
-/// See the module.
 pub(super) struct Reclaimer {
     log: Arc<Log>,
     file: SegmentFile,

@@ -31,25 +31,21 @@ pub(crate) const KIND_DEADLINE_RENEWAL: u8 = 7;
 /// One mutation, as the log stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
-    /// A value was put.
     Blob(Blob<'a>),
     /// Removes the value of a hash.
     Tombstone {
-        /// The key's namespace.
         namespace: NamedGeneration<'a>,
         /// The key's hash: hashes shadow, not keys.
         hash: u64,
     },
     /// Removes everything older that carries one of the labels.
     LabelInvalidation {
-        /// The labels' namespace.
         namespace: NamedGeneration<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
     /// Removes everything older whose key starts with the prefix.
     PrefixInvalidation {
-        /// The keys' namespace.
         namespace: NamedGeneration<'a>,
         /// At most 65535 bytes; the empty one covers all keys.
         prefix: &'a [u8],
@@ -66,7 +62,6 @@ pub(crate) enum Record<'a> {
     },
     /// Reserved: skipped.
     DeadlineRenewal {
-        /// The unknown content.
         fields: &'a [u8],
     },
 }
@@ -148,7 +143,6 @@ impl<'a> Record<'a> {
         Ok(lengths)
     }
 
-    /// Its kind, as the format numbers it.
     pub(crate) const fn kind(&self) -> u8 {
         match self {
             Self::Blob(_) => KIND_BLOB,
@@ -262,9 +256,7 @@ pub(crate) fn seal(
 /// A head that was read and verified for its position. The body is not verified yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHead<'a> {
-    /// The change.
     pub(crate) record: Record<'a>,
-    /// Its lengths.
     pub(crate) lengths: RecordLengths,
     /// The open that wrote it.
     pub(crate) open_count: OpenCount,

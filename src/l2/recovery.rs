@@ -42,7 +42,6 @@ pub(crate) struct Opening {
     pub(crate) limits: Limits,
 }
 
-/// A store that is ready for writes.
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
     pub(crate) hasher: KeyHasher,
@@ -142,7 +141,6 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     survives && !superblock.void && opening.crash_safety != CrashSafety::Cold
 }
 
-/// Reads the log backwards.
 struct BackwardScan<'a> {
     file: &'a SegmentFile,
     superblock: Superblock,
@@ -328,7 +326,6 @@ impl BackwardScan<'_> {
     }
 }
 
-/// The result of reading a directory or frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Good,
@@ -337,7 +334,6 @@ enum Found {
     Damaged,
 }
 
-/// The frames of a segment without a directory.
 struct Scanned {
     directory: DirectoryBuilder,
     end: usize,

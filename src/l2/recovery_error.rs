@@ -5,7 +5,6 @@ use std::io;
 use super::format::Geometry;
 use super::superblock::SuperblockError;
 
-/// See the module.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoveryError {
     #[error(transparent)]

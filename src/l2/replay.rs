@@ -30,7 +30,6 @@ const NAMESPACE_BYTES: usize = 1024;
 const PREFIX_BYTES: usize = 48;
 const LABEL_BYTES: usize = 16;
 
-/// The limits of a replay.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// For slots, postings, and the working state of the replay.
@@ -40,12 +39,10 @@ pub(crate) struct Limits {
     pub(crate) quotas: Quotas,
 }
 
-/// See the module.
 pub(crate) struct Replay {
     pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
     /// The postings of the records that no invalidation matches.
     pub(crate) postings: LabelIndex,
-    /// Live records.
     pub(crate) records: u64,
     labels: BTreeSet<u64>,
     /// The whole store was invalidated after all records yet to be read.
@@ -65,7 +62,6 @@ pub(crate) struct RecoveredNamespace {
     pub(crate) index: Index,
     /// Blocks of live records beyond their first ones.
     pub(crate) further_blocks: u64,
-    /// Live slots.
     pub(crate) live: usize,
     /// When all of its records have expired, unless a read renews one.
     pub(crate) alive_until: Timestamp,

@@ -50,7 +50,6 @@ impl RoomQueue {
         Self { timer, log, state: Mutex::default() }
     }
 
-    /// See `Log::room`.
     pub(super) fn enter(
         queue: &Arc<Self>,
         bytes: usize,

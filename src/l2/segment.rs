@@ -10,16 +10,13 @@ use super::wire::{Reader, Sink};
 /// Identifies a segment. The frames behind the header identify themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// The store it belongs to.
     pub(crate) store_id: StoreId,
     /// Its number in the log, not its place in the file.
     pub(crate) number: SegmentNumber,
-    /// The open that announced it.
     pub(crate) open_count: OpenCount,
 }
 
 impl SegmentHeader {
-    /// The block to write.
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut bytes = Vec::with_capacity(BLOCK_BYTES);
         bytes.bytes(&SEGMENT_MAGIC);

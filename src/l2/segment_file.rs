@@ -122,7 +122,6 @@ impl SegmentFile {
         self.read(segment, start, segment_bytes - start).await.map(Some)
     }
 
-    /// Writes the header of a segment.
     pub(crate) async fn write_header(
         &self,
         superblock: &Superblock,

@@ -21,12 +21,10 @@ enum Hashes<'a> {
 }
 
 impl<'a> LabelHashes<'a> {
-    /// The hashes to write.
     pub(crate) const fn new(hashes: &'a [u64]) -> Self {
         Self(Hashes::Given(hashes))
     }
 
-    /// How many.
     pub(crate) fn len(&self) -> usize {
         match self.0 {
             Hashes::Given(hashes) => hashes.len(),
@@ -34,12 +32,10 @@ impl<'a> LabelHashes<'a> {
         }
     }
 
-    /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// In their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + use<'a> {
         let (given, read) = match self.0 {
             Hashes::Given(hashes) => (hashes, &[][..]),
@@ -72,15 +68,12 @@ enum Texts<'a> {
 }
 
 impl<'a> Labels<'a> {
-    /// None.
     pub(crate) const EMPTY: Self = Self(Texts::Given(&[]));
 
-    /// The labels to write.
     pub(crate) const fn new(labels: &'a [String]) -> Self {
         Self(Texts::Given(labels))
     }
 
-    /// How many.
     pub(crate) fn len(&self) -> usize {
         match self.0 {
             Texts::Given(labels) => labels.len(),
@@ -88,12 +81,10 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// In their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let (given, read) = match self.0 {
             Texts::Given(labels) => (labels, &[][..]),
@@ -133,15 +124,12 @@ enum Pairs<'a> {
 }
 
 impl<'a> Metadata<'a> {
-    /// None.
     pub(crate) const EMPTY: Self = Self(Pairs::Given(None));
 
-    /// The metadata to write.
     pub(crate) const fn new(metadata: &'a BTreeMap<String, String>) -> Self {
         Self(Pairs::Given(Some(metadata)))
     }
 
-    /// How many pairs.
     pub(crate) fn len(&self) -> usize {
         match self.0 {
             Pairs::Given(metadata) => metadata.map_or(0, BTreeMap::len),
@@ -149,7 +137,6 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -165,7 +152,6 @@ impl<'a> Metadata<'a> {
         given.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).chain(read)
     }
 
-    /// An owned copy.
     pub(crate) fn to_map(self) -> BTreeMap<String, String> {
         // Bounded: by the metadata of one entry.
         self.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()

@@ -33,17 +33,13 @@ pub(crate) enum CrashSafety {
 pub(crate) struct Superblock {
     /// Increases with each update; the higher copy counts.
     pub(crate) write_counter: u64,
-    /// The random name of the store.
     pub(crate) store_id: StoreId,
     /// Seed of the key and label hashes.
     pub(crate) hash_key: u64,
-    /// Size and number of the segments.
     pub(crate) geometry: Geometry,
-    /// When the store was created.
     pub(crate) created_ns: u64,
     /// The open that wrote this.
     pub(crate) open_count: OpenCount,
-    /// The mode of that open.
     pub(crate) crash_safety: CrashSafety,
     /// The close was complete: the log continues at `tail`.
     pub(crate) clean: bool,
@@ -61,17 +57,11 @@ pub(crate) struct Superblock {
     pub(crate) generation_floor: GenerationNumber,
 }
 
-/// Why a store has no valid superblock.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum SuperblockError {
     /// Written by another version of this format: must not be changed.
     #[error("format version {found}, while this code knows {supported}")]
-    Version {
-        /// The version in the file.
-        found: u32,
-        /// The one that this code reads and writes.
-        supported: u32,
-    },
+    Version { found: u32, supported: u32 },
     /// Both copies are zeros: creation was never finished.
     #[error("the store was never finished")]
     Blank,
@@ -80,7 +70,6 @@ pub(crate) enum SuperblockError {
     Damaged(DecodeError),
 }
 
-/// One of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SuperblockCopy {
     First,
@@ -95,7 +84,6 @@ impl SuperblockCopy {
         }
     }
 
-    /// Where it is in the file.
     pub(crate) fn offset(self) -> u64 {
         match self {
             Self::First => 0,

@@ -58,7 +58,6 @@ impl Sink for Measure {
     }
 }
 
-/// Reads primitives from the front of a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -69,7 +68,6 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// The bytes that are not read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -156,7 +154,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Bounded: by the padding of a block.
     bytes.iter().all(|byte| *byte == 0)

@@ -50,7 +50,6 @@ pub(crate) struct PendingRecord {
     pub(crate) body: Bytes,
 }
 
-/// A frame to write.
 #[derive(Debug)]
 pub(crate) struct WriteBatch {
     pub(crate) position: Position,
@@ -67,14 +66,12 @@ impl WriteBatch {
     }
 }
 
-/// A segment to seal.
 pub(crate) struct Seal {
     pub(crate) segment: SegmentNumber,
     pub(crate) directory: DirectoryBuilder,
     pub(crate) end: Position,
 }
 
-/// The writer's next task.
 #[derive(Clone)]
 pub(crate) enum Job {
     Write(Arc<WriteBatch>),
@@ -87,12 +84,10 @@ pub(crate) enum Job {
     Fail,
 }
 
-/// Why a record was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Not now: await `Log::room` and try again.
     NoRoom,
-    /// L2 is off.
     Off,
 }
 

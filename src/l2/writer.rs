@@ -30,7 +30,6 @@ const WRITE_BATCH_AGE: Duration = Duration::from_secs(1);
 /// How long to wait between attempts to void a store whose device fails.
 const VOID_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
 pub(crate) struct Writer {
     log: Arc<Log>,
     file: SegmentFile,
@@ -42,7 +41,6 @@ pub(crate) struct Writer {
     writing: SegmentNumber,
 }
 
-/// Where a writer begins.
 pub(crate) struct WriterStart {
     pub(super) superblock: Superblock,
     /// The bytes of the log in the block in which it ends.

@@ -27,7 +27,6 @@ use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
 
-/// One generation of a namespace.
 #[derive(Debug)]
 pub(crate) struct Generation {
     name: Box<str>,
@@ -35,7 +34,6 @@ pub(crate) struct Generation {
     number: GenerationNumber,
     /// Positions of its records; empty without a disk tier.
     index: Index,
-    /// A filter of the hashes in the index.
     synopsis: Synopsis,
     /// Set under the commit lock, never cleared: all entries of this generation are removed.
     ended: AtomicBool,
@@ -99,7 +97,6 @@ impl Generation {
         &self.index
     }
 
-    /// Lookups check it before the index.
     pub(crate) fn synopsis(&self) -> &Synopsis {
         &self.synopsis
     }
@@ -120,14 +117,12 @@ impl Generation {
         present.is_none()
     }
 
-    /// Subtracts a slot from the counts.
     fn uncount(&self, present: Option<Slot>) {
         self.blocks.fetch_sub(present.map_or(0, further_blocks), Ordering::Relaxed);
         let live = present.is_some_and(|present| !present.dead);
         self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
     }
 
-    /// Slots with a live record.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
@@ -147,7 +142,6 @@ impl Generation {
         }
     }
 
-    /// An upper bound of the time at which nothing in it is alive.
     pub(crate) fn alive_until(&self) -> Timestamp {
         Timestamp(self.alive_until.load(Ordering::Relaxed))
     }
@@ -163,12 +157,10 @@ impl Generation {
         self.blocks.load(Ordering::Relaxed).saturating_mul(BLOCK_BYTES as u64)
     }
 
-    /// Its limits in the tiers.
     pub(crate) fn quota(&self) -> Option<Quota> {
         self.quota
     }
 
-    /// A lower bound of the next expiry among its records.
     pub(crate) fn next_end_on_disk(&self) -> Timestamp {
         Timestamp(self.ends_on_disk.load(Ordering::Relaxed))
     }
@@ -270,7 +262,6 @@ impl Generation {
         done
     }
 
-    /// Begins a rebuild of the synopsis. See [`Synopsis::begin`].
     pub(crate) fn begin_filter(&self, _section: &mut Section<'_>) -> bool {
         self.counted(|| self.synopsis.begin(self.index.len()))
     }
@@ -295,13 +286,11 @@ impl Generation {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Adds an entry of `bytes`, in the section.
     pub(crate) fn grow(&self, bytes: usize, _section: &mut Section<'_>) {
         self.counted(|| self.entries.fetch_add(1, Ordering::Relaxed));
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Removes an entry.
     pub(crate) fn shrink(&self, bytes: usize, _section: &mut Section<'_>) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         if self.counted(|| self.entries.fetch_sub(1, Ordering::Relaxed)) == 1 {

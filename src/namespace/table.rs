@@ -18,7 +18,6 @@ use crate::meter;
 use crate::quota::Quotas;
 use crate::synopsis::Synopsis;
 
-/// The live generations.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     table: RwLock<Table>,
@@ -33,13 +32,11 @@ pub(crate) struct Namespaces {
 #[derive(Debug)]
 pub(crate) struct Search {
     begun: usize,
-    /// Slots checked.
     looked_at: usize,
     soonest: Timestamp,
     changes: u64,
 }
 
-/// The result of a step of the search.
 pub(crate) enum Searched {
     Found(Arc<Generation>),
     SoFar,
@@ -229,7 +226,6 @@ impl Namespaces {
         (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
-    /// All live generations.
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Generation>> {
         self.table.read().names.values().cloned().collect()
@@ -239,7 +235,6 @@ impl Namespaces {
         self.table.read().names.len()
     }
 
-    /// Sums over all live generations.
     pub(crate) fn totals(&self) -> Figures {
         self.table.read().era.totals.sums()
     }
@@ -281,7 +276,6 @@ impl Table {
 }
 
 impl Ended {
-    /// The number of generations.
     pub(crate) fn len(&self) -> usize {
         self.table.names.len()
     }

@@ -85,7 +85,6 @@ impl Deadlines {
         self.rested.store(nanos(rested), Ordering::Relaxed);
     }
 
-    /// The time until the background may begin a round.
     pub(crate) fn rest_left(&self) -> Duration {
         let rested = Duration::from_nanos(self.rested.load(Ordering::Relaxed));
         rested.saturating_sub(self.opened.elapsed())

@@ -84,7 +84,6 @@ impl CacheLogOwner {
         }
     }
 
-    /// Removes the slots of a namespace before a position.
     async fn forget_slots_before(&self, generation: &Generation, position: Position) {
         let mut cursor = Some(Default::default());
         while let Some(from) = cursor {

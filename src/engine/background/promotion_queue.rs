@@ -25,7 +25,6 @@ const L1_SHARE: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Promotions {
     queue: Mutex<QueuedEntries>,
-    /// Wakes the task.
     waker: AtomicWaker,
     values_max: usize,
     bytes_max: usize,
@@ -110,12 +109,10 @@ impl Promotions {
         self.waker.wake();
     }
 
-    /// Entries in the queue.
     pub(crate) fn depth(&self) -> usize {
         self.queue.lock().entries.len()
     }
 
-    /// Bytes that they keep in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.queue.lock().bytes
     }

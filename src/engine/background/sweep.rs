@@ -129,7 +129,6 @@ mod tests {
     use crate::policy::BlobCachePolicy;
     use crate::put::BlobCachePut;
 
-    /// A cache without a background sweep.
     fn unswept(clock: &Clock) -> BlobCache {
         let config = BlobCacheConfig::builder().shard_count(1).clock(clock.clone());
         let config = config.background_sweep(BackgroundSweep::Off).build().unwrap();

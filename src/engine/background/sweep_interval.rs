@@ -16,7 +16,6 @@ const STEEPNESS: f64 = 8.0;
 const WORK_MULTIPLE: u32 = 1000;
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// The outcome of a round.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pass {
     pub(crate) visited: usize,
@@ -31,7 +30,6 @@ pub(crate) struct SweepInterval {
 }
 
 impl SweepInterval {
-    /// The pause after a round.
     pub(crate) fn after(&mut self, pass: Pass) -> Duration {
         let most = pass.work.saturating_mul(WORK_MULTIPLE).min(PAUSE_MAX);
         let wanted = pass.visited as f64 / f64::from(YIELD);
@@ -46,7 +44,6 @@ impl SweepInterval {
 mod tests {
     use super::*;
 
-    /// The time for visiting one entry.
     const VISIT: Duration = Duration::from_nanos(200);
 
     /// Simulates an hour. `ended`: entries that have expired by a millisecond. Gives the time

@@ -8,7 +8,6 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::engine::background::sweep_interval::{Pass, SweepInterval};
 use crate::pending::Round;
 
-/// The background sweeper's round.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
     /// Where it began; None if none is under way.
@@ -57,7 +56,6 @@ impl Background {
         *self.begun.get_or_insert_with(begin)
     }
 
-    /// Adds the work of a batch.
     pub(crate) fn add(&mut self, visited: usize, removed: usize, work: Duration) {
         self.pass.visited += visited;
         self.pass.removed += removed;

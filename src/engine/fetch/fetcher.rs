@@ -30,7 +30,6 @@ const TELL_PAUSE: Duration = Duration::from_secs(60);
 /// A fetched value, and the moment up to which callers may share it.
 pub(crate) type Fetched = (BlobCacheHit, Moment);
 
-/// The key of a fetch.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
@@ -85,7 +84,6 @@ impl Fetcher {
         self.hasher.key(namespace.seed, key)
     }
 
-    /// Whether an entry can have this key.
     pub(crate) fn is_in_bounds(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> bool {
         self.admission.check_namespace(namespace.name).is_ok()
             && self.admission.check_key(key).is_ok()
@@ -118,7 +116,6 @@ impl Fetcher {
         self.gets.find(target.namespace, target.key)
     }
 
-    /// Where the entry may be on disk.
     pub(crate) fn find_on_disk(&self, target: Target<'_>) -> Option<OnDisk> {
         self.disk_lookup.find_on_disk(target.namespace, target.key.hash).unwrap_or_else(|_| {
             self.counters.count(Event::NegativeSkip);
@@ -145,7 +142,6 @@ impl Fetcher {
         self.counters.count(event);
     }
 
-    /// Counts a hit that is returned.
     pub(crate) fn count_hit(&self, hit: &BlobCacheHit) {
         self.gets.count(hit);
     }

@@ -37,7 +37,6 @@ type Joiner = flight::Joiner<BlobCacheHit, Moment>;
 type Claim = flight::Claim<BlobCacheHit, Moment>;
 type Wakers = flight::Wakers<BlobCacheHit, Moment>;
 
-/// The outcome of a fetch.
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
 pub(crate) struct FetchFuture<F, Fut, E> {
@@ -68,7 +67,6 @@ enum Stage<Fut, E> {
     Over,
 }
 
-/// The outcome of a stage.
 enum Next<Fut, E> {
     Stage(Stage<Fut, E>),
     Wait(Stage<Fut, E>),
@@ -202,7 +200,6 @@ where
         }
     }
 
-    /// Polls the fetch.
     fn go_on(
         &mut self,
         mut fetching: Pin<Box<Fut>>,
@@ -228,7 +225,6 @@ where
         }
     }
 
-    /// Looks into the cache.
     fn look(&mut self, lead: Option<(Option<Lead>, WatchGuard)>) -> Next<Fut, E> {
         let point = lead.as_ref().map_or_else(|| self.now(), |(_, watch)| watch.point);
         self.looked = Some(point.moment);
@@ -309,7 +305,6 @@ where
         Next::Answer(Ok(hit))
     }
 
-    /// Whether the window of a stale entry has ended since it was found.
     fn is_over(&self, hit: &BlobCacheHit) -> bool {
         self.request.fetcher().is_over(hit)
     }

@@ -28,7 +28,6 @@ pub(crate) struct FetchRequest {
     is_in_bounds: bool,
 }
 
-/// A look for an entry.
 pub(crate) enum Look {
     Done(Option<BlobCacheHit>),
     OnDisk(BoxFuture<'static, Option<BlobCacheHit>>),
@@ -120,13 +119,11 @@ impl FetchRequest {
         }))
     }
 
-    /// Takes the read point of a fetch.
     pub(crate) fn watch(self: &Arc<Self>) -> WatchGuard {
         let point = self.fetcher().watch(self.hash);
         WatchGuard { point, request: Arc::clone(self) }
     }
 
-    /// Stores a fetched value if possible.
     pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, watch: WatchGuard) -> Fetched {
         self.fetcher().store(self.target(), &self.policy, put, watch.point).await
     }

@@ -15,7 +15,6 @@ use crate::error::CacheError;
 use crate::key::NamespaceRef;
 use crate::wake::contained;
 
-/// See the module.
 pub(crate) struct Attempts {
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,

@@ -3,12 +3,9 @@
 use crate::engine::acknowledge::Acknowledgement;
 use crate::engine::disk_tier::NoRoom;
 
-/// Why a mutation has not taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocked {
-    /// The log has no room yet.
     NoRoom,
-    /// Too many invalidations are pending.
     TooMany,
     Closed,
 }

@@ -63,7 +63,6 @@ impl Cleanup {
         invalidation.removed()
     }
 
-    /// Removes the entries of all pending invalidations.
     pub(crate) async fn finish_all(&self) {
         // Bounded: likewise.
         while self.advance().await {}
@@ -104,7 +103,6 @@ impl Cleanup {
         }
     }
 
-    /// Visits up to `limit` postings of its labels.
     pub(crate) fn run_postings_batch(
         &self,
         invalidation: &Arc<PendingInvalidation>,

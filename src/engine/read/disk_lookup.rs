@@ -170,14 +170,12 @@ impl DiskLookup {
     }
 }
 
-/// A record to read.
 pub(crate) struct OnDisk {
     generation: Arc<Generation>,
     hash: KeyHash,
     slot: Slot,
 }
 
-/// An entry that was read.
 pub(crate) struct Found {
     pub(crate) hit: BlobCacheHit,
     slot: Slot,

@@ -24,12 +24,10 @@ impl Reads {
         }
     }
 
-    /// The budget that a read of so many bytes belongs to.
     pub(crate) fn of(&self, bytes: usize) -> &Limiter {
         if bytes <= BATCH_BYTES { &self.short } else { &self.long }
     }
 
-    /// Bytes of all reads under way.
     pub(crate) fn bytes(&self) -> usize {
         self.short.bytes() + self.long.bytes()
     }

@@ -205,14 +205,12 @@ pub(crate) struct Allowance {
     pub(crate) decompressed_bytes: usize,
 }
 
-/// The outcome of a read within granted memory.
 pub(crate) enum ReadOutcome {
     Done(Option<Read>),
     /// The value decompresses to this many bytes, more than was granted.
     Short(usize),
 }
 
-/// The content of a record.
 pub(crate) enum Read {
     Entry(Arc<Entry>),
     /// The record of another key with the same hash, or of another generation.

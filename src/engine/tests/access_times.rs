@@ -63,7 +63,6 @@ fn in_memory(cache: &BlobCache, key: &str) -> Arc<Entry> {
     Visibility::new(&engine.parts).visible(named, key).unwrap()
 }
 
-/// Writes more than the disk holds.
 fn fill_until_the_log_wraps(bench: &mut Bench, cache: &BlobCache) {
     let begun = cache.stats().l2_reclaimed_segments();
     let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);

@@ -80,7 +80,6 @@ impl Bench {
         self.simulation.block_on(future).unwrap()
     }
 
-    /// Lets the tasks run for that time.
     pub(super) fn pass(&mut self, time: Duration) {
         let runner = self.simulation.task_runner();
         self.run(runner.sleep(time));

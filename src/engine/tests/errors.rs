@@ -21,10 +21,8 @@ use crate::modes::L1Admission;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
-/// Names of variants.
 type Variants = BTreeSet<String>;
 
-/// The variants of each call, by type and name.
 type Documented = BTreeMap<String, Variants>;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
@@ -117,7 +115,6 @@ fn variant(error: &impl std::fmt::Debug) -> String {
     shown.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap().to_owned()
 }
 
-/// The arguments of a call.
 #[derive(Clone)]
 struct Given {
     namespace: String,

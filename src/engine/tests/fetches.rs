@@ -56,7 +56,6 @@ struct Mutation {
     ended: u64,
 }
 
-/// Past events and their times.
 #[derive(Default)]
 struct Log {
     now: u64,
@@ -110,7 +109,6 @@ impl Log {
     }
 }
 
-/// Counts a fetch while it runs.
 struct Running(Arc<Mutex<Log>>, u8);
 
 impl Drop for Running {
@@ -127,7 +125,6 @@ fn tag_name(tag: u8) -> String {
     format!("tag{tag}")
 }
 
-/// The random choices of a caller.
 #[derive(Clone)]
 struct Choices {
     key: u8,

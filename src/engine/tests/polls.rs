@@ -22,7 +22,6 @@ const BYTES_MAX: usize = BATCH_BYTES + (64 << 10);
 
 const RECORDS: usize = 10_000;
 
-/// The measurements of each method.
 #[derive(Default)]
 struct Table(Vec<(&'static str, Longest)>);
 

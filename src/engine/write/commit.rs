@@ -304,7 +304,6 @@ impl Commit {
 
 /// What the key of a proposal has, besides its place in memory.
 struct Present {
-    /// The slot of its hash in the index.
     slot: Option<Slot>,
     /// The pending invalidation that matches its entry in memory.
     matching: Option<Arc<PendingInvalidation>>,
@@ -323,7 +322,6 @@ pub(crate) struct Proposal<'a> {
     pub(crate) known: Option<Known>,
 }
 
-/// How memory takes a proposal.
 pub(crate) enum InMemory<'a> {
     /// Memory is not to hold it.
     Unwanted,
@@ -332,7 +330,6 @@ pub(crate) enum InMemory<'a> {
     Reserved(Reservation<'a>),
 }
 
-/// The outcome of a proposal.
 pub(crate) enum Verdict<'a> {
     /// In force, or refused without an error.
     Done(Acknowledgement),
@@ -344,14 +341,12 @@ pub(crate) enum Verdict<'a> {
     VersionUnknown(Proposal<'a>, Slot),
 }
 
-/// A record to append.
 pub(crate) struct NewRecord {
     encoded: EncodedRecord,
     /// False for a tombstone, because the blob does not fit a segment.
     pub(crate) is_blob: bool,
 }
 
-/// A record that was appended.
 #[derive(Debug, Clone, Copy)]
 struct Appended {
     assigned: Assigned,

@@ -100,7 +100,6 @@ impl Recording {
         self.body
     }
 
-    /// The record of `entry` with this body.
     pub(crate) fn encode(&self, entry: &Entry) -> Option<EncodedRecord> {
         let namespace = entry.generation.named();
         let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);

@@ -144,7 +144,6 @@ impl Versions {
     }
 }
 
-/// The version of a put.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PutVersion {
     pub(crate) version: Option<u64>,

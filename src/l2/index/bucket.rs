@@ -26,11 +26,9 @@ const FRONT: usize = 3;
 
 const _: () = assert!(size_of::<Bucket>() == 128);
 
-/// See the module.
 #[repr(C)]
 pub(super) struct Bucket {
     hashes: [u64; LANES],
-    /// Slots in use.
     count: u8,
     /// Entries with their home here or earlier that lie beyond. Sticks at its maximum, because
     /// later counts are lost.
@@ -101,7 +99,6 @@ impl Bucket {
         }
     }
 
-    /// Sets the read bit.
     pub(super) fn mark_read(&self, lane: usize) -> bool {
         let word = &self.words[lane];
         // Stored only if clear: a set bit costs readers no exclusive cache line.
@@ -109,7 +106,6 @@ impl Bucket {
             || word.fetch_or(READ, Ordering::Relaxed) & READ != 0
     }
 
-    /// Uses a free lane.
     pub(super) fn push(&mut self, hash: KeyHash, slot: Slot) {
         let lane = usize::from(self.count);
         self.count += 1;

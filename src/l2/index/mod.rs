@@ -59,7 +59,6 @@ const SHARE: usize = 512;
 /// Tables that one step clears: a table may hold a thousand entries.
 const TABLES_CLEARED: usize = 1;
 
-/// See the module.
 pub(crate) struct Index {
     directory: TableDirectory,
     /// Tables in use: updated after a table is added, under that table's lock.
@@ -73,7 +72,6 @@ pub(crate) struct Index {
 /// The progress of an [`Index::scan`]. The default is the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ScanCursor {
-    /// Number of the next table to look at.
     table: usize,
 }
 
@@ -101,7 +99,6 @@ impl Index {
         }
     }
 
-    /// The slot of a hash.
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Slot> {
         let mixed = Mixed::new(hash);
         self.read(mixed).get(hash, mixed)
@@ -147,7 +144,6 @@ impl Index {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -208,7 +204,6 @@ impl Index {
         (next < tables.end).then_some(ScanCursor { table: next })
     }
 
-    /// The table of a hash, for reading.
     fn read(&self, mixed: Mixed) -> RwLockReadGuard<'_, SlotTable> {
         let mut number = self.hint(mixed);
         // Bounded: by the depth of the index.

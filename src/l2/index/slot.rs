@@ -33,7 +33,6 @@ impl Slot {
         Self { position, blocks, versioned: false, dead: false, read: false }
     }
 
-    /// The slot of a tombstone.
     pub(crate) const fn tombstone(position: Position) -> Self {
         Self { dead: true, ..Self::new(position, 0) }
     }

@@ -81,14 +81,12 @@ const INLINE: usize = 12;
 
 type Chunk = Box<[Bucket]>;
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct SlotTable {
     /// The buckets in order; all chunks but the last have [`CHUNK`] of them.
     chunks: SmallVec<[Chunk; INLINE]>,
     /// How many buckets that makes.
     buckets: usize,
-    /// Entries held.
     len: usize,
     /// The number of low bits of the mixed hash that all entries share. The index uses it (see
     /// there); the lock of the entries guards it, too.
@@ -96,7 +94,6 @@ pub(super) struct SlotTable {
 }
 
 impl SlotTable {
-    /// Entries held.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -123,7 +120,6 @@ impl SlotTable {
         Some(self.bucket(bucket).slot(lane))
     }
 
-    /// Sets a slot and returns the replaced one.
     pub(super) fn insert(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) -> Option<Slot> {
         if let Some((bucket, lane)) = self.find(hash, mixed) {
             let old = self.bucket(bucket).slot(lane);
@@ -137,7 +133,6 @@ impl SlotTable {
         None
     }
 
-    /// Replaces a slot that still holds `position`.
     pub(super) fn replace_if(
         &mut self,
         hash: KeyHash,
@@ -152,7 +147,6 @@ impl SlotTable {
         true
     }
 
-    /// Removes a slot that still holds `position`.
     pub(super) fn remove_if(&mut self, hash: KeyHash, mixed: Mixed, position: Position) -> bool {
         let Some((bucket, lane)) = self.find_at(hash, mixed, position) else {
             return false;
@@ -170,7 +164,6 @@ impl SlotTable {
         true
     }
 
-    /// Marks the record at `position` as read if the slot still holds it.
     pub(super) fn mark_read(&self, hash: KeyHash, mixed: Mixed, position: Position) -> bool {
         let Some((bucket, lane)) = self.find_at(hash, mixed, position) else {
             return false;
@@ -246,7 +239,6 @@ impl SlotTable {
         self.len += 1;
     }
 
-    /// Bucket and lane of a hash.
     fn find(&self, hash: KeyHash, mixed: Mixed) -> Option<(usize, usize)> {
         let mut at = mixed.home(self.buckets);
         // Counts that stick may never end the search.
@@ -264,7 +256,6 @@ impl SlotTable {
         None
     }
 
-    /// Bucket and lane of a hash whose slot holds `position`.
     fn find_at(&self, hash: KeyHash, mixed: Mixed, position: Position) -> Option<(usize, usize)> {
         let (bucket, lane) = self.find(hash, mixed)?;
         (self.bucket(bucket).position(lane) == position).then_some((bucket, lane))
@@ -335,7 +326,6 @@ impl SlotTable {
 
 #[cfg(test)]
 impl SlotTable {
-    /// All invariants.
     pub(super) fn check(&self) {
         let mut seen = std::collections::HashSet::new();
         let mut passing = vec![0_usize; self.buckets];

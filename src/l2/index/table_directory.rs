@@ -31,7 +31,6 @@ pub(super) struct Shelf(pub(super) RwLock<SlotTable>);
 type Chunk = OnceLock<Box<[Shelf]>>;
 type Level = OnceLock<Box<[Chunk]>>;
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct TableDirectory {
     first: Shelf,
@@ -42,7 +41,6 @@ pub(super) struct TableDirectory {
 }
 
 impl TableDirectory {
-    /// The most tables.
     pub(super) const TABLES_MAX: usize = 1 << LEVELS;
 
     /// Table `number`, empty if it did not exist.

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 
-/// SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -44,7 +43,6 @@ fn run_cases(count: u64, case: impl Fn(&mut Random)) {
 }
 
 impl Index {
-    /// All invariants, of the index and of its tables.
     fn check(&self) {
         let count = self.count.load(Ordering::Acquire);
         let (mut len, mut heap_bytes) = (0, 0);

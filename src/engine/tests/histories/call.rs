@@ -17,7 +17,6 @@ pub(super) const SPACES: [&str; 2] = ["a", "b"];
 const KEYS: u8 = 12;
 const LABELS: u8 = 4;
 
-/// A key of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FullKey {
     pub(super) space: usize,
@@ -39,7 +38,6 @@ impl FullKey {
     }
 }
 
-/// The entries that a mutation covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope {
     Key(FullKey),
@@ -71,7 +69,6 @@ impl Scope {
     }
 }
 
-/// The contents of a put.
 #[derive(Clone, Debug)]
 pub(super) struct Put {
     pub(super) number: u32,

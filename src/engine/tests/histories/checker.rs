@@ -19,7 +19,6 @@ pub(super) enum Effect {
     None,
 }
 
-/// A mutation, as known to its caller.
 #[derive(Clone, Debug)]
 pub(super) struct Mutation {
     pub(super) number: u32,
@@ -35,7 +34,6 @@ pub(super) struct Mutation {
     clock: u64,
 }
 
-/// The result of a get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) number: u32,
@@ -43,7 +41,6 @@ pub(super) struct Found {
     pub(super) is_stale: bool,
 }
 
-/// The time of a read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) begun: u64,
@@ -111,7 +108,6 @@ impl Checker {
         Self { is_roomy, ..Self::default() }
     }
 
-    /// The next tick.
     pub(super) fn tick(&mut self) -> u64 {
         self.now += 1;
         self.now
@@ -170,7 +166,6 @@ impl Checker {
         self.sights.clear();
     }
 
-    /// Checks the result of a get that ends now.
     pub(super) fn got(
         &mut self,
         full_key: FullKey,
@@ -339,7 +334,6 @@ impl Checker {
         Ok(())
     }
 
-    /// The mutations, for the failure report.
     pub(super) fn told(&self) -> String {
         let mutations = self.mutations.iter().map(|mutation| format!("{mutation:?}\n"));
         mutations.chain(self.ends.iter().cloned()).collect()

@@ -51,7 +51,6 @@ impl Plan {
     }
 }
 
-/// A call that has ended.
 enum Outcome {
     Mutated(u32, Asked, Option<Result<(), CacheError>>),
     Got(FullKey, Asked, Option<BlobCacheHit>),
@@ -108,7 +107,6 @@ impl History {
         }
     }
 
-    /// Runs all processes of a plan.
     pub(super) fn run(&mut self, plan: &Plan) -> Result<(), String> {
         for (number, life) in (0..).zip(&plan.lives) {
             self.life = number;
@@ -219,7 +217,6 @@ impl History {
         }
     }
 
-    /// Checks the invariants after each step.
     fn check(&mut self) -> Result<(), String> {
         self.deeds.check()?;
         limits::check(&self.config, &self.cache, &mut self.tally)

@@ -41,7 +41,6 @@ pub(super) fn check(
     at_most("memory", stats.bytes_in_use(), config.l1_bytes_max)
 }
 
-/// Bounds on the state restored by an open.
 pub(super) fn check_opened(config: &BlobCacheConfig, stats: &BlobCacheStats) -> Result<(), String> {
     let slots = stats.l2_entries() * SLOT_BYTES;
     let index = slots + stats.memory_labels_bytes();

@@ -59,7 +59,6 @@ impl Manner {
     }
 }
 
-/// The result of polling a call.
 pub(super) enum Polled<T> {
     Ended(T),
     Asleep(BoxFuture<'static, T>, Nap),
@@ -109,7 +108,6 @@ pub(super) async fn patient<T>(
     .await
 }
 
-/// Counts of waker actions.
 #[derive(Debug, Default)]
 pub(super) struct Deeds {
     pub(super) panics: AtomicU64,

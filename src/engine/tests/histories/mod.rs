@@ -38,7 +38,6 @@ use self::shrink::shrink;
 use self::tally::Tally;
 use crate::modes::CrashSafety;
 
-/// A failed run.
 #[derive(Debug)]
 struct Failure {
     what: String,

@@ -42,7 +42,6 @@ impl<T: Send + 'static> UnderWay<T> {
         }
     }
 
-    /// The number of awake calls.
     pub(super) fn width(&self) -> usize {
         self.awake.len()
     }

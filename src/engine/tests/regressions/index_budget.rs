@@ -24,7 +24,6 @@ fn builder(budget: usize) -> BlobCacheConfigBuilder {
         .l2_compression(L2Compression::Off)
 }
 
-/// Memory of the index and the labels.
 fn index_bytes(cache: &BlobCache) -> usize {
     let stats = cache.stats();
     stats.memory_index_bytes() + stats.memory_labels_bytes() + stats.memory_synopsis_bytes()
