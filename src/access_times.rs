@@ -3,9 +3,7 @@
 //! Reads do not rewrite records, so memory keeps the access times, in a set-associative table of
 //! fixed size: a full set replaces its oldest access. An entry without a recorded access counts as
 //! last accessed when it was written. So a full table may expire an entry early, never late.
-//!
-//! The table takes part of the index budget: reserved when it is first wanted, used once the
-//! reserved part is free.
+//! It takes part of the index budget, once that part is free.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,12 +39,10 @@ type Group = Box<[Mutex<Vec<Set>>]>;
 
 #[derive(Debug)]
 pub(crate) struct AccessTimes {
-    /// Tables, and groups of tables, are allocated on first use, so that the budget alone takes
-    /// almost no memory.
+    /// Allocated on first use, so that the budget alone takes almost no memory.
     groups: Box<[OnceLock<Group>]>,
     tables: usize,
     sets_per_table: usize,
-    /// Tables allocated.
     made: AtomicUsize,
     is_requested: AtomicBool,
     has_room: AtomicBool,
@@ -94,7 +90,6 @@ impl AccessTimes {
         self.has_room.load(Ordering::Relaxed)
     }
 
-    /// Records the last access of an entry that is also on disk, if it has an idle ttl.
     pub(crate) fn record(&self, entry: &Entry) {
         let Some(accessed) = entry.last_access().filter(|at| *at > entry.written) else { return };
         if !self.has_room() {

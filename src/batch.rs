@@ -11,8 +11,8 @@ pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// The most entries that one poll visits in a walk over many.
 pub(crate) const BATCH_ENTRIES: usize = 256;
 
-/// Counts the work of the current batch, yields when it is full, and reports it to the meter. A
-/// walk starts with a yield, because the same poll may have done other work before.
+/// Counts the work of a batch for the meter, and yields when it is full. A walk starts with a
+/// yield, because the same poll may have done other work before.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     entries: usize,

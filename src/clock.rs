@@ -113,7 +113,6 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// A duration in nanoseconds, saturating at 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

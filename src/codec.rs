@@ -27,8 +27,7 @@ pub(crate) fn decoder_bytes(length: usize) -> usize {
     if length > BATCH_BYTES { CONTEXT_BYTES } else { 0 }
 }
 
-/// Memory between polls for compressing a value of `length` bytes, the value itself excluded: the
-/// frame and the encoder.
+/// Memory between polls for compressing a value of `length` bytes: the frame and the encoder.
 pub(crate) fn encoder_bytes(length: usize) -> usize {
     if length > BATCH_BYTES { length.saturating_add(CONTEXT_BYTES) } else { length }
 }
@@ -36,7 +35,6 @@ pub(crate) fn encoder_bytes(length: usize) -> usize {
 pub(crate) struct Codecs {
     encoders: Mutex<Vec<Encoder<'static>>>,
     decoders: Mutex<Vec<Decoder<'static>>>,
-    /// Contexts kept of each kind.
     kept: usize,
 }
 
@@ -78,7 +76,6 @@ impl Codecs {
         value.map(Bytes::from)
     }
 
-    /// Approximate memory of the kept contexts.
     pub(crate) fn memory_bytes(&self) -> usize {
         (self.encoders.lock().len() + self.decoders.lock().len()) * CONTEXT_BYTES
     }

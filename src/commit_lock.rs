@@ -97,8 +97,7 @@ impl Section<'_> {
         sequence
     }
 
-    /// Whether a mutation without a record can still be numbered, given that the next record will
-    /// be at position `tail` or behind it.
+    /// Whether a mutation without a record can still be numbered before a record at `tail`.
     pub(crate) fn is_gap_before(&self, tail: u64) -> bool {
         self.state.sequence.0 + 1 < tail
     }
@@ -111,7 +110,6 @@ impl Section<'_> {
         &mut self.state.labels
     }
 
-    /// Whether this cache issued `point`.
     pub(crate) fn has_given(&self, point: ReadPoint) -> bool {
         point.instance == self.order.instance
     }

@@ -1,9 +1,7 @@
 //! Freeing large structures without delaying the caller that drops them.
-//!
-//! Freeing a structure of a million entries takes half a second. So it becomes an iterator: each
-//! item frees a piece and returns its number of entries. A task of the cache frees the pieces in
-//! batches, or a thread of the process that lives as long as there are any. If no thread can be
-//! spawned, the caller frees in place.
+//! Freeing a million entries takes half a second. So a structure becomes an iterator: each item
+//! frees a piece and returns its number of entries. A task of the cache, or a thread of the
+//! process, frees the pieces in batches. If no thread can be spawned, the caller frees in place.
 
 use std::collections::VecDeque;
 use std::process;
@@ -20,7 +18,6 @@ use crate::wake::contained;
 /// A structure being freed. If it is dropped early, the thread frees the rest.
 pub(crate) struct Remains(Option<Pieces>);
 
-/// Counts dropped bytes that are not freed yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freeing(Arc<AtomicUsize>);
 

@@ -41,10 +41,8 @@ pub(crate) struct Entry {
     /// Its allocation is exact and already shared, so that a clone does not allocate.
     pub(crate) value: Bytes,
     pub(crate) hash: KeyHash,
-    /// See [`Entry::sequence`].
     sequence: AtomicU64,
     pub(crate) written: Timestamp,
-    /// Bytes charged to the budget.
     pub(crate) charge: usize,
 }
 
@@ -160,8 +158,7 @@ impl Entry {
         *self.key == *key && self.generation.name() == namespace
     }
 
-    /// The mutation that put it: the log position of its record, if it has one. Changed in sections
-    /// only: at the put, and when the record is rewritten.
+    /// The mutation that put it. Changed in sections: at the put, and when reinserted.
     pub(crate) fn sequence(&self) -> Sequence {
         Sequence(self.sequence.load(Ordering::Relaxed))
     }
@@ -273,8 +270,7 @@ impl Entry {
         extras.is_some()
     }
 
-    /// Extends the namespace's known lifetime, a word that all entries share: so with some slack,
-    /// not at each access.
+    /// Extends the namespace's lifetime, a shared word: so with slack, not at each access.
     fn outlast(&self, idle_ttl: u64) {
         let end = self.ends();
         if self.generation.alive_until() < end {

@@ -14,12 +14,10 @@ const PAGE_BYTES: usize = 4096;
 /// a third. A table doubles at 7/8, or earlier when tombstones fill it.
 pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
-/// One posting of a label: a (label, key, sequence) triple and the reverse (key, label) pair, in
-/// trees filled to two thirds.
+/// One posting: (label, key, sequence) and the reverse (key, label), in trees filled to two thirds.
 pub(crate) const POSTING_BYTES: usize = 71;
 
-/// A slot of the disk index with all slack of the index (see `l2/index`) and its share of the
-/// synopsis.
+/// A slot of the disk index with all slack, and its share of the synopsis.
 pub(crate) const SLOT_BYTES: usize = 32;
 
 /// One leaf of a `BTreeMap<String, String>`: eleven pairs and a word of bookkeeping.

@@ -13,8 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(pub(crate) u64);
 
-/// A key as an entry stores it: inline if it is short, so that comparing it touches no other
-/// memory.
+/// Inline if it is short, so that comparing it touches no other memory.
 pub(crate) enum StoredKey {
     Inline { length: u8, bytes: [u8; StoredKey::INLINE_BYTES] },
     Heap(Box<[u8]>),

@@ -23,7 +23,6 @@ pub(crate) struct LabelIndex {
     labels: BTreeSet<(KeyHash, LabelHash)>,
 }
 
-/// A cursor in the reverse tree.
 pub(crate) type LabelPlace = (KeyHash, LabelHash);
 
 pub(crate) type EntryLabels = SmallVec<[LabelHash; 8]>;

@@ -54,8 +54,7 @@ struct Inner {
     timer: Timer,
     /// Whether sleeping work is revoked even if no caller waits.
     is_reclaiming: bool,
-    /// Counts ticks from one on. The timer runs only while callers wait or a reclaiming limiter has
-    /// work.
+    /// From one on. The timer runs while callers wait or a reclaiming limiter has work.
     tick: AtomicU64,
     /// Bytes of all permits; changed under the lock.
     used: AtomicUsize,
@@ -83,7 +82,6 @@ pub(crate) struct Permit {
 
 /// Work that the limiter can revoke.
 trait Revocable: Send + Sync {
-    /// Whether it was woken too long ago.
     fn is_asleep(&self, tick: u64, is_wanted: bool) -> bool;
 
     /// Drops the work unless it is being polled.
@@ -95,8 +93,7 @@ impl Limiter {
         Self::with(bytes_max, timer, false)
     }
 
-    /// A limiter that revokes sleeping work even if no caller waits, because other parts of the
-    /// cache need the memory.
+    /// Revokes sleeping work even if no caller waits: other parts need the memory.
     pub(crate) fn reclaiming(bytes_max: usize, timer: Timer) -> Self {
         Self::with(bytes_max, timer, true)
     }

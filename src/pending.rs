@@ -103,7 +103,6 @@ impl PendingInvalidation {
             }
     }
 
-    /// Counts a removed entry that was not known to be expired.
     pub(crate) fn count(&self) {
         self.removed.fetch_add(1, Ordering::Release);
     }
@@ -154,8 +153,7 @@ impl PendingInvalidations {
         self.in_force.load(Ordering::Acquire) >= PENDING_MAX
     }
 
-    /// Adds an invalidation; the caller holds the section. `is_scanning`: the directories on disk
-    /// must be scanned for it as well.
+    /// Adds an invalidation, in the section. `is_scanning`: directories must be scanned for it.
     pub(crate) fn make(
         &self,
         sequence: Sequence,
@@ -192,8 +190,7 @@ impl PendingInvalidations {
         self.make(Sequence::default(), Scope::Ended, None, false);
     }
 
-    /// Whether readers must call [`PendingInvalidations::matching`]. One load, of a cache line that
-    /// seldom changes.
+    /// Whether readers must ask `matching`. One load, of a cache line that seldom changes.
     pub(crate) fn any_in_force(&self) -> bool {
         self.in_force.load(Ordering::Acquire) > 0
     }
@@ -244,14 +241,12 @@ impl PendingInvalidations {
         self.recount(&list);
     }
 
-    /// Claims the scan of the directories on disk; false if one is in progress. The scanner goes on
-    /// until [`to_scan`](Self::to_scan) is empty.
+    /// Claims the scan; false if one is in progress. It goes on until `to_scan` is empty.
     pub(crate) fn begin_scan(&self) -> bool {
         !self.is_scanned.swap(true, Ordering::AcqRel)
     }
 
-    /// The invalidations to scan for. If there are none, the scan has ended, unless one was added
-    /// at that moment.
+    /// The invalidations to scan for. If there are none, the scan has ended.
     pub(crate) fn to_scan(&self) -> Vec<Arc<PendingInvalidation>> {
         // Bounded: by the invalidations added meanwhile.
         loop {

@@ -34,9 +34,7 @@ pub struct BlobCachePut {
     pub(crate) content_metadata: BTreeMap<String, String>,
     pub(crate) tags: Vec<String>,
     pub(crate) dependencies: Vec<String>,
-    /// None: the default of the handle.
     pub(crate) policy: Option<BlobCachePolicy>,
-    /// None: the policy's.
     pub(crate) ttl: Option<Duration>,
     pub(crate) read_at: Option<ReadPoint>,
     /// A cached absence; the value is empty.

@@ -30,9 +30,7 @@ const DOUBLINGS_MAX: u32 = 13;
 
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueue {
-    /// By ticket number, in order of arrival.
     waiting: BTreeMap<u64, Waiter>,
-    /// Called waiters, by ticket number.
     called: BTreeMap<u64, Called>,
     /// Deadlines of the called waiters, as ticks.
     deadlines: BTreeSet<(u64, u64)>,
@@ -77,8 +75,7 @@ struct Called {
 
 #[derive(Debug)]
 pub(crate) enum TicketState {
-    /// It was called and has left the queue: it may take the bytes, if they are there. Returns its
-    /// waker.
+    /// Called, and no longer in the queue: it may take the bytes, if they are there.
     Called(Waker),
     /// Not called yet. Returns the previous waker, to be dropped.
     Waiting(Waker),
@@ -157,8 +154,7 @@ impl WaitQueue {
         Some(waker)
     }
 
-    /// Revokes the calls of waiters that did not come in time, up to a few hundred. True if there
-    /// may be more.
+    /// Revokes the calls of waiters that did not come in time. True if there may be more.
     pub(crate) fn revoke_calls(&mut self, tick: u64) -> bool {
         if failpoint(Failpoint::PermitKeptBySleeper) {
             return false;

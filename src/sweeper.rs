@@ -114,8 +114,7 @@ impl Registration {
     }
 }
 
-/// Calls `alarm` after `delay` or a little later. If no thread can be spawned, it waits for the
-/// next successful spawn.
+/// Calls `alarm` after `delay` or a little later, once a thread can be spawned.
 pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
     let Some(due) = Instant::now().checked_add(delay) else { return };
     let mut state = SWEEPER.state.lock();

@@ -37,9 +37,7 @@ struct State {
     filters: Vec<Filter>,
     /// The index holds hashes that the filters lack: every answer is "maybe".
     is_blind: bool,
-    /// The replacement being built.
     next: Option<Filter>,
-    /// Hashes removed since the filters were built.
     gone: usize,
     /// Hashes removed since `next` was begun.
     gone_since: usize,
@@ -86,7 +84,6 @@ impl Synopsis {
         self.judge(&state);
     }
 
-    /// Counts a hash that lost its slot.
     pub(crate) fn forget(&self) {
         let mut state = self.state.write();
         state.gone += 1;

@@ -24,7 +24,6 @@ pub(crate) struct Waiters<P = ()>(Mutex<Waiting<P>>);
 
 #[derive(Debug)]
 struct Waiting<P> {
-    /// By target, then by order of arrival.
     wakers: BTreeMap<(P, u64), Waker>,
     last: u64,
 }
@@ -67,8 +66,7 @@ impl<P: Ord + Copy> Waiters<P> {
         }
     }
 
-    /// Wakes all callers without yielding: for code that cannot await after a failure, or if only
-    /// few can wait.
+    /// Wakes all without yielding: for code that cannot await, or if only few can wait.
     pub(crate) fn wake_all_at_once(&self) {
         let mut walk = Walk::new(self, None);
         // Bounded: by the waiting callers, which are few or the tier has ended.

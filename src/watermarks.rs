@@ -66,10 +66,7 @@ impl Watermarks {
         }
     }
 
-    /// Tracks this key exactly from `now`, the last moment, until [`unwatch`] is called as often,
-    /// so that colliding keys cannot reject the fill.
-    ///
-    /// [`unwatch`]: Self::unwatch
+    /// Tracks this key exactly from `now`, the last moment, until `unwatch` is called as often.
     pub(crate) fn watch(&mut self, hash: KeyHash, now: Moment) {
         let unseen = Watched { by: 0, since: now, mutated: Moment::default() };
         self.watched.entry(hash.0).or_insert(unseen).by += 1;
@@ -133,8 +130,7 @@ impl Watermarks {
     }
 }
 
-/// Maxima by hash, in a power of two of lines. Both cells of a hash are in one line, which is one
-/// cache line of the processor.
+/// Maxima by hash. Both cells of a hash are in one cache line of the processor.
 #[derive(Debug)]
 struct Marks(Box<[Line]>);
 
@@ -145,7 +141,6 @@ struct Line([Moment; LINE]);
 const LINE: usize = 8;
 
 impl Marks {
-    /// Two cells for each of `keys`.
     fn new(keys: usize) -> Self {
         let lines = (2 * keys / LINE).next_power_of_two();
         Self(vec![Line::default(); lines].into())

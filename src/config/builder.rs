@@ -39,9 +39,7 @@ pub struct BlobCacheConfigBuilder {
     config: BlobCacheConfig,
     /// None: derived from the budget in `build`.
     shard_count: Option<usize>,
-    /// Likewise.
     l2_segment_bytes: Option<u32>,
-    /// Likewise.
     l2_index_bytes_max: Option<usize>,
 }
 

@@ -20,7 +20,6 @@ const GIB: u64 = 1 << 30;
 
 const INDEX_BYTES_MAX: usize = 1 << 40;
 
-/// The most bytes of a namespace's name.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
 
 /// The charge of an entry of (key, value), if it is not its memory.

@@ -17,7 +17,7 @@ pub(crate) struct Acknowledger {
     /// A flush found the log ended, and is in force in this process only.
     is_flush_unrecorded: AtomicBool,
     /// The end of the last record that shadows something on file. A call that finds nothing to do
-    /// may owe that to it, and waits for it too.
+    /// may owe that to it, and waits.
     shadowed: AtomicU64,
 }
 
@@ -32,8 +32,7 @@ impl Acknowledger {
         }
     }
 
-    /// Waits until the mutation may return. On an error it is in force in this process all the
-    /// same.
+    /// Waits until the mutation may return. On an error it is still in force in this process.
     pub(crate) async fn acknowledge(
         &self,
         acknowledgement: Acknowledgement,
@@ -45,8 +44,7 @@ impl Acknowledger {
         }
         let flushed = self.flushed.load(Ordering::Acquire);
         let end = match acknowledgement {
-            // An earlier flush may have been refused its record, and a restart could then find what
-            // it flushed.
+            // An earlier flush may have no record; a restart would find what it flushed.
             Acknowledgement::Nothing if l2.health().is_off() => None,
             Acknowledgement::Now if self.is_flush_unrecorded.load(Ordering::Relaxed) => None,
             Acknowledgement::Now if flushed == 0 => return Ok(()),
@@ -78,7 +76,6 @@ impl Acknowledger {
         }
     }
 
-    /// Later mutations of any key wait until the log is written up to here.
     fn flushed_until(&self, end: Position) {
         self.flushed.fetch_max(end.value(), Ordering::AcqRel);
         self.shadowed_until(end);
@@ -89,7 +86,6 @@ impl Acknowledger {
         self.shadowed.fetch_max(end.value(), Ordering::AcqRel);
     }
 
-    /// Waits until all acknowledged mutations are on the device. The cache is open.
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         let written = l2.log.written(l2.log.tail()).await.is_ok();

@@ -83,19 +83,17 @@ impl Admission {
         Ok(())
     }
 
-    /// Bytes that an entry with these parts counts against the memory budget.
     pub(crate) fn charge(&self, key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
         let footprint = || Entry::footprint(key, value, extras);
         match self.config.charge {
-            // Above any budget all charges are alike, and their sums do not overflow. A panicking
-            // closure of the user must not end a task that others need.
+            // Capped above any budget, so that sums do not overflow. Contained, because a panic of
+            // the user's closure must not end a task that others need.
             Some(charge) => contained(|| charge(key, value))
                 .map_or_else(footprint, |charge| charge.clamp(1, L1_BYTES_MAX + 1)),
             None => footprint(),
         }
     }
 
-    /// The largest charge that memory takes under this admission.
     pub(crate) fn l1_charge_max(&self, admission: L1Admission) -> usize {
         match admission {
             L1Admission::Never => 0,

@@ -14,7 +14,6 @@ use crate::l2::{Assigned, Change, EncodedRecord, GenerationNumber, L2, Record, R
 /// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
     running: Option<Running>,
-    /// The directory of the store, for errors.
     path: PathBuf,
 }
 
@@ -25,7 +24,6 @@ pub(crate) struct Running {
     pub(crate) file: Option<UringDisk>,
 }
 
-/// The log has no room for a record yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
@@ -34,7 +32,6 @@ impl DiskTier {
         Self { running, path: path.unwrap_or_default() }
     }
 
-    /// The log and its index, even if the tier is off.
     pub(crate) fn l2(&self) -> Option<&L2> {
         self.running.as_ref().map(|running| &running.l2)
     }

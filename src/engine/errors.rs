@@ -1,5 +1,4 @@
-//! Errors of the disk tier at open: which path, what was found, what is configured, what to do. The
-//! source of an error does not repeat it.
+//! Errors of the disk tier at open: the path, what was found and configured, what to do.
 
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;

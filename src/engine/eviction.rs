@@ -41,8 +41,7 @@ impl Eviction {
         }
     }
 
-    /// Evicts entries of priorities up to `priority` until there is room. False if only entries of
-    /// higher priorities are left.
+    /// Evicts entries up to `priority` until there is room. False if only higher ones are left.
     pub(crate) async fn make_room(&self, room: Room, priority: u8) -> bool {
         // Bounded: a batch in each turn, then a yield.
         loop {
@@ -111,8 +110,7 @@ impl Eviction {
         while self.l1.is_beyond(number) && self.evict_of(number, u8::MAX, &mut steps).await {}
     }
 
-    /// Evicts one entry of the namespace with this quota. Yields when `steps` are used up. False if
-    /// only entries above `priority` are left.
+    /// Evicts one entry of the quota's namespace. False if only ones above `priority` are left.
     async fn evict_of(&self, quota: usize, priority: u8, steps: &mut usize) -> bool {
         // Bounded: by the steps that are left, then a yield.
         loop {

@@ -19,7 +19,6 @@ pub(crate) const ACCESSES_SHARE: usize = 8;
 pub(crate) struct IndexBudget {
     bytes_max: usize,
     access_times: Arc<AccessTimes>,
-    /// Slots of all indexes.
     slots: AtomicUsize,
     /// Labels of entries without a record. The memory budget counts them.
     labels_above: AtomicUsize,
@@ -76,8 +75,7 @@ impl IndexBudget {
         slot + entry.labels().len() * POSTING_BYTES
     }
 
-    /// Whether reclaiming segments can free so many bytes. Labels of entries in memory do not leave
-    /// with a segment.
+    /// Whether reclaim can free so many bytes. Labels of entries in memory stay.
     pub(crate) fn can_make_index_room(&self, l2: &L2, bytes: usize) -> bool {
         bytes <= self.bytes_max / 2 && l2.log.can_make_index_room()
     }
@@ -87,8 +85,7 @@ impl IndexBudget {
         entry.idle_ttl().is_some() && !self.access_times.has_room()
     }
 
-    /// Reserves room for access times. If the index has used it up, they are kept once enough has
-    /// been reclaimed.
+    /// Reserves room for access times, which they use once enough has been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
         self.access_times.request();
         if self.budgeted_bytes(section) <= self.bytes_max {

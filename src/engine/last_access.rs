@@ -1,9 +1,7 @@
 //! `LastAccess`: when an entry with an idle ttl was last accessed.
-//!
-//! The entry knows while memory holds it; from then on the table of access times does. A reader
-//! that takes the time first and then asks memory and the table, in this order, misses no access
-//! before that time. While an entry comes back into memory, its shard stays locked for both
-//! questions.
+//! The entry knows while memory holds it, then the table of access times. A reader that takes the
+//! time, then asks memory, then the table, misses no access before that time. While an entry comes
+//! back into memory, its shard stays locked for both questions.
 
 use std::sync::Arc;
 

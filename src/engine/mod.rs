@@ -1,8 +1,6 @@
 //! `Engine`: one cache, built from its parts and from the owners that work on them.
-//!
-//! The verbs are in `read`, `write`, `invalidate` and `fetch`, the tasks beside the callers in
-//! `background`. An owner holds the parts that it needs and the owners below it, so a call goes
-//! down once and comes back once, and no owner calls up.
+//! An owner holds the parts that it needs and the owners below it, so a call goes down once and
+//! comes back once, and no owner calls up.
 
 mod acknowledge;
 mod admission;
@@ -133,8 +131,7 @@ impl Engine {
         self.parts.deadlines.register(&Arc::downgrade(&sweeping));
     }
 
-    /// Starts the tasks of the disk tier. They keep nothing of the cache alive while they sleep,
-    /// and end when it is closed or dropped.
+    /// Starts the tasks of the disk tier. Asleep they keep nothing of the cache alive.
     fn start_tasks(&self, start: WriterStart) {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
         let Some((l2, runner)) = disk.l2().zip(disk.tasks()) else { return };

@@ -26,7 +26,6 @@ pub(crate) struct DiskSetup {
     pub(crate) runner: Arc<dyn TaskRunner>,
     /// Releases a real file; None for a simulated disk.
     pub(crate) file: Option<UringDisk>,
-    /// The boot of the machine.
     pub(crate) boot_id: [u8; 16],
     /// The identity of a store that is created.
     pub(crate) identity: Identity,
@@ -155,8 +154,7 @@ pub(crate) async fn open_on(
     Ok(engine)
 }
 
-/// Restores the namespaces and labels found on file. Gives the names beyond `max_namespaces`, least
-/// recently written first.
+/// Restores namespaces and labels. Returns the names beyond `max_namespaces`, oldest first.
 async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     let mut steps = Pacer::default();
     replay.close(&mut steps).await;
@@ -174,8 +172,7 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     {
         let mut section = parts.commit_lock.section();
         if let Some(l2) = parts.disk.l2() {
-            // New mutations come after all that was found, even if the log ends before it takes
-            // any.
+            // New mutations come after all that was found, even if the log takes none.
             section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
         }
         if !failpoint(Failpoint::LabelsForgotten) {
@@ -194,8 +191,7 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     surplus
 }
 
-/// Flushes namespaces without a slot. They need a record, since invalidating an unknown namespace
-/// leaves none.
+/// Flushes namespaces without a slot, with a record, which unknown namespaces do not get.
 async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
     if names.is_empty() {
         return;

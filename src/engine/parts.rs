@@ -1,7 +1,5 @@
 //! `Parts`: the state of one cache, shared by its owners.
-//!
-//! Each part guards itself. An owner holds the parts that it works on, so its fields tell what it
-//! can change.
+//! Each guards itself. An owner's fields tell which parts it can change.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -46,7 +44,6 @@ pub(crate) struct Parts {
     pub(crate) pending: Arc<PendingInvalidations>,
     pub(crate) l1: Arc<L1>,
     pub(crate) access_times: Arc<AccessTimes>,
-    /// Bounds the copies of long values.
     pub(crate) copies: Arc<Limiter>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) codecs: Arc<Codecs>,
@@ -54,7 +51,6 @@ pub(crate) struct Parts {
     pub(crate) flights: Arc<Flights<BlobCacheHit, Moment>>,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
-    /// Wakes the task that removes expired records.
     pub(crate) records_expired: Arc<Wakeup>,
     pub(crate) disk: Arc<DiskTier>,
     pub(crate) budget: Arc<IndexBudget>,

@@ -185,8 +185,7 @@ impl Removal {
         }
     }
 
-    /// Removes an entry if its namespace was flushed or it has expired. None if neither, or if
-    /// another caller has removed it.
+    /// Removes a flushed or expired entry. None if it is neither, or another caller has.
     pub(crate) fn remove_dead(&self, entry: &Entry) -> Option<Removed> {
         if entry.generation.has_ended() {
             let is_removed = self.l1.remove_entry(entry);

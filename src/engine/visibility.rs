@@ -90,8 +90,7 @@ impl Visibility {
         self.disk.l2().is_some() && generation.live_slot(hash, sequence).is_some()
     }
 
-    /// Makes a hit of an entry that has not expired. Inlined: a call would cost a seventh of a hit
-    /// with a deadline.
+    /// Makes a hit, unless expired. Inlined: a call is a seventh of a hit with a deadline.
     #[inline(always)]
     pub(crate) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let now = self.clock.timestamp();

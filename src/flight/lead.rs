@@ -52,8 +52,7 @@ impl<T: Sent, P: Sent> Lead<T, P> {
         Self { participant, number, relay, waker }
     }
 
-    /// Polls the leader's work. All of it must be polled through here: else the flight cannot tell
-    /// whether the leader was woken.
+    /// Polls the leader's work: all of it, or the flight cannot tell whether it was woken.
     pub(crate) fn poll<R>(
         &self,
         context: &Context<'_>,

@@ -52,8 +52,7 @@ impl<T: Sent, P: Sent> Participant<T, P> {
         Self::new(&self.tables, self.id, Arc::clone(&self.flight))
     }
 
-    /// Changes the flight, and takes it off the table if `change` says so. Returns the other result
-    /// of `change`, for use without the locks.
+    /// Changes the flight, and takes it off the table if `change` says so.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut FlightState<T, P>) -> (bool, R)) -> R {
         let mut table = self.tables.table(self.id).lock();
         let (is_over, result) = change(&mut self.flight.state.lock());

@@ -32,8 +32,7 @@ pub(crate) struct Destination<'a> {
     pub(crate) key: &'a [u8],
 }
 
-/// The outcome of a flight: a value, and the last moment at which a joiner's call may have begun
-/// to be given it.
+/// A value, and the last moment at which a joiner's call may have begun to be given it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Completion<T, P> {
     pub(crate) value: T,
@@ -68,8 +67,7 @@ pub(super) struct FlightState<T, P> {
     pub(super) called: usize,
     pub(super) joiners: usize,
     pub(super) last_joiner: u64,
-    /// The wakers of joiners, by the order in which they joined. It has none for a joiner before
-    /// its first poll, or after it was woken.
+    /// Wakers of joiners in order; none before a joiner's first poll, or after it was woken.
     pub(super) waiting: BTreeMap<u64, Waker>,
 }
 

@@ -63,7 +63,6 @@ pub(crate) enum Codec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blob<'a> {
     pub(crate) namespace: NamedGeneration<'a>,
-    /// The full key, at most 65535 bytes.
     pub(crate) key: &'a [u8],
     /// When it was put; kept by reinsertion.
     pub(crate) written_ns: u64,
@@ -138,7 +137,6 @@ impl<'a> Blob<'a> {
         Ok(())
     }
 
-    /// The fields behind the fixed part, which holds the body's length.
     pub(crate) fn write(&self, sink: &mut impl Sink) {
         sink.u64(self.body.checksum);
         sink.u64(self.written_ns);

@@ -67,7 +67,6 @@ impl Pieces {
 /// The length and the checksum of a record's body as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BodySum {
-    /// Bytes in the file.
     pub(crate) length: u32,
     /// `xxh3` of them, without a seed: reinsertion keeps it.
     pub(crate) checksum: u64,

@@ -24,7 +24,6 @@ impl Chunks {
         self.full_bytes + self.last.len()
     }
 
-    /// Bytes of memory in use.
     pub(super) fn memory_bytes(&self) -> usize {
         let list = self.full.capacity() * size_of::<Bytes>();
         self.full_bytes + self.last.capacity() + list

@@ -205,7 +205,6 @@ pub(crate) struct Footer {
     pub(crate) segment: SegmentNumber,
     /// Where the last frame ends.
     pub(crate) end: Position,
-    /// The open that sealed the segment.
     pub(crate) open_count: OpenCount,
     /// Where the directory starts, as an offset in the segment: a multiple of a block.
     pub(crate) start: u32,
@@ -256,7 +255,6 @@ impl Footer {
         if bounded { Ok(footer) } else { Err(DecodeError::Length) }
     }
 
-    /// Writes all fields except the checksum.
     fn write(&self, into: &mut Vec<u8>) {
         into.bytes(&DIRECTORY_MAGIC);
         into.u64(self.segment.0);

@@ -38,7 +38,7 @@ pub(crate) struct DirectoryEntry<'a> {
     pub(crate) change: Change<'a>,
 }
 
-/// The change that a record makes, as far as the directory repeats it.
+/// A [`Record`](super::record::Record), as far as the directory repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     Blob(BlobSummary<'a>),
@@ -58,7 +58,6 @@ pub(crate) struct BlobSummary<'a> {
     pub(crate) key: &'a [u8],
     /// The end of its stale window, when it expires.
     pub(crate) window_end_ns: Option<u64>,
-    /// For compare-and-set.
     pub(crate) version: Option<u64>,
     pub(crate) labels: LabelHashes<'a>,
     /// When it expires sooner if no caller asks for it.
@@ -174,7 +173,6 @@ pub(crate) struct Trail {
     pub(crate) end: usize,
     /// The end of the last blob's stale window.
     window_end_ns: u64,
-    /// The last time of writing.
     written_ns: u64,
 }
 

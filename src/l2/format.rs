@@ -20,7 +20,6 @@ pub(crate) const SEGMENT_COUNT_MIN: u32 = 2;
 pub(crate) const POSITION_MAX: u64 = 1 << 60;
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 32;
-/// The fixed part of each record's head.
 pub(crate) const RECORD_FIXED_BYTES: usize = 20;
 /// Longest head: its length has 24 bits.
 pub(crate) const HEAD_BYTES_MAX: usize = (1 << 24) - 1;
@@ -33,7 +32,6 @@ pub(crate) const FOOTER_BYTES: usize = 56;
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Longest key, prefix, metadata text or label in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 65_535;
-/// The priority that is not written.
 pub(crate) const PRIORITY_NORMAL: u8 = 128;
 
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"tamisL2\n";
@@ -63,8 +61,7 @@ pub(crate) const fn align(length: usize) -> usize {
     (length + ALIGNMENT - 1) & !(ALIGNMENT - 1)
 }
 
-/// A byte offset into the endless log: a multiple of 8, at most `POSITION_MAX`,
-/// assigned once.
+/// A byte offset into the endless log: a multiple of 8, assigned once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Position(u64);
 

@@ -1,10 +1,8 @@
 //! A frame: one write batch, with a header that covers the head of each record in it.
-//!
-//! `FrameBuilder` assigns the positions of the records as they are appended and makes the header
-//! when the batch closes. `FrameCheck` verifies a frame record by record, so that a reader need not
-//! hold a whole frame, see `frames`; `Frame::decode`, for tests, verifies one in memory. A frame is
-//! good if its header, all its heads and, checked separately, all its bodies are. `docs/format.md`,
-//! section 6.
+//! `FrameBuilder` makes the header when the batch closes. `FrameCheck` verifies a frame record by
+//! record, so that a reader need not hold a whole frame; `Frame::decode`, for tests, one in memory.
+//! A frame is good if its header, all its heads and, checked separately, all its bodies are.
+//! `docs/format.md`, section 6.
 
 use super::checksum::{ChecksumKey, Domain, Pieces};
 use super::error::{DecodeError, EncodeError};
@@ -21,7 +19,6 @@ use super::wire::{Reader, Sink, is_zero};
 pub(crate) struct FrameHeader {
     /// Bytes of the frame, this header included: a multiple of 8.
     pub(crate) length: u32,
-    /// Records in it, at least one.
     pub(crate) records: u32,
     /// The open that wrote it and each of its records.
     pub(crate) open_count: OpenCount,
@@ -131,7 +128,6 @@ impl FrameBuilder {
         self.position.after(self.extent.length as u64)
     }
 
-    /// Bytes of the frame so far, a multiple of 8.
     pub(crate) fn length(&self) -> usize {
         self.extent.length
     }

@@ -1,7 +1,5 @@
 //! `FrameWriter`: writes frames, directories and superblocks, in the order of the log.
-//!
-//! It owns what the file says about itself: the superblock, and the contents of the block in which
-//! the log ends.
+//! It owns the superblock, and the contents of the block in which the log ends.
 
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! `Frames`: reads the frames of a segment that has no directory, through a window.
-//!
-//! A segment or a frame may have hundreds of megabytes. Memory holds only a window of a mebibyte of
-//! it, or the head of one record if that is longer. A frame is good if its header, all its heads
-//! and all its bodies are.
+//! The window has a mebibyte, or the head of one record if that is longer. A frame is good if its
+//! header, all its heads and all its bodies are.
 
 use std::io;
 
@@ -25,7 +23,6 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes that are searched at once for the mark of a frame.
 const SEARCH_BYTES: usize = 64 << 10;
 
-/// Where the mark of a frame lies in its header.
 const MARK: usize = 8;
 
 pub(super) struct Frames<'a> {

@@ -51,7 +51,6 @@ pub(crate) struct Log {
     room: Arc<RoomQueue>,
 }
 
-/// Where a log begins.
 pub(crate) struct LogStart {
     pub(crate) geometry: Geometry,
     pub(crate) key: ChecksumKey,
@@ -100,8 +99,8 @@ impl Log {
         self.append_within(Allowance::New, record, change)
     }
 
-    /// Appends a record that was on file before, even if a put would have to wait: reclaim cannot
-    /// wait for room, and bounds how much it appends. Called inside the commit section.
+    /// Appends a record of reclaim, which cannot wait for room, and bounds how much it appends.
+    /// Called inside the commit section.
     pub(crate) fn append_again(
         &self,
         record: EncodedRecord,
@@ -178,8 +177,7 @@ impl Log {
         self.waiters.until(end, || self.state.lock().is_written(end)).await
     }
 
-    /// Accepts no more records; those that were appended are still written. The writer wakes the
-    /// callers that wait for room.
+    /// Accepts no more records. The writer writes the rest, and wakes those that wait for room.
     pub(crate) fn close(&self) {
         self.state.lock().close();
         self.is_close_requested.store(true, Ordering::Release);
@@ -210,10 +208,8 @@ impl Log {
     }
 }
 
-/// The writer's side.
 impl Log {
-    /// The writer's next job, which stays in the log until it is [`Self::done`]. `is_old`: write
-    /// the open batch even if no caller waits for it.
+    /// The next job, until it is [`Self::done`]. `is_old`: also a batch that no caller waits for.
     pub(super) fn job(&self, is_old: bool) -> Option<Job> {
         let mut state = self.state.lock();
         let job = state.next_job(is_old);
@@ -229,8 +225,7 @@ impl Log {
         self.state.lock().is_open()
     }
 
-    /// Resolves when [`Self::job`] has a job, the first record has opened a batch, or room in the
-    /// index is wanted.
+    /// Resolves when there is a job, a batch was opened, or room in the index is wanted.
     pub(super) async fn work(&self, knew_open: bool) {
         poll_fn(|context| {
             self.writer.register(context.waker());

@@ -14,8 +14,7 @@ pub(crate) trait LogOwner: Send + Sync {
     /// Every record before `position` leaves the log, and which these were cannot be read.
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;
 
-    /// Whether the index has no room for `wanted` bytes, or little more than that, so that the
-    /// oldest segments have to be reclaimed.
+    /// Whether the oldest segments must be reclaimed for `wanted` bytes of index.
     fn is_index_crowded(&self, wanted: usize) -> bool;
 
     /// Whether a slot holds the record at `position`.
@@ -24,8 +23,7 @@ pub(crate) trait LogOwner: Send + Sync {
     /// Whether the blob at `position`, whose segment is being reclaimed, should be reinserted.
     fn deserves_reinsertion(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
 
-    /// Appends the blob at `position` to the log again, as `record`. False if the blob has changed
-    /// or the log has no room.
+    /// Appends the blob at `position` again. False if it has changed or the log has no room.
     fn append_again(
         &self,
         position: Position,

@@ -52,8 +52,7 @@ pub(super) struct LogState {
     open: Option<OpenBatch>,
     /// Where the next frame begins if no batch is open.
     next: Position,
-    /// Closed batches and seals that are not on file yet, in order. The writer may be working on
-    /// the first.
+    /// What is not on file yet, in order. The writer may be working on the first.
     jobs: VecDeque<Job>,
     /// Lists the segment in which positions are assigned.
     directory: DirectoryBuilder,
@@ -187,8 +186,7 @@ impl LogState {
         }
     }
 
-    /// Ensures that there is room for the record, if necessary in the next segment. False: there is
-    /// none yet.
+    /// Ensures room for the record, if necessary in the next segment. False: none yet.
     fn ensure_fits(&mut self, record: &EncodedRecord, change: &Change<'_>) -> bool {
         let is_full = self.directory.index_bytes() >= self.index_share
             || self.directory.memory_bytes() >= self.index_share.max(DIRECTORY_BYTES_MIN);
@@ -296,8 +294,7 @@ impl LogState {
         self.waiting_bytes + self.directory.memory_bytes()
     }
 
-    /// Whether there may be room for `bytes` in addition to the `kept` bytes that are promised to
-    /// others.
+    /// Whether there may be room for `bytes` besides the `kept` ones that are promised.
     pub(super) fn has_room(&self, kept: usize, bytes: usize) -> bool {
         if self.phase != Phase::Running {
             return true;
@@ -318,7 +315,6 @@ impl LogState {
         self.room_events
     }
 
-    /// There may be room where there was none before.
     pub(super) fn count_room_event(&mut self) {
         self.room_events += 1;
     }
@@ -349,7 +345,6 @@ impl LogState {
         }
     }
 
-    /// Accepts no more records, and writes none.
     pub(super) fn turn_off(&mut self) -> Abandoned {
         self.phase = Phase::Off;
         self.room_events += 1;
@@ -357,7 +352,6 @@ impl LogState {
         Abandoned { jobs: mem::take(&mut self.jobs), open: self.open.take() }
     }
 
-    /// How the log was closed; None while it is not.
     pub(super) fn closed(&self) -> Option<Result<(), Off>> {
         match self.phase {
             Phase::Closed => Some(Ok(())),
@@ -366,8 +360,7 @@ impl LogState {
         }
     }
 
-    /// The first job, which stays until [`Self::finish_job`]. If there is none, the open batch is
-    /// closed if it is urgent or `is_old`.
+    /// The first job, until [`Self::finish_job`]. Without one, closes an urgent or old batch.
     pub(super) fn next_job(&mut self, is_old: bool) -> Option<Job> {
         if self.jobs.is_empty() && (self.is_urgent || is_old) {
             self.close_batch();

@@ -91,10 +91,8 @@ const HEAD_BLOCKS: usize = 2;
 /// Blocks that hold every head: key, metadata and labels have their limits.
 const HEAD_BLOCKS_MAX: usize = 64;
 
-/// How much of a record to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All but the value.
     Head,
     Whole,
 }
@@ -132,8 +130,7 @@ impl From<PendingRecord> for FetchedRecord {
     }
 }
 
-/// The part of the index budget that one segment may use before it is sealed early: an open segment
-/// cannot be reclaimed.
+/// A segment is sealed at this part of the index budget: while open it cannot be reclaimed.
 const INDEX_SHARE: usize = 8;
 
 pub(crate) async fn open(
@@ -271,8 +268,7 @@ impl L2 {
         Ok(Some(FetchedRecord { position: slot.position, head, body: record.slice(body) }))
     }
 
-    /// A request for blocks, beginning with that of a position. Pins the segment until the device
-    /// is done, or the request is dropped.
+    /// A request for blocks from a position on, which pins the segment until it is done.
     fn request(&self, position: Position, blocks: usize, permit: &Arc<Permit>) -> ReadRequest {
         let geometry = self.geometry();
         let offset = geometry.file_offset(position) - self.offset_in_block(position) as u64;
@@ -311,8 +307,7 @@ impl L2 {
         Some(self.geometry().start_of(segment)?..end)
     }
 
-    /// Visits the entries of a segment's directory in the order of the log. False: the directory
-    /// cannot be read although the segment is in use.
+    /// Visits a segment's directory in order. False: unreadable although the segment is in use.
     pub(crate) async fn visit_directory(
         &self,
         segment: SegmentNumber,

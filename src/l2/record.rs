@@ -66,7 +66,6 @@ pub(crate) enum Record<'a> {
     },
 }
 
-/// The lengths of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordLengths {
     head: u32,
@@ -92,12 +91,10 @@ impl RecordLengths {
         Self::new(head, reader.u32()?).ok_or(DecodeError::Length)
     }
 
-    /// Bytes of the head.
     pub(crate) const fn head(self) -> usize {
         self.head as usize
     }
 
-    /// Bytes of both.
     pub(crate) const fn total(self) -> usize {
         self.head as usize + self.body as usize
     }

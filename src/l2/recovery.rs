@@ -127,7 +127,6 @@ pub(crate) async fn recover(
     Ok(Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block })
 }
 
-/// Whether records on file may be served.
 fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
     let survives = match superblock.crash_safety {
         CrashSafety::Cold => false,

@@ -65,7 +65,6 @@ pub(crate) struct RecoveredNamespace {
     pub(crate) live: usize,
     /// When all of its records have expired, unless a read renews one.
     pub(crate) alive_until: Timestamp,
-    /// Its newest record.
     pub(crate) newest: Position,
     further_blocks_max: u64,
     prefixes: Prefixes,
@@ -73,7 +72,6 @@ pub(crate) struct RecoveredNamespace {
     is_over: bool,
 }
 
-/// A record as replay needs it.
 pub(crate) struct Replayed<'a> {
     pub(crate) change: Change<'a>,
     pub(crate) position: Position,
@@ -96,8 +94,7 @@ impl Replay {
         }
     }
 
-    /// Takes the record before all those taken so far. False if the budget does not allow it; then
-    /// neither it nor anything older counts.
+    /// Takes the next older record. False at the budget: then it and anything older do not count.
     pub(crate) async fn take(&mut self, record: &Replayed<'_>, steps: &mut Pacer) -> bool {
         if self.is_over {
             return true;
@@ -238,8 +235,7 @@ impl Replay {
             namespace.live += 1;
             namespace.alive_until = namespace.alive_until.max(life.ends(life.written));
         }
-        // An expired record may be fresh by the clock of a later open: keep its postings while the
-        // record exists.
+        // An expired record may be fresh by the clock of a later open: its postings stay.
         if !is_covered {
             for label in blob.labels.iter() {
                 steps.entry().await;
@@ -250,8 +246,7 @@ impl Replay {
     }
 }
 
-/// Invalidated prefixes, none of which covers another: only the last one at or before a key can
-/// match it.
+/// None covers another: only the last one at or before a key can match it.
 #[derive(Debug, Default)]
 struct Prefixes(BTreeSet<Box<[u8]>>);
 

@@ -59,8 +59,8 @@ pub(super) struct Started {
     pub(super) tail_block: Vec<u8>,
 }
 
-/// Writes the result of recovery. The log continues where the good frames end, also after a tear;
-/// after damage it continues in a new segment, once the damaged one is sealed.
+/// Writes the result of recovery. The log continues where the good frames end; after damage it
+/// continues in a new segment, once the damaged one is sealed.
 pub(super) async fn start(
     file: &SegmentFile,
     mut superblock: Superblock,
@@ -104,8 +104,8 @@ pub(super) async fn start(
     fresh_segment(file, superblock, SegmentNumber(segment.0 + 1)).await
 }
 
-/// Ensures that a torn frame at `end`, and a torn directory, never verify: see the module. `block`
-/// holds the bytes of the block of `end` before it.
+/// Ensures that a torn frame at `end`, and a torn directory, never verify. `block`: what its block
+/// holds before `end`.
 async fn wipe(file: &SegmentFile, end: Position, block: &[u8]) -> Result<(), RecoveryError> {
     if failpoint(Failpoint::TearLeft) {
         return Ok(());

@@ -1,7 +1,5 @@
 //! `SegmentFile`: reads and writes the store's file: superblocks, headers, frames, directories.
-//!
-//! A write is retried a few times before it counts as failed; in Power mode each is followed by a
-//! sync.
+//! A write is retried before it counts as failed; in Power mode a sync follows each.
 
 use std::io;
 use std::sync::Arc;
@@ -88,9 +86,8 @@ impl SegmentFile {
         read
     }
 
-    /// Writes both copies, one after the other. The second write begins when the first is durable,
-    /// in every mode, so one copy is always good. After a failure, the failed copy is written
-    /// first.
+    /// Writes both copies, the second once the first is durable, in every mode, so one copy is
+    /// always good. After a failure, the failed copy is written first.
     pub(crate) async fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
         let block = superblock.encode().map_err(io::Error::other)?;
         // Bounded: two.
@@ -103,8 +100,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// The last blocks of a sealed segment, from the start of its directory on. None if there is no
-    /// valid footer.
+    /// A sealed segment from the start of its directory on. None without a valid footer.
     pub(crate) async fn read_directory(
         &self,
         segment: SegmentNumber,

@@ -1,8 +1,6 @@
 //! Lists inside records and directories: label hashes, labels, content metadata.
-//!
-//! Each borrows either the caller's values or the bytes it was read from, so one type serves both
-//! directions and decoding allocates nothing. Bytes are fully checked before a list exists;
-//! iterating over it cannot fail.
+//! Each borrows the caller's values or the bytes it was read from, so decoding allocates nothing.
+//! Bytes are fully checked before a list exists; iterating over it cannot fail.
 
 use std::collections::BTreeMap;
 

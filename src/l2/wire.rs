@@ -125,8 +125,7 @@ impl<'a> Reader<'a> {
         if length <= max { Ok(length) } else { Err(DecodeError::Length) }
     }
 
-    /// A count of items of at least `item_bytes` each: at least 1, and no more than the rest can
-    /// hold.
+    /// A count of items of `item_bytes` or more: at least 1, at most what the rest can hold.
     pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
         let count = self.length(u32::MAX as usize)?;
         if count == 0 || count > self.rest.len() / item_bytes {

@@ -1,5 +1,4 @@
-//! What passes through the log: encoded records on their way in; write batches and seals on their
-//! way to the file.
+//! What passes through the log: encoded records, write batches, seals.
 
 use std::sync::Arc;
 
@@ -38,11 +37,9 @@ pub(crate) struct Assigned {
     pub(crate) position: Position,
     /// The record is on file once everything before `end` is.
     pub(crate) end: Position,
-    /// Blocks that a read of it fetches.
     pub(crate) blocks: u16,
 }
 
-/// A record in memory that is not on file yet.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingRecord {
     pub(crate) position: Position,

@@ -45,7 +45,6 @@ pub(crate) struct WriterStart {
     pub(super) superblock: Superblock,
     /// The bytes of the log in the block in which it ends.
     pub(super) tail_block: Vec<u8>,
-    /// The segment that is written first.
     pub(super) writing: SegmentNumber,
 }
 

@@ -25,7 +25,6 @@ pub(crate) struct Totals {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) entries: usize,
-    /// Slots with a live record.
     pub(crate) live: usize,
     pub(crate) index_bytes: usize,
     pub(crate) synopsis_bytes: usize,

@@ -38,13 +38,11 @@ pub(crate) struct Generation {
     /// Set under the commit lock, never cleared: all entries of this generation are removed.
     ended: AtomicBool,
     era: Arc<Era>,
-    /// Its index in the table.
     slot: usize,
     entries: AtomicUsize,
     bytes: AtomicUsize,
     /// Blocks that live records touch, their first ones excluded.
     blocks: AtomicU64,
-    /// Slots with a live record.
     live: AtomicUsize,
     /// No entry is alive after this time, as far as is known; zero if it is empty.
     alive_until: AtomicU64,
@@ -127,8 +125,8 @@ impl Generation {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Approximate number of entries in either tier. Entries in both count once, and so does each
-    /// pair of one that is only in memory and one that is only on disk.
+    /// Approximate number of entries in either tier: each in both counts once, and so does each
+    /// pair of one only in memory and one only on disk.
     pub(crate) fn entries_approx(&self) -> usize {
         self.entries().max(self.live())
     }
@@ -213,8 +211,7 @@ impl Generation {
         self.live_slot(hash, sequence).is_some_and(|slot| self.replace_with_dead(hash, slot))
     }
 
-    /// Hides the hash's record for a mutation without a record of its own, after the log has ended.
-    /// The section is proof that the lock is held.
+    /// The same for a mutation without a record of its own, after the log has ended.
     pub(crate) fn mark_slot_dead(&self, hash: KeyHash, present: Slot, _section: &mut Section<'_>) {
         self.replace_with_dead(hash, present);
     }
@@ -229,8 +226,7 @@ impl Generation {
         is_marked
     }
 
-    /// Whether a hash's slot has that sequence, live or dead. As long as it does, another open may
-    /// find its record.
+    /// Whether a slot has that sequence, live or dead: then another open may find its record.
     pub(crate) fn has_slot(&self, hash: KeyHash, sequence: Sequence) -> bool {
         let slot = self.index.get(hash).filter(|_| !self.has_ended());
         slot.is_some_and(|slot| slot.position.value() == sequence.0)
@@ -251,8 +247,7 @@ impl Generation {
         }
     }
 
-    /// Applies a change of its figures, in a section, and updates the totals. Totals of an ended
-    /// era are not read.
+    /// Applies a change of its figures, in a section, and updates the totals.
     fn counted<T>(&self, change: impl FnOnce() -> T) -> T {
         let before = self.figures();
         let done = change();

@@ -91,8 +91,7 @@ impl Namespaces {
         Some(table.insert(generation, &mut order.section()))
     }
 
-    /// Begins a search for a generation that can give up its slot. None if it is already known that
-    /// there is none.
+    /// Begins a search for a generation that can give up its slot. None: there is known to be none.
     pub(crate) fn search(&self, now: Timestamp) -> Option<Search> {
         let changes = self.ends.changes.load(Ordering::Acquire);
         let begun = self.found.load(Ordering::Relaxed);
@@ -164,8 +163,7 @@ impl Namespaces {
         Ok(flushed)
     }
 
-    /// Likewise ends every generation, with one store however many there are, and drops the
-    /// postings of all labels.
+    /// Likewise ends every generation, and drops the postings of all labels.
     pub(crate) fn flush_all<E>(
         &self,
         order: &CommitLock,
@@ -199,7 +197,6 @@ impl Namespaces {
         *self.table.write() = Table::with_room(count.max(self.max));
     }
 
-    /// Adds a generation found on file.
     pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &CommitLock) {
         let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
         let quota = self.quotas.of(name);

@@ -38,7 +38,6 @@ impl Deadlines {
         }
     }
 
-    /// The background sweeper calls `sweep` from now on.
     pub(crate) fn register(&self, sweep: &Weak<dyn Sweep>) {
         self.registration.get_or_init(|| Registration::new(sweep));
     }

@@ -48,9 +48,8 @@ impl ExpiredRecords {
         }
     }
 
-    /// Adds a batch of the namespaces that have a quota and may have expired records. From here on
-    /// new records note their deadlines, and the pass meets all others. Gives the place to go on
-    /// from.
+    /// Adds a batch of namespaces with a quota that may have expired records. Later records note
+    /// their deadlines; the pass meets all others. Returns where to go on.
     fn begin_pass(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
         let now = self.clock.timestamp();
         let mut generations = Vec::new();
@@ -63,7 +62,6 @@ impl ExpiredRecords {
         next
     }
 
-    /// Gives the number of records that the segment lists.
     async fn expire_listed(
         &self,
         l2: &L2,

@@ -7,7 +7,6 @@ use crate::namespace::Generation;
 pub(crate) struct FilterSignal(Wakeup);
 
 impl FilterSignal {
-    /// To be called after each change of the namespace's index.
     pub(crate) fn check(&self, generation: &Generation) {
         if generation.synopsis().needs_rebuild() {
             self.0.notify();

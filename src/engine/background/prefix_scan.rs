@@ -62,8 +62,7 @@ impl PrefixScans {
         }
     }
 
-    /// Flushes the namespaces of invalidations whose scan has failed: any of their records may
-    /// match.
+    /// Flushes the namespaces whose scan has failed: any of their records may match.
     pub(crate) async fn flush_unscanned(&self) {
         // Bounded: by the most invalidations at one time.
         for invalidation in self.pending.to_scan() {
@@ -141,11 +140,9 @@ impl PrefixScans {
     }
 }
 
-/// Serves invalidations until none is left.
 struct Scan {
     /// Weak, so that dropping the cache does not wait for it.
     scans: Weak<PrefixScans>,
-    /// No invalidation is left.
     is_over: bool,
 }
 

@@ -1,9 +1,7 @@
 //! `Promotions`: the queue of entries that were read from disk, on their way into memory.
-//!
-//! A hit on disk returns at once. Its entry is offered to the queue, which never waits: a full
-//! queue drops its oldest entry. A task copies one value after another and inserts it in a commit
-//! section if its slot is still in the index, so that it cannot replace a later mutation. Nothing
-//! is read twice.
+//! A hit on disk offers its entry and never waits: a full queue drops its oldest entry. A task
+//! copies one value after another and inserts it in a commit section if its slot is still in the
+//! index, so that it cannot replace a later mutation.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -83,7 +81,6 @@ impl Promotions {
         self.waker.wake();
     }
 
-    /// The next entry; None after a close.
     pub(crate) async fn next(&self) -> Option<Arc<Entry>> {
         poll_fn(|context| {
             self.waker.register(context.waker());
@@ -97,7 +94,6 @@ impl Promotions {
         .await
     }
 
-    /// Drops the waiting entries, and ends the task.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_closed = true;

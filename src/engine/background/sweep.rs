@@ -135,7 +135,6 @@ mod tests {
         block_on(BlobCache::open(config)).unwrap()
     }
 
-    /// Invalidations share the round.
     #[test]
     fn a_round_run_in_part_by_others_still_notes_the_next_expiry() {
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);

@@ -20,7 +20,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 pub(crate) struct Pass {
     pub(crate) visited: usize,
     pub(crate) removed: usize,
-    /// Time spent in its batches.
     pub(crate) work: Duration,
 }
 
@@ -46,8 +45,7 @@ mod tests {
 
     const VISIT: Duration = Duration::from_nanos(200);
 
-    /// Simulates an hour. `ended`: entries that have expired by a millisecond. Gives the time
-    /// spent, and the most expired entries at any time.
+    /// An hour. `ended`: entries expired by a millisecond. Returns time spent, most expired.
     fn hour(entries: usize, ended: impl Fn(usize) -> usize) -> (Duration, usize) {
         let mut interval = SweepInterval::default();
         let (mut now, mut removed, mut most) = (Duration::ZERO, 0, 0);

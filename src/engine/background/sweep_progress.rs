@@ -19,8 +19,7 @@ pub(crate) struct Background {
 #[derive(Debug, Default)]
 pub(crate) struct SweepProgress {
     background: Mutex<Background>,
-    /// Where the first sweep began of those that have stopped at their limits since the last
-    /// complete round.
+    /// Where the first sweep began that stopped at its limit since the last complete round.
     limited: Mutex<Option<Round>>,
 }
 
@@ -29,8 +28,7 @@ impl SweepProgress {
         self.background.lock()
     }
 
-    /// A sweep from `begun` has stopped at its limit with the round at `now`. True if these sweeps
-    /// together have come round.
+    /// A sweep from `begun` has stopped at its limit. True if such sweeps have come round.
     pub(crate) fn ends_limited(&self, begun: Round, now: Round) -> bool {
         let mut limited = self.limited.lock();
         let has_come_round = now.is_round_since(*limited.get_or_insert(begun));

@@ -146,12 +146,10 @@ impl Fetcher {
         self.gets.count(hit);
     }
 
-    /// Whether the window of a stale entry has ended since it was found.
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
         hit.is_stale() && self.visibility.freshness(&hit.entry).is_expired()
     }
 
-    /// Stores a fetched value if possible. `policy` is for a put without its own.
     pub(crate) async fn store(
         &self,
         target: Target<'_>,
@@ -224,8 +222,7 @@ impl Fetcher {
         entry
     }
 
-    /// Logs that a fetched value finds no namespace slot. The caller is not told, and it lasts
-    /// until the operator acts.
+    /// Logs that fetched values find no namespace slot: their callers are not told.
     fn tell_not_stored(&self, error: &CacheError) {
         if !matches!(error, CacheError::TooManyNamespaces { .. }) {
             return;

@@ -52,8 +52,7 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     stage: Stage<Fut, E>,
 }
 
-/// The lead is None if the fetch has no flight: another key of the same hash has one, or no entry
-/// can have this key.
+/// The lead is None without a flight: another key of the hash has one, or no entry has this key.
 enum Stage<Fut, E> {
     New(Option<Claim>),
     /// The lead, if this caller leads, and its read point.
@@ -261,8 +260,7 @@ where
         }
     }
 
-    /// Begins to lead. The flight before may have stored its value after this caller looked, unless
-    /// there was no mutation since.
+    /// Begins to lead. If there was a mutation since the look, the flight before may have stored.
     fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
         let watch = self.request.watch();
         if self.looked == Some(watch.point.moment) {

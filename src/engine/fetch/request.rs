@@ -42,8 +42,7 @@ impl Look {
     }
 }
 
-/// The read point of a fetch. While it lives, the cache tracks this key exactly, so that colliding
-/// keys cannot reject the fill.
+/// The read point of a fetch. While it lives, its key is tracked exactly: see `Watermarks`.
 pub(crate) struct WatchGuard {
     pub(crate) point: ReadPoint,
     request: Arc<FetchRequest>,

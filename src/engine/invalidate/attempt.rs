@@ -22,8 +22,7 @@ pub(crate) struct Attempts {
     flushes: Flushes,
 }
 
-/// A caller that waits until fewer invalidations are pending. If it is dropped, it flushes the
-/// namespace, which covers its own invalidation.
+/// A caller that waits until fewer are pending. Dropped, it flushes the namespace instead.
 struct Waiting<'a> {
     flushes: &'a Flushes,
     namespace: NamespaceRef<'a>,

@@ -1,9 +1,7 @@
 //! `Cleanup`: removes entries that readers cannot see any more: invalidated, flushed or expired.
-//!
-//! It goes in batches: through the postings of labels, and in one round over all entries that
-//! serves all invalidations. Callers of invalidations run batches, and so do later mutations,
-//! callers of `sweep_expired` and the background sweeper. A prefix scan finds the records of
-//! prefixes on disk.
+//! Batches go through the postings of labels, or in one round over all entries that serves all
+//! invalidations. Their callers run them, later mutations, sweeps and the background sweeper. A
+//! prefix scan finds the records of prefixes on disk.
 
 use std::sync::Arc;
 
@@ -91,8 +89,7 @@ impl Cleanup {
         }
     }
 
-    /// Visits up to `limit` entries for an invalidation. If another caller runs a batch, waits for
-    /// it or returns.
+    /// Visits up to `limit` entries. If another caller runs a batch, waits for it or returns.
     fn step(&self, invalidation: &Arc<PendingInvalidation>, limit: usize, wait: bool) {
         let mut report = SweepReport::default();
         match &invalidation.scope {
@@ -180,8 +177,7 @@ impl Cleanup {
         removed.map(|entry| entry.charge).or(is_marked.then_some(0))
     }
 
-    /// Visits up to `limit` entries of the round. Gives where the round stands; None if another
-    /// caller runs a batch and `wait` is false.
+    /// Visits up to `limit` entries of the round. None if another caller does and `wait` is false.
     pub(crate) fn run_round_batch(
         &self,
         limit: usize,
@@ -200,8 +196,7 @@ impl Cleanup {
         Some(end)
     }
 
-    /// Removes an entry if it was flushed, invalidated or has expired. Notes the deadlines of
-    /// others for the next round.
+    /// Removes an entry that readers cannot see. Notes the deadlines of others.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let generation = &entry.generation;
         let matching = self.pending.matching(entry).filter(|_| !generation.has_ended());

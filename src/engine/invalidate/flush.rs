@@ -1,7 +1,5 @@
 //! `Flushes`: ends the generation of a namespace, or of all, and frees their entries.
-//!
-//! A flush takes effect in one section, whatever the namespace holds. Memory is freed in the
-//! background, in batches.
+//! A flush takes effect in one section; the background frees the memory.
 
 use std::sync::Arc;
 
@@ -48,7 +46,6 @@ impl Flushes {
         }
     }
 
-    /// Ends the namespace's generation. False if it is not in use.
     pub(crate) fn try_flush(&self, namespace: NamespaceRef<'_>) -> Attempt<bool> {
         let generation = self.disk.next_generation_number();
         let named = NamedGeneration { name: namespace.name, generation };
@@ -111,8 +108,7 @@ impl Flushes {
         Ok(((), acknowledgement))
     }
 
-    /// Ends a namespace without live entries. If it has slots, a record keeps older ones from
-    /// coming back.
+    /// Ends a namespace without live entries. Its slots need a record, or they would come back.
     pub(crate) fn try_give_up(&self, generation: &Arc<Generation>) -> Attempt<bool> {
         let named = NamedGeneration {
             name: generation.name(),

@@ -1,8 +1,6 @@
 //! `Invalidations`: by key, prefix, label, namespace, or everything.
-//!
-//! Each takes effect in one commit section, in the first poll. Until its entries are removed, the
-//! pending invalidation hides them, so a caller that goes away leaves nothing undone. With a disk
-//! tier each is one record, whatever it matches.
+//! Each takes effect in one commit section, in the first poll, and on disk with one record. Until
+//! its entries are removed, the pending invalidation hides them, whether its caller stays or not.
 
 use std::sync::Arc;
 
@@ -126,8 +124,8 @@ impl Invalidations {
         Ok((usize::from(is_counted), acknowledgement))
     }
 
-    /// Shadows the record of a key by a tombstone. The slot may be dead in this process only:
-    /// unreadable, expired, or matched by a record that is not on file yet.
+    /// Shadows the record of a key by a tombstone. Even that of a dead slot, which may be so in
+    /// this process only: unreadable, expired, or matched by a record that is not on file yet.
     fn displace_record(
         &self,
         generation: &Arc<Generation>,
@@ -185,7 +183,6 @@ impl Invalidations {
         self.finish(made, acknowledgement).await
     }
 
-    /// Removes the entries that the invalidation matches. Gives their number.
     async fn finish(
         &self,
         made: Option<Arc<PendingInvalidation>>,

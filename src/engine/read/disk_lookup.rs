@@ -63,8 +63,7 @@ impl DiskLookup {
         }
     }
 
-    /// The slot of a live record of this hash. An error if the filter knows already that there is
-    /// none.
+    /// The slot of a live record of this hash. An error if the filter rules it out.
     pub(crate) fn find_on_disk(
         &self,
         namespace: NamespaceRef<'_>,
@@ -115,8 +114,7 @@ impl DiskLookup {
         }
     }
 
-    /// Makes a hit of an entry that was read. `place`: its place in memory, locked if access times
-    /// matter.
+    /// Makes a hit of an entry that was read. `place` is locked if access times matter.
     fn serve(
         &self,
         entry: Arc<Entry>,
@@ -158,8 +156,7 @@ impl DiskLookup {
         hit
     }
 
-    /// Offers an entry for promotion if memory may hold it. Until it is copied it keeps all blocks
-    /// that were read for it.
+    /// Offers an entry for promotion. Until it is copied, it keeps all blocks read for it.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
         let quota = entry.generation.quota().and_then(|quota| quota.limits.l1_bytes_max);
         let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));

@@ -1,7 +1,5 @@
 //! `Reads`: bounds the memory of reads from disk.
-//!
-//! A read takes the blocks of its record and the decompressed value. Short reads have a share of
-//! their own, so that they never wait behind long ones.
+//! Short reads have a share of their own, so that they never wait behind long ones.
 
 use crate::batch::BATCH_BYTES;
 use crate::limiter::Limiter;

@@ -47,8 +47,7 @@ impl RecordReader {
         }
     }
 
-    /// Reads the record of a slot. None if the slot no longer holds it. A damaged record is logged,
-    /// counted, and marked dead.
+    /// Reads the record of a slot. None if it has moved. Damage is logged and marked dead.
     pub(crate) async fn read(
         self: &Arc<Self>,
         generation: &Arc<Generation>,
@@ -111,8 +110,7 @@ impl RecordReader {
         }
     }
 
-    /// Makes an entry of a fetched record, if it is of this key. Checks and decompresses the body
-    /// in batches; a head alone has no value.
+    /// Makes an entry of a fetched record, if it is of this key. A head alone has no value.
     pub(crate) async fn read_record(
         &self,
         l2: &L2,
@@ -152,8 +150,7 @@ impl RecordReader {
         Ok(Read::Entry(Arc::new(entry)).into())
     }
 
-    /// Refuses to allocate for a length that no put of this configuration can have. It is no
-    /// damage: the store may have had another configuration.
+    /// Refuses a length that no put of this configuration can have; another one may have had it.
     fn check_uncompressed(&self, length: usize) -> io::Result<()> {
         let segment = self.disk.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
         let most = self.l1.bytes_max().max(segment);

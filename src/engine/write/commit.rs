@@ -1,5 +1,4 @@
-//! `Commit`: the commit section of a put, where it is judged, gets its place in the order, and
-//! takes effect.
+//! `Commit`: the commit section of a put, where it is judged and takes effect.
 
 use std::sync::Arc;
 
@@ -63,8 +62,7 @@ impl Commit {
         }
     }
 
-    /// Takes effect, or says why not. Waits for nothing; the replaced entry is freed after the
-    /// section.
+    /// Takes effect, or says why not. The replaced entry is freed after the section.
     pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
         let hash = proposal.entry.hash;
         let encoded = self.disk.l2().and_then(|l2| encode(l2, &proposal));
@@ -148,8 +146,7 @@ impl Commit {
         Acknowledgement::over(slot.is_some(), end)
     }
 
-    /// Displaces the record of the hash. True if memory holds the same mutation, which is then
-    /// counted here.
+    /// Displaces the record. True if memory has the same mutation, then counted here.
     fn displace_record(
         &self,
         entry: &Entry,
@@ -205,8 +202,7 @@ impl Commit {
         Ok(recorded)
     }
 
-    /// Whether a record of so many bytes, in place of the present one, exceeds the namespace's disk
-    /// quota.
+    /// Whether a record of so many bytes exceeds the disk quota; then looks for expired ones.
     pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, slot: Option<Slot>) -> bool {
         let is_beyond = entry.generation.is_beyond(bytes, slot);
         if is_beyond {
@@ -222,8 +218,7 @@ impl Commit {
         }
     }
 
-    /// Releases the accounting of the replaced entry, and counts it, unless the disk's record is
-    /// counted.
+    /// Releases the replaced entry's accounting, and counts it if its record is not counted.
     fn release_replaced(
         &self,
         replaced: &Entry,
@@ -318,7 +313,6 @@ pub(crate) struct Proposal<'a> {
     pub(crate) in_memory: InMemory<'a>,
     /// None: no record is made.
     pub(crate) recording: Option<Recording>,
-    /// The version that was read for it.
     pub(crate) known: Option<Known>,
 }
 
@@ -333,9 +327,7 @@ pub(crate) enum InMemory<'a> {
 pub(crate) enum Verdict<'a> {
     /// In force, or refused without an error.
     Done(Acknowledgement),
-    /// Its namespace was flushed meanwhile.
     NamespaceEnded(Proposal<'a>),
-    /// The log has no room yet.
     NoRoom(Proposal<'a>),
     /// The version to compare with is on disk.
     VersionUnknown(Proposal<'a>, Slot),
@@ -367,7 +359,6 @@ pub(crate) fn encode(l2: &L2, proposal: &Proposal<'_>) -> Option<NewRecord> {
     }
 }
 
-/// The record of a removed hash.
 pub(crate) fn tombstone(generation: &Generation, hash: KeyHash) -> Option<EncodedRecord> {
     let record = Record::Tombstone { namespace: generation.named(), hash: hash.0 };
     EncodedRecord::new(&record, Bytes::new()).ok()

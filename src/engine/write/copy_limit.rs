@@ -1,8 +1,6 @@
 //! Bounds the copies of long values that puts make and compress.
-//!
-//! A put of a long value keeps the caller's bytes and a copy over many polls. All copies together
-//! stay within a share of the budgets; other puts wait in order. A value larger than the share has
-//! it alone. Values of up to 256 KiB are copied and take effect in one poll, and need no share.
+//! All copies together stay within a share of the budgets; other puts wait in order. A value larger
+//! than the share has it alone. Values of up to 256 KiB take effect in one poll, and need no share.
 
 use crate::limiter::Limiter;
 use crate::timer::Timer;

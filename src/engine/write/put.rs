@@ -126,8 +126,7 @@ impl Puts {
         let charge = self.admission.charge(key, value, extras.as_deref());
         let is_wanted = self.admission.admits(namespace.name, policy, value.len(), charge)?;
 
-        // Checked here as well as in the section, so that a put that will be refused evicts nothing
-        // and takes no namespace slot.
+        // Checked before the section too, so that a refused put evicts nothing and takes no slot.
         let current = self.visibility.visible(namespace, hashed);
         let version = PutVersion { version: policy.version, renews: put.renews };
         let known = self.versions.precheck(current.as_deref(), namespace, hashed, version).await?;
@@ -163,8 +162,7 @@ impl Puts {
         self.acknowledger.acknowledge(acknowledgement).await
     }
 
-    /// Puts a value that takes many polls, within granted memory for its copy and its compressed
-    /// form.
+    /// Puts a long value, within memory granted for its copy and its compressed form.
     async fn write_long(
         self: &Arc<Self>,
         (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
@@ -309,8 +307,7 @@ impl Puts {
         }
     }
 
-    /// Whether the disk quota is used up, so that no record need be made. Near the limit the
-    /// section decides.
+    /// Whether the disk quota is used up. Near the limit the section decides.
     fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
         if entry.generation.quota().is_none() {
             return false;
@@ -334,7 +331,6 @@ impl Puts {
         }
     }
 
-    /// The lifetime that a policy gives a put now.
     pub(crate) fn lifetime(
         &self,
         policy: &BlobCachePolicy,
@@ -349,11 +345,9 @@ impl Puts {
 #[derive(Debug, Clone, Copy)]
 struct Admitted {
     life: Lifetime,
-    /// Priority and admission.
     kind: (u8, L1Admission),
     /// Its charge, and that of the entry it replaces.
     room: Room,
-    /// Whether memory is to hold it.
     is_wanted: bool,
     version: PutVersion,
     known: Option<Known>,

@@ -37,8 +37,7 @@ impl RecordEncoder {
         }
     }
 
-    /// The value as it is stored, compressed if that is configured and worth it. None if it is
-    /// longer than any record.
+    /// The value, compressed if that is worth it. None if it is longer than any record.
     pub(crate) async fn body_of(&self, entry: &Entry) -> Option<Body> {
         let (bytes, codec) = self.compress(entry).await;
         let sum = BodyHasher::over(&bytes).await.sum()?;
@@ -71,7 +70,6 @@ impl RecordEncoder {
     }
 }
 
-/// A value as it is stored, and its checksum.
 #[derive(Debug)]
 pub(crate) struct Body {
     bytes: Bytes,

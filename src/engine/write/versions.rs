@@ -99,8 +99,7 @@ impl Versions {
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }
 
-    /// The version that a put must be above, in its section. An error if it is on disk, in that
-    /// slot.
+    /// The version that a put must be above. An error if it is on disk, in that slot.
     pub(crate) fn existing_version(
         &self,
         (attempted, known): (PutVersion, Option<Known>),

@@ -139,7 +139,6 @@ impl Index {
         self.read(mixed).mark_read(hash, mixed, position)
     }
 
-    /// The number of slots, including dead ones.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
@@ -148,8 +147,7 @@ impl Index {
         self.len() == 0
     }
 
-    /// All memory of the index as requested from the allocator, including itself. Costs a few
-    /// loads.
+    /// All memory of the index as requested from the allocator, including itself.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.directory.heap_bytes()
@@ -188,8 +186,7 @@ impl Index {
         None
     }
 
-    /// Empties and frees a few tables, from the cursor on. Returns where to continue; None at the
-    /// end. For an index that gets no more insertions.
+    /// Frees a few tables of an ended index. Returns where to continue; None at the end.
     pub(crate) fn clear(&self, cursor: ScanCursor) -> Option<ScanCursor> {
         let tables = cursor.table..self.count.load(Ordering::Acquire);
         for number in tables.clone().take(TABLES_CLEARED) {
@@ -254,7 +251,6 @@ impl Index {
         self.len() > count * SHARE && count < TableDirectory::TABLES_MAX
     }
 
-    /// Splits the next table in order.
     #[cold]
     fn split_next(&self) {
         let _one_at_a_time = self.splitting.lock().unwrap_or_else(PoisonError::into_inner);

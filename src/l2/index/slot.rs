@@ -15,8 +15,7 @@ const FLAGS: u64 = VERSIONED | DEAD | READ;
 pub(crate) struct Slot {
     /// Offset and order of the record in the log.
     pub(crate) position: Position,
-    /// The number of 4096-byte blocks that the record touches and a read fetches. Zero for a
-    /// tombstone. The index itself does not interpret it.
+    /// The number of 4096-byte blocks that a read of the record fetches. Zero for a tombstone.
     pub(crate) blocks: u16,
     /// The record has a version, which is stored in its head.
     pub(crate) versioned: bool,
@@ -62,7 +61,6 @@ impl Slot {
     }
 }
 
-/// The position of a stored word, its flags masked off.
 pub(super) fn position_of(word: u64) -> Position {
     Position::from_multiple(word & !FLAGS)
 }

@@ -85,7 +85,6 @@ type Chunk = Box<[Bucket]>;
 pub(super) struct SlotTable {
     /// The buckets in order; all chunks but the last have [`CHUNK`] of them.
     chunks: SmallVec<[Chunk; INLINE]>,
-    /// How many buckets that makes.
     buckets: usize,
     len: usize,
     /// The number of low bits of the mixed hash that all entries share. The index uses it (see
@@ -103,7 +102,6 @@ impl SlotTable {
         self.buckets * LANES
     }
 
-    /// Bytes on the heap.
     /// Frees all entries and their memory.
     pub(super) fn clear(&mut self) {
         self.chunks = SmallVec::new();
@@ -216,7 +214,6 @@ impl SlotTable {
         Self { chunks: sizes.map(new_chunk).collect(), buckets, len: 0, depth }
     }
 
-    /// Moves all entries to so many fresh buckets.
     fn rebuild(&mut self, buckets: usize) {
         let mut table = SlotTable::with_buckets(buckets, self.depth);
         // Bounded: by the entries of one table.

@@ -76,7 +76,6 @@ pub(super) struct Put {
     pub(super) tags: Vec<u8>,
     pub(super) dependencies: Vec<u8>,
     pub(super) version: Option<u64>,
-    /// Seconds.
     pub(super) ttl: Option<u64>,
     pub(super) stale: u64,
     pub(super) admission: L1Admission,

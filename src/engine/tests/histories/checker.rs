@@ -44,7 +44,6 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) begun: u64,
-    /// Seconds of the clock then.
     pub(super) clock: u64,
     pub(super) life: u32,
 }

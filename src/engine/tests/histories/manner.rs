@@ -176,7 +176,6 @@ fn hold(victim: &Victim) -> MutexGuard<'_, Option<BoxFuture<'static, ()>>> {
     victim.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A get that has been polled once.
 fn begun(cache: BlobCache, full_key: FullKey) -> BoxFuture<'static, ()> {
     let mut get: BoxFuture<'static, ()> = Box::pin(async move {
         cache.get(full_key.namespace(), full_key.name()).await;

@@ -71,7 +71,6 @@ impl<T: Send + 'static> UnderWay<T> {
         self.asleep.push(Asleep { number, what, call, until });
     }
 
-    /// Wakes calls whose time has come. Returns their number.
     pub(super) fn wake(&mut self, calls: u64, step: u64) -> u64 {
         let is_due = |asleep: &mut Asleep<T>| asleep.until.is_some_and(|until| until <= calls);
         let due: Vec<_> = self.asleep.extract_if(.., is_due).collect();
@@ -113,7 +112,6 @@ impl<T: Send + 'static> UnderWay<T> {
         Ok(())
     }
 
-    /// All calls, for messages.
     pub(super) fn told(&self) -> String {
         let awake = self.since.iter().map(|(number, (_, what))| format!(" {number}: {what};"));
         let asleep = self.asleep.iter().map(|it| format!(" {}: {}, asleep;", it.number, it.what));
