@@ -47,7 +47,7 @@ pub(super) fn in_child(test: &str, unprivileged: bool) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// The error of opening a disk on a thread on which `call` fails with `errno`.
+/// The reason for which a disk does not open if the system call `call` fails with `errno`.
 fn refusal(call: i64, errno: Errno) -> String {
     let refused = move || {
         let directory = tempfile::tempdir().expect("directory");
@@ -62,7 +62,7 @@ fn refusal(call: i64, errno: Errno) -> String {
         seccompiler::apply_filter(&program).expect("applied");
         let nested = directory.path().join("store");
         let opened = block_on(UringDisk::open(DiskOptions::new(&nested, 1 << 20)));
-        assert!(!nested.exists(), "the file system was touched");
+        assert!(!nested.exists(), "a refused open has created files");
         match opened {
             Err(DiskError::Unavailable { reason }) => reason,
             Err(error) => panic!("another error: {error:?}"),
@@ -90,9 +90,9 @@ fn memlock_is_named_after_smaller_rings_were_tried() {
 }
 
 #[test]
-fn no_memlock_is_enough_or_is_named() {
+fn a_memlock_limit_of_zero_is_enough_or_named() {
     if !is_child() {
-        in_child("io::tests::refusal::no_memlock_is_enough_or_is_named", true);
+        in_child("io::tests::refusal::a_memlock_limit_of_zero_is_enough_or_named", true);
         return;
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -128,7 +128,7 @@ fn a_killed_owner_keeps_the_lock_only_while_its_requests_last() {
             .expect("child");
         let output = BufReader::new(owner.stdout.take().expect("piped"));
         let mut lines = output.lines().map(|line| line.expect("line"));
-        assert!(lines.any(|line| line.contains("written")), "the owner did not write");
+        assert!(lines.any(|line| line.contains("written")), "the child has not written");
         let options = DiskOptions::new(directory.path(), 64 << 20);
         let refused = block_on(UringDisk::open(options.clone()));
         assert!(matches!(refused, Err(DiskError::Locked { .. })));

@@ -1,4 +1,4 @@
-//! The simulated disk, held to its lies.
+//! The simulated disk loses, tears and reorders as it says.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -65,14 +65,14 @@ fn a_crash_keeps_synced_sectors_and_a_mixture_of_the_rest() {
         write(&disk, 4096, 2).expect("write");
         write(&disk, 4096, 3).expect("write");
         let next = disk.crash();
-        assert!(read(&disk, 0).is_err(), "the old process is gone");
+        assert!(read(&disk, 0).is_err(), "the old process still reads");
         assert!(read(&next, 0).expect("read").iter().all(|&byte| byte == 1));
         for sector in read(&next, 4096).expect("read").chunks(512) {
             assert!(sector.iter().all(|byte| (1..=3).contains(byte)));
             seen.insert((sector[0], sector[511]));
         }
     }
-    assert_eq!(seen.len(), 9, "kept, lost and torn in every way: {seen:?}");
+    assert_eq!(seen.len(), 9, "nine outcomes of two unsynced writes: {seen:?}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_kill_keeps_completed_writes_but_does_not_make_them_durable() {
         assert!(read(&next, 4096).expect("read").iter().all(|byte| [0, 2].contains(byte)));
         lost += usize::from(next.crash().snapshot(0, 4096).contains(&0));
     }
-    assert!(lost > 25, "a power loss after the kill still loses: {lost}");
+    assert!(lost > 25, "a kill made writes durable: only {lost} of 50 were lost");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_sync_covers_only_writes_completed_before_it() {
         assert!(kept.iter().all(|byte| [1, 2].contains(byte)));
         lost += usize::from(kept.contains(&1));
     }
-    assert!(lost > 25, "the later write is not covered: {lost}");
+    assert!(lost > 25, "the sync covered a later write: only {lost} of 50 were lost");
 }
 
 #[test]
@@ -133,17 +133,20 @@ fn failures_come_as_ordered() {
         assert_eq!(result.is_err(), fails);
         if let Err(error) = result {
             assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
-            assert!(disk.snapshot(0, 4096).iter().all(|&byte| byte == 2), "nothing arrived");
+            assert!(
+                disk.snapshot(0, 4096).iter().all(|&byte| byte == 2),
+                "the refused write has arrived"
+            );
         }
     }
     for fails in [false, true, true] {
         assert_eq!(read(&disk, 0).is_err(), fails);
     }
     disk.heal();
-    read(&disk, 0).expect("healed");
+    read(&disk, 0).expect("the disk is healed");
     disk.plan(|plan| (plan.write_failure, plan.sync_failure) = (1.0, 1.0));
-    assert_eq!(write(&disk, 0, 9).expect_err("failed").raw_os_error(), Some(5));
-    assert_eq!(block_on(disk.sync()).expect_err("failed").raw_os_error(), Some(5));
+    assert_eq!(write(&disk, 0, 9).expect_err("a failure was ordered").raw_os_error(), Some(5));
+    assert_eq!(block_on(disk.sync()).expect_err("a failure was ordered").raw_os_error(), Some(5));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn submitted_requests_are_carried_out_without_a_poll() {
         disk.read(if count % 2 == 0 { request } else { request.background() })
     });
     let mut reads: Vec<_> = reads.collect();
-    // One may have been answered at once.
+    // Some may be answered in their first poll.
     reads.retain_mut(|read| poll_once(read).is_none());
     assert!(reads.len() > 1000);
     let writes = (0..8u64).map(|count| {
@@ -48,14 +48,14 @@ fn submitted_requests_are_carried_out_without_a_poll() {
     }
 }
 
-/// A waker that calls the disk again, and panics then.
+/// A waker that calls the disk, then panics.
 struct Hostile(UringDisk);
 
 impl Wake for Hostile {
     fn wake(self: Arc<Self>) {
         poll_once(&mut self.0.read(ReadRequest::new(0, BLOCK_BYTES)));
         poll_once(&mut self.0.sync());
-        panic!("as planned");
+        panic!("a planned panic");
     }
 }
 
@@ -77,7 +77,7 @@ fn wakers_that_panic_or_call_again_harm_neither_requests_nor_rings() {
         let request = ReadRequest::new(count << 12, BLOCK_BYTES);
         others.push(disk.read(if count % 2 == 0 { request } else { request.background() }));
         if count % 2 == 0 {
-            // The others are dropped, with their wakers.
+            // In the other rounds the futures are dropped with their wakers.
             block_on(async { join!(&mut read, &mut long, &mut write, &mut sync) });
             Pin::new(&mut read).take_output().expect("done").expect("read");
             Pin::new(&mut long).take_output().expect("done").expect("read");
@@ -107,5 +107,5 @@ fn syncs_that_wait_for_their_turn_share_one() {
         result.expect("synced");
     }
     let carried_out = SYNCS.load(Ordering::Relaxed) - before;
-    assert!((1..=20).contains(&carried_out), "{carried_out} of 1000");
+    assert!((1..=20).contains(&carried_out), "{carried_out} syncs for 1000 callers");
 }

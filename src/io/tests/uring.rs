@@ -59,7 +59,7 @@ fn agrees_with_a_model(options: DiskOptions, rounds: usize) {
         model[offset as usize..][..length].copy_from_slice(&buffer);
         let (result, buffer) = block_on(disk.write(offset, buffer));
         result.expect("write");
-        assert_eq!(buffer.len(), length, "the buffer comes back whole");
+        assert_eq!(buffer.len(), length, "the buffer has changed its length");
         if round % 16 == 0 {
             block_on(disk.sync()).expect("sync");
         }
@@ -103,7 +103,6 @@ fn the_smallest_ring_serves_a_crowd() {
     }
 }
 
-/// Counts itself out when dropped.
 struct Pinned(Arc<AtomicUsize>);
 
 impl Drop for Pinned {
@@ -120,7 +119,10 @@ pub(super) fn pin(count: &Arc<AtomicUsize>) -> RequestPin {
 pub(super) fn wait_until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited for too long");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "the condition has not come true in 30 s"
+        );
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -197,7 +199,7 @@ fn closing_drains_requests_in_flight() {
                 Ok(buffer) => assert_eq!(buffer.len(), 4 * BLOCK_BYTES),
                 Err(error) => {
                     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-                    assert!(!at_hand, "a request at hand was refused");
+                    assert!(!at_hand, "a request that was queued before the close was refused");
                 }
             }
         }
@@ -235,7 +237,7 @@ fn an_opening_that_was_dropped_ends_by_itself() {
     for _ in 0..10 {
         let mut opening = Box::pin(UringDisk::open(options(&directory, 8)));
         block_on(poll_fn(|context| {
-            // On a busy machine it may be done already; then the disk is dropped.
+            // On a busy machine the disk may be open already; then it is dropped.
             let _ = opening.poll_unpin(context);
             Poll::Ready(())
         }));
@@ -277,7 +279,7 @@ fn the_end_of_a_shortened_file_is_an_error() {
     }
     let across = block_on(disk.read(ReadRequest::new((4 << 20) - 4096, 8192)));
     assert_eq!(across.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
-    block_on(disk.read(ReadRequest::new(0, 4 << 20))).expect("what is left");
+    block_on(disk.read(ReadRequest::new(0, 4 << 20))).expect("the rest of the file is readable");
 }
 
 #[test]
@@ -289,7 +291,7 @@ fn a_forked_child_is_refused() {
     assert!(read.expect_err("refused").to_string().contains("fork"));
     assert!(block_on(disk.sync()).is_err());
     disk.set_forked(false);
-    block_on(disk.sync()).expect("ours");
+    block_on(disk.sync()).expect("this is no fork");
 }
 
 #[test]
@@ -370,7 +372,7 @@ fn any_executor_will_do() {
     assert_eq!(runtime.block_on(crowd(disk.clone()).count()), 2000);
 }
 
-/// Clock ticks and switches of all threads of this process whose names begin with `tamis-`.
+/// Clock ticks and context switches of all threads of this process named `tamis-…`.
 fn spent() -> (u64, u64) {
     let mut spent = (0, 0);
     for task in fs::read_dir("/proc/self/task").expect("tasks") {
@@ -402,12 +404,12 @@ fn idle_rings_use_no_cpu() {
     let reads = (0..100).map(|count| disk.read(ReadRequest::new(count << 12, BLOCK_BYTES)));
     block_on(join_all(reads));
     block_on(disk.sync()).expect("sync");
-    // The timers that guard the last flush run out.
+    // Longer than the timers of the last flush.
     thread::sleep(Duration::from_millis(600));
     let before = spent();
-    assert!(before.1 > 0, "the threads were found");
+    assert!(before.1 > 0, "no thread of the disk was found");
     thread::sleep(Duration::from_secs(1));
     let after = spent();
-    assert_eq!(after, before, "clock ticks and context switches of idle threads");
+    assert_eq!(after, before, "idle threads have used clock ticks or switched");
     drop(disk);
 }

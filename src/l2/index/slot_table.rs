@@ -28,7 +28,7 @@
 //! of 2 KiB leave a fifth of the heap unused (glibc 2.36).
 //!
 //! # Invariants
-//! 1. A hash is held at most once.
+//! 1. A hash has at most one slot.
 //! 2. All buckets from an entry's home up to the one before its own are full.
 //! 3. `passed` of a bucket is the number of entries whose way from home goes beyond it; at 255
 //!    it sticks (and may then be too high, never too low) until the table is rebuilt.
@@ -328,7 +328,7 @@ impl SlotTable {
         let mut passing = vec![0_usize; self.buckets];
         for at in 0..self.buckets {
             for (hash, _) in self.bucket(at).iter() {
-                assert!(seen.insert(hash), "{hash:?} is held twice");
+                assert!(seen.insert(hash), "{hash:?} is there twice");
                 let mut passed = Mixed::new(hash).home(self.buckets);
                 while passed != at {
                     assert!(self.bucket(passed).is_full(), "{hash:?} passed a free slot");

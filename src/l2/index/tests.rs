@@ -50,7 +50,11 @@ impl Index {
             let table = self.directory.table(number).read().unwrap();
             table.check();
             for (hash, _) in table.iter() {
-                assert_eq!(Mixed::new(hash).low_bits(table.depth), number, "{hash:?} is astray");
+                assert_eq!(
+                    Mixed::new(hash).low_bits(table.depth),
+                    number,
+                    "{hash:?} is in the wrong table"
+                );
             }
             assert!(table.depth == count.ilog2() || table.depth == count.ilog2() + 1);
             len += table.len();
@@ -58,7 +62,10 @@ impl Index {
         }
         assert_eq!(len, self.len());
         assert_eq!(heap_bytes, self.tables_heap_bytes.load(Ordering::Relaxed));
-        assert!(len <= count * SHARE, "a split is due");
+        assert!(
+            len <= count * SHARE,
+            "{len} entries in {count} tables: one should have been split"
+        );
     }
 
     fn collect(&self, positions: Range<Position>, slots_max: usize) -> Vec<(KeyHash, Slot)> {
@@ -92,13 +99,13 @@ fn step(
 ) {
     let key = random.next() & hash_mask;
     let hash = KeyHash(key);
-    let held = model.get(&key).copied();
-    // Mostly the position that is held, so that the conditional calls do something.
-    let position = match held {
+    let present = model.get(&key).copied();
+    // Mostly the present position, so that the conditional calls do something.
+    let position = match present {
         Some(slot) if random.below(4) != 0 => slot.position,
         _ => Position::from_multiple(random.next() & !7),
     };
-    let matches = held.is_some_and(|slot| slot.position == position);
+    let matches = present.is_some_and(|slot| slot.position == position);
     match random.below(100) {
         roll if roll < grow => {
             let slot = any_slot(random);
@@ -273,15 +280,15 @@ fn scan_misses_nothing_that_stays_while_the_index_changes() {
             for hash in others.split_off(others.len() - others.len() / 3) {
                 index.remove_if(hash, Position::from_multiple(16));
             }
-            // Held by another position while it is looked for, it need not be found again; the
-            // same one it must.
+            // Hashes that come and go have positions outside of the range, so only those that
+            // stay are found.
             cursor = index.scan(
                 at,
                 Position::from_multiple(8)..Position::from_multiple(16),
                 300,
                 &mut found,
             );
-            assert!(found.len() <= 20_000, "the scan does not end");
+            assert!(found.len() <= 20_000, "the scan finds more than there is");
         }
         let found: HashSet<KeyHash> = found.into_iter().map(|(hash, _)| hash).collect();
         assert_eq!(found, staying);
@@ -349,7 +356,10 @@ fn memory_stays_within_24_bytes_an_entry_on_average() {
     }
     let mean = points.iter().sum::<u64>() / points.len() as u64;
     let max = points.iter().max().copied().unwrap_or(0);
-    assert!(mean <= 23_000 && max <= 24_000, "mean {mean}, most {max} thousandths of a byte");
+    assert!(
+        mean <= 23_000 && max <= 24_000,
+        "{mean} on average, {max} at most, in thousandths of a byte for each entry"
+    );
 }
 
 #[test]
@@ -383,10 +393,10 @@ mod tables {
         KeyHash(folded ^ (folded >> 32))
     }
 
-    /// All hashes want the same bucket, the last one, so that ways wrap around, and more of them
-    /// pass it than its count can hold.
+    /// All hashes have the last bucket as their home, so that probes wrap around, and more of them
+    /// pass it than its counter can count.
     #[test]
-    fn hashes_of_one_home_are_kept_apart_even_when_counts_stick() {
+    fn hashes_with_one_home_are_found_even_when_its_counter_is_saturated() {
         let mut table = SlotTable::default();
         let hashes: Vec<KeyHash> =
             (0..700).map(|number| unmix(0xFFFF_FFFF_0000_0000 | number)).collect();
@@ -418,7 +428,6 @@ mod tables {
             let hash = KeyHash(random.next());
             table.insert(hash, Mixed::new(hash), Slot::new(Position::from_multiple(8), 1));
         }
-        // A steady state: as many removals as insertions.
         for _ in 0..20_000 {
             let at = usize::try_from(random.below(table.len() as u64)).unwrap();
             let (old, _) = table.iter().nth(at).unwrap();
@@ -428,8 +437,13 @@ mod tables {
         }
         table.check();
         let (passed, longest) = table.ways();
-        assert!(table.len() * 4 > table.slots() * 3, "{} in {}", table.len(), table.slots());
-        assert!(passed < table.len(), "entries pass {passed} buckets in all");
-        assert!(longest < 8 * LANES, "one passes {longest}");
+        assert!(
+            table.len() * 4 > table.slots() * 3,
+            "{} entries in {} slots",
+            table.len(),
+            table.slots()
+        );
+        assert!(passed < table.len(), "{passed} buckets are passed by {} entries", table.len());
+        assert!(longest < 8 * LANES, "an entry passes {longest} buckets");
     }
 }

@@ -24,7 +24,7 @@ fn entry_of<'a>(sample: &'a Sample, offset: u32) -> DirectoryEntry<'a> {
     DirectoryEntry { offset, length, change }
 }
 
-/// Samples laid out one after the other, sometimes behind a frame header.
+/// Lays samples out one after the other, sometimes behind a frame header.
 fn offsets(rng: &mut StdRng, samples: &[Sample]) -> (Vec<u32>, u64) {
     let mut at = 4096;
     let offsets = samples.iter().map(|sample| {
@@ -60,7 +60,6 @@ fn read_all(bytes: &[u8]) -> Result<usize, DecodeError> {
     decode(bytes)?.entries().try_fold(0, |count, listed| listed.map(|_| count + 1))
 }
 
-/// Makes the checksum good again after a change.
 fn with_checksum(directory: &mut [u8]) {
     let seed = store_key().seed(Domain::Directory, SEGMENT.0, OPEN);
     let (covered, sum) = directory.split_last_chunk_mut::<8>().unwrap();
@@ -122,7 +121,7 @@ fn every_flip_and_truncation_is_detected() {
         let noise = rng.random_range(1..=255);
         for mask in (0..8).map(|bit| 1u8 << bit).chain([noise]) {
             directory[index] ^= mask;
-            assert!(decode(&directory).is_err(), "byte {index} mask {mask:x}");
+            assert!(decode(&directory).is_err(), "byte {index} flipped by {mask:#x}");
             directory[index] ^= mask;
         }
     }
@@ -134,8 +133,8 @@ fn every_flip_and_truncation_is_detected() {
     assert_eq!(read_all(&directory), Ok(60));
 }
 
-/// Builds what was read once more: the bytes are the same, the name table's idle rows aside.
-fn respell(bytes: &[u8]) {
+/// Encodes a decoded directory again: the same bytes, except for unused rows of the name table.
+fn encode_again(bytes: &[u8]) {
     let directory = decode(bytes).unwrap();
     let end = directory.footer.end;
     let mut builder = DirectoryBuilder::new(SEGMENT, geometry());
@@ -152,22 +151,22 @@ fn respell(bytes: &[u8]) {
 }
 
 #[test]
-fn a_directory_holds_what_its_footer_counts() {
+fn counts_that_do_not_match_the_entries_are_refused() {
     let mut rng = seeded(36);
     let samples: Vec<_> = (0..5).map(|_| Sample::of_kind(&mut rng, 2)).collect();
     let (_, bytes) = build(&mut rng, &samples);
     let good = bytes[100..].to_vec();
     let footer = good.len() - 56;
-    // Rows and entries: one less leaves bytes over, one more finds none.
+    // The counts of rows and of entries, one too high or too low.
     for offset in [36, 44] {
         for change in [1, u8::MAX] {
             let mut bytes = good.clone();
             bytes[footer + offset] = bytes[footer + offset].wrapping_add(change);
             with_checksum(&mut bytes);
-            assert!(read_all(&bytes).is_err(), "{offset} {change}");
+            assert!(read_all(&bytes).is_err(), "the count at {offset}, changed by {change}");
         }
     }
-    // An end of frames before the last record's.
+    // The frames end before the last record does.
     let mut bytes = good.clone();
     let end = u64::from_le_bytes(bytes[footer + 16..footer + 24].try_into().unwrap()) - 8;
     bytes[footer + 16..footer + 24].copy_from_slice(&end.to_le_bytes());
@@ -187,14 +186,17 @@ fn unknown_tags_are_refused() {
         assert_eq!(directory[tag] & 0x0f, kind);
         let good = directory[tag];
         let unknown = [(0, DecodeError::Kind(0)), (9, DecodeError::Kind(9))];
-        // A blob has all the flags that there are, and other kinds none.
+        // Only blobs have flags, and this one has all of them.
         let flagged = (kind != 1).then_some((good | 0x80, DecodeError::Field));
         for (bad, error) in unknown.into_iter().chain(flagged) {
             directory[tag] = bad;
             with_checksum(&mut directory);
             let verdict = read_all(&directory);
-            // Kinds without a namespace have no row to refer to: refused before the kind is.
-            assert!(verdict == Err(error) || kind > 5 && verdict.is_err(), "{kind} {verdict:?}");
+            // The bytes of kinds without a namespace are misread as a row, so any error will do.
+            assert!(
+                verdict == Err(error) || kind > 5 && verdict.is_err(),
+                "kind {kind}: {verdict:?}"
+            );
         }
         directory[tag] = good;
         with_checksum(&mut directory);
@@ -224,12 +226,12 @@ fn sealed_nonsense_never_panics_and_allocates_little() {
         match verdict {
             Ok(_) => {
                 accepted += 1;
-                respell(&directory);
+                encode_again(&directory);
             }
             Err(_) => refused += 1,
         }
     }
-    assert!(accepted > 1000 && refused > 1000, "{accepted} {refused}");
+    assert!(accepted > 1000 && refused > 1000, "{accepted} accepted, {refused} refused");
 }
 
 #[test]
@@ -259,7 +261,7 @@ fn another_segment_or_open_is_damage() {
 }
 
 #[test]
-fn a_builder_keeps_order_and_room_and_stays_as_it_was_when_it_refuses() {
+fn a_refused_entry_leaves_the_builder_unchanged() {
     let geometry = Geometry::new(16 << 10, 4).unwrap();
     let mut builder = DirectoryBuilder::new(SegmentNumber(0), geometry);
     let namespace = NamedGeneration { name: "n", generation: GenerationNumber(1) };

@@ -84,7 +84,7 @@ fn every_flip_is_detected() {
             let noise = rng.random_range(1..=255);
             for mask in (0..8).map(|bit| 1u8 << bit).chain([noise]) {
                 bytes[index] ^= mask;
-                assert!(verify(&bytes).is_err(), "byte {index} mask {mask:x}");
+                assert!(verify(&bytes).is_err(), "byte {index} flipped by {mask:#x}");
                 bytes[index] ^= mask;
             }
         }
@@ -114,14 +114,14 @@ fn records_cannot_be_exchanged_dropped_or_repeated() {
     let mut rng = seeded(15);
     let sample = Sample::of_kind(&mut rng, 2);
     let bytes = encode(&[sample], position(AT));
-    // The same record sealed anew for its place, but another in content: heads are covered.
+    // A record with another content and a good checksum: the frame's covers the heads'.
     let mut changed = bytes.clone();
     changed[32 + 20 + 1] ^= 1;
     let at = position(AT + 32);
     if seal(&mut changed[32..], store_key(), at, OPEN).is_ok() {
         assert!(verify(&changed).is_err());
     }
-    // A record of another open in a frame of this one.
+    // A record of another open.
     let mut changed = bytes.clone();
     seal(&mut changed[32..], store_key(), at, OpenCount(4)).unwrap();
     assert_eq!(verify(&changed), Err(DecodeError::OpenCount));
@@ -138,7 +138,7 @@ fn another_place_store_or_open_is_damage() {
     let decode = |key, at: u64, opens| {
         Frame::decode(&bytes, key, position(at), opens, geometry()).map(|_| ()).unwrap_err()
     };
-    // The same place in the file, one turn later.
+    // The next segment at the same place of the file.
     assert_eq!(decode(store_key(), AT + (16 << 20), OPENS), DecodeError::Misplaced);
     let later = OpenRange::only(OpenCount(4));
     assert_eq!(decode(store_key(), AT, later), DecodeError::OpenCount);
@@ -174,7 +174,7 @@ fn a_checked_frame_allocates_one_checksum_state() {
         let info = allocation_counter::measure(|| {
             let _ = Frame::decode(&bytes, store_key(), position(AT), OPENS, geometry());
         });
-        assert!(info.bytes_max < 2048, "{}", info.bytes_max);
+        assert!(info.bytes_max < 2048, "{} bytes", info.bytes_max);
     }
 }
 
@@ -208,7 +208,7 @@ fn headers_out_of_bounds_are_refused() {
     assert_eq!(decode(12, 0, 4, AT), Some(DecodeError::Length));
     assert_eq!(decode(16, 0, 4, AT), Some(DecodeError::Length));
     assert_eq!(decode(16, room, 4, AT), Some(DecodeError::Length));
-    // Where the segment's header is.
+    // Inside the header of the segment.
     assert_eq!(decode(12, 56, 4, (5 << 20) + 4088), Some(DecodeError::Misplaced));
 }
 

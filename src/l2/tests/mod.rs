@@ -34,7 +34,7 @@ pub(super) fn position(offset: u64) -> Position {
     Position::new(offset).unwrap()
 }
 
-/// A generator whose seed shows when a test fails.
+/// Prints the seed, which the harness shows if the test fails.
 pub(super) fn seeded(seed: u64) -> StdRng {
     println!("seed {seed}");
     StdRng::seed_from_u64(seed)
@@ -129,7 +129,7 @@ impl Sample {
         }
     }
 
-    /// The whole record, sealed for a position, without padding; and its head's checksum.
+    /// The record sealed for a position, without padding; its lengths; its head's checksum.
     pub(super) fn encode(&self, at: Position) -> (Vec<u8>, RecordLengths, u64) {
         let mut bytes = vec![0xee; 3];
         let lengths = self.record().encode(&mut bytes).unwrap();

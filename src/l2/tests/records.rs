@@ -29,7 +29,7 @@ fn records_round_trip() {
         assert_eq!(body, sample.body);
         assert_eq!(head.verify_body(body), Ok(()));
 
-        // A decoded record encodes to the same bytes, and can be sealed for another place.
+        // A decoded record encodes to the same bytes, and can be sealed for another position.
         let mut again = Vec::new();
         head.record.encode(&mut again).unwrap();
         seal(&mut again, store_key(), at, OPEN).unwrap();
@@ -54,7 +54,7 @@ fn every_flip_is_detected() {
                 bytes[index] ^= mask;
                 let verdict = decode_record(&bytes, store_key(), at, OPENS)
                     .and_then(|(head, body)| head.verify_body(body));
-                assert!(verdict.is_err(), "byte {index} mask {mask:x}");
+                assert!(verdict.is_err(), "byte {index} flipped by {mask:#x}");
                 bytes[index] ^= mask;
             }
         }
@@ -87,10 +87,9 @@ fn another_place_store_or_open_is_damage() {
     assert_eq!(decode(other, at, OPENS), Some(DecodeError::Checksum));
 }
 
-/// Fields that carry a good checksum and make no sense: the parser stands on its own, and what
-/// it accepts has one spelling.
+/// Random fields under a good checksum, since the parser must not rely on checksums.
 #[test]
-fn sealed_nonsense_never_panics_and_has_one_spelling() {
+fn sealed_nonsense_never_panics_and_only_canonical_encodings_are_accepted() {
     let mut rng = seeded(5);
     let at = position(4096 + 32);
     let (mut accepted, mut refused) = (0, 0);
@@ -119,11 +118,11 @@ fn sealed_nonsense_never_panics_and_has_one_spelling() {
             Err(_) => refused += 1,
         }
     }
-    assert!(accepted > 5000 && refused > 5000, "{accepted} {refused}");
+    assert!(accepted > 5000 && refused > 5000, "{accepted} accepted, {refused} refused");
 }
 
-/// Replaces the only occurrence of some bytes in a sealed head, by as many others.
-fn respelled(record: Record<'_>, from: &[u8], to: &[u8]) -> Result<(), DecodeError> {
+/// The result of decoding a record with some bytes of its head replaced.
+fn replaced_in(record: Record<'_>, from: &[u8], to: &[u8]) -> Result<(), DecodeError> {
     let at = position(8);
     let mut bytes = Vec::new();
     record.encode(&mut bytes).unwrap();
@@ -136,22 +135,22 @@ fn respelled(record: Record<'_>, from: &[u8], to: &[u8]) -> Result<(), DecodeErr
 }
 
 #[test]
-fn second_spellings_are_refused() {
+fn other_encodings_of_a_record_are_refused() {
     let mut blob = Blob::new(NAME, b"key", 0, BodySum { length: 0, checksum: 0 });
     blob.priority = 0xa7;
-    assert_eq!(respelled(Record::Blob(blob), &[0xa7], &[0xa8]), Ok(()));
-    let normal = respelled(Record::Blob(blob), &[0xa7], &[128]);
+    assert_eq!(replaced_in(Record::Blob(blob), &[0xa7], &[0xa8]), Ok(()));
+    let normal = replaced_in(Record::Blob(blob), &[0xa7], &[128]);
     assert_eq!(normal, Err(DecodeError::Field));
     blob.priority = 128;
     let metadata = [("mb", ""), ("mc", "")].map(|(key, value)| (key.into(), value.into()));
     let metadata = BTreeMap::from(metadata);
     blob.metadata = Metadata::new(&metadata);
-    assert_eq!(respelled(Record::Blob(blob), b"mb", b"ma"), Ok(()));
+    assert_eq!(replaced_in(Record::Blob(blob), b"mb", b"ma"), Ok(()));
     for key in [b"mc", b"md"] {
-        let unordered = respelled(Record::Blob(blob), b"mb", key);
+        let unordered = replaced_in(Record::Blob(blob), b"mb", key);
         assert_eq!(unordered, Err(DecodeError::Field));
     }
-    assert_eq!(respelled(Record::Blob(blob), b"mb", b"m\xff"), Err(DecodeError::Text));
+    assert_eq!(replaced_in(Record::Blob(blob), b"mb", b"m\xff"), Err(DecodeError::Text));
 }
 
 #[test]

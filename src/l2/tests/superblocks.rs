@@ -30,7 +30,7 @@ pub(super) fn superblock() -> Superblock {
     }
 }
 
-/// Writes a version into a block and makes both its checks good.
+/// The block with another version and good checksums.
 fn with_version(mut block: [u8; BLOCK_BYTES], version: u32) -> [u8; BLOCK_BYTES] {
     block[8..12].copy_from_slice(&version.to_le_bytes());
     let check = unkeyed_checksum(&block[..12]).to_le_bytes();
@@ -85,10 +85,13 @@ fn every_flip_and_truncation_is_detected() {
         for mask in (0..8).map(|bit| 1u8 << bit).chain([noise]) {
             block[index] ^= mask;
             let verdict = Superblock::decode(&block);
-            assert!(matches!(verdict, Err(SuperblockError::Damaged(_))), "{index} {mask:x}");
+            assert!(
+                matches!(verdict, Err(SuperblockError::Damaged(_))),
+                "byte {index} flipped by {mask:#x}"
+            );
             block[index] ^= mask;
             segment[index] ^= mask;
-            assert!(decode(&segment).is_err(), "byte {index} mask {mask:x}");
+            assert!(decode(&segment).is_err(), "byte {index} flipped by {mask:#x}");
             segment[index] ^= mask;
         }
         let truncated = Err(SuperblockError::Damaged(DecodeError::Truncated));
@@ -98,7 +101,7 @@ fn every_flip_and_truncation_is_detected() {
 }
 
 #[test]
-fn the_good_copy_with_the_higher_counter_counts() {
+fn the_good_copy_with_the_higher_counter_is_chosen() {
     use SuperblockCopy::{First, Second};
 
     let older = superblock();
@@ -119,7 +122,7 @@ fn the_good_copy_with_the_higher_counter_counts() {
     assert_eq!(Superblock::choose(&zeros, &torn), damaged);
     assert_eq!(Superblock::choose(&torn, &zeros), damaged);
     assert_eq!(Superblock::choose(&zeros, &zeros), Err(SuperblockError::Blank));
-    // The very first one, of which a power loss has left one sector.
+    // The first superblock ever written, torn by a power loss.
     for lost in [0..512, BLOCK_BYTES - 512..BLOCK_BYTES] {
         let mut half = a;
         half[lost].fill(0);
@@ -136,11 +139,11 @@ fn another_version_is_told_from_damage() {
         let mut other = with_version(good, version);
         assert_eq!(Superblock::choose(&other, &good), refused);
         assert_eq!(Superblock::choose(&good, &other), refused);
-        // Whatever another version has behind the frozen part.
+        // Only the first 16 bytes are frozen; the rest of another version is unknown.
         other[16..].fill(0x5a);
         assert_eq!(Superblock::choose(&other, &[0; BLOCK_BYTES]), refused);
     }
-    // A version that was not written but came from a flipped bit refuses nothing.
+    // A flipped bit in the version is damage, not another version.
     let mut flipped = good;
     flipped[8] ^= 2;
     assert_eq!(Superblock::choose(&flipped, &good), Ok((superblock(), SuperblockCopy::Second)));
@@ -162,14 +165,18 @@ fn fields_out_of_bounds_are_refused_by_both_sides() {
         assert_eq!(bad.encode(), Err(EncodeError::Field));
     }
     let block = good.encode().unwrap();
-    // Segment bytes, segment count, mode, marks, reserved, head's alignment, the rest.
+    // Size and number of segments, mode, marks, reserved bytes, alignment of the head, padding.
     for (offset, value) in
         [(48, 1), (48 + 3, 0xff), (52, 1), (68, 3), (69, 4), (70, 1), (96, 4), (120, 1), (4087, 1)]
     {
         let mut block = block;
         block[offset] = value;
         let verdict = Superblock::decode(&with_checksum(block));
-        assert_eq!(verdict, Err(SuperblockError::Damaged(DecodeError::Field)), "{offset}");
+        assert_eq!(
+            verdict,
+            Err(SuperblockError::Damaged(DecodeError::Field)),
+            "the field at {offset}"
+        );
     }
 }
 
@@ -180,7 +187,7 @@ fn garbage_is_refused() {
     for _ in 0..3000 {
         let mut block = good;
         rng.fill(&mut block[16..120]);
-        // Sealed nonsense: never a panic; what is accepted has one spelling.
+        // Random fields under a good checksum: no panic, and accepted ones encode to the same.
         let block = with_checksum(block);
         if let Ok(superblock) = Superblock::decode(&block) {
             assert_eq!(superblock.encode().unwrap(), block);
