@@ -46,7 +46,6 @@ pub(crate) struct Entry {
     pub(crate) charge: usize,
 }
 
-/// A flag of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// Read from its record, not in L1.
@@ -278,7 +277,6 @@ impl Entry {
         }
     }
 
-    /// Adopts the last access of another copy of this entry.
     pub(crate) fn accessed_like(&self, other: &Self) {
         other.last_access().inspect(|at| _ = self.accessed(*at));
     }

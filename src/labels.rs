@@ -34,7 +34,6 @@ pub(crate) struct Posting {
 }
 
 impl LabelIndex {
-    /// Adds a posting for the mutation that put the entry.
     pub(crate) fn insert(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
         self.postings.insert((label, key), sequence);
         self.labels.insert((key, label));
@@ -49,7 +48,6 @@ impl LabelIndex {
         labels.filter(|&label| self.postings.get(&(label, key)) == Some(&sequence)).collect()
     }
 
-    /// Removes all postings of a key's entry of that sequence.
     pub(crate) fn release(&mut self, key: KeyHash, sequence: Sequence) {
         // Bounded: by the labels of one entry.
         for label in self.of(key, sequence) {

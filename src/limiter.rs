@@ -64,7 +64,6 @@ struct Inner {
 #[derive(Default)]
 struct State {
     queue: WaitQueue,
-    /// Work in progress, by number.
     leases: BTreeMap<u64, Arc<dyn Revocable>>,
     last_lease: u64,
     is_ticking: bool,
@@ -80,7 +79,6 @@ pub(crate) struct Permit {
     bytes: AtomicUsize,
 }
 
-/// Work that the limiter can revoke.
 trait Revocable: Send + Sync {
     fn is_asleep(&self, tick: u64, is_wanted: bool) -> bool;
 

@@ -1,13 +1,9 @@
 //! `PendingInvalidations`: invalidations in force whose entries are still being removed.
-//!
-//! An invalidation of many entries takes effect at once, as a [`PendingInvalidation`]: from then on
-//! readers treat older entries that it covers as removed. The caller removes them in bounded
-//! batches; later mutations continue if the caller has gone. When all are removed, the invalidation
-//! is withdrawn.
-//!
-//! Invalidations of labels walk postings. Those of prefixes, and flushed namespaces whose memory is
-//! to be freed, share one round over all entries of L1: each is done when the round has returned to
-//! the position where it stood when the invalidation was added.
+//! An invalidation takes effect at once, as a [`PendingInvalidation`]: readers treat older entries
+//! that it covers as removed. The caller removes them in bounded batches, or later mutations do.
+//! When all are removed, it is withdrawn.
+//! Invalidations of labels walk postings. Those of prefixes, and flushed namespaces, share one
+//! round over all entries of L1: each is done when the round returns to where it was added.
 //!
 //! Locks: a walk is locked before everything else; the list is a leaf, locked inside the append
 //! section to add an invalidation.
@@ -47,7 +43,7 @@ pub(crate) struct PendingInvalidation {
     /// The walk over its postings; unused by those that share the round.
     pub(crate) walk: Mutex<LabelWalk>,
     /// The position of the round when it was added.
-    round: Round,
+    round: RoundPosition,
     pub(crate) generation: Option<Arc<Generation>>,
     /// Whether the directories on disk are still to be scanned for it.
     is_scanning: AtomicBool,
@@ -61,25 +57,25 @@ pub(crate) struct LabelWalk {
     pub(crate) after: Option<KeyHash>,
 }
 
-/// A position in the round over all entries, ordered: the number of the lap, and the cursor.
+/// A position in the round over all entries, ordered: its number, and the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Round {
-    lap: u64,
+pub(crate) struct RoundPosition {
+    round: u64,
     cursor: Cursor,
 }
 
-impl Round {
-    /// The next position; None starts the next lap.
+impl RoundPosition {
+    /// The next position; None starts the next round.
     fn to(self, cursor: Option<Cursor>) -> Self {
         match cursor {
             Some(cursor) => Self { cursor, ..self },
-            None => Self { lap: self.lap + 1, cursor: Cursor::default() },
+            None => Self { round: self.round + 1, cursor: Cursor::default() },
         }
     }
 
-    /// Whether at least one whole lap lies between `from` and here.
+    /// Whether at least one whole round lies between `from` and here.
     pub(crate) fn is_round_since(self, from: Self) -> bool {
-        self >= Self { lap: from.lap + 1, cursor: from.cursor }
+        self >= Self { round: from.round + 1, cursor: from.cursor }
     }
 }
 
@@ -135,7 +131,7 @@ pub(crate) struct PendingInvalidations {
     walker: Mutex<()>,
     /// The start of the next step. Held while a step collects its entries, so that an invalidation
     /// added meanwhile starts behind them.
-    round: Mutex<Round>,
+    round: Mutex<RoundPosition>,
 }
 
 /// One step of the round over all entries.
@@ -143,7 +139,7 @@ pub(crate) struct PendingInvalidations {
 pub(crate) struct RoundStep<'a> {
     pending: &'a PendingInvalidations,
     /// The position of the round after the step.
-    end: Round,
+    end: RoundPosition,
     _walker: MutexGuard<'a, ()>,
 }
 
@@ -304,7 +300,7 @@ impl PendingInvalidations {
         !self.list.read().iter().any(|other| Arc::ptr_eq(other, invalidation))
     }
 
-    pub(crate) fn round(&self) -> Round {
+    pub(crate) fn round(&self) -> RoundPosition {
         *self.round.lock()
     }
 
@@ -329,11 +325,11 @@ impl PendingInvalidations {
 }
 
 impl RoundStep<'_> {
-    pub(crate) fn end(&self) -> Round {
+    pub(crate) fn end(&self) -> RoundPosition {
         self.end
     }
 
-    /// Ends the step once its entries are removed: withdraws invalidations whose lap is complete.
+    /// Ends the step once its entries are removed: withdraws invalidations whose round is complete.
     pub(crate) fn done(self) {
         let served = |invalidation: &PendingInvalidation| {
             !matches!(invalidation.scope, Scope::Labels(_))

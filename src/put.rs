@@ -369,7 +369,6 @@ fn ready_to_share(value: Bytes) -> Bytes {
     value
 }
 
-/// A copy, made in batches.
 async fn copied(value: &[u8]) -> Bytes {
     if value.len() <= BATCH_BYTES {
         meter::bytes(value.len());

@@ -41,7 +41,6 @@ pub(crate) struct WaitQueue {
     doublings: u32,
     /// The last tick at which `doublings` was adjusted.
     adjusted: u64,
-    /// The last tick with a missed call.
     missed: u64,
 }
 
@@ -136,7 +135,6 @@ impl WaitQueue {
         true
     }
 
-    /// An empty queue has no sleepers, so overcommit ends.
     fn reset_if_empty(&mut self) {
         if self.is_empty() {
             self.doublings = 0;

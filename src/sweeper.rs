@@ -97,7 +97,6 @@ impl Registration {
         Self(number)
     }
 
-    /// Reports work that is due after `delay`.
     pub(crate) fn schedule(&self, delay: Duration) {
         let Some(due) = Instant::now().checked_add(delay) else { return };
         let mut state = SWEEPER.state.lock();

@@ -20,7 +20,6 @@ use crate::meter;
 /// Rate of one full filter; there are at most two before a rebuild.
 const FALSE_POSITIVES: f64 = 0.005;
 
-/// Capacity of the smallest filter.
 const HASHES_MIN: usize = 64;
 
 #[derive(Default)]
@@ -122,7 +121,6 @@ impl Synopsis {
         state.next.is_some()
     }
 
-    /// Inserts hashes of the index into the new filter.
     pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
         if let Some(next) = &mut self.state.write().next {
             hashes.for_each(|hash| {

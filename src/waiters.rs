@@ -120,7 +120,6 @@ struct Wait<'a, P: Ord + Copy> {
 }
 
 impl<P: Ord + Copy> Wait<'_, P> {
-    /// Registers or replaces the waker.
     fn note(&mut self, waker: &Waker) {
         let fresh = waker.clone();
         let mut waiting = self.waiters.0.lock();

@@ -34,7 +34,6 @@ pub(crate) struct Watermarks {
     prefix_bytes: usize,
 }
 
-/// A key tracked exactly.
 #[derive(Debug)]
 struct Watched {
     by: usize,

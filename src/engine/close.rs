@@ -91,7 +91,6 @@ impl Closing {
         self.records_expired.close();
     }
 
-    /// Ends all generations. No mutation can follow.
     fn end_namespaces(&self) -> Ended {
         let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |_| {
             self.budget.remove_all_slots();

@@ -41,7 +41,6 @@ impl DiskSetup {
     }
 }
 
-/// Tells a store from all others.
 pub(crate) struct Identity {
     pub(crate) store_id: [u8; 16],
     pub(crate) hash_key: u64,

@@ -71,7 +71,6 @@ impl StatsReader {
         }
     }
 
-    /// The open has found this many records, and dropped this many segments.
     pub(crate) fn set_recovery(&self, records: u64, dropped: u64, duration: Duration) {
         self.recovery.records.store(records, Ordering::Relaxed);
         self.recovery.dropped.store(dropped, Ordering::Relaxed);

@@ -16,7 +16,6 @@ pub(crate) struct Flights<T: Sent, P: Sent> {
     timer: Timer,
 }
 
-/// How a caller takes part.
 #[derive(Debug)]
 pub(crate) enum Part<T: Sent, P: Sent> {
     Lead(Lead<T, P>),

@@ -69,7 +69,6 @@ impl<T: Sent, P: Sent> Lead<T, P> {
         poll(&mut Context::from_waker(&self.waker))
     }
 
-    /// Whether the lead is not void.
     pub(crate) fn is_in_force(&self) -> bool {
         self.participant.flight.state.lock().is_led_by(self.number)
     }

@@ -14,7 +14,6 @@ use crate::wake::{discard, wake};
 pub(super) struct Relay<T: Sent, P: Sent> {
     /// Weak: a waker that outlives the flight must not keep it.
     flight: Weak<Flight<T, P>>,
-    /// The number of the lead.
     number: u64,
     caller: Mutex<Option<Waker>>,
 }
@@ -24,7 +23,6 @@ impl<T: Sent, P: Sent> Relay<T, P> {
         Arc::new(Self { flight: Arc::downgrade(flight), number, caller: Mutex::new(None) })
     }
 
-    /// Passes calls on to `waker` from now on.
     pub(super) fn follow(&self, waker: &Waker) {
         if self.caller.lock().as_ref().is_some_and(|known| known.will_wake(waker)) {
             return;
@@ -34,7 +32,6 @@ impl<T: Sent, P: Sent> Relay<T, P> {
         discard(before);
     }
 
-    /// Stops waking the caller.
     pub(super) fn forget(&self) {
         let caller = self.caller.lock().take();
         discard(caller);

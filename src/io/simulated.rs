@@ -12,7 +12,7 @@
 //! Like a ring, it owns a request from the first poll until the request is done, with its buffer
 //! and its pin, whichever future is polled. Within a [`super::Simulation`] each request is a task.
 //! Elsewhere it advances whenever any request of the disk is polled, or by
-//! [`SimulatedDisk::release_accounting`].
+//! [`SimulatedDisk::complete_all`].
 //!
 //! Two disks with the same seed under the same sequence of polls behave alike;
 //! [`super::Simulation`] makes that sequence repeatable. No thread, clock or randomness of the
@@ -141,7 +141,7 @@ impl SimulatedDisk {
     }
 
     /// Completes all requests, whether or not a caller waits for them.
-    pub(crate) fn release_accounting(&self) {
+    pub(crate) fn complete_all(&self) {
         while let Some(id) = self.first() {
             self.step(id);
         }

@@ -100,7 +100,6 @@ pub(crate) struct BodyHasher {
 }
 
 impl BodyHasher {
-    /// Hashes a body in steps.
     pub(crate) async fn over(body: &[u8]) -> Self {
         let mut hasher = Self::new();
         for (number, step) in (1..).zip(body.chunks(BATCH_BYTES)) {

@@ -18,7 +18,6 @@ use super::name_rows::{NameRows, Row};
 use super::wire::{Measure, Reader, Sink};
 use crate::batch::{BATCH_BYTES, Pacer};
 
-/// The least bytes of a row of the name table.
 const NAME_ROW_BYTES_MIN: usize = 2;
 
 /// Entries that are read at once when a directory is read backwards.
@@ -425,7 +424,6 @@ async fn checksum_in_steps(bytes: &[u8], seed: u64, steps: &mut Pacer) -> u64 {
     sum.finish()
 }
 
-/// The size of a directory with so many bytes of names and entries.
 const fn whole(content: usize) -> usize {
     (content + FOOTER_BYTES).next_multiple_of(BLOCK_BYTES)
 }

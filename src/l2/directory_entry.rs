@@ -38,7 +38,7 @@ pub(crate) struct DirectoryEntry<'a> {
     pub(crate) change: Change<'a>,
 }
 
-/// A [`Record`](super::record::Record), as far as the directory repeats it.
+/// A [`Record`], as far as the directory repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     Blob(BlobSummary<'a>),

@@ -132,7 +132,6 @@ impl OpenRange {
     }
 }
 
-/// The size and number of a store's segments, from which every place follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     segment_bytes: u32,

@@ -104,7 +104,6 @@ impl Extent {
     }
 }
 
-/// Builds a frame as its records are assigned their positions.
 pub(crate) struct FrameBuilder {
     extent: Extent,
     position: Position,
@@ -174,7 +173,6 @@ impl FrameBuilder {
     }
 }
 
-/// Verifies a frame whose records are read one after the other.
 pub(crate) struct FrameCheck {
     header: FrameHeader,
     extent: Extent,
@@ -243,7 +241,6 @@ pub(crate) struct Frame<'a> {
 pub(crate) struct FramedRecord<'a> {
     pub(crate) position: Position,
     pub(crate) head: RecordHead<'a>,
-    /// The bytes behind the head.
     pub(crate) body: &'a [u8],
 }
 

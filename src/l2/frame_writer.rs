@@ -77,7 +77,7 @@ impl FrameWriter {
             .await
             .map_err(io::Error::other)?;
         // Counted twice: the write needs an aligned copy.
-        let _held = self.file.health.hold(2 * image.len());
+        let _counted = self.file.health.count_buffer(2 * image.len());
         let end = geometry.file_offset_of_segment(seal.segment);
         let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
         self.file.write(start, AlignedBuffer::copy_from_slice(&image)).await
@@ -90,7 +90,6 @@ impl FrameWriter {
         self.write_superblock().await
     }
 
-    /// Moves the head to `head`, on file.
     pub(super) async fn write_head(&mut self, head: Position) -> io::Result<()> {
         self.superblock.head = head;
         self.write_superblock().await

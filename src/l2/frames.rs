@@ -66,7 +66,7 @@ impl<'a> Frames<'a> {
         Ok(self.window.get(start..start + length))
     }
 
-    /// The header of the frame at a offset, if the frame is good.
+    /// The header of the frame at an offset, if the frame is good.
     pub(super) async fn at(&mut self, offset: usize) -> io::Result<Option<FrameHeader>> {
         let SegmentFile { geometry, key, .. } = *self.file;
         let (Some(position), opens) = (self.start.after(offset as u64), self.opens) else {

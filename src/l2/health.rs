@@ -21,7 +21,6 @@ pub(crate) struct DiskMetrics {
 
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Why L2 was turned off.
     reason: Mutex<Option<String>>,
     off: AtomicBool,
     /// The store is marked void on file: nothing in it may be served.
@@ -34,22 +33,21 @@ pub(crate) struct Health {
 /// Counts a buffer until this is dropped.
 #[derive(Debug)]
 #[must_use = "it is counted for as long as this lives"]
-pub(crate) struct Held<'a> {
+pub(crate) struct CountedBuffer<'a> {
     health: &'a Health,
     bytes: usize,
 }
 
-impl Drop for Held<'_> {
+impl Drop for CountedBuffer<'_> {
     fn drop(&mut self) {
         self.health.buffers.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Health {
-    /// Counts a buffer of `bytes` from now on.
-    pub(crate) fn hold(&self, bytes: usize) -> Held<'_> {
+    pub(crate) fn count_buffer(&self, bytes: usize) -> CountedBuffer<'_> {
         self.buffers.fetch_add(bytes, Ordering::Relaxed);
-        Held { health: self, bytes }
+        CountedBuffer { health: self, bytes }
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {

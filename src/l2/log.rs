@@ -46,7 +46,6 @@ pub(crate) struct Log {
     is_close_requested: AtomicBool,
     /// Callers that wait for everything before a position to be on file.
     waiters: Waiters<Position>,
-    /// Callers that wait for the close.
     closers: Waiters,
     room: Arc<RoomQueue>,
 }
@@ -85,7 +84,6 @@ impl Log {
         }
     }
 
-    /// Whether a segment of its own could hold a record.
     pub(crate) fn fits(&self, lengths: RecordLengths, change: &Change<'_>) -> bool {
         fits_segment(self.geometry, lengths, change)
     }
@@ -254,13 +252,11 @@ impl Log {
         self.head.store(head.0, Ordering::Release);
     }
 
-    /// Segment `newest` is prepared.
     pub(super) async fn announce(&self, newest: SegmentNumber) {
         self.state.lock().extend_to(newest);
         self.room_came().await;
     }
 
-    /// There may be new room: the callers that wait for it try again.
     pub(super) async fn room_came(&self) {
         self.state.lock().count_room_event();
         self.wake_room().await;
@@ -303,7 +299,6 @@ impl Log {
         })));
     }
 
-    /// Tells all callers that wait that the log has ended.
     pub(super) async fn tell_all(&self) {
         self.waiters.wake_all().await;
         self.wake_room().await;

@@ -25,7 +25,6 @@ use super::write_batch::{
     Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, Seal, WriteBatch, listed,
 };
 
-/// A write batch of this size is full.
 const WRITE_BATCH_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait to be written before a put has to wait.
@@ -50,11 +49,9 @@ pub(super) struct LogState {
     /// directory; the segment is then sealed early, because an open segment cannot be reclaimed.
     index_share: usize,
     open: Option<OpenBatch>,
-    /// Where the next frame begins if no batch is open.
     next: Position,
     /// What is not on file yet, in order. The writer may be working on the first.
     jobs: VecDeque<Job>,
-    /// Lists the segment in which positions are assigned.
     directory: DirectoryBuilder,
     /// Positions may be assigned up to the end of this segment.
     newest: SegmentNumber,

@@ -328,7 +328,7 @@ impl L2 {
                 _ => return segment < self.log.head_segment(),
             },
         };
-        let _held = self.health().hold(image.len());
+        let _counted = self.health().count_buffer(image.len());
         let directory = Directory::read(image, key, segment, self.opens, geometry).await;
         let (Ok(directory), Some(start)) = (directory, geometry.start_of(segment)) else {
             return segment < self.log.head_segment();

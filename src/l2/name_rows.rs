@@ -10,7 +10,6 @@ use super::format::GenerationNumber;
 
 const TABLES: usize = 64;
 
-/// The newest row of a name.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) index: u32,

@@ -20,7 +20,7 @@ use super::directory::Directory;
 use super::directory_entry::Change;
 use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
 use super::frame_writer::FrameWriter;
-use super::health::{Held, count};
+use super::health::{CountedBuffer, count};
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::read_pins::ReadPins;
@@ -39,13 +39,11 @@ const REINSERTED_SHARE: usize = 4;
 /// Bytes of a segment that are read at once to reinsert records.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// Some blocks of a segment, as they are on file.
 struct Window<'a> {
     /// Their offset in the segment.
     start: usize,
     blocks: AlignedBuffer,
-    /// Counts their memory.
-    _held: Held<'a>,
+    _counted: CountedBuffer<'a>,
 }
 
 impl Window<'_> {
@@ -55,7 +53,6 @@ impl Window<'_> {
     }
 }
 
-/// How much of a segment may still be reinserted.
 struct Allowance {
     bytes: usize,
     slots: usize,
@@ -88,7 +85,7 @@ impl Reclaimer {
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
         let opens = OpenRange { first: OpenCount(1), last: frames.superblock().open_count };
         let image = self.read_image(segment, opens).await;
-        let _held = self.file.health.hold(image.as_deref().map_or(0, <[u8]>::len));
+        let _counted = self.file.health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
         if let Some(directory) = &directory {
             self.reinsert(directory, segment, opens, frames).await?;
@@ -194,7 +191,6 @@ impl Reclaimer {
         Allowance { bytes, slots }
     }
 
-    /// How many of its records have a slot.
     async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
         let start = self.file.geometry.start_of(segment);
         let (mut slots, mut steps) = (0, Pacer::default());
@@ -223,8 +219,8 @@ impl Reclaimer {
         let end = (offset + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
         let end = end.min(self.file.geometry.segment_bytes() as usize);
         let blocks = self.file.read(segment, start, end - start).await?;
-        let _held = self.file.health.hold(blocks.len());
-        Ok(Window { start, blocks, _held })
+        let _counted = self.file.health.count_buffer(blocks.len());
+        Ok(Window { start, blocks, _counted })
     }
 
     /// The record, encoded for its new place. None if it is damaged.

@@ -26,7 +26,6 @@ use crate::batch::Pacer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::KeyHasher;
 
-/// The caller's part of an open.
 #[derive(Debug, Clone)]
 pub(crate) struct Opening {
     pub(crate) geometry: Geometry,
@@ -145,7 +144,6 @@ struct BackwardScan<'a> {
     superblock: Superblock,
     hasher: &'a KeyHasher,
     replay: Replay,
-    /// The last segment in use, once it is found.
     tail: Option<Tail>,
     /// Nothing before it counts.
     head: Position,

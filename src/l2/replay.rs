@@ -165,7 +165,6 @@ impl Replay {
         self.slots * SLOT_BYTES + self.postings.bytes() + self.beside_bytes
     }
 
-    /// The most bytes that a record adds.
     fn cost_max(&self, change: &Change<'_>) -> usize {
         let name = change.namespace().map_or(0, |named| NAMESPACE_BYTES + named.name.len());
         let is_counted = self.namespaces.len() >= self.limits.namespaces_max;

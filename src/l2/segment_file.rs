@@ -15,7 +15,6 @@ use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
 
-/// How often a write or sync is tried.
 const TRIES: usize = 3;
 
 #[derive(Clone)]

@@ -55,7 +55,6 @@ impl<'a> LabelHashes<'a> {
     }
 }
 
-/// Tags or dependencies, as texts.
 #[derive(Clone, Copy)]
 pub(crate) struct Labels<'a>(Texts<'a>);
 

@@ -6,7 +6,6 @@
 
 use super::error::DecodeError;
 
-/// Accepts the primitives of a structure.
 pub(crate) trait Sink {
     fn bytes(&mut self, bytes: &[u8]);
 
@@ -48,7 +47,6 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts the bytes and drops them.
 #[derive(Default)]
 pub(crate) struct Measure(pub(crate) usize);
 
@@ -119,7 +117,6 @@ impl<'a> Reader<'a> {
         Ok(signed(value >> 1) ^ -signed(value & 1))
     }
 
-    /// A varint of at most `max`.
     pub(crate) fn length(&mut self, max: usize) -> Result<usize, DecodeError> {
         let length = usize::try_from(self.varint()?).map_err(|_| DecodeError::Length)?;
         if length <= max { Ok(length) } else { Err(DecodeError::Length) }

@@ -19,7 +19,6 @@ pub(crate) struct EncodedRecord {
 }
 
 impl EncodedRecord {
-    /// Encodes the head of `record`, whose body is `body`.
     pub(crate) fn new(record: &Record<'_>, body: Bytes) -> Result<Self, EncodeError> {
         let mut head = Vec::new();
         let lengths = record.encode(&mut head)?;
@@ -92,7 +91,7 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Off;
 
-/// The directory entry of a record at a offset of its segment.
+/// The directory entry of a record at an offset of its segment.
 pub(super) fn listed<'a>(
     offset: usize,
     lengths: RecordLengths,

@@ -24,11 +24,9 @@ pub(crate) struct Namespaces {
     max: usize,
     quotas: Quotas,
     ends: Arc<Ends>,
-    /// Where the last search succeeded.
     found: AtomicUsize,
 }
 
-/// A search for a generation that can give up its slot.
 #[derive(Debug)]
 pub(crate) struct Search {
     begun: usize,

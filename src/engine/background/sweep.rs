@@ -14,7 +14,7 @@ use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
-use crate::pending::{PendingInvalidations, Round};
+use crate::pending::{PendingInvalidations, RoundPosition};
 use crate::sweep::{SweepLimit, SweepReport};
 use crate::sweeper::Sweep;
 
@@ -67,7 +67,7 @@ impl Sweeping {
     }
 
     /// A batch of a round that began at `begun`. True once the round is over.
-    fn run_batch(&self, begun: Round, limit: usize, report: &mut SweepReport) -> bool {
+    fn run_batch(&self, begun: RoundPosition, limit: usize, report: &mut SweepReport) -> bool {
         let at = self.cleanup.run_round_batch(limit, true, report);
         at.is_some_and(|at| at.is_round_since(begun))
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::background::sweep_interval::{Pass, SweepInterval};
-use crate::pending::Round;
+use crate::pending::RoundPosition;
 
 #[derive(Debug, Default)]
 pub(crate) struct Background {
     /// Where it began; None if none is under way.
-    begun: Option<Round>,
+    begun: Option<RoundPosition>,
     pass: Pass,
     interval: SweepInterval,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Background {
 pub(crate) struct SweepProgress {
     background: Mutex<Background>,
     /// Where the first sweep began that stopped at its limit since the last complete round.
-    limited: Mutex<Option<Round>>,
+    limited: Mutex<Option<RoundPosition>>,
 }
 
 impl SweepProgress {
@@ -29,7 +29,7 @@ impl SweepProgress {
     }
 
     /// A sweep from `begun` has stopped at its limit. True if such sweeps have come round.
-    pub(crate) fn ends_limited(&self, begun: Round, now: Round) -> bool {
+    pub(crate) fn ends_limited(&self, begun: RoundPosition, now: RoundPosition) -> bool {
         let mut limited = self.limited.lock();
         let has_come_round = now.is_round_since(*limited.get_or_insert(begun));
         if has_come_round {
@@ -38,7 +38,6 @@ impl SweepProgress {
         has_come_round
     }
 
-    /// A sweep has come round within its limit.
     pub(crate) fn end_limited(&self) {
         *self.limited.lock() = None;
     }
@@ -49,8 +48,7 @@ impl Background {
         self.begun.is_some()
     }
 
-    /// Where the round began; `begin` begins one.
-    pub(crate) fn begun_or(&mut self, begin: impl FnOnce() -> Round) -> Round {
+    pub(crate) fn begun_or(&mut self, begin: impl FnOnce() -> RoundPosition) -> RoundPosition {
         *self.begun.get_or_insert_with(begin)
     }
 

@@ -102,7 +102,6 @@ impl Fetcher {
         self.commit_lock.section().watermarks().unwatch(hash);
     }
 
-    /// Takes part in the flight of a key. `began`: when the call began.
     pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<BlobCacheHit, Moment> {
         self.flights.enter(to, began)
     }

@@ -47,7 +47,6 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     began: Option<Moment>,
     /// The last moment before the latest look began.
     looked: Option<Moment>,
-    /// Whether this call has been counted as a hit or a miss.
     is_counted: bool,
     stage: Stage<Fut, E>,
 }
@@ -90,7 +89,6 @@ impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
     }
 }
 
-/// Polls through the lead, if there is one.
 fn led<R>(
     lead: Option<&Lead>,
     context: &mut Context<'_>,

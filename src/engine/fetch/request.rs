@@ -89,7 +89,6 @@ impl FetchRequest {
         Destination { id, namespace: &self.namespace, key: &self.key }
     }
 
-    /// Takes part in the flight of this key. `began`: when the call began.
     pub(crate) fn enter<E: 'static>(&self, began: Moment) -> Part<BlobCacheHit, Moment> {
         if !self.is_in_bounds {
             return Part::None;

@@ -15,7 +15,7 @@ use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
-use crate::pending::{PendingInvalidation, PendingInvalidations, Round, Scope};
+use crate::pending::{PendingInvalidation, PendingInvalidations, RoundPosition, Scope};
 use crate::sequence::Sequence;
 use crate::sweep::SweepReport;
 
@@ -183,7 +183,7 @@ impl Cleanup {
         limit: usize,
         wait: bool,
         report: &mut SweepReport,
-    ) -> Option<Round> {
+    ) -> Option<RoundPosition> {
         let mut found = Vec::new();
         let step = self.pending.step(wait, |cursor| self.l1.visit(cursor, limit, &mut found))?;
         report.entries_visited += found.len();

@@ -216,17 +216,17 @@ impl Invalidations {
             let named = generation.named();
             let record = Record::PrefixInvalidation { namespace: named, prefix };
             let change = Change::PrefixInvalidation { namespace: named, prefix };
-            let is_held = !generation.index().is_empty();
+            let has_slots = !generation.index().is_empty();
             let recorded = self.record_pending(&record, &change)?;
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
             let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
             let scope = Scope::Prefix(prefix.into());
-            let made = self.pending.make(sequence, scope, Some(generation), is_held);
+            let made = self.pending.make(sequence, scope, Some(generation), has_slots);
             let end = recorded.map(|assigned| assigned.end);
             // Bounded: one.
             end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
-            Ok((Some(made), Acknowledgement::over(is_held, end)))
+            Ok((Some(made), Acknowledgement::over(has_slots, end)))
         })
     }
 
@@ -273,7 +273,7 @@ impl Invalidations {
                 let named = generation.named();
                 let record = Record::LabelInvalidation { namespace: named, labels };
                 let change = Change::LabelInvalidation { namespace: named, labels };
-                let is_held = !generation.index().is_empty();
+                let has_slots = !generation.index().is_empty();
                 let recorded = self.record_pending(&record, &change)?;
                 let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
                 let scope = Scope::Labels(hashes.into());
@@ -281,7 +281,7 @@ impl Invalidations {
                 let end = recorded.map(|assigned| assigned.end);
                 // Bounded: one.
                 end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
-                acknowledgement = Acknowledgement::over(is_held, end);
+                acknowledgement = Acknowledgement::over(has_slots, end);
             }
             let moment = section.moment();
             // Bounded: by the labels of one call, which have a limit.

@@ -88,7 +88,6 @@ impl RecordReader {
         read
     }
 
-    /// Reads within memory that the limiter has granted.
     async fn read_within(
         &self,
         generation: &Arc<Generation>,
@@ -195,10 +194,8 @@ impl RecordReader {
     }
 }
 
-/// Memory granted for reading a record.
 pub(crate) struct Allowance {
     pub(crate) permit: Arc<Permit>,
-    /// The part of it for the decompressed value.
     pub(crate) decompressed_bytes: usize,
 }
 

@@ -200,8 +200,7 @@ fn idle_records_make_room_in_a_quota() {
     assert!(bench.run(cache.get("a", "new")).is_some());
 }
 
-/// Last accesses stay within the index budget. If the budget was used up before the first idle ttl,
-/// they are recorded once the log has wrapped around.
+/// If the budget is used up before the first idle ttl, they are recorded after a wrap of the log.
 #[test]
 fn last_accesses_stay_within_the_index_budget() {
     for used_up in [false, true] {
@@ -375,7 +374,6 @@ fn a_put_knows_the_last_access_to_the_version_on_disk() {
     assert!(matches!(outcome, Err(CacheError::VersionMismatch { existing: 5, .. })), "{outcome:?}");
 }
 
-/// A full table keeps the latest accesses.
 #[test]
 fn a_full_table_replaces_the_oldest_access() {
     let clock = Clock::manual(at(0));
@@ -405,7 +403,6 @@ fn a_full_table_replaces_the_oldest_access() {
     assert!(late.iter().filter(is_known).count() < known);
 }
 
-/// Entries that the disk does not hold reserve nothing of the index budget.
 #[test]
 fn memory_only_entries_reserve_nothing_of_the_index() {
     let clock = Clock::manual(at(0));

@@ -1,6 +1,5 @@
 //! Two tiers on a simulated disk against a naive model: random operations, closes, kills and power
-//! losses. The cache may lose entries; each hit must be the model's latest value. A failure prints
-//! its seed.
+//! losses. Each hit must be the model's latest value. A failure prints its seed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -289,8 +288,7 @@ fn cold_mode_is_never_stale() {
     runs(CrashSafety::Cold, 64);
 }
 
-/// Whichever byte of a closed store is damaged, the open succeeds or is refused, and no wrong value
-/// is served.
+/// After any damage the open succeeds or is refused, and no wrong value is served.
 #[test]
 fn a_flipped_bit_is_never_served() {
     let mut laboratory = Laboratory::new(7, CrashSafety::Process, 64);
@@ -338,8 +336,7 @@ fn a_flipped_bit_is_never_served() {
     assert!(opened > 1000 && hits > 10_000 && damaged > 100, "{opened} {hits} {damaged}");
 }
 
-/// A failing device turns the tier off; memory goes on, no call hangs, and no later process serves
-/// an entry that was overwritten meanwhile.
+/// Memory goes on, no call hangs, and no later process serves an overwritten entry.
 #[test]
 fn a_failing_device_turns_the_tier_off() {
     use crate::io::{Fault, OperationKind};

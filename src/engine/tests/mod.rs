@@ -1,5 +1,4 @@
-//! Tests with access to internals, mostly above a simulated disk: a crash model, concurrent
-//! histories, fetches, lifetimes, and regressions.
+//! Tests with access to internals, mostly above a simulated disk.
 
 mod access_times;
 mod accounting;

@@ -112,7 +112,6 @@ fn an_accessed_entry_keeps_its_slot() {
     assert!(block_on(cache.get("n0", "k")).is_some());
 }
 
-/// A caller that is refused again does not search again.
 #[test]
 fn a_failed_search_is_not_repeated() {
     let cache = in_memory(&clock());

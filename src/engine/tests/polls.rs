@@ -1,5 +1,4 @@
-//! No poll is long: the most entries and bytes in one poll of each method, and in one poll of the
-//! background tasks.
+//! No poll is long: the most entries and bytes in one poll of each method and task.
 
 use std::fmt::Write as _;
 

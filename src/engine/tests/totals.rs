@@ -1,5 +1,4 @@
-//! The totals read by `stats` equal the results of a full walk, and dropped structures are freed
-//! elsewhere.
+//! The totals of `stats` equal a full walk; dropped structures are freed elsewhere.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};

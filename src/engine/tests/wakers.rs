@@ -1,5 +1,4 @@
-//! Callers' wakers are not called while the log is locked: one that reads the statistics would
-//! deadlock.
+//! No waker is called while the log is locked: one that reads the statistics would deadlock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,8 +30,7 @@ impl Wake for Asking {
 
 type Calls<'a> = Vec<Pin<Box<dyn Future<Output = Result<(), CacheError>> + 'a>>>;
 
-/// Polls the calls with such a waker until they are done. Returns how often it was called, and how
-/// often under the lock of the log.
+/// Polls the calls until they are done. Returns the calls of the waker, and those under the lock.
 fn asked(bench: &mut Bench, mut calls: Calls<'_>) -> (usize, usize) {
     let cache = bench.cache();
     let asking = Arc::new(Asking { cache, calls: 0.into(), locked: 0.into() });

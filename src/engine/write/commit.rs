@@ -206,13 +206,13 @@ impl Commit {
     pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, slot: Option<Slot>) -> bool {
         let is_beyond = entry.generation.is_beyond(bytes, slot);
         if is_beyond {
-            self.look_for_overdue(&entry.generation);
+            self.look_for_expired(&entry.generation);
         }
         is_beyond
     }
 
     /// A record was refused for the quota of its namespace.
-    pub(crate) fn look_for_overdue(&self, generation: &Generation) {
+    pub(crate) fn look_for_expired(&self, generation: &Generation) {
         if generation.next_end_on_disk() <= self.clock.timestamp() {
             self.records_expired.notify();
         }

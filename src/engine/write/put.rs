@@ -299,7 +299,6 @@ impl Puts {
         }
     }
 
-    /// Makes room in memory, besides that of the replaced entry.
     async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
         match self.eviction.reserve(&entry.generation, room, entry.priority).await {
             Some(reservation) => InMemory::Reserved(reservation),

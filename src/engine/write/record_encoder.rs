@@ -92,7 +92,6 @@ impl Recording {
         Self { body, tags, dependencies }
     }
 
-    /// Puts them back.
     pub(crate) fn give_back(self, put: &mut BlobCachePut) -> Body {
         (put.tags, put.dependencies) = (self.tags, self.dependencies);
         self.body

@@ -27,7 +27,6 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// A slot with no flag set.
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
         Self { position, blocks, versioned: false, dead: false, read: false }
     }
@@ -41,7 +40,6 @@ impl Slot {
         self.dead && self.blocks == 0
     }
 
-    /// The position with the flags in its low bits.
     pub(super) fn to_word(self) -> u64 {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         self.position.value()

@@ -34,7 +34,6 @@ type Level = OnceLock<Box<[Chunk]>>;
 #[derive(Default)]
 pub(super) struct TableDirectory {
     first: Shelf,
-    /// All tables but the first.
     levels: OnceLock<Box<[Level]>>,
     /// Heap bytes of levels and chunks.
     heap_bytes: AtomicUsize,

@@ -5,8 +5,7 @@ use super::setting::Setting;
 use super::{COLD, POWER, PROCESS, run};
 use crate::failpoint::{Failpoint, plant};
 
-/// Plants the bug and counts the calls until the checker finds it, from the first seed on, and from
-/// `TAMIS_RUNS` further seeds if set.
+/// Plants the bug and counts the calls until it is found, also from `TAMIS_RUNS` further seeds.
 fn found(failpoint: Failpoint, setting: Setting, calls_max: usize) {
     let starts = std::env::var("TAMIS_RUNS").map_or(1, |text| text.parse().unwrap());
     let mut needed = Vec::new();

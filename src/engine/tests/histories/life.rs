@@ -167,8 +167,7 @@ impl History {
         }
         self.die(calls)?;
         self.reopen()?;
-        // No other call runs now, so gets show the contents of the disk. Read records are
-        // reinserted, so only some are read.
+        // No other call runs now. Read records are reinserted, so only some are read.
         let share = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
         for full_key in FullKey::all() {
             if !self.random.random_bool(share) {
@@ -360,7 +359,7 @@ impl History {
             0 => {
                 self.close(&mut calls)?;
                 self.simulation.kill();
-                self.disk.release_accounting();
+                self.disk.complete_all();
             }
             1 | 2 => {
                 self.simulation.kill();

@@ -5,8 +5,7 @@ use super::life::Plan;
 /// The most plans tried.
 const TRIALS_MAX: usize = 600;
 
-/// A part of `plan` that still fails and from which no single call can be left out, if the trials
-/// suffice.
+/// A minimal part of `plan` that still fails, as far as the trials suffice.
 pub(super) fn shrink(plan: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
     let mut smallest = plan;
     let mut trials = 0;

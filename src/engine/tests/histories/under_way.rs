@@ -10,8 +10,7 @@ use futures::stream::FuturesUnordered;
 
 use super::manner::{Nap, Polled, polled};
 
-/// Every polled call ends within this number of steps of the simulation. The maximum measured in 60
-/// seeds of each laboratory is an eighth of it.
+/// Every polled call ends within so many steps: eight times the most seen in 60 seeds.
 pub(super) const STEPS_MAX: u64 = 10_000;
 
 type Call<T> = BoxFuture<'static, Option<T>>;
@@ -57,7 +56,6 @@ impl<T: Send + 'static> UnderWay<T> {
         self.awake.push(Box::pin(async move { (number, polled(call, nap).await) }));
     }
 
-    /// The next call that ends or is put aside.
     pub(super) async fn next(&mut self) -> Option<(u32, Polled<Option<T>>)> {
         self.awake.next().await
     }

@@ -1,5 +1,4 @@
-//! An entry that is only on disk counts once, for the first mutation that removed it, and its
-//! labels are removed with it.
+//! An entry on disk counts once, for the first mutation that removed it, and so do its labels.
 
 use super::*;
 use crate::batch::BATCH_ENTRIES;

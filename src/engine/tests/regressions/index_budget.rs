@@ -1,5 +1,4 @@
-//! At the index budget the oldest entries leave: new ones are accepted, and no call is refused or
-//! hangs.
+//! At the index budget the oldest entries leave, and no call is refused or hangs.
 
 use std::cell::Cell;
 
@@ -29,7 +28,6 @@ fn index_bytes(cache: &BlobCache) -> usize {
     stats.memory_index_bytes() + stats.memory_labels_bytes() + stats.memory_synopsis_bytes()
 }
 
-/// Puts `turns` times as many blobs as fit.
 fn overfill(budget: usize, turns: usize, tags: &[&str]) {
     let mut bench = Bench::with(5, builder(budget).build().unwrap());
     let fitting = budget / (SLOT_BYTES + tags.len() * POSTING_BYTES);

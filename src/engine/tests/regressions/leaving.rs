@@ -32,8 +32,7 @@ fn store(crash_safety: CrashSafety) -> Bench {
     Bench::with(1, config.build().unwrap())
 }
 
-/// The oldest segment lists many small blobs with labels, and the first of its slots have just been
-/// removed. Returns the keys, oldest first.
+/// The oldest segment is being reclaimed: its first slots are gone. Returns the keys, oldest first.
 fn leaving(bench: &mut Bench) -> Vec<String> {
     let cache = bench.cache.clone();
     let mut keys = Vec::new();

@@ -51,7 +51,6 @@ fn an_unreadable_version_is_not_overwritten() {
     assert_eq!(bench.get("k").as_deref(), Some("ten"));
 }
 
-/// The body of a large value is irrelevant for the version check.
 #[test]
 fn a_version_check_reads_only_the_header_of_the_record() {
     let config = BlobCacheConfig::builder()
