@@ -14,7 +14,6 @@
 //!
 //! Without arguments, every shape of entry runs at every budget, each in its own process, and the
 //! exit code tells whether all stayed within the limit:
-//! the exit code tells whether all of them kept to the limit:
 //!
 //! ```text
 //! cargo run --release --example memory

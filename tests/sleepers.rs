@@ -240,7 +240,7 @@ fn puts_that_wait_for_room_hold_no_copies() {
     let directory = tempfile::tempdir().unwrap();
     let builder = builder(directory.path()).l2_bytes_max(64 << 20).l2_segment_bytes(1 << 20);
     let cache = open(builder);
-    // A pending call waits: for room, or for its record over a held key to be on file.
+    // A pending call waits: for room, or for its record, over a key on disk, to be on file.
     let value: Bytes = noise(1, 200 * KIB).into();
     let mut calls: Vec<_> = (0..1000)
         .map(|number| -> Call<()> {

@@ -3,7 +3,6 @@
 //!
 //! Each round fills a new store, then overwrites it, so that segments are reclaimed; `fio` writes a
 //! new file, then the same one again. Both end with a sync.
-//! the way; `fio` writes a new file, and then the same one again. Both end with a sync.
 
 use std::fs;
 use std::process::ExitCode;
