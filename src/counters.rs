@@ -2,11 +2,12 @@
 //!
 //! Each thread counts in its own stripe, so that threads do not contend; a sum visits all stripes.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+
+use crate::thread_number::thread_number;
 
 /// A counted event. The discriminant is the index in a stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,22 +64,6 @@ type Stripe = [AtomicU64; EVENTS];
 pub(crate) struct Counters {
     /// Their number is a power of two.
     stripes: Arc<[CachePadded<Stripe>]>,
-}
-
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    /// This thread's number, assigned at its first count; `usize::MAX` until then.
-    static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-fn thread_number() -> usize {
-    THREAD.with(|number| {
-        if number.get() == usize::MAX {
-            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        number.get()
-    })
 }
 
 impl Counters {

@@ -194,6 +194,7 @@ mod sweep;
 mod sweeper;
 mod sync;
 mod synopsis;
+mod thread_number;
 mod timer;
 mod waiters;
 mod wake;

@@ -140,7 +140,8 @@ impl Engine {
         // Its outcome shows in the log and in the health of the tier.
         disk.spawn("writer", Box::pin(writer.run()));
         let promoter = Arc::downgrade(&self.promoter);
-        disk.spawn("promotion", Box::pin(promotion::run(Arc::clone(promotions), promoter)));
+        let promoting = promotion::run(Arc::clone(promotions), Arc::clone(runner), promoter);
+        disk.spawn("promotion", Box::pin(promoting));
         let rebuild = Arc::downgrade(&self.filter_rebuild);
         disk.spawn("filters", Box::pin(filter_rebuild::run(Arc::clone(filters), rebuild)));
         let records = Arc::downgrade(&self.expired_records);

@@ -11,7 +11,7 @@
 use std::fs;
 use std::io;
 
-use io_uring::{IoUring, opcode};
+use io_uring_06::{self as io_uring, IoUring, opcode};
 use rustix::io::Errno;
 
 use super::error::DiskError;

@@ -12,19 +12,27 @@ use super::reply::Reply;
 /// The answer to a write: how it went, and the buffer.
 pub(super) type WriteAnswer = (io::Result<()>, AlignedBuffer);
 
+/// Read `length` bytes from `offset`.
+pub(super) struct Read {
+    pub(super) offset: u64,
+    pub(super) length: usize,
+    pub(super) pin: Option<RequestPin>,
+    pub(super) reply: Reply<io::Result<AlignedBuffer>>,
+}
+
 /// One request on its way to a ring.
 pub(super) enum Request {
-    /// Read `length` bytes from `offset`.
-    Read {
-        offset: u64,
-        length: usize,
-        pin: Option<RequestPin>,
-        reply: Reply<io::Result<AlignedBuffer>>,
-    },
+    Read(Read),
     /// Write all of `buffer` to `offset`.
-    Write { offset: u64, buffer: AlignedBuffer, reply: Reply<WriteAnswer> },
+    Write {
+        offset: u64,
+        buffer: AlignedBuffer,
+        reply: Reply<WriteAnswer>,
+    },
     /// Make completed writes durable, for all callers that asked before it begins.
-    Sync { replies: Vec<Reply<io::Result<()>>> },
+    Sync {
+        replies: Vec<Reply<io::Result<()>>>,
+    },
     /// Make the pump panic, for tests.
     #[cfg(test)]
     Panic,
@@ -36,7 +44,7 @@ impl Request {
     /// Only a read may be skipped; a write or sync whose future was polled is carried out.
     pub(super) fn is_abandoned(&self) -> bool {
         match self {
-            Self::Read { reply, .. } => reply.is_abandoned(),
+            Self::Read(read) => read.reply.is_abandoned(),
             _ => false,
         }
     }

@@ -17,7 +17,7 @@ use tokio_uring::fs::File;
 use super::buffer::AlignedBuffer;
 use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
-use super::request::Request;
+use super::request::{Read, Request};
 use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
 use crate::wake::discard;
@@ -40,7 +40,7 @@ enum Direction {
 /// How many operations `request` may have in flight at once.
 pub(super) fn width(request: &Request) -> usize {
     match request {
-        Request::Read { length, .. } => length.div_ceil(PIECE_BYTES).clamp(1, READ_DEPTH),
+        Request::Read(read) => read.length.div_ceil(PIECE_BYTES).clamp(1, READ_DEPTH),
         _ => 1,
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn width(request: &Request) -> usize {
 /// Carries out `request` and answers it. The pin is dropped before the answer is sent.
 pub(super) async fn serve(file: &File, request: Request) {
     match request {
-        Request::Read { offset, length, pin, reply } => {
+        Request::Read(Read { offset, length, pin, reply }) => {
             let result = match AlignedBuffer::try_with_capacity(length) {
                 Ok(buffer) => {
                     let read = transfer(file, Direction::Read, offset, buffer, length).await;

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use futures::FutureExt;
@@ -25,9 +24,11 @@ use super::closing;
 use super::error::DiskError;
 use super::file::{DataFile, FileFacts};
 use super::limits::{STORE_DESCRIPTORS, check_descriptors, no_thread};
+use super::origin::Origin;
+use super::point::PointReads;
 use super::probe::RingSetup;
 use super::reply::{Reply, exchange};
-use super::request::Request;
+use super::request::{Read, Request};
 use super::ring::Ring;
 use super::task_runner::{TaskRunner, TaskRunnerHandle, TaskRunnerServer};
 use super::termination::{Alive, Termination};
@@ -65,7 +66,8 @@ struct RingShared {
     facts: FileFacts,
     boot_id: [u8; 16],
     /// The process that has the threads; a forked child has none.
-    process: AtomicU32,
+    origin: Origin,
+    point_reads: PointReads,
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
     /// Closes the read ring; nothing is spawned there.
@@ -113,6 +115,7 @@ impl UringDisk {
     /// requests run to their ends, and tasks can still write, sync and read in the background.
     /// [`Termination::wait`] resolves at the end. Opening the same store again waits for it.
     pub(crate) fn close(&self) -> Termination {
+        self.shared.point_reads.close();
         self.shared.read_runner.close();
         self.shared.append_runner.close();
         self.shared.note_closing();
@@ -138,8 +141,7 @@ impl UringDisk {
     /// Makes the disk behave as in a forked child, or normally again.
     #[cfg(test)]
     pub(crate) fn set_forked(&self, is_forked: bool) {
-        let process = if is_forked { 0 } else { std::process::id() };
-        self.shared.process.store(process, Ordering::Relaxed);
+        self.shared.origin.set_here(!is_forked);
     }
 }
 
@@ -152,7 +154,7 @@ impl Drop for RingShared {
 
 impl RingShared {
     fn is_foreign(&self) -> bool {
-        std::process::id() != self.process.load(Ordering::Relaxed)
+        !self.origin.is_here()
     }
 
     fn note_closing(&self) {
@@ -166,6 +168,18 @@ impl RingShared {
         match urgency {
             Urgency::Point => &self.reads,
             Urgency::Background => &self.appends,
+        }
+    }
+
+    /// Submits a read, or puts it into a queue.
+    fn begin_read(&self, urgency: Urgency, read: Read) -> io::Result<()> {
+        let rest = match urgency {
+            Urgency::Point if !self.is_foreign() => self.point_reads.submit(read),
+            _ => Err(read),
+        };
+        match rest {
+            Ok(()) => Ok(()),
+            Err(read) => self.hand_over(urgency, Request::Read(read)).map_err(|(error, _)| error),
         }
     }
 
@@ -194,8 +208,9 @@ impl Disk for UringDisk {
             let ReadRequest { offset, length, urgency, pin } = request;
             check_span(offset, length, shared.facts.length)?;
             let (reply, answer) = exchange();
-            let request = Request::Read { offset, length, pin, reply };
-            shared.hand_over(urgency, request).map_err(|(error, _)| error)?;
+            shared.begin_read(urgency, Read { offset, length, pin, reply })?;
+            // The disk may be closed while a caller sleeps.
+            drop(shared);
             answer.await.unwrap_or_else(|| Err(broken()))
         }
         .boxed()
@@ -291,13 +306,19 @@ fn start(
     let (append_runner, append_server) = TaskRunnerHandle::new();
     let read_work = Work { file, requests: read_requests, runner: read_server };
     start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
-    let process = std::process::id().into();
+    let point_reads = PointReads::new(
+        &data.file,
+        thread::available_parallelism().map_or(1, usize::from),
+        read_runner.clone(),
+        &reads,
+    );
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
     let shared = RingShared {
         facts,
         boot_id,
-        process,
+        origin: Origin::new(),
+        point_reads,
         reads,
         appends,
         read_runner,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::commit_lock::CommitLock;
 use crate::engine::background::deadlines::Deadlines;
-use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::background::promotion_queue::{PAUSE, Promotions};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::eviction::Eviction;
 use crate::engine::last_access::LastAccess;
@@ -14,6 +14,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
+use crate::io::TaskRunner;
 use crate::l1::{L1, Room};
 use crate::pending::PendingInvalidations;
 use crate::put::Value;
@@ -85,9 +86,13 @@ impl Promoter {
 }
 
 /// The task: promotes until the queue is closed or the cache is gone.
-pub(crate) async fn run(promotions: Arc<Promotions>, promoter: Weak<Promoter>) {
+pub(crate) async fn run(
+    promotions: Arc<Promotions>,
+    runner: Arc<dyn TaskRunner>,
+    promoter: Weak<Promoter>,
+) {
     // Bounded: a wait in each turn.
-    while let Some(entry) = promotions.next().await {
+    while let Some(entry) = promotions.next(|| runner.sleep(PAUSE)).await {
         let Some(promoter) = promoter.upgrade() else { return };
         let done = promoter.promote(&entry).await;
         let counter = if done { &promotions.completed } else { &promotions.dropped };

@@ -1,14 +1,17 @@
 //! `Promotions`: the queue of entries that were read from disk, on their way into memory.
 //! A hit on disk offers its entry and never waits: a full queue drops its oldest entry. A task
-//! copies one value after another and inserts it in a commit section if its slot is still in the
-//! index, so that it cannot replace a later mutation.
+//! inserts one entry after another in a commit section if its slot is still in the index, so that
+//! it cannot replace a later mutation. While entries keep coming, the task wakes up once for all
+//! entries of a [`PAUSE`].
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
+use futures::future::{BoxFuture, select};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -17,6 +20,9 @@ use crate::disposal::Remains;
 use crate::entry::Entry;
 use crate::meter;
 
+/// How long the task lets entries collect.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+
 /// The queue may take this share of the memory budget.
 const L1_SHARE: usize = 8;
 
@@ -24,6 +30,8 @@ const L1_SHARE: usize = 8;
 pub(crate) struct Promotions {
     queue: Mutex<QueuedEntries>,
     waker: AtomicWaker,
+    /// Whether the task collects a batch, and needs no wakeup before the batch is large.
+    is_collecting: AtomicBool,
     values_max: usize,
     bytes_max: usize,
     pub(crate) queued: AtomicU64,
@@ -44,6 +52,7 @@ impl Promotions {
         Self {
             queue: Mutex::default(),
             waker: AtomicWaker::new(),
+            is_collecting: AtomicBool::new(false),
             values_max,
             bytes_max: l1_bytes_max / L1_SHARE,
             queued: AtomicU64::new(0),
@@ -76,24 +85,55 @@ impl Promotions {
             queue.bytes -= bytes;
             pushed_out.extend(queue.entries.pop_back().map(|(entry, _)| entry));
         }
+        let is_due = self.is_due(&queue);
         drop(queue);
         self.dropped.fetch_add(pushed_out.len() as u64, Ordering::Relaxed);
-        self.waker.wake();
+        if is_due || !self.is_collecting.load(Ordering::Acquire) {
+            self.waker.wake();
+        }
     }
 
-    pub(crate) async fn next(&self) -> Option<Arc<Entry>> {
+    /// The next entry; None after a close. When the queue has become empty, collects a batch for
+    /// as long as `pause` lasts, so that many reads cost one wakeup.
+    pub(crate) async fn next(
+        &self,
+        pause: impl FnOnce() -> BoxFuture<'static, ()>,
+    ) -> Option<Arc<Entry>> {
+        if let Some(next) = self.try_next() {
+            return next;
+        }
+        self.is_collecting.store(true, Ordering::Release);
+        let due = poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.is_due(&self.queue.lock()) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        select(pause(), due).await;
+        self.is_collecting.store(false, Ordering::Release);
         poll_fn(|context| {
             self.waker.register(context.waker());
-            let mut queue = self.queue.lock();
-            match queue.take() {
-                _ if queue.is_closed => Poll::Ready(None),
-                Some(entry) => Poll::Ready(Some(entry)),
-                None => Poll::Pending,
-            }
+            self.try_next().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
+    /// Whether the queue is to be emptied at once.
+    fn is_due(&self, queue: &Queue) -> bool {
+        let is_half_full =
+            2 * queue.bytes > self.bytes_max || 2 * queue.entries.len() > self.values_max;
+        is_half_full || queue.is_closed
+    }
+
+    /// The next entry, or None after a close. None if there is neither.
+    fn try_next(&self) -> Option<Option<Arc<Entry>>> {
+        let mut queue = self.queue.lock();
+        match queue.take() {
+            _ if queue.is_closed => Some(None),
+            Some(entry) => Some(Some(entry)),
+            None => None,
+        }
+    }
+
+    /// Drops the waiting entries, and ends the task.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.is_closed = true;
