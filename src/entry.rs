@@ -56,6 +56,8 @@ pub(crate) enum Mark {
     Absent = 4,
     /// The disk tier accepted its record.
     Recorded = 8,
+    /// The value's allocation has no other bytes, and its clones copy nothing.
+    Exact = 16,
 }
 
 #[derive(Debug)]

@@ -364,7 +364,7 @@ fn fits(value: &Vec<u8>) -> bool {
 }
 
 /// The first clone of a fresh `Bytes` allocates its shared header: done here, not in a hit.
-fn ready_to_share(value: Bytes) -> Bytes {
+pub(crate) fn ready_to_share(value: Bytes) -> Bytes {
     drop(value.clone());
     value
 }

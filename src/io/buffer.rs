@@ -12,13 +12,21 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// The unit of offsets, lengths and addresses on the disk, in bytes.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
 const _: () = assert!(BLOCK_BYTES.is_power_of_two());
+
+/// The largest buffer that a pool keeps.
+const POOLED_BYTES_MAX: usize = 64 << 10;
+
+/// The most bytes that a pool keeps.
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// A growable-in-place byte buffer, aligned to [`BLOCK_BYTES`], that never reallocates.
 ///
@@ -28,6 +36,22 @@ pub(crate) struct AlignedBuffer {
     pointer: NonNull<u8>,
     capacity: usize,
     length: usize,
+    /// Takes the allocation when the buffer is dropped.
+    pool: Option<Arc<BufferPool>>,
+}
+
+/// Allocations of up to [`POOLED_BYTES_MAX`] that are used again: small reads come and go by the
+/// thousands, often on different threads, where an allocator would contend.
+#[derive(Debug, Default)]
+pub(super) struct BufferPool {
+    spare: Mutex<Spare>,
+}
+
+/// By the number of blocks, less one. Their buffers have no pool.
+#[derive(Debug, Default)]
+struct Spare {
+    buffers: [Vec<AlignedBuffer>; POOLED_BYTES_MAX / BLOCK_BYTES],
+    bytes: usize,
 }
 
 // SAFETY: the buffer owns its allocation alone, and bytes have no thread affinity.
@@ -43,13 +67,13 @@ impl AlignedBuffer {
     /// When the rounded size does not fit the address space; aborts when memory is exhausted.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         if bytes == 0 {
-            return Self { pointer: NonNull::dangling(), capacity: 0, length: 0 };
+            return Self { pointer: NonNull::dangling(), capacity: 0, length: 0, pool: None };
         }
         let layout = Self::layout(bytes);
         // SAFETY: the layout's size is not zero, since `bytes` is not.
         let pointer = unsafe { alloc(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
-        Self { pointer, capacity: layout.size(), length: 0 }
+        Self { pointer, capacity: layout.size(), length: 0, pool: None }
     }
 
     /// The same, where memory may be exhausted.
@@ -65,7 +89,7 @@ impl AlignedBuffer {
         // SAFETY: the layout's size is not zero.
         let pointer = NonNull::new(unsafe { alloc(layout) });
         let pointer = pointer.ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { pointer, capacity: layout.size(), length: 0 })
+        Ok(Self { pointer, capacity: layout.size(), length: 0, pool: None })
     }
 
     /// A buffer of `bytes` zeroes.
@@ -155,8 +179,54 @@ impl AlignedBuffer {
     }
 }
 
+impl BufferPool {
+    /// An empty buffer that holds at least `bytes`, and comes back here when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`.
+    pub(super) fn buffer(self: &Arc<Self>, bytes: usize) -> io::Result<AlignedBuffer> {
+        let spare = place(bytes).and_then(|place| {
+            let mut spare = self.spare.lock();
+            let buffer = spare.buffers[place].pop()?;
+            spare.bytes -= buffer.capacity;
+            Some(buffer)
+        });
+        let mut buffer = match spare {
+            Some(buffer) => buffer,
+            None => AlignedBuffer::try_with_capacity(bytes)?,
+        };
+        buffer.pool = Some(Arc::clone(self));
+        Ok(buffer)
+    }
+
+    /// Keeps an allocation, or returns it.
+    fn keep(&self, buffer: AlignedBuffer) -> Option<AlignedBuffer> {
+        let Some(place) = place(buffer.capacity) else { return Some(buffer) };
+        let mut spare = self.spare.lock();
+        if spare.bytes + buffer.capacity > SPARE_BYTES_MAX {
+            return Some(buffer);
+        }
+        spare.bytes += buffer.capacity;
+        spare.buffers[place].push(buffer);
+        None
+    }
+}
+
+/// The place of such a buffer among the spare ones.
+fn place(bytes: usize) -> Option<usize> {
+    (1..=POOLED_BYTES_MAX).contains(&bytes).then(|| bytes.div_ceil(BLOCK_BYTES) - 1)
+}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            let (pointer, capacity) = (self.pointer, self.capacity);
+            // From now on the allocation belongs to the new buffer.
+            self.capacity = 0;
+            let left = pool.keep(Self { pointer, capacity, length: 0, pool: None });
+            drop(left);
+        }
         if self.capacity > 0 {
             // SAFETY: `pointer` came from `alloc` with this layout (capacity is its rounded
             // size, and rounding again changes nothing), and is freed only here.
@@ -266,6 +336,27 @@ mod tests {
         buffer.append(&[]);
         buffer.pad_to_block();
         assert!(buffer.into_bytes().is_empty());
+    }
+
+    #[test]
+    fn a_pool_gives_each_allocation_to_one_buffer_and_keeps_few() {
+        let pool = Arc::<BufferPool>::default();
+        let first = pool.buffer(5000).expect("memory");
+        let place = first.pointer();
+        assert_eq!((first.capacity(), first.len()), (8192, 0));
+        let second = pool.buffer(5000).expect("memory");
+        assert_ne!(second.pointer(), place);
+        drop(first.into_bytes());
+        let third = pool.buffer(8192).expect("memory");
+        assert_eq!((third.pointer(), third.len()), (place, 0), "used again, and empty");
+        assert_ne!(pool.buffer(4096).expect("memory").pointer(), place, "of another size");
+        let crowd: Vec<_> = (0..1000).map(|_| pool.buffer(64 << 10).expect("memory")).collect();
+        drop((crowd, second, third));
+        drop(pool.buffer(1 << 20));
+        let spare = pool.spare.lock();
+        let kept = spare.buffers.iter().flatten().map(AlignedBuffer::capacity).sum::<usize>();
+        assert_eq!(kept, spare.bytes);
+        assert!(kept > SPARE_BYTES_MAX - (64 << 10) && kept <= SPARE_BYTES_MAX);
     }
 
     #[test]

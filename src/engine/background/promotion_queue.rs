@@ -117,7 +117,7 @@ impl Promotions {
     }
 
     /// Whether the queue is to be emptied at once.
-    fn is_due(&self, queue: &Queue) -> bool {
+    fn is_due(&self, queue: &QueuedEntries) -> bool {
         let is_half_full =
             2 * queue.bytes > self.bytes_max || 2 * queue.entries.len() > self.values_max;
         is_half_full || queue.is_closed

@@ -14,7 +14,7 @@ use crate::engine::parts::Parts;
 use crate::engine::read::record_reader::{Read, RecordReader};
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::BlobCacheHit;
 use crate::io::BLOCK_BYTES;
@@ -156,12 +156,14 @@ impl DiskLookup {
         hit
     }
 
-    /// Offers an entry for promotion. Until it is copied, it keeps all blocks read for it.
+    /// Offers an entry for promotion if memory may hold it. A value that is still to be copied keeps
+    /// all blocks that were read for it.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
         let quota = entry.generation.quota().and_then(|quota| quota.limits.l1_bytes_max);
         let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
         if entry.charge <= max {
-            let read = usize::from(blocks) * BLOCK_BYTES;
+            let is_exact = entry.is(Mark::Exact);
+            let read = if is_exact { 0 } else { usize::from(blocks) * BLOCK_BYTES };
             self.promotions.offer(entry, entry.charge.max(read));
         }
     }

@@ -18,9 +18,15 @@ use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
 use crate::l2::{Blob, BodyHasher, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
 use crate::limiter::Permit;
+use crate::meter;
 use crate::namespace::Generation;
 use crate::policy::Lifetime;
+use crate::put::ready_to_share;
 use crate::sequence::Sequence;
+
+/// Values of up to this many bytes are copied out of the blocks that were read: the blocks are
+/// returned at once, and promotion has no need of another copy.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 
 pub(crate) struct RecordReader {
     config: Arc<BlobCacheConfig>,
@@ -144,6 +150,11 @@ impl RecordReader {
         if let Codec::Zstd { uncompressed_bytes } = codec {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             entry.value = self.codecs.decompress(&fetched.body, length).await?;
+        }
+        if taken.body.len() <= COPIED_BYTES_MAX && codec == Codec::Raw {
+            meter::bytes(taken.body.len());
+            entry.value = ready_to_share(taken.body.to_vec().into());
+            entry.mark(Mark::Exact);
         }
         entry.charge = self.admission.charge(key.bytes, &entry.value, entry.extras());
         Ok(Read::Entry(Arc::new(entry)).into())

@@ -17,11 +17,12 @@ use std::fs::File;
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::super::buffer::AlignedBuffer;
+use super::super::buffer::{AlignedBuffer, BufferPool};
 use super::super::request::Read;
 use super::bell::Bell;
 
@@ -33,6 +34,7 @@ pub(super) struct SharedRing {
     slots: Mutex<Slots>,
     /// Rung by the kernel at each completion.
     bell: Bell,
+    buffers: Arc<BufferPool>,
 }
 
 /// A read whose buffer the kernel may write to.
@@ -80,7 +82,8 @@ impl SharedRing {
             is_closed: false,
             reaped: 0,
         };
-        Ok(Self { ring: ManuallyDrop::new(ring), slots: Mutex::new(slots), bell })
+        let (ring, slots) = (ManuallyDrop::new(ring), Mutex::new(slots));
+        Ok(Self { ring, slots, bell, buffers: Arc::default() })
     }
 
     pub(super) fn bell(&self) -> &Bell {
@@ -90,7 +93,7 @@ impl SharedRing {
     /// Submits a read, or returns it if there is no room, no memory, or another thread is holding
     /// the lock for long.
     pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
-        let Ok(buffer) = AlignedBuffer::try_with_capacity(read.length) else { return Err(read) };
+        let Ok(buffer) = self.buffers.buffer(read.length) else { return Err(read) };
         let Some(mut slots) = self.try_lock() else { return Err(read) };
         if slots.is_closed {
             return Err(read);
