@@ -11,7 +11,8 @@ use super::error::{DiskError, is_out_of_descriptors};
 /// Descriptors of one ring's runtime: the ring, its poll, a handle on that and a waker.
 pub(super) const RING_DESCRIPTORS: usize = 4;
 
-/// Descriptors of a store: two rings, its file three times, and one or two temporarily.
+/// Descriptors of a store: two rings, its file three times, and one or two temporarily. Rings of
+/// point reads, of two descriptors each and one for their reapers, are not necessary.
 pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + 5;
 
 /// Checks that `count` descriptors can be opened, by opening and closing them. A runtime that runs

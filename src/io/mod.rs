@@ -5,8 +5,8 @@
 //! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
 //! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
-//! Each has two twins. [`UringDisk`] drives a real file through two io_uring threads;
-//! `SimulatedDisk` with `Simulation` lies about durability, order and success, from a seed.
+//! Each has two twins. [`UringDisk`] drives a real file: [point] reads are submitted by their
+//! callers, everything else by two threads. `SimulatedDisk` with `Simulation` lies about durability, order and success, from a seed.
 //!
 //! What every `Disk` promises:
 //!

@@ -1,9 +1,10 @@
-//! `UringDisk`: the disk on a real file, through two rings.
+//! `UringDisk`: the disk on a real file, through several rings.
 //!
-//! Point reads have a ring and a thread of their own (`tamis-read`); writes, syncs, background
-//! reads and the runner share the other (`tamis-append`), so a long write or sync never delays a
-//! read. The first poll of a call puts its request into the queue of a ring; from then on the ring
-//! carries it out by itself.
+//! Callers submit point reads by themselves (see [`PointReads`]). Long ones, and those that the
+//! callers' rings do not take or complete, go to a thread with a ring of its own (`tamis-read`).
+//! Writes, syncs, background reads and the runner share another one (`tamis-append`), so a long
+//! write or sync never delays a read. The first poll of a call submits its request, or puts it into
+//! the queue of a thread; from then on it is carried out by itself.
 //!
 //! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
 //! the last handle is dropped, and all tasks of the runner and all requests have ended.
@@ -46,13 +47,17 @@ pub(crate) struct DiskOptions {
     /// The size of each submission queue, 16 to 4096; smaller rings are tried if the kernel
     /// has no memory. Default 256.
     pub(crate) ring_entries: u32,
+    /// The number of rings into which callers submit reads; fewer if the kernel grants no more.
+    /// Default one for each core, at most 16.
+    pub(crate) read_rings: usize,
 }
 
 impl DiskOptions {
     /// The defaults, for a data file of `bytes` in `directory`.
     pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
         let directory = directory.into();
-        Self { directory, bytes, direct: true, ring_entries: 256 }
+        let read_rings = thread::available_parallelism().map_or(1, usize::from).min(16);
+        Self { directory, bytes, direct: true, ring_entries: 256, read_rings }
     }
 }
 
@@ -306,12 +311,7 @@ fn start(
     let (append_runner, append_server) = TaskRunnerHandle::new();
     let read_work = Work { file, requests: read_requests, runner: read_server };
     start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
-    let point_reads = PointReads::new(
-        &data.file,
-        thread::available_parallelism().map_or(1, usize::from),
-        read_runner.clone(),
-        &reads,
-    );
+    let point_reads = PointReads::new(&data.file, options.read_rings, read_runner.clone(), &reads);
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
     let shared = RingShared {

@@ -29,7 +29,8 @@ impl Bell {
     }
 
     pub(super) fn ring(&self) {
-        let _ = rustix::io::write(self.0.as_fd(), &1u64.to_ne_bytes());
+        // Any number but zero, in any order of bytes, rings.
+        let _ = rustix::io::write(self.0.as_fd(), &1u64.to_le_bytes());
     }
 
     /// Another descriptor of the bell: a runtime takes each descriptor once.

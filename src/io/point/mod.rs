@@ -36,9 +36,6 @@ use crate::wake::discard;
 /// Reads in flight on one ring.
 const RING_ENTRIES: u16 = 256;
 
-/// The most rings of a disk.
-const RINGS_MAX: usize = 16;
-
 /// Submits point reads. Dropping it closes the rings.
 pub(super) struct PointReads {
     rings: Arc<[Arc<PointRing>]>,
@@ -59,11 +56,11 @@ struct PointRing {
 }
 
 impl PointReads {
-    /// As many rings for reads of `file` as there are cores, or as the kernel grants; the watch
-    /// begins on `thread`. What the rings do not take is to be put into `queue`.
+    /// So many rings for reads of `file`, or as many as the kernel grants; the watch begins on
+    /// `thread`. What the rings do not take is to be put into `queue`.
     pub(super) fn new(
         file: &File,
-        cores: usize,
+        count: usize,
         thread: TaskRunnerHandle,
         queue: &UnboundedSender<Request>,
     ) -> Self {
@@ -77,18 +74,18 @@ impl PointReads {
                 queue,
             })
         };
-        let granted = (0..cores.clamp(1, RINGS_MAX)).map_while(|_| {
+        let granted = (0..count).map_while(|_| {
             let granted = SharedRing::new(file, RING_ENTRIES);
             let refused = |error: &io::Error| {
                 log::info!("a ring for reads is refused, other rings do its work: {error}");
             };
             granted.inspect_err(refused).ok()
         });
-        // Bounded: by the cores.
+        // Bounded: by their number in the options.
         let rings: Arc<[_]> = granted.map(ring).collect();
         let watch = Arc::<Watch>::default();
         let task = watch::watch(Arc::clone(&rings), Arc::clone(&watch));
-        let _ = thread.spawn("watch over reads", task.boxed());
+        drop(thread.spawn("watch over reads", task.boxed()));
         Self { rings, watch, trust, thread }
     }
 

@@ -3,6 +3,7 @@
 // Test disks fit memory.
 #![allow(clippy::cast_possible_truncation)]
 
+mod point;
 mod refusal;
 mod simulated;
 mod unpolled;
