@@ -12,7 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::PointRing;
+use super::point_ring::PointRing;
 use super::shared_ring::Progress;
 
 const TICK: Duration = Duration::from_millis(1);

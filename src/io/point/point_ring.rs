@@ -1,0 +1,127 @@
+//! `PointRing`: a ring for point reads, and who reaps it.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::runtime::Id;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::super::request::{Read, Request};
+use super::appointment::{Appointment, Place};
+use super::bell::Bell;
+use super::shared_ring::{Progress, SharedRing};
+use super::trust::Trust;
+use crate::meter;
+use crate::wake::discard;
+
+/// A ring, and who reaps it.
+pub(super) struct PointRing {
+    /// None once it is closed and nothing is in flight.
+    ring: RwLock<Option<SharedRing>>,
+    appointment: Appointment,
+    trust: Arc<Trust>,
+    /// The queue of the disk's thread.
+    queue: UnboundedSender<Request>,
+}
+
+impl PointRing {
+    /// What the ring cannot complete goes into `queue`.
+    pub(super) fn new(
+        ring: SharedRing,
+        trust: Arc<Trust>,
+        queue: UnboundedSender<Request>,
+    ) -> Self {
+        let ring = RwLock::new(Some(ring));
+        Self { ring, appointment: Appointment::default(), trust, queue }
+    }
+
+    /// Appoints a reaper in `place`. The number of its term, or None if it is there already.
+    pub(super) fn appoint(&self, place: Place) -> Option<u64> {
+        self.appointment.appoint(place)
+    }
+
+    /// Notes that the reaper of that term is at work. False if another one reaps, or the ring is
+    /// closed.
+    pub(super) fn serve(&self, term: u64) -> bool {
+        self.appointment.serve(term) && !self.is_closed()
+    }
+
+    /// Ends a term, unless another has begun.
+    pub(super) fn resign(&self, term: u64) {
+        self.appointment.resign(term);
+    }
+
+    pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
+        // The ring is freed only when no more reads are accepted.
+        match self.ring.try_read().as_deref() {
+            Some(Some(ring)) => ring.submit(read),
+            _ => Err(read),
+        }
+    }
+
+    /// Takes a completion and answers its caller; false if there is none.
+    pub(super) fn reap(&self) -> bool {
+        let completed = self.ring.read().as_ref().and_then(SharedRing::reap);
+        let Some((in_flight, result)) = completed else { return false };
+        meter::entries(1);
+        match in_flight.outcome(result) {
+            (read, Some(buffer)) => {
+                discard(read.pin);
+                read.reply.send(Ok(buffer));
+            }
+            // The thread knows about short transfers, retries and errors.
+            (read, None) => drop(self.queue.send(Request::Read(read))),
+        }
+        true
+    }
+
+    /// Takes all completions, because the reaper is late.
+    pub(super) fn relieve(&self) {
+        if let Some(late) = self.appointment.relieve() {
+            self.trust.withdraw(late);
+        }
+        // Bounded: by the reads in flight.
+        while self.reap() {}
+    }
+
+    pub(super) fn close(&self) {
+        if let Some(ring) = self.ring.read().as_ref() {
+            ring.close();
+            ring.bell().ring();
+        }
+    }
+
+    /// Frees the ring if nothing is in flight.
+    pub(super) fn free(&self) -> bool {
+        let mut ring = self.ring.write();
+        if ring.as_ref().is_some_and(|ring| ring.progress().in_flight > 0) {
+            return false;
+        }
+        *ring = None;
+        true
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.ring.read().as_ref().map(SharedRing::progress).unwrap_or_default()
+    }
+
+    pub(super) fn flush(&self) {
+        if let Some(ring) = self.ring.read().as_ref() {
+            ring.flush();
+        }
+    }
+
+    /// The bell of the ring, for another reaper. None if it is closed or descriptors have run out.
+    pub(super) fn bell(&self) -> Option<Bell> {
+        self.ring.read().as_ref()?.bell().duplicate().ok()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.ring.read().as_ref().is_none_or(SharedRing::is_closed)
+    }
+
+    /// Never appoints a reaper in that runtime again.
+    pub(super) fn exclude(&self, runtime: Id) {
+        self.trust.exclude(runtime);
+    }
+}
