@@ -5,8 +5,9 @@
 //! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
 //! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
-//! Each has two twins. [`UringDisk`] drives a real file: [point] reads are submitted by their
-//! callers, everything else by two threads. `SimulatedDisk` with `Simulation` lies about durability, order and success, from a seed.
+//! Each has two twins. [`UringDisk`] drives a real file: callers submit [point] reads, and two
+//! threads everything else. `SimulatedDisk` with `Simulation` lies about durability, order and
+//! success, from a seed.
 //!
 //! What every `Disk` promises:
 //!
@@ -22,7 +23,8 @@
 //!
 //! The callers above bound how many requests wait; a waiting request is small.
 //!
-//! This folder imports only the lowest layers of the crate: `wake`, `waiters`, `batch`, `meter`.
+//! This folder imports only the lowest layers of the crate: `wake`, `waiters`, `batch`, `meter`,
+//! `thread_number`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -75,13 +75,11 @@ impl SharedRing {
         let bell = Bell::new()?;
         ring.submitter().register_eventfd(bell.descriptor())?;
         ring.submitter().register_files(&[file.as_raw_fd()])?;
-        let count = usize::from(entries);
-        let slots = Slots {
-            occupied: (0..count).map(|_| None).collect(),
-            free: (0..entries).rev().collect(),
-            is_closed: false,
-            reaped: 0,
-        };
+        // Bounded: by the entries of one ring.
+        let occupied = (0..entries).map(|_| None).collect();
+        // Bounded: by the entries of one ring.
+        let free = (0..entries).rev().collect();
+        let slots = Slots { occupied, free, is_closed: false, reaped: 0 };
         let (ring, slots) = (ManuallyDrop::new(ring), Mutex::new(slots));
         Ok(Self { ring, slots, bell, buffers: Arc::default() })
     }
