@@ -151,9 +151,9 @@ impl RecordReader {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             entry.value = self.codecs.decompress(&fetched.body, length).await?;
         }
-        if taken.body.len() <= COPIED_BYTES_MAX && codec == Codec::Raw {
-            meter::bytes(taken.body.len());
-            entry.value = ready_to_share(taken.body.to_vec().into());
+        if fetched.body.len() <= COPIED_BYTES_MAX && codec == Codec::Raw {
+            meter::bytes(fetched.body.len());
+            entry.value = ready_to_share(fetched.body.to_vec().into());
             entry.mark(Mark::Exact);
         }
         entry.charge = self.admission.charge(key.bytes, &entry.value, entry.extras());
