@@ -8,12 +8,16 @@ use rustix::process::{Resource, getrlimit};
 
 use super::error::{DiskError, is_out_of_descriptors};
 
-/// Descriptors of one ring's runtime: the ring, its poll, a handle on that and a waker.
-pub(super) const RING_DESCRIPTORS: usize = 4;
+/// Descriptors of one ring's runtime: the ring, its poll, a handle on that, a waker and, if the
+/// process uses tokio's signals, a socket.
+pub(super) const RING_DESCRIPTORS: usize = 5;
+
+/// Descriptors of the process once it uses tokio's signals.
+const SIGNAL_DESCRIPTORS: usize = 2;
 
 /// Descriptors of a store: two rings, its file three times, and one or two temporarily. Rings of
 /// point reads, of two descriptors each and one for their reapers, are not necessary.
-pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + 5;
+pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + SIGNAL_DESCRIPTORS + 5;
 
 /// Checks that `count` descriptors can be opened, by opening and closing them. A runtime that runs
 /// out half-way would leak those that it has opened.
