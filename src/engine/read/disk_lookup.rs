@@ -156,8 +156,8 @@ impl DiskLookup {
         hit
     }
 
-    /// Offers an entry for promotion if memory may hold it. A value that is still to be copied keeps
-    /// all blocks that were read for it.
+    /// Offers an entry for promotion if memory may hold it. A value that is still to be copied
+    /// keeps all blocks that were read for it.
     pub(crate) fn offer(&self, entry: &Arc<Entry>, blocks: u16) {
         let quota = entry.generation.quota().and_then(|quota| quota.limits.l1_bytes_max);
         let max = self.admission.l1_charge_max(entry.admission).min(quota.unwrap_or(usize::MAX));
