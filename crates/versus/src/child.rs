@@ -41,8 +41,10 @@ pub(crate) struct Answer {
     pub(crate) open: Duration,
     /// Entries found, if the cache tells.
     pub(crate) entries: Option<u64>,
-    /// The most memory so far, and the memory after the open.
+    /// The most memory that was resident so far.
     pub(crate) peak_bytes: u64,
+    /// The memory of the process before the open with that of the cache: as the cache tells, or as
+    /// it is resident. An allocator may keep what was freed.
     pub(crate) steady_bytes: u64,
 }
 
@@ -77,12 +79,14 @@ pub(crate) fn obey(order: &str) -> Result<(), Error> {
 }
 
 async fn carry_out(order: Order) -> Result<Answer, Error> {
+    let (_, before) = memory()?;
     let started = Instant::now();
     let cache = order.kind.open(&order.path, &order.setup).await?;
     let open = started.elapsed();
     // Freed memory goes back in the background.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let (peak_bytes, steady_bytes) = memory()?;
+    let (peak_bytes, resident) = memory()?;
+    let steady_bytes = cache.memory_bytes().map_or(resident, |bytes| before + bytes);
     let entries = cache.entries();
     if order.fills > 0 {
         let (blobs, target) = (Blobs::of(VALUE_BYTES), cache.clone());

@@ -58,9 +58,9 @@ impl Contest {
         Self { title, metric, base, rounds: None, bars: Vec::new() }
     }
 
-    /// A single round, of work that can be done once only.
-    pub(crate) fn once(self) -> Self {
-        Self { rounds: Some(1), ..self }
+    /// That many rounds, in place of what the command line says.
+    pub(crate) fn rounds(self, rounds: usize) -> Self {
+        Self { rounds: Some(rounds), ..self }
     }
 
     pub(crate) fn bar(mut self, bar: Bar) -> Self {

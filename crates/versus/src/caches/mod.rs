@@ -166,6 +166,14 @@ impl Cache {
         }
     }
 
+    /// Bytes of memory in use, if the cache tells.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Tamis(cache) => u64::try_from(cache.stats().memory().total_bytes()).ok(),
+            _ => None,
+        }
+    }
+
     /// Ends it, so that the next open finds all values.
     pub(crate) async fn close(self) -> Result<(), Error> {
         match self {

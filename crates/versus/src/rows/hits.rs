@@ -1,8 +1,10 @@
 //! Hits in memory beside the fastest lookups there are, and puts in memory that evict.
 //!
 //! Futures of tamis are polled once with a no-op waker, so that no executor is measured. The base
-//! of hits is a plain `DashMap<String, Bytes>`: get and clone. `benches/hit.rs` has more ways to
-//! call tamis, and is built with more optimization.
+//! of hits is a plain `DashMap<String, Bytes>`: get and clone.
+//!
+//! The generic peers are compiled into this program, tamis is not: link-time optimization changes
+//! the ratios. `cargo run --profile bench -p tamis-versus` has it, as `benches/hit.rs` does.
 
 use std::hint::black_box;
 use std::pin::pin;
@@ -62,7 +64,9 @@ fn race(
     callers: &[Caller],
     probes: &[Probes],
 ) -> Result<Outcome, Error> {
-    let limit = bench.span() / 4;
+    // Many short rounds: the speed of memory changes within seconds on a shared machine.
+    let limit = bench.span() / 16;
+    let contest = contest.rounds(4 * bench.rounds);
     let contestants = callers
         .iter()
         .map(|caller| Contestant::new(caller.name, move || caller.sample(probes, limit)));

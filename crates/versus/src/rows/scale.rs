@@ -153,7 +153,7 @@ fn flush(bench: &Bench, store: &Open) -> Result<Outcome, Error> {
     })];
     contestants.extend(one_write(bench));
     Contest::new(format!("flush, {} entries", store.entries), Returned, ONE_WRITE)
-        .once()
+        .rounds(1)
         .bar(Bar::at_most(50.0, Returned).above(ONE_WRITE))
         .bar(Bar::at_most(100.0, InForce))
         .run(bench, contestants)
