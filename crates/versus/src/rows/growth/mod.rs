@@ -11,11 +11,11 @@ use crate::caches::Kind;
 use crate::contest::{Contest, Outcome};
 use crate::load::two_workers;
 use crate::metric::Metric::{CallsPerSecond, RecordsPerSecond, Returned};
+use crate::rows::store::remove;
 
 use self::calls::Calls;
 use self::store::{Store, VALUE_BYTES};
 use super::device::{ONE_WRITE, one_write};
-use crate::rows::store::remove;
 
 mod beside;
 mod calls;
