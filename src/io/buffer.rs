@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -36,8 +36,9 @@ pub(crate) struct AlignedBuffer {
     pointer: NonNull<u8>,
     capacity: usize,
     length: usize,
-    /// Takes the allocation when the buffer is dropped.
-    pool: Option<Arc<BufferPool>>,
+    /// Takes the allocation when the buffer is dropped. Weak, so that a buffer in use keeps no
+    /// spare ones when the pool's owner is gone.
+    pool: Option<Weak<BufferPool>>,
 }
 
 /// Allocations of up to [`POOLED_BYTES_MAX`] that are used again: small reads come and go by the
@@ -196,7 +197,7 @@ impl BufferPool {
             Some(buffer) => buffer,
             None => AlignedBuffer::try_with_capacity(bytes)?,
         };
-        buffer.pool = Some(Arc::clone(self));
+        buffer.pool = Some(Arc::downgrade(self));
         Ok(buffer)
     }
 
@@ -220,7 +221,7 @@ fn place(bytes: usize) -> Option<usize> {
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
+        if let Some(pool) = self.pool.take().and_then(|pool| pool.upgrade()) {
             let (pointer, capacity) = (self.pointer, self.capacity);
             // From now on the allocation belongs to the new buffer.
             self.capacity = 0;
@@ -357,6 +358,11 @@ mod tests {
         let kept = spare.buffers.iter().flatten().map(AlignedBuffer::capacity).sum::<usize>();
         assert_eq!(kept, spare.bytes);
         assert!(kept > SPARE_BYTES_MAX - (64 << 10) && kept <= SPARE_BYTES_MAX);
+        drop(spare);
+        let (used, left) = (pool.buffer(4096).expect("memory"), Arc::downgrade(&pool));
+        drop(pool);
+        assert!(left.upgrade().is_none(), "a buffer in use keeps no spare ones");
+        drop(used);
     }
 
     #[test]
