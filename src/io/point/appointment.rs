@@ -1,6 +1,7 @@
 //! `Appointment`: who reaps a ring.
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::runtime::Id;
 
 /// How often a reaper may be late before another one takes its place.
@@ -17,57 +18,80 @@ pub(super) enum Place {
 
 /// Who reaps a ring.
 #[derive(Debug, Default)]
-pub(super) struct Appointment(Mutex<Term>);
+pub(super) struct Appointment(Mutex<Office>);
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Term {
+#[derive(Debug, Default)]
+struct Office {
+    /// Where the reaper in office runs.
     place: Place,
-    /// Counts the appointments.
-    number: u64,
-    /// How often this reaper was relieved since it served last.
+    /// How often it was relieved since it served last.
     reliefs: u32,
+    /// Where reapers are that have not ended: no place has two, though it may be appointed again
+    /// and again before the first one has heard of its replacement.
+    reapers: SmallVec<[Place; 4]>,
 }
 
 impl Appointment {
-    /// Appoints a reaper in `place`. The number of its term, or None if it is there already.
-    pub(super) fn appoint(&self, place: Place) -> Option<u64> {
-        let mut term = self.0.lock();
-        if term.place == place {
-            return None;
+    /// Appoints the reaper in `place`; true if there is none yet.
+    pub(super) fn appoint(&self, place: Place) -> bool {
+        let mut office = self.0.lock();
+        if office.place == place {
+            return false;
         }
-        *term = Term { place, number: term.number + 1, reliefs: 0 };
-        Some(term.number)
+        (office.place, office.reliefs) = (place, 0);
+        let is_new = !office.reapers.contains(&place);
+        if is_new {
+            office.reapers.push(place);
+        }
+        is_new
     }
 
-    /// Notes that the reaper of that term is at work; false if another term has begun.
-    pub(super) fn serve(&self, number: u64) -> bool {
-        let mut term = self.0.lock();
-        let is_in_office = term.number == number;
+    /// Notes that the reaper in `place` is at work. False if another one is in office: then it has
+    /// ended, as far as appointments go.
+    pub(super) fn serve(&self, place: Place) -> bool {
+        let mut office = self.0.lock();
+        let is_in_office = office.place == place;
         if is_in_office {
-            term.reliefs = 0;
+            office.reliefs = 0;
+        } else {
+            office.remove(place);
         }
         is_in_office
     }
 
     /// Notes that the present reaper was late. The runtime of one that was late again and again is
-    /// returned, and its term ends.
+    /// returned, and it is no longer in office.
     pub(super) fn relieve(&self) -> Option<Id> {
-        let mut term = self.0.lock();
-        term.reliefs += 1;
-        match term.place {
-            Place::Runtime(id) if term.reliefs >= RELIEFS_MAX => {
-                term.place = Place::Nowhere;
+        let mut office = self.0.lock();
+        office.reliefs += 1;
+        match office.place {
+            Place::Runtime(id) if office.reliefs >= RELIEFS_MAX => {
+                office.place = Place::Nowhere;
                 Some(id)
             }
             _ => None,
         }
     }
 
-    /// Ends a term, unless another has begun.
-    pub(super) fn resign(&self, number: u64) {
-        let mut term = self.0.lock();
-        if term.number == number {
-            term.place = Place::Nowhere;
+    /// Notes that the reaper in `place` has ended by itself. Its runtime is returned if it was in
+    /// office.
+    pub(super) fn resign(&self, place: Place) -> Option<Id> {
+        let mut office = self.0.lock();
+        office.remove(place);
+        if office.place != place {
+            return None;
         }
+        office.place = Place::Nowhere;
+        match place {
+            Place::Runtime(id) => Some(id),
+            Place::Thread | Place::Nowhere => None,
+        }
+    }
+}
+
+impl Office {
+    fn remove(&mut self, place: Place) {
+        // Bounded: by the runtimes that use the ring.
+        self.reapers.retain(|reaper| *reaper != place);
     }
 }

@@ -95,8 +95,10 @@ impl PointReads {
     fn appoint(&self, ring: &Arc<PointRing>) {
         let runtime = Handle::try_current().ok().filter(|runtime| self.trust.trusts(runtime.id()));
         let place = runtime.as_ref().map_or(Place::Thread, |runtime| Place::Runtime(runtime.id()));
-        let Some(term) = ring.appoint(place) else { return };
-        let reaper = reaper::reap(Arc::clone(ring), term);
+        if !ring.appoint(place) {
+            return;
+        }
+        let reaper = reaper::reap(Arc::clone(ring), place);
         match runtime {
             Some(runtime) => drop(runtime.spawn(reaper)),
             None => drop(self.thread.spawn("reaper", reaper.boxed())),

@@ -35,20 +35,23 @@ impl PointRing {
         Self { ring, appointment: Appointment::default(), trust, queue }
     }
 
-    /// Appoints a reaper in `place`. The number of its term, or None if it is there already.
-    pub(super) fn appoint(&self, place: Place) -> Option<u64> {
+    /// Appoints the reaper in `place`; true if there is none yet.
+    pub(super) fn appoint(&self, place: Place) -> bool {
         self.appointment.appoint(place)
     }
 
-    /// Notes that the reaper of that term is at work. False if another one reaps, or the ring is
-    /// closed.
-    pub(super) fn serve(&self, term: u64) -> bool {
-        self.appointment.serve(term) && !self.is_closed()
+    /// Notes that the reaper in `place` is at work. False if another one is in office: then it has
+    /// ended, as far as appointments go.
+    pub(super) fn serve(&self, place: Place) -> bool {
+        self.appointment.serve(place)
     }
 
-    /// Ends a term, unless another has begun.
-    pub(super) fn resign(&self, term: u64) {
-        self.appointment.resign(term);
+    /// Notes that the reaper in `place` has ended by itself. Its runtime is not asked for a while:
+    /// it may have been shut down.
+    pub(super) fn resign(&self, place: Place) {
+        if let Some(runtime) = self.appointment.resign(place) {
+            self.trust.withdraw(runtime);
+        }
     }
 
     pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
@@ -116,7 +119,7 @@ impl PointRing {
         self.ring.read().as_ref()?.bell().duplicate().ok()
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.ring.read().as_ref().is_none_or(SharedRing::is_closed)
     }
 

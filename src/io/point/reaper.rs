@@ -10,25 +10,38 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::appointment::Place;
 use super::point_ring::PointRing;
 use crate::batch::{BATCH_ENTRIES, yield_now};
 
-/// Resigns when the reaper ends, for whatever reason.
+/// Resigns when the reaper ends by itself, for whatever reason.
 struct InOffice {
     ring: Arc<PointRing>,
-    term: u64,
+    place: Place,
+    /// Another reaper has taken its place.
+    is_replaced: bool,
 }
 
 impl Drop for InOffice {
     fn drop(&mut self) {
-        self.ring.resign(self.term);
+        if !self.is_replaced {
+            self.ring.resign(self.place);
+        }
     }
 }
 
-/// The reaper of one term.
-pub(super) async fn reap(ring: Arc<PointRing>, term: u64) {
-    let office = InOffice { ring, term };
-    let ring = &office.ring;
+/// A reaper, appointed in `place`. A runtime that is shutting down drops it before its first poll,
+/// so it is in office from the beginning.
+pub(super) fn reap(
+    ring: Arc<PointRing>,
+    place: Place,
+) -> impl Future<Output = ()> + Send + 'static {
+    let office = InOffice { ring, place, is_replaced: false };
+    serve(office)
+}
+
+async fn serve(mut office: InOffice) {
+    let ring = Arc::clone(&office.ring);
     let Some(bell) = ring.bell() else { return };
     let Some(bell) = bell.listen() else {
         if let Ok(runtime) = Handle::try_current() {
@@ -38,7 +51,7 @@ pub(super) async fn reap(ring: Arc<PointRing>, term: u64) {
     };
     // Bounded: a wait in each turn.
     while bell.rung().await.is_ok() {
-        let is_in_office = ring.serve(term);
+        office.is_replaced = !ring.serve(office.place);
         let mut reaped = 0;
         // Bounded: by the reads in flight.
         while ring.reap() {
@@ -47,7 +60,7 @@ pub(super) async fn reap(ring: Arc<PointRing>, term: u64) {
                 yield_now().await;
             }
         }
-        if !is_in_office {
+        if office.is_replaced || ring.is_closed() {
             return;
         }
     }
