@@ -153,6 +153,10 @@ impl UringDisk {
 impl Drop for RingShared {
     /// The threads end by themselves, a moment later.
     fn drop(&mut self) {
+        // A forked child has copies of locks that a thread may have held for ever.
+        if !self.is_foreign() {
+            self.point_reads.close();
+        }
         self.note_closing();
     }
 }

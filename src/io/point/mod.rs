@@ -35,7 +35,7 @@ use crate::thread_number::thread_number;
 /// Reads in flight on one ring.
 const RING_ENTRIES: u16 = 256;
 
-/// Submits point reads. Dropping it closes the rings.
+/// Submits point reads.
 pub(super) struct PointReads {
     rings: Arc<[Arc<PointRing>]>,
     watch: Arc<Watch>,
@@ -110,11 +110,5 @@ impl PointReads {
         // Bounded: by the rings.
         self.rings.iter().for_each(|ring| ring.close());
         self.watch.close();
-    }
-}
-
-impl Drop for PointReads {
-    fn drop(&mut self) {
-        self.close();
     }
 }
