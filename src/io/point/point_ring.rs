@@ -87,6 +87,7 @@ impl PointRing {
         while self.reap() {}
     }
 
+    /// Refuses reads from now on.
     pub(super) fn close(&self) {
         if let Some(ring) = self.ring.read().as_ref() {
             ring.close();
@@ -94,9 +95,23 @@ impl PointRing {
         }
     }
 
-    /// Frees the ring if nothing is in flight.
+    /// Closes the ring and answers the reads in flight, because nobody is going to take their
+    /// completions.
+    pub(super) fn abandon(&self) {
+        self.close();
+        // Bounded: by the reads in flight.
+        while self.reap() {}
+        let abandoned = self.ring.read().as_ref().map(SharedRing::abandon);
+        // Bounded: by the entries of one ring.
+        for (reply, pin) in abandoned.into_iter().flatten() {
+            discard(pin);
+            drop(reply);
+        }
+    }
+
+    /// Frees the ring if nothing is in flight. It does not wait for a caller within the kernel.
     pub(super) fn free(&self) -> bool {
-        let mut ring = self.ring.write();
+        let Some(mut ring) = self.ring.try_write() else { return false };
         if ring.as_ref().is_some_and(|ring| ring.progress().in_flight > 0) {
             return false;
         }

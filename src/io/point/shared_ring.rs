@@ -22,7 +22,9 @@ use std::sync::Arc;
 use io_uring::{IoUring, opcode, types};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::super::RequestPin;
 use super::super::buffer::{AlignedBuffer, BufferPool};
+use super::super::reply::{Reply, exchange};
 use super::super::request::Read;
 use super::bell::Bell;
 
@@ -135,6 +137,16 @@ impl SharedRing {
         Some((in_flight, completion.result()))
     }
 
+    /// Takes the replies and the pins of all reads in flight. The buffers stay.
+    pub(super) fn abandon(&self) -> Vec<(Reply<io::Result<AlignedBuffer>>, Option<RequestPin>)> {
+        let take = |in_flight: &mut InFlight| {
+            let read = &mut in_flight.read;
+            (mem::replace(&mut read.reply, exchange().0), read.pin.take())
+        };
+        // Bounded: by the entries of one ring.
+        self.slots.lock().occupied.iter_mut().flatten().map(take).collect()
+    }
+
     /// Refuses reads from now on.
     pub(super) fn close(&self) {
         self.slots.lock().is_closed = true;
@@ -144,8 +156,11 @@ impl SharedRing {
         self.slots.lock().is_closed
     }
 
+    /// Never waits for a thread that was preempted with the lock; then something is in flight.
     pub(super) fn progress(&self) -> Progress {
-        let slots = self.slots.lock();
+        let Some(slots) = self.try_lock() else {
+            return Progress { in_flight: 1, is_ready: false, reaped: 0 };
+        };
         // SAFETY: this is the only view of the completion queue, since the slots are locked.
         let is_ready = unsafe { !self.ring.completion_shared().is_empty() };
         Progress {
@@ -189,5 +204,35 @@ impl InFlight {
             return (read, Some(buffer));
         }
         (read, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reply::exchange;
+    use super::*;
+
+    #[test]
+    fn a_thread_that_holds_the_lock_for_long_stops_neither_callers_nor_the_watch() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(4096).expect("a length");
+        let ring = SharedRing::new(&file, 4).expect("a ring");
+        let (reply, answer) = exchange();
+        let read = Read { offset: 0, length: 4096, pin: None, reply };
+        let held = ring.slots.lock();
+        let Err(read) = ring.submit(read) else { panic!("submitted without the lock") };
+        assert!(ring.progress().in_flight > 0, "it may be submitting");
+        drop(held);
+        assert_eq!(ring.progress().in_flight, 0);
+        assert!(ring.submit(read).is_ok());
+        let (in_flight, result) = loop {
+            match ring.reap() {
+                Some(reaped) => break reaped,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(result, 4096);
+        assert!(in_flight.outcome(result).1.is_some_and(|buffer| buffer.len() == 4096));
+        drop(answer);
     }
 }

@@ -57,29 +57,42 @@ fn look(rings: &[Arc<PointRing>]) -> Seen {
     rings.iter().map(|ring| ring.progress()).collect()
 }
 
-/// Refuses reads when the watch ends early, with the thread.
-struct OnDuty<'a>(&'a [Arc<PointRing>]);
+/// Abandons the rings when the watch ends early, with the thread.
+struct OnDuty(Arc<[Arc<PointRing>]>);
 
-impl Drop for OnDuty<'_> {
+impl Drop for OnDuty {
     fn drop(&mut self) {
         // Bounded: by the rings.
-        self.0.iter().for_each(|ring| ring.close());
+        self.0.iter().for_each(|ring| ring.abandon());
     }
 }
 
-/// Watches until it is closed and nothing is in flight; then frees the rings.
-pub(super) async fn watch(rings: Arc<[Arc<PointRing>]>, watch: Arc<Watch>) {
-    let _duty = OnDuty(&rings);
+/// Watches until it is closed and nothing is in flight; then frees the rings. If it is dropped
+/// before, even before its first poll, the reads in flight are answered with an error.
+pub(super) fn watch(
+    rings: Arc<[Arc<PointRing>]>,
+    watch: Arc<Watch>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let duty = OnDuty(rings);
+    until_freed(duty, watch)
+}
+
+async fn until_freed(duty: OnDuty, watch: Arc<Watch>) {
+    let rings = &duty.0;
     // Bounded: a wait in each turn.
     while !watch.is_closing() {
         watch.bell.notified().await;
-        until_quiet(&rings, &watch).await;
+        until_quiet(rings, &watch).await;
     }
     // Bounded: by the rings.
     while !rings.iter().all(|ring| ring.free()) {
         tokio::time::sleep(TICK).await;
         // Bounded: by the rings.
-        rings.iter().for_each(|ring| ring.relieve());
+        for ring in rings.iter() {
+            // The kernel may have refused reads before the close.
+            ring.flush();
+            ring.relieve();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod point;
+mod point_failures;
 mod refusal;
 mod simulated;
 mod unpolled;

@@ -19,13 +19,17 @@ use super::super::simulation::Dice;
 use super::super::{AlignedBuffer, BLOCK_BYTES, Disk, DiskOptions, ReadRequest, UringDisk};
 use super::uring::{directory, options, wait_until};
 
-const BLOCKS: u64 = 1024;
+pub(super) const BLOCKS: u64 = 1024;
 
-type Reading = BoxFuture<'static, io::Result<AlignedBuffer>>;
+pub(super) type Reading = BoxFuture<'static, io::Result<AlignedBuffer>>;
 
 /// A disk with one ring for all callers, whose blocks hold their own numbers.
-fn numbered(directory: &TempDir) -> UringDisk {
-    let options = DiskOptions { read_rings: 1, ..options(directory, 4) };
+pub(super) fn numbered(directory: &TempDir) -> UringDisk {
+    numbered_with(DiskOptions { read_rings: 1, ..options(directory, 4) })
+}
+
+/// A disk of 4 MiB whose blocks hold their own numbers.
+pub(super) fn numbered_with(options: DiskOptions) -> UringDisk {
     let disk = block_on(UringDisk::open(options)).expect("disk");
     let mut image = AlignedBuffer::with_capacity(4 << 20);
     for number in 0..BLOCKS {
@@ -36,18 +40,18 @@ fn numbered(directory: &TempDir) -> UringDisk {
     disk
 }
 
-fn read(disk: &UringDisk, number: u64) -> Reading {
+pub(super) fn read(disk: &UringDisk, number: u64) -> Reading {
     disk.read(ReadRequest::new(number << 12, BLOCK_BYTES))
 }
 
-fn number_of(read: io::Result<AlignedBuffer>) -> u64 {
+pub(super) fn number_of(read: io::Result<AlignedBuffer>) -> u64 {
     let buffer = read.expect("read");
     assert_eq!(buffer.len(), BLOCK_BYTES);
     u64::from_le_bytes(buffer[..8].try_into().expect("8 bytes"))
 }
 
 /// A read that was polled once, and may be done.
-struct Begun(Option<io::Result<AlignedBuffer>>, Reading);
+pub(super) struct Begun(Option<io::Result<AlignedBuffer>>, Reading);
 
 impl Future for Begun {
     type Output = io::Result<AlignedBuffer>;
@@ -60,7 +64,7 @@ impl Future for Begun {
     }
 }
 
-fn begin_with(disk: &UringDisk, number: u64, waker: &Waker) -> Begun {
+pub(super) fn begin_with(disk: &UringDisk, number: u64, waker: &Waker) -> Begun {
     let mut reading = read(disk, number);
     let done = match reading.poll_unpin(&mut Context::from_waker(waker)) {
         Poll::Ready(done) => Some(done),
@@ -69,16 +73,16 @@ fn begin_with(disk: &UringDisk, number: u64, waker: &Waker) -> Begun {
     Begun(done, reading)
 }
 
-fn begin(disk: &UringDisk, number: u64) -> Begun {
+pub(super) fn begin(disk: &UringDisk, number: u64) -> Begun {
     begin_with(disk, number, Waker::noop())
 }
 
-fn current_thread() -> Runtime {
+pub(super) fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
 /// Random reads, some at a time, by a caller without a runtime.
-fn all_is_well(disk: &UringDisk, seed: u64) {
+pub(super) fn all_is_well(disk: &UringDisk, seed: u64) {
     let mut dice = Dice::new(seed);
     let numbers: Vec<_> = (0..500).map(|_| dice.below(BLOCKS)).collect();
     let reads = numbers

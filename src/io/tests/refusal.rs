@@ -15,7 +15,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use super::super::{AlignedBuffer, Disk, DiskError, DiskOptions, ReadRequest, UringDisk};
 
 const IO_URING_SETUP: i64 = 425;
-const IO_URING_ENTER: i64 = 426;
+pub(super) const IO_URING_ENTER: i64 = 426;
 const CHILD: &str = "TAMIS_TEST_CHILD";
 const NOBODY: u32 = 65534;
 
