@@ -232,7 +232,10 @@ mod tests {
             }
         };
         assert_eq!(result, 4096);
-        assert!(in_flight.outcome(result).1.is_some_and(|buffer| buffer.len() == 4096));
+        let (read, buffer) = in_flight.outcome(result);
+        assert!(buffer.is_some_and(|buffer| buffer.len() == 4096));
+        ring.close();
+        assert!(ring.submit(read).is_err(), "closed");
         drop(answer);
     }
 }

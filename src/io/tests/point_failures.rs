@@ -5,7 +5,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::{env, fs, io, thread};
 
 use futures::executor::block_on;
@@ -167,7 +167,7 @@ fn wakers_and_pins_that_panic_harm_no_read_of_others() {
         for (number, read) in block_on(join_all(begun)).into_iter().enumerate() {
             assert_eq!(number_of(read), number as u64);
         }
-        if let Poll::Pending = first {
+        if first.is_pending() {
             assert_eq!(number_of(block_on(pinned)), 0);
         }
     }
