@@ -1,6 +1,8 @@
 //! `Counters`: event counters, striped over cache lines.
 //!
-//! Each thread counts in its own stripe, so that threads do not contend; a sum visits all stripes.
+//! A thread whose number is low enough has a stripe that no other thread writes, and counts without
+//! a read-modify-write, which would be a fifth of a hit in memory. The others share further
+//! stripes. A sum visits all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,23 +64,41 @@ type Stripe = [AtomicU64; EVENTS];
 /// A handle: its clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct Counters {
-    /// Their number is a power of two.
+    /// Those of one thread each, then the shared ones, whose number is a power of two.
     stripes: Arc<[CachePadded<Stripe>]>,
+    /// The number of the former.
+    own: usize,
 }
 
 impl Counters {
     pub(crate) fn new(cores: usize) -> Self {
-        let stripes = (2 * cores).next_power_of_two().min(128);
+        let (own, shared) = (4 * cores, 2 * cores);
+        let (own, shared) = (own.clamp(16, 256), shared.next_power_of_two().min(128));
         // Bounded: by the cores.
-        Self { stripes: (0..stripes).map(|_| CachePadded::new(Stripe::default())).collect() }
+        let stripes = (0..own + shared).map(|_| CachePadded::new(Stripe::default())).collect();
+        Self { stripes, own }
     }
 
+    #[inline]
     pub(crate) fn count(&self, event: Event) {
         self.add(event, 1);
     }
 
+    #[inline]
     pub(crate) fn add(&self, event: Event, number: u64) {
-        let stripe = &self.stripes[thread_number() & (self.stripes.len() - 1)];
+        let thread = thread_number();
+        if thread < self.own {
+            let count = &self.stripes[thread][event as usize];
+            count.store(count.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
+        } else {
+            self.add_shared(thread, event, number);
+        }
+    }
+
+    #[inline(never)]
+    fn add_shared(&self, thread: usize, event: Event, number: u64) {
+        let (_, shared) = self.stripes.split_at(self.own);
+        let stripe = &shared[thread & (shared.len() - 1)];
         stripe[event as usize].fetch_add(number, Ordering::Relaxed);
     }
 
@@ -90,17 +110,30 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
+    /// Three times as many threads as have stripes of their own, at the same time; then others.
     #[test]
     fn counts_of_all_threads_are_summed() {
         let counters = Counters::new(2);
-        std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| (0..1000).for_each(|_| counters.count(Event::Hit)));
-            }
-        });
-        assert_eq!(counters.sum(Event::Hit), 16_000);
+        let threads = 3 * counters.own;
+        for round in 1..=3 {
+            let begin = Barrier::new(threads);
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| {
+                        counters.count(Event::Insertion);
+                        begin.wait();
+                        (0..1000).for_each(|_| counters.count(Event::Hit));
+                    });
+                }
+            });
+            let threads = threads as u64;
+            assert_eq!(counters.sum(Event::Hit), round * threads * 1000);
+            assert_eq!(counters.sum(Event::Insertion), round * threads);
+        }
         assert_eq!(counters.sum(Event::Miss), 0);
     }
 }
