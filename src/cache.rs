@@ -74,7 +74,10 @@ impl BlobCache {
     /// [`l2_io_errors`](BlobCacheStats::l2_io_errors) or
     /// [`l2_corruptions`](BlobCacheStats::l2_corruptions), and logged.
     pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
-        self.engine.gets().get(self.engine.namespace(namespace), key.as_ref()).await
+        match self.engine.gets().get(self.engine.namespace(namespace), key.as_ref()) {
+            Ok(found) => found,
+            Err(from_disk) => from_disk.await,
+        }
     }
 
     /// Stores a value under a key, replacing the entry there. Once it has returned, no get finds

@@ -78,7 +78,10 @@ impl BlobCacheNamespace {
 
     /// See [`BlobCache::get`].
     pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<BlobCacheHit> {
-        self.engine.gets().get(self.named(), key.as_ref()).await
+        match self.engine.gets().get(self.named(), key.as_ref()) {
+            Ok(found) => found,
+            Err(from_disk) => from_disk.await,
+        }
     }
 
     /// See [`BlobCache::put`]. A put without a policy gets this handle's.
