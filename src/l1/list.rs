@@ -119,7 +119,9 @@ impl List {
                 self.hand = newer;
                 return Some(Victim::Dead(entry));
             }
-            if entry.visited.swap(false, Ordering::Relaxed) {
+            // A read-modify-write would cost more, and a hit meanwhile may come before or after.
+            if entry.visited.load(Ordering::Relaxed) {
+                entry.visited.store(false, Ordering::Relaxed);
                 self.hand = newer;
                 continue;
             }

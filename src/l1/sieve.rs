@@ -18,9 +18,9 @@
 //! nothing otherwise; the list's part of the hand is on one of its nodes, or past its head. The
 //! hand's own lock is taken before a list's, and only to evict.
 
-use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::{iter, mem};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -39,6 +39,8 @@ const EMPTY_NODES: usize = 64;
 pub(crate) struct Sieve {
     /// By priority; created at first use.
     levels: Box<[OnceLock<Level>]>,
+    /// Bit set of the priorities that have a level, so that an eviction need not visit all.
+    priorities: [AtomicU64; PRIORITIES / 64],
     lists: usize,
     /// The bytes of each namespace with a quota, whose entries have their own lists.
     quotas: Box<[AtomicUsize]>,
@@ -82,7 +84,14 @@ impl Sieve {
         let levels = (0..PRIORITIES).map(|_| OnceLock::new()).collect();
         // Bounded: by the quotas of the configuration.
         let quotas = (0..quotas).map(|_| AtomicUsize::new(0)).collect();
-        Self { levels, lists, quotas, bytes: AtomicUsize::new(0), insertions: AtomicU64::new(0) }
+        Self {
+            levels,
+            priorities: Default::default(),
+            lists,
+            quotas,
+            bytes: AtomicUsize::new(0),
+            insertions: AtomicU64::new(0),
+        }
     }
 
     /// Takes all lists, to free them in pieces: each item frees a part, and is its number of
@@ -108,7 +117,11 @@ impl Sieve {
 
     /// Inserts a new entry at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
-        let level = self.levels[usize::from(entry.priority)].get_or_init(|| self.level());
+        let level = self.levels[usize::from(entry.priority)].get_or_init(|| {
+            let bits = &self.priorities[usize::from(entry.priority) / 64];
+            bits.fetch_or(1 << (entry.priority % 64), Ordering::Relaxed);
+            self.level()
+        });
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
         level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
@@ -151,8 +164,7 @@ impl Sieve {
         steps: &mut usize,
         owner: &dyn EntryOwner,
     ) -> Option<Victim> {
-        let levels = self.levels.iter().take(usize::from(priority) + 1);
-        let level = levels.filter_map(OnceLock::get).find(|level| level.holds_any())?;
+        let level = self.levels_up_to(priority).find(|level| level.holds_any())?;
         let victim = level.evict(steps, owner)?;
         Some(self.uncounted(level, victim))
     }
@@ -167,13 +179,23 @@ impl Sieve {
         owner: &dyn EntryOwner,
     ) -> Option<Victim> {
         // Bounded: by the number of priorities.
-        for level in self.levels.iter().take(usize::from(priority) + 1) {
-            let Some(level) = level.get() else { continue };
+        for level in self.levels_up_to(priority) {
             if let Some(victim) = level.evict_of(quota, steps, owner) {
                 return Some(self.uncounted(level, victim));
             }
         }
         None
+    }
+
+    /// The levels of priorities up to `priority`, the lowest first.
+    fn levels_up_to(&self, priority: u8) -> impl Iterator<Item = &Level> {
+        // A level's bit is set before the level can be found.
+        let words = self.priorities.iter().map(|bits| bits.load(Ordering::Relaxed)).enumerate();
+        // Bounded: by the priorities in use.
+        let numbers = words.flat_map(|(word, bits)| ones(bits).map(move |bit| 64 * word + bit));
+        numbers
+            .take_while(move |number| *number <= usize::from(priority))
+            .filter_map(|number| self.levels[number].get())
     }
 
     fn level(&self) -> Level {
@@ -229,6 +251,15 @@ impl Sieve {
             self.quotas[quota.number].fetch_sub(entry.charge, Ordering::Relaxed);
         }
     }
+}
+
+/// The numbers of the bits that are set, the lowest first.
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    iter::from_fn(move || {
+        let lowest = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (lowest < 64).then_some(lowest)
+    })
 }
 
 impl Level {
