@@ -76,7 +76,8 @@ impl Eviction {
         priority: u8,
     ) -> Option<Reservation<'_>> {
         let quota = generation.quota().map(|quota| quota.number);
-        let begun = self.pending.round();
+        // Only a quota waits for a round.
+        let begun = quota.map(|_| self.pending.round()).unwrap_or_default();
         let mut steps = BATCH_ENTRIES;
         // Bounded: a batch in each turn, then a yield.
         loop {

@@ -35,7 +35,9 @@ impl IndexBudget {
     }
 
     pub(crate) fn add_slots(&self, count: usize) {
-        self.slots.fetch_add(count, Ordering::Relaxed);
+        if count > 0 {
+            self.slots.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn remove_slots(&self, count: usize) {
@@ -52,12 +54,16 @@ impl IndexBudget {
 
     /// An entry without a record has been inserted.
     pub(crate) fn add_labels_of(&self, entry: &Entry) {
-        self.labels_above.fetch_add(entry.labels().len(), Ordering::Relaxed);
+        if !entry.labels().is_empty() {
+            self.labels_above.fetch_add(entry.labels().len(), Ordering::Relaxed);
+        }
     }
 
     /// Such an entry has been removed.
     pub(crate) fn remove_labels_of(&self, entry: &Entry) {
-        self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
+        if !entry.labels().is_empty() {
+            self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn is_index_full(&self, bytes: usize, section: &mut Section<'_>) -> bool {

@@ -281,16 +281,23 @@ impl Generation {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn grow(&self, bytes: usize, _section: &mut Section<'_>) {
-        self.counted(|| self.entries.fetch_add(1, Ordering::Relaxed));
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn grow(&self, bytes: usize, section: &mut Section<'_>) {
+        let (entries, bytes) = (self.entries() + 1, self.bytes() + bytes);
+        self.set_entries(entries, bytes, section);
     }
 
-    pub(crate) fn shrink(&self, bytes: usize, _section: &mut Section<'_>) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if self.counted(|| self.entries.fetch_sub(1, Ordering::Relaxed)) == 1 {
+    pub(crate) fn shrink(&self, bytes: usize, section: &mut Section<'_>) {
+        let (entries, bytes) = (self.entries() - 1, self.bytes() - bytes);
+        self.set_entries(entries, bytes, section);
+        if entries == 0 {
             self.note_if_vacant();
         }
+    }
+
+    /// Without a read-modify-write: sections exclude each other, and nothing else sets them.
+    fn set_entries(&self, entries: usize, bytes: usize, _section: &mut Section<'_>) {
+        self.counted(|| self.entries.store(entries, Ordering::Relaxed));
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Called after an entry or a slot was removed.

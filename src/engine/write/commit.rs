@@ -116,10 +116,11 @@ impl Commit {
         section.watermarks().key_mutated(entry.hash, moment);
         let position = recorded.map(|recorded| recorded.assigned.position.value());
         entry.set_sequence(section.sequence(position));
-        let generation = Arc::clone(&entry.generation);
         match (recorded, slot) {
             (Some(recorded), Some(_)) => self.acknowledger.shadowed_until(recorded.assigned.end),
-            (None, Some(slot)) => generation.mark_slot_dead(entry.hash, slot, &mut section),
+            (None, Some(slot)) => {
+                entry.generation.mark_slot_dead(entry.hash, slot, &mut section);
+            }
             (_, None) => {}
         }
         let is_new = set_slot(&entry, recorded, slot);
@@ -128,6 +129,7 @@ impl Commit {
         if is_recorded && self.budget.misses_accesses(&entry) {
             self.budget.want_accesses(&mut section);
         }
+        let is_filter_worn = FilterSignal::is_worn(&entry.generation);
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
         let replaced = self.install(entry, in_memory, is_recorded, place, &mut section);
         if let Some(replaced) = &replaced {
@@ -137,7 +139,7 @@ impl Commit {
         drop(section);
         // Bounded: one.
         ends.into_iter().for_each(|ends| self.deadlines.note_end(ends));
-        self.filters.check(&generation);
+        self.filters.notify_if(is_filter_worn);
         let end = recorded.map(|recorded| recorded.assigned.end);
         if end.is_none() && slot.is_some_and(Slot::is_tombstone) {
             // The tombstone on file shadows older records as well.

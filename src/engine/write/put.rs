@@ -131,13 +131,11 @@ impl Puts {
         let version = PutVersion { version: policy.version, renews: put.renews };
         let known = self.versions.precheck(current.as_deref(), namespace, hashed, version).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
-        if self.commit.is_stale(
-            put.read_at,
-            namespace,
-            hashed,
-            labels,
-            &mut self.commit_lock.section(),
-        ) {
+        let is_stale = |point| {
+            let section = &mut self.commit_lock.section();
+            self.commit.is_stale(Some(point), namespace, hashed, labels, section)
+        };
+        if put.read_at.is_some_and(is_stale) {
             return Ok((self.commit.refuse_stale(), None));
         }
         let spare = current.map_or(0, |entry| entry.charge);
@@ -211,28 +209,30 @@ impl Puts {
             Some(l2) => Some(l2.log.room(room.bytes, None).await),
             None => None,
         };
-        let generation = self.slots.find_or_begin(namespace.name).await?;
-        let begun = Arc::clone(&generation);
-        let mut entry = Entry::new(generation, key, &life, kind, extras);
+        let mut generation = self.slots.find_or_begin(namespace.name).await?;
+        let mut entry = Entry::new(Arc::clone(&generation), key, &life, kind, extras);
         entry.charge = room.bytes;
         if put.is_absent {
             entry.mark(Mark::Absent);
         }
-        let written = self.write_entry(namespace, admitted, entry, put, ticket).await;
-        if written.is_err() {
-            self.namespaces.give_up(&begun, &self.commit_lock);
+        match self.write_entry((namespace, &mut generation), admitted, entry, put, ticket).await {
+            Ok(acknowledgement) => Ok((acknowledgement, Some(generation))),
+            Err(error) => {
+                self.namespaces.give_up(&generation, &self.commit_lock);
+                Err(error)
+            }
         }
-        written
     }
 
+    /// `generation`: that of the entry, before and after.
     async fn write_entry(
         self: &Arc<Self>,
-        namespace: NamespaceRef<'_>,
+        (namespace, generation): (NamespaceRef<'_>, &mut Arc<Generation>),
         admitted: Admitted,
         mut entry: Entry,
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
-    ) -> Result<Written, CacheError> {
+    ) -> Result<Acknowledgement, CacheError> {
         let Admitted { room, is_wanted, version, mut known, .. } = admitted;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
@@ -255,7 +255,9 @@ impl Puts {
                 None => None,
             };
             let recording = recording.map(|body| Recording::of(body, put));
-            let (generation, value) = (Arc::clone(&entry.generation), entry.value.clone());
+            // Else it has the bytes of the entry already.
+            let is_copied = !matches!(put.value, Value::Exact(_)) && !entry.value.is_empty();
+            let copy = is_copied.then(|| entry.value.clone());
             let proposal =
                 Proposal { namespace, entry, version, read_at, in_memory, recording, known };
             // Neither tier would have it.
@@ -265,10 +267,10 @@ impl Puts {
             let (undone, slot) = match self.commit.append(proposal)? {
                 Verdict::Done(acknowledgement) => {
                     self.counters.add(Event::L2Full, u64::from(is_full));
-                    if !value.is_empty() {
-                        put.value = Value::Exact(value);
+                    if let Some(copy) = copy {
+                        put.value = Value::Exact(copy);
                     }
-                    return Ok((acknowledgement, Some(generation)));
+                    return Ok(acknowledgement);
                 }
                 Verdict::NamespaceEnded(proposal) => (proposal, None),
                 Verdict::NoRoom(proposal) => {
@@ -278,7 +280,7 @@ impl Puts {
                 Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),
             };
             let Proposal { entry: again, in_memory, recording, .. } = undone;
-            drop((in_memory, value));
+            drop((in_memory, copy));
             entry = again;
             if let Some(recording) = recording {
                 let again = recording.give_back(put);
@@ -289,12 +291,12 @@ impl Puts {
                 entry.value = Bytes::new();
             }
             if entry.generation.has_ended() {
-                entry.generation = self.slots.find_or_begin(namespace.name).await?;
+                *generation = self.slots.find_or_begin(namespace.name).await?;
+                entry.generation = Arc::clone(generation);
             }
             if let Some(slot) = slot {
                 let key = entry.hashed_key();
-                let generation = Arc::clone(&entry.generation);
-                known = Some(self.versions.version_on_disk(&generation, key, slot, version).await?);
+                known = Some(self.versions.version_on_disk(generation, key, slot, version).await?);
             }
         }
     }

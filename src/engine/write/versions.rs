@@ -58,9 +58,10 @@ impl Versions {
             self.judge_version(self.blocking_version(current, attempted), attempted)?;
             return Ok(None);
         }
-        let generation = self.namespaces.find(namespace.name);
-        let wanted = generation.filter(|_| attempted.version.is_some() && !self.disk.is_off());
-        let Some(generation) = wanted else { return Ok(None) };
+        if attempted.version.is_none() || self.disk.is_off() {
+            return Ok(None);
+        }
+        let Some(generation) = self.namespaces.find(namespace.name) else { return Ok(None) };
         let slot = generation.index().get(key.hash).filter(|slot| slot.versioned && !slot.dead);
         let Some(slot) = slot else { return Ok(None) };
         let known = self.version_on_disk(&generation, key, slot, attempted).await?;

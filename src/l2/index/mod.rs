@@ -100,6 +100,11 @@ impl Index {
     }
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Slot> {
+        // That of a cache in memory always is. A table's entries are counted under its lock, so
+        // whoever could know of an entry sees it counted.
+        if self.is_empty() {
+            return None;
+        }
         let mixed = Mixed::new(hash);
         self.read(mixed).get(hash, mixed)
     }
