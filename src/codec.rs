@@ -1,8 +1,8 @@
 //! `Codecs`: values to zstd frames and back, in the caller's polls, in batches of 256 KiB.
 //!
 //! Contexts are large and slow to create, so used ones are kept, a few for each core. A value is
-//! stored uncompressed if it is short, if its content type is a compressed format, or if its frame
-//! would take 95 % of its size or more.
+//! stored uncompressed if it is short, if its content type is a compressed format, if it looks like
+//! noise, or if its frame would take 95 % of its size or more.
 
 use std::io;
 
@@ -15,6 +15,10 @@ use crate::meter;
 
 /// Shorter values are not compressed.
 const BYTES_MIN: usize = 1024;
+
+/// Bytes of a value that are looked at before it is compressed, in runs over all of it.
+const SAMPLE_BYTES: usize = 1024;
+const RUN_BYTES: usize = 64;
 
 /// The fastest level that zstd recommends.
 const LEVEL: i32 = 1;
@@ -43,9 +47,10 @@ impl Codecs {
         Self { encoders: Mutex::default(), decoders: Mutex::default(), kept: 2 * cores }
     }
 
-    /// A frame of less than 95 % of the value; None if there is no such frame.
+    /// A frame of less than 95 % of the value; None if there is no such frame, or a sample of the
+    /// value looks like noise.
     pub(crate) async fn compress(&self, value: &[u8]) -> Option<Bytes> {
-        if value.len() < BYTES_MIN {
+        if value.len() < BYTES_MIN || looks_like_noise(value) {
             return None;
         }
         let kept = self.encoders.lock().pop();
@@ -79,6 +84,31 @@ impl Codecs {
     pub(crate) fn memory_bytes(&self) -> usize {
         (self.encoders.lock().len() + self.decoders.lock().len()) * CONTEXT_BYTES
     }
+}
+
+/// Whether each byte value occurs about equally often in a sample of the value, as in encrypted or
+/// compressed data: zstd would find nothing to save, except for long repetitions.
+///
+/// Two bytes of noise are equal with a chance of 1 in 256. Data that zstd's entropy coding makes 5 %
+/// shorter has at least a tenth more equal pairs; a sample of noise has that in 1 of 100,000 cases,
+/// and is then compressed in vain.
+fn looks_like_noise(value: &[u8]) -> bool {
+    let runs = SAMPLE_BYTES / RUN_BYTES;
+    let distance = value.len().saturating_sub(RUN_BYTES) / (runs - 1);
+    let mut counts = [0_u32; 256];
+    // Bounded: by the sample.
+    for run in 0..runs {
+        let start = (run * distance).min(value.len());
+        for &byte in &value[start..value.len().min(start + RUN_BYTES)] {
+            counts[usize::from(byte)] += 1;
+        }
+    }
+    // Bounded: by the values of a byte.
+    let (sampled, pairs) = counts.iter().fold((0, 0), |(sampled, pairs), &count| {
+        (sampled + count, pairs + count * count.saturating_sub(1))
+    });
+    let expected = sampled * sampled.saturating_sub(1) / 256;
+    pairs < expected + expected / 10
 }
 
 async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>> {
@@ -171,6 +201,28 @@ mod tests {
     use rand::{Rng, RngExt, SeedableRng};
 
     use super::*;
+
+    #[test]
+    fn noise_is_told_from_what_can_be_compressed() {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut noise = |length: usize| {
+            let mut bytes = vec![0; length];
+            random.fill_bytes(&mut bytes);
+            bytes
+        };
+        let told = (0..1000).filter(|_| looks_like_noise(&noise(4096))).count();
+        assert!(told > 990, "{told} of 1,000");
+        assert!(looks_like_noise(&noise(1 << 20)));
+        let letters = |bytes: Vec<u8>| bytes.into_iter().map(|byte| b'a' + byte % 64).collect();
+        let base64: Vec<u8> = letters(noise(4096));
+        let (mut tail, mut numbers) = (noise(4096), noise(4096));
+        tail[3000..].fill(0);
+        // Every eighth byte is zero, as in small numbers of 64 bits.
+        numbers.iter_mut().step_by(8).for_each(|byte| *byte = 0);
+        for value in [base64, tail, numbers, vec![7; 1024], b"<li>sieve</li>".repeat(100)] {
+            assert!(!looks_like_noise(&value));
+        }
+    }
 
     #[test]
     fn only_values_that_shrink_are_compressed_and_all_of_them_round_trip() {

@@ -93,6 +93,15 @@ impl AlignedBuffer {
         Ok(Self { pointer, capacity: layout.size(), length: 0, pool: None })
     }
 
+    /// An empty buffer that holds at least `bytes`: the same allocation if it is large enough.
+    pub(crate) fn emptied(mut self, bytes: usize) -> Self {
+        if self.capacity < bytes {
+            return Self::with_capacity(bytes);
+        }
+        self.length = 0;
+        self
+    }
+
     /// A buffer of `bytes` zeroes.
     #[cfg(test)]
     pub(crate) fn zeroed(bytes: usize) -> Self {

@@ -1,8 +1,10 @@
 //! `FrameWriter`: writes frames, directories and superblocks, in the order of the log.
 //! It owns the superblock, and the contents of the block in which the log ends.
 
-use std::io;
 use std::sync::Arc;
+use std::{io, mem};
+
+use futures::future::join;
 
 use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
 use super::log::Log;
@@ -12,12 +14,29 @@ use super::write_batch::{Job, Seal, WriteBatch};
 use crate::batch::{BATCH_BYTES, Pacer};
 use crate::io::AlignedBuffer;
 
+/// Frames of up to this many bytes are encoded ahead, and their buffers are kept.
+const KEPT_BYTES_MAX: usize = 2 << 20;
+
+/// About the length of a full write batch.
+const FRAME_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
+
 pub(super) struct FrameWriter {
     log: Arc<Log>,
     file: SegmentFile,
     superblock: Superblock,
     /// The bytes of the log in the block in which it ends.
     tail_block: Vec<u8>,
+    /// The next frame, encoded while the last one was written.
+    ready: Option<Frame>,
+    /// A buffer for another one.
+    spare: AlignedBuffer,
+}
+
+/// A frame as whole blocks.
+struct Frame {
+    position: Position,
+    offset: u64,
+    image: AlignedBuffer,
 }
 
 impl FrameWriter {
@@ -27,7 +46,8 @@ impl FrameWriter {
         superblock: Superblock,
         tail_block: Vec<u8>,
     ) -> Self {
-        Self { log, file, superblock, tail_block }
+        let (ready, spare) = (None, AlignedBuffer::default());
+        Self { log, file, superblock, tail_block, ready, spare }
     }
 
     pub(super) fn superblock(&self) -> &Superblock {
@@ -44,29 +64,57 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Writes a frame behind the last one, and again what its first block holds before it.
+    /// Writes a frame behind the last one, and again what its first block holds before it. The
+    /// batch behind it is encoded meanwhile.
     pub(super) async fn write_batch(&mut self, batch: &WriteBatch) -> io::Result<()> {
+        let ready = self.ready.take().filter(|ready| ready.position == batch.position);
+        let Frame { offset, image, .. } = match ready {
+            Some(ready) => ready,
+            None => self.encode(batch).await?,
+        };
+        let file = self.file.clone();
+        let writing = file.write_and_return(offset, image);
+        let encoding = async {
+            match self.log.second_batch() {
+                Some(next) if next.record_bytes() <= KEPT_BYTES_MAX => {
+                    self.encode(&next).await.map(Some)
+                }
+                _ => Ok(None),
+            }
+        };
+        let (written, ready) = join(writing, encoding).await;
+        let image = written?;
+        if image.capacity() <= KEPT_BYTES_MAX {
+            self.spare = image;
+        }
+        self.ready = ready?;
+        Ok(())
+    }
+
+    async fn encode(&mut self, batch: &WriteBatch) -> io::Result<Frame> {
         let offset = self.file.geometry.file_offset(batch.position);
         let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
         let length = batch.end.value() - batch.position.value();
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let mut buffer = AlignedBuffer::with_capacity(before + length);
-        buffer.append(self.tail_block.get(..before).unwrap_or_default());
-        buffer.append(&batch.header);
+        // Most frames are about as long as that, and use the same buffer.
+        let room = (before + length).max(FRAME_BYTES);
+        let mut image = mem::take(&mut self.spare).emptied(room);
+        image.append(self.tail_block.get(..before).unwrap_or_default());
+        image.append(&batch.header);
         let mut steps = Pacer::default();
         for record in &batch.records {
             steps.entry().await;
             for piece in record.head.chunks(BATCH_BYTES).chain(record.body.chunks(BATCH_BYTES)) {
                 steps.bytes(piece.len()).await;
-                buffer.append(piece);
+                image.append(piece);
             }
             let bytes = record.head.len() + record.body.len();
-            buffer.append_zeroes(align(bytes) - bytes);
+            image.append_zeroes(align(bytes) - bytes);
         }
-        let last_block = buffer.len() / BLOCK_BYTES * BLOCK_BYTES;
-        self.tail_block = buffer.get(last_block..).unwrap_or_default().to_vec();
-        buffer.pad_to_block();
-        self.file.write(offset - before as u64, buffer).await
+        let last_block = image.len() / BLOCK_BYTES * BLOCK_BYTES;
+        self.tail_block = image.get(last_block..).unwrap_or_default().to_vec();
+        image.pad_to_block();
+        Ok(Frame { position: batch.position, offset: offset - before as u64, image })
     }
 
     pub(super) async fn write_directory(&self, seal: &Seal) -> io::Result<()> {

@@ -219,6 +219,11 @@ impl Log {
         job
     }
 
+    /// The batch behind the present job, if there is one.
+    pub(super) fn second_batch(&self) -> Option<Arc<WriteBatch>> {
+        self.state.lock().second_batch()
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.state.lock().is_open()
     }

@@ -365,6 +365,14 @@ impl LogState {
         self.jobs.front().cloned()
     }
 
+    /// The batch behind the first job.
+    pub(super) fn second_batch(&self) -> Option<Arc<WriteBatch>> {
+        match self.jobs.get(1) {
+            Some(Job::Write(batch)) => Some(Arc::clone(batch)),
+            _ => None,
+        }
+    }
+
     /// Removes the first job, which is on file now.
     pub(super) fn finish_job(&mut self) -> Option<Job> {
         let job = self.jobs.pop_front();

@@ -29,8 +29,17 @@ pub(crate) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Writes whole blocks at a place in the file.
+    /// Writes whole blocks at an offset of the file.
     pub(crate) async fn write(&self, offset: u64, buffer: AlignedBuffer) -> io::Result<()> {
+        self.write_and_return(offset, buffer).await.map(drop)
+    }
+
+    /// The same, and returns the buffer.
+    pub(crate) async fn write_and_return(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> io::Result<AlignedBuffer> {
         let bytes = buffer.len();
         let mut buffer = buffer;
         let mut tried = 0;
@@ -39,8 +48,14 @@ impl SegmentFile {
             let (result, returned) = self.disk.write(offset, buffer).await;
             tried += 1;
             match result {
-                Ok(()) => break,
-                Err(_) if tried == TRIES && failpoint(Failpoint::FailedWriteIgnored) => break,
+                Ok(()) => {
+                    buffer = returned;
+                    break;
+                }
+                Err(_) if tried == TRIES && failpoint(Failpoint::FailedWriteIgnored) => {
+                    buffer = returned;
+                    break;
+                }
                 Err(error) if tried == TRIES || returned.len() != bytes => {
                     count(&self.health.metrics.io_errors, 1);
                     return Err(error);
@@ -54,7 +69,7 @@ impl SegmentFile {
         if self.crash_safety == CrashSafety::Power && !failpoint(Failpoint::AcknowledgedUnsynced) {
             self.sync().await?;
         }
-        Ok(())
+        Ok(buffer)
     }
 
     /// A failed sync is not retried: the kernel may have dropped the writes, and the next sync
