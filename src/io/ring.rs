@@ -36,7 +36,7 @@ use super::probe::{ENTRIES_MIN, RingSetup};
 use super::reply::Reply;
 use super::request::Request;
 use super::task_runner::{TaskRunnerServer, message};
-use super::transfer::{READ_DEPTH, serve, width};
+use super::transfer::{DEPTH, serve, width};
 use crate::batch::BATCH_ENTRIES;
 use crate::meter;
 
@@ -44,7 +44,7 @@ use crate::meter;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 // A request of any width must fit beside nothing else.
-const _: () = assert!((ENTRIES_MIN as usize) > 2 * READ_DEPTH);
+const _: () = assert!((ENTRIES_MIN as usize) > 2 * DEPTH);
 
 /// A ring built on this thread, ready to run.
 pub(super) struct Ring {
@@ -231,7 +231,7 @@ impl<'file> Pump<'file> {
     }
 
     fn has_room(&self) -> bool {
-        self.operations + READ_DEPTH <= self.limit
+        self.operations + DEPTH <= self.limit
     }
 
     /// Begins the next sync, if a caller waits for one and none is in flight.

@@ -1,7 +1,7 @@
 //! Transfers: one request carried out on a ring, in pieces, with short ones resumed.
 //!
-//! - A transfer longer than [`PIECE_BYTES`] is cut into pieces; a read keeps [`READ_DEPTH`] of them
-//!   in flight, a write one, because one piece at a time already fills the device.
+//! - A transfer longer than a piece is cut into pieces, of which [`DEPTH`] are in flight: a device
+//!   writes four pieces of 256 KiB at once up to a quarter faster than one of 1 MiB.
 //! - A short transfer resumes at the last whole block. A transfer without progress, EINTR and
 //!   EAGAIN are retried [`RETRIES_MAX`] times in a row, with growing pauses.
 //! - No transfer is dropped half-way: the ring's pump polls each request to its end.
@@ -22,10 +22,12 @@ use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
 use crate::wake::discard;
 
-/// The longest piece, in bytes.
+/// The longest piece of a read, in bytes.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
-/// The pieces of one read in flight at once.
-pub(super) const READ_DEPTH: usize = 4;
+/// The longest piece of a write, in bytes.
+const WRITE_PIECE_BYTES: usize = 256 << 10;
+/// The pieces of one transfer in flight at once.
+pub(super) const DEPTH: usize = 4;
 /// Tries without progress, in a row, before a transfer fails.
 const RETRIES_MAX: u32 = 12;
 /// The pause after the third try; later ones double up to 512 times this.
@@ -37,10 +39,25 @@ enum Direction {
     Write,
 }
 
+impl Direction {
+    /// The longest piece, in bytes.
+    fn piece_bytes(self) -> usize {
+        match self {
+            Self::Read => PIECE_BYTES,
+            Self::Write => WRITE_PIECE_BYTES,
+        }
+    }
+}
+
+fn pieces(direction: Direction, length: usize) -> usize {
+    length.div_ceil(direction.piece_bytes())
+}
+
 /// How many operations `request` may have in flight at once.
 pub(super) fn width(request: &Request) -> usize {
     match request {
-        Request::Read(read) => read.length.div_ceil(PIECE_BYTES).clamp(1, READ_DEPTH),
+        Request::Read(read) => pieces(Direction::Read, read.length).clamp(1, DEPTH),
+        Request::Write { buffer, .. } => pieces(Direction::Write, buffer.len()).clamp(1, DEPTH),
         _ => 1,
     }
 }
@@ -93,8 +110,8 @@ async fn transfer(
         return (Err(Errno::FBIG.into()), buffer);
     }
     let mut split = Split::new(buffer, length);
-    let result = if length <= PIECE_BYTES {
-        match split.next_piece(PIECE_BYTES) {
+    let result = if length <= direction.piece_bytes() {
+        match split.next_piece(length) {
             Some((_, piece)) => {
                 let (result, piece) = transfer_piece(file, direction, offset, piece).await;
                 split.give_back(piece);
@@ -118,14 +135,13 @@ async fn transfer_long(
     offset: u64,
     split: &mut Split,
 ) -> io::Result<()> {
-    let depth = if direction == Direction::Read { READ_DEPTH } else { 1 };
     let mut begun = stream::FuturesUnordered::new();
     let mut result = Ok(());
     // Bounded: a wait in each turn.
     loop {
         // Bounded: by the depth.
-        while result.is_ok() && begun.len() < depth {
-            let Some((start, piece)) = split.next_piece(PIECE_BYTES) else { break };
+        while result.is_ok() && begun.len() < DEPTH {
+            let Some((start, piece)) = split.next_piece(direction.piece_bytes()) else { break };
             begun.push(transfer_piece(file, direction, offset + start as u64, piece));
         }
         let Some((ended, piece)) = begun.next().await else { return result };
