@@ -89,8 +89,8 @@ impl Codecs {
 /// Whether each byte value occurs about equally often in a sample of the value, as in encrypted or
 /// compressed data: zstd would find nothing to save, except for long repetitions.
 ///
-/// Two bytes of noise are equal with a chance of 1 in 256. Data that zstd's entropy coding makes 5 %
-/// shorter has at least a tenth more equal pairs; a sample of noise has that in 1 of 100,000 cases,
+/// Two bytes of noise are equal with a chance of 1 in 256. Data that entropy coding makes 5 %
+/// shorter has at least a tenth more equal pairs. A sample of noise has that in 1 of 100,000 cases,
 /// and is then compressed in vain.
 fn looks_like_noise(value: &[u8]) -> bool {
     let runs = SAMPLE_BYTES / RUN_BYTES;
@@ -99,6 +99,7 @@ fn looks_like_noise(value: &[u8]) -> bool {
     // Bounded: by the sample.
     for run in 0..runs {
         let start = (run * distance).min(value.len());
+        // Bounded: by a run.
         for &byte in &value[start..value.len().min(start + RUN_BYTES)] {
             counts[usize::from(byte)] += 1;
         }
