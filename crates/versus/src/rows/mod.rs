@@ -59,6 +59,11 @@ pub(crate) const ALL: &[Row] = &[
         about: "each call with more and more records of 100 bytes on disk",
         run: growth::run,
     },
+    Row {
+        name: "verbs",
+        about: "all verbs mixed, while a store fills up and begins to reclaim",
+        run: growth::run_verbs,
+    },
     Row { name: "idle", about: "CPU time without calls", run: idle::run },
 ];
 

@@ -21,8 +21,8 @@ mod beside;
 mod calls;
 mod once;
 mod repeated;
-mod steady;
 mod store;
+mod verbs;
 
 pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
     let sizes: &[(&str, u64)] = bench.pick(
@@ -38,7 +38,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
         None => None,
     };
     let names: Vec<&str> = sizes.iter().map(|(name, _)| *name).collect();
-    let mut outcomes: Vec<_> = calls
+    let outcomes = calls
         .into_iter()
         .map(|(call, mut rounds)| {
             let flushes = [once::FLUSH, once::FLUSH_ALL].contains(&call);
@@ -46,8 +46,11 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
             contest(call, &names).judge(rounds)
         })
         .collect();
-    outcomes.push(steady::run(bench)?);
     Ok(outcomes)
+}
+
+pub(super) fn run_verbs(bench: &Bench) -> Result<Vec<Outcome>, Error> {
+    Ok(vec![verbs::run(bench)?])
 }
 
 /// The bars of a call, at each size.

@@ -55,7 +55,7 @@ fn without_prefixes(part: &str) -> String {
 /// All parts, in a new store.
 fn fill(bench: &Bench, has_prefixes: bool) -> Result<Vec<Rounds>, Error> {
     let span = bench.pick(Duration::from_secs(15), bench.span());
-    let (path, blobs) = (bench.path("steady"), Blobs::of(VALUE_BYTES));
+    let (path, blobs) = (bench.path("verbs"), Blobs::of(VALUE_BYTES));
     let mut setup = Kind::Tamis.roomy(8 << 20, FILE_BYTES / VALUE_BYTES, VALUE_BYTES);
     setup.file_bytes = FILE_BYTES;
     setup.labels_each = 1;
