@@ -189,6 +189,8 @@ impl Drop for SharedRing {
             mem::forget(mem::take(&mut slots.occupied));
             return;
         }
+        // The kernel frees a ring a while after it is closed, and would keep the file open so long.
+        let _ = self.ring.submitter().unregister_files();
         // SAFETY: the ring is dropped once, here, and not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
