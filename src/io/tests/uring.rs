@@ -346,6 +346,8 @@ fn a_ring_that_breaks_down_fails_everything_and_hangs_nothing() {
         }
     }
     assert_eq!(block_on(task), TaskOutcome::Dropped);
+    // The callers' rings accept reads until the thread has broken down.
+    wait_until(|| block_on(disk.read(ReadRequest::new(0, 4096))).is_err());
     for request in [ReadRequest::new(0, 4096), ReadRequest::new(0, 4096).background()] {
         let error = block_on(disk.read(request)).expect_err("broken");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
