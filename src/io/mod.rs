@@ -111,6 +111,11 @@ pub(crate) trait Disk: Send + Sync + 'static {
         buffer: AlignedBuffer,
     ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)>;
 
+    /// Resolves once the writes and background reads that were requested before are under way. On
+    /// the task runner's thread they are not as long as a task works: its ring goes to the kernel
+    /// when the thread has nothing else to do. For work that is to be done meanwhile.
+    fn begun(&self) -> BoxFuture<'static, ()>;
+
     /// Makes every write that has completed before this call durable (`fdatasync`).
     fn sync(&self) -> BoxFuture<'static, io::Result<()>>;
 

@@ -33,6 +33,8 @@ pub(super) enum Request {
     Sync {
         replies: Vec<Reply<io::Result<()>>>,
     },
+    /// Answer once the requests before this one are under way.
+    Begun { reply: Reply<()> },
     /// Make the pump panic, for tests.
     #[cfg(test)]
     Panic,

@@ -286,6 +286,10 @@ impl Disk for SimulatedDisk {
         .boxed()
     }
 
+    fn begun(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+
     fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
         let disk = self.clone();
         async move {

@@ -92,6 +92,11 @@ pub(super) async fn serve(file: &File, request: Request) {
                 pause_step().await;
             }
         }
+        Request::Begun { reply } => {
+            // The kernel takes it along with those before it, and completes it at once.
+            let _ = tokio_uring::no_op().await;
+            reply.send(());
+        }
         #[cfg(test)]
         Request::Panic => {}
     }

@@ -247,6 +247,18 @@ impl Disk for UringDisk {
         .boxed()
     }
 
+    fn begun(&self) -> BoxFuture<'static, ()> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let (reply, answer) = exchange();
+            if shared.hand_over(Urgency::Background, Request::Begun { reply }).is_ok() {
+                drop(shared);
+                answer.await;
+            }
+        }
+        .boxed()
+    }
+
     fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
         let shared = Arc::clone(&self.shared);
         async move {

@@ -75,6 +75,7 @@ impl FrameWriter {
         let file = self.file.clone();
         let writing = file.write_and_return(offset, image);
         let encoding = async {
+            file.disk.begun().await;
             match self.log.second_batch() {
                 Some(next) if next.record_bytes() <= KEPT_BYTES_MAX => {
                     self.encode(&next).await.map(Some)
