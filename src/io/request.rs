@@ -34,7 +34,9 @@ pub(super) enum Request {
         replies: Vec<Reply<io::Result<()>>>,
     },
     /// Answer once the requests before this one are under way.
-    Begun { reply: Reply<()> },
+    Begun {
+        reply: Reply<()>,
+    },
     /// Make the pump panic, for tests.
     #[cfg(test)]
     Panic,

@@ -1,15 +1,14 @@
-//! `FrameWriter`: writes frames, directories and superblocks, in the order of the log.
-//! It owns the superblock, and the contents of the block in which the log ends.
+//! `FrameWriter`: writes frames and directories, in the order of the log.
+//! It owns the contents of the block in which the log ends.
 
 use std::sync::Arc;
 use std::{io, mem};
 
 use futures::future::join;
 
-use super::format::{BLOCK_BYTES, Position, SegmentNumber, align};
-use super::log::Log;
+use super::format::{BLOCK_BYTES, OpenCount, Position, align};
+use super::log::{Finished, Log};
 use super::segment_file::SegmentFile;
-use super::superblock::Superblock;
 use super::write_batch::{Job, Seal, WriteBatch};
 use crate::batch::{BATCH_BYTES, Pacer};
 use crate::io::AlignedBuffer;
@@ -23,7 +22,7 @@ const FRAME_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
 pub(super) struct FrameWriter {
     log: Arc<Log>,
     file: SegmentFile,
-    superblock: Superblock,
+    open_count: OpenCount,
     /// The bytes of the log in the block in which it ends.
     tail_block: Vec<u8>,
     /// The next frame, encoded while the last one was written.
@@ -43,47 +42,58 @@ impl FrameWriter {
     pub(super) fn new(
         log: Arc<Log>,
         file: SegmentFile,
-        superblock: Superblock,
+        open_count: OpenCount,
         tail_block: Vec<u8>,
     ) -> Self {
         let (ready, spare) = (None, AlignedBuffer::default());
-        Self { log, file, superblock, tail_block, ready, spare }
+        Self { log, file, open_count, tail_block, ready, spare }
     }
 
-    pub(super) fn superblock(&self) -> &Superblock {
-        &self.superblock
-    }
-
-    /// Writes the batches that wait, up to a job of another kind.
-    pub(super) async fn write_waiting(&mut self) -> io::Result<()> {
+    /// Writes a batch, and those that are ready when it is on file; tells who waits for them.
+    pub(super) async fn write_batches(&mut self, first: Arc<WriteBatch>) -> io::Result<()> {
+        let (mut batch, mut before) = (first, None);
         // Bounded: a write in each turn.
-        while let Some(Job::Write(batch)) = self.log.job(true) {
-            self.write_batch(&batch).await?;
-            self.log.done().await;
+        loop {
+            self.write_batch(&batch, before).await?;
+            let finished = self.log.finish();
+            batch = match self.log.job(false) {
+                Some(Job::Write(next)) if !self.log.is_index_room_wanted() => next,
+                _ => {
+                    self.log.settle(finished).await;
+                    return Ok(());
+                }
+            };
+            before = Some(finished);
         }
-        Ok(())
     }
 
-    /// Writes a frame behind the last one, and again what its first block holds before it. The
-    /// batch behind it is encoded meanwhile.
-    pub(super) async fn write_batch(&mut self, batch: &WriteBatch) -> io::Result<()> {
+    /// Writes a frame behind the last one, and again what its first block holds before it.
+    /// Meanwhile settles the batch before, and encodes the one behind.
+    async fn write_batch(
+        &mut self,
+        batch: &WriteBatch,
+        before: Option<Finished>,
+    ) -> io::Result<()> {
         let ready = self.ready.take().filter(|ready| ready.position == batch.position);
         let Frame { offset, image, .. } = match ready {
             Some(ready) => ready,
             None => self.encode(batch).await?,
         };
-        let file = self.file.clone();
+        let (file, log) = (self.file.clone(), Arc::clone(&self.log));
         let writing = file.write_and_return(offset, image);
-        let encoding = async {
+        let meanwhile = async {
             file.disk.begun().await;
-            match self.log.second_batch() {
+            if let Some(before) = before {
+                log.settle(before).await;
+            }
+            match log.second_batch() {
                 Some(next) if next.record_bytes() <= KEPT_BYTES_MAX => {
                     self.encode(&next).await.map(Some)
                 }
                 _ => Ok(None),
             }
         };
-        let (written, ready) = join(writing, encoding).await;
+        let (written, ready) = join(writing, meanwhile).await;
         let image = written?;
         if image.capacity() <= KEPT_BYTES_MAX {
             self.spare = image;
@@ -122,7 +132,7 @@ impl FrameWriter {
         let SegmentFile { geometry, key, .. } = self.file;
         let mut image = Vec::new();
         seal.directory
-            .write(key, self.superblock.open_count, seal.end, &mut image)
+            .write(key, self.open_count, seal.end, &mut image)
             .await
             .map_err(io::Error::other)?;
         // Counted twice: the write needs an aligned copy.
@@ -130,41 +140,5 @@ impl FrameWriter {
         let end = geometry.file_offset_of_segment(seal.segment);
         let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
         self.file.write(start, AlignedBuffer::copy_from_slice(&image)).await
-    }
-
-    /// Writes the header of segment `next`, then the superblocks that announce it.
-    pub(super) async fn write_announcement(&mut self, next: SegmentNumber) -> io::Result<()> {
-        self.file.write_header(&self.superblock, next).await?;
-        self.superblock.newest = next;
-        self.write_superblock().await
-    }
-
-    pub(super) async fn write_head(&mut self, head: Position) -> io::Result<()> {
-        self.superblock.head = head;
-        self.write_superblock().await
-    }
-
-    /// Marks the store as closed with its end at `tail`. Everything before is on the device first.
-    pub(super) async fn write_close(&mut self, tail: Position) -> io::Result<()> {
-        self.file.sync().await?;
-        self.superblock.clean = true;
-        self.superblock.tail = tail;
-        self.write_superblock().await?;
-        self.file.sync().await
-    }
-
-    /// Tries once to mark the store as void: nothing in it may be served.
-    pub(super) async fn write_void(&mut self) -> io::Result<()> {
-        self.superblock.void = true;
-        self.superblock.clean = false;
-        self.write_superblock().await?;
-        self.file.sync().await?;
-        self.file.health.set_voided();
-        Ok(())
-    }
-
-    async fn write_superblock(&mut self) -> io::Result<()> {
-        self.superblock.write_counter += 1;
-        self.file.write_superblock(&self.superblock).await
     }
 }

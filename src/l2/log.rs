@@ -229,10 +229,12 @@ impl Log {
     }
 
     /// Resolves when there is a job, a batch was opened, or room in the index is wanted.
-    pub(super) async fn work(&self, knew_open: bool) {
+    /// The latter only if it `can_make_room`.
+    pub(super) async fn work(&self, knew_open: bool, can_make_room: bool) {
         poll_fn(|context| {
             self.writer.register(context.waker());
-            let is_work = self.is_index_room_wanted() || self.state.lock().has_work(knew_open);
+            let is_room_wanted = can_make_room && self.is_index_room_wanted();
+            let is_work = is_room_wanted || self.state.lock().has_work(knew_open);
             if is_work { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -275,13 +277,15 @@ impl Log {
         }
     }
 
-    /// The first job is done, and on file.
-    pub(super) async fn done(&self) {
-        let (written, job) = {
-            let mut state = self.state.lock();
-            let job = state.finish_job();
-            (state.written(), job)
-        };
+    /// The first job is done, and on file. To be settled.
+    pub(super) fn finish(&self) -> Finished {
+        let mut state = self.state.lock();
+        let job = state.finish_job();
+        Finished { written: state.written(), job }
+    }
+
+    /// Wakes those that waited for the job, and frees its records.
+    pub(super) async fn settle(&self, Finished { written, job }: Finished) {
         if failpoint(Failpoint::WokenUnderLock) {
             let _held = self.state.lock();
             self.waiters.wake_all_at_once();
@@ -335,6 +339,13 @@ impl Log {
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed() == Some(Ok(()))
     }
+}
+
+/// A job that is done, before those that wait for it know.
+#[must_use = "callers wait for it"]
+pub(super) struct Finished {
+    written: Position,
+    job: Option<Job>,
 }
 
 /// Drops the records of a batch in steps, because their values may be the callers' own types.

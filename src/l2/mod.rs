@@ -2,7 +2,8 @@
 //!
 //! `format`, `record`, `frame`, `directory`, `segment` and `superblock` know the bytes. `log`
 //! assigns positions, `index` finds them. `segment_file` reads and writes the file, `writer` is the
-//! task that writes, `reclaim` frees segments, `recovery` reads the file at open.
+//! task that writes, `segment_supply` and `reclaim` free segments, `recovery` reads the file at
+//! open.
 //!
 //! The file always holds a prefix of the log; the order of the log is the order of effect.
 
@@ -32,8 +33,10 @@ mod resume;
 mod room;
 mod segment;
 mod segment_file;
+mod segment_supply;
 mod string_list;
 mod superblock;
+mod superblock_writer;
 mod wire;
 mod write_batch;
 mod writer;

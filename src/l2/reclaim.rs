@@ -5,8 +5,8 @@
 //! finish; only then may its place be written to.
 //!
 //! Reinserted records take at most a quarter of the segment, and at most a quarter of its slots if
-//! the index is crowded. They never wait for room, so a segment can always be reclaimed. Full
-//! frames are written in between, so that they do not pile up in memory. A reinserted record keeps
+//! the index is crowded. They never wait for room, so a segment can always be reclaimed. If many
+//! wait to be written, reclaim waits, too: they must not pile up. A reinserted record keeps
 //! its put time, its version and its labels. To replay it is a put at its new place; therefore it
 //! is reinserted only while no invalidation in force matches it.
 
@@ -19,13 +19,13 @@ use super::checksum::BodyHasher;
 use super::directory::Directory;
 use super::directory_entry::Change;
 use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
-use super::frame_writer::FrameWriter;
 use super::health::{CountedBuffer, count};
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
 use super::segment_file::SegmentFile;
+use super::superblock_writer::SuperblockWriter;
 use super::write_batch::EncodedRecord;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer, yield_now};
 use crate::failpoint::{Failpoint, failpoint};
@@ -78,19 +78,19 @@ impl Reclaimer {
     pub(super) async fn reclaim(
         &self,
         segment: SegmentNumber,
-        frames: &mut FrameWriter,
+        superblocks: &mut SuperblockWriter,
     ) -> io::Result<()> {
         let next = SegmentNumber(segment.0 + 1);
         let end = self.file.geometry.start_of(next);
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
-        let opens = OpenRange { first: OpenCount(1), last: frames.superblock().open_count };
+        let opens = OpenRange { first: OpenCount(1), last: superblocks.superblock().open_count };
         let image = self.read_image(segment, opens).await;
         let _counted = self.file.health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
         if let Some(directory) = &directory {
-            self.reinsert(directory, segment, opens, frames).await?;
+            self.reinsert(directory, segment, opens).await;
         }
-        frames.write_head(end).await?;
+        superblocks.write_head(end).await?;
         match &directory {
             Some(directory) => self.forget(directory, segment).await,
             None => {
@@ -131,13 +131,7 @@ impl Reclaimer {
     }
 
     /// Appends the records that deserve it to the log again.
-    async fn reinsert(
-        &self,
-        directory: &Directory<'_>,
-        segment: SegmentNumber,
-        opens: OpenRange,
-        frames: &mut FrameWriter,
-    ) -> io::Result<()> {
+    async fn reinsert(&self, directory: &Directory<'_>, segment: SegmentNumber, opens: OpenRange) {
         let start = self.file.geometry.start_of(segment);
         let mut allowance = self.allowance(directory, segment).await;
         let mut window = None;
@@ -174,10 +168,10 @@ impl Reclaimer {
             // Reinserted records must not pile up in memory meanwhile.
             if self.log.is_crowded() {
                 drop(owner);
-                frames.write_waiting().await?;
+                // An error ends the loop, like all appending.
+                let _ = self.log.written(self.log.tail()).await;
             }
         }
-        Ok(())
     }
 
     async fn allowance(&self, directory: &Directory<'_>, segment: SegmentNumber) -> Allowance {

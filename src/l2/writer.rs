@@ -1,8 +1,8 @@
 //! `Writer`: the task that works off the log's jobs, one at a time.
 //!
-//! One write batch is in flight at a time, so the file always holds a prefix of the log. After it
-//! has sealed a segment, it prepares another one behind the segment that is now in use: it reclaims
-//! the oldest if it must, writes the header, then the superblocks that announce it.
+//! One write batch is in flight at a time, so the file always holds a prefix of the log. Once it
+//! has sealed a segment, another one is prepared behind the segment that is now in use, beside the
+//! batches that are written meanwhile.
 //!
 //! A write that fails for good turns L2 off and voids the store.
 
@@ -20,7 +20,9 @@ use super::log_owner::LogOwner;
 use super::read_pins::ReadPins;
 use super::reclaim::Reclaimer;
 use super::segment_file::SegmentFile;
+use super::segment_supply::{SegmentSupply, Supplying};
 use super::superblock::Superblock;
+use super::superblock_writer::SuperblockWriter;
 use super::write_batch::Job;
 use crate::io::TaskRunner;
 
@@ -32,9 +34,9 @@ const VOID_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Writer {
     log: Arc<Log>,
-    file: SegmentFile,
+    health: Arc<Health>,
     frames: FrameWriter,
-    reclaimer: Reclaimer,
+    supplying: Supplying,
     runner: Arc<dyn TaskRunner>,
     owner: Weak<dyn LogOwner>,
     /// The segment that is being written. All before it are sealed on file.
@@ -75,16 +77,16 @@ impl Writer {
     ) -> Self {
         let WriterStart { superblock, tail_block, writing } = start;
         let log = Arc::clone(log);
+        let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
+        let reclaimer =
+            Reclaimer::new(its_log(), file.clone(), Arc::clone(pins), Weak::clone(&owner));
+        let superblocks = SuperblockWriter::new(file.clone(), superblock);
+        let supply = SegmentSupply::new(its_log(), Weak::clone(&owner), reclaimer, superblocks);
         Self {
-            frames: FrameWriter::new(Arc::clone(&log), file.clone(), superblock, tail_block),
-            reclaimer: Reclaimer::new(
-                Arc::clone(&log),
-                file.clone(),
-                Arc::clone(pins),
-                Weak::clone(&owner),
-            ),
+            frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
+            supplying: Supplying::new(supply),
             log,
-            file: file.clone(),
+            health: Arc::clone(&file.health),
             runner,
             owner,
             writing,
@@ -93,10 +95,10 @@ impl Writer {
 
     /// Writes until the log is closed or the device fails.
     pub(crate) async fn run(mut self) {
-        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.file.health) };
+        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.health) };
         if let Err(error) = self.serve().await {
             log::error!("the disk tier is turned off: {error}");
-            self.file.health.degrade(error.to_string());
+            self.health.degrade(error.to_string());
             self.log.turn_off();
             self.log.tell_all().await;
             self.void().await;
@@ -104,103 +106,71 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        self.prepare_next().await?;
+        let Self { log, frames, supplying, runner, writing, .. } = self;
         // Bounded: a job in each turn, with waits in between.
         loop {
-            self.make_index_room().await?;
-            let Some(job) = self.next_job().await else { continue };
+            supplying.begin(*writing);
+            let can_make_room = !supplying.is_at_work();
+            let job = supplying.until(next_job(log, &**runner, can_make_room)).await?.flatten();
             match job {
-                Job::Write(batch) => self.frames.write_batch(&batch).await?,
-                Job::Seal(seal) => {
-                    self.frames.write_directory(&seal).await?;
-                    self.log.done().await;
-                    self.writing = SegmentNumber(seal.segment.0 + 1);
-                    self.prepare_next().await?;
-                    continue;
+                None => {}
+                Some(Job::Write(batch)) => supplying.beside(frames.write_batches(batch)).await?,
+                Some(Job::Seal(seal)) => {
+                    supplying.beside(frames.write_directory(&seal)).await?;
+                    *writing = SegmentNumber(seal.segment.0 + 1);
+                    log.settle(log.finish()).await;
                 }
-                Job::Close { tail } => {
-                    self.log.wake_room().await;
-                    self.frames.write_close(tail).await?;
-                    self.log.done().await;
+                Some(Job::Close { tail }) => {
+                    log.wake_room().await;
+                    let (supplied, supply) = supplying.rest().await;
+                    supplied?;
+                    let lost = || io::Error::other("the supply of segments was lost");
+                    supply.ok_or_else(lost)?.superblocks().write_close(tail).await?;
+                    log.settle(log.finish()).await;
                     return Ok(());
                 }
-                Job::Fail => return Err(io::Error::other("the log refuses what it has room for")),
-            }
-            self.log.done().await;
-        }
-    }
-
-    /// None: room in the index is wanted.
-    async fn next_job(&self) -> Option<Job> {
-        // Bounded: it waits in each turn.
-        loop {
-            let knew_open = self.log.is_open();
-            if let Some(job) = self.log.job(false) {
-                return Some(job);
-            }
-            if self.log.is_index_room_wanted() {
-                return None;
-            }
-            let work = std::pin::pin!(self.log.work(knew_open));
-            if !knew_open {
-                work.await;
-                continue;
-            }
-            if let Either::Right(_) = select(work, self.runner.sleep(WRITE_BATCH_AGE)).await {
-                if let Some(job) = self.log.job(true) {
-                    return Some(job);
+                Some(Job::Fail) => {
+                    return Err(io::Error::other("the log refuses what it has room for"));
                 }
             }
         }
-    }
-
-    /// Announces a segment behind the one that is being written, if there is none. It goes by what
-    /// is written and not by the end of the log: positions in the announced segment may already be
-    /// assigned to records in memory, and the oldest segment must not be one of those.
-    async fn prepare_next(&mut self) -> io::Result<()> {
-        let geometry = self.file.geometry;
-        // Bounded: a segment in each turn, with writes in between.
-        while self.frames.superblock().newest <= self.writing {
-            let next = SegmentNumber(self.frames.superblock().newest.0 + 1);
-            let oldest = geometry.segment_of(self.frames.superblock().head);
-            if next.0 - oldest.0 >= u64::from(geometry.segment_count()) {
-                self.reclaimer.reclaim(oldest, &mut self.frames).await?;
-            }
-            self.frames.write_announcement(next).await?;
-            self.log.announce(next).await;
-        }
-        Ok(())
-    }
-
-    /// Reclaims the oldest segments while the index is crowded, up to the one that is written.
-    async fn make_index_room(&mut self) -> io::Result<()> {
-        let wanted = self.log.take_index_wanted();
-        // Bounded: a segment in each turn.
-        loop {
-            let oldest = self.file.geometry.segment_of(self.frames.superblock().head);
-            let is_crowded = self.owner.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
-            if !is_crowded || oldest >= self.writing || self.log.is_close_requested() {
-                break;
-            }
-            self.reclaimer.reclaim(oldest, &mut self.frames).await?;
-            self.log.room_came().await;
-        }
-        if wanted > 0 {
-            self.log.room_came().await;
-        }
-        Ok(())
     }
 
     /// Marks the store as void as soon as the device accepts it.
     async fn void(&mut self) {
+        let (_supplied, Some(supply)) = self.supplying.rest().await else { return };
         // Bounded: a write in each turn, with a pause.
-        while self.frames.write_void().await.is_err() {
+        while supply.superblocks().write_void().await.is_err() {
             // A caller that closes waits for this task, and holds the owner.
             if self.owner.strong_count() == 0 || self.log.is_close_requested() {
                 return;
             }
             let closing = std::pin::pin!(self.log.close_requested());
             select(closing, self.runner.sleep(VOID_INTERVAL)).await;
+        }
+    }
+}
+
+/// None: room in the index is wanted.
+async fn next_job(log: &Log, runner: &dyn TaskRunner, can_make_room: bool) -> Option<Job> {
+    // Bounded: it waits in each turn.
+    loop {
+        let knew_open = log.is_open();
+        if let Some(job) = log.job(false) {
+            return Some(job);
+        }
+        if can_make_room && log.is_index_room_wanted() {
+            return None;
+        }
+        let work = std::pin::pin!(log.work(knew_open, can_make_room));
+        if !knew_open {
+            work.await;
+            continue;
+        }
+        if let Either::Right(_) = select(work, runner.sleep(WRITE_BATCH_AGE)).await {
+            if let Some(job) = log.job(true) {
+                return Some(job);
+            }
         }
     }
 }
