@@ -52,6 +52,44 @@ impl Pacer {
     }
 }
 
+/// Sorts items, however many, in batches: a batch each, then by merging.
+pub(crate) async fn sort_in_batches<T: Copy + Ord>(mut items: Vec<T>, steps: &mut Pacer) -> Vec<T> {
+    for batch in items.chunks_mut(BATCH_ENTRIES) {
+        steps.entries(batch.len()).await;
+        batch.sort_unstable();
+    }
+    let mut merged = Vec::with_capacity(items.len());
+    let mut width = BATCH_ENTRIES;
+    while width < items.len() {
+        for pair in items.chunks(2 * width) {
+            let (mut left, mut right) = pair.split_at(width.min(pair.len()));
+            while !left.is_empty() || !right.is_empty() {
+                steps.entries(BATCH_ENTRIES.min(left.len() + right.len())).await;
+                merge_batch(&mut left, &mut right, &mut merged);
+            }
+        }
+        std::mem::swap(&mut items, &mut merged);
+        merged.clear();
+        width *= 2;
+    }
+    items
+}
+
+/// Moves a batch of the least items of two sorted lists.
+fn merge_batch<'a, T: Copy + Ord>(left: &mut &'a [T], right: &mut &'a [T], merged: &mut Vec<T>) {
+    // Bounded: by a batch.
+    for _ in 0..BATCH_ENTRIES {
+        let is_left = match (left.first(), right.first()) {
+            (Some(from_left), Some(from_right)) => from_left <= from_right,
+            (from_left, _) => from_left.is_some(),
+        };
+        let from = if is_left { &mut *left } else { &mut *right };
+        let Some((first, rest)) = from.split_first() else { return };
+        merged.push(*first);
+        *from = rest;
+    }
+}
+
 /// Yields to the executor once; works on any executor.
 pub(crate) async fn yield_now() {
     let mut paused = false;
@@ -64,4 +102,28 @@ pub(crate) async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn items_are_sorted_in_batches() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for count in [0, 1, 2, 255, 256, 257, 511, 512, 513, 769, 5000, 65_536, 70_001] {
+            let most = rng.random_range(1..100_000);
+            let items: Vec<u32> = (0..count).map(|_| rng.random_range(0..most)).collect();
+            let mut expected = items.clone();
+            expected.sort_unstable();
+            let (sorted, work) =
+                meter::measured(|| block_on(sort_in_batches(items, &mut Pacer::default())));
+            assert_eq!(sorted, expected);
+            assert!(work.entries >= count);
+        }
+    }
 }

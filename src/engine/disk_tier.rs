@@ -51,6 +51,19 @@ impl DiskTier {
         }
     }
 
+    /// The runner for searches: not the writer's thread, if there is another one.
+    pub(crate) fn search_tasks(&self) -> Option<Arc<dyn TaskRunner>> {
+        let Running { runner, file, .. } = self.running.as_ref()?;
+        Some(file.as_ref().map_or_else(|| Arc::clone(runner), UringDisk::read_task_runner))
+    }
+
+    /// Runs a search beside the writer. Drops it if there is no tier or the tier has ended.
+    pub(crate) fn spawn_search(&self, name: &'static str, search: BoxFuture<'static, ()>) {
+        if let Some(runner) = self.search_tasks() {
+            drop(runner.spawn(name, search));
+        }
+    }
+
     /// Refuses a forked process: it has a copy of the cache, but not the threads of its tier.
     pub(crate) fn check_ours(&self) -> Result<(), CacheError> {
         if self.l2().is_none_or(|l2| !l2.is_foreign()) {

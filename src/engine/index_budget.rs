@@ -7,7 +7,7 @@ use crate::access_times::AccessTimes;
 use crate::commit_lock::Section;
 use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
-use crate::l2::L2;
+use crate::l2::{L2, Outlines};
 
 /// The oldest segments are reclaimed once less than this share of the budget is free.
 const CROWDED_SHARE: usize = 16;
@@ -19,15 +19,26 @@ pub(crate) const ACCESSES_SHARE: usize = 8;
 pub(crate) struct IndexBudget {
     bytes_max: usize,
     access_times: Arc<AccessTimes>,
+    /// Those of the disk tier, if there is one.
+    outlines: Option<Arc<Outlines>>,
     slots: AtomicUsize,
     /// Labels of entries without a record. The memory budget counts them.
     labels_above: AtomicUsize,
 }
 
 impl IndexBudget {
-    pub(crate) fn new(bytes_max: usize, access_times: Arc<AccessTimes>) -> Self {
+    pub(crate) fn new(
+        bytes_max: usize,
+        access_times: Arc<AccessTimes>,
+        outlines: Option<Arc<Outlines>>,
+    ) -> Self {
         let (slots, labels_above) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { bytes_max, access_times, slots, labels_above }
+        Self { bytes_max, access_times, outlines, slots, labels_above }
+    }
+
+    /// Bytes of the outlines of segments.
+    pub(crate) fn outline_bytes(&self) -> usize {
+        self.outlines.as_ref().map_or(0, |outlines| outlines.bytes())
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -103,6 +114,7 @@ impl IndexBudget {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
         let above = self.labels_above().saturating_mul(POSTING_BYTES);
         let labels = section.labels().bytes().saturating_sub(above);
-        slots.saturating_add(labels).saturating_add(self.access_times.bytes_reserved())
+        let beside = self.access_times.bytes_reserved() + self.outline_bytes();
+        slots.saturating_add(labels).saturating_add(beside)
     }
 }

@@ -146,8 +146,10 @@ impl Engine {
         disk.spawn("filters", Box::pin(filter_rebuild::run(Arc::clone(filters), rebuild)));
         let records = Arc::downgrade(&self.expired_records);
         let wakeup = Arc::clone(records_expired);
-        let expiring = expired_records::run(wakeup, Arc::clone(runner), records);
-        disk.spawn("expired records", Box::pin(expiring));
+        if let Some(runner) = disk.search_tasks() {
+            let expiring = expired_records::run(wakeup, runner, records);
+            disk.spawn_search("expired records", Box::pin(expiring));
+        }
     }
 }
 

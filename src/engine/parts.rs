@@ -25,6 +25,7 @@ use crate::flight::Flights;
 use crate::hit::BlobCacheHit;
 use crate::key::KeyHasher;
 use crate::l1::L1;
+use crate::l2::L2;
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
@@ -94,6 +95,7 @@ impl Parts {
             budget: Arc::new(IndexBudget::new(
                 config.l2_index_bytes_max,
                 Arc::clone(&access_times),
+                disk.l2().map(L2::outlines),
             )),
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),

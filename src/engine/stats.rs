@@ -120,9 +120,7 @@ impl StatsReader {
             promotion_queue_depth: self.promotions.depth(),
             memory_reads_bytes: self.reads.bytes(),
             memory_buffers_bytes: self.buffers_bytes(),
-            memory_index_bytes: totals.index_bytes
-                + self.freeing.bytes()
-                + self.access_times.bytes(),
+            memory_index_bytes: totals.index_bytes + self.other_index_bytes(),
             l2_entries: self.budget.slots(),
             l2_bytes_max: self.disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),
@@ -148,6 +146,11 @@ impl StatsReader {
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
         }
+    }
+
+    /// What counts as index besides the indexes of namespaces in use.
+    fn other_index_bytes(&self) -> usize {
+        self.freeing.bytes() + self.access_times.bytes() + self.budget.outline_bytes()
     }
 
     fn buffers_bytes(&self) -> usize {

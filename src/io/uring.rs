@@ -75,7 +75,6 @@ struct RingShared {
     point_reads: PointReads,
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
-    /// Closes the read ring; nothing is spawned there.
     read_runner: TaskRunnerHandle,
     append_runner: TaskRunnerHandle,
     termination: Termination,
@@ -114,6 +113,11 @@ impl UringDisk {
     /// The runner on the thread of the append ring. It keeps the thread alive, not the read ring.
     pub(crate) fn task_runner(&self) -> Arc<dyn TaskRunner> {
         Arc::new(self.shared.append_runner.clone())
+    }
+
+    /// The same on the thread of the read ring, for work that must not delay the appends.
+    pub(crate) fn read_task_runner(&self) -> Arc<dyn TaskRunner> {
+        Arc::new(self.shared.read_runner.clone())
     }
 
     /// Begins to close: refuses point reads and new tasks from now on. Running tasks and submitted

@@ -15,6 +15,7 @@ pub(crate) enum Domain {
     Frame = 2,
     Record = 3,
     Directory = 4,
+    DirectoryPage = 5,
 }
 
 /// The part of every seed that belongs to the store.

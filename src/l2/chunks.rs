@@ -1,11 +1,6 @@
-//! `Chunks`: a byte buffer that grows entry by entry, with cheap snapshots.
-//!
-//! Full chunks never change, so a snapshot shares them and copies only the last one; and growth
-//! moves nothing.
+//! `Chunks`: a byte buffer that grows entry by entry. Growth moves no full chunk.
 
 use std::mem;
-
-use bytes::Bytes;
 
 use super::wire::Sink;
 
@@ -14,7 +9,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
 pub(super) struct Chunks {
-    full: Vec<Bytes>,
+    full: Vec<Vec<u8>>,
     full_bytes: usize,
     last: Vec<u8>,
 }
@@ -25,7 +20,7 @@ impl Chunks {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let list = self.full.capacity() * size_of::<Bytes>();
+        let list = self.full.capacity() * size_of::<Vec<u8>>();
         self.full_bytes + self.last.capacity() + list
     }
 
@@ -33,14 +28,8 @@ impl Chunks {
     pub(super) fn end_entry(&mut self) {
         if self.last.len() >= CHUNK_BYTES {
             self.full_bytes += self.last.len();
-            self.full.push(mem::take(&mut self.last).into());
+            self.full.push(mem::take(&mut self.last));
         }
-    }
-
-    /// A copy that does not change.
-    pub(super) fn snapshot(&self) -> Self {
-        let (full, last) = (self.full.clone(), self.last.clone());
-        Self { full, full_bytes: self.full_bytes, last }
     }
 
     /// All bytes in order, in pieces of little more than a chunk.
@@ -60,23 +49,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_stays_and_what_is_written_comes_back() {
+    fn what_is_written_comes_back() {
         let (mut chunks, mut all) = (Chunks::default(), Vec::new());
-        let mut snapshots = Vec::new();
         for number in 0..20_000_u32 {
             let entry = number.to_le_bytes().repeat(1 + number as usize % 9);
             chunks.bytes(&entry);
             chunks.end_entry();
             all.extend(entry);
-            if number % 4001 == 0 {
-                snapshots.push((chunks.snapshot(), all.clone()));
-            }
         }
-        snapshots.push((chunks.snapshot(), all));
-        for (snapshot, expected) in snapshots {
-            assert_eq!(snapshot.pieces().collect::<Vec<_>>().concat(), expected);
-            assert_eq!(snapshot.len(), expected.len());
-            assert!(snapshot.last.len() < CHUNK_BYTES && snapshot.memory_bytes() >= expected.len());
-        }
+        assert_eq!(chunks.len(), all.len());
+        assert!(chunks.last.len() < CHUNK_BYTES && chunks.memory_bytes() >= all.len());
+        assert_eq!(chunks.pieces().collect::<Vec<_>>().concat(), all);
     }
 }

@@ -1,7 +1,7 @@
 //! One entry of a segment's directory: the part of a record that recovery, reclaim and scans need.
 //!
-//! Offsets and times are written as differences to the entries before, so entries are written and
-//! read in the order of the log. `docs/format.md`, section 8.
+//! An entry can be read without those before it, so that a directory can have any order.
+//! `docs/format.md`, section 8.
 
 use super::blob::NamedGeneration;
 use super::error::{DecodeError, EncodeError};
@@ -25,7 +25,7 @@ const VERSION: u8 = 0x20;
 const LABELS: u8 = 0x40;
 const IDLE: u8 = 0x80;
 
-/// The least bytes of an entry: kind, gap, length, and a namespace, a generation or a count.
+/// The least bytes of an entry: kind, offset, length, and a namespace, a generation or a count.
 pub(crate) const ENTRY_BYTES_MIN: usize = 4;
 
 /// A record as its segment's directory lists it.
@@ -166,48 +166,71 @@ impl<'a> Change<'a> {
     }
 }
 
-/// The base for the differences of the next entry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Trail {
-    /// Where the last record ends, padded.
-    pub(crate) end: usize,
-    /// The end of the last blob's stale window.
-    window_end_ns: u64,
-    written_ns: u64,
+/// What the times of a directory's entries are differences to: the first ones in its log order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TimeBases {
+    window_end_ns: Option<u64>,
+    written_ns: Option<u64>,
 }
 
-impl Trail {
-    pub(crate) const START: Self = Self { end: BLOCK_BYTES, window_end_ns: 0, written_ns: 0 };
-
-    fn after(self, entry: &DirectoryEntry<'_>) -> Self {
-        let end = align(entry.offset as usize + entry.length as usize);
-        let Change::Blob(blob) = &entry.change else { return Self { end, ..self } };
-        let window_end_ns = blob.window_end_ns.unwrap_or(self.window_end_ns);
-        let written_ns = blob.idle.map_or(self.written_ns, |idle| idle.written_ns);
-        Self { end, window_end_ns, written_ns }
+impl TimeBases {
+    /// The bases once this entry has been added.
+    pub(crate) fn with(self, change: &Change<'_>) -> Self {
+        let Change::Blob(blob) = change else { return self };
+        Self {
+            window_end_ns: self.window_end_ns.or(blob.window_end_ns),
+            written_ns: self.written_ns.or(blob.idle.map(|idle| idle.written_ns)),
+        }
     }
 
-    /// Writes the entry; `index` is its namespace's row.
+    pub(crate) fn write(self, sink: &mut impl Sink) {
+        sink.u64(self.window_end());
+        sink.u64(self.written());
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { window_end_ns: Some(reader.u64()?), written_ns: Some(reader.u64()?) })
+    }
+
+    fn window_end(self) -> u64 {
+        self.window_end_ns.unwrap_or(0)
+    }
+
+    fn written(self) -> u64 {
+        self.written_ns.unwrap_or(0)
+    }
+}
+
+impl DirectoryEntry<'_> {
+    /// Where the record ends, padded.
+    pub(crate) fn end(&self) -> usize {
+        align(self.offset as usize + self.length as usize)
+    }
+
+    /// Writes the entry; `row` is its namespace's. It can be read without those before it.
+    ///
+    /// # Errors
+    /// The bound that it breaks.
     pub(crate) fn write(
-        self,
+        &self,
         sink: &mut impl Sink,
-        entry: &DirectoryEntry<'_>,
-        index: u64,
-    ) -> Result<Self, EncodeError> {
-        entry.change.check()?;
-        let offset = entry.offset as usize;
-        let gap = offset.checked_sub(self.end).ok_or(EncodeError::Position)?;
-        if gap % ALIGNMENT != 0 || (entry.length as usize) < RECORD_FIXED_BYTES {
+        bases: TimeBases,
+        row: u32,
+    ) -> Result<(), EncodeError> {
+        self.change.check()?;
+        let offset = self.offset as usize;
+        let offset = offset.checked_sub(BLOCK_BYTES).ok_or(EncodeError::Position)?;
+        if offset % ALIGNMENT != 0 || (self.length as usize) < RECORD_FIXED_BYTES {
             return Err(EncodeError::Position);
         }
-        sink.u8(entry.change.tag());
-        sink.varint((gap / ALIGNMENT) as u64);
-        sink.varint(u64::from(entry.length));
-        if entry.change.namespace().is_some() {
-            sink.varint(index);
+        sink.u8(self.change.tag());
+        sink.varint((offset / ALIGNMENT) as u64);
+        sink.varint(u64::from(self.length));
+        if self.change.namespace().is_some() {
+            sink.varint(u64::from(row));
         }
-        match &entry.change {
-            Change::Blob(blob) => self.write_blob(sink, blob),
+        match &self.change {
+            Change::Blob(blob) => bases.write_blob(sink, blob),
             Change::Tombstone { hash, .. } => sink.u64(*hash),
             Change::LabelInvalidation { labels, .. } => labels.write(sink),
             Change::PrefixInvalidation { prefix, .. } => sink.prefixed(prefix),
@@ -215,54 +238,57 @@ impl Trail {
             Change::StoreInvalidation { generation } => sink.varint(generation.0),
             Change::DeadlineRenewal { fields } => sink.prefixed(fields),
         }
-        Ok(self.after(entry))
+        Ok(())
     }
+}
 
-    fn write_blob(self, sink: &mut impl Sink, blob: &BlobSummary<'_>) {
-        sink.u64(blob.hash);
-        sink.prefixed(blob.key);
-        if let Some(window_end_ns) = blob.window_end_ns {
-            sink.zigzag(signed(window_end_ns.wrapping_sub(self.window_end_ns)));
-        }
-        if let Some(version) = blob.version {
-            sink.varint(version);
-        }
-        if !blob.labels.is_empty() {
-            blob.labels.write(sink);
-        }
-        if let Some(idle) = blob.idle {
-            sink.zigzag(signed(idle.written_ns.wrapping_sub(self.written_ns)));
-            sink.varint(idle.ttl_ns);
-        }
+/// The row and the key of a blob's entry. Fails for other kinds.
+pub(crate) fn blob_key(entry: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
+    let mut reader = Reader::new(entry);
+    let tag = reader.u8()?;
+    if tag & KIND_MASK != KIND_BLOB {
+        return Err(DecodeError::Kind(tag & KIND_MASK));
     }
+    reader.varint()?;
+    reader.varint()?;
+    let row = u32::try_from(reader.varint()?).map_err(|_| DecodeError::Length)?;
+    reader.u64()?;
+    Ok((row, reader.prefixed(KEY_BYTES_MAX)?))
+}
 
-    /// Reads the next entry, whose record must end at `end_max` at the latest. Also returns the row
-    /// of its namespace.
+/// What the entries of one directory have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryReader {
+    pub(crate) bases: TimeBases,
+    /// Every record ends here at the latest.
+    pub(crate) end_max: usize,
+}
+
+impl EntryReader {
+    /// Reads the next entry, and its namespace's row; `name_of` knows the namespaces by row.
     pub(crate) fn read<'a>(
-        self,
+        &self,
         reader: &mut Reader<'a>,
-        namespaces: &[NamedGeneration<'a>],
-        end_max: usize,
-    ) -> Result<(Self, Option<usize>, DirectoryEntry<'a>), DecodeError> {
+        name_of: impl Fn(u32) -> Option<NamedGeneration<'a>>,
+    ) -> Result<(Option<u32>, DirectoryEntry<'a>), DecodeError> {
         let tag = reader.u8()?;
-        let offset = self.end + reader.length(end_max / ALIGNMENT)? * ALIGNMENT;
-        let length = reader.length(end_max)?;
-        if length < RECORD_FIXED_BYTES || align(offset + length) > end_max {
+        let offset = BLOCK_BYTES + reader.length(self.end_max / ALIGNMENT)? * ALIGNMENT;
+        let length = reader.length(self.end_max)?;
+        if length < RECORD_FIXED_BYTES || align(offset + length) > self.end_max {
             return Err(DecodeError::Length);
         }
-        let (index, change) = self.read_change(tag, reader, namespaces)?;
+        let (row, change) = self.read_change(tag, reader, name_of)?;
         let offset = u32::try_from(offset).map_err(|_| DecodeError::Length)?;
         let length = u32::try_from(length).map_err(|_| DecodeError::Length)?;
-        let entry = DirectoryEntry { offset, length, change };
-        Ok((self.after(&entry), index, entry))
+        Ok((row, DirectoryEntry { offset, length, change }))
     }
 
     fn read_change<'a>(
-        self,
+        &self,
         tag: u8,
         reader: &mut Reader<'a>,
-        namespaces: &[NamedGeneration<'a>],
-    ) -> Result<(Option<usize>, Change<'a>), DecodeError> {
+        name_of: impl Fn(u32) -> Option<NamedGeneration<'a>>,
+    ) -> Result<(Option<u32>, Change<'a>), DecodeError> {
         if tag & KIND_MASK != KIND_BLOB && tag & !KIND_MASK != 0 {
             return Err(DecodeError::Field);
         }
@@ -277,10 +303,10 @@ impl Trail {
             }
             _ => {}
         }
-        let index = reader.length(namespaces.len())?;
-        let namespace = *namespaces.get(index).ok_or(DecodeError::Length)?;
+        let row = u32::try_from(reader.varint()?).map_err(|_| DecodeError::Length)?;
+        let namespace = name_of(row).ok_or(DecodeError::Length)?;
         let change = match tag & KIND_MASK {
-            KIND_BLOB => Change::Blob(self.read_blob(tag, reader, namespace)?),
+            KIND_BLOB => Change::Blob(self.bases.read_blob(tag, reader, namespace)?),
             KIND_TOMBSTONE => Change::Tombstone { namespace, hash: reader.u64()? },
             KIND_LABEL_INVALIDATION => {
                 Change::LabelInvalidation { namespace, labels: LabelHashes::read(reader)? }
@@ -291,7 +317,27 @@ impl Trail {
             KIND_NAMESPACE_FLUSH => Change::NamespaceFlush { namespace },
             kind => return Err(DecodeError::Kind(kind)),
         };
-        Ok((Some(index), change))
+        Ok((Some(row), change))
+    }
+}
+
+impl TimeBases {
+    fn write_blob(self, sink: &mut impl Sink, blob: &BlobSummary<'_>) {
+        sink.u64(blob.hash);
+        sink.prefixed(blob.key);
+        if let Some(window_end_ns) = blob.window_end_ns {
+            sink.zigzag(signed(window_end_ns.wrapping_sub(self.window_end())));
+        }
+        if let Some(version) = blob.version {
+            sink.varint(version);
+        }
+        if !blob.labels.is_empty() {
+            blob.labels.write(sink);
+        }
+        if let Some(idle) = blob.idle {
+            sink.zigzag(signed(idle.written_ns.wrapping_sub(self.written())));
+            sink.varint(idle.ttl_ns);
+        }
     }
 
     fn read_blob<'a>(
@@ -302,7 +348,7 @@ impl Trail {
     ) -> Result<BlobSummary<'a>, DecodeError> {
         let (hash, key) = (reader.u64()?, reader.prefixed(KEY_BYTES_MAX)?);
         let window_end_ns = if tag & WINDOW_END != 0 {
-            Some(self.window_end_ns.wrapping_add(unsigned(reader.zigzag()?)))
+            Some(self.window_end().wrapping_add(unsigned(reader.zigzag()?)))
         } else {
             None
         };
@@ -310,7 +356,7 @@ impl Trail {
         let labels =
             if tag & LABELS != 0 { LabelHashes::read(reader)? } else { LabelHashes::new(&[]) };
         let idle = if tag & IDLE != 0 {
-            let written_ns = self.written_ns.wrapping_add(unsigned(reader.zigzag()?));
+            let written_ns = self.written().wrapping_add(unsigned(reader.zigzag()?));
             Some(Idle { written_ns, ttl_ns: reader.varint()? })
         } else {
             None

@@ -27,7 +27,11 @@ pub(crate) const HEAD_BYTES_MAX: usize = (1 << 24) - 1;
 pub(crate) const RECORD_BYTES_MAX: usize =
     SEGMENT_BYTES_MAX as usize - 2 * BLOCK_BYTES - FRAME_HEADER_BYTES;
 /// Footer of a directory, the last bytes of a sealed segment.
-pub(crate) const FOOTER_BYTES: usize = 56;
+pub(crate) const FOOTER_BYTES: usize = 80;
+/// A page of a directory ends with the entry that reaches this length.
+pub(crate) const PAGE_BYTES: usize = 8 << 10;
+/// Longest beginning of a key in a directory's table of pages.
+pub(crate) const PAGE_KEY_BYTES_MAX: usize = 255;
 
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Longest key, prefix, metadata text or label in bytes.

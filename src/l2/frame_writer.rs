@@ -6,8 +6,9 @@ use std::{io, mem};
 
 use futures::future::join;
 
-use super::format::{BLOCK_BYTES, OpenCount, Position, align};
+use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, align};
 use super::log::{Finished, Log};
+use super::outline::Outline;
 use super::segment_file::SegmentFile;
 use super::write_batch::{Job, Seal, WriteBatch};
 use crate::batch::{BATCH_BYTES, Pacer};
@@ -128,17 +129,19 @@ impl FrameWriter {
         Ok(Frame { position: batch.position, offset: offset - before as u64, image })
     }
 
-    pub(super) async fn write_directory(&self, seal: &Seal) -> io::Result<()> {
+    /// Writes the directory of a segment, and returns its outline.
+    pub(super) async fn write_directory(&self, seal: &Seal) -> io::Result<Outline> {
         let SegmentFile { geometry, key, .. } = self.file;
-        let mut image = Vec::new();
-        seal.directory
-            .write(key, self.open_count, seal.end, &mut image)
-            .await
-            .map_err(io::Error::other)?;
-        // Counted twice: the write needs an aligned copy.
-        let _counted = self.file.health.count_buffer(2 * image.len());
+        let mut image = AlignedBuffer::with_capacity(seal.directory.encoded_len());
+        let _counted = self.file.health.count_buffer(image.capacity());
+        let opens = OpenRange::only(self.open_count);
+        let written = seal.directory.write(key, opens.last, seal.end, &mut image);
+        let tail = written.await.map_err(io::Error::other)?;
         let end = geometry.file_offset_of_segment(seal.segment);
         let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
-        self.file.write(start, AlignedBuffer::copy_from_slice(&image)).await
+        self.file.write(start, image).await?;
+        let mut steps = Pacer::default();
+        let outline = Outline::read(&tail, key, seal.segment, opens, geometry, &mut steps);
+        outline.await.map_err(io::Error::other)
     }
 }

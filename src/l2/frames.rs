@@ -5,7 +5,7 @@
 use std::io;
 
 use super::checksum::BodyHasher;
-use super::directory::DirectoryBuilder;
+use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::{Change, DirectoryEntry};
 use super::format::{
     ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, OpenRange, Position,

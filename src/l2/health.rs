@@ -1,5 +1,6 @@
 //! `Health`: whether L2 is on, why not, and its metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -36,6 +37,30 @@ pub(crate) struct Health {
 pub(crate) struct CountedBuffer<'a> {
     health: &'a Health,
     bytes: usize,
+}
+
+/// Counts buffers of a changing size until this is dropped.
+pub(crate) struct CountedBuffers {
+    health: Arc<Health>,
+    bytes: usize,
+}
+
+impl CountedBuffers {
+    pub(crate) fn none(health: Arc<Health>) -> Self {
+        Self { health, bytes: 0 }
+    }
+
+    pub(crate) fn set(&mut self, bytes: usize) {
+        self.health.buffers.fetch_add(bytes, Ordering::Relaxed);
+        self.health.buffers.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for CountedBuffers {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 impl Drop for CountedBuffer<'_> {

@@ -18,12 +18,13 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::checksum::ChecksumKey;
-use super::directory::DirectoryBuilder;
+use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::log_state::{Allowance, Appended, LogOrigin, LogState, UnsealedDirectory, fits_segment};
 use super::record::RecordLengths;
 use super::room::{RoomQueue, RoomTicket};
+use super::search_targets::{SearchTargets, SegmentTargets};
 use super::write_batch::{Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, WriteBatch};
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
@@ -35,8 +36,6 @@ use crate::wake::discard;
 
 pub(crate) struct Log {
     geometry: Geometry,
-    key: ChecksumKey,
-    open_count: OpenCount,
     state: Arc<Mutex<LogState>>,
     writer: AtomicWaker,
     /// Bytes of room in the index that the writer has not been asked for yet.
@@ -71,8 +70,6 @@ impl Log {
         let state = Arc::new(Mutex::new(LogState::new(origin)));
         Self {
             geometry,
-            key,
-            open_count,
             room: Arc::new(RoomQueue::new(start.timer, Arc::clone(&state))),
             state,
             writer: AtomicWaker::new(),
@@ -150,16 +147,22 @@ impl Log {
         self.state.lock().pending_record(position)
     }
 
-    /// The directory of a segment that is not sealed on file yet, as it stands.
-    pub(crate) async fn unsealed_image(&self, segment: SegmentNumber) -> Option<Vec<u8>> {
-        let found = self.state.lock().unsealed_directory(segment)?;
-        let (directory, end) = match &found {
-            UnsealedDirectory::Sealing(seal) => (&seal.directory, seal.end),
-            UnsealedDirectory::Open { directory, end } => (&**directory, *end),
-        };
-        let mut image = Vec::new();
-        let written = directory.write(self.key, self.open_count, end, &mut image).await;
-        written.ok().map(|()| image)
+    /// If the segment is not sealed on file yet: its entries, and the targets that it has rows of,
+    /// if any.
+    pub(super) fn unsealed(
+        &self,
+        segment: SegmentNumber,
+        targets: &Arc<SearchTargets>,
+    ) -> Option<Option<(SegmentTargets, Listing)>> {
+        let found = self.state.lock().unsealed_directory(segment, targets)?;
+        Some(match found {
+            UnsealedDirectory::Open(found) => found,
+            UnsealedDirectory::Sealing(seal) => {
+                let targets = targets.in_rows(|namespace| seal.directory.row_of(namespace));
+                let found = !targets.is_empty();
+                found.then(|| (targets, seal.directory.listing()))
+            }
+        })
     }
 
     /// Resolves once everything before `end` is on file.

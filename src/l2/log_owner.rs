@@ -17,6 +17,9 @@ pub(crate) trait LogOwner: Send + Sync {
     /// Whether the oldest segments must be reclaimed for `wanted` bytes of index.
     fn is_index_crowded(&self, wanted: usize) -> bool;
 
+    /// Whether the index has room for so many bytes.
+    fn has_index_room(&self, bytes: usize) -> bool;
+
     /// Whether a slot holds the record at `position`.
     fn holds(&self, namespace: &str, key: KeyHash, position: Position) -> bool;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checksum::ChecksumKey;
-use super::directory::DirectoryBuilder;
+use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
 use super::error::EncodeError;
 use super::format::{
@@ -21,6 +21,7 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
+use super::search_targets::{SearchTargets, SegmentTargets};
 use super::write_batch::{
     Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, Seal, WriteBatch, listed,
 };
@@ -118,7 +119,8 @@ pub(super) struct Abandoned {
 /// The directory of a segment that is not sealed on file yet.
 pub(super) enum UnsealedDirectory {
     Sealing(Arc<Seal>),
-    Open { directory: Box<DirectoryBuilder>, end: Position },
+    /// None: it has nothing of the targets.
+    Open(Option<(SegmentTargets, Listing)>),
 }
 
 impl LogState {
@@ -439,7 +441,11 @@ impl LogState {
         closed.or_else(|| self.open.as_ref().and_then(|batch| find(&batch.records)))
     }
 
-    pub(super) fn unsealed_directory(&self, segment: SegmentNumber) -> Option<UnsealedDirectory> {
+    pub(super) fn unsealed_directory(
+        &self,
+        segment: SegmentNumber,
+        targets: &Arc<SearchTargets>,
+    ) -> Option<UnsealedDirectory> {
         // Bounded: by the batches that may wait to be written.
         let sealing = self.jobs.iter().find_map(|job| match job {
             Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
@@ -448,9 +454,10 @@ impl LogState {
         if let Some(seal) = sealing {
             return Some(UnsealedDirectory::Sealing(seal));
         }
-        (self.segment() == segment).then(|| UnsealedDirectory::Open {
-            directory: Box::new(self.directory.snapshot()),
-            end: self.end(),
+        (self.segment() == segment).then(|| {
+            let targets = targets.in_rows(|namespace| self.directory.row_of(namespace));
+            let found = !targets.is_empty();
+            UnsealedDirectory::Open(found.then(|| (targets, self.directory.listing())))
         })
     }
 }

@@ -11,8 +11,11 @@ mod blob;
 mod checksum;
 mod chunks;
 mod directory;
+mod directory_builder;
 mod directory_entry;
+mod directory_run;
 mod error;
+mod footer;
 mod format;
 mod frame;
 mod frame_writer;
@@ -23,6 +26,8 @@ mod log;
 mod log_owner;
 mod log_state;
 mod name_rows;
+mod outline;
+mod outlines;
 mod read_pins;
 mod reclaim;
 mod record;
@@ -31,8 +36,10 @@ mod recovery_error;
 mod replay;
 mod resume;
 mod room;
+mod search_targets;
 mod segment;
 mod segment_file;
+mod segment_search;
 mod segment_supply;
 mod string_list;
 mod superblock;
@@ -53,18 +60,19 @@ use parking_lot::Mutex;
 
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::{BodyHasher, BodySum};
-pub(crate) use self::directory::Directory;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::index::{Index, ScanCursor, Slot};
 pub(crate) use self::log::Log;
 pub(crate) use self::log_owner::LogOwner;
+pub(crate) use self::outlines::Outlines;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::{Limits, RecoveredNamespace, Replay};
 pub(crate) use self::room::RoomTicket;
+pub(crate) use self::search_targets::SearchTargets;
 pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 pub(crate) use self::write_batch::{Assigned, EncodedRecord, Off, Refusal};
@@ -75,17 +83,16 @@ use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
 use self::log::LogStart;
 use self::read_pins::ReadPins;
 use self::record::RecordLengths;
-use self::recovery::{Recovered, read_superblock, recover};
+use self::recovery::{Reached, Recovered, read_superblock, recover};
 use self::segment_file::SegmentFile;
+use self::segment_search::SegmentSearch;
 use self::superblock::SuperblockCopy;
 use self::write_batch::PendingRecord;
 use self::writer::Writer;
-use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
-use crate::meter;
 use crate::timer::Timer;
 
 /// Blocks that hold most heads: a head may begin at the end of a block.
@@ -105,6 +112,7 @@ pub(crate) struct L2 {
     file: SegmentFile,
     opens: OpenRange,
     pins: Arc<ReadPins>,
+    outlines: Arc<Outlines>,
 }
 
 /// A store that was read. It waits for its owner before anything is written.
@@ -165,7 +173,8 @@ pub(crate) async fn open(
         return Err(RecoveryError::Geometry { found: superblock.geometry });
     }
     let recovered = recover(&file, superblock, opening).await?;
-    let Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block } = recovered;
+    let Recovered { superblock, hasher, reached, tail, directory, tail_block } = recovered;
+    let Reached { replay, outlines, dropped } = reached;
     let writing = file.geometry.segment_of(tail);
     let log = Log::new(LogStart {
         geometry: file.geometry,
@@ -182,6 +191,7 @@ pub(crate) async fn open(
         log: Arc::new(log),
         opens: OpenRange { first: OpenCount(1), last: superblock.open_count },
         pins: Arc::new(ReadPins::new(file.geometry)),
+        outlines: Arc::new(outlines),
         file,
     };
     let records = replay.records;
@@ -204,6 +214,10 @@ impl L2 {
         self.file.geometry
     }
 
+    pub(crate) fn outlines(&self) -> Arc<Outlines> {
+        Arc::clone(&self.outlines)
+    }
+
     /// Bytes of the log from its oldest segment to its end.
     pub(crate) fn bytes_in_use(&self) -> u64 {
         let oldest = self.geometry().start_of(self.log.head_segment());
@@ -221,7 +235,7 @@ impl L2 {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Writer {
-        Writer::new(start, &self.log, &self.file, &self.pins, runner, owner)
+        Writer::new(start, &self.log, &self.file, &self.pins, &self.outlines, runner, owner)
     }
 
     /// The most memory that [`Self::fetch`] takes at one time.
@@ -310,43 +324,42 @@ impl L2 {
         Some(self.geometry().start_of(segment)?..end)
     }
 
-    /// Visits a segment's directory in order. False: unreadable although the segment is in use.
-    pub(crate) async fn visit_directory(
+    /// Searches a segment. None: it has nothing of the targets.
+    ///
+    /// # Errors
+    /// What it has is not known, although it is in use.
+    pub(crate) async fn search(
         &self,
         segment: SegmentNumber,
-        mut visit: impl FnMut(Position, &Change<'_>),
-    ) -> bool {
-        let SegmentFile { geometry, key, .. } = self.file;
-        let read;
-        let image: &[u8] = match self.log.unsealed_image(segment).await {
-            Some(image) => {
-                read = Bytes::from(image);
-                &read
-            }
-            None => match self.file.read_directory(segment, self.opens).await {
-                Ok(Some(image)) => {
-                    read = image.into_bytes();
-                    &read
-                }
-                _ => return segment < self.log.head_segment(),
+        targets: &Arc<SearchTargets>,
+    ) -> io::Result<Option<SegmentSearch>> {
+        let Some(start) = self.geometry().start_of(segment) else { return Ok(None) };
+        if let Some(unsealed) = self.log.unsealed(segment, targets) {
+            return Ok(unsealed.map(|(targets, listing)| {
+                let health = Arc::clone(&self.file.health);
+                SegmentSearch::unsealed(start, targets, listing, health)
+            }));
+        }
+        let outline = match self.outlines.get(segment) {
+            Some(outline) => outline,
+            None => match self.file.read_outline(segment, self.opens).await {
+                Ok(Some(outline)) => Arc::new(outline),
+                // It has left the log meanwhile.
+                _ if segment < self.log.head_segment() => return Ok(None),
+                Ok(None) => return Err(damaged(error::DecodeError::Magic)),
+                Err(error) => return Err(error),
             },
         };
-        let _counted = self.health().count_buffer(image.len());
-        let directory = Directory::read(image, key, segment, self.opens, geometry).await;
-        let (Ok(directory), Some(start)) = (directory, geometry.start_of(segment)) else {
-            return segment < self.log.head_segment();
-        };
-        for (number, listed) in (1..).zip(directory.entries()) {
-            meter::entries(1);
-            let Ok(listed) = listed else { return false };
-            if let Some(position) = start.after(u64::from(listed.entry.offset)) {
-                visit(position, &listed.entry.change);
-            }
-            if number % BATCH_ENTRIES == 0 {
-                yield_now().await;
-            }
+        let targets = targets.in_rows(|namespace| outline.row_of(namespace));
+        if targets.is_empty() {
+            return Ok(None);
         }
-        true
+        Ok(Some(SegmentSearch::sealed(start, targets, self.file.clone(), outline)))
+    }
+
+    /// Whether a segment has left the log.
+    pub(crate) fn is_reclaimed(&self, segment: SegmentNumber) -> bool {
+        segment < self.log.head_segment()
     }
 
     pub(crate) fn decode<'a>(&self, record: &'a FetchedRecord) -> io::Result<RecordHead<'a>> {

@@ -22,6 +22,7 @@ use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
 use super::health::{CountedBuffer, count};
 use super::log::Log;
 use super::log_owner::LogOwner;
+use super::outlines::Outlines;
 use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
 use super::segment_file::SegmentFile;
@@ -62,6 +63,7 @@ pub(super) struct Reclaimer {
     log: Arc<Log>,
     file: SegmentFile,
     pins: Arc<ReadPins>,
+    outlines: Arc<Outlines>,
     owner: Weak<dyn LogOwner>,
 }
 
@@ -70,9 +72,10 @@ impl Reclaimer {
         log: Arc<Log>,
         file: SegmentFile,
         pins: Arc<ReadPins>,
+        outlines: Arc<Outlines>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
-        Self { log, file, pins, owner }
+        Self { log, file, pins, outlines, owner }
     }
 
     pub(super) async fn reclaim(
@@ -103,6 +106,7 @@ impl Reclaimer {
         }
         // Only now: a search for the records of a prefix visits every segment that has slots.
         self.log.advance_head(next);
+        self.outlines.forget(segment);
         if failpoint(Failpoint::SlotsDroppedEarly) {
             let image = self.read_image(next, opens).await;
             if let Some(directory) = self.decode(image.as_deref(), next, opens).await {
@@ -135,15 +139,15 @@ impl Reclaimer {
         let start = self.file.geometry.start_of(segment);
         let mut allowance = self.allowance(directory, segment).await;
         let mut window = None;
-        for (number, listed) in (1..).zip(directory.entries().flatten()) {
+        for (number, entry) in (1..).zip(directory.entries()) {
             meter::entries(1);
             if number % BATCH_ENTRIES == 0 {
                 yield_now().await;
             }
-            let (offset, length) = (listed.entry.offset as usize, listed.entry.length as usize);
+            let (offset, length) = (entry.offset as usize, entry.length as usize);
             let position = start.and_then(|start| start.after(offset as u64));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
-            let Change::Blob(blob) = listed.entry.change else { continue };
+            let Change::Blob(blob) = entry.change else { continue };
             let has_room = length <= allowance.bytes && allowance.slots > 0;
             if !has_room || !owner.deserves_reinsertion(position, &blob) {
                 continue;
@@ -188,11 +192,11 @@ impl Reclaimer {
     async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
         let start = self.file.geometry.start_of(segment);
         let (mut slots, mut steps) = (0, Pacer::default());
-        for listed in directory.entries().flatten() {
+        for entry in directory.entries() {
             steps.entry().await;
-            let position = start.and_then(|start| start.after(u64::from(listed.entry.offset)));
+            let position = start.and_then(|start| start.after(u64::from(entry.offset)));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { return 0 };
-            let (namespace, hash) = match listed.entry.change {
+            let (namespace, hash) = match entry.change {
                 Change::Blob(blob) => (blob.namespace, blob.hash),
                 Change::Tombstone { namespace, hash } => (namespace, hash),
                 _ => continue,
@@ -241,11 +245,11 @@ impl Reclaimer {
     /// Removes the slots of the segment's records.
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
         let start = self.file.geometry.start_of(segment);
-        for (number, listed) in (1..).zip(directory.entries().flatten()) {
+        for (number, entry) in (1..).zip(directory.entries()) {
             meter::entries(1);
-            let position = start.and_then(|start| start.after(u64::from(listed.entry.offset)));
+            let position = start.and_then(|start| start.after(u64::from(entry.offset)));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { return };
-            match listed.entry.change {
+            match entry.change {
                 Change::Blob(blob) => {
                     let key = (blob.key, KeyHash(blob.hash));
                     owner.forget(blob.namespace.name, key, position);

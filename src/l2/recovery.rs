@@ -11,11 +11,13 @@
 
 use std::io;
 
-use super::directory::{Directory, DirectoryBuilder, ListedEntry, RUN_ENTRIES};
+use super::directory::Directory;
+use super::directory_builder::DirectoryBuilder;
 use super::format::{
     BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::frames::Frames;
+use super::outlines::Outlines;
 use super::recovery_error::RecoveryError;
 use super::replay::{Limits, Replay, Replayed};
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
@@ -44,12 +46,18 @@ pub(crate) struct Opening {
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
     pub(crate) hasher: KeyHasher,
-    pub(crate) replay: Replay,
-    /// Segments dropped because of damage in or behind them.
-    pub(crate) dropped: u64,
+    pub(crate) reached: Reached,
     pub(crate) tail: Position,
     pub(crate) directory: DirectoryBuilder,
     pub(crate) tail_block: Vec<u8>,
+}
+
+/// What was found.
+pub(crate) struct Reached {
+    pub(crate) replay: Replay,
+    pub(crate) outlines: Outlines,
+    /// Segments dropped because of damage in or behind them.
+    pub(crate) dropped: u64,
 }
 
 /// Reads the superblock; a store whose creation was never finished is created again.
@@ -100,6 +108,7 @@ pub(crate) async fn recover(
         superblock,
         hasher: &hasher,
         replay: Replay::new(opening.limits.clone(), opening.now_ns),
+        outlines: Outlines::new(opening.limits.index_bytes_max),
         tail: None,
         head: superblock.head,
         dropped: 0,
@@ -107,7 +116,7 @@ pub(crate) async fn recover(
     if is_warm(&superblock, opening) {
         scan.read_back().await?;
     }
-    let BackwardScan { replay, tail, head, dropped, .. } = scan;
+    let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
     if dropped > 0 {
         log::warn!(
             "dropped {dropped} segments of the disk tier that are damaged or lie before damage"
@@ -123,7 +132,8 @@ pub(crate) async fn recover(
     superblock.open_count = OpenCount(superblock.open_count.0 + 1);
     let started = start(file, superblock, tail, head).await?;
     let Started { superblock, tail, directory, tail_block } = started;
-    Ok(Recovered { superblock, hasher, replay, dropped, tail, directory, tail_block })
+    let reached = Reached { replay, outlines, dropped };
+    Ok(Recovered { superblock, hasher, reached, tail, directory, tail_block })
 }
 
 fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
@@ -144,6 +154,7 @@ struct BackwardScan<'a> {
     superblock: Superblock,
     hasher: &'a KeyHasher,
     replay: Replay,
+    outlines: Outlines,
     tail: Option<Tail>,
     /// Nothing before it counts.
     head: Position,
@@ -214,7 +225,12 @@ impl BackwardScan<'_> {
             None => None,
         };
         match directory {
-            Some(directory) => self.take_directory(&directory, number).await,
+            Some(directory) => {
+                let found = self.take_directory(&directory, number).await?;
+                let replay = &mut self.replay;
+                self.outlines.keep(directory.into_outline(), |bytes| replay.reserve(bytes));
+                Ok(found)
+            }
             None if self.tail.is_some() => Ok(Found::Damaged),
             None => self.take_unsealed(number).await,
         }
@@ -227,22 +243,18 @@ impl BackwardScan<'_> {
     ) -> Result<Found, RecoveryError> {
         let start = start_of(self.file.geometry, number)?;
         let mut steps = Pacer::default();
-        let Ok(runs) = directory.runs(&mut steps).await else { return Ok(Found::Damaged) };
         if self.tail.is_none() {
             self.tail = Some(Tail { segment: number, unsealed: None });
         }
-        for run in runs.iter().rev() {
-            steps.entries(RUN_ENTRIES).await;
-            let listed: Vec<_> = run.clone().take(RUN_ENTRIES).flatten().collect();
-            for ListedEntry { entry, .. } in listed.iter().rev() {
-                let Some(position) = start.after(u64::from(entry.offset)) else {
-                    return Ok(Found::Damaged);
-                };
-                let blocks = blocks(entry.offset as usize, entry.length as usize);
-                let record = Replayed { change: entry.change, position, blocks };
-                if position >= self.head && !self.replay.take(&record, &mut steps).await {
-                    return Ok(Found::Full);
-                }
+        for entry in directory.entries().rev() {
+            steps.entry().await;
+            let Some(position) = start.after(u64::from(entry.offset)) else {
+                return Ok(Found::Damaged);
+            };
+            let blocks = blocks(entry.offset as usize, entry.length as usize);
+            let record = Replayed { change: entry.change, position, blocks };
+            if position >= self.head && !self.replay.take(&record, &mut steps).await {
+                return Ok(Found::Full);
             }
         }
         Ok(Found::Good)
@@ -280,8 +292,8 @@ impl BackwardScan<'_> {
         let listed = listed.map_err(io::Error::other)?;
         let found = self.take_directory(&listed, number).await?;
         if is_damaged {
-            let first = listed.entries().flatten().next();
-            let first = first.and_then(|listed| start.after(u64::from(listed.entry.offset)));
+            let first = listed.entries().next();
+            let first = first.and_then(|entry| start.after(u64::from(entry.offset)));
             self.head = self.head.max(first.unwrap_or(end));
             if found == Found::Full {
                 self.head = self.head.max(self.replay.oldest().unwrap_or(end));

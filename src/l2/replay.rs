@@ -143,6 +143,13 @@ impl Replay {
         true
     }
 
+    /// Takes bytes of the index budget for something else, if there are so many.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> bool {
+        let has_room = self.bytes() + bytes <= self.limits.index_bytes_max;
+        self.beside_bytes += if has_room { bytes } else { 0 };
+        has_room
+    }
+
     /// The oldest record taken. If the budget is used up, the log begins here.
     pub(crate) fn oldest(&self) -> Option<Position> {
         self.oldest

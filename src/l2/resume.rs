@@ -26,7 +26,7 @@
 
 use std::io;
 
-use super::directory::DirectoryBuilder;
+use super::directory_builder::DirectoryBuilder;
 use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
 use super::recovery_error::RecoveryError;
 use super::segment_file::SegmentFile;
@@ -93,13 +93,13 @@ pub(super) async fn start(
             file.sync().await?;
             return Ok(Started { superblock, tail: end, directory, tail_block: block });
         }
-        let mut image = Vec::new();
+        let mut image = AlignedBuffer::with_capacity(directory.encoded_len());
         let written = directory.write(key, superblock.open_count, end, &mut image).await;
         written.map_err(io::Error::other)?;
         let segment_end =
             geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
         let offset = segment_end - image.len() as u64;
-        file.write(offset, AlignedBuffer::copy_from_slice(&image)).await?;
+        file.write(offset, image).await?;
     }
     fresh_segment(file, superblock, SegmentNumber(segment.0 + 1)).await
 }

@@ -7,15 +7,20 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::checksum::ChecksumKey;
-use super::directory::Footer;
+use super::footer::Footer;
 use super::format::{BLOCK_BYTES, Geometry, OpenRange, SegmentNumber};
 use super::health::{Health, count};
+use super::outline::Outline;
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
+use crate::batch::Pacer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
 
 const TRIES: usize = 3;
+
+/// Read at once for an outline: most are shorter.
+const OUTLINE_BYTES: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(crate) struct SegmentFile {
@@ -83,7 +88,7 @@ impl SegmentFile {
         synced
     }
 
-    /// Reads whole blocks of a segment, for recovery, reclaim and scans.
+    /// Reads whole blocks of a segment, for recovery and reclaim.
     pub(crate) async fn read(
         &self,
         segment: SegmentNumber,
@@ -91,7 +96,23 @@ impl SegmentFile {
         length: usize,
     ) -> io::Result<AlignedBuffer> {
         let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
-        let read = self.disk.read(ReadRequest::new(start, length).background()).await;
+        self.read_counted(ReadRequest::new(start, length).background()).await
+    }
+
+    /// The same for searches that callers wait for: beside the ring of the writer.
+    pub(crate) async fn read_for_callers(
+        &self,
+        segment: SegmentNumber,
+        offset: usize,
+        length: usize,
+    ) -> io::Result<AlignedBuffer> {
+        let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
+        self.read_counted(ReadRequest::new(start, length)).await
+    }
+
+    async fn read_counted(&self, request: ReadRequest) -> io::Result<AlignedBuffer> {
+        let length = request.length;
+        let read = self.disk.read(request).await;
         count(&self.health.metrics.reads, 1);
         match &read {
             Ok(_) => count(&self.health.metrics.read_bytes, length),
@@ -130,6 +151,29 @@ impl SegmentFile {
             return Ok(Some(last));
         }
         self.read(segment, start, segment_bytes - start).await.map(Some)
+    }
+
+    /// The outline of a sealed segment, for a search. None without a good one.
+    pub(crate) async fn read_outline(
+        &self,
+        segment: SegmentNumber,
+        opens: OpenRange,
+    ) -> io::Result<Option<Outline>> {
+        let segment_bytes = self.geometry.segment_bytes() as usize;
+        let tail_bytes = OUTLINE_BYTES.min(segment_bytes);
+        let mut tail =
+            self.read_for_callers(segment, segment_bytes - tail_bytes, tail_bytes).await?;
+        let Ok(footer) = Footer::decode(&tail, segment, opens, self.geometry) else {
+            return Ok(None);
+        };
+        if footer.tail_bytes() > tail.len() {
+            let length = footer.tail_bytes().next_multiple_of(BLOCK_BYTES);
+            tail = self.read_for_callers(segment, segment_bytes - length, length).await?;
+        }
+        let _counted = self.health.count_buffer(tail.len());
+        let mut steps = Pacer::default();
+        let read = Outline::read(&tail, self.key, segment, opens, self.geometry, &mut steps);
+        Ok(read.await.ok())
     }
 
     pub(crate) async fn write_header(

@@ -5,6 +5,7 @@
 //! a length and the bytes come from one description.
 
 use super::error::DecodeError;
+use crate::io::AlignedBuffer;
 
 pub(crate) trait Sink {
     fn bytes(&mut self, bytes: &[u8]);
@@ -44,6 +45,12 @@ pub(crate) trait Sink {
 impl Sink for Vec<u8> {
     fn bytes(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+}
+
+impl Sink for AlignedBuffer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.append(bytes);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::directory::DirectoryBuilder;
+use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
 use super::format::{FRAME_HEADER_BYTES, Position, SegmentNumber};

@@ -17,6 +17,7 @@ use super::frame_writer::FrameWriter;
 use super::health::Health;
 use super::log::Log;
 use super::log_owner::LogOwner;
+use super::outlines::Outlines;
 use super::read_pins::ReadPins;
 use super::reclaim::Reclaimer;
 use super::segment_file::SegmentFile;
@@ -37,6 +38,7 @@ pub(crate) struct Writer {
     health: Arc<Health>,
     frames: FrameWriter,
     supplying: Supplying,
+    outlines: Arc<Outlines>,
     runner: Arc<dyn TaskRunner>,
     owner: Weak<dyn LogOwner>,
     /// The segment that is being written. All before it are sealed on file.
@@ -72,19 +74,26 @@ impl Writer {
         log: &Arc<Log>,
         file: &SegmentFile,
         pins: &Arc<ReadPins>,
+        outlines: &Arc<Outlines>,
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
         let WriterStart { superblock, tail_block, writing } = start;
         let log = Arc::clone(log);
         let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
-        let reclaimer =
-            Reclaimer::new(its_log(), file.clone(), Arc::clone(pins), Weak::clone(&owner));
+        let reclaimer = Reclaimer::new(
+            its_log(),
+            file.clone(),
+            Arc::clone(pins),
+            Arc::clone(outlines),
+            Weak::clone(&owner),
+        );
         let superblocks = SuperblockWriter::new(file.clone(), superblock);
         let supply = SegmentSupply::new(its_log(), Weak::clone(&owner), reclaimer, superblocks);
         Self {
             frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
             supplying: Supplying::new(supply),
+            outlines: Arc::clone(outlines),
             log,
             health: Arc::clone(&file.health),
             runner,
@@ -106,7 +115,7 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let Self { log, frames, supplying, runner, writing, .. } = self;
+        let Self { log, frames, supplying, outlines, runner, owner, writing, .. } = self;
         // Bounded: a job in each turn, with waits in between.
         loop {
             supplying.begin(*writing);
@@ -116,7 +125,10 @@ impl Writer {
                 None => {}
                 Some(Job::Write(batch)) => supplying.beside(frames.write_batches(batch)).await?,
                 Some(Job::Seal(seal)) => {
-                    supplying.beside(frames.write_directory(&seal)).await?;
+                    let outline = supplying.beside(frames.write_directory(&seal)).await?;
+                    let owner = owner.upgrade();
+                    let fits = |bytes| owner.is_some_and(|owner| owner.has_index_room(bytes));
+                    outlines.keep(outline, fits);
                     *writing = SegmentNumber(seal.segment.0 + 1);
                     log.settle(log.finish()).await;
                 }

@@ -3,13 +3,13 @@
 //!
 //! Memory stores no deadlines for records that are only on disk; the directories of the segments
 //! do. If a namespace is refused a record for its quota, and some of its records may have expired,
-//! a task reads the directories.
+//! a task searches the directories for them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::batch::yield_now;
-use crate::clock::Clock;
+use crate::batch::{Pacer, yield_now};
+use crate::clock::{Clock, Timestamp};
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
@@ -17,7 +17,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::io::TaskRunner;
 use crate::key::KeyHash;
-use crate::l2::{Change, L2, Position, SegmentNumber};
+use crate::l2::{BlobSummary, L2, Position, SearchTargets, SegmentNumber};
 use crate::namespace::{Generation, Namespaces};
 use crate::sequence::Sequence;
 
@@ -62,39 +62,51 @@ impl ExpiredRecords {
         next
     }
 
+    /// Searches a segment. Gives the number of records found.
     async fn expire_listed(
         &self,
         l2: &L2,
         segment: SegmentNumber,
         generations: &[Arc<Generation>],
+        targets: &Arc<SearchTargets>,
     ) -> u32 {
         let now = self.clock.timestamp();
-        let mut records = 0;
-        let visit = |position: Position, change: &Change<'_>| {
-            records += 1;
-            let Change::Blob(blob) = change else { return };
-            let is_of = |generation: &&Arc<Generation>| {
-                blob.namespace.generation == generation.number()
-                    && blob.namespace.name == generation.name()
-            };
-            // Bounded: by the quotas of a configuration.
-            let Some(generation) = generations.iter().find(is_of) else { return };
-            let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
-            if generation.live_slot(hash, sequence).is_none() {
-                return;
-            }
-            let last_access = self.last_access.of_listed(position, blob);
-            let freshness = blob.life().freshness(now, last_access);
-            if freshness.is_expired() {
-                // Its labels stay while its record does.
-                self.removal.expire_on_disk(generation, (hash, sequence), freshness);
-            } else {
-                generation.note_end_on_disk(blob.life().ends(last_access));
-            }
-        };
+        let (mut records, mut steps) = (0, Pacer::default());
         // An unreadable directory's records stay until they are reclaimed.
-        let _ = l2.visit_directory(segment, visit).await;
+        let Ok(Some(mut search)) = l2.search(segment, targets).await else { return 0 };
+        while let Ok(Some(found)) = search.next().await {
+            for (position, blob) in found.iter() {
+                steps.entry().await;
+                records += 1;
+                let is_of = |generation: &&Arc<Generation>| blob.namespace == generation.named();
+                // Bounded: by the quotas of a configuration.
+                if let Some(generation) = generations.iter().find(is_of) {
+                    self.expire(generation, position, &blob, now);
+                }
+            }
+        }
         records
+    }
+
+    fn expire(
+        &self,
+        generation: &Arc<Generation>,
+        position: Position,
+        blob: &BlobSummary<'_>,
+        now: Timestamp,
+    ) {
+        let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+        if generation.live_slot(hash, sequence).is_none() {
+            return;
+        }
+        let last_access = self.last_access.of_listed(position, blob);
+        let freshness = blob.life().freshness(now, last_access);
+        if freshness.is_expired() {
+            // Its labels stay while its record does.
+            self.removal.expire_on_disk(generation, (hash, sequence), freshness);
+        } else {
+            generation.note_end_on_disk(blob.life().ends(last_access));
+        }
     }
 }
 
@@ -116,12 +128,17 @@ pub(crate) async fn run(
             yield_now().await;
         }
         let segments = if generations.is_empty() { None } else { Some(l2.segments()) };
+        let mut targets = SearchTargets::default();
+        // Bounded: by the quotas of a configuration.
+        generations.iter().for_each(|generation| targets.add(generation.named(), &[]));
+        let targets = Arc::new(targets);
         drop(this);
         // Bounded: a wait in each turn.
         for segment in segments.into_iter().flatten() {
             let Some(this) = records.upgrade().filter(|_| !wakeup.is_closed()) else { return };
             let Some(l2) = this.disk.l2() else { return };
-            let count = this.expire_listed(l2, SegmentNumber(segment), &generations).await;
+            let count =
+                this.expire_listed(l2, SegmentNumber(segment), &generations, &targets).await;
             drop(this);
             wakeup.rest(runner.sleep(SEGMENT_PAUSE + RECORD_PAUSE * count)).await;
         }

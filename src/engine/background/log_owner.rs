@@ -134,6 +134,10 @@ impl LogOwner for CacheLogOwner {
         self.budget.is_index_crowded(wanted, &mut self.commit_lock.section())
     }
 
+    fn has_index_room(&self, bytes: usize) -> bool {
+        !self.budget.is_index_full(bytes, &mut self.commit_lock.section())
+    }
+
     fn holds(&self, namespace: &str, hash: KeyHash, position: Position) -> bool {
         let sequence = Sequence(position.value());
         self.namespaces.find(namespace).is_some_and(|it| it.has_slot(hash, sequence))

@@ -1,16 +1,19 @@
 //! `PrefixScans`: finds the records of invalidated prefixes through the directories on disk.
 //!
-//! Memory keeps no keys of records that are only on disk, but each segment lists its own. One scan
-//! at a time, on the tier's thread, serves all invalidations that are pending when it begins; the
-//! next scan serves later ones. It does not depend on its callers.
+//! Memory keeps no keys of records that are only on disk, but each segment lists its own, sorted.
+//! One scan at a time, beside the writer, serves all invalidations that are pending when it begins;
+//! the next scan serves later ones. It searches some segments at a time, and does not depend on its
+//! callers.
 
+use std::io;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 
-use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::batch::{BATCH_ENTRIES, Pacer, yield_now};
 use crate::commit_lock::CommitLock;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::invalidate::attempt::Attempts;
@@ -20,11 +23,14 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::key::{KeyHash, KeyHasher};
-use crate::l2::{Change, L2, Position, ScanCursor, SegmentNumber};
+use crate::l2::{BlobSummary, L2, Position, ScanCursor, SearchTargets, SegmentNumber};
 use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
 use crate::wake::contained;
+
+/// Segments that are searched at the same time.
+const SEGMENTS_AT_ONCE: usize = 8;
 
 pub(crate) struct PrefixScans {
     hasher: KeyHasher,
@@ -58,7 +64,7 @@ impl PrefixScans {
         if self.disk.l2().is_some() && self.pending.begin_scan() {
             let scan = Scan { scans: Arc::downgrade(self), is_over: false };
             // Its outcome shows in the pending invalidations.
-            self.disk.spawn("prefix scan", Box::pin(scan.run_on()));
+            self.disk.spawn_search("prefix scan", Box::pin(scan.run_on()));
         }
     }
 
@@ -76,51 +82,48 @@ impl PrefixScans {
         }
     }
 
-    async fn scan_segment(
-        &self,
-        l2: &L2,
-        invalidations: &[Arc<PendingInvalidation>],
-        segment: SegmentNumber,
-    ) {
-        let visit = |position: Position, change: &Change<'_>| {
-            let Change::Blob(blob) = change else { return };
-            let sequence = Sequence(position.value());
-            let matches = |invalidation: &&Arc<PendingInvalidation>| {
-                let Scope::Prefix(prefix) = &invalidation.scope else { return false };
-                let is_of = |generation: &Arc<Generation>| {
-                    blob.namespace.generation == generation.number()
-                        && blob.namespace.name == generation.name()
-                };
-                sequence < invalidation.sequence
-                    && invalidation.generation.as_ref().is_some_and(is_of)
-                    && blob.key.starts_with(prefix)
-            };
-            // Bounded: by the most invalidations at one time.
-            if let Some(invalidation) = invalidations.iter().find(matches) {
-                let counts = !self.visibility.freshness_listed(position, blob).is_expired();
-                self.cleanup.remove_matching(
-                    invalidation,
-                    (KeyHash(blob.hash), blob.key),
-                    sequence,
-                    counts,
-                );
-            }
-        };
-        if !l2.visit_directory(segment, visit).await {
-            // Its keys are unknown: all records of these namespaces in it go.
-            let Some(range) = l2.positions_of(segment) else { return };
-            // Bounded: by the most invalidations at one time, with a yield in each turn.
-            for generation in
-                invalidations.iter().filter_map(|invalidation| invalidation.generation.as_ref())
-            {
-                let mut cursor = Some(Default::default());
-                // Bounded: a batch in each turn, then a yield.
-                while let Some(from) = cursor {
-                    cursor = self.mark_dead_batch(generation, &range, from);
-                    yield_now().await;
-                }
+    /// Removes what one segment has. If that is not known, all records of these namespaces in it.
+    async fn scan_segment(&self, l2: &L2, sought: &Sought, segment: SegmentNumber) {
+        let searched = self.search_segment(l2, sought, segment).await;
+        if searched.is_ok() || l2.is_reclaimed(segment) || self.commit_lock.is_closed() {
+            return;
+        }
+        let Some(range) = l2.positions_of(segment) else { return };
+        // Bounded: by the most invalidations at one time, with a yield in each turn.
+        for generation in
+            sought.invalidations.iter().filter_map(|invalidation| invalidation.generation.as_ref())
+        {
+            let mut cursor = Some(Default::default());
+            // Bounded: a batch in each turn, then a yield.
+            while let Some(from) = cursor {
+                cursor = self.mark_dead_batch(generation, &range, from);
+                yield_now().await;
             }
         }
+    }
+
+    async fn search_segment(
+        &self,
+        l2: &L2,
+        sought: &Sought,
+        segment: SegmentNumber,
+    ) -> io::Result<()> {
+        let Some(mut search) = l2.search(segment, &sought.targets).await? else { return Ok(()) };
+        let mut steps = Pacer::default();
+        while let Some(found) = search.next().await? {
+            for (position, blob) in found.iter() {
+                steps.entry().await;
+                let sequence = Sequence(position.value());
+                let Some(invalidation) = sought.invalidation_of(sequence, &blob) else { continue };
+                let counts = !self.visibility.freshness_listed(position, &blob).is_expired();
+                let key = (KeyHash(blob.hash), blob.key);
+                self.cleanup.remove_matching(invalidation, key, sequence, counts);
+            }
+            if self.commit_lock.is_closed() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Marks a batch of a generation's slots in this range dead. Gives the place to go on from.
@@ -137,6 +140,43 @@ impl PrefixScans {
             self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
         }
         next
+    }
+}
+
+/// The invalidations of one scan.
+struct Sought {
+    invalidations: Vec<Arc<PendingInvalidation>>,
+    targets: Arc<SearchTargets>,
+}
+
+impl Sought {
+    fn new(invalidations: Vec<Arc<PendingInvalidation>>) -> Self {
+        let mut targets = SearchTargets::default();
+        // Bounded: by the most invalidations at one time.
+        for invalidation in &invalidations {
+            // An ended generation has nothing that a reader could find.
+            let generation = invalidation.generation.as_ref().filter(|it| !it.has_ended());
+            if let (Some(generation), Scope::Prefix(prefix)) = (generation, &invalidation.scope) {
+                targets.add(generation.named(), prefix);
+            }
+        }
+        Self { invalidations, targets: Arc::new(targets) }
+    }
+
+    fn invalidation_of(
+        &self,
+        sequence: Sequence,
+        blob: &BlobSummary<'_>,
+    ) -> Option<&Arc<PendingInvalidation>> {
+        let matches = |invalidation: &&Arc<PendingInvalidation>| {
+            let Scope::Prefix(prefix) = &invalidation.scope else { return false };
+            let is_of = |generation: &Arc<Generation>| blob.namespace == generation.named();
+            sequence < invalidation.sequence
+                && invalidation.generation.as_ref().is_some_and(is_of)
+                && blob.key.starts_with(prefix)
+        };
+        // Bounded: by the most invalidations at one time.
+        self.invalidations.iter().find(matches)
     }
 }
 
@@ -171,15 +211,22 @@ impl Scan {
             }
             let segments = l2.segments();
             drop(scans);
-            // Bounded: a segment in each turn, which yields.
-            for segment in segments {
-                let Some(scans) = self.scans.upgrade() else { return };
-                if let Some(l2) = scans.disk.l2().filter(|_| !scans.commit_lock.is_closed()) {
-                    scans.scan_segment(l2, &invalidations, SegmentNumber(segment)).await;
-                }
+            let sought = Sought::new(invalidations);
+            let searches = segments.map(|segment| self.search(&sought, SegmentNumber(segment)));
+            let mut searches = pin!(stream::iter(searches).buffer_unordered(SEGMENTS_AT_ONCE));
+            let mut steps = Pacer::default();
+            while searches.next().await.is_some() {
+                steps.entry().await;
             }
             let Some(scans) = self.scans.upgrade() else { return };
-            scans.pending.scanned(&invalidations).await;
+            scans.pending.scanned(&sought.invalidations).await;
+        }
+    }
+
+    async fn search(&self, sought: &Sought, segment: SegmentNumber) {
+        let Some(scans) = self.scans.upgrade() else { return };
+        if let Some(l2) = scans.disk.l2().filter(|_| !scans.commit_lock.is_closed()) {
+            scans.scan_segment(l2, sought, segment).await;
         }
     }
 }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use super::super::blob::{Blob, NamedGeneration};
 use super::super::checksum::{BodySum, ChecksumKey};
-use super::super::directory::{Directory, DirectoryBuilder};
+use super::super::directory::Directory;
+use super::super::directory_builder::DirectoryBuilder;
 use super::super::directory_entry::{Change, DirectoryEntry};
 use super::super::format::{
     BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
@@ -161,7 +162,7 @@ fn frame_and_directory() -> (String, String) {
     let mut block = Vec::new();
     directory.encode(key, OPEN, end, &mut block).unwrap();
     let decoded = Directory::decode(&block, key, SegmentNumber(2), opens, geometry()).unwrap();
-    assert_eq!(decoded.entries().filter(Result::is_ok).count(), 2);
+    assert_eq!(decoded.entries().count(), 2);
     (annotate(&frame, FRAME), annotate(&block, DIRECTORY))
 }
 
@@ -201,24 +202,30 @@ const FRAME: &[(usize, &str)] = &[
 ];
 
 const DIRECTORY: &[(usize, &str)] = &[
-    (6, "name table, row 0: pages"),
-    (1, "generation 9"),
-    (1, "first entry: blob, with end of the stale window, version and labels"),
-    (1, "gap 4: offset 4096 + 4*8 = 4128"),
+    (1, "first page, of blobs: end of the stale window, version and labels"),
+    (1, "offset 4096 + 4*8 = 4128"),
     (1, "length 65"),
     (1, "namespace row 0"),
     (8, "key hash"),
     (3, "key k1"),
-    (9, "window end 1767225660000000000, as a difference to 0"),
+    (1, "window end, as a difference to the first"),
     (2, "version 300"),
     (1, "1 label"),
     (8, "label hash"),
-    (1, "second entry: tombstone"),
-    (1, "gap 0: offset 4200"),
+    (1, "second page: tombstone"),
+    (1, "offset 4096 + 13*8 = 4200"),
     (1, "length 35"),
     (1, "namespace row 0"),
     (8, "key hash"),
-    (3986, "zeros"),
+    (3950, "zeros"),
+    (6, "name table, row 0: pages"),
+    (1, "generation 9"),
+    (1, "first page: 27 bytes"),
+    (1, "namespace row 0"),
+    (1, "no beginning of a key"),
+    (8, "checksum of the page"),
+    (1, "second page: 12 bytes"),
+    (8, "checksum of the page"),
     (8, "footer: magic"),
     (8, "segment number 2"),
     (8, "end 2101392"),
@@ -226,8 +233,12 @@ const DIRECTORY: &[(usize, &str)] = &[
     (4, "directory starts at 1044480"),
     (4, "name table of 7 bytes"),
     (4, "1 row"),
-    (4, "entries of 47 bytes"),
+    (4, "page table of 20 bytes"),
+    (4, "1 page of blobs"),
+    (4, "1 other page"),
     (4, "2 entries"),
+    (8, "first window end 1767225660000000000"),
+    (8, "no time of writing"),
     (8, "checksum"),
 ];
 
@@ -284,12 +295,12 @@ fn as_f64(bytes: u64) -> f64 {
 }
 
 #[test]
-fn segments_are_at_most_12_percent_larger_than_their_content() {
+fn segments_are_at_most_13_percent_larger_than_their_content() {
     let mut page = String::from("| segment | one TTL | jittered TTL |\n| --- | --- | --- |\n");
     for mib in [1, 16, 64, 256] {
         let (plain, jittered) = (fill(mib << 20, 32, false), fill(mib << 20, 32, true));
-        assert!(jittered.ratio < 1.12, "{mib} MiB, jittered: {}", jittered.ratio);
-        assert!(plain.ratio <= 1.115, "{} bytes: {}", plain.segment_bytes, plain.ratio);
+        assert!(jittered.ratio < 1.125, "{mib} MiB, jittered: {}", jittered.ratio);
+        assert!(plain.ratio <= 1.125, "{} bytes: {}", plain.segment_bytes, plain.ratio);
         writeln!(page, "| {mib} MiB | {:.4} | {:.4} |", plain.ratio, jittered.ratio).unwrap();
     }
     let ratios: f64 = (28..36).map(|key| fill(64 << 20, key, true).ratio).sum();
@@ -297,7 +308,7 @@ fn segments_are_at_most_12_percent_larger_than_their_content() {
     writeln!(page, "\nThe mean over keys of 28 to 35 bytes, so that padding counts as it falls:")
         .unwrap();
     writeln!(page, "{mean:.4} (64 MiB, jittered).").unwrap();
-    assert!(mean < 1.115, "{mean} on average");
+    assert!(mean < 1.12, "{mean} on average");
     compare("density", &page);
 }
 

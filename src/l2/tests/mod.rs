@@ -4,6 +4,7 @@ mod directories;
 mod example;
 mod frames;
 mod records;
+mod searches;
 mod superblocks;
 
 use crate::modes::L1Admission;
