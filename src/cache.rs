@@ -398,8 +398,8 @@ impl BlobCache {
 
     /// Closes the cache, for all handles. From then on gets find nothing, fetched values are
     /// returned and not stored, and all other methods return [`Closed`](CacheError::Closed). It
-    /// returns once the memory is freed and the store is synced, marked clean and unlocked. In
-    /// force from its first poll.
+    /// returns once the memory of all entries is freed and the store is synced, marked clean and
+    /// unlocked; a thread frees the index. In force from its first poll.
     ///
     /// # Errors
     ///

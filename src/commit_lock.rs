@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::key::KeyHash;
-use crate::labels::LabelIndex;
 use crate::moment::{Moment, ReadPoint};
 use crate::sequence::Sequence;
 use crate::watermarks::Watermarks;
@@ -29,7 +28,6 @@ pub(crate) struct CommitLock {
 #[derive(Debug)]
 struct State {
     watermarks: Watermarks,
-    labels: LabelIndex,
     /// The last sequence assigned to an entry or an invalidation.
     sequence: Sequence,
 }
@@ -44,11 +42,7 @@ pub(crate) struct Section<'a> {
 impl CommitLock {
     pub(crate) fn new(instance: u64, key_watermarks: usize) -> Self {
         let watermarks = Watermarks::new(key_watermarks);
-        let state = Mutex::new(State {
-            watermarks,
-            labels: LabelIndex::default(),
-            sequence: Sequence::default(),
-        });
+        let state = Mutex::new(State { watermarks, sequence: Sequence::default() });
         // 1, since moment 0 is before all others.
         Self { last: AtomicU64::new(1), instance, closed: AtomicBool::new(false), state }
     }
@@ -104,10 +98,6 @@ impl Section<'_> {
 
     pub(crate) fn watermarks(&mut self) -> &mut Watermarks {
         &mut self.state.watermarks
-    }
-
-    pub(crate) fn labels(&mut self) -> &mut LabelIndex {
-        &mut self.state.labels
     }
 
     pub(crate) fn has_given(&self, point: ReadPoint) -> bool {

@@ -14,8 +14,8 @@ const PAGE_BYTES: usize = 4096;
 /// a third. A table doubles at 7/8, or earlier when tombstones fill it.
 pub(crate) const TABLE_SLOT_BYTES: usize = 48;
 
-/// One posting: (label, key, sequence) and the reverse (key, label), in trees filled to two thirds.
-pub(crate) const POSTING_BYTES: usize = 71;
+/// One posting: label, key, sequence and links, with the buckets that lead to it and all slack.
+pub(crate) const POSTING_BYTES: usize = 52;
 
 /// A slot of the disk index with all slack, and its share of the synopsis.
 pub(crate) const SLOT_BYTES: usize = 32;

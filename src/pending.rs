@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHash, LabelHash};
+use crate::key::LabelHash;
 use crate::l1::Cursor;
 use crate::namespace::Generation;
 use crate::sequence::Sequence;
@@ -52,9 +52,9 @@ pub(crate) struct PendingInvalidation {
 /// A position in the walk over the postings of its labels.
 #[derive(Debug, Default)]
 pub(crate) struct LabelWalk {
-    /// An index of its labels; past the last one when the walk is done.
+    /// An index of its labels; past the last one when the walk is done. It begins anew with the
+    /// oldest posting each time, since those that it met before are released.
     pub(crate) label: usize,
-    pub(crate) after: Option<KeyHash>,
 }
 
 /// A position in the round over all entries, ordered: its number, and the cursor.

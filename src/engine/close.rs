@@ -55,15 +55,16 @@ impl Closing {
         let is_first = self.commit_lock.section().close();
         if is_first {
             self.end_tasks();
-            let ended = self.end_namespaces();
+            let (ended, postings) = self.end_namespaces();
             self.pending.sweep_ended();
-            self.flushes.free_all(ended);
+            self.flushes.free_all(ended, postings);
             self.disk.close_file();
         }
         is_first
     }
 
-    /// Removes all entries, then waits until the disk tier is written and its lock is free.
+    /// Removes all entries from memory, then waits until the disk tier is written and its lock is
+    /// free.
     pub(crate) async fn finish(&self) -> Result<(), CacheError> {
         self.disk.check_ours()?;
         self.cleanup.finish_all().await;
@@ -81,7 +82,8 @@ impl Closing {
         self.end_tasks();
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();
-        drop(Remains::new(self.end_namespaces().pieces().chain(entries)));
+        let (ended, _) = self.end_namespaces();
+        drop(Remains::new(ended.pieces().map(|freed| freed.entries).chain(entries)));
     }
 
     fn end_tasks(&self) {
@@ -91,11 +93,14 @@ impl Closing {
         self.records_expired.close();
     }
 
-    fn end_namespaces(&self) -> Ended {
-        let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |_| {
-            self.budget.remove_all_slots();
+    /// What they leave, and the number of their postings.
+    fn end_namespaces(&self) -> (Ended, usize) {
+        let mut postings = 0;
+        let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |section| {
+            postings = self.budget.postings();
+            self.budget.end_all(section);
             Ok::<(), Infallible>(())
         });
-        ended
+        (ended, postings)
     }
 }

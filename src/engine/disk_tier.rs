@@ -1,12 +1,14 @@
 //! `DiskTier`: the disk tier of a cache, if it has one, and the tasks beside it.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{io, iter};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::batch::{BATCH_ENTRIES, yield_now};
+use crate::disposal::{Freeing, Remains};
 use crate::error::CacheError;
 use crate::io::{TaskRunner, Termination, UringDisk};
 use crate::l2::{Assigned, Change, EncodedRecord, GenerationNumber, L2, Record, Refusal};
@@ -62,6 +64,23 @@ impl DiskTier {
         if let Some(runner) = self.search_tasks() {
             drop(runner.spawn(name, search));
         }
+    }
+
+    /// Frees what was added to `freeing`: on a thread that delays no write, or beside the other
+    /// tasks of a simulated disk.
+    pub(crate) fn free(&self, freeing: Arc<Freeing>) {
+        let is_simulated = self.running.as_ref().is_some_and(|running| running.file.is_none());
+        if !is_simulated {
+            let batches = iter::from_fn(move || freeing.work().then_some(BATCH_ENTRIES));
+            return drop(Remains::new(batches));
+        }
+        let work = async move {
+            // Bounded: a batch in each turn, then a yield.
+            while freeing.work() {
+                yield_now().await;
+            }
+        };
+        self.spawn("freeing", Box::pin(work));
     }
 
     /// Refuses a forked process: it has a copy of the cache, but not the threads of its tier.

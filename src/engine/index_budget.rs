@@ -1,13 +1,16 @@
-//! `IndexBudget`: memory for finding records on disk: slots, labels, access times.
+//! `IndexBudget`: memory for finding records on disk: slots, labels, access times, and what flushes
+//! have left of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::access_times::AccessTimes;
 use crate::commit_lock::Section;
+use crate::disposal::Freeing;
 use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::{L2, Outlines};
+use crate::namespace::Generation;
 
 /// The oldest segments are reclaimed once less than this share of the budget is free.
 const CROWDED_SHARE: usize = 16;
@@ -21,8 +24,11 @@ pub(crate) struct IndexBudget {
     access_times: Arc<AccessTimes>,
     /// Those of the disk tier, if there is one.
     outlines: Option<Arc<Outlines>>,
+    freeing: Arc<Freeing>,
+    /// Of all generations that have not ended, like the others.
     slots: AtomicUsize,
-    /// Labels of entries without a record. The memory budget counts them.
+    postings: AtomicUsize,
+    /// Postings of entries without a record. The memory budget counts them.
     labels_above: AtomicUsize,
 }
 
@@ -31,9 +37,11 @@ impl IndexBudget {
         bytes_max: usize,
         access_times: Arc<AccessTimes>,
         outlines: Option<Arc<Outlines>>,
+        freeing: Arc<Freeing>,
     ) -> Self {
-        let (slots, labels_above) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { bytes_max, access_times, outlines, slots, labels_above }
+        let (slots, postings) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let labels_above = AtomicUsize::new(0);
+        Self { bytes_max, access_times, outlines, freeing, slots, postings, labels_above }
     }
 
     /// Bytes of the outlines of segments.
@@ -55,8 +63,36 @@ impl IndexBudget {
         self.slots.fetch_sub(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn remove_all_slots(&self) {
-        self.slots.store(0, Ordering::Relaxed);
+    pub(crate) fn postings(&self) -> usize {
+        self.postings.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_postings(&self, count: usize) {
+        if count > 0 {
+            self.postings.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn remove_postings(&self, count: usize) {
+        if count > 0 {
+            self.postings.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    /// A generation ends: what it leaves counts as unfreed instead.
+    pub(crate) fn end(&self, generation: &Generation, section: &mut Section<'_>) {
+        self.remove_slots(generation.index().len());
+        self.remove_postings(generation.labels(section).len());
+        let above = generation.labels_above().load(Ordering::Relaxed);
+        self.labels_above.fetch_sub(above, Ordering::Relaxed);
+    }
+
+    /// All generations end.
+    pub(crate) fn end_all(&self, _section: &mut Section<'_>) {
+        // Bounded: three.
+        for count in [&self.slots, &self.postings, &self.labels_above] {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn labels_above(&self) -> usize {
@@ -66,24 +102,40 @@ impl IndexBudget {
     /// An entry without a record has been inserted.
     pub(crate) fn add_labels_of(&self, entry: &Entry) {
         if !entry.labels().is_empty() {
-            self.labels_above.fetch_add(entry.labels().len(), Ordering::Relaxed);
+            let above = entry.generation.labels_above();
+            // Bounded: two.
+            for count in [&self.labels_above, above] {
+                count.fetch_add(entry.labels().len(), Ordering::Relaxed);
+            }
         }
     }
 
-    /// Such an entry has been removed.
+    /// Such an entry has been removed. The end of its generation has subtracted its labels.
     pub(crate) fn remove_labels_of(&self, entry: &Entry) {
-        if !entry.labels().is_empty() {
-            self.labels_above.fetch_sub(entry.labels().len(), Ordering::Relaxed);
+        if !entry.labels().is_empty() && !entry.generation.has_ended() {
+            let above = entry.generation.labels_above();
+            // Bounded: two.
+            for count in [&self.labels_above, above] {
+                count.fetch_sub(entry.labels().len(), Ordering::Relaxed);
+            }
         }
     }
 
-    pub(crate) fn is_index_full(&self, bytes: usize, section: &mut Section<'_>) -> bool {
-        self.budgeted_bytes(section).saturating_add(bytes) > self.bytes_max
+    /// Whether the index has no room for so many bytes.
+    pub(crate) fn is_index_full(&self, bytes: usize, _section: &mut Section<'_>) -> bool {
+        let unfreed = self.freeing.bytes();
+        self.budgeted_bytes().saturating_add(unfreed).saturating_add(bytes) > self.bytes_max
+    }
+
+    /// Whether it will have more without any reclaim.
+    pub(crate) fn is_unfreed(&self) -> bool {
+        self.freeing.bytes() > 0
     }
 
     /// Whether the log should reclaim segments ahead of need.
-    pub(crate) fn is_index_crowded(&self, wanted: usize, section: &mut Section<'_>) -> bool {
-        self.is_index_full(wanted.max(self.bytes_max / CROWDED_SHARE), section)
+    pub(crate) fn is_index_crowded(&self, wanted: usize, _section: &mut Section<'_>) -> bool {
+        let wanted = wanted.max(self.bytes_max / CROWDED_SHARE);
+        self.budgeted_bytes().saturating_add(wanted) > self.bytes_max
     }
 
     /// The most that an entry on disk takes: a slot, unless its hash has one, and its labels.
@@ -105,15 +157,15 @@ impl IndexBudget {
     /// Reserves room for access times, which they use once enough has been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
         self.access_times.request();
-        if self.budgeted_bytes(section) <= self.bytes_max {
+        if !self.is_index_full(0, section) {
             self.access_times.enable();
         }
     }
 
-    fn budgeted_bytes(&self, section: &mut Section<'_>) -> usize {
+    fn budgeted_bytes(&self) -> usize {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
-        let above = self.labels_above().saturating_mul(POSTING_BYTES);
-        let labels = section.labels().bytes().saturating_sub(above);
+        let below = self.postings().saturating_sub(self.labels_above());
+        let labels = below.saturating_mul(POSTING_BYTES);
         let beside = self.access_times.bytes_reserved() + self.outline_bytes();
         slots.saturating_add(labels).saturating_add(beside)
     }

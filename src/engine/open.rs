@@ -17,6 +17,7 @@ use crate::footprint::SLOT_BYTES;
 use crate::io::{Disk, DiskOptions, TaskRunner, UringDisk};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Limits, Opening, Position, Replay};
+use crate::labels::LabelIndex;
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::timer::Timer;
 
@@ -159,11 +160,15 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
     replay.close(&mut steps).await;
     let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
     parts.namespaces.expect(replay.namespaces.len());
-    while let Some((name, namespace)) = replay.namespaces.pop_first() {
+    while let Some((name, mut namespace)) = replay.namespaces.pop_first() {
         steps.entry().await;
         // An empty namespace begins anew when it is needed.
         if !namespace.index.is_empty() {
             parts.budget.add_slots(namespace.index.len());
+            if failpoint(Failpoint::LabelsForgotten) {
+                namespace.labels = LabelIndex::default();
+            }
+            parts.budget.add_postings(namespace.labels.len());
             newest.insert((namespace.newest, name.clone()));
             parts.namespaces.restore(&name, namespace, &parts.commit_lock);
         }
@@ -173,9 +178,6 @@ async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
         if let Some(l2) = parts.disk.l2() {
             // New mutations come after all that was found, even if the log takes none.
             section.sequence(Some(l2.log.tail().value().saturating_sub(1)));
-        }
-        if !failpoint(Failpoint::LabelsForgotten) {
-            *section.labels() = replay.postings;
         }
     }
     let mut surplus = Vec::new();

@@ -58,8 +58,8 @@ pub(crate) struct Parts {
     pub(crate) acknowledger: Arc<Acknowledger>,
     pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) sweep_progress: Arc<SweepProgress>,
-    /// Bytes of flushed indexes that are not free yet.
-    pub(crate) freeing: Freeing,
+    /// What flushes have left.
+    pub(crate) freeing: Arc<Freeing>,
 }
 
 impl Parts {
@@ -77,6 +77,7 @@ impl Parts {
         let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));
         let copies = copy_limit::limiter(config.l1_bytes_max, running.is_some(), timer);
         let pending = Arc::new(PendingInvalidations::default());
+        let freeing = Arc::<Freeing>::default();
         let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
         Self {
             hasher,
@@ -96,6 +97,7 @@ impl Parts {
                 config.l2_index_bytes_max,
                 Arc::clone(&access_times),
                 disk.l2().map(L2::outlines),
+                Arc::clone(&freeing),
             )),
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
@@ -103,7 +105,7 @@ impl Parts {
             access_times,
             pending,
             disk,
-            freeing: Freeing::default(),
+            freeing,
             config: Arc::new(config),
         }
     }

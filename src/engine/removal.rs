@@ -54,7 +54,7 @@ impl Removal {
         // tombstone.
         let (generation, sequence) = (&entry.generation, entry.sequence());
         if !entry.is(Mark::Recorded) || !generation.has_slot(entry.hash, sequence) {
-            section.labels().release(entry.hash, sequence);
+            self.release_labels(generation, entry.hash, sequence, section);
         }
         if let Some(invalidation) = matching {
             let freshness = self.visibility.freshness(entry);
@@ -63,6 +63,19 @@ impl Removal {
             } else {
                 self.credit(invalidation);
             }
+        }
+    }
+
+    /// Releases the postings of a mutation. Those of an ended generation are freed with it.
+    pub(crate) fn release_labels(
+        &self,
+        generation: &Generation,
+        hash: KeyHash,
+        sequence: Sequence,
+        section: &mut Section<'_>,
+    ) {
+        if !generation.has_ended() {
+            self.budget.remove_postings(generation.labels(section).release(hash, sequence));
         }
     }
 
@@ -112,7 +125,7 @@ impl Removal {
         } else {
             self.visibility.matching_on_disk(generation, key, sequence, section)
         };
-        section.labels().release(key.hash, sequence);
+        self.release_labels(generation, key.hash, sequence, section);
         if slot.dead {
             return false;
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::access_times::AccessTimes;
 use crate::clock::nanos;
 use crate::codec::Codecs;
-use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::disposal::Freeing;
@@ -17,6 +16,7 @@ use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
 use crate::flight::Flights;
+use crate::footprint::POSTING_BYTES;
 use crate::hit::BlobCacheHit;
 use crate::l1::L1;
 use crate::l2::{DiskMetrics, L2};
@@ -35,7 +35,6 @@ struct Recovery {
 pub(crate) struct StatsReader {
     config: Arc<BlobCacheConfig>,
     counters: Counters,
-    commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     l1: Arc<L1>,
     access_times: Arc<AccessTimes>,
@@ -46,7 +45,7 @@ pub(crate) struct StatsReader {
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk: Arc<DiskTier>,
-    freeing: Freeing,
+    freeing: Arc<Freeing>,
     recovery: Recovery,
 }
 
@@ -55,7 +54,6 @@ impl StatsReader {
         Self {
             config: Arc::clone(&parts.config),
             counters: parts.counters.clone(),
-            commit_lock: Arc::clone(&parts.commit_lock),
             namespaces: Arc::clone(&parts.namespaces),
             l1: Arc::clone(&parts.l1),
             access_times: Arc::clone(&parts.access_times),
@@ -83,7 +81,7 @@ impl StatsReader {
         let metric = |of: fn(&DiskMetrics) -> &AtomicU64| {
             self.disk.l2().map_or(0, |l2| of(&l2.health().metrics).load(Ordering::Relaxed))
         };
-        let memory_labels_bytes = self.commit_lock.section().labels().bytes();
+        let memory_labels_bytes = self.budget.postings() * POSTING_BYTES;
         BlobCacheStats {
             hits: sum(Event::Hit),
             misses: sum(Event::Miss),

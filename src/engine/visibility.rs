@@ -77,7 +77,7 @@ impl Visibility {
         if !self.pending.any_in_force() {
             return None;
         }
-        let labels = section.labels().of(key.hash, only);
+        let labels = generation.labels(section).of(key.hash, only);
         self.pending.matching_record(generation, only, key.bytes, &labels)
     }
 

@@ -17,7 +17,7 @@ use super::index::{Index, Slot};
 use crate::batch::Pacer;
 use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::footprint::SLOT_BYTES;
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::key::{KeyHash, LabelHash};
 use crate::labels::LabelIndex;
 use crate::quota::Quotas;
@@ -41,8 +41,6 @@ pub(crate) struct Limits {
 
 pub(crate) struct Replay {
     pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
-    /// The postings of the records that no invalidation matches.
-    pub(crate) postings: LabelIndex,
     pub(crate) records: u64,
     labels: BTreeSet<u64>,
     /// The whole store was invalidated after all records yet to be read.
@@ -50,6 +48,7 @@ pub(crate) struct Replay {
     limits: Limits,
     now: Timestamp,
     slots: usize,
+    postings: usize,
     /// Bytes of the working state beside slots and postings.
     beside_bytes: usize,
     /// The oldest record taken.
@@ -60,6 +59,8 @@ pub(crate) struct Replay {
 pub(crate) struct RecoveredNamespace {
     pub(crate) generation: GenerationNumber,
     pub(crate) index: Index,
+    /// The postings of the records that no invalidation matches.
+    pub(crate) labels: LabelIndex,
     /// Blocks of live records beyond their first ones.
     pub(crate) further_blocks: u64,
     pub(crate) live: usize,
@@ -82,13 +83,13 @@ impl Replay {
     pub(crate) fn new(limits: Limits, now_ns: u64) -> Self {
         Self {
             namespaces: BTreeMap::new(),
-            postings: LabelIndex::default(),
             records: 0,
             labels: BTreeSet::new(),
             is_over: false,
             limits,
             now: Timestamp(now_ns),
             slots: 0,
+            postings: 0,
             beside_bytes: 0,
             oldest: None,
         }
@@ -169,7 +170,7 @@ impl Replay {
     }
 
     fn bytes(&self) -> usize {
-        self.slots * SLOT_BYTES + self.postings.bytes() + self.beside_bytes
+        self.slots * SLOT_BYTES + self.postings * POSTING_BYTES + self.beside_bytes
     }
 
     fn cost_max(&self, change: &Change<'_>) -> usize {
@@ -193,6 +194,7 @@ impl Replay {
         let namespace = RecoveredNamespace {
             generation,
             index: Index::new(),
+            labels: LabelIndex::default(),
             further_blocks: 0,
             live: 0,
             alive_until: Timestamp(0),
@@ -246,7 +248,8 @@ impl Replay {
             for label in blob.labels.iter() {
                 steps.entry().await;
                 let sequence = Sequence(record.position.value());
-                self.postings.insert(LabelHash(label), hash, sequence);
+                namespace.labels.insert(LabelHash(label), hash, sequence);
+                self.postings += 1;
             }
         }
     }

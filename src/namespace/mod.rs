@@ -10,19 +10,24 @@
 //! Locks: the table comes after the map shard and before the commit section.
 
 mod era;
+mod remains;
 mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use parking_lot::{Mutex, MutexGuard};
+
 use self::era::Era;
 pub(crate) use self::era::Figures;
+pub(crate) use self::remains::Freed;
 pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
 use crate::commit_lock::Section;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
-use crate::l2::{GenerationNumber, Index, NamedGeneration, Position, ScanCursor, Slot};
+use crate::l2::{GenerationNumber, Index, NamedGeneration, Position, Slot};
+use crate::labels::LabelIndex;
 use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
@@ -35,6 +40,10 @@ pub(crate) struct Generation {
     /// Positions of its records; empty without a disk tier.
     index: Index,
     synopsis: Synopsis,
+    /// Of its entries in either tier. Changed in sections only.
+    labels: Mutex<LabelIndex>,
+    /// Postings of entries without a record.
+    labels_above: AtomicUsize,
     /// Set under the commit lock, never cleared: all entries of this generation are removed.
     ended: AtomicBool,
     era: Arc<Era>,
@@ -97,6 +106,16 @@ impl Generation {
 
     pub(crate) fn synopsis(&self) -> &Synopsis {
         &self.synopsis
+    }
+
+    /// The postings of its entries.
+    pub(crate) fn labels(&self, _section: &mut Section<'_>) -> MutexGuard<'_, LabelIndex> {
+        self.labels.lock()
+    }
+
+    /// The number of postings of entries without a record.
+    pub(crate) fn labels_above(&self) -> &AtomicUsize {
+        &self.labels_above
     }
 
     /// Points a hash to a record. True if it had no slot before.
@@ -266,13 +285,6 @@ impl Generation {
         self.counted(|| self.synopsis.finish())
     }
 
-    /// Frees part of its index, once it has ended. Returns the cursor to continue from.
-    pub(crate) fn clear(&self, from: ScanCursor) -> Option<ScanCursor> {
-        debug_assert!(self.has_ended(), "its slots are in use");
-        self.synopsis.clear();
-        self.index.clear(from)
-    }
-
     pub(crate) fn entries(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
     }
@@ -325,6 +337,8 @@ impl Generation {
         ends.bring_forward(Timestamp(0));
         Self {
             synopsis: Synopsis::default(),
+            labels: Mutex::default(),
+            labels_above: AtomicUsize::new(0),
             ends: Arc::clone(ends),
             name: name.into(),
             number,

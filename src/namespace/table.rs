@@ -1,19 +1,18 @@
 //! `Namespaces`: live generations, by name and by index.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{iter, mem};
 
 use parking_lot::RwLock;
 
 use super::era::{Era, Figures};
-use super::{Ends, Generation};
+use super::{Ends, Freed, Generation};
 use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
 use crate::l2::{GenerationNumber, RecoveredNamespace};
-use crate::labels::LabelIndex;
 use crate::meter;
 use crate::quota::Quotas;
 use crate::synopsis::Synopsis;
@@ -52,10 +51,7 @@ struct Table {
 
 /// The contents ended by a flush of everything, to be freed piece by piece.
 #[derive(Debug, Default)]
-pub(crate) struct Ended {
-    table: Table,
-    labels: LabelIndex,
-}
+pub(crate) struct Ended(Table);
 
 impl Namespaces {
     pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
@@ -161,7 +157,7 @@ impl Namespaces {
         Ok(flushed)
     }
 
-    /// Likewise ends every generation, and drops the postings of all labels.
+    /// Likewise ends every generation.
     pub(crate) fn flush_all<E>(
         &self,
         order: &CommitLock,
@@ -172,8 +168,7 @@ impl Namespaces {
         let mut section = order.section();
         mark(&mut section)?;
         table.era.end();
-        let labels = mem::take(section.labels());
-        Ok(Ended { table: mem::replace(&mut table, fresh), labels })
+        Ok(Ended(mem::replace(&mut table, fresh)))
     }
 
     /// Gives up a generation begun for a put that was refused, unless another put has used it.
@@ -196,7 +191,9 @@ impl Namespaces {
     }
 
     pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &CommitLock) {
-        let RecoveredNamespace { generation, index, further_blocks, live, alive_until, .. } = found;
+        let RecoveredNamespace {
+            generation, index, labels, further_blocks, live, alive_until, ..
+        } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
         let blank = Generation::begin(name, generation, (&self.ends, &table.era), quota);
@@ -206,8 +203,16 @@ impl Namespaces {
         // No expiry is known yet.
         let ends_on_disk = 0.into();
         let (live, alive_until) = (live.into(), alive_until.0.into());
-        let generation =
-            Generation { index, synopsis, blocks, live, alive_until, ends_on_disk, ..blank };
+        let generation = Generation {
+            index,
+            synopsis,
+            labels: labels.into(),
+            blocks,
+            live,
+            alive_until,
+            ends_on_disk,
+            ..blank
+        };
         table.insert(generation, &mut order.section());
     }
 
@@ -272,39 +277,27 @@ impl Table {
 
 impl Ended {
     pub(crate) fn len(&self) -> usize {
-        self.table.names.len()
+        self.0.names.len()
     }
 
     /// Their entries, as [`Generation::entries_approx`] counts them.
     pub(crate) fn entries(&self) -> usize {
-        let Figures { entries, live, .. } = self.table.era.totals.sums();
+        let Figures { entries, live, .. } = self.0.era.totals.sums();
         entries.max(live)
     }
 
+    /// The bytes of their indexes and filters.
     pub(crate) fn index_bytes(&self) -> usize {
-        self.table.era.totals.sums().index_bytes
+        let Figures { index_bytes, synopsis_bytes, .. } = self.0.era.totals.sums();
+        index_bytes + synopsis_bytes
     }
 
-    /// Each item frees a piece and returns its number of entries. Frees indexes even if other
-    /// references to a generation exist.
-    pub(crate) fn pieces(self) -> impl Iterator<Item = usize> + Send {
-        let names = self.table.names.into_iter().map(|_| 1);
-        let generations = self.table.slots.into_iter().flatten();
-        let cleared = generations.flat_map(|generation| generation.pieces());
-        self.labels.pieces().chain(names).chain(cleared)
-    }
-}
-
-impl Generation {
-    /// Frees the index of an ended generation, likewise.
-    pub(crate) fn pieces(self: Arc<Self>) -> impl Iterator<Item = usize> + Send {
-        let mut cursor = Some(Default::default());
-        iter::from_fn(move || {
-            let from = cursor?;
-            let before = self.index.len();
-            cursor = self.clear(from);
-            Some(1 + before - self.index.len())
-        })
+    /// Each item frees a piece. Frees the contents of a generation even if other references to it
+    /// exist.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = Freed> + Send {
+        let names = self.0.names.into_iter().map(|_| Freed { entries: 1, bytes: 0 });
+        let generations = self.0.slots.into_iter().flatten();
+        names.chain(generations.flat_map(Generation::pieces))
     }
 }
 

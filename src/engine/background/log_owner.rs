@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::batch::{BATCH_ENTRIES, yield_now};
-use crate::commit_lock::CommitLock;
+use crate::commit_lock::{CommitLock, Section};
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::engine::background::filter_signal::FilterSignal;
@@ -63,25 +63,42 @@ impl CacheLogOwner {
     }
 
     /// Releases the postings of mutations before `before` that were on disk only.
-    async fn forget_postings_before(&self, before: Sequence) {
-        let mut after = None;
-        loop {
+    async fn forget_postings_before(&self, generation: &Generation, before: Sequence) {
+        let mut cursor = Some(Default::default());
+        while let Some(from) = cursor {
             let mut found = Vec::new();
-            after =
-                self.commit_lock.section().labels().older(after, before, BATCH_ENTRIES, &mut found);
+            cursor = {
+                let mut section = self.commit_lock.section();
+                let labels = generation.labels(&mut section);
+                labels.older(from, before, BATCH_ENTRIES, &mut found)
+            };
             for posting in found {
                 meter::entries(1);
                 let place = self.l1.lock_place(posting.key);
                 let mut section = self.commit_lock.section();
                 if place.entry().is_none_or(|entry| entry.sequence() != posting.sequence) {
-                    section.labels().release(posting.key, posting.sequence);
+                    let (key, sequence) = (posting.key, posting.sequence);
+                    self.removal.release_labels(generation, key, sequence, &mut section);
                 }
-            }
-            if after.is_none() {
-                return;
             }
             yield_now().await;
         }
+    }
+
+    /// The record of an entry has moved in the log.
+    fn move_labels(
+        &self,
+        (generation, hash): (&Generation, KeyHash),
+        (from, to): (Sequence, Sequence),
+        labels: &[LabelHash],
+        section: &mut Section<'_>,
+    ) {
+        self.removal.release_labels(generation, hash, from, section);
+        // Bounded: by the labels of one entry.
+        for &label in labels {
+            generation.labels(section).insert(label, hash, to);
+        }
+        self.budget.add_postings(labels.len());
     }
 
     async fn forget_slots_before(&self, generation: &Generation, position: Position) {
@@ -123,10 +140,10 @@ impl LogOwner for CacheLogOwner {
                 self.counters.add(Event::Forgotten, u64::from(is_left));
             }
             self.give_up_slot(&generation, hash, position);
-        }
-        // While memory holds the entry, memory keeps the postings.
-        if place.entry().is_none_or(|entry| entry.sequence() != sequence) {
-            section.labels().release(hash, sequence);
+            // While memory holds the entry, memory keeps the postings.
+            if !is_in_memory {
+                self.removal.release_labels(&generation, hash, sequence, &mut section);
+            }
         }
     }
 
@@ -189,11 +206,7 @@ impl LogOwner for CacheLogOwner {
         generation.set_slot(hash, moved);
         // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
-        section.labels().release(hash, before);
-        // Bounded: by the labels of one entry.
-        for label in labels {
-            section.labels().insert(label, hash, sequence);
-        }
+        self.move_labels((&generation, hash), (before, sequence), &labels, &mut section);
         // The entry in memory stays; its record has moved.
         if let Some(entry) = entry {
             entry.set_sequence(sequence);
@@ -210,9 +223,10 @@ impl LogOwner for CacheLogOwner {
                 for generation in generations {
                     meter::entries(1);
                     self.forget_slots_before(&generation, position).await;
+                    let before = Sequence(position.value());
+                    self.forget_postings_before(&generation, before).await;
                 }
             }
-            self.forget_postings_before(Sequence(position.value())).await;
         })
     }
 }

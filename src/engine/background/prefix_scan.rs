@@ -29,8 +29,8 @@ use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
 use crate::wake::contained;
 
-/// Segments that are searched at the same time.
-const SEGMENTS_AT_ONCE: usize = 8;
+/// Segments that are searched at the same time. One poll may do a batch for each.
+const SEGMENTS_AT_ONCE: usize = 4;
 
 pub(crate) struct PrefixScans {
     hasher: KeyHasher,

@@ -51,10 +51,10 @@ impl Cleanup {
         invalidation: &Arc<PendingInvalidation>,
     ) -> usize {
         self.pending.until_scanned(invalidation).await;
-        // Bounded: a batch in each turn, then a yield.
+        // Bounded: a batch in each turn, then a yield. The first poll puts it in force and returns.
         while !self.pending.is_withdrawn(invalidation) {
-            self.step(invalidation, BATCH_ENTRIES, true);
             yield_now().await;
+            self.step(invalidation, BATCH_ENTRIES, true);
         }
         // A caller that removed an entry before counts it in the same section.
         drop(self.commit_lock.section());
@@ -111,25 +111,25 @@ impl Cleanup {
         let walk = if wait { Some(invalidation.walk.lock()) } else { invalidation.walk.try_lock() };
         let Some(mut walk) = walk else { return };
         let Some(&label) = labels.get(walk.label) else { return };
+        let Some(generation) = &invalidation.generation else { return };
         let mut found = Vec::new();
-        let after = walk.after;
-        walk.after = self.commit_lock.section().labels().walk(
+        generation.labels(&mut self.commit_lock.section()).oldest(
             label,
-            after,
             invalidation.sequence,
             limit,
             &mut found,
         );
+        // An ended generation is freed as a whole.
+        walk.label += usize::from(found.len() < limit || generation.has_ended());
         report.entries_visited += found.len();
         // Bounded: by a batch.
         for posting in found {
             let removed =
                 self.remove_matching(invalidation, (posting.key, &[]), posting.sequence, true);
-            if let Some((generation, bytes)) = invalidation.generation.as_ref().zip(removed) {
+            if let Some(bytes) = removed {
                 report.of(generation.name(), bytes).dead += 1;
             }
         }
-        walk.label += usize::from(walk.after.is_none());
         if walk.label == labels.len() {
             self.pending.withdraw(invalidation);
         }
@@ -171,7 +171,7 @@ impl Cleanup {
             None => self.counters.add(Event::Expiration, u64::from(is_marked)),
         }
         // The record of the invalidation says so for good.
-        section.labels().release(hash, sequence);
+        self.removal.release_labels(generation, hash, sequence, &mut section);
         // The entry is freed after the section.
         drop(section);
         removed.map(|entry| entry.charge).or(is_marked.then_some(0))

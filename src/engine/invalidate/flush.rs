@@ -3,21 +3,20 @@
 
 use std::sync::Arc;
 
-use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
-use crate::disposal::{Freeing, Remains};
+use crate::disposal::{Freeing, Remains, Unfreed};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::parts::Parts;
+use crate::footprint::POSTING_BYTES;
 use crate::key::NamespaceRef;
-use crate::l2::{Change, NamedGeneration, Position, Record, ScanCursor};
-use crate::namespace::{Ended, Generation, Namespaces};
+use crate::l2::{Change, NamedGeneration, Record};
+use crate::namespace::{Ended, Freed, Generation, Namespaces};
 use crate::pending::PendingInvalidations;
-use crate::sequence::Sequence;
 
 pub(crate) struct Flushes {
     clock: Clock,
@@ -25,7 +24,7 @@ pub(crate) struct Flushes {
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
-    freeing: Freeing,
+    freeing: Arc<Freeing>,
     budget: Arc<IndexBudget>,
     acknowledger: Arc<Acknowledger>,
     disk: Arc<DiskTier>,
@@ -67,7 +66,7 @@ impl Flushes {
                 let end = recorded.map(|assigned| assigned.end);
                 self.acknowledger.note_flush(end);
                 acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
-                self.budget.remove_slots(ending.index().len());
+                self.budget.end(ending, section);
                 self.counters.add(Event::Flushed, ending.entries_approx() as u64);
                 section.sequence(recorded.map(|assigned| assigned.position.value()));
                 Ok(true)
@@ -86,7 +85,7 @@ impl Flushes {
         let generation = self.disk.next_generation_number();
         let record = Record::StoreInvalidation { generation };
         let change = Change::StoreInvalidation { generation };
-        let mut acknowledgement = Acknowledgement::Now;
+        let (mut acknowledgement, mut postings) = (Acknowledgement::Now, 0);
         let flushed = self.namespaces.flush_all(&self.commit_lock, |section| {
             if section.is_closed() {
                 return Err(Blocked::Closed);
@@ -97,14 +96,15 @@ impl Flushes {
             acknowledgement = Acknowledgement::over(self.disk.l2().is_some(), end);
             let moment = section.moment();
             section.watermarks().everything_flushed(moment);
-            self.budget.remove_all_slots();
+            postings = self.budget.postings();
+            self.budget.end_all(section);
             section.sequence(recorded.map(|assigned| assigned.position.value()));
             Ok(())
         })?;
         self.pending.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
         self.counters.add(Event::Flushed, flushed.entries() as u64);
-        self.free_all(flushed);
+        self.free_all(flushed, postings);
         Ok(((), acknowledgement))
     }
 
@@ -130,8 +130,8 @@ impl Flushes {
                     let recorded = self.disk.record(&record, &change)?;
                     self.acknowledger.note_flush(recorded.map(|assigned| assigned.end));
                     section.sequence(recorded.map(|assigned| assigned.position.value()));
-                    self.budget.remove_slots(generation.index().len());
                 }
+                self.budget.end(generation, section);
                 expired = generation.entries_approx();
                 Ok(true)
             })?;
@@ -145,63 +145,32 @@ impl Flushes {
         Ok((is_given_up, Acknowledgement::Now))
     }
 
-    /// Frees the index and the postings of an ended generation in the background, slot by slot.
-    pub(crate) fn free(&self, generation: Arc<Generation>) {
-        if self.disk.l2().is_none() || generation.index().is_empty() {
-            return;
+    /// Frees the index and the postings of an ended generation: a batch now, the rest in the
+    /// background.
+    fn free(&self, generation: Arc<Generation>) {
+        if generation.leaves_anything() {
+            let unfreed = self.freeing.count(generation.bytes_to_free());
+            self.free_pieces(unfreed, generation.pieces());
         }
-        // Weak: once the cache is gone, so are its postings.
-        let order = Arc::downgrade(&self.commit_lock);
-        let counted = self.freeing.count(generation.index().memory_bytes());
-        let mut remains = Remains::new(Arc::clone(&generation).pieces());
-        let freeing = async move {
-            let _counted = counted;
-            let mut cursor = Some(Default::default());
-            // Bounded: a batch in each turn, then a yield.
-            while let Some((from, order)) = cursor.zip(order.upgrade()) {
-                cursor = release_some(&order, &generation, from);
-                drop(order);
-                yield_now().await;
-            }
-            // Bounded: a batch in each turn, then a yield.
-            while remains.free_some() {
-                yield_now().await;
-            }
-        };
-        self.disk.spawn("freeing", Box::pin(freeing));
     }
 
-    /// Frees all generations, whose postings have gone with them.
-    pub(crate) fn free_all(&self, ended: Ended) {
-        let counted = self.freeing.count(ended.index_bytes());
-        let mut remains = Remains::new(ended.pieces());
-        if self.disk.l2().is_none() {
-            return drop(remains);
-        }
-        let freeing = async move {
-            let _counted = counted;
-            // Bounded: a batch in each turn, then a yield.
-            while remains.free_some() {
-                yield_now().await;
-            }
-        };
-        self.disk.spawn("freeing", Box::pin(freeing));
+    /// Frees all generations, likewise. `postings`: those that they had.
+    pub(crate) fn free_all(&self, ended: Ended, postings: usize) {
+        let unfreed = self.freeing.count(ended.index_bytes() + postings * POSTING_BYTES);
+        self.free_pieces(unfreed, ended.pieces());
     }
-}
 
-/// Releases a batch of the postings of a generation. Gives the place to go on from.
-fn release_some(
-    order: &CommitLock,
-    generation: &Generation,
-    from: ScanCursor,
-) -> Option<ScanCursor> {
-    let mut found = Vec::new();
-    let all = Position::FIRST..Position::LAST;
-    let next = generation.index().scan(from, all, BATCH_ENTRIES, &mut found);
-    let mut section = order.section();
-    // Bounded: by a batch.
-    for (hash, slot) in found {
-        section.labels().release(hash, Sequence(slot.position.value()));
+    fn free_pieces(
+        &self,
+        mut unfreed: Unfreed,
+        pieces: impl Iterator<Item = Freed> + Send + 'static,
+    ) {
+        let mut remains = Remains::new(pieces.map(move |freed| {
+            unfreed.freed(freed.bytes);
+            freed.entries
+        }));
+        if remains.free_some() && self.freeing.add(remains) {
+            self.disk.free(Arc::clone(&self.freeing));
+        }
     }
-    next
 }

@@ -262,8 +262,11 @@ impl Invalidations {
                 return Err(Blocked::Closed);
             }
             // Bounded: by the labels of one call.
-            let is_posted = hashes.iter().any(|&label| section.labels().has(label));
-            let posted = generation.filter(|_| is_posted);
+            let posted = generation.filter(|generation| {
+                let labels = generation.labels(&mut section);
+                // Bounded: likewise.
+                hashes.iter().any(|&label| labels.has(label))
+            });
             let mut made = None;
             let mut acknowledgement = Acknowledgement::Nothing;
             if let Some(generation) = posted {

@@ -44,7 +44,7 @@ fn value(policy: BlobCachePolicy) -> BlobCachePut {
     BlobCachePut::new("value").with_policy(policy)
 }
 
-/// A cache with `k` on disk and not in memory.
+/// A cache with `k` on disk and not in memory, whose reads end after the poll that issues them.
 fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, BlobCache) {
     let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache();
@@ -52,6 +52,7 @@ fn on_disk_only(config: BlobCacheConfigBuilder, put: BlobCachePut) -> (Bench, Bl
     bench.run(cache.close()).unwrap();
     drop(cache);
     bench.reopen();
+    bench.disk.plan(|plan| plan.delay_polls_min = 1);
     let cache = bench.cache();
     (bench, cache)
 }

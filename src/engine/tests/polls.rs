@@ -13,8 +13,9 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::sweep::SweepLimit;
 
-/// A poll may begin with the rest of another batch, and visits whole tables of the index.
-const ENTRIES_MAX: usize = 5 * BATCH_ENTRIES;
+/// A poll may begin with the rest of another batch, and visits whole tables of the index. The
+/// writer's task frees a segment beside the frame that it encodes.
+const ENTRIES_MAX: usize = 7 * BATCH_ENTRIES;
 
 /// A batch, plus a record's header and its directory entry.
 const BYTES_MAX: usize = BATCH_BYTES + (64 << 10);

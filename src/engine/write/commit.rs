@@ -95,8 +95,8 @@ impl Commit {
         }
         let recorded = match self.take_record(encoded, entry, present.slot, &mut section) {
             Ok(recorded) => recorded,
-            Err(Refusal::NoRoom) => return Ok(Verdict::NoRoom(proposal)),
-            Err(Refusal::Off) => None,
+            Err(Unrecorded::NoRoom(lack)) => return Ok(Verdict::NoRoom(proposal, lack)),
+            Err(Unrecorded::Off) => None,
         };
         Ok(Verdict::Done(self.take_effect(proposal, recorded, &present, place, section)))
     }
@@ -173,7 +173,7 @@ impl Commit {
         entry: &Entry,
         slot: Option<Slot>,
         section: &mut Section<'_>,
-    ) -> Result<Option<Appended>, Refusal> {
+    ) -> Result<Option<Appended>, Unrecorded> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
         let bytes = new.encoded.lengths().padded() as u64;
         let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, slot);
@@ -183,12 +183,15 @@ impl Commit {
             0
         };
         let is_index_full = wanted > 0 && self.budget.is_index_full(wanted, section);
+        if is_index_full && self.budget.is_unfreed() {
+            return Err(Unrecorded::NoRoom(Lack::Unfreed));
+        }
         if is_index_full && self.budget.can_make_index_room(l2, wanted) {
             l2.log.want_index_room(wanted);
-            return Err(Refusal::NoRoom);
+            return Err(Unrecorded::NoRoom(Lack::Log));
         }
         if is_beyond || is_index_full {
-            let tombstone = tombstone(&entry.generation, entry.hash).ok_or(Refusal::Off)?;
+            let tombstone = tombstone(&entry.generation, entry.hash).ok_or(Unrecorded::Off)?;
             new = NewRecord { encoded: tombstone, is_blob: false };
         }
         let is_spared = !new.is_blob && slot.is_none_or(Slot::is_tombstone);
@@ -248,10 +251,7 @@ impl Commit {
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             entry.generation.outlives(entry.ends());
-            // Bounded: by the labels of one entry.
-            for &label in entry.labels() {
-                section.labels().insert(label, entry.hash, entry.sequence());
-            }
+            self.post(&entry, section);
         }
         if is_recorded || !matches!(in_memory, InMemory::Unwanted) {
             self.counters.count(Event::Insertion);
@@ -274,6 +274,18 @@ impl Commit {
             }
             InMemory::Unwanted => place.remove(),
         }
+    }
+
+    fn post(&self, entry: &Entry, section: &mut Section<'_>) {
+        if entry.labels().is_empty() {
+            return;
+        }
+        let mut labels = entry.generation.labels(section);
+        // Bounded: by the labels of one entry.
+        for &label in entry.labels() {
+            labels.insert(label, entry.hash, entry.sequence());
+        }
+        self.budget.add_postings(entry.labels().len());
     }
 
     /// Whether the key was mutated, or matched by an invalidation, after the point.
@@ -330,7 +342,7 @@ pub(crate) enum Verdict<'a> {
     /// In force, or refused without an error.
     Done(Acknowledgement),
     NamespaceEnded(Proposal<'a>),
-    NoRoom(Proposal<'a>),
+    NoRoom(Proposal<'a>, Lack),
     /// The version to compare with is on disk.
     VersionUnknown(Proposal<'a>, Slot),
 }
@@ -339,6 +351,30 @@ pub(crate) struct NewRecord {
     encoded: EncodedRecord,
     /// False for a tombstone, because the blob does not fit a segment.
     pub(crate) is_blob: bool,
+}
+
+/// What a put has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Room in the log, or in an index for which the log makes room.
+    Log,
+    /// The index is full of what flushes have left.
+    Unfreed,
+}
+
+/// Why there is no record.
+enum Unrecorded {
+    NoRoom(Lack),
+    Off,
+}
+
+impl From<Refusal> for Unrecorded {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRoom => Self::NoRoom(Lack::Log),
+            Refusal::Off => Self::Off,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

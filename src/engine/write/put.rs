@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::batch::BATCH_BYTES;
+use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
+use crate::disposal::Freeing;
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
 use crate::engine::disk_tier::DiskTier;
@@ -27,7 +28,7 @@ use crate::engine::eviction::Eviction;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
-use crate::engine::write::commit::{Commit, InMemory, NewRecord, Proposal, Verdict, encode};
+use crate::engine::write::commit::{Commit, InMemory, Lack, NewRecord, Proposal, Verdict, encode};
 use crate::engine::write::namespace_slots::NamespaceSlots;
 use crate::engine::write::record_encoder::{RecordEncoder, Recording};
 use crate::engine::write::versions::{Known, PutVersion, Versions};
@@ -51,6 +52,7 @@ pub(crate) struct Puts {
     namespaces: Arc<Namespaces>,
     visibility: Visibility,
     copies: Arc<Limiter>,
+    freeing: Arc<Freeing>,
     slots: NamespaceSlots,
     acknowledger: Arc<Acknowledger>,
     disk: Arc<DiskTier>,
@@ -72,6 +74,7 @@ impl Puts {
             namespaces: parts.namespaces.clone(),
             visibility: Visibility::new(parts),
             copies: parts.copies.clone(),
+            freeing: parts.freeing.clone(),
             slots: NamespaceSlots::new(parts),
             acknowledger: parts.acknowledger.clone(),
             disk: parts.disk.clone(),
@@ -156,6 +159,7 @@ impl Puts {
             self.eviction.keep_to_quota(&generation).await;
             self.eviction.make_room(Room::default(), u8::MAX).await;
             self.cleanup.help();
+            self.freeing.help();
         }
         self.acknowledger.acknowledge(acknowledgement).await
     }
@@ -236,12 +240,10 @@ impl Puts {
         let Admitted { room, is_wanted, version, mut known, .. } = admitted;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
-        let mut is_refused = false;
+        let mut lack = None;
         // Bounded: a wait or an attempt in each turn.
         loop {
-            if let Some(l2) = self.disk.l2().filter(|_| take(&mut is_refused)) {
-                ticket = Some(l2.log.room(room.bytes, ticket).await);
-            }
+            ticket = self.until_room(lack.take(), room.bytes, ticket).await;
             let in_memory =
                 if is_wanted { self.room_for(&entry, room).await } else { InMemory::Unwanted };
             if self.disk.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
@@ -273,8 +275,8 @@ impl Puts {
                     return Ok(acknowledgement);
                 }
                 Verdict::NamespaceEnded(proposal) => (proposal, None),
-                Verdict::NoRoom(proposal) => {
-                    is_refused = true;
+                Verdict::NoRoom(proposal, lacking) => {
+                    lack = Some(lacking);
                     (proposal, None)
                 }
                 Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),
@@ -298,6 +300,24 @@ impl Puts {
                 let key = entry.hashed_key();
                 known = Some(self.versions.version_on_disk(generation, key, slot, version).await?);
             }
+        }
+    }
+
+    /// Waits until there may be what the section lacked. Gives the place for the next wait.
+    async fn until_room(
+        &self,
+        lack: Option<Lack>,
+        bytes: usize,
+        ticket: Option<RoomTicket>,
+    ) -> Option<RoomTicket> {
+        match lack.zip(self.disk.l2()) {
+            Some((Lack::Log, l2)) => Some(l2.log.room(bytes, ticket).await),
+            Some((Lack::Unfreed, _)) => {
+                self.freeing.help();
+                yield_now().await;
+                ticket
+            }
+            None => ticket,
         }
     }
 

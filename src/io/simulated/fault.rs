@@ -38,6 +38,8 @@ impl Fault {
 pub(crate) struct FaultPlan {
     /// The most polls that a request takes beyond the first. Default 8.
     pub(crate) delay_polls_max: u32,
+    /// The fewest. Default 0.
+    pub(crate) delay_polls_min: u32,
     /// The chance of a read to fail with EIO.
     pub(crate) read_failure: f64,
     /// The chance of a write to fail with EIO.
@@ -56,6 +58,7 @@ impl Default for FaultPlan {
     fn default() -> Self {
         Self {
             delay_polls_max: 8,
+            delay_polls_min: 0,
             read_failure: 0.0,
             write_failure: 0.0,
             write_no_space: 0.0,

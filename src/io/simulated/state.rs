@@ -112,9 +112,10 @@ impl DiskState {
         if self.dead {
             return Err(work);
         }
-        let steps = self.dice.below(u64::from(self.plan.delay_polls_max) + 1) as u32;
+        let drawn = self.dice.below(u64::from(self.plan.delay_polls_max) + 1) as u32;
+        let steps = drawn.max(self.plan.delay_polls_min);
         let ordered = self.ordered_fault(kind);
-        let drawn = self.drawn_fault(kind);
+        let drawn_fault = self.drawn_fault(kind);
         let chance = self.plan.sync_loss;
         if let Work::Sync { covers, lost } = &mut work {
             (*covers, *lost) = (self.stamp, self.dice.chance(chance));
@@ -124,7 +125,7 @@ impl DiskState {
         if let Work::Write { offset: 0..FRONT_BYTES, .. } = work {
             self.front_writes += 1;
         }
-        let fault = ordered.or(drawn);
+        let fault = ordered.or(drawn_fault);
         let operation = Operation { steps, fault, work, reply, pin };
         self.operations.insert(id, operation);
         Ok(id)

@@ -11,7 +11,7 @@ pub(super) const NAMESPACE: &str = "thumbnails";
 
 /// Upper bounds of index bytes per entry, and per label of an entry.
 const SLOT_BYTES: u64 = 40;
-const LABEL_BYTES: u64 = 72;
+const LABEL_BYTES: u64 = 52;
 
 pub(super) async fn open(
     path: &Path,

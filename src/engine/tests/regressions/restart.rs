@@ -185,13 +185,11 @@ fn an_open_stays_within_a_smaller_quota() {
 
 #[test]
 fn a_newest_record_over_the_budget_leaves_an_empty_working_store() {
-    let builder = || builder().labels_max(1024).label_bytes_max(64 * KIB);
+    let builder = || builder().key_bytes_max(65_535);
     let mut bench = Bench::with(1, builder().build().unwrap());
     fill(&mut bench, 10, &[]);
-    let tags: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
-    let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-    bench.put("tagged", "value", &tags);
     let cache = bench.cache();
+    bench.run(cache.invalidate_prefix("a", vec![b'-'; 65_535])).unwrap();
     bench.run(cache.close()).unwrap();
     bench.config = builder().l2_index_bytes_max(64 * KIB).build().unwrap();
     bench.reopen();

@@ -1,31 +1,23 @@
-//! Freeing large structures without delaying the caller that drops them.
+//! `Remains`: frees large structures without delaying the caller that drops them.
 //! Freeing a million entries takes half a second. So a structure becomes an iterator: each item
 //! frees a piece and returns its number of entries. A task of the cache, or a thread of the
 //! process, frees the pieces in batches. If no thread can be spawned, the caller frees in place.
 
+mod freeing;
+
 use std::collections::VecDeque;
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 
+pub(crate) use self::freeing::{Freeing, Unfreed};
 use crate::batch::BATCH_ENTRIES;
 use crate::meter;
 use crate::wake::contained;
 
 /// A structure being freed. If it is dropped early, the thread frees the rest.
 pub(crate) struct Remains(Option<Pieces>);
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Freeing(Arc<AtomicUsize>);
-
-/// Bytes that count as unfreed until this is dropped.
-pub(crate) struct Counted {
-    freeing: Freeing,
-    bytes: usize,
-}
 
 type Pieces = Box<dyn Iterator<Item = usize> + Send>;
 
@@ -45,6 +37,11 @@ impl Remains {
         Self(Some(Box::new(pieces)))
     }
 
+    /// What is left of it, leaving nothing; None if nothing is.
+    fn take(&mut self) -> Option<Self> {
+        self.0.take().map(|pieces| Self(Some(pieces)))
+    }
+
     /// Frees one batch. False once nothing is left.
     pub(crate) fn free_some(&mut self) -> bool {
         let is_left = self.0.as_mut().is_some_and(free_some);
@@ -52,24 +49,6 @@ impl Remains {
             self.0 = None;
         }
         is_left
-    }
-}
-
-impl Freeing {
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    #[must_use]
-    pub(crate) fn count(&self, bytes: usize) -> Counted {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-        Counted { freeing: self.clone(), bytes }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.freeing.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
