@@ -157,6 +157,7 @@
 
 mod access_times;
 mod batch;
+mod bloom;
 mod cache;
 mod clock;
 mod codec;
