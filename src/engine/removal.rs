@@ -53,7 +53,8 @@ impl Removal {
         // with another clock, it may not have. An entry without a record may share its slot with a
         // tombstone.
         let (generation, sequence) = (&entry.generation, entry.sequence());
-        if !entry.is(Mark::Recorded) || !generation.has_slot(entry.hash, sequence) {
+        let has_record = || entry.is(Mark::Recorded) && generation.has_slot(entry.hash, sequence);
+        if !entry.labels().is_empty() && !has_record() {
             self.release_labels(generation, entry.hash, sequence, section);
         }
         if let Some(invalidation) = matching {

@@ -74,23 +74,49 @@ pub(crate) struct BodySum {
 }
 
 impl BodySum {
-    #[cfg(test)]
-    /// The sum of a body in memory. `None` from 4 GiB up. Long bodies: see `BodyHasher`.
+    /// The sum of a body, in steps. `None` from 4 GiB up.
+    pub(crate) async fn over(body: &[u8]) -> Option<Self> {
+        if body.len() <= BATCH_BYTES {
+            meter::bytes(body.len());
+            return Self::of(body);
+        }
+        let mut hasher = BodyHasher::new();
+        for (number, step) in (1..).zip(body.chunks(BATCH_BYTES)) {
+            hasher.update(step);
+            meter::bytes(step.len());
+            if number * BATCH_BYTES < body.len() {
+                yield_now().await;
+            }
+        }
+        hasher.finish()
+    }
+
+    /// The sum of a body in one go. `None` from 4 GiB up.
     pub(crate) fn of(body: &[u8]) -> Option<Self> {
         let length = u32::try_from(body.len()).ok()?;
         Some(Self { length, checksum: xxh3_64(body) })
     }
 
+    /// Compares with the sum of a body that was read.
+    ///
+    /// # Errors
+    /// `Length` or `Checksum`.
+    pub(crate) fn check(self, found: Option<Self>) -> Result<(), DecodeError> {
+        match found {
+            Some(found) if found.length != self.length => Err(DecodeError::Length),
+            Some(found) if found.checksum == self.checksum => Ok(()),
+            Some(_) => Err(DecodeError::Checksum),
+            None => Err(DecodeError::Length),
+        }
+    }
+
     #[cfg(test)]
-    /// Checks a body in memory. Long bodies: see `BodyHasher`.
+    /// Checks a body in memory, in one go.
     ///
     /// # Errors
     /// `Length` or `Checksum`.
     pub(crate) fn verify(self, body: &[u8]) -> Result<(), DecodeError> {
-        if body.len() != self.length as usize {
-            return Err(DecodeError::Length);
-        }
-        if xxh3_64(body) == self.checksum { Ok(()) } else { Err(DecodeError::Checksum) }
+        self.check(Self::of(body))
     }
 }
 
@@ -101,18 +127,6 @@ pub(crate) struct BodyHasher {
 }
 
 impl BodyHasher {
-    pub(crate) async fn over(body: &[u8]) -> Self {
-        let mut hasher = Self::new();
-        for (number, step) in (1..).zip(body.chunks(BATCH_BYTES)) {
-            hasher.update(step);
-            meter::bytes(step.len());
-            if number * BATCH_BYTES < body.len() {
-                yield_now().await;
-            }
-        }
-        hasher
-    }
-
     pub(crate) fn new() -> Self {
         Self { pieces: Box::new(Pieces::new(0)), length: 0 }
     }
@@ -123,7 +137,7 @@ impl BodyHasher {
     }
 
     /// The sum of all pieces; `None` from 4 GiB up.
-    pub(crate) fn sum(&self) -> Option<BodySum> {
+    pub(crate) fn finish(&self) -> Option<BodySum> {
         let length = u32::try_from(self.length).ok()?;
         Some(BodySum { length, checksum: self.pieces.finish() })
     }
@@ -133,13 +147,7 @@ impl BodyHasher {
     /// # Errors
     /// `Length` or `Checksum`.
     pub(crate) fn verify(&self, expected: BodySum) -> Result<(), DecodeError> {
-        if self.length != u64::from(expected.length) {
-            return Err(DecodeError::Length);
-        }
-        if self.pieces.finish() != expected.checksum {
-            return Err(DecodeError::Checksum);
-        }
-        Ok(())
+        expected.check(self.finish())
     }
 }
 
@@ -151,6 +159,8 @@ impl Default for BodyHasher {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+
     use super::*;
 
     #[test]
@@ -160,11 +170,15 @@ mod tests {
         for step in [1000, 4096, 262_144] {
             let mut hasher = BodyHasher::new();
             body.chunks(step).for_each(|piece| hasher.update(piece));
-            assert_eq!(hasher.sum(), Some(whole));
+            assert_eq!(hasher.finish(), Some(whole));
             assert_eq!(hasher.verify(whole), Ok(()));
         }
+        for length in [0, 1, BATCH_BYTES, BATCH_BYTES + 1, body.len()] {
+            let body = &body[..length];
+            assert_eq!(block_on(BodySum::over(body)), BodySum::of(body));
+        }
         assert_eq!(whole.verify(&body[1..]), Err(DecodeError::Length));
-        assert_eq!(BodyHasher::new().sum(), BodySum::of(&[]));
+        assert_eq!(BodyHasher::new().finish(), BodySum::of(&[]));
     }
 
     #[test]

@@ -59,7 +59,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
-pub(crate) use self::checksum::{BodyHasher, BodySum};
+pub(crate) use self::checksum::BodySum;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{DiskMetrics, Health, count};

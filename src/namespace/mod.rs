@@ -118,9 +118,8 @@ impl Generation {
         &self.labels_above
     }
 
-    /// Points a hash to a record. True if it had no slot before.
-    pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot) -> bool {
-        let present = self.index.get(hash);
+    /// Points a hash to a record. `present`: the slot that it has in this section.
+    pub(crate) fn set_slot(&self, hash: KeyHash, slot: Slot, present: Option<Slot>) {
         self.counted(|| {
             if present.is_none() {
                 self.synopsis.insert(hash);
@@ -131,7 +130,6 @@ impl Generation {
         });
         self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
         self.note_if_vacant();
-        present.is_none()
     }
 
     fn uncount(&self, present: Option<Slot>) {

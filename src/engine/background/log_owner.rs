@@ -186,7 +186,8 @@ impl LogOwner for CacheLogOwner {
         let place = self.l1.lock_place(hash);
         let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
         let mut section = self.commit_lock.section();
-        let slot = match generation.live_slot(hash, before) {
+        let present = generation.live_slot(hash, before);
+        let slot = match present {
             None if failpoint(Failpoint::ReinsertionUnchecked) => Slot::new(position, 1),
             None => return false,
             Some(slot) => slot,
@@ -203,7 +204,7 @@ impl LogOwner for CacheLogOwner {
         let sequence = section.sequence(Some(assigned.position.value()));
         let moved =
             Slot { versioned: slot.versioned, ..Slot::new(assigned.position, assigned.blocks) };
-        generation.set_slot(hash, moved);
+        generation.set_slot(hash, moved, present);
         // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
         self.move_labels((&generation, hash), (before, sequence), &labels, &mut section);

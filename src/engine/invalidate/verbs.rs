@@ -147,7 +147,7 @@ impl Invalidations {
         if let Some(assigned) = recorded {
             self.acknowledger.shadowed_until(assigned.end);
             section.sequence(Some(assigned.position.value()));
-            generation.set_slot(hash, Slot::tombstone(assigned.position));
+            generation.set_slot(hash, Slot::tombstone(assigned.position), Some(slot));
         } else {
             generation.mark_slot_dead(hash, slot, section);
         }

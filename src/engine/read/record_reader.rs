@@ -16,7 +16,7 @@ use crate::entry::{Entry, Extras, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
-use crate::l2::{Blob, BodyHasher, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
+use crate::l2::{Blob, BodySum, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
 use crate::limiter::Permit;
 use crate::meter;
 use crate::namespace::Generation;
@@ -146,7 +146,7 @@ impl RecordReader {
             }
         }
         let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        BodyHasher::over(&fetched.body).await.verify(expected).map_err(damaged)?;
+        expected.check(BodySum::over(&fetched.body).await).map_err(damaged)?;
         if let Codec::Zstd { uncompressed_bytes } = codec {
             let length = usize::try_from(uncompressed_bytes).unwrap_or(usize::MAX);
             entry.value = self.codecs.decompress(&fetched.body, length).await?;

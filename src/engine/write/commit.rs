@@ -418,13 +418,13 @@ fn set_slot(entry: &Entry, recorded: Option<Appended>, slot: Option<Slot>) -> bo
     let Some(Appended { assigned, is_blob }) = recorded else { return false };
     let is_new = is_blob && slot.is_none();
     if is_blob || slot.is_some() {
-        let mut slot = if is_blob {
+        let mut new = if is_blob {
             Slot::new(assigned.position, assigned.blocks)
         } else {
             Slot::tombstone(assigned.position)
         };
-        slot.versioned = is_blob && entry.version().is_some();
-        entry.generation.set_slot(entry.hash, slot);
+        new.versioned = is_blob && entry.version().is_some();
+        entry.generation.set_slot(entry.hash, new, slot);
         entry.generation.note_end_on_disk(entry.ends());
     }
     is_new

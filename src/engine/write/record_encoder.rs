@@ -14,8 +14,7 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;
 use crate::entry::{Entry, Mark};
 use crate::l2::{
-    Blob, BodyHasher, BodySum, Change, Codec, EncodedRecord, Idle, LabelHashes, Labels, Metadata,
-    Record,
+    Blob, BodySum, Change, Codec, EncodedRecord, Idle, LabelHashes, Labels, Metadata, Record,
 };
 use crate::modes::L2Compression;
 use crate::put::BlobCachePut;
@@ -40,7 +39,7 @@ impl RecordEncoder {
     /// The value, compressed if that is worth it. None if it is longer than any record.
     pub(crate) async fn body_of(&self, entry: &Entry) -> Option<Body> {
         let (bytes, codec) = self.compress(entry).await;
-        let sum = BodyHasher::over(&bytes).await.sum()?;
+        let sum = BodySum::over(&bytes).await?;
         Some(Body { bytes, codec, sum })
     }
 
