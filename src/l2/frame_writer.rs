@@ -114,13 +114,13 @@ impl FrameWriter {
         image.append(self.tail_block.get(..before).unwrap_or_default());
         image.append(&batch.header);
         let mut steps = Pacer::default();
-        for record in &batch.records {
+        for (head, body) in batch.records.iter() {
             steps.entry().await;
-            for piece in record.head.chunks(BATCH_BYTES).chain(record.body.chunks(BATCH_BYTES)) {
+            for piece in head.chunks(BATCH_BYTES).chain(body.chunks(BATCH_BYTES)) {
                 steps.bytes(piece.len()).await;
                 image.append(piece);
             }
-            let bytes = record.head.len() + record.body.len();
+            let bytes = head.len() + body.len();
             image.append_zeroes(align(bytes) - bytes);
         }
         let last_block = image.len() / BLOCK_BYTES * BLOCK_BYTES;

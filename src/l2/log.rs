@@ -17,6 +17,7 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::batch_records::PendingRecord;
 use super::checksum::ChecksumKey;
 use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
@@ -25,7 +26,7 @@ use super::log_state::{Allowance, Appended, LogOrigin, LogState, UnsealedDirecto
 use super::record::RecordLengths;
 use super::room::{RoomQueue, RoomTicket};
 use super::search_targets::{SearchTargets, SegmentTargets};
-use super::write_batch::{Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, WriteBatch};
+use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, WriteBatch};
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
 use crate::failpoint::{Failpoint, failpoint};
@@ -305,8 +306,8 @@ impl Log {
     /// The writer has failed: accepts no more records. Wakes no caller.
     pub(super) fn turn_off(&self) {
         let abandoned = self.state.lock().turn_off();
-        drop(Remains::new(abandoned.into_records().map(|record| {
-            discard(record);
+        drop(Remains::new(abandoned.into_bodies().map(|body| {
+            discard(body);
             1
         })));
     }
@@ -354,11 +355,11 @@ pub(super) struct Finished {
 /// Drops the records of a batch in steps, because their values may be the callers' own types.
 async fn drop_records(batch: Arc<WriteBatch>) {
     let Some(batch) = Arc::into_inner(batch) else { return };
-    let mut records = batch.records.into_iter();
-    while records.len() > 0 {
-        records.by_ref().take(BATCH_ENTRIES).for_each(|record| {
+    let mut bodies = batch.records.into_bodies();
+    while bodies.len() > 0 {
+        bodies.by_ref().take(BATCH_ENTRIES).for_each(|body| {
             meter::entries(1);
-            discard(record);
+            discard(body);
         });
         yield_now().await;
     }

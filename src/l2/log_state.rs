@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::batch_records::{BatchRecords, PendingRecord};
 use super::checksum::ChecksumKey;
 use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
@@ -22,9 +23,7 @@ use super::format::{
 use super::frame::FrameBuilder;
 use super::record::{RecordLengths, seal};
 use super::search_targets::{SearchTargets, SegmentTargets};
-use super::write_batch::{
-    Assigned, EncodedRecord, Job, Off, PendingRecord, Refusal, Seal, WriteBatch, listed,
-};
+use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, Seal, WriteBatch, listed};
 
 const WRITE_BATCH_BYTES: usize = 1 << 20;
 
@@ -53,6 +52,8 @@ pub(super) struct LogState {
     next: Position,
     /// What is not on file yet, in order. The writer may be working on the first.
     jobs: VecDeque<Job>,
+    /// The records of the last batch.
+    usual_records: usize,
     directory: DirectoryBuilder,
     /// Positions may be assigned up to the end of this segment.
     newest: SegmentNumber,
@@ -79,7 +80,7 @@ enum Phase {
 struct OpenBatch {
     position: Position,
     frame: FrameBuilder,
-    records: Vec<PendingRecord>,
+    records: BatchRecords,
 }
 
 pub(super) struct LogOrigin {
@@ -133,6 +134,7 @@ impl LogState {
             open: None,
             next: origin.tail,
             jobs: VecDeque::new(),
+            usual_records: 0,
             directory: origin.directory,
             newest: origin.newest,
             written: origin.tail,
@@ -228,7 +230,7 @@ impl LogState {
         let batch = self.open.get_or_insert_with(|| OpenBatch {
             position: self.next,
             frame: FrameBuilder::new(self.key, self.next, self.open_count, self.geometry),
-            records: Vec::new(),
+            records: BatchRecords::with_room(self.usual_records),
         });
         let lengths = record.lengths;
         let position = batch.frame.next_position().ok_or(EncodeError::Position)?;
@@ -240,8 +242,7 @@ impl LogState {
         let touched = offset % BLOCK_BYTES + lengths.total();
         let blocks =
             u16::try_from(touched.div_ceil(BLOCK_BYTES)).map_err(|_| EncodeError::Record)?;
-        let head = Bytes::from(mem::take(&mut record.head));
-        batch.records.push(PendingRecord { position, head, body: mem::take(&mut record.body) });
+        batch.records.push(position, &record.head, mem::take(&mut record.body));
         Ok(Assigned { position, end, blocks })
     }
 
@@ -263,6 +264,7 @@ impl LogState {
     fn close_batch(&mut self) {
         let Some(OpenBatch { position, frame, records }) = self.open.take() else { return };
         if let (Some(end), Ok(header)) = (frame.next_position(), frame.finish()) {
+            self.usual_records = records.len();
             let batch = WriteBatch { position, header, records, end };
             self.jobs.push_back(Job::Write(Arc::new(batch)));
             self.next = end;
@@ -428,17 +430,13 @@ impl LogState {
         if position < self.written {
             return None;
         }
-        let find = |records: &[PendingRecord]| {
-            let offset = records.binary_search_by_key(&position, |record| record.position).ok()?;
-            records.get(offset).cloned()
-        };
         let batches = self.jobs.iter().filter_map(|job| match job {
             Job::Write(batch) => Some(batch),
             Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
         });
         let mut closed = batches.filter(|batch| batch.end > position);
-        let closed = closed.find_map(|batch| find(&batch.records));
-        closed.or_else(|| self.open.as_ref().and_then(|batch| find(&batch.records)))
+        let closed = closed.find_map(|batch| batch.records.find(position));
+        closed.or_else(|| self.open.as_ref().and_then(|batch| batch.records.find(position)))
     }
 
     pub(super) fn unsealed_directory(
@@ -463,13 +461,14 @@ impl LogState {
 }
 
 impl Abandoned {
-    pub(super) fn into_records(self) -> impl Iterator<Item = PendingRecord> + Send {
+    /// The bodies of its records, which may be values of the callers.
+    pub(super) fn into_bodies(self) -> impl Iterator<Item = Bytes> + Send {
         let batches = self.jobs.into_iter().filter_map(|job| match job {
             Job::Write(batch) => Arc::into_inner(batch),
             Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
         });
-        let closed = batches.flat_map(|batch| batch.records);
-        closed.chain(self.open.into_iter().flat_map(|batch| batch.records))
+        let closed = batches.flat_map(|batch| batch.records.into_bodies());
+        closed.chain(self.open.into_iter().flat_map(|batch| batch.records.into_bodies()))
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! The file always holds a prefix of the log; the order of the log is the order of effect.
 
+mod batch_records;
 mod blob;
 mod checksum;
 mod chunks;
@@ -78,6 +79,7 @@ pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 pub(crate) use self::write_batch::{Assigned, EncodedRecord, Off, Refusal};
 pub(crate) use self::writer::WriterStart;
 
+use self::batch_records::PendingRecord;
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
 use self::log::LogStart;
@@ -87,7 +89,6 @@ use self::recovery::{Reached, Recovered, read_superblock, recover};
 use self::segment_file::SegmentFile;
 use self::segment_search::SegmentSearch;
 use self::superblock::SuperblockCopy;
-use self::write_batch::PendingRecord;
 use self::writer::Writer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};

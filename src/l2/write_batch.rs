@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::batch_records::BatchRecords;
 use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
@@ -39,18 +40,11 @@ pub(crate) struct Assigned {
     pub(crate) blocks: u16,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct PendingRecord {
-    pub(crate) position: Position,
-    pub(crate) head: Bytes,
-    pub(crate) body: Bytes,
-}
-
 #[derive(Debug)]
 pub(crate) struct WriteBatch {
     pub(crate) position: Position,
     pub(crate) header: [u8; FRAME_HEADER_BYTES],
-    pub(crate) records: Vec<PendingRecord>,
+    pub(super) records: BatchRecords,
     pub(crate) end: Position,
 }
 
