@@ -58,6 +58,17 @@ impl RoomQueue {
         Waiting { room: queue, bytes, refused, ticket: None }
     }
 
+    /// Lets a caller through that comes to an empty queue, if there may be room for it.
+    fn pass(&self, bytes: usize) -> Option<RoomTicket> {
+        let mut state = self.state.lock();
+        if !state.queue.is_empty() {
+            return None;
+        }
+        let log = self.log.lock();
+        let passes = !log.is_running() || log.has_room(0, bytes);
+        passes.then(|| RoomTicket { ticket: state.queue.ticket(), event: log.room_events() })
+    }
+
     /// Wakes the callers that there may be room for, at most a batch. True: there are more.
     pub(super) fn wake_batch(self: &Arc<Self>) -> bool {
         self.wake_some(self.state.lock())
@@ -112,8 +123,13 @@ impl Future for Waiting<'_> {
     type Output = RoomTicket;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<RoomTicket> {
-        let waker = context.waker().clone();
         let room = self.room;
+        if self.ticket.is_none() && self.refused.is_none() {
+            if let Some(ticket) = room.pass(self.bytes) {
+                return Poll::Ready(ticket);
+            }
+        }
+        let waker = context.waker().clone();
         let mut state = room.state.lock();
         let found = match self.ticket {
             Some(ticket) => state.queue.poll(ticket, waker),
