@@ -157,7 +157,6 @@
 
 mod access_times;
 mod batch;
-mod bloom;
 mod cache;
 mod clock;
 mod codec;

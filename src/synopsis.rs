@@ -11,11 +11,14 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bloomfilter::Bloom;
 use parking_lot::RwLock;
 
-use crate::bloom::Bloom;
 use crate::key::KeyHash;
 use crate::meter;
+
+/// Rate of one full filter; there are at most two before a rebuild.
+const FALSE_POSITIVES: f64 = 0.005;
 
 const HASHES_MIN: usize = 64;
 
@@ -40,7 +43,7 @@ struct State {
 }
 
 struct Filter {
-    bloom: Bloom,
+    bloom: Bloom<u64>,
     hashes: usize,
     hashes_max: usize,
 }
@@ -56,7 +59,7 @@ impl Synopsis {
     pub(crate) fn may_hold(&self, hash: KeyHash) -> bool {
         let state = self.state.read();
         // Bounded: by the filters, each twice as large as the one before.
-        state.is_blind || state.filters.iter().any(|filter| filter.bloom.may_hold(hash.0))
+        state.is_blind || state.filters.iter().any(|filter| filter.bloom.check(&hash.0))
     }
 
     /// Inserts a hash; called before it gets a new slot.
@@ -64,12 +67,19 @@ impl Synopsis {
         let mut state = self.state.write();
         if state.filters.last().is_none_or(Filter::is_full) {
             let hashes_max = state.filters.last().map_or(HASHES_MIN, |last| 2 * last.hashes_max);
-            state.filters.push(Filter::new(hashes_max));
+            // Bounded: one.
+            state.filters.extend(Filter::new(hashes_max));
             self.weigh(&state);
         }
-        let State { filters, next, .. } = &mut *state;
-        // Bounded: two.
-        filters.last_mut().into_iter().chain(next).for_each(|filter| filter.set(hash));
+        let State { filters, next, is_blind, .. } = &mut *state;
+        match filters.last_mut() {
+            Some(filter) => filter.set(hash),
+            // No filter could be allocated.
+            None => *is_blind = true,
+        }
+        if let Some(next) = next {
+            next.set(hash);
+        }
         self.judge(&state);
     }
 
@@ -104,11 +114,11 @@ impl Synopsis {
         if state.next.is_some() {
             return false;
         }
-        state.next = Some(Filter::new(HASHES_MIN.max(hashes + hashes / 2)));
+        state.next = Filter::new(HASHES_MIN.max(hashes + hashes / 2));
         state.gone_since = 0;
         self.weigh(&state);
         self.needs_rebuild.store(false, Ordering::Relaxed);
-        true
+        state.next.is_some()
     }
 
     pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
@@ -162,14 +172,15 @@ impl std::fmt::Debug for Synopsis {
 }
 
 impl Filter {
-    /// Its size is its seed, so that the false positives of two filters are independent. The
-    /// hashes are keyed already, so outsiders cannot construct collisions.
-    fn new(hashes_max: usize) -> Self {
-        Self { bloom: Bloom::new(hashes_max, hashes_max as u64), hashes: 0, hashes_max }
+    /// None if the allocation fails.
+    fn new(hashes_max: usize) -> Option<Self> {
+        let bytes = Bloom::<u64>::compute_bitmap_size(hashes_max, FALSE_POSITIVES);
+        let bloom = Bloom::new_with_seed(bytes, hashes_max, &seed(hashes_max)).ok()?;
+        Some(Self { bloom, hashes: 0, hashes_max })
     }
 
     fn set(&mut self, hash: KeyHash) {
-        self.bloom.insert(hash.0);
+        self.bloom.set(&hash.0);
         self.hashes += 1;
     }
 
@@ -178,8 +189,24 @@ impl Filter {
     }
 
     fn bytes(&self) -> usize {
-        self.bloom.bytes() + size_of::<Self>()
+        usize::try_from(self.bloom.len() / 8).unwrap_or(usize::MAX) + size_of::<Self>()
     }
+}
+
+/// A well-mixed seed that differs by size, so that the false positives of two filters are
+/// independent. The hashes are keyed already, so outsiders cannot construct collisions.
+fn seed(size: usize) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let mut state = size as u64;
+    // Bounded: four.
+    for word in seed.chunks_exact_mut(8) {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    seed
 }
 
 #[cfg(test)]
