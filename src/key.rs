@@ -146,6 +146,35 @@ impl KeyHasher {
     }
 }
 
+/// Hashes short names for tables by name: xxh3 with a seed per table, so that outsiders cannot
+/// construct collisions.
+#[derive(Debug, Clone)]
+pub(crate) struct NameHasher(u64);
+
+impl Default for NameHasher {
+    fn default() -> Self {
+        Self(RandomState::new().build_hasher().finish())
+    }
+}
+
+impl BuildHasher for NameHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+}
+
 /// Passes a hash through unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Identity(u64);

@@ -4,9 +4,10 @@
 //! tables; even with the most names allowed, each holds only about a thousand.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use super::format::GenerationNumber;
+use crate::key::NameHasher;
 
 const TABLES: usize = 64;
 
@@ -17,25 +18,25 @@ pub(super) struct Row {
 }
 
 pub(super) struct NameRows {
-    tables: Vec<HashMap<Box<str>, Row>>,
-    hasher: RandomState,
+    /// None before the first name.
+    tables: Vec<HashMap<Box<str>, Row, NameHasher>>,
     bytes: usize,
 }
 
 impl NameRows {
     pub(super) fn new() -> Self {
-        Self { tables: Vec::new(), hasher: RandomState::new(), bytes: 0 }
+        Self { tables: Vec::new(), bytes: 0 }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Row> {
-        self.tables.get(self.table_of(name))?.get(name).copied()
+        self.tables.get(self.table_of(name)?)?.get(name).copied()
     }
 
     pub(super) fn insert(&mut self, name: &str, row: Row) {
         if self.tables.is_empty() {
-            self.tables.resize_with(TABLES, HashMap::new);
+            self.tables.resize_with(TABLES, HashMap::default);
         }
-        let number = self.table_of(name);
+        let Some(number) = self.table_of(name) else { return };
         let table = &mut self.tables[number];
         let before = table.capacity();
         if table.insert(name.into(), row).is_none() {
@@ -47,12 +48,15 @@ impl NameRows {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.tables.len() * size_of::<HashMap<Box<str>, Row>>()
+        self.bytes + self.tables.len() * size_of::<HashMap<Box<str>, Row, NameHasher>>()
     }
 
-    fn table_of(&self, name: &str) -> usize {
+    /// None before the first name.
+    fn table_of(&self, name: &str) -> Option<usize> {
+        // Not by the bits that order the names of a table.
+        let hash = self.tables.first()?.hasher().hash_one(name) >> 32;
         // Below sixty-four, so it fits.
-        usize::try_from(self.hasher.hash_one(name) % TABLES as u64).unwrap_or(0)
+        Some(usize::try_from(hash % TABLES as u64).unwrap_or(0))
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Ends, Freed, Generation};
 use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
+use crate::key::NameHasher;
 use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::meter;
 use crate::quota::Quotas;
@@ -42,7 +43,7 @@ pub(crate) enum Searched {
 
 #[derive(Debug, Default)]
 struct Table {
-    names: HashMap<Box<str>, Arc<Generation>>,
+    names: HashMap<Box<str>, Arc<Generation>, NameHasher>,
     /// The same, at fixed indices, for walks in batches.
     slots: Vec<Option<Arc<Generation>>>,
     vacant: Vec<usize>,
@@ -244,7 +245,7 @@ impl Table {
     /// Allocated for `max` names at once, because a growing table is rebuilt under its lock.
     fn with_room(max: usize) -> Self {
         Self {
-            names: HashMap::with_capacity(max),
+            names: HashMap::with_capacity_and_hasher(max, NameHasher::default()),
             slots: Vec::with_capacity(max),
             ..Self::default()
         }
