@@ -45,8 +45,10 @@ impl Totals {
     pub(super) fn change(&self, before: Figures, after: Figures) {
         let change = |total: &AtomicUsize, before: usize, after: usize| {
             if before != after {
-                // Wrapping subtraction handles a decrease.
-                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+                // Wrapping subtraction handles a decrease. Sections exclude each other, so this
+                // needs no read-modify-write.
+                let change = after.wrapping_sub(before);
+                total.store(total.load(Ordering::Relaxed).wrapping_add(change), Ordering::Relaxed);
             }
         };
         change(&self.entries, before.entries, after.entries);

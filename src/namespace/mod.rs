@@ -125,17 +125,18 @@ impl Generation {
                 self.synopsis.insert(hash);
             }
             self.index.insert(hash, slot);
-            self.live.fetch_add(usize::from(!slot.dead), Ordering::Relaxed);
-            self.uncount(present);
+            self.count_slot(present, Some(slot));
         });
-        self.blocks.fetch_add(further_blocks(slot), Ordering::Relaxed);
         self.note_if_vacant();
     }
 
-    fn uncount(&self, present: Option<Slot>) {
-        self.blocks.fetch_sub(present.map_or(0, further_blocks), Ordering::Relaxed);
-        let live = present.is_some_and(|present| !present.dead);
-        self.live.fetch_sub(usize::from(live), Ordering::Relaxed);
+    /// Counts a slot in place of another. Without a read-modify-write, as in `set_entries`.
+    fn count_slot(&self, before: Option<Slot>, after: Option<Slot>) {
+        let live = |slot: Option<Slot>| usize::from(slot.is_some_and(|slot| !slot.dead));
+        let blocks = |slot: Option<Slot>| slot.map_or(0, further_blocks);
+        self.live.store(self.live() + live(after) - live(before), Ordering::Relaxed);
+        let touched = self.blocks.load(Ordering::Relaxed) + blocks(after) - blocks(before);
+        self.blocks.store(touched, Ordering::Relaxed);
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -200,7 +201,9 @@ impl Generation {
         let present = self.index.get(hash);
         let is_removed = self.counted(|| {
             let is_removed = self.index.remove_if(hash, position);
-            self.uncount(present.filter(|_| is_removed));
+            if is_removed {
+                self.count_slot(present, None);
+            }
             is_removed
         });
         if is_removed {
@@ -237,7 +240,7 @@ impl Generation {
         let dead = Slot { dead: true, ..present };
         let is_marked = self.index.replace_if(hash, present.position, dead);
         if is_marked {
-            self.counted(|| self.uncount(Some(present)));
+            self.counted(|| self.count_slot(Some(present), Some(dead)));
             self.note_if_vacant();
         }
         is_marked
