@@ -211,7 +211,7 @@ impl Log {
 }
 
 impl Log {
-    /// The next job, until it is [`Self::done`]. `is_old`: also a batch that no caller waits for.
+    /// The next job, until it is finished. `is_old`: also a batch that no caller waits for.
     pub(super) fn job(&self, is_old: bool) -> Option<Job> {
         let mut state = self.state.lock();
         let job = state.next_job(is_old);

@@ -66,6 +66,7 @@ async fn serve(mut office: InOffice) {
     }
 }
 
+#[cfg(not(modelled))]
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -209,6 +209,7 @@ impl InFlight {
     }
 }
 
+#[cfg(not(modelled))]
 #[cfg(test)]
 mod tests {
     use super::super::super::reply::exchange;

@@ -63,6 +63,7 @@ impl Trust {
     }
 }
 
+#[cfg(not(modelled))]
 #[cfg(test)]
 mod tests {
     use tokio::runtime::{Builder, Runtime};
