@@ -10,6 +10,7 @@ mod histories;
 mod lifetimes;
 mod namespace_slots;
 mod polls;
+mod reclaim;
 mod regressions;
 mod totals;
 mod wakers;

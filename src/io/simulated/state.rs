@@ -160,6 +160,10 @@ impl DiskState {
     /// Advances an operation by one step.
     pub(super) fn step(&mut self, id: u64) -> Step {
         let Some(mut operation) = self.operations.remove(&id) else { return Step::Gone };
+        if self.plan.holds_reads && matches!(operation.work, Work::Read { .. }) {
+            self.operations.insert(id, operation);
+            return Step::Pending;
+        }
         if operation.steps == 0 {
             let Operation { fault, work, reply, pin, .. } = operation;
             let answer = self.complete(fault, work);
