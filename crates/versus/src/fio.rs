@@ -13,6 +13,17 @@ use crate::metric::{Metric, Sample};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fio(());
 
+/// Reads of blocks of the first `bytes` of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RandomReads {
+    pub(crate) bytes: u64,
+    pub(crate) block_bytes: u64,
+    /// Of all jobs together.
+    pub(crate) in_flight: usize,
+    /// Threads, each with a ring of its own.
+    pub(crate) jobs: usize,
+}
+
 /// The part of its output that is read.
 #[derive(Deserialize)]
 struct Output {
@@ -59,20 +70,20 @@ impl Fio {
         found.is_ok_and(|output| output.status.success()).then_some(Self(()))
     }
 
-    /// Random reads of the first `bytes` of a file.
+    /// Random reads of a file.
     pub(crate) fn random_reads(
         self,
         file: &Path,
-        bytes: u64,
-        block_bytes: u64,
-        in_flight: usize,
+        reads: RandomReads,
         span: Duration,
     ) -> Result<Sample, Error> {
+        let RandomReads { bytes, block_bytes, in_flight, jobs } = reads;
         let mut command = Command::new("fio");
         command
             .args(["--readonly", "--rw=randread", "--norandommap", "--randrepeat=0"])
             .args(["--time_based", &format!("--runtime={}ms", span.as_millis())])
-            .args([&format!("--bs={block_bytes}"), &format!("--iodepth={in_flight}")]);
+            .args([&format!("--bs={block_bytes}"), &format!("--iodepth={}", in_flight / jobs)])
+            .args([&format!("--numjobs={jobs}"), "--group_reporting"]);
         let job = run(command, file, bytes)?;
         let read = &job.read;
         let mut sample = Sample::from([

@@ -7,6 +7,7 @@ use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::Kind;
 use crate::contest::{Contest, Contestant, Outcome};
+use crate::fio::RandomReads;
 use crate::metric::Metric::{CallsPerSecond, CpuPerCall, GetP50, GetP99};
 
 use super::store::Store;
@@ -39,8 +40,15 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
         if let Some(fio) = bench.fio {
             let file = stores[0].data_file()?;
             let span = bench.span();
-            let reads = move || fio.random_reads(&file, bytes, READ_BYTES, depth, span);
-            contestants.push(Contestant::new("fio", reads));
+            // Two threads with a ring each, as the caches' callers have, get less from the device.
+            for (name, jobs) in [("fio", 1), ("fio, 2 jobs", 2)] {
+                let (file, in_flight) = (file.clone(), depth);
+                let reads = RandomReads { bytes, block_bytes: READ_BYTES, in_flight, jobs };
+                if jobs <= depth {
+                    let run = move || fio.random_reads(&file, reads, span);
+                    contestants.push(Contestant::new(name, run));
+                }
+            }
         }
         outcomes.push(contest(depth).run(bench, contestants)?);
     }

@@ -9,6 +9,7 @@ use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::Kind;
 use crate::contest::{Contest, Contestant, Outcome};
+use crate::fio::RandomReads;
 use crate::metric::Metric::CallsPerSecond;
 
 use super::disk_gets::{MEMORY_BYTES, READ_BYTES, VALUE_BYTES};
@@ -35,8 +36,9 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
     ];
     if let Some(fio) = bench.fio {
         let file = store.data_file()?;
-        let reads = move || fio.random_reads(&file, bytes, READ_BYTES, 1, span);
-        contestants.push(Contestant::new("fio", reads));
+        let reads = RandomReads { bytes, block_bytes: READ_BYTES, in_flight: 1, jobs: 1 };
+        let run = move || fio.random_reads(&file, reads, span);
+        contestants.push(Contestant::new("fio", run));
     }
     let of_device = |who| Bar::at_least(0.7, CallsPerSecond).times("fio").by(who);
     let outcome = Contest::new("4096-byte values, depth 1", CallsPerSecond, "fio")

@@ -6,6 +6,7 @@ use crate::bench::Bench;
 use crate::blobs::Blobs;
 use crate::caches::Kind;
 use crate::contest::{Contest, Contestant, Outcome};
+use crate::fio::RandomReads;
 use crate::metric::Metric::{CallsPerSecond, MegabytesPerSecond};
 use crate::metric::Sample;
 
@@ -43,9 +44,9 @@ fn of_size(bench: &Bench, title: &str, value_bytes: u64, bytes: u64) -> Result<O
     }
     if let Some(fio) = bench.fio {
         let (file, span) = (stores[0].data_file()?, bench.span());
-        let reads =
-            move || with_bandwidth(fio.random_reads(&file, bytes, value_bytes, DEPTH, span));
-        contestants.push(Contestant::new("fio", reads));
+        let reads = RandomReads { bytes, block_bytes: value_bytes, in_flight: DEPTH, jobs: 1 };
+        let run = move || with_bandwidth(fio.random_reads(&file, reads, span));
+        contestants.push(Contestant::new("fio", run));
     }
     let outcome = Contest::new(format!("{title}, depth {DEPTH}"), MegabytesPerSecond, "fio")
         .bar(Bar::at_least(0.9, MegabytesPerSecond).times("fio"))
