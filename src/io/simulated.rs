@@ -7,6 +7,7 @@
 //! - A completed write is visible to reads at once, and durable only after a sync that began
 //!   after it. [`SimulatedDisk::crash`] keeps, loses or tears every sector that was not.
 //! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
+//! - A sync that fails has dropped what it covers: no later one makes that durable.
 //! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
 //!
 //! Like a ring, it owns a request from the first poll until the request is done, with its buffer

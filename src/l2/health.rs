@@ -26,6 +26,7 @@ pub(crate) struct Health {
     off: AtomicBool,
     /// The store is marked void on file: nothing in it may be served.
     voided: AtomicBool,
+    failed_syncs: AtomicU64,
     pub(crate) metrics: DiskMetrics,
     /// Bytes of the buffers in which directories and segments are read or written.
     buffers: AtomicUsize,
@@ -91,6 +92,14 @@ impl Health {
 
     pub(crate) fn reason(&self) -> Option<String> {
         self.reason.lock().clone()
+    }
+
+    pub(crate) fn count_failed_sync(&self) {
+        self.failed_syncs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn failed_syncs(&self) -> u64 {
+        self.failed_syncs.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_voided(&self) {

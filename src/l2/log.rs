@@ -186,6 +186,12 @@ impl Log {
         self.writer.wake();
     }
 
+    /// What was written may not be on the device: the writer turns the tier off.
+    pub(crate) fn fail(&self) {
+        self.state.lock().fail();
+        self.writer.wake();
+    }
+
     /// Resolves once the writer has finished what was left to do at [`Self::close`].
     pub(crate) async fn closed(&self) -> Result<(), Off> {
         self.closers.until((), || self.state.lock().closed()).await

@@ -165,8 +165,7 @@ impl LogState {
         let was_idle = self.open.is_none();
         let Ok(assigned) = self.assign(record, change) else {
             // There was room, so the record cannot be refused: the log is inconsistent.
-            self.phase = Phase::Off;
-            self.jobs.push_back(Job::Fail);
+            self.fail();
             return Appended { result: Err(Refusal::Off), wakes_writer: true };
         };
         self.waiting_bytes += record.lengths.padded();
@@ -343,6 +342,14 @@ impl LogState {
             self.phase = Phase::Closing;
             self.close_batch();
             self.jobs.push_back(Job::Close { tail: self.next });
+        }
+    }
+
+    /// Accepts no more records, and has the writer fail.
+    pub(super) fn fail(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Off;
+            self.jobs.push_back(Job::Fail);
         }
     }
 

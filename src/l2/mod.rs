@@ -225,8 +225,10 @@ impl L2 {
         self.log.tail().value().saturating_sub(oldest.map_or(0, Position::value))
     }
 
+    /// # Errors
+    /// Of the device. Then the tier is turned off.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        self.file.sync().await
+        self.file.sync().await.inspect_err(|_| self.log.fail())
     }
 
     /// The task that writes until the log is closed.

@@ -46,6 +46,7 @@ impl SegmentFile {
         buffer: AlignedBuffer,
     ) -> io::Result<AlignedBuffer> {
         let bytes = buffer.len();
+        let failed_before = self.health.failed_syncs();
         let mut buffer = buffer;
         let mut tried = 0;
         // Bounded: by the tries.
@@ -72,18 +73,27 @@ impl SegmentFile {
         count(&self.health.metrics.writes, 1);
         count(&self.health.metrics.write_bytes, bytes);
         if self.crash_safety == CrashSafety::Power && !failpoint(Failpoint::AcknowledgedUnsynced) {
-            self.sync().await?;
+            self.sync_since(failed_before).await?;
         }
         Ok(buffer)
     }
 
-    /// A failed sync is not retried: the kernel may have dropped the writes, and the next sync
-    /// would succeed without them.
+    /// Syncs all that was ever written.
     pub(crate) async fn sync(&self) -> io::Result<()> {
+        self.sync_since(0).await
+    }
+
+    /// Syncs what was written after so many syncs had failed. A failed sync is not retried, nor
+    /// trusted one beside or after it: the kernel may have dropped the writes that both cover, and
+    /// reports that once.
+    async fn sync_since(&self, failed_before: u64) -> io::Result<()> {
         count(&self.health.metrics.syncs, 1);
         let synced = self.disk.sync().await;
         if synced.is_err() {
             count(&self.health.metrics.io_errors, 1);
+            self.health.count_failed_sync();
+        } else if self.health.failed_syncs() != failed_before {
+            return Err(io::Error::other("another sync has failed, and may have dropped writes"));
         }
         synced
     }
@@ -128,8 +138,9 @@ impl SegmentFile {
         // Bounded: two.
         for _ in 0..2 {
             let copy = *self.next_copy.lock();
+            let failed_before = self.health.failed_syncs();
             self.write(copy.offset(), AlignedBuffer::copy_from_slice(&block)).await?;
-            self.sync().await?;
+            self.sync_since(failed_before).await?;
             *self.next_copy.lock() = copy.other();
         }
         Ok(())

@@ -46,7 +46,6 @@ impl SuperblockWriter {
         self.superblock.void = true;
         self.superblock.clean = false;
         self.write().await?;
-        self.file.sync().await?;
         self.file.health.set_voided();
         Ok(())
     }

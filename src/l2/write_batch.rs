@@ -70,7 +70,7 @@ pub(crate) enum Job {
     Close {
         tail: Position,
     },
-    /// The log is inconsistent.
+    /// The log is inconsistent, or a sync has failed.
     Fail,
 }
 

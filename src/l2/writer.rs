@@ -142,7 +142,7 @@ impl Writer {
                     return Ok(());
                 }
                 Some(Job::Fail) => {
-                    return Err(io::Error::other("the log refuses what it has room for"));
+                    return Err(io::Error::other("a sync has failed, or the log is inconsistent"));
                 }
             }
         }

@@ -23,6 +23,9 @@ pub(super) const SECTOR_BYTES: usize = 512;
 /// The front of the disk.
 const FRONT_BYTES: u64 = 8192;
 
+/// In place of the stamp of a change that a failed sync has dropped: no sync covers it.
+const DROPPED: u64 = u64::MAX;
+
 pub(super) struct DiskState {
     pub(super) dice: Dice,
     pub(super) plan: FaultPlan,
@@ -179,6 +182,9 @@ impl DiskState {
 
     fn complete(&mut self, fault: Option<Fault>, work: Work) -> Answer {
         if let Some(fault) = fault {
+            if let Work::Sync { covers, .. } = work {
+                self.drop_unsynced(covers);
+            }
             return (Err(fault.error()), work.into_buffer());
         }
         match work {
@@ -236,12 +242,23 @@ impl DiskState {
     /// Makes durable the sectors that arrived up to the stamp `covers`.
     fn make_durable(&mut self, covers: u64) {
         self.unsynced.retain(|_, contents| {
-            let covered = contents.versions.partition_point(|(stamp, _)| *stamp <= covers);
-            if let Some((_, newest)) = contents.versions.drain(..covered).next_back() {
-                contents.durable = newest;
+            let covered = contents.versions.iter().rposition(|(stamp, _)| *stamp <= covers);
+            if let Some(newest) = covered {
+                contents.durable = contents.versions[newest].1;
+                contents.versions.drain(..=newest);
             }
             !contents.versions.is_empty()
         });
+    }
+
+    /// A failed sync drops what it covers, as a kernel does: reads see it, and no later sync makes
+    /// it durable, though that succeeds.
+    fn drop_unsynced(&mut self, covers: u64) {
+        for contents in self.unsynced.values_mut() {
+            for (stamp, _) in contents.versions.iter_mut().filter(|(stamp, _)| *stamp <= covers) {
+                *stamp = DROPPED;
+            }
+        }
     }
 
     /// Ends the process: settles the operations in flight and marks the state dead. Returns the

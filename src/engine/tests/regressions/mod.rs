@@ -5,6 +5,7 @@ mod forked;
 mod index_budget;
 mod leaving;
 mod restart;
+mod syncs;
 mod torn;
 mod turned_off;
 mod versions;

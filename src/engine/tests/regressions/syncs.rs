@@ -1,0 +1,70 @@
+//! Syncs that fail, beside others or for a caller.
+
+use super::*;
+use crate::config::BlobCacheConfigBuilder;
+use crate::io::{Fault, OperationKind};
+use crate::stats::L2State;
+
+fn builder() -> BlobCacheConfigBuilder {
+    BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path("simulated")
+        .l2_bytes_max(8 * (64 << 10))
+        .l2_segment_bytes(64 << 10)
+        .l2_compression(L2Compression::Off)
+}
+
+/// Overwrites a key until the sync after the next `after` has failed, then the power fails. Gives
+/// the last version that a put has acknowledged, and the one that is found.
+fn found_after_a_failed_sync(seed: u64, after: u64) -> (u32, Option<u32>) {
+    let mut bench = Bench::with(seed, builder().crash_safety(CrashSafety::Power).build().unwrap());
+    let delay = [2, 8, 60][(seed % 3) as usize];
+    bench.disk.plan(|plan| plan.delay_polls_max = delay);
+    let value = |version: u32| format!("{version:02000}");
+    bench.put("k", &value(0), &[]);
+    bench.disk.fail(OperationKind::Sync, after, Fault::Io, false);
+    let mut acknowledged = 0;
+    while bench.cache.stats().l2_io_errors() == 0 {
+        let (cache, put) = (bench.cache(), made(&value(acknowledged + 1), &[]));
+        if bench.run(async move { cache.put("a", "k", put).await }).is_err() {
+            break;
+        }
+        acknowledged += 1;
+    }
+    bench.simulation.kill();
+    bench.disk = bench.disk.crash();
+    bench.reopen();
+    (acknowledged, bench.get("k").map(|value| value.parse().unwrap()))
+}
+
+/// The sync of the superblock may be the one that fails, while a frame is being synced.
+#[test]
+fn what_is_acknowledged_beside_a_sync_that_fails_is_not_stale_after_a_power_loss() {
+    let cases = (0..12).flat_map(|seed| (0..160).map(move |after| (seed, after)));
+    let mut stale = Vec::new();
+    for (seed, after) in cases {
+        let (acknowledged, found) = found_after_a_failed_sync(seed, after);
+        if found.is_some_and(|found| found < acknowledged) {
+            stale.push((seed, after, acknowledged, found));
+        }
+    }
+    assert!(stale.is_empty(), "{} stale: {stale:?}", stale.len());
+}
+
+#[test]
+fn a_sync_that_fails_for_a_caller_turns_the_tier_off_and_voids_the_store() {
+    for crash_safety in [CrashSafety::Process, CrashSafety::Power] {
+        let mut bench = Bench::with(1, builder().crash_safety(crash_safety).build().unwrap());
+        bench.put("k", "old", &[]);
+        bench.disk.fail(OperationKind::Sync, 0, Fault::Io, false);
+        let cache = bench.cache();
+        assert!(bench.run(cache.sync()).is_err());
+        bench.pass(Duration::from_secs(5));
+        assert!(matches!(cache.stats().l2_state(), L2State::Degraded { .. }), "{crash_safety:?}");
+        let put = cache.put("a", "k", made("new", &[]));
+        assert_eq!(bench.run(put), Ok(()), "the store is void");
+        assert!(bench.run(cache.sync()).is_err());
+        bench.kill();
+        assert_eq!(bench.get("k"), None, "{crash_safety:?}");
+    }
+}
