@@ -21,9 +21,11 @@ use super::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber,
 };
 use super::frame::FrameBuilder;
-use super::record::{RecordLengths, seal};
+use super::record::seal;
 use super::search_targets::{SearchTargets, SegmentTargets};
-use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, Seal, WriteBatch, listed};
+use super::write_batch::{
+    Assigned, EncodedRecord, Job, Off, Refusal, Seal, WriteBatch, fits_segment, listed,
+};
 
 const WRITE_BATCH_BYTES: usize = 1 << 20;
 
@@ -249,8 +251,8 @@ impl LogState {
     fn seal_segment(&mut self) -> bool {
         let segment = self.geometry.segment_of(self.end());
         let following = SegmentNumber(segment.0 + 1);
-        let start = self.geometry.start_of(following).and_then(|at| at.after(BLOCK_BYTES as u64));
-        let Some(start) = start.filter(|_| following <= self.newest) else { return false };
+        let start = self.first_frame_of(following).filter(|_| following <= self.newest);
+        let Some(start) = start else { return false };
         self.close_batch();
         let directory = DirectoryBuilder::new(following, self.geometry);
         let directory = mem::replace(&mut self.directory, directory);
@@ -258,6 +260,10 @@ impl LogState {
         self.jobs.push_back(Job::Seal(Arc::new(seal)));
         self.next = start;
         true
+    }
+
+    fn first_frame_of(&self, segment: SegmentNumber) -> Option<Position> {
+        self.geometry.start_of(segment)?.after(BLOCK_BYTES as u64)
     }
 
     fn close_batch(&mut self) {
@@ -389,15 +395,24 @@ impl LogState {
         let job = self.jobs.pop_front();
         match &job {
             Some(Job::Write(batch)) => {
-                self.written = batch.end;
-                self.acknowledged = self.acknowledged.max(batch.end);
+                self.note_written(batch.end);
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(batch.record_bytes());
             }
             Some(Job::Close { .. }) => self.phase = Phase::Closed,
-            Some(Job::Seal(_) | Job::Fail) | None => {}
+            // The log may end at the next segment, and a sync waits for that.
+            Some(Job::Seal(seal)) => {
+                let following = self.first_frame_of(SegmentNumber(seal.segment.0 + 1));
+                self.note_written(following.unwrap_or(seal.end));
+            }
+            Some(Job::Fail) | None => {}
         }
         self.room_events += 1;
         job
+    }
+
+    fn note_written(&mut self, end: Position) {
+        self.written = end;
+        self.acknowledged = self.acknowledged.max(end);
     }
 
     /// Everything before it is on file.
@@ -477,18 +492,4 @@ impl Abandoned {
         let closed = batches.flat_map(|batch| batch.records.into_bodies());
         closed.chain(self.open.into_iter().flat_map(|batch| batch.records.into_bodies()))
     }
-}
-
-/// Whether a segment that holds nothing else has room for a record.
-pub(super) fn fits_segment(
-    geometry: Geometry,
-    lengths: RecordLengths,
-    change: &Change<'_>,
-) -> bool {
-    let offset = BLOCK_BYTES + FRAME_HEADER_BYTES;
-    let directory = DirectoryBuilder::new(SegmentNumber(0), geometry);
-    let listed = listed(offset, lengths, change).and_then(|it| directory.encoded_len_with(&it));
-    listed.is_ok_and(|directory| {
-        offset + lengths.padded() + directory <= geometry.segment_bytes() as usize
-    })
 }

@@ -8,7 +8,7 @@ use super::batch_records::BatchRecords;
 use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
-use super::format::{FRAME_HEADER_BYTES, Position, SegmentNumber};
+use super::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, Position, SegmentNumber};
 use super::record::{Record, RecordLengths};
 
 /// A record that is encoded except for its position, with its body by reference.
@@ -94,4 +94,18 @@ pub(super) fn listed<'a>(
     let offset = u32::try_from(offset).map_err(|_| EncodeError::Position)?;
     let length = u32::try_from(lengths.total()).map_err(|_| EncodeError::Record)?;
     Ok(DirectoryEntry { offset, length, change: *change })
+}
+
+/// Whether a segment that holds nothing else has room for a record.
+pub(super) fn fits_segment(
+    geometry: Geometry,
+    lengths: RecordLengths,
+    change: &Change<'_>,
+) -> bool {
+    let offset = BLOCK_BYTES + FRAME_HEADER_BYTES;
+    let directory = DirectoryBuilder::new(SegmentNumber(0), geometry);
+    let listed = listed(offset, lengths, change).and_then(|it| directory.encoded_len_with(&it));
+    listed.is_ok_and(|directory| {
+        offset + lengths.padded() + directory <= geometry.segment_bytes() as usize
+    })
 }

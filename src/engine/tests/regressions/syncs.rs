@@ -1,4 +1,4 @@
-//! Syncs that fail, beside others or for a caller.
+//! Syncs: one that fails beside others, and one that there is nothing to write for.
 
 use super::*;
 use crate::config::BlobCacheConfigBuilder;
@@ -67,4 +67,32 @@ fn a_sync_that_fails_for_a_caller_turns_the_tier_off_and_voids_the_store() {
         bench.kill();
         assert_eq!(bench.get("k"), None, "{crash_safety:?}");
     }
+}
+
+/// With a smaller budget the segment is sealed for the room in the index that a put wants, and the
+/// log ends where no record is.
+#[test]
+fn a_sync_returns_after_a_put_that_was_dropped_while_it_waited_for_room_in_the_index() {
+    let large = builder().l2_bytes_max(16 << 20).l2_segment_bytes(1 << 20);
+    let budgets = [1 << 20, 64 << 10].map(|budget| large.clone().l2_index_bytes_max(budget));
+    let [before, after] = budgets.map(|builder| builder.build().unwrap());
+    let mut bench = Bench::with(1, before);
+    for number in 0..8000 {
+        let (cache, put) = (bench.cache(), made("v", &[]));
+        bench.run(async move { cache.put("a", format!("{number}"), put).await }).unwrap();
+    }
+    let cache = bench.cache();
+    bench.run(cache.close()).unwrap();
+    bench.config = after;
+    bench.reopen();
+    let cache = bench.cache();
+    let put = cache.put("a", "another", made("v", &[])).now_or_never();
+    assert!(put.is_none(), "it waits for room in the index");
+    let synced = bench.simulation.block_on(cache.sync());
+    assert_eq!(synced, Some(Ok(())), "the sync does not return");
+    drop(cache);
+    bench.kill();
+    let cache = bench.cache();
+    bench.run(cache.put("a", "another", made("v", &[]))).unwrap();
+    assert_eq!(bench.get("another").as_deref(), Some("v"));
 }
