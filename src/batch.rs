@@ -75,6 +75,46 @@ pub(crate) async fn sort_in_batches<T: Copy + Ord>(mut items: Vec<T>, steps: &mu
     items
 }
 
+/// Bits of a key that one pass of [`sort_by_key`] sorts by.
+const DIGIT_BITS: u32 = 11;
+
+/// Sorts pairs by their first part, in batches. Those of one key stay in order.
+pub(crate) async fn sort_by_key(mut items: Vec<(u32, u32)>, steps: &mut Pacer) -> Vec<(u32, u32)> {
+    let mut bits = 0;
+    for batch in items.chunks(BATCH_ENTRIES) {
+        steps.entries(batch.len()).await;
+        bits = batch.iter().fold(bits, |bits, (key, _)| bits | key);
+    }
+    let mut sorted = Vec::with_capacity(items.len());
+    let mut shift = 0;
+    // Bounded: by the digits of a key.
+    while shift < u32::BITS && bits >> shift > 0 {
+        let digit = |key: u32| (key >> shift & ((1 << DIGIT_BITS) - 1)) as usize;
+        let mut places = vec![0; 1 << DIGIT_BITS];
+        sorted.clear();
+        for batch in items.chunks(BATCH_ENTRIES) {
+            steps.entries(batch.len()).await;
+            sorted.resize(sorted.len() + batch.len(), (0, 0));
+            batch.iter().for_each(|(key, _)| places[digit(*key)] += 1);
+        }
+        let mut end = 0;
+        // Bounded: by the values of a digit.
+        places.iter_mut().for_each(|place| end += std::mem::replace(place, end));
+        for batch in items.chunks(BATCH_ENTRIES) {
+            steps.entries(batch.len()).await;
+            // Bounded: by a batch.
+            for item in batch {
+                let place = &mut places[digit(item.0)];
+                sorted[*place] = *item;
+                *place += 1;
+            }
+        }
+        std::mem::swap(&mut items, &mut sorted);
+        shift += DIGIT_BITS;
+    }
+    items
+}
+
 /// Moves a batch of the least items of two sorted lists.
 fn merge_batch<'a, T: Copy + Ord>(left: &mut &'a [T], right: &mut &'a [T], merged: &mut Vec<T>) {
     // Bounded: by a batch.
@@ -124,6 +164,22 @@ mod tests {
                 meter::measured(|| block_on(sort_in_batches(items, &mut Pacer::default())));
             assert_eq!(sorted, expected);
             assert!(work.entries >= count);
+        }
+    }
+
+    #[test]
+    fn pairs_are_sorted_by_key_in_their_order() {
+        let mut rng = StdRng::seed_from_u64(2);
+        for count in [0, 1, 2, 255, 256, 257, 5000, 70_001] {
+            for bits in [0, 1, 10, 11, 12, 22, 23, 32] {
+                let key = |rng: &mut StdRng| rng.random::<u32>().checked_shr(32 - bits);
+                let items: Vec<(u32, u32)> =
+                    (0..count).map(|number| (key(&mut rng).unwrap_or(0), number)).collect();
+                let mut expected = items.clone();
+                expected.sort_unstable();
+                let sorted = block_on(sort_by_key(items, &mut Pacer::default()));
+                assert!(sorted == expected, "{count} of {bits} bits");
+            }
         }
     }
 }

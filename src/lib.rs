@@ -171,6 +171,7 @@ mod error;
 mod failpoint;
 mod flight;
 mod footprint;
+mod helpers;
 mod hit;
 mod io;
 mod key;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &["docs", "failpoint", "meter", "quota", "thread_number", "wake"],
-    &["batch"],
+    &["batch", "helpers"],
     &["queue", "waiters"],
     &[
         "clock",

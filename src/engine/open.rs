@@ -1,12 +1,12 @@
 //! Opens a cache: finds its store and restores it, or makes one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::Pacer;
-use crate::config::BlobCacheConfig;
+use crate::config::{BlobCacheConfig, cores};
 use crate::engine::Engine;
 use crate::engine::disk_tier::Running;
 use crate::engine::errors::not_opened;
@@ -16,7 +16,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::SLOT_BYTES;
 use crate::io::{Disk, DiskOptions, TaskRunner, UringDisk};
 use crate::key::KeyHasher;
-use crate::l2::{self, Geometry, Limits, Opening, Position, Replay};
+use crate::l2::{self, Geometry, Limits, Opening, Position, RecoveredNamespace};
 use crate::labels::LabelIndex;
 use crate::modes::{BackgroundSweep, CrashSafety};
 use crate::timer::Timer;
@@ -139,6 +139,8 @@ pub(crate) async fn open_on(
             namespaces_max: config.max_namespaces,
             quotas: config.quotas.clone(),
         },
+        // A simulated disk is read in one order, so that tests repeat.
+        helpers: if setup.file.is_some() { cores() } else { 0 },
     };
     let started = Instant::now();
     let timer = setup.timer();
@@ -146,7 +148,7 @@ pub(crate) async fn open_on(
     let opened = opened.map_err(|error| not_opened(error, &config, setup.file.as_ref()))?;
     let running = Running { l2: opened.l2, runner: Arc::clone(&setup.runner), file: setup.file };
     let parts = Parts::new(config, opened.hasher, Some(running), &timer);
-    let surplus = restore(&parts, opened.replay).await;
+    let surplus = restore(&parts, opened.namespaces).await;
     let engine = Arc::new(Engine::new(parts));
     engine.start_tasks(opened.start);
     give_up_namespaces(&engine, surplus).await;
@@ -155,12 +157,14 @@ pub(crate) async fn open_on(
 }
 
 /// Restores namespaces and labels. Returns the names beyond `max_namespaces`, oldest first.
-async fn restore(parts: &Parts, mut replay: Replay) -> Vec<Box<str>> {
+async fn restore(
+    parts: &Parts,
+    mut namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
+) -> Vec<Box<str>> {
     let mut steps = Pacer::default();
-    replay.close(&mut steps).await;
     let mut newest: BTreeSet<(Position, Box<str>)> = BTreeSet::new();
-    parts.namespaces.expect(replay.namespaces.len());
-    while let Some((name, mut namespace)) = replay.namespaces.pop_first() {
+    parts.namespaces.expect(namespaces.len());
+    while let Some((name, mut namespace)) = namespaces.pop_first() {
         steps.entry().await;
         // An empty namespace begins anew when it is needed.
         if !namespace.index.is_empty() {

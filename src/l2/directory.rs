@@ -60,6 +60,23 @@ impl<'a> Directory<'a> {
         opens: OpenRange,
         geometry: Geometry,
     ) -> Result<Self, DecodeError> {
+        let mut places = Vec::new();
+        let take = |start, _, entry: &DirectoryEntry<'_>| {
+            places.push(Place { offset: entry.offset, start });
+        };
+        let mut directory = Self::read_each(bytes, key, (segment, opens, geometry), take).await?;
+        directory.places = sort_in_batches(places, &mut Pacer::default()).await;
+        Ok(directory)
+    }
+
+    /// The same, without the order of the log. `take` gets each entry, where it begins in the
+    /// pages, and its row in the name table. If the directory is invalid, it got some in vain.
+    pub(super) async fn read_each(
+        bytes: &'a [u8],
+        key: ChecksumKey,
+        (segment, opens, geometry): (SegmentNumber, OpenRange, Geometry),
+        take: impl FnMut(u32, Option<u32>, &DirectoryEntry<'a>),
+    ) -> Result<Self, DecodeError> {
         let mut steps = Pacer::default();
         let outline = Outline::read(bytes, key, segment, opens, geometry, &mut steps).await?;
         let footer = outline.footer;
@@ -77,21 +94,20 @@ impl<'a> Directory<'a> {
             namespaces.push(NamedGeneration::read(&mut names)?);
         }
         let end_max = geometry.offset_in_segment(footer.end) as usize;
-        let mut directory = Self {
-            outline,
-            namespaces,
-            pages: bytes,
-            reader: EntryReader { bases: footer.bases, end_max },
-            places: Vec::with_capacity(footer.entries as usize),
-        };
-        directory.read_pages(&mut steps).await?;
+        let reader = EntryReader { bases: footer.bases, end_max };
+        let directory = Self { outline, namespaces, pages: bytes, reader, places: Vec::new() };
+        directory.read_pages(&mut steps, take).await?;
         Ok(directory)
     }
 
-    async fn read_pages(&mut self, steps: &mut Pacer) -> Result<(), DecodeError> {
+    async fn read_pages(
+        &self,
+        steps: &mut Pacer,
+        mut take: impl FnMut(u32, Option<u32>, &DirectoryEntry<'a>),
+    ) -> Result<(), DecodeError> {
         let (bytes, outline, reader) = (self.pages, &self.outline, self.reader);
         let start = outline.footer.start as usize;
-        let mut places = Vec::with_capacity(outline.footer.entries as usize);
+        let mut entries = 0;
         let mut last: Option<(u32, &[u8], u32)> = None;
         for number in 0..outline.page_count() {
             let span = outline.span(number);
@@ -119,15 +135,11 @@ impl<'a> Directory<'a> {
                     return Err(DecodeError::Field);
                 }
                 (last, is_first) = (Some(place), false);
-                let start = u32::try_from(at).map_err(|_| DecodeError::Length)?;
-                places.push(Place { offset: entry.offset, start });
+                take(u32::try_from(at).map_err(|_| DecodeError::Length)?, row, &entry);
+                entries += 1;
             }
         }
-        if places.len() != outline.footer.entries as usize {
-            return Err(DecodeError::Length);
-        }
-        self.places = sort_in_batches(places, steps).await;
-        Ok(())
+        if entries == outline.footer.entries { Ok(()) } else { Err(DecodeError::Length) }
     }
 
     fn read_entry(
@@ -143,13 +155,21 @@ impl<'a> Directory<'a> {
         &self.outline.footer
     }
 
+    /// The bytes of the directory.
+    pub(super) fn pages(&self) -> &'a [u8] {
+        self.pages
+    }
+
+    pub(super) fn reader(&self) -> EntryReader {
+        self.reader
+    }
+
     /// The part that searches need.
     pub(crate) fn into_outline(self) -> Outline {
         self.outline
     }
 
     /// The name table: a row for each generation of each name that occurs.
-    #[cfg(test)]
     pub(crate) fn namespaces(&self) -> &[NamedGeneration<'a>] {
         &self.namespaces
     }

@@ -29,17 +29,21 @@ mod log_state;
 mod name_rows;
 mod outline;
 mod outlines;
+mod read_ahead;
 mod read_pins;
 mod reclaim;
 mod record;
 mod recovery;
 mod recovery_error;
 mod replay;
+mod replay_run;
+mod replayed_namespace;
 mod resume;
 mod room;
 mod search_targets;
 mod segment;
 mod segment_file;
+mod segment_records;
 mod segment_search;
 mod segment_supply;
 mod string_list;
@@ -52,6 +56,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Weak};
@@ -71,7 +76,8 @@ pub(crate) use self::outlines::Outlines;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
-pub(crate) use self::replay::{Limits, RecoveredNamespace, Replay};
+pub(crate) use self::replay::Limits;
+pub(crate) use self::replayed_namespace::RecoveredNamespace;
 pub(crate) use self::room::RoomTicket;
 pub(crate) use self::search_targets::SearchTargets;
 pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
@@ -120,7 +126,7 @@ pub(crate) struct L2 {
 pub(crate) struct Opened {
     pub(crate) l2: L2,
     pub(crate) hasher: KeyHasher,
-    pub(crate) replay: Replay,
+    pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
     /// Live records.
     pub(crate) records: u64,
     /// Segments dropped because of damage.
@@ -175,7 +181,7 @@ pub(crate) async fn open(
     }
     let recovered = recover(&file, superblock, opening).await?;
     let Recovered { superblock, hasher, reached, tail, directory, tail_block } = recovered;
-    let Reached { replay, outlines, dropped } = reached;
+    let Reached { namespaces, records, outlines, dropped } = reached;
     let writing = file.geometry.segment_of(tail);
     let log = Log::new(LogStart {
         geometry: file.geometry,
@@ -195,11 +201,10 @@ pub(crate) async fn open(
         outlines: Arc::new(outlines),
         file,
     };
-    let records = replay.records;
     Ok(Opened {
         l2,
         hasher,
-        replay,
+        namespaces,
         records,
         dropped,
         start: WriterStart { superblock, tail_block, writing },

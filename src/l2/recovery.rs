@@ -9,23 +9,27 @@
 //!
 //! Recovery works in steps: no poll visits more entries, or handles more bytes, than a batch has.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use super::directory::Directory;
 use super::directory_builder::DirectoryBuilder;
 use super::format::{
     BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::frames::Frames;
 use super::outlines::Outlines;
+use super::read_ahead::{Found, ReadAhead};
 use super::recovery_error::RecoveryError;
-use super::replay::{Limits, Replay, Replayed};
+use super::replay::{Limits, Replay};
+use super::replayed_namespace::RecoveredNamespace;
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
-use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
+use super::segment_records::SegmentRecords;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::batch::Pacer;
+use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
+use crate::helpers::Helpers;
 use crate::key::KeyHasher;
 
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub(crate) struct Opening {
     pub(crate) hash_key: u64,
     pub(crate) key_hash_bits: u32,
     pub(crate) limits: Limits,
+    /// Threads that decode segments.
+    pub(crate) helpers: usize,
 }
 
 pub(crate) struct Recovered {
@@ -54,7 +60,9 @@ pub(crate) struct Recovered {
 
 /// What was found.
 pub(crate) struct Reached {
-    pub(crate) replay: Replay,
+    pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
+    /// Live records.
+    pub(crate) records: u64,
     pub(crate) outlines: Outlines,
     /// Segments dropped because of damage in or behind them.
     pub(crate) dropped: u64,
@@ -107,16 +115,22 @@ pub(crate) async fn recover(
         file,
         superblock,
         hasher: &hasher,
-        replay: Replay::new(opening.limits.clone(), opening.now_ns),
+        replay: Replay::new(opening.limits.clone()),
         outlines: Outlines::new(opening.limits.index_bytes_max),
         tail: None,
         head: superblock.head,
         dropped: 0,
+        now: Timestamp(opening.now_ns),
     };
-    if is_warm(&superblock, opening) {
-        scan.read_back().await?;
+    let is_warm = is_warm(&superblock, opening);
+    let helpers = Helpers::start(if is_warm { opening.helpers } else { 0 });
+    if is_warm {
+        scan.read_back(&helpers, opening.limits.index_bytes_max).await?;
     }
     let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
+    let records = replay.records;
+    let namespaces = replay.finish(&helpers).await?;
+    drop(helpers);
     if dropped > 0 {
         log::warn!(
             "dropped {dropped} segments of the disk tier that are damaged or lie before damage"
@@ -132,7 +146,7 @@ pub(crate) async fn recover(
     superblock.open_count = OpenCount(superblock.open_count.0 + 1);
     let started = start(file, superblock, tail, head).await?;
     let Started { superblock, tail, directory, tail_block } = started;
-    let reached = Reached { replay, outlines, dropped };
+    let reached = Reached { namespaces, records, outlines, dropped };
     Ok(Recovered { superblock, hasher, reached, tail, directory, tail_block })
 }
 
@@ -159,6 +173,7 @@ struct BackwardScan<'a> {
     /// Nothing before it counts.
     head: Position,
     dropped: u64,
+    now: Timestamp,
 }
 
 impl BackwardScan<'_> {
@@ -167,14 +182,23 @@ impl BackwardScan<'_> {
     }
 
     /// Reads segments backwards to the head, to damage, or to the end of the index budget.
-    async fn read_back(&mut self) -> Result<(), RecoveryError> {
+    async fn read_back(
+        &mut self,
+        helpers: &Helpers,
+        index_bytes_max: usize,
+    ) -> Result<(), RecoveryError> {
         let geometry = self.file.geometry;
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
+        let of = (self.superblock.store_id, self.opens());
+        let memory = (self.now, index_bytes_max);
+        let mut ahead = ReadAhead::new(self.file, of, (number, oldest), helpers, memory);
         // Bounded: a segment in each turn, read in steps.
         while number >= oldest {
-            let found = self.read_segment(number).await?;
-            if found == Found::Full {
+            let segment = ahead.take(number).await;
+            let older = number.0 - oldest.0;
+            let found = ahead.beside(self.take_segment(segment, number, older)).await?;
+            if found == Taken::Full {
                 // The head must not pass the position at which the log continues.
                 let unsealed = self.tail.as_ref().filter(|tail| tail.segment == number);
                 let end = unsealed.and_then(|tail| tail.unsealed.as_ref()).map(|tail| tail.end);
@@ -185,7 +209,7 @@ impl BackwardScan<'_> {
                 self.head = self.head.max(self.replay.oldest().unwrap_or(behind));
                 break;
             }
-            if found == Found::Damaged && !failpoint(Failpoint::DamageSkipped) {
+            if found == Taken::Damaged && !failpoint(Failpoint::DamageSkipped) {
                 self.dropped += number.0 - oldest.0 + 1;
                 // If the damage lies within the tail, the head is behind it already.
                 let is_within = |tail: &Tail| tail.segment == number && tail.unsealed.is_some();
@@ -208,60 +232,37 @@ impl BackwardScan<'_> {
         Ok(())
     }
 
-    async fn read_segment(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
-        let SegmentFile { geometry, key, .. } = *self.file;
-        let Ok(block) = self.file.read(number, 0, BLOCK_BYTES).await else {
-            return Ok(Found::Damaged);
+    async fn take_segment(
+        &mut self,
+        found: Found,
+        number: SegmentNumber,
+        older: u64,
+    ) -> Result<Taken, RecoveryError> {
+        let records = match found {
+            Found::Damaged => return Ok(Taken::Damaged),
+            Found::Unsealed if self.tail.is_some() => return Ok(Taken::Damaged),
+            Found::Unsealed => return self.take_unsealed(number, older).await,
+            Found::Sealed(records) => records,
         };
-        let store_id = self.superblock.store_id;
-        if SegmentHeader::decode(&block, store_id, number, self.opens()).is_err() {
-            return Ok(Found::Damaged);
-        }
-        let Ok(image) = self.file.read_directory(number, self.opens()).await else {
-            return Ok(Found::Damaged);
-        };
-        let directory = match &image {
-            Some(image) => Directory::read(image, key, number, self.opens(), geometry).await.ok(),
-            None => None,
-        };
-        match directory {
-            Some(directory) => {
-                let found = self.take_directory(&directory, number).await?;
-                let replay = &mut self.replay;
-                self.outlines.keep(directory.into_outline(), |bytes| replay.reserve(bytes));
-                Ok(found)
-            }
-            None if self.tail.is_some() => Ok(Found::Damaged),
-            None => self.take_unsealed(number).await,
-        }
+        self.tail.get_or_insert(Tail { segment: number, unsealed: None });
+        let taken = self.take_records(&records, older).await;
+        let replay = &mut self.replay;
+        self.outlines.keep(records.into_outline(), |bytes| replay.reserve(bytes));
+        Ok(taken)
     }
 
-    async fn take_directory(
-        &mut self,
-        directory: &Directory<'_>,
-        number: SegmentNumber,
-    ) -> Result<Found, RecoveryError> {
-        let start = start_of(self.file.geometry, number)?;
-        let mut steps = Pacer::default();
-        if self.tail.is_none() {
-            self.tail = Some(Tail { segment: number, unsealed: None });
-        }
-        for entry in directory.entries().rev() {
-            steps.entry().await;
-            let Some(position) = start.after(u64::from(entry.offset)) else {
-                return Ok(Found::Damaged);
-            };
-            let blocks = blocks(entry.offset as usize, entry.length as usize);
-            let record = Replayed { change: entry.change, position, blocks };
-            if position >= self.head && !self.replay.take(&record, &mut steps).await {
-                return Ok(Found::Full);
-            }
-        }
-        Ok(Found::Good)
+    async fn take_records(&mut self, records: &SegmentRecords, older: u64) -> Taken {
+        let from = (self.head, older);
+        let is_good = self.replay.take(records, from, &mut Pacer::default()).await;
+        if is_good { Taken::Good } else { Taken::Full }
     }
 
     /// Scans the frames of a segment that has no good directory and no used segment behind it.
-    async fn take_unsealed(&mut self, number: SegmentNumber) -> Result<Found, RecoveryError> {
+    async fn take_unsealed(
+        &mut self,
+        number: SegmentNumber,
+        older: u64,
+    ) -> Result<Taken, RecoveryError> {
         let SegmentFile { geometry, key, .. } = *self.file;
         let start = start_of(geometry, number)?;
         let is_in = geometry.segment_of(self.superblock.tail) == number;
@@ -269,17 +270,17 @@ impl BackwardScan<'_> {
             .then(|| geometry.offset_in_segment(self.superblock.tail) as usize);
         let mut frames = Frames::new(self.file, number, start, self.opens());
         let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
-            return Ok(Found::Damaged);
+            return Ok(Taken::Damaged);
         };
         let Scanned { directory, end, is_damaged } = scanned;
         if is_damaged {
             log::warn!("the open segment {} is damaged", number.0);
         } else if directory.entries() == 0 && clean_end.is_none() {
-            return Ok(Found::Good);
+            return Ok(Taken::Good);
         }
         let block = end / BLOCK_BYTES * BLOCK_BYTES;
         let Ok(Some(block)) = frames.bytes(block, end - block).await else {
-            return Ok(Found::Damaged);
+            return Ok(Taken::Damaged);
         };
         let block = block.to_vec();
         let end = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
@@ -288,19 +289,18 @@ impl BackwardScan<'_> {
         written.map_err(io::Error::other)?;
         let unsealed = Unsealed { end, directory, block, is_damaged };
         self.tail = Some(Tail { segment: number, unsealed: Some(unsealed) });
-        let listed = Directory::read(&image, key, number, self.opens(), geometry).await;
-        let listed = listed.map_err(io::Error::other)?;
-        let found = self.take_directory(&listed, number).await?;
+        let place = (number, self.opens(), geometry);
+        let records = SegmentRecords::read(image.into(), key, place, self.now).await;
+        let records = records.map_err(io::Error::other)?;
+        let taken = self.take_records(&records, older).await;
         if is_damaged {
-            let first = listed.entries().next();
-            let first = first.and_then(|entry| start.after(u64::from(entry.offset)));
-            self.head = self.head.max(first.unwrap_or(end));
-            if found == Found::Full {
+            self.head = self.head.max(records.oldest().unwrap_or(end));
+            if taken == Taken::Full {
                 self.head = self.head.max(self.replay.oldest().unwrap_or(end));
             }
-            return Ok(Found::Damaged);
+            return Ok(Taken::Damaged);
         }
-        Ok(found)
+        Ok(taken)
     }
 
     /// The good frames behind the last bad one, and whether that one is damage.
@@ -336,7 +336,7 @@ impl BackwardScan<'_> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum Taken {
     Good,
     /// The index budget is used up. Nothing older counts.
     Full,
@@ -347,8 +347,4 @@ struct Scanned {
     directory: DirectoryBuilder,
     end: usize,
     is_damaged: bool,
-}
-
-fn blocks(offset: usize, length: usize) -> u16 {
-    u16::try_from((offset % BLOCK_BYTES + length).div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
 }

@@ -71,6 +71,18 @@ impl<C: Chain> Buckets<C> {
             // Bounded: by a step.
             (0..STEP).for_each(|_| self.split(nodes));
         }
+        self.add_within(nodes, member);
+    }
+
+    /// Makes room for more members, before the first one. False once there is enough.
+    pub(super) fn reserve(&mut self, members: usize) -> bool {
+        // Bounded: by a step.
+        (0..STEP).for_each(|_| self.firsts.push(NONE));
+        self.firsts.len() < members
+    }
+
+    /// Adds a member for which there is room.
+    pub(super) fn add_within(&mut self, nodes: &mut Nodes, member: u32) {
         let hash = C::hash(nodes, member);
         if let Some(bucket) = self.bucket(hash) {
             C::set_next(nodes, member, self.firsts[bucket]);

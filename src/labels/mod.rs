@@ -16,11 +16,13 @@ mod chunks;
 mod nodes;
 #[cfg(test)]
 mod tests;
+mod unlinked;
 
 use smallvec::SmallVec;
 
 use self::buckets::{Buckets, Chain, Found};
 use self::nodes::{NONE, Nodes};
+pub(crate) use self::unlinked::UnlinkedPostings;
 use crate::key::{KeyHash, LabelHash};
 use crate::meter;
 use crate::sequence::Sequence;
@@ -63,6 +65,11 @@ impl LabelIndex {
         let number = self.nodes.add(label, key, sequence);
         let postings = self.nodes.len();
         self.keys.add(&mut self.nodes, number, postings);
+        self.list_posting(number, label, sequence);
+    }
+
+    /// Adds a posting to the list of its label.
+    fn list_posting(&mut self, number: u32, label: LabelHash, sequence: Sequence) {
         let Some(found) = self.list(label) else {
             self.nodes.begin_list(number);
             self.lists += 1;

@@ -162,6 +162,34 @@ fn postings_move_down_only_so_a_walk_downwards_meets_those_that_stay() {
     }
 }
 
+#[test]
+fn postings_that_are_linked_at_once_equal_as_many_insertions() {
+    for seed in 0..60 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let labels = [1, 5, 1000][random.random_range(0..3)];
+        let (mut pair, mut unlinked) = (Pair::default(), UnlinkedPostings::default());
+        for sequence in (0..random.random_range(0..3000)).rev() {
+            let (label, key) = (random.random_range(0..labels), random.random());
+            unlinked.push(LabelHash(label), KeyHash(key), Sequence(sequence));
+            pair.model.insert((label, sequence, key));
+        }
+        pair.index = futures::executor::block_on(unlinked.link());
+        pair.check_all();
+        let each = pair.index.heap_bytes() / pair.index.len().max(100);
+        assert!(each <= POSTING_BYTES, "{each} bytes");
+        // It goes on like any other.
+        while let Some(&(_, sequence, key)) = pair.model.first() {
+            pair.release(key, sequence);
+            pair.insert(1, key, 5000 + sequence);
+            if pair.model.len() % 500 == 0 {
+                pair.check_all();
+            }
+            pair.release(key, 5000 + sequence);
+        }
+        pair.check_all();
+    }
+}
+
 /// Whatever postings came and went.
 #[test]
 fn a_posting_takes_what_the_budget_counts() {

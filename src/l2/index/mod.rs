@@ -43,7 +43,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use self::slot_table::{Mixed, SlotTable};
+use self::slot_table::{Mixed, SHARE, SlotTable};
 use self::table_directory::TableDirectory;
 use crate::key::KeyHash;
 use crate::l2::format::Position;
@@ -51,10 +51,8 @@ use crate::meter;
 
 pub(crate) use self::slot::Slot;
 
-/// Average entries of a table above which one is split. Tables then hold between half and twice
-/// as many: few enough to be rebuilt in ten to twenty microseconds, enough that a table's 256
-/// bytes of head count little.
-const SHARE: usize = 512;
+/// Groups of hashes, see [`Index::group`].
+pub(crate) const GROUPS: usize = 2048;
 
 /// Tables that one step clears: a table may hold a thousand entries.
 const TABLES_CLEARED: usize = 1;
@@ -120,6 +118,58 @@ impl Index {
             self.split_next();
         }
         old
+    }
+
+    /// Sets the slot of a hash that has none. Returns whether it had none. Takes no lock.
+    ///
+    /// # Panics
+    /// If the slot's position is not a multiple of eight.
+    pub(crate) fn insert_new(&mut self, hash: KeyHash, slot: Slot) -> bool {
+        let mixed = Mixed::new(hash);
+        let mut number = self.hint(mixed);
+        // Bounded: by the depth of the index.
+        let table = loop {
+            let owner = mixed.low_bits(self.directory.table_mut(number).depth);
+            if owner == number {
+                break self.directory.table_mut(number);
+            }
+            number = owner;
+        };
+        let heap_bytes = table.heap_bytes();
+        if !table.insert_new(hash, mixed, slot) {
+            return false;
+        }
+        let heap_bytes_now = table.heap_bytes();
+        *self.len.get_mut() += 1;
+        add_change(&self.tables_heap_bytes, heap_bytes, heap_bytes_now);
+        if self.has_outgrown_tables() {
+            self.split_next();
+        }
+        true
+    }
+
+    /// Loads what the next [`Self::insert_new`] of a hash needs into the processor's cache. Those
+    /// of many hashes, one after the other, are loaded at the same time.
+    pub(crate) fn prefetch(&mut self, hash: KeyHash) {
+        let mixed = Mixed::new(hash);
+        let number = self.hint(mixed);
+        self.directory.table_mut(number).prefetch(mixed);
+    }
+
+    /// Splits a table ahead of need, if there will be so many entries. Returns whether it did.
+    pub(crate) fn split_for(&mut self, entries: usize) -> bool {
+        let count = *self.count.get_mut();
+        let is_needed = entries > count * SHARE && count < TableDirectory::TABLES_MAX;
+        if is_needed {
+            self.split();
+        }
+        is_needed
+    }
+
+    /// The group of a hash. Those of one group are in few tables, so that many which are inserted
+    /// group by group find them in the processor's cache.
+    pub(crate) fn group(hash: KeyHash) -> usize {
+        Mixed::new(hash).low_bits(GROUPS.ilog2())
     }
 
     /// Removes the slot of a hash if it still holds `position`. Returns whether it did.
@@ -262,6 +312,11 @@ impl Index {
         if !self.has_outgrown_tables() {
             return; // another writer was faster
         }
+        self.split();
+    }
+
+    /// Splits the next table in order. One caller at a time.
+    fn split(&self) {
         let count = self.count.load(Ordering::Relaxed);
         let mut parent = self.lock(count - (1 << count.ilog2()));
         let mut child = self.lock(count);

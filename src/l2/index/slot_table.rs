@@ -71,6 +71,11 @@ impl Mixed {
     }
 }
 
+/// Average entries of a table above which one is split. Tables then hold between half and twice
+/// as many: few enough to be rebuilt in ten to twenty microseconds, enough that a table's 256
+/// bytes of head count little.
+pub(super) const SHARE: usize = 512;
+
 /// Buckets in a chunk: 2 KiB.
 const CHUNK: usize = 16;
 /// From this many buckets on, a table consists of whole chunks.
@@ -129,6 +134,28 @@ impl SlotTable {
         }
         self.add(hash, mixed, slot);
         None
+    }
+
+    /// Adds a hash if it is absent. Returns whether it was.
+    pub(super) fn insert_new(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) -> bool {
+        if self.find(hash, mixed).is_some() {
+            return false;
+        }
+        if self.len == Self::most(self.buckets) {
+            // Many more are to come, up to the share of a table. A third more is within a slot's
+            // budget.
+            let more = (self.len / 3).min(SHARE.saturating_sub(self.len));
+            self.rebuild(Self::fitting(self.len + more.max(1)));
+        }
+        self.add(hash, mixed, slot);
+        true
+    }
+
+    /// Loads the bucket in which a hash belongs.
+    pub(super) fn prefetch(&self, mixed: Mixed) {
+        if self.buckets > 0 {
+            self.bucket(mixed.home(self.buckets)).prefetch();
+        }
     }
 
     pub(super) fn replace_if(
@@ -216,14 +243,23 @@ impl SlotTable {
 
     fn rebuild(&mut self, buckets: usize) {
         let mut table = SlotTable::with_buckets(buckets, self.depth);
+        // Loops rather than iterators: they take half the time.
         // Bounded: by the entries of one table.
-        for (hash, slot) in self.iter() {
-            table.add(hash, Mixed::new(hash), slot);
+        for chunk in &self.chunks {
+            // Bounded: by a chunk.
+            for bucket in chunk {
+                // Bounded: by a bucket.
+                for lane in bucket.lanes() {
+                    let hash = bucket.hash(lane);
+                    table.add(hash, Mixed::new(hash), bucket.slot(lane));
+                }
+            }
         }
         *self = table;
     }
 
     /// Adds a hash that is known to be absent, where there is known to be room.
+    #[inline]
     fn add(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) {
         debug_assert!(self.len < Self::most(self.buckets), "no room");
         let mut at = mixed.home(self.buckets);

@@ -11,7 +11,7 @@
 //! and stay until the end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use super::slot_table::SlotTable;
 
@@ -56,6 +56,18 @@ impl TableDirectory {
         let chunks = levels[level as usize].get_or_init(|| self.allocate(size.div_ceil(CHUNK)));
         let chunk = chunks[offset / CHUNK].get_or_init(|| self.allocate(size.min(CHUNK)));
         &chunk[offset % CHUNK].0
+    }
+
+    /// Table `number`, which must be in use, for an owner.
+    pub(super) fn table_mut(&mut self, number: usize) -> &mut SlotTable {
+        let level = number.checked_ilog2();
+        let shelf = level.and_then(|level| {
+            let offset = number - (1 << level);
+            let chunks = self.levels.get_mut()?.get_mut(level as usize)?.get_mut()?;
+            chunks.get_mut(offset / CHUNK)?.get_mut()?.get_mut(offset % CHUNK)
+        });
+        let shelf = shelf.unwrap_or(&mut self.first);
+        shelf.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Heap bytes of the directory itself, without what the tables hold.

@@ -216,6 +216,41 @@ fn agrees_with_a_map_for_64_bit_hashes() {
 }
 
 #[test]
+fn an_index_that_is_filled_by_its_owner_agrees_with_a_map() {
+    run_cases(200, |random| {
+        let (mut index, mut model) = (Index::new(), HashMap::new());
+        let shift = [0, 48, 61][usize::try_from(random.below(3)).unwrap()];
+        for _ in 0..random.below(8000) {
+            let (hash, slot) = (KeyHash(random.next() >> shift), any_slot(random));
+            index.prefetch(hash);
+            assert_eq!(index.insert_new(hash, slot), !model.contains_key(&hash.0));
+            model.entry(hash.0).or_insert(slot);
+            if random.below(1000) == 0 {
+                let expected = model.len() + usize::try_from(random.below(5000)).unwrap();
+                while index.split_for(expected) {}
+            }
+        }
+        assert_same(&index, &model);
+    });
+}
+
+#[test]
+fn an_index_that_is_filled_by_its_owner_keeps_to_the_budget() {
+    let mut index = Index::new();
+    for number in 0..300_000 {
+        if number % 20_000 == 0 {
+            while index.split_for(4 * index.len()) {}
+        }
+        let slot = Slot::new(Position::from_multiple(8 * number), 1);
+        index.insert_new(KeyHash(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)), slot);
+        if number > 10_000 && number % 1000 == 0 {
+            let each = index.memory_bytes() / index.len();
+            assert!(each <= crate::footprint::SLOT_BYTES, "{each} bytes at {number}");
+        }
+    }
+}
+
+#[test]
 fn a_single_hash_written_over_and_over_takes_one_slot() {
     let index = Index::new();
     for round in 0..10_000 {

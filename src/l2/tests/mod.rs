@@ -3,7 +3,9 @@
 mod directories;
 mod example;
 mod frames;
+mod logs;
 mod records;
+mod recoveries;
 mod searches;
 mod superblocks;
 

@@ -1,0 +1,176 @@
+//! `ReplayedNamespace`: a namespace while the log is replayed, and `RecoveredNamespace`: what was
+//! found of it.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::format::{GenerationNumber, Position};
+use super::index::{Index, Slot};
+use super::segment_records::ListedRecord;
+use crate::batch::Pacer;
+use crate::clock::Timestamp;
+use crate::labels::{LabelIndex, UnlinkedPostings};
+
+/// Bytes of an invalidated prefix beside its own.
+pub(super) const PREFIX_BYTES: usize = 48;
+
+/// One namespace, as its newest records define it.
+pub(crate) struct RecoveredNamespace {
+    pub(crate) generation: GenerationNumber,
+    pub(crate) index: Index,
+    /// The postings of the records that no invalidation matches.
+    pub(crate) labels: LabelIndex,
+    /// Blocks of live records beyond their first ones.
+    pub(crate) further_blocks: u64,
+    pub(crate) live: usize,
+    /// When all of its records have expired, unless a read renews one.
+    pub(crate) alive_until: Timestamp,
+    pub(crate) newest: Position,
+}
+
+pub(super) struct ReplayedNamespace {
+    generation: GenerationNumber,
+    pub(super) index: Index,
+    pub(super) postings: UnlinkedPostings,
+    further_blocks: u64,
+    live: usize,
+    alive_until: Timestamp,
+    newest: Position,
+    further_blocks_max: u64,
+    pub(super) prefixes: Prefixes,
+    /// Flushed after all records yet to be read.
+    pub(super) is_over: bool,
+}
+
+impl ReplayedNamespace {
+    pub(super) fn new(
+        generation: GenerationNumber,
+        newest: Position,
+        further_blocks_max: u64,
+    ) -> Self {
+        Self {
+            generation,
+            index: Index::new(),
+            postings: UnlinkedPostings::default(),
+            further_blocks: 0,
+            live: 0,
+            alive_until: Timestamp(0),
+            newest,
+            further_blocks_max,
+            prefixes: Prefixes::default(),
+            is_over: false,
+        }
+    }
+
+    /// Whether older records of that generation count.
+    pub(super) fn is_current(&self, generation: GenerationNumber) -> bool {
+        !self.is_over && generation >= self.generation
+    }
+
+    /// Counts a blob that has the slot of its hash. Whether it is live: not if it is known to be
+    /// dead, or beyond the quota.
+    pub(super) fn count(
+        &mut self,
+        record: &ListedRecord,
+        position: Position,
+        is_dead: bool,
+    ) -> bool {
+        let further_blocks = u64::from(record.blocks).saturating_sub(1);
+        if self.further_blocks + further_blocks > self.further_blocks_max {
+            // Nothing older of it counts either.
+            self.further_blocks_max = self.further_blocks;
+            let dead = Slot { dead: true, ..Slot::new(position, record.blocks) };
+            let slot = Slot { versioned: record.versioned, ..dead };
+            self.index.replace_if(record.hash, position, slot);
+            return false;
+        }
+        if is_dead {
+            return false;
+        }
+        self.further_blocks += further_blocks;
+        self.live += 1;
+        self.alive_until = self.alive_until.max(record.ends);
+        true
+    }
+
+    /// Links its postings.
+    pub(super) async fn recovered(self) -> RecoveredNamespace {
+        let Self { generation, index, postings, further_blocks, live, alive_until, newest, .. } =
+            self;
+        let labels = postings.link().await;
+        RecoveredNamespace { generation, index, labels, further_blocks, live, alive_until, newest }
+    }
+}
+
+/// None covers another: only the last one at or before a key can match it.
+#[derive(Debug, Default)]
+pub(super) struct Prefixes(BTreeSet<Box<[u8]>>);
+
+impl Prefixes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn cover(&self, key: &[u8]) -> bool {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        self.0.range::<[u8], _>(up_to).next_back().is_some_and(|prefix| key.starts_with(prefix))
+    }
+
+    /// Frees one. False if there was none.
+    pub(super) fn pop(&mut self) -> bool {
+        self.0.pop_first().is_some()
+    }
+
+    /// Returns the bytes that this adds, and those that it frees with prefixes that it covers.
+    pub(super) async fn insert(&mut self, prefix: &[u8], steps: &mut Pacer) -> (usize, usize) {
+        if self.cover(prefix) {
+            return (0, 0);
+        }
+        let mut removed = 0;
+        loop {
+            let from = (Bound::Included(prefix), Bound::Unbounded);
+            let next = self.0.range::<[u8], _>(from).next();
+            let Some(covered) = next.filter(|next| next.starts_with(prefix)).cloned() else {
+                break;
+            };
+            removed += PREFIX_BYTES + covered.len();
+            self.0.remove(&covered);
+            steps.entry().await;
+        }
+        self.0.insert(prefix.into());
+        (PREFIX_BYTES + prefix.len(), removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn prefixes_cover_what_any_of_them_begins() {
+        let texts = ["", "a", "ab", "abc", "abd", "b", "ba", "bab", "c", "\u{ff}"];
+        // Every subset, in two orders, compared with the plain rule.
+        for subset in 0..1 << texts.len() {
+            let mut chosen: Vec<_> =
+                (0..texts.len()).filter(|at| subset >> at & 1 == 1).map(|at| texts[at]).collect();
+            for _ in 0..2 {
+                let (mut prefixes, mut steps) = (Prefixes::default(), Pacer::default());
+                let mut bytes = 0;
+                for prefix in &chosen {
+                    let change = prefixes.insert(prefix.as_bytes(), &mut steps);
+                    let (added, removed) = block_on(change);
+                    bytes = bytes + added - removed;
+                }
+                for key in texts.iter().chain(&["abcd", "bb", "ac", "aa", "d"]) {
+                    let is_covered = chosen.iter().any(|prefix| key.starts_with(prefix));
+                    assert_eq!(prefixes.cover(key.as_bytes()), is_covered, "{key} by {chosen:?}");
+                }
+                let held: usize = prefixes.0.iter().map(|it| PREFIX_BYTES + it.len()).sum();
+                assert_eq!(bytes, held);
+                chosen.reverse();
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `SegmentRecords`: the records of one segment as replay needs them, from its directory.
+//!
+//! It is made on whichever thread has time, and owns what it was made from.
+
+use bytes::Bytes;
+
+use super::blob::NamedGeneration;
+use super::checksum::ChecksumKey;
+use super::directory::Directory;
+use super::directory_entry::{BlobSummary, Change, DirectoryEntry, EntryReader};
+use super::error::DecodeError;
+use super::footer::Footer;
+use super::format::{
+    BLOCK_BYTES, GenerationNumber, Geometry, OpenRange, Position, RECORD_PADDED_BYTES_MIN,
+    SegmentNumber,
+};
+use super::outline::Outline;
+use super::wire::Reader;
+use crate::batch::{BATCH_ENTRIES, Pacer, sort_by_key};
+use crate::clock::Timestamp;
+use crate::key::KeyHash;
+
+pub(crate) struct SegmentRecords {
+    /// Newest first.
+    records: Vec<ListedRecord>,
+    labels: Vec<u64>,
+    names: Vec<(Box<str>, GenerationNumber)>,
+    outline: Outline,
+    /// The pages of the directory, to read an entry again.
+    pages: Bytes,
+    reader: EntryReader,
+    start: Position,
+}
+
+/// A record of a segment.
+#[derive(Clone, Copy)]
+pub(crate) struct ListedRecord {
+    pub(crate) hash: KeyHash,
+    /// When a blob expires, unless a read renews it.
+    pub(crate) ends: Timestamp,
+    offset: u32,
+    /// Where its entry begins in the pages.
+    entry: u32,
+    /// Of the name table.
+    pub(crate) row: u32,
+    first_label: u32,
+    label_count: u32,
+    pub(crate) blocks: u16,
+    pub(crate) kind: ListedKind,
+    pub(crate) versioned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListedKind {
+    Blob,
+    ExpiredBlob,
+    Tombstone,
+    /// Read its entry.
+    Other,
+}
+
+/// A record's offset in the segment, and its number in the directory.
+type Place = (u32, u32);
+
+/// What memory a directory takes while it is replayed, at most.
+pub(crate) fn memory_bytes(directory_bytes: usize, entries: u32) -> usize {
+    // Once more while they are sorted, by their places.
+    let of_record = 2 * size_of::<ListedRecord>() + 2 * size_of::<Place>();
+    directory_bytes + entries as usize * of_record
+}
+
+impl SegmentRecords {
+    /// Reads the directory that `image` ends with.
+    ///
+    /// # Errors
+    /// Why it is invalid.
+    pub(crate) async fn read(
+        image: Bytes,
+        key: ChecksumKey,
+        (segment, opens, geometry): (SegmentNumber, OpenRange, Geometry),
+        now: Timestamp,
+    ) -> Result<Self, DecodeError> {
+        let start = geometry.start_of(segment).ok_or(DecodeError::Misplaced)?;
+        let place = (segment, opens, geometry);
+        let entries = Footer::decode(&image, segment, opens, geometry)?.entries as usize;
+        let most = geometry.segment_bytes() as usize / RECORD_PADDED_BYTES_MIN;
+        let (mut records, mut labels) = (Vec::with_capacity(entries.min(most)), Vec::new());
+        let mut is_too_long = false;
+        let directory = Directory::read_each(&image, key, place, |at, row, entry| {
+            let record = ListedRecord::new(at, row, entry, now, labels.len());
+            is_too_long |= record.is_none();
+            records.extend(record);
+            if let Change::Blob(blob) = &entry.change {
+                labels.extend(blob.labels.iter());
+            }
+        });
+        let directory = directory.await?;
+        if is_too_long {
+            return Err(DecodeError::Length);
+        }
+        let mut steps = Pacer::default();
+        let mut names = Vec::with_capacity(directory.namespaces().len());
+        for named in directory.namespaces() {
+            steps.entry().await;
+            names.push((named.name.into(), named.generation));
+        }
+        let pages = image.slice_ref(directory.pages());
+        let (reader, outline) = (directory.reader(), directory.into_outline());
+        let records = newest_first(records, &mut steps).await;
+        Ok(Self { records, labels, names, outline, pages, reader, start })
+    }
+
+    pub(crate) fn into_outline(self) -> Outline {
+        self.outline
+    }
+
+    /// The records from `head` on, newest first.
+    pub(crate) fn from(&self, head: Position) -> &[ListedRecord] {
+        let end = self.records.partition_point(|record| self.position(record) >= head);
+        self.records.get(..end).unwrap_or_default()
+    }
+
+    pub(crate) fn oldest(&self) -> Option<Position> {
+        self.records.last().map(|record| self.position(record))
+    }
+
+    pub(crate) fn position(&self, record: &ListedRecord) -> Position {
+        // It was bounded by the end of the segment's frames, which is a position.
+        Position::from_multiple(self.start.value() + u64::from(record.offset))
+    }
+
+    pub(crate) fn labels(&self, record: &ListedRecord) -> &[u64] {
+        let first = record.first_label as usize;
+        self.labels.get(first..first + record.label_count as usize).unwrap_or_default()
+    }
+
+    /// The number of rows of the name table.
+    pub(crate) fn row_count(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(crate) fn name(&self, row: u32) -> Option<NamedGeneration<'_>> {
+        let (name, generation) = self.names.get(row as usize)?;
+        Some(NamedGeneration { name, generation: *generation })
+    }
+
+    /// The whole entry of a record.
+    pub(crate) fn entry(&self, record: &ListedRecord) -> Option<DirectoryEntry<'_>> {
+        let mut rest = Reader::new(self.pages.get(record.entry as usize..)?);
+        self.reader.read(&mut rest, |row| self.name(row)).ok().map(|(_, entry)| entry)
+    }
+}
+
+async fn newest_first(records: Vec<ListedRecord>, steps: &mut Pacer) -> Vec<ListedRecord> {
+    let mut places: Vec<Place> = Vec::with_capacity(records.len());
+    for (batch, first) in records.chunks(BATCH_ENTRIES).zip((0..).step_by(BATCH_ENTRIES)) {
+        steps.entries(batch.len()).await;
+        places.extend((first..).zip(batch).map(|(number, record)| (record.offset, number)));
+    }
+    let places = sort_by_key(places, steps).await;
+    let mut sorted = Vec::with_capacity(records.len());
+    for batch in places.rchunks(BATCH_ENTRIES) {
+        steps.entries(batch.len()).await;
+        sorted.extend(batch.iter().rev().map(|(_, number)| records[*number as usize]));
+    }
+    sorted
+}
+
+impl ListedRecord {
+    fn new(
+        at: u32,
+        row: Option<u32>,
+        entry: &DirectoryEntry<'_>,
+        now: Timestamp,
+        labels: usize,
+    ) -> Option<Self> {
+        let mut record = Self {
+            hash: KeyHash(0),
+            ends: Timestamp(0),
+            offset: entry.offset,
+            entry: at,
+            row: row.unwrap_or(u32::MAX),
+            first_label: u32::try_from(labels).ok()?,
+            label_count: 0,
+            blocks: blocks(entry),
+            kind: ListedKind::Other,
+            versioned: false,
+        };
+        match &entry.change {
+            Change::Blob(blob) => record.set_blob(blob, now)?,
+            Change::Tombstone { hash, .. } => {
+                (record.hash, record.kind) = (KeyHash(*hash), ListedKind::Tombstone);
+            }
+            _ => {}
+        }
+        Some(record)
+    }
+
+    fn set_blob(&mut self, blob: &BlobSummary<'_>, now: Timestamp) -> Option<()> {
+        let life = blob.life();
+        // Accesses since the write are not on file.
+        let is_expired = life.freshness(now, life.written).is_expired();
+        self.kind = if is_expired { ListedKind::ExpiredBlob } else { ListedKind::Blob };
+        self.ends = life.ends(life.written);
+        self.hash = KeyHash(blob.hash);
+        self.label_count = u32::try_from(blob.labels.len()).ok()?;
+        self.versioned = blob.version.is_some();
+        Some(())
+    }
+
+    pub(crate) fn label_count(&self) -> usize {
+        self.label_count as usize
+    }
+}
+
+fn blocks(entry: &DirectoryEntry<'_>) -> u16 {
+    let bytes = entry.offset as usize % BLOCK_BYTES + entry.length as usize;
+    u16::try_from(bytes.div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
+}

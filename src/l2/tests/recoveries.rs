@@ -1,0 +1,391 @@
+//! Recovery beside a plain replay, record by record, and with threads beside without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::executor::block_on;
+use futures::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::super::checksum::ChecksumKey;
+use super::super::format::{BLOCK_BYTES, GenerationNumber, Geometry, Position, SegmentNumber};
+use super::super::health::Health;
+use super::super::index::{ScanCursor, Slot};
+use super::super::recovery::{Opening, Recovered, recover};
+use super::super::replay::{Limits, Replay};
+use super::super::replayed_namespace::RecoveredNamespace;
+use super::super::segment::SegmentHeader;
+use super::super::segment_file::SegmentFile;
+use super::super::segment_records::SegmentRecords;
+use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy};
+use super::logs::{Manner, NAMES, NOW, Owned, image, limits};
+use super::{OPEN, OPENS, STORE, geometry, position, seeded, store_key};
+use crate::batch::Pacer;
+use crate::clock::Timestamp;
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
+use crate::helpers::Helpers;
+use crate::io::{AlignedBuffer, Disk, ReadRequest};
+use crate::key::{KeyHash, LabelHash};
+use crate::sequence::Sequence;
+
+/// One namespace, as plain as can be.
+#[derive(Debug, Default, PartialEq)]
+struct Plain {
+    generation: u64,
+    newest: u64,
+    slots: BTreeMap<u64, (u64, u16, bool, bool)>,
+    postings: BTreeSet<(u64, u64)>,
+    further_blocks: u64,
+    live: usize,
+    alive_until: u64,
+}
+
+fn plain_slot(slot: Slot) -> (u64, u16, bool, bool) {
+    (slot.position.value(), slot.blocks, slot.versioned, slot.dead)
+}
+
+fn plain(namespace: &RecoveredNamespace) -> Plain {
+    let (mut found, mut cursor) = (Vec::new(), Some(ScanCursor::default()));
+    while let Some(from) = cursor {
+        let all = Position::FIRST..Position::LAST;
+        cursor = namespace.index.scan(from, all, 1 << 20, &mut found);
+    }
+    assert_eq!(found.len(), namespace.index.len());
+    let mut postings = BTreeSet::new();
+    for (hash, slot) in &found {
+        let position = slot.position.value();
+        for label in namespace.labels.of(*hash, Sequence(position)) {
+            postings.insert((position, label.0));
+            assert!(namespace.labels.has(label));
+        }
+    }
+    assert_eq!(postings.len(), namespace.labels.len());
+    for label in postings.iter().map(|(_, label)| *label).collect::<BTreeSet<_>>() {
+        let mut listed = Vec::new();
+        let last = Sequence(u64::MAX);
+        namespace.labels.oldest(LabelHash(label), last, usize::MAX, &mut listed);
+        let expected = postings.iter().filter(|(_, other)| *other == label).map(|(at, _)| *at);
+        assert!(listed.iter().map(|posting| posting.sequence.0).eq(expected));
+    }
+    Plain {
+        generation: namespace.generation.0,
+        newest: namespace.newest.value(),
+        slots: found.into_iter().map(|(KeyHash(hash), slot)| (hash, plain_slot(slot))).collect(),
+        postings,
+        further_blocks: namespace.further_blocks,
+        live: namespace.live,
+        alive_until: namespace.alive_until.0,
+    }
+}
+
+#[derive(Default)]
+struct PlainNamespace {
+    found: Plain,
+    further_blocks_max: u64,
+    is_over: bool,
+    prefixes: Vec<Vec<u8>>,
+}
+
+/// Replays a log record by record, from the newest back.
+struct PlainReplay {
+    limits: Limits,
+    namespaces: BTreeMap<&'static str, PlainNamespace>,
+    labels: BTreeSet<u64>,
+    beside: usize,
+    is_over: bool,
+    oldest: Option<u64>,
+}
+
+impl PlainReplay {
+    fn new(limits: Limits) -> Self {
+        let (namespaces, labels) = (BTreeMap::new(), BTreeSet::new());
+        Self { limits, namespaces, labels, beside: 0, is_over: false, oldest: None }
+    }
+
+    fn used(&self) -> usize {
+        let slots: usize = self.namespaces.values().map(|it| it.found.slots.len()).sum();
+        let postings: usize = self.namespaces.values().map(|it| it.found.postings.len()).sum();
+        slots * SLOT_BYTES + postings * POSTING_BYTES + self.beside
+    }
+
+    fn fits(&self, bytes: usize, name: &str) -> bool {
+        self.used() + bytes + self.name_bytes(name) <= self.limits.index_bytes_max
+    }
+
+    fn name_bytes(&self, name: &str) -> usize {
+        let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
+        if is_counted { 1024 + name.len() } else { 0 }
+    }
+
+    /// False at the budget.
+    fn take(&mut self, record: &Owned, position: u64) -> bool {
+        if self.is_over {
+            return true;
+        }
+        let (name, generation) = (record.name, record.generation.0);
+        let bytes = match record.kind {
+            1 => SLOT_BYTES + record.labels.len() * POSTING_BYTES,
+            2 => SLOT_BYTES,
+            3 => record.labels.len() * 16,
+            4 => 48 + record.key.len(),
+            _ => 0,
+        };
+        if record.kind == 6 {
+            if self.used() > self.limits.index_bytes_max {
+                return false;
+            }
+            (self.is_over, self.oldest) = (true, Some(position));
+            return true;
+        }
+        if !self.fits(bytes, name) {
+            return false;
+        }
+        if !self.namespaces.contains_key(name) {
+            self.beside += self.name_bytes(name);
+            let quota = self.limits.quotas.of(name).and_then(|it| it.limits.l2_bytes_max);
+            let found = Plain { generation, newest: position, ..Plain::default() };
+            let further_blocks_max = quota.map_or(u64::MAX, |bytes| bytes / 4096);
+            let begun = PlainNamespace { found, further_blocks_max, ..Default::default() };
+            self.namespaces.insert(name, begun);
+            // With the name, it may not fit any more.
+            if record.kind <= 2 && !self.fits(bytes, name) {
+                return false;
+            }
+        }
+        self.oldest = Some(position);
+        let namespace = &self.namespaces[name];
+        if !namespace.is_over && generation >= namespace.found.generation {
+            self.apply(record, position);
+        }
+        true
+    }
+
+    fn apply(&mut self, record: &Owned, position: u64) {
+        let namespace = self.namespaces.get_mut(record.name).unwrap();
+        let PlainNamespace { found: namespace, further_blocks_max, is_over, prefixes } = namespace;
+        let is_held = namespace.slots.contains_key(&record.hash);
+        match record.kind {
+            1 if !is_held => {
+                let is_covered = prefixes.iter().any(|it| record.key.starts_with(it))
+                    || record.labels.iter().any(|it| self.labels.contains(it));
+                let further = u64::from(record.blocks()) - 1;
+                let is_beyond = namespace.further_blocks + further > *further_blocks_max;
+                let is_expired = record.window_end_ns.is_some_and(|end| NOW >= end);
+                let is_dead = is_covered || is_beyond || is_expired;
+                let slot = (position, record.blocks(), record.version.is_some(), is_dead);
+                namespace.slots.insert(record.hash, slot);
+                if is_beyond {
+                    *further_blocks_max = namespace.further_blocks;
+                }
+                if !is_dead {
+                    namespace.further_blocks += further;
+                    namespace.live += 1;
+                    let end = record.window_end_ns.unwrap_or(u64::MAX);
+                    namespace.alive_until = namespace.alive_until.max(end);
+                }
+                if !is_covered {
+                    namespace.postings.extend(record.labels.iter().map(|it| (position, *it)));
+                }
+            }
+            2 if !is_held => {
+                namespace.slots.insert(record.hash, (position, 0, false, true));
+            }
+            3 => {
+                for label in &record.labels {
+                    self.beside += if self.labels.insert(*label) { 16 } else { 0 };
+                }
+            }
+            4 if !prefixes.iter().any(|it| record.key.starts_with(it)) => {
+                let bytes = |prefixes: &[Vec<u8>]| -> usize {
+                    prefixes.iter().map(|it| 48 + it.len()).sum()
+                };
+                self.beside -= bytes(prefixes);
+                prefixes.retain(|it| !it.starts_with(&record.key));
+                prefixes.push(record.key.clone());
+                self.beside += bytes(prefixes);
+            }
+            5 => *is_over = true,
+            _ => {}
+        }
+    }
+}
+
+fn name_of(name: &str) -> &'static str {
+    NAMES.into_iter().find(|known| *known == name).unwrap()
+}
+
+#[test]
+fn a_replay_in_runs_equals_one_record_by_record() {
+    for seed in 0..300 {
+        let mut rng = seeded(seed);
+        let manner = Manner::new(&mut rng);
+        let mut generations = [0; 5];
+        let segments: Vec<_> = (0..rng.random_range(1..6))
+            .map(|_| manner.segment(&mut rng, &mut generations))
+            .collect();
+        let limits = limits(&mut rng, segments.iter().map(|(records, _)| records.len()).sum());
+        let head = position(rng.random_range(0..segments.len() as u64 * (1 << 20)) / 16 * 8);
+        let mut expected = PlainReplay::new(limits.clone());
+        let mut replay = Replay::new(limits);
+        for number in (0..segments.len() as u64).rev() {
+            let (records, end) = &segments[usize::try_from(number).unwrap()];
+            let start = number << 20;
+            let newest_first = records.iter().rev().map(|it| (it, start + u64::from(it.offset)));
+            let mut those = newest_first.filter(|(_, at)| *at >= head.value());
+            let is_good = those.all(|(record, at)| expected.take(record, at));
+            let number = SegmentNumber(number);
+            let image = image(number, records, *end).into();
+            let place = (number, OPENS, geometry());
+            let read = SegmentRecords::read(image, store_key(), place, Timestamp(NOW));
+            let read = block_on(read).unwrap();
+            let mut steps = Pacer::default();
+            let taken = block_on(replay.take(&read, (head, number.0), &mut steps));
+            assert_eq!(taken, is_good);
+            assert_eq!(replay.oldest().map(Position::value), expected.oldest);
+            if !is_good {
+                break;
+            }
+        }
+        let live: usize = expected.namespaces.values().map(|it| it.found.live).sum();
+        assert_eq!(replay.records, live as u64);
+        let found = block_on(replay.finish(&Helpers::start(0))).unwrap();
+        let found: BTreeMap<_, _> =
+            found.iter().map(|(name, it)| (name_of(name), plain(it))).collect();
+        let expected: BTreeMap<_, _> =
+            expected.namespaces.into_iter().map(|(name, it)| (name, it.found)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+/// A disk in memory.
+struct MemoryDisk(Arc<Mutex<Vec<u8>>>);
+
+impl Disk for MemoryDisk {
+    fn length(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
+        let from = usize::try_from(request.offset).unwrap();
+        let bytes = AlignedBuffer::copy_from_slice(&self.0.lock()[from..from + request.length]);
+        ready(Ok(bytes)).boxed()
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
+        let from = usize::try_from(offset).unwrap();
+        self.0.lock()[from..from + buffer.len()].copy_from_slice(&buffer);
+        ready((Ok(()), buffer)).boxed()
+    }
+
+    fn begun(&self) -> BoxFuture<'static, ()> {
+        ready(()).boxed()
+    }
+
+    fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
+        ready(Ok(())).boxed()
+    }
+}
+
+const SEGMENTS: u32 = 8;
+
+fn store_geometry() -> Geometry {
+    Geometry::new(1 << 20, SEGMENTS).unwrap()
+}
+
+/// The bytes of a store of sealed segments, and its superblock.
+fn store(rng: &mut StdRng, manner: &Manner) -> (Vec<u8>, Superblock, usize) {
+    let (geometry, mut generations) = (store_geometry(), [0; 5]);
+    let mut bytes = vec![0; usize::try_from(geometry.file_bytes()).unwrap()];
+    let newest = rng.random_range(0..2 * u64::from(SEGMENTS));
+    let mut count = 0;
+    for number in (newest + 1).saturating_sub(SEGMENTS.into())..=newest {
+        let number = SegmentNumber(number);
+        let (records, end) = manner.segment(rng, &mut generations);
+        count += records.len();
+        let from = usize::try_from(geometry.file_offset_of_segment(number)).unwrap();
+        let header = SegmentHeader { store_id: STORE, number, open_count: OPEN }.encode();
+        bytes[from..from + BLOCK_BYTES].copy_from_slice(&header);
+        let image = image(number, &records, end);
+        bytes[from + (1 << 20) - image.len()..from + (1 << 20)].copy_from_slice(&image);
+    }
+    if rng.random_bool(0.3) {
+        let at = rng.random_range(0..bytes.len());
+        let at = if rng.random_bool(0.5) { at } else { at >> 20 << 20 | 0xf_ff00 };
+        bytes[at] ^= 1 << rng.random_range(0..8);
+    }
+    let superblock = Superblock {
+        write_counter: 1,
+        store_id: STORE,
+        hash_key: 1,
+        geometry,
+        created_ns: 0,
+        open_count: OPEN,
+        crash_safety: CrashSafety::Process,
+        clean: false,
+        void: false,
+        boot_id: [1; 16],
+        newest: SegmentNumber(newest),
+        head: geometry.start_of(SegmentNumber(newest.saturating_sub(6))).unwrap(),
+        tail: position(0),
+        generation_floor: GenerationNumber(0),
+    };
+    (bytes, superblock, count)
+}
+
+fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usize) -> Recovered {
+    let file = SegmentFile {
+        disk: Arc::new(MemoryDisk(Arc::new(Mutex::new(bytes.to_vec())))),
+        geometry: store_geometry(),
+        key: ChecksumKey::new(STORE),
+        health: Arc::new(Health::default()),
+        crash_safety: CrashSafety::Process,
+        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
+    };
+    let opening = Opening {
+        geometry: store_geometry(),
+        crash_safety: CrashSafety::Process,
+        boot_id: [1; 16],
+        now_ns: NOW,
+        store_id: [0; 16],
+        hash_key: 0,
+        key_hash_bits: 64,
+        limits: limits.clone(),
+        helpers,
+    };
+    block_on(recover(&file, superblock, &opening)).unwrap()
+}
+
+#[test]
+fn threads_find_what_one_task_finds() {
+    let mut dropped = 0;
+    for seed in 0..200 {
+        let mut rng = seeded(seed);
+        let manner = Manner::new(&mut rng);
+        let (bytes, superblock, records) = store(&mut rng, &manner);
+        let limits = limits(&mut rng, records);
+        let one = recovered(&bytes, superblock, &limits, 0);
+        dropped += one.reached.dropped;
+        for helpers in [1, 3] {
+            let many = recovered(&bytes, superblock, &limits, helpers);
+            assert_eq!(many.superblock, one.superblock);
+            assert_eq!(many.tail, one.tail);
+            assert_eq!(many.reached.records, one.reached.records);
+            assert_eq!(many.reached.dropped, one.reached.dropped);
+            assert_eq!(many.reached.outlines.bytes(), one.reached.outlines.bytes());
+            let all = |reached: &Recovered| -> BTreeMap<_, _> {
+                let namespaces = reached.reached.namespaces.iter();
+                namespaces.map(|(name, it)| (name.clone(), plain(it))).collect()
+            };
+            assert_eq!(all(&many), all(&one));
+        }
+    }
+    assert!(dropped > 20, "some stores were damaged");
+}
