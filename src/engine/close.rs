@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::commit_lock::CommitLock;
-use crate::disposal::Remains;
+use crate::disposal::{Remains, Unfreed};
 use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::wakeup::Wakeup;
@@ -55,9 +55,9 @@ impl Closing {
         let is_first = self.commit_lock.section().close();
         if is_first {
             self.end_tasks();
-            let (ended, postings) = self.end_namespaces();
+            let (ended, unfreed) = self.end_namespaces();
             self.pending.sweep_ended();
-            self.flushes.free_all(ended, postings);
+            self.flushes.free_all(ended, unfreed);
             self.disk.close_file();
         }
         is_first
@@ -93,14 +93,11 @@ impl Closing {
         self.records_expired.close();
     }
 
-    /// What they leave, and the number of their postings.
-    fn end_namespaces(&self) -> (Ended, usize) {
-        let mut postings = 0;
-        let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |section| {
-            postings = self.budget.postings();
-            self.budget.end_all(section);
-            Ok::<(), Infallible>(())
+    /// What they leave, and the count of it.
+    fn end_namespaces(&self) -> (Ended, Unfreed) {
+        let Ok(ended) = self.namespaces.flush_all(&self.commit_lock, |section, sums| {
+            Ok::<_, Infallible>(self.budget.end_all(sums, section))
         });
-        (ended, postings)
+        ended
     }
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::access_times::AccessTimes;
 use crate::commit_lock::Section;
-use crate::disposal::Freeing;
+use crate::disposal::{Freeing, Unfreed};
 use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::{L2, Outlines};
-use crate::namespace::Generation;
+use crate::namespace::{Figures, Generation};
 
 /// The oldest segments are reclaimed once less than this share of the budget is free.
 const CROWDED_SHARE: usize = 16;
@@ -79,20 +79,23 @@ impl IndexBudget {
         }
     }
 
-    /// A generation ends: what it leaves counts as unfreed instead.
-    pub(crate) fn end(&self, generation: &Generation, section: &mut Section<'_>) {
+    /// A generation ends: what it leaves counts as unfreed instead, without a gap.
+    pub(crate) fn end(&self, generation: &Generation, section: &mut Section<'_>) -> Unfreed {
         self.remove_slots(generation.index().len());
         self.remove_postings(generation.labels(section).len());
         let above = generation.labels_above().load(Ordering::Relaxed);
         self.labels_above.fetch_sub(above, Ordering::Relaxed);
+        self.freeing.count(generation.bytes_to_free())
     }
 
-    /// All generations end.
-    pub(crate) fn end_all(&self, _section: &mut Section<'_>) {
+    /// All generations end, likewise. `sums`: over all of them.
+    pub(crate) fn end_all(&self, sums: Figures, _section: &mut Section<'_>) -> Unfreed {
+        let postings = self.postings().saturating_mul(POSTING_BYTES);
         // Bounded: three.
         for count in [&self.slots, &self.postings, &self.labels_above] {
             count.store(0, Ordering::Relaxed);
         }
+        self.freeing.count(sums.index_bytes + sums.synopsis_bytes + postings)
     }
 
     pub(crate) fn labels_above(&self) -> usize {

@@ -158,18 +158,18 @@ impl Namespaces {
         Ok(flushed)
     }
 
-    /// Likewise ends every generation.
-    pub(crate) fn flush_all<E>(
+    /// Likewise ends every generation. `mark` gets the sums over all of them; gives what it gave.
+    pub(crate) fn flush_all<T, E>(
         &self,
         order: &CommitLock,
-        mark: impl FnOnce(&mut Section<'_>) -> Result<(), E>,
-    ) -> Result<Ended, E> {
+        mark: impl FnOnce(&mut Section<'_>, Figures) -> Result<T, E>,
+    ) -> Result<(Ended, T), E> {
         let fresh = Table::with_room(self.max);
         let mut table = self.table.write();
         let mut section = order.section();
-        mark(&mut section)?;
+        let marked = mark(&mut section, table.era.totals.sums())?;
         table.era.end();
-        Ok(Ended(mem::replace(&mut table, fresh)))
+        Ok((Ended(mem::replace(&mut table, fresh)), marked))
     }
 
     /// Gives up a generation begun for a put that was refused, unless another put has used it.
@@ -287,12 +287,6 @@ impl Ended {
         entries.max(live)
     }
 
-    /// The bytes of their indexes and filters.
-    pub(crate) fn index_bytes(&self) -> usize {
-        let Figures { index_bytes, synopsis_bytes, .. } = self.0.era.totals.sums();
-        index_bytes + synopsis_bytes
-    }
-
     /// Each item frees a piece. Frees the contents of a generation even if other references to it
     /// exist.
     pub(crate) fn pieces(self) -> impl Iterator<Item = Freed> + Send {
@@ -319,7 +313,7 @@ mod tests {
             }
             assert_eq!(namespaces.table.read().names.capacity(), room);
             // A flush of everything begins with as much room.
-            let Ok(_) = namespaces.flush_all(&lock, |_| Ok::<(), std::convert::Infallible>(()));
+            let Ok(_) = namespaces.flush_all(&lock, |_, _| Ok::<(), std::convert::Infallible>(()));
         }
         // A store may hold more of them than are allowed.
         namespaces.expect(9000);

@@ -12,7 +12,6 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::parts::Parts;
-use crate::footprint::POSTING_BYTES;
 use crate::key::NamespaceRef;
 use crate::l2::{Change, NamedGeneration, Record};
 use crate::namespace::{Ended, Freed, Generation, Namespaces};
@@ -50,7 +49,7 @@ impl Flushes {
         let named = NamedGeneration { name: namespace.name, generation };
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
-        let mut acknowledgement = Acknowledgement::Now;
+        let (mut acknowledgement, mut unfreed) = (Acknowledgement::Now, None);
         let flushed =
             self.namespaces.flush(namespace.name, &self.commit_lock, |section, ending| {
                 if section.is_closed() {
@@ -66,7 +65,7 @@ impl Flushes {
                 let end = recorded.map(|assigned| assigned.end);
                 self.acknowledger.note_flush(end);
                 acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
-                self.budget.end(ending, section);
+                unfreed = Some(self.budget.end(ending, section));
                 self.counters.add(Event::Flushed, ending.entries_approx() as u64);
                 section.sequence(recorded.map(|assigned| assigned.position.value()));
                 Ok(true)
@@ -77,7 +76,7 @@ impl Flushes {
         }
         self.counters.add(Event::NamespaceFlush, u64::from(is_flushed));
         // Bounded: one.
-        flushed.into_iter().for_each(|generation| self.free(generation));
+        flushed.zip(unfreed).into_iter().for_each(|ended| self.free(ended));
         Ok((is_flushed, acknowledgement))
     }
 
@@ -85,8 +84,8 @@ impl Flushes {
         let generation = self.disk.next_generation_number();
         let record = Record::StoreInvalidation { generation };
         let change = Change::StoreInvalidation { generation };
-        let (mut acknowledgement, mut postings) = (Acknowledgement::Now, 0);
-        let flushed = self.namespaces.flush_all(&self.commit_lock, |section| {
+        let mut acknowledgement = Acknowledgement::Now;
+        let ended = self.namespaces.flush_all(&self.commit_lock, |section, sums| {
             if section.is_closed() {
                 return Err(Blocked::Closed);
             }
@@ -96,15 +95,15 @@ impl Flushes {
             acknowledgement = Acknowledgement::over(self.disk.l2().is_some(), end);
             let moment = section.moment();
             section.watermarks().everything_flushed(moment);
-            postings = self.budget.postings();
-            self.budget.end_all(section);
+            let unfreed = self.budget.end_all(sums, section);
             section.sequence(recorded.map(|assigned| assigned.position.value()));
-            Ok(())
-        })?;
+            Ok(unfreed)
+        });
+        let (flushed, unfreed) = ended?;
         self.pending.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
         self.counters.add(Event::Flushed, flushed.entries() as u64);
-        self.free_all(flushed, postings);
+        self.free_all(flushed, unfreed);
         Ok(((), acknowledgement))
     }
 
@@ -116,7 +115,7 @@ impl Flushes {
         };
         let record = Record::NamespaceFlush { namespace: named };
         let change = Change::NamespaceFlush { namespace: named };
-        let mut expired = 0;
+        let (mut expired, mut unfreed) = (0, None);
         let given_up =
             self.namespaces.flush(generation.name(), &self.commit_lock, |section, current| {
                 if section.is_closed() {
@@ -131,7 +130,7 @@ impl Flushes {
                     self.acknowledger.note_flush(recorded.map(|assigned| assigned.end));
                     section.sequence(recorded.map(|assigned| assigned.position.value()));
                 }
-                self.budget.end(generation, section);
+                unfreed = Some(self.budget.end(generation, section));
                 expired = generation.entries_approx();
                 Ok(true)
             })?;
@@ -141,22 +140,20 @@ impl Flushes {
             self.pending.sweep_ended();
         }
         // Bounded: one.
-        given_up.into_iter().for_each(|generation| self.free(generation));
+        given_up.zip(unfreed).into_iter().for_each(|ended| self.free(ended));
         Ok((is_given_up, Acknowledgement::Now))
     }
 
     /// Frees the index and the postings of an ended generation: a batch now, the rest in the
     /// background.
-    fn free(&self, generation: Arc<Generation>) {
+    fn free(&self, (generation, unfreed): (Arc<Generation>, Unfreed)) {
         if generation.leaves_anything() {
-            let unfreed = self.freeing.count(generation.bytes_to_free());
             self.free_pieces(unfreed, generation.pieces());
         }
     }
 
-    /// Frees all generations, likewise. `postings`: those that they had.
-    pub(crate) fn free_all(&self, ended: Ended, postings: usize) {
-        let unfreed = self.freeing.count(ended.index_bytes() + postings * POSTING_BYTES);
+    /// Frees all generations, likewise.
+    pub(crate) fn free_all(&self, ended: Ended, unfreed: Unfreed) {
         self.free_pieces(unfreed, ended.pieces());
     }
 

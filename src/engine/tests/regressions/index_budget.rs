@@ -1,7 +1,11 @@
 //! At the index budget the oldest entries leave, and no call is refused or hangs.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
+use futures::FutureExt;
 use futures::future::join;
 
 use crate::BlobCache;
@@ -189,4 +193,45 @@ fn open_directories_are_bounded_and_their_copies_are_reported() {
     println!("{before} bytes before the scan, at most {most} in it");
     assert!(most > before, "the scan's copy is not reported: {most}, {before}");
     assert!(most <= before + 3 * (budget / 8 + (64 << 10)), "{most} bytes");
+}
+
+/// Otherwise others could fill the budget meanwhile, however long the caller is held up there.
+#[test]
+fn what_a_flush_leaves_counts_without_a_gap() {
+    let mut bench = Bench::with(5, builder(1 << 20).build().unwrap());
+    let engine = Arc::clone(&bench.cache.engine);
+    let (parts, cache) = (&engine.parts, bench.cache());
+    for round in 0..60 {
+        for number in 0..1500 {
+            bench.run(cache.put("a", format!("{number}"), made("v", &[]))).unwrap();
+        }
+        let generation = parts.namespaces.find("a").unwrap();
+        let (looks, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let uncounted = thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut most = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let section = parts.commit_lock.section();
+                    let counted = parts.budget.slots() * SLOT_BYTES + parts.freeing.bytes();
+                    drop(section);
+                    // It only sinks.
+                    let held = generation.index().memory_bytes();
+                    most = most.max(held.saturating_sub(2 * counted));
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+                most
+            });
+            while looks.load(Ordering::Relaxed) < 100 {
+                thread::yield_now();
+            }
+            if round % 2 == 0 {
+                drop(cache.invalidate_namespace("a").now_or_never());
+            } else {
+                drop(cache.invalidate_all().now_or_never());
+            }
+            is_over.store(true, Ordering::Relaxed);
+            watch.join().unwrap()
+        });
+        assert_eq!(uncounted, 0, "bytes in round {round}");
+    }
 }
