@@ -50,6 +50,7 @@ mod simulation;
 mod task_runner;
 mod termination;
 mod transfer;
+mod turns;
 mod uring;
 
 #[cfg(test)]

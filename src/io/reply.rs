@@ -100,6 +100,7 @@ impl<T> Drop for Answer<T> {
     }
 }
 
+#[cfg(not(modelled))]
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

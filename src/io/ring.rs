@@ -11,7 +11,7 @@
 //!   it would free buffers that the kernel still writes to. The pump ends only when the queue is
 //!   closed, empty and all transfers are done. If it panics, the runtime is leaked with its
 //!   buffers.
-//! - Submissions are flushed when the thread parks. A flush that the kernel refuses for lack of
+//! - Submissions are flushed when the thread parks, for which tasks that yield give turns. A flush that the kernel refuses for lack of
 //!   memory is not reported, so while operations are in flight the thread wakes up every
 //!   [`FLUSH_INTERVAL`] to park and flush again. An idle thread sleeps until it has work.
 
@@ -87,7 +87,8 @@ impl Ring {
         requests: mpsc::UnboundedReceiver<Request>,
         runner: TaskRunnerServer,
     ) -> bool {
-        let limit = self.entries - 1;
+        // Beside them there may be a turn.
+        let limit = self.entries - 2;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.runtime.block_on(run(file, requests, runner, limit))
         }));
@@ -117,7 +118,7 @@ async fn run(
         let file = File::from_std(file);
         Pump::new(&file, requests, stopped, limit).run().await;
     });
-    let pump_error = match future::select(pump, runner.serve().boxed_local()).await {
+    let pump_error = match future::select(pump, runner.serve_on_ring().boxed_local()).await {
         Either::Left((Ok(()), serving)) => {
             // All senders of requests are dropped; those of the task runner may not be.
             serving.await;

@@ -17,6 +17,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::turns::{Turn, Turns};
+
 /// A thread for long-lived futures, with a timer.
 pub(crate) trait TaskRunner: Send + Sync + 'static {
     /// Runs `task` on the runner, at once and whether or not the returned future is polled.
@@ -139,22 +141,45 @@ pub(super) struct TaskRunnerServer {
 impl TaskRunnerServer {
     /// Runs tasks until the runner is closed or all its handles are dropped, and all tasks have
     /// ended. Must be polled within a `LocalSet`.
+    #[cfg(test)]
     pub(super) async fn serve(&mut self) {
+        self.serve_with(None).await;
+    }
+
+    /// Runs tasks on the thread of a ring, until the runner is closed or all its handles are
+    /// dropped, and all tasks have ended. Tasks that yield give the ring turns, with one operation
+    /// in flight.
+    pub(super) async fn serve_on_ring(&mut self) {
+        self.serve_with(Some(Turns::new())).await;
+    }
+
+    async fn serve_with(&mut self, turns: Option<(Turns, mpsc::UnboundedReceiver<()>)>) {
+        let (turns, mut wanted) = turns.unzip();
         let (mut open, mut closed) = (true, false);
         // Bounded: a wait in each turn.
         while open && !closed || !self.tasks.is_empty() {
             tokio::select! {
                 command = self.commands.recv(), if open => match command {
-                    Some(Command::Spawn(task)) => { self.tasks.spawn_local(task); }
+                    Some(Command::Spawn(task)) => { self.spawn(task, turns.as_ref()); }
                     Some(Command::Sleep(duration, wake)) => {
                         tokio::task::spawn_local(sleep(duration, wake));
                     }
                     Some(Command::Close) => closed = true,
                     None => open = false,
                 },
+                Some(turn) = next_turn(turns.as_ref(), &mut wanted) => {
+                    self.tasks.spawn_local(turn.take());
+                }
                 Some(_) = self.tasks.join_next() => {}
             }
         }
+    }
+
+    fn spawn(&mut self, task: BoxFuture<'static, ()>, turns: Option<&Turns>) {
+        match turns {
+            Some(turns) => self.tasks.spawn_local(turns.task(task)),
+            None => self.tasks.spawn_local(task),
+        };
     }
 
     /// Drops all tasks, whatever their progress.
@@ -162,6 +187,15 @@ impl TaskRunnerServer {
         self.commands.close();
         self.tasks.shutdown().await;
     }
+}
+
+/// The next turn that is wanted. None without a ring.
+async fn next_turn(
+    turns: Option<&Turns>,
+    wanted: &mut Option<mpsc::UnboundedReceiver<()>>,
+) -> Option<Turn> {
+    wanted.as_mut()?.recv().await?;
+    turns.map(Turns::turn)
 }
 
 async fn sleep(duration: Duration, mut wake: oneshot::Sender<()>) {

@@ -415,3 +415,34 @@ fn idle_rings_use_no_cpu() {
     assert_eq!(after, before, "idle threads have used clock ticks or switched");
     drop(disk);
 }
+
+/// A ring's runtime submits when its thread parks.
+#[test]
+fn requests_go_on_beside_a_task_that_yields_all_the_time() {
+    let directory = directory();
+    let disk = open(&directory, 16);
+    let (stop, steps) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let ends = [disk.task_runner(), disk.read_task_runner()].map(|runner| {
+        let (stop, steps) = (Arc::clone(&stop), Arc::clone(&steps));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let busy = async move {
+            while stop.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+                steps.fetch_add(1, Ordering::Relaxed);
+                crate::batch::yield_now().await;
+            }
+            assert!(Instant::now() < deadline, "the requests waited for this task");
+        };
+        runner.spawn("busy", busy.boxed())
+    });
+    for round in 0..100 {
+        let bytes = AlignedBuffer::zeroed(BLOCK_BYTES);
+        block_on(disk.write(round * BLOCK_BYTES as u64, bytes)).0.expect("written");
+        let before = steps.load(Ordering::Relaxed);
+        block_on(disk.sync()).expect("synced");
+        let long = ReadRequest::new(0, 2 * MIB);
+        assert_eq!(block_on(disk.read(long)).expect("read").len(), 2 * MIB);
+        assert!(steps.load(Ordering::Relaxed) > before, "the tasks go on, too");
+    }
+    stop.store(1, Ordering::Relaxed);
+    assert_eq!(block_on(join_all(ends)), [TaskOutcome::Finished; 2]);
+}
