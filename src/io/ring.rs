@@ -11,9 +11,10 @@
 //!   it would free buffers that the kernel still writes to. The pump ends only when the queue is
 //!   closed, empty and all transfers are done. If it panics, the runtime is leaked with its
 //!   buffers.
-//! - Submissions are flushed when the thread parks, for which tasks that yield give turns. A flush that the kernel refuses for lack of
-//!   memory is not reported, so while operations are in flight the thread wakes up every
-//!   [`FLUSH_INTERVAL`] to park and flush again. An idle thread sleeps until it has work.
+//! - Submissions are flushed when the thread parks, for which tasks that yield give turns. A flush
+//!   that the kernel refuses for lack of memory is not reported, so while operations are in flight
+//!   the thread wakes up every [`FLUSH_INTERVAL`] to park and flush again. An idle thread sleeps
+//!   until it has work.
 
 use std::future::poll_fn;
 use std::mem;

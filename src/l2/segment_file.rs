@@ -105,8 +105,7 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
-        let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
-        self.read_counted(ReadRequest::new(start, length).background()).await
+        self.read_counted(self.request(segment, offset, length).background()).await
     }
 
     /// The same for searches that callers wait for: beside the ring of the writer.
@@ -116,8 +115,12 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
+        self.read_counted(self.request(segment, offset, length)).await
+    }
+
+    fn request(&self, segment: SegmentNumber, offset: usize, length: usize) -> ReadRequest {
         let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
-        self.read_counted(ReadRequest::new(start, length)).await
+        ReadRequest::new(start, length)
     }
 
     async fn read_counted(&self, request: ReadRequest) -> io::Result<AlignedBuffer> {
