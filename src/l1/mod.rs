@@ -138,8 +138,10 @@ impl L1 {
         hash: KeyHash,
         wanted: impl FnOnce(&Entry) -> bool,
     ) -> Option<Arc<Entry>> {
-        let look = |_: &u64, entry: &Arc<Entry>| wanted(entry).then(|| Arc::clone(entry));
-        self.map.view(&hash.0, look).flatten()
+        let table = self.map.shards()[self.map.determine_map(&hash.0)].read();
+        let (_, entry) = table.get(hash.0, |(key, _)| *key == hash.0)?;
+        let entry = entry.get();
+        wanted(entry).then(|| Arc::clone(entry))
     }
 
     /// The place of a hash. Its shard is locked for writing as long as the result lives.
