@@ -184,7 +184,7 @@ mod tests {
                     (0..50).for_each(|_| hint::spin_loop());
                 }
             });
-            for _ in 0..400_000 {
+            for _ in 0..100_000 {
                 block_on(cache.put("a", "key", "old")).unwrap();
                 block_on(cache.invalidate_all()).unwrap();
                 while engine.parts.pending.any_pending() {
