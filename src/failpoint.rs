@@ -52,6 +52,14 @@ pub(crate) enum Failpoint {
     PermitKeptBySleeper,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
+    /// An image of the index counts whatever state of the store it belongs to.
+    ImageOfAnotherState,
+    /// The chunks of an image are not compared with their checksums.
+    ImageUnchecked,
+    /// An image is written although invalidations are still being carried out.
+    ImageBeforeInvalidations,
+    /// An image keeps what only the running cache knew.
+    ImageUnsettled,
 }
 
 #[cfg(not(test))]

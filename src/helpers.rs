@@ -30,7 +30,7 @@ impl Helpers {
         // Bounded: by the cores.
         let started = (0..wanted).map_while(|_| {
             let waiting = Arc::clone(&waiting);
-            let thread = thread::Builder::new().name("tamis-open".to_owned());
+            let thread = thread::Builder::new().name("tamis-helper".to_owned());
             thread.spawn(move || help(&waiting)).ok()
         });
         let count = started.count();

@@ -150,6 +150,8 @@ snapshot! {
         recovery_records: u64,
         /// Segments dropped at open because of damage.
         recovery_dropped: u64,
+        /// Whether the open read the index from the image that a close had left.
+        recovery_from_image: bool,
         /// How long the open took.
         recovery_duration: Duration,
         /// Memory of the disk index, including flushed parts not freed yet.
@@ -252,6 +254,8 @@ snapshot! {
         recovered_records: u64,
         /// Segments dropped at open because of damage.
         recovery_dropped: u64,
+        /// Whether the open read the index from the image that a close had left.
+        recovery_from_image: bool,
         /// How long the open took.
         recovery_duration: Duration,
     }
@@ -361,6 +365,7 @@ impl BlobCacheStats {
             promotion_queue_depth: self.promotion_queue_depth,
             recovered_records: self.recovery_records,
             recovery_dropped: self.recovery_dropped,
+            recovery_from_image: self.recovery_from_image,
             recovery_duration: self.recovery_duration,
         }
     }

@@ -8,14 +8,16 @@ use crate::disposal::{Remains, Unfreed};
 use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::wakeup::Wakeup;
+use crate::engine::closed_index::ClosedCache;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::l1::L1;
-use crate::l2::Off;
+use crate::l2::{ClosedIndex, Off};
 use crate::namespace::{Ended, Namespaces};
 use crate::pending::PendingInvalidations;
 
@@ -30,7 +32,7 @@ pub(crate) struct Closing {
     budget: Arc<IndexBudget>,
     disk: Arc<DiskTier>,
     cleanup: Cleanup,
-    flushes: Flushes,
+    flushes: Arc<Flushes>,
 }
 
 impl Closing {
@@ -46,7 +48,7 @@ impl Closing {
             budget: Arc::clone(&parts.budget),
             disk: Arc::clone(&parts.disk),
             cleanup: Cleanup::new(parts),
-            flushes: Flushes::new(parts),
+            flushes: Arc::new(Flushes::new(parts)),
         }
     }
 
@@ -54,13 +56,28 @@ impl Closing {
     pub(crate) fn end(&self) -> bool {
         let is_first = self.commit_lock.section().close();
         if is_first {
-            self.end_tasks();
-            let (ended, unfreed) = self.end_namespaces();
+            let index = self.closed_index();
             self.pending.sweep_ended();
-            self.flushes.free_all(ended, unfreed);
+            self.end_tasks(index);
             self.disk.close_file();
         }
         is_first
+    }
+
+    /// Ends all namespaces. Gives their index if an image of it may be written: not while it has
+    /// entries that an invalidation matches, nor in a forked process.
+    fn closed_index(&self) -> Option<Arc<dyn ClosedIndex>> {
+        let is_settled =
+            !self.pending.any_in_force() || failpoint(Failpoint::ImageBeforeInvalidations);
+        // Before they end, as the head may move on.
+        let oldest = self.disk.l2().map(|l2| l2.log.head_segment());
+        let contents = self.end_namespaces();
+        let is_ours = self.disk.check_ours().is_ok();
+        let Some(oldest) = oldest.filter(|_| is_settled && is_ours) else {
+            self.flushes.free_all(contents.0, contents.1);
+            return None;
+        };
+        Some(Arc::new(ClosedCache::new(oldest, &self.flushes, contents)))
     }
 
     /// Removes all entries from memory, then waits until the disk tier is written and its lock is
@@ -79,15 +96,15 @@ impl Closing {
     /// Ends a cache without handles, and frees its memory on another thread.
     pub(crate) fn abandon(&self) {
         self.commit_lock.section().close();
-        self.end_tasks();
+        self.end_tasks(None);
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();
         let (ended, _) = self.end_namespaces();
         drop(Remains::new(ended.pieces().map(|freed| freed.entries).chain(entries)));
     }
 
-    fn end_tasks(&self) {
-        self.disk.close_log();
+    fn end_tasks(&self, index: Option<Arc<dyn ClosedIndex>>) {
+        self.disk.close_log(index);
         self.promotions.close();
         self.filters.wakeup().close();
         self.records_expired.close();

@@ -11,7 +11,9 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::{Freeing, Remains};
 use crate::error::CacheError;
 use crate::io::{TaskRunner, Termination, UringDisk};
-use crate::l2::{Assigned, Change, EncodedRecord, GenerationNumber, L2, Record, Refusal};
+use crate::l2::{
+    Assigned, Change, ClosedIndex, EncodedRecord, GenerationNumber, L2, Record, Refusal,
+};
 
 /// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
@@ -123,10 +125,10 @@ impl DiskTier {
         }
     }
 
-    /// Ends the log. The writer writes the rest, then ends.
-    pub(crate) fn close_log(&self) {
+    /// Ends the log. The writer writes the rest, an image of `index`, then ends.
+    pub(crate) fn close_log(&self, index: Option<Arc<dyn ClosedIndex>>) {
         if let Some(l2) = self.l2() {
-            l2.log.close();
+            l2.log.close(index);
         }
     }
 

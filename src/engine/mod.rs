@@ -6,6 +6,7 @@ mod acknowledge;
 mod admission;
 mod background;
 mod close;
+mod closed_index;
 mod disk_tier;
 mod errors;
 mod eviction;

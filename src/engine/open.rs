@@ -152,7 +152,8 @@ pub(crate) async fn open_on(
     let engine = Arc::new(Engine::new(parts));
     engine.start_tasks(opened.start);
     give_up_namespaces(&engine, surplus).await;
-    engine.stats.set_recovery(opened.records, opened.dropped, started.elapsed());
+    let found = (opened.records, opened.dropped);
+    engine.stats.set_recovery(found, opened.is_from_image, started.elapsed());
     Ok(engine)
 }
 

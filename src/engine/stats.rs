@@ -1,7 +1,7 @@
 //! `StatsReader`: reads the figures of a cache together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::access_times::AccessTimes;
@@ -29,6 +29,7 @@ use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
 struct Recovery {
     records: AtomicU64,
     dropped: AtomicU64,
+    is_from_image: AtomicBool,
     nanos: AtomicU64,
 }
 
@@ -69,9 +70,15 @@ impl StatsReader {
         }
     }
 
-    pub(crate) fn set_recovery(&self, records: u64, dropped: u64, duration: Duration) {
+    pub(crate) fn set_recovery(
+        &self,
+        (records, dropped): (u64, u64),
+        is_from_image: bool,
+        duration: Duration,
+    ) {
         self.recovery.records.store(records, Ordering::Relaxed);
         self.recovery.dropped.store(dropped, Ordering::Relaxed);
+        self.recovery.is_from_image.store(is_from_image, Ordering::Relaxed);
         self.recovery.nanos.store(nanos(duration), Ordering::Relaxed);
     }
 
@@ -141,6 +148,7 @@ impl StatsReader {
             l2_reinserted_bytes: metric(|it| &it.reinserted_bytes),
             recovery_records: self.recovery.records.load(Ordering::Relaxed),
             recovery_dropped: self.recovery.dropped.load(Ordering::Relaxed),
+            recovery_from_image: self.recovery.is_from_image.load(Ordering::Relaxed),
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
         }

@@ -24,13 +24,12 @@ use rustix::io::Errno;
 use super::buffer::BLOCK_BYTES;
 use super::error::DiskError;
 use super::limits::check_file_bytes;
+use super::resize::in_pieces;
 
 /// The data file's name within its directory.
 const DATA_NAME: &str = "data";
 /// The data file's name until it is whole.
 const TEMPORARY_NAME: &str = "data.new";
-/// Bytes that one call allocates.
-const ALLOCATED_BYTES: u64 = 64 << 20;
 /// How long opening waits for a lock that another owner holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often opening retries after a race with another process that creates or deletes the file.
@@ -41,8 +40,7 @@ const RACES_MAX: usize = 16;
 pub(crate) struct FileFacts {
     /// Its path.
     pub(crate) path: PathBuf,
-    /// Its length, in bytes, rounded down to whole blocks. An existing file keeps the length
-    /// that it was created with.
+    /// Its length when it was opened, in bytes, rounded down to whole blocks.
     pub(crate) length: u64,
     /// Whether this opening created it; it then holds zeroes only.
     pub(crate) created: bool,
@@ -73,7 +71,7 @@ impl DataFile {
             .map_err(|error| DiskError::io("create directory", directory, error))?;
         // Bounded: by a constant.
         for _ in 0..RACES_MAX {
-            let opened = match Self::open_existing(directory, direct)? {
+            let opened = match Self::open_existing(directory, bytes, direct)? {
                 Some(opened) => Some(opened),
                 None => Self::create(directory, bytes, direct)?,
             };
@@ -85,7 +83,11 @@ impl DataFile {
     }
 
     /// `None` if there is none, or it has lost its name meanwhile.
-    fn open_existing(directory: &Path, direct: bool) -> Result<Option<Self>, DiskError> {
+    fn open_existing(
+        directory: &Path,
+        bytes: u64,
+        direct: bool,
+    ) -> Result<Option<Self>, DiskError> {
         let path = directory.join(DATA_NAME);
         let opened = open_description(&path, direct, false);
         let (file, direct) = match opened {
@@ -99,7 +101,8 @@ impl DataFile {
         }
         let metadata = file.metadata().map_err(|error| DiskError::io("inspect", &path, error))?;
         let length = metadata.len() / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        check_file_bytes(length)?;
+        // What lies behind the segments is cut off, and not written to.
+        check_file_bytes(length.min(bytes))?;
         let preallocated = metadata.blocks().saturating_mul(512) >= length;
         let passing = passing(&file);
         let facts = FileFacts { path, length, created: false, direct, preallocated, passing };
@@ -202,7 +205,7 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
     if available_bytes.is_some_and(|available| available < bytes) {
         return Err(no_space(path, bytes, available_bytes));
     }
-    let allocated = in_pieces(bytes, |offset, piece| {
+    let allocated = in_pieces(0, bytes, |offset, piece| {
         rustix::fs::fallocate(file, FallocateFlags::empty(), offset, piece)
     });
     match allocated {
@@ -218,25 +221,6 @@ fn allocate(file: &File, path: &Path, bytes: u64) -> Result<bool, DiskError> {
         }
         Err(error) => Err(DiskError::io("preallocate", path, error)),
     }
-}
-
-/// Allocates `bytes` in pieces. Only an interrupted piece is retried, or signals could prevent any
-/// progress.
-fn in_pieces(
-    bytes: u64,
-    mut allocate: impl FnMut(u64, u64) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    let mut done = 0;
-    // Bounded: by the pieces of a file, each a call of the kernel.
-    while done < bytes {
-        let piece = ALLOCATED_BYTES.min(bytes - done);
-        match allocate(done, piece) {
-            Ok(()) => done += piece,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The kind of file system, if it is in memory.
@@ -355,23 +339,5 @@ mod tests {
         drop(made);
         let found = DataFile::open(folder.path(), BYTES, true).expect("a file");
         assert_eq!(found.facts.passing, Some("tmpfs"));
-    }
-
-    #[test]
-    fn only_the_interrupted_piece_of_an_allocation_is_retried() {
-        let bytes = 3 * ALLOCATED_BYTES + 4096;
-        let (mut calls, mut end) = (0, 0);
-        let done = in_pieces(bytes, |offset, piece| {
-            assert!(offset == end && piece <= ALLOCATED_BYTES, "{piece} bytes at {offset}");
-            calls += 1;
-            // Signals interrupt each piece once.
-            if calls % 2 == 1 {
-                return Err(Errno::INTR);
-            }
-            end += piece;
-            Ok(())
-        });
-        assert_eq!((done, calls, end), (Ok(()), 8, bytes));
-        assert_eq!(in_pieces(bytes, |_, _| Err(Errno::NOSPC)), Err(Errno::NOSPC));
     }
 }

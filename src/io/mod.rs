@@ -42,6 +42,7 @@ mod point;
 mod probe;
 mod reply;
 mod request;
+mod resize;
 mod ring;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
@@ -86,13 +87,18 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// Kept alive by a read until the device is done with it, such as a claim on a segment.
 pub(crate) type RequestPin = Arc<dyn Any + Send + Sync>;
 
-/// One file of fixed length, read and written in blocks of [`BLOCK_BYTES`].
+/// One file, read and written in blocks of [`BLOCK_BYTES`].
 ///
 /// Offsets and lengths must be multiples of [`BLOCK_BYTES`] and lie within the disk, else the
 /// answer is [`io::ErrorKind::InvalidInput`].
 pub(crate) trait Disk: Send + Sync + 'static {
     /// The length of the disk, in bytes.
     fn length(&self) -> u64;
+
+    /// Makes the disk `length` bytes long, a multiple of [`BLOCK_BYTES`]. What is added reads as
+    /// zeroes. It lasts once a sync that begins later is done. Nothing behind the present end or
+    /// the new one may be read or written meanwhile.
+    fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>>;
 
     /// Reads a span: exactly `request.length` bytes, or an error.
     ///

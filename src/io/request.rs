@@ -33,6 +33,11 @@ pub(super) enum Request {
     Sync {
         replies: Vec<Reply<io::Result<()>>>,
     },
+    /// Make the file so long.
+    Resize {
+        length: u64,
+        reply: Reply<io::Result<()>>,
+    },
     /// Answer once the requests before this one are under way.
     Begun {
         reply: Reply<()>,

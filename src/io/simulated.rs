@@ -7,6 +7,7 @@
 //! - A completed write is visible to reads at once, and durable only after a sync that began
 //!   after it. [`SimulatedDisk::crash`] keeps, loses or tears every sector that was not.
 //! - [`SimulatedDisk::kill`] keeps what completed, and a part of what was in flight.
+//! - So is a change of the length: it is there after a crash, or not.
 //! - A sync that fails has dropped what it covers: no later one makes that durable.
 //! - Requests fail, syncs do nothing, reads come back with a flipped bit, as the plan says.
 //!
@@ -47,7 +48,6 @@ use state::{Answer, Countdown, DiskState, Done, SECTOR_BYTES, Step, Work, dead};
 #[derive(Clone)]
 pub(crate) struct SimulatedDisk {
     state: Arc<Mutex<DiskState>>,
-    length: u64,
 }
 
 impl SimulatedDisk {
@@ -58,20 +58,20 @@ impl SimulatedDisk {
     }
 
     fn with_image(dice: Dice, plan: FaultPlan, image: Vec<u8>) -> Self {
-        let length = image.len() as u64;
         let state = DiskState {
             dice,
             plan,
             countdowns: Vec::new(),
             image,
             unsynced: BTreeMap::new(),
+            resized: None,
             stamp: 0,
             operations: BTreeMap::new(),
             next_operation: 0,
             front_writes: 0,
             dead: false,
         };
-        Self { state: Arc::new(Mutex::new(state)), length }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Changes what goes wrong by chance, from the next request on.
@@ -157,6 +157,7 @@ impl SimulatedDisk {
         let _ended;
         let mut state = self.state();
         _ended = state.arrive_in_part();
+        state.lose_resizing();
         let mut image = std::mem::take(&mut state.image);
         let unsynced = std::mem::take(&mut state.unsynced);
         for (sector, contents) in unsynced {
@@ -177,10 +178,11 @@ impl SimulatedDisk {
         _ended = state.arrive_in_part();
         let image = std::mem::take(&mut state.image);
         let unsynced = std::mem::take(&mut state.unsynced);
-        let stamp = state.stamp;
+        let (resized, stamp) = (state.resized.take(), state.stamp);
         let next = Self::succeed(&mut state, image);
         let mut next_state = next.state();
         next_state.unsynced = unsynced;
+        next_state.resized = resized;
         next_state.stamp = stamp;
         drop(next_state);
         next
@@ -255,14 +257,23 @@ impl SimulatedDisk {
 
 impl Disk for SimulatedDisk {
     fn length(&self) -> u64 {
-        self.length
+        self.state().image.len() as u64
+    }
+
+    fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        let disk = self.clone();
+        async move {
+            let work = Work::Resize { length: length as usize };
+            disk.perform(OperationKind::Resize, work, None).await.0
+        }
+        .boxed()
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
         let disk = self.clone();
         async move {
             let ReadRequest { offset, length, pin, .. } = request;
-            check_span(offset, length, disk.length)?;
+            check_span(offset, length, disk.length())?;
             let work = Work::Read { offset, length };
             let (result, buffer) = disk.perform(OperationKind::Read, work, pin).await;
             result.map(|()| buffer)
@@ -277,7 +288,7 @@ impl Disk for SimulatedDisk {
     ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
         let disk = self.clone();
         async move {
-            if let Err(error) = check_span(offset, buffer.len(), disk.length) {
+            if let Err(error) = check_span(offset, buffer.len(), disk.length()) {
                 return (Err(error), buffer);
             }
             let pending = (0..buffer.len() / SECTOR_BYTES).collect();
@@ -306,7 +317,7 @@ impl fmt::Debug for SimulatedDisk {
         let state = self.state();
         formatter
             .debug_struct("SimulatedDisk")
-            .field("length", &self.length)
+            .field("length", &state.image.len())
             .field("in_flight", &state.operations.len())
             .field("unsynced_sectors", &state.unsynced.len())
             .finish_non_exhaustive()

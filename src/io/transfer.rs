@@ -6,7 +6,10 @@
 //!   EAGAIN are retried [`RETRIES_MAX`] times in a row, with growing pauses.
 //! - No transfer is dropped half-way: the ring's pump polls each request to its end.
 
+#![allow(unsafe_code)]
+
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,6 +21,7 @@ use super::buffer::AlignedBuffer;
 use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::{Read, Request};
+use super::resize::resize;
 use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
 use crate::wake::discard;
@@ -92,6 +96,9 @@ pub(super) async fn serve(file: &File, request: Request) {
                 pause_step().await;
             }
         }
+        Request::Resize { length, reply } => {
+            reply.send(resize(borrowed(file), length));
+        }
         Request::Begun { reply } => {
             // The kernel takes it along with those before it, and completes it at once.
             let _ = tokio_uring::no_op().await;
@@ -100,6 +107,12 @@ pub(super) async fn serve(file: &File, request: Request) {
         #[cfg(test)]
         Request::Panic => {}
     }
+}
+
+/// The descriptor of the file, for calls that the ring does not have.
+fn borrowed(file: &File) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as the file, which is borrowed for as long.
+    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
 }
 
 async fn transfer(

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use futures::FutureExt;
@@ -69,6 +70,7 @@ pub(crate) struct UringDisk {
 
 struct RingShared {
     facts: FileFacts,
+    length: AtomicU64,
     boot_id: [u8; 16],
     /// The process that has the threads; a forked child has none.
     origin: Origin,
@@ -208,7 +210,20 @@ impl RingShared {
 
 impl Disk for UringDisk {
     fn length(&self) -> u64 {
-        self.shared.facts.length
+        self.shared.length.load(Ordering::Acquire)
+    }
+
+    fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let (reply, answer) = exchange();
+            let request = Request::Resize { length, reply };
+            shared.hand_over(Urgency::Background, request).map_err(|(error, _)| error)?;
+            answer.await.unwrap_or_else(|| Err(broken()))?;
+            shared.length.store(length, Ordering::Release);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn is_foreign(&self) -> bool {
@@ -219,7 +234,7 @@ impl Disk for UringDisk {
         let shared = Arc::clone(&self.shared);
         async move {
             let ReadRequest { offset, length, urgency, pin } = request;
-            check_span(offset, length, shared.facts.length)?;
+            check_span(offset, length, shared.length.load(Ordering::Acquire))?;
             let (reply, answer) = exchange();
             shared.begin_read(urgency, Read { offset, length, pin, reply })?;
             // The disk may be closed while a caller sleeps.
@@ -236,7 +251,9 @@ impl Disk for UringDisk {
     ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
         let shared = Arc::clone(&self.shared);
         async move {
-            if let Err(error) = check_span(offset, buffer.len(), shared.facts.length) {
+            if let Err(error) =
+                check_span(offset, buffer.len(), shared.length.load(Ordering::Acquire))
+            {
                 return (Err(error), buffer);
             }
             let (reply, answer) = exchange();
@@ -335,6 +352,7 @@ fn start(
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
     let shared = RingShared {
+        length: AtomicU64::new(facts.length),
         facts,
         boot_id,
         origin: Origin::new(),

@@ -16,6 +16,9 @@ pub(crate) enum Domain {
     Record = 3,
     Directory = 4,
     DirectoryPage = 5,
+    Image = 6,
+    ImageTable = 7,
+    ImageChunk = 8,
 }
 
 /// The part of every seed that belongs to the store.

@@ -41,6 +41,7 @@ pub(crate) const PRIORITY_NORMAL: u8 = 128;
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"tamisL2\n";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"tamisSEG";
 pub(crate) const DIRECTORY_MAGIC: [u8; 8] = *b"tamisDIR";
+pub(crate) const IMAGE_MAGIC: [u8; 8] = *b"tamisIDX";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"tFRM";
 /// Superblocks and segment headers are one block, the checksum its last bytes.
 pub(crate) const BLOCK_CHECKSUM_OFFSET: usize = BLOCK_BYTES - 8;

@@ -22,6 +22,7 @@ use super::checksum::ChecksumKey;
 use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
+use super::image::ClosedIndex;
 use super::log_state::{Allowance, Appended, LogOrigin, LogState, UnsealedDirectory};
 use super::record::RecordLengths;
 use super::room::{RoomQueue, RoomTicket};
@@ -179,9 +180,12 @@ impl Log {
         self.waiters.until(end, || self.state.lock().is_written(end)).await
     }
 
-    /// Accepts no more records. The writer writes the rest, and wakes those that wait for room.
-    pub(crate) fn close(&self) {
-        self.state.lock().close();
+    /// Accepts no more records. The writer writes the rest, and wakes those that wait for room. It
+    /// writes an image of `index`, which belongs to it from now on.
+    pub(crate) fn close(&self, mut index: Option<Arc<dyn ClosedIndex>>) {
+        self.state.lock().close(&mut index);
+        // Whatever is left is dropped without the lock.
+        drop(index);
         self.is_close_requested.store(true, Ordering::Release);
         self.writer.wake();
     }
@@ -399,7 +403,7 @@ mod tests {
             let log = log();
             let refused = log.room(10, None).now_or_never().expect("there is room");
             if is_closed {
-                log.close();
+                log.close(None);
             } else {
                 log.turn_off();
             }

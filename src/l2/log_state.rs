@@ -21,6 +21,7 @@ use super::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, OpenCount, Position, SegmentNumber,
 };
 use super::frame::FrameBuilder;
+use super::image::ClosedIndex;
 use super::record::seal;
 use super::search_targets::{SearchTargets, SegmentTargets};
 use super::write_batch::{
@@ -342,12 +343,13 @@ impl LogState {
         self.directory.index_bytes() >= self.index_share && self.seal_segment()
     }
 
-    /// Accepts no more records; those that were appended are still written.
-    pub(super) fn close(&mut self) {
+    /// Accepts no more records; those that were appended are still written. Takes `index`, unless
+    /// the log has ended before.
+    pub(super) fn close(&mut self, index: &mut Option<Arc<dyn ClosedIndex>>) {
         if self.phase == Phase::Running {
             self.phase = Phase::Closing;
             self.close_batch();
-            self.jobs.push_back(Job::Close { tail: self.next });
+            self.jobs.push_back(Job::Close { tail: self.next, index: index.take() });
         }
     }
 

@@ -22,6 +22,7 @@ mod frame;
 mod frame_writer;
 mod frames;
 mod health;
+mod image;
 mod index;
 mod log;
 mod log_owner;
@@ -69,6 +70,7 @@ pub(crate) use self::checksum::BodySum;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{DiskMetrics, Health, count};
+pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, ScanCursor, Slot};
 pub(crate) use self::log::Log;
 pub(crate) use self::log_owner::LogOwner;
@@ -88,6 +90,7 @@ pub(crate) use self::writer::WriterStart;
 use self::batch_records::PendingRecord;
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
+use self::image::Origin;
 use self::log::LogStart;
 use self::read_pins::ReadPins;
 use self::record::RecordLengths;
@@ -131,6 +134,8 @@ pub(crate) struct Opened {
     pub(crate) records: u64,
     /// Segments dropped because of damage.
     pub(crate) dropped: u64,
+    /// They were read from an image of the index.
+    pub(crate) is_from_image: bool,
     pub(crate) start: WriterStart,
 }
 
@@ -181,8 +186,10 @@ pub(crate) async fn open(
     }
     let recovered = recover(&file, superblock, opening).await?;
     let Recovered { superblock, hasher, reached, tail, directory, tail_block } = recovered;
-    let Reached { namespaces, records, outlines, dropped } = reached;
+    let Reached { namespaces, records, outlines, dropped, is_from_image } = reached;
     let writing = file.geometry.segment_of(tail);
+    let Opening { key_hash_bits, helpers, .. } = *opening;
+    let image_origin = Origin { key_hash_bits, helpers };
     let log = Log::new(LogStart {
         geometry: file.geometry,
         key: file.key,
@@ -207,7 +214,8 @@ pub(crate) async fn open(
         namespaces,
         records,
         dropped,
-        start: WriterStart { superblock, tail_block, writing },
+        is_from_image,
+        start: WriterStart { superblock, tail_block, writing, image_origin },
     })
 }
 

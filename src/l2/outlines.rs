@@ -35,14 +35,16 @@ impl Outlines {
     }
 
     /// Keeps an outline if there is room. `fits` is asked whether the index has so many bytes, too.
-    pub(super) fn keep(&self, outline: Outline, fits: impl FnOnce(usize) -> bool) {
+    /// False if there is not.
+    pub(super) fn keep(&self, outline: Outline, fits: impl FnOnce(usize) -> bool) -> bool {
         let bytes = outline.memory_bytes();
         if self.bytes() + bytes > self.bytes_max || !fits(bytes) {
-            return;
+            return false;
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let before = self.kept.lock().insert(outline.footer.segment, Arc::new(outline));
         self.release(before);
+        true
     }
 
     /// The segment has left the log.

@@ -7,16 +7,24 @@
 //! held are unknown, so everything before it is dropped, counted and logged. If the records exceed
 //! the index budget, nothing older counts either. The result is on file before the store is used.
 //!
+//! After a clean close the index is read from its image instead, if that is good (`image`). The end
+//! of the log is always read from the log.
+//!
 //! Recovery works in steps: no poll visits more entries, or handles more bytes, than a batch has.
 
 use std::collections::BTreeMap;
 use std::io;
+
+use futures::future::join;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 
 use super::directory_builder::DirectoryBuilder;
 use super::format::{
     BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::frames::Frames;
+use super::image::{Loaded, load};
 use super::outlines::Outlines;
 use super::read_ahead::{Found, ReadAhead};
 use super::recovery_error::RecoveryError;
@@ -31,6 +39,9 @@ use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::helpers::Helpers;
 use crate::key::KeyHasher;
+
+/// Outlines that are read ahead of the next one.
+const OUTLINES_AHEAD: usize = 3;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Opening {
@@ -66,6 +77,7 @@ pub(crate) struct Reached {
     pub(crate) outlines: Outlines,
     /// Segments dropped because of damage in or behind them.
     pub(crate) dropped: u64,
+    pub(crate) is_from_image: bool,
 }
 
 /// Reads the superblock; a store whose creation was never finished is created again.
@@ -124,12 +136,19 @@ pub(crate) async fn recover(
     };
     let is_warm = is_warm(&superblock, opening);
     let helpers = Helpers::start(if is_warm { opening.helpers } else { 0 });
-    if is_warm {
+    let loaded = if is_warm { scan.load_image(opening, &helpers).await } else { None };
+    if is_warm && loaded.is_none() {
         scan.read_back(&helpers, opening.limits.index_bytes_max).await?;
     }
     let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
-    let records = replay.records;
-    let namespaces = replay.finish(&helpers).await?;
+    let is_from_image = loaded.is_some();
+    let (namespaces, records) = match loaded {
+        Some(Loaded { namespaces, records, .. }) => (namespaces, records),
+        None => {
+            let records = replay.records;
+            (replay.finish(&helpers).await?, records)
+        }
+    };
     drop(helpers);
     if dropped > 0 {
         log::warn!(
@@ -146,7 +165,7 @@ pub(crate) async fn recover(
     superblock.open_count = OpenCount(superblock.open_count.0 + 1);
     let started = start(file, superblock, tail, head).await?;
     let Started { superblock, tail, directory, tail_block } = started;
-    let reached = Reached { namespaces, records, outlines, dropped };
+    let reached = Reached { namespaces, records, outlines, dropped, is_from_image };
     Ok(Recovered { superblock, hasher, reached, tail, directory, tail_block })
 }
 
@@ -179,6 +198,63 @@ struct BackwardScan<'a> {
 impl BackwardScan<'_> {
     fn opens(&self) -> OpenRange {
         OpenRange { first: OpenCount(1), last: self.superblock.open_count }
+    }
+
+    /// Reads the index from its image, and where the log ends. None without a good image, or if the
+    /// end of the log is damaged: then nothing has changed.
+    async fn load_image(&mut self, opening: &Opening, helpers: &Helpers) -> Option<Loaded> {
+        let SegmentFile { geometry, .. } = *self.file;
+        let Superblock { tail, clean, .. } = self.superblock;
+        if !clean || self.file.disk.length() <= geometry.file_bytes() {
+            return None;
+        }
+        let segment = geometry.segment_of(tail);
+        let end = geometry.offset_in_segment(tail) as usize;
+        let of = (&opening.limits, opening.key_hash_bits);
+        let loaded = load(self.file, &self.superblock, of, helpers);
+        let unsealed = self.find_unsealed(segment, Some(end));
+        let (loaded, unsealed) = match helpers.count() {
+            // Both would be done in one poll.
+            0 => (loaded.await, unsealed.await),
+            _ => join(loaded, unsealed).await,
+        };
+        let (loaded, unsealed) = (loaded?, unsealed.ok().flatten());
+        let Some(unsealed) = unsealed.filter(|it| !it.is_damaged) else {
+            loaded.discard();
+            return None;
+        };
+        self.tail = Some(Tail { segment, unsealed: Some(unsealed) });
+        self.head = self.superblock.head_at(tail)?;
+        let room = opening.limits.index_bytes_max.saturating_sub(loaded.bytes);
+        self.read_outlines(segment, room, helpers.count()).await;
+        Some(loaded)
+    }
+
+    /// Reads the outlines of the segments before the one in which the log ends, as far as there is
+    /// room.
+    async fn read_outlines(&mut self, end: SegmentNumber, mut room: usize, threads: usize) {
+        let oldest = self.file.geometry.segment_of(self.head);
+        let opens = self.opens();
+        let mut numbers = (oldest.0..end.0).rev();
+        let mut reading = FuturesOrdered::new();
+        // Bounded: a segment in each turn, read in steps.
+        loop {
+            // Bounded: by the outlines at once.
+            while reading.len() <= threads.min(OUTLINES_AHEAD) {
+                let Some(number) = numbers.next() else { break };
+                reading.push_back(self.file.read_outline(SegmentNumber(number), opens).boxed());
+            }
+            let Some(outline) = reading.next().await else { return };
+            let Ok(Some(outline)) = outline else { continue };
+            let is_kept = self.outlines.keep(outline, |bytes| {
+                let is_room = bytes <= room;
+                room -= if is_room { bytes } else { 0 };
+                is_room
+            });
+            if !is_kept {
+                return;
+            }
+        }
     }
 
     /// Reads segments backwards to the head, to damage, or to the end of the index budget.
@@ -264,30 +340,21 @@ impl BackwardScan<'_> {
         older: u64,
     ) -> Result<Taken, RecoveryError> {
         let SegmentFile { geometry, key, .. } = *self.file;
-        let start = start_of(geometry, number)?;
         let is_in = geometry.segment_of(self.superblock.tail) == number;
         let clean_end = (self.superblock.clean && is_in)
             .then(|| geometry.offset_in_segment(self.superblock.tail) as usize);
-        let mut frames = Frames::new(self.file, number, start, self.opens());
-        let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
+        let Some(unsealed) = self.find_unsealed(number, clean_end).await? else {
             return Ok(Taken::Damaged);
         };
-        let Scanned { directory, end, is_damaged } = scanned;
+        let Unsealed { end, ref directory, is_damaged, .. } = unsealed;
         if is_damaged {
             log::warn!("the open segment {} is damaged", number.0);
         } else if directory.entries() == 0 && clean_end.is_none() {
             return Ok(Taken::Good);
         }
-        let block = end / BLOCK_BYTES * BLOCK_BYTES;
-        let Ok(Some(block)) = frames.bytes(block, end - block).await else {
-            return Ok(Taken::Damaged);
-        };
-        let block = block.to_vec();
-        let end = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
         let mut image = Vec::new();
         let written = directory.write(key, self.superblock.open_count, end, &mut image).await;
         written.map_err(io::Error::other)?;
-        let unsealed = Unsealed { end, directory, block, is_damaged };
         self.tail = Some(Tail { segment: number, unsealed: Some(unsealed) });
         let place = (number, self.opens(), geometry);
         let records = SegmentRecords::read(image.into(), key, place, self.now).await;
@@ -301,6 +368,29 @@ impl BackwardScan<'_> {
             return Ok(Taken::Damaged);
         }
         Ok(taken)
+    }
+
+    /// The good part of a segment that is not sealed. None if it cannot be read.
+    async fn find_unsealed(
+        &self,
+        number: SegmentNumber,
+        clean_end: Option<usize>,
+    ) -> Result<Option<Unsealed>, RecoveryError> {
+        let start = start_of(self.file.geometry, number)?;
+        let mut frames = Frames::new(self.file, number, start, self.opens());
+        let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
+            return Ok(None);
+        };
+        let Scanned { directory, end, is_damaged } = scanned;
+        let block = end / BLOCK_BYTES * BLOCK_BYTES;
+        let block = if block == end {
+            Vec::new()
+        } else {
+            let Ok(Some(bytes)) = frames.bytes(block, end - block).await else { return Ok(None) };
+            bytes.to_vec()
+        };
+        let end = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
+        Ok(Some(Unsealed { end, directory, block, is_damaged }))
     }
 
     /// The good frames behind the last bad one, and whether that one is damage.

@@ -123,7 +123,7 @@ impl SegmentFile {
         ReadRequest::new(start, length)
     }
 
-    async fn read_counted(&self, request: ReadRequest) -> io::Result<AlignedBuffer> {
+    pub(crate) async fn read_counted(&self, request: ReadRequest) -> io::Result<AlignedBuffer> {
         let length = request.length;
         let read = self.disk.read(request).await;
         count(&self.health.metrics.reads, 1);

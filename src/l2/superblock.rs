@@ -220,6 +220,14 @@ impl Superblock {
         if superblock.is_sound() { Ok(superblock) } else { Err(DecodeError::Field) }
     }
 
+    /// The head of a log that continues at `tail`: the segment behind that must be free. None if
+    /// positions have run out.
+    pub(crate) fn head_at(&self, tail: Position) -> Option<Position> {
+        let segments = u64::from(self.geometry.segment_count());
+        let first = (self.geometry.segment_of(tail).0 + 2).saturating_sub(segments);
+        Some(self.head.max(self.geometry.start_of(SegmentNumber(first))?))
+    }
+
     /// Whether head and tail lie within the log, and the segments in use within the file.
     fn is_sound(&self) -> bool {
         let Some(next) = self.newest.0.checked_add(1).map(SegmentNumber) else {

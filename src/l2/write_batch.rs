@@ -9,6 +9,7 @@ use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::{Change, DirectoryEntry};
 use super::error::EncodeError;
 use super::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, Geometry, Position, SegmentNumber};
+use super::image::ClosedIndex;
 use super::record::{Record, RecordLengths};
 
 /// A record that is encoded except for its position, with its body by reference.
@@ -69,6 +70,8 @@ pub(crate) enum Job {
     /// Everything is on file, and nothing more will come.
     Close {
         tail: Position,
+        /// For an image.
+        index: Option<Arc<dyn ClosedIndex>>,
     },
     /// The log is inconsistent, or a sync has failed.
     Fail,

@@ -4,6 +4,8 @@
 //! has sealed a segment, another one is prepared behind the segment that is now in use, beside the
 //! batches that are written meanwhile.
 //!
+//! At a close it writes an image of the index, then the clean mark.
+//!
 //! A write that fails for good turns L2 off and voids the store.
 
 use std::io;
@@ -15,6 +17,7 @@ use futures::future::{Either, select};
 use super::format::SegmentNumber;
 use super::frame_writer::FrameWriter;
 use super::health::Health;
+use super::image::{ImageWriter, Origin};
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::outlines::Outlines;
@@ -38,6 +41,7 @@ pub(crate) struct Writer {
     health: Arc<Health>,
     frames: FrameWriter,
     supplying: Supplying,
+    images: ImageWriter,
     outlines: Arc<Outlines>,
     runner: Arc<dyn TaskRunner>,
     owner: Weak<dyn LogOwner>,
@@ -50,6 +54,7 @@ pub(crate) struct WriterStart {
     /// The bytes of the log in the block in which it ends.
     pub(super) tail_block: Vec<u8>,
     pub(super) writing: SegmentNumber,
+    pub(super) image_origin: Origin,
 }
 
 /// Tells all waiting callers if the writer panics or its runner breaks down.
@@ -78,7 +83,7 @@ impl Writer {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
-        let WriterStart { superblock, tail_block, writing } = start;
+        let WriterStart { superblock, tail_block, writing, image_origin } = start;
         let log = Arc::clone(log);
         let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
         let reclaimer = Reclaimer::new(
@@ -93,6 +98,7 @@ impl Writer {
         Self {
             frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
             supplying: Supplying::new(supply),
+            images: ImageWriter::new(file.clone(), image_origin),
             outlines: Arc::clone(outlines),
             log,
             health: Arc::clone(&file.health),
@@ -115,7 +121,8 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let Self { log, frames, supplying, outlines, runner, owner, writing, .. } = self;
+        let Self { log, frames, supplying, images, outlines, runner, owner, writing, .. } = self;
+        images.cut_off().await;
         // Bounded: a job in each turn, with waits in between.
         loop {
             supplying.begin(*writing);
@@ -132,12 +139,17 @@ impl Writer {
                     *writing = SegmentNumber(seal.segment.0 + 1);
                     log.settle(log.finish()).await;
                 }
-                Some(Job::Close { tail }) => {
+                Some(Job::Close { tail, index }) => {
                     log.wake_room().await;
                     let (supplied, supply) = supplying.rest().await;
                     supplied?;
                     let lost = || io::Error::other("the supply of segments was lost");
-                    supply.ok_or_else(lost)?.superblocks().write_close(tail).await?;
+                    let superblocks = supply.ok_or_else(lost)?.superblocks();
+                    if let Some(index) = index {
+                        images.write(superblocks.superblock(), tail, &index).await;
+                        index.free_contents();
+                    }
+                    superblocks.write_close(tail).await?;
                     log.settle(log.finish()).await;
                     return Ok(());
                 }

@@ -153,6 +153,22 @@ impl<C: Chain> Buckets<C> {
     pub(super) fn heap_bytes(&self) -> usize {
         self.firsts.heap_bytes()
     }
+
+    /// The number of buckets.
+    pub(super) fn len(&self) -> usize {
+        self.firsts.len()
+    }
+
+    pub(super) fn store_chunk(&self, first: u32, to: &mut impl FnMut(&[u8])) -> usize {
+        let chunk = self.firsts.chunk(first);
+        // Bounded: by a chunk.
+        chunk.iter().for_each(|first| to(&first.to_le_bytes()));
+        chunk.len()
+    }
+
+    pub(super) fn add_chunk(&mut self, first: usize, end: u32, chunk: Vec<u32>) -> bool {
+        self.firsts.add_chunk(first, end, chunk)
+    }
 }
 
 /// The bucket that was split to make this one.

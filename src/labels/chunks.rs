@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 /// Items in a chunk. The list of the chunks itself takes 24 bytes for each.
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 
 /// The last chunk grows by at least this many items, or by a quarter.
 const GROWTH_MIN: usize = 4;
@@ -62,6 +62,23 @@ impl<T> Chunks<T> {
             self.chunks = Vec::new();
         }
         Some(chunk.capacity() * size_of::<T>())
+    }
+
+    /// The chunk that begins with the item of that number; empty at the end.
+    pub(super) fn chunk(&self, first: u32) -> &[T] {
+        let chunk = self.chunks.get(first as usize / CHUNK);
+        chunk.map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds the chunk that begins with item `first`, if it is the next one of a list of `end`
+    /// items. False if it is not.
+    pub(super) fn add_chunk(&mut self, first: usize, end: u32, chunk: Vec<T>) -> bool {
+        let expected = (end as usize).checked_sub(first).map(|left| left.min(CHUNK));
+        let is_next = first == self.len() && expected == Some(chunk.len()) && !chunk.is_empty();
+        if is_next {
+            self.chunks.push(chunk);
+        }
+        is_next
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

@@ -14,6 +14,7 @@
 mod buckets;
 mod chunks;
 mod nodes;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod unlinked;
@@ -22,6 +23,7 @@ use smallvec::SmallVec;
 
 use self::buckets::{Buckets, Chain, Found};
 use self::nodes::{NONE, Nodes};
+pub(crate) use self::stored::{LabelIndexOfChunks, PostingsPart, PostingsShape, StoredChunk};
 pub(crate) use self::unlinked::UnlinkedPostings;
 use crate::key::{KeyHash, LabelHash};
 use crate::meter;
@@ -52,7 +54,7 @@ pub(crate) struct Posting {
     pub(crate) sequence: Sequence,
 }
 
-/// The progress of [`LabelIndex::older`], downwards. The default is the start.
+/// The progress of [`LabelIndex::visit`], downwards. The default is the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PostingCursor(Option<u32>);
 
@@ -138,13 +140,13 @@ impl LabelIndex {
         }
     }
 
-    /// Visits up to `limit` places of postings and appends those older than `before` to `found`.
+    /// Visits up to `limit` places of postings and appends those that are wanted to `found`.
     /// Returns where to continue; None at the end. Postings that are added meanwhile may be missed.
-    pub(crate) fn older(
+    pub(crate) fn visit(
         &self,
         cursor: PostingCursor,
-        before: Sequence,
         limit: usize,
+        is_wanted: impl Fn(Posting) -> bool,
         found: &mut Vec<Posting>,
     ) -> Option<PostingCursor> {
         // Downwards, because postings move to lower places only.
@@ -153,8 +155,9 @@ impl LabelIndex {
         for _ in 0..limit {
             number = number.checked_sub(1)?;
             meter::entries(1);
-            let node = self.nodes.at(number).filter(|node| node.sequence() < before);
-            found.extend(node.map(|node| Posting { key: node.key(), sequence: node.sequence() }));
+            let node = self.nodes.at(number);
+            let posting = node.map(|node| Posting { key: node.key(), sequence: node.sequence() });
+            found.extend(posting.filter(|posting| is_wanted(*posting)));
         }
         Some(PostingCursor(Some(number)))
     }

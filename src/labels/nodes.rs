@@ -77,6 +77,49 @@ impl Node {
     fn older(&self) -> Option<u32> {
         (self.older & END == 0).then_some(self.older)
     }
+
+    /// Whether its links lead to one of so many places, or mark an end.
+    fn is_sound(&self, places: u32) -> bool {
+        if self.next == HOLE {
+            return is_link(self.older, places) && is_link(self.newer, places);
+        }
+        let is_end = |link: u32| link & END != 0 && is_link(link & !END, places);
+        let is_within = |link: u32| link < places || is_end(link);
+        is_link(self.next, places) && is_within(self.older) && is_within(self.newer)
+    }
+
+    fn to_bytes(self) -> [u8; StoredNode::BYTES] {
+        let mut bytes = [0; StoredNode::BYTES];
+        bytes[..8].copy_from_slice(&self.label.0);
+        bytes[8..16].copy_from_slice(&self.key.0);
+        bytes[16..24].copy_from_slice(&self.sequence.0);
+        bytes[24..28].copy_from_slice(&self.older.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.newer.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.next.to_le_bytes());
+        bytes
+    }
+}
+
+/// A node as an image has it.
+pub(crate) struct StoredNode(Node);
+
+impl StoredNode {
+    pub(crate) const BYTES: usize = 36;
+
+    /// None if its links lead to no place among so many.
+    pub(super) fn read(bytes: &[u8; Self::BYTES], places: u32) -> Option<Self> {
+        let word = |at: usize| Some(Word(*bytes.get(at..)?.first_chunk()?));
+        let link = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let (label, key, sequence) = (word(0)?, word(8)?, word(16)?);
+        let node =
+            Node { label, key, sequence, older: link(24)?, newer: link(28)?, next: link(32)? };
+        node.is_sound(places).then_some(Self(node))
+    }
+}
+
+/// Whether a link leads to one of so many places, or to none.
+pub(super) fn is_link(number: u32, places: u32) -> bool {
+    number < places || number == NONE
 }
 
 #[derive(Debug)]
@@ -278,5 +321,26 @@ impl Nodes {
 
     pub(super) fn heap_bytes(&self) -> usize {
         self.all.heap_bytes()
+    }
+
+    /// Places, holes, and the first hole.
+    pub(super) fn shape(&self) -> (usize, usize, u32) {
+        (self.all.len(), self.holes, self.hole)
+    }
+
+    pub(super) fn of_chunks(hole: u32, holes: usize) -> Self {
+        Self { all: Chunks::default(), hole, holes }
+    }
+
+    pub(super) fn store_chunk(&self, first: u32, to: &mut impl FnMut(&[u8])) -> usize {
+        let chunk = self.all.chunk(first);
+        // Bounded: by a chunk.
+        chunk.iter().for_each(|node| to(&node.to_bytes()));
+        chunk.len()
+    }
+
+    pub(super) fn add_chunk(&mut self, first: usize, end: u32, chunk: Vec<StoredNode>) -> bool {
+        // Bounded: by a chunk.
+        self.all.add_chunk(first, end, chunk.into_iter().map(|StoredNode(node)| node).collect())
     }
 }

@@ -48,7 +48,7 @@ impl Pair {
         assert_eq!(self.index.len(), self.model.len());
         let (mut found, mut cursor) = (Vec::new(), Some(PostingCursor::default()));
         while let Some(from) = cursor {
-            cursor = self.index.older(from, Sequence(u64::MAX), 7, &mut found);
+            cursor = self.index.visit(from, 7, |_| true, &mut found);
         }
         let mut found: Vec<_> = found.iter().map(|it| (it.sequence.0, it.key.0)).collect();
         found.sort_unstable();
@@ -72,7 +72,12 @@ impl Pair {
             freed += bytes;
             self.index.of(KeyHash(key), Sequence(sequence));
             self.index.oldest(LabelHash(label), Sequence(u64::MAX), 9, &mut Vec::new());
-            self.index.older(PostingCursor::default(), Sequence(sequence), 9, &mut Vec::new());
+            self.index.visit(
+                PostingCursor::default(),
+                9,
+                |it| it.sequence.0 < sequence,
+                &mut Vec::new(),
+            );
         }
         assert_eq!((freed, self.index.heap_bytes(), self.index.len()), (before, 0, 0));
     }
@@ -148,7 +153,7 @@ fn postings_move_down_only_so_a_walk_downwards_meets_those_that_stay() {
         }
         let (mut found, mut cursor) = (Vec::new(), Some(PostingCursor::default()));
         while let Some(from) = cursor {
-            cursor = pair.index.older(from, Sequence(count), 10, &mut found);
+            cursor = pair.index.visit(from, 10, |it| it.sequence.0 < count, &mut found);
             for _ in 0..random.random_range(0..20) {
                 let key = random.random_range(0..count);
                 if key % 3 > 0 {
@@ -229,7 +234,7 @@ fn no_call_visits_more_than_a_few() {
     });
     assert_eq!((found.len(), work.entries), (256, 256));
     let ((), work) = crate::meter::measured(|| {
-        index.older(PostingCursor::default(), Sequence(0), 256, &mut found);
+        index.visit(PostingCursor::default(), 256, |_| false, &mut found);
     });
     assert_eq!((found.len(), work.entries), (256, 256));
 }

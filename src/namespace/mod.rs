@@ -9,6 +9,7 @@
 //!
 //! Locks: the table comes after the map shard and before the commit section.
 
+mod closed;
 mod era;
 mod remains;
 mod table;

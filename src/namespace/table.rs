@@ -220,11 +220,7 @@ impl Namespaces {
     /// Appends a batch of live generations to `found`, starting at `from`. Returns where to
     /// continue; None at the end. One that begins meanwhile may be missed.
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
-        let table = self.table.read();
-        let slots = table.slots.get(from..).unwrap_or_default();
-        meter::entries(slots.len().min(BATCH_ENTRIES));
-        found.extend(slots.iter().take(BATCH_ENTRIES).flatten().cloned());
-        (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
+        self.table.read().some(from, found)
     }
 
     #[cfg(test)]
@@ -249,6 +245,13 @@ impl Table {
             slots: Vec::with_capacity(max),
             ..Self::default()
         }
+    }
+
+    fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
+        let slots = self.slots.get(from..).unwrap_or_default();
+        meter::entries(slots.len().min(BATCH_ENTRIES));
+        found.extend(slots.iter().take(BATCH_ENTRIES).flatten().cloned());
+        (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
     fn insert(
@@ -285,6 +288,12 @@ impl Ended {
     pub(crate) fn entries(&self) -> usize {
         let Figures { entries, live, .. } = self.0.era.totals.sums();
         entries.max(live)
+    }
+
+    /// Appends a batch of them to `found`, starting at `from`. Returns where to continue; None at
+    /// the end.
+    pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
+        self.0.some(from, found)
     }
 
     /// Each item frees a piece. Frees the contents of a generation even if other references to it

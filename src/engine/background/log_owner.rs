@@ -70,7 +70,7 @@ impl CacheLogOwner {
             cursor = {
                 let mut section = self.commit_lock.section();
                 let labels = generation.labels(&mut section);
-                labels.older(from, before, BATCH_ENTRIES, &mut found)
+                labels.visit(from, BATCH_ENTRIES, |it| it.sequence < before, &mut found)
             };
             for posting in found {
                 meter::entries(1);

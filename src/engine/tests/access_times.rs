@@ -197,6 +197,7 @@ fn idle_records_make_room_in_a_quota() {
     // An entry without a recorded access counts as last accessed when it was written.
     bench.reopen();
     let cache = bench.cache();
+    assert!(asked.iter().all(|key| bench.run(cache.get("a", *key)).is_none()));
     assert!(cache.namespace_stats("a").unwrap().l2_bytes_in_use() < 40_000, "one of them");
     assert!(bench.run(cache.get("a", "new")).is_some());
 }

@@ -49,12 +49,22 @@ pub(super) fn opening(
     disk: &SimulatedDisk,
     config: &BlobCacheConfig,
 ) -> impl Future<Output = Result<Arc<Engine>, crate::CacheError>> + use<> {
+    opening_as(simulation, disk, config, (0, Identity::of(0)))
+}
+
+/// In another boot of the machine, or with another identity if the store is created.
+pub(super) fn opening_as(
+    simulation: &Simulation,
+    disk: &SimulatedDisk,
+    config: &BlobCacheConfig,
+    (boot, identity): (u8, Identity),
+) -> impl Future<Output = Result<Arc<Engine>, crate::CacheError>> + use<> {
     let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
         runner: Arc::new(simulation.task_runner()),
         file: None,
-        boot_id: [0; 16],
-        identity: Identity::of(0),
+        boot_id: [boot; 16],
+        identity,
     };
     open_on(config.clone(), geometry(config).unwrap(), setup)
 }

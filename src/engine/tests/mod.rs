@@ -7,6 +7,7 @@ mod crash_model;
 mod errors;
 mod fetches;
 mod histories;
+mod images;
 mod lifetimes;
 mod namespace_slots;
 mod polls;

@@ -13,6 +13,8 @@ pub(crate) enum OperationKind {
     Write,
     /// A sync.
     Sync,
+    /// A change of the length.
+    Resize,
 }
 
 /// How a request fails.

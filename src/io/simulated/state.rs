@@ -34,6 +34,8 @@ pub(super) struct DiskState {
     pub(super) image: Vec<u8>,
     /// Sectors with contents that are not durable.
     pub(super) unsynced: BTreeMap<u64, Unsynced>,
+    /// A change of the length that is not durable.
+    pub(super) resized: Option<Resized>,
     /// Counts changes of sectors, to tell what a sync covers.
     pub(super) stamp: u64,
     pub(super) operations: BTreeMap<u64, Operation>,
@@ -48,6 +50,15 @@ pub(super) struct DiskState {
 pub(super) struct Unsynced {
     pub(super) durable: [u8; SECTOR_BYTES],
     pub(super) versions: Vec<(u64, [u8; SECTOR_BYTES])>,
+}
+
+/// What a disk has after a power loss that undoes a change of its length.
+pub(super) struct Resized {
+    /// Of the last change.
+    stamp: u64,
+    /// The part that no change has touched, and the bytes behind it.
+    kept: usize,
+    behind: Vec<u8>,
 }
 
 pub(super) struct Countdown {
@@ -97,6 +108,9 @@ pub(super) enum Work {
     Sync {
         covers: u64,
         lost: bool,
+    },
+    Resize {
+        length: usize,
     },
 }
 
@@ -155,6 +169,7 @@ impl DiskState {
             OperationKind::Read => (self.plan.read_failure, 0.0),
             OperationKind::Write => (self.plan.write_failure, self.plan.write_no_space),
             OperationKind::Sync => (self.plan.sync_failure, 0.0),
+            OperationKind::Resize => (self.plan.write_failure, self.plan.write_no_space),
         };
         let failed = self.dice.chance(failure).then_some(Fault::Io);
         failed.or(self.dice.chance(no_space).then_some(Fault::NoSpace))
@@ -201,6 +216,38 @@ impl DiskState {
                 }
                 (Ok(()), AlignedBuffer::default())
             }
+            Work::Resize { length } => {
+                self.resize(length);
+                (Ok(()), AlignedBuffer::default())
+            }
+        }
+    }
+
+    fn resize(&mut self, length: usize) {
+        self.stamp += 1;
+        let kept = self.image.len().min(length);
+        let resized = self.resized.get_or_insert_with(|| Resized {
+            stamp: 0,
+            kept: self.image.len(),
+            behind: Vec::new(),
+        });
+        resized.stamp = self.stamp;
+        if kept < resized.kept {
+            let mut behind = self.image[kept..resized.kept].to_vec();
+            behind.append(&mut resized.behind);
+            (resized.kept, resized.behind) = (kept, behind);
+        }
+        self.image.resize(length, 0);
+        self.unsynced.retain(|sector, _| (*sector as usize) < length / SECTOR_BYTES);
+    }
+
+    /// A power loss: the last changes of the length are there, or none.
+    pub(super) fn lose_resizing(&mut self) {
+        let Some(Resized { kept, behind, .. }) = self.resized.take() else { return };
+        if self.dice.chance(0.5) {
+            self.image.truncate(kept);
+            self.image.extend(behind);
+            self.unsynced.retain(|sector, _| (*sector as usize) < kept / SECTOR_BYTES);
         }
     }
 
@@ -239,8 +286,9 @@ impl DiskState {
         contents.versions.push((self.stamp, content));
     }
 
-    /// Makes durable the sectors that arrived up to the stamp `covers`.
+    /// Makes durable the sectors that arrived up to the stamp `covers`, and the length.
     fn make_durable(&mut self, covers: u64) {
+        self.resized.take_if(|resized| resized.stamp <= covers);
         self.unsynced.retain(|_, contents| {
             let covered = contents.versions.iter().rposition(|(stamp, _)| *stamp <= covers);
             if let Some(newest) = covered {

@@ -35,6 +35,7 @@
 mod bucket;
 mod slot;
 mod slot_table;
+mod stored;
 mod table_directory;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ use crate::l2::format::Position;
 use crate::meter;
 
 pub(crate) use self::slot::Slot;
+pub(crate) use self::stored::{IndexOfTables, StoredTable};
 
 /// Groups of hashes, see [`Index::group`].
 pub(crate) const GROUPS: usize = 2048;
@@ -313,6 +315,14 @@ impl Index {
             return; // another writer was faster
         }
         self.split();
+    }
+
+    /// Gives an index without entries beyond the tables before its table `number`.
+    fn put_table(&mut self, number: usize, table: SlotTable) {
+        *self.len.get_mut() += table.len();
+        *self.tables_heap_bytes.get_mut() += table.heap_bytes();
+        *self.directory.table(number).write().unwrap_or_else(PoisonError::into_inner) = table;
+        *self.count.get_mut() = number + 1;
     }
 
     /// Splits the next table in order. One caller at a time.

@@ -233,6 +233,11 @@ impl SlotTable {
         (len * 12).div_ceil(LANES * 11).next_multiple_of(CHUNK)
     }
 
+    /// An empty table for so many entries.
+    pub(super) fn with_room(len: usize, depth: u32) -> Self {
+        Self::with_buckets(Self::fitting(len), depth)
+    }
+
     fn with_buckets(buckets: usize, depth: u32) -> Self {
         // Bounded: by a chunk of a table.
         let new_chunk = |buckets| (0..buckets).map(|_| Bucket::new()).collect::<Chunk>();
@@ -260,7 +265,7 @@ impl SlotTable {
 
     /// Adds a hash that is known to be absent, where there is known to be room.
     #[inline]
-    fn add(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) {
+    pub(super) fn add(&mut self, hash: KeyHash, mixed: Mixed, slot: Slot) {
         debug_assert!(self.len < Self::most(self.buckets), "no room");
         let mut at = mixed.home(self.buckets);
         // Bounded: by the buckets of one table.

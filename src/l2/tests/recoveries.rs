@@ -269,6 +269,11 @@ impl Disk for MemoryDisk {
         self.0.lock().len() as u64
     }
 
+    fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        self.0.lock().resize(usize::try_from(length).unwrap(), 0);
+        ready(Ok(())).boxed()
+    }
+
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
         let from = usize::try_from(request.offset).unwrap();
         let bytes = AlignedBuffer::copy_from_slice(&self.0.lock()[from..from + request.length]);

@@ -450,6 +450,7 @@ impl History {
         drop(self.late.take());
         let stats = self.cache.stats();
         self.tally.recovered += stats.recovery_records();
+        self.tally.opens_by_image += u64::from(stats.recovery_from_image());
         limits::check_opened(&self.config, &stats)
     }
 

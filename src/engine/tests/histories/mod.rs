@@ -85,6 +85,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);
         least("recovered entries", tally.recovered, 5.0);
+        least("opens by an image", tally.opens_by_image, 0.3);
     }
     if !setting.is_roomy {
         least("opens with smaller budgets", tally.smaller, 0.5);

@@ -13,6 +13,7 @@ pub(super) struct Tally {
     pub(super) hits_l2: u64,
     pub(super) hits_after_open: u64,
     pub(super) recovered: u64,
+    pub(super) opens_by_image: u64,
     pub(super) evicted: u64,
     pub(super) promoted: u64,
     pub(super) reclaimed: u64,
@@ -64,6 +65,7 @@ impl AddAssign for Tally {
         self.hits_l2 += other.hits_l2;
         self.hits_after_open += other.hits_after_open;
         self.recovered += other.recovered;
+        self.opens_by_image += other.opens_by_image;
         self.evicted += other.evicted;
         self.promoted += other.promoted;
         self.reclaimed += other.reclaimed;

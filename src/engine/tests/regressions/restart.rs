@@ -190,9 +190,10 @@ fn a_newest_record_over_the_budget_leaves_an_empty_working_store() {
     fill(&mut bench, 10, &[]);
     let cache = bench.cache();
     bench.run(cache.invalidate_prefix("a", vec![b'-'; 65_535])).unwrap();
-    bench.run(cache.close()).unwrap();
+    bench.run(cache.sync()).unwrap();
     bench.config = builder().l2_index_bytes_max(64 * KIB).build().unwrap();
-    bench.reopen();
+    drop(cache);
+    bench.kill();
     assert_eq!(bench.cache.stats().l2_entries(), 0);
     bench.put("key", "value", &[]);
     assert_eq!(bench.get("key").as_deref(), Some("value"));

@@ -1,0 +1,97 @@
+//! Makes the data file longer, for what a closed store has behind its segments, and shorter again.
+
+use std::io;
+
+use rustix::fd::AsFd;
+use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
+use rustix::io::Errno;
+
+use super::limits::file_bytes_max;
+
+/// Bytes that one call allocates.
+pub(super) const ALLOCATED_BYTES: u64 = 64 << 20;
+
+/// Makes the file `length` bytes long. What is added is reserved, if the file system can.
+///
+/// # Errors
+///
+/// `StorageFull`, `FileTooLarge` under a limit of the process, or what else the kernel says. The
+/// file may have become longer then.
+pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
+    let present = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+    if length <= present {
+        return Ok(ftruncate(&file, length)?);
+    }
+    if file_bytes_max().is_some_and(|max| length > max) {
+        // The attempt would kill the process.
+        return Err(Errno::FBIG.into());
+    }
+    let reserved = in_pieces(present, length, |offset, piece| {
+        fallocate(&file, FallocateFlags::empty(), offset, piece)
+    });
+    match reserved {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(ftruncate(&file, length)?),
+        reserved => Ok(reserved?),
+    }
+}
+
+/// Allocates the bytes from `start` to `end` in pieces. Only an interrupted piece is retried, or
+/// signals could prevent any progress.
+pub(super) fn in_pieces(
+    start: u64,
+    end: u64,
+    mut allocate: impl FnMut(u64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut done = start;
+    // Bounded: by the pieces of a file, each a call of the kernel.
+    while done < end {
+        let piece = ALLOCATED_BYTES.min(end - done);
+        match allocate(done, piece) {
+            Ok(()) => done += piece,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn only_the_interrupted_piece_of_an_allocation_is_retried() {
+        let (start, bytes) = (8192, 3 * ALLOCATED_BYTES + 4096);
+        let (mut calls, mut end) = (0, start);
+        let done = in_pieces(start, start + bytes, |offset, piece| {
+            assert!(offset == end && piece <= ALLOCATED_BYTES, "{piece} bytes at {offset}");
+            calls += 1;
+            // Signals interrupt each piece once.
+            if calls % 2 == 1 {
+                return Err(Errno::INTR);
+            }
+            end += piece;
+            Ok(())
+        });
+        assert_eq!((done, calls, end), (Ok(()), 8, start + bytes));
+        assert_eq!(in_pieces(0, bytes, |_, _| Err(Errno::NOSPC)), Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn a_file_grows_by_zeroes_and_shrinks_to_what_it_had() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&[7; 4096], 0).expect("written");
+        resize(&file, 3 * 4096).expect("grown");
+        let mut found = [1; 3 * 4096];
+        file.read_exact_at(&mut found, 0).expect("read");
+        assert!(found[..4096] == [7; 4096] && found[4096..].iter().all(|&byte| byte == 0));
+        resize(&file, 4096).expect("shrunk");
+        assert_eq!(file.metadata().expect("known").len(), 4096);
+        assert!(resize(&file, 1 << 60).is_err());
+        resize(&file, 4096).expect("shrunk");
+        file.read_exact_at(&mut found[..4096], 0).expect("read");
+        assert!(found[..4096] == [7; 4096]);
+    }
+}
