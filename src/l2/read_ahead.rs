@@ -44,6 +44,8 @@ pub(super) struct ReadAhead<'a> {
     begun: VecDeque<Begun<'a>>,
     /// The first segment that has to wait for memory.
     waiting: Option<Begun<'a>>,
+    /// Whether the order of records does not matter.
+    may_be_plain: bool,
 }
 
 /// A segment that is being read.
@@ -73,7 +75,13 @@ impl<'a> ReadAhead<'a> {
             oldest,
             begun: VecDeque::new(),
             waiting: None,
+            may_be_plain: true,
         }
+    }
+
+    /// From now on, records are given in the order of the log.
+    pub(super) fn keep_order(&mut self) {
+        self.may_be_plain = false;
     }
 
     /// The next older segment. Calls must not skip any.
@@ -143,7 +151,7 @@ impl<'a> ReadAhead<'a> {
             return known(Found::Unsealed);
         };
         let length = segment_bytes - footer.start as usize;
-        let (helpers, now) = (self.helpers, self.now);
+        let (helpers, manner) = (self.helpers, (self.now, self.may_be_plain));
         let found = async move {
             let image = if length == BLOCK_BYTES {
                 last
@@ -154,7 +162,7 @@ impl<'a> ReadAhead<'a> {
                 }
             };
             let place = (number, opens, file.geometry);
-            let reading = SegmentRecords::read(image.into_bytes(), file.key, place, now);
+            let reading = SegmentRecords::read(image.into_bytes(), file.key, place, manner);
             match helpers.run(reading).await {
                 Some(Ok(records)) => Found::Sealed(Box::new(records)),
                 Some(Err(_)) => Found::Unsealed,

@@ -28,13 +28,12 @@ use super::image::{Loaded, load};
 use super::outlines::Outlines;
 use super::read_ahead::{Found, ReadAhead};
 use super::recovery_error::RecoveryError;
-use super::replay::{Limits, Replay};
+use super::replay::{Limits, Replay, Replayed};
 use super::replayed_namespace::RecoveredNamespace;
 use super::resume::{Started, Tail, Unsealed, position, start, start_of};
 use super::segment_file::SegmentFile;
 use super::segment_records::SegmentRecords;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
-use crate::batch::Pacer;
 use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::helpers::Helpers;
@@ -123,30 +122,32 @@ pub(crate) async fn recover(
     opening: &Opening,
 ) -> Result<Recovered, RecoveryError> {
     let hasher = KeyHasher::new(superblock.hash_key, opening.key_hash_bits);
+    let is_warm = is_warm(&superblock, opening);
+    let helpers = Helpers::start(if is_warm { opening.helpers } else { 0 });
     let mut scan = BackwardScan {
         file,
         superblock,
         hasher: &hasher,
+        helpers: &helpers,
         replay: Replay::new(opening.limits.clone()),
         outlines: Outlines::new(opening.limits.index_bytes_max),
         tail: None,
         head: superblock.head,
         dropped: 0,
         now: Timestamp(opening.now_ns),
+        order_matters: false,
     };
-    let is_warm = is_warm(&superblock, opening);
-    let helpers = Helpers::start(if is_warm { opening.helpers } else { 0 });
     let loaded = if is_warm { scan.load_image(opening, &helpers).await } else { None };
     if is_warm && loaded.is_none() {
-        scan.read_back(&helpers, opening.limits.index_bytes_max).await?;
+        scan.read_back(opening.limits.index_bytes_max).await?;
     }
     let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
     let is_from_image = loaded.is_some();
     let (namespaces, records) = match loaded {
         Some(Loaded { namespaces, records, .. }) => (namespaces, records),
         None => {
-            let records = replay.records;
-            (replay.finish(&helpers).await?, records)
+            let Replayed { namespaces, records } = replay.finish(&helpers).await?;
+            (namespaces, records)
         }
     };
     drop(helpers);
@@ -186,6 +187,7 @@ struct BackwardScan<'a> {
     file: &'a SegmentFile,
     superblock: Superblock,
     hasher: &'a KeyHasher,
+    helpers: &'a Helpers,
     replay: Replay,
     outlines: Outlines,
     tail: Option<Tail>,
@@ -193,6 +195,8 @@ struct BackwardScan<'a> {
     head: Position,
     dropped: u64,
     now: Timestamp,
+    /// Whether a segment had to be replayed in its order.
+    order_matters: bool,
 }
 
 impl BackwardScan<'_> {
@@ -258,20 +262,19 @@ impl BackwardScan<'_> {
     }
 
     /// Reads segments backwards to the head, to damage, or to the end of the index budget.
-    async fn read_back(
-        &mut self,
-        helpers: &Helpers,
-        index_bytes_max: usize,
-    ) -> Result<(), RecoveryError> {
+    async fn read_back(&mut self, index_bytes_max: usize) -> Result<(), RecoveryError> {
         let geometry = self.file.geometry;
         let mut oldest = geometry.segment_of(self.head);
         let mut number = self.superblock.newest;
         let of = (self.superblock.store_id, self.opens());
         let memory = (self.now, index_bytes_max);
-        let mut ahead = ReadAhead::new(self.file, of, (number, oldest), helpers, memory);
+        let mut ahead = ReadAhead::new(self.file, of, (number, oldest), self.helpers, memory);
         // Bounded: a segment in each turn, read in steps.
         while number >= oldest {
             let segment = ahead.take(number).await;
+            if self.order_matters {
+                ahead.keep_order();
+            }
             let older = number.0 - oldest.0;
             let found = ahead.beside(self.take_segment(segment, number, older)).await?;
             if found == Taken::Full {
@@ -321,16 +324,43 @@ impl BackwardScan<'_> {
             Found::Sealed(records) => records,
         };
         self.tail.get_or_insert(Tail { segment: number, unsealed: None });
-        let taken = self.take_records(&records, older).await;
+        let (mut records, mut taken) = (records, Taken::Good);
+        if !self.take_plain(&records, older).await? {
+            self.order_matters = true;
+            if records.plain().is_some() {
+                *records = self.read_in_order(&records, number).await?;
+            }
+            taken = self.take_records(&records, older).await?;
+        }
         let replay = &mut self.replay;
         self.outlines.keep(records.into_outline(), |bytes| replay.reserve(bytes));
         Ok(taken)
     }
 
-    async fn take_records(&mut self, records: &SegmentRecords, older: u64) -> Taken {
-        let from = (self.head, older);
-        let is_good = self.replay.take(records, from, &mut Pacer::default()).await;
-        if is_good { Taken::Good } else { Taken::Full }
+    /// False if the order of the records matters.
+    async fn take_plain(&mut self, records: &SegmentRecords, older: u64) -> io::Result<bool> {
+        let Some(plain) = records.plain() else { return Ok(false) };
+        let outline_bytes = records.outline_bytes();
+        self.replay.take_plain(plain, outline_bytes, (self.head, older), self.helpers).await
+    }
+
+    /// The same records in the order of the log.
+    async fn read_in_order(
+        &self,
+        records: &SegmentRecords,
+        number: SegmentNumber,
+    ) -> io::Result<SegmentRecords> {
+        let place = (number, self.opens(), self.file.geometry);
+        let order = (self.now, false);
+        let reading = SegmentRecords::read(records.image(), self.file.key, place, order);
+        let read = self.helpers.run(reading).await;
+        let read = read.ok_or_else(|| io::Error::other("a directory cannot be read again"))?;
+        read.map_err(io::Error::other)
+    }
+
+    async fn take_records(&mut self, records: &SegmentRecords, older: u64) -> io::Result<Taken> {
+        let is_good = self.replay.take(records, (self.head, older), self.helpers).await?;
+        Ok(if is_good { Taken::Good } else { Taken::Full })
     }
 
     /// Scans the frames of a segment that has no good directory and no used segment behind it.
@@ -357,9 +387,9 @@ impl BackwardScan<'_> {
         written.map_err(io::Error::other)?;
         self.tail = Some(Tail { segment: number, unsealed: Some(unsealed) });
         let place = (number, self.opens(), geometry);
-        let records = SegmentRecords::read(image.into(), key, place, self.now).await;
+        let records = SegmentRecords::read(image.into(), key, place, (self.now, false)).await;
         let records = records.map_err(io::Error::other)?;
-        let taken = self.take_records(&records, older).await;
+        let taken = self.take_records(&records, older).await?;
         if is_damaged {
             self.head = self.head.max(records.oldest().unwrap_or(end));
             if taken == Taken::Full {

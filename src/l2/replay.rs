@@ -10,8 +10,16 @@
 //!
 //! Blobs and tombstones are taken in *runs*: between two invalidations, those that certainly fit.
 //! Within a run the order matters for each hash only, and for the quotas, which are applied last.
-//! So a run is inserted group by group of hashes (`Index::group`): that misses the processor's
-//! caches half as often.
+//! So a run goes into the index group by group of hashes (`Index::group`): that misses the
+//! processor's caches less often.
+//!
+//! As long as all records certainly fit, and in namespaces without a quota, slots and postings are
+//! only *collected*. Which records are shadowed by newer ones is found at the end, or when it
+//! begins to matter, by all cores: the index is *settled*. Until then they count as if none was.
+
+mod log;
+mod plain;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::{io, mem};
@@ -19,117 +27,80 @@ use std::{io, mem};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
+pub(crate) use self::log::Limits;
+use self::log::ReplayedLog;
 use super::directory_entry::Change;
-use super::format::{BLOCK_BYTES, GenerationNumber, Position};
+use super::format::Position;
 use super::index::Slot;
+use super::listed_record::{ListedKind, ListedRecord};
 use super::replay_run::{Fate, ReplayRun};
-use super::replayed_namespace::{PREFIX_BYTES, Prefixes, RecoveredNamespace, ReplayedNamespace};
-use super::segment_records::{ListedKind, ListedRecord, SegmentRecords};
+use super::replayed_namespace::{PREFIX_BYTES, Prefixes, RecoveredNamespace};
+use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
-use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::helpers::Helpers;
 use crate::key::LabelHash;
-use crate::quota::Quotas;
 use crate::sequence::Sequence;
-
-/// Bytes of a namespace beside its name, if it is beyond the configured number: its index.
-const NAMESPACE_BYTES: usize = 1024;
 
 /// Bytes of an invalidated label.
 const LABEL_BYTES: usize = 16;
 
-/// The index is prepared for so many times its slots more at once: a guess, which older records may
-/// disprove.
-const GROWTH: usize = 3;
-
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// For slots, postings, and the working state of the replay.
-    pub(crate) index_bytes_max: usize,
-    /// This many names count nothing.
-    pub(crate) namespaces_max: usize,
-    pub(crate) quotas: Quotas,
-}
-
 pub(crate) struct Replay {
-    names: BTreeMap<Box<str>, usize>,
-    namespaces: Vec<ReplayedNamespace>,
-    pub(crate) records: u64,
-    labels: BTreeSet<u64>,
+    log: ReplayedLog,
     /// The whole store was invalidated after all records yet to be read.
     is_over: bool,
-    limits: Limits,
-    slots: usize,
-    postings: usize,
-    /// Bytes of the working state beside slots and postings.
-    beside_bytes: usize,
     /// The oldest record taken.
     oldest: Option<Position>,
     run: ReplayRun,
 }
 
+/// What was found in a log.
+pub(crate) struct Replayed {
+    pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
+    /// Live records.
+    pub(crate) records: u64,
+}
+
 impl Replay {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            names: BTreeMap::new(),
-            namespaces: Vec::new(),
-            records: 0,
-            labels: BTreeSet::new(),
-            is_over: false,
-            limits,
-            slots: 0,
-            postings: 0,
-            beside_bytes: 0,
-            oldest: None,
-            run: ReplayRun::default(),
-        }
+        let (log, run) = (ReplayedLog::new(limits), ReplayRun::default());
+        Self { log, is_over: false, oldest: None, run }
     }
 
     /// Takes the records of the next older segment, from `head` on. False at the budget: then
     /// anything older does not count.
     ///
     /// `older`: how many older segments there are.
+    ///
+    /// # Errors
+    /// If a helper fails.
     pub(crate) async fn take(
         &mut self,
         segment: &SegmentRecords,
         (head, older): (Position, u64),
-        steps: &mut Pacer,
-    ) -> bool {
-        let slots = self.slots;
-        if !self.take_all(segment, head, steps).await {
-            return false;
+        helpers: &Helpers,
+    ) -> io::Result<bool> {
+        let mut steps = Pacer::default();
+        let slots = self.log.used.slots;
+        if !self.take_all(segment, head, (helpers, &mut steps)).await? {
+            return Ok(false);
         }
-        // Most logs go on as they began.
-        let share = self.slots - slots;
-        let expected = share.saturating_mul(usize::try_from(older).unwrap_or(usize::MAX));
-        let room = self.bytes_max().saturating_sub(self.bytes()) / SLOT_BYTES;
-        let more = expected.min(room).min(self.slots.saturating_mul(GROWTH));
-        for namespace in &mut self.namespaces {
-            steps.entry().await;
-            let len = namespace.index.len();
-            // A namespace gets its part.
-            let part = more as u128 * len as u128 / self.slots.max(1) as u128;
-            let expected = len + usize::try_from(part).unwrap_or(0);
-            while namespace.index.split_for(expected) {
-                steps.entries(BATCH_ENTRIES).await;
-            }
-        }
-        true
+        self.log.end_segment(slots, (segment.outline_bytes(), older), helpers).await?;
+        Ok(true)
     }
 
     async fn take_all(
         &mut self,
         segment: &SegmentRecords,
         head: Position,
-        steps: &mut Pacer,
-    ) -> bool {
+        (helpers, steps): (&Helpers, &mut Pacer),
+    ) -> io::Result<bool> {
         let mut left = segment.from(head);
         self.run.begin_segment(segment, steps).await;
         // Bounded: a run in each turn, taken in steps, or an invalidation.
         while let Some((record, behind)) = left.split_first() {
             if self.is_over {
-                return true;
+                return Ok(true);
             }
             let is_other = record.kind == ListedKind::Other;
             let count = if is_other { 0 } else { self.run_length(segment, left, steps).await };
@@ -139,13 +110,16 @@ impl Replay {
                 left = behind;
                 continue;
             }
-            let Some(entry) = segment.entry(record) else { return true };
-            if self.bytes() + self.cost_max(&entry.change) > self.bytes_max() {
-                return false;
+            let Some(entry) = segment.entry(record) else { return Ok(true) };
+            if self.log.used.bytes() + self.cost_max(&entry.change) > self.log.used.bytes_max() {
+                if self.log.settle_at_budget(helpers).await? {
+                    continue;
+                }
+                return Ok(false);
             }
             let position = segment.position(record);
             if let Some(named) = entry.change.namespace() {
-                self.begin(named.name, named.generation, position);
+                self.log.begin(named.name, named.generation, position);
             }
             if is_other {
                 self.oldest = Some(position);
@@ -153,14 +127,12 @@ impl Replay {
                 left = behind;
             }
         }
-        true
+        Ok(true)
     }
 
     /// Takes bytes of the index budget for something else, if there are so many.
     pub(crate) fn reserve(&mut self, bytes: usize) -> bool {
-        let has_room = self.bytes() + bytes <= self.limits.index_bytes_max;
-        self.beside_bytes += if has_room { bytes } else { 0 };
-        has_room
+        self.log.reserve(bytes)
     }
 
     /// The oldest record taken. If the budget is used up, the log begins here.
@@ -169,22 +141,26 @@ impl Replay {
     }
 
     /// Frees the working state, and gives what was found.
-    pub(crate) async fn finish(
-        mut self,
-        helpers: &Helpers,
-    ) -> io::Result<BTreeMap<Box<str>, RecoveredNamespace>> {
+    ///
+    /// # Errors
+    /// If a helper fails.
+    pub(crate) async fn finish(mut self, helpers: &Helpers) -> io::Result<Replayed> {
+        if self.log.collected > 0 {
+            self.log.settle(helpers).await?;
+        }
+        let records = self.log.records;
         let mut steps = Pacer::default();
-        while self.labels.pop_first().is_some() {
+        while self.log.labels.pop_first().is_some() {
             steps.entry().await;
         }
         let mut numbers = BTreeMap::new();
-        while let Some((name, number)) = self.names.pop_first() {
+        while let Some((name, number)) = self.log.names.pop_first() {
             steps.entry().await;
             numbers.insert(number, name);
         }
         let mut linked = FuturesUnordered::new();
         let mut recovered = BTreeMap::new();
-        for (number, mut namespace) in self.namespaces.into_iter().enumerate() {
+        for (number, mut namespace) in self.log.namespaces.into_iter().enumerate() {
             steps.entry().await;
             while namespace.prefixes.pop() {
                 steps.entry().await;
@@ -198,18 +174,7 @@ impl Replay {
         while !linked.is_empty() {
             add(linked.next().await, &mut recovered)?;
         }
-        Ok(recovered)
-    }
-
-    fn bytes(&self) -> usize {
-        self.slots * SLOT_BYTES + self.postings * POSTING_BYTES + self.beside_bytes
-    }
-
-    fn bytes_max(&self) -> usize {
-        if failpoint(Failpoint::ReplayUnbounded) {
-            return usize::MAX;
-        }
-        self.limits.index_bytes_max
+        Ok(Replayed { namespaces: recovered, records })
     }
 
     fn cost_max(&self, change: &Change<'_>) -> usize {
@@ -218,12 +183,7 @@ impl Replay {
             Change::PrefixInvalidation { prefix, .. } => PREFIX_BYTES + prefix.len(),
             _ => change.index_bytes(),
         };
-        of_change + change.namespace().map_or(0, |named| self.name_cost(named.name))
-    }
-
-    fn name_cost(&self, name: &str) -> usize {
-        let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
-        if is_counted { NAMESPACE_BYTES + name.len() } else { 0 }
+        of_change + change.namespace().map_or(0, |named| self.log.name_cost(named.name))
     }
 
     /// How many of these records are blobs and tombstones of known names that certainly fit.
@@ -233,7 +193,7 @@ impl Replay {
         left: &[ListedRecord],
         steps: &mut Pacer,
     ) -> usize {
-        let (mut bytes, bytes_max) = (self.bytes(), self.bytes_max());
+        let (mut bytes, bytes_max) = (self.log.used.bytes(), self.log.used.bytes_max());
         let mut count = 0;
         for record in left {
             steps.entry().await;
@@ -245,13 +205,13 @@ impl Replay {
                 return count;
             };
             if known.is_none() {
-                *known = self.names.get(named.name).copied();
+                *known = self.log.names.get(named.name).copied();
                 if known.is_none() {
                     return count;
                 }
             }
             bytes += SLOT_BYTES + record.label_count() * POSTING_BYTES;
-            if bytes + self.name_cost(named.name) > bytes_max {
+            if bytes + self.log.name_cost(named.name) > bytes_max {
                 return count;
             }
             count += 1;
@@ -271,22 +231,38 @@ impl Replay {
             steps.entries(batch.len()).await;
             for &number in batch {
                 let record = &run[number as usize];
-                if let Some(of) = state.namespace_of(record) {
-                    self.namespaces[of].index.prefetch(record.hash);
+                let Some(of) = state.namespace_of(record) else { continue };
+                let namespace = &mut self.log.namespaces[of];
+                if namespace.collects {
+                    namespace.index.prefetch_end(record.hash);
+                } else {
+                    namespace.index.prefetch(record.hash);
                 }
             }
             for &number in batch {
                 let record = &run[number as usize];
                 let Some(of) = state.namespace_of(record) else { continue };
-                state.fates[number as usize] = self.insert(segment, record, of, steps).await;
+                let is_current = segment
+                    .name(record.row)
+                    .is_some_and(|named| self.log.namespaces[of].is_current(named.generation));
+                if is_current {
+                    let is_covered = self.is_covered(segment, record, of, steps).await;
+                    let position = segment.position(record);
+                    let fate = self.insert(record, position, (of, is_covered));
+                    state.fates[number as usize] = fate;
+                }
             }
         }
         for (records, fates) in run.chunks(BATCH_ENTRIES).zip(state.fates.chunks(BATCH_ENTRIES)) {
             steps.entries(records.len()).await;
             for (record, &fate) in records.iter().zip(fates) {
                 let Some(of) = state.namespace_of(record) else { continue };
-                if fate != Fate::Shadowed {
-                    self.count(segment, record, (of, fate), steps).await;
+                if fate == Fate::Shadowed {
+                    continue;
+                }
+                let has_postings = self.count(record, segment.position(record), (of, fate));
+                if has_postings && record.label_count() > 0 {
+                    self.add_postings(segment, record, of, steps).await;
                 }
             }
         }
@@ -295,28 +271,29 @@ impl Replay {
     }
 
     /// Gives a record the slot of its hash, unless a newer one has it.
-    async fn insert(
+    fn insert(
         &mut self,
-        segment: &SegmentRecords,
         record: &ListedRecord,
-        of: usize,
-        steps: &mut Pacer,
+        position: Position,
+        (of, is_covered): (usize, bool),
     ) -> Fate {
-        let (namespace, named) = (&mut self.namespaces[of], segment.name(record.row));
-        if !named.is_some_and(|named| namespace.is_current(named.generation)) {
-            return Fate::Shadowed;
-        }
-        let is_covered = !(self.labels.is_empty() && namespace.prefixes.is_empty())
-            && is_covered(segment, record, &self.labels, &namespace.prefixes, steps).await;
-        let position = segment.position(record);
+        let namespace = &mut self.log.namespaces[of];
+        let is_dead = is_covered || record.kind != ListedKind::Blob;
         let slot = match record.kind {
             ListedKind::Tombstone => Slot::tombstone(position),
-            kind => Slot {
-                dead: is_covered || kind != ListedKind::Blob,
+            _ => Slot {
+                dead: is_dead,
                 versioned: record.versioned,
                 ..Slot::new(position, record.blocks)
             },
         };
+        if !is_dead {
+            namespace.extend_life(record.ends);
+        }
+        if namespace.collects {
+            namespace.index.collect(record.hash, slot);
+            return if is_covered { Fate::CoveredCollected } else { Fate::Collected };
+        }
         match namespace.index.insert_new(record.hash, slot) {
             false => Fate::Shadowed,
             true if is_covered => Fate::Covered,
@@ -324,34 +301,54 @@ impl Replay {
         }
     }
 
-    /// Counts a record that got its slot, and adds its postings.
-    async fn count(
+    /// Counts a record that got its slot. Whether its labels have postings.
+    fn count(
+        &mut self,
+        record: &ListedRecord,
+        position: Position,
+        (of, fate): (usize, Fate),
+    ) -> bool {
+        self.log.used.slots += 1;
+        self.log.collected += usize::from(fate.is_collected());
+        if record.kind == ListedKind::Tombstone {
+            return false;
+        }
+        if !fate.is_collected() {
+            let is_dead = fate.is_covered() || record.kind == ListedKind::ExpiredBlob;
+            let is_live = self.log.namespaces[of].count(record, position, is_dead);
+            self.log.records += u64::from(is_live);
+        }
+        // An expired record may be fresh by the clock of a later open: its postings stay.
+        !fate.is_covered()
+    }
+
+    async fn add_postings(
         &mut self,
         segment: &SegmentRecords,
         record: &ListedRecord,
-        (of, fate): (usize, Fate),
+        of: usize,
         steps: &mut Pacer,
     ) {
-        self.slots += 1;
-        if record.kind == ListedKind::Tombstone {
-            return;
-        }
-        let (namespace, position) = (&mut self.namespaces[of], segment.position(record));
-        let is_dead = fate == Fate::Covered || record.kind == ListedKind::ExpiredBlob;
-        let is_live = namespace.count(record, position, is_dead);
-        self.records += u64::from(is_live);
-        // An expired record may be fresh by the clock of a later open: its postings stay.
-        if fate == Fate::Covered {
-            return;
-        }
+        let sequence = Sequence(segment.position(record).value());
         for batch in segment.labels(record).chunks(BATCH_ENTRIES) {
             steps.entries(batch.len()).await;
-            self.postings += batch.len();
+            self.log.used.postings += batch.len();
             for &label in batch {
-                let sequence = Sequence(position.value());
-                namespace.postings.push(LabelHash(label), record.hash, sequence);
+                self.log.namespaces[of].postings.push(LabelHash(label), record.hash, sequence);
             }
         }
+    }
+
+    async fn is_covered(
+        &self,
+        segment: &SegmentRecords,
+        record: &ListedRecord,
+        of: usize,
+        steps: &mut Pacer,
+    ) -> bool {
+        let prefixes = &self.log.namespaces[of].prefixes;
+        !(self.log.labels.is_empty() && prefixes.is_empty())
+            && is_covered(segment, record, &self.log.labels, prefixes, steps).await
     }
 
     async fn take_other(&mut self, change: &Change<'_>, steps: &mut Pacer) {
@@ -361,8 +358,8 @@ impl Replay {
             return;
         }
         let Some(named) = change.namespace() else { return };
-        let Some(&of) = self.names.get(named.name) else { return };
-        let namespace = &mut self.namespaces[of];
+        let Some(&of) = self.log.names.get(named.name) else { return };
+        let namespace = &mut self.log.namespaces[of];
         if !namespace.is_current(named.generation) {
             return;
         }
@@ -371,30 +368,19 @@ impl Replay {
             Change::LabelInvalidation { labels, .. } => {
                 for label in labels.iter() {
                     steps.entry().await;
-                    self.beside_bytes += if self.labels.insert(label) { LABEL_BYTES } else { 0 };
+                    self.log.used.beside_bytes +=
+                        if self.log.labels.insert(label) { LABEL_BYTES } else { 0 };
                 }
             }
             Change::PrefixInvalidation { prefix, .. } => {
                 let (added, removed) = namespace.prefixes.insert(prefix, steps).await;
-                self.beside_bytes = (self.beside_bytes + added).saturating_sub(removed);
+                self.log.used.beside_bytes =
+                    (self.log.used.beside_bytes + added).saturating_sub(removed);
             }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
             Change::Blob(_) | Change::Tombstone { .. } => {}
             Change::StoreInvalidation { .. } | Change::DeadlineRenewal { .. } => {}
         }
-    }
-
-    /// Begins a name without records so far. Names within the configured number are budgeted
-    /// elsewhere.
-    fn begin(&mut self, name: &str, generation: GenerationNumber, newest: Position) {
-        if self.names.contains_key(name) {
-            return;
-        }
-        self.beside_bytes += self.name_cost(name);
-        let bytes_max = self.limits.quotas.of(name).and_then(|quota| quota.limits.l2_bytes_max);
-        let further_blocks_max = bytes_max.map_or(u64::MAX, |max| max / BLOCK_BYTES as u64);
-        self.names.insert(name.into(), self.namespaces.len());
-        self.namespaces.push(ReplayedNamespace::new(generation, newest, further_blocks_max));
     }
 }
 

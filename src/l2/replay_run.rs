@@ -4,7 +4,8 @@
 use std::mem;
 
 use super::index::{GROUPS, Index};
-use super::segment_records::{ListedRecord, SegmentRecords};
+use super::listed_record::ListedRecord;
+use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer};
 
 /// Shorter runs are inserted in their order.
@@ -28,6 +29,20 @@ pub(super) enum Fate {
     Found,
     /// Likewise, and an invalidation matches it.
     Covered,
+    /// Its slot is collected.
+    Collected,
+    /// Likewise, and an invalidation matches it.
+    CoveredCollected,
+}
+
+impl Fate {
+    pub(super) fn is_collected(self) -> bool {
+        matches!(self, Self::Collected | Self::CoveredCollected)
+    }
+
+    pub(super) fn is_covered(self) -> bool {
+        matches!(self, Self::Covered | Self::CoveredCollected)
+    }
 }
 
 impl ReplayRun {

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::{io, mem};
 
 use super::format::{GenerationNumber, Position};
 use super::index::{Index, Slot};
-use super::segment_records::ListedRecord;
-use crate::batch::Pacer;
+use super::listed_record::ListedRecord;
+use super::settling::{settle, settle_sample};
+use crate::batch::{BATCH_ENTRIES, Pacer, sort_in_batches};
 use crate::clock::Timestamp;
+use crate::helpers::Helpers;
 use crate::labels::{LabelIndex, UnlinkedPostings};
+use crate::sequence::Sequence;
 
 /// Bytes of an invalidated prefix beside its own.
 pub(super) const PREFIX_BYTES: usize = 48;
@@ -23,7 +27,8 @@ pub(crate) struct RecoveredNamespace {
     /// Blocks of live records beyond their first ones.
     pub(crate) further_blocks: u64,
     pub(crate) live: usize,
-    /// When all of its records have expired, unless a read renews one.
+    /// When all of its records have expired, unless a read renews one, and also those that were
+    /// overwritten.
     pub(crate) alive_until: Timestamp,
     pub(crate) newest: Position,
 }
@@ -37,6 +42,10 @@ pub(super) struct ReplayedNamespace {
     alive_until: Timestamp,
     newest: Position,
     further_blocks_max: u64,
+    /// Whether its slots are only collected.
+    pub(super) collects: bool,
+    /// Records found to be shadowed whose postings are left.
+    shadowed: Vec<Position>,
     pub(super) prefixes: Prefixes,
     /// Flushed after all records yet to be read.
     pub(super) is_over: bool,
@@ -57,6 +66,8 @@ impl ReplayedNamespace {
             alive_until: Timestamp(0),
             newest,
             further_blocks_max,
+            collects: false,
+            shadowed: Vec::new(),
             prefixes: Prefixes::default(),
             is_over: false,
         }
@@ -65,6 +76,55 @@ impl ReplayedNamespace {
     /// Whether older records of that generation count.
     pub(super) fn is_current(&self, generation: GenerationNumber) -> bool {
         !self.is_over && generation >= self.generation
+    }
+
+    /// Whether all of its records count, however many blocks they have.
+    pub(super) fn has_no_quota(&self) -> bool {
+        self.further_blocks_max == u64::MAX
+    }
+
+    /// A record that is not known to be dead expires then. It may be shadowed.
+    pub(super) fn extend_life(&mut self, ends: Timestamp) {
+        self.alive_until = self.alive_until.max(ends);
+    }
+
+    /// Leaves the newest slot of each hash that was collected, and its postings. Returns how many
+    /// records are live more than before.
+    pub(super) async fn settle(&mut self, helpers: &Helpers) -> io::Result<(usize, usize)> {
+        let (index, settled) = settle(mem::take(&mut self.index), helpers).await?;
+        let live = mem::replace(&mut self.live, settled.live);
+        (self.index, self.further_blocks) = (index, settled.further_blocks);
+        let mut steps = Pacer::default();
+        self.keep_shadowed(settled.shadowed, &mut steps).await;
+        if !self.shadowed.is_empty() {
+            let shadowed = sort_in_batches(mem::take(&mut self.shadowed), &mut steps).await;
+            let sequences = shadowed.into_iter().rev().map(|at| Sequence(at.value()));
+            self.postings.remove(sequences, &mut steps).await;
+        }
+        Ok((live, self.live))
+    }
+
+    /// Settles a sample. Returns how many slots it has, and how many were dropped.
+    pub(super) async fn settle_sample(&mut self, steps: &mut Pacer) -> (usize, usize) {
+        let before = self.index.len();
+        let settled = settle_sample(&self.index, steps).await;
+        let dropped = before - self.index.len();
+        self.keep_shadowed(settled.shadowed, steps).await;
+        (settled.slots, dropped)
+    }
+
+    async fn keep_shadowed(&mut self, shadowed: Vec<Position>, steps: &mut Pacer) {
+        if self.postings.is_empty() {
+            return;
+        }
+        for batch in shadowed.chunks(BATCH_ENTRIES) {
+            steps.entries(batch.len()).await;
+            self.shadowed.extend_from_slice(batch);
+        }
+    }
+
+    pub(super) fn postings(&self) -> usize {
+        self.postings.len()
     }
 
     /// Counts a blob that has the slot of its hash. Whether it is live: not if it is known to be
@@ -89,7 +149,6 @@ impl ReplayedNamespace {
         }
         self.further_blocks += further_blocks;
         self.live += 1;
-        self.alive_until = self.alive_until.max(record.ends);
         true
     }
 

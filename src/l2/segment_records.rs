@@ -7,22 +7,23 @@ use bytes::Bytes;
 use super::blob::NamedGeneration;
 use super::checksum::ChecksumKey;
 use super::directory::Directory;
-use super::directory_entry::{BlobSummary, Change, DirectoryEntry, EntryReader};
+use super::directory_entry::{Change, DirectoryEntry, EntryReader};
 use super::error::DecodeError;
 use super::footer::Footer;
 use super::format::{
-    BLOCK_BYTES, GenerationNumber, Geometry, OpenRange, Position, RECORD_PADDED_BYTES_MIN,
-    SegmentNumber,
+    GenerationNumber, Geometry, OpenRange, Position, RECORD_PADDED_BYTES_MIN, SegmentNumber,
 };
+use super::listed_record::ListedRecord;
 use super::outline::Outline;
+use super::plain_records::PlainRecords;
 use super::wire::Reader;
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_by_key};
 use crate::clock::Timestamp;
-use crate::key::KeyHash;
 
 pub(crate) struct SegmentRecords {
-    /// Newest first.
+    /// Newest first, unless there are plain ones instead.
     records: Vec<ListedRecord>,
+    plain: Option<PlainRecords>,
     labels: Vec<u64>,
     names: Vec<(Box<str>, GenerationNumber)>,
     outline: Outline,
@@ -30,33 +31,6 @@ pub(crate) struct SegmentRecords {
     pages: Bytes,
     reader: EntryReader,
     start: Position,
-}
-
-/// A record of a segment.
-#[derive(Clone, Copy)]
-pub(crate) struct ListedRecord {
-    pub(crate) hash: KeyHash,
-    /// When a blob expires, unless a read renews it.
-    pub(crate) ends: Timestamp,
-    offset: u32,
-    /// Where its entry begins in the pages.
-    entry: u32,
-    /// Of the name table.
-    pub(crate) row: u32,
-    first_label: u32,
-    label_count: u32,
-    pub(crate) blocks: u16,
-    pub(crate) kind: ListedKind,
-    pub(crate) versioned: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListedKind {
-    Blob,
-    ExpiredBlob,
-    Tombstone,
-    /// Read its entry.
-    Other,
 }
 
 /// A record's offset in the segment, and its number in the directory.
@@ -70,7 +44,8 @@ pub(crate) fn memory_bytes(directory_bytes: usize, entries: u32) -> usize {
 }
 
 impl SegmentRecords {
-    /// Reads the directory that `image` ends with.
+    /// Reads the directory that `image` ends with. If it `may_be_plain`, and is, there are plain
+    /// records only.
     ///
     /// # Errors
     /// Why it is invalid.
@@ -78,7 +53,7 @@ impl SegmentRecords {
         image: Bytes,
         key: ChecksumKey,
         (segment, opens, geometry): (SegmentNumber, OpenRange, Geometry),
-        now: Timestamp,
+        (now, may_be_plain): (Timestamp, bool),
     ) -> Result<Self, DecodeError> {
         let start = geometry.start_of(segment).ok_or(DecodeError::Misplaced)?;
         let place = (segment, opens, geometry);
@@ -106,8 +81,29 @@ impl SegmentRecords {
         }
         let pages = image.slice_ref(directory.pages());
         let (reader, outline) = (directory.reader(), directory.into_outline());
-        let records = newest_first(records, &mut steps).await;
-        Ok(Self { records, labels, names, outline, pages, reader, start })
+        let plain = if may_be_plain {
+            PlainRecords::new(&records, &labels, &names, start, &mut steps).await
+        } else {
+            None
+        };
+        let records = match plain {
+            Some(_) => Vec::new(),
+            None => newest_first(records, &mut steps).await,
+        };
+        Ok(Self { records, plain, labels, names, outline, pages, reader, start })
+    }
+
+    pub(crate) fn plain(&self) -> Option<&PlainRecords> {
+        self.plain.as_ref()
+    }
+
+    /// The bytes that it was read from, from the directory on.
+    pub(super) fn image(&self) -> Bytes {
+        self.pages.clone()
+    }
+
+    pub(crate) fn outline_bytes(&self) -> usize {
+        self.outline.memory_bytes()
     }
 
     pub(crate) fn into_outline(self) -> Outline {
@@ -130,8 +126,7 @@ impl SegmentRecords {
     }
 
     pub(crate) fn labels(&self, record: &ListedRecord) -> &[u64] {
-        let first = record.first_label as usize;
-        self.labels.get(first..first + record.label_count as usize).unwrap_or_default()
+        record.labels_of(&self.labels)
     }
 
     /// The number of rows of the name table.
@@ -164,56 +159,4 @@ async fn newest_first(records: Vec<ListedRecord>, steps: &mut Pacer) -> Vec<List
         sorted.extend(batch.iter().rev().map(|(_, number)| records[*number as usize]));
     }
     sorted
-}
-
-impl ListedRecord {
-    fn new(
-        at: u32,
-        row: Option<u32>,
-        entry: &DirectoryEntry<'_>,
-        now: Timestamp,
-        labels: usize,
-    ) -> Option<Self> {
-        let mut record = Self {
-            hash: KeyHash(0),
-            ends: Timestamp(0),
-            offset: entry.offset,
-            entry: at,
-            row: row.unwrap_or(u32::MAX),
-            first_label: u32::try_from(labels).ok()?,
-            label_count: 0,
-            blocks: blocks(entry),
-            kind: ListedKind::Other,
-            versioned: false,
-        };
-        match &entry.change {
-            Change::Blob(blob) => record.set_blob(blob, now)?,
-            Change::Tombstone { hash, .. } => {
-                (record.hash, record.kind) = (KeyHash(*hash), ListedKind::Tombstone);
-            }
-            _ => {}
-        }
-        Some(record)
-    }
-
-    fn set_blob(&mut self, blob: &BlobSummary<'_>, now: Timestamp) -> Option<()> {
-        let life = blob.life();
-        // Accesses since the write are not on file.
-        let is_expired = life.freshness(now, life.written).is_expired();
-        self.kind = if is_expired { ListedKind::ExpiredBlob } else { ListedKind::Blob };
-        self.ends = life.ends(life.written);
-        self.hash = KeyHash(blob.hash);
-        self.label_count = u32::try_from(blob.labels.len()).ok()?;
-        self.versioned = blob.version.is_some();
-        Some(())
-    }
-
-    pub(crate) fn label_count(&self) -> usize {
-        self.label_count as usize
-    }
-}
-
-fn blocks(entry: &DirectoryEntry<'_>) -> u16 {
-    let bytes = entry.offset as usize % BLOCK_BYTES + entry.length as usize;
-    u16::try_from(bytes.div_ceil(BLOCK_BYTES)).unwrap_or(u16::MAX)
 }

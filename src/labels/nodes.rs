@@ -179,6 +179,16 @@ impl Nodes {
         number
     }
 
+    /// Copies a posting that is in no list and no chain to an earlier place.
+    pub(super) fn move_back(&mut self, from: u32, to: u32) {
+        self.all[to] = self.all[from];
+    }
+
+    /// Drops the last posting, which is in no list and no chain.
+    pub(super) fn pop(&mut self) {
+        self.all.pop();
+    }
+
     /// Leaves a hole in place of a posting that is in no list and no chain.
     pub(super) fn remove(&mut self, number: u32) {
         let first = self.hole;

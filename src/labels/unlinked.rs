@@ -16,6 +16,42 @@ impl UnlinkedPostings {
         self.0.add(label, key, sequence);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes the postings of these sequences, which come newest first.
+    pub(crate) async fn remove(
+        &mut self,
+        sequences: impl Iterator<Item = Sequence>,
+        steps: &mut Pacer,
+    ) {
+        let mut sequences = sequences.peekable();
+        let (end, mut kept) = (self.0.end(), 0);
+        for number in 0..end {
+            if sequences.peek().is_none() && kept == number {
+                return;
+            }
+            steps.entry().await;
+            let sequence = self.0.node(number).sequence();
+            while sequences.next_if(|removed| *removed > sequence).is_some() {
+                steps.entry().await;
+            }
+            if sequences.peek() != Some(&sequence) {
+                self.0.move_back(number, kept);
+                kept += 1;
+            }
+        }
+        while self.0.end() > kept {
+            steps.entry().await;
+            self.0.pop();
+        }
+    }
+
     pub(crate) async fn link(self) -> LabelIndex {
         let mut index = LabelIndex { nodes: self.0, ..LabelIndex::default() };
         let (postings, mut steps) = (index.len(), Pacer::default());

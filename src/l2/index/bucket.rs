@@ -119,6 +119,11 @@ impl Bucket {
         self.set(lane, hash, slot);
     }
 
+    /// Removes all slots.
+    pub(super) fn clear(&mut self) {
+        (self.count, self.passed) = (0, 0);
+    }
+
     /// Removes a slot; the last one moves into its lane.
     pub(super) fn take(&mut self, lane: usize) -> (KeyHash, Slot) {
         let removed = (self.hash(lane), self.slot(lane));

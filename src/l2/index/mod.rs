@@ -51,6 +51,7 @@ use crate::l2::format::Position;
 use crate::meter;
 
 pub(crate) use self::slot::Slot;
+pub(crate) use self::slot_table::{Settled, SpareChunks};
 pub(crate) use self::stored::{IndexOfTables, StoredTable};
 
 /// Groups of hashes, see [`Index::group`].
@@ -148,6 +149,46 @@ impl Index {
             self.split_next();
         }
         true
+    }
+
+    /// Adds a slot whatever its hash has: until the index is settled, only this may be called.
+    /// Takes no lock.
+    ///
+    /// # Panics
+    /// If the slot's position is not a multiple of eight.
+    pub(crate) fn collect(&mut self, hash: KeyHash, slot: Slot) {
+        let mixed = Mixed::new(hash);
+        let number = self.hint(mixed);
+        let table = self.directory.table_mut(number);
+        let heap_bytes = table.heap_bytes();
+        table.collect(hash, slot);
+        let heap_bytes_now = table.heap_bytes();
+        *self.len.get_mut() += 1;
+        add_change(&self.tables_heap_bytes, heap_bytes, heap_bytes_now);
+        if self.has_outgrown_tables() {
+            self.split_next();
+        }
+    }
+
+    /// Loads what the next [`Self::collect`] of a hash needs, as [`Self::prefetch`] does.
+    pub(crate) fn prefetch_end(&mut self, hash: KeyHash) {
+        let number = self.hint(Mixed::new(hash));
+        self.directory.table_mut(number).prefetch_end();
+    }
+
+    /// The number of tables.
+    pub(crate) fn tables(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Settles a table: of each hash the slot of the newest record stays. Others may settle other
+    /// tables meanwhile.
+    pub(crate) fn settle(&self, number: usize, spare: &mut SpareChunks, settled: &mut Settled) {
+        let mut table = self.lock(number);
+        let (len, heap_bytes) = (table.len(), table.heap_bytes());
+        table.settle(spare, settled);
+        add_change(&self.len, len, table.len());
+        add_change(&self.tables_heap_bytes, heap_bytes, table.heap_bytes());
     }
 
     /// Loads what the next [`Self::insert_new`] of a hash needs into the processor's cache. Those

@@ -17,6 +17,10 @@
 //! number need not be a power of two, and the table can grow in small steps. The low bits of the
 //! mixed hash have already chosen the table.
 //!
+//! While a log is replayed, a table *collects*: entries are only appended, bucket by bucket, in the
+//! memory that they will take, and a hash may have several. [`SlotTable::settle`] then puts each
+//! where it belongs (`slot_table/collecting.rs`).
+//!
 //! # Memory
 //! Buckets come in equal chunks of 2 KiB, so a chunk that one table frees fits the next: tables
 //! allocated in one piece of any size leave holes in the heap (with glibc a seventh of the whole).
@@ -28,6 +32,7 @@
 //! of 2 KiB leave a fifth of the heap unused (glibc 2.36).
 //!
 //! # Invariants
+//! Unless the table collects:
 //! 1. A hash has at most one slot.
 //! 2. All buckets from an entry's home up to the one before its own are full.
 //! 3. `passed` of a bucket is the number of entries whose way from home goes beyond it; at 255
@@ -35,12 +40,16 @@
 //! 4. `len <= most(buckets)`; without entries there are no buckets.
 //! 5. All chunks except the last are whole.
 
+mod collecting;
+
 use smallvec::SmallVec;
 
 use super::bucket::{Bucket, LANES};
 use super::slot::Slot;
 use crate::key::KeyHash;
 use crate::l2::format::Position;
+
+pub(crate) use self::collecting::{Settled, SpareChunks};
 
 const _: () = assert!(size_of::<usize>() == 8, "the index counts in u64 and usize alike");
 
@@ -95,6 +104,8 @@ pub(super) struct SlotTable {
     /// The number of low bits of the mixed hash that all entries share. The index uses it (see
     /// there); the lock of the entries guards it, too.
     pub(super) depth: u32,
+    /// Entries lie in no order, and all buckets before the last one in use are full.
+    collects: bool,
 }
 
 impl SlotTable {
@@ -110,7 +121,7 @@ impl SlotTable {
     /// Frees all entries and their memory.
     pub(super) fn clear(&mut self) {
         self.chunks = SmallVec::new();
-        (self.buckets, self.len) = (0, 0);
+        (self.buckets, self.len, self.collects) = (0, 0, false);
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -149,6 +160,32 @@ impl SlotTable {
         }
         self.add(hash, mixed, slot);
         true
+    }
+
+    /// Appends an entry to a table that collects.
+    fn append(&mut self, hash: KeyHash, slot: Slot) {
+        let at = self.len / LANES;
+        if at == self.buckets {
+            self.lengthen();
+        }
+        self.bucket_mut(at).push(hash, slot);
+        self.len += 1;
+    }
+
+    /// Adds buckets: as many as there are, up to a chunk.
+    fn lengthen(&mut self) {
+        let last = self.buckets % CHUNK;
+        if last == 0 && self.buckets > 0 {
+            self.chunks.push(new_chunk(CHUNK));
+            self.buckets += CHUNK;
+            return;
+        }
+        let longer = (2 * last).clamp(1, CHUNK);
+        let chunk = self.chunks.pop().map(Vec::from).unwrap_or_default();
+        let more = (chunk.len()..longer).map(|_| Bucket::new());
+        // Bounded: by a chunk of a table.
+        self.chunks.push(chunk.into_iter().chain(more).collect());
+        self.buckets += longer - last;
     }
 
     /// Loads the bucket in which a hash belongs.
@@ -207,11 +244,16 @@ impl SlotTable {
         let leaving = self.iter().filter(|&(hash, _)| leaves(Mixed::new(hash))).count();
         let mut parent = SlotTable::with_buckets(Self::fitting(self.len - leaving), bit + 1);
         let mut child = SlotTable::with_buckets(Self::fitting(leaving), bit + 1);
+        (parent.collects, child.collects) = (self.collects, self.collects);
         // Bounded: by the entries of one table.
         for (hash, slot) in self.iter() {
             let mixed = Mixed::new(hash);
             let table = if leaves(mixed) { &mut child } else { &mut parent };
-            table.add(hash, mixed, slot);
+            if self.collects {
+                table.append(hash, slot);
+            } else {
+                table.add(hash, mixed, slot);
+            }
         }
         *self = parent;
         child
@@ -239,11 +281,10 @@ impl SlotTable {
     }
 
     fn with_buckets(buckets: usize, depth: u32) -> Self {
-        // Bounded: by a chunk of a table.
-        let new_chunk = |buckets| (0..buckets).map(|_| Bucket::new()).collect::<Chunk>();
         let sizes = (0..buckets).step_by(CHUNK).map(|start| CHUNK.min(buckets - start));
         // Bounded: by the buckets of one table.
-        Self { chunks: sizes.map(new_chunk).collect(), buckets, len: 0, depth }
+        let chunks = sizes.map(new_chunk).collect();
+        Self { chunks, buckets, len: 0, depth, collects: false }
     }
 
     fn rebuild(&mut self, buckets: usize) {
@@ -362,9 +403,15 @@ impl SlotTable {
     }
 }
 
+fn new_chunk(buckets: usize) -> Chunk {
+    // Bounded: by a chunk of a table.
+    (0..buckets).map(|_| Bucket::new()).collect()
+}
+
 #[cfg(test)]
 impl SlotTable {
     pub(super) fn check(&self) {
+        assert!(!self.collects);
         let mut seen = std::collections::HashSet::new();
         let mut passing = vec![0_usize; self.buckets];
         for at in 0..self.buckets {

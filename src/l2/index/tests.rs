@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 
+mod collecting;
+
 struct Random(u64);
 
 impl Random {
@@ -68,7 +70,7 @@ impl Index {
         );
     }
 
-    fn collect(&self, positions: Range<Position>, slots_max: usize) -> Vec<(KeyHash, Slot)> {
+    fn scan_all(&self, positions: Range<Position>, slots_max: usize) -> Vec<(KeyHash, Slot)> {
         let mut found = Vec::new();
         let mut cursor = Some(ScanCursor::default());
         while let Some(at) = cursor {
@@ -140,7 +142,7 @@ fn assert_same(index: &Index, model: &HashMap<u64, Slot>) {
     for (&key, slot) in model {
         assert_eq!(index.get(KeyHash(key)), Some(*slot));
     }
-    let all = index.collect(Position::from_multiple(0)..Position::from_multiple(!7), 100);
+    let all = index.scan_all(Position::from_multiple(0)..Position::from_multiple(!7), 100);
     assert_eq!(all.len(), model.len());
     assert!(all.iter().all(|(hash, slot)| model.get(&hash.0) == Some(slot)));
 }
@@ -278,7 +280,7 @@ fn scan_keeps_to_its_range_and_its_bound() {
     for number in 0..10_000 {
         index.insert(KeyHash(number), Slot::new(Position::from_multiple(number * 8), 1));
     }
-    let mut found = index.collect(Position::from_multiple(800)..Position::from_multiple(1600), 1);
+    let mut found = index.scan_all(Position::from_multiple(800)..Position::from_multiple(1600), 1);
     found.sort_by_key(|(hash, _)| *hash);
     let hashes: Vec<u64> = found.iter().map(|(hash, _)| hash.0).collect();
     assert_eq!(hashes, (100..200).collect::<Vec<_>>());
@@ -299,7 +301,7 @@ fn scan_misses_nothing_that_stays_while_the_index_changes() {
             index.insert(KeyHash(random.next() | 1), Slot::new(Position::from_multiple(8), 1));
         }
         let staying: HashSet<KeyHash> = index
-            .collect(Position::from_multiple(8)..Position::from_multiple(16), 64)
+            .scan_all(Position::from_multiple(8)..Position::from_multiple(16), 64)
             .iter()
             .map(|(hash, _)| *hash)
             .collect();
@@ -354,7 +356,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
                     }
                     let whole = Position::from_multiple(0)..Position::from_multiple(!7);
                     let seen: HashSet<KeyHash> =
-                        index.collect(whole, 500).iter().map(|(hash, _)| *hash).collect();
+                        index.scan_all(whole, 500).iter().map(|(hash, _)| *hash).collect();
                     assert!(stable.iter().all(|hash| seen.contains(hash)));
                 }
             });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{BoxFuture, ready};
@@ -24,7 +25,6 @@ use super::super::segment_records::SegmentRecords;
 use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use super::logs::{Manner, NAMES, NOW, Owned, image, limits};
 use super::{OPEN, OPENS, STORE, geometry, position, seeded, store_key};
-use crate::batch::Pacer;
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::helpers::Helpers;
@@ -169,12 +169,19 @@ impl PlainReplay {
         let PlainNamespace { found: namespace, further_blocks_max, is_over, prefixes } = namespace;
         let is_held = namespace.slots.contains_key(&record.hash);
         match record.kind {
-            1 if !is_held => {
+            1 => {
                 let is_covered = prefixes.iter().any(|it| record.key.starts_with(it))
                     || record.labels.iter().any(|it| self.labels.contains(it));
+                let is_expired = record.window_end_ns.is_some_and(|end| NOW >= end);
+                if !is_covered && !is_expired {
+                    let end = record.window_end_ns.unwrap_or(u64::MAX);
+                    namespace.alive_until = namespace.alive_until.max(end);
+                }
+                if is_held {
+                    return;
+                }
                 let further = u64::from(record.blocks()) - 1;
                 let is_beyond = namespace.further_blocks + further > *further_blocks_max;
-                let is_expired = record.window_end_ns.is_some_and(|end| NOW >= end);
                 let is_dead = is_covered || is_beyond || is_expired;
                 let slot = (position, record.blocks(), record.version.is_some(), is_dead);
                 namespace.slots.insert(record.hash, slot);
@@ -184,8 +191,6 @@ impl PlainReplay {
                 if !is_dead {
                     namespace.further_blocks += further;
                     namespace.live += 1;
-                    let end = record.window_end_ns.unwrap_or(u64::MAX);
-                    namespace.alive_until = namespace.alive_until.max(end);
                 }
                 if !is_covered {
                     namespace.postings.extend(record.labels.iter().map(|it| (position, *it)));
@@ -220,7 +225,8 @@ fn name_of(name: &str) -> &'static str {
 
 #[test]
 fn a_replay_in_runs_equals_one_record_by_record() {
-    for seed in 0..300 {
+    let mut in_any_order = 0;
+    for seed in 0..500 {
         let mut rng = seeded(seed);
         let manner = Manner::new(&mut rng);
         let mut generations = [0; 5];
@@ -230,7 +236,7 @@ fn a_replay_in_runs_equals_one_record_by_record() {
         let limits = limits(&mut rng, segments.iter().map(|(records, _)| records.len()).sum());
         let head = position(rng.random_range(0..segments.len() as u64 * (1 << 20)) / 16 * 8);
         let mut expected = PlainReplay::new(limits.clone());
-        let mut replay = Replay::new(limits);
+        let (mut replay, helpers) = (Replay::new(limits), Helpers::start(0));
         for number in (0..segments.len() as u64).rev() {
             let (records, end) = &segments[usize::try_from(number).unwrap()];
             let start = number << 20;
@@ -238,27 +244,38 @@ fn a_replay_in_runs_equals_one_record_by_record() {
             let mut those = newest_first.filter(|(_, at)| *at >= head.value());
             let is_good = those.all(|(record, at)| expected.take(record, at));
             let number = SegmentNumber(number);
-            let image = image(number, records, *end).into();
+            let image = Bytes::from(image(number, records, *end));
             let place = (number, OPENS, geometry());
-            let read = SegmentRecords::read(image, store_key(), place, Timestamp(NOW));
-            let read = block_on(read).unwrap();
-            let mut steps = Pacer::default();
-            let taken = block_on(replay.take(&read, (head, number.0), &mut steps));
-            assert_eq!(taken, is_good);
+            let read = |image: &Bytes, may_be_plain| {
+                let manner = (Timestamp(NOW), may_be_plain);
+                block_on(SegmentRecords::read(image.clone(), store_key(), place, manner)).unwrap()
+            };
+            let (any_order, from) = (read(&image, true), (head, number.0));
+            let is_taken = any_order.plain().is_some_and(|plain| {
+                let outline_bytes = any_order.outline_bytes();
+                block_on(replay.take_plain(plain, outline_bytes, from, &helpers)).unwrap()
+            });
+            in_any_order += usize::from(is_taken);
+            if !is_taken {
+                let taken = block_on(replay.take(&read(&image, false), from, &helpers));
+                assert_eq!(taken.unwrap(), is_good);
+            }
+            assert!(is_good || !is_taken);
             assert_eq!(replay.oldest().map(Position::value), expected.oldest);
             if !is_good {
                 break;
             }
         }
         let live: usize = expected.namespaces.values().map(|it| it.found.live).sum();
-        assert_eq!(replay.records, live as u64);
-        let found = block_on(replay.finish(&Helpers::start(0))).unwrap();
+        let found = block_on(replay.finish(&helpers)).unwrap();
+        assert_eq!(found.records, live as u64);
         let found: BTreeMap<_, _> =
-            found.iter().map(|(name, it)| (name_of(name), plain(it))).collect();
+            found.namespaces.iter().map(|(name, it)| (name_of(name), plain(it))).collect();
         let expected: BTreeMap<_, _> =
             expected.namespaces.into_iter().map(|(name, it)| (name, it.found)).collect();
         assert_eq!(found, expected);
     }
+    assert!(in_any_order > 100, "{in_any_order} segments");
 }
 
 /// A disk in memory.
