@@ -54,9 +54,15 @@ impl Closing {
 
     /// Ends all mutations. False if they had ended before.
     pub(crate) fn end(&self) -> bool {
-        let is_first = self.commit_lock.section().close();
+        let (is_first, is_settled) = {
+            let mut section = self.commit_lock.section();
+            // Not later: a scan that finds the cache closed ends without having removed anything.
+            let is_settled =
+                !self.pending.any_in_force() || failpoint(Failpoint::ImageBeforeInvalidations);
+            (section.close(), is_settled)
+        };
         if is_first {
-            let index = self.closed_index();
+            let index = self.closed_index(is_settled);
             self.pending.sweep_ended();
             self.end_tasks(index);
             self.disk.close_file();
@@ -64,11 +70,10 @@ impl Closing {
         is_first
     }
 
-    /// Ends all namespaces. Gives their index if an image of it may be written: not while it has
-    /// entries that an invalidation matches, nor in a forked process.
-    fn closed_index(&self) -> Option<Arc<dyn ClosedIndex>> {
-        let is_settled =
-            !self.pending.any_in_force() || failpoint(Failpoint::ImageBeforeInvalidations);
+    /// Ends all namespaces. Gives their index if an image of it may be written: if it is settled,
+    /// which means that it has no entries that an invalidation matches, and not in a forked
+    /// process.
+    fn closed_index(&self, is_settled: bool) -> Option<Arc<dyn ClosedIndex>> {
         // Before they end, as the head may move on.
         let oldest = self.disk.l2().map(|l2| l2.log.head_segment());
         let contents = self.end_namespaces();
