@@ -16,7 +16,7 @@ pub(super) const ALLOCATED_BYTES: u64 = 64 << 20;
 /// # Errors
 ///
 /// `StorageFull`, `FileTooLarge` under a limit of the process, or what else the kernel says. The
-/// file may have become longer then.
+/// file has its length then, and has given back what was reserved.
 pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
     let present = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
     if length <= present {
@@ -26,12 +26,26 @@ pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
         // The attempt would kill the process.
         return Err(Errno::FBIG.into());
     }
-    let reserved = in_pieces(present, length, |offset, piece| {
+    grow(&file, present, length, |offset, piece| {
         fallocate(&file, FallocateFlags::empty(), offset, piece)
-    });
-    match reserved {
+    })
+}
+
+/// Makes the file longer, or leaves it as it was.
+fn grow(
+    file: impl AsFd,
+    present: u64,
+    length: u64,
+    allocate: impl FnMut(u64, u64) -> Result<(), Errno>,
+) -> io::Result<()> {
+    match in_pieces(present, length, allocate) {
+        Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(ftruncate(&file, length)?),
-        reserved => Ok(reserved?),
+        Err(error) => {
+            // It may have become longer by a part.
+            ftruncate(&file, present)?;
+            Err(error.into())
+        }
     }
 }
 
@@ -89,9 +103,25 @@ mod tests {
         assert!(found[..4096] == [7; 4096] && found[4096..].iter().all(|&byte| byte == 0));
         resize(&file, 4096).expect("shrunk");
         assert_eq!(file.metadata().expect("known").len(), 4096);
-        assert!(resize(&file, 1 << 60).is_err());
-        resize(&file, 4096).expect("shrunk");
         file.read_exact_at(&mut found[..4096], 0).expect("read");
         assert!(found[..4096] == [7; 4096]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_grow_keeps_its_length() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(4096).expect("set");
+        let length = || file.metadata().expect("known").len();
+        let full = grow(&file, 4096, 3 * ALLOCATED_BYTES, |offset, piece| {
+            if offset > ALLOCATED_BYTES {
+                return Err(Errno::NOSPC);
+            }
+            // Without an allocation, which the file system of a test may not have room for.
+            ftruncate(&file, offset + piece)
+        });
+        assert_eq!(full.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+        assert_eq!(length(), 4096);
+        grow(&file, 4096, 8192, |_, _| Err(Errno::OPNOTSUPP)).expect("grown");
+        assert_eq!(length(), 8192);
     }
 }
