@@ -4,7 +4,7 @@
 //! has sealed a segment, another one is prepared behind the segment that is now in use, beside the
 //! batches that are written meanwhile.
 //!
-//! At a close it writes an image of the index, then the clean mark.
+//! At a close it writes the clean mark, then an image of the index.
 //!
 //! A write that fails for good turns L2 off and voids the store.
 
@@ -145,11 +145,11 @@ impl Writer {
                     supplied?;
                     let lost = || io::Error::other("the supply of segments was lost");
                     let superblocks = supply.ok_or_else(lost)?.superblocks();
+                    superblocks.write_close(tail).await?;
                     if let Some(index) = index {
-                        images.write(superblocks.superblock(), tail, &index).await;
+                        images.write(superblocks.superblock(), &index).await;
                         index.free_contents();
                     }
-                    superblocks.write_close(tail).await?;
                     log.settle(log.finish()).await;
                     return Ok(());
                 }

@@ -1,7 +1,8 @@
 //! `ImageWriter`: writes an image of the index behind the segments, when the cache is closed.
 //!
 //! Helpers encode chunks ahead of the one that is written; a few of them are in memory. Nothing
-//! depends on the image, so a write that fails is not retried: the close goes on without one.
+//! depends on the image: the store is closed before it is begun, and stays so if its process is
+//! killed meanwhile. A write that fails is not retried, and the next open goes without one.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::helpers::Helpers;
 use crate::io::AlignedBuffer;
 use crate::l2::checksum::Domain;
 use crate::l2::directory_builder::checksum_in_steps;
-use crate::l2::format::{BLOCK_BYTES, Position};
+use crate::l2::format::BLOCK_BYTES;
 use crate::l2::health::count;
 use crate::l2::segment_file::SegmentFile;
 use crate::l2::superblock::{CrashSafety, Superblock};
@@ -26,8 +27,8 @@ use crate::l2::superblock::{CrashSafety, Superblock};
 /// A chunk ends with the piece with which it has so many bytes.
 const CHUNK_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
-/// The file is made longer by so many bytes at once.
-const GROWTH_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
+/// The file is made longer by as many bytes as the image has so far, up to this many.
+const GROWTH_BYTES_MAX: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
 /// Chunks that are being written at once.
 const WRITES: usize = 4;
@@ -58,8 +59,8 @@ impl ImageWriter {
         Self { file, origin }
     }
 
-    /// Cuts off what an earlier close has left behind the segments. To be done before an image is
-    /// written, and after a superblock that no image belongs to.
+    /// Cuts off what lies behind the segments. What an earlier close has left there must not be
+    /// needed any more: a superblock that it does not belong to is on file.
     pub(in crate::l2) async fn cut_off(&self) {
         let length = self.file.geometry.file_bytes();
         if self.file.disk.length() > length {
@@ -69,19 +70,13 @@ impl ImageWriter {
         }
     }
 
-    /// Writes an image for a clean superblock with its end at `tail`, if the next open could use
-    /// it. To be synced with the rest.
-    pub(in crate::l2) async fn write(
-        &self,
-        superblock: &Superblock,
-        tail: Position,
-        index: &Arc<dyn ClosedIndex>,
-    ) {
+    /// Writes an image for the clean superblock that is on file, if the next open could use it.
+    pub(in crate::l2) async fn write(&self, superblock: &Superblock, index: &Arc<dyn ClosedIndex>) {
         if superblock.crash_safety == CrashSafety::Cold {
             return;
         }
         let mut blocks = Blocks::new(&self.file);
-        if let Err(error) = self.write_blocks(superblock, tail, index, &mut blocks).await {
+        if let Err(error) = self.write_blocks(superblock, index, &mut blocks).await {
             log::warn!("no image of the index could be written, the next open is slower: {error}");
             blocks.settle().await;
             self.cut_off().await;
@@ -91,10 +86,10 @@ impl ImageWriter {
     async fn write_blocks(
         &self,
         superblock: &Superblock,
-        tail: Position,
         index: &Arc<dyn ClosedIndex>,
         blocks: &mut Blocks<'_>,
     ) -> io::Result<()> {
+        let tail = superblock.tail;
         let Some(head) = superblock.head_at(tail) else { return Err(unfit()) };
         let geometry = self.file.geometry;
         let ties = Ties {
@@ -164,10 +159,10 @@ impl<'a> Blocks<'a> {
         let (offset, bytes) = (start + self.length, blocks.len());
         self.length += bytes as u64;
         if self.file.disk.length() < offset + bytes as u64 {
-            self.file.disk.resize(start + self.length.next_multiple_of(GROWTH_BYTES)).await?;
+            let growth = self.length.min(GROWTH_BYTES_MAX);
+            self.file.disk.resize(start + self.length + growth).await?;
         }
-        count(&self.file.health.metrics.writes, 1);
-        count(&self.file.health.metrics.write_bytes, bytes);
+        self.count_write(bytes);
         self.writing.push(self.file.disk.write(offset, blocks));
         // It is requested by its first poll.
         let mut written = self.writing.next().now_or_never().flatten();
@@ -190,6 +185,11 @@ impl<'a> Blocks<'a> {
         while self.writing.next().await.is_some() {}
     }
 
+    fn count_write(&self, bytes: usize) {
+        count(&self.file.health.metrics.writes, 1);
+        count(&self.file.health.metrics.write_bytes, bytes);
+    }
+
     fn done(&mut self, result: io::Result<()>, blocks: AlignedBuffer) -> io::Result<()> {
         self.spare.push(blocks);
         result.inspect_err(|_| count(&self.file.health.metrics.io_errors, 1))
@@ -209,7 +209,7 @@ impl<'a> Blocks<'a> {
         Ok(sum)
     }
 
-    /// Writes the header, last, and gives the file its length.
+    /// Writes the header, last, gives the file its length, and syncs both.
     async fn finish(&mut self, header: &ImageHeader) -> io::Result<()> {
         // Bounded: by the writes at once.
         while let Some((result, blocks)) = self.writing.next().await {
@@ -218,7 +218,10 @@ impl<'a> Blocks<'a> {
         let start = self.file.geometry.file_bytes();
         self.file.disk.resize(start + self.length).await?;
         let block = AlignedBuffer::copy_from_slice(&header.encode());
-        self.file.disk.write(start, block).await.0
+        self.count_write(block.len());
+        let (result, block) = self.file.disk.write(start, block).await;
+        self.done(result, block)?;
+        self.file.sync().await
     }
 }
 

@@ -67,6 +67,36 @@ fn a_close_that_cannot_write_it_is_clean() {
     assert!(without >= 10, "{without}");
 }
 
+/// The store is closed before its image is begun: a reboot amid it empties no store in Process mode.
+#[test]
+fn a_machine_that_ends_amid_an_image_finds_a_closed_store() {
+    let (mut by_image, mut by_directories) = (0, 0);
+    for seed in 0..40_u64 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut bench = worked(&mut random, &config(), 200);
+        bench.run(bench.cache.clone().sync()).unwrap();
+        let before = state(&bench.cache);
+        let (cache, disk) = (bench.cache(), bench.disk.clone());
+        let (mut closing, mut more) = (pin!(cache.close()), random.random_range(0..40));
+        bench.run(poll_fn(|context| {
+            context.waker().wake_by_ref();
+            more -= i32::from(disk.length() > segments_end(&config()));
+            let closed = closing.as_mut().poll(context);
+            if closed.is_ready() || more < 0 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        bench.simulation.kill();
+        let disk = bench.disk.crash();
+        let mut simulation = Simulation::new(seed);
+        let opened = opening_as(&simulation, &disk, &bench.config, (1, Identity::of(0)));
+        let cache = BlobCache { engine: simulation.block_on(opened).unwrap().unwrap() };
+        assert_goes_on(&before, &cache, &format!("seed {seed}"));
+        let is_from_image = cache.stats().recovery_from_image();
+        by_image += u32::from(is_from_image);
+        by_directories += u32::from(!is_from_image);
+    }
+    assert!(by_image > 0 && by_directories > 5, "{by_image} {by_directories}");
+}
+
 /// The process or the machine ends at any moment of a close, or of the open after it.
 #[test]
 fn a_close_and_an_open_may_end_at_any_moment() {
