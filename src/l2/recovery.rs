@@ -224,11 +224,11 @@ impl BackwardScan<'_> {
         };
         let (loaded, unsealed) = (loaded?, unsealed.ok().flatten());
         let Some(unsealed) = unsealed.filter(|it| !it.is_damaged) else {
-            loaded.discard();
+            loaded.discard().await;
             return None;
         };
-        self.tail = Some(Tail { segment, unsealed: Some(unsealed) });
         self.head = self.superblock.head_at(tail)?;
+        self.tail = Some(Tail { segment, unsealed: Some(unsealed) });
         let room = opening.limits.index_bytes_max.saturating_sub(loaded.bytes);
         self.read_outlines(segment, room, helpers.count()).await;
         Some(loaded)

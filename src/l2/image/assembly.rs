@@ -4,21 +4,28 @@ use std::collections::BTreeMap;
 use std::iter;
 
 use super::piece::{Piece, StoredNamespace};
-use crate::batch::{BATCH_ENTRIES, Pacer};
+use crate::batch::{BATCH_ENTRIES, Pacer, yield_now};
 use crate::clock::Timestamp;
 use crate::disposal::Remains;
+use crate::footprint::SLOT_BYTES;
 use crate::l2::format::{BLOCK_BYTES, GenerationNumber, Position};
-use crate::l2::index::{Index, IndexOfTables, ScanCursor};
+use crate::l2::index::{Index, IndexOfTables, SHARE, ScanCursor};
+use crate::l2::replay::Limits;
 use crate::l2::replayed_namespace::RecoveredNamespace;
 use crate::labels::{LabelIndex, LabelIndexOfChunks};
-use crate::quota::Quotas;
 
 /// Chunks of postings are freed at once, however many postings they have.
 const CHUNK_ENTRIES: usize = 64;
 
-#[derive(Default)]
-pub(super) struct Assembly {
+/// Bytes of the index budget for each table, beside the first one of each namespace: a quarter of
+/// what a table's slots take. An index that has lost most of its slots keeps its tables; they must
+/// not be those of a larger budget.
+const TABLE_BYTES: usize = SHARE * SLOT_BYTES / 4;
+
+pub(super) struct Assembly<'a> {
+    limits: &'a Limits,
     done: BTreeMap<Box<str>, RecoveredNamespace>,
+    tables: usize,
     begun: Option<Begun>,
     pub(super) slots: u64,
     pub(super) postings: u64,
@@ -42,15 +49,22 @@ struct Begun {
 pub(super) enum Misfit {
     /// They do not follow one another.
     Order,
-    /// A namespace has more than its limit on disk, which was larger before.
-    Quota,
+    /// A namespace has more than its limit on disk, or there are more tables than the index budget
+    /// allows, which was larger before.
+    Limits,
 }
 
-impl Assembly {
-    fn add(&mut self, piece: Piece, quotas: &Quotas) -> Result<(), Misfit> {
+impl<'a> Assembly<'a> {
+    pub(super) fn new(limits: &'a Limits) -> Self {
+        let (done, begun) = (BTreeMap::new(), None);
+        Self { limits, done, tables: 0, begun, slots: 0, postings: 0, live: 0 }
+    }
+
+    fn add(&mut self, piece: Piece) -> Result<(), Misfit> {
         match piece {
             Piece::Namespace(stored) => {
-                self.end_namespace(quotas)?;
+                self.end_namespace()?;
+                self.add_tables(stored.tables)?;
                 self.begun = Some(Begun::new(stored).ok_or(Misfit::Order)?);
                 Ok(())
             }
@@ -69,10 +83,17 @@ impl Assembly {
         }
     }
 
+    /// Counts the tables of a namespace, before they are in memory.
+    fn add_tables(&mut self, tables: usize) -> Result<(), Misfit> {
+        self.tables += tables.saturating_sub(1);
+        let is_within = self.tables <= self.limits.index_bytes_max / TABLE_BYTES;
+        if is_within { Ok(()) } else { Err(Misfit::Limits) }
+    }
+
     /// The namespace that was begun is whole.
-    pub(super) fn end_namespace(&mut self, quotas: &Quotas) -> Result<(), Misfit> {
+    pub(super) fn end_namespace(&mut self) -> Result<(), Misfit> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
-        let max = quotas.of(&begun.name).and_then(|quota| quota.limits.l2_bytes_max);
+        let max = self.limits.quotas.of(&begun.name).and_then(|quota| quota.limits.l2_bytes_max);
         let is_within = begun.is_within(max);
         let Begun { name, generation, alive_until, live, further_blocks, newest, .. } = begun;
         let is_whole = begun.index.is_whole() && begun.labels.is_whole() && newest.is_some();
@@ -93,13 +114,13 @@ impl Assembly {
         let is_double = match self.done.insert(name, found) {
             None => false,
             Some(other) => {
-                free(iter::once(other));
+                drop(remains(iter::once(other)));
                 true
             }
         };
         match is_within {
             _ if !is_whole || is_double => Err(Misfit::Order),
-            false => Err(Misfit::Quota),
+            false => Err(Misfit::Limits),
             true => Ok(()),
         }
     }
@@ -112,23 +133,19 @@ impl Assembly {
         self.done
     }
 
-    /// Frees what there is, in the background.
-    pub(super) fn discard(mut self, quotas: &Quotas) {
+    /// Frees what there is, in steps: what is read instead takes as much memory.
+    pub(super) async fn discard(mut self) {
         // It is not whole; then it is among the others.
-        let _ = self.end_namespace(quotas);
-        free(self.done.into_values());
+        let _ = self.end_namespace();
+        free(self.done.into_values()).await;
     }
 
     /// Adds the next pieces, in steps.
-    pub(super) async fn add_all(
-        &mut self,
-        pieces: Vec<Piece>,
-        quotas: &Quotas,
-    ) -> Result<(), Misfit> {
+    pub(super) async fn add_all(&mut self, pieces: Vec<Piece>) -> Result<(), Misfit> {
         let mut steps = Pacer::default();
         for piece in pieces {
             steps.entry().await;
-            self.add(piece, quotas)?;
+            self.add(piece)?;
         }
         Ok(())
     }
@@ -158,12 +175,20 @@ impl Begun {
     }
 }
 
-/// Frees namespaces, in the background.
-pub(super) fn free(namespaces: impl Iterator<Item = RecoveredNamespace> + Send + 'static) {
-    drop(Remains::new(namespaces.flat_map(|namespace| {
+/// Frees namespaces, in steps.
+pub(super) async fn free(namespaces: impl Iterator<Item = RecoveredNamespace> + Send + 'static) {
+    let mut remains = remains(namespaces);
+    // Bounded: a batch in each turn, then a yield.
+    while remains.free_some() {
+        yield_now().await;
+    }
+}
+
+fn remains(namespaces: impl Iterator<Item = RecoveredNamespace> + Send + 'static) -> Remains {
+    Remains::new(namespaces.flat_map(|namespace| {
         let RecoveredNamespace { index, labels, .. } = namespace;
         pieces_of_index(index).chain(pieces_of_postings(labels))
-    })));
+    }))
 }
 
 fn pieces_of_index(index: Index) -> impl Iterator<Item = usize> + Send {
@@ -176,4 +201,25 @@ fn pieces_of_index(index: Index) -> impl Iterator<Item = usize> + Send {
 
 fn pieces_of_postings(mut labels: LabelIndex) -> impl Iterator<Item = usize> + Send {
     iter::from_fn(move || labels.free_some().map(|_| CHUNK_ENTRIES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Quotas;
+
+    #[test]
+    fn tables_of_a_larger_budget_do_not_count() {
+        let index_bytes_max = 64 << 10;
+        let limits = Limits { index_bytes_max, namespaces_max: 9, quotas: Quotas::default() };
+        let added = |tables: &[usize]| {
+            let mut assembly = Assembly::new(&limits);
+            tables.iter().try_for_each(|&tables| assembly.add_tables(tables))
+        };
+        // As many slots as there is room for have a quarter of these tables.
+        assert_eq!(added(&[17]), Ok(()));
+        assert_eq!(added(&[1, 9, 9]), Ok(()));
+        assert_eq!(added(&[18]), Err(Misfit::Limits));
+        assert_eq!(added(&[1, 9, 10]), Err(Misfit::Limits));
+    }
 }

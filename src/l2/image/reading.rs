@@ -47,9 +47,9 @@ pub(in crate::l2) struct Loaded {
 }
 
 impl Loaded {
-    /// Frees it, in the background.
-    pub(in crate::l2) fn discard(self) {
-        free(self.namespaces.into_values());
+    /// Frees it, in steps.
+    pub(in crate::l2) async fn discard(self) {
+        free(self.namespaces.into_values()).await;
     }
 }
 
@@ -72,7 +72,7 @@ impl From<Misfit> for Unusable {
     fn from(misfit: Misfit) -> Self {
         match misfit {
             Misfit::Order => Self::Order,
-            Misfit::Quota => Self::Limits,
+            Misfit::Limits => Self::Limits,
         }
     }
 }
@@ -88,7 +88,7 @@ pub(in crate::l2) async fn load(
     let length = file.disk.length().saturating_sub(file.geometry.file_bytes());
     let image = Image { file, length, helpers };
     let ties = image.ties(superblock, key_hash_bits)?;
-    let mut assembly = Assembly::default();
+    let mut assembly = Assembly::new(limits);
     match image.read(ties, limits, &mut assembly).await {
         Ok(bytes) => {
             let records = assembly.live;
@@ -96,7 +96,7 @@ pub(in crate::l2) async fn load(
         }
         Err(reason) => {
             log::warn!("the image of the index is not used, the open is slower: {reason}");
-            assembly.discard(&limits.quotas);
+            assembly.discard().await;
             None
         }
     }
@@ -126,7 +126,7 @@ impl Image<'_> {
         &self,
         ties: Ties,
         limits: &Limits,
-        assembly: &mut Assembly,
+        assembly: &mut Assembly<'_>,
     ) -> Result<usize, Unusable> {
         let header = ImageHeader::decode(&self.blocks(0, BLOCK_BYTES).await?)?;
         if header.ties != ties && !failpoint(Failpoint::ImageOfAnotherState) {
@@ -143,8 +143,8 @@ impl Image<'_> {
             None => return Err(Unusable::Limits),
         };
         let rows = self.rows(&header).await?;
-        self.read_chunks(&header, &rows, limits, assembly).await?;
-        assembly.end_namespace(&limits.quotas)?;
+        self.read_chunks(&header, &rows, assembly).await?;
+        assembly.end_namespace()?;
         let is_whole = assembly.slots == header.slots
             && assembly.postings == header.postings
             && assembly.namespaces() == header.namespaces as usize;
@@ -178,8 +178,7 @@ impl Image<'_> {
         &self,
         header: &ImageHeader,
         rows: &[ChunkRow],
-        limits: &Limits,
-        assembly: &mut Assembly,
+        assembly: &mut Assembly<'_>,
     ) -> Result<(), Unusable> {
         let log = header.ties.head..header.ties.tail;
         let (mut numbered, mut offset) = ((0..).zip(rows), BLOCK_BYTES as u64);
@@ -196,7 +195,7 @@ impl Image<'_> {
                 offset += row.padded();
             }
             let Some(pieces) = reading.next().await else { break };
-            assembly.add_all(pieces?, &limits.quotas).await?;
+            assembly.add_all(pieces?).await?;
             // Before they are in memory.
             if assembly.slots > header.slots {
                 return Err(Unusable::Order);

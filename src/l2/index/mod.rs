@@ -44,14 +44,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-use self::slot_table::{Mixed, SHARE, SlotTable};
+use self::slot_table::{Mixed, SlotTable};
 use self::table_directory::TableDirectory;
 use crate::key::KeyHash;
 use crate::l2::format::Position;
 use crate::meter;
 
 pub(crate) use self::slot::Slot;
-pub(crate) use self::slot_table::{Settled, SpareChunks};
+pub(crate) use self::slot_table::{SHARE, Settled, SpareChunks};
 pub(crate) use self::stored::{IndexOfTables, StoredTable};
 
 /// Groups of hashes, see [`Index::group`].

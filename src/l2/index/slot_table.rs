@@ -83,7 +83,7 @@ impl Mixed {
 /// Average entries of a table above which one is split. Tables then hold between half and twice
 /// as many: few enough to be rebuilt in ten to twenty microseconds, enough that a table's 256
 /// bytes of head count little.
-pub(super) const SHARE: usize = 512;
+pub(crate) const SHARE: usize = 512;
 
 /// Buckets in a chunk: 2 KiB.
 const CHUNK: usize = 16;
