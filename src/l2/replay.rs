@@ -34,7 +34,7 @@ use super::format::Position;
 use super::index::Slot;
 use super::listed_record::{ListedKind, ListedRecord};
 use super::replay_run::{Fate, ReplayRun};
-use super::replayed_namespace::{PREFIX_BYTES, Prefixes, RecoveredNamespace};
+use super::replayed_namespace::{PREFIX_BYTES, Prefixes, RecoveredNamespace, ReplayedNamespace};
 use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
@@ -159,22 +159,22 @@ impl Replay {
             numbers.insert(number, name);
         }
         let mut linked = FuturesUnordered::new();
-        let mut recovered = BTreeMap::new();
+        let mut namespaces = BTreeMap::new();
         for (number, mut namespace) in self.log.namespaces.into_iter().enumerate() {
             steps.entry().await;
             while namespace.prefixes.pop() {
                 steps.entry().await;
             }
             let Some(name) = numbers.remove(&number) else { continue };
-            linked.push(async move { (name, helpers.run(namespace.recovered()).await) });
+            linked.push(async move { (name, recovered(namespace, helpers).await) });
             if linked.len() > helpers.count() {
-                add(linked.next().await, &mut recovered)?;
+                add(linked.next().await, &mut namespaces)?;
             }
         }
         while !linked.is_empty() {
-            add(linked.next().await, &mut recovered)?;
+            add(linked.next().await, &mut namespaces)?;
         }
-        Ok(Replayed { namespaces: recovered, records })
+        Ok(Replayed { namespaces, records })
     }
 
     fn cost_max(&self, change: &Change<'_>) -> usize {
@@ -402,6 +402,15 @@ async fn is_covered(
         }
     }
     false
+}
+
+/// Links the postings of a namespace. None if a helper fails.
+async fn recovered(namespace: ReplayedNamespace, helpers: &Helpers) -> Option<RecoveredNamespace> {
+    // To have another thread do little takes longer than to do it.
+    if namespace.postings() <= BATCH_ENTRIES {
+        return Some(namespace.recovered().await);
+    }
+    helpers.run(namespace.recovered()).await
 }
 
 fn add(
