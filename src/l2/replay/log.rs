@@ -23,6 +23,9 @@ const COLLECTED_SHARE: usize = 2;
 /// If less than one part in this many of them is shadowed, they need not be settled.
 const SHADOWED_SHARE: usize = 8;
 
+/// With less room than one part in this many of what is used, nothing is collected any more.
+const ROOM_SHARE: usize = 8;
+
 /// The index is prepared for so many times its slots more at once: a guess, which older records may
 /// disprove.
 const GROWTH: usize = 3;
@@ -104,7 +107,9 @@ impl ReplayedLog {
         self.expect_more(slots_before, older, &mut steps).await;
         // Whether the outline will be kept depends on what is free.
         let is_tight = self.used.bytes() + outline_bytes > self.limits.index_bytes_max;
-        if (is_tight && self.collected > 0) || self.has_many_shadowed(&mut steps).await {
+        if is_tight {
+            self.settle_at_budget(helpers).await?;
+        } else if self.has_many_shadowed(&mut steps).await {
             self.settle(helpers).await?;
         }
         Ok(())
@@ -114,6 +119,10 @@ impl ReplayedLog {
     async fn expect_more(&mut self, slots_before: usize, older: u64, steps: &mut Pacer) {
         // Most logs go on as they began.
         let share = self.used.slots.saturating_sub(slots_before);
+        // A look at every namespace must not take longer than the segment did.
+        if share < self.namespaces.len() {
+            return;
+        }
         let expected = share.saturating_mul(usize::try_from(older).unwrap_or(usize::MAX));
         let room = self.used.bytes_max().saturating_sub(self.used.bytes()) / SLOT_BYTES;
         let more = expected.min(room).min(self.used.slots.saturating_mul(GROWTH));
@@ -173,12 +182,15 @@ impl ReplayedLog {
             return Ok(false);
         }
         self.settle(helpers).await?;
-        let room = self.used.bytes_max().saturating_sub(self.used.bytes()) / SLOT_BYTES;
+        let room = self.used.bytes_max().saturating_sub(self.used.bytes());
         // To settle again and again for the sake of a few would take long.
-        self.collects = room > self.used.slots / 8;
+        self.collects = room > self.used.bytes() / ROOM_SHARE;
         if !self.collects {
-            // Bounded: by the namespaces of the index budget, a flag of each.
-            self.namespaces.iter_mut().for_each(|namespace| namespace.collects = false);
+            let mut steps = Pacer::default();
+            for namespace in &mut self.namespaces {
+                steps.entry().await;
+                namespace.collects = false;
+            }
         }
         Ok(true)
     }

@@ -30,6 +30,8 @@ use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::helpers::Helpers;
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
 use crate::key::{KeyHash, LabelHash};
+use crate::meter::measured;
+use crate::quota::Quotas;
 use crate::sequence::Sequence;
 
 /// One namespace, as plain as can be.
@@ -276,6 +278,44 @@ fn a_replay_in_runs_equals_one_record_by_record() {
         assert_eq!(found, expected);
     }
     assert!(in_any_order > 100, "{in_any_order} segments");
+}
+
+#[test]
+fn a_replay_at_the_budget_takes_time_by_the_records() {
+    // Overwrites of a few keys with many labels, of which one more than all of them fits.
+    let (keys, labels, records): (u64, u64, u64) = (20, 100, 400);
+    let of_record = SLOT_BYTES + 100 * POSTING_BYTES;
+    let record = |number: u64| Owned {
+        offset: u32::try_from(4096 + 64 * number).unwrap(),
+        length: 64,
+        name: "a",
+        generation: GenerationNumber(1),
+        kind: 1,
+        hash: number % keys,
+        key: b"key".to_vec(),
+        labels: (0..labels).map(|label| 1000 * number + label).collect(),
+        window_end_ns: None,
+        version: None,
+    };
+    let records: Vec<_> = (0..records).map(record).collect();
+    let image = image(SegmentNumber(0), &records, 4096 + 64 * 400);
+    let place = (SegmentNumber(0), OPENS, geometry());
+    let read = SegmentRecords::read(image.into(), store_key(), place, (Timestamp(NOW), false));
+    let segment = block_on(read).unwrap();
+    let limits = Limits {
+        index_bytes_max: 21 * of_record + of_record / 2,
+        namespaces_max: 1,
+        quotas: Quotas::default(),
+    };
+    let (mut replay, helpers) = (Replay::new(limits), Helpers::start(0));
+    let (taken, work) = measured(|| {
+        let from = (position(0), 0);
+        block_on(replay.take(&segment, from, &helpers)).unwrap()
+    });
+    assert!(taken);
+    let postings = usize::try_from(400 * labels).unwrap();
+    assert!(work.entries < 2 * postings, "{} entries for {postings} postings", work.entries);
+    assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, keys);
 }
 
 /// A disk in memory.
