@@ -291,7 +291,7 @@ impl Replay {
             namespace.extend_life(record.ends);
         }
         if namespace.collects {
-            namespace.index.collect(record.hash, slot);
+            namespace.collect(record.hash, slot);
             return if is_covered { Fate::CoveredCollected } else { Fate::Collected };
         }
         match namespace.index.insert_new(record.hash, slot) {

@@ -12,6 +12,7 @@ use super::settling::{settle, settle_sample};
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_in_batches};
 use crate::clock::Timestamp;
 use crate::helpers::Helpers;
+use crate::key::KeyHash;
 use crate::labels::{LabelIndex, UnlinkedPostings};
 use crate::sequence::Sequence;
 
@@ -46,6 +47,8 @@ pub(super) struct ReplayedNamespace {
     pub(super) collects: bool,
     /// Records found to be shadowed whose postings are left.
     shadowed: Vec<Position>,
+    /// Those of them whose slots still count.
+    dropped: usize,
     pub(super) prefixes: Prefixes,
     /// Flushed after all records yet to be read.
     pub(super) is_over: bool,
@@ -68,6 +71,7 @@ impl ReplayedNamespace {
             further_blocks_max,
             collects: false,
             shadowed: Vec::new(),
+            dropped: 0,
             prefixes: Prefixes::default(),
             is_over: false,
         }
@@ -88,12 +92,29 @@ impl ReplayedNamespace {
         self.alive_until = self.alive_until.max(ends);
     }
 
+    /// Adds a slot, whatever its hash has.
+    pub(super) fn collect(&mut self, hash: KeyHash, slot: Slot) {
+        let before = self.shadowed.len();
+        self.index.collect(hash, slot, &mut self.shadowed);
+        self.dropped += self.shadowed.len() - before;
+    }
+
+    /// The slots that count: also those dropped since they were counted.
+    pub(super) fn slots(&self) -> usize {
+        self.index.len() + self.dropped
+    }
+
+    /// Those that were dropped count no more. Returns their number.
+    pub(super) fn forget_dropped(&mut self) -> usize {
+        mem::take(&mut self.dropped)
+    }
+
     /// Leaves the newest slot of each hash that was collected, and its postings. Returns how many
     /// records are live more than before.
     pub(super) async fn settle(&mut self, helpers: &Helpers) -> io::Result<(usize, usize)> {
         let (index, settled) = settle(mem::take(&mut self.index), helpers).await?;
         let live = mem::replace(&mut self.live, settled.live);
-        (self.index, self.further_blocks) = (index, settled.further_blocks);
+        (self.index, self.further_blocks, self.dropped) = (index, settled.further_blocks, 0);
         let mut steps = Pacer::default();
         self.keep_shadowed(settled.shadowed, &mut steps).await;
         if !self.shadowed.is_empty() {
@@ -115,6 +136,7 @@ impl ReplayedNamespace {
 
     async fn keep_shadowed(&mut self, shadowed: Vec<Position>, steps: &mut Pacer) {
         if self.postings.is_empty() {
+            self.shadowed = Vec::new();
             return;
         }
         for batch in shadowed.chunks(BATCH_ENTRIES) {

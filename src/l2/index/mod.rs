@@ -152,18 +152,20 @@ impl Index {
     }
 
     /// Adds a slot whatever its hash has: until the index is settled, only this may be called.
-    /// Takes no lock.
+    /// Takes no lock. Adds to `shadowed` the records whose slots it drops, if newer ones of their
+    /// hashes are many.
     ///
     /// # Panics
     /// If the slot's position is not a multiple of eight.
-    pub(crate) fn collect(&mut self, hash: KeyHash, slot: Slot) {
+    pub(crate) fn collect(&mut self, hash: KeyHash, slot: Slot, shadowed: &mut Vec<Position>) {
         let mixed = Mixed::new(hash);
         let number = self.hint(mixed);
         let table = self.directory.table_mut(number);
-        let heap_bytes = table.heap_bytes();
-        table.collect(hash, slot);
+        let (heap_bytes, dropped_before) = (table.heap_bytes(), shadowed.len());
+        table.collect(hash, slot, shadowed);
         let heap_bytes_now = table.heap_bytes();
         *self.len.get_mut() += 1;
+        *self.len.get_mut() -= shadowed.len() - dropped_before;
         add_change(&self.tables_heap_bytes, heap_bytes, heap_bytes_now);
         if self.has_outgrown_tables() {
             self.split_next();

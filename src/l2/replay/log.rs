@@ -144,17 +144,20 @@ impl ReplayedLog {
         if self.collected == 0 || self.used.slots - self.looked < many {
             return false;
         }
+        let (slots, mut dropped) = (self.used.slots, 0);
         let (mut sampled, mut shadowed) = (0, 0);
         for namespace in &mut self.namespaces {
             steps.entry().await;
             if namespace.collects {
+                dropped += namespace.forget_dropped();
                 let (slots, dropped) = namespace.settle_sample(steps).await;
                 (sampled, shadowed) = (sampled + slots, shadowed + dropped);
             }
         }
-        self.used.slots -= shadowed;
+        self.used.slots -= shadowed + dropped;
         self.looked = self.used.slots;
-        shadowed * SHADOWED_SHARE > sampled
+        // A sample may have none of a few hashes that have many slots.
+        shadowed * SHADOWED_SHARE > sampled || dropped * SHADOWED_SHARE > slots
     }
 
     /// Settles what was collected: then all counts are exact.
@@ -166,7 +169,7 @@ impl ReplayedLog {
             if !namespace.collects {
                 continue;
             }
-            let (slots, postings) = (namespace.index.len(), namespace.postings());
+            let (slots, postings) = (namespace.slots(), namespace.postings());
             let (live_before, live) = namespace.settle(helpers).await?;
             self.records = self.records + live as u64 - live_before as u64;
             self.used.slots -= slots - namespace.index.len();

@@ -41,7 +41,7 @@ impl Replay {
             }
             for &record in batch {
                 if let Some(of) = rows[record.row()] {
-                    self.log.namespaces[of].index.collect(record.hash, plain.slot(record));
+                    self.log.namespaces[of].collect(record.hash, plain.slot(record));
                     self.log.used.slots += 1;
                     self.log.collected += 1;
                 }

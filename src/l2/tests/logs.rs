@@ -72,7 +72,7 @@ pub(super) struct Manner {
 impl Manner {
     pub(super) fn new(rng: &mut StdRng) -> Self {
         Self {
-            hashes: [20, 3000, u64::MAX][rng.random_range(0..3)],
+            hashes: [2, 20, 3000, u64::MAX][rng.random_range(0..4)],
             names: rng.random_range(1..=NAMES.len()),
             records_max: [10, 300, 6000][rng.random_range(0..3)],
             invalidations: [8, 500, 20_000][rng.random_range(0..3)],

@@ -3,10 +3,14 @@
 
 use std::mem;
 
-use super::{CHUNK, Chunk, INLINE, Mixed, Slot, SlotTable, WHOLE, new_chunk};
+use super::{CHUNK, Chunk, INLINE, Mixed, SHARE, Slot, SlotTable, WHOLE, new_chunk};
 use crate::key::KeyHash;
 use crate::l2::format::Position;
 use crate::l2::index::bucket::{Bucket, LANES};
+
+/// With so many entries a table is settled at once. Different hashes fill tables evenly, up to
+/// twice their share and a little; so by far most of the entries are shadowed.
+const COLLECTED_MAX: usize = 4 * SHARE;
 
 /// What the entries of settled tables are.
 #[derive(Debug, Default)]
@@ -24,8 +28,19 @@ pub(crate) struct Settled {
 pub(crate) struct SpareChunks(Vec<Chunk>);
 
 impl SlotTable {
-    /// Appends an entry; its hash may have others.
-    pub(in crate::l2::index) fn collect(&mut self, hash: KeyHash, slot: Slot) {
+    /// Appends an entry; its hash may have others. Adds to `shadowed` those that this drops: no
+    /// table gets large, however often few keys were overwritten.
+    pub(in crate::l2::index) fn collect(
+        &mut self,
+        hash: KeyHash,
+        slot: Slot,
+        shadowed: &mut Vec<Position>,
+    ) {
+        if self.collects && self.len >= COLLECTED_MAX {
+            let mut settled = Settled::default();
+            self.settle(&mut SpareChunks::default(), &mut settled);
+            shadowed.append(&mut settled.shadowed);
+        }
         if !self.collects {
             self.begin_to_collect();
         }
