@@ -21,7 +21,6 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use std::{fs, io};
 
 use futures::FutureExt;
@@ -38,11 +37,9 @@ use super::reply::Reply;
 use super::request::Request;
 use super::task_runner::{TaskRunnerServer, message};
 use super::transfer::{DEPTH, serve, width};
+use super::turns::FLUSH_INTERVAL;
 use crate::batch::BATCH_ENTRIES;
 use crate::meter;
-
-/// How long a submission can be stuck after the kernel refused it.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 // A request of any width must fit beside nothing else.
 const _: () = assert!((ENTRIES_MIN as usize) > 2 * DEPTH);

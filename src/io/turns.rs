@@ -6,15 +6,20 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long a submission can be stuck after the kernel refused it.
+pub(super) const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 const IDLE: u8 = 0;
 const POLLED: u8 = 1;
@@ -76,7 +81,10 @@ impl Turn {
     /// Lets the thread park, then wakes the tasks that have yielded.
     pub(super) async fn take(self) {
         // The kernel completes it at once; an error means that the queue was submitted.
-        let _ = tokio_uring::no_op().await;
+        let mut submitted = pin!(tokio_uring::no_op());
+        // If the kernel refuses the submission, nobody is told: the thread has to park again.
+        // Bounded: a wait in each turn.
+        while timeout(FLUSH_INTERVAL, submitted.as_mut()).await.is_err() {}
         let yielded = self.0.take();
         // Bounded: by the tasks of one thread.
         yielded.into_iter().for_each(Waker::wake);
