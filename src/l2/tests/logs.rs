@@ -87,7 +87,8 @@ impl Manner {
             _ => 1,
         };
         let of = rng.random_range(0..self.names);
-        generations[of] += u64::from(kind == 5);
+        // A name that was given back begins anew without a record.
+        generations[of] += u64::from(kind == 5 || rng.random_bool(0.001));
         let labels = rng.random_range(usize::from(kind == 3)..=self.labels.max(1));
         let hash = rng.random_range(0..self.hashes);
         Owned {

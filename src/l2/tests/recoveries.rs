@@ -114,6 +114,12 @@ impl PlainReplay {
         slots * SLOT_BYTES + postings * POSTING_BYTES + self.beside
     }
 
+    fn reserve(&mut self, bytes: usize) -> bool {
+        let has_room = self.used() + bytes <= self.limits.index_bytes_max;
+        self.beside += if has_room { bytes } else { 0 };
+        has_room
+    }
+
     fn fits(&self, bytes: usize, name: &str) -> bool {
         self.used() + bytes + self.name_bytes(name) <= self.limits.index_bytes_max
     }
@@ -267,6 +273,8 @@ fn a_replay_in_runs_equals_one_record_by_record() {
             if !is_good {
                 break;
             }
+            let outline_bytes = any_order.outline_bytes();
+            assert_eq!(replay.reserve(outline_bytes), expected.reserve(outline_bytes));
         }
         let live: usize = expected.namespaces.values().map(|it| it.found.live).sum();
         let found = block_on(replay.finish(&helpers)).unwrap();
@@ -280,11 +288,8 @@ fn a_replay_in_runs_equals_one_record_by_record() {
     assert!(in_any_order > 100, "{in_any_order} segments");
 }
 
-#[test]
-fn a_replay_at_the_budget_takes_time_by_the_records() {
-    // Overwrites of a few keys with many labels, of which one more than all of them fits.
-    let (keys, labels, records): (u64, u64, u64) = (20, 100, 400);
-    let of_record = SLOT_BYTES + 100 * POSTING_BYTES;
+/// A segment of overwrites of a few keys.
+fn overwrites((keys, labels): (u64, u64), count: u64, may_be_plain: bool) -> SegmentRecords {
     let record = |number: u64| Owned {
         offset: u32::try_from(4096 + 64 * number).unwrap(),
         length: 64,
@@ -297,25 +302,45 @@ fn a_replay_at_the_budget_takes_time_by_the_records() {
         window_end_ns: None,
         version: None,
     };
-    let records: Vec<_> = (0..records).map(record).collect();
-    let image = image(SegmentNumber(0), &records, 4096 + 64 * 400);
-    let place = (SegmentNumber(0), OPENS, geometry());
-    let read = SegmentRecords::read(image.into(), store_key(), place, (Timestamp(NOW), false));
-    let segment = block_on(read).unwrap();
-    let limits = Limits {
-        index_bytes_max: 21 * of_record + of_record / 2,
-        namespaces_max: 1,
-        quotas: Quotas::default(),
-    };
-    let (mut replay, helpers) = (Replay::new(limits), Helpers::start(0));
-    let (taken, work) = measured(|| {
-        let from = (position(0), 0);
-        block_on(replay.take(&segment, from, &helpers)).unwrap()
-    });
+    let records: Vec<_> = (0..count).map(record).collect();
+    let end = u32::try_from(4096 + 64 * count).unwrap();
+    let image = image(SegmentNumber(0), &records, end);
+    let (place, manner) = ((SegmentNumber(0), OPENS, geometry()), (Timestamp(NOW), may_be_plain));
+    block_on(SegmentRecords::read(image.into(), store_key(), place, manner)).unwrap()
+}
+
+fn limits_of(index_bytes_max: usize) -> Limits {
+    Limits { index_bytes_max, namespaces_max: 1, quotas: Quotas::default() }
+}
+
+#[test]
+fn a_replay_at_the_budget_takes_time_by_the_records() {
+    // Of overwrites with many labels, one more than all keys fits.
+    let segment = overwrites((20, 100), 400, false);
+    let of_record = SLOT_BYTES + 100 * POSTING_BYTES;
+    let mut replay = Replay::new(limits_of(21 * of_record + of_record / 2));
+    let (helpers, from) = (Helpers::start(0), (position(0), 0));
+    let (taken, work) = measured(|| block_on(replay.take(&segment, from, &helpers)).unwrap());
     assert!(taken);
-    let postings = usize::try_from(400 * labels).unwrap();
-    assert!(work.entries < 2 * postings, "{} entries for {postings} postings", work.entries);
-    assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, keys);
+    assert!(work.entries < 80_000, "{} entries for 40,000 postings", work.entries);
+    assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, 20);
+}
+
+#[test]
+fn overwrites_of_one_key_use_up_the_budget_of_one_slot() {
+    let (plain, ordered) = (overwrites((1, 0), 5000, true), overwrites((1, 0), 5000, false));
+    for slots in [6000, 3000, 2100, 1] {
+        let mut replay = Replay::new(limits_of(slots * SLOT_BYTES + SLOT_BYTES));
+        let helpers = Helpers::start(0);
+        for _ in 0..5 {
+            let from = (position(0), 0);
+            let taken = replay.take_plain(plain.plain().unwrap(), 0, from, &helpers);
+            if !block_on(taken).unwrap() {
+                assert!(block_on(replay.take(&ordered, from, &helpers)).unwrap(), "{slots} slots");
+            }
+        }
+        assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, 1);
+    }
 }
 
 /// A disk in memory.
