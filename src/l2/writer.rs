@@ -122,12 +122,17 @@ impl Writer {
 
     async fn serve(&mut self) -> io::Result<()> {
         let Self { log, frames, supplying, images, outlines, runner, owner, writing, .. } = self;
-        images.cut_off().await;
+        let mut is_longer = true;
         // Bounded: a job in each turn, with waits in between.
         loop {
             supplying.begin(*writing);
             let can_make_room = !supplying.is_at_work();
-            let job = supplying.until(next_job(log, &**runner, can_make_room)).await?.flatten();
+            let job = if is_longer {
+                is_longer = images.cut_piece_off().await;
+                log.job(true)
+            } else {
+                supplying.until(next_job(log, &**runner, can_make_room)).await?.flatten()
+            };
             match job {
                 None => {}
                 Some(Job::Write(batch)) => supplying.beside(frames.write_batches(batch)).await?,
@@ -145,6 +150,8 @@ impl Writer {
                     supplied?;
                     let lost = || io::Error::other("the supply of segments was lost");
                     let superblocks = supply.ok_or_else(lost)?.superblocks();
+                    // Bounded: a piece in each turn.
+                    while images.cut_piece_off().await {}
                     superblocks.write_close(tail).await?;
                     if let Some(index) = index {
                         images.write(superblocks.superblock(), &index).await;

@@ -30,6 +30,9 @@ const CHUNK_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 /// The file is made longer by as many bytes as the image has so far, up to this many.
 const GROWTH_BYTES_MAX: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
+/// The file becomes shorter by so much at once.
+const CUT_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 2 << 20 };
+
 /// Chunks that are being written at once.
 const WRITES: usize = 4;
 
@@ -61,13 +64,23 @@ impl ImageWriter {
 
     /// Cuts off what lies behind the segments. What an earlier close has left there must not be
     /// needed any more: a superblock that it does not belong to is on file.
-    pub(in crate::l2) async fn cut_off(&self) {
-        let length = self.file.geometry.file_bytes();
-        if self.file.disk.length() > length {
-            if let Err(error) = self.file.disk.resize(length).await {
-                log::warn!("the image of the index cannot be cut off: {error}");
-            }
+    async fn cut_off(&self) {
+        // Bounded: a piece in each turn.
+        while self.cut_piece_off().await {}
+    }
+
+    /// The same for a piece at the end: writes wait while the file system frees blocks. False if
+    /// nothing is left to be done.
+    pub(in crate::l2) async fn cut_piece_off(&self) -> bool {
+        let (end, length) = (self.file.geometry.file_bytes(), self.file.disk.length());
+        if length <= end {
+            return false;
         }
+        let cut = self.file.disk.resize(end.max(length.saturating_sub(CUT_BYTES))).await;
+        if let Err(error) = &cut {
+            log::warn!("the image of the index cannot be cut off: {error}");
+        }
+        cut.is_ok()
     }
 
     /// Writes an image for the clean superblock that is on file, if the next open could use it.

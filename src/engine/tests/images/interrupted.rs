@@ -67,7 +67,7 @@ fn a_close_that_cannot_write_it_is_clean() {
     assert!(without >= 10, "{without}");
 }
 
-/// The store is closed before its image is begun: a reboot amid it empties no store in Process mode.
+/// The store is closed before its image is begun: a reboot amid it empties no store.
 #[test]
 fn a_machine_that_ends_amid_an_image_finds_a_closed_store() {
     let (mut by_image, mut by_directories) = (0, 0);
