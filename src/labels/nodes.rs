@@ -137,9 +137,9 @@ impl Default for Nodes {
 }
 
 impl Nodes {
-    /// The number of postings.
+    /// The number of postings. None are known as long as chunks with holes are missing.
     pub(super) fn len(&self) -> usize {
-        self.all.len() - self.holes
+        self.all.len().saturating_sub(self.holes)
     }
 
     /// The numbers of postings are below this one.

@@ -278,4 +278,14 @@ mod tests {
         let elsewhere = PostingsShape { first_hole: shape.places, ..shape };
         assert!(LabelIndexOfChunks::new(elsewhere).is_none());
     }
+    #[test]
+    fn what_is_not_whole_has_no_postings() {
+        let mut index = random_index(&mut StdRng::seed_from_u64(3), 5000);
+        (0..50).for_each(|number| _ = index.release(KeyHash(number), Sequence(number)));
+        let (shape, _) = stored(&index);
+        assert!(shape.holes > 0);
+        let postings = LabelIndexOfChunks::new(shape).unwrap();
+        assert!(!postings.is_whole());
+        assert_eq!(postings.into_postings().len(), 0);
+    }
 }
