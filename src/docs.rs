@@ -6,6 +6,7 @@
 //! - [`architecture`]: the map of the code.
 //! - [`design`]: the reasons.
 //! - [`proof`]: why nothing is stale, and how that is tested.
+//! - [`performance`]: beside peers and the device.
 //! - [`format`](mod@self::format): the bytes on disk.
 
 // The documents end with definitions of links to each other's files. The first definition of a name
@@ -48,6 +49,10 @@ pub mod freshness {}
 /// [proof]: proof
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
+
+/// Speed beside peers and the device, and its limits.
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
 
 /// The argument that nothing is stale.
 ///

@@ -139,6 +139,7 @@ impl BlobCacheConfigBuilder {
 
     /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
     /// 4 to 1,048,576 segments. A store keeps the size that it was made with.
+    /// A closed store is longer by the image of its index, up to [`Self::l2_index_bytes_max`].
     #[must_use]
     pub fn l2_bytes_max(mut self, bytes: u64) -> Self {
         self.config.l2_bytes_max = bytes;
