@@ -93,7 +93,7 @@ pub(crate) use self::writer::WriterStart;
 use self::batch_records::PendingRecord;
 use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
-use self::image::Origin;
+use self::image::ImageSettings;
 use self::log::LogStart;
 use self::read_pins::ReadPins;
 use self::record::RecordLengths;
@@ -192,7 +192,7 @@ pub(crate) async fn open(
     let Reached { namespaces, records, outlines, dropped, is_from_image } = reached;
     let writing = file.geometry.segment_of(tail);
     let Opening { key_hash_bits, helpers, .. } = *opening;
-    let image_origin = Origin { key_hash_bits, helpers };
+    let image_settings = ImageSettings { key_hash_bits, helpers };
     let log = Log::new(LogStart {
         geometry: file.geometry,
         key: file.key,
@@ -218,7 +218,7 @@ pub(crate) async fn open(
         records,
         dropped,
         is_from_image,
-        start: WriterStart { superblock, tail_block, writing, image_origin },
+        start: WriterStart { superblock, tail_block, writing, image_settings },
     })
 }
 

@@ -17,7 +17,7 @@ use futures::future::{Either, select};
 use super::format::SegmentNumber;
 use super::frame_writer::FrameWriter;
 use super::health::Health;
-use super::image::{ImageWriter, Origin};
+use super::image::{ImageSettings, ImageWriter};
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::outlines::Outlines;
@@ -54,7 +54,7 @@ pub(crate) struct WriterStart {
     /// The bytes of the log in the block in which it ends.
     pub(super) tail_block: Vec<u8>,
     pub(super) writing: SegmentNumber,
-    pub(super) image_origin: Origin,
+    pub(super) image_settings: ImageSettings,
 }
 
 /// Tells all waiting callers if the writer panics or its runner breaks down.
@@ -83,7 +83,7 @@ impl Writer {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
-        let WriterStart { superblock, tail_block, writing, image_origin } = start;
+        let WriterStart { superblock, tail_block, writing, image_settings } = start;
         let log = Arc::clone(log);
         let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
         let reclaimer = Reclaimer::new(
@@ -98,7 +98,7 @@ impl Writer {
         Self {
             frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
             supplying: Supplying::new(supply),
-            images: ImageWriter::new(file.clone(), image_origin),
+            images: ImageWriter::new(file.clone(), image_settings),
             outlines: Arc::clone(outlines),
             log,
             health: Arc::clone(&file.health),
@@ -128,7 +128,8 @@ impl Writer {
             supplying.begin(*writing);
             let can_make_room = !supplying.is_at_work();
             let job = if is_longer {
-                is_longer = images.cut_piece_off().await;
+                let cut = async { Ok(images.cut_piece_off().await) };
+                is_longer = supplying.beside(cut).await?;
                 log.job(true)
             } else {
                 supplying.until(next_job(log, &**runner, can_make_room)).await?.flatten()

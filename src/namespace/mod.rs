@@ -62,11 +62,6 @@ pub(crate) struct Generation {
     ends: Arc<Ends>,
 }
 
-/// Blocks that a slot's record touches after its first one; zero for a dead slot.
-fn further_blocks(slot: Slot) -> u64 {
-    if slot.dead { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
-}
-
 /// When a generation may be able to give up its slot.
 #[derive(Debug, Default)]
 struct Ends {
@@ -134,7 +129,7 @@ impl Generation {
     /// Counts a slot in place of another. Without a read-modify-write, as in `set_entries`.
     fn count_slot(&self, before: Option<Slot>, after: Option<Slot>) {
         let live = |slot: Option<Slot>| usize::from(slot.is_some_and(|slot| !slot.dead));
-        let blocks = |slot: Option<Slot>| slot.map_or(0, further_blocks);
+        let blocks = |slot: Option<Slot>| slot.map_or(0, Slot::further_blocks);
         self.live.store(self.live() + live(after) - live(before), Ordering::Relaxed);
         let touched = self.blocks.load(Ordering::Relaxed) + blocks(after) - blocks(before);
         self.blocks.store(touched, Ordering::Relaxed);
@@ -193,7 +188,7 @@ impl Generation {
     /// Whether a record of `bytes`, in place of the slot `present`, exceeds its quota.
     pub(crate) fn is_beyond(&self, bytes: u64, present: Option<Slot>) -> bool {
         let max = self.quota.and_then(|quota| quota.limits.l2_bytes_max);
-        let spare = present.map_or(0, further_blocks).saturating_mul(BLOCK_BYTES as u64);
+        let spare = present.map_or(0, Slot::further_blocks).saturating_mul(BLOCK_BYTES as u64);
         max.is_some_and(|max| self.l2_bytes().saturating_add(bytes) > max.saturating_add(spare))
     }
 

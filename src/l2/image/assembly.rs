@@ -26,13 +26,14 @@ pub(super) struct Assembly<'a> {
     limits: &'a Limits,
     done: BTreeMap<Box<str>, RecoveredNamespace>,
     tables: usize,
-    begun: Option<Begun>,
+    begun: Option<PartialNamespace>,
     pub(super) slots: u64,
     pub(super) postings: u64,
     pub(super) live: u64,
 }
 
-struct Begun {
+/// A namespace of which pieces may be missing.
+struct PartialNamespace {
     name: Box<str>,
     generation: GenerationNumber,
     alive_until: Timestamp,
@@ -65,7 +66,7 @@ impl<'a> Assembly<'a> {
             Piece::Namespace(stored) => {
                 self.end_namespace()?;
                 self.add_tables(stored.tables)?;
-                self.begun = Some(Begun::new(stored).ok_or(Misfit::Order)?);
+                self.begun = Some(PartialNamespace::new(stored).ok_or(Misfit::Order)?);
                 Ok(())
             }
             Piece::Table(stored) => {
@@ -95,7 +96,9 @@ impl<'a> Assembly<'a> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
         let max = self.limits.quotas.of(&begun.name).and_then(|quota| quota.limits.l2_bytes_max);
         let is_within = begun.is_within(max);
-        let Begun { name, generation, alive_until, live, further_blocks, newest, .. } = begun;
+        let PartialNamespace {
+            name, generation, alive_until, live, further_blocks, newest, ..
+        } = begun;
         let is_whole = begun.index.is_whole() && begun.labels.is_whole() && newest.is_some();
         let (index, labels) = (begun.index.into_index(), begun.labels.into_postings());
         self.postings += labels.len() as u64;
@@ -151,7 +154,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-impl Begun {
+impl PartialNamespace {
     fn new(stored: StoredNamespace) -> Option<Self> {
         let StoredNamespace { name, generation, alive_until, l2_bytes_max, tables, shape } = stored;
         Some(Self {

@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::labels::LabelIndex;
 
 pub(super) use self::reading::{Loaded, load};
-pub(super) use self::writing::{ImageWriter, Origin};
+pub(super) use self::writing::{ImageSettings, ImageWriter};
 
 /// The index of a cache that has been closed.
 pub(crate) trait ClosedIndex: Send + Sync {

@@ -76,7 +76,7 @@ impl PieceSource {
 
     fn write_namespace(&self, shape: PostingsShape, into: &mut impl Sink) -> bool {
         let NamedGeneration { name, generation } = self.namespace.named();
-        let Ok(tables) = u32::try_from(self.namespace.index().table_count()) else { return false };
+        let Ok(tables) = u32::try_from(self.namespace.index().tables()) else { return false };
         into.u8(KIND_NAMESPACE);
         into.prefixed(name.as_bytes());
         into.u64(generation.0);

@@ -29,7 +29,7 @@ pub(super) struct Plan<'a> {
     /// Where the next batch of namespaces begins.
     next: Option<usize>,
     waiting: VecDeque<Arc<dyn ClosedNamespace>>,
-    begun: Option<Begun>,
+    begun: Option<PlannedNamespace>,
     pub(super) totals: Totals,
     steps: Pacer,
 }
@@ -42,7 +42,8 @@ pub(super) struct Totals {
     pub(super) postings: u64,
 }
 
-struct Begun {
+/// A namespace whose pieces are being planned.
+struct PlannedNamespace {
     namespace: Arc<dyn ClosedNamespace>,
     parts: Box<dyn Iterator<Item = Part> + Send>,
 }
@@ -135,9 +136,9 @@ impl<'a> Plan<'a> {
         self.totals.namespaces = self.totals.namespaces.saturating_add(1);
         self.totals.slots += slots as u64;
         self.totals.postings += postings as u64;
-        let tables = (0..namespace.index().table_count()).map(Part::Table);
+        let tables = (0..namespace.index().tables()).map(Part::Table);
         let parts = iter::once(Part::Namespace(shape)).chain(tables).chain(parts_of(shape));
-        self.begun = Some(Begun { namespace, parts: Box::new(parts) });
+        self.begun = Some(PlannedNamespace { namespace, parts: Box::new(parts) });
         true
     }
 }

@@ -41,7 +41,7 @@ const THREADS_MAX: usize = 4;
 
 /// What an image needs to know of its cache beside the superblock.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::l2) struct Origin {
+pub(in crate::l2) struct ImageSettings {
     pub(in crate::l2) key_hash_bits: u32,
     /// Threads that encode chunks.
     pub(in crate::l2) helpers: usize,
@@ -49,7 +49,7 @@ pub(in crate::l2) struct Origin {
 
 pub(in crate::l2) struct ImageWriter {
     file: SegmentFile,
-    origin: Origin,
+    settings: ImageSettings,
 }
 
 struct EncodedChunk {
@@ -58,8 +58,8 @@ struct EncodedChunk {
 }
 
 impl ImageWriter {
-    pub(in crate::l2) fn new(file: SegmentFile, origin: Origin) -> Self {
-        Self { file, origin }
+    pub(in crate::l2) fn new(file: SegmentFile, settings: ImageSettings) -> Self {
+        Self { file, settings }
     }
 
     /// Cuts off what lies behind the segments. What an earlier close has left there must not be
@@ -108,11 +108,11 @@ impl ImageWriter {
         let ties = Ties {
             store_id: superblock.store_id,
             open_count: superblock.open_count,
-            key_hash_bits: self.origin.key_hash_bits,
+            key_hash_bits: self.settings.key_hash_bits,
             head,
             tail,
         };
-        let helpers = Helpers::start(self.origin.helpers.min(THREADS_MAX));
+        let helpers = Helpers::start(self.settings.helpers.min(THREADS_MAX));
         let is_head_moved = geometry.segment_of(head) > index.oldest_segment();
         let mut plan = Plan::new(index, &helpers, (head, is_head_moved), CHUNK_BYTES);
         let (mut encoding, mut numbers) = (FuturesOrdered::new(), 0..);

@@ -40,6 +40,11 @@ impl Slot {
         self.dead && self.blocks == 0
     }
 
+    /// The blocks of its record beyond the first one; zero if it is dead.
+    pub(crate) fn further_blocks(self) -> u64 {
+        if self.dead { 0 } else { u64::from(self.blocks).saturating_sub(1) }
+    }
+
     pub(super) fn to_word(self) -> u64 {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         self.position.value()

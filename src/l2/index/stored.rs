@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use super::slot_table::{Mixed, SlotTable};
 use super::table_directory::TableDirectory;
@@ -40,10 +39,6 @@ pub(crate) struct IndexOfTables {
 }
 
 impl Index {
-    pub(crate) fn table_count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
-    }
-
     /// The bytes of a table in an image.
     pub(crate) fn stored_bytes(&self, number: usize) -> usize {
         let table = self.directory.table(number).read().unwrap_or_else(PoisonError::into_inner);
@@ -107,10 +102,8 @@ impl StoredTable {
                 return Err(DecodeError::Misplaced);
             }
             stored.table.add(hash, mixed, slot);
-            if !slot.dead {
-                stored.live += 1;
-                stored.further_blocks += u64::from(blocks).saturating_sub(1);
-            }
+            stored.live += usize::from(!slot.dead);
+            stored.further_blocks += slot.further_blocks();
             stored.newest = stored.newest.max(Some(slot.position));
         }
         Ok(stored)
@@ -185,7 +178,7 @@ mod tests {
     }
 
     fn stored(index: &Index) -> Vec<Vec<u8>> {
-        let tables = (0..index.table_count()).map(|number| {
+        let tables = (0..index.tables()).map(|number| {
             let mut bytes = Vec::new();
             assert!(index.store_table(number, &mut bytes));
             assert_eq!(bytes.len(), index.stored_bytes(number));

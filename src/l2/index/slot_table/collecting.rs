@@ -108,18 +108,14 @@ impl Settled {
     fn add(&mut self, slot: Slot) {
         self.slots += 1;
         self.live += usize::from(!slot.dead);
-        self.further_blocks += further_blocks(slot);
+        self.further_blocks += slot.further_blocks();
     }
 
     fn remove(&mut self, slot: Slot) {
         self.slots -= 1;
         self.live -= usize::from(!slot.dead);
-        self.further_blocks -= further_blocks(slot);
+        self.further_blocks -= slot.further_blocks();
     }
-}
-
-fn further_blocks(slot: Slot) -> u64 {
-    if slot.dead { 0 } else { u64::from(slot.blocks).saturating_sub(1) }
 }
 
 impl SpareChunks {
