@@ -339,7 +339,12 @@ fn overwrites_of_one_key_use_up_the_budget_of_one_slot() {
                 assert!(block_on(replay.take(&ordered, from, &helpers)).unwrap(), "{slots} slots");
             }
         }
-        assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, 1);
+        // The others find the room of all slots but one.
+        let keys = slots.max(2) as u64 - 1;
+        let others = overwrites((keys, 0), keys, false);
+        let taken = replay.take(&others, (position(0), 0), &helpers);
+        assert!(block_on(taken).unwrap(), "{slots} slots, {keys} keys");
+        assert_eq!(block_on(replay.finish(&helpers)).unwrap().records, keys);
     }
 }
 
