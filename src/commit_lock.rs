@@ -65,8 +65,8 @@ impl CommitLock {
         Section { order: self, state }
     }
 
-    #[cfg(test)]
-    pub(crate) fn is_locked(&self) -> bool {
+    /// Whether a caller is committing at this moment.
+    pub(crate) fn is_busy(&self) -> bool {
         self.state.is_locked()
     }
 

@@ -92,8 +92,9 @@ impl fmt::Display for L2Compression {
     }
 }
 
-/// When a value read from disk is promoted to memory. A get never waits for that: a background task
-/// installs the value later, without reading it again.
+/// When a value read from disk is promoted to memory, without reading it again. A get inserts a
+/// short value itself, unless another call is committing or room is scarce; a background task
+/// inserts the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2PromotionPolicy {
     /// At its first hit on disk.

@@ -112,7 +112,7 @@ snapshot! {
         /// Values stored uncompressed although compression is on: short ones, those with a
         /// compressed content type, and those that hardly shrink.
         l2_compression_skipped_total: u64,
-        /// Values read from disk and queued for promotion to memory.
+        /// Values read from disk and offered for promotion to memory. Some are promoted at once.
         promotion_queued: u64,
         /// Of those, values not promoted: the queue was full, their key was mutated meanwhile, or
         /// there was no room.
@@ -242,7 +242,7 @@ snapshot! {
         compressed_to: u64,
         /// Values stored uncompressed although compression is on.
         compression_skipped: u64,
-        /// Values read from disk and queued for promotion to memory.
+        /// Values read from disk and offered for promotion to memory.
         promotions_queued: u64,
         /// Values not promoted.
         promotions_dropped: u64,

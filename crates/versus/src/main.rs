@@ -37,6 +37,11 @@ use arguments::Arguments;
 use bench::Bench;
 use report::Report;
 
+/// All contestants share it.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whatever stops a measurement.
 type Error = Box<dyn StdError + Send + Sync>;
 

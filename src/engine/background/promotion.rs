@@ -1,7 +1,12 @@
-//! `Promoter`: inserts entries that were read from disk into memory, in a task.
+//! `Promoter`: inserts entries that were read from disk into memory.
+//!
+//! The caller that has read an entry inserts it, if that takes one batch and no other caller is
+//! committing: it is awake anyway, and a wakeup of another thread costs more than the insertion.
+//! Otherwise the entry goes into the queue, which a task empties.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+use futures::FutureExt;
 
 use crate::commit_lock::CommitLock;
 use crate::engine::background::deadlines::Deadlines;
@@ -29,6 +34,7 @@ pub(crate) struct Promoter {
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     eviction: Eviction,
+    queue: Arc<Promotions>,
 }
 
 impl Promoter {
@@ -43,10 +49,22 @@ impl Promoter {
             disk: parts.disk.clone(),
             deadlines: parts.deadlines.clone(),
             eviction: Eviction::new(parts),
+            queue: parts.promotions.clone(),
         }
     }
 
-    /// Inserts an entry, unless its key has been mutated since it was read.
+    /// Inserts an entry that was read, now or later. Waiting, it keeps `bytes` in memory.
+    pub(crate) fn offer(&self, read: &Arc<Entry>, bytes: usize) {
+        // A value that is still to be copied is left to the task: the caller's poll has been long.
+        let is_short = read.is(Mark::Exact) && !self.commit_lock.is_busy();
+        match is_short.then(|| self.promote(read).now_or_never()).flatten() {
+            Some(is_done) => self.queue.count_unqueued(is_done),
+            None => self.queue.offer(read, bytes),
+        }
+    }
+
+    /// Inserts an entry, unless its key has been mutated since it was read. Cancelled, it leaves
+    /// nothing behind.
     pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
         let is_current = || {
             self.last_access.restore(read);
@@ -97,8 +115,7 @@ pub(crate) async fn run(
     // Bounded: a wait in each turn.
     while let Some(entry) = promotions.next(|| runner.sleep(PAUSE)).await {
         let Some(promoter) = promoter.upgrade() else { return };
-        let done = promoter.promote(&entry).await;
-        let counter = if done { &promotions.completed } else { &promotions.dropped };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let is_done = promoter.promote(&entry).await;
+        promotions.count(is_done);
     }
 }

@@ -93,6 +93,18 @@ impl Promotions {
         }
     }
 
+    /// Counts an entry that was taken from the queue: whether it was inserted.
+    pub(crate) fn count(&self, is_done: bool) {
+        let counter = if is_done { &self.completed } else { &self.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an entry that did not have to wait.
+    pub(crate) fn count_unqueued(&self, is_done: bool) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        self.count(is_done);
+    }
+
     /// The next entry; None after a close. When the queue has become empty, collects a batch for
     /// as long as `pause` lasts, so that many reads cost one wakeup.
     pub(crate) async fn next(

@@ -6,7 +6,7 @@ use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
-use crate::engine::background::promotion_queue::Promotions;
+use crate::engine::background::promotion::Promoter;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::last_access::LastAccess;
@@ -33,7 +33,7 @@ pub(crate) struct DiskLookup {
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
-    promotions: Arc<Promotions>,
+    promoter: Promoter,
     last_access: LastAccess,
     visibility: Visibility,
     budget: Arc<IndexBudget>,
@@ -52,7 +52,7 @@ impl DiskLookup {
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
-            promotions: parts.promotions.clone(),
+            promoter: Promoter::new(parts),
             last_access: LastAccess::new(parts),
             visibility: Visibility::new(parts),
             budget: parts.budget.clone(),
@@ -164,7 +164,7 @@ impl DiskLookup {
         if entry.charge <= max {
             let is_exact = entry.is(Mark::Exact);
             let read = if is_exact { 0 } else { usize::from(blocks) * BLOCK_BYTES };
-            self.promotions.offer(entry, entry.charge.max(read));
+            self.promoter.offer(entry, entry.charge.max(read));
         }
     }
 }

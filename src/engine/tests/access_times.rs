@@ -123,7 +123,8 @@ fn an_entry_that_expires_in_both_tiers_counts_once() {
 #[test]
 fn a_get_during_an_eviction_knows_the_last_access() {
     let clock = Clock::manual(at(0));
-    let mut bench = Bench::with(1, config(&clock).build().unwrap());
+    let config = config(&clock).l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
+    let mut bench = Bench::with(1, config.build().unwrap());
     let cache = bench.cache();
     let engine = &cache.engine;
     bench.run(cache.put("a", "k", value(idle(10)))).unwrap();

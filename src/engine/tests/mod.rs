@@ -11,6 +11,7 @@ mod images;
 mod lifetimes;
 mod namespace_slots;
 mod polls;
+mod promotions;
 mod reclaim;
 mod regressions;
 mod totals;

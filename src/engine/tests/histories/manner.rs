@@ -250,7 +250,7 @@ impl Hostile {
     fn notes_lock(&self) -> bool {
         let Some(engine) = self.cache.upgrade() else { return false };
         let is_log_locked = engine.parts.disk.l2().is_some_and(|l2| l2.log.is_locked());
-        let is_locked = is_log_locked || engine.parts.commit_lock.is_locked();
+        let is_locked = is_log_locked || engine.parts.commit_lock.is_busy();
         self.deeds.is_locked.fetch_or(is_locked, Ordering::Relaxed);
         is_locked
     }
