@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
+use crate::hits::Hits;
 use crate::key::{HashedKey, KeyHash, LabelHash, StoredKey};
 use crate::l2::Position;
 use crate::modes::L1Admission;
@@ -27,8 +28,7 @@ static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
 #[repr(C)]
 pub(crate) struct Entry {
     pub(crate) node: ListNode,
-    /// Set by a hit, cleared by the hand of its SIEVE list.
-    pub(crate) visited: AtomicBool,
+    pub(crate) hits: Hits,
     pub(crate) priority: u8,
     pub(crate) admission: L1Admission,
     /// Bit set of [`Mark`]s.
@@ -125,7 +125,7 @@ impl Entry {
             priority,
             admission,
             marks: 0,
-            visited: AtomicBool::new(false),
+            hits: Hits::default(),
             node: ListNode::none(),
         }
     }
@@ -246,13 +246,6 @@ impl Entry {
 
     fn freshness_with_extras(&self, now: Timestamp) -> Freshness {
         self.life().freshness(now, self.last_access().unwrap_or(now))
-    }
-
-    /// Marks a hit; does not write if the flag is already set.
-    pub(crate) fn visit(&self) {
-        if !self.visited.load(Ordering::Relaxed) {
-            self.visited.store(true, Ordering::Relaxed);
-        }
     }
 
     /// Records an access; the latest time counts if the clock steps back. False without an idle

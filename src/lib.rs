@@ -173,6 +173,7 @@ mod flight;
 mod footprint;
 mod helpers;
 mod hit;
+mod hits;
 mod io;
 mod key;
 mod l1;

@@ -197,6 +197,7 @@ fn getters_return_the_settings() {
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
         .promotion_queue_max(7)
         .l2_second_chances(false)
+        .l2_write_amplification_pct_max(150)
         .clock(Clock::manual(SystemTime::UNIX_EPOCH + seconds(9)))
         .l1_charge(charge)
         .quota("b", quota)
@@ -206,6 +207,7 @@ fn getters_return_the_settings() {
     assert_eq!(config.l2_compression(), L2Compression::Off);
     assert_eq!(config.l2_promotion_policy(), L2PromotionPolicy::OnSecondHit);
     assert_eq!((config.promotion_queue_max(), config.l2_second_chances()), (7, false));
+    assert_eq!(config.l2_write_amplification_pct_max(), 150);
     assert_eq!(config.clock().now(), SystemTime::UNIX_EPOCH + seconds(9));
     assert_eq!(config.l1_charge().map(|charge| charge(b"key", b"value")), Some(5));
     let quotas: Vec<_> = config.quotas().collect();
@@ -223,6 +225,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
             .promotion_policy(L2PromotionPolicy::OnSecondHit)
             .promotion_queue_max(5)
             .second_chances(false)
+            .write_amplification_pct_max(120)
             .crash_safety(CrashSafety::Power)
     });
     let in_turn = BlobCacheConfig::builder()
@@ -235,6 +238,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
         .promotion_queue_max(5)
         .l2_second_chances(false)
+        .l2_write_amplification_pct_max(120)
         .crash_safety(CrashSafety::Power);
     let shown = |builder: BlobCacheConfigBuilder| format!("{:?}", builder.build().unwrap());
     assert_eq!(shown(together), shown(in_turn));

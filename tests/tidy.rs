@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
         "counters",
         "error",
         "footprint",
+        "hits",
         "io",
         "key",
         "modes",

@@ -201,11 +201,22 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Whether records that were read are reinserted when their segment is reused, up to a quarter
-    /// of the segment. Default true: more hits, for more bytes written.
+    /// Whether records in use are reinserted when their segment is reused: those that were read or
+    /// hit in memory since they were written, and those that memory holds. Default true: more hits,
+    /// for more bytes written, within [`Self::l2_write_amplification_pct_max`].
     #[must_use]
     pub fn l2_second_chances(mut self, second_chances: bool) -> Self {
         self.config.l2_second_chances = second_chances;
+        self
+    }
+
+    /// The most record bytes that are written to disk, in percent of those that are put: the bound
+    /// on what reinsertion adds. What some segments do not use of it, others may: as much as four
+    /// segments, or an eighth of the file if that is less. Default 130; 100 to 400. With 100
+    /// nothing is reinserted.
+    #[must_use]
+    pub fn l2_write_amplification_pct_max(mut self, percent: u32) -> Self {
+        self.config.l2_write_amplification_pct_max = percent;
         self
     }
 
@@ -276,6 +287,8 @@ impl BlobCacheConfigBuilder {
         within("label_bytes_max", config.label_bytes_max, 0..=64 * KIB)?;
         within("promotion_queue_max", config.promotion_queue_max, 1..=1 << 20)?;
         within("l2_read_bytes_max", config.l2_read_bytes_max, MIB..=1 << 40)?;
+        let percent = config.l2_write_amplification_pct_max as usize;
+        within("l2_write_amplification_pct_max", percent, 100..=400)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
@@ -335,9 +348,10 @@ mod tests {
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 11] = [
+        let bad: [(&str, Set); 12] = [
             ("l2_read_bytes_max", |builder| builder.l2_read_bytes_max(1)),
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
+            ("l2_write_amplification_pct_max", |it| it.l2_write_amplification_pct_max(99)),
             ("max_namespaces", |builder| builder.max_namespaces(0)),
             ("content_metadata_keys_max", |builder| builder.content_metadata_keys_max(1025)),
             ("content_metadata_bytes_max", |builder| builder.content_metadata_bytes_max(1 << 20)),

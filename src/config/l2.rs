@@ -59,6 +59,12 @@ impl L2ConfigBuilder {
         Self(self.0.l2_second_chances(second_chances))
     }
 
+    /// See [`BlobCacheConfigBuilder::l2_write_amplification_pct_max`].
+    #[must_use]
+    pub fn write_amplification_pct_max(self, percent: u32) -> Self {
+        Self(self.0.l2_write_amplification_pct_max(percent))
+    }
+
     /// See [`BlobCacheConfigBuilder::crash_safety`].
     #[must_use]
     pub fn crash_safety(self, crash_safety: CrashSafety) -> Self {

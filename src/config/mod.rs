@@ -50,6 +50,7 @@ pub struct BlobCacheConfig {
     pub(crate) l2_compression: L2Compression,
     pub(crate) l2_promotion_policy: L2PromotionPolicy,
     pub(crate) l2_second_chances: bool,
+    pub(crate) l2_write_amplification_pct_max: u32,
     pub(crate) promotion_queue_max: usize,
     pub(crate) crash_safety: CrashSafety,
     pub(crate) background_sweep: BackgroundSweep,
@@ -78,6 +79,7 @@ impl BlobCacheConfig {
             l2_compression: L2Compression::default(),
             l2_promotion_policy: L2PromotionPolicy::default(),
             l2_second_chances: true,
+            l2_write_amplification_pct_max: 130,
             promotion_queue_max: 1024,
             crash_safety: CrashSafety::default(),
             background_sweep: BackgroundSweep::default(),
@@ -187,6 +189,12 @@ impl BlobCacheConfig {
         self.l2_second_chances
     }
 
+    /// See [`BlobCacheConfigBuilder::l2_write_amplification_pct_max`].
+    #[must_use]
+    pub fn l2_write_amplification_pct_max(&self) -> u32 {
+        self.l2_write_amplification_pct_max
+    }
+
     /// How much survives a crash.
     #[must_use]
     pub fn crash_safety(&self) -> CrashSafety {
@@ -260,6 +268,7 @@ impl fmt::Debug for BlobCacheConfig {
             l2_compression,
             l2_promotion_policy,
             l2_second_chances,
+            l2_write_amplification_pct_max,
             promotion_queue_max,
             crash_safety,
             background_sweep,
@@ -286,6 +295,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_compression", l2_compression)
             .field("l2_promotion_policy", l2_promotion_policy)
             .field("l2_second_chances", l2_second_chances)
+            .field("l2_write_amplification_pct_max", l2_write_amplification_pct_max)
             .field("promotion_queue_max", promotion_queue_max)
             .field("crash_safety", crash_safety)
             .field("background_sweep", background_sweep)

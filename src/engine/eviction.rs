@@ -146,6 +146,10 @@ impl Eviction {
         if !is_hidden {
             self.counters.count(Event::Eviction);
             self.counters.add(Event::Forgotten, u64::from(below.is_none()));
+            if let Some(slot) = below.filter(|_| victim.hits.is_in_use()) {
+                // Memory answered, so its record was not read. As for the log, it was used once.
+                victim.generation.index().mark_read(victim.hash, slot.position);
+            }
             // Readers may have hit it while it left.
             self.last_access.record(victim);
         }

@@ -139,6 +139,7 @@ pub(crate) async fn open_on(
             namespaces_max: config.max_namespaces,
             quotas: config.quotas.clone(),
         },
+        write_amplification_pct_max: config.l2_write_amplification_pct_max,
         // A simulated disk is read in one order, so that tests repeat.
         helpers: if setup.file.is_some() { cores() } else { 0 },
     };

@@ -98,7 +98,7 @@ impl Visibility {
         if freshness.is_expired() {
             return Err((entry, freshness));
         }
-        entry.visit();
+        entry.hits.note();
         if entry.accessed(now) && !entry.node.is_linked() {
             self.last_access.record(&entry);
         }

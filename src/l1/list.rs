@@ -4,7 +4,6 @@
 //! reused before new ones.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::entry::Entry;
 use crate::meter;
@@ -119,9 +118,7 @@ impl List {
                 self.hand = newer;
                 return Some(Victim::Dead(entry));
             }
-            // A read-modify-write would cost more, and a hit meanwhile may come before or after.
-            if entry.visited.load(Ordering::Relaxed) {
-                entry.visited.store(false, Ordering::Relaxed);
+            if entry.hits.take_visited() {
                 self.hand = newer;
                 continue;
             }

@@ -17,13 +17,14 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::allowance::Allowance;
 use super::batch_records::PendingRecord;
 use super::checksum::ChecksumKey;
 use super::directory_builder::{DirectoryBuilder, Listing};
 use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::image::ClosedIndex;
-use super::log_state::{Allowance, Appended, LogOrigin, LogState, UnsealedDirectory};
+use super::log_state::{Appended, LogOrigin, LogState, UnsealedDirectory};
 use super::record::RecordLengths;
 use super::room::{RoomQueue, RoomTicket};
 use super::search_targets::{SearchTargets, SegmentTargets};
@@ -94,6 +95,11 @@ impl Log {
         change: &Change<'_>,
     ) -> Result<Assigned, Refusal> {
         self.append_within(Allowance::New, record, change)
+    }
+
+    /// New records leave so many bytes of the newest segment to reinserted ones.
+    pub(super) fn keep_room(&self, bytes: usize) {
+        self.state.lock().keep_room(bytes);
     }
 
     /// Appends a record of reclaim, which cannot wait for room, and bounds how much it appends.

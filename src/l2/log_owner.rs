@@ -4,6 +4,7 @@ use futures::future::BoxFuture;
 
 use super::directory_entry::BlobSummary;
 use super::format::Position;
+use super::rewrite_budget::Usage;
 use super::write_batch::EncodedRecord;
 use crate::key::KeyHash;
 
@@ -23,8 +24,9 @@ pub(crate) trait LogOwner: Send + Sync {
     /// Whether a slot holds the record at `position`.
     fn holds(&self, namespace: &str, key: KeyHash, position: Position) -> bool;
 
-    /// Whether the blob at `position`, whose segment is being reclaimed, should be reinserted.
-    fn deserves_reinsertion(&self, position: Position, blob: &BlobSummary<'_>) -> bool;
+    /// How the blob at `position`, whose segment is being reclaimed, is in use. None if it is not,
+    /// or must not be reinserted.
+    fn usage(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Usage>;
 
     /// Appends the blob at `position` again. False if it has changed or the log has no room.
     fn append_again(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::allowance::{Allowance, WAITING_BYTES_MAX};
 use super::batch_records::{BatchRecords, PendingRecord};
 use super::checksum::ChecksumKey;
 use super::directory_builder::{DirectoryBuilder, Listing};
@@ -29,17 +30,6 @@ use super::write_batch::{
 };
 
 const WRITE_BATCH_BYTES: usize = 1 << 20;
-
-/// Bytes that may wait to be written before a put has to wait.
-const WAITING_BYTES_MAX: usize = 16 << 20;
-
-/// Reinserted records may exceed that by this much or by one segment, whichever is less.
-const REINSERTED_BYTES_MAX: usize = 4 << 20;
-
-/// Reserved for records without a body, beyond those limits and at the end of each segment that
-/// already holds a record: an invalidation must take effect at once. A segment reserves at most a
-/// 16th of itself.
-const RESERVE_BYTES: usize = 64 << 10;
 
 /// Memory that the open segment's directory may use, however small the index budget.
 const DIRECTORY_BYTES_MIN: usize = 64 << 10;
@@ -65,6 +55,8 @@ pub(super) struct LogState {
     /// The same position, as reported to callers that wait for it.
     acknowledged: Position,
     waiting_bytes: usize,
+    /// Of the newest segment, for records that will be reinserted.
+    kept_bytes: usize,
     /// A caller waits for a record in the open batch.
     is_urgent: bool,
     phase: Phase,
@@ -105,15 +97,6 @@ pub(super) struct Appended {
     pub(super) wakes_writer: bool,
 }
 
-/// How many bytes may wait when a record is appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Allowance {
-    /// A new record. One without a body may use what is reserved for those.
-    New,
-    /// A record that was on file before. The caller bounds how many there are.
-    Reinserted,
-}
-
 /// The contents of a log that was turned off, to be dropped without its lock.
 pub(super) struct Abandoned {
     jobs: VecDeque<Job>,
@@ -143,6 +126,7 @@ impl LogState {
             written: origin.tail,
             acknowledged: origin.tail,
             waiting_bytes: 0,
+            kept_bytes: 0,
             is_urgent: false,
             phase: Phase::Running,
             room_events: 0,
@@ -160,8 +144,9 @@ impl LogState {
         if self.phase != Phase::Running {
             return Appended { result: Err(Refusal::Off), wakes_writer: false };
         }
-        let is_crowded = self.waiting_bytes >= WAITING_BYTES_MAX + self.beyond(allowance, record);
-        if is_crowded || !self.ensure_fits(record, change) {
+        let has_body = !record.body.is_empty();
+        let is_crowded = self.waiting_bytes >= allowance.waiting_bytes_max(has_body, self.geometry);
+        if is_crowded || !self.ensure_fits(allowance, record, change) {
             self.is_urgent = true;
             return Appended { result: Err(Refusal::NoRoom), wakes_writer: true };
         }
@@ -172,6 +157,9 @@ impl LogState {
             return Appended { result: Err(Refusal::Off), wakes_writer: true };
         };
         self.waiting_bytes += record.lengths.padded();
+        if allowance == Allowance::Reinserted {
+            self.kept_bytes = self.kept_bytes.saturating_sub(record.lengths.padded());
+        }
         let is_full = self.open.as_ref().is_some_and(|it| it.frame.length() >= WRITE_BATCH_BYTES);
         if is_full {
             self.close_batch();
@@ -179,31 +167,28 @@ impl LogState {
         Appended { result: Ok(assigned), wakes_writer: was_idle || self.open.is_none() }
     }
 
-    fn beyond(&self, allowance: Allowance, record: &EncodedRecord) -> usize {
-        let reinserted = REINSERTED_BYTES_MAX.min(self.geometry.segment_bytes() as usize);
-        match allowance {
-            Allowance::Reinserted => reinserted,
-            // In addition to what reinserted records may have used.
-            Allowance::New if record.body.is_empty() => RESERVE_BYTES + reinserted,
-            Allowance::New => 0,
-        }
-    }
-
     /// Ensures room for the record, if necessary in the next segment. False: none yet.
-    fn ensure_fits(&mut self, record: &EncodedRecord, change: &Change<'_>) -> bool {
+    fn ensure_fits(
+        &mut self,
+        allowance: Allowance,
+        record: &EncodedRecord,
+        change: &Change<'_>,
+    ) -> bool {
+        let kept = allowance.left_for_reinserted(self.kept_bytes);
         let is_full = self.directory.index_bytes() >= self.index_share
             || self.directory.memory_bytes() >= self.index_share.max(DIRECTORY_BYTES_MIN);
-        if !is_full && self.fits_behind(record, change) {
+        if !is_full && self.fits_behind(kept, record, change) {
             return true;
         }
         debug_assert!(
             fits_segment(self.geometry, record.lengths, change),
             "sealed for a record that fits nowhere"
         );
-        self.seal_segment() && self.fits_behind(record, change)
+        self.seal_segment() && self.fits_behind(kept, record, change)
     }
 
-    fn fits_behind(&self, record: &EncodedRecord, change: &Change<'_>) -> bool {
+    /// Whether the record fits into the open segment, with `kept` bytes left for others.
+    fn fits_behind(&self, kept: usize, record: &EncodedRecord, change: &Change<'_>) -> bool {
         let header = if self.open.is_some() { 0 } else { FRAME_HEADER_BYTES };
         // The position at the end of a segment is the start of the next one, which is its header.
         let offset = self.geometry.offset_in_segment(self.end()) as usize + header;
@@ -212,10 +197,13 @@ impl LogState {
         }
         let segment = self.geometry.segment_bytes() as usize;
         let is_first = offset == BLOCK_BYTES + FRAME_HEADER_BYTES;
+        // A record of more than half a segment might never find one with so much left.
+        let is_large = record.lengths.padded() > segment / 2;
+        let kept = if self.segment() < self.newest || (is_first && is_large) { 0 } else { kept };
         let reserve = match record.body.len() {
             0 => 0,
-            _ if is_first => 0,
-            _ => RESERVE_BYTES.min(segment / 16),
+            _ if is_first && kept == 0 => 0,
+            _ => Allowance::reserve_bytes(segment) + kept,
         };
         let listed = listed(offset, record.lengths, change)
             .and_then(|entry| self.directory.encoded_len_with(&entry));
@@ -316,6 +304,10 @@ impl LogState {
         let here = (self.geometry.segment_bytes() as usize).saturating_sub(used) as u64;
         // If nothing is promised to others, the append itself finds out whether there is a place.
         kept == 0 || kept.saturating_add(bytes) as u64 <= here.saturating_add(ahead)
+    }
+
+    pub(super) fn keep_room(&mut self, bytes: usize) {
+        self.kept_bytes = bytes;
     }
 
     pub(super) fn room_events(&self) -> u64 {

@@ -7,6 +7,7 @@
 //!
 //! The file always holds a prefix of the log; the order of the log is the order of effect.
 
+mod allowance;
 mod batch_records;
 mod blob;
 mod checksum;
@@ -42,6 +43,7 @@ mod replay;
 mod replay_run;
 mod replayed_namespace;
 mod resume;
+mod rewrite_budget;
 mod room;
 mod search_targets;
 mod segment;
@@ -74,7 +76,7 @@ pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
-pub(crate) use self::index::{Index, ScanCursor, Slot};
+pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
 pub(crate) use self::log::Log;
 pub(crate) use self::log_owner::LogOwner;
 pub(crate) use self::outlines::Outlines;
@@ -83,6 +85,7 @@ pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::Limits;
 pub(crate) use self::replayed_namespace::RecoveredNamespace;
+pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;
 pub(crate) use self::search_targets::SearchTargets;
 pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
@@ -98,6 +101,7 @@ use self::log::LogStart;
 use self::read_pins::ReadPins;
 use self::record::RecordLengths;
 use self::recovery::{Reached, Recovered, read_superblock, recover};
+use self::rewrite_budget::RewriteBudget;
 use self::segment_file::SegmentFile;
 use self::segment_search::SegmentSearch;
 use self::superblock::SuperblockCopy;
@@ -193,6 +197,9 @@ pub(crate) async fn open(
     let writing = file.geometry.segment_of(tail);
     let Opening { key_hash_bits, helpers, .. } = *opening;
     let image_settings = ImageSettings { key_hash_bits, helpers };
+    let head = file.geometry.segment_of(superblock.head);
+    let percent_max = opening.write_amplification_pct_max;
+    let rewrites = RewriteBudget::new(opening.geometry, percent_max, head == writing);
     let log = Log::new(LogStart {
         geometry: file.geometry,
         key: file.key,
@@ -200,7 +207,7 @@ pub(crate) async fn open(
         tail,
         directory,
         newest: superblock.newest,
-        head: file.geometry.segment_of(superblock.head),
+        head,
         timer,
         index_share: opening.limits.index_bytes_max / INDEX_SHARE,
     });
@@ -218,7 +225,7 @@ pub(crate) async fn open(
         records,
         dropped,
         is_from_image,
-        start: WriterStart { superblock, tail_block, writing, image_settings },
+        start: WriterStart { superblock, tail_block, writing, image_settings, rewrites },
     })
 }
 

@@ -4,11 +4,13 @@
 //! log; the head moves past the segment, on file; the segment's slots leave the index; its readers
 //! finish; only then may its place be written to.
 //!
-//! Reinserted records take at most a quarter of the segment, and at most a quarter of its slots if
-//! the index is crowded. They never wait for room, so a segment can always be reclaimed. If many
-//! wait to be written, reclaim waits, too: they must not pile up. A reinserted record keeps
-//! its put time, its version and its labels. To replay it is a put at its new place; therefore it
-//! is reinserted only while no invalidation in force matches it.
+//! Records in use are reinserted: read from disk since they were written, or hit in memory, or
+//! still there. A budget bounds their bytes, and if the index is crowded they take at most a
+//! quarter of the segment's slots. They never wait for room, so a segment can always be reclaimed;
+//! new records leave them the room that they are going to take. If many wait to be written, reclaim
+//! waits, too: they must not pile up. A reinserted record keeps its put time, its version and its
+//! labels. To replay it is a put at its new place; therefore it is reinserted only while no
+//! invalidation in force matches it.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -25,6 +27,7 @@ use super::log_owner::LogOwner;
 use super::outlines::Outlines;
 use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
+use super::rewrite_budget::{Candidates, RewriteBudget, Selection};
 use super::segment_file::SegmentFile;
 use super::superblock_writer::SuperblockWriter;
 use super::write_batch::EncodedRecord;
@@ -34,8 +37,11 @@ use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
 
-/// Reinserted records may take one part in this many of a segment.
-const REINSERTED_SHARE: usize = 4;
+/// While the index is crowded, one of so many slots may stay.
+const CROWDED_SHARE: usize = 4;
+
+/// What a record takes beside its bytes and its key, in the directory and for a frame of its own.
+const LISTED_BYTES: usize = 96;
 
 /// Bytes of a segment that are read at once to reinsert records.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -54,9 +60,12 @@ impl Window<'_> {
     }
 }
 
-struct Allowance {
-    bytes: usize,
+/// What is reinserted of one segment.
+struct Plan {
+    selection: Selection,
     slots: usize,
+    /// With their entries in the directory.
+    room: usize,
 }
 
 pub(super) struct Reclaimer {
@@ -65,6 +74,7 @@ pub(super) struct Reclaimer {
     pins: Arc<ReadPins>,
     outlines: Arc<Outlines>,
     owner: Weak<dyn LogOwner>,
+    rewrites: RewriteBudget,
 }
 
 impl Reclaimer {
@@ -74,24 +84,33 @@ impl Reclaimer {
         pins: Arc<ReadPins>,
         outlines: Arc<Outlines>,
         owner: Weak<dyn LogOwner>,
+        rewrites: RewriteBudget,
     ) -> Self {
-        Self { log, file, pins, outlines, owner }
+        Self { log, file, pins, outlines, owner, rewrites }
     }
 
     pub(super) async fn reclaim(
-        &self,
+        &mut self,
         segment: SegmentNumber,
         superblocks: &mut SuperblockWriter,
     ) -> io::Result<()> {
         let next = SegmentNumber(segment.0 + 1);
         let end = self.file.geometry.start_of(next);
         let end = end.ok_or_else(|| io::Error::other("positions have run out"))?;
-        let opens = OpenRange { first: OpenCount(1), last: superblocks.superblock().open_count };
+        let opens = opens(superblocks);
         let image = self.read_image(segment, opens).await;
-        let _counted = self.file.health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
+        let health = Arc::clone(&self.file.health);
+        let _counted = health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
         if let Some(directory) = &directory {
-            self.reinsert(directory, segment, opens).await;
+            let mut rewrites = self.rewrites.clone();
+            let plan = self.plan(directory, segment, &mut rewrites).await;
+            self.log.keep_room(plan.room);
+            let bytes = self.reinsert(plan, directory, segment, opens).await;
+            rewrites.spend(bytes);
+            self.rewrites = rewrites;
+            self.log.keep_room(0);
+            self.log.room_came().await;
         }
         superblocks.write_head(end).await?;
         match &directory {
@@ -134,11 +153,16 @@ impl Reclaimer {
         Directory::read(image?, key, segment, opens, geometry).await.ok()
     }
 
-    /// Appends the records that deserve it to the log again.
-    async fn reinsert(&self, directory: &Directory<'_>, segment: SegmentNumber, opens: OpenRange) {
+    /// Appends the records of the plan to the log again, and returns their bytes.
+    async fn reinsert(
+        &self,
+        mut plan: Plan,
+        directory: &Directory<'_>,
+        segment: SegmentNumber,
+        opens: OpenRange,
+    ) -> usize {
         let start = self.file.geometry.start_of(segment);
-        let mut allowance = self.allowance(directory, segment).await;
-        let mut window = None;
+        let (mut window, mut bytes) = (None, 0);
         for (number, entry) in (1..).zip(directory.entries()) {
             meter::entries(1);
             if number % BATCH_ENTRIES == 0 {
@@ -148,10 +172,10 @@ impl Reclaimer {
             let position = start.and_then(|start| start.after(offset as u64));
             let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
             let Change::Blob(blob) = entry.change else { continue };
-            let has_room = length <= allowance.bytes && allowance.slots > 0;
-            if !has_room || !owner.deserves_reinsertion(position, &blob) {
+            let of = owner.usage(position, &blob).filter(|_| plan.slots > 0);
+            let Some(usage) = of.filter(|&usage| plan.selection.includes(usage, length)) else {
                 continue;
-            }
+            };
             let known = window.as_ref().and_then(|it: &Window<'_>| it.record(offset, length));
             if known.is_none() {
                 let Ok(read) = self.read_window(segment, offset, length).await else { break };
@@ -164,8 +188,9 @@ impl Reclaimer {
                 continue;
             };
             if owner.append_again(position, &blob, encoded) {
-                allowance.bytes -= length;
-                allowance.slots -= 1;
+                plan.selection.take(usage, length);
+                plan.slots -= 1;
+                bytes += length;
                 count(&self.file.health.metrics.reinserted, 1);
                 count(&self.file.health.metrics.reinserted_bytes, length);
             }
@@ -176,17 +201,52 @@ impl Reclaimer {
                 let _ = self.log.written(self.log.tail()).await;
             }
         }
+        bytes
     }
 
-    async fn allowance(&self, directory: &Directory<'_>, segment: SegmentNumber) -> Allowance {
-        let bytes = self.file.geometry.segment_bytes() as usize / REINSERTED_SHARE;
+    /// Keeps room in the segment that is written next for what this one, the next to be reclaimed,
+    /// would reinsert now: otherwise new records may have taken it by then.
+    pub(super) async fn expect(&self, segment: SegmentNumber, superblocks: &SuperblockWriter) {
+        let opens = opens(superblocks);
+        let image = self.read_image(segment, opens).await;
+        let _counted = self.file.health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
+        let Some(directory) = self.decode(image.as_deref(), segment, opens).await else { return };
+        let plan = self.plan(&directory, segment, &mut self.rewrites.clone()).await;
+        self.log.keep_room(plan.room);
+    }
+
+    /// Decides before any record is read or moved. The budget earns the bytes of the segment.
+    async fn plan(
+        &self,
+        directory: &Directory<'_>,
+        segment: SegmentNumber,
+        rewrites: &mut RewriteBudget,
+    ) -> Plan {
+        let start = self.file.geometry.start_of(segment);
+        let (mut candidates, mut steps) = (Candidates::new(), Pacer::default());
+        let (mut bytes, mut listed) = (0, 0);
+        for entry in directory.entries() {
+            steps.entry().await;
+            let (offset, length) = (u64::from(entry.offset), entry.length as usize);
+            bytes += length;
+            let position = start.and_then(|start| start.after(offset));
+            let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
+            let Change::Blob(blob) = entry.change else { continue };
+            if let Some(usage) = owner.usage(position, &blob) {
+                candidates.add(usage, length);
+                listed += blob.key.len() + LISTED_BYTES;
+            }
+        }
+        rewrites.earn(bytes);
+        let selection = candidates.select(rewrites.bytes_left());
         let is_crowded = self.owner.upgrade().is_some_and(|it| it.is_index_crowded(0));
         let slots = if is_crowded {
-            self.slots(directory, segment).await / REINSERTED_SHARE
+            self.slots(directory, segment).await / CROWDED_SHARE
         } else {
             usize::MAX
         };
-        Allowance { bytes, slots }
+        let room = selection.bytes() + listed;
+        Plan { selection, slots, room }
     }
 
     async fn slots(&self, directory: &Directory<'_>, segment: SegmentNumber) -> usize {
@@ -264,4 +324,8 @@ impl Reclaimer {
             }
         }
     }
+}
+
+fn opens(superblocks: &SuperblockWriter) -> OpenRange {
+    OpenRange { first: OpenCount(1), last: superblocks.superblock().open_count }
 }

@@ -55,6 +55,7 @@ pub(crate) struct Opening {
     pub(crate) hash_key: u64,
     pub(crate) key_hash_bits: u32,
     pub(crate) limits: Limits,
+    pub(crate) write_amplification_pct_max: u32,
     /// Threads that decode segments.
     pub(crate) helpers: usize,
 }

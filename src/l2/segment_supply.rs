@@ -65,6 +65,10 @@ impl SegmentSupply {
                 self.reclaimer.reclaim(oldest, &mut self.superblocks).await?;
             }
             self.superblocks.write_announcement(next).await?;
+            let (oldest, count) = (self.oldest(), u64::from(geometry.segment_count()));
+            if next.0 + 1 - oldest.0 >= count && oldest < writing {
+                self.reclaimer.expect(oldest, &self.superblocks).await;
+            }
             self.log.announce(next).await;
         }
         Ok(())

@@ -23,6 +23,7 @@ use super::log_owner::LogOwner;
 use super::outlines::Outlines;
 use super::read_pins::ReadPins;
 use super::reclaim::Reclaimer;
+use super::rewrite_budget::RewriteBudget;
 use super::segment_file::SegmentFile;
 use super::segment_supply::{SegmentSupply, Supplying};
 use super::superblock::Superblock;
@@ -55,6 +56,7 @@ pub(crate) struct WriterStart {
     pub(super) tail_block: Vec<u8>,
     pub(super) writing: SegmentNumber,
     pub(super) image_settings: ImageSettings,
+    pub(super) rewrites: RewriteBudget,
 }
 
 /// Tells all waiting callers if the writer panics or its runner breaks down.
@@ -83,7 +85,7 @@ impl Writer {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
-        let WriterStart { superblock, tail_block, writing, image_settings } = start;
+        let WriterStart { superblock, tail_block, writing, image_settings, rewrites } = start;
         let log = Arc::clone(log);
         let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
         let reclaimer = Reclaimer::new(
@@ -92,6 +94,7 @@ impl Writer {
             Arc::clone(pins),
             Arc::clone(outlines),
             Weak::clone(&owner),
+            rewrites,
         );
         let superblocks = SuperblockWriter::new(file.clone(), superblock);
         let supply = SegmentSupply::new(its_log(), Weak::clone(&owner), reclaimer, superblocks);

@@ -17,7 +17,7 @@ use crate::engine::visibility::Visibility;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
-use crate::l2::{BlobSummary, Change, EncodedRecord, LogOwner, Position, Slot};
+use crate::l2::{BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Slot, Usage};
 use crate::meter;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
@@ -160,17 +160,25 @@ impl LogOwner for CacheLogOwner {
         self.namespaces.find(namespace).is_some_and(|it| it.has_slot(hash, sequence))
     }
 
-    fn deserves_reinsertion(&self, position: Position, blob: &BlobSummary<'_>) -> bool {
+    fn usage(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Usage> {
         if !self.config.l2_second_chances {
-            return false;
+            return None;
         }
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
         let generation = self.namespaces.find(blob.namespace.name);
         // Records beyond a quota that was made smaller leave.
-        let generation = generation.filter(|generation| !generation.is_beyond(0, None));
-        let slot = generation.and_then(|generation| generation.live_slot(hash, sequence));
-        slot.is_some_and(|slot| slot.read)
-            && !self.visibility.freshness_listed(position, blob).is_expired()
+        let generation = generation.filter(|generation| !generation.is_beyond(0, None))?;
+        let slot = generation.live_slot(hash, sequence)?;
+        // What memory holds is not read from disk, however often it is asked for.
+        let (mut hits, mut is_held) = (slot.reads, false);
+        self.l1.find(hash, |entry| {
+            is_held = entry.sequence() == sequence && entry.is_held();
+            hits += u8::from(is_held && entry.hits.is_in_use());
+            false
+        });
+        let is_in_use = hits > 0 || is_held;
+        (is_in_use && !self.visibility.freshness_listed(position, blob).is_expired())
+            .then(|| Usage::new(hits))
     }
 
     fn append_again(
@@ -202,8 +210,14 @@ impl LogOwner for CacheLogOwner {
             return false;
         };
         let sequence = section.sequence(Some(assigned.position.value()));
-        let moved =
-            Slot { versioned: slot.versioned, ..Slot::new(assigned.position, assigned.blocks) };
+        // Each turn of the log takes one.
+        let is_in_use = entry.as_ref().is_some_and(|entry| entry.hits.is_in_use());
+        let hits = slot.reads + u8::from(is_in_use);
+        let moved = Slot {
+            versioned: slot.versioned,
+            reads: hits.saturating_sub(1).min(READS_MAX),
+            ..Slot::new(assigned.position, assigned.blocks)
+        };
         generation.set_slot(hash, moved, present);
         // The earliest deadline that it can have.
         generation.note_end_on_disk(blob.life().ends(blob.life().written));
@@ -211,6 +225,7 @@ impl LogOwner for CacheLogOwner {
         // The entry in memory stays; its record has moved.
         if let Some(entry) = entry {
             entry.set_sequence(sequence);
+            entry.hits.note_rewritten();
         }
         true
     }

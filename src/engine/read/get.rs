@@ -100,7 +100,7 @@ impl Gets {
     fn look(&self, namespace: NamespaceRef<'_>, key: HashedKey<'_>) -> Option<BlobCacheHit> {
         let entry = self.visibility.visible(namespace, key)?;
         if entry.is_endless() {
-            entry.visit();
+            entry.hits.note();
             self.counters.count(Event::Hit);
             return Some(BlobCacheHit { entry, stale: None });
         }
@@ -115,7 +115,7 @@ impl Gets {
     ) -> Option<BlobCacheHit> {
         let entry = self.visibility.visible(namespace, key)?;
         if entry.is_endless() {
-            entry.visit();
+            entry.hits.note();
             return Some(BlobCacheHit { entry, stale: None });
         }
         self.visibility

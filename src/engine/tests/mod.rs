@@ -8,6 +8,7 @@ mod errors;
 mod fetches;
 mod histories;
 mod images;
+mod in_use;
 mod lifetimes;
 mod namespace_slots;
 mod polls;

@@ -10,7 +10,7 @@ const SEGMENT_BYTES: usize = 64 << 10;
 const VALUE_BYTES: usize = 2000;
 
 /// Puts that fill most of a segment: at rest the log has a whole one beside the one it writes.
-const PUTS: usize = SEGMENT_BYTES * 8 / 10 / VALUE_BYTES;
+const PUTS: usize = SEGMENT_BYTES * 7 / 10 / VALUE_BYTES;
 
 /// An overwrite in Process mode waits until it is written.
 #[test]

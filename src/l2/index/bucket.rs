@@ -15,7 +15,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::slot::{READ, Slot, position_of};
+use super::slot::{READ, READ_AGAIN, Slot, position_of};
 use crate::key::KeyHash;
 use crate::l2::format::Position;
 
@@ -34,7 +34,7 @@ pub(super) struct Bucket {
     /// later counts are lost.
     passed: u8,
     blocks_front: [u16; FRONT],
-    /// Positions with flags (see `slot`). Atomic for the read bit alone: it is set under the
+    /// Positions with flags (see `slot`). Atomic for the read bits alone: they are set under the
     /// shared lock, everything else changes under the exclusive one.
     words: [AtomicU64; LANES],
     blocks_back: [u16; LANES - FRONT],
@@ -108,9 +108,16 @@ impl Bucket {
 
     pub(super) fn mark_read(&self, lane: usize) -> bool {
         let word = &self.words[lane];
-        // Stored only if clear: a set bit costs readers no exclusive cache line.
-        word.load(Ordering::Relaxed) & READ != 0
-            || word.fetch_or(READ, Ordering::Relaxed) & READ != 0
+        // Stored only if clear: set bits cost readers no exclusive cache line.
+        let marks = word.load(Ordering::Relaxed) & (READ | READ_AGAIN);
+        if marks == READ | READ_AGAIN {
+            return true;
+        }
+        if marks == 0 && word.fetch_or(READ, Ordering::Relaxed) & READ == 0 {
+            return false;
+        }
+        word.fetch_or(READ_AGAIN, Ordering::Relaxed);
+        true
     }
 
     pub(super) fn push(&mut self, hash: KeyHash, slot: Slot) {

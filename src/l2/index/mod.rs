@@ -50,7 +50,7 @@ use crate::key::KeyHash;
 use crate::l2::format::Position;
 use crate::meter;
 
-pub(crate) use self::slot::Slot;
+pub(crate) use self::slot::{READS_MAX, Slot};
 pub(crate) use self::slot_table::{SHARE, Settled, SpareChunks};
 pub(crate) use self::stored::{IndexOfTables, StoredTable};
 

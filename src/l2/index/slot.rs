@@ -1,14 +1,22 @@
 //! `Slot`: the index entry of one key hash, and its packing into ten bytes.
 //!
-//! Positions are multiples of eight, so the three low bits of the stored word carry the flags. The
-//! whole word changes at once, so `mark_read` can set its bit with one atomic `or` beside readers.
+//! Positions are multiples of eight and end far below 2^63, so the three low bits of the stored word
+//! carry flags, and the highest one, too. The whole word changes at once, so `mark_read` can set a
+//! bit with one atomic `or` beside readers.
 
-use crate::l2::format::Position;
+use crate::l2::format::{POSITION_MAX, Position};
 
 const VERSIONED: u64 = 0b001;
 const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
-const FLAGS: u64 = VERSIONED | DEAD | READ;
+/// Set after `READ`.
+pub(super) const READ_AGAIN: u64 = 1 << 63;
+const FLAGS: u64 = VERSIONED | DEAD | READ | READ_AGAIN;
+
+const _: () = assert!(POSITION_MAX < READ_AGAIN);
+
+/// More reads than that count as so many.
+pub(crate) const READS_MAX: u8 = 2;
 
 /// The position of the last record of a key hash, and the facts needed before a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +30,14 @@ pub(crate) struct Slot {
     /// There is no value (tombstone, expired, unreadable), but the slot must stay: it shadows older
     /// records of its hash.
     pub(crate) dead: bool,
-    /// Read since it was written: reclaim reinserts the record.
-    pub(crate) read: bool,
+    /// How often the record was read since it was written, up to [`READS_MAX`]: reclaim reinserts
+    /// it that many times.
+    pub(crate) reads: u8,
 }
 
 impl Slot {
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
-        Self { position, blocks, versioned: false, dead: false, read: false }
+        Self { position, blocks, versioned: false, dead: false, reads: 0 }
     }
 
     pub(crate) const fn tombstone(position: Position) -> Self {
@@ -50,7 +59,8 @@ impl Slot {
         self.position.value()
             | flag(self.versioned, VERSIONED)
             | flag(self.dead, DEAD)
-            | flag(self.read, READ)
+            | flag(self.reads > 0, READ)
+            | flag(self.reads > 1, READ_AGAIN)
     }
 
     pub(super) fn from_word(word: u64, blocks: u16) -> Self {
@@ -59,7 +69,7 @@ impl Slot {
             blocks,
             versioned: word & VERSIONED != 0,
             dead: word & DEAD != 0,
-            read: word & READ != 0,
+            reads: u8::from(word & READ != 0) + u8::from(word & READ_AGAIN != 0),
         }
     }
 }
@@ -74,12 +84,14 @@ mod tests {
 
     #[test]
     fn every_combination_of_flags_survives_packing() {
-        for bits in 0..8 {
-            let word = 0xFFFF_FFFF_FFFF_FFF8 | bits;
+        for bits in [0, 1, 2, 3, 4, 5, 6, 7].into_iter().flat_map(|low| [low, low | READ_AGAIN]) {
+            let word = POSITION_MAX | bits;
             let slot = Slot::from_word(word, 9);
-            assert_eq!(slot.position, Position::from_multiple(!7));
-            assert_eq!(slot.to_word(), word);
+            assert_eq!(slot.position, Position::LAST);
             assert_eq!(slot.blocks, 9);
+            if bits & (READ | READ_AGAIN) != READ_AGAIN {
+                assert_eq!(slot.to_word(), word);
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::super::ScanCursor;
+    use super::super::{READS_MAX, ScanCursor};
     use super::*;
 
     fn random_index(random: &mut StdRng, entries: u64) -> Index {
@@ -166,7 +166,7 @@ mod tests {
             let slot = Slot {
                 dead: random.random_bool(0.1),
                 versioned: random.random_bool(0.1),
-                read: random.random_bool(0.1),
+                reads: random.random_range(0..=READS_MAX),
                 ..Slot::new(Position::from_multiple(8 * number), random.random_range(0..9))
             };
             index.insert(hash, slot);

@@ -83,11 +83,11 @@ impl Index {
 fn any_slot(random: &mut Random) -> Slot {
     let bits = random.next();
     Slot {
-        position: Position::from_multiple(random.next() & !7),
+        position: Position::from_multiple(random.next() >> 4 & !7),
         blocks: u16::try_from(random.below(1 << 16)).unwrap(),
         versioned: bits & 1 != 0,
         dead: bits & 2 != 0,
-        read: bits & 4 != 0,
+        reads: u8::try_from(random.below(3)).unwrap(),
     }
 }
 
@@ -105,7 +105,7 @@ fn step(
     // Mostly the present position, so that the conditional calls do something.
     let position = match present {
         Some(slot) if random.below(4) != 0 => slot.position,
-        _ => Position::from_multiple(random.next() & !7),
+        _ => Position::from_multiple(random.next() >> 4 & !7),
     };
     let matches = present.is_some_and(|slot| slot.position == position);
     match random.below(100) {
@@ -123,7 +123,7 @@ fn step(
         roll if roll < grow + 10 => {
             index.mark_read(hash, position);
             if matches {
-                model.entry(key).and_modify(|slot| slot.read = true);
+                model.entry(key).and_modify(|slot| slot.reads = READS_MAX.min(slot.reads + 1));
             }
         }
         _ => {
@@ -269,9 +269,11 @@ fn a_mark_on_a_record_that_was_replaced_is_dropped() {
     index.insert(KeyHash(1), Slot::new(Position::from_multiple(8), 1));
     index.insert(KeyHash(1), Slot::new(Position::from_multiple(16), 1));
     index.mark_read(KeyHash(1), Position::from_multiple(8));
-    assert_eq!(index.get(KeyHash(1)).map(|slot| slot.read), Some(false));
-    index.mark_read(KeyHash(1), Position::from_multiple(16));
-    assert_eq!(index.get(KeyHash(1)).map(|slot| slot.read), Some(true));
+    assert_eq!(index.get(KeyHash(1)).map(|slot| slot.reads), Some(0));
+    for reads in [1, 2, 2] {
+        index.mark_read(KeyHash(1), Position::from_multiple(16));
+        assert_eq!(index.get(KeyHash(1)).map(|slot| slot.reads), Some(reads));
+    }
 }
 
 #[test]
@@ -340,7 +342,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
     let mut random = Random(1);
     let stable: Vec<KeyHash> = (0..2000).map(|_| KeyHash(random.next() | 1)).collect();
     for hash in &stable {
-        index.insert(*hash, Slot::new(Position::from_multiple(hash.0 & !7), 3));
+        index.insert(*hash, Slot::new(Position::from_multiple(hash.0 >> 4 & !7), 3));
     }
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -350,7 +352,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
                         let slot = index.get(*hash).expect("it is there all the time");
                         assert_eq!(
                             (slot.position, slot.blocks),
-                            (Position::from_multiple(hash.0 & !7), 3)
+                            (Position::from_multiple(hash.0 >> 4 & !7), 3)
                         );
                         index.mark_read(*hash, slot.position);
                     }
@@ -376,7 +378,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
         stopped.store(true, Ordering::Relaxed);
     });
     index.check();
-    assert!(stable.iter().all(|hash| index.get(*hash).is_some_and(|slot| slot.read)));
+    assert!(stable.iter().all(|hash| index.get(*hash).is_some_and(|slot| slot.reads == READS_MAX)));
 }
 
 #[test]

@@ -450,6 +450,7 @@ fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usi
         hash_key: 0,
         key_hash_bits: 64,
         limits: limits.clone(),
+        write_amplification_pct_max: 133,
         helpers,
     };
     block_on(recover(&file, superblock, &opening)).unwrap()
