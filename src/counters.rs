@@ -43,6 +43,8 @@ pub(crate) enum Event {
     L2Hit,
     /// A put refused by the disk tier, for the index budget or a quota.
     L2Full,
+    /// A put whose value the full disk tier did not take.
+    L2NotAdmitted,
     /// A value stored uncompressed although compression is on.
     CompressionSkipped,
     /// A disk lookup that the synopsis answered: absent.

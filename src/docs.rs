@@ -7,6 +7,7 @@
 //! - [`design`]: the reasons.
 //! - [`proof`]: why nothing is stale, and how that is tested.
 //! - [`performance`]: beside peers and the device.
+//! - [`hit_ratio`]: misses on traces beside other policies.
 //! - [`format`](mod@self::format): the bytes on disk.
 
 // The documents end with definitions of links to each other's files. The first definition of a name
@@ -28,6 +29,7 @@ pub mod comparison {}
 ///
 /// [architecture]: architecture
 /// [guarantees]: guarantees
+/// [hit-ratio]: hit_ratio
 /// [proof]: proof
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
@@ -41,6 +43,12 @@ pub mod format {}
 ///
 #[doc = include_str!("../docs/freshness.md")]
 pub mod freshness {}
+
+/// Misses on traces beside other policies.
+///
+/// [design]: design
+#[doc = include_str!("../docs/hit-ratio.md")]
+pub mod hit_ratio {}
 
 /// The meaning of a returned call.
 ///

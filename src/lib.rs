@@ -163,6 +163,7 @@ mod codec;
 mod commit_lock;
 mod config;
 mod counters;
+mod disk_admission;
 mod disposal;
 pub mod docs;
 mod engine;
@@ -208,7 +209,9 @@ pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, L2ConfigBuilder};
 pub use engine::fetch::BlobCacheRefresh;
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
-pub use modes::{BackgroundSweep, CrashSafety, L1Admission, L2Compression, L2PromotionPolicy};
+pub use modes::{
+    BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2PromotionPolicy,
+};
 pub use moment::ReadPoint;
 pub use namespaced::BlobCacheNamespace;
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy};

@@ -1,5 +1,6 @@
 //! Choices of a configuration or a policy: [`L1Admission`], [`CrashSafety`], [`BackgroundSweep`],
-//! [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in lower case.
+//! [`L2Admission`], [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in lower
+//! case.
 
 use std::fmt;
 
@@ -92,6 +93,28 @@ impl fmt::Display for L2Compression {
     }
 }
 
+/// Which new values a full disk tier takes. While it has room it takes all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum L2Admission {
+    /// If many values are never asked for again, only those whose key was put or held not long
+    /// before; otherwise all. The cache watches a sample of its keys to tell. A value that the disk
+    /// does not take is in memory alone, or nowhere if memory does not take it either. Values with
+    /// [`L1Admission::Never`] are always taken.
+    #[default]
+    Adaptive,
+    /// All of them.
+    Always,
+}
+
+impl fmt::Display for L2Admission {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Adaptive => "adaptive",
+            Self::Always => "always",
+        })
+    }
+}
+
 /// When a value read from disk is promoted to memory, without reading it again. A get inserts a
 /// short value itself, unless another call is committing or room is scarce; a background task
 /// inserts the rest.
@@ -100,8 +123,10 @@ pub enum L2PromotionPolicy {
     /// At its first hit on disk.
     #[default]
     Immediate,
-    /// At the second hit since it was written, recovered at open, or moved within the log. A value
-    /// that is read only once then pushes nothing out of memory.
+    /// At the second hit since it was written, recovered at open, or moved within the log. Hits in
+    /// memory before it left that count as one, and so does an earlier put of its key that the disk
+    /// has lost or refused lately. A value that is read only once then pushes nothing out of
+    /// memory.
     OnSecondHit,
 }
 

@@ -105,6 +105,9 @@ snapshot! {
         /// Puts that the disk tier refused because its index is at its budget, or their namespace
         /// at its [quota](NamespaceQuota).
         l2_full_rejections: u64,
+        /// Puts whose value the full disk tier did not take, because most values are not asked for
+        /// again: see [`L2Admission`](crate::L2Admission).
+        l2_not_admitted: u64,
         /// Bytes of compressed values before compression.
         l2_compressed_from: u64,
         /// Bytes of compressed values after compression.
@@ -210,6 +213,8 @@ snapshot! {
         index_lookups: u64,
         /// Puts refused because of the index budget or a quota.
         full_rejections: u64,
+        /// Puts whose value the full tier did not take.
+        not_admitted: u64,
         /// Records in the index, including tombstones.
         entries: usize,
         /// Bytes of the log in use.
@@ -343,6 +348,7 @@ impl BlobCacheStats {
             negative_skips: self.l2_negative_skips,
             index_lookups: self.l2_metadata_reads,
             full_rejections: self.l2_full_rejections,
+            not_admitted: self.l2_not_admitted,
             entries: self.l2_entries,
             bytes_in_use: self.l2_bytes_in_use,
             bytes_max: self.l2_bytes_max,

@@ -15,7 +15,7 @@ use futures::executor::block_on;
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit,
     BlobCachePolicy, BlobCachePut, CachePresence, CacheTier, Clock, CrashSafety, ExtendedTtlPolicy,
-    L1Admission, L2Compression, L2PromotionPolicy, L2State, NamespaceQuota,
+    L1Admission, L2Admission, L2Compression, L2PromotionPolicy, L2State, NamespaceQuota,
 };
 
 fn open() -> BlobCache {
@@ -194,6 +194,7 @@ fn getters_return_the_settings() {
     let builder = BlobCacheConfigBuilder::default()
         .l2_segment_bytes(1 << 20)
         .l2_compression(L2Compression::Off)
+        .l2_admission(L2Admission::Always)
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
         .promotion_queue_max(7)
         .l2_second_chances(false)
@@ -205,6 +206,7 @@ fn getters_return_the_settings() {
     let config = builder.build().unwrap();
     assert_eq!(config.l2_segment_bytes(), 1 << 20);
     assert_eq!(config.l2_compression(), L2Compression::Off);
+    assert_eq!(config.l2_admission(), L2Admission::Always);
     assert_eq!(config.l2_promotion_policy(), L2PromotionPolicy::OnSecondHit);
     assert_eq!((config.promotion_queue_max(), config.l2_second_chances()), (7, false));
     assert_eq!(config.l2_write_amplification_pct_max(), 150);
@@ -222,6 +224,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
             .index_bytes_max(2 << 20)
             .read_bytes_max(3 << 20)
             .compression(L2Compression::Off)
+            .admission(L2Admission::Always)
             .promotion_policy(L2PromotionPolicy::OnSecondHit)
             .promotion_queue_max(5)
             .second_chances(false)
@@ -235,6 +238,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
         .l2_index_bytes_max(2 << 20)
         .l2_read_bytes_max(3 << 20)
         .l2_compression(L2Compression::Off)
+        .l2_admission(L2Admission::Always)
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
         .promotion_queue_max(5)
         .l2_second_chances(false)

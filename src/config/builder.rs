@@ -9,7 +9,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::error::CacheError;
-use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::modes::{BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
 
 /// Beyond any addressable memory.
@@ -185,6 +185,14 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// Which new values the disk tier takes once it is full. Default [`L2Admission::Adaptive`];
+    /// with an index budget below 1 MiB it takes all.
+    #[must_use]
+    pub fn l2_admission(mut self, admission: L2Admission) -> Self {
+        self.config.l2_admission = admission;
+        self
+    }
+
     /// When a value read from disk is promoted to memory. Default
     /// [`L2PromotionPolicy::Immediate`].
     #[must_use]
@@ -213,7 +221,7 @@ impl BlobCacheConfigBuilder {
     /// The most record bytes that are written to disk, in percent of those that are put: the bound
     /// on what reinsertion adds. What some segments do not use of it, others may: as much as four
     /// segments, or an eighth of the file if that is less. Default 130; 100 to 400. With 100
-    /// nothing is reinserted.
+    /// records are reinserted only in place of values that the disk does not take.
     #[must_use]
     pub fn l2_write_amplification_pct_max(mut self, percent: u32) -> Self {
         self.config.l2_write_amplification_pct_max = percent;

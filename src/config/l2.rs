@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::BlobCacheConfigBuilder;
-use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 
 /// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is equal to a setter of
 /// the builder, which states its unit, default and range.
@@ -39,6 +39,12 @@ impl L2ConfigBuilder {
     #[must_use]
     pub fn compression(self, compression: L2Compression) -> Self {
         Self(self.0.l2_compression(compression))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_admission`].
+    #[must_use]
+    pub fn admission(self, admission: L2Admission) -> Self {
+        Self(self.0.l2_admission(admission))
     }
 
     /// See [`BlobCacheConfigBuilder::l2_promotion_policy`].

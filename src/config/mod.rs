@@ -11,7 +11,7 @@ pub use self::builder::BlobCacheConfigBuilder;
 pub(crate) use self::builder::L1_BYTES_MAX;
 pub use self::l2::L2ConfigBuilder;
 use crate::clock::Clock;
-use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::modes::{BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::{NamespaceQuota, Quotas};
 
 const KIB: usize = 1 << 10;
@@ -48,6 +48,7 @@ pub struct BlobCacheConfig {
     pub(crate) l2_index_bytes_max: usize,
     pub(crate) l2_read_bytes_max: usize,
     pub(crate) l2_compression: L2Compression,
+    pub(crate) l2_admission: L2Admission,
     pub(crate) l2_promotion_policy: L2PromotionPolicy,
     pub(crate) l2_second_chances: bool,
     pub(crate) l2_write_amplification_pct_max: u32,
@@ -77,6 +78,7 @@ impl BlobCacheConfig {
             l2_index_bytes_max: default_index_bytes(4 * GIB),
             l2_read_bytes_max: 64 * MIB,
             l2_compression: L2Compression::default(),
+            l2_admission: L2Admission::default(),
             l2_promotion_policy: L2PromotionPolicy::default(),
             l2_second_chances: true,
             l2_write_amplification_pct_max: 130,
@@ -169,6 +171,12 @@ impl BlobCacheConfig {
     #[must_use]
     pub fn l2_compression(&self) -> L2Compression {
         self.l2_compression
+    }
+
+    /// Which new values the disk tier takes once it is full.
+    #[must_use]
+    pub fn l2_admission(&self) -> L2Admission {
+        self.l2_admission
     }
 
     /// When a value read from disk is promoted to memory.
@@ -266,6 +274,7 @@ impl fmt::Debug for BlobCacheConfig {
             l2_index_bytes_max,
             l2_read_bytes_max,
             l2_compression,
+            l2_admission,
             l2_promotion_policy,
             l2_second_chances,
             l2_write_amplification_pct_max,
@@ -293,6 +302,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_index_bytes_max", l2_index_bytes_max)
             .field("l2_read_bytes_max", l2_read_bytes_max)
             .field("l2_compression", l2_compression)
+            .field("l2_admission", l2_admission)
             .field("l2_promotion_policy", l2_promotion_policy)
             .field("l2_second_chances", l2_second_chances)
             .field("l2_write_amplification_pct_max", l2_write_amplification_pct_max)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::access_times::AccessTimes;
 use crate::commit_lock::Section;
+use crate::disk_admission::{DiskAdmission, IndexUse};
 use crate::disposal::{Freeing, Unfreed};
 use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
@@ -24,6 +25,7 @@ pub(crate) struct IndexBudget {
     access_times: Arc<AccessTimes>,
     /// Those of the disk tier, if there is one.
     outlines: Option<Arc<Outlines>>,
+    newcomers: Arc<DiskAdmission>,
     freeing: Arc<Freeing>,
     /// Of all generations that have not ended, like the others.
     slots: AtomicUsize,
@@ -37,16 +39,32 @@ impl IndexBudget {
         bytes_max: usize,
         access_times: Arc<AccessTimes>,
         outlines: Option<Arc<Outlines>>,
+        newcomers: Arc<DiskAdmission>,
         freeing: Arc<Freeing>,
     ) -> Self {
         let (slots, postings) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let labels_above = AtomicUsize::new(0);
-        Self { bytes_max, access_times, outlines, freeing, slots, postings, labels_above }
+        Self {
+            bytes_max,
+            access_times,
+            outlines,
+            newcomers,
+            freeing,
+            slots,
+            postings,
+            labels_above,
+        }
     }
 
     /// Bytes of the outlines of segments.
     pub(crate) fn outline_bytes(&self) -> usize {
         self.outlines.as_ref().map_or(0, |outlines| outlines.bytes())
+    }
+
+    /// What is left, for what needs no more than an estimate.
+    pub(crate) fn usage(&self) -> IndexUse {
+        let used = self.budgeted_bytes().saturating_add(self.freeing.bytes());
+        IndexUse { records: self.slots(), bytes_free: self.bytes_max.saturating_sub(used) }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -169,7 +187,9 @@ impl IndexBudget {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
         let below = self.postings().saturating_sub(self.labels_above());
         let labels = below.saturating_mul(POSTING_BYTES);
-        let beside = self.access_times.bytes_reserved() + self.outline_bytes();
+        let beside = self.access_times.bytes_reserved()
+            + self.outline_bytes()
+            + self.newcomers.bytes_reserved();
         slots.saturating_add(labels).saturating_add(beside)
     }
 }

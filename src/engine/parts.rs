@@ -10,6 +10,7 @@ use crate::codec::Codecs;
 use crate::commit_lock::CommitLock;
 use crate::config::{BlobCacheConfig, cores};
 use crate::counters::Counters;
+use crate::disk_admission::DiskAdmission;
 use crate::disposal::Freeing;
 use crate::engine::acknowledge::Acknowledger;
 use crate::engine::background::deadlines::Deadlines;
@@ -27,6 +28,7 @@ use crate::key::KeyHasher;
 use crate::l1::L1;
 use crate::l2::L2;
 use crate::limiter::Limiter;
+use crate::modes::L2Admission;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::pending::PendingInvalidations;
@@ -54,6 +56,7 @@ pub(crate) struct Parts {
     pub(crate) filters: Arc<FilterSignal>,
     pub(crate) records_expired: Arc<Wakeup>,
     pub(crate) disk: Arc<DiskTier>,
+    pub(crate) newcomers: Arc<DiskAdmission>,
     pub(crate) budget: Arc<IndexBudget>,
     pub(crate) acknowledger: Arc<Acknowledger>,
     pub(crate) deadlines: Arc<Deadlines>,
@@ -79,6 +82,12 @@ impl Parts {
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
         let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
+        let newcomers = Arc::new(DiskAdmission::new(
+            disk.l2().is_some() && config.l2_admission == L2Admission::Adaptive,
+            disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
+            config.l2_index_bytes_max,
+            config.l2_write_amplification_pct_max,
+        ));
         Self {
             hasher,
             clock: config.clock.clone(),
@@ -97,11 +106,13 @@ impl Parts {
                 config.l2_index_bytes_max,
                 Arc::clone(&access_times),
                 disk.l2().map(L2::outlines),
+                Arc::clone(&newcomers),
                 Arc::clone(&freeing),
             )),
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
             sweep_progress: Arc::default(),
+            newcomers,
             access_times,
             pending,
             disk,

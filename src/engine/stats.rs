@@ -9,6 +9,7 @@ use crate::clock::nanos;
 use crate::codec::Codecs;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
+use crate::disk_admission::DiskAdmission;
 use crate::disposal::Freeing;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
@@ -45,6 +46,7 @@ pub(crate) struct StatsReader {
     flights: Arc<Flights<BlobCacheHit, Moment>>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
+    newcomers: Arc<DiskAdmission>,
     disk: Arc<DiskTier>,
     freeing: Arc<Freeing>,
     recovery: Recovery,
@@ -64,6 +66,7 @@ impl StatsReader {
             flights: Arc::clone(&parts.flights),
             promotions: Arc::clone(&parts.promotions),
             budget: Arc::clone(&parts.budget),
+            newcomers: Arc::clone(&parts.newcomers),
             disk: Arc::clone(&parts.disk),
             freeing: parts.freeing.clone(),
             recovery: Recovery::default(),
@@ -135,6 +138,7 @@ impl StatsReader {
             synopsis_bytes: totals.synopsis_bytes,
             memory_synopsis_bytes: totals.synopsis_bytes,
             l2_full_rejections: sum(Event::L2Full),
+            l2_not_admitted: sum(Event::L2NotAdmitted),
             l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
             l2_reads: metric(|it| &it.reads),
             l2_read_bytes: metric(|it| &it.read_bytes),
@@ -156,7 +160,10 @@ impl StatsReader {
 
     /// What counts as index besides the indexes of namespaces in use.
     fn other_index_bytes(&self) -> usize {
-        self.freeing.bytes() + self.access_times.bytes() + self.budget.outline_bytes()
+        self.freeing.bytes()
+            + self.access_times.bytes()
+            + self.budget.outline_bytes()
+            + self.newcomers.bytes()
     }
 
     fn buffers_bytes(&self) -> usize {

@@ -10,7 +10,20 @@ use crate::key::KeyHash;
 
 pub(crate) trait LogOwner: Send + Sync {
     /// The record at `position` leaves the log. Removes its slot if that still holds `position`.
-    fn forget(&self, namespace: &str, key: (&[u8], KeyHash), position: Position);
+    /// `blob`: unless it is a tombstone.
+    fn forget(
+        &self,
+        namespace: &str,
+        key: (&[u8], KeyHash),
+        position: Position,
+        blob: Option<&BlobSummary<'_>>,
+    );
+
+    /// A segment of so many records has been reclaimed.
+    fn reclaimed(&self, records: usize);
+
+    /// Bytes of values that the disk did not take since the last call.
+    fn take_refused_bytes(&self) -> u64;
 
     /// Every record before `position` leaves the log, and which these were cannot be read.
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;

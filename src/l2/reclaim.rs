@@ -104,6 +104,7 @@ impl Reclaimer {
         let directory = self.decode(image.as_deref(), segment, opens).await;
         if let Some(directory) = &directory {
             let mut rewrites = self.rewrites.clone();
+            rewrites.refund(self.owner.upgrade().map_or(0, |owner| owner.take_refused_bytes()));
             let plan = self.plan(directory, segment, &mut rewrites).await;
             self.log.keep_room(plan.room);
             let bytes = self.reinsert(plan, directory, segment, opens).await;
@@ -305,6 +306,7 @@ impl Reclaimer {
     /// Removes the slots of the segment's records.
     async fn forget(&self, directory: &Directory<'_>, segment: SegmentNumber) {
         let start = self.file.geometry.start_of(segment);
+        let mut records = 0;
         for (number, entry) in (1..).zip(directory.entries()) {
             meter::entries(1);
             let position = start.and_then(|start| start.after(u64::from(entry.offset)));
@@ -312,16 +314,20 @@ impl Reclaimer {
             match entry.change {
                 Change::Blob(blob) => {
                     let key = (blob.key, KeyHash(blob.hash));
-                    owner.forget(blob.namespace.name, key, position);
+                    owner.forget(blob.namespace.name, key, position, Some(&blob));
                 }
                 Change::Tombstone { namespace, hash } => {
-                    owner.forget(namespace.name, (&[], KeyHash(hash)), position);
+                    owner.forget(namespace.name, (&[], KeyHash(hash)), position, None);
                 }
                 _ => {}
             }
+            records = number;
             if number % BATCH_ENTRIES == 0 {
                 yield_now().await;
             }
+        }
+        if let Some(owner) = self.owner.upgrade() {
+            owner.reclaimed(records);
         }
     }
 }

@@ -63,6 +63,12 @@ impl RewriteBudget {
         self.saved = (self.saved + earned).min(self.saved_max.max(earned));
     }
 
+    /// So many bytes were put and are not going to be written.
+    pub(super) fn refund(&mut self, bytes: u64) {
+        let refunded = bytes.saturating_mul(self.percent_max) / 100;
+        self.saved = self.saved.saturating_add(refunded).min(self.saved_max.max(self.saved));
+    }
+
     fn earned(&self, written: u64) -> u64 {
         written * (self.percent_max - 100) / self.percent_max
     }

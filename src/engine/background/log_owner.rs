@@ -8,6 +8,7 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::commit_lock::{CommitLock, Section};
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
+use crate::disk_admission::DiskAdmission;
 use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
@@ -34,6 +35,7 @@ pub(crate) struct CacheLogOwner {
     budget: Arc<IndexBudget>,
     removal: Removal,
     disk: Arc<DiskTier>,
+    newcomers: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
 }
 
@@ -50,6 +52,7 @@ impl CacheLogOwner {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             disk: parts.disk.clone(),
+            newcomers: parts.newcomers.clone(),
             filters: parts.filters.clone(),
         }
     }
@@ -120,7 +123,15 @@ impl CacheLogOwner {
 }
 
 impl LogOwner for CacheLogOwner {
-    fn forget(&self, namespace: &str, (key, hash): (&[u8], KeyHash), position: Position) {
+    fn forget(
+        &self,
+        namespace: &str,
+        (key, hash): (&[u8], KeyHash),
+        position: Position,
+        blob: Option<&BlobSummary<'_>>,
+    ) {
+        let is_alive =
+            blob.is_some_and(|blob| !self.visibility.freshness_listed(position, blob).is_expired());
         let sequence = Sequence(position.value());
         let place = self.l1.lock_place(hash);
         let generation = self.namespaces.find(namespace);
@@ -128,6 +139,9 @@ impl LogOwner for CacheLogOwner {
         if let Some(generation) = generation {
             let slot = generation.index().get(hash).filter(|slot| slot.position == position);
             let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
+            if slot.is_some_and(|slot| !slot.dead) && is_alive {
+                self.newcomers.lost(hash, self.budget.usage());
+            }
             if let Some(slot) = slot.filter(|_| !is_in_memory) {
                 // A matching invalidation removed it, not the log.
                 let is_left = self.removal.displace(
@@ -149,6 +163,14 @@ impl LogOwner for CacheLogOwner {
 
     fn is_index_crowded(&self, wanted: usize) -> bool {
         self.budget.is_index_crowded(wanted, &mut self.commit_lock.section())
+    }
+
+    fn reclaimed(&self, records: usize) {
+        self.newcomers.reclaimed(records, self.namespaces.totals().live);
+    }
+
+    fn take_refused_bytes(&self) -> u64 {
+        self.newcomers.take_refused_bytes()
     }
 
     fn has_index_room(&self, bytes: usize) -> bool {

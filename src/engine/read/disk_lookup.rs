@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
+use crate::disk_admission::DiskAdmission;
 use crate::engine::admission::Admission;
 use crate::engine::background::promotion::Promoter;
 use crate::engine::disk_tier::DiskTier;
@@ -39,6 +40,7 @@ pub(crate) struct DiskLookup {
     budget: Arc<IndexBudget>,
     removal: Removal,
     disk: Arc<DiskTier>,
+    newcomers: Arc<DiskAdmission>,
     admission: Admission,
     reader: Arc<RecordReader>,
 }
@@ -58,6 +60,7 @@ impl DiskLookup {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             disk: parts.disk.clone(),
+            newcomers: parts.newcomers.clone(),
             admission: Admission::new(parts),
             reader: Arc::new(RecordReader::new(parts)),
         }
@@ -149,6 +152,7 @@ impl DiskLookup {
 
     /// Marks the record as read and offers the entry for promotion.
     pub(crate) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
+        self.newcomers.found(hit.entry.hash, hit.entry.key.len() + hit.entry.value.len());
         let was_read = hit.entry.generation.index().mark_read(hit.entry.hash, slot.position);
         if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
             self.offer(&hit.entry, slot.blocks);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
+use crate::disk_admission::{DiskAdmission, Newcomer};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::filter_signal::FilterSignal;
@@ -39,6 +40,7 @@ pub(crate) struct Commit {
     removal: Removal,
     acknowledger: Arc<Acknowledger>,
     disk: Arc<DiskTier>,
+    newcomers: Arc<DiskAdmission>,
     deadlines: Arc<Deadlines>,
     versions: Versions,
 }
@@ -56,6 +58,7 @@ impl Commit {
             removal: Removal::new(parts),
             acknowledger: parts.acknowledger.clone(),
             disk: parts.disk.clone(),
+            newcomers: parts.newcomers.clone(),
             deadlines: parts.deadlines.clone(),
             versions: Versions::new(parts),
             filters: parts.filters.clone(),
@@ -104,7 +107,7 @@ impl Commit {
     /// Makes the entry of a put what its key has, in both tiers. From here on nothing refuses it.
     fn take_effect(
         &self,
-        Proposal { entry, in_memory, .. }: Proposal<'_>,
+        Proposal { entry, in_memory, newcomer, .. }: Proposal<'_>,
         recorded: Option<Appended>,
         present: &Present,
         place: l1::LockedPlace<'_>,
@@ -123,7 +126,7 @@ impl Commit {
             }
             (_, None) => {}
         }
-        let is_new = set_slot(&entry, recorded, slot);
+        let is_new = set_slot(&entry, recorded, slot, newcomer);
         self.budget.add_slots(usize::from(is_new));
         let is_recorded = recorded.is_some_and(|it| it.is_blob);
         if is_recorded && self.budget.misses_accesses(&entry) {
@@ -175,8 +178,8 @@ impl Commit {
         section: &mut Section<'_>,
     ) -> Result<Option<Appended>, Unrecorded> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
-        let bytes = new.encoded.lengths().padded() as u64;
-        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes, slot);
+        let bytes = new.encoded.lengths().padded();
+        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes as u64, slot);
         let wanted = if new.is_blob && !is_beyond {
             IndexBudget::index_bytes_of(entry, slot.is_none())
         } else {
@@ -198,7 +201,12 @@ impl Commit {
         let recorded = if is_spared && section.is_gap_before(l2.log.tail().value()) {
             None
         } else {
-            Some(record(l2, new, entry)?)
+            let is_blob = new.is_blob;
+            let recorded = record(l2, new, entry)?;
+            if is_blob {
+                self.newcomers.took(entry.key.len() + entry.value.len(), bytes);
+            }
+            Some(recorded)
         };
         if wanted > 0 && self.budget.is_index_crowded(0, section) {
             l2.log.want_index_room(0);
@@ -328,6 +336,7 @@ pub(crate) struct Proposal<'a> {
     /// None: no record is made.
     pub(crate) recording: Option<Recording>,
     pub(crate) known: Option<Known>,
+    pub(crate) newcomer: Newcomer,
 }
 
 pub(crate) enum InMemory<'a> {
@@ -414,7 +423,12 @@ fn record(l2: &L2, new: NewRecord, entry: &Entry) -> Result<Appended, Refusal> {
 }
 
 /// Points the index at the record. True if that takes a new slot.
-fn set_slot(entry: &Entry, recorded: Option<Appended>, slot: Option<Slot>) -> bool {
+fn set_slot(
+    entry: &Entry,
+    recorded: Option<Appended>,
+    slot: Option<Slot>,
+    newcomer: Newcomer,
+) -> bool {
     let Some(Appended { assigned, is_blob }) = recorded else { return false };
     let is_new = is_blob && slot.is_none();
     if is_blob || slot.is_some() {
@@ -424,6 +438,8 @@ fn set_slot(entry: &Entry, recorded: Option<Appended>, slot: Option<Slot>) -> bo
             Slot::tombstone(assigned.position)
         };
         new.versioned = is_blob && entry.version().is_some();
+        // A known key has been asked for again.
+        new.reads = u8::from(is_blob && newcomer.is_known);
         entry.generation.set_slot(entry.hash, new, slot);
         entry.generation.note_end_on_disk(entry.ends());
     }

@@ -20,22 +20,24 @@ use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
+use crate::disk_admission::{DiskAdmission, Newcomer};
 use crate::disposal::Freeing;
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::eviction::Eviction;
+use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::engine::write::commit::{Commit, InMemory, Lack, NewRecord, Proposal, Verdict, encode};
 use crate::engine::write::namespace_slots::NamespaceSlots;
-use crate::engine::write::record_encoder::{RecordEncoder, Recording};
+use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
 use crate::engine::write::versions::{Known, PutVersion, Versions};
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
-use crate::key::{HashedKey, KeyHasher, NamespaceRef};
+use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
 use crate::limiter::Limiter;
@@ -48,6 +50,7 @@ pub(crate) struct Puts {
     hasher: KeyHasher,
     clock: Clock,
     counters: Counters,
+    budget: Arc<IndexBudget>,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     visibility: Visibility,
@@ -61,6 +64,7 @@ pub(crate) struct Puts {
     cleanup: Cleanup,
     eviction: Eviction,
     versions: Versions,
+    newcomers: Arc<DiskAdmission>,
     commit: Commit,
 }
 
@@ -70,6 +74,7 @@ impl Puts {
             hasher: parts.hasher.clone(),
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
+            budget: parts.budget.clone(),
             commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             visibility: Visibility::new(parts),
@@ -83,6 +88,7 @@ impl Puts {
             cleanup: Cleanup::new(parts),
             eviction: Eviction::new(parts),
             versions: Versions::new(parts),
+            newcomers: parts.newcomers.clone(),
             commit: Commit::new(parts),
         }
     }
@@ -144,7 +150,9 @@ impl Puts {
         let spare = current.map_or(0, |entry| entry.charge);
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
-        let admitted = Admitted { life: *life, kind, room, is_wanted, version, known };
+        let bytes = key.len() + put.value.as_slice().len();
+        let newcomer = self.judge_newcomer(hashed.hash, policy.l1_admission, bytes);
+        let admitted = Admitted { life: *life, kind, room, is_wanted, version, known, newcomer };
         if put.value.as_slice().len() <= BATCH_BYTES {
             self.write((namespace, hashed), admitted, extras, put).await
         } else {
@@ -237,7 +245,7 @@ impl Puts {
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
     ) -> Result<Acknowledgement, CacheError> {
-        let Admitted { room, is_wanted, version, mut known, .. } = admitted;
+        let Admitted { room, is_wanted, version, mut known, newcomer, .. } = admitted;
         let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
         let mut body = None;
         let mut lack = None;
@@ -250,25 +258,33 @@ impl Puts {
                 entry.value = put.value.exact().await;
             }
             let is_full = self.disk.l2().is_some() && self.has_no_room_on_disk(&entry);
-            let is_recorded = self.disk.l2().is_some() && !is_full;
-            let recording = match body.take().filter(|_| is_recorded) {
-                Some(body) => Some(body),
-                None if is_recorded => self.encoder.body_of(&entry).await,
-                None => None,
+            let is_recorded = self.disk.l2().is_some() && !is_full && newcomer.is_taken;
+            let recording = match is_recorded {
+                true => self.recording(body.take(), &entry, put).await,
+                false => None,
             };
-            let recording = recording.map(|body| Recording::of(body, put));
             // Else it has the bytes of the entry already.
             let is_copied = !matches!(put.value, Value::Exact(_)) && !entry.value.is_empty();
             let copy = is_copied.then(|| entry.value.clone());
-            let proposal =
-                Proposal { namespace, entry, version, read_at, in_memory, recording, known };
+            let hash = entry.hash;
+            let proposal = Proposal {
+                namespace,
+                entry,
+                version,
+                read_at,
+                in_memory,
+                recording,
+                known,
+                newcomer,
+            };
             // Neither tier would have it.
-            if !is_wanted && !is_full {
+            if !is_wanted && !is_full && newcomer.is_taken {
                 self.check_room(&proposal)?;
             }
             let (undone, slot) = match self.commit.append(proposal)? {
                 Verdict::Done(acknowledgement) => {
                     self.counters.add(Event::L2Full, u64::from(is_full));
+                    self.note_refused(hash, newcomer);
                     if let Some(copy) = copy {
                         put.value = Value::Exact(copy);
                     }
@@ -301,6 +317,35 @@ impl Puts {
                 known = Some(self.versions.version_on_disk(generation, key, slot, version).await?);
             }
         }
+    }
+
+    fn judge_newcomer(&self, hash: KeyHash, admission: L1Admission, bytes: usize) -> Newcomer {
+        // Otherwise no tier would have it.
+        if admission == L1Admission::Never || self.disk.l2().is_none() {
+            return Newcomer::taken(bytes);
+        }
+        self.newcomers.judge(hash, bytes, || self.namespaces.totals().live)
+    }
+
+    fn note_refused(&self, hash: KeyHash, newcomer: Newcomer) {
+        if !newcomer.is_taken {
+            self.counters.count(Event::L2NotAdmitted);
+            self.newcomers.refused(hash, newcomer.bytes, self.budget.usage());
+        }
+    }
+
+    /// `body`: if it was made before.
+    async fn recording(
+        &self,
+        body: Option<Body>,
+        entry: &Entry,
+        put: &mut BlobCachePut,
+    ) -> Option<Recording> {
+        let body = match body {
+            Some(body) => Some(body),
+            None => self.encoder.body_of(entry).await,
+        };
+        body.map(|body| Recording::of(body, put))
     }
 
     /// Waits until there may be what the section lacked. Gives the place for the next wait.
@@ -372,6 +417,7 @@ struct Admitted {
     is_wanted: bool,
     version: PutVersion,
     known: Option<Known>,
+    newcomer: Newcomer,
 }
 
 /// What a put waits for, and the namespace it was written to; None if it was refused.

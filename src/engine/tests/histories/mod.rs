@@ -93,6 +93,9 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
         least("segments reclaimed", tally.reclaimed, 3.0);
         least("reinsertions", tally.second_chances, 0.5);
     }
+    if !setting.is_roomy && !setting.has_little_index {
+        least("values not admitted", tally.not_admitted, 1.0);
+    }
     if setting.has_faults {
         least("faults", tally.failures, 5.0);
     }

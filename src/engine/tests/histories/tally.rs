@@ -19,6 +19,7 @@ pub(super) struct Tally {
     pub(super) reclaimed: u64,
     pub(super) second_chances: u64,
     pub(super) refused: u64,
+    pub(super) not_admitted: u64,
     pub(super) mismatches: u64,
     pub(super) invalidated: u64,
     pub(super) stale_serves: u64,
@@ -48,6 +49,7 @@ impl Tally {
         self.reclaimed += stats.l2_reclaimed_segments();
         self.second_chances += stats.l2_reinserted();
         self.refused += stats.stale_sets_refused();
+        self.not_admitted += stats.l2_not_admitted();
         self.mismatches += stats.version_mismatches();
         self.invalidated += stats.invalidations();
         self.stale_serves += stats.l1_stale_serves_total();
@@ -71,6 +73,7 @@ impl AddAssign for Tally {
         self.reclaimed += other.reclaimed;
         self.second_chances += other.second_chances;
         self.refused += other.refused;
+        self.not_admitted += other.not_admitted;
         self.mismatches += other.mismatches;
         self.invalidated += other.invalidated;
         self.stale_serves += other.stale_serves;

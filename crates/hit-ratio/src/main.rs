@@ -1,0 +1,107 @@
+//! Misses of tamis with both tiers on request traces, beside policies of one cache of that size.
+//!
+//! ```text
+//! cargo run --release -p tamis-hit-ratio -- TRACES
+//! ```
+//!
+//! `TRACES` is a folder with traces (`.csv.zst`: a line `key,size` for each request, size 1 if it
+//! is not known) and `reference.csv`, the misses of other policies. Writes `docs/hit-ratio.md` and
+//! the plot beside it.
+
+mod plot;
+mod reference;
+mod report;
+mod run;
+mod trace;
+
+use std::error::Error;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+
+use crate::reference::Reference;
+use crate::report::{Point, Report};
+use crate::run::Tiers;
+use crate::trace::Trace;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The folder of traces.
+    traces: PathBuf,
+
+    /// The page to write. The plot has the same name.
+    #[arg(long, default_value = "docs/hit-ratio.md")]
+    page: PathBuf,
+
+    /// Sizes of both tiers together, as parts of the working set.
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.1,0.4")]
+    sizes: Vec<String>,
+
+    /// How many times as large as memory the disk is.
+    #[arg(long, value_delimiter = ',', default_value = "10,100")]
+    ratios: Vec<u64>,
+
+    /// Replays at one time.
+    #[arg(long, default_value = "2")]
+    jobs: NonZeroUsize,
+
+    /// Where stores are made. [default: the system's temporary folder]
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    let reference = Reference::read(&arguments.traces.join("reference.csv"))?;
+    let mut paths: Vec<_> = fs::read_dir(&arguments.traces)?
+        .map(|item| item.map(|item| item.path()))
+        .collect::<Result<_, _>>()?;
+    paths.retain(|path| path.to_string_lossy().ends_with(".csv.zst"));
+    paths.sort();
+    let traces = paths.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = Vec::new();
+    for trace in &traces {
+        for size in &arguments.sizes {
+            let part: f64 = size.parse()?;
+            runs.extend(arguments.ratios.iter().map(|&ratio| (trace, part, ratio)));
+        }
+    }
+    let progress = ProgressBar::new(runs.len() as u64);
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || -> Result<(), Failure> {
+        while let Some(&(trace, part, ratio)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome =
+                Tiers::new(trace, part, ratio).replay(trace, arguments.folder.as_deref())?;
+            let others = reference.of(&trace.name, trace.mode(), part);
+            let (trace, mode) = (trace.name.clone(), trace.mode());
+            let point = Point { trace, mode, part, ratio, outcome, others };
+            progress.println(point.line());
+            progress.inc(1);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push(point);
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..arguments.jobs.get()).map(|_| scope.spawn(work)).collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, Result<(), Failure>>| {
+            worker.join().unwrap_or_else(|_| Err("a replay has panicked".into()))
+        };
+        workers.into_iter().try_for_each(join)
+    })?;
+    let points = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut report = Report { points };
+    report.sort();
+    progress.finish_and_clear();
+    let svg = arguments.page.with_extension("svg");
+    plot::draw(&report, &reference, &svg)?;
+    fs::write(&arguments.page, report.page(&svg))?;
+    Ok(())
+}

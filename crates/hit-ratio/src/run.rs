@@ -1,0 +1,116 @@
+//! `Tiers`: one trace through a cache with memory and disk.
+//!
+//! A request is a get, followed by a put on a miss. Values are noise, so compression gains nothing.
+//! Memory and file together have the size of the reference's cache. All overheads count against
+//! them but the index's memory, which is reported.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use tamis::{BlobCache, BlobCacheConfig, CacheError};
+
+use crate::Failure;
+use crate::trace::Trace;
+
+/// The smallest budget of memory.
+const L1_BYTES_MIN: u64 = 64 << 10;
+
+/// A segment is about this share of the file.
+const SEGMENTS: u64 = 64;
+
+const BLOCK_BYTES: u64 = 4096;
+
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    l1_bytes: u64,
+    l2_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    /// In percent of the requests, like the hits in memory.
+    pub(crate) misses: f64,
+    pub(crate) l1_hits: f64,
+    /// Bytes written to the device for each byte missed.
+    pub(crate) written: f64,
+    pub(crate) not_admitted: f64,
+}
+
+impl Tiers {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "sizes far below 2^53"
+    )]
+    pub(crate) fn new(trace: &Trace, part: f64, ratio: u64) -> Self {
+        let total = (trace.working_set as f64 * part) as u64;
+        let l1_bytes = (total / (ratio + 1)).max(L1_BYTES_MIN);
+        Self { l1_bytes, l2_bytes: total - l1_bytes }
+    }
+
+    /// Room for the largest object, if four segments of that size fit.
+    fn segment_bytes(&self, trace: &Trace) -> u64 {
+        let least = (trace.largest + trace.largest / 4 + SEGMENT_BYTES_MIN).min(self.l2_bytes / 16);
+        let wanted = (self.l2_bytes / SEGMENTS).max(least);
+        let wanted = wanted / BLOCK_BYTES * BLOCK_BYTES;
+        wanted.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    pub(crate) fn replay(&self, trace: &Trace, folder: Option<&Path>) -> Result<Outcome, Failure> {
+        let store = match folder {
+            None => tempfile::tempdir()?,
+            Some(folder) => tempfile::tempdir_in(folder)?,
+        };
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(usize::try_from(self.l1_bytes)?)
+            .l2_path(store.path())
+            .l2_bytes_max(self.l2_bytes)
+            .l2_segment_bytes(u32::try_from(self.segment_bytes(trace))?)
+            .build()?;
+        let values = noise(usize::try_from(trace.largest)?);
+        let (mut misses, mut missed_bytes) = (0_u64, 0_u64);
+        let cache = block_on(BlobCache::open(config))?;
+        block_on(async {
+            for &(key, size) in &trace.requests {
+                let name = key.to_le_bytes();
+                if cache.get("trace", name).await.is_some() {
+                    continue;
+                }
+                misses += 1;
+                missed_bytes += size;
+                let value = values.slice(..usize::try_from(size)?);
+                match cache.put("trace", name, value).await {
+                    Ok(()) | Err(CacheError::BlobTooLarge { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok::<_, Failure>(())
+        })?;
+        let stats = cache.stats();
+        block_on(cache.close())?;
+        let percent = |count: u64| 100.0 * count as f64 / trace.requests.len() as f64;
+        Ok(Outcome {
+            misses: percent(misses),
+            l1_hits: percent(stats.hits() - stats.l2_hits()),
+            written: stats.l2_write_bytes() as f64 / missed_bytes as f64,
+            not_admitted: percent(stats.l2_not_admitted()),
+        })
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Bytes {
+    let mut state = 1_u64;
+    let byte = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(byte).take(bytes).collect()
+}
