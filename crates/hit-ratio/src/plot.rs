@@ -26,6 +26,9 @@ const OTHERS: [(&str, &str, RGBColor); 3] = [
 
 const OWN: [RGBColor; 2] = [RGBColor(0, 114, 178), RGBColor(86, 180, 233)];
 
+/// Its name, its colour, and misses over sizes.
+type Curve = (String, RGBColor, Vec<(f64, f64)>);
+
 pub(crate) fn draw(report: &Report, reference: &Reference, path: &Path) -> Result<(), Failure> {
     let mut traces: Vec<_> =
         report.points.iter().map(|point| (&*point.trace, point.mode)).collect();
@@ -35,7 +38,7 @@ pub(crate) fn draw(report: &Report, reference: &Reference, path: &Path) -> Resul
     let area = SVGBackend::new(path, (WIDTH, height.max(1))).into_drawing_area();
     area.fill(&WHITE)?;
     for (panel, (trace, mode)) in area.split_evenly((rows, COLUMNS)).iter().zip(traces) {
-        let mut curves: Vec<(String, RGBColor, Vec<(f64, f64)>)> = OTHERS
+        let mut curves: Vec<Curve> = OTHERS
             .iter()
             .map(|(policy, name, colour)| {
                 ((*name).to_owned(), *colour, reference.curve(trace, mode, policy))
