@@ -24,6 +24,12 @@ mod repeated;
 mod store;
 mod verbs;
 
+/// What a record and its tag take in the image of the index that a close writes.
+const IMAGE_BYTES: f64 = 64.0;
+
+/// What the device takes to write a MiB, in us, at 1 GB/s.
+const MIB_WRITTEN: f64 = 1_000.0;
+
 pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
     let sizes: &[(&str, u64)] = bench.pick(
         &[("100 k", 100_000), ("1 M", 1_000_000), ("10 M", 10_000_000)],
@@ -37,13 +43,12 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
         Some(mut write) => Some(write.round()?),
         None => None,
     };
-    let names: Vec<&str> = sizes.iter().map(|(name, _)| *name).collect();
     let outcomes = calls
         .into_iter()
         .map(|(call, mut rounds)| {
             let flushes = [once::FLUSH, once::FLUSH_ALL].contains(&call);
             rounds.extend(write.clone().filter(|_| flushes));
-            contest(call, &names).judge(rounds)
+            contest(call, sizes).judge(rounds)
         })
         .collect();
     Ok(outcomes)
@@ -54,16 +59,19 @@ pub(super) fn run_verbs(bench: &Bench) -> Result<Vec<Outcome>, Error> {
 }
 
 /// The bars of a call, at each size.
-fn contest(call: &'static str, sizes: &[&str]) -> Contest {
+fn contest(call: &'static str, sizes: &[(&str, u64)]) -> Contest {
     let metric = if call == beside::OVERWRITES { CallsPerSecond } else { Returned };
-    let contest = Contest::new(call, metric, sizes[0]);
-    sizes.iter().fold(contest, |contest, size| match call {
+    let contest = Contest::new(call, metric, sizes[0].0);
+    sizes.iter().fold(contest, |contest, (size, records)| match call {
         once::FLUSH | once::FLUSH_ALL => {
             contest.bar(Bar::at_most(1_000.0, Returned).above(ONE_WRITE).by(size))
         }
         repeated::PREFIX => contest.bar(Bar::at_most(5_000.0, Returned).by(size)),
         once::OPEN => contest.bar(Bar::at_least(4e6, RecordsPerSecond).by(size)),
-        once::CLOSE => contest.bar(Bar::at_most(100_000.0, Returned).by(size)),
+        once::CLOSE => {
+            let image = (*records as f64) * IMAGE_BYTES / f64::from(1 << 20);
+            contest.bar(Bar::at_most(100_000.0 + image * MIB_WRITTEN, Returned).by(size))
+        }
         beside::OVERWRITES => contest
             .bar(Bar::at_least(0.8, CallsPerSecond).times(size).by(&beside::beside_prefixes(size))),
         _ => contest,
