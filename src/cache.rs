@@ -111,15 +111,19 @@ impl BlobCache {
     ///   a restart may find an older entry.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
-    pub async fn put<K: AsRef<[u8]>>(
+    pub fn put<K: AsRef<[u8]>>(
         &self,
         namespace: &str,
         key: K,
         put: impl Into<BlobCachePut>,
-    ) -> Result<(), CacheError> {
-        let default = BlobCachePolicy::default();
-        let namespace = self.engine.namespace(namespace);
-        self.engine.puts().put(namespace, key.as_ref(), put.into(), &default).await
+    ) -> impl Future<Output = Result<(), CacheError>> {
+        // Converted here and not in an `async fn`, which would move the put twice more.
+        let mut put = put.into();
+        async move {
+            let default = BlobCachePolicy::default();
+            let namespace = self.engine.namespace(namespace);
+            self.engine.puts().put(namespace, key.as_ref(), &mut put, &default).await
+        }
     }
 
     /// The fresh entry of a key, or else the value that `fetch` returns, which is put under the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -31,8 +31,8 @@ pub(crate) struct Entry {
     pub(crate) hits: Hits,
     pub(crate) priority: u8,
     pub(crate) admission: L1Admission,
-    /// Bit set of [`Mark`]s.
-    marks: u8,
+    /// Bit set of [`Mark`]s, which are set before other threads see the entry.
+    marks: AtomicU8,
     pub(crate) expires: Timestamp,
     /// Rare fields, boxed to keep entries without them small.
     extras: Option<Box<Extras>>,
@@ -124,7 +124,7 @@ impl Entry {
             charge: 0,
             priority,
             admission,
-            marks: 0,
+            marks: AtomicU8::new(0),
             hits: Hits::default(),
             node: ListNode::none(),
         }
@@ -137,7 +137,9 @@ impl Entry {
         let (generation, kind) = (Arc::clone(&self.generation), (self.priority, self.admission));
         let mut entry = Self::new(generation, self.hashed_key(), &life, kind, extras);
         (entry.value, entry.charge) = (value, charge);
-        entry.marks = self.marks & Mark::Absent as u8;
+        if self.is(Mark::Absent) {
+            entry.mark(Mark::Absent);
+        }
         entry.mark(Mark::Recorded);
         entry.set_sequence(self.sequence());
         entry.accessed_like(self);
@@ -174,11 +176,11 @@ impl Entry {
     }
 
     pub(crate) fn is(&self, mark: Mark) -> bool {
-        self.marks & mark as u8 != 0
+        self.marks.load(Ordering::Relaxed) & mark as u8 != 0
     }
 
-    pub(crate) fn mark(&mut self, mark: Mark) {
-        self.marks |= mark as u8;
+    pub(crate) fn mark(&self, mark: Mark) {
+        self.marks.store(self.marks.load(Ordering::Relaxed) | mark as u8, Ordering::Relaxed);
     }
 
     /// False once it was removed or its namespace flushed, and never true again.
@@ -188,6 +190,10 @@ impl Entry {
 
     pub(crate) fn extras(&self) -> Option<&Extras> {
         self.extras.as_deref()
+    }
+
+    pub(crate) fn into_extras(self) -> Option<Box<Extras>> {
+        self.extras
     }
 
     pub(crate) fn content_metadata(&self) -> &BTreeMap<String, String> {

@@ -89,12 +89,13 @@ impl BlobCacheNamespace {
     /// # Errors
     ///
     /// Those of [`BlobCache::put`].
-    pub async fn put<K: AsRef<[u8]>>(
+    pub fn put<K: AsRef<[u8]>>(
         &self,
         key: K,
         put: impl Into<BlobCachePut>,
-    ) -> Result<(), CacheError> {
-        self.engine.puts().put(self.named(), key.as_ref(), put.into(), &self.policy).await
+    ) -> impl Future<Output = Result<(), CacheError>> {
+        let mut put = put.into();
+        async move { self.engine.puts().put(self.named(), key.as_ref(), &mut put, &self.policy).await }
     }
 
     /// See [`BlobCache::get_or_fetch`]. A fetched put without a policy gets this handle's.

@@ -312,7 +312,8 @@ impl Value {
     pub(crate) async fn exact(&mut self) -> Bytes {
         let (exact, kept) = match take(self).into_fitting() {
             Ok(value) => {
-                let exact = ready_to_share(value.into());
+                // This first clone allocates the shared header, so that none in a hit does.
+                let exact = Bytes::from(value);
                 (exact.clone(), Self::Exact(exact))
             }
             Err(Self::Exact(exact)) => (exact.clone(), Self::Exact(exact)),

@@ -213,7 +213,7 @@ impl Fetcher {
         let current = self.namespaces.find(namespace.name);
         let generation = current.unwrap_or_else(|| Generation::nowhere(namespace.name));
         let kind = (policy.priority, policy.l1_admission);
-        let mut entry = Entry::new(generation, key, life, kind, extras);
+        let entry = Entry::new(generation, key, life, kind, extras);
         entry.mark(Mark::Fetched);
         if put.is_absent {
             entry.mark(Mark::Absent);

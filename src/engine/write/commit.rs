@@ -1,5 +1,6 @@
 //! `Commit`: the commit section of a put, where it is judged and takes effect.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,16 +67,16 @@ impl Commit {
     }
 
     /// Takes effect, or says why not. The replaced entry is freed after the section.
-    pub(crate) fn append<'a>(&self, proposal: Proposal<'a>) -> Result<Verdict<'a>, CacheError> {
+    pub(crate) fn append(&self, proposal: &mut Proposal<'_>) -> Result<Verdict, CacheError> {
         let hash = proposal.entry.hash;
-        let encoded = self.disk.l2().and_then(|l2| encode(l2, &proposal));
+        let encoded = self.disk.l2().and_then(|l2| encode(l2, proposal));
         let place = self.l1.lock_place(hash);
         let mut section = self.commit_lock.section();
         if section.is_closed() {
             return Err(CacheError::Closed);
         }
         if proposal.entry.generation.has_ended() {
-            return Ok(Verdict::NamespaceEnded(proposal));
+            return Ok(Verdict::NamespaceEnded);
         }
         let present = Present {
             slot: proposal.entry.generation.index().get(hash),
@@ -89,16 +90,16 @@ impl Commit {
         let version = (proposal.version, proposal.known);
         match self.versions.existing_version(version, current, present.slot) {
             Ok(existing) => self.versions.judge_version(existing, proposal.version)?,
-            Err(slot) => return Ok(Verdict::VersionUnknown(proposal, slot)),
+            Err(slot) => return Ok(Verdict::VersionUnknown(slot)),
         }
-        let Proposal { namespace, ref entry, read_at, .. } = proposal;
+        let Proposal { namespace, ref entry, read_at, .. } = *proposal;
         let key = entry.hashed_key();
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
             return Ok(Verdict::Done(self.refuse_stale()));
         }
         let recorded = match self.take_record(encoded, entry, present.slot, &mut section) {
             Ok(recorded) => recorded,
-            Err(Unrecorded::NoRoom(lack)) => return Ok(Verdict::NoRoom(proposal, lack)),
+            Err(Unrecorded::NoRoom(lack)) => return Ok(Verdict::NoRoom(lack)),
             Err(Unrecorded::Off) => None,
         };
         Ok(Verdict::Done(self.take_effect(proposal, recorded, &present, place, section)))
@@ -107,14 +108,14 @@ impl Commit {
     /// Makes the entry of a put what its key has, in both tiers. From here on nothing refuses it.
     fn take_effect(
         &self,
-        Proposal { entry, in_memory, newcomer, .. }: Proposal<'_>,
+        Proposal { entry, in_memory, newcomer, .. }: &mut Proposal<'_>,
         recorded: Option<Appended>,
         present: &Present,
         place: l1::LockedPlace<'_>,
         mut section: Section<'_>,
     ) -> Acknowledgement {
         let slot = present.slot;
-        let is_counted = self.displace_record(&entry, slot, place.entry(), &mut section);
+        let is_counted = self.displace_record(entry, slot, place.entry(), &mut section);
         let moment = section.moment();
         section.watermarks().key_mutated(entry.hash, moment);
         let position = recorded.map(|recorded| recorded.assigned.position.value());
@@ -126,15 +127,15 @@ impl Commit {
             }
             (_, None) => {}
         }
-        let is_new = set_slot(&entry, recorded, slot, newcomer);
+        let is_new = set_slot(entry, recorded, slot, *newcomer);
         self.budget.add_slots(usize::from(is_new));
         let is_recorded = recorded.is_some_and(|it| it.is_blob);
-        if is_recorded && self.budget.misses_accesses(&entry) {
+        if is_recorded && self.budget.misses_accesses(entry) {
             self.budget.want_accesses(&mut section);
         }
         let is_filter_worn = FilterSignal::is_worn(&entry.generation);
         let ends = matches!(in_memory, InMemory::Reserved(_)).then(|| entry.ends());
-        let replaced = self.install(entry, in_memory, is_recorded, place, &mut section);
+        let replaced = self.install(entry, take(in_memory), is_recorded, place, &mut section);
         if let Some(replaced) = &replaced {
             let matching = present.matching.as_deref();
             self.release_replaced(replaced, matching, is_counted, &mut section);
@@ -179,7 +180,8 @@ impl Commit {
     ) -> Result<Option<Appended>, Unrecorded> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
         let bytes = new.encoded.lengths().padded();
-        let is_beyond = new.is_blob && self.is_beyond_quota(entry, bytes as u64, slot);
+        let is_beyond =
+            new.is_blob && self.is_beyond_quota(&entry.generation, bytes as u64, slot);
         let wanted = if new.is_blob && !is_beyond {
             IndexBudget::index_bytes_of(entry, slot.is_none())
         } else {
@@ -216,10 +218,15 @@ impl Commit {
     }
 
     /// Whether a record of so many bytes exceeds the disk quota; then looks for expired ones.
-    pub(crate) fn is_beyond_quota(&self, entry: &Entry, bytes: u64, slot: Option<Slot>) -> bool {
-        let is_beyond = entry.generation.is_beyond(bytes, slot);
+    pub(crate) fn is_beyond_quota(
+        &self,
+        generation: &Generation,
+        bytes: u64,
+        slot: Option<Slot>,
+    ) -> bool {
+        let is_beyond = generation.is_beyond(bytes, slot);
         if is_beyond {
-            self.look_for_expired(&entry.generation);
+            self.look_for_expired(generation);
         }
         is_beyond
     }
@@ -248,7 +255,7 @@ impl Commit {
     /// Inserts the entry into memory. Gives the replaced one.
     fn install(
         &self,
-        mut entry: Entry,
+        entry: &Arc<Entry>,
         in_memory: InMemory<'_>,
         is_recorded: bool,
         place: l1::LockedPlace<'_>,
@@ -259,7 +266,7 @@ impl Commit {
         }
         if is_recorded || matches!(in_memory, InMemory::Reserved(_)) {
             entry.generation.outlives(entry.ends());
-            self.post(&entry, section);
+            self.post(entry, section);
         }
         if is_recorded || !matches!(in_memory, InMemory::Unwanted) {
             self.counters.count(Event::Insertion);
@@ -268,9 +275,9 @@ impl Commit {
             InMemory::Reserved(reservation) => {
                 entry.generation.grow(entry.charge, section);
                 if !is_recorded {
-                    self.budget.add_labels_of(&entry);
+                    self.budget.add_labels_of(entry);
                 }
-                let replaced = place.put(Arc::new(entry));
+                let replaced = place.put(Arc::clone(entry));
                 // Counted as held from here on.
                 drop(reservation);
                 replaced
@@ -329,7 +336,8 @@ struct Present {
 /// A put within the limits. Only the commit section can still refuse it.
 pub(crate) struct Proposal<'a> {
     pub(crate) namespace: NamespaceRef<'a>,
-    pub(crate) entry: Entry,
+    /// Not shared with anyone before it takes effect.
+    pub(crate) entry: Arc<Entry>,
     pub(crate) version: PutVersion,
     pub(crate) read_at: Option<ReadPoint>,
     pub(crate) in_memory: InMemory<'a>,
@@ -339,21 +347,23 @@ pub(crate) struct Proposal<'a> {
     pub(crate) newcomer: Newcomer,
 }
 
+#[derive(Default)]
 pub(crate) enum InMemory<'a> {
     /// Memory is not to hold it.
+    #[default]
     Unwanted,
     /// All entries have higher priorities. It counts as evicted.
     NoRoom,
     Reserved(Reservation<'a>),
 }
 
-pub(crate) enum Verdict<'a> {
+pub(crate) enum Verdict {
     /// In force, or refused without an error.
     Done(Acknowledgement),
-    NamespaceEnded(Proposal<'a>),
-    NoRoom(Proposal<'a>, Lack),
+    NamespaceEnded,
+    NoRoom(Lack),
     /// The version to compare with is on disk.
-    VersionUnknown(Proposal<'a>, Slot),
+    VersionUnknown(Slot),
 }
 
 pub(crate) struct NewRecord {

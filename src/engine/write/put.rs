@@ -3,14 +3,16 @@
 //! ```text
 //! BlobCachePut                        value, metadata, labels and policy of the caller
 //!   store        Admitted             within the limits; its charge, lifetime and version
-//!   write        Entry                room in the log, a namespace slot, the generation
-//!   write_entry  Body, Recording      compressed and checksummed; with the names of the labels
-//!                Proposal             entry and recording, with memory reserved
+//!   write                             room in the log, a namespace slot, the generation
+//!   write_entry  Entry                with memory reserved
+//!                Body, Recording      compressed and checksummed; with the names of the labels
+//!                Proposal             entry, reservation and recording
 //!   append       NewRecord, Appended  in the commit section: encoded; with its position
-//!                Verdict              done, or the proposal again and what it has to wait for
+//!                Verdict              done, or what it has to wait for
 //! Written                             what finish_put waits for
 //! ```
 
+use std::collections::BTreeMap;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -102,14 +104,14 @@ impl Puts {
         self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
-        mut put: BlobCachePut,
+        put: &mut BlobCachePut,
         default: &BlobCachePolicy,
     ) -> Result<(), CacheError> {
         let policy = put.policy_or(default);
         let life = self.lifetime(&policy, namespace, key);
-        let written = self.store(namespace, key, &mut put, (&policy, &life)).await?;
+        let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
-        drop(put);
+        drop(take(&mut put.value));
         self.finish_put(written).await
     }
 
@@ -128,8 +130,7 @@ impl Puts {
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
         let labels = self.hasher.label_hashes(namespace, tags, dependencies);
-        // Bounded: by the metadata of one entry.
-        let metadata = take(&mut put.content_metadata).into_iter().map(shrunk).collect();
+        let metadata = without_slack(take(&mut put.content_metadata));
         let extras = Extras::new(metadata, labels, policy.version, life);
         let value = put.value.as_slice();
         let charge = self.admission.charge(key, value, extras.as_deref());
@@ -152,11 +153,13 @@ impl Puts {
         let room = Room { bytes: charge, spare };
         let bytes = key.len() + put.value.as_slice().len();
         let newcomer = self.judge_newcomer(hashed.hash, policy.l1_admission, bytes);
-        let admitted = Admitted { life: *life, kind, room, is_wanted, version, known, newcomer };
+        let life = *life;
+        let mut admitted =
+            Admitted { life, extras, kind, room, is_wanted, version, known, newcomer };
         if put.value.as_slice().len() <= BATCH_BYTES {
-            self.write((namespace, hashed), admitted, extras, put).await
+            self.write((namespace, hashed), &mut admitted, put).await
         } else {
-            self.write_long((namespace, hashed), admitted, extras, put).await
+            self.write_long((namespace, hashed), &admitted, put).await
         }
     }
 
@@ -176,8 +179,7 @@ impl Puts {
     async fn write_long(
         self: &Arc<Self>,
         (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
-        admitted: Admitted,
-        extras: Option<Box<Extras>>,
+        admitted: &Admitted,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
         // A charge of the user's own says nothing about memory.
@@ -191,12 +193,11 @@ impl Puts {
             .copies
             .run(bytes, |permit| {
                 let (puts, name, key) = (Arc::clone(self), Arc::clone(&name), Arc::clone(&key));
-                let extras = extras.as_ref().and_then(|extras| extras.twin(&admitted.life));
-                let mut put = source.clone();
+                let (mut admitted, mut put) = (admitted.twin(), source.clone());
                 async move {
                     let namespace = NamespaceRef { name: &name, seed };
                     let key = HashedKey { bytes: &key, hash };
-                    let written = puts.write((namespace, key), admitted, extras, &mut put).await;
+                    let written = puts.write((namespace, key), &mut admitted, &mut put).await;
                     drop(permit);
                     (written, put.value)
                 }
@@ -211,23 +212,16 @@ impl Puts {
     async fn write(
         self: &Arc<Self>,
         (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
-        admitted: Admitted,
-        extras: Option<Box<Extras>>,
+        admitted: &mut Admitted,
         put: &mut BlobCachePut,
     ) -> Result<Written, CacheError> {
-        let Admitted { life, kind, room, .. } = admitted;
         // Before it takes a namespace slot, which others may take while the namespace is empty.
         let ticket = match self.disk.l2() {
-            Some(l2) => Some(l2.log.room(room.bytes, None).await),
+            Some(l2) => Some(l2.log.room(admitted.room.bytes, None).await),
             None => None,
         };
         let mut generation = self.slots.find_or_begin(namespace.name).await?;
-        let mut entry = Entry::new(Arc::clone(&generation), key, &life, kind, extras);
-        entry.charge = room.bytes;
-        if put.is_absent {
-            entry.mark(Mark::Absent);
-        }
-        match self.write_entry((namespace, &mut generation), admitted, entry, put, ticket).await {
+        match self.write_entry((namespace, key), &mut generation, admitted, put, ticket).await {
             Ok(acknowledgement) => Ok((acknowledgement, Some(generation))),
             Err(error) => {
                 self.namespaces.give_up(&generation, &self.commit_lock);
@@ -239,35 +233,39 @@ impl Puts {
     /// `generation`: that of the entry, before and after.
     async fn write_entry(
         self: &Arc<Self>,
-        (namespace, generation): (NamespaceRef<'_>, &mut Arc<Generation>),
-        admitted: Admitted,
-        mut entry: Entry,
+        (namespace, key): (NamespaceRef<'_>, HashedKey<'_>),
+        generation: &mut Arc<Generation>,
+        admitted: &mut Admitted,
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
     ) -> Result<Acknowledgement, CacheError> {
-        let Admitted { room, is_wanted, version, mut known, newcomer, .. } = admitted;
-        let (read_at, is_long) = (put.read_at, put.value.as_slice().len() > BATCH_BYTES);
+        let (version, read_at, newcomer) = (admitted.version, put.read_at, admitted.newcomer);
+        let is_long = put.value.as_slice().len() > BATCH_BYTES;
         let mut body = None;
         let mut lack = None;
         // Bounded: a wait or an attempt in each turn.
         loop {
-            ticket = self.until_room(lack.take(), room.bytes, ticket).await;
-            let in_memory =
-                if is_wanted { self.room_for(&entry, room).await } else { InMemory::Unwanted };
-            if self.disk.l2().is_some() || matches!(in_memory, InMemory::Reserved(_)) {
-                entry.value = put.value.exact().await;
-            }
-            let is_full = self.disk.l2().is_some() && self.has_no_room_on_disk(&entry);
-            let is_recorded = self.disk.l2().is_some() && !is_full && newcomer.is_taken;
-            let recording = match is_recorded {
-                true => self.recording(body.take(), &entry, put).await,
-                false => None,
+            ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
+            let in_memory = self.room_for(generation, admitted).await;
+            let is_on_disk = self.disk.l2().is_some();
+            let value = if is_on_disk || matches!(in_memory, InMemory::Reserved(_)) {
+                put.value.exact().await
+            } else {
+                Bytes::new()
             };
+            let is_full = is_on_disk && self.has_no_room_on_disk(generation, key.hash);
             // Else it has the bytes of the entry already.
-            let is_copied = !matches!(put.value, Value::Exact(_)) && !entry.value.is_empty();
-            let copy = is_copied.then(|| entry.value.clone());
-            let hash = entry.hash;
-            let proposal = Proposal {
+            let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
+            let copy = is_copied.then(|| value.clone());
+            let entry = admitted.entry(generation, key, value);
+            if put.is_absent {
+                entry.mark(Mark::Absent);
+            }
+            let is_recorded = is_on_disk && !is_full && newcomer.is_taken;
+            let recording =
+                if is_recorded { self.recording(body.take(), &entry, put).await } else { None };
+            let (entry, known) = (Arc::new(entry), admitted.known);
+            let mut proposal = Proposal {
                 namespace,
                 entry,
                 version,
@@ -278,43 +276,41 @@ impl Puts {
                 newcomer,
             };
             // Neither tier would have it.
-            if !is_wanted && !is_full && newcomer.is_taken {
+            if !admitted.is_wanted && !is_full && newcomer.is_taken {
                 self.check_room(&proposal)?;
             }
-            let (undone, slot) = match self.commit.append(proposal)? {
+            let verdict = self.commit.append(&mut proposal)?;
+            let Proposal { entry, in_memory, recording, .. } = proposal;
+            // A short one is copied again: while it waits, it holds nothing.
+            if let Some(copy) = copy.filter(|_| is_long || matches!(verdict, Verdict::Done(_))) {
+                put.value = Value::Exact(copy);
+            }
+            let unknown = match verdict {
                 Verdict::Done(acknowledgement) => {
                     self.counters.add(Event::L2Full, u64::from(is_full));
-                    self.note_refused(hash, newcomer);
-                    if let Some(copy) = copy {
-                        put.value = Value::Exact(copy);
-                    }
+                    self.note_refused(key.hash, newcomer);
                     return Ok(acknowledgement);
                 }
-                Verdict::NamespaceEnded(proposal) => (proposal, None),
-                Verdict::NoRoom(proposal, lacking) => {
+                Verdict::NamespaceEnded => None,
+                Verdict::NoRoom(lacking) => {
                     lack = Some(lacking);
-                    (proposal, None)
+                    None
                 }
-                Verdict::VersionUnknown(proposal, slot) => (proposal, Some(slot)),
+                Verdict::VersionUnknown(slot) => Some(slot),
             };
-            let Proposal { entry: again, in_memory, recording, .. } = undone;
-            drop((in_memory, copy));
-            entry = again;
+            drop(in_memory);
+            admitted.extras = Arc::into_inner(entry).and_then(Entry::into_extras);
             if let Some(recording) = recording {
                 let again = recording.give_back(put);
                 // Compressing it again would be a batch's work, and it holds memory.
                 body = Some(again).filter(|_| is_long);
             }
-            if !is_long {
-                entry.value = Bytes::new();
-            }
-            if entry.generation.has_ended() {
+            if generation.has_ended() {
                 *generation = self.slots.find_or_begin(namespace.name).await?;
-                entry.generation = Arc::clone(generation);
             }
-            if let Some(slot) = slot {
-                let key = entry.hashed_key();
-                known = Some(self.versions.version_on_disk(generation, key, slot, version).await?);
+            if let Some(slot) = unknown {
+                let known = self.versions.version_on_disk(generation, key, slot, version).await?;
+                admitted.known = Some(known);
             }
         }
     }
@@ -366,20 +362,22 @@ impl Puts {
         }
     }
 
-    async fn room_for(&self, entry: &Entry, room: Room) -> InMemory<'_> {
-        match self.eviction.reserve(&entry.generation, room, entry.priority).await {
+    async fn room_for(&self, generation: &Generation, admitted: &Admitted) -> InMemory<'_> {
+        if !admitted.is_wanted {
+            return InMemory::Unwanted;
+        }
+        match self.eviction.reserve(generation, admitted.room, admitted.kind.0).await {
             Some(reservation) => InMemory::Reserved(reservation),
             None => InMemory::NoRoom,
         }
     }
 
     /// Whether the disk quota is used up. Near the limit the section decides.
-    fn has_no_room_on_disk(&self, entry: &Entry) -> bool {
-        if entry.generation.quota().is_none() {
+    fn has_no_room_on_disk(&self, generation: &Generation, hash: KeyHash) -> bool {
+        if generation.quota().is_none() {
             return false;
         }
-        let slot = entry.generation.index().get(entry.hash);
-        self.commit.is_beyond_quota(entry, 1, slot)
+        self.commit.is_beyond_quota(generation, 1, generation.index().get(hash))
     }
 
     /// An error if a blob that memory does not take is too large for the disk.
@@ -408,9 +406,11 @@ impl Puts {
 }
 
 /// A put within the limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Admitted {
     life: Lifetime,
+    /// None while an entry has them.
+    extras: Option<Box<Extras>>,
     kind: (u8, L1Admission),
     /// Its charge, and that of the entry it replaces.
     room: Room,
@@ -420,12 +420,34 @@ struct Admitted {
     newcomer: Newcomer,
 }
 
+impl Admitted {
+    fn twin(&self) -> Self {
+        let extras = self.extras.as_ref().and_then(|extras| extras.twin(&self.life));
+        Self { extras, ..*self }
+    }
+
+    /// The entry, which takes the extras.
+    fn entry(&mut self, generation: &Arc<Generation>, key: HashedKey<'_>, value: Bytes) -> Entry {
+        let extras = self.extras.take();
+        let mut entry = Entry::new(Arc::clone(generation), key, &self.life, self.kind, extras);
+        (entry.value, entry.charge) = (value, self.room.bytes);
+        entry
+    }
+}
+
 /// What a put waits for, and the namespace it was written to; None if it was refused.
 pub(crate) type Written = (Acknowledgement, Option<Arc<Generation>>);
 
-/// A pair of strings without spare capacity.
-fn shrunk((mut key, mut value): (String, String)) -> (String, String) {
-    key.shrink_to_fit();
-    value.shrink_to_fit();
-    (key, value)
+/// The same with strings that have no spare capacity.
+fn without_slack(metadata: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    if metadata.is_empty() {
+        return metadata;
+    }
+    let shrunk = |(mut key, mut value): (String, String)| {
+        key.shrink_to_fit();
+        value.shrink_to_fit();
+        (key, value)
+    };
+    // Bounded: by the metadata of one entry.
+    metadata.into_iter().map(shrunk).collect()
 }
