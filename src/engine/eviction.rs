@@ -44,24 +44,20 @@ impl Eviction {
     /// Evicts entries up to `priority` until there is room. False if only higher ones are left.
     pub(crate) async fn make_room(&self, room: Room, priority: u8) -> bool {
         // Bounded: a batch in each turn, then a yield.
-        loop {
-            if self.l1.is_over(room) {
-                // Removing entries that readers cannot see makes room as well.
-                self.cleanup.help_along(BATCH_ENTRIES);
-            }
+        while self.l1.is_over(room) {
+            // Removing entries that readers cannot see makes room as well.
+            self.cleanup.help_along(BATCH_ENTRIES);
             let mut steps = BATCH_ENTRIES;
             // Bounded: by the steps that are left.
             while let Some(victim) = self.l1.evict(room, priority, &mut steps, self) {
                 self.let_go(&victim);
             }
-            if !self.l1.is_over(room) {
-                return true;
-            }
             if steps > 0 {
-                return false;
+                return !self.l1.is_over(room);
             }
             yield_now().await;
         }
+        true
     }
 
     /// Reserves room for an entry: first in its namespace's quota, if there is one, at the cost of

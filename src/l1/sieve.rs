@@ -18,7 +18,7 @@
 //! nothing otherwise; the list's part of the hand is on one of its nodes, or past its head. The
 //! hand's own lock is taken before a list's, and only to evict.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::{iter, mem};
 
@@ -57,7 +57,6 @@ struct Level {
     lists: Box<[CachePadded<Shard>]>,
     /// Each for the entries of one namespace with a quota; created at first use.
     quotas: Box<[OnceLock<Box<Shard>>]>,
-    bytes: AtomicUsize,
     /// Held while the hand moves.
     hand: Mutex<()>,
 }
@@ -68,6 +67,8 @@ struct Shard {
     /// The insertion number of the entry that the hand would meet here: changed under the lock,
     /// read without it to choose a list. The highest number if the hand is past the head.
     next: AtomicU64,
+    /// Likewise.
+    is_empty: AtomicBool,
 }
 
 /// A place in a walk over all entries: level, list, node. Walks go upwards.
@@ -123,7 +124,6 @@ impl Sieve {
             self.level()
         });
         // Counted first: once it is linked, it may be evicted and uncounted at any moment.
-        level.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         if let Some(quota) = entry.generation.quota() {
             self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl Sieve {
             removed
         });
         if removed {
-            self.uncount(level, entry);
+            self.uncount(entry);
             if shard.is_passed() {
                 level.start_again_if_passed();
             }
@@ -166,7 +166,7 @@ impl Sieve {
     ) -> Option<Victim> {
         let level = self.levels_up_to(priority).find(|level| level.holds_any())?;
         let victim = level.evict(steps, owner)?;
-        Some(self.uncounted(level, victim))
+        Some(self.uncounted(victim))
     }
 
     /// Evicts the next victim from the list of a quota, likewise. Only its part of the hand moves,
@@ -181,7 +181,7 @@ impl Sieve {
         // Bounded: by the number of priorities.
         for level in self.levels_up_to(priority) {
             if let Some(victim) = level.evict_of(quota, steps, owner) {
-                return Some(self.uncounted(level, victim));
+                return Some(self.uncounted(victim));
             }
         }
         None
@@ -237,15 +237,14 @@ impl Sieve {
         Some(cursor)
     }
 
-    fn uncounted(&self, level: &Level, victim: Victim) -> Victim {
+    fn uncounted(&self, victim: Victim) -> Victim {
         if let Victim::Evicted(entry) = &victim {
-            self.uncount(level, entry);
+            self.uncount(entry);
         }
         victim
     }
 
-    fn uncount(&self, level: &Level, entry: &Entry) {
-        level.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
+    fn uncount(&self, entry: &Entry) {
         self.bytes.fetch_sub(entry.charge, Ordering::Relaxed);
         if let Some(quota) = entry.generation.quota() {
             self.quotas[quota.number].fetch_sub(entry.charge, Ordering::Relaxed);
@@ -268,7 +267,7 @@ impl Level {
         let lists = (0..lists).map(|_| CachePadded::new(Shard::new())).collect();
         // Bounded: by the quotas of the configuration.
         let quotas = (0..quotas).map(|_| OnceLock::new()).collect();
-        Self { lists, quotas, bytes: AtomicUsize::new(0), hand: Mutex::new(()) }
+        Self { lists, quotas, hand: Mutex::new(()) }
     }
 
     /// The list of an entry: that of its namespace's quota, or one by hash.
@@ -305,7 +304,7 @@ impl Level {
     }
 
     fn holds_any(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > 0
+        self.shards().any(|shard| !shard.is_empty.load(Ordering::Relaxed))
     }
 
     /// Moves the hand to a victim.
@@ -315,7 +314,7 @@ impl Level {
         while *steps > 0 {
             let (shard, until) = self.next_list();
             let step = shard.change(|list| list.advance(until, steps, owner));
-            if self.next_list().0.is_passed() {
+            if shard.is_passed() && self.next_list().0.is_passed() {
                 self.start_again();
                 *steps = steps.saturating_sub(1);
             }
@@ -380,14 +379,19 @@ impl Level {
 
 impl Shard {
     fn new() -> Self {
-        Self { list: Mutex::default(), next: AtomicU64::new(u64::MAX) }
+        Self {
+            list: Mutex::default(),
+            next: AtomicU64::new(u64::MAX),
+            is_empty: AtomicBool::new(true),
+        }
     }
 
-    /// Changes the list, and publishes where the hand would continue in it.
+    /// Changes the list, and publishes where the hand would continue in it and whether it is empty.
     fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.list.lock();
         let changed = change(&mut list);
         self.next.store(list.next_insertion(), Ordering::Relaxed);
+        self.is_empty.store(list.is_empty(), Ordering::Relaxed);
         changed
     }
 

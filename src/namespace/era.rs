@@ -43,18 +43,15 @@ impl Era {
 impl Totals {
     /// Applies a change of one generation's figures.
     pub(super) fn change(&self, before: Figures, after: Figures) {
-        let change = |total: &AtomicUsize, before: usize, after: usize| {
-            if before != after {
-                // Wrapping subtraction handles a decrease. Sections exclude each other, so this
-                // needs no read-modify-write.
-                let change = after.wrapping_sub(before);
-                total.store(total.load(Ordering::Relaxed).wrapping_add(change), Ordering::Relaxed);
-            }
-        };
-        change(&self.entries, before.entries, after.entries);
+        self.change_entries(before.entries, after.entries);
         change(&self.live, before.live, after.live);
         change(&self.index_bytes, before.index_bytes, after.index_bytes);
         change(&self.synopsis_bytes, before.synopsis_bytes, after.synopsis_bytes);
+    }
+
+    /// The same if nothing but the number of entries changes.
+    pub(super) fn change_entries(&self, before: usize, after: usize) {
+        change(&self.entries, before, after);
     }
 
     pub(super) fn sums(&self) -> Figures {
@@ -64,5 +61,14 @@ impl Totals {
             index_bytes: self.index_bytes.load(Ordering::Relaxed),
             synopsis_bytes: self.synopsis_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+fn change(total: &AtomicUsize, before: usize, after: usize) {
+    if before != after {
+        // Wrapping subtraction handles a decrease. Sections exclude each other, so this needs no
+        // read-modify-write.
+        let change = after.wrapping_sub(before);
+        total.store(total.load(Ordering::Relaxed).wrapping_add(change), Ordering::Relaxed);
     }
 }

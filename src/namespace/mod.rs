@@ -305,7 +305,10 @@ impl Generation {
 
     /// Without a read-modify-write: sections exclude each other, and nothing else sets them.
     fn set_entries(&self, entries: usize, bytes: usize, _section: &mut Section<'_>) {
-        self.counted(|| self.entries.store(entries, Ordering::Relaxed));
+        if !self.ended.load(Ordering::Relaxed) {
+            self.era.totals.change_entries(self.entries(), entries);
+        }
+        self.entries.store(entries, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
