@@ -3,6 +3,7 @@
 //! The slab grows by chunks, so no insertion moves more than one of them, and freed nodes are
 //! reused before new ones.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use crate::entry::Entry;
@@ -107,9 +108,9 @@ impl List {
             *steps -= 1;
             meter::entries(1);
             let number = self.hand;
-            let node = self.node(number);
-            let newer = node.newer;
-            let Some(entry) = &node.entry else {
+            let newer = self.node(number).newer;
+            self.prefetch(newer);
+            let Some(entry) = &self.node(number).entry else {
                 self.hand = newer;
                 continue;
             };
@@ -158,6 +159,13 @@ impl List {
         }
         let node = &self.chunks[self.hand as usize / CHUNK][self.hand as usize % CHUNK];
         node.insertion
+    }
+
+    /// Reads the node, if it is one, so that the processor waits for it and for the caller's next
+    /// access at once.
+    fn prefetch(&self, number: u32) {
+        let chunk = self.chunks.get(number as usize / CHUNK);
+        black_box(chunk.map(|chunk| chunk[number as usize % CHUNK].insertion));
     }
 
     /// Adds the entries of up to `nodes_max` nodes from `from` on to `found`, until that has `most`

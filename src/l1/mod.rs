@@ -258,7 +258,10 @@ impl L1 {
 
     fn unmapped(&self, victim: Victim) -> Victim {
         if let Victim::Evicted(entry) = &victim {
-            self.map.remove_if(&entry.hash.0, |_, held| Arc::ptr_eq(held, entry));
+            let mut table = self.map.shards()[self.map.determine_map(&entry.hash.0)].write();
+            entry.prefetch_value();
+            table.remove_entry(entry.hash.0, |(_, held)| Arc::ptr_eq(held.get(), entry));
+            drop(table);
             self.give_back(entry.hash);
         }
         victim
