@@ -262,9 +262,10 @@ impl Entry {
     /// next entry, to which the allocator is likely to give it: one wait for all of it, during
     /// other accesses of the caller up to its next locked instruction.
     pub(crate) fn prefetch_value(&self) {
-        // Bounded: four.
         let lines = self.value.iter().step_by(CACHE_LINE_BYTES).take(4);
-        black_box((self.value.is_unique(), lines.fold(0, |all, byte| all ^ byte)));
+        // Bounded: four.
+        let read = lines.fold(0, |all, byte| all ^ byte);
+        black_box((self.value.is_unique(), read));
     }
 
     /// Records an access; the latest time counts if the clock steps back. False without an idle

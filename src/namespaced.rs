@@ -95,7 +95,10 @@ impl BlobCacheNamespace {
         put: impl Into<BlobCachePut>,
     ) -> impl Future<Output = Result<(), CacheError>> {
         let mut put = put.into();
-        async move { self.engine.puts().put(self.named(), key.as_ref(), &mut put, &self.policy).await }
+        async move {
+            let policy = &*self.policy;
+            self.engine.puts().put(self.named(), key.as_ref(), &mut put, policy).await
+        }
     }
 
     /// See [`BlobCache::get_or_fetch`]. A fetched put without a policy gets this handle's.
