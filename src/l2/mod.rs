@@ -52,6 +52,7 @@ mod segment_records;
 mod segment_search;
 mod segment_supply;
 mod settling;
+mod spans;
 mod string_list;
 mod superblock;
 mod superblock_writer;

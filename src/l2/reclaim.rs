@@ -19,16 +19,17 @@ use bytes::Bytes;
 
 use super::checksum::BodyHasher;
 use super::directory::Directory;
-use super::directory_entry::Change;
-use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
-use super::health::{CountedBuffer, count};
+use super::directory_entry::{Change, DirectoryEntry};
+use super::format::{OpenCount, OpenRange, Position, SegmentNumber};
+use super::health::count;
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::outlines::Outlines;
 use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
-use super::rewrite_budget::{Candidates, RewriteBudget, Selection};
+use super::rewrite_budget::{Candidates, RewriteBudget, Selection, Usage};
 use super::segment_file::SegmentFile;
+use super::spans::Spans;
 use super::superblock_writer::SuperblockWriter;
 use super::write_batch::EncodedRecord;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer, yield_now};
@@ -43,29 +44,24 @@ const CROWDED_SHARE: usize = 4;
 /// What a record takes beside its bytes and its key, in the directory and for a frame of its own.
 const LISTED_BYTES: usize = 96;
 
-/// Bytes of a segment that are read at once to reinsert records.
-const WINDOW_BYTES: usize = 1 << 20;
-
-struct Window<'a> {
-    /// Their offset in the segment.
-    start: usize,
-    blocks: AlignedBuffer,
-    _counted: CountedBuffer<'a>,
-}
-
-impl Window<'_> {
-    fn record(&self, offset: usize, length: usize) -> Option<&[u8]> {
-        let start = offset.checked_sub(self.start)?;
-        self.blocks.get(start..start + length)
-    }
-}
-
 /// What is reinserted of one segment.
 struct Plan {
     selection: Selection,
     slots: usize,
     /// With their entries in the directory.
     room: usize,
+}
+
+impl Plan {
+    /// Whether it keeps this record, which then counts as kept.
+    fn takes(&mut self, usage: Usage, length: usize) -> bool {
+        let is_taken = self.slots > 0 && self.selection.includes(usage, length);
+        if is_taken {
+            self.selection.take(usage, length);
+            self.slots -= 1;
+        }
+        is_taken
+    }
 }
 
 pub(super) struct Reclaimer {
@@ -162,45 +158,53 @@ impl Reclaimer {
         segment: SegmentNumber,
         opens: OpenRange,
     ) -> usize {
-        let start = self.file.geometry.start_of(segment);
-        let (mut window, mut bytes) = (None, 0);
-        for (number, entry) in (1..).zip(directory.entries()) {
-            meter::entries(1);
-            if number % BATCH_ENTRIES == 0 {
-                yield_now().await;
-            }
-            let (offset, length) = (entry.offset as usize, entry.length as usize);
-            let position = start.and_then(|start| start.after(offset as u64));
-            let Some((owner, position)) = self.owner.upgrade().zip(position) else { break };
-            let Change::Blob(blob) = entry.change else { continue };
-            let of = owner.usage(position, &blob).filter(|_| plan.slots > 0);
-            let Some(usage) = of.filter(|&usage| plan.selection.includes(usage, length)) else {
-                continue;
+        let Some(start) = self.file.geometry.start_of(segment) else { return 0 };
+        let mut spans = Spans::new(&self.file, segment, directory.entries(), |entry| {
+            let position = start.after(u64::from(entry.offset));
+            let (Some((owner, position)), Change::Blob(blob)) =
+                (self.owner.upgrade().zip(position), &entry.change)
+            else {
+                return false;
             };
-            let known = window.as_ref().and_then(|it: &Window<'_>| it.record(offset, length));
-            if known.is_none() {
-                let Ok(read) = self.read_window(segment, offset, length).await else { break };
-                window = Some(read);
+            let usage = owner.usage(position, blob);
+            usage.is_some_and(|usage| plan.takes(usage, entry.length as usize))
+        });
+        let mut bytes = 0;
+        while let Some((span, Ok(blocks))) = spans.next().await {
+            // Bounded: by the entries of a span.
+            for entry in span.entries() {
+                let position = start.after(u64::from(entry.offset));
+                let Some((position, record)) = position.zip(blocks.record(entry)) else {
+                    return bytes;
+                };
+                bytes += self.append_again(entry, record, position, opens).await;
             }
-            let record = window.as_ref().and_then(|it| it.record(offset, length));
-            let Some(record) = record else { break };
-            let Some(encoded) = self.encode_again(record, position, opens).await else {
-                count(&self.file.health.metrics.corruptions, 1);
-                continue;
-            };
-            if owner.append_again(position, &blob, encoded) {
-                plan.selection.take(usage, length);
-                plan.slots -= 1;
-                bytes += length;
-                count(&self.file.health.metrics.reinserted, 1);
-                count(&self.file.health.metrics.reinserted_bytes, length);
-            }
-            // Reinserted records must not pile up in memory meanwhile.
-            if self.log.is_crowded() {
-                drop(owner);
-                // An error ends the loop, like all appending.
-                let _ = self.log.written(self.log.tail()).await;
-            }
+        }
+        bytes
+    }
+
+    /// Appends a record again, unless it is damaged or has changed, and returns its bytes.
+    async fn append_again(
+        &self,
+        entry: &DirectoryEntry<'_>,
+        record: &[u8],
+        position: Position,
+        opens: OpenRange,
+    ) -> usize {
+        let Change::Blob(blob) = entry.change else { return 0 };
+        let Some(encoded) = self.encode_again(record, position, opens).await else {
+            count(&self.file.health.metrics.corruptions, 1);
+            return 0;
+        };
+        let owner = self.owner.upgrade();
+        let is_appended = owner.is_some_and(|owner| owner.append_again(position, &blob, encoded));
+        let bytes = if is_appended { entry.length as usize } else { 0 };
+        count(&self.file.health.metrics.reinserted, usize::from(is_appended));
+        count(&self.file.health.metrics.reinserted_bytes, bytes);
+        // Reinserted records must not pile up in memory meanwhile.
+        if self.log.is_crowded() {
+            // An error ends all appending.
+            let _ = self.log.written(self.log.tail()).await;
         }
         bytes
     }
@@ -265,21 +269,6 @@ impl Reclaimer {
             slots += usize::from(owner.holds(namespace.name, KeyHash(hash), position));
         }
         slots
-    }
-
-    /// The blocks of a record, and some of those behind it.
-    async fn read_window(
-        &self,
-        segment: SegmentNumber,
-        offset: usize,
-        length: usize,
-    ) -> io::Result<Window<'_>> {
-        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
-        let end = (offset + length).next_multiple_of(BLOCK_BYTES).max(start + WINDOW_BYTES);
-        let end = end.min(self.file.geometry.segment_bytes() as usize);
-        let blocks = self.file.read(segment, start, end - start).await?;
-        let _counted = self.file.health.count_buffer(blocks.len());
-        Ok(Window { start, blocks, _counted })
     }
 
     /// The record, encoded for its new place. None if it is damaged.

@@ -180,8 +180,7 @@ impl Commit {
     ) -> Result<Option<Appended>, Unrecorded> {
         let Some((l2, mut new)) = self.disk.l2().zip(encoded) else { return Ok(None) };
         let bytes = new.encoded.lengths().padded();
-        let is_beyond =
-            new.is_blob && self.is_beyond_quota(&entry.generation, bytes as u64, slot);
+        let is_beyond = new.is_blob && self.is_beyond_quota(&entry.generation, bytes as u64, slot);
         let wanted = if new.is_blob && !is_beyond {
             IndexBudget::index_bytes_of(entry, slot.is_none())
         } else {
