@@ -170,6 +170,7 @@ impl Reclaimer {
             usage.is_some_and(|usage| plan.takes(usage, entry.length as usize))
         });
         let mut bytes = 0;
+        // Bounded: a read in each turn.
         while let Some((span, Ok(blocks))) = spans.next().await {
             // Bounded: by the entries of a span.
             for entry in span.entries() {

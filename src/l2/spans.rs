@@ -82,8 +82,9 @@ where
 
     /// The next span and its bytes. None at the end.
     pub(super) async fn next(&mut self) -> Option<(Span<'a>, io::Result<Blocks<'a>>)> {
+        // Bounded: a yield in each turn.
         while let Some(span) = self.next_span.take().or_else(|| self.choose_span()) {
-            // Each has visited up to a batch of entries.
+            // Choosing it has visited up to a batch of entries.
             yield_now().await;
             if span.entries.is_empty() {
                 continue;

@@ -153,9 +153,17 @@ impl Puts {
         let room = Room { bytes: charge, spare };
         let bytes = key.len() + put.value.as_slice().len();
         let newcomer = self.judge_newcomer(hashed.hash, policy.l1_admission, bytes);
-        let life = *life;
-        let mut admitted =
-            Admitted { life, extras, kind, room, is_wanted, version, known, newcomer };
+        let mut admitted = Admitted {
+            life: *life,
+            extras,
+            kind,
+            is_absent: put.is_absent,
+            room,
+            is_wanted,
+            version,
+            known,
+            newcomer,
+        };
         if put.value.as_slice().len() <= BATCH_BYTES {
             self.write((namespace, hashed), &mut admitted, put).await
         } else {
@@ -258,9 +266,6 @@ impl Puts {
             let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
             let copy = is_copied.then(|| value.clone());
             let entry = admitted.entry(generation, key, value);
-            if put.is_absent {
-                entry.mark(Mark::Absent);
-            }
             let is_recorded = is_on_disk && !is_full && newcomer.is_taken;
             let recording =
                 if is_recorded { self.recording(body.take(), &entry, put).await } else { None };
@@ -412,6 +417,7 @@ struct Admitted {
     /// None while an entry has them.
     extras: Option<Box<Extras>>,
     kind: (u8, L1Admission),
+    is_absent: bool,
     /// Its charge, and that of the entry it replaces.
     room: Room,
     is_wanted: bool,
@@ -431,6 +437,9 @@ impl Admitted {
         let extras = self.extras.take();
         let mut entry = Entry::new(Arc::clone(generation), key, &self.life, self.kind, extras);
         (entry.value, entry.charge) = (value, self.room.bytes);
+        if self.is_absent {
+            entry.mark(Mark::Absent);
+        }
         entry
     }
 }
