@@ -88,6 +88,8 @@ impl BlobCache {
     /// `l1_bytes_max`, plus 16 MiB with a disk tier, or within one value. A put finds no room in
     /// memory if entries of higher priorities fill it.
     ///
+    /// `put` is converted when this is called, before the first poll.
+    ///
     /// Dropped before it has returned, it has either taken effect or not. A put made
     /// [`read_at`](BlobCachePut::read_at) a point that the key has been mutated after is
     /// `Ok` and stores nothing.

@@ -98,8 +98,8 @@ impl fmt::Display for L2Compression {
 pub enum L2Admission {
     /// If many values are never asked for again, only those whose key was put or held not long
     /// before; otherwise all. The cache watches a sample of its keys to tell. A value that the disk
-    /// does not take is in memory alone, or nowhere if memory does not take it either. Values with
-    /// [`L1Admission::Never`] are always taken.
+    /// does not take is in memory alone. Values that memory does not take, or has no room for, are
+    /// always taken, and so are overwrites of what is on disk.
     #[default]
     Adaptive,
     /// All of them.

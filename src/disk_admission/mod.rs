@@ -79,6 +79,11 @@ impl Newcomer {
     pub(crate) fn taken(bytes: usize) -> Self {
         Self { is_known: false, is_taken: true, bytes }
     }
+
+    /// The same, but taken if `is_needed`.
+    pub(crate) fn or_taken(self, is_needed: impl FnOnce() -> bool) -> Self {
+        Self { is_taken: self.is_taken || is_needed(), ..self }
+    }
 }
 
 impl DiskAdmission {

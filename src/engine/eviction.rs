@@ -52,8 +52,12 @@ impl Eviction {
             while let Some(victim) = self.l1.evict(room, priority, &mut steps, self) {
                 self.let_go(&victim);
             }
-            if steps > 0 {
-                return !self.l1.is_over(room);
+            if !self.l1.is_over(room) {
+                return true;
+            }
+            // Steps are also left if there was room for a moment, which another caller has taken.
+            if steps > 0 && !self.l1.holds_any(priority) {
+                return false;
             }
             yield_now().await;
         }

@@ -243,6 +243,11 @@ impl L1 {
         Some(self.unmapped(victim))
     }
 
+    /// Whether there are entries of priorities up to `priority`.
+    pub(crate) fn holds_any(&self, priority: u8) -> bool {
+        self.sieve.holds_any(priority)
+    }
+
     /// Evicts an entry of the namespace with the quota of that number, likewise, whether or not the
     /// budget requires it.
     pub(crate) fn evict_of(

@@ -169,6 +169,11 @@ impl Sieve {
         Some(self.uncounted(victim))
     }
 
+    /// Whether there are entries of priorities up to `priority`.
+    pub(crate) fn holds_any(&self, priority: u8) -> bool {
+        self.levels_up_to(priority).any(Level::holds_any)
+    }
+
     /// Evicts the next victim from the list of a quota, likewise. Only its part of the hand moves,
     /// and starts again at its tail.
     pub(crate) fn evict_of(

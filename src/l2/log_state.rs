@@ -197,8 +197,9 @@ impl LogState {
         }
         let segment = self.geometry.segment_bytes() as usize;
         let is_first = offset == BLOCK_BYTES + FRAME_HEADER_BYTES;
-        // A record of more than half a segment might never find one with so much left.
-        let is_large = record.lengths.padded() > segment / 2;
+        // A record that not even an empty segment has room for beside them might never find one.
+        let least = offset + record.lengths.padded() + Allowance::reserve_bytes(segment);
+        let is_large = least + kept > segment;
         let kept = if self.segment() < self.newest || (is_first && is_large) { 0 } else { kept };
         let reserve = match record.body.len() {
             0 => 0,

@@ -169,11 +169,11 @@ impl Reclaimer {
             let usage = owner.usage(position, blob);
             usage.is_some_and(|usage| plan.takes(usage, entry.length as usize))
         });
-        let mut bytes = 0;
+        let (mut bytes, mut steps) = (0, Pacer::default());
         // Bounded: a read in each turn.
         while let Some((span, Ok(blocks))) = spans.next().await {
-            // Bounded: by the entries of a span.
             for entry in span.entries() {
+                steps.entry().await;
                 let position = start.after(u64::from(entry.offset));
                 let Some((position, record)) = position.zip(blocks.record(entry)) else {
                     return bytes;
@@ -230,7 +230,7 @@ impl Reclaimer {
     ) -> Plan {
         let start = self.file.geometry.start_of(segment);
         let (mut candidates, mut steps) = (Candidates::new(), Pacer::default());
-        let (mut bytes, mut listed) = (0, 0);
+        let (mut bytes, mut listed, mut used) = (0, 0, 0);
         for entry in directory.entries() {
             steps.entry().await;
             let (offset, length) = (u64::from(entry.offset), entry.length as usize);
@@ -241,6 +241,7 @@ impl Reclaimer {
             if let Some(usage) = owner.usage(position, &blob) {
                 candidates.add(usage, length);
                 listed += blob.key.len() + LISTED_BYTES;
+                used += length;
             }
         }
         rewrites.earn(bytes);
@@ -251,7 +252,9 @@ impl Reclaimer {
         } else {
             usize::MAX
         };
-        let room = selection.bytes() + listed;
+        // The share of those that are selected.
+        let listed = (listed as u128 * selection.bytes() as u128).div_ceil(used.max(1) as u128);
+        let room = selection.bytes() + usize::try_from(listed).unwrap_or(usize::MAX / 2);
         Plan { selection, slots, room }
     }
 

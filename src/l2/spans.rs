@@ -4,11 +4,12 @@
 //! Chosen neighbours are read together, as a *span*. Spans are read ahead while the records of
 //! earlier ones are worked on, so that reclaim does not wait for the device once for each span.
 
+use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
 
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesOrdered;
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use futures::poll;
 
 use super::directory_entry::DirectoryEntry;
 use super::format::{BLOCK_BYTES, SegmentNumber};
@@ -24,6 +25,9 @@ const SPAN_BYTES: usize = 256 << 10;
 /// The bytes of all spans that are being read, unless one is larger.
 const AHEAD_BYTES: usize = 1 << 20;
 
+/// The most reads at once: writes of the log wait behind them.
+const READS_AHEAD: usize = 16;
+
 /// Up to so many bytes between two records are read in vain rather than by two reads.
 const GAP_BYTES: usize = 32 << 10;
 
@@ -37,7 +41,8 @@ pub(super) struct Spans<'a, E, C> {
     next_entry: Option<DirectoryEntry<'a>>,
     /// Waits until fewer bytes are being read.
     next_span: Option<Span<'a>>,
-    reads: FuturesOrdered<BoxFuture<'a, (Span<'a>, io::Result<Blocks<'a>>)>>,
+    /// Submitted, in the order of the log.
+    reads: VecDeque<MaybeDone<BoxFuture<'a, Read<'a>>>>,
     bytes_ahead: usize,
 }
 
@@ -55,6 +60,9 @@ pub(super) struct Blocks<'a> {
     bytes: AlignedBuffer,
     _counted: CountedBuffer<'a>,
 }
+
+/// A span and its bytes.
+type Read<'a> = (Span<'a>, io::Result<Blocks<'a>>);
 
 impl<'a, E, C> Spans<'a, E, C>
 where
@@ -75,13 +83,13 @@ where
             choose,
             next_entry: None,
             next_span: None,
-            reads: FuturesOrdered::new(),
+            reads: VecDeque::new(),
             bytes_ahead: 0,
         }
     }
 
     /// The next span and its bytes. None at the end.
-    pub(super) async fn next(&mut self) -> Option<(Span<'a>, io::Result<Blocks<'a>>)> {
+    pub(super) async fn next(&mut self) -> Option<Read<'a>> {
         // Bounded: a yield in each turn.
         while let Some(span) = self.next_span.take().or_else(|| self.choose_span()) {
             // Choosing it has visited up to a batch of entries.
@@ -89,14 +97,21 @@ where
             if span.entries.is_empty() {
                 continue;
             }
-            if self.bytes_ahead > 0 && self.bytes_ahead + span.bytes() > AHEAD_BYTES {
+            let is_much = self.bytes_ahead + span.bytes() > AHEAD_BYTES;
+            if !self.reads.is_empty() && (is_much || self.reads.len() == READS_AHEAD) {
                 self.next_span = Some(span);
                 break;
             }
             self.bytes_ahead += span.bytes();
-            self.reads.push_back(Box::pin(read(self.file, self.segment, span)));
+            let read: BoxFuture<'a, _> = Box::pin(read(self.file, self.segment, span));
+            let mut read = maybe_done(read);
+            // Its first poll submits it.
+            let _is_done = poll!(&mut read);
+            self.reads.push_back(read);
         }
-        let (span, blocks) = self.reads.next().await?;
+        let mut read = self.reads.pop_front()?;
+        (&mut read).await;
+        let (span, blocks) = Pin::new(&mut read).take_output()?;
         self.bytes_ahead -= span.bytes();
         Some((span, blocks))
     }
@@ -170,12 +185,9 @@ fn blocks_of(entry: &DirectoryEntry<'_>) -> (usize, usize) {
     (offset / BLOCK_BYTES * BLOCK_BYTES, (offset + length).next_multiple_of(BLOCK_BYTES))
 }
 
-async fn read<'a>(
-    file: &'a SegmentFile,
-    segment: SegmentNumber,
-    span: Span<'a>,
-) -> (Span<'a>, io::Result<Blocks<'a>>) {
-    let counted = file.health.count_buffer(span.bytes());
+async fn read<'a>(file: &'a SegmentFile, segment: SegmentNumber, span: Span<'a>) -> Read<'a> {
+    let entries = span.entries.capacity() * size_of::<DirectoryEntry<'_>>();
+    let counted = file.health.count_buffer(span.bytes() + entries);
     let bytes = file.read(segment, span.start, span.bytes()).await;
     let blocks = bytes.map(|bytes| Blocks { start: span.start, bytes, _counted: counted });
     (span, blocks)

@@ -158,7 +158,7 @@ fn values_that_memory_must_not_hold_are_always_taken() {
 }
 
 #[test]
-fn an_overwrite_that_is_refused_leaves_nothing_stale() {
+fn an_overwrite_is_taken_and_leaves_nothing_stale() {
     for seed in 0..8 {
         let mut bench = full(seed);
         // Some of the last fillers that were taken.
@@ -172,7 +172,7 @@ fn an_overwrite_that_is_refused_leaves_nothing_stale() {
         for key in keys.iter().take(200) {
             put(&mut bench, key, 2);
         }
-        assert!(not_admitted(&bench) > before, "seed {seed}");
+        assert_eq!(not_admitted(&bench), before, "seed {seed}");
         for key in keys.iter().take(200) {
             assert_ne!(get(&mut bench, key), Some(1), "seed {seed}, {key}");
         }
@@ -181,6 +181,26 @@ fn an_overwrite_that_is_refused_leaves_nothing_stale() {
             assert_ne!(get(&mut bench, key), Some(1), "seed {seed}, {key} after a kill");
         }
     }
+}
+
+#[test]
+fn a_value_that_memory_has_no_room_for_is_taken() {
+    let mut bench = full(1);
+    let (cache, before) = (bench.cache(), not_admitted(&bench));
+    let first = BlobCachePolicy::default().priority(255);
+    for number in 0..200 {
+        let value = BlobCachePut::new(vec![2; VALUE_BYTES]).with_policy(first.clone());
+        bench.run(cache.put("a", format!("first {number}"), value)).unwrap();
+    }
+    let refused = not_admitted(&bench);
+    assert!(refused > before, "memory has room for some of them");
+    for (key, bytes) in [("last", VALUE_BYTES), ("large", 10_000)] {
+        let last = BlobCachePolicy::default().priority(0);
+        let value = BlobCachePut::new(vec![3; bytes]).with_policy(last);
+        bench.run(cache.put("a", key, value)).unwrap();
+        assert_eq!(get(&mut bench, key), Some(3), "{key}");
+    }
+    assert_eq!(not_admitted(&bench), refused);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Puts {
         let life = self.lifetime(&policy, namespace, key);
         let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
-        drop(take(&mut put.value));
+        drop((take(&mut put.value), take(&mut put.tags), take(&mut put.dependencies)));
         self.finish_put(written).await
     }
 
@@ -152,7 +152,7 @@ impl Puts {
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
         let bytes = key.len() + put.value.as_slice().len();
-        let newcomer = self.judge_newcomer(hashed.hash, policy.l1_admission, bytes);
+        let newcomer = self.judge_newcomer(namespace, hashed.hash, (is_wanted, bytes));
         let mut admitted = Admitted {
             life: *life,
             extras,
@@ -247,7 +247,7 @@ impl Puts {
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
     ) -> Result<Acknowledgement, CacheError> {
-        let (version, read_at, newcomer) = (admitted.version, put.read_at, admitted.newcomer);
+        let (version, read_at) = (admitted.version, put.read_at);
         let is_long = put.value.as_slice().len() > BATCH_BYTES;
         let mut body = None;
         let mut lack = None;
@@ -256,6 +256,9 @@ impl Puts {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
             let in_memory = self.room_for(generation, admitted).await;
             let is_on_disk = self.disk.l2().is_some();
+            // Without room in memory no tier would have it.
+            let newcomer = admitted.newcomer;
+            let newcomer = newcomer.or_taken(|| !matches!(in_memory, InMemory::Reserved(_)));
             let value = if is_on_disk || matches!(in_memory, InMemory::Reserved(_)) {
                 put.value.exact().await
             } else {
@@ -320,12 +323,22 @@ impl Puts {
         }
     }
 
-    fn judge_newcomer(&self, hash: KeyHash, admission: L1Admission, bytes: usize) -> Newcomer {
+    /// Whether the disk takes it. A key that has a slot was held not long ago.
+    fn judge_newcomer(
+        &self,
+        namespace: NamespaceRef<'_>,
+        hash: KeyHash,
+        (is_for_memory, bytes): (bool, usize),
+    ) -> Newcomer {
         // Otherwise no tier would have it.
-        if admission == L1Admission::Never || self.disk.l2().is_none() {
+        if !is_for_memory || self.disk.l2().is_none() {
             return Newcomer::taken(bytes);
         }
-        self.newcomers.judge(hash, bytes, || self.namespaces.totals().live)
+        let newcomer = self.newcomers.judge(hash, bytes, || self.namespaces.totals().live);
+        newcomer.or_taken(|| {
+            let generation = self.namespaces.find(namespace.name);
+            generation.is_some_and(|generation| generation.index().get(hash).is_some())
+        })
     }
 
     fn note_refused(&self, hash: KeyHash, newcomer: Newcomer) {
