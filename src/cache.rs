@@ -73,11 +73,13 @@ impl BlobCache {
     /// It never fails: a failed read is a miss, counted in
     /// [`l2_io_errors`](BlobCacheStats::l2_io_errors) or
     /// [`l2_corruptions`](BlobCacheStats::l2_corruptions), and logged.
-    pub async fn get<K: AsRef<[u8]>>(&self, namespace: &str, key: K) -> Option<BlobCacheHit> {
-        match self.engine.gets().get(self.engine.namespace(namespace), key.as_ref()) {
-            Ok(found) => found,
-            Err(from_disk) => from_disk.await,
-        }
+    #[inline]
+    pub fn get<K: AsRef<[u8]>>(
+        &self,
+        namespace: &str,
+        key: K,
+    ) -> impl Future<Output = Option<BlobCacheHit>> {
+        self.engine.gets().get(self.engine.namespace(namespace), key)
     }
 
     /// Stores a value under a key, replacing the entry there. Once it has returned, no get finds

@@ -77,11 +77,9 @@ impl BlobCacheNamespace {
     }
 
     /// See [`BlobCache::get`].
-    pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<BlobCacheHit> {
-        match self.engine.gets().get(self.named(), key.as_ref()) {
-            Ok(found) => found,
-            Err(from_disk) => from_disk.await,
-        }
+    #[inline]
+    pub fn get<K: AsRef<[u8]>>(&self, key: K) -> impl Future<Output = Option<BlobCacheHit>> {
+        self.engine.gets().get(self.named(), key)
     }
 
     /// See [`BlobCache::put`]. A put without a policy gets this handle's.

@@ -30,6 +30,8 @@ pub(crate) struct Bar {
     bound: Bound,
     limit: f64,
     reference: Reference,
+    /// A plain figure that does as well.
+    enough: Option<f64>,
 }
 
 /// A bar, and how far the contestant came.
@@ -46,7 +48,8 @@ pub(crate) struct Judged {
 
 impl Bar {
     fn new(metric: Metric, bound: Bound, limit: f64) -> Self {
-        Self { who: "tamis".to_owned(), metric, bound, limit, reference: Reference::None }
+        let who = "tamis".to_owned();
+        Self { who, metric, bound, limit, reference: Reference::None, enough: None }
     }
 
     pub(crate) fn at_least(limit: f64, metric: Metric) -> Self {
@@ -67,6 +70,11 @@ impl Bar {
         Self { reference: Reference::Above(peer.to_owned()), ..self }
     }
 
+    /// So much is enough, whatever the peer's figure.
+    pub(crate) fn or_at_least(self, enough: f64) -> Self {
+        Self { enough: Some(enough), ..self }
+    }
+
     /// Judges this contestant, in place of tamis.
     pub(crate) fn by(self, who: &str) -> Self {
         Self { who: who.to_owned(), ..self }
@@ -76,7 +84,7 @@ impl Bar {
     pub(crate) fn judge(&self, contestants: &[Rounds]) -> Judged {
         let reached = self.reached(contestants);
         let is_met = reached.map(|spread| match self.bound {
-            Bound::AtLeast => spread.median >= self.limit,
+            Bound::AtLeast => spread.median >= self.limit || self.has_enough(contestants),
             Bound::AtMost => spread.median <= self.limit,
         });
         let digits = match self.reference {
@@ -84,6 +92,12 @@ impl Bar {
             _ => self.metric.digits(),
         };
         Judged { bar: self.in_words(), reached, is_met, digits }
+    }
+
+    fn has_enough(&self, contestants: &[Rounds]) -> bool {
+        let own = contestants.iter().find(|one| one.name == self.who);
+        let own = own.and_then(|own| Spread::of(own.figures(self.metric)));
+        self.enough.zip(own).is_some_and(|(enough, own)| own.median >= enough)
     }
 
     fn reached(&self, contestants: &[Rounds]) -> Option<Spread> {
@@ -108,9 +122,10 @@ impl Bar {
             Bound::AtMost => "<=",
         };
         let (who, title, limit) = (&self.who, self.metric.title(), self.limit);
+        let enough = self.enough.map(|enough| format!(", or {bound} {enough}")).unwrap_or_default();
         match &self.reference {
             Reference::None => format!("{who}: {title} {bound} {limit}"),
-            Reference::Times(peer) => format!("{who}: {title} {bound} {limit} x {peer}"),
+            Reference::Times(peer) => format!("{who}: {title} {bound} {limit} x {peer}{enough}"),
             Reference::Above(peer) => format!("{who}: {title} {bound} {peer} + {limit}"),
         }
     }
@@ -145,6 +160,10 @@ mod tests {
         assert_eq!((ratio.is_met, ratio.reached.unwrap().median), (Some(false), 2.0));
         let distance = Bar::at_most(5.0, Metric::GetP50).above("fio").judge(&both);
         assert_eq!((distance.is_met, distance.reached.unwrap().median), (Some(true), 5.0));
+        let either = Bar::at_least(3.0, Metric::GetP50).times("fio");
+        assert_eq!(either.clone().judge(&both).is_met, Some(false));
+        assert_eq!(either.clone().or_at_least(20.0).judge(&both).is_met, Some(true));
+        assert_eq!(either.or_at_least(20.5).judge(&both).is_met, Some(false));
         let plain = Bar::at_least(20.0, Metric::GetP50).judge(&both);
         assert_eq!(plain.is_met, Some(true));
         let absent = Bar::at_least(1.0, Metric::GetP50).times("foyer").judge(&both);

@@ -126,7 +126,7 @@ impl Fetcher {
     pub(crate) async fn read_entry(
         &self,
         on_disk: OnDisk,
-        key: &[u8],
+        key: Arc<[u8]>,
         offer: Offer,
     ) -> Option<BlobCacheHit> {
         let found = self.disk_lookup.read_entry(on_disk, key).await?;

@@ -20,7 +20,7 @@ pub(crate) struct FetchRequest {
     engine: Arc<Engine>,
     namespace: Box<str>,
     seed: NamespaceSeed,
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
     hash: KeyHash,
     /// For fetched puts without a policy of their own.
     policy: Arc<BlobCachePolicy>,
@@ -113,7 +113,7 @@ impl FetchRequest {
         };
         let request = Arc::clone(self);
         Look::OnDisk(Box::pin(async move {
-            request.fetcher().read_entry(on_disk, &request.key, offer).await
+            request.fetcher().read_entry(on_disk, Arc::clone(&request.key), offer).await
         }))
     }
 

@@ -19,7 +19,7 @@ use crate::entry::{Entry, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::BlobCacheHit;
 use crate::io::BLOCK_BYTES;
-use crate::key::{HashedKey, KeyHash, NamespaceRef};
+use crate::key::{KeyHash, NamespaceRef};
 use crate::l1;
 use crate::l1::L1;
 use crate::l2::{Extent, Slot};
@@ -86,12 +86,11 @@ impl DiskLookup {
     }
 
     /// Reads the record of a key. Counts neither a hit nor a miss.
-    pub(crate) async fn read_entry(&self, mut on_disk: OnDisk, key: &[u8]) -> Option<Found> {
+    pub(crate) async fn read_entry(&self, mut on_disk: OnDisk, key: Arc<[u8]>) -> Option<Found> {
         // Bounded: a read in each turn.
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
-            let hashed = HashedKey { bytes: key, hash: *hash };
-            match self.reader.read(generation, hashed, *slot, Extent::Whole).await {
+            match self.reader.read(generation, (&key, *hash), *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.pending.matching(&entry).is_some()
                         && !failpoint(Failpoint::PendingInvalidationIgnored)

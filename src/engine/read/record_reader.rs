@@ -57,23 +57,22 @@ impl RecordReader {
     pub(crate) async fn read(
         self: &Arc<Self>,
         generation: &Arc<Generation>,
-        key: HashedKey<'_>,
+        (key, hash): (&Arc<[u8]>, KeyHash),
         slot: Slot,
         extent: Extent,
     ) -> io::Result<Option<Read>> {
         let Some(l2) = self.disk.l2() else { return Ok(None) };
         let record_bytes = l2.bytes_to_read(slot, extent);
-        let (bytes_of_key, hash): (Arc<[u8]>, _) = (key.bytes.into(), key.hash);
         let mut decompressed_bytes = 0;
         // Bounded: a read in each turn.
         let read = loop {
             let bytes = record_bytes.saturating_add(decompressed_bytes);
             let read = self.reads.of(bytes).run(bytes, |permit| {
                 let (reader, generation) = (Arc::clone(self), Arc::clone(generation));
-                let bytes_of_key = Arc::clone(&bytes_of_key);
+                let key = Arc::clone(key);
                 async move {
                     let allowance = Allowance { permit, decompressed_bytes };
-                    let key = HashedKey { bytes: &bytes_of_key, hash };
+                    let key = HashedKey { bytes: &key, hash };
                     reader.read_within(&generation, key, slot, extent, allowance).await
                 }
             });

@@ -81,7 +81,9 @@ impl Versions {
         slot: Slot,
         attempted: PutVersion,
     ) -> Result<Known, CacheError> {
-        let entry = match self.reader.read(generation, key, slot, Extent::Head).await {
+        let bytes = key.bytes.into();
+        let entry = match self.reader.read(generation, (&bytes, key.hash), slot, Extent::Head).await
+        {
             Ok(Some(Read::Entry(entry))) => entry,
             Err(error) if error.kind() != io::ErrorKind::InvalidData && !self.disk.is_off() => {
                 self.admission.check_open()?;

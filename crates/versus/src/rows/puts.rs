@@ -68,7 +68,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Outcome>, Error> {
             bench,
             one_task,
             contest(one_task)
-                .bar(of_device(0.8))
+                .bar(of_device(0.8).or_at_least(900.0))
                 .bar(Bar::at_least(3.0, rate).times("foyer"))
                 .bar(Bar::at_most(5.0, CpuPerCall)),
         )?,
