@@ -7,9 +7,15 @@
 //!
 //! The bits of a hash lie in one cache line of each filter (F. Putze et al., *Cache-, Hash- and
 //! Space-Efficient Bloom Filters*, 2007). Lines are made in groups, when they are needed.
+//!
+//! A generation may be large. So the oldest one is given to the caller, who drops it as
+//! [`Forgotten`] once he holds no lock.
 
 use std::collections::VecDeque;
+use std::mem;
 
+use crate::batch::BATCH_ENTRIES;
+use crate::disposal::{Remains, Unfreed};
 use crate::key::KeyHash;
 
 const GENERATIONS: usize = 4;
@@ -27,10 +33,13 @@ const PROBES: u32 = 6;
 /// 64 KiB, which one insertion may have to zero.
 const GROUP_LINES: usize = 1 << 10;
 
+/// Freeing a group counts as so much work: a batch frees 256 KiB.
+const GROUP_ENTRIES: usize = BATCH_ENTRIES / 4;
+
 type Line = [u64; 8];
 
 #[derive(Debug)]
-struct Generation {
+pub(super) struct Generation {
     /// Made when they are needed, and counted from the start.
     groups: Vec<Option<Box<[Line]>>>,
     lines: usize,
@@ -38,8 +47,12 @@ struct Generation {
     hashes_max: usize,
 }
 
+/// Generations that are remembered no more, and count as memory until they are free. A batch is
+/// freed where this is dropped, and what is left on another thread.
+pub(crate) struct Forgotten(Remains);
+
 #[derive(Debug)]
-pub(crate) struct Ghosts {
+pub(super) struct Ghosts {
     /// The oldest first.
     generations: VecDeque<Generation>,
     /// Of one generation.
@@ -48,47 +61,62 @@ pub(crate) struct Ghosts {
 }
 
 impl Ghosts {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         let lines = bytes_max / GENERATIONS / size_of::<Line>();
         Self { generations: VecDeque::new(), hashes_limit: lines * LINE_HASHES, bytes: 0 }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(crate) fn contains(&self, hash: KeyHash) -> bool {
+    pub(super) fn contains(&self, hash: KeyHash) -> bool {
         let hash = Probes::of(hash);
         // Bounded: by the generations.
         self.generations.iter().any(|generation| generation.contains(hash))
     }
 
     /// `records`: how many the disk has now. `bytes_free`: how much memory there is. Without any
-    /// for a new generation, hashes are not remembered.
-    pub(crate) fn insert(&mut self, hash: KeyHash, records: usize, bytes_free: usize) {
+    /// for a new generation, hashes are not remembered. Gives the oldest one, if a new one took its
+    /// place.
+    #[must_use = "it may be large"]
+    pub(super) fn insert(
+        &mut self,
+        hash: KeyHash,
+        records: usize,
+        bytes_free: usize,
+    ) -> Option<Generation> {
+        let mut oldest = None;
         if self.generations.back().is_none_or(Generation::is_full) {
             let hashes_max = (records.saturating_mul(GENERATION_PERCENT) / 100).max(HASHES_MIN);
-            self.begin(hashes_max.min(self.hashes_limit), bytes_free);
+            oldest = self.begin(hashes_max.min(self.hashes_limit), bytes_free);
         }
         if let Some(newest) = self.generations.back_mut().filter(|newest| !newest.is_full()) {
             newest.insert(Probes::of(hash));
         }
+        oldest
     }
 
-    fn begin(&mut self, hashes_max: usize, bytes_free: usize) {
+    fn begin(&mut self, hashes_max: usize, bytes_free: usize) -> Option<Generation> {
         if hashes_max < HASHES_MIN {
-            return;
+            return None;
         }
         let newest = Generation::new(hashes_max);
         if newest.bytes() > bytes_free {
-            return;
+            return None;
         }
-        if self.generations.len() == GENERATIONS {
-            let oldest = self.generations.pop_front();
-            self.bytes -= oldest.map_or(0, |oldest| oldest.bytes());
-        }
+        let is_oldest_over = self.generations.len() == GENERATIONS;
+        let oldest = if is_oldest_over { self.generations.pop_front() } else { None };
+        self.bytes -= oldest.as_ref().map_or(0, Generation::bytes);
         self.bytes += newest.bytes();
         self.generations.push_back(newest);
+        oldest
+    }
+
+    /// Forgets all.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Generation> + Send + use<> {
+        self.bytes = 0;
+        mem::take(&mut self.generations).into_iter()
     }
 }
 
@@ -99,7 +127,7 @@ impl Generation {
         Self { groups, lines, hashes: 0, hashes_max }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let list = self.groups.capacity() * size_of::<Option<Box<[Line]>>>();
         list + self.lines * size_of::<Line>()
     }
@@ -126,6 +154,27 @@ impl Generation {
             lines[line][word] |= bit;
         }
         self.hashes += usize::from(is_new);
+    }
+}
+
+impl Forgotten {
+    /// `unfreed`: the bytes of the generations.
+    pub(super) fn new(
+        generations: impl Iterator<Item = Generation> + Send + 'static,
+        mut unfreed: Unfreed,
+    ) -> Self {
+        let groups = generations.flat_map(|it| it.groups.into_iter().flatten());
+        Self(Remains::new(groups.map(move |group| {
+            unfreed.freed(size_of_val(&*group));
+            drop(group);
+            GROUP_ENTRIES
+        })))
+    }
+}
+
+impl Drop for Forgotten {
+    fn drop(&mut self) {
+        self.0.free_some();
     }
 }
 
@@ -161,6 +210,8 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disposal::Freeing;
+    use crate::meter::measured;
 
     fn hash(number: u64) -> KeyHash {
         KeyHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -172,7 +223,7 @@ mod tests {
             let mut ghosts = Ghosts::new(64 << 20);
             let generation = (records * 60 / 100).max(HASHES_MIN) as u64;
             for number in 0..10 * generation {
-                ghosts.insert(hash(number), records, usize::MAX);
+                drop(ghosts.insert(hash(number), records, usize::MAX));
                 let oldest = number.saturating_sub(3 * generation - 1);
                 assert!([oldest, number].iter().all(|&number| ghosts.contains(hash(number))));
             }
@@ -187,9 +238,9 @@ mod tests {
     #[test]
     fn a_hash_that_comes_again_takes_no_room() {
         let mut ghosts = Ghosts::new(1 << 20);
-        (0..64).for_each(|number| ghosts.insert(hash(number), 0, usize::MAX));
+        (0..64).for_each(|number| drop(ghosts.insert(hash(number), 0, usize::MAX)));
         for _ in 0..10_000 {
-            ghosts.insert(hash(1 << 30), 0, usize::MAX);
+            drop(ghosts.insert(hash(1 << 30), 0, usize::MAX));
         }
         assert!((0..64).all(|number| ghosts.contains(hash(number))));
     }
@@ -199,7 +250,7 @@ mod tests {
         for bytes_max in [0, 1000, 100_000, 4 << 20] {
             let mut ghosts = Ghosts::new(bytes_max);
             for number in 0..300_000 {
-                ghosts.insert(hash(number), 1 << 20, usize::MAX);
+                drop(ghosts.insert(hash(number), 1 << 20, usize::MAX));
                 if number % 997 == 0 {
                     let counted: usize = ghosts.generations.iter().map(Generation::bytes).sum();
                     assert_eq!(ghosts.bytes(), counted);
@@ -214,10 +265,56 @@ mod tests {
     #[test]
     fn without_memory_for_more_the_latest_are_kept() {
         let mut ghosts = Ghosts::new(1 << 20);
-        (0..640).for_each(|number| ghosts.insert(hash(number), 0, usize::MAX));
+        (0..640).for_each(|number| drop(ghosts.insert(hash(number), 0, usize::MAX)));
         let bytes = ghosts.bytes();
-        (640..10_000).for_each(|number| ghosts.insert(hash(number), 0, 100));
+        (640..10_000).for_each(|number| drop(ghosts.insert(hash(number), 0, 100)));
         assert_eq!(ghosts.bytes(), bytes);
         assert!((450..640).all(|number| ghosts.contains(hash(number))));
+    }
+
+    #[test]
+    fn the_oldest_generation_is_given_to_the_caller() {
+        let mut ghosts = Ghosts::new(1 << 20);
+        let mut given = 0;
+        for number in 0..64_000 {
+            let (before, oldest) = (ghosts.bytes(), ghosts.insert(hash(number), 0, usize::MAX));
+            // All are of one size.
+            assert!(oldest.is_none_or(|oldest| oldest.bytes() > 0 && ghosts.bytes() == before));
+        }
+        for number in 0..640 {
+            given += usize::from(ghosts.insert(hash(number), 0, usize::MAX).is_some());
+        }
+        assert!((9..=10).contains(&given), "{given}");
+    }
+
+    #[test]
+    fn a_large_generation_is_freed_in_batches_and_counts_until_it_is_free() {
+        let freeing = Freeing::default();
+        let large = || {
+            let mut generation = Generation::new(20 * GROUP_LINES * LINE_HASHES);
+            (0..10_000).for_each(|number| generation.insert(Probes::of(hash(number))));
+            assert!(generation.groups.iter().all(Option::is_some));
+            let unfreed = freeing.count(generation.bytes());
+            Forgotten::new([generation].into_iter(), unfreed)
+        };
+        let forgotten = large();
+        assert!(freeing.bytes() >= 20 << 16);
+        let ((), work) = measured(|| drop(forgotten));
+        assert_eq!(work.entries, BATCH_ENTRIES);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while freeing.bytes() > 0 && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!(freeing.bytes(), 0);
+    }
+
+    #[test]
+    fn a_small_generation_is_free_at_once() {
+        let freeing = Freeing::default();
+        let mut generation = Generation::new(HASHES_MIN);
+        generation.insert(Probes::of(hash(1)));
+        let unfreed = freeing.count(generation.bytes());
+        drop(Forgotten::new([generation].into_iter(), unfreed));
+        assert_eq!(freeing.bytes(), 0);
     }
 }

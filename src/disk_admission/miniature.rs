@@ -113,7 +113,7 @@ impl Miniature {
         self.saved = self.saved.min(self.bytes_max / SHARE);
         let is_known = self.ghosts.contains(hash);
         if self.is_full && !is_known && !self.takes_all {
-            self.ghosts.insert(hash, self.log.len(), usize::MAX);
+            self.remember(hash);
             return;
         }
         self.make_room(bytes);
@@ -127,6 +127,11 @@ impl Miniature {
         self.found.insert(hash.0, found);
     }
 
+    fn remember(&mut self, hash: KeyHash) {
+        // A generation is a kilobyte or two.
+        drop(self.ghosts.insert(hash, self.log.len(), usize::MAX));
+    }
+
     fn make_room(&mut self, bytes: u64) {
         // Bounded: by what is saved for rewriting, and by the records.
         while self.bytes + bytes > self.bytes_max || self.log.len() >= self.records_max {
@@ -137,7 +142,7 @@ impl Miniature {
                 Some(found) if found > 0 && length + bytes <= self.saved => {
                     self.append(oldest, length, found - 1);
                 }
-                _ => self.ghosts.insert(oldest, self.log.len(), usize::MAX),
+                _ => self.remember(oldest),
             }
         }
     }

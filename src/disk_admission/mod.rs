@@ -11,12 +11,15 @@ mod ghosts;
 mod miniature;
 mod trial;
 
+use std::iter;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::ghosts::Ghosts;
 use self::trial::{Trial, scaled};
+use crate::disposal::Freeing;
 use crate::key::KeyHash;
 
 /// Ghosts take this share of the index budget at most.
@@ -34,13 +37,16 @@ const ROOM_SHARE: usize = 8;
 /// What the sizes of values on disk are learnt from counts half after so many bytes.
 const SIZES_BYTES: u64 = 1 << 30;
 
+pub(crate) use self::ghosts::Forgotten;
+
 pub(crate) struct DiskAdmission {
     /// None: it takes everything.
     adaptive: Option<Adaptive>,
 }
 
 struct Adaptive {
-    ghosts: Mutex<Ghosts>,
+    /// Puts only read it.
+    ghosts: RwLock<Ghosts>,
     trial: Mutex<Trial>,
     /// That of the trial.
     sample: AtomicU64,
@@ -55,6 +61,7 @@ struct Adaptive {
     recorded: AtomicU64,
     ghosts_bytes: AtomicUsize,
     trial_bytes: AtomicUsize,
+    freeing: Arc<Freeing>,
 }
 
 /// About one put.
@@ -93,11 +100,12 @@ impl DiskAdmission {
         disk_bytes: u64,
         index_bytes_max: usize,
         percent_max: u32,
+        freeing: &Arc<Freeing>,
     ) -> Self {
         let is_adaptive = is_adaptive && index_bytes_max >= BUDGET_MIN;
         let trial = Trial::new(disk_bytes, percent_max);
         let adaptive = is_adaptive.then(|| Adaptive {
-            ghosts: Mutex::new(Ghosts::new(index_bytes_max / GHOSTS_SHARE)),
+            ghosts: RwLock::new(Ghosts::new(index_bytes_max / GHOSTS_SHARE)),
             sample: trial.sample().into(),
             trial: Mutex::new(trial),
             takes_known_only: false.into(),
@@ -108,6 +116,7 @@ impl DiskAdmission {
             recorded: 0.into(),
             ghosts_bytes: 0.into(),
             trial_bytes: 0.into(),
+            freeing: Arc::clone(freeing),
         });
         Self { adaptive }
     }
@@ -134,7 +143,7 @@ impl DiskAdmission {
     ) -> Newcomer {
         let Some(adaptive) = &self.adaptive else { return Newcomer::taken(bytes) };
         adaptive.access(hash, bytes);
-        let is_known = adaptive.ghosts.lock().contains(hash);
+        let is_known = adaptive.ghosts.read().contains(hash);
         let takes_known_only = adaptive.takes_known_only.load(Ordering::Relaxed);
         let is_taken = is_known || !takes_known_only || !adaptive.is_full(live);
         Newcomer { is_known, is_taken, bytes }
@@ -160,19 +169,38 @@ impl DiskAdmission {
     }
 
     /// A value was put and not recorded.
-    pub(crate) fn refused(&self, hash: KeyHash, bytes: usize, index: IndexUse) {
-        if let Some(adaptive) = &self.adaptive {
-            adaptive.remember(hash, index);
-            adaptive.refused_bytes.fetch_add(adaptive.recorded(bytes), Ordering::Relaxed);
-        }
+    #[must_use = "it is dropped without locks"]
+    pub(crate) fn refused(
+        &self,
+        hash: KeyHash,
+        bytes: usize,
+        index: impl FnOnce() -> IndexUse,
+    ) -> Option<Forgotten> {
+        let adaptive = self.adaptive.as_ref()?;
+        adaptive.refused_bytes.fetch_add(adaptive.record_bytes(bytes), Ordering::Relaxed);
+        adaptive.remember(hash, index())
     }
 
     /// A live record has left to make room.
-    pub(crate) fn lost(&self, hash: KeyHash, index: IndexUse) {
-        if let Some(adaptive) = &self.adaptive {
-            adaptive.remember(hash, index);
-            adaptive.lost.fetch_add(1, Ordering::Relaxed);
-        }
+    #[must_use = "it is dropped without locks"]
+    pub(crate) fn lost(
+        &self,
+        hash: KeyHash,
+        index: impl FnOnce() -> IndexUse,
+    ) -> Option<Forgotten> {
+        let adaptive = self.adaptive.as_ref()?;
+        adaptive.lost.fetch_add(1, Ordering::Relaxed);
+        adaptive.remember(hash, index())
+    }
+
+    /// A value that was asked for has left memory, and the disk does not have it.
+    #[must_use = "it is dropped without locks"]
+    pub(crate) fn left_memory(
+        &self,
+        hash: KeyHash,
+        index: impl FnOnce() -> IndexUse,
+    ) -> Option<Forgotten> {
+        self.adaptive.as_ref()?.remember(hash, index())
     }
 
     /// A segment of so many records has been reclaimed.
@@ -216,7 +244,7 @@ impl Adaptive {
         if hash.0 >> 32 >= self.sample.load(Ordering::Relaxed) {
             return;
         }
-        let bytes = self.recorded(bytes);
+        let bytes = self.record_bytes(bytes);
         // A sample may miss one more.
         let Some(mut trial) = self.trial.try_lock() else { return };
         if let Some(takes_known_only) = trial.access(hash, bytes) {
@@ -226,16 +254,29 @@ impl Adaptive {
         self.trial_bytes.store(trial.memory_bytes(), Ordering::Relaxed);
     }
 
-    fn remember(&self, hash: KeyHash, index: IndexUse) {
-        let mut ghosts = self.ghosts.lock();
-        ghosts.insert(hash, index.records, index.bytes_free);
+    fn remember(&self, hash: KeyHash, index: IndexUse) -> Option<Forgotten> {
+        let mut ghosts = self.ghosts.write();
+        let oldest = ghosts.insert(hash, index.records, index.bytes_free);
+        // Its bytes count on, without a gap.
+        let unfreed = oldest.as_ref().map(|oldest| self.freeing.count(oldest.bytes()));
         self.ghosts_bytes.store(ghosts.bytes(), Ordering::Relaxed);
+        drop(ghosts);
+        let (oldest, unfreed) = oldest.zip(unfreed)?;
+        Some(Forgotten::new(iter::once(oldest), unfreed))
     }
 
     /// The bytes that a record of a value of so many bytes takes.
-    fn recorded(&self, bytes: usize) -> u64 {
+    fn record_bytes(&self, bytes: usize) -> u64 {
         let (taken, recorded) =
             (self.taken.load(Ordering::Relaxed), self.recorded.load(Ordering::Relaxed));
         if taken == 0 { bytes as u64 } else { scaled(bytes as u64, recorded, taken) }
+    }
+}
+
+impl Drop for Adaptive {
+    fn drop(&mut self) {
+        let ghosts = self.ghosts.get_mut();
+        let unfreed = self.freeing.count(ghosts.bytes());
+        drop(Forgotten::new(ghosts.take(), unfreed));
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
+use crate::disk_admission::DiskAdmission;
+use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
@@ -12,6 +14,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::l1::{EntryOwner, L1, Reservation, Room, Scarce, Victim};
+use crate::l2::Slot;
 use crate::namespace::Generation;
 use crate::pending::PendingInvalidations;
 use crate::sweep::SweepReport;
@@ -25,6 +28,8 @@ pub(crate) struct Eviction {
     visibility: Visibility,
     removal: Removal,
     cleanup: Cleanup,
+    disk_admission: Arc<DiskAdmission>,
+    budget: Arc<IndexBudget>,
 }
 
 impl Eviction {
@@ -38,6 +43,8 @@ impl Eviction {
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
             cleanup: Cleanup::new(parts),
+            disk_admission: parts.disk_admission.clone(),
+            budget: parts.budget.clone(),
         }
     }
 
@@ -146,12 +153,21 @@ impl Eviction {
         if !is_hidden {
             self.counters.count(Event::Eviction);
             self.counters.add(Event::Forgotten, u64::from(below.is_none()));
-            if let Some(slot) = below.filter(|_| victim.hits.is_in_use()) {
-                // Memory answered, so its record was not read. As for the log, it was used once.
-                victim.generation.index().mark_read(victim.hash, slot.position);
+            if victim.hits.is_in_use() {
+                self.hand_down(victim, below);
             }
             // Readers may have hit it while it left.
             self.last_access.record(victim);
+        }
+    }
+
+    /// Memory answered instead of the disk, which learns now that the entry is in use.
+    fn hand_down(&self, victim: &Entry, below: Option<Slot>) {
+        match below {
+            // As for the log, it was used once.
+            Some(slot) => _ = victim.generation.index().mark_read(victim.hash, slot.position),
+            // The disk may have refused it: it is known when it comes back.
+            None => drop(self.disk_admission.left_memory(victim.hash, || self.budget.usage())),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct IndexBudget {
     access_times: Arc<AccessTimes>,
     /// Those of the disk tier, if there is one.
     outlines: Option<Arc<Outlines>>,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     freeing: Arc<Freeing>,
     /// Of all generations that have not ended, like the others.
     slots: AtomicUsize,
@@ -39,7 +39,7 @@ impl IndexBudget {
         bytes_max: usize,
         access_times: Arc<AccessTimes>,
         outlines: Option<Arc<Outlines>>,
-        newcomers: Arc<DiskAdmission>,
+        disk_admission: Arc<DiskAdmission>,
         freeing: Arc<Freeing>,
     ) -> Self {
         let (slots, postings) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -48,7 +48,7 @@ impl IndexBudget {
             bytes_max,
             access_times,
             outlines,
-            newcomers,
+            disk_admission,
             freeing,
             slots,
             postings,
@@ -189,7 +189,7 @@ impl IndexBudget {
         let labels = below.saturating_mul(POSTING_BYTES);
         let beside = self.access_times.bytes_reserved()
             + self.outline_bytes()
-            + self.newcomers.bytes_reserved();
+            + self.disk_admission.bytes_reserved();
         slots.saturating_add(labels).saturating_add(beside)
     }
 }

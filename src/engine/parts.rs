@@ -56,7 +56,7 @@ pub(crate) struct Parts {
     pub(crate) filters: Arc<FilterSignal>,
     pub(crate) records_expired: Arc<Wakeup>,
     pub(crate) disk: Arc<DiskTier>,
-    pub(crate) newcomers: Arc<DiskAdmission>,
+    pub(crate) disk_admission: Arc<DiskAdmission>,
     pub(crate) budget: Arc<IndexBudget>,
     pub(crate) acknowledger: Arc<Acknowledger>,
     pub(crate) deadlines: Arc<Deadlines>,
@@ -82,11 +82,12 @@ impl Parts {
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
         let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
-        let newcomers = Arc::new(DiskAdmission::new(
+        let disk_admission = Arc::new(DiskAdmission::new(
             disk.l2().is_some() && config.l2_admission == L2Admission::Adaptive,
             disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             config.l2_index_bytes_max,
             config.l2_write_amplification_pct_max,
+            &freeing,
         ));
         Self {
             hasher,
@@ -106,13 +107,13 @@ impl Parts {
                 config.l2_index_bytes_max,
                 Arc::clone(&access_times),
                 disk.l2().map(L2::outlines),
-                Arc::clone(&newcomers),
+                Arc::clone(&disk_admission),
                 Arc::clone(&freeing),
             )),
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
             sweep_progress: Arc::default(),
-            newcomers,
+            disk_admission,
             access_times,
             pending,
             disk,

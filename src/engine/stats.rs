@@ -46,7 +46,7 @@ pub(crate) struct StatsReader {
     flights: Arc<Flights<BlobCacheHit, Moment>>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     disk: Arc<DiskTier>,
     freeing: Arc<Freeing>,
     recovery: Recovery,
@@ -66,7 +66,7 @@ impl StatsReader {
             flights: Arc::clone(&parts.flights),
             promotions: Arc::clone(&parts.promotions),
             budget: Arc::clone(&parts.budget),
-            newcomers: Arc::clone(&parts.newcomers),
+            disk_admission: Arc::clone(&parts.disk_admission),
             disk: Arc::clone(&parts.disk),
             freeing: parts.freeing.clone(),
             recovery: Recovery::default(),
@@ -163,7 +163,7 @@ impl StatsReader {
         self.freeing.bytes()
             + self.access_times.bytes()
             + self.budget.outline_bytes()
-            + self.newcomers.bytes()
+            + self.disk_admission.bytes()
     }
 
     fn buffers_bytes(&self) -> usize {

@@ -35,7 +35,7 @@ pub(crate) struct CacheLogOwner {
     budget: Arc<IndexBudget>,
     removal: Removal,
     disk: Arc<DiskTier>,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
 }
 
@@ -52,7 +52,7 @@ impl CacheLogOwner {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             disk: parts.disk.clone(),
-            newcomers: parts.newcomers.clone(),
+            disk_admission: parts.disk_admission.clone(),
             filters: parts.filters.clone(),
         }
     }
@@ -133,6 +133,8 @@ impl LogOwner for CacheLogOwner {
         let is_alive =
             blob.is_some_and(|blob| !self.visibility.freshness_listed(position, blob).is_expired());
         let sequence = Sequence(position.value());
+        // Before the locks, so that it is dropped after them.
+        let mut forgotten = None;
         let place = self.l1.lock_place(hash);
         let generation = self.namespaces.find(namespace);
         let mut section = self.commit_lock.section();
@@ -140,7 +142,7 @@ impl LogOwner for CacheLogOwner {
             let slot = generation.index().get(hash).filter(|slot| slot.position == position);
             let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
             if slot.is_some_and(|slot| !slot.dead) && is_alive {
-                self.newcomers.lost(hash, self.budget.usage());
+                forgotten = self.disk_admission.lost(hash, || self.budget.usage());
             }
             if let Some(slot) = slot.filter(|_| !is_in_memory) {
                 // A matching invalidation removed it, not the log.
@@ -159,6 +161,8 @@ impl LogOwner for CacheLogOwner {
                 self.removal.release_labels(&generation, hash, sequence, &mut section);
             }
         }
+        drop((section, place));
+        drop(forgotten);
     }
 
     fn is_index_crowded(&self, wanted: usize) -> bool {
@@ -166,11 +170,11 @@ impl LogOwner for CacheLogOwner {
     }
 
     fn reclaimed(&self, records: usize) {
-        self.newcomers.reclaimed(records, self.namespaces.totals().live);
+        self.disk_admission.reclaimed(records, self.namespaces.totals().live);
     }
 
     fn take_refused_bytes(&self) -> u64 {
-        self.newcomers.take_refused_bytes()
+        self.disk_admission.take_refused_bytes()
     }
 
     fn has_index_room(&self, bytes: usize) -> bool {

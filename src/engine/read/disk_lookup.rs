@@ -40,7 +40,7 @@ pub(crate) struct DiskLookup {
     budget: Arc<IndexBudget>,
     removal: Removal,
     disk: Arc<DiskTier>,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     admission: Admission,
     reader: Arc<RecordReader>,
 }
@@ -60,7 +60,7 @@ impl DiskLookup {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             disk: parts.disk.clone(),
-            newcomers: parts.newcomers.clone(),
+            disk_admission: parts.disk_admission.clone(),
             admission: Admission::new(parts),
             reader: Arc::new(RecordReader::new(parts)),
         }
@@ -151,7 +151,7 @@ impl DiskLookup {
 
     /// Marks the record as read and offers the entry for promotion.
     pub(crate) fn offer_found(&self, Found { hit, slot }: Found) -> BlobCacheHit {
-        self.newcomers.found(hit.entry.hash, hit.entry.key.len() + hit.entry.value.len());
+        self.disk_admission.found(hit.entry.hash, hit.entry.key.len() + hit.entry.value.len());
         let was_read = hit.entry.generation.index().mark_read(hit.entry.hash, slot.position);
         if was_read || self.config.l2_promotion_policy == L2PromotionPolicy::Immediate {
             self.offer(&hit.entry, slot.blocks);

@@ -49,7 +49,18 @@ fn not_admitted(bench: &Bench) -> u64 {
 }
 
 fn pretend_scans(bench: &Bench) {
-    bench.cache.engine.parts.newcomers.pretend_scans();
+    bench.cache.engine.parts.disk_admission.pretend_scans();
+}
+
+/// Values of a higher priority fill memory, and then leave it.
+fn push_out_of_memory(bench: &mut Bench) {
+    let cache = bench.cache();
+    let first = BlobCachePolicy::default().priority(255);
+    for number in 0..100 {
+        let value = BlobCachePut::new(vec![2; VALUE_BYTES]).with_policy(first.clone());
+        bench.run(cache.put("b", format!("first {number}"), value)).unwrap();
+    }
+    bench.run(cache.invalidate_namespace("b")).unwrap();
 }
 
 /// A full disk that takes known keys only.
@@ -145,6 +156,27 @@ fn a_key_that_was_refused_is_taken_when_it_is_put_again() {
 }
 
 #[test]
+fn a_refused_value_that_memory_answered_is_known_when_it_comes_back() {
+    let mut bench = full(1);
+    let keys: Vec<_> = (0..8).map(|number| format!("answered {number}")).collect();
+    let before = not_admitted(&bench);
+    keys.iter().for_each(|key| put(&mut bench, key, 1));
+    assert_eq!(not_admitted(&bench), before + keys.len() as u64);
+    // More than are remembered, so that the refusals of these keys are forgotten.
+    for number in 0..3 * BEYOND {
+        put(&mut bench, &format!("scanned {number}"), 1);
+        if number % 10 == 0 {
+            assert!(keys.iter().all(|key| get(&mut bench, key) == Some(1)));
+        }
+    }
+    push_out_of_memory(&mut bench);
+    assert!(keys.iter().all(|key| get(&mut bench, key).is_none()));
+    let before = not_admitted(&bench);
+    keys.iter().for_each(|key| put(&mut bench, key, 2));
+    assert_eq!(not_admitted(&bench), before);
+}
+
+#[test]
 fn values_that_memory_must_not_hold_are_always_taken() {
     let mut bench = full(1);
     let (cache, before) = (bench.cache(), not_admitted(&bench));
@@ -206,12 +238,12 @@ fn a_value_that_memory_has_no_room_for_is_taken() {
 #[test]
 fn memory_is_counted_within_the_index_budget() {
     let mut bench = Bench::with(1, config(L2Admission::Adaptive));
-    let newcomers = |bench: &Bench| bench.cache.engine.parts.newcomers.bytes();
-    assert_eq!(newcomers(&bench), 0);
+    let bytes = |bench: &Bench| bench.cache.engine.parts.disk_admission.bytes();
+    assert_eq!(bytes(&bench), 0);
     for number in 0..20_000 {
         request(&mut bench, &(number % 5003).to_string());
     }
-    let bytes = newcomers(&bench);
+    let bytes = bytes(&bench);
     assert!(bytes > 1000 && bytes < 160 << 10, "{bytes}");
     assert!(bench.cache().stats().memory_index_bytes() > bytes);
 }

@@ -116,7 +116,8 @@ fn the_index_of_flushed_entries_counts_until_it_is_freed() {
     let mut bench = Bench::new(1);
     let cache = bench.cache();
     // Without what admission remembers.
-    let index_bytes = || cache.stats().memory_index_bytes() - cache.engine.parts.newcomers.bytes();
+    let index_bytes =
+        || cache.stats().memory_index_bytes() - cache.engine.parts.disk_admission.bytes();
     for flush in ["namespace", "all"] {
         for number in 0..2000u64 {
             bench.run(cache.put("a", number.to_le_bytes(), "v")).unwrap();

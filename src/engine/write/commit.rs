@@ -41,7 +41,7 @@ pub(crate) struct Commit {
     removal: Removal,
     acknowledger: Arc<Acknowledger>,
     disk: Arc<DiskTier>,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     deadlines: Arc<Deadlines>,
     versions: Versions,
 }
@@ -59,7 +59,7 @@ impl Commit {
             removal: Removal::new(parts),
             acknowledger: parts.acknowledger.clone(),
             disk: parts.disk.clone(),
-            newcomers: parts.newcomers.clone(),
+            disk_admission: parts.disk_admission.clone(),
             deadlines: parts.deadlines.clone(),
             versions: Versions::new(parts),
             filters: parts.filters.clone(),
@@ -205,7 +205,7 @@ impl Commit {
             let is_blob = new.is_blob;
             let recorded = record(l2, new, entry)?;
             if is_blob {
-                self.newcomers.took(entry.key.len() + entry.value.len(), bytes);
+                self.disk_admission.took(entry.key.len() + entry.value.len(), bytes);
             }
             Some(recorded)
         };

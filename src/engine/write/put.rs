@@ -66,7 +66,7 @@ pub(crate) struct Puts {
     cleanup: Cleanup,
     eviction: Eviction,
     versions: Versions,
-    newcomers: Arc<DiskAdmission>,
+    disk_admission: Arc<DiskAdmission>,
     commit: Commit,
 }
 
@@ -90,7 +90,7 @@ impl Puts {
             cleanup: Cleanup::new(parts),
             eviction: Eviction::new(parts),
             versions: Versions::new(parts),
-            newcomers: parts.newcomers.clone(),
+            disk_admission: parts.disk_admission.clone(),
             commit: Commit::new(parts),
         }
     }
@@ -334,7 +334,7 @@ impl Puts {
         if !is_for_memory || self.disk.l2().is_none() {
             return Newcomer::taken(bytes);
         }
-        let newcomer = self.newcomers.judge(hash, bytes, || self.namespaces.totals().live);
+        let newcomer = self.disk_admission.judge(hash, bytes, || self.namespaces.totals().live);
         newcomer.or_taken(|| {
             let generation = self.namespaces.find(namespace.name);
             generation.is_some_and(|generation| generation.index().get(hash).is_some())
@@ -344,7 +344,7 @@ impl Puts {
     fn note_refused(&self, hash: KeyHash, newcomer: Newcomer) {
         if !newcomer.is_taken {
             self.counters.count(Event::L2NotAdmitted);
-            self.newcomers.refused(hash, newcomer.bytes, self.budget.usage());
+            drop(self.disk_admission.refused(hash, newcomer.bytes, || self.budget.usage()));
         }
     }
 

@@ -111,10 +111,10 @@ impl History {
     /// nothing is not.
     fn pretend_scans(&self) {
         if (self.seed + u64::from(self.life)) % 3 == 0 {
-            let newcomers = &self.cache.engine.parts.newcomers;
-            newcomers.pretend_scans();
+            let disk_admission = &self.cache.engine.parts.disk_admission;
+            disk_admission.pretend_scans();
             if !self.setting.is_roomy {
-                newcomers.pretend_full();
+                disk_admission.pretend_full();
             }
         }
     }
