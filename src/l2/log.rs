@@ -385,8 +385,13 @@ async fn drop_records(batch: Arc<WriteBatch>) {
 mod tests {
     use futures::FutureExt;
 
-    use super::super::format::{BLOCK_BYTES, StoreId};
+    use super::super::blob::{Blob, NamedGeneration};
+    use super::super::checksum::BodySum;
+    use super::super::format::{BLOCK_BYTES, GenerationNumber, StoreId};
+    use super::super::record::Record;
     use super::*;
+
+    const SEGMENT_BYTES: usize = 1 << 20;
 
     fn log() -> Log {
         let geometry = Geometry::new(1 << 20, 16).expect("a geometry");
@@ -401,6 +406,32 @@ mod tests {
             index_share: 1 << 20,
             timer: Timer::Process,
         })
+    }
+
+    /// Whether there was room.
+    fn append(log: &Log, bytes: usize, is_again: bool) -> bool {
+        let namespace = NamedGeneration { name: "a", generation: GenerationNumber(1) };
+        let body = vec![7; bytes];
+        let sum = BodySum::of(&body).expect("a sum");
+        let record = Record::Blob(Blob::new(namespace, b"k", 1, sum));
+        let encoded = EncodedRecord::new(&record, body.into()).expect("a record");
+        let change = Change::new(&record, 1, &[]);
+        let append = if is_again { Log::append_again } else { Log::append };
+        append(log, encoded, &change).is_ok()
+    }
+
+    #[test]
+    fn a_large_record_comes_first_though_a_whole_segment_is_kept_and_small_ones_wait_for_that() {
+        for bytes in [100, 100_000, SEGMENT_BYTES / 7, SEGMENT_BYTES / 2, SEGMENT_BYTES - 100_000] {
+            let is_large = bytes > SEGMENT_BYTES / 8;
+            let log = log();
+            log.keep_room(SEGMENT_BYTES - 10_000);
+            assert_eq!(append(&log, bytes, false), is_large, "{bytes}");
+            // Only as the first.
+            assert!(!append(&log, bytes, false), "{bytes}");
+            log.keep_room(0);
+            assert!(append(&log, 100, false), "{bytes}");
+        }
     }
 
     #[test]

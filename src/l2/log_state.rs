@@ -31,6 +31,9 @@ use super::write_batch::{
 
 const WRITE_BATCH_BYTES: usize = 1 << 20;
 
+/// A record is large if it takes more than this share of a segment.
+const LARGE_SHARE: usize = 8;
+
 /// Memory that the open segment's directory may use, however small the index budget.
 const DIRECTORY_BYTES_MIN: usize = 64 << 10;
 
@@ -197,9 +200,9 @@ impl LogState {
         }
         let segment = self.geometry.segment_bytes() as usize;
         let is_first = offset == BLOCK_BYTES + FRAME_HEADER_BYTES;
-        // A record that not even an empty segment has room for beside them might never find one.
-        let least = offset + record.lengths.padded() + Allowance::reserve_bytes(segment);
-        let is_large = least + kept > segment;
+        // Others find room once the records that it is kept for are there. A large one might find
+        // none that is large enough, lap after lap.
+        let is_large = record.lengths.padded() > segment / LARGE_SHARE;
         let kept = if self.segment() < self.newest || (is_first && is_large) { 0 } else { kept };
         let reserve = match record.body.len() {
             0 => 0,

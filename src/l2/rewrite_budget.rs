@@ -6,6 +6,9 @@
 //! makes no room, and puts wait for the next one. An empty log begins with as much as may be saved:
 //! its first segments may hold the records most in use, and it is written once before any leaves.
 //! A log that is opened again begins with nothing, however often that is.
+//!
+//! What was put and not written pays for reinsertion, too, but of no segment for all of it: else a
+//! log whose records are all in use would make no room as long as others are refused.
 
 use super::format::Geometry;
 use super::index::READS_MAX;
@@ -15,6 +18,9 @@ const SAVED_SEGMENTS: u64 = 4;
 
 /// The least part of the file that may be saved.
 const SAVED_SHARE: u64 = 8;
+
+/// Refunds pay for reinsertion until it may take so many percent of a segment's bytes.
+const REFUNDED_PERCENT: u64 = 75;
 
 /// Classes of sizes, by powers of two.
 const SIZES: usize = usize::BITS as usize + 1;
@@ -41,13 +47,16 @@ pub(crate) struct RewriteBudget {
     percent_max: u64,
     saved: u64,
     saved_max: u64,
+    /// Not saved yet.
+    refunded: u64,
 }
 
 impl RewriteBudget {
     pub(super) fn new(geometry: Geometry, percent_max: u32, is_empty: bool) -> Self {
         let segment = u64::from(geometry.segment_bytes());
         let saved_max = (SAVED_SEGMENTS * segment).min(geometry.file_bytes() / SAVED_SHARE);
-        let mut budget = Self { percent_max: u64::from(percent_max).max(100), saved: 0, saved_max };
+        let percent_max = u64::from(percent_max).max(100);
+        let mut budget = Self { percent_max, saved: 0, saved_max, refunded: 0 };
         if is_empty {
             // Before any record leaves, more than half of the file has been written.
             let earned = budget.earned(geometry.file_bytes() / 2);
@@ -60,13 +69,18 @@ impl RewriteBudget {
     pub(super) fn earn(&mut self, bytes: usize) {
         let earned = self.earned(bytes as u64);
         // One segment may always spend what it earns.
-        self.saved = (self.saved + earned).min(self.saved_max.max(earned));
+        let most = self.saved_max.max(earned);
+        self.saved = (self.saved + earned).min(most);
+        let share = bytes as u64 * REFUNDED_PERCENT / 100;
+        let drawn = self.refunded.min(share.saturating_sub(earned)).min(most - self.saved);
+        self.refunded -= drawn;
+        self.saved += drawn;
     }
 
     /// So many bytes were put and are not going to be written.
     pub(super) fn refund(&mut self, bytes: u64) {
         let refunded = bytes.saturating_mul(self.percent_max) / 100;
-        self.saved = self.saved.saturating_add(refunded).min(self.saved_max.max(self.saved));
+        self.refunded = self.refunded.saturating_add(refunded).min(self.saved_max);
     }
 
     fn earned(&self, written: u64) -> u64 {
@@ -184,6 +198,40 @@ mod tests {
             let mut budget = RewriteBudget::new(geometry(segments), 133, false);
             (0..1000).for_each(|_| budget.earn(1 << 20));
             assert!(budget.bytes_left() >= most && budget.bytes_left() <= most + 8192);
+        }
+    }
+
+    #[test]
+    fn some_room_is_made_however_much_is_refunded() {
+        for percent_max in [100, 130, 400] {
+            let mut budget = RewriteBudget::new(geometry(64), percent_max, true);
+            let (mut left, mut again) = (0, 0);
+            for number in 0..1000_usize {
+                let bytes = 1 + number * 7919 % (1 << 20);
+                budget.refund(u64::MAX / 8);
+                budget.earn(bytes);
+                // All of them are in use.
+                let spent = bytes.min(budget.bytes_left());
+                budget.spend(spent);
+                (left, again) = (left + bytes, again + spent);
+            }
+            let (least, most) = (left / 100 * 74, left / 100 * 75 + (4 << 20) + 100);
+            assert!(again >= least && again <= most, "{percent_max}: {again} of {left}");
+        }
+    }
+
+    #[test]
+    fn refunds_are_spent_once_and_bounded_like_what_is_saved() {
+        for (refunds, most) in [(1, 1 << 20), (4, 4 << 20), (9, 4 << 20)] {
+            let mut budget = RewriteBudget::new(geometry(64), 100, true);
+            (0..refunds).for_each(|_| budget.refund(1 << 20));
+            let mut spent = 0;
+            for _ in 0..20 {
+                budget.earn(1 << 20);
+                spent += budget.bytes_left();
+                budget.spend(budget.bytes_left());
+            }
+            assert_eq!(spent, most, "{refunds}");
         }
     }
 
