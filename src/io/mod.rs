@@ -67,6 +67,8 @@ use futures::future::BoxFuture;
 
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
+#[cfg(test)]
+pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 #[cfg(test)]

@@ -39,9 +39,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 mod fault;
+#[cfg(test)]
+mod outcomes;
 mod state;
 
 pub(crate) use fault::{Fault, FaultPlan, OperationKind};
+#[cfg(test)]
+pub(crate) use outcomes::End;
 use state::{Answer, Countdown, DiskState, Done, SECTOR_BYTES, Step, Work, dead};
 
 /// A disk in memory that loses, reorders, fails and flips, from a seed. Clones share it.

@@ -4,6 +4,7 @@ mod access_times;
 mod accounting;
 mod bench;
 mod crash_model;
+mod crash_points;
 mod disk_admission;
 mod errors;
 mod fetches;
