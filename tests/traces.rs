@@ -183,7 +183,8 @@ fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
     let reference =
         Reference::read(&folder.join("reference.csv")).unwrap_or_else(|e| panic!("{e}"));
     let mut published: Vec<(Trace, Vec<Row>)> = Vec::new();
-    for row in reference.rows.into_iter().filter(|row| row.requests <= REQUESTS_MAX) {
+    let rows = reference.rows.into_iter().filter(Row::is_of_sieve);
+    for row in rows.filter(|row| row.requests <= REQUESTS_MAX) {
         if published.last().is_none_or(|(trace, _)| trace.name != row.trace) {
             let path = folder.join(format!("{}.csv.zst", row.trace));
             let trace = Trace::read(&path).unwrap_or_else(|error| panic!("{error}"));
@@ -290,6 +291,25 @@ fn both_layouts_of_a_trace_are_read() {
     let request = |key, size| Request { key, size };
     assert_eq!(trace.requests, [request(0, 5), request(1, 9), request(0, 7)]);
     assert_eq!((trace.working_set(Mode::Obj), trace.working_set(Mode::Byte)), (2, 14));
+}
+
+#[test]
+fn policies_are_those_of_a_cache_of_that_size_but_for_rounding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reference.csv");
+    let text = "trace,mode,cache_size,algo,n_req,n_miss\n\
+                a,byte,10000,sieve,50,20\na,byte,10000,arc,50,19\na,byte,10000,lirs,50,\n\
+                a,byte,20000,arc,50,9\na,obj,10000,arc,50,8\nb,byte,10000,arc,50,7\n";
+    std::fs::write(&path, text).unwrap();
+    let reference = Reference::read(&path).unwrap();
+    let of = |requests, size| reference.policies(("a", requests), Mode::Byte, size);
+    let both = [("arc".to_owned(), 19), ("sieve".to_owned(), 20)].into();
+    for size in [9990, 10_000, 10_010] {
+        assert_eq!(of(50, size), both, "{size}");
+    }
+    assert!(of(50, 9980).is_empty() && of(50, 10_020).is_empty() && of(49, 10_000).is_empty());
+    assert_eq!(reference.misses(("a", 50), Mode::Byte, 10_000), Some(20));
+    assert_eq!(reference.misses(("a", 50), Mode::Byte, 20_000), None);
 }
 
 #[test]

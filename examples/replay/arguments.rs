@@ -8,22 +8,28 @@ use clap::{Parser, ValueEnum};
 
 use crate::budget::Mode;
 
+/// The smallest budget of memory.
+const L1_BYTES_MIN: u64 = 64 << 10;
+
 /// Replays request traces against the cache, and prints misses, throughput and latencies.
 ///
-/// A request is a get, followed by a put on a miss. Without a trace, a seeded workload is
-/// generated: Zipf's law with scans.
+/// A request is a get, followed by a put on a miss. Without a trace, those of the folder
+/// `TAMIS_TRACES` are replayed; without that variable a seeded workload, which is generated: Zipf's
+/// law with scans.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// Traces with one request per line, `key,size` or `time,key,size`; plain or .zst.
+    /// Traces with one request per line, `key,size` or `time,key,size`, plain or .zst; or folders
+    /// of them.
     pub(crate) traces: Vec<PathBuf>,
 
     /// The unit of cache sizes: objects, or their bytes.
     #[arg(long, value_enum, default_value = "byte")]
     pub(crate) mode: Mode,
 
-    /// Cache sizes: objects or bytes, or, with a decimal point, fractions of the working set.
-    #[arg(long, value_delimiter = ',', default_value = "0.01,0.1")]
-    pub(crate) cache_size: Vec<CacheSize>,
+    /// Cache sizes: objects or bytes, or, with a decimal point, fractions of the working set. With
+    /// a disk tier: those of memory. [default: 0.01,0.1]
+    #[arg(long, value_delimiter = ',')]
+    cache_size: Vec<CacheSize>,
 
     /// Numbers of lists into which the SIEVE queue is divided. [default: the cache's own]
     #[arg(long, value_delimiter = ',')]
@@ -43,9 +49,18 @@ pub(crate) struct Arguments {
     #[allow(clippy::option_option, reason = "whether it is there, and whether it says where")]
     pub(crate) l2: Option<Option<PathBuf>>,
 
-    /// Sizes of the disk tier, in the same form as cache sizes.
-    #[arg(long, value_delimiter = ',', default_value = "0.3", requires = "l2")]
-    pub(crate) l2_size: Vec<CacheSize>,
+    /// Sizes of the disk tier, in the same form as cache sizes. [default: 0.3 with --cache-size]
+    #[arg(long, value_delimiter = ',', requires = "l2")]
+    l2_size: Vec<CacheSize>,
+
+    /// Instead of both: sizes of memory and disk together. [default: 0.1,0.4]
+    #[arg(long, value_delimiter = ',', requires = "l2")]
+    #[arg(conflicts_with_all = ["cache_size", "l2_size"])]
+    total_size: Vec<CacheSize>,
+
+    /// With these: how many times as large as memory the disk is.
+    #[arg(long, value_delimiter = ',', default_value = "10", requires = "l2")]
+    ratio: Vec<u64>,
 
     /// With a disk tier: bytes of an object whose size the trace lacks.
     #[arg(long, default_value = "4096", requires = "l2")]
@@ -63,12 +78,39 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// Known misses, to compare with. [default: reference.csv beside each trace, if there]
+    /// Known misses of other caches. [default: reference.csv beside each trace, if there]
     #[arg(long)]
     pub(crate) reference: Option<PathBuf>,
 }
 
 impl Arguments {
+    /// Sizes of the cache, or of memory.
+    pub(crate) fn cache_sizes(&self) -> Vec<CacheSize> {
+        or_default(&self.cache_size, &[CacheSize::parts(1, 100), CacheSize::parts(1, 10)])
+    }
+
+    /// Bytes of memory and of disk, for each run over two tiers.
+    pub(crate) fn tiers(&self, working_set: u64) -> Vec<(u64, u64)> {
+        if self.cache_size.is_empty() && self.l2_size.is_empty() {
+            let default = [CacheSize::parts(1, 10), CacheSize::parts(4, 10)];
+            let totals = or_default(&self.total_size, &default);
+            let divided = |total: CacheSize, ratio: u64| {
+                let bytes = total.of(working_set);
+                let of_memory = (bytes / ratio.saturating_add(1)).max(L1_BYTES_MIN);
+                (of_memory, bytes.saturating_sub(of_memory))
+            };
+            let of_total =
+                |total| self.ratio.iter().map(move |&ratio| divided(total, ratio)).collect();
+            return totals.into_iter().flat_map::<Vec<_>, _>(of_total).collect();
+        }
+        let of_disk = or_default(&self.l2_size, &[CacheSize::parts(3, 10)]);
+        let beside = |of_memory: CacheSize| {
+            let of_memory = of_memory.of(working_set).max(L1_BYTES_MIN);
+            of_disk.iter().map(move |of_disk| (of_memory, of_disk.of(working_set)))
+        };
+        self.cache_sizes().into_iter().flat_map(beside).collect()
+    }
+
     /// Requests of the generated workload; fewer with a disk tier, which is slower.
     pub(crate) fn requests(&self) -> usize {
         let default = if self.l2.is_some() { 200_000 } else { 1_000_000 };
@@ -92,6 +134,10 @@ pub(crate) enum CacheSize {
 }
 
 impl CacheSize {
+    const fn parts(numerator: u64, denominator: u64) -> Self {
+        Self::Part { numerator, denominator }
+    }
+
     /// The size for a given working set, rounded down.
     pub(crate) fn of(self, working_set: u64) -> u64 {
         match self {
@@ -121,4 +167,8 @@ impl FromStr for CacheSize {
         let denominator = 10u64.checked_pow(places).ok_or(REASON)?;
         Ok(Self::Part { numerator, denominator })
     }
+}
+
+fn or_default(given: &[CacheSize], default: &[CacheSize]) -> Vec<CacheSize> {
+    if given.is_empty() { default.to_vec() } else { given.to_vec() }
 }

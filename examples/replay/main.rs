@@ -1,4 +1,5 @@
-//! Replays request traces, or a generated workload, against the cache.
+//! Replays request traces against the cache: those of its arguments, or of the folder
+//! `TAMIS_TRACES`, or a generated workload.
 //!
 //! ```text
 //! cargo run --release --example replay
@@ -9,14 +10,17 @@
 //! One table shows misses, next to a reference if known; another shows latencies of hits and puts.
 //! `--help` lists the options. With the default charge and one thread, misses equal those of a
 //! SIEVE simulator exactly. With `--l2` there is a disk tier: the tables then show hits per tier,
-//! device traffic, and latencies.
+//! device traffic, latencies, and, if known, misses of other policies whose one cache has the size
+//! of both tiers.
 
 mod arguments;
 mod budget;
+mod inputs;
 mod lines;
 mod reference;
 mod replay;
 mod report;
+mod segments;
 mod tiers;
 mod trace;
 mod workload;
@@ -32,6 +36,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::arguments::{Arguments, Charge};
 use crate::budget::{Budget, Mode};
+use crate::inputs::traces_of;
 use crate::lines::InputError;
 use crate::reference::Reference;
 use crate::replay::Run;
@@ -58,12 +63,13 @@ fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Erro
     if arguments.charge == Charge::Memory && arguments.mode == Mode::Obj {
         return Err("--charge memory requires --mode byte".into());
     }
-    if arguments.traces.is_empty() {
+    let traces = traces_of(&arguments.traces)?;
+    if traces.is_empty() {
         let trace = Workload::of(arguments.requests()).generate(arguments.seed)?;
         let reference = reference_of(arguments, None)?;
         replay_one(arguments, &trace, &reference, report)?;
     }
-    for path in &arguments.traces {
+    for path in &traces {
         let trace = Trace::read(path)?;
         let reference = reference_of(arguments, path.parent())?;
         replay_one(arguments, &trace, &reference, report)?;
@@ -79,7 +85,9 @@ fn replay_one(
 ) -> Result<(), Box<dyn Error>> {
     match &arguments.l2 {
         None => replay_trace(arguments, trace, reference, report),
-        Some(directory) => replay_two_tiers(arguments, trace, directory.as_deref(), report),
+        Some(directory) => {
+            replay_two_tiers(arguments, trace, (reference, directory.as_deref()), report)
+        }
     }
 }
 
@@ -87,32 +95,32 @@ fn replay_one(
 fn replay_two_tiers(
     arguments: &Arguments,
     trace: &Trace,
-    directory: Option<&Path>,
+    (reference, directory): (&Reference, Option<&Path>),
     report: &mut Report,
 ) -> Result<(), Box<dyn Error>> {
     let is_of_keys = trace.requests.iter().all(|request| request.size == 1);
     let object_bytes = arguments.object_bytes;
-    let working_set = trace.working_set(Mode::Byte) * if is_of_keys { object_bytes } else { 1 };
-    let sizes = arguments.cache_size.len() * arguments.l2_size.len();
-    let (mut run_number, runs) = (0, sizes * arguments.second_chances.len());
-    for l1_size in &arguments.cache_size {
-        for l2_size in &arguments.l2_size {
-            for &second_chances in &arguments.second_chances {
-                let (l1_bytes, l2_bytes) = (l1_size.of(working_set), l2_size.of(working_set));
-                let threads = arguments.threads;
-                let run = TwoTiers { l1_bytes, l2_bytes, second_chances, object_bytes, threads };
-                // Each run creates its own store and removes it.
-                let scratch = match directory {
-                    None => tempfile::tempdir()?,
-                    Some(directory) => tempfile::tempdir_in(directory)?,
-                };
-                run_number += 1;
-                let progress = progress_bar(trace, run_number, runs)?;
-                let outcome = run.replay(trace, scratch.path(), &progress);
-                let outcome = outcome.map_err(|error| -> Box<dyn Error> { error })?;
-                progress.finish_and_clear();
-                report.add_two_tiers(&trace.name, &run, &outcome);
-            }
+    let unit = if is_of_keys { object_bytes } else { 1 };
+    let mode = if is_of_keys { Mode::Obj } else { Mode::Byte };
+    let tiers = arguments.tiers(trace.working_set(Mode::Byte) * unit);
+    let (mut run_number, runs) = (0, tiers.len() * arguments.second_chances.len());
+    for (l1_bytes, l2_bytes) in tiers {
+        let of_trace = (&*trace.name, trace.requests.len() as u64);
+        let others = reference.policies(of_trace, mode, (l1_bytes + l2_bytes) / unit.max(1));
+        for &second_chances in &arguments.second_chances {
+            let threads = arguments.threads;
+            let run = TwoTiers { l1_bytes, l2_bytes, second_chances, object_bytes, threads };
+            // Each run creates its own store and removes it.
+            let scratch = match directory {
+                None => tempfile::tempdir()?,
+                Some(directory) => tempfile::tempdir_in(directory)?,
+            };
+            run_number += 1;
+            let progress = progress_bar(trace, run_number, runs)?;
+            let outcome = run.replay(trace, scratch.path(), &progress);
+            let outcome = outcome.map_err(|error| -> Box<dyn Error> { error })?;
+            progress.finish_and_clear();
+            report.add_two_tiers(&trace.name, &run, &outcome, &others);
         }
     }
     Ok(())
@@ -126,12 +134,13 @@ fn replay_trace(
     report: &mut Report,
 ) -> Result<(), Box<dyn Error>> {
     let (mode, requests) = (arguments.mode, trace.requests.len() as u64);
+    let cache_sizes = arguments.cache_sizes();
     let shards: Vec<_> = match &*arguments.shards {
         [] => vec![None],
         shards => shards.iter().copied().map(Some).collect(),
     };
-    let (mut run_number, runs) = (0, arguments.cache_size.len() * shards.len());
-    for cache_size in &arguments.cache_size {
+    let (mut run_number, runs) = (0, cache_sizes.len() * shards.len());
+    for cache_size in &cache_sizes {
         let cache_size = cache_size.of(trace.working_set(mode));
         let budget =
             Budget::new(mode, cache_size).map_err(|error| format!("{}: {error}", trace.name))?;

@@ -1,5 +1,6 @@
-//! `Report`: the results of the runs as two tables: misses, and latencies.
+//! `Report`: the results of the runs as tables: misses, misses of other policies, and latencies.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use hdrhistogram::Histogram;
@@ -17,7 +18,7 @@ const MISSES: [&str; 7] =
 const LATENCIES: [&str; 8] =
     ["hit p50", "hit p99", "hit p99.9", "hit max", "put p50", "put p99", "put p99.9", "put max"];
 
-const TIERS: [&str; 12] = [
+const TIERS: [&str; 13] = [
     "trace",
     "L1",
     "L2",
@@ -26,6 +27,7 @@ const TIERS: [&str; 12] = [
     "L1 hits",
     "L2 hits",
     "misses",
+    "not admitted",
     "requests/s",
     "read",
     "written",
@@ -47,6 +49,18 @@ const TIER_LATENCIES: [&str; 12] = [
     "p99",
 ];
 
+/// Policies with one cache as large as both tiers, by their names in the reference.
+const OTHERS: [(&str, &str); 5] = [
+    ("sieve", "SIEVE"),
+    ("s3fifo", "S3-FIFO"),
+    ("arc", "ARC"),
+    ("lru", "LRU"),
+    ("belady", "Belady"),
+];
+
+/// The best of these is the one to reach.
+const BEST_OF: [&str; 3] = ["sieve", "s3fifo", "arc"];
+
 /// The parameters of a run.
 #[derive(Debug)]
 pub(crate) struct Subject<'a> {
@@ -63,6 +77,7 @@ pub(crate) struct Report {
     misses: Table,
     latencies: Table,
     tiers: Table,
+    beside: Table,
     tier_latencies: Table,
 }
 
@@ -71,7 +86,10 @@ impl Report {
         let table = |columns: &[&str]| Table::new(NAMES.iter().chain(columns).copied());
         let (tiers, tier_latencies) =
             (Table::new(TIERS.iter().copied()), Table::new(TIER_LATENCIES.iter().copied()));
-        Self { misses: table(&MISSES), latencies: table(&LATENCIES), tiers, tier_latencies }
+        let others = OTHERS.map(|(_, name)| name);
+        let beside = ["trace", "L1", "L2", "reinsertion", "misses"].into_iter().chain(others);
+        let beside = Table::new(beside.chain(["to the best"]));
+        Self { misses: table(&MISSES), latencies: table(&LATENCIES), tiers, beside, tier_latencies }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,6 +102,7 @@ impl Report {
         trace: &str,
         run: &TwoTiers,
         tiers::Outcome { elapsed, tally, stats }: &tiers::Outcome,
+        others: &BTreeMap<String, u64>,
     ) {
         let second_chances = if run.second_chances { "yes" } else { "no" };
         let names = [
@@ -101,12 +120,24 @@ impl Report {
             percent(tally.l1.len(), requests),
             percent(tally.l2.len(), requests),
             percent(tally.misses.len(), requests),
+            percent(stats.l2_not_admitted(), requests),
             format!("{per_second:.0}"),
             mebibytes(stats.l2_read_bytes()),
             mebibytes(stats.l2_write_bytes()),
             format!("{amplification:.3}"),
         ]);
         self.tiers.rows.push(row);
+        if !others.is_empty() {
+            let misses = tally.misses.len();
+            let best = BEST_OF.iter().filter_map(|policy| others.get(*policy)).min();
+            let of_policy = |policy: &str| others.get(policy).map(|it| percent(*it, requests));
+            let unknown = || "-".to_owned();
+            let mut row = names.to_vec();
+            row.push(percent(misses, requests));
+            row.extend(OTHERS.map(|(policy, _)| of_policy(policy).unwrap_or_else(unknown)));
+            row.push(best.map_or_else(unknown, |best| difference(misses, *best, requests)));
+            self.beside.rows.push(row);
+        }
         let mut latencies = names.to_vec();
         for histogram in [&tally.l1, &tally.l2, &tally.misses, &tally.puts] {
             let [p50, p99, ..] = quantiles(histogram);
@@ -151,7 +182,11 @@ impl fmt::Display for Report {
             write!(formatter, "{}\n{}", self.misses, self.latencies)?;
         }
         if !self.tiers.is_empty() {
-            write!(formatter, "{}\n{}", self.tiers, self.tier_latencies)?;
+            writeln!(formatter, "{}", self.tiers)?;
+            if !self.beside.is_empty() {
+                writeln!(formatter, "One cache of the same size:\n{}", self.beside)?;
+            }
+            write!(formatter, "{}", self.tier_latencies)?;
         }
         Ok(())
     }

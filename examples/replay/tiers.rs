@@ -20,10 +20,11 @@ use rand::{Rng, SeedableRng};
 use tamis::{BlobCache, BlobCacheConfig, BlobCacheStats, CacheError, CacheTier};
 
 use crate::replay::{LATENCY_NS_MAX, Requests, record};
+use crate::segments::segment_bytes;
 use crate::trace::{Request, Trace};
 
 /// The minimum size of a store: a few segments.
-const L2_BYTES_MIN: u64 = 16 << 20;
+const L2_BYTES_MIN: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TwoTiers {
@@ -65,15 +66,17 @@ impl TwoTiers {
         directory: &Path,
         progress: &ProgressBar,
     ) -> Result<Outcome, Failure> {
+        let largest = trace.requests.iter().map(|request| self.bytes_of(*request)).max();
+        let (largest, l2_bytes) = (largest.unwrap_or(0), self.l2_bytes.max(L2_BYTES_MIN));
         let config = BlobCacheConfig::builder()
-            .l1_bytes_max(usize::try_from(self.l1_bytes.max(64 << 10))?)
+            .l1_bytes_max(usize::try_from(self.l1_bytes)?)
             .l2_path(directory)
-            .l2_bytes_max(self.l2_bytes.max(L2_BYTES_MIN))
+            .l2_bytes_max(l2_bytes)
+            .l2_segment_bytes(u32::try_from(segment_bytes(l2_bytes, largest))?)
             .l2_second_chances(self.second_chances)
             .build()?;
         let cache = block_on(BlobCache::open(config))?;
-        let largest = trace.requests.iter().map(|request| self.bytes_of(*request)).max();
-        let values = Values::new(largest.unwrap_or(0))?;
+        let values = Values::new(largest)?;
         let requests = Requests::new(&trace.requests, progress);
         let start = Instant::now();
         let tallies = thread::scope(|scope| {

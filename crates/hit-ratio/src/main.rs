@@ -12,6 +12,8 @@ mod plot;
 mod reference;
 mod report;
 mod run;
+#[path = "../../../examples/replay/segments.rs"]
+mod segments;
 mod trace;
 
 use std::error::Error;

@@ -11,19 +11,11 @@ use futures::executor::block_on;
 use tamis::{BlobCache, BlobCacheConfig, CacheError};
 
 use crate::Failure;
+use crate::segments::segment_bytes;
 use crate::trace::Trace;
 
 /// The smallest budget of memory.
 const L1_BYTES_MIN: u64 = 64 << 10;
-
-/// A segment is about this share of the file.
-const SEGMENTS: u64 = 64;
-
-const BLOCK_BYTES: u64 = 4096;
-
-const SEGMENT_BYTES_MIN: u64 = 64 << 10;
-
-const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
@@ -54,14 +46,6 @@ impl Tiers {
         Self { l1_bytes, l2_bytes: total - l1_bytes }
     }
 
-    /// Room for the largest object, if four segments of that size fit.
-    fn segment_bytes(&self, trace: &Trace) -> u64 {
-        let least = (trace.largest + trace.largest / 4 + SEGMENT_BYTES_MIN).min(self.l2_bytes / 16);
-        let wanted = (self.l2_bytes / SEGMENTS).max(least);
-        let wanted = wanted / BLOCK_BYTES * BLOCK_BYTES;
-        wanted.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
-    }
-
     #[allow(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     pub(crate) fn replay(&self, trace: &Trace, folder: Option<&Path>) -> Result<Outcome, Failure> {
         let store = match folder {
@@ -72,7 +56,7 @@ impl Tiers {
             .l1_bytes_max(usize::try_from(self.l1_bytes)?)
             .l2_path(store.path())
             .l2_bytes_max(self.l2_bytes)
-            .l2_segment_bytes(u32::try_from(self.segment_bytes(trace))?)
+            .l2_segment_bytes(u32::try_from(segment_bytes(self.l2_bytes, trace.largest))?)
             .build()?;
         let values = noise(usize::try_from(trace.largest)?);
         let (mut misses, mut missed_bytes) = (0_u64, 0_u64);
