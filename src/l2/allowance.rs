@@ -1,6 +1,6 @@
 //! `Allowance`: how much room a record leaves to others.
 
-use super::format::Geometry;
+use super::format::{BLOCK_BYTES, Geometry};
 
 /// Bytes that may wait to be written before a put has to wait.
 pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
@@ -10,7 +10,7 @@ const REINSERTED_BYTES_MAX: usize = 4 << 20;
 
 /// Reserved for records without a body, beyond those limits and at the end of each segment that
 /// already holds a record: an invalidation must take effect at once. A segment reserves at most a
-/// 16th of itself.
+/// 64th of itself, or a block, which has room for dozens: what is reserved holds no values.
 const RESERVE_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,6 @@ impl Allowance {
 
     /// What a record with a body leaves of a segment for those without.
     pub(super) fn reserve_bytes(segment_bytes: usize) -> usize {
-        RESERVE_BYTES.min(segment_bytes / 16)
+        RESERVE_BYTES.min((segment_bytes / 64).max(BLOCK_BYTES)).min(segment_bytes / 16)
     }
 }
