@@ -123,8 +123,8 @@
 //! ## ... ranges of objects
 //!
 //! Large values live on disk, and many of them only there: [`L1Admission::Auto`] keeps blobs over
-//! an eighth of the memory tier out of it. If keys begin with the name of their object, one call
-//! removes all ranges of an object.
+//! an eighth of the memory tier out of it, unless the disk tier does not admit them. If keys begin
+//! with the name of their object, one call removes all ranges of an object.
 //!
 //! ```
 //! # use tamis::*;

@@ -9,7 +9,8 @@ use std::fmt;
 pub enum L1Admission {
     /// Yes, whatever its size, up to the whole of L1.
     Always,
-    /// Yes, unless it takes more than an eighth of L1.
+    /// Yes, unless it takes more than an eighth of L1, or more than half of it if the disk tier
+    /// does not take it ([`L2Admission`]).
     #[default]
     Auto,
     /// No. In a cache without a disk tier such a put stores nothing, and removes the older entry of
@@ -98,8 +99,8 @@ impl fmt::Display for L2Compression {
 pub enum L2Admission {
     /// If many values are never asked for again, only those whose key was put or held not long
     /// before; otherwise all. The cache watches a sample of its keys to tell. A value that the disk
-    /// does not take is in memory alone. Values that memory does not take, or has no room for, are
-    /// always taken, and so are overwrites of what is on disk.
+    /// does not take is in memory alone. Values that memory must not hold, has no room for, or that
+    /// take more than half of it, are always taken, and so are overwrites of what is on disk.
     #[default]
     Adaptive,
     /// All of them.

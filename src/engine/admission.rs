@@ -14,6 +14,9 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::wake::contained;
 
+/// A blob that the disk does not take may be so many times as large.
+const ALONE_FACTOR: usize = 4;
+
 pub(crate) struct Admission {
     config: Arc<BlobCacheConfig>,
     commit_lock: Arc<CommitLock>,
@@ -100,6 +103,19 @@ impl Admission {
             L1Admission::Auto => self.l1.bytes_max() / 8,
             L1Admission::Always => self.l1.bytes_max(),
         }
+    }
+
+    /// Whether memory takes a blob of this charge if the disk does not. Else those that are too
+    /// large for a share of memory would all be on disk, and scans of them push out the rest.
+    pub(crate) fn is_held_alone(
+        &self,
+        namespace: &str,
+        policy: &BlobCachePolicy,
+        charge: usize,
+    ) -> bool {
+        let quota = self.config.quota(namespace).l1_bytes_max.unwrap_or(usize::MAX);
+        let max = self.l1_charge_max(policy.l1_admission).saturating_mul(ALONE_FACTOR);
+        charge <= max.min(self.l1.bytes_max()).min(quota)
     }
 
     /// Whether memory takes a blob of this charge. An error if no tier does.

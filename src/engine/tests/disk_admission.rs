@@ -190,6 +190,18 @@ fn values_that_memory_must_not_hold_are_always_taken() {
 }
 
 #[test]
+fn a_refused_value_may_take_half_of_memory() {
+    let mut bench = full(1);
+    let cache = bench.cache();
+    for (bytes, is_taken) in [(6000, false), (10_000, false), (30_000, false), (34_000, true)] {
+        let (key, before) = (format!("{bytes}"), not_admitted(&bench));
+        bench.run(cache.put("a", key.as_str(), vec![2; bytes])).unwrap();
+        assert_eq!(not_admitted(&bench) == before, is_taken, "{key}");
+        assert_eq!(get(&mut bench, &key), Some(2), "{key}");
+    }
+}
+
+#[test]
 fn an_overwrite_is_taken_and_leaves_nothing_stale() {
     for seed in 0..8 {
         let mut bench = full(seed);

@@ -152,7 +152,10 @@ impl Puts {
         let kind = (policy.priority, policy.l1_admission);
         let room = Room { bytes: charge, spare };
         let bytes = key.len() + put.value.as_slice().len();
-        let newcomer = self.judge_newcomer(namespace, hashed.hash, (is_wanted, bytes));
+        let is_held_alone = self.admission.is_held_alone(namespace.name, policy, charge);
+        let is_for_memory = is_wanted || is_held_alone;
+        let newcomer = self.judge_newcomer(namespace, hashed.hash, (is_for_memory, bytes));
+        let is_wanted = is_wanted || !newcomer.is_taken;
         let mut admitted = Admitted {
             life: *life,
             extras,
