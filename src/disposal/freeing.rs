@@ -64,6 +64,14 @@ impl Freeing {
         true
     }
 
+    /// Whether [`Self::help`] and the worker are going to free something.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.bytes() > 0 && {
+            let queue = self.queue.lock();
+            !queue.waiting.is_empty() || queue.in_hand > 0
+        }
+    }
+
     /// Frees a batch, if anything is left.
     pub(crate) fn help(&self) {
         if self.bytes() > 0 {

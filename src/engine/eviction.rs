@@ -6,6 +6,7 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::disk_admission::DiskAdmission;
+use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::last_access::LastAccess;
@@ -28,6 +29,7 @@ pub(crate) struct Eviction {
     visibility: Visibility,
     removal: Removal,
     cleanup: Cleanup,
+    disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     budget: Arc<IndexBudget>,
 }
@@ -43,6 +45,7 @@ impl Eviction {
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
             cleanup: Cleanup::new(parts),
+            disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             budget: parts.budget.clone(),
         }
@@ -167,6 +170,7 @@ impl Eviction {
             // As for the log, it was used once.
             Some(slot) => _ = victim.generation.index().mark_read(victim.hash, slot.position),
             // The disk may have refused it: it is known when it comes back.
+            None if self.disk.is_off() => {}
             None => drop(self.disk_admission.left_memory(victim.hash, || self.budget.usage())),
         }
     }

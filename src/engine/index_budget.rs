@@ -150,7 +150,7 @@ impl IndexBudget {
 
     /// Whether it will have more without any reclaim.
     pub(crate) fn is_unfreed(&self) -> bool {
-        self.freeing.bytes() > 0
+        self.freeing.is_at_work()
     }
 
     /// Whether the log should reclaim segments ahead of need.

@@ -98,6 +98,8 @@ impl Reclaimer {
         let health = Arc::clone(&self.file.health);
         let _counted = health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
+        // What was kept when it was expected may be of an image that can no longer be read.
+        self.log.keep_room(0);
         if let Some(directory) = &directory {
             let mut rewrites = self.rewrites.clone();
             rewrites.refund(self.owner.upgrade().map_or(0, |owner| owner.take_refused_bytes()));
@@ -216,7 +218,8 @@ impl Reclaimer {
         let opens = opens(superblocks);
         let image = self.read_image(segment, opens).await;
         let _counted = self.file.health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
-        let Some(directory) = self.decode(image.as_deref(), segment, opens).await else { return };
+        let directory = self.decode(image.as_deref(), segment, opens).await;
+        let Some(directory) = directory else { return self.log.keep_room(0) };
         let plan = self.plan(&directory, segment, &mut self.rewrites.clone()).await;
         self.log.keep_room(plan.room);
     }

@@ -95,7 +95,7 @@ impl Commit {
         let Proposal { namespace, ref entry, read_at, .. } = *proposal;
         let key = entry.hashed_key();
         if self.is_stale(read_at, namespace, key, entry.labels(), &mut section) {
-            return Ok(Verdict::Done(self.refuse_stale()));
+            return Ok(Verdict::Stale(self.refuse_stale()));
         }
         let recorded = match self.take_record(encoded, entry, present.slot, &mut section) {
             Ok(recorded) => recorded,
@@ -357,12 +357,21 @@ pub(crate) enum InMemory<'a> {
 }
 
 pub(crate) enum Verdict {
-    /// In force, or refused without an error.
+    /// In force.
     Done(Acknowledgement),
+    /// Refused without an error: the key was changed after the put's read point.
+    Stale(Acknowledgement),
     NamespaceEnded,
     NoRoom(Lack),
     /// The version to compare with is on disk.
     VersionUnknown(Slot),
+}
+
+impl Verdict {
+    /// Whether the put is done with, one way or the other.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Stale(_))
+    }
 }
 
 pub(crate) struct NewRecord {

@@ -293,15 +293,15 @@ impl Puts {
             let verdict = self.commit.append(&mut proposal)?;
             let Proposal { entry, in_memory, recording, .. } = proposal;
             // A short one is copied again: while it waits, it holds nothing.
-            if let Some(copy) = copy.filter(|_| is_long || matches!(verdict, Verdict::Done(_))) {
+            if let Some(copy) = copy.filter(|_| is_long || verdict.is_final()) {
                 put.value = Value::Exact(copy);
             }
             let unknown = match verdict {
                 Verdict::Done(acknowledgement) => {
-                    self.counters.add(Event::L2Full, u64::from(is_full));
-                    self.note_refused(key.hash, newcomer);
+                    self.note_refused(key.hash, newcomer, is_full);
                     return Ok(acknowledgement);
                 }
+                Verdict::Stale(acknowledgement) => return Ok(acknowledgement),
                 Verdict::NamespaceEnded => None,
                 Verdict::NoRoom(lacking) => {
                     lack = Some(lacking);
@@ -344,7 +344,9 @@ impl Puts {
         })
     }
 
-    fn note_refused(&self, hash: KeyHash, newcomer: Newcomer) {
+    /// Counts a put that the disk did not take, because it is full or does not admit it.
+    fn note_refused(&self, hash: KeyHash, newcomer: Newcomer, is_full: bool) {
+        self.counters.add(Event::L2Full, u64::from(is_full));
         if !newcomer.is_taken {
             self.counters.count(Event::L2NotAdmitted);
             drop(self.disk_admission.refused(hash, newcomer.bytes, || self.budget.usage()));

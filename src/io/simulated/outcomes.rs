@@ -87,7 +87,7 @@ impl Outcomes {
 
     /// The one with this number, below the count.
     pub(crate) fn numbered(&self, mut number: u128) -> SimulatedDisk {
-        self.with(|contents| {
+        self.with(number as u64, |contents| {
             let chosen = number % contents as u128;
             number /= contents as u128;
             chosen as usize
@@ -97,17 +97,17 @@ impl Outcomes {
     /// One by chance.
     pub(crate) fn drawn(&self, seed: u64) -> SimulatedDisk {
         let mut dice = Dice::new(seed);
-        self.with(|contents| dice.below(contents as u64) as usize)
+        self.with(seed, |contents| dice.below(contents as u64) as usize)
     }
 
-    /// Chooses one of so many contents for each sector.
-    fn with(&self, mut choose: impl FnMut(usize) -> usize) -> SimulatedDisk {
+    /// Chooses one of so many contents for each sector. `seed`: of the disk that is left.
+    fn with(&self, seed: u64, mut choose: impl FnMut(usize) -> usize) -> SimulatedDisk {
         let mut image = self.image.clone();
         for (sector, contents) in &self.doubts {
             let start = sector * SECTOR_BYTES;
             image[start..start + SECTOR_BYTES].copy_from_slice(&contents[choose(contents.len())]);
         }
-        SimulatedDisk::with_image(Dice::new(0), FaultPlan::default(), image)
+        SimulatedDisk::with_image(Dice::new(seed), FaultPlan::default(), image)
     }
 }
 
