@@ -6,9 +6,10 @@
 //!
 //! `TRACES` is a folder with traces (`.csv.zst`: a line `key,size` for each request, size 1 if it
 //! is not known) and `reference.csv`, the misses of other policies. Writes `docs/hit-ratio.md` and
-//! the plot beside it.
+//! the plot beside it. `--puts` prints what a put costs.
 
 mod plot;
+mod puts;
 mod reference;
 mod report;
 mod run;
@@ -37,7 +38,12 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The folder of traces.
-    traces: PathBuf,
+    #[arg(required_unless_present = "puts")]
+    traces: Option<PathBuf>,
+
+    /// Instead: processor time of a put, with and without what decides on disk.
+    #[arg(long)]
+    puts: bool,
 
     /// The page to write. The plot has the same name.
     #[arg(long, default_value = "docs/hit-ratio.md")]
@@ -62,10 +68,13 @@ struct Arguments {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let reference = Reference::read(&arguments.traces.join("reference.csv"))?;
-    let mut paths: Vec<_> = fs::read_dir(&arguments.traces)?
-        .map(|item| item.map(|item| item.path()))
-        .collect::<Result<_, _>>()?;
+    let Some(folder) = arguments.traces.as_deref().filter(|_| !arguments.puts) else {
+        print!("{}", puts::measure(arguments.folder.as_deref())?);
+        return Ok(());
+    };
+    let reference = Reference::read(&folder.join("reference.csv"))?;
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|item| item.map(|item| item.path())).collect::<Result<_, _>>()?;
     paths.retain(|path| path.to_string_lossy().ends_with(".csv.zst"));
     paths.sort();
     let traces = paths.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;

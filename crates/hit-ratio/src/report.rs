@@ -90,11 +90,13 @@ impl Report {
             page,
             "\nOf {} points, {near} are within half a point of the best of SIEVE, S3-FIFO and \
              ARC, or below it.\nThe mean distance is {mean:.1} points, the longest {worst:.1}. At \
-             most {written:.2} bytes are written for a byte\nmissed.\n\n[design]: design.md",
+             most {written:.2} bytes are written for a byte\nmissed.",
             distances.len()
         );
-        page
+        page + TAIL
     }
 }
 
 const HEAD: &str = include_str!("head.md");
+
+const TAIL: &str = include_str!("tail.md");

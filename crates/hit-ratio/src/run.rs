@@ -90,7 +90,7 @@ impl Tiers {
 }
 
 /// Bytes that do not compress.
-fn noise(bytes: usize) -> Bytes {
+pub(crate) fn noise(bytes: usize) -> Bytes {
     let mut state = 1_u64;
     let byte = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
