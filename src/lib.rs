@@ -172,6 +172,9 @@ mod error;
 mod failpoint;
 mod flight;
 mod footprint;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod helpers;
 mod hit;
 mod hits;

@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     &["cache"],
     &["namespaced"],
+    &["fuzz"],
     &["lib"],
 ];
 
@@ -138,8 +139,9 @@ fn files_stay_readable() {
     }
 }
 
-/// Files whose loops delay no caller: the simulated disk, the meter and tests.
-const UNMETERED: &[&str] = &["src/io/simula", "src/meter.rs", "/tests/", "/tests.rs"];
+/// Files whose loops delay no caller: the simulated disk, the targets of fuzzers, the meter and
+/// tests.
+const UNMETERED: &[&str] = &["src/io/simula", "/fuzz", "src/meter.rs", "/tests/", "/tests.rs"];
 
 /// Whether a line starts a loop or calls an iterator consumer that loops.
 fn is_loop(line: &str) -> bool {

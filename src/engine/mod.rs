@@ -36,6 +36,8 @@ use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
 use self::invalidate::Invalidations;
 pub(crate) use self::open::open;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::open::{DiskSetup, Identity, geometry, open_on};
 use self::parts::Parts;
 use self::read::get::Gets;
 use self::stats::StatsReader;

@@ -99,6 +99,7 @@ impl SimulatedDisk {
     /// # Panics
     ///
     /// When `offset` is beyond the disk.
+    #[cfg(test)]
     pub(crate) fn flip_bit(&self, offset: u64, bit: u8) {
         let mut byte = self.snapshot(offset, 1);
         byte[0] ^= 1 << (bit % 8);
@@ -114,6 +115,9 @@ impl SimulatedDisk {
         let mut state = self.state();
         let start = offset as usize;
         state.image[start..start + bytes.len()].copy_from_slice(bytes);
+        if state.unsynced.is_empty() {
+            return;
+        }
         for (place, &byte) in (start..).zip(bytes) {
             if let Some(sector) = state.unsynced.get_mut(&((place / SECTOR_BYTES) as u64)) {
                 sector.durable[place % SECTOR_BYTES] = byte;
@@ -135,12 +139,14 @@ impl SimulatedDisk {
     }
 
     /// The number of requests begun, and of writes to the first 8 KiB.
+    #[cfg(test)]
     pub(crate) fn begun(&self) -> (u64, u64) {
         let state = self.state();
         (state.next_operation, state.front_writes)
     }
 
     /// The requests that are not done, including those of dropped futures.
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.state().operations.len()
     }

@@ -132,6 +132,7 @@ impl Simulation {
     }
 
     /// The virtual time that has passed.
+    #[cfg(test)]
     pub(crate) fn elapsed(&self) -> Duration {
         self.shared.state().now
     }
@@ -143,7 +144,6 @@ impl Simulation {
     }
 
     /// Limits [`Simulation::block_on`] to so many steps each time, from now on.
-    #[cfg(test)]
     pub(crate) fn limit_steps(&mut self, steps_max: u64) {
         self.steps_max = steps_max;
     }

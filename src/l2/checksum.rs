@@ -113,7 +113,7 @@ impl BodySum {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     /// Checks a body in memory, in one go.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::blob::NamedGeneration;
 use super::checksum::ChecksumKey;
 use super::directory_entry::{Change, DirectoryEntry, EntryReader};
 use super::error::DecodeError;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 use super::footer::Footer;
 use super::format::{Geometry, OpenRange, SegmentNumber};
 use super::outline::Outline;
@@ -37,7 +37,7 @@ struct Place {
 }
 
 impl<'a> Directory<'a> {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn decode(
         bytes: &'a [u8],
         key: ChecksumKey,
@@ -150,9 +150,16 @@ impl<'a> Directory<'a> {
         reader.read(rest, |row| self.namespaces.get(row as usize).copied())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn footer(&self) -> &Footer {
         &self.outline.footer
+    }
+
+    /// Where the entry of each record begins in the pages, and its change.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn placed(&self) -> impl Iterator<Item = (usize, Change<'a>)> {
+        let changes = self.entries().map(|entry| entry.change);
+        self.places.iter().map(|place| place.start as usize).zip(changes)
     }
 
     /// The bytes of the directory.

@@ -10,7 +10,7 @@ use super::format::{
     ALIGNMENT, BLOCK_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, Geometry, OpenCount, OpenRange,
     Position, RECORD_PADDED_BYTES_MIN,
 };
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 use super::record::decode_record;
 use super::record::{RecordHead, RecordLengths};
 use super::wire::{Reader, Sink, is_zero};
@@ -131,7 +131,7 @@ impl FrameBuilder {
         self.extent.length
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn records(&self) -> u32 {
         self.extent.records
     }
@@ -227,7 +227,7 @@ impl FrameCheck {
 }
 
 /// A frame in memory with verified header and heads. Its bodies are not verified yet.
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub(crate) header: FrameHeader,
@@ -236,7 +236,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// A record in a frame: its verified head, and its body, not verified yet.
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramedRecord<'a> {
     pub(crate) position: Position,
@@ -244,7 +244,7 @@ pub(crate) struct FramedRecord<'a> {
     pub(crate) body: &'a [u8],
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 impl<'a> Frame<'a> {
     /// The frame at the start of `bytes`, which were read from `position`. Allocates one
     /// checksum state, whatever the input.
@@ -292,7 +292,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 fn read_record<'a>(
     frame: &'a [u8],
     key: ChecksumKey,

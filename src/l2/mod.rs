@@ -22,6 +22,8 @@ mod format;
 mod frame;
 mod frame_writer;
 mod frames;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod fuzz;
 mod health;
 mod image;
 mod index;
@@ -61,7 +63,7 @@ mod write_batch;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::io;

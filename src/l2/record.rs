@@ -296,7 +296,7 @@ impl<'a> RecordHead<'a> {
         bytes.get(self.lengths.body_range()).ok_or(DecodeError::Truncated)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     /// Verifies a body in one go; for a long one use `BodyHasher`.
     ///
     /// # Errors
@@ -310,7 +310,7 @@ impl<'a> RecordHead<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 /// A record that was read whole: its verified head, and its body, not verified yet.
 ///
 /// # Errors

@@ -9,6 +9,8 @@
 //! do what their names say, `assembly` puts pieces together again.
 
 mod assembly;
+#[cfg(any(test, feature = "simulation"))]
+pub(super) mod fuzz;
 mod header;
 mod piece;
 mod plan;

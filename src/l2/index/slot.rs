@@ -54,7 +54,7 @@ impl Slot {
         if self.dead { 0 } else { u64::from(self.blocks).saturating_sub(1) }
     }
 
-    pub(super) fn to_word(self) -> u64 {
+    pub(in crate::l2) fn to_word(self) -> u64 {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         self.position.value()
             | flag(self.versioned, VERSIONED)

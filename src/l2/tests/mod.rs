@@ -7,6 +7,7 @@ mod logs;
 mod records;
 mod recoveries;
 mod searches;
+pub(crate) mod seeds;
 mod superblocks;
 
 use crate::modes::L1Admission;

@@ -1,0 +1,188 @@
+//! The naive model of a cache: what was put and invalidated, and when. It knows real time only:
+//! which call had ended before which began. A hit is wrong if that rules it out.
+
+use std::collections::BTreeMap;
+
+use super::value::FullKey;
+
+/// Not yet.
+const NEVER: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Key(FullKey),
+    Prefix(usize, u8),
+    Tag(usize, u8),
+    Space(usize),
+    All,
+}
+
+/// A value that is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Put {
+    pub(super) length: usize,
+    pub(super) tag: Option<u8>,
+    pub(super) version: Option<u64>,
+    /// In seconds.
+    pub(super) ttl: Option<u64>,
+    /// It was read at a point: it is no newer, and may be refused silently.
+    pub(super) is_fill: bool,
+}
+
+/// Whether a mutation has taken effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Possible,
+    Certain,
+    /// In that process.
+    CertainInLife(u32),
+    None,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mutation {
+    scope: Scope,
+    put: Option<Put>,
+    begun: u64,
+    /// From then on it had taken effect, if ever.
+    known: u64,
+    ended: u64,
+    effect: Effect,
+    /// Seconds of the clock at its end.
+    clock: u64,
+}
+
+/// When a get began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    begun: u64,
+    clock: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    now: u64,
+    pub(super) life: u32,
+    /// Seconds.
+    pub(super) clock: u64,
+    mutations: Vec<Mutation>,
+    /// When a process has seen which value of a key.
+    sights: BTreeMap<FullKey, Vec<(u64, usize)>>,
+}
+
+impl Model {
+    fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
+    }
+
+    pub(super) fn asked(&mut self) -> Asked {
+        Asked { begun: self.tick(), clock: self.clock }
+    }
+
+    /// A mutation begins. Returns its number.
+    pub(super) fn begin(&mut self, scope: Scope, put: Option<Put>) -> usize {
+        let begun = self.tick();
+        let is_fill = put.is_some_and(|put| put.is_fill);
+        self.mutations.push(Mutation {
+            scope,
+            put,
+            begun,
+            known: if is_fill { begun } else { NEVER },
+            ended: NEVER,
+            effect: Effect::Possible,
+            clock: 0,
+        });
+        self.mutations.len() - 1
+    }
+
+    /// It has ended, or was dropped.
+    pub(super) fn end(&mut self, number: usize, effect: Effect) {
+        let (now, clock) = (self.tick(), self.clock);
+        let mutation = &mut self.mutations[number];
+        if mutation.ended != NEVER {
+            return;
+        }
+        mutation.known = mutation.known.min(now);
+        (mutation.ended, mutation.clock) = (now, clock);
+        let is_fill = mutation.put.is_some_and(|put| put.is_fill);
+        let is_refusable = is_fill && effect != Effect::None;
+        mutation.effect = if is_refusable { Effect::Possible } else { effect };
+    }
+
+    /// The process has ended, with all its calls.
+    pub(super) fn end_life(&mut self) {
+        for number in 0..self.mutations.len() {
+            self.end(number, Effect::Possible);
+        }
+        self.sights.clear();
+        self.life += 1;
+    }
+
+    /// A call has found a value.
+    pub(super) fn found(
+        &mut self,
+        full_key: FullKey,
+        asked: Asked,
+        (number, length, version): (u32, usize, Option<u64>),
+    ) {
+        let now = self.tick();
+        let number = number as usize;
+        let found = self.mutations.get(number).copied();
+        let found = found.unwrap_or_else(|| panic!("{full_key:?} was never put"));
+        let told = format!("a hit of {full_key:?}, {asked:?} to {now}: {found:?}");
+        let Some(put) = found.put else { panic!("no put: {told}") };
+        assert_eq!(found.scope, Scope::Key(full_key), "put elsewhere: {told}");
+        assert_ne!(found.effect, Effect::None, "refused: {told}");
+        assert_eq!((put.length, put.version), (length, version), "{told}");
+        if let Some(ttl) = put.ttl.filter(|_| found.ended != NEVER) {
+            assert!(asked.clock < found.clock + ttl, "past its ttl: {told}");
+        }
+        let newer = self.mutations.iter().find(|other| self.shadows(other, &found, asked));
+        assert!(newer.is_none(), "stale: {told}, behind {newer:?}");
+        let sights = self.sights.get(&full_key).into_iter().flatten();
+        let mut seen = sights.filter(|(ended, _)| *ended < asked.begun);
+        let newer = seen.find(|(_, of)| *of != number && self.mutations[*of].begun > found.known);
+        assert!(newer.is_none(), "older than what was seen before: {told}, {newer:?}");
+        self.mutations[number].known = found.known.min(now);
+        self.sights.entry(full_key).or_default().push((now, number));
+    }
+
+    /// A put was refused, because the cache has that version.
+    pub(super) fn mismatched(&mut self, number: usize, asked: Asked, existing: u64) {
+        self.end(number, Effect::None);
+        let refused = self.mutations[number];
+        let attempted = refused.put.and_then(|put| put.version);
+        assert!(attempted.is_some_and(|attempted| existing >= attempted), "{refused:?}");
+        let has_it = |(of, other): (usize, &Mutation)| {
+            other.put.is_some_and(|put| put.version == Some(existing))
+                && (of != number && other.scope == refused.scope && other.effect != Effect::None)
+                && !self.mutations.iter().any(|newer| self.shadows(newer, other, asked))
+        };
+        let is_there = self.mutations.iter().enumerate().any(has_it);
+        assert!(is_there, "{refused:?} is refused for {existing}, which is not there");
+    }
+
+    /// Whether `other` certainly took effect after `put`, and before the question.
+    fn shadows(&self, other: &Mutation, put: &Mutation, asked: Asked) -> bool {
+        let is_certain = match other.effect {
+            Effect::Certain => true,
+            Effect::CertainInLife(life) => life == self.life,
+            Effect::Possible | Effect::None => false,
+        };
+        other.begun > put.known && other.ended < asked.begun && is_certain && other.covers(put)
+    }
+}
+
+impl Mutation {
+    fn covers(&self, put: &Self) -> bool {
+        let (Scope::Key(full_key), Some(what)) = (put.scope, put.put) else { return false };
+        match self.scope {
+            Scope::Key(of) => of == full_key,
+            Scope::Prefix(space, first) => space == full_key.space && full_key.name()[0] == first,
+            Scope::Tag(space, tag) => space == full_key.space && what.tag == Some(tag),
+            Scope::Space(space) => space == full_key.space,
+            Scope::All => true,
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The input is a script of public calls: polled to their end, for some time, or not at all;
+//! dropped half-way; above a disk that fails as the script says; through closes, kills and power
+//! losses.
+//! Each hit is right by the model, and every call that is polled ends.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::model::{Asked, Effect, Model, Put, Scope};
+use super::source::Source;
+use super::value::{FullKey, KEYS, SPACES, TAGS, number_of, tag, value};
+use super::world::{End, World, config};
+use crate::batch::yield_now;
+use crate::cache::BlobCache;
+use crate::error::{CacheError, FetchError};
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::io::{Fault, OperationKind};
+use crate::modes::{CrashSafety, L1Admission};
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
+use crate::sweep::SweepLimit;
+
+/// Steps of a script, at most.
+const STEPS: usize = 300;
+
+/// Calls that are under way, at most.
+const CALLS_MAX: usize = 8;
+
+type SharedModel = Arc<Mutex<Model>>;
+
+/// How a call has ended.
+enum Outcome {
+    Nothing,
+    Found(FullKey, Asked, BlobCacheHit),
+    /// Of a put: with the time at which it began.
+    Mutated(usize, Asked, Result<usize, CacheError>),
+}
+
+/// A call that has begun.
+struct Call {
+    future: BoxFuture<'static, Outcome>,
+    /// Of its mutation.
+    number: Option<usize>,
+}
+
+struct Script {
+    world: World,
+    model: SharedModel,
+    calls: Vec<Call>,
+    /// The device may have failed in this process.
+    has_failed: bool,
+}
+
+fn locked(model: &SharedModel) -> MutexGuard<'_, Model> {
+    model.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Any bytes, as a script.
+pub(super) fn operations(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let modes = [CrashSafety::Cold, CrashSafety::Process, CrashSafety::Power];
+    let crash_safety = modes[usize::from(source.below(3))];
+    // Two keys of one hash shadow each other.
+    let key_hash_bits = [64, 64, 8, 3][usize::from(source.below(4))];
+    let seed = u64::from(source.byte());
+    let mut script = Script {
+        world: World::new(seed, config(crash_safety, key_hash_bits)),
+        model: SharedModel::default(),
+        calls: Vec::new(),
+        has_failed: false,
+    };
+    for _ in 0..STEPS {
+        if source.is_empty() {
+            break;
+        }
+        script.step(&mut source);
+        script.check_bounds();
+    }
+    script.restart(End::Kill);
+}
+
+impl Script {
+    fn step(&mut self, source: &mut Source<'_>) {
+        match source.byte() {
+            0..200 => {
+                let call = self.call(source);
+                self.go(call, source);
+            }
+            200..218 if !self.calls.is_empty() => {
+                let at = usize::from(source.byte()) % self.calls.len();
+                let call = self.calls.swap_remove(at);
+                self.go(call, source);
+            }
+            218..226 if !self.calls.is_empty() => {
+                let at = usize::from(source.byte()) % self.calls.len();
+                let call = self.calls.swap_remove(at);
+                self.drop_call(call);
+            }
+            226..236 => self.world.pass(Duration::from_millis(5 * u64::from(source.byte()))),
+            236..240 => self.advance_clock(source.byte()),
+            240..244 => self.fail(source),
+            244..247 => self.world.disk.heal(),
+            247..250 => self.restart(End::Close),
+            250..253 => self.restart(End::Kill),
+            253..=255 => self.restart(End::PowerLoss),
+            _ => {}
+        }
+    }
+
+    /// Polls a call as often as the script says.
+    fn go(&mut self, mut call: Call, source: &mut Source<'_>) {
+        let outcome = match source.below(16) {
+            // With others that sleep beside it.
+            0..9 => Some(self.world.run(&mut call.future)),
+            polls => self.world.poll(&mut call.future, u32::from(polls - 9)),
+        };
+        match outcome {
+            Some(outcome) => self.end(outcome),
+            None if self.calls.len() < CALLS_MAX => self.calls.push(call),
+            None => self.drop_call(call),
+        }
+    }
+
+    fn drop_call(&mut self, call: Call) {
+        drop(call.future);
+        if let Some(number) = call.number {
+            locked(&self.model).end(number, Effect::Possible);
+        }
+    }
+
+    fn call(&mut self, source: &mut Source<'_>) -> Call {
+        let (cache, full_key) = (self.world.cache.clone(), FullKey::of(source.byte()));
+        let (namespace, key) = (full_key.namespace(), full_key.name());
+        let scope = match source.below(32) {
+            0..10 => return self.get(cache, full_key),
+            10..20 => return self.put(cache, full_key, drawn_put(source)),
+            20..24 => return self.fetch(cache, full_key, drawn_put(source), source.below(8)),
+            24 => {
+                let presence = cache.exists(namespace, key);
+                assert!(matches!(presence, CachePresence::Absent) || presence.may_exist());
+                return Call { future: async { Outcome::Nothing }.boxed(), number: None };
+            }
+            25 => {
+                let future = async move {
+                    // On a failing device it fails.
+                    let _ = cache.sync().await;
+                    Outcome::Nothing
+                };
+                return Call { future: future.boxed(), number: None };
+            }
+            26 => {
+                let future = async move {
+                    cache.sweep_expired(SweepLimit::Entries(100)).await;
+                    Outcome::Nothing
+                };
+                return Call { future: future.boxed(), number: None };
+            }
+            27 | 28 => Scope::Key(full_key),
+            29 => Scope::Tag(full_key.space, full_key.key % TAGS),
+            30 => Scope::Prefix(full_key.space, key[0]),
+            _ if full_key.key == 0 => Scope::All,
+            _ => Scope::Space(full_key.space),
+        };
+        let number = locked(&self.model).begin(scope, None);
+        let asked = locked(&self.model).asked();
+        let future =
+            async move { Outcome::Mutated(number, asked, invalidate(&cache, scope).await) };
+        Call { future: future.boxed(), number: Some(number) }
+    }
+
+    fn get(&mut self, cache: BlobCache, full_key: FullKey) -> Call {
+        let asked = locked(&self.model).asked();
+        let future = async move {
+            let hit = cache.get(full_key.namespace(), full_key.name()).await;
+            hit.map_or(Outcome::Nothing, |hit| Outcome::Found(full_key, asked, hit))
+        };
+        Call { future: future.boxed(), number: None }
+    }
+
+    fn put(&mut self, cache: BlobCache, full_key: FullKey, (put, admission): Drawn) -> Call {
+        let number = locked(&self.model).begin(Scope::Key(full_key), Some(put));
+        let asked = locked(&self.model).asked();
+        let mut blob = blob(number, put, admission);
+        if put.is_fill {
+            blob = blob.read_at(cache.read_point());
+        }
+        let future = async move {
+            let done = cache.put(full_key.namespace(), full_key.name(), blob).await;
+            Outcome::Mutated(number, asked, done.map(|()| 0))
+        };
+        Call { future: future.boxed(), number: Some(number) }
+    }
+
+    /// A fetch that takes some polls, and sometimes fails.
+    fn fetch(
+        &mut self,
+        cache: BlobCache,
+        full_key: FullKey,
+        (put, admission): Drawn,
+        polls: u8,
+    ) -> Call {
+        let (model, asked) = (Arc::clone(&self.model), locked(&self.model).asked());
+        let put = Put { is_fill: true, version: None, ..put };
+        let future = async move {
+            let fetch = || {
+                let number = locked(&model).begin(Scope::Key(full_key), Some(put));
+                async move {
+                    for _ in 0..polls {
+                        yield_now().await;
+                    }
+                    match polls {
+                        7 => Err(io::Error::other("on purpose")),
+                        _ => Ok(blob(number, put, admission)),
+                    }
+                }
+            };
+            let got = cache.get_or_fetch(full_key.namespace(), full_key.name(), fetch).await;
+            match got {
+                Ok(hit) => Outcome::Found(full_key, asked, hit),
+                Err(FetchError::Fetch(_)) => Outcome::Nothing,
+                Err(FetchError::Panicked) => panic!("no fetch panics"),
+            }
+        };
+        Call { future: future.boxed(), number: None }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let mut model = locked(&self.model);
+        let (number, asked, result) = match outcome {
+            Outcome::Nothing => return,
+            Outcome::Found(full_key, asked, hit) => {
+                let number = number_of(hit.value()).expect("a value of one put");
+                let found = (number, hit.value().len(), hit.version());
+                return model.found(full_key, asked, found);
+            }
+            Outcome::Mutated(number, asked, result) => (number, asked, result),
+        };
+        let effect = match result {
+            Ok(count) => {
+                // Some may be counted in both tiers, or again while others work.
+                assert!(count <= 2 * SPACES.len() * usize::from(KEYS), "{count} entries");
+                Effect::Certain
+            }
+            Err(CacheError::VersionMismatch { existing, .. }) => {
+                return model.mismatched(number, asked, existing);
+            }
+            Err(CacheError::L2Io { .. }) if self.has_failed => Effect::CertainInLife(model.life),
+            Err(CacheError::VersionUnknown { .. }) if self.has_failed => Effect::None,
+            // Of a call that was put aside until then.
+            Err(CacheError::Closed) => Effect::Possible,
+            Err(error) => panic!("a call fails: {error}"),
+        };
+        model.end(number, effect);
+    }
+
+    fn advance_clock(&mut self, seconds: u8) {
+        self.world.config.clock.advance(Duration::from_secs(seconds.into()));
+        locked(&self.model).clock += u64::from(seconds);
+    }
+
+    fn fail(&mut self, source: &mut Source<'_>) {
+        let kinds =
+            [OperationKind::Read, OperationKind::Write, OperationKind::Sync, OperationKind::Resize];
+        let kind = kinds[usize::from(source.below(4))];
+        let fault = [Fault::Io, Fault::NoSpace][usize::from(source.below(2))];
+        let (after, lasting) = (u64::from(source.byte()), source.below(2) == 1);
+        self.world.disk.fail(kind, after % 64, fault, lasting);
+        self.has_failed = true;
+    }
+
+    /// Ends the process, and begins the next one. Its calls are dropped before or after.
+    fn restart(&mut self, end: End) {
+        self.world.end(end);
+        let calls = std::mem::take(&mut self.calls);
+        locked(&self.model).end_life();
+        self.world.disk.heal();
+        self.world.begin().expect("the disk has no faults now");
+        drop(calls);
+        self.has_failed = false;
+        for full_key in FullKey::all() {
+            let mut call = self.get(self.world.cache.clone(), full_key);
+            let outcome = self.world.run(&mut call.future);
+            self.end(outcome);
+        }
+    }
+
+    fn check_bounds(&self) {
+        let stats = self.world.cache.stats();
+        assert!(stats.namespaces() <= SPACES.len());
+        assert!(stats.bytes_in_use() <= self.world.config.l1_bytes_max);
+        let entries = SPACES.len() * usize::from(KEYS);
+        assert!(stats.l2_entries() <= entries, "{} on disk", stats.l2_entries());
+    }
+}
+
+type Drawn = (Put, L1Admission);
+
+fn drawn_put(source: &mut Source<'_>) -> Drawn {
+    let flags = source.byte();
+    let length = 8 + source.number() % if flags & 1 == 0 { 600 } else { 6000 };
+    let put = Put {
+        length,
+        tag: (flags & 2 != 0).then(|| source.below(TAGS)),
+        version: (flags & 12 == 4).then(|| u64::from(source.below(4))),
+        ttl: (flags & 48 == 16).then(|| u64::from(source.byte())),
+        is_fill: flags & 192 == 64,
+    };
+    let admission = [L1Admission::Auto, L1Admission::Always, L1Admission::Never];
+    (put, admission[usize::from(source.below(3))])
+}
+
+fn blob(number: usize, put: Put, admission: L1Admission) -> BlobCachePut {
+    let mut policy = BlobCachePolicy::default().l1_admission(admission);
+    if let Some(version) = put.version {
+        policy = policy.version(version);
+    }
+    if let Some(ttl) = put.ttl {
+        policy = policy.ttl(Duration::from_secs(ttl));
+    }
+    let number = u32::try_from(number).expect("a script is short");
+    let blob = BlobCachePut::new(value(number, put.length)).with_policy(policy);
+    blob.with_tags(put.tag.map(tag))
+}
+
+async fn invalidate(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError> {
+    match scope {
+        Scope::Key(full_key) => cache.invalidate_key(full_key.namespace(), full_key.name()).await,
+        Scope::Prefix(space, first) => cache.invalidate_prefix(SPACES[space], [first]).await,
+        Scope::Tag(space, number) => cache.invalidate_tags(SPACES[space], &[&tag(number)]).await,
+        Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(usize::from),
+        Scope::All => cache.invalidate_all().await.map(|()| 0),
+    }
+}
