@@ -1,0 +1,5 @@
+//! The target `operations` of `tamis::fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check("operations", bytes));
