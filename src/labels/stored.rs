@@ -27,7 +27,13 @@ pub(crate) struct PostingsShape {
 }
 
 /// Consecutive items of an array.
-pub(crate) enum StoredChunk {
+pub(crate) struct StoredChunk {
+    items: StoredItems,
+    /// The places that links may lead to.
+    places: u32,
+}
+
+enum StoredItems {
     Postings(Vec<StoredNode>),
     BucketsOfKeys(Vec<u32>),
     BucketsOfLabels(Vec<u32>),
@@ -100,13 +106,16 @@ impl LabelIndex {
 impl StoredChunk {
     /// Reads a chunk of an index that has so many places of postings. None: it is none.
     pub(crate) fn read(part: PostingsPart, bytes: &[u8], places: u32) -> Option<Self> {
-        Some(match part {
+        let items = match part {
             PostingsPart::Postings => {
-                Self::Postings(read_items(bytes, |item| StoredNode::read(item, places))?)
+                StoredItems::Postings(read_items(bytes, |item| StoredNode::read(item, places))?)
             }
-            PostingsPart::BucketsOfKeys => Self::BucketsOfKeys(read_buckets(bytes, places)?),
-            PostingsPart::BucketsOfLabels => Self::BucketsOfLabels(read_buckets(bytes, places)?),
-        })
+            PostingsPart::BucketsOfKeys => StoredItems::BucketsOfKeys(read_buckets(bytes, places)?),
+            PostingsPart::BucketsOfLabels => {
+                StoredItems::BucketsOfLabels(read_buckets(bytes, places)?)
+            }
+        };
+        Some(Self { items, places })
     }
 }
 
@@ -125,16 +134,20 @@ impl LabelIndexOfChunks {
         is_sound.then_some(Self { index, shape })
     }
 
-    /// Adds the chunk that begins with an item of that number. False if it is not the next one.
+    /// Adds the chunk that begins with an item of that number. False if it is not the next one, or
+    /// belongs to other postings.
     pub(crate) fn add(&mut self, first: u32, chunk: StoredChunk) -> bool {
         let Self { index, shape } = self;
         let first = first as usize;
-        match chunk {
-            StoredChunk::Postings(chunk) => index.nodes.add_chunk(first, shape.places, chunk),
-            StoredChunk::BucketsOfKeys(chunk) => {
+        if chunk.places != shape.places {
+            return false;
+        }
+        match chunk.items {
+            StoredItems::Postings(chunk) => index.nodes.add_chunk(first, shape.places, chunk),
+            StoredItems::BucketsOfKeys(chunk) => {
                 index.keys.add_chunk(first, shape.key_buckets, chunk)
             }
-            StoredChunk::BucketsOfLabels(chunk) => {
+            StoredItems::BucketsOfLabels(chunk) => {
                 index.labels.add_chunk(first, shape.label_buckets, chunk)
             }
         }
@@ -273,6 +286,11 @@ mod tests {
             strange[end - 4..].copy_from_slice(&shape.places.to_le_bytes());
             assert!(StoredChunk::read(part, &strange, shape.places).is_none());
         }
+        // Chunks whose links may lead behind the last place.
+        let mut made = LabelIndexOfChunks::new(shape).unwrap();
+        let (part, first, bytes) = &chunks[0];
+        assert!(!made.add(*first, StoredChunk::read(*part, bytes, shape.places + 1).unwrap()));
+        assert!(made.add(*first, StoredChunk::read(*part, bytes, shape.places).unwrap()));
         let holes = PostingsShape { holes: shape.places + 1, ..shape };
         assert!(LabelIndexOfChunks::new(holes).is_none());
         let elsewhere = PostingsShape { first_hole: shape.places, ..shape };
