@@ -6,6 +6,7 @@
 //! - [`architecture`]: the map of the code.
 //! - [`design`]: the reasons.
 //! - [`proof`]: why nothing is stale, and how that is tested.
+//! - [`reliability`]: what of it has been tried, and how often.
 //! - [`performance`]: beside peers and the device.
 //! - [`hit_ratio`]: misses on traces beside other policies.
 //! - [`format`](mod@self::format): the bytes on disk.
@@ -67,6 +68,12 @@ pub mod performance {}
 /// [architecture]: architecture
 #[doc = include_str!("../docs/proof.md")]
 pub mod proof {}
+
+/// Promises, laboratories and counts.
+///
+/// [proof]: proof
+#[doc = include_str!("../docs/reliability.md")]
+pub mod reliability {}
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -376,7 +376,7 @@ fn laboratory(setting: Setting) {
     let keeps = setting.crash_safety != CrashSafety::Cold
         && (setting.crash_safety, setting.end) != (CrashSafety::Process, End::Machine);
     assert!(!keeps || tally.hits >= tally.outcomes, "{tally:?}");
-    let wraps = tally.reclaimed >= runs && tally.reinserted >= runs;
+    let wraps = tally.reclaimed >= runs && tally.reinserted >= runs / 2;
     assert!(setting.is_roomy || wraps, "{tally:?}");
     assert!(keeps || tally.hits == 0, "{tally:?}");
     assert!(!(keeps && setting.is_roomy) || tally.certain >= tally.outcomes, "{tally:?}");
