@@ -98,8 +98,6 @@ impl Reclaimer {
         let health = Arc::clone(&self.file.health);
         let _counted = health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
-        // What was kept when it was expected may be of an image that can no longer be read.
-        self.log.keep_room(0);
         if let Some(directory) = &directory {
             let mut rewrites = self.rewrites.clone();
             rewrites.refund(self.owner.upgrade().map_or(0, |owner| owner.take_refused_bytes()));
@@ -115,6 +113,8 @@ impl Reclaimer {
         match &directory {
             Some(directory) => self.forget(directory, segment).await,
             None => {
+                // It was readable when room was kept for its records.
+                self.log.keep_room(0);
                 count(&self.file.health.metrics.corruptions, 1);
                 log::warn!("the directory of segment {} cannot be read", segment.0);
                 if let Some(owner) = self.owner.upgrade() {
