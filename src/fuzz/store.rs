@@ -101,8 +101,27 @@ struct Damage {
     has_old_front: bool,
 }
 
+/// What became of damaged stores.
+#[derive(Debug, Default, Clone, Copy)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests read all of it"))]
+pub(super) struct Tally {
+    pub(super) refused: u64,
+    pub(super) opened: u64,
+    pub(super) hits: u64,
+    /// Keys that had a value.
+    pub(super) missing: u64,
+    /// Stores of which something is missing, and of these the ones that counted a loss.
+    pub(super) poorer: u64,
+    pub(super) poorer_and_counted: u64,
+}
+
 /// Any bytes, as a script.
 pub(super) fn store(bytes: &[u8]) {
+    let _tally = damaged(bytes);
+}
+
+/// The same, and tells what became of the store.
+pub(super) fn damaged(bytes: &[u8]) -> Tally {
     let images = &*IMAGES;
     let mut source = Source::new(bytes);
     let number = usize::from(source.below(3));
@@ -120,13 +139,12 @@ pub(super) fn store(bytes: &[u8]) {
     disk.plan(|plan| plan.delay_polls_max = 1);
     let world = match World::on(disk, 1, config(CrashSafety::Process, 64), OPENS) {
         Ok(world) => world,
-        Err(CacheError::L2Format { .. } | CacheError::L2Damaged { .. }) => return,
-        Err(CacheError::InvalidConfig { .. }) if damage.has_old || !damage.is_behind_front => {
-            return;
+        Err(CacheError::L2Format { .. } | CacheError::L2Damaged { .. }) => {
+            return Tally { refused: 1, ..Tally::default() };
         }
         Err(error) => panic!("the open fails: {error}"),
     };
-    check(world, image, &images.puts, &damage);
+    check(world, image, &images.puts, &damage)
 }
 
 fn step(source: &mut Source<'_>, file: &mut Vec<u8>, images: &[Image], damage: &mut Damage) {
@@ -188,10 +206,10 @@ fn fill(file: &mut [u8], range: std::ops::Range<usize>, byte: u8) {
     file[range.start..end].fill(byte);
 }
 
-fn check(mut world: World, image: &Image, puts: &Puts, damage: &Damage) {
+fn check(mut world: World, image: &Image, puts: &Puts, damage: &Damage) -> Tally {
     // After a kill the end of the log may look as if it had never been written.
     let is_strict = image.is_closed && !damage.has_old;
-    let mut missing = 0;
+    let mut tally = Tally { opened: 1, ..Tally::default() };
     for full_key in FullKey::all() {
         let latest = image.latest.get(&full_key);
         match get(&mut world, full_key) {
@@ -199,15 +217,19 @@ fn check(mut world: World, image: &Image, puts: &Puts, damage: &Damage) {
                 let once = puts.get(&full_key).and_then(|puts| puts.get(&number));
                 assert_eq!(once, Some(&length), "a hit of {full_key:?}");
                 assert!(!is_strict || latest == Some(&number), "{full_key:?} is stale");
+                tally.hits += 1;
             }
-            None => missing += usize::from(latest.is_some()),
+            None => tally.missing += u64::from(latest.is_some()),
         }
     }
     let stats = world.cache.stats();
     let counted = stats.l2_corruptions() + stats.recovery_dropped();
-    let is_counted = missing == 0 || counted > 0;
-    assert!(is_counted || !is_strict || !damage.is_behind_front, "{missing} lost in silence");
+    tally.poorer = u64::from(tally.missing > 0);
+    tally.poorer_and_counted = u64::from(tally.missing > 0 && counted > 0);
+    let is_counted = tally.poorer == tally.poorer_and_counted;
+    assert!(is_counted || !is_strict || !damage.is_behind_front, "silent loss: {tally:?}");
     go_on(world, puts, damage);
+    tally
 }
 
 fn get(world: &mut World, full_key: FullKey) -> Option<(u32, usize)> {
@@ -243,7 +265,36 @@ fn go_on(mut world: World, puts: &Puts, damage: &Damage) {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngExt, SeedableRng};
+
     use super::*;
+
+    /// The figures of many scripts.
+    #[test]
+    fn damage_is_survived_and_counted() {
+        let cases = std::env::var("TAMIS_CASES").map_or(300, |cases| cases.parse().unwrap());
+        let first = std::env::var("TAMIS_SEED").map_or(0, |seed| seed.parse().unwrap());
+        let mut sum = Tally::default();
+        for seed in first..first + cases {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut script = vec![0; random.random_range(6..40)];
+            random.fill_bytes(&mut script);
+            let tally = std::panic::catch_unwind(|| damaged(&script));
+            let Ok(tally) = tally else { panic!("TAMIS_SEED={seed}: {script:02x?}") };
+            sum.refused += tally.refused;
+            sum.opened += tally.opened;
+            sum.hits += tally.hits;
+            sum.missing += tally.missing;
+            sum.poorer += tally.poorer;
+            sum.poorer_and_counted += tally.poorer_and_counted;
+        }
+        println!("{cases} stores: {sum:?}");
+        if cases >= 300 {
+            assert!(sum.opened > sum.refused && sum.hits > sum.missing, "{sum:?}");
+            assert!(sum.poorer_and_counted > sum.poorer / 2, "{sum:?}");
+        }
+    }
 
     #[test]
     fn the_undamaged_stores_have_nearly_all_they_were_given() {
