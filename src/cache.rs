@@ -393,7 +393,8 @@ impl BlobCache {
     }
 
     /// Returns once everything acknowledged is on the device; at once without a disk tier. Dropping
-    /// it stops nothing that others wait for.
+    /// it stops nothing that others wait for. What was lost because the device failed stays lost
+    /// after the disk tier has begun anew ([`l2_restarts`](crate::BlobCacheStats::l2_restarts)).
     ///
     /// # Errors
     ///

@@ -105,6 +105,11 @@ impl Section<'_> {
         sequence
     }
 
+    /// The last sequence that was assigned.
+    pub(crate) fn last_sequence(&self) -> Sequence {
+        self.state.sequence
+    }
+
     /// Whether a mutation without a record can still be numbered before a record at `tail`.
     pub(crate) fn is_gap_before(&self, tail: u64) -> bool {
         self.state.sequence.0 + 1 < tail

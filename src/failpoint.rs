@@ -32,6 +32,8 @@ pub(crate) enum Failpoint {
     TombstoneOmitted,
     /// A permanently failed write counts as done.
     FailedWriteIgnored,
+    /// A disk tier that has failed and begins anew leaves its old records in the log on file.
+    RestartKeepsRecords,
     /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
     /// Recovery does not rebuild labels.

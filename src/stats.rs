@@ -140,6 +140,8 @@ snapshot! {
         l2_corruptions: u64,
         /// Reads, writes and syncs that failed.
         l2_io_errors: u64,
+        /// How often the disk tier began anew, empty, after a failure of the device.
+        l2_restarts: u64,
         /// Segments reused.
         l2_reclaimed_segments: u64,
         /// Records reinserted when their segment was reused, because they had been read.
@@ -235,6 +237,8 @@ snapshot! {
         corruptions: u64,
         /// Reads, writes and syncs that failed.
         io_errors: u64,
+        /// How often the disk tier began anew, empty, after a failure of the device.
+        restarts: u64,
         /// Segments reused.
         reclaimed_segments: u64,
         /// Records reinserted when their segment was reused.
@@ -359,6 +363,7 @@ impl BlobCacheStats {
             syncs: self.l2_syncs,
             corruptions: self.l2_corruptions,
             io_errors: self.l2_io_errors,
+            restarts: self.l2_restarts,
             reclaimed_segments: self.l2_reclaimed_segments,
             reinserted: self.l2_reinserted,
             reinserted_bytes: self.l2_reinserted_bytes,
@@ -430,7 +435,8 @@ pub enum L2State {
     Off,
     /// It works.
     Healthy,
-    /// It failed and was turned off; the cache runs in memory only.
+    /// It failed and was turned off; the cache runs in memory only. Once the device accepts writes
+    /// the disk tier begins anew, empty.
     Degraded {
         /// The failure.
         reason: String,

@@ -71,13 +71,30 @@ fn run_with_a_failed_device() {
 
         // The device works again, but the store could not be marked invalid.
         setrlimit(Resource::Fsize, limits).unwrap();
-        let cache = BlobCache::open(config).await.unwrap();
+        let cache = BlobCache::open(config.clone()).await.unwrap();
         let hit = cache.get("space", "key").await;
         assert!(
             hit.is_none_or(|hit| hit.value() == b"one"),
             "a stale entry, although errors had been reported"
         );
         cache.put("space", "key", "three").await.unwrap();
+        cache.sync().await.unwrap();
+
+        // It fails once more, and the cache stays open until it works again.
+        setrlimit(Resource::Fsize, rustix::process::Rlimit { current: Some(0), ..limits }).unwrap();
+        assert!(cache.put("space", "key", "four").await.is_err());
+        setrlimit(Resource::Fsize, limits).unwrap();
+        let end = Instant::now() + PATIENCE;
+        while cache.stats().l2_state() != L2State::Healthy && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!((cache.stats().l2_state(), cache.stats().l2_restarts()), (L2State::Healthy, 1));
+        cache.put("space", "other", "five").await.unwrap();
+        cache.sync().await.unwrap();
+        cache.close().await.unwrap();
+        let cache = BlobCache::open(config).await.unwrap();
+        assert!(cache.get("space", "key").await.is_none(), "it began anew, empty");
+        assert_eq!(cache.get("space", "other").await.unwrap().value(), b"five");
         cache.close().await.unwrap();
     });
 }

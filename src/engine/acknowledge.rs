@@ -76,6 +76,12 @@ impl Acknowledger {
         }
     }
 
+    /// The disk tier begins anew, without what the flush should have removed. To be called in the
+    /// section.
+    pub(crate) fn forget_unrecorded_flush(&self) {
+        self.is_flush_unrecorded.store(false, Ordering::Relaxed);
+    }
+
     fn flushed_until(&self, end: Position) {
         self.flushed.fetch_max(end.value(), Ordering::AcqRel);
         self.shadowed_until(end);
@@ -88,9 +94,11 @@ impl Acknowledger {
 
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
+        let restarts = l2.health().restarts();
         let written = l2.log.written(l2.log.tail()).await.is_ok();
-        // Puts after the tier was turned off have no record.
-        if written && !l2.health().is_off() && l2.sync().await.is_ok() {
+        // Puts after the tier was turned off have no record, and a restart drops all records.
+        let is_on = || !l2.health().is_off() && l2.health().restarts() == restarts;
+        if written && is_on() && l2.sync().await.is_ok() && is_on() {
             return Ok(());
         }
         Err(self.disk.device_error())

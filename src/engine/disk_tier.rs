@@ -99,7 +99,7 @@ impl DiskTier {
     }
 
     pub(crate) fn device_error(&self) -> CacheError {
-        let reason = self.l2().and_then(|l2| l2.health().reason());
+        let reason = self.l2().and_then(|l2| l2.health().last_reason());
         let source = io::Error::other(reason.unwrap_or_else(|| "not said".to_owned()));
         let context = format!("the store at {} has been turned off", self.path.display());
         CacheError::L2Io { context, source: source.into() }

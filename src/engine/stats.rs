@@ -88,9 +88,7 @@ impl StatsReader {
     pub(crate) fn all(&self) -> BlobCacheStats {
         let sum = |event| self.counters.sum(event);
         let totals = self.namespaces.totals();
-        let metric = |of: fn(&DiskMetrics) -> &AtomicU64| {
-            self.disk.l2().map_or(0, |l2| of(&l2.health().metrics).load(Ordering::Relaxed))
-        };
+        let metric = |of| self.metric(of);
         let memory_labels_bytes = self.budget.postings() * POSTING_BYTES;
         BlobCacheStats {
             hits: sum(Event::Hit),
@@ -147,6 +145,7 @@ impl StatsReader {
             l2_syncs: metric(|it| &it.syncs),
             l2_corruptions: metric(|it| &it.corruptions),
             l2_io_errors: metric(|it| &it.io_errors),
+            l2_restarts: metric(|it| &it.restarts),
             l2_reclaimed_segments: metric(|it| &it.reclaimed_segments),
             l2_reinserted: metric(|it| &it.reinserted),
             l2_reinserted_bytes: metric(|it| &it.reinserted_bytes),
@@ -156,6 +155,10 @@ impl StatsReader {
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
         }
+    }
+
+    fn metric(&self, of: fn(&DiskMetrics) -> &AtomicU64) -> u64 {
+        self.disk.l2().map_or(0, |l2| of(&l2.health().metrics).load(Ordering::Relaxed))
     }
 
     /// What counts as index besides the indexes of namespaces in use.

@@ -18,15 +18,19 @@ pub(crate) struct DiskMetrics {
     pub(crate) reclaimed_segments: AtomicU64,
     pub(crate) reinserted: AtomicU64,
     pub(crate) reinserted_bytes: AtomicU64,
+    pub(crate) restarts: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Health {
+    /// Of the last failure.
     reason: Mutex<Option<String>>,
     off: AtomicBool,
-    /// The store is marked void on file: nothing in it may be served.
+    /// Since the last failure the store was marked void on file: nothing in it may be served.
     voided: AtomicBool,
     failed_syncs: AtomicU64,
+    /// Of these, the ones before the log began anew.
+    failed_before_restart: AtomicU64,
     pub(crate) metrics: DiskMetrics,
     /// Bytes of the buffers in which directories and segments are read or written.
     buffers: AtomicUsize,
@@ -80,9 +84,26 @@ impl Health {
         self.buffers.load(Ordering::Relaxed)
     }
 
+    /// Turns the tier off. The first reason counts.
     pub(crate) fn degrade(&self, reason: String) {
-        self.reason.lock().get_or_insert(reason);
-        self.off.store(true, Ordering::Release);
+        let mut last = self.reason.lock();
+        if !self.is_off() {
+            *last = Some(reason);
+            self.voided.store(false, Ordering::Release);
+            self.off.store(true, Ordering::Release);
+        }
+    }
+
+    /// The log goes on, in a store that has nothing of what was there before.
+    pub(crate) fn restarted(&self) {
+        let _reason = self.reason.lock();
+        self.failed_before_restart.store(self.failed_syncs(), Ordering::Release);
+        self.metrics.restarts.fetch_add(1, Ordering::Release);
+        self.off.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn restarts(&self) -> u64 {
+        self.metrics.restarts.load(Ordering::Acquire)
     }
 
     /// One load, because every miss in memory asks.
@@ -90,7 +111,14 @@ impl Health {
         self.off.load(Ordering::Acquire)
     }
 
+    /// Why the tier is off, if it is.
     pub(crate) fn reason(&self) -> Option<String> {
+        let reason = self.reason.lock();
+        reason.clone().filter(|_| self.is_off())
+    }
+
+    /// Why it was turned off last, if ever.
+    pub(crate) fn last_reason(&self) -> Option<String> {
         self.reason.lock().clone()
     }
 
@@ -100,6 +128,10 @@ impl Health {
 
     pub(crate) fn failed_syncs(&self) -> u64 {
         self.failed_syncs.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn failed_before_restart(&self) -> u64 {
+        self.failed_before_restart.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_voided(&self) {

@@ -328,6 +328,14 @@ impl Log {
         })));
     }
 
+    /// After it was turned off: goes on at the start of `segment`, which is empty, without anything
+    /// before. Called inside the commit section. None if it was closed; otherwise what it drops.
+    pub(super) fn restart(&self, segment: SegmentNumber) -> Option<DirectoryBuilder> {
+        let directory = self.state.lock().restart(segment)?;
+        self.advance_head(segment);
+        Some(directory)
+    }
+
     pub(super) async fn tell_all(&self) {
         self.waiters.wake_all().await;
         self.wake_room().await;

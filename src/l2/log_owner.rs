@@ -8,6 +8,16 @@ use super::rewrite_budget::Usage;
 use super::write_batch::EncodedRecord;
 use crate::key::KeyHash;
 
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    Done,
+    /// There are mutations with greater sequences than the start.
+    Overtaken,
+    /// The cache or its log was closed.
+    Ended,
+}
+
 pub(crate) trait LogOwner: Send + Sync {
     /// The record at `position` leaves the log. Removes its slot if that still holds `position`.
     /// `blob`: unless it is a tombstone.
@@ -27,6 +37,12 @@ pub(crate) trait LogOwner: Send + Sync {
 
     /// Every record before `position` leaves the log, and which these were cannot be read.
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()>;
+
+    /// Positions above this one follow all mutations so far.
+    fn last_sequence(&self) -> u64;
+
+    /// Has the log go on at `start`, in a commit section.
+    fn restart(&self, start: Position, restart: &mut dyn FnMut() -> bool) -> Restart;
 
     /// Whether the oldest segments must be reclaimed for `wanted` bytes of index.
     fn is_index_crowded(&self, wanted: usize) -> bool;

@@ -10,8 +10,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::allowance::{Allowance, WAITING_BYTES_MAX};
 use super::batch_records::{BatchRecords, PendingRecord};
 use super::checksum::ChecksumKey;
@@ -23,6 +21,7 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::image::ClosedIndex;
+use super::open_batch::{Abandoned, OpenBatch};
 use super::record::seal;
 use super::search_targets::{SearchTargets, SegmentTargets};
 use super::write_batch::{
@@ -63,6 +62,8 @@ pub(super) struct LogState {
     /// A caller waits for a record in the open batch.
     is_urgent: bool,
     phase: Phase,
+    /// The cache has closed it, even if it was off by then: it never goes on.
+    is_close_requested: bool,
     /// Counts the events after which there may be room.
     room_events: u64,
 }
@@ -73,12 +74,6 @@ enum Phase {
     Closing,
     Closed,
     Off,
-}
-
-struct OpenBatch {
-    position: Position,
-    frame: FrameBuilder,
-    records: BatchRecords,
 }
 
 pub(super) struct LogOrigin {
@@ -98,12 +93,6 @@ pub(super) struct Appended {
     pub(super) result: Result<Assigned, Refusal>,
     /// The writer has something to do, and may not know yet.
     pub(super) wakes_writer: bool,
-}
-
-/// The contents of a log that was turned off, to be dropped without its lock.
-pub(super) struct Abandoned {
-    jobs: VecDeque<Job>,
-    open: Option<OpenBatch>,
 }
 
 /// The directory of a segment that is not sealed on file yet.
@@ -132,6 +121,7 @@ impl LogState {
             kept_bytes: 0,
             is_urgent: false,
             phase: Phase::Running,
+            is_close_requested: false,
             room_events: 0,
         }
     }
@@ -342,6 +332,7 @@ impl LogState {
     /// Accepts no more records; those that were appended are still written. Takes `index`, unless
     /// the log has ended before.
     pub(super) fn close(&mut self, index: &mut Option<Arc<dyn ClosedIndex>>) {
+        self.is_close_requested = true;
         if self.phase == Phase::Running {
             self.phase = Phase::Closing;
             self.close_batch();
@@ -361,7 +352,24 @@ impl LogState {
         self.phase = Phase::Off;
         self.room_events += 1;
         self.waiting_bytes = 0;
-        Abandoned { jobs: mem::take(&mut self.jobs), open: self.open.take() }
+        Abandoned::new(mem::take(&mut self.jobs), self.open.take())
+    }
+
+    /// After it was turned off: goes on at the start of `segment`, which is empty. Gives the
+    /// directory of the segment before. None if the log was closed.
+    pub(super) fn restart(&mut self, segment: SegmentNumber) -> Option<DirectoryBuilder> {
+        let start = self.first_frame_of(segment)?;
+        if self.phase != Phase::Off || self.is_close_requested {
+            return None;
+        }
+        self.phase = Phase::Running;
+        self.newest = segment;
+        self.next = start;
+        self.note_written(start);
+        (self.kept_bytes, self.is_urgent) = (0, false);
+        self.room_events += 1;
+        let directory = DirectoryBuilder::new(segment, self.geometry);
+        Some(mem::replace(&mut self.directory, directory))
     }
 
     pub(super) fn closed(&self) -> Option<Result<(), Off>> {
@@ -477,17 +485,5 @@ impl LogState {
             let found = !targets.is_empty();
             UnsealedDirectory::Open(found.then(|| (targets, self.directory.listing())))
         })
-    }
-}
-
-impl Abandoned {
-    /// The bodies of its records, which may be values of the callers.
-    pub(super) fn into_bodies(self) -> impl Iterator<Item = Bytes> + Send {
-        let batches = self.jobs.into_iter().filter_map(|job| match job {
-            Job::Write(batch) => Arc::into_inner(batch),
-            Job::Seal(_) | Job::Close { .. } | Job::Fail => None,
-        });
-        let closed = batches.flat_map(|batch| batch.records.into_bodies());
-        closed.chain(self.open.into_iter().flat_map(|batch| batch.records.into_bodies()))
     }
 }

@@ -32,6 +32,7 @@ mod log;
 mod log_owner;
 mod log_state;
 mod name_rows;
+mod open_batch;
 mod outline;
 mod outlines;
 mod plain_records;
@@ -81,7 +82,7 @@ pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
 pub(crate) use self::log::Log;
-pub(crate) use self::log_owner::LogOwner;
+pub(crate) use self::log_owner::{LogOwner, Restart};
 pub(crate) use self::outlines::Outlines;
 pub(crate) use self::record::{Record, RecordHead};
 pub(crate) use self::recovery::Opening;
@@ -363,6 +364,9 @@ impl L2 {
         targets: &Arc<SearchTargets>,
     ) -> io::Result<Option<SegmentSearch>> {
         let Some(start) = self.geometry().start_of(segment) else { return Ok(None) };
+        if self.is_reclaimed(segment) {
+            return Ok(None);
+        }
         if let Some(unsealed) = self.log.unsealed(segment, targets) {
             return Ok(unsealed.map(|(targets, listing)| {
                 let health = Arc::clone(&self.file.health);

@@ -13,6 +13,7 @@
 //! invalidation in force matches it.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -134,6 +135,16 @@ impl Reclaimer {
         self.pins.released(segment).await;
         count(&self.file.health.metrics.reclaimed_segments, 1);
         Ok(())
+    }
+
+    /// Segments leave the log whose records have left the index. Waits for their readers.
+    pub(super) async fn leave(&self, segments: RangeInclusive<SegmentNumber>) {
+        let mut steps = Pacer::default();
+        for segment in segments.start().0..=segments.end().0 {
+            steps.entry().await;
+            self.outlines.forget(SegmentNumber(segment));
+            self.pins.released(SegmentNumber(segment)).await;
+        }
     }
 
     /// None if it cannot be read.

@@ -78,9 +78,9 @@ impl SegmentFile {
         Ok(buffer)
     }
 
-    /// Syncs all that was ever written.
+    /// Syncs all that was written since the log began.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        self.sync_since(0).await
+        self.sync_since(self.health.failed_before_restart()).await
     }
 
     /// Syncs what was written after so many syncs had failed. A failed sync is not retried, nor

@@ -12,12 +12,16 @@ use std::task::{Context, Poll, ready};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::format::SegmentNumber;
+use super::format::{Geometry, Position, SegmentNumber};
 use super::log::Log;
-use super::log_owner::LogOwner;
+use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
 use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
+
+/// A log that begins anew leaves so many numbers to mutations that take effect meanwhile; more if
+/// they were too few.
+const SEQUENCES_AHEAD: [u64; 3] = [1 << 10, 1 << 20, 1 << 30];
 
 pub(super) struct SegmentSupply {
     log: Arc<Log>,
@@ -88,6 +92,38 @@ impl SegmentSupply {
         Ok(())
     }
 
+    /// After the device has failed, and with the store void on file: has the log begin anew behind
+    /// all that was ever numbered, without any record. None if the cache has ended.
+    pub(super) async fn restart(&mut self) -> io::Result<Option<SegmentNumber>> {
+        let Some(owner) = self.owner.upgrade() else { return Ok(None) };
+        let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
+        owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
+        self.reclaimer.leave(self.oldest()..=newest).await;
+        // Bounded: three.
+        for ahead in SEQUENCES_AHEAD {
+            let passed = owner.last_sequence().saturating_add(ahead);
+            let passed = passed / u64::from(geometry.segment_bytes());
+            let next = SegmentNumber(self.superblocks.superblock().newest.0.max(passed) + 1);
+            self.superblocks.write_restart(next).await?;
+            let start = start_of(geometry, next.0)?;
+            // Dropped without the locks.
+            let mut directory = None;
+            let restarted = owner.restart(start, &mut || {
+                directory = self.log.restart(next);
+                directory.is_some()
+            });
+            match restarted {
+                Restart::Done => {
+                    self.log.room_came().await;
+                    return Ok(Some(next));
+                }
+                Restart::Ended => return Ok(None),
+                Restart::Overtaken => {}
+            }
+        }
+        Err(io::Error::other("there are too many mutations meanwhile"))
+    }
+
     fn can_make_index_room(&self, wanted: usize, writing: SegmentNumber) -> bool {
         let is_crowded = || self.owner.upgrade().is_some_and(|it| it.is_index_crowded(wanted));
         self.oldest() < writing && !self.log.is_close_requested() && is_crowded()
@@ -97,6 +133,14 @@ impl SegmentSupply {
         let Superblock { geometry, head, .. } = *self.superblocks.superblock();
         geometry.segment_of(head)
     }
+}
+
+fn start_of(geometry: Geometry, segment: u64) -> io::Result<Position> {
+    geometry.start_of(SegmentNumber(segment)).ok_or_else(run_out)
+}
+
+fn run_out() -> io::Error {
+    io::Error::other("positions have run out")
 }
 
 type Work = BoxFuture<'static, (Box<SegmentSupply>, io::Result<()>)>;

@@ -5,6 +5,7 @@ use std::io;
 use super::format::{Position, SegmentNumber};
 use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
+use crate::failpoint::{Failpoint, failpoint};
 
 pub(super) struct SuperblockWriter {
     file: SegmentFile,
@@ -48,6 +49,19 @@ impl SuperblockWriter {
         self.write().await?;
         self.file.health.set_voided();
         Ok(())
+    }
+
+    /// Begins the log anew at the start of segment `next`: nothing before it counts.
+    pub(super) async fn write_restart(&mut self, next: SegmentNumber) -> io::Result<()> {
+        let head = self.superblock.geometry.start_of(next);
+        let head = head.ok_or_else(|| io::Error::other("positions have run out"))?;
+        self.file.write_header(&self.superblock, next).await?;
+        self.superblock.newest = next;
+        if !failpoint(Failpoint::RestartKeepsRecords) {
+            self.superblock.head = head;
+        }
+        self.superblock.void = false;
+        self.write().await
     }
 
     async fn write(&mut self) -> io::Result<()> {

@@ -6,7 +6,9 @@
 //!
 //! At a close it writes the clean mark, then an image of the index.
 //!
-//! A write that fails for good turns L2 off and voids the store.
+//! A write that fails for good turns L2 off and voids the store. Once the device accepts that, the
+//! log begins anew, behind all that was ever numbered and without any record: nothing of the old
+//! store can be served again, so that is safe.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -37,6 +39,10 @@ const WRITE_BATCH_AGE: Duration = Duration::from_secs(1);
 /// How long to wait between attempts to void a store whose device fails.
 const VOID_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long to wait before the log begins anew, after the first failure and at most.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(64);
+
 pub(crate) struct Writer {
     log: Arc<Log>,
     health: Arc<Health>,
@@ -48,6 +54,8 @@ pub(crate) struct Writer {
     owner: Weak<dyn LogOwner>,
     /// The segment that is being written. All before it are sealed on file.
     writing: SegmentNumber,
+    /// Grows with failures that follow each other.
+    restart_after: Duration,
 }
 
 pub(crate) struct WriterStart {
@@ -108,23 +116,39 @@ impl Writer {
             runner,
             owner,
             writing,
+            restart_after: RESTART_AFTER,
         }
     }
 
-    /// Writes until the log is closed or the device fails.
+    /// Writes until the log is closed. After a failure of the device it begins anew.
     pub(crate) async fn run(mut self) {
         let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.health) };
-        if let Err(error) = self.serve().await {
+        // Bounded: a failure in each turn, and a pause.
+        while let Err(error) = self.serve().await {
             log::error!("the disk tier is turned off: {error}");
             self.health.degrade(error.to_string());
             self.log.turn_off();
             self.log.tell_all().await;
-            self.void().await;
+            if self.void().await.is_none() || self.restart().await.is_none() {
+                return;
+            }
+            log::warn!("the disk tier works again, and has begun anew without entries");
         }
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let Self { log, frames, supplying, images, outlines, runner, owner, writing, .. } = self;
+        let Self {
+            log,
+            frames,
+            supplying,
+            images,
+            outlines,
+            runner,
+            owner,
+            writing,
+            restart_after,
+            ..
+        } = self;
         let mut is_longer = true;
         // Bounded: a job in each turn, with waits in between.
         loop {
@@ -146,6 +170,7 @@ impl Writer {
                     let fits = |bytes| owner.is_some_and(|owner| owner.has_index_room(bytes));
                     outlines.keep(outline, fits);
                     *writing = SegmentNumber(seal.segment.0 + 1);
+                    *restart_after = RESTART_AFTER;
                     log.settle(log.finish()).await;
                 }
                 Some(Job::Close { tail, index }) => {
@@ -171,19 +196,51 @@ impl Writer {
         }
     }
 
-    /// Marks the store as void as soon as the device accepts it.
-    async fn void(&mut self) {
-        let (_supplied, Some(supply)) = self.supplying.rest().await else { return };
+    /// Marks the store as void as soon as the device accepts it. None if the cache ends before.
+    async fn void(&mut self) -> Option<()> {
+        let Self { supplying, log, runner, owner, .. } = self;
+        let (_supplied, Some(supply)) = supplying.rest().await else { return None };
         // Bounded: a write in each turn, with a pause.
         while supply.superblocks().write_void().await.is_err() {
-            // A caller that closes waits for this task, and holds the owner.
-            if self.owner.strong_count() == 0 || self.log.is_close_requested() {
-                return;
+            pause(log, &**runner, owner, VOID_INTERVAL).await?;
+        }
+        Some(())
+    }
+
+    /// Begins anew in a store that is void. Failures that follow each other make the pause before
+    /// longer. None if the cache ends before.
+    async fn restart(&mut self) -> Option<()> {
+        let Self { supplying, log, health, runner, owner, writing, restart_after, .. } = self;
+        let (_supplied, Some(supply)) = supplying.rest().await else { return None };
+        // Bounded: an attempt in each turn, with a pause.
+        loop {
+            pause(log, &**runner, owner, *restart_after).await?;
+            *restart_after = (*restart_after * 2).min(RESTART_AFTER_MAX);
+            match supply.restart().await {
+                Ok(segment) => {
+                    *writing = segment?;
+                    health.restarted();
+                    return Some(());
+                }
+                Err(error) => log::warn!("the disk tier stays off: {error}"),
             }
-            let closing = std::pin::pin!(self.log.close_requested());
-            select(closing, self.runner.sleep(VOID_INTERVAL)).await;
         }
     }
+}
+
+/// None if the cache ends meanwhile: a caller that closes waits for the writer and holds the owner.
+async fn pause(
+    log: &Log,
+    runner: &dyn TaskRunner,
+    owner: &Weak<dyn LogOwner>,
+    time: Duration,
+) -> Option<()> {
+    let is_over = || owner.strong_count() == 0 || log.is_close_requested();
+    if !is_over() {
+        let closing = std::pin::pin!(log.close_requested());
+        select(closing, runner.sleep(time)).await;
+    }
+    (!is_over()).then_some(())
 }
 
 /// None: room in the index is wanted.

@@ -9,6 +9,7 @@ use crate::commit_lock::{CommitLock, Section};
 use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::disk_admission::DiskAdmission;
+use crate::engine::acknowledge::Acknowledger;
 use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
@@ -18,7 +19,9 @@ use crate::engine::visibility::Visibility;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
-use crate::l2::{BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Slot, Usage};
+use crate::l2::{
+    BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Restart, Slot, Usage,
+};
 use crate::meter;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
@@ -37,6 +40,7 @@ pub(crate) struct CacheLogOwner {
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
+    acknowledger: Arc<Acknowledger>,
 }
 
 impl CacheLogOwner {
@@ -54,6 +58,7 @@ impl CacheLogOwner {
             disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             filters: parts.filters.clone(),
+            acknowledger: parts.acknowledger.clone(),
         }
     }
 
@@ -163,6 +168,23 @@ impl LogOwner for CacheLogOwner {
         }
         drop((section, place));
         drop(forgotten);
+    }
+
+    fn last_sequence(&self) -> u64 {
+        self.commit_lock.section().last_sequence().0
+    }
+
+    fn restart(&self, start: Position, restart: &mut dyn FnMut() -> bool) -> Restart {
+        let section = self.commit_lock.section();
+        if !section.is_gap_before(start.value()) {
+            return Restart::Overtaken;
+        }
+        if section.is_closed() || !restart() {
+            return Restart::Ended;
+        }
+        // The store has nothing that such a flush should have removed.
+        self.acknowledger.forget_unrecorded_flush();
+        Restart::Done
     }
 
     fn is_index_crowded(&self, wanted: usize) -> bool {

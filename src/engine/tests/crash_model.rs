@@ -372,6 +372,7 @@ fn a_failing_device_turns_the_tier_off() {
             laboratory.pass_time();
         }
         let cache = laboratory.cache.clone();
+        let is_off = matches!(cache.stats().l2_state(), crate::stats::L2State::Degraded { .. });
         let closed = laboratory.simulation.block_on(cache.close()).expect("no call hangs");
         assert_eq!(closed.is_err(), is_off, "seed {seed}");
         laboratory.simulation.kill();

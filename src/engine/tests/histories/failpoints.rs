@@ -88,6 +88,11 @@ fn a_missing_tombstone() {
 }
 
 #[test]
+fn records_kept_by_a_restart() {
+    found(Failpoint::RestartKeepsRecords, Setting { has_faults: true, ..PROCESS }, 1_000_000);
+}
+
+#[test]
 fn an_ignored_failed_write() {
     found(Failpoint::FailedWriteIgnored, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }

@@ -1,5 +1,6 @@
 //! Regressions, each with the smallest case that shows the fault.
 
+mod comes_back;
 mod counts;
 mod forked;
 mod index_budget;

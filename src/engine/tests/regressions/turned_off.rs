@@ -37,9 +37,18 @@ impl Bench {
         let cache = self.cache.clone();
         assert!(self.simulation.block_on(cache.sync()).unwrap().is_err());
         if heal {
-            self.disk.heal();
-            self.pass(Duration::from_secs(5));
+            self.heal_until_void();
         }
+    }
+
+    /// The store is marked void, and the log has not begun anew yet.
+    fn heal_until_void(&mut self) {
+        self.disk.heal();
+        let cache = self.cache.clone();
+        while cache.engine.parts.disk.l2().is_some_and(|l2| !l2.health().is_voided()) {
+            self.pass(Duration::from_millis(50));
+        }
+        assert!(matches!(cache.stats().l2_state(), L2State::Degraded { .. }));
     }
 }
 
@@ -74,8 +83,7 @@ fn entries_of_a_disabled_tier_count_once() {
     bench.turn_off(false);
     let fresh = bench.put_of("never-seen", plain("x", &[]));
     assert_eq!(fresh, Ok(()), "no record on file can replace it");
-    bench.disk.heal();
-    bench.pass(Duration::from_secs(5));
+    bench.heal_until_void();
     let mut counts = Vec::new();
     for _ in 0..3 {
         counts.push(bench.simulation.block_on(cache.invalidate_key("a", "k")).unwrap());
