@@ -26,7 +26,7 @@ pub(crate) struct Health {
     /// Of the last failure.
     reason: Mutex<Option<String>>,
     off: AtomicBool,
-    /// Since the last failure the store was marked void on file: nothing in it may be served.
+    /// The tier is off, and the store is marked void on file: nothing in it may be served.
     voided: AtomicBool,
     failed_syncs: AtomicU64,
     /// Of these, the ones before the log began anew.
@@ -89,16 +89,17 @@ impl Health {
         let mut last = self.reason.lock();
         if !self.is_off() {
             *last = Some(reason);
-            self.voided.store(false, Ordering::Release);
             self.off.store(true, Ordering::Release);
         }
     }
 
-    /// The log goes on, in a store that has nothing of what was there before.
-    pub(crate) fn restarted(&self) {
+    /// The log goes on, in a store that has nothing of what was there before and was begun after so
+    /// many syncs had failed. Called inside the commit section.
+    pub(crate) fn restarted(&self, failed_before: u64) {
         let _reason = self.reason.lock();
-        self.failed_before_restart.store(self.failed_syncs(), Ordering::Release);
+        self.failed_before_restart.store(failed_before, Ordering::Release);
         self.metrics.restarts.fetch_add(1, Ordering::Release);
+        self.voided.store(false, Ordering::Release);
         self.off.store(false, Ordering::Release);
     }
 

@@ -255,7 +255,12 @@ impl L2 {
     /// # Errors
     /// Of the device. Then the tier is turned off.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        self.file.sync().await.inspect_err(|_| self.log.fail())
+        self.file.sync().await.inspect_err(|_| {
+            // One that began before the log did says nothing about it.
+            if self.health().failed_syncs() != self.health().failed_before_restart() {
+                self.log.fail();
+            }
+        })
     }
 
     /// The task that writes until the log is closed.

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::format::{Geometry, Position, SegmentNumber};
+use super::health::Health;
 use super::log::Log;
 use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
@@ -28,6 +29,7 @@ pub(super) struct SegmentSupply {
     owner: Weak<dyn LogOwner>,
     reclaimer: Reclaimer,
     superblocks: SuperblockWriter,
+    health: Arc<Health>,
 }
 
 impl SegmentSupply {
@@ -36,8 +38,9 @@ impl SegmentSupply {
         owner: Weak<dyn LogOwner>,
         reclaimer: Reclaimer,
         superblocks: SuperblockWriter,
+        health: Arc<Health>,
     ) -> Self {
-        Self { log, owner, reclaimer, superblocks }
+        Self { log, owner, reclaimer, superblocks, health }
     }
 
     pub(super) fn superblocks(&mut self) -> &mut SuperblockWriter {
@@ -98,18 +101,23 @@ impl SegmentSupply {
         let Some(owner) = self.owner.upgrade() else { return Ok(None) };
         let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
         owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
-        self.reclaimer.leave(self.oldest()..=newest).await;
+        // Not from the head on file, which may have moved already.
+        self.reclaimer.leave(self.log.head_segment()..=newest).await;
         // Bounded: three.
         for ahead in SEQUENCES_AHEAD {
             let passed = owner.last_sequence().saturating_add(ahead);
             let passed = passed / u64::from(geometry.segment_bytes());
             let next = SegmentNumber(self.superblocks.superblock().newest.0.max(passed) + 1);
+            let failed_before = self.health.failed_syncs();
             self.superblocks.write_restart(next).await?;
             let start = start_of(geometry, next.0)?;
             // Dropped without the locks.
             let mut directory = None;
             let restarted = owner.restart(start, &mut || {
                 directory = self.log.restart(next);
+                if directory.is_some() {
+                    self.health.restarted(failed_before);
+                }
                 directory.is_some()
             });
             match restarted {

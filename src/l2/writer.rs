@@ -12,7 +12,7 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
@@ -54,8 +54,7 @@ pub(crate) struct Writer {
     owner: Weak<dyn LogOwner>,
     /// The segment that is being written. All before it are sealed on file.
     writing: SegmentNumber,
-    /// Grows with failures that follow each other.
-    restart_after: Duration,
+    backoff: Backoff,
 }
 
 pub(crate) struct WriterStart {
@@ -65,6 +64,36 @@ pub(crate) struct WriterStart {
     pub(super) writing: SegmentNumber,
     pub(super) image_settings: ImageSettings,
     pub(super) rewrites: RewriteBudget,
+}
+
+/// How long to wait before the log begins anew: longer after failures that follow each other.
+struct Backoff {
+    wait: Duration,
+    begun: Instant,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self { wait: RESTART_AFTER, begun: Instant::now() }
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.wait;
+        self.wait = (2 * wait).min(RESTART_AFTER_MAX);
+        wait
+    }
+
+    /// The log works.
+    fn begin(&mut self) {
+        self.begun = Instant::now();
+    }
+
+    /// It has failed.
+    fn end(&mut self) {
+        if self.begun.elapsed() > RESTART_AFTER_MAX {
+            self.wait = RESTART_AFTER;
+        }
+    }
 }
 
 /// Tells all waiting callers if the writer panics or its runner breaks down.
@@ -105,7 +134,13 @@ impl Writer {
             rewrites,
         );
         let superblocks = SuperblockWriter::new(file.clone(), superblock);
-        let supply = SegmentSupply::new(its_log(), Weak::clone(&owner), reclaimer, superblocks);
+        let supply = SegmentSupply::new(
+            its_log(),
+            Weak::clone(&owner),
+            reclaimer,
+            superblocks,
+            Arc::clone(&file.health),
+        );
         Self {
             frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
             supplying: Supplying::new(supply),
@@ -116,7 +151,7 @@ impl Writer {
             runner,
             owner,
             writing,
-            restart_after: RESTART_AFTER,
+            backoff: Backoff::new(),
         }
     }
 
@@ -126,6 +161,7 @@ impl Writer {
         // Bounded: a failure in each turn, and a pause.
         while let Err(error) = self.serve().await {
             log::error!("the disk tier is turned off: {error}");
+            self.backoff.end();
             self.health.degrade(error.to_string());
             self.log.turn_off();
             self.log.tell_all().await;
@@ -137,18 +173,7 @@ impl Writer {
     }
 
     async fn serve(&mut self) -> io::Result<()> {
-        let Self {
-            log,
-            frames,
-            supplying,
-            images,
-            outlines,
-            runner,
-            owner,
-            writing,
-            restart_after,
-            ..
-        } = self;
+        let Self { log, frames, supplying, images, outlines, runner, owner, writing, .. } = self;
         let mut is_longer = true;
         // Bounded: a job in each turn, with waits in between.
         loop {
@@ -170,7 +195,6 @@ impl Writer {
                     let fits = |bytes| owner.is_some_and(|owner| owner.has_index_room(bytes));
                     outlines.keep(outline, fits);
                     *writing = SegmentNumber(seal.segment.0 + 1);
-                    *restart_after = RESTART_AFTER;
                     log.settle(log.finish()).await;
                 }
                 Some(Job::Close { tail, index }) => {
@@ -210,16 +234,15 @@ impl Writer {
     /// Begins anew in a store that is void. Failures that follow each other make the pause before
     /// longer. None if the cache ends before.
     async fn restart(&mut self) -> Option<()> {
-        let Self { supplying, log, health, runner, owner, writing, restart_after, .. } = self;
+        let Self { supplying, log, runner, owner, writing, backoff, .. } = self;
         let (_supplied, Some(supply)) = supplying.rest().await else { return None };
         // Bounded: an attempt in each turn, with a pause.
         loop {
-            pause(log, &**runner, owner, *restart_after).await?;
-            *restart_after = (*restart_after * 2).min(RESTART_AFTER_MAX);
+            pause(log, &**runner, owner, backoff.next()).await?;
             match supply.restart().await {
                 Ok(segment) => {
                     *writing = segment?;
-                    health.restarted();
+                    backoff.begin();
                     return Some(());
                 }
                 Err(error) => log::warn!("the disk tier stays off: {error}"),

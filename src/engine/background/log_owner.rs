@@ -62,11 +62,26 @@ impl CacheLogOwner {
         }
     }
 
-    fn give_up_slot(&self, generation: &Generation, hash: KeyHash, position: Position) {
+    /// False if there was none, or a flush has taken it.
+    fn give_up_slot(&self, generation: &Generation, hash: KeyHash, position: Position) -> bool {
         // A flush has subtracted all slots of an ended generation.
-        if generation.remove_slot(hash, position) && !generation.has_ended() {
+        let is_given_up = generation.remove_slot(hash, position) && !generation.has_ended();
+        if is_given_up {
             self.budget.remove_slots(1);
             self.filters.check(generation);
+        }
+        is_given_up
+    }
+
+    /// The same for a record whose directory entry is not known.
+    fn forget_slot(&self, generation: &Generation, hash: KeyHash, position: Position) {
+        let sequence = Sequence(position.value());
+        let place = self.l1.lock_place(hash);
+        let _section = self.commit_lock.section();
+        let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
+        let is_lost = generation.live_slot(hash, sequence).is_some() && !is_in_memory;
+        if self.give_up_slot(generation, hash, position) && is_lost {
+            self.counters.count(Event::Forgotten);
         }
     }
 
@@ -115,12 +130,9 @@ impl CacheLogOwner {
             let mut found = Vec::new();
             let before = Position::FIRST..position;
             cursor = generation.index().scan(from, before, BATCH_ENTRIES, &mut found);
-            {
-                let _section = self.commit_lock.section();
-                for (hash, slot) in found {
-                    meter::entries(1);
-                    self.give_up_slot(generation, hash, slot.position);
-                }
+            for (hash, slot) in found {
+                meter::entries(1);
+                self.forget_slot(generation, hash, slot.position);
             }
             yield_now().await;
         }
@@ -280,6 +292,8 @@ impl LogOwner for CacheLogOwner {
 
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            // Whoever has appended such a record has set its slot by now.
+            drop(self.commit_lock.section());
             let mut cursor = Some(0);
             while let Some(from) = cursor {
                 let mut generations = Vec::new();

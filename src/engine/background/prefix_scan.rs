@@ -247,6 +247,7 @@ impl Drop for Scan {
             if let Some(l2) = scans.disk.l2().filter(|_| !is_gone && !scans.commit_lock.is_closed())
             {
                 l2.health().degrade("a scan has ended before it was done".to_owned());
+                l2.log.fail();
             }
         }
         scans.pending.given_up(&invalidations);

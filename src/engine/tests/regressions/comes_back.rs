@@ -70,6 +70,8 @@ fn it_comes_back_empty_and_works() {
             let left = (stats.l2_restarts(), stats.l2_entries());
             assert_eq!(left, (1, 0), "{crash_safety:?}");
             assert!(stats.memory_index_bytes() < 1024, "{}", stats.memory_index_bytes());
+            let counted = stats.forgotten() + stats.entries() as u64;
+            assert_eq!(stats.insertions(), counted, "{crash_safety:?}");
             assert_eq!(bench.get("old 7"), None, "empty");
             assert_eq!(bench.get("held").as_deref(), Some("held"), "memory keeps what it has");
 
@@ -116,6 +118,56 @@ fn nothing_of_before_the_failure_comes_back_with_it() {
             assert!(bench.get("k").is_none_or(|value| value == "old"), "seed {seed}");
         }
     }
+}
+
+/// Whatever the writer was about to do, a new head for a reclaimed segment included.
+#[test]
+fn nothing_is_left_in_the_index() {
+    for after in 0..60 {
+        let mut bench = Bench::with(after, config(CrashSafety::Process));
+        for number in 0..600 {
+            bench.put_on_disk(&format!("{number}"), &"old ".repeat(400)).unwrap();
+        }
+        bench.disk.fail(OperationKind::Write, after, Fault::Io, true);
+        for number in 0..600 {
+            let _ = bench.put_on_disk(&format!("{number}"), &"new ".repeat(400));
+        }
+        bench.pass(Duration::from_secs(2));
+        assert!(bench.is_off(), "{after}");
+        bench.disk.heal();
+        bench.pass(Duration::from_secs(5));
+        let stats = bench.cache.stats();
+        assert_eq!((stats.l2_restarts(), stats.l2_entries()), (1, 0), "{after}");
+        assert!(stats.memory_index_bytes() < 4096, "{after}: {}", stats.memory_index_bytes());
+        assert_eq!(stats.memory_labels_bytes(), 0, "{after}");
+    }
+}
+
+/// The store is void after the first failure, and not after the second one.
+#[test]
+fn a_second_failure_is_reported_as_the_first_one() {
+    let mut reported = 0;
+    for seed in 0..60 {
+        let mut bench = Bench::with(seed, config(CrashSafety::Process));
+        bench.break_down(OperationKind::Write);
+        bench.disk.heal();
+        bench.pass(Duration::from_secs(5));
+        bench.put_on_disk("k", "old").unwrap();
+        bench.sync().unwrap();
+        bench.disk.fail(OperationKind::Sync, 0, Fault::Io, true);
+        let cache = bench.cache.clone();
+        // Before the writer knows.
+        let invalidated = bench.simulation.block_on(async {
+            cache.sync().await.unwrap_err();
+            cache.invalidate_key("a", "k").await
+        });
+        reported += u32::from(invalidated.as_ref().unwrap().is_err());
+        drop(cache);
+        bench.disk.heal();
+        bench.kill();
+        assert!(invalidated.unwrap().is_err() || bench.get("k").is_none(), "STALE, seed {seed}");
+    }
+    assert!(reported > 0);
 }
 
 /// They are numbered without a record; the log goes on behind all of them.
