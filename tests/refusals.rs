@@ -6,12 +6,16 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use futures::executor::block_on;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tamis::{BlobCache, BlobCacheConfig, CacheError};
+use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
+use rustix::thread::set_thread_uid;
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError, CacheTier, L2State};
 
 const CHILD: &str = "TAMIS_REFUSED_CHILD";
 
@@ -118,4 +122,103 @@ fn a_file_size_limit_is_reported_and_does_not_kill() {
     });
     assert_eq!(block_on(cache.get("space", "key")).unwrap().value(), b"other");
     assert!(block_on(cache.close()).is_err());
+}
+
+/// A user without any other thread on this machine.
+const STRANGER: u32 = 64_007;
+
+/// Threads that this process has by name; none of the kernel's.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    for _ in 0..4000 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("waited in vain");
+}
+
+/// What a service does with a cache; deadlines, flushes and large tables would like threads.
+fn works(cache: &BlobCache) {
+    block_on(async {
+        for number in 0..3000_u32 {
+            let put = BlobCachePut::new(vec![7; 100]).with_ttl(Duration::from_secs(3600));
+            let put = put.with_tags([format!("{}", number % 10)]);
+            cache.put("space", number.to_le_bytes(), put).await.unwrap();
+        }
+        let brief = BlobCachePut::new("brief").with_ttl(Duration::from_millis(1));
+        cache.put("space", "brief", brief).await.unwrap();
+        let fetch = || async { Ok::<_, std::io::Error>(BlobCachePut::new("fetched")) };
+        let hit = cache.get_or_fetch("space", "fetched", fetch).await.unwrap();
+        assert_eq!(hit.value(), b"fetched");
+        let hit = cache.get("space", 2997_u32.to_le_bytes()).await;
+        assert!(hit.is_some_and(|hit| hit.value() == [7; 100]));
+        assert!(cache.invalidate_tags("space", &["7"]).await.unwrap() > 0);
+        assert!(cache.get("space", 2997_u32.to_le_bytes()).await.is_none());
+        thread::sleep(Duration::from_millis(10));
+        assert!(cache.get("space", "brief").await.is_none());
+        assert!(cache.invalidate_namespace("space").await.unwrap());
+        assert!(cache.get("space", 2998_u32.to_le_bytes()).await.is_none());
+        cache.put("space", "last", "value").await.unwrap();
+        assert!(cache.get("space", "last").await.is_some());
+    });
+}
+
+#[test]
+fn refused_threads_are_named_and_memory_goes_on() {
+    if !is_child("refused_threads_are_named_and_memory_goes_on") {
+        return;
+    }
+    if !geteuid().is_root() {
+        println!("skipped: only root can become a user who has no other threads");
+        return;
+    }
+    let folder = folder();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let store = folder.path().join("store");
+    let before = descriptors();
+    let stranger = move || {
+        set_thread_uid(Uid::from_raw(STRANGER)).unwrap();
+        let memory = || {
+            let config = BlobCacheConfig::builder().l1_bytes_max(1 << 20).build().unwrap();
+            let cache = block_on(BlobCache::open(config)).unwrap();
+            works(&cache);
+            block_on(cache.close()).unwrap();
+        };
+        let mut refused = 0;
+        for spare in 0..12 {
+            wait_until(|| ["tamis-append", "tamis-read", "tamis-sweeper"].map(threads) == [0; 3]);
+            let opened = with_limit(Resource::Nproc, 1 + spare, || {
+                if spare == 0 {
+                    memory();
+                    assert_eq!(threads("tamis-sweeper"), 0, "it was refused");
+                }
+                let cache = open(&store)?;
+                // The kernel has no thread for syncs, nor for writes to new parts of the file.
+                works(&cache);
+                block_on(cache.sync()).unwrap();
+                assert_eq!(cache.stats().l2_state(), L2State::Healthy);
+                block_on(cache.close())
+            });
+            let Err(error) = opened else { continue };
+            refused += 1;
+            let told = error.to_string();
+            assert!(matches!(error, CacheError::L2Unavailable { .. }), "{error:?}");
+            assert!(told.contains("nproc") && told.contains(store.to_str().unwrap()), "{told}");
+            assert!(!store.exists(), "with {spare} to spare");
+        }
+        assert_eq!(refused, 2, "a store has two threads");
+        let cache = open(&store).unwrap();
+        let hit = block_on(cache.get("space", "last"));
+        assert!(hit.is_some_and(|hit| hit.value() == b"value" && hit.tier() == CacheTier::L2));
+        block_on(cache.close()).unwrap();
+    };
+    thread::spawn(stranger).join().unwrap();
+    assert_eq!(descriptors(), before);
 }

@@ -33,6 +33,7 @@
 mod boot;
 mod buffer;
 mod closing;
+mod device;
 mod error;
 mod file;
 mod limits;

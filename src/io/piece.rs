@@ -9,6 +9,9 @@
 // Unsafe here: the ring writes through raw pointers.
 #![allow(unsafe_code)]
 
+use std::io;
+use std::mem::MaybeUninit;
+use std::slice;
 use std::sync::Arc;
 
 use tokio_uring::buf::{IoBuf, IoBufMut};
@@ -102,6 +105,28 @@ impl Piece {
         let counted = reached - self.done;
         self.done = reached;
         counted
+    }
+
+    /// The initialised bytes that are left.
+    pub(super) fn rest(&self) -> &[u8] {
+        // SAFETY: the address is valid for so many initialised bytes (see `IoBuf` below), and
+        // nothing else writes to the piece's range while the piece is borrowed.
+        unsafe { slice::from_raw_parts(self.address(), self.bytes_init()) }
+    }
+
+    /// Lets `fill` initialise the bytes that are left, from the first on; it returns how many.
+    pub(super) fn fill(
+        &mut self,
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let length = self.bytes_total();
+        // SAFETY: the range belongs to this piece alone (see `IoBufMut` below), and bytes that may
+        // not be initialised are all that is claimed.
+        let bytes = unsafe { slice::from_raw_parts_mut(self.address().cast(), length) };
+        let count = fill(bytes)?.min(length);
+        // SAFETY: `fill` says that it has initialised them.
+        unsafe { self.set_init(count) };
+        Ok(count)
     }
 
     fn address(&self) -> *mut u8 {

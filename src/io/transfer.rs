@@ -4,12 +4,10 @@
 //!   writes four pieces of 256 KiB at once up to a quarter faster than one of 1 MiB.
 //! - A short transfer resumes at the last whole block. A transfer without progress, EINTR and
 //!   EAGAIN are retried [`RETRIES_MAX`] times in a row, with growing pauses.
+//! - A request for which the kernel has no thread is carried out by this one: see [`Device`].
 //! - No transfer is dropped half-way: the ring's pump polls each request to its end.
 
-#![allow(unsafe_code)]
-
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,6 +16,7 @@ use rustix::io::Errno;
 use tokio_uring::fs::File;
 
 use super::buffer::AlignedBuffer;
+use super::device::{Device, borrowed, is_unattended};
 use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::{Read, Request};
@@ -109,14 +108,8 @@ pub(super) async fn serve(file: &File, request: Request) {
     }
 }
 
-/// The descriptor of the file, for calls that the ring does not have.
-fn borrowed(file: &File) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open as long as the file, which is borrowed for as long.
-    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
-}
-
 async fn transfer(
-    file: &File,
+    file: &impl Device,
     direction: Direction,
     offset: u64,
     buffer: AlignedBuffer,
@@ -148,7 +141,7 @@ async fn transfer(
 
 /// Carries out all pieces; after the first error no further piece is begun.
 async fn transfer_long(
-    file: &File,
+    file: &impl Device,
     direction: Direction,
     offset: u64,
     split: &mut Split,
@@ -169,7 +162,7 @@ async fn transfer_long(
 }
 
 async fn transfer_piece(
-    file: &File,
+    file: &impl Device,
     direction: Direction,
     offset: u64,
     mut piece: Piece,
@@ -178,11 +171,17 @@ async fn transfer_piece(
     // Bounded: a wait in each turn.
     while !piece.is_done() {
         let place = offset + piece.done() as u64;
-        let result;
+        let mut result;
         (result, piece) = match direction {
-            Direction::Read => file.read_at(piece, place).await,
-            Direction::Write => file.write_at(piece, place).submit().await,
+            Direction::Read => file.read(piece, place).await,
+            Direction::Write => file.write(piece, place).await,
         };
+        if result.as_ref().is_err_and(is_unattended) {
+            result = match direction {
+                Direction::Read => file.read_here(&mut piece, place),
+                Direction::Write => file.write_here(&piece, place),
+            };
+        }
         let error = match result {
             Ok(0) if direction == Direction::Read => {
                 return (Err(io::ErrorKind::UnexpectedEof.into()), piece);
@@ -209,13 +208,17 @@ async fn transfer_piece(
 #[cfg(test)]
 pub(super) static SYNCS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-async fn sync(file: &File) -> io::Result<()> {
+async fn sync(file: &impl Device) -> io::Result<()> {
     #[cfg(test)]
     SYNCS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let mut tries = 0;
     // Bounded: by the tries.
     loop {
-        match file.sync_data().await {
+        let mut result = file.sync().await;
+        if result.as_ref().is_err_and(is_unattended) {
+            result = file.sync_here();
+        }
+        match result {
             Err(error) if is_passing(&error) && tries < RETRIES_MAX => {
                 tries += 1;
                 pause(tries).await;
@@ -244,3 +247,6 @@ async fn pause(tries: u32) {
         _ => tokio::time::sleep(PAUSE * (1 << (tries - 3).min(9))).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

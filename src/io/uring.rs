@@ -335,6 +335,8 @@ fn start(
     check_descriptors(STORE_DESCRIPTORS)?;
     let setup = RingSetup::probe(options.ring_entries.min(4096))?;
     let ring = Ring::new(setup)?;
+    // Everything that may be refused comes first, or a refused open would leave a file behind.
+    let read_thread = ReadThread::start(options, alive.clone())?;
     let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
     let duplicate = || {
         let file = data.file.try_clone();
@@ -346,8 +348,7 @@ fn start(
     let (appends, append_requests) = mpsc::unbounded_channel();
     let (read_runner, read_server) = TaskRunnerHandle::new();
     let (append_runner, append_server) = TaskRunnerHandle::new();
-    let read_work = Work { file, requests: read_requests, runner: read_server };
-    start_reads(&data.facts, options.ring_entries, alive.clone(), read_work)?;
+    read_thread.begin(Work { file, requests: read_requests, runner: read_server });
     let point_reads = PointReads::new(&data.file, options.read_rings, read_runner.clone(), &reads);
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
@@ -367,28 +368,56 @@ fn start(
     Ok((UringDisk { shared: Arc::new(shared) }, ring, work))
 }
 
-/// Starts the thread of the read ring and waits until it has its ring.
-fn start_reads(facts: &FileFacts, entries: u32, alive: Alive, work: Work) -> Result<(), DiskError> {
-    let (ready, started) = std::sync::mpsc::channel();
-    let read_thread = move || {
-        match RingSetup::probe(entries.min(4096)).and_then(Ring::new) {
-            Ok(ring) => {
-                let _ = ready.send(Ok(()));
-                if !ring.run("read", work.file, work.requests, work.runner) {
+/// The thread of the read ring, which has its ring and waits for its work. Without any it has ended
+/// when this is dropped.
+struct ReadThread {
+    work: Option<std::sync::mpsc::Sender<Work>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ReadThread {
+    fn start(options: &DiskOptions, alive: Alive) -> Result<Self, DiskError> {
+        let entries = options.ring_entries.min(4096);
+        let (ready, started) = std::sync::mpsc::channel();
+        let (sender, work) = std::sync::mpsc::channel();
+        let run = move || {
+            let (ring, error) = match RingSetup::probe(entries).and_then(Ring::new) {
+                Ok(ring) => (Some(ring), None),
+                Err(error) => (None, Some(error)),
+            };
+            let _ = ready.send(error);
+            if let (Some(ring), Ok(Work { file, requests, runner })) = (ring, work.recv()) {
+                if !ring.run("read", file, requests, runner) {
                     alive.note_broken();
                 }
             }
-            Err(error) => {
-                drop(work);
-                let _ = ready.send(Err(error));
+            drop(alive);
+        };
+        let thread = thread::Builder::new().name("tamis-read".into());
+        let thread = thread.spawn(run).map_err(|error| no_thread(&error))?;
+        let waiting = Self { work: Some(sender), thread: Some(thread) };
+        match started.recv() {
+            Ok(None) => Ok(waiting),
+            Ok(Some(error)) => Err(error),
+            Err(_) => {
+                let broken = io::Error::other("the thread of the read ring broke down");
+                Err(DiskError::io("open", &options.directory, broken))
             }
         }
-        drop(alive);
-    };
-    thread::Builder::new()
-        .name("tamis-read".into())
-        .spawn(read_thread)
-        .map_err(|error| no_thread(&error))?;
-    let broken = io::Error::other("the thread of the read ring broke down");
-    started.recv().unwrap_or_else(|_| Err(DiskError::io("open", &facts.path, broken)))
+    }
+
+    /// Gives the thread its work.
+    fn begin(mut self, work: Work) {
+        // If the thread has broken down, so have its queue and its runner.
+        let _ = self.work.take().map(|sender| sender.send(work));
+        self.thread = None;
+    }
+}
+
+impl Drop for ReadThread {
+    fn drop(&mut self) {
+        self.work = None;
+        // Its descriptors are closed once it has ended; if it has panicked, they are as well.
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
 }

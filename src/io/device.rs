@@ -1,0 +1,78 @@
+//! `Device`: what transfers ask of a file, on a ring or without it.
+//!
+//! The kernel carries out some requests of a ring (syncs, and transfers that would wait for the
+//! file system) on threads that it adds to the process. If a limit refuses it such threads, it
+//! cancels the request. Then the thread of the ring carries it out by a plain call, and waits.
+
+// Unsafe here: a descriptor is borrowed.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+use tokio_uring::fs::File;
+
+use super::piece::Piece;
+
+/// The number of bytes transferred, and the piece.
+pub(super) type Transferred = (io::Result<usize>, Piece);
+
+pub(super) trait Device {
+    /// Reads into what is left of the piece.
+    fn read(&self, piece: Piece, offset: u64) -> impl Future<Output = Transferred>;
+
+    /// Writes what is left of the piece.
+    fn write(&self, piece: Piece, offset: u64) -> impl Future<Output = Transferred>;
+
+    fn sync(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// Like `read`, on this thread.
+    fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize>;
+
+    /// Like `write`, on this thread.
+    fn write_here(&self, piece: &Piece, offset: u64) -> io::Result<usize>;
+
+    /// Like `sync`, on this thread.
+    fn sync_here(&self) -> io::Result<()>;
+}
+
+/// The descriptor of the file, for calls that the ring does not have.
+pub(super) fn borrowed(file: &File) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as the file, which is borrowed for as long.
+    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
+}
+
+/// Whether the kernel had no thread for the request.
+pub(super) fn is_unattended(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::CANCELED.raw_os_error())
+}
+
+impl Device for File {
+    async fn read(&self, piece: Piece, offset: u64) -> Transferred {
+        self.read_at(piece, offset).await
+    }
+
+    async fn write(&self, piece: Piece, offset: u64) -> Transferred {
+        self.write_at(piece, offset).submit().await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.sync_data().await
+    }
+
+    fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {
+        piece.fill(|bytes| {
+            let (filled, _) = rustix::io::pread(borrowed(self), bytes, offset)?;
+            Ok(filled.len())
+        })
+    }
+
+    fn write_here(&self, piece: &Piece, offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(borrowed(self), piece.rest(), offset)?)
+    }
+
+    fn sync_here(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(borrowed(self))?)
+    }
+}
