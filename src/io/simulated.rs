@@ -28,7 +28,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use super::buffer::AlignedBuffer;
 use super::reply::exchange;
@@ -65,6 +65,7 @@ impl SimulatedDisk {
         let state = DiskState {
             dice,
             plan,
+            held: Vec::new(),
             countdowns: Vec::new(),
             image,
             unsynced: BTreeMap::new(),
@@ -80,7 +81,11 @@ impl SimulatedDisk {
 
     /// Changes what goes wrong by chance, from the next request on.
     pub(crate) fn plan(&self, change: impl FnOnce(&mut FaultPlan)) {
-        change(&mut self.state().plan);
+        let mut state = self.state();
+        change(&mut state.plan);
+        let held = if state.plan.holds_all { Vec::new() } else { std::mem::take(&mut state.held) };
+        drop(state);
+        held.into_iter().for_each(Waker::wake);
     }
 
     /// Fails the request of `kind` after the next `after` ones, and all later ones too if
@@ -229,6 +234,15 @@ impl SimulatedDisk {
         }
     }
 
+    /// Whether the device does not answer; then it wakes the request when it does again.
+    fn is_held(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if state.plan.holds_all {
+            state.held.push(context.waker().clone());
+        }
+        state.plan.holds_all
+    }
+
     /// Submits `work`, and waits for the answer.
     async fn perform(self, kind: OperationKind, work: Work, pin: Option<RequestPin>) -> Answer {
         let (reply, mut answer) = exchange();
@@ -240,6 +254,10 @@ impl SimulatedDisk {
         let gone = || (Err(dead()), AlignedBuffer::default());
         let device = self.clone();
         let carried_out = poll_fn(move |context| {
+            // So that time passes meanwhile.
+            if device.is_held(context) {
+                return Poll::Pending;
+            }
             if device.step(id) {
                 return Poll::Ready(());
             }

@@ -5,6 +5,7 @@ mod accounting;
 mod bench;
 mod crash_model;
 mod crash_points;
+mod device_faults;
 mod disk_admission;
 mod errors;
 mod fetches;

@@ -44,6 +44,8 @@ pub(crate) struct FaultPlan {
     pub(crate) delay_polls_min: u32,
     /// Reads wait until this is false again. Default false.
     pub(crate) holds_reads: bool,
+    /// No request advances until this is false again: the device does not answer. Default false.
+    pub(crate) holds_all: bool,
     /// The chance of a read to fail with EIO.
     pub(crate) read_failure: f64,
     /// The chance of a write to fail with EIO.
@@ -64,6 +66,7 @@ impl Default for FaultPlan {
             delay_polls_max: 8,
             delay_polls_min: 0,
             holds_reads: false,
+            holds_all: false,
             read_failure: 0.0,
             write_failure: 0.0,
             write_no_space: 0.0,

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::task::Waker;
 
 use super::super::RequestPin;
 use super::super::buffer::AlignedBuffer;
@@ -29,6 +30,8 @@ const DROPPED: u64 = u64::MAX;
 pub(super) struct DiskState {
     pub(super) dice: Dice,
     pub(super) plan: FaultPlan,
+    /// Requests that wait for the device to answer again.
+    pub(super) held: Vec<Waker>,
     pub(super) countdowns: Vec<Countdown>,
     /// The bytes that reads see.
     pub(super) image: Vec<u8>,
@@ -178,7 +181,8 @@ impl DiskState {
     /// Advances an operation by one step.
     pub(super) fn step(&mut self, id: u64) -> Step {
         let Some(mut operation) = self.operations.remove(&id) else { return Step::Gone };
-        if self.plan.holds_reads && matches!(operation.work, Work::Read { .. }) {
+        let is_held_read = self.plan.holds_reads && matches!(operation.work, Work::Read { .. });
+        if is_held_read || self.plan.holds_all {
             self.operations.insert(id, operation);
             return Step::Pending;
         }
