@@ -52,6 +52,12 @@ pub(crate) enum Failpoint {
     PinInFuture,
     /// A caller keeps its permit, polled or not.
     PermitKeptBySleeper,
+    /// A permit is dropped without returning its bytes.
+    PermitLost,
+    /// A pin is dropped without releasing its segment.
+    PinLost,
+    /// A caller that stops watching its key leaves it watched.
+    WatchLost,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
     /// An image of the index counts whatever state of the store it belongs to.

@@ -111,6 +111,13 @@ impl Limiter {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Admitted and waiting callers.
+    #[cfg(test)]
+    pub(crate) fn callers(&self) -> usize {
+        let state = self.0.state.lock();
+        state.leases.len() + state.queue.len()
+    }
+
     /// Runs work that takes `bytes`, once there is room; work larger than the whole budget runs
     /// alone. `make` is called again if the work was revoked. It gives the permit to the work, to
     /// keep as long as it uses the memory.
@@ -236,6 +243,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if failpoint(Failpoint::PermitLost) {
+            return;
+        }
         let state = self.limiter.state.lock();
         self.limiter.used.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
         self.limiter.call(state);

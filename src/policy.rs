@@ -240,7 +240,8 @@ impl Lifetime {
         } else if now < self.expires || self.expires == Timestamp::NEVER {
             Freshness::Fresh
         } else {
-            Freshness::Stale(end.saturating_since(now))
+            // A window without an end has something left even at the end of time.
+            Freshness::Stale(end.saturating_since(now).max(Duration::from_nanos(1)))
         }
     }
 
@@ -353,6 +354,11 @@ mod tests {
         let life = life(&forever, u64::MAX - 1);
         assert_eq!((life.expires, life.idle_ttl), (Timestamp::NEVER, u64::MAX));
         assert_eq!(life.freshness(Timestamp::NEVER, Timestamp(0)), Freshness::Fresh);
+        let stale = ExtendedTtlPolicy { stale_serve: Some(Duration::MAX), ..Default::default() };
+        let policy = BlobCachePolicy::default().ttl(Duration::ZERO).extended(stale);
+        let at_the_end = policy.lifetime("n", b"key", Timestamp(5));
+        let freshness = at_the_end.freshness(Timestamp::NEVER, Timestamp(5));
+        assert_eq!(freshness, Freshness::Stale(Duration::from_nanos(1)));
         let nothing = BlobCachePolicy::default().ttl(Duration::ZERO);
         let life = super::tests::life(&nothing, 5);
         assert_eq!(life.freshness(Timestamp(5), Timestamp(5)), Freshness::Expired(ExpiredBy::Ttl));

@@ -97,6 +97,11 @@ impl WaitQueue {
         self.waiting.is_empty() && self.called.is_empty()
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + self.called.len()
+    }
+
     /// A ticket behind all issued ones.
     pub(crate) fn ticket(&mut self) -> Ticket {
         self.next += 1;

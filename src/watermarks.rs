@@ -71,6 +71,11 @@ impl Watermarks {
         self.watched.entry(hash.0).or_insert(unseen).by += 1;
     }
 
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> usize {
+        self.watched.len()
+    }
+
     pub(crate) fn unwatch(&mut self, hash: KeyHash) {
         if let Some(watched) = self.watched.get_mut(&hash.0) {
             watched.by -= 1;

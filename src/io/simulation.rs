@@ -137,6 +137,13 @@ impl Simulation {
         self.shared.state().now
     }
 
+    /// Tasks and timers that have not ended.
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> (usize, usize) {
+        let state = self.shared.state();
+        (state.tasks.len(), state.timers.len())
+    }
+
     /// Polls and timers so far.
     #[cfg(test)]
     pub(crate) fn steps(&self) -> u64 {

@@ -146,6 +146,13 @@ impl Log {
         SegmentNumber(self.head.load(Ordering::Acquire))
     }
 
+    /// Callers that wait, and bytes that wait to be written.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let callers = self.waiters.len() + self.closers.len() + self.room.len();
+        (callers, self.state.lock().waiting_bytes())
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
         self.state.lock().memory_bytes()
     }

@@ -278,6 +278,11 @@ impl LogState {
         self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Bytes that wait to be written, and the directory of the open segment.
     pub(super) fn memory_bytes(&self) -> usize {
         self.waiting_bytes + self.directory.memory_bytes()

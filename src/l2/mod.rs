@@ -242,6 +242,11 @@ impl L2 {
         self.file.geometry
     }
 
+    #[cfg(test)]
+    pub(crate) fn pins_held(&self) -> u32 {
+        self.pins.held()
+    }
+
     pub(crate) fn outlines(&self) -> Arc<Outlines> {
         Arc::clone(&self.outlines)
     }

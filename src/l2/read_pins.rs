@@ -12,6 +12,7 @@ use std::task::Poll;
 use futures::task::AtomicWaker;
 
 use super::format::{Geometry, SegmentNumber};
+use crate::failpoint::{Failpoint, failpoint};
 
 #[derive(Debug)]
 pub(crate) struct ReadPins {
@@ -41,6 +42,11 @@ impl ReadPins {
         ReadPin { pins: Arc::clone(self), index }
     }
 
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u32 {
+        self.counts.iter().map(|count| count.load(Ordering::SeqCst)).sum()
+    }
+
     /// Resolves once the segment has no pins. One caller at a time.
     pub(crate) async fn released(&self, segment: SegmentNumber) {
         let index = self.index(segment);
@@ -62,6 +68,9 @@ impl ReadPins {
 
 impl Drop for ReadPin {
     fn drop(&mut self) {
+        if failpoint(Failpoint::PinLost) {
+            return;
+        }
         if self.pins.counts[self.index].fetch_sub(1, Ordering::SeqCst) == 1 {
             self.pins.reclaim.wake();
         }

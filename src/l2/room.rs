@@ -50,6 +50,11 @@ impl RoomQueue {
         Self { timer, log, state: Mutex::default() }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
     pub(super) fn enter(
         queue: &Arc<Self>,
         bytes: usize,

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
@@ -50,6 +51,9 @@ pub(crate) struct WatchGuard {
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
+        if failpoint(Failpoint::WatchLost) {
+            return;
+        }
         self.request.fetcher().unwatch(self.request.hash);
     }
 }

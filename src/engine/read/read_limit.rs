@@ -29,4 +29,9 @@ impl Reads {
     pub(crate) fn bytes(&self) -> usize {
         self.short.bytes() + self.long.bytes()
     }
+
+    #[cfg(test)]
+    pub(crate) fn callers(&self) -> usize {
+        self.short.callers() + self.long.callers()
+    }
 }

@@ -3,6 +3,7 @@
 mod access_times;
 mod accounting;
 mod bench;
+mod clock_steps;
 mod crash_model;
 mod crash_points;
 mod device_faults;
@@ -10,6 +11,7 @@ mod disk_admission;
 mod errors;
 mod fetches;
 mod histories;
+mod hostile;
 mod images;
 mod in_use;
 mod lifetimes;
