@@ -14,7 +14,7 @@ use crate::io::Simulation;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Not here: what is kept on purpose, each with a bound of its own. Spare buffers and contexts of
-/// the compressor, the directory of the open segment, the table of access times, admission's memory.
+/// the compressor, the directory of the open segment, access times, and admission's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ledger(BTreeMap<&'static str, usize>);
 
