@@ -139,10 +139,11 @@ impl BlobCache {
     /// [`read_at`](BlobCachePut::read_at) its start. Callers that came before may be given it; the
     /// others fetch again. To cache an absence, return [`BlobCachePut::absent`].
     ///
-    /// The fetch runs in the polls of this future. If it is dropped, fails or panics, the next
-    /// waiting caller runs its own. An entry within its stale window is fetched again too; if that
-    /// fails, all waiting callers are given the stale entry. Callers with different error types `E`
-    /// do not share fetches.
+    /// The fetch runs in the polls of this future. If it is dropped or panics, the next waiting
+    /// caller runs its own; if it fails, all callers that wait by then are given the error. An
+    /// entry within its stale window is fetched again too; if that fails, all are given the stale
+    /// entry.
+    /// Callers with different error types `E` do not share fetches.
     ///
     /// A value that cannot be stored (it is too large, its version is not above the live one, the
     /// cache is closed, the key is over its limit and so on) is returned all the same, and counted
@@ -175,11 +176,10 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// The failure of this caller's own fetch, if there is no stale entry to return instead. Errors
-    /// are neither shared nor cached.
+    /// The failure of the fetch, if there is no stale entry to return instead. It is not cached.
     ///
-    /// - [`FetchError::Fetch`]: the fetch returned an error.
-    /// - [`FetchError::Panicked`]: the fetch panicked.
+    /// - [`FetchError::Fetch`]: the fetch that this caller ran, or waited for, returned an error.
+    /// - [`FetchError::Panicked`]: this caller's own fetch panicked.
     pub async fn get_or_fetch<K, F, Fut, E>(
         &self,
         namespace: &str,
@@ -208,9 +208,9 @@ impl BlobCache {
     /// let fetch = || async { render().await.map(BlobCachePut::from) };
     /// let (page, refresh) = cache.get_or_refresh("pages", "/index", fetch).await?;
     /// if let Some(refresh) = refresh {
-    ///     let refreshed = refresh.await?; // or tokio::spawn(refresh)
-    ///     if refreshed.is_stale() {
-    ///         println!("the fetch failed, and the stale page is still there");
+    ///     // Or tokio::spawn(refresh).
+    ///     if let Err(error) = refresh.await {
+    ///         println!("{error}; the stale page is still there");
     ///     }
     /// }
     /// # assert_eq!(page.value(), b"<h1>Tamis</h1>");
@@ -223,8 +223,7 @@ impl BlobCache {
     /// # Errors
     ///
     /// Those of [`get_or_fetch`](Self::get_or_fetch), if there is no entry. A failed refresh is
-    /// reported by the [refresh](BlobCacheRefresh) itself: with the stale entry as long as it
-    /// exists, with the error after that.
+    /// reported by the [refresh](BlobCacheRefresh) itself.
     pub async fn get_or_refresh<K, F, Fut, E>(
         &self,
         namespace: &str,

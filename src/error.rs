@@ -200,15 +200,15 @@ impl fmt::Display for BlobLimit {
     }
 }
 
-/// Why there is no value: this caller's fetch failed. The error is neither shared with other
-/// callers nor cached.
+/// Why there is no value: the fetch failed. All callers that waited for it share the error, and it
+/// is not cached.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError<E> {
     /// The fetch returned an error.
     #[error("the fetch failed: {0}")]
     Fetch(#[source] Arc<E>),
-    /// The fetch panicked, when it was called or when it was polled. The panic ends there.
+    /// This caller's fetch panicked, when it was called or polled. The panic ends there.
     #[error("the fetch panicked")]
     Panicked,
 }

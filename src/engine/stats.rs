@@ -13,12 +13,12 @@ use crate::disk_admission::DiskAdmission;
 use crate::disposal::Freeing;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::fetch::landed::Landed;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
 use crate::flight::Flights;
 use crate::footprint::POSTING_BYTES;
-use crate::hit::BlobCacheHit;
 use crate::l1::L1;
 use crate::l2::{DiskMetrics, L2};
 use crate::limiter::Limiter;
@@ -43,7 +43,7 @@ pub(crate) struct StatsReader {
     copies: Arc<Limiter>,
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
-    flights: Arc<Flights<BlobCacheHit, Moment>>,
+    flights: Arc<Flights<Landed, Moment>>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk_admission: Arc<DiskAdmission>,

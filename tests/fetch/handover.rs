@@ -8,24 +8,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures::executor::block_on;
-use futures::future::join_all;
 use tamis::{BlobCachePut, FetchError};
 
 use crate::{
     Answer, Call, Outcome, Ready, Told, call, counted, joined, leading, open, told, value,
 };
 
-/// How a leader ends without a value.
+/// How a leader ends without an outcome for others.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Dropped,
-    Failed,
     Panicked,
 }
 
-const ENDS: [End; 3] = [End::Dropped, End::Failed, End::Panicked];
+const ENDS: [End; 2] = [End::Dropped, End::Panicked];
 
-/// A call whose fetch answers, fails or panics when the test says so.
+/// A call whose fetch answers or panics when the test says so.
 fn leader_that(cache: &tamis::BlobCache, end: End) -> (Call<Outcome>, impl FnOnce(Call<Outcome>)) {
     let (tell, fetch) = told();
     let fetching = move || async move {
@@ -37,13 +35,6 @@ fn leader_that(cache: &tamis::BlobCache, end: End) -> (Call<Outcome>, impl FnOnc
     assert!(leader.run().is_none());
     let finish = move |mut leader: Call<Outcome>| match end {
         End::Dropped => drop(leader),
-        End::Failed => {
-            tell.send(Err("its own error")).unwrap();
-            match leader.run().unwrap() {
-                Err(FetchError::Fetch(error)) => assert_eq!(*error, "its own error"),
-                other => panic!("{other:?}"),
-            }
-        }
         End::Panicked => {
             tell.send(Ok("unused".into())).unwrap();
             assert!(matches!(leader.run().unwrap(), Err(FetchError::Panicked)));
@@ -143,27 +134,63 @@ fn a_fetch_that_panics_in_its_drop_transfers_the_lead() {
     drop(tell);
 }
 
+/// Not one after the other.
 #[test]
-fn each_failing_caller_gets_its_own_error_and_none_is_cached() {
-    let cache = open();
-    let errors: Vec<&'static str> =
-        (0..100).map(|number| &*Box::leak(format!("error {number}").into_boxed_str())).collect();
-    let outcomes = block_on(join_all(errors.iter().map(|error| {
-        cache.get_or_fetch("n", "key", || async {
-            tokio::task::yield_now().await;
-            Answer::Err(error)
-        })
-    })));
-    for (outcome, expected) in outcomes.into_iter().zip(&errors) {
-        match outcome {
-            Err(FetchError::Fetch(error)) => assert_eq!(*error, *expected),
-            other => panic!("{other:?}"),
-        }
+fn all_that_have_joined_share_an_error_and_it_is_not_cached() {
+    let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+    let (mut leader, tell) = leading(&cache);
+    let mut joiners: Vec<_> = (0..200).map(|_| call(&cache, counted(&calls, Err("own")))).collect();
+    assert!(joiners.iter_mut().all(|joiner| joiner.run().is_none()));
+    tell.send(Err("down")).unwrap();
+    let failed = |outcome| match outcome {
+        Err(FetchError::Fetch(error)) => *error,
+        other => panic!("{other:?}"),
+    };
+    let first = leader.run().unwrap();
+    assert_eq!(failed(first), "down");
+    for joiner in &mut joiners {
+        assert_eq!(failed(joiner.run().unwrap()), "down");
     }
     let stats = cache.stats();
-    assert_eq!((stats.fetches(), stats.fetch_errors(), stats.entries()), (100, 100, 0));
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    assert_eq!((stats.fetches(), stats.fetch_errors(), stats.flights_joined()), (1, 1, 200));
+    assert_eq!((stats.entries(), stats.flights_under_way()), (0, 0));
     let fetch = || async { Answer::Ok("value".into()) };
     assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"value");
+}
+
+/// The owner of the error may panic in its drop.
+#[test]
+fn a_shared_error_that_panics_in_its_drop_reaches_all_of_them() {
+    let cache = open();
+    let (tell, told) = futures::channel::oneshot::channel::<()>();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let ask = |told: Option<futures::channel::oneshot::Receiver<()>>| {
+        let (cache, calls) = (cache.clone(), Arc::clone(&calls));
+        Call::new(async move {
+            let fetch = || async move {
+                calls.fetch_add(1, Ordering::Relaxed);
+                told.unwrap().await.unwrap();
+                Err::<BlobCachePut, _>(Bomb(true))
+            };
+            match cache.get_or_fetch("n", "key", fetch).await {
+                Err(FetchError::Fetch(error)) => {
+                    let others = Arc::strong_count(&error) - 1;
+                    std::mem::forget(error);
+                    others
+                }
+                other => panic!("{:?}", other.map(|_| ()).is_ok()),
+            }
+        })
+    };
+    let mut leader = ask(Some(told));
+    assert!(leader.run().is_none());
+    let mut joiner = ask(None);
+    assert!(joiner.run().is_none());
+    tell.send(()).unwrap();
+    assert!(leader.run().is_some() && joiner.run().is_some());
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert_eq!(cache.stats().flights_under_way(), 0);
 }
 
 #[test]
@@ -245,7 +272,10 @@ fn a_fetch_that_panics_in_its_drop_after_its_answer_has_succeeded() {
         let is_good = answer.is_ok();
         tell.send(answer).unwrap();
         assert_eq!(leader.run().unwrap().is_ok(), is_good);
-        assert_eq!(value(&joiner.run().unwrap()), if is_good { b"old" } else { b"new" });
+        let outcome = joiner.run().unwrap();
+        assert_eq!(outcome.is_ok(), is_good);
+        assert!(!is_good || value(&outcome) == b"old");
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
         assert_eq!(cache.stats().flights_under_way(), 0);
     }
 }

@@ -201,14 +201,49 @@ fn during_a_fetch_there_is_no_refresh() {
 }
 
 #[test]
-fn a_failed_refresh_returns_the_stale_entry_while_it_exists() {
+fn a_failed_refresh_returns_its_error_and_the_next_one_waits() {
     let (cache, clock) = stale();
     let fail = || async { Answer::Err("down") };
-    let hit = block_on(ask(&cache, fail).unwrap()).unwrap();
-    assert!(hit.is_stale());
-    let refresh = ask(&cache, fail).unwrap();
-    clock.advance(Duration::from_secs(5));
-    assert!(matches!(block_on(refresh), Err(FetchError::Fetch(_))));
+    let mut asked = 0;
+    for _ in 0..3000 {
+        let Some(refresh) = ask(&cache, fail) else {
+            clock.advance(Duration::from_millis(1));
+            continue;
+        };
+        asked += 1;
+        assert!(matches!(block_on(refresh), Err(FetchError::Fetch(_))));
+        let hit = block_on(cache.get("n", "key")).unwrap();
+        assert!(hit.is_stale(), "it is still there");
+    }
+    assert_eq!((asked, cache.stats().fetch_errors()), (3, 3), "one a second");
+    clock.advance(Duration::from_secs(1));
+    let refresh = ask(&cache, || async { Answer::Ok(new()) }).unwrap();
+    assert_eq!(value(&block_on(refresh)), b"new");
+    assert!(!block_on(cache.get("n", "key")).unwrap().is_stale());
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_put_refreshes_off() {
+    let (cache, clock) = stale();
+    clock.advance(Duration::from_secs(3));
+    let fail = || async { Answer::Err("down") };
+    assert!(block_on(ask(&cache, fail).unwrap()).is_err());
+    assert!(ask(&cache, fail).is_none());
+    clock.set(clock.now() - Duration::from_secs(2));
+    assert!(ask(&cache, fail).is_some());
+}
+
+/// They have no entry yet.
+#[test]
+fn callers_that_wait_for_a_failed_refresh_are_given_the_stale_entry() {
+    let (cache, _) = stale();
+    let (tell, fetch) = told();
+    let mut refreshing = Call::new(ask(&cache, fetch).unwrap());
+    assert!(refreshing.run().is_none());
+    let mut joiner = joined(&cache);
+    tell.send(Err("down")).unwrap();
+    assert!(matches!(refreshing.run().unwrap(), Err(FetchError::Fetch(_))));
+    assert!(joiner.run().unwrap().unwrap().is_stale());
 }
 
 #[test]

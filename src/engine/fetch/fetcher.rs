@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
+use crate::engine::fetch::landed::Landed;
 use crate::engine::parts::Parts;
 use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
 use crate::engine::read::get::Gets;
@@ -26,6 +27,9 @@ use crate::put::BlobCachePut;
 
 /// The least time between two equal log lines.
 const TELL_PAUSE: Duration = Duration::from_secs(60);
+
+/// After a refresh has failed, the entry is not refreshed for so long.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A fetched value, and the moment up to which callers may share it.
 pub(crate) type Fetched = (BlobCacheHit, Moment);
@@ -52,14 +56,14 @@ pub(crate) struct Fetcher {
     clock: Clock,
     counters: Counters,
     namespaces: Arc<Namespaces>,
-    flights: Arc<Flights<BlobCacheHit, Moment>>,
+    flights: Arc<Flights<Landed, Moment>>,
     admission: Admission,
     visibility: Visibility,
     gets: Gets,
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
-    /// The time of the last log line about fetched values without a slot.
-    told: Mutex<Option<Instant>>,
+    not_stored: Seldom,
+    not_refreshed: Seldom,
 }
 
 impl Fetcher {
@@ -76,7 +80,8 @@ impl Fetcher {
             gets: Gets::new(parts),
             disk_lookup: DiskLookup::new(parts),
             puts,
-            told: Mutex::default(),
+            not_stored: Seldom::default(),
+            not_refreshed: Seldom::default(),
         }
     }
 
@@ -102,11 +107,11 @@ impl Fetcher {
         self.commit_lock.section().watermarks().unwatch(hash);
     }
 
-    pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<BlobCacheHit, Moment> {
+    pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<Landed, Moment> {
         self.flights.enter(to, began)
     }
 
-    pub(crate) fn claim(&self, to: Destination<'_>) -> Option<Claim<BlobCacheHit, Moment>> {
+    pub(crate) fn claim(&self, to: Destination<'_>) -> Option<Claim<Landed, Moment>> {
         self.flights.claim(to, Duration::from_nanos(self.clock.timestamp().0))
     }
 
@@ -143,6 +148,21 @@ impl Fetcher {
 
     pub(crate) fn count_hit(&self, hit: &BlobCacheHit) {
         self.gets.count(hit);
+    }
+
+    /// A refresh of this entry has failed.
+    pub(crate) fn put_off_refreshes(&self, hit: &BlobCacheHit) {
+        hit.entry.put_off_refreshes(self.clock.timestamp().saturating_add(REFRESH_PAUSE));
+        let name = hit.entry.generation.name();
+        self.not_refreshed.tell(|| log::warn!("refreshes fail; one of namespace {name:?}"));
+    }
+
+    /// Whether no refresh of this entry has failed a moment ago.
+    pub(crate) fn may_refresh(&self, hit: &BlobCacheHit) -> bool {
+        let now = self.clock.timestamp();
+        // A clock that was set back must not put it off for longer.
+        let is_pause = |from: Timestamp| now < from && from <= now.saturating_add(REFRESH_PAUSE);
+        !hit.entry.refreshes_from().is_some_and(is_pause)
     }
 
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
@@ -223,15 +243,24 @@ impl Fetcher {
 
     /// Logs that fetched values find no namespace slot: their callers are not told.
     fn tell_not_stored(&self, error: &CacheError) {
-        if !matches!(error, CacheError::TooManyNamespaces { .. }) {
-            return;
+        if matches!(error, CacheError::TooManyNamespaces { .. }) {
+            self.not_stored.tell(|| log::warn!("fetched values are not stored: {error}"));
         }
+    }
+}
+
+/// A log line that appears once in a while.
+#[derive(Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn tell(&self, tell: impl FnOnce()) {
         let now = Instant::now();
-        let mut told = self.told.lock();
+        let mut told = self.0.lock();
         if told.is_none_or(|told| now.duration_since(told) >= TELL_PAUSE) {
             *told = Some(now);
             drop(told);
-            log::warn!("fetched values are not stored: {error}");
+            tell();
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! look ── fresh ──────────────────────────────────────────────> answer
-//!   └─ enter a flight ── join ── value ───────────────────────> answer
+//!   └─ enter a flight ── join ── value or error ──────────────> answer
 //!        └─ lead ── look again, if anything has happened since
 //!             └─ fetch ── value ── store ── complete ───────> answer
 //!                  └─ failed ── look ── stale ── complete ────> answer
-//!                       └─ transfer leadership ───────────────> error
+//!                       └─ complete ──────────────────────────> error
 //! ```
 //!
 //! A hand-written future, because a refresh must be `Send` exactly when its fetch is, and because
@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 
 use crate::counters::Event;
 use crate::engine::fetch::fetcher::{Fetched, Offer};
+use crate::engine::fetch::landed::{Failure, Landed};
 use crate::engine::fetch::request::{FetchRequest, Look, WatchGuard};
 use crate::error::FetchError;
 use crate::flight::{self, Completion, JoinOutcome, Part};
@@ -32,10 +33,10 @@ use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
 use crate::wake::{contained, discard};
 
-type Lead = flight::Lead<BlobCacheHit, Moment>;
-type Joiner = flight::Joiner<BlobCacheHit, Moment>;
-type Claim = flight::Claim<BlobCacheHit, Moment>;
-type Wakers = flight::Wakers<BlobCacheHit, Moment>;
+type Lead = flight::Lead<Landed, Moment>;
+type Joiner = flight::Joiner<Landed, Moment>;
+type Claim = flight::Claim<Landed, Moment>;
+type Wakers = flight::Wakers<Landed, Moment>;
 
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
@@ -48,6 +49,8 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     /// The last moment before the latest look began.
     looked: Option<Moment>,
     is_counted: bool,
+    /// Its caller has the stale entry, and is told of a failure.
+    is_refresh: bool,
     stage: Stage<Fut, E>,
 }
 
@@ -61,7 +64,7 @@ enum Stage<Fut, E> {
     /// And the moment at which the look began.
     Failed(Look, FetchError<E>, Option<Lead>, Moment),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
-    Waking(Wakers, BlobCacheHit),
+    Waking(Wakers, Outcome<E>),
     Over,
 }
 
@@ -78,7 +81,8 @@ impl<F, Fut, E> FetchFuture<F, Fut, E> {
     pub(crate) fn new(request: Arc<FetchRequest>, fetch: F) -> Self {
         let stage = Stage::New(None);
         let fetch = Some(fetch);
-        Self { request, fetch, began: None, looked: None, is_counted: false, stage }
+        let (is_counted, is_refresh) = (false, false);
+        Self { request, fetch, began: None, looked: None, is_counted, is_refresh, stage }
     }
 }
 
@@ -150,28 +154,14 @@ where
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(JoinOutcome::LookAgain) => self.look(None),
                 Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
-                // Polled late, it must not return an expired value.
-                Poll::Ready(JoinOutcome::Value(hit)) if self.is_over(&hit) => {
-                    discard(hit);
-                    self.look(None)
-                }
-                Poll::Ready(JoinOutcome::Value(hit)) => {
-                    self.count(Event::FlightJoined);
-                    self.answer(hit)
-                }
+                Poll::Ready(JoinOutcome::Value(landed)) => self.landed(landed),
             },
             Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
             Stage::Failed(mut look, error, lead, point) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
                     Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
-                    Poll::Ready(Some(hit)) => {
-                        discard(error);
-                        self.complete(lead, hit, point)
-                    }
-                    Poll::Ready(None) => {
-                        drop(lead);
-                        Next::Answer(Err(error))
-                    }
+                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, point, error),
+                    Poll::Ready(None) => self.complete_failed(lead, error),
                 }
             }
             Stage::Storing(mut storing, lead) => {
@@ -186,12 +176,12 @@ where
                     }
                 }
             }
-            Stage::Waking(mut wakers, hit) => {
+            Stage::Waking(mut wakers, outcome) => {
                 if wakers.wake() {
                     context.waker().wake_by_ref();
-                    return Next::Wait(Stage::Waking(wakers, hit));
+                    return Next::Wait(Stage::Waking(wakers, outcome));
                 }
-                Next::Answer(Ok(hit))
+                Next::Answer(outcome)
             }
             Stage::Over => panic!("polled after it was over"),
         }
@@ -287,11 +277,59 @@ where
 
     fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
         let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: hit.clone(), until });
+        let wakers = lead.complete(Completion { value: Ok(hit.clone()), until });
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
-        Next::Stage(Stage::Waking(wakers, hit))
+        Next::Stage(Stage::Waking(wakers, Ok(hit)))
+    }
+
+    /// The others are given the stale entry, and this caller as well unless it has it.
+    fn complete_stale(
+        &mut self,
+        lead: Option<Lead>,
+        hit: BlobCacheHit,
+        until: Moment,
+        error: FetchError<E>,
+    ) -> Next<Fut, E> {
+        if !self.is_refresh || !hit.is_stale() {
+            discard(error);
+            return self.complete(lead, hit, until);
+        }
+        self.request.fetcher().put_off_refreshes(&hit);
+        let Some(lead) = lead else { return Next::Answer(Err(error)) };
+        let wakers = lead.complete(Completion { value: Ok(hit), until });
+        Next::Stage(Stage::Waking(wakers, Err(error)))
+    }
+
+    /// All that have joined by now are given the error: each would wait for its own otherwise, one
+    /// after the other. A panic says nothing about the origin: the next one fetches.
+    fn complete_failed(&mut self, lead: Option<Lead>, error: FetchError<E>) -> Next<Fut, E> {
+        let is_shared = matches!(error, FetchError::Fetch(_));
+        let Some(lead) = lead.filter(|_| is_shared) else { return Next::Answer(Err(error)) };
+        let value = Err(Failure::new(error.clone()));
+        let wakers = lead.complete(Completion { value, until: Moment::MAX });
+        Next::Stage(Stage::Waking(wakers, Err(error)))
+    }
+
+    /// The outcome of the leader that this caller has joined.
+    fn landed(&mut self, landed: Landed) -> Next<Fut, E> {
+        match landed {
+            // Polled late, it must not return an expired value.
+            Ok(hit) if self.is_over(&hit) => {
+                discard(hit);
+                self.look(None)
+            }
+            Ok(hit) => {
+                self.count(Event::FlightJoined);
+                self.answer(hit)
+            }
+            Err(failure) => {
+                self.count(Event::FlightJoined);
+                let Some(error) = failure.error() else { unreachable!("a flight has one type") };
+                Next::Answer(Err(error))
+            }
+        }
     }
 
     fn answer(&self, hit: BlobCacheHit) -> Next<Fut, E> {
@@ -324,8 +362,9 @@ where
 /// dropped, or is woken and not polled for 100 ms, a waiting caller fetches instead.
 ///
 /// It returns what `get_or_fetch` would: the value that it has fetched and stored, or that another
-/// caller has. If its fetch fails while the stale entry is still within its window, it returns `Ok`
-/// with that entry, and [`is_stale`](BlobCacheHit::is_stale) tells; after that the [`FetchError`].
+/// caller has. If its fetch fails, it returns the [`FetchError`], which is counted and now and then
+/// logged; the stale entry stays within its window, and for a second no caller is given another
+/// refresh of it. Callers of `get_or_fetch` that wait for it are given the stale entry.
 /// It keeps the cache open until it is dropped, and panics if it is polled after it has returned.
 #[must_use = "nothing is refreshed until it is polled"]
 pub struct BlobCacheRefresh<F, Fut, E>(FetchFuture<F, Fut, E>);
@@ -334,7 +373,7 @@ impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
     pub(crate) fn new(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
         let mut fetching = FetchFuture::new(request, fetch);
         // The stale hit was counted when it was returned.
-        fetching.is_counted = true;
+        (fetching.is_counted, fetching.is_refresh) = (true, true);
         fetching.stage = Stage::New(Some(claim));
         Self(fetching)
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod fetcher;
 mod future;
+pub(crate) mod landed;
 mod request;
 
 use std::sync::Arc;
@@ -78,7 +79,8 @@ where
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
     request.fetcher().count_hit(&hit);
-    let claim = if hit.is_stale() { request.claim::<E>() } else { None };
+    let is_due = hit.is_stale() && request.fetcher().may_refresh(&hit);
+    let claim = if is_due { request.claim::<E>() } else { None };
     let refresh = claim.map(|claim| BlobCacheRefresh::new(request, fetch, claim));
     Ok((hit, refresh))
 }
