@@ -107,7 +107,7 @@ impl Scope {
 
 impl Event {
     /// Whether this removes an earlier entry of this key and these labels.
-    fn ends(&self, full_key: FullKey, labels: Labels) -> bool {
+    pub(crate) fn ends(&self, full_key: FullKey, labels: Labels) -> bool {
         match self {
             Self::Put(put) => put.is_certain && put.full_key == full_key,
             Self::Invalidation(cover) => cover.covers(full_key, labels),
