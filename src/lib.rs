@@ -170,6 +170,7 @@ mod engine;
 mod entry;
 mod error;
 mod failpoint;
+mod figures;
 mod flight;
 mod footprint;
 #[cfg(any(test, feature = "simulation"))]
@@ -211,6 +212,7 @@ pub use clock::Clock;
 pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, L2ConfigBuilder};
 pub use engine::fetch::BlobCacheRefresh;
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
+pub use figures::{Figure, FigureKind, FigureUnit};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use modes::{
     BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2PromotionPolicy,

@@ -3,24 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::figures::{Figure, FigureKind, FigureUnit, Measured, figures, snapshot};
 use crate::quota::NamespaceQuota;
 
-macro_rules! snapshot {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-        pub struct $name { $(pub(crate) $field: $type,)* }
-
-        impl $name { $(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $field(&self) -> $type { self.$field.clone() }
-        )* }
-    };
-}
-
-snapshot! {
+figures! {
     /// Counters since the cache was opened, and its current sizes.
     ///
     /// Cheap to take: no entry is visited. The figures are read one after the other, so under load
@@ -28,145 +14,144 @@ snapshot! {
     /// keys, metadata, labels and the overhead of allocator and tables.
     BlobCacheStats {
         /// Gets that returned an entry, stale ones included, from either tier.
-        hits: u64,
+        hits: u64 = Counter Number,
         /// Gets that returned none, and calls of fetching methods that found nothing fresh.
-        misses: u64,
+        misses: u64 = Counter Number,
         /// Puts that stored an entry.
-        insertions: u64,
+        insertions: u64 = Counter Number,
         /// Entries evicted to make room.
-        evictions: u64,
+        evictions: u64 = Counter Number,
         /// Expired entries that were removed, idle ones included, by any call or task.
-        expirations: u64,
+        expirations: u64 = Counter Number,
         /// Entries removed by an invalidation of their key, prefix, tag or dependency.
-        invalidations: u64,
+        invalidations: u64 = Counter Number,
         /// Entries that a put of their key replaced, whether or not the new value is held.
-        replacements: u64,
+        replacements: u64 = Counter Number,
         /// Entries of flushed namespaces: for each namespace the larger of its counts in memory and
         /// on disk. An entry in both counts once; if each tier holds entries that the other does
         /// not, the count is too low.
-        entries_flushed: u64,
+        entries_flushed: u64 = Counter Number,
         /// Entries that made room in the last tier that held them: evicted and not on disk, or
         /// reclaimed on disk and not in memory. So each entry of `insertions` and
         /// `recovery_records` is still held, or counted once as expired, invalidated, replaced,
         /// flushed or forgotten.
-        forgotten: u64,
+        forgotten: u64 = Counter Number,
         /// Namespaces flushed, including each one of a flush of everything.
-        namespace_flushes: u64,
+        namespace_flushes: u64 = Counter Number,
         /// Puts refused because the live entry's version was not below theirs.
-        version_mismatches: u64,
+        version_mismatches: u64 = Counter Number,
         /// Puts refused because their key was mutated after their read point.
-        stale_sets_refused: u64,
+        stale_sets_refused: u64 = Counter Number,
         /// Entries held in memory now, including expired ones not found yet.
-        entries: usize,
+        entries: usize = Gauge Number,
         /// Bytes that count against `l1_bytes_max` now.
-        bytes_in_use: usize,
+        bytes_in_use: usize = Gauge Bytes,
         /// The budget of the memory tier.
-        l1_bytes_max: usize,
+        l1_bytes_max: usize = Gauge Bytes,
         /// Namespaces in use now.
-        namespaces: usize,
+        namespaces: usize = Gauge Number,
         /// The most namespaces that can be in use.
-        max_namespaces: usize,
+        max_namespaces: usize = Gauge Number,
         /// Stale answers, within their stale window: hits, and entries returned in place of a
         /// failed fetch, which was a miss.
-        l1_stale_serves_total: u64,
+        l1_stale_serves_total: u64 = Counter Number,
         /// Fetches begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
-        fetches: u64,
+        fetches: u64 = Counter Number,
         /// Of those, fetches that failed or panicked.
-        fetch_errors: u64,
+        fetch_errors: u64 = Counter Number,
         /// Of those, fetches whose value was refused as a put: too large, version not above the
         /// live one, cache closed, device failed and so on.
-        fetches_not_stored: u64,
+        fetches_not_stored: u64 = Counter Number,
         /// Callers given another caller's fetch.
-        flights_joined: u64,
+        flights_joined: u64 = Counter Number,
         /// Keys being fetched now, or whose refresh was handed out and not begun.
-        flights_under_way: usize,
+        flights_under_way: usize = Gauge Number,
         /// Entries removed because they exceeded their idle ttl.
-        l1_idle_evicts_total: u64,
+        l1_idle_evicts_total: u64 = Counter Number,
         /// Memory of the memory tier's entries and tables.
-        memory_l1_bytes: usize,
+        memory_l1_bytes: usize = Gauge Bytes,
         /// Memory of the postings from tags and dependencies to entries.
-        memory_labels_bytes: usize,
+        memory_labels_bytes: usize = Gauge Bytes,
         /// Records in the disk index, including tombstones.
-        l2_entries: usize,
+        l2_entries: usize = Gauge Number,
         /// The size of the store's file.
-        l2_bytes_max: u64,
+        l2_bytes_max: u64 = Gauge Bytes,
         /// Of the hits, those that came from disk.
-        l2_hits: u64,
+        l2_hits: u64 = Counter Number,
         /// Misses in memory that the synopsis answered without a disk lookup.
-        l2_negative_skips: u64,
+        l2_negative_skips: u64 = Counter Number,
         /// Lookups on disk, by gets and `exists`, that went on to the index.
-        l2_metadata_reads: u64,
+        l2_metadata_reads: u64 = Counter Number,
         /// Lookups that the synopsis answered: absent.
-        synopsis_metadata_reads: u64,
+        synopsis_metadata_reads: u64 = Counter Number,
         /// Bytes of the synopses' filters.
-        synopsis_bytes: usize,
+        synopsis_bytes: usize = Gauge Bytes,
         /// Equal to `synopsis_bytes`; among the memory figures.
-        memory_synopsis_bytes: usize,
+        memory_synopsis_bytes: usize = Gauge Bytes,
         /// Puts that the disk tier refused because its index is at its budget, or their namespace
-        /// at its [quota](NamespaceQuota).
-        l2_full_rejections: u64,
+        /// at its quota.
+        l2_full_rejections: u64 = Counter Number,
         /// Puts whose value the full disk tier did not take, because most values are not asked for
-        /// again: see [`L2Admission`](crate::L2Admission).
-        l2_not_admitted: u64,
+        /// again.
+        l2_not_admitted: u64 = Counter Number,
         /// Bytes of compressed values before compression.
-        l2_compressed_from: u64,
+        l2_compressed_from: u64 = Counter Bytes,
         /// Bytes of compressed values after compression.
-        l2_compressed_to: u64,
+        l2_compressed_to: u64 = Counter Bytes,
         /// Values stored uncompressed although compression is on: short ones, those with a
         /// compressed content type, and those that hardly shrink.
-        l2_compression_skipped_total: u64,
+        l2_compression_skipped_total: u64 = Counter Number,
         /// Values read from disk and offered for promotion to memory. Some are promoted at once.
-        promotion_queued: u64,
+        promotion_queued: u64 = Counter Number,
         /// Of those, values not promoted: the queue was full, their key was mutated meanwhile, or
         /// there was no room.
-        promotion_dropped: u64,
+        promotion_dropped: u64 = Counter Number,
         /// Of those, values promoted.
-        promotion_completed: u64,
+        promotion_completed: u64 = Counter Number,
         /// Values waiting for promotion now.
-        promotion_queue_depth: usize,
+        promotion_queue_depth: usize = Gauge Number,
         /// Bytes of the log in use, from the start of the oldest segment to the log's end.
-        l2_bytes_in_use: u64,
+        l2_bytes_in_use: u64 = Gauge Bytes,
         /// Reads of the store's file.
-        l2_reads: u64,
+        l2_reads: u64 = Counter Number,
         /// Bytes read from it.
-        l2_read_bytes: u64,
+        l2_read_bytes: u64 = Counter Bytes,
         /// Writes to the store's file.
-        l2_writes: u64,
+        l2_writes: u64 = Counter Number,
         /// Bytes written to it.
-        l2_write_bytes: u64,
+        l2_write_bytes: u64 = Counter Bytes,
         /// Syncs of the store's file.
-        l2_syncs: u64,
+        l2_syncs: u64 = Counter Number,
         /// Records and directories found damaged.
-        l2_corruptions: u64,
+        l2_corruptions: u64 = Counter Number,
         /// Reads, writes and syncs that failed.
-        l2_io_errors: u64,
+        l2_io_errors: u64 = Counter Number,
         /// How often the disk tier began anew, empty, after a failure of the device.
-        l2_restarts: u64,
+        l2_restarts: u64 = Counter Number,
         /// Segments reused.
-        l2_reclaimed_segments: u64,
+        l2_reclaimed_segments: u64 = Counter Number,
         /// Records reinserted when their segment was reused, because they had been read.
-        l2_reinserted: u64,
+        l2_reinserted: u64 = Counter Number,
         /// Bytes of those records.
-        l2_reinserted_bytes: u64,
-        /// Whether the disk tier works.
-        l2_state: L2State,
-        /// Live records that were found at open.
+        l2_reinserted_bytes: u64 = Counter Bytes,
+        /// Whether the disk tier works: 0 there is none, 1 it does, 2 it is turned off.
+        l2_state: L2State = Gauge Number,
         /// Live records found at open.
-        recovery_records: u64,
+        recovery_records: u64 = Gauge Number,
         /// Segments dropped at open because of damage.
-        recovery_dropped: u64,
+        recovery_dropped: u64 = Gauge Number,
         /// Whether the open read the index from the image that a close had left.
-        recovery_from_image: bool,
+        recovery_from_image: bool = Gauge Number,
         /// How long the open took.
-        recovery_duration: Duration,
+        recovery_duration: Duration = Gauge Seconds,
         /// Memory of the disk index, including flushed parts not freed yet.
-        memory_index_bytes: usize,
+        memory_index_bytes: usize = Gauge Bytes,
         /// Memory of values being copied or compressed, of reads in progress, of records waiting to
         /// be written, of values waiting for promotion, and of zstd contexts: up to two of 1 MiB
         /// for each core and direction are kept for reuse.
-        memory_buffers_bytes: usize,
+        memory_buffers_bytes: usize = Gauge Bytes,
         /// The part of `memory_buffers_bytes` of reads in progress, limited by `l2_read_bytes_max`.
-        memory_reads_bytes: usize,
+        memory_reads_bytes: usize = Gauge Bytes,
     }
 }
 
@@ -441,6 +426,17 @@ pub enum L2State {
         /// The failure.
         reason: String,
     },
+}
+
+/// Of the states, in the order in which they are declared.
+impl Measured for L2State {
+    fn measured(&self) -> f64 {
+        match self {
+            Self::Off => 0.0,
+            Self::Healthy => 1.0,
+            Self::Degraded { .. } => 2.0,
+        }
+    }
 }
 
 impl fmt::Display for L2State {
