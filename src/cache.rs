@@ -140,10 +140,10 @@ impl BlobCache {
     /// others fetch again. To cache an absence, return [`BlobCachePut::absent`].
     ///
     /// The fetch runs in the polls of this future. If it is dropped or panics, the next waiting
-    /// caller runs its own; if it fails, all callers that wait by then are given the error. An
-    /// entry within its stale window is fetched again too; if that fails, all are given the stale
-    /// entry.
-    /// Callers with different error types `E` do not share fetches.
+    /// caller runs its own. If it fails, callers that have joined before it began, or before the
+    /// next mutation, are given the error: put a timeout that is one caller's own around the call,
+    /// not into the fetch. An entry within its stale window is fetched again too; if that fails,
+    /// all are given the stale entry. Callers with different error types `E` do not share fetches.
     ///
     /// A value that cannot be stored (it is too large, its version is not above the live one, the
     /// cache is closed, the key is over its limit and so on) is returned all the same, and counted
@@ -210,7 +210,7 @@ impl BlobCache {
     /// if let Some(refresh) = refresh {
     ///     // Or tokio::spawn(refresh).
     ///     if let Err(error) = refresh.await {
-    ///         println!("{error}; the stale page is still there");
+    ///         println!("{error}; the stale page stays within its window");
     ///     }
     /// }
     /// # assert_eq!(page.value(), b"<h1>Tamis</h1>");

@@ -72,8 +72,6 @@ pub(crate) struct Extras {
     stale_serve: u64,
     idle_ttl: u64,
     last_access: AtomicU64,
-    /// Zero: at once.
-    refreshes_from: AtomicU64,
 }
 
 impl Extras {
@@ -92,15 +90,7 @@ impl Extras {
         let (stale_serve, idle_ttl) = (life.stale_serve, life.idle_ttl);
         let last_access = AtomicU64::new(life.written.0);
         let extras = || {
-            Box::new(Self {
-                content_metadata,
-                labels,
-                version,
-                stale_serve,
-                idle_ttl,
-                last_access,
-                refreshes_from: AtomicU64::new(0),
-            })
+            Box::new(Self { content_metadata, labels, version, stale_serve, idle_ttl, last_access })
         };
         (!plain).then(extras)
     }
@@ -236,19 +226,6 @@ impl Entry {
     pub(crate) fn is_endless(&self) -> bool {
         self.expires == Timestamp::NEVER
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
-    }
-
-    /// A refresh has failed. Only an entry with a stale window is refreshed.
-    pub(crate) fn put_off_refreshes(&self, from: Timestamp) {
-        if let Some(extras) = &self.extras {
-            extras.refreshes_from.store(from.0, Ordering::Relaxed);
-        }
-    }
-
-    /// None if no refresh has failed.
-    pub(crate) fn refreshes_from(&self) -> Option<Timestamp> {
-        let from = self.extras.as_ref()?.refreshes_from.load(Ordering::Relaxed);
-        (from > 0).then_some(Timestamp(from))
     }
 
     /// When it expires for certain, however often it is accessed.

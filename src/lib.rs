@@ -151,9 +151,9 @@
 //!
 //! # Log lines and features
 //!
-//! The cache logs through the `log` facade: opened stores, damage, and a disk tier that turns
-//! itself off. Without a logger nothing is printed. The feature `serde`, off by default, implements
-//! `serde::Serialize` for statistics.
+//! The cache logs through the `log` facade: opened stores, damage, a disk tier that turns itself
+//! off or comes back, and refreshes that fail. Without a logger nothing is printed. The feature
+//! `serde`, off by default, implements `serde::Serialize` for statistics.
 
 mod access_times;
 mod batch;

@@ -5,11 +5,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Moment(pub(crate) u64);
 
-impl Moment {
-    /// All of them precede it.
-    pub(crate) const MAX: Self = Self(u64::MAX);
-}
-
 /// A point in the order of all mutations of one cache. Take it before reading the origin, so that
 /// the value read there cannot overwrite a newer one.
 ///

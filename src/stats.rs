@@ -57,12 +57,12 @@ figures! {
         l1_stale_serves_total: u64 = Counter Number,
         /// Fetches begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
         fetches: u64 = Counter Number,
-        /// Of those, fetches that failed or panicked.
+        /// Fetches that failed or panicked.
         fetch_errors: u64 = Counter Number,
-        /// Of those, fetches whose value was refused as a put: too large, version not above the
-        /// live one, cache closed, device failed and so on.
+        /// Fetches whose value was refused as a put: too large, version not above the live one,
+        /// cache closed, device failed and so on.
         fetches_not_stored: u64 = Counter Number,
-        /// Callers given another caller's fetch.
+        /// Callers given the value or the error of another caller's fetch.
         flights_joined: u64 = Counter Number,
         /// Keys being fetched now, or whose refresh was handed out and not begun.
         flights_under_way: usize = Gauge Number,
@@ -76,7 +76,7 @@ figures! {
         l2_entries: usize = Gauge Number,
         /// The size of the store's file.
         l2_bytes_max: u64 = Gauge Bytes,
-        /// Of the hits, those that came from disk.
+        /// Hits that came from disk.
         l2_hits: u64 = Counter Number,
         /// Misses in memory that the synopsis answered without a disk lookup.
         l2_negative_skips: u64 = Counter Number,
@@ -103,10 +103,10 @@ figures! {
         l2_compression_skipped_total: u64 = Counter Number,
         /// Values read from disk and offered for promotion to memory. Some are promoted at once.
         promotion_queued: u64 = Counter Number,
-        /// Of those, values not promoted: the queue was full, their key was mutated meanwhile, or
-        /// there was no room.
+        /// Values offered for promotion and not promoted: the queue was full, their key was mutated
+        /// meanwhile, or there was no room.
         promotion_dropped: u64 = Counter Number,
-        /// Of those, values promoted.
+        /// Values promoted to memory.
         promotion_completed: u64 = Counter Number,
         /// Values waiting for promotion now.
         promotion_queue_depth: usize = Gauge Number,
@@ -114,11 +114,11 @@ figures! {
         l2_bytes_in_use: u64 = Gauge Bytes,
         /// Reads of the store's file.
         l2_reads: u64 = Counter Number,
-        /// Bytes read from it.
+        /// Bytes read from the store's file.
         l2_read_bytes: u64 = Counter Bytes,
         /// Writes to the store's file.
         l2_writes: u64 = Counter Number,
-        /// Bytes written to it.
+        /// Bytes written to the store's file.
         l2_write_bytes: u64 = Counter Bytes,
         /// Syncs of the store's file.
         l2_syncs: u64 = Counter Number,
@@ -132,9 +132,10 @@ figures! {
         l2_reclaimed_segments: u64 = Counter Number,
         /// Records reinserted when their segment was reused, because they had been read.
         l2_reinserted: u64 = Counter Number,
-        /// Bytes of those records.
+        /// Bytes of reinserted records.
         l2_reinserted_bytes: u64 = Counter Bytes,
-        /// Whether the disk tier works: 0 there is none, 1 it does, 2 it is turned off.
+        /// Whether the disk tier works; as a figure 0 if there is none, 1 if it works, 2 if it is
+        /// turned off.
         l2_state: L2State = Gauge Number,
         /// Live records found at open.
         recovery_records: u64 = Gauge Number,
@@ -264,7 +265,7 @@ snapshot! {
         errors: u64,
         /// Fetches whose value was returned but could not be stored.
         not_stored: u64,
-        /// Callers given another caller's fetch.
+        /// Callers given the value or the error of another caller's fetch.
         joined: u64,
         /// Keys being fetched now, or whose refresh was handed out and not begun.
         under_way: usize,

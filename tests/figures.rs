@@ -29,6 +29,9 @@ fn each_figure_says_what_it_means() {
         let (name, help) = (figure.name(), figure.help());
         assert!(help.ends_with('.') && !help.contains(['\n', '[', ']']), "{name}: {help}");
         assert!(!help.contains("  ") && !help.starts_with(' '), "{name}: {help}");
+        // An exporter shows each alone.
+        let others = ["Of those", "Of the ", "of those records", "from it.", "to it."];
+        assert!(!others.iter().any(|other| help.contains(other)), "{name}: {help}");
         let is_in_bytes = figure.unit() == FigureUnit::Bytes;
         let says_so = name.contains("bytes") || name.starts_with("l2_compressed");
         assert_eq!(is_in_bytes, says_so, "{name}");

@@ -185,6 +185,7 @@ fn both_tiers_serve_and_store_fetched_values() {
     let fail = || async { Answer::Err("down") };
     let hit = block_on(cache.get_or_fetch("n", "value", fail)).unwrap();
     assert!(hit.is_stale() && hit.value() == b"value");
+    clock.advance(Duration::from_secs(1));
     let fetch = || async { Answer::Ok(below("new".into())) };
     let (hit, refresh) = block_on(cache.get_or_refresh("n", "value", fetch)).unwrap();
     assert!(hit.is_stale());

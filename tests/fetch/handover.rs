@@ -159,6 +159,17 @@ fn all_that_have_joined_share_an_error_and_it_is_not_cached() {
     assert_eq!(value(&block_on(cache.get_or_fetch("n", "key", fetch))), b"value");
 }
 
+#[test]
+fn a_joiner_polled_late_prefers_a_value_to_an_error() {
+    let cache = open();
+    let (mut leader, tell) = leading(&cache);
+    let mut joiner = joined(&cache);
+    tell.send(Err("down")).unwrap();
+    assert!(leader.run().unwrap().is_err());
+    block_on(cache.put("n", "key", "put")).unwrap();
+    assert_eq!(value(&joiner.run().unwrap()), b"put");
+}
+
 /// The owner of the error may panic in its drop.
 #[test]
 fn a_shared_error_that_panics_in_its_drop_reaches_all_of_them() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
+use futures::future::join_all;
 use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
 
 use crate::{Answer, Call, call, counted, joined, leading, open, told, value};
@@ -46,6 +47,47 @@ fn a_concurrent_invalidation_is_not_undone() {
         assert_eq!(calls.load(Ordering::Relaxed), 1, "{name}");
         assert_eq!(block_on(cache.get("n", "key")).unwrap().value(), b"newer", "{name}");
     }
+}
+
+/// An error often says that there is nothing.
+#[test]
+fn an_error_is_not_shared_with_callers_after_an_invalidation() {
+    for (name, invalidate) in INVALIDATIONS {
+        let (cache, calls) = (open(), Arc::new(AtomicUsize::new(0)));
+        block_on(cache.put("n", "other", BlobCachePut::new("other"))).unwrap();
+        let (mut leader, tell) = leading(&cache);
+        let mut before = joined(&cache);
+        invalidate(&cache);
+        let mut after = call(&cache, counted(&calls, Ok(BlobCachePut::new("newer"))));
+        assert!(after.run().is_none());
+        tell.send(Err("not found")).unwrap();
+        assert!(leader.run().unwrap().is_err() && before.run().unwrap().is_err(), "{name}");
+        assert_eq!(value(&after.run().unwrap()), b"newer", "{name}");
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "{name}");
+    }
+}
+
+/// Two fetches, however many there are.
+#[test]
+fn callers_after_mutations_share_the_next_error() {
+    let (cache, calls) = (open(), AtomicUsize::new(0));
+    let callers = (0..100).map(|number| {
+        let (cache, calls) = (&cache, &calls);
+        async move {
+            cache.put("n", format!("other {number}"), "other").await.unwrap();
+            let fetch = || async {
+                calls.fetch_add(1, Ordering::Relaxed);
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                }
+                Answer::Err("down")
+            };
+            cache.get_or_fetch("n", "key", fetch).await.unwrap_err()
+        }
+    });
+    assert_eq!(block_on(join_all(callers)).len(), 100);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    assert_eq!(cache.stats().flights_under_way(), 0);
 }
 
 #[test]

@@ -7,11 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::executor::block_on;
 use futures::future::join_all;
-use tamis::{BlobCache, BlobCachePolicy, BlobCachePut, BlobCacheRefresh, Clock, FetchError};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, BlobCacheRefresh, Clock, FetchError,
+    L1Admission,
+};
 
 use crate::{
-    Answer, Call, Ready, Told, briefly, call, clock, counted, joined, never, open_at, threads,
-    told, value,
+    Answer, Call, Ready, Told, briefly, call, clock, counted, joined, leading, never, open_at,
+    threads, told, value,
 };
 
 /// A cache with a stale entry.
@@ -231,6 +234,47 @@ fn a_clock_that_is_set_back_does_not_put_refreshes_off() {
     assert!(ask(&cache, fail).is_none());
     clock.set(clock.now() - Duration::from_secs(2));
     assert!(ask(&cache, fail).is_some());
+}
+
+/// Whoever fetches in its place.
+#[test]
+fn a_refresh_that_joins_a_fetch_that_fails_is_told() {
+    let (cache, _) = stale();
+    let mut refreshing = Call::new(ask(&cache, never).unwrap());
+    let (mut leader, tell) = leading(&cache);
+    assert!(refreshing.run().is_none(), "it joins");
+    let served = cache.stats().l1_stale_serves_total();
+    tell.send(Err("down")).unwrap();
+    assert!(leader.run().unwrap().unwrap().is_stale());
+    match refreshing.run().unwrap() {
+        Err(FetchError::Fetch(error)) => assert_eq!(*error, "down"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(cache.stats().l1_stale_serves_total(), served + 1, "the leader's");
+    assert!(ask(&cache, never).is_none(), "it rests, whoever has fetched");
+}
+
+/// On disk only, or refused: the key rests, not an entry.
+#[test]
+fn the_rest_holds_whatever_holds_the_entry() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let clock = clock();
+    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
+    let builder = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).clock(clock.clone());
+    let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
+    let on_disk = briefly().l1_admission(L1Admission::Never).version(7);
+    let put = BlobCachePut::new("old").with_policy(on_disk);
+    block_on(cache.put("n", "key", put)).unwrap();
+    clock.advance(Duration::from_secs(10));
+    let fail = || async { Answer::Err("down") };
+    assert!(block_on(ask(&cache, fail).unwrap()).is_err());
+    assert!(ask(&cache, never).is_none(), "it is on disk only");
+    clock.advance(Duration::from_secs(1));
+    let refused = || async { Answer::Ok(new().with_policy(briefly().version(3))) };
+    assert!(block_on(ask(&cache, refused).unwrap()).is_ok());
+    assert_eq!(cache.stats().fetches_not_stored(), 1);
+    assert!(ask(&cache, never).is_none(), "its value was refused");
+    block_on(cache.close()).unwrap();
 }
 
 /// They have no entry yet.

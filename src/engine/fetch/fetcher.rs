@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
 use crate::engine::fetch::landed::Landed;
+use crate::engine::fetch::rests::Rests;
 use crate::engine::parts::Parts;
 use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
 use crate::engine::read::get::Gets;
@@ -24,12 +25,10 @@ use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
+use crate::wake::contained;
 
 /// The least time between two equal log lines.
 const TELL_PAUSE: Duration = Duration::from_secs(60);
-
-/// After a refresh has failed, the entry is not refreshed for so long.
-const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A fetched value, and the moment up to which callers may share it.
 pub(crate) type Fetched = (BlobCacheHit, Moment);
@@ -62,6 +61,7 @@ pub(crate) struct Fetcher {
     gets: Gets,
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
+    rests: Rests,
     not_stored: Seldom,
     not_refreshed: Seldom,
 }
@@ -80,6 +80,7 @@ impl Fetcher {
             gets: Gets::new(parts),
             disk_lookup: DiskLookup::new(parts),
             puts,
+            rests: Rests::new(),
             not_stored: Seldom::default(),
             not_refreshed: Seldom::default(),
         }
@@ -150,19 +151,23 @@ impl Fetcher {
         self.gets.count(hit);
     }
 
-    /// A refresh of this entry has failed.
-    pub(crate) fn put_off_refreshes(&self, hit: &BlobCacheHit) {
-        hit.entry.put_off_refreshes(self.clock.timestamp().saturating_add(REFRESH_PAUSE));
-        let name = hit.entry.generation.name();
-        self.not_refreshed.tell(|| log::warn!("refreshes fail; one of namespace {name:?}"));
+    /// A refresh has brought nothing: the key is not refreshed for a while.
+    pub(crate) fn rest(&self, hash: KeyHash) {
+        self.rests.begin(hash, self.clock.timestamp());
     }
 
-    /// Whether no refresh of this entry has failed a moment ago.
-    pub(crate) fn may_refresh(&self, hit: &BlobCacheHit) -> bool {
-        let now = self.clock.timestamp();
-        // A clock that was set back must not put it off for longer.
-        let is_pause = |from: Timestamp| now < from && from <= now.saturating_add(REFRESH_PAUSE);
-        !hit.entry.refreshes_from().is_some_and(is_pause)
+    pub(crate) fn is_resting(&self, hash: KeyHash) -> bool {
+        self.rests.is_resting(hash, self.clock.timestamp())
+    }
+
+    /// Logs now and then that refreshes fail. A logger may panic or block: not before others know.
+    pub(crate) fn tell_not_refreshed(&self, hit: &BlobCacheHit) {
+        let name = hit.entry.generation.name();
+        self.not_refreshed.tell(|| {
+            log::warn!(
+                "a refresh in namespace {name:?} has failed; the stale entry stays, in its window"
+            );
+        });
     }
 
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
@@ -197,6 +202,7 @@ impl Fetcher {
             };
             if let Err(error) = &stored {
                 self.counters.count(Event::FetchNotStored);
+                self.rest(key.hash);
                 self.tell_not_stored(error);
             }
         } else {
@@ -260,7 +266,7 @@ impl Seldom {
         if told.is_none_or(|told| now.duration_since(told) >= TELL_PAUSE) {
             *told = Some(now);
             drop(told);
-            tell();
+            contained(tell);
         }
     }
 }

@@ -61,11 +61,17 @@ enum Stage<Fut, E> {
     Looking(Look, Option<(Option<Lead>, WatchGuard)>),
     Joined(Joiner),
     Fetching(Pin<Box<Fut>>, Option<Lead>, WatchGuard),
-    /// And the moment at which the look began.
-    Failed(Look, FetchError<E>, Option<Lead>, Moment),
+    Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
     Waking(Wakers, Outcome<E>),
     Over,
+}
+
+/// The moments at which a fetch that has failed, and the look after it, began.
+#[derive(Clone, Copy)]
+struct FailedAt {
+    fetched: Moment,
+    looked: Moment,
 }
 
 enum Next<Fut, E> {
@@ -157,11 +163,11 @@ where
                 Poll::Ready(JoinOutcome::Value(landed)) => self.landed(landed),
             },
             Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
-            Stage::Failed(mut look, error, lead, point) => {
+            Stage::Failed(mut look, error, lead, at) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
-                    Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, point)),
-                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, point, error),
-                    Poll::Ready(None) => self.complete_failed(lead, error),
+                    Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, at)),
+                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, at.looked, error),
+                    Poll::Ready(None) => self.complete_failed(lead, at.fetched, error),
                 }
             }
             Stage::Storing(mut storing, lead) => {
@@ -172,7 +178,7 @@ where
                     Some(Poll::Ready((hit, until))) => self.complete(lead, hit, until),
                     None => {
                         discard(storing);
-                        self.failed(FetchError::Panicked, lead)
+                        self.failed(FetchError::Panicked, lead, Moment::default())
                     }
                 }
             }
@@ -208,7 +214,7 @@ where
                 let storing = Arc::clone(&self.request).store(put, watch);
                 Next::Stage(Stage::Storing(Box::pin(storing), lead))
             }
-            Err(error) => self.failed(error, lead),
+            Err(error) => self.failed(error, lead, watch.point.moment),
         }
     }
 
@@ -263,21 +269,25 @@ where
         self.count(Event::Fetch);
         match contained(fetch) {
             Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, watch)),
-            None => self.failed(FetchError::Panicked, lead),
+            None => self.failed(FetchError::Panicked, lead, watch.point.moment),
         }
     }
 
     /// A stale entry is better than an error.
-    fn failed(&mut self, error: FetchError<E>, lead: Option<Lead>) -> Next<Fut, E> {
+    fn failed(
+        &mut self,
+        error: FetchError<E>,
+        lead: Option<Lead>,
+        fetched: Moment,
+    ) -> Next<Fut, E> {
         self.count(Event::FetchError);
-        let point = self.now().moment;
-        let look = self.request.look(Offer::Always);
-        Next::Stage(Stage::Failed(look, error, lead, point))
+        let at = FailedAt { fetched, looked: self.now().moment };
+        Next::Stage(Stage::Failed(self.request.look(Offer::Always), error, lead, at))
     }
 
     fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
         let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: Ok(hit.clone()), until });
+        let wakers = lead.complete(Completion { value: Landed::Value(hit.clone()), until });
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
@@ -292,43 +302,73 @@ where
         until: Moment,
         error: FetchError<E>,
     ) -> Next<Fut, E> {
-        if !self.is_refresh || !hit.is_stale() {
+        if !hit.is_stale() {
             discard(error);
             return self.complete(lead, hit, until);
         }
-        self.request.fetcher().put_off_refreshes(&hit);
-        let Some(lead) = lead else { return Next::Answer(Err(error)) };
-        let wakers = lead.complete(Completion { value: Ok(hit), until });
-        Next::Stage(Stage::Waking(wakers, Err(error)))
+        self.request.rest();
+        let value = Landed::Stale(hit.clone(), Failure::new(error.clone()));
+        let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
+        self.request.fetcher().tell_not_refreshed(&hit);
+        let outcome = self.answer_stale(hit, error);
+        match wakers {
+            Some(wakers) => Next::Stage(Stage::Waking(wakers, outcome)),
+            None => Next::Answer(outcome),
+        }
     }
 
-    /// All that have joined by now are given the error: each would wait for its own otherwise, one
-    /// after the other. A panic says nothing about the origin: the next one fetches.
-    fn complete_failed(&mut self, lead: Option<Lead>, error: FetchError<E>) -> Next<Fut, E> {
+    fn answer_stale(&self, hit: BlobCacheHit, error: FetchError<E>) -> Outcome<E> {
+        if self.is_refresh {
+            return Err(error);
+        }
+        discard(error);
+        self.count(Event::StaleServe);
+        Ok(hit)
+    }
+
+    /// All that had joined before the fetch began, or before the next mutation, are given the
+    /// error: each would wait for its own otherwise, one after the other. What the error says may
+    /// be wrong after any mutation, so later callers look again. A panic says nothing about the
+    /// origin: the next one fetches.
+    fn complete_failed(
+        &mut self,
+        lead: Option<Lead>,
+        until: Moment,
+        error: FetchError<E>,
+    ) -> Next<Fut, E> {
         let is_shared = matches!(error, FetchError::Fetch(_));
         let Some(lead) = lead.filter(|_| is_shared) else { return Next::Answer(Err(error)) };
-        let value = Err(Failure::new(error.clone()));
-        let wakers = lead.complete(Completion { value, until: Moment::MAX });
+        let value = Landed::Failed(Failure::new(error.clone()));
+        let wakers = lead.complete(Completion { value, until });
         Next::Stage(Stage::Waking(wakers, Err(error)))
     }
 
     /// The outcome of the leader that this caller has joined.
     fn landed(&mut self, landed: Landed) -> Next<Fut, E> {
-        match landed {
-            // Polled late, it must not return an expired value.
-            Ok(hit) if self.is_over(&hit) => {
-                discard(hit);
-                self.look(None)
+        let (hit, failure) = match landed {
+            Landed::Value(hit) => (Some(hit), None),
+            Landed::Stale(hit, failure) => (Some(hit), Some(failure)),
+            Landed::Failed(failure) => (None, Some(failure)),
+        };
+        // Polled late, it must not return an expired value.
+        if hit.as_ref().is_some_and(|hit| self.is_over(hit)) {
+            discard((hit, failure));
+            return self.look(None);
+        }
+        // Nor an error if there is a value by now.
+        let put = failure.as_ref().and_then(|_| self.request.find()).filter(|hit| !hit.is_stale());
+        self.count(Event::FlightJoined);
+        let error = failure.and_then(|failure| failure.error());
+        match (put.or(hit), error) {
+            (Some(hit), Some(error)) if hit.is_stale() => {
+                Next::Answer(self.answer_stale(hit, error))
             }
-            Ok(hit) => {
-                self.count(Event::FlightJoined);
+            (Some(hit), error) => {
+                discard(error);
                 self.answer(hit)
             }
-            Err(failure) => {
-                self.count(Event::FlightJoined);
-                let Some(error) = failure.error() else { unreachable!("a flight has one type") };
-                Next::Answer(Err(error))
-            }
+            (None, Some(error)) => Next::Answer(Err(error)),
+            (None, None) => unreachable!("a flight has one type of errors"),
         }
     }
 

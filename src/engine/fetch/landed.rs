@@ -7,8 +7,13 @@ use std::sync::Arc;
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 
-/// The value, or why there is none.
-pub(crate) type Landed = Result<BlobCacheHit, Failure>;
+#[derive(Debug, Clone)]
+pub(crate) enum Landed {
+    Value(BlobCacheHit),
+    /// The fetch failed, and there is a stale entry. A refresh is told of the failure.
+    Stale(BlobCacheHit, Failure),
+    Failed(Failure),
+}
 
 /// A [`FetchError`] of the error type that the flight's identity names.
 #[derive(Clone)]

@@ -4,6 +4,7 @@ pub(crate) mod fetcher;
 mod future;
 pub(crate) mod landed;
 mod request;
+mod rests;
 
 use std::sync::Arc;
 
@@ -79,8 +80,10 @@ where
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
     request.fetcher().count_hit(&hit);
-    let is_due = hit.is_stale() && request.fetcher().may_refresh(&hit);
+    let is_due = hit.is_stale() && !request.is_resting();
     let claim = if is_due { request.claim::<E>() } else { None };
+    // A refresh may have failed before the claim.
+    let claim = claim.filter(|_| !request.is_resting());
     let refresh = claim.map(|claim| BlobCacheRefresh::new(request, fetch, claim));
     Ok((hit, refresh))
 }

@@ -105,6 +105,19 @@ impl FetchRequest {
         self.fetcher().claim(self.destination::<E>())
     }
 
+    pub(crate) fn is_resting(&self) -> bool {
+        self.fetcher().is_resting(self.hash)
+    }
+
+    pub(crate) fn rest(&self) {
+        self.fetcher().rest(self.hash);
+    }
+
+    /// Looks into memory. Counts neither a hit nor a miss.
+    pub(crate) fn find(&self) -> Option<BlobCacheHit> {
+        if self.is_in_bounds { self.fetcher().find(self.target()) } else { None }
+    }
+
     /// Looks into both tiers. Counts neither a hit nor a miss.
     pub(crate) fn look(self: &Arc<Self>, offer: Offer) -> Look {
         if !self.is_in_bounds {

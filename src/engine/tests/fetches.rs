@@ -90,6 +90,22 @@ impl Log {
 
     fn check(&mut self, key: u8, begun: u64, hit: &BlobCacheHit) {
         let number: usize = hit.content_metadata()["number"].parse().unwrap();
+        self.check_read(key, begun, number, |tags, tag| tags.contains(&tag));
+        self.tally.given += 1;
+        self.tally.stale += u64::from(hit.is_stale());
+        self.tally.absent += u64::from(hit.is_absent());
+    }
+
+    /// What it says may be wrong after any mutation: it has no labels.
+    fn check_error(&mut self, key: u8, begun: u64, error: &FetchError<usize>) {
+        if let FetchError::Fetch(number) = error {
+            self.check_read(key, begun, **number, |_, _| true);
+        }
+        self.tally.failed += 1;
+    }
+
+    /// Nothing that ended before the call began may replace what was read.
+    fn check_read(&self, key: u8, begun: u64, number: usize, has: impl Fn(&[u8], u8) -> bool) {
         let value = &self.values[number];
         assert_eq!(value.key, key, "a value of another key");
         let newer = self.mutations.iter().find(|mutation| {
@@ -98,14 +114,11 @@ impl Log {
                 && match mutation.scope {
                     Scope::Key(key) => value.key == key,
                     Scope::Prefix(high) => value.key / 2 == high,
-                    Scope::Tag(tag) => value.tags.contains(&tag),
+                    Scope::Tag(tag) => has(&value.tags, tag),
                     Scope::Space | Scope::All => true,
                 }
         });
         assert!(newer.is_none(), "call at {begun} is given {number} {value:?}, behind {newer:?}");
-        self.tally.given += 1;
-        self.tally.stale += u64::from(hit.is_stale());
-        self.tally.absent += u64::from(hit.is_absent());
     }
 }
 
@@ -167,7 +180,7 @@ fn fetch(
     log: &Arc<Mutex<Log>>,
     choices: &Choices,
     collides: bool,
-) -> impl FnOnce() -> BoxFuture<'static, Result<BlobCachePut, &'static str>> + Send + 'static {
+) -> impl FnOnce() -> BoxFuture<'static, Result<BlobCachePut, usize>> + Send + 'static {
     let (log, choices) = (Arc::clone(log), choices.clone());
     move || {
         let mut now = log.lock();
@@ -184,7 +197,7 @@ fn fetch(
             }
             drop(running);
             match choices.end {
-                80..90 => Err("on purpose"),
+                80..90 => Err(number),
                 // A panic without its message.
                 90.. => std::panic::resume_unwind(Box::new(())),
                 _ => Ok(choices.put(number)),
@@ -210,14 +223,17 @@ fn operation(
             let fetch = fetch(&log, &choices, collides);
             match cache.get_or_fetch("n", key_name(key), fetch).await {
                 Ok(hit) => log.lock().check(key, begun, &hit),
-                Err(FetchError::Fetch(_) | FetchError::Panicked) => log.lock().tally.failed += 1,
+                Err(error) => log.lock().check_error(key, begun, &error),
             }
         }),
         60..75 => Box::pin(async move {
             let begun = log.lock().tick();
             let fetch = fetch(&log, &choices, collides);
             let answer = cache.get_or_refresh("n", key_name(key), fetch).await;
-            let Ok((hit, refresh)) = answer else { return };
+            let (hit, refresh) = match answer {
+                Ok(answer) => answer,
+                Err(error) => return log.lock().check_error(key, begun, &error),
+            };
             log.lock().check(key, begun, &hit);
             let Some(refresh) = refresh else { return };
             for _ in 0..choices.work {
@@ -228,8 +244,9 @@ fn operation(
                 let refreshed = refresh.await;
                 let mut log = log.lock();
                 log.tally.refreshes += 1;
-                if let Ok(hit) = refreshed {
-                    log.check(key, begun, &hit);
+                match refreshed {
+                    Ok(hit) => log.check(key, begun, &hit),
+                    Err(error) => log.check_error(key, begun, &error),
                 }
             }
         }),
