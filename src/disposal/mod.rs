@@ -6,6 +6,7 @@
 mod freeing;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::process;
 use std::thread;
 
@@ -84,6 +85,10 @@ fn run() {
         let mut queue = QUEUE.lock();
         let Some(pieces) = queue.waiting.pop_front() else {
             queue.is_running = false;
+            // Its capacity is that of the longest queue.
+            let spare = mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(spare);
             return;
         };
         drop(queue);

@@ -6,12 +6,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::executor::block_on;
 use tamis::{BlobCachePut, FetchError};
 
 use crate::{
-    Answer, Call, Outcome, Ready, Told, call, counted, joined, leading, open, told, value,
+    Answer, Call, Outcome, Ready, Told, briefly, call, clock, counted, joined, leading, never,
+    open, open_at, told, value,
 };
 
 /// How a leader ends without an outcome for others.
@@ -289,6 +291,29 @@ fn a_fetch_that_panics_in_its_drop_after_its_answer_has_succeeded() {
         assert_eq!(calls.load(Ordering::Relaxed), 0);
         assert_eq!(cache.stats().flights_under_way(), 0);
     }
+}
+
+/// The call has its answer already, which such a panic must not lose.
+#[test]
+fn a_fetch_that_is_not_needed_may_panic_in_its_drop() {
+    let clock = clock();
+    let cache = open_at(&clock);
+    let unneeded = || {
+        let bomb = Bomb(true);
+        move || {
+            let _ = &bomb;
+            never()
+        }
+    };
+    block_on(cache.put("n", "key", BlobCachePut::new("old").with_policy(briefly()))).unwrap();
+    let hit = block_on(cache.get_or_fetch("n", "key", unneeded())).unwrap();
+    assert_eq!(hit.value(), b"old");
+    let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", unneeded())).unwrap();
+    assert!(hit.value() == b"old" && refresh.is_none());
+    clock.advance(Duration::from_secs(11));
+    let (_, first) = block_on(cache.get_or_refresh("n", "key", never)).unwrap();
+    let (hit, second) = block_on(cache.get_or_refresh("n", "key", unneeded())).unwrap();
+    assert!(hit.is_stale() && first.is_some() && second.is_none());
 }
 
 #[test]

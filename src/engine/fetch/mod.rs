@@ -18,6 +18,7 @@ use crate::hit::BlobCacheHit;
 use crate::key::NamespaceRef;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
+use crate::wake::discard;
 
 /// `policy`: for a fetched put without its own; the default if None. A fresh hit allocates nothing.
 pub(crate) async fn get_or_fetch<F, Fut, E>(
@@ -33,7 +34,10 @@ where
     E: Send + Sync + 'static,
 {
     match engine.gets().look_fresh(namespace, key) {
-        Some(hit) => Ok(hit),
+        Some(hit) => {
+            unneeded(fetch);
+            Ok(hit)
+        }
         None => {
             let request = FetchRequest::new(engine, namespace, key, policy);
             Box::pin(FetchFuture::new(request, fetch)).await
@@ -55,7 +59,10 @@ where
     E: Send + Sync + 'static,
 {
     match engine.gets().look_fresh(namespace, key) {
-        Some(hit) => Ok((hit, None)),
+        Some(hit) => {
+            unneeded(fetch);
+            Ok((hit, None))
+        }
         None => {
             let request = FetchRequest::new(engine, namespace, key, policy);
             Box::pin(find_or_fetch(request, fetch)).await
@@ -84,6 +91,14 @@ where
     let claim = if is_due { request.claim::<E>() } else { None };
     // A refresh may have failed before the claim.
     let claim = claim.filter(|_| !request.is_resting());
-    let refresh = claim.map(|claim| BlobCacheRefresh::new(request, fetch, claim));
-    Ok((hit, refresh))
+    let Some(claim) = claim else {
+        unneeded(fetch);
+        return Ok((hit, None));
+    };
+    Ok((hit, Some(BlobCacheRefresh::new(request, fetch, claim))))
+}
+
+/// Drops a fetch that is not called. Its panic at the end of a function would leak the answer.
+fn unneeded<F>(fetch: F) {
+    discard(fetch);
 }

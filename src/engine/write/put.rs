@@ -13,7 +13,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::mem::take;
+use std::mem::{replace, take};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,6 +47,7 @@ use crate::modes::L1Admission;
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
+use crate::wake::discard;
 
 pub(crate) struct Puts {
     hasher: KeyHasher,
@@ -111,7 +112,7 @@ impl Puts {
         let life = self.lifetime(&policy, namespace, key);
         let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
-        drop((take(&mut put.value), take(&mut put.tags), take(&mut put.dependencies)));
+        discard((take(&mut put.value), take(&mut put.tags), take(&mut put.dependencies)));
         self.finish_put(written).await
     }
 
@@ -215,6 +216,8 @@ impl Puts {
             })
             .await;
         put.value = value;
+        // Its panic at the end of this function would leak the answer.
+        discard(source);
         written
     }
 
@@ -294,7 +297,7 @@ impl Puts {
             let Proposal { entry, in_memory, recording, .. } = proposal;
             // A short one is copied again: while it waits, it holds nothing.
             if let Some(copy) = copy.filter(|_| is_long || verdict.is_final()) {
-                put.value = Value::Exact(copy);
+                discard(replace(&mut put.value, Value::Exact(copy)));
             }
             let unknown = match verdict {
                 Verdict::Done(acknowledgement) => {
