@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::mem;
 use std::path::Path;
+use std::sync::Barrier;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -141,8 +143,29 @@ fn measured(rest: &Census, caches: usize, folders: &[TempDir], seed: u64) -> (i6
     (live(), tally)
 }
 
+/// The table of waiting threads in `parking_lot` is made when the first one waits, grows with their
+/// number, and stays: here for more of them than any case has.
+fn wait_for_a_lock_on_many_threads() {
+    const THREADS: usize = 64;
+    let (lock, begun) = (parking_lot::Mutex::new(()), Barrier::new(THREADS + 1));
+    thread::scope(|scope| {
+        let held = lock.lock();
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                begun.wait();
+                drop(lock.lock());
+            });
+        }
+        begun.wait();
+        // Nearly all of them sleep by then, which is enough.
+        thread::sleep(Duration::from_millis(50));
+        drop(held);
+    });
+}
+
 fn leave_nothing(caches: usize, folders: &[TempDir], rest: &Census) {
     // What a process keeps once: spare buffers, the capacity of lists, the threads' own.
+    wait_for_a_lock_on_many_threads();
     let mut warm = Tally::default();
     live_through(caches / 8, folders, 0, &mut warm);
     rest.returns("the warm-up");
