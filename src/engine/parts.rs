@@ -19,7 +19,7 @@ use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::{DiskTier, Running};
-use crate::engine::fetch::landed::Landed;
+use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::{ACCESSES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) reads: Arc<Reads>,
     pub(crate) codecs: Arc<Codecs>,
     /// Fetches under way. A caller that came before the moment of completion shares the value.
-    pub(crate) flights: Arc<Flights<Landed, Moment>>,
+    pub(crate) flights: Arc<Flights<FlightOutcome, Moment>>,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
     pub(crate) records_expired: Arc<Wakeup>,

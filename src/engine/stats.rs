@@ -13,7 +13,7 @@ use crate::disk_admission::DiskAdmission;
 use crate::disposal::Freeing;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::fetch::landed::Landed;
+use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
@@ -43,7 +43,7 @@ pub(crate) struct StatsReader {
     copies: Arc<Limiter>,
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
-    flights: Arc<Flights<Landed, Moment>>,
+    flights: Arc<Flights<FlightOutcome, Moment>>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk_admission: Arc<DiskAdmission>,

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
-use crate::engine::fetch::landed::Landed;
+use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::fetch::rests::Rests;
 use crate::engine::parts::Parts;
 use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
@@ -55,7 +55,7 @@ pub(crate) struct Fetcher {
     clock: Clock,
     counters: Counters,
     namespaces: Arc<Namespaces>,
-    flights: Arc<Flights<Landed, Moment>>,
+    flights: Arc<Flights<FlightOutcome, Moment>>,
     admission: Admission,
     visibility: Visibility,
     gets: Gets,
@@ -108,11 +108,11 @@ impl Fetcher {
         self.commit_lock.section().watermarks().unwatch(hash);
     }
 
-    pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<Landed, Moment> {
+    pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<FlightOutcome, Moment> {
         self.flights.enter(to, began)
     }
 
-    pub(crate) fn claim(&self, to: Destination<'_>) -> Option<Claim<Landed, Moment>> {
+    pub(crate) fn claim(&self, to: Destination<'_>) -> Option<Claim<FlightOutcome, Moment>> {
         self.flights.claim(to, Duration::from_nanos(self.clock.timestamp().0))
     }
 

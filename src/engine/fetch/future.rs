@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 
 use crate::counters::Event;
 use crate::engine::fetch::fetcher::{Fetched, Offer};
-use crate::engine::fetch::landed::{Failure, Landed};
+use crate::engine::fetch::outcome::{Failure, FlightOutcome};
 use crate::engine::fetch::request::{FetchRequest, Look, WatchGuard};
 use crate::error::FetchError;
 use crate::flight::{self, Completion, JoinOutcome, Part};
@@ -33,10 +33,10 @@ use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
 use crate::wake::{contained, discard};
 
-type Lead = flight::Lead<Landed, Moment>;
-type Joiner = flight::Joiner<Landed, Moment>;
-type Claim = flight::Claim<Landed, Moment>;
-type Wakers = flight::Wakers<Landed, Moment>;
+type Lead = flight::Lead<FlightOutcome, Moment>;
+type Joiner = flight::Joiner<FlightOutcome, Moment>;
+type Claim = flight::Claim<FlightOutcome, Moment>;
+type Wakers = flight::Wakers<FlightOutcome, Moment>;
 
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
@@ -160,7 +160,7 @@ where
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(JoinOutcome::LookAgain) => self.look(None),
                 Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
-                Poll::Ready(JoinOutcome::Value(landed)) => self.landed(landed),
+                Poll::Ready(JoinOutcome::Value(outcome)) => self.joined(outcome),
             },
             Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
             Stage::Failed(mut look, error, lead, at) => {
@@ -287,7 +287,7 @@ where
 
     fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
         let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: Landed::Value(hit.clone()), until });
+        let wakers = lead.complete(Completion { value: FlightOutcome::Value(hit.clone()), until });
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
@@ -307,7 +307,7 @@ where
             return self.complete(lead, hit, until);
         }
         self.request.rest();
-        let value = Landed::Stale(hit.clone(), Failure::new(error.clone()));
+        let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
         let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
         self.request.fetcher().tell_not_refreshed(&hit);
         let outcome = self.answer_stale(hit, error);
@@ -338,17 +338,17 @@ where
     ) -> Next<Fut, E> {
         let is_shared = matches!(error, FetchError::Fetch(_));
         let Some(lead) = lead.filter(|_| is_shared) else { return Next::Answer(Err(error)) };
-        let value = Landed::Failed(Failure::new(error.clone()));
+        let value = FlightOutcome::Failed(Failure::new(error.clone()));
         let wakers = lead.complete(Completion { value, until });
         Next::Stage(Stage::Waking(wakers, Err(error)))
     }
 
     /// The outcome of the leader that this caller has joined.
-    fn landed(&mut self, landed: Landed) -> Next<Fut, E> {
-        let (hit, failure) = match landed {
-            Landed::Value(hit) => (Some(hit), None),
-            Landed::Stale(hit, failure) => (Some(hit), Some(failure)),
-            Landed::Failed(failure) => (None, Some(failure)),
+    fn joined(&mut self, outcome: FlightOutcome) -> Next<Fut, E> {
+        let (hit, failure) = match outcome {
+            FlightOutcome::Value(hit) => (Some(hit), None),
+            FlightOutcome::Stale(hit, failure) => (Some(hit), Some(failure)),
+            FlightOutcome::Failed(failure) => (None, Some(failure)),
         };
         // Polled late, it must not return an expired value.
         if hit.as_ref().is_some_and(|hit| self.is_over(hit)) {

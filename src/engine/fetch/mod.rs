@@ -2,7 +2,7 @@
 
 pub(crate) mod fetcher;
 mod future;
-pub(crate) mod landed;
+pub(crate) mod outcome;
 mod request;
 mod rests;
 

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
-use crate::engine::fetch::landed::Landed;
+use crate::engine::fetch::outcome::FlightOutcome;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
@@ -94,14 +94,14 @@ impl FetchRequest {
         Destination { id, namespace: &self.namespace, key: &self.key }
     }
 
-    pub(crate) fn enter<E: 'static>(&self, began: Moment) -> Part<Landed, Moment> {
+    pub(crate) fn enter<E: 'static>(&self, began: Moment) -> Part<FlightOutcome, Moment> {
         if !self.is_in_bounds {
             return Part::None;
         }
         self.fetcher().enter(self.destination::<E>(), began)
     }
 
-    pub(crate) fn claim<E: 'static>(&self) -> Option<Claim<Landed, Moment>> {
+    pub(crate) fn claim<E: 'static>(&self) -> Option<Claim<FlightOutcome, Moment>> {
         self.fetcher().claim(self.destination::<E>())
     }
 

@@ -1,4 +1,4 @@
-//! `Landed`: how a flight ended, for all callers that wait.
+//! `FlightOutcome`: how a flight ended, for all callers that wait.
 
 use std::any::Any;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 
 #[derive(Debug, Clone)]
-pub(crate) enum Landed {
+pub(crate) enum FlightOutcome {
     Value(BlobCacheHit),
     /// The fetch failed, and there is a stale entry. A refresh is told of the failure.
     Stale(BlobCacheHit, Failure),
