@@ -418,9 +418,7 @@ impl BlobCache {
     /// - [`Closed`](CacheError::Closed): it was closed before. The next call finishes one that was
     ///   dropped halfway all the same.
     pub async fn close(&self) -> Result<(), CacheError> {
-        let is_first = self.engine.closing().end();
-        let finished = self.engine.closing().finish().await;
-        if is_first { finished } else { Err(CacheError::Closed) }
+        self.engine.close().await
     }
 
     /// Counters since the open, and current sizes. Visits no entry.

@@ -3,6 +3,7 @@
 //! - [`freshness`]: ttls, stale entries, fetching, read points, restarts.
 //! - [`guarantees`]: what a returned call means in each mode, and where the limits are.
 //! - [`comparison`]: with foyer, moka, CacheLib, cache2 and Redis.
+//! - [`observe`]: log lines, spans and figures.
 //! - [`architecture`]: the map of the code.
 //! - [`design`]: the reasons.
 //! - [`proof`]: why nothing is stale, and how that is tested.
@@ -50,6 +51,11 @@ pub mod freshness {}
 /// [design]: design
 #[doc = include_str!("../docs/hit-ratio.md")]
 pub mod hit_ratio {}
+
+/// Log lines, spans and figures.
+///
+#[doc = include_str!("../docs/observe.md")]
+pub mod observe {}
 
 /// The meaning of a returned call.
 ///

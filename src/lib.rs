@@ -151,9 +151,13 @@
 //!
 //! # Log lines and features
 //!
-//! The cache logs through the `log` facade: opened stores, damage, a disk tier that turns itself
-//! off or comes back, and refreshes that fail. Without a logger nothing is printed. The feature
-//! `serde`, off by default, implements `serde::Serialize` for statistics.
+//! The cache tells `tracing` of opened stores, damage, a disk tier that turns itself off or comes
+//! back, and refreshes that fail; opens, closes, fetches and sweeps are spans. Without a subscriber
+//! nothing is printed. [`docs::observe`] lists targets and fields. These features are off by
+//! default:
+//!
+//! - `log`: the events go to a logger of the `log` crate while no subscriber is installed.
+//! - `serde` implements `serde::Serialize` for statistics.
 
 mod access_times;
 mod batch;
@@ -201,6 +205,7 @@ mod sweep;
 mod sweeper;
 mod sync;
 mod synopsis;
+mod telemetry;
 mod thread_number;
 mod timer;
 mod waiters;

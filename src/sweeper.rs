@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::telemetry::tell;
 use crate::wake::contained;
 
 /// The thread works for at most one part in this many of the time, however many caches there are.
@@ -181,11 +182,11 @@ fn step(number: u64) -> Instant {
     Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX)
 }
 
-/// Contains a panic of the user's clock or logger, so that other caches are still swept.
+/// Contains a panic of the user's clock, so that other caches are still swept.
 fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
     let step = || sweep.upgrade().and_then(|cache: Arc<dyn Sweep>| cache.sweep());
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
-        contained(|| log::error!("a sweeper step panicked"));
+        tell!(error, "sweep", "a step of the sweeper panicked");
         None
     })
 }

@@ -6,7 +6,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
@@ -331,36 +330,4 @@ fn an_idle_store_uses_no_cpu() {
     }
     assert!(ticks() - before <= 1, "{} ticks", ticks() - before);
     block_on(cache.close()).unwrap();
-}
-
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Keeps the warnings.
-struct Lines;
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if record.level() == log::Level::Warn {
-            LINES.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-#[test]
-fn a_file_system_in_memory_is_named_in_the_log() {
-    log::set_logger(&Lines).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let cache = open(folder.path(), 8 << 20).unwrap();
-    block_on(cache.close()).unwrap();
-    let path = folder.path().to_str().unwrap();
-    let told = LINES.lock().unwrap();
-    let told = told.iter().find(|line| line.contains(path) && line.contains("tmpfs"));
-    assert!(told.is_some_and(|line| line.contains("survives a reboot")), "{told:?}");
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &["docs", "failpoint", "figures", "meter", "quota", "thread_number", "wake"],
-    &["batch", "helpers"],
+    &["batch", "helpers", "telemetry"],
     &["queue", "waiters"],
     &[
         "clock",

@@ -27,6 +27,8 @@ mod write;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use tracing::field::display;
+
 use self::background::expired_records::{self, ExpiredRecords};
 use self::background::filter_rebuild::{self, FilterRebuild};
 use self::background::log_owner::CacheLogOwner;
@@ -48,6 +50,7 @@ use crate::key::NamespaceRef;
 use crate::l2::WriterStart;
 use crate::moment::ReadPoint;
 use crate::sweeper::Sweep;
+use crate::telemetry::spanned;
 
 pub(crate) struct Engine {
     gets: Gets,
@@ -107,8 +110,18 @@ impl Engine {
         &self.stats
     }
 
-    pub(crate) fn closing(&self) -> &Closing {
-        &self.closing
+    pub(crate) async fn close(&self) -> Result<(), CacheError> {
+        let path = self.config().l2_path.as_deref();
+        let span = || {
+            let path = path.map(|path| display(path.display()));
+            tracing::info_span!(target: "tamis::close", "close", path)
+        };
+        spanned(span, async {
+            let is_first = self.closing.end();
+            let finished = self.closing.finish().await;
+            if is_first { finished } else { Err(CacheError::Closed) }
+        })
+        .await
     }
 
     pub(crate) fn config(&self) -> &BlobCacheConfig {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Limits, Opening, Position, RecoveredNamespace};
 use crate::labels::LabelIndex;
 use crate::modes::{BackgroundSweep, CrashSafety};
+use crate::telemetry::{spanned, tell};
 use crate::timer::Timer;
 
 /// The disk for the tier, and the tasks beside it.
@@ -65,17 +67,25 @@ impl Identity {
 
 pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
     let is_swept = config.background_sweep == BackgroundSweep::On;
-    let engine = open_tiers(config).await?;
+    let engine = match config.l2_path.clone() {
+        None => in_memory(config),
+        Some(path) => {
+            let bytes = config.l2_bytes_max;
+            let shown = path.clone();
+            let span = || {
+                let path = shown.display();
+                tracing::info_span!(target: "tamis::open", "open", %path, bytes)
+            };
+            spanned(span, open_tiers(config, path)).await?
+        }
+    };
     if is_swept {
         engine.sweep_in_background();
     }
     Ok(engine)
 }
 
-async fn open_tiers(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
-    let Some(path) = config.l2_path.clone() else {
-        return Ok(in_memory(config));
-    };
+async fn open_tiers(config: BlobCacheConfig, path: PathBuf) -> Result<Arc<Engine>, CacheError> {
     let geometry = geometry(&config)?;
     let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
     log_facts(&disk, &config);
@@ -99,21 +109,25 @@ fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
     let facts = disk.facts();
     let path = facts.path.display();
     let done = if facts.created { "made" } else { "found" };
-    log::info!("{done} a disk tier of {} bytes at {path}", facts.length);
+    tell!(info, "open", %path, bytes = facts.length, "{done} a disk tier");
     let fitting = facts.length / (config.l2_index_bytes_max / SLOT_BYTES).max(1) as u64;
-    log::info!(
-        "its index may take {} bytes of memory: blobs of {fitting} bytes or more fill the file; \
-         smaller ones ask for a larger l2_index_bytes_max",
-        config.l2_index_bytes_max
+    tell!(
+        info,
+        "open",
+        %path,
+        bytes = config.l2_index_bytes_max,
+        blob_bytes = fitting,
+        "the memory that the index may take: blobs of blob_bytes or more fill the file; smaller \
+         ones ask for a larger l2_index_bytes_max"
     );
     if !facts.direct {
-        log::warn!("{path}: no direct I/O here, using the page cache");
+        tell!(warn, "open", %path, "no direct I/O here, using the page cache");
     }
     if !facts.preallocated {
-        log::warn!("{path}: its space is not reserved here");
+        tell!(warn, "open", %path, "the space of the file is not reserved here");
     }
     if let Some(kind) = facts.passing {
-        log::warn!("{path}: nothing there survives a reboot ({kind})");
+        tell!(warn, "open", %path, kind, "nothing there survives a reboot");
     }
 }
 
@@ -145,7 +159,9 @@ pub(crate) async fn open_on(
     };
     let started = Instant::now();
     let timer = setup.timer();
-    let opened = l2::open(Arc::clone(&setup.disk), &opening, timer.clone()).await;
+    let recovering = l2::open(Arc::clone(&setup.disk), &opening, timer.clone());
+    let span = || tracing::info_span!(target: "tamis::recovery", "recovery");
+    let opened = spanned(span, recovering).await;
     let opened = opened.map_err(|error| not_opened(error, &config, setup.file.as_ref()))?;
     let running = Running { l2: opened.l2, runner: Arc::clone(&setup.runner), file: setup.file };
     let parts = Parts::new(config, opened.hasher, Some(running), &timer);
@@ -154,7 +170,17 @@ pub(crate) async fn open_on(
     engine.start_tasks(opened.start);
     give_up_namespaces(&engine, surplus).await;
     let found = (opened.records, opened.dropped);
-    engine.stats.set_recovery(found, opened.is_from_image, started.elapsed());
+    let took = started.elapsed();
+    engine.stats.set_recovery(found, opened.is_from_image, took);
+    tell!(
+        info,
+        "recovery",
+        records = opened.records,
+        dropped_segments = opened.dropped,
+        from_image = opened.is_from_image,
+        seconds = took.as_secs_f64(),
+        "the disk tier is open"
+    );
     Ok(engine)
 }
 
@@ -204,7 +230,8 @@ async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
         return;
     }
     let (count, max) = (names.len(), engine.config().max_namespaces);
-    log::warn!("{count} namespaces on disk are more than max_namespaces, {max}: flushed");
+    let reason = "there are more on disk than max_namespaces";
+    tell!(warn, "recovery", namespaces = count, max, reason, "namespaces are flushed");
     // Bounded: a flush in each turn, which waits for the log.
     for name in names {
         // If the device fails, nothing on it is served any more.

@@ -40,6 +40,7 @@ use super::transfer::{DEPTH, serve, width};
 use super::turns::FLUSH_INTERVAL;
 use crate::batch::BATCH_ENTRIES;
 use crate::meter;
+use crate::telemetry::tell;
 
 // A request of any width must fit beside nothing else.
 const _: () = assert!((ENTRIES_MIN as usize) > 2 * DEPTH);
@@ -95,7 +96,7 @@ impl Ring {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => message(&**panic).to_owned(),
         };
-        log::error!("ring {name} broke down; its memory and its file stay: {cause}");
+        tell!(error, "io", ring = name, cause, "a ring broke down; its memory and its file stay");
         // The kernel may still write to buffers of operations in flight. The runtime's driver owns
         // these and would free them when dropped, so it is leaked.
         mem::forget(self.runtime);
@@ -256,7 +257,7 @@ impl<'file> Pump<'file> {
         self.is_syncing |= is_sync;
         let transfer = async move {
             if let Err(panic) = AssertUnwindSafe(serve(file, request)).catch_unwind().await {
-                log::error!("a transfer panicked: {}", message(&*panic));
+                tell!(error, "io", cause = message(&*panic), "a transfer panicked");
             }
             (width, is_sync)
         };

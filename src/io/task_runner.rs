@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::turns::{Turn, Turns};
+use crate::telemetry::tell;
 
 /// A thread for long-lived futures, with a timer.
 pub(crate) trait TaskRunner: Send + Sync + 'static {
@@ -62,14 +63,13 @@ pub(super) fn contained(
 ) -> (impl Future<Output = ()> + Send + 'static, TaskEnd) {
     let (sender, receiver) = oneshot::channel();
     let contained = async move {
-        let outcome = match AssertUnwindSafe(task).catch_unwind().await {
-            Ok(()) => TaskOutcome::Finished,
-            Err(panic) => {
-                log::error!("background task {name} panicked: {}", message(&*panic));
-                TaskOutcome::Panicked
-            }
-        };
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        let is_finished = ended.is_ok();
+        let outcome = if is_finished { TaskOutcome::Finished } else { TaskOutcome::Panicked };
         let _ = sender.send(outcome);
+        if let Err(panic) = ended {
+            tell!(error, "io", task = name, cause = message(&*panic), "a background task panicked");
+        }
     };
     (contained, TaskEnd(receiver))
 }

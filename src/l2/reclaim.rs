@@ -38,6 +38,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
+use crate::telemetry::tell;
 
 /// While the index is crowded, one of so many slots may stay.
 const CROWDED_SHARE: usize = 4;
@@ -99,6 +100,7 @@ impl Reclaimer {
         let health = Arc::clone(&self.file.health);
         let _counted = health.count_buffer(image.as_deref().map_or(0, <[u8]>::len));
         let directory = self.decode(image.as_deref(), segment, opens).await;
+        let mut reinserted_bytes = 0;
         if let Some(directory) = &directory {
             let mut rewrites = self.rewrites.clone();
             rewrites.refund(self.owner.upgrade().map_or(0, |owner| owner.take_refused_bytes()));
@@ -106,6 +108,7 @@ impl Reclaimer {
             self.log.keep_room(plan.room);
             let bytes = self.reinsert(plan, directory, segment, opens).await;
             rewrites.spend(bytes);
+            reinserted_bytes = bytes;
             self.rewrites = rewrites;
             self.log.keep_room(0);
             self.log.room_came().await;
@@ -117,7 +120,6 @@ impl Reclaimer {
                 // It was readable when room was kept for its records.
                 self.log.keep_room(0);
                 count(&self.file.health.metrics.corruptions, 1);
-                log::warn!("the directory of segment {} cannot be read", segment.0);
                 if let Some(owner) = self.owner.upgrade() {
                     owner.forget_before(end).await;
                 }
@@ -134,6 +136,11 @@ impl Reclaimer {
         }
         self.pins.released(segment).await;
         count(&self.file.health.metrics.reclaimed_segments, 1);
+        if directory.is_none() {
+            tell!(warn, "reclaim", segment = segment.0, "its directory cannot be read");
+        }
+        let segment = segment.0;
+        tell!(debug, "reclaim", segment, reinserted_bytes, "a segment is reclaimed");
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::helpers::Helpers;
 use crate::key::KeyHasher;
+use crate::telemetry::tell;
 
 /// Outlines that are read ahead of the next one.
 const OUTLINES_AHEAD: usize = 3;
@@ -153,8 +154,11 @@ pub(crate) async fn recover(
     };
     drop(helpers);
     if dropped > 0 {
-        log::warn!(
-            "dropped {dropped} segments of the disk tier that are damaged or lie before damage"
+        tell!(
+            warn,
+            "recovery",
+            segments = dropped,
+            "segments of the disk tier are dropped: they are damaged or lie before damage"
         );
     }
     let mut superblock = superblock;
@@ -379,7 +383,7 @@ impl BackwardScan<'_> {
         };
         let Unsealed { end, ref directory, is_damaged, .. } = unsealed;
         if is_damaged {
-            log::warn!("the open segment {} is damaged", number.0);
+            tell!(warn, "recovery", segment = number.0, "the open segment is damaged");
         } else if directory.entries() == 0 && clean_end.is_none() {
             return Ok(Taken::Good);
         }

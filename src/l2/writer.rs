@@ -11,6 +11,7 @@
 //! store can be served again, so that is safe.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
 use super::write_batch::Job;
 use crate::io::TaskRunner;
+use crate::telemetry::tell;
 
 /// How long a record waits for others to share its frame.
 const WRITE_BATCH_AGE: Duration = Duration::from_secs(1);
@@ -160,15 +162,17 @@ impl Writer {
         let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.health) };
         // Bounded: a failure in each turn, and a pause.
         while let Err(error) = self.serve().await {
-            log::error!("the disk tier is turned off: {error}");
             self.backoff.end();
             self.health.degrade(error.to_string());
             self.log.turn_off();
             self.log.tell_all().await;
+            tell!(error, "degradation", %error, "the disk tier is turned off");
             if self.void().await.is_none() || self.restart().await.is_none() {
                 return;
             }
-            log::warn!("the disk tier works again, and has begun anew without entries");
+            let restarts = self.health.metrics.restarts.load(Ordering::Relaxed);
+            let done = "the disk tier works again, and has begun anew without entries";
+            tell!(warn, "degradation", restarts, "{done}");
         }
     }
 
@@ -245,7 +249,7 @@ impl Writer {
                     backoff.begin();
                     return Some(());
                 }
-                Err(error) => log::warn!("the disk tier stays off: {error}"),
+                Err(error) => tell!(warn, "degradation", %error, "the disk tier stays off"),
             }
         }
     }

@@ -22,6 +22,8 @@ mod locks;
 #[path = "../../src/meter.rs"]
 mod meter;
 mod runtimes;
+#[path = "../../src/telemetry.rs"]
+mod telemetry;
 #[path = "../../src/wake.rs"]
 mod wake;
 

@@ -27,6 +27,7 @@ use crate::l2::{BlobSummary, L2, Position, ScanCursor, SearchTargets, SegmentNum
 use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::sequence::Sequence;
+use crate::telemetry::tell;
 use crate::wake::contained;
 
 /// Segments that are searched at the same time. One poll may do a batch for each.
@@ -187,11 +188,11 @@ struct Scan {
 }
 
 impl Scan {
-    /// Goes on after a panic, of a user's clock or logger.
+    /// Goes on after a panic, of a user's clock.
     async fn run_on(mut self) {
         // Bounded: a panic in each turn, which is awaited.
         while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
-            contained(|| log::error!("a scan for invalidated prefixes has panicked"));
+            tell!(error, "disk", "a scan for invalidated prefixes has panicked");
             let Some(scans) = self.scans.upgrade() else { return };
             if AssertUnwindSafe(scans.flush_unscanned()).catch_unwind().await.is_err() {
                 return;

@@ -17,6 +17,7 @@ use crate::engine::parts::Parts;
 use crate::pending::{PendingInvalidations, RoundPosition};
 use crate::sweep::{SweepLimit, SweepReport};
 use crate::sweeper::Sweep;
+use crate::telemetry::{spanned, tell};
 
 /// The least time between two batches of the background sweeper.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
@@ -41,6 +42,14 @@ impl Sweeping {
     }
 
     pub(crate) async fn sweep_expired(&self, limit: SweepLimit) -> SweepReport {
+        let span = || tracing::debug_span!(target: "tamis::sweep", "sweep");
+        let report = spanned(span, self.sweep_within(limit)).await;
+        let (visited, removed) = (report.entries_visited, report.entries_removed());
+        tell!(debug, "sweep", visited, removed, truncated = report.truncated, "a sweep is over");
+        report
+    }
+
+    async fn sweep_within(&self, limit: SweepLimit) -> SweepReport {
         let mut report = SweepReport::default();
         let started = Instant::now();
         // Later invalidations are another sweep's.

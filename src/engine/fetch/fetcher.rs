@@ -25,9 +25,9 @@ use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
-use crate::wake::contained;
+use crate::telemetry::tell;
 
-/// The least time between two equal log lines.
+/// The least time between two equal events.
 const TELL_PAUSE: Duration = Duration::from_secs(60);
 
 /// A fetched value, and the moment up to which callers may share it.
@@ -160,12 +160,15 @@ impl Fetcher {
         self.rests.is_resting(hash, self.clock.timestamp())
     }
 
-    /// Logs now and then that refreshes fail. A logger may panic or block: not before others know.
+    /// Tells now and then that refreshes fail. A subscriber may block: not before others know.
     pub(crate) fn tell_not_refreshed(&self, hit: &BlobCacheHit) {
         let name = hit.entry.generation.name();
         self.not_refreshed.tell(|| {
-            log::warn!(
-                "a refresh in namespace {name:?} has failed; the stale entry stays, in its window"
+            tell!(
+                warn,
+                "fetch",
+                namespace = name,
+                "a refresh has failed; the stale entry stays, in its window"
             );
         });
     }
@@ -250,12 +253,12 @@ impl Fetcher {
     /// Logs that fetched values find no namespace slot: their callers are not told.
     fn tell_not_stored(&self, error: &CacheError) {
         if matches!(error, CacheError::TooManyNamespaces { .. }) {
-            self.not_stored.tell(|| log::warn!("fetched values are not stored: {error}"));
+            self.not_stored.tell(|| tell!(warn, "fetch", %error, "fetched values are not stored"));
         }
     }
 }
 
-/// A log line that appears once in a while.
+/// An event that is told once in a while.
 #[derive(Default)]
 struct Seldom(Mutex<Option<Instant>>);
 
@@ -266,7 +269,7 @@ impl Seldom {
         if told.is_none_or(|told| now.duration_since(told) >= TELL_PAUSE) {
             *told = Some(now);
             drop(told);
-            contained(tell);
+            tell();
         }
     }
 }

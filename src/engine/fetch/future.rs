@@ -31,6 +31,7 @@ use crate::flight::{self, Completion, JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
+use crate::telemetry::Spanned;
 use crate::wake::{contained, discard};
 
 type Lead = flight::Lead<FlightOutcome, Moment>;
@@ -60,7 +61,7 @@ enum Stage<Fut, E> {
     /// The lead, if this caller leads, and its read point.
     Looking(Look, Option<(Option<Lead>, WatchGuard)>),
     Joined(Joiner),
-    Fetching(Pin<Box<Fut>>, Option<Lead>, WatchGuard),
+    Fetching(Spanned<Pin<Box<Fut>>>, Option<Lead>, WatchGuard),
     Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
     Waking(Wakers, Outcome<E>),
@@ -195,12 +196,12 @@ where
 
     fn go_on(
         &mut self,
-        mut fetching: Pin<Box<Fut>>,
+        mut fetching: Spanned<Pin<Box<Fut>>>,
         (lead, watch): (Option<Lead>, WatchGuard),
         context: &mut Context<'_>,
     ) -> Next<Fut, E> {
         // A fetch that has panicked is not polled again.
-        let poll = |context: &mut Context<'_>| contained(|| fetching.as_mut().poll(context));
+        let poll = |context: &mut Context<'_>| contained(|| Pin::new(&mut fetching).poll(context));
         let answer = match led(lead.as_ref(), context, poll) {
             Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, watch)),
             Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
@@ -268,7 +269,10 @@ where
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
         match contained(fetch) {
-            Some(fetching) => Next::Stage(Stage::Fetching(Box::pin(fetching), lead, watch)),
+            Some(fetching) => {
+                let fetching = self.request.spanned(fetching);
+                Next::Stage(Stage::Fetching(fetching, lead, watch))
+            }
             None => self.failed(FetchError::Panicked, lead, watch.point.moment),
         }
     }

@@ -1,6 +1,8 @@
 //! `FetchRequest`: the key that one caller fetches, and its policy.
 
 use std::any::TypeId;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,6 +18,7 @@ use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
 use crate::moment::{Moment, ReadPoint};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
+use crate::telemetry::{Spanned, spanned};
 
 /// Owns its memory, since a refresh outlives its call. Keeps the cache open.
 pub(crate) struct FetchRequest {
@@ -81,6 +84,13 @@ impl FetchRequest {
 
     pub(crate) fn fetcher(&self) -> &Fetcher {
         self.engine.fetcher()
+    }
+
+    /// A span around the polls of a caller's fetch.
+    pub(crate) fn spanned<F: Future>(&self, fetching: F) -> Spanned<Pin<Box<F>>> {
+        let namespace = &*self.namespace;
+        let span = || tracing::debug_span!(target: "tamis::fetch", "fetch", namespace);
+        spanned(span, fetching)
     }
 
     fn target(&self) -> Target<'_> {

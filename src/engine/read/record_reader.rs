@@ -23,6 +23,7 @@ use crate::namespace::Generation;
 use crate::policy::Lifetime;
 use crate::put::ready_to_share;
 use crate::sequence::Sequence;
+use crate::telemetry::tell;
 
 /// Values of up to this many bytes are copied out of the blocks that were read: the blocks are
 /// returned at once, and promotion has no need of another copy.
@@ -86,8 +87,10 @@ impl RecordReader {
             // Records that the log had in memory when it was turned off are not on file.
             if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
                 count(&l2.health().metrics.corruptions, 1);
-                log::warn!("the record at {} is damaged: {error}", slot.position.value());
-                self.removal.mark_dead(generation, hash, Sequence(slot.position.value()));
+                let position = slot.position.value();
+                self.removal.mark_dead(generation, hash, Sequence(position));
+                let namespace = generation.name();
+                tell!(warn, "disk", namespace, position, %error, "a record is damaged");
             }
         }
         read

@@ -20,5 +20,6 @@ mod polls;
 mod promotions;
 mod reclaim;
 mod regressions;
+mod telemetry;
 mod totals;
 mod wakers;

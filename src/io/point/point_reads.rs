@@ -17,6 +17,7 @@ use super::reaper;
 use super::shared_ring::SharedRing;
 use super::trust::Trust;
 use super::watch::{self, Watch};
+use crate::telemetry::tell;
 use crate::thread_number::thread_number;
 
 /// Reads in flight on one ring.
@@ -45,7 +46,7 @@ impl PointReads {
         let granted = (0..count).map_while(|_| {
             let granted = SharedRing::new(file, RING_ENTRIES);
             let refused = |error: &io::Error| {
-                log::info!("a ring for reads is refused, other rings do its work: {error}");
+                tell!(info, "io", %error, "a ring for reads is refused, other rings do its work");
             };
             granted.inspect_err(refused).ok()
         });

@@ -30,6 +30,7 @@ use crate::l2::replayed_namespace::RecoveredNamespace;
 use crate::l2::segment_file::SegmentFile;
 use crate::l2::superblock::Superblock;
 use crate::l2::wire::{Reader, is_zero};
+use crate::telemetry::tell;
 
 /// Chunks that are read ahead, beside one for each thread.
 const AHEAD: usize = 3;
@@ -95,7 +96,12 @@ pub(in crate::l2) async fn load(
             Some(Loaded { namespaces: assembly.into_namespaces(), records, bytes })
         }
         Err(reason) => {
-            log::warn!("the image of the index is not used, the open is slower: {reason}");
+            tell!(
+                warn,
+                "recovery",
+                %reason,
+                "the image of the index is not used, the open is slower"
+            );
             assembly.discard().await;
             None
         }

@@ -23,6 +23,7 @@ use crate::l2::format::BLOCK_BYTES;
 use crate::l2::health::count;
 use crate::l2::segment_file::SegmentFile;
 use crate::l2::superblock::{CrashSafety, Superblock};
+use crate::telemetry::tell;
 
 /// A chunk ends with the piece with which it has so many bytes.
 const CHUNK_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
@@ -78,7 +79,7 @@ impl ImageWriter {
         }
         let cut = self.file.disk.resize(end.max(length.saturating_sub(CUT_BYTES))).await;
         if let Err(error) = &cut {
-            log::warn!("the image of the index cannot be cut off: {error}");
+            tell!(warn, "close", %error, "the image of the index cannot be cut off");
         }
         cut.is_ok()
     }
@@ -90,9 +91,14 @@ impl ImageWriter {
         }
         let mut blocks = Blocks::new(&self.file);
         if let Err(error) = self.write_blocks(superblock, index, &mut blocks).await {
-            log::warn!("no image of the index could be written, the next open is slower: {error}");
             blocks.settle().await;
             self.cut_off().await;
+            tell!(
+                warn,
+                "close",
+                %error,
+                "no image of the index could be written, the next open is slower"
+            );
         }
     }
 

@@ -1,0 +1,138 @@
+//! `Recorder`: a subscriber of `tracing` that keeps what it is told as lines, and may react.
+
+use std::fmt::{Debug, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+
+/// Called with the name of the method of the subscriber that was called, without a lock.
+type Reaction = Box<dyn Fn(&'static str) + Send + Sync>;
+
+/// A handle: its clones record together.
+#[derive(Clone)]
+pub(crate) struct Recorder(Arc<State>);
+
+struct State {
+    lines: Mutex<Vec<String>>,
+    /// Names of the spans by number, and the numbers of those that are entered. For one thread.
+    spans: Mutex<(Vec<String>, Vec<usize>)>,
+    calls: AtomicU64,
+    react: Reaction,
+}
+
+/// The fields of an event as text.
+#[derive(Default)]
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        }
+        .unwrap();
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(react: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        let (lines, spans) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(State { lines, spans, calls: 0.into(), react: Box::new(react) }))
+    }
+
+    /// Runs something on this thread with this as its subscriber.
+    pub(crate) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
+        tracing::subscriber::with_default(self.clone(), run)
+    }
+
+    /// Calls of its methods so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.0.calls.load(Ordering::Relaxed)
+    }
+
+    /// `LEVEL target [spans] message fields`, or `new name fields` and `end name` of a span.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn has(&self, parts: &[&str]) -> bool {
+        self.lines().iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+
+    fn called(&self, method: &'static str) {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        (self.0.react)(method);
+    }
+
+    fn keep(&self, line: String) {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn name(&self, id: &Id) -> String {
+        let spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.0[usize::try_from(id.into_u64()).unwrap() - 1].clone()
+    }
+}
+
+impl Subscriber for Recorder {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_ours = metadata.target().starts_with("tamis");
+        if is_ours {
+            self.called("enabled");
+        }
+        is_ours
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.called("new_span");
+        let (name, mut text) = (span.metadata().name(), Text::default());
+        span.record(&mut text);
+        self.keep(format!("new {name}{}", text.0));
+        let mut spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.0.push(name.to_owned());
+        Id::from_u64(spans.0.len() as u64)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.called("event");
+        let mut text = Text::default();
+        event.record(&mut text);
+        let spans = {
+            let spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
+            let names: Vec<_> = spans.1.iter().map(|&number| spans.0[number].clone()).collect();
+            names.join(":")
+        };
+        let metadata = event.metadata();
+        let (level, target) = (metadata.level(), metadata.target());
+        self.keep(format!("{level} {target} [{spans}]{}", text.0));
+    }
+
+    fn enter(&self, id: &Id) {
+        self.called("enter");
+        let number = usize::try_from(id.into_u64()).unwrap() - 1;
+        self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).1.push(number);
+    }
+
+    fn exit(&self, _: &Id) {
+        self.called("exit");
+        self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).1.pop();
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        self.called("try_close");
+        self.keep(format!("end {}", self.name(&id)));
+        true
+    }
+}
