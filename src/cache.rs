@@ -10,7 +10,6 @@ use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::LabelKind;
 use crate::moment::ReadPoint;
-use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::stats::{BlobCacheStats, NamespaceStats};
 use crate::sweep::{SweepLimit, SweepReport};
@@ -124,9 +123,8 @@ impl BlobCache {
         // Converted here and not in an `async fn`, which would move the put twice more.
         let mut put = put.into();
         async move {
-            let default = BlobCachePolicy::default();
             let namespace = self.engine.namespace(namespace);
-            self.engine.puts().put(namespace, key.as_ref(), &mut put, &default).await
+            self.engine.puts().put(namespace, key.as_ref(), &mut put, None).await
         }
     }
 

@@ -214,7 +214,10 @@ mod watermarks;
 
 pub use cache::BlobCache;
 pub use clock::Clock;
-pub use config::{BlobCacheConfig, BlobCacheConfigBuilder, L2ConfigBuilder};
+pub use config::{
+    BlobCacheConfig, BlobCacheConfigBuilder, L2ConfigBuilder, NamespaceConfig,
+    NamespaceConfigBuilder,
+};
 pub use engine::fetch::BlobCacheRefresh;
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use figures::{Figure, FigureKind, FigureUnit};

@@ -38,7 +38,8 @@ pub struct BlobCacheNamespace {
     engine: Arc<Engine>,
     name: Arc<str>,
     seed: NamespaceSeed,
-    policy: Arc<BlobCachePolicy>,
+    /// None: the default.
+    policy: Option<Arc<BlobCachePolicy>>,
 }
 
 impl BlobCache {
@@ -53,14 +54,16 @@ impl BlobCache {
 impl BlobCacheNamespace {
     fn new(engine: Arc<Engine>, name: &str) -> Self {
         let seed = engine.namespace(name).seed;
-        Self { engine, name: name.into(), seed, policy: Arc::default() }
+        let policy = engine.config().namespaces.of(name).policy.clone();
+        Self { engine, name: name.into(), seed, policy }
     }
 
     /// The same namespace with another default policy, for puts through this handle that have none.
-    /// Other handles keep theirs. Default: [`BlobCachePolicy::default`].
+    /// Other handles keep theirs. Default: the
+    /// [namespace's](crate::BlobCacheConfigBuilder::namespace) policy.
     #[must_use]
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
-        self.policy = Arc::new(policy);
+        self.policy = Some(Arc::new(policy));
         self
     }
 
@@ -94,7 +97,7 @@ impl BlobCacheNamespace {
     ) -> impl Future<Output = Result<(), CacheError>> {
         let mut put = put.into();
         async move {
-            let policy = &*self.policy;
+            let policy = self.policy.as_deref();
             self.engine.puts().put(self.named(), key.as_ref(), &mut put, policy).await
         }
     }
@@ -116,7 +119,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        fetch::get_or_fetch(&self.engine, namespace, key, Some(&self.policy), fetch).await
+        fetch::get_or_fetch(&self.engine, namespace, key, self.policy.as_ref(), fetch).await
     }
 
     /// See [`BlobCache::get_or_refresh`]. A fetched put without a policy gets this handle's.
@@ -136,7 +139,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        fetch::get_or_refresh(&self.engine, namespace, key, Some(&self.policy), fetch).await
+        fetch::get_or_refresh(&self.engine, namespace, key, self.policy.as_ref(), fetch).await
     }
 
     /// See [`BlobCache::exists`].

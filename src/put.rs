@@ -152,7 +152,8 @@ impl BlobCachePut {
         self
     }
 
-    /// The policy of the entry. Default: that of the namespace handle, or else
+    /// The policy of the entry. Default: that of the namespace handle, or else the
+    /// [namespace's](crate::BlobCacheConfigBuilder::namespace), or else
     /// [`BlobCachePolicy::default`].
     #[must_use]
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
@@ -161,7 +162,7 @@ impl BlobCachePut {
     }
 
     /// How long the entry is fresh after the put. Replaces only the ttl of the put's policy, or of
-    /// the namespace handle's if the put has none. The order of this call and
+    /// the handle's or the namespace's if the put has none. The order of this call and
     /// [`with_policy`](Self::with_policy) does not matter. Default: the policy's ttl.
     ///
     /// ```

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheHit, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
     BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchError,
-    NamespaceStats, ReadPoint,
+    NamespaceConfig, NamespaceConfigBuilder, NamespaceStats, ReadPoint,
 };
 
 /// Copied in batches, since the capacity behind `Bytes` is unknown.
@@ -246,6 +246,8 @@ const _: () = {
     goes_anywhere::<BlobCache>();
     goes_anywhere::<BlobCacheNamespace>();
     goes_anywhere::<BlobCacheConfig>();
+    goes_anywhere::<NamespaceConfig>();
+    goes_anywhere::<NamespaceConfigBuilder>();
     goes_anywhere::<BlobCacheHit>();
     goes_anywhere::<BlobCachePut>();
     goes_anywhere::<BlobCachePolicy>();

@@ -174,15 +174,21 @@ fn every_setting_has_a_getter_and_is_shown() {
     let is_setting = |name: &&String| !["build", "l2"].contains(&name.as_str());
     let setters = methods("BlobCacheConfigBuilder");
     let getters = methods("BlobCacheConfig");
-    let config = BlobCacheConfig::builder().quota("rows", NamespaceQuota::default());
+    let config = BlobCacheConfig::builder()
+        .quota("rows", NamespaceQuota::default())
+        .namespace("pages", |pages| pages.compression(L2Compression::Off));
     let shown = format!("{:?}", config.build().unwrap());
     assert!(setters.len() > 20, "{setters:?}");
     for setting in setters.iter().filter(is_setting) {
         assert!(getters.contains(setting), "{setting} has no getter");
-        let field = if setting == "quota" { "quotas" } else { setting };
+        let field = match setting.as_str() {
+            "quota" => "quotas",
+            "namespace" => "namespaces",
+            setting => setting,
+        };
         assert!(shown.contains(&format!("{field}: ")), "{setting} is not in {shown}");
     }
-    assert!(shown.contains("rows"), "{shown}");
+    assert!(shown.contains("rows") && shown.contains("pages"), "{shown}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::{
-    BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, default_index_bytes,
-    default_segment_bytes, default_shard_count,
+    BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
+    default_index_bytes, default_segment_bytes, default_shard_count,
 };
 use crate::clock::Clock;
 use crate::error::CacheError;
@@ -22,6 +22,9 @@ const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 
 /// Each quota has a list in every SIEVE.
 const QUOTAS_MAX: usize = 256;
+
+/// Each put into a namespace by its name looks for the name among them.
+const NAMESPACES_MAX: usize = 4096;
 
 /// Builds a [`BlobCacheConfig`]; settings that are not named keep their defaults.
 ///
@@ -178,7 +181,8 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Whether values are compressed on their way to disk. Default [`L2Compression::On`].
+    /// Whether values are compressed on their way to disk. Default [`L2Compression::On`]. A
+    /// [`namespace`](Self::namespace) may have its own setting.
     #[must_use]
     pub fn l2_compression(mut self, compression: L2Compression) -> Self {
         self.config.l2_compression = compression;
@@ -244,10 +248,51 @@ impl BlobCacheConfigBuilder {
     }
 
     /// Limits of one namespace in each tier. Default: no quotas; up to 256 of them. The last quota
-    /// of a name wins.
+    /// of a name wins, those of [`namespace`](Self::namespace) included.
     #[must_use]
     pub fn quota(mut self, namespace: &str, quota: NamespaceQuota) -> Self {
         self.config.quotas.set(namespace, quota);
+        self
+    }
+
+    /// What applies within one namespace: the policy of puts that have none, limits, admission,
+    /// compression. It applies to all calls that name the namespace, and to its handles. Default:
+    /// what applies to the cache; up to 4096 namespaces, with names of up to 255 bytes.
+    ///
+    /// The policy of a put is its own, or else that of its handle
+    /// ([`with_policy`](crate::BlobCacheNamespace::with_policy)), or else the namespace's, or else
+    /// [`BlobCachePolicy::default`](crate::BlobCachePolicy). The first of them counts as a whole;
+    /// only [`with_ttl`](crate::BlobCachePut::with_ttl) replaces a part of it.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::*;
+    /// use std::time::Duration;
+    ///
+    /// let minute = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+    /// let quota = NamespaceQuota { l1_bytes_max: Some(64 << 20), ..Default::default() };
+    /// let config = BlobCacheConfig::builder()
+    ///     .namespace("pages", |pages| pages.policy(minute).quota(quota))
+    ///     .namespace("thumbs", |thumbs| thumbs.compression(L2Compression::Off))
+    ///     .build()?;
+    /// let cache = BlobCache::open(config).await?;
+    /// cache.put("pages", "/index", "<h1>Tamis</h1>").await?;
+    /// assert!(cache.get("pages", "/index").await.unwrap().expires_at().is_some());
+    /// assert_eq!(cache.config().namespace("thumbs").compression(), L2Compression::Off);
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn namespace(
+        mut self,
+        name: &str,
+        set: impl FnOnce(NamespaceConfigBuilder) -> NamespaceConfigBuilder,
+    ) -> Self {
+        let set = set(NamespaceConfigBuilder::default());
+        if let Some(quota) = set.quota {
+            self.config.quotas.set(name, quota);
+        }
+        self.config.namespaces.add(name, set.finish());
         self
     }
 
@@ -304,6 +349,15 @@ impl BlobCacheConfigBuilder {
         for name in config.quotas.names() {
             within("quota", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
         }
+        within("namespace", config.namespaces.len(), 0..=NAMESPACES_MAX)?;
+        if let Some(name) = config.namespaces.sort() {
+            let reason = format!("{name:?} is configured twice");
+            return Err(CacheError::InvalidConfig { field: "namespace", reason });
+        }
+        // Bounded: by the namespaces of a configuration, once.
+        for name in config.namespaces.names() {
+            within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
+        }
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
         let segment = config.l2_segment_bytes;
@@ -356,7 +410,7 @@ mod tests {
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 12] = [
+        let bad: [(&str, Set); 15] = [
             ("l2_read_bytes_max", |builder| builder.l2_read_bytes_max(1)),
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
             ("l2_write_amplification_pct_max", |it| it.l2_write_amplification_pct_max(99)),
@@ -369,6 +423,12 @@ mod tests {
             ("shard_count", |builder| builder.shard_count(0)),
             ("promotion_queue_max", |builder| builder.promotion_queue_max(0)),
             ("key_hash_bits", |builder| builder.key_hash_bits(65)),
+            ("namespace", |builder| builder.namespace(&"n".repeat(256), |it| it)),
+            ("namespace", |builder| builder.namespace("n", |it| it).namespace("n", |it| it)),
+            ("namespace", |builder| {
+                let names = (0..=NAMESPACES_MAX).map(|number| number.to_string());
+                names.fold(builder, |builder, name| builder.namespace(&name, |it| it))
+            }),
         ];
         for (name, set) in bad {
             match set(BlobCacheConfig::builder()).build() {

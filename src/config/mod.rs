@@ -2,6 +2,7 @@
 
 mod builder;
 mod l2;
+mod namespace;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::thread::available_parallelism;
 pub use self::builder::BlobCacheConfigBuilder;
 pub(crate) use self::builder::L1_BYTES_MAX;
 pub use self::l2::L2ConfigBuilder;
+use self::namespace::DefaultsByName;
+pub use self::namespace::{NamespaceConfig, NamespaceConfigBuilder};
 use crate::clock::Clock;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::{NamespaceQuota, Quotas};
@@ -56,6 +59,7 @@ pub struct BlobCacheConfig {
     pub(crate) crash_safety: CrashSafety,
     pub(crate) background_sweep: BackgroundSweep,
     pub(crate) quotas: Quotas,
+    pub(crate) namespaces: DefaultsByName,
 }
 
 impl BlobCacheConfig {
@@ -86,6 +90,7 @@ impl BlobCacheConfig {
             crash_safety: CrashSafety::default(),
             background_sweep: BackgroundSweep::default(),
             quotas: Quotas::default(),
+            namespaces: DefaultsByName::default(),
         }
     }
 
@@ -226,6 +231,23 @@ impl BlobCacheConfig {
         self.quotas.iter()
     }
 
+    /// What applies within a namespace, configured or not.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> NamespaceConfig {
+        let own = self.namespaces.of(name);
+        NamespaceConfig {
+            policy: own.policy.as_deref().cloned().unwrap_or_default(),
+            quota: self.quota(name),
+            compression: own.compression.unwrap_or(self.l2_compression),
+        }
+    }
+
+    /// The names of the namespaces that were configured by
+    /// [`BlobCacheConfigBuilder::namespace`], in order.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.names()
+    }
+
     /// The source of time.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -282,6 +304,7 @@ impl fmt::Debug for BlobCacheConfig {
             crash_safety,
             background_sweep,
             quotas,
+            namespaces,
         } = self;
         formatter
             .debug_struct("BlobCacheConfig")
@@ -310,6 +333,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("crash_safety", crash_safety)
             .field("background_sweep", background_sweep)
             .field("quotas", quotas)
+            .field("namespaces", namespaces)
             .finish()
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Driver<'a> {
     jitter: Jitter,
     /// Handles of some namespaces, with their default policies.
     handles: HashMap<&'static str, (BlobCacheNamespace, Policy)>,
+    /// The policies of some namespaces.
+    defaults: HashMap<&'static str, Policy>,
     points: Vec<(ReadPoint, usize)>,
 }
 
@@ -92,12 +94,28 @@ impl<'a> Driver<'a> {
         if is_charged {
             builder = builder.l1_charge(charge);
         }
+        let mut defaults = HashMap::new();
+        for name in &NAMESPACES[1..3] {
+            let of_policy = Policy::random(random, START);
+            let admission =
+                random.random_bool(0.3).then(|| Policy::random(random, START).admission);
+            builder = builder.namespace(name, |it| {
+                let it = it.policy(of_policy.build());
+                admission.map_or(it.clone(), |admission| it.l1_admission(admission))
+            });
+            let admission = admission.unwrap_or(of_policy.admission);
+            defaults.insert(*name, Policy { admission, ..of_policy });
+        }
         let config = builder.build().expect("every field is in its range");
         let cache = block_on(BlobCache::open(config)).expect("a cache in memory opens");
         let slots = if narrow { shared_slots(&cache) } else { HashMap::new() };
-        let handles = NAMESPACES[..3].iter().map(|name| {
+        let handles = NAMESPACES[..4].iter().map(|name| {
+            let handle = cache.namespace(name);
+            if random.random_bool(0.3) {
+                return (*name, (handle, defaults.get(name).cloned().unwrap_or_default()));
+            }
             let policy = Policy::random(random, START);
-            (*name, (cache.namespace(name).with_policy(policy.build()), policy))
+            (*name, (handle.with_policy(policy.build()), policy))
         });
         let handles = handles.collect();
         let model = Model {
@@ -109,7 +127,7 @@ impl<'a> Driver<'a> {
             ..Default::default()
         };
         let (jitter, points) = (Jitter::new(), Vec::new());
-        Self { setting, cache, model, tally, clock, jitter, handles, points }
+        Self { setting, cache, model, tally, clock, jitter, handles, defaults, points }
     }
 
     fn step(&mut self, operation: Operation) {
@@ -182,6 +200,7 @@ impl<'a> Driver<'a> {
         if self.setting.is_tiny && self.model.charged_bytes_max.is_none() {
             put.value.truncate(UNCHARGED_BYTES_MAX);
         }
+        let default = default.or_else(|| self.defaults.get(put.full_key.namespace).cloned());
         let policy = put.policy.clone().or(default).unwrap_or_default();
         let (point, moment) = match put.read_at {
             ReadAt::None => (None, None),
@@ -378,7 +397,9 @@ fn shared_slots(cache: &BlobCache) -> HashMap<FullKey, usize> {
     for full_key in
         NAMESPACES.iter().flat_map(|name| keys().map(|key| FullKey { namespace: name, key }))
     {
-        block_on(cache.put(full_key.namespace, &full_key.key, "")).expect("all namespaces fit");
+        // Whatever the namespace's policy.
+        let put = BlobCachePut::new("").with_policy(Policy::default().build());
+        block_on(cache.put(full_key.namespace, &full_key.key, put)).expect("all namespaces fit");
         let is_absent =
             |held: &FullKey| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
         let displaced = held.iter().position(is_absent).map(|at| held.remove(at));

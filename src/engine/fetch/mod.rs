@@ -20,7 +20,8 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::wake::discard;
 
-/// `policy`: for a fetched put without its own; the default if None. A fresh hit allocates nothing.
+/// `policy`: of the handle, for a fetched put without its own; that of the namespace if None. A
+/// fresh hit allocates nothing.
 pub(crate) async fn get_or_fetch<F, Fut, E>(
     engine: &Arc<Engine>,
     namespace: NamespaceRef<'_>,

@@ -71,13 +71,14 @@ impl FetchRequest {
     ) -> Arc<Self> {
         let is_in_bounds = engine.fetcher().is_in_bounds(namespace, key);
         let key = if is_in_bounds { key } else { &[] };
+        let of_namespace = || engine.config().namespaces.of(namespace.name).policy.as_ref();
         Arc::new(Self {
             hash: engine.fetcher().hash(namespace, key),
             engine: Arc::clone(engine),
             namespace: namespace.name.into(),
             seed: namespace.seed,
             key: key.into(),
-            policy: policy.cloned().unwrap_or_default(),
+            policy: policy.or_else(of_namespace).cloned().unwrap_or_default(),
             is_in_bounds,
         })
     }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
+use crate::config::BlobCacheConfig;
 use crate::counters::{Counters, Event};
 use crate::disk_admission::{DiskAdmission, Newcomer};
 use crate::disposal::Freeing;
@@ -50,6 +51,7 @@ use crate::put::{BlobCachePut, Value};
 use crate::wake::discard;
 
 pub(crate) struct Puts {
+    config: Arc<BlobCacheConfig>,
     hasher: KeyHasher,
     clock: Clock,
     counters: Counters,
@@ -74,6 +76,7 @@ pub(crate) struct Puts {
 impl Puts {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
+            config: parts.config.clone(),
             hasher: parts.hasher.clone(),
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
@@ -101,14 +104,17 @@ impl Puts {
         self.admission.check_open()
     }
 
+    /// `of_handle`: the policy of the handle; that of the namespace if None.
     pub(crate) async fn put(
         self: &Arc<Self>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
         put: &mut BlobCachePut,
-        default: &BlobCachePolicy,
+        of_handle: Option<&BlobCachePolicy>,
     ) -> Result<(), CacheError> {
-        let policy = put.policy_or(default);
+        let fallback = BlobCachePolicy::default();
+        let of_namespace = || self.config.namespaces.of(namespace.name).policy.as_deref();
+        let policy = put.policy_or(of_handle.or_else(of_namespace).unwrap_or(&fallback));
         let life = self.lifetime(&policy, namespace, key);
         let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
@@ -196,7 +202,8 @@ impl Puts {
     ) -> Result<Written, CacheError> {
         // A charge of the user's own says nothing about memory.
         let length = put.value.as_slice().len();
-        let bytes = length.saturating_add(self.encoder.compressed_bytes_max(length));
+        let bytes =
+            length.saturating_add(self.encoder.compressed_bytes_max(namespace.name, length));
         // If the grant is revoked, the work begins anew with the same bytes.
         let source = BlobCachePut { value: take(&mut put.value).into_shareable(), ..put.clone() };
         let (name, seed): (Arc<str>, _) = (namespace.name.into(), namespace.seed);

@@ -49,7 +49,8 @@ impl RecordEncoder {
         let content_type = content_type.find(|(key, _)| key.eq_ignore_ascii_case("content-type"));
         let is_left_alone = content_type.is_some_and(|(_, kind)| codec::is_compressed_type(kind));
         let length = u32::try_from(value.len());
-        if let (L2Compression::On, Ok(uncompressed_bytes)) = (self.config.l2_compression, length) {
+        let is_on = self.is_compressed(entry.generation.name());
+        if let (true, Ok(uncompressed_bytes)) = (is_on, length) {
             let frame = if is_left_alone { None } else { self.codecs.compress(value).await };
             if let Some(frame) = frame {
                 self.counters.add(Event::CompressedFrom, value.len() as u64);
@@ -62,10 +63,14 @@ impl RecordEncoder {
     }
 
     /// The most memory that compressing a value takes besides it.
-    pub(crate) fn compressed_bytes_max(&self, value_bytes: usize) -> usize {
-        let is_compressed =
-            self.disk.l2().is_some() && self.config.l2_compression == L2Compression::On;
+    pub(crate) fn compressed_bytes_max(&self, namespace: &str, value_bytes: usize) -> usize {
+        let is_compressed = self.disk.l2().is_some() && self.is_compressed(namespace);
         if is_compressed { codec::encoder_bytes(value_bytes) } else { 0 }
+    }
+
+    fn is_compressed(&self, namespace: &str) -> bool {
+        let own = self.config.namespaces.of(namespace).compression;
+        own.unwrap_or(self.config.l2_compression) == L2Compression::On
     }
 }
 

@@ -37,6 +37,9 @@ impl Setting {
             .l2_segment_bytes(segment as u32)
             .l2_promotion_policy(policy[(seed % 2) as usize])
             .l2_compression(compression)
+            .namespace(SPACES[0], |it| {
+                if seed % 8 == 2 { it.compression(L2Compression::On) } else { it }
+            })
             .crash_safety(self.crash_safety)
             .key_hash_bits(self.key_hash_bits)
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))

@@ -1,0 +1,140 @@
+//! `NamespaceConfig`: what applies within one namespace, and its builder.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::modes::{L1Admission, L2Compression};
+use crate::policy::BlobCachePolicy;
+use crate::quota::NamespaceQuota;
+
+/// What applies within one namespace: its own settings, and the cache's where it has none. From
+/// [`BlobCacheConfig::namespace`](super::BlobCacheConfig::namespace).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceConfig {
+    pub(super) policy: BlobCachePolicy,
+    pub(super) quota: NamespaceQuota,
+    pub(super) compression: L2Compression,
+}
+
+impl NamespaceConfig {
+    /// The policy of puts that have none, unless their handle has one.
+    #[must_use]
+    pub fn policy(&self) -> &BlobCachePolicy {
+        &self.policy
+    }
+
+    /// The limits in each tier.
+    #[must_use]
+    pub fn quota(&self) -> NamespaceQuota {
+        self.quota
+    }
+
+    /// Whether values are compressed on their way to disk.
+    #[must_use]
+    pub fn compression(&self) -> L2Compression {
+        self.compression
+    }
+}
+
+/// The settings of one namespace, for
+/// [`BlobCacheConfigBuilder::namespace`](super::BlobCacheConfigBuilder::namespace).
+#[derive(Debug, Clone, Default)]
+pub struct NamespaceConfigBuilder {
+    policy: Option<BlobCachePolicy>,
+    l1_admission: Option<L1Admission>,
+    compression: Option<L2Compression>,
+    pub(super) quota: Option<NamespaceQuota>,
+}
+
+impl NamespaceConfigBuilder {
+    /// The policy of puts and fetched values that have none of their own, and whose handle has
+    /// none. Default: [`BlobCachePolicy::default`].
+    #[must_use]
+    pub fn policy(mut self, policy: BlobCachePolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Whether entries may live in memory: replaces only the admission of the namespace's
+    /// [`policy`](Self::policy), in either order of calls. Default: that of the policy.
+    #[must_use]
+    pub fn l1_admission(mut self, admission: L1Admission) -> Self {
+        self.l1_admission = Some(admission);
+        self
+    }
+
+    /// Limits of the namespace in each tier: the same as
+    /// [`BlobCacheConfigBuilder::quota`](super::BlobCacheConfigBuilder::quota), with its bound on
+    /// their number. Default: the limits that were set there, or none.
+    #[must_use]
+    pub fn quota(mut self, quota: NamespaceQuota) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// Whether values of the namespace are compressed on their way to disk, whatever the cache's
+    /// [`l2_compression`](super::BlobCacheConfigBuilder::l2_compression). Values that are on disk
+    /// already are read either way. Default: the cache's.
+    #[must_use]
+    pub fn compression(mut self, compression: L2Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    pub(super) fn finish(self) -> NamespaceDefaults {
+        let Self { mut policy, l1_admission, compression, quota: _ } = self;
+        if let Some(admission) = l1_admission {
+            policy = Some(policy.unwrap_or_default().l1_admission(admission));
+        }
+        NamespaceDefaults { policy: policy.map(Arc::new), compression }
+    }
+}
+
+/// What one namespace has of its own, besides a quota.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NamespaceDefaults {
+    /// Shared with the handles of the namespace.
+    pub(crate) policy: Option<Arc<BlobCachePolicy>>,
+    pub(crate) compression: Option<L2Compression>,
+}
+
+static NONE: NamespaceDefaults = NamespaceDefaults { policy: None, compression: None };
+
+/// Those of all namespaces, in order of name once they are checked.
+#[derive(Clone, Default)]
+pub(crate) struct DefaultsByName(Vec<(Box<str>, NamespaceDefaults)>);
+
+impl DefaultsByName {
+    pub(super) fn add(&mut self, name: &str, defaults: NamespaceDefaults) {
+        self.0.push((name.into(), defaults));
+    }
+
+    /// Sorts them. A name that was added twice, if there is one.
+    pub(super) fn sort(&mut self) -> Option<&str> {
+        self.0.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // Bounded: by the namespaces of a configuration, once.
+        let twice = self.0.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        twice.map(|pair| &*pair[0].0)
+    }
+
+    pub(crate) fn of(&self, name: &str) -> &NamespaceDefaults {
+        let at = self.0.binary_search_by(|(of, _)| (**of).cmp(name));
+        at.map_or(&NONE, |at| &self.0[at].1)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.deref())
+    }
+}
+
+/// With the names of the setters.
+impl fmt::Debug for DefaultsByName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.0.iter().map(|(name, own)| (name, own))).finish()
+    }
+}
