@@ -51,8 +51,8 @@ impl BlobCache {
     /// its configuration. With a disk tier, each error names the path, what was found and what to
     /// do. A store that is refused has not been changed.
     ///
-    /// - [`L2Unavailable`](CacheError::L2Unavailable): the kernel refuses io_uring, or a limit of
-    ///   this process is too low.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable): a limit of this process is too low, or the
+    ///   kernel refuses the [engine](crate::L2Engine) that the configuration names.
     /// - [`L2Locked`](CacheError::L2Locked): another cache uses the store.
     /// - [`L2Full`](CacheError::L2Full): the file system has no room for the file.
     /// - [`L2Format`](CacheError::L2Format): the file is a store of another format, or none.

@@ -127,8 +127,9 @@ pub enum CacheError {
         /// The operating system's error.
         source: IoError,
     },
-    /// This process cannot use the disk tier: the kernel refuses io_uring, or enough descriptors,
-    /// threads or file bytes; or it was forked from the process that opened the cache.
+    /// This process cannot use the disk tier: the kernel refuses enough descriptors, threads or
+    /// file bytes, or io_uring where [`L2Engine::IoUring`](crate::L2Engine) asks for it; or it was
+    /// forked from the process that opened the cache.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
         /// The store, the cause (a sysctl, seccomp, a limit, a fork), and the remedy.

@@ -3,7 +3,8 @@
 //!
 //! Values of 100 bytes to 64 MB live in namespaces, under keys, with tags, dependencies, content
 //! metadata, versions and policies. L1 is memory: bounded in bytes, everything counted, in SIEVE
-//! order. L2, if a path is given, is a segmented log on NVMe through io_uring.
+//! order. L2, if a path is given, is a segmented log on NVMe through io_uring, or through threads
+//! where the kernel refuses that ([`L2Engine`]).
 //! A value must fit into a segment of it, which is by default a 64th of the file, or else into an
 //! eighth of L1: see [`l2_segment_bytes`](BlobCacheConfigBuilder::l2_segment_bytes) and
 //! [`L1Admission`].
@@ -223,7 +224,8 @@ pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use figures::{Figure, FigureKind, FigureUnit};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use modes::{
-    BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2PromotionPolicy,
+    BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2Engine,
+    L2PromotionPolicy,
 };
 pub use moment::ReadPoint;
 pub use namespaced::BlobCacheNamespace;

@@ -1,8 +1,10 @@
 //! Choices of a configuration or a policy: [`L1Admission`], [`CrashSafety`], [`BackgroundSweep`],
-//! [`L2Admission`], [`L2Compression`], [`L2PromotionPolicy`]. Each displays as its name in lower
-//! case.
+//! [`L2Admission`], [`L2Compression`], [`L2Engine`], [`L2PromotionPolicy`]. Each displays as its
+//! name in lower case.
 
 use std::fmt;
+
+use crate::figures::Measured;
 
 /// Whether an entry may live in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -137,5 +139,43 @@ impl fmt::Display for L2PromotionPolicy {
             Self::Immediate => "immediate",
             Self::OnSecondHit => "on second hit",
         })
+    }
+}
+
+/// What transfers the file of the disk tier. The store is the same: each opens what another has
+/// written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum L2Engine {
+    /// io_uring if the kernel grants it, else threads. A warning in the log then says why, and what
+    /// would have to change.
+    #[default]
+    Auto,
+    /// io_uring. Without it `open` answers [`L2Unavailable`](crate::CacheError::L2Unavailable).
+    IoUring,
+    /// Threads with plain reads and writes: 16 for reads that callers wait for, 8 for everything
+    /// else. They need nothing that the default seccomp profiles of container engines refuse, and
+    /// take more of the processor for each read. They sleep while there is no I/O.
+    Threads,
+}
+
+impl fmt::Display for L2Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Threads => "threads",
+        })
+    }
+}
+
+/// The engine of a disk tier, if there is one.
+impl Measured for Option<L2Engine> {
+    fn measured(&self) -> f64 {
+        match self {
+            None | Some(L2Engine::Auto) => 0.0,
+            Some(L2Engine::IoUring) => 1.0,
+            Some(L2Engine::Threads) => 2.0,
+        }
     }
 }

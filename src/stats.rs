@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::figures::{Figure, FigureKind, FigureUnit, Measured, figures, snapshot};
+use crate::modes::L2Engine;
 use crate::quota::NamespaceQuota;
 
 figures! {
@@ -137,6 +138,9 @@ figures! {
         /// Whether the disk tier works; as a figure 0 if there is none, 1 if it works, 2 if it is
         /// turned off.
         l2_state: L2State = Gauge Number,
+        /// What transfers the file of the disk tier, if there is one; as a figure 0 if there is
+        /// none, 1 for io_uring, 2 for threads.
+        l2_engine: Option<L2Engine> = Gauge Number,
         /// Live records found at open.
         recovery_records: u64 = Gauge Number,
         /// Segments dropped at open because of damage.
@@ -193,6 +197,8 @@ snapshot! {
     L2Stats {
         /// Whether the tier works.
         state: L2State,
+        /// What transfers the file; None without a disk tier.
+        engine: Option<L2Engine>,
         /// Hits on disk.
         hits: u64,
         /// Misses in memory that the synopsis answered without a disk lookup.
@@ -334,6 +340,7 @@ impl BlobCacheStats {
     pub fn l2(&self) -> L2Stats {
         L2Stats {
             state: self.l2_state.clone(),
+            engine: self.l2_engine,
             hits: self.l2_hits,
             negative_skips: self.l2_negative_skips,
             index_lookups: self.l2_metadata_reads,

@@ -1,5 +1,5 @@
 //! What containers and old kernels withhold: system calls, by filters like theirs. Without rings
-//! the disk tier says what to do and memory goes on; without anything else it works.
+//! the disk tier works on threads, or says what to do; without anything else it works on rings.
 //!
 //! The filters hold for a thread and those that it starts, so each case has a thread of its own.
 
@@ -23,7 +23,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError, L2State};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError, L2Engine, L2State};
 
 const CLONE: i64 = 56;
 const CLONE3: i64 = 435;
@@ -106,7 +106,11 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn open(path: &Path) -> Result<BlobCache, CacheError> {
-    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(path);
+    open_on(L2Engine::Auto, path)
+}
+
+fn open_on(engine: L2Engine, path: &Path) -> Result<BlobCache, CacheError> {
+    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(path).l2_engine(engine);
     block_on(BlobCache::open(builder.l2_bytes_max(8 << 20).build().unwrap()))
 }
 
@@ -161,9 +165,10 @@ fn memory_works() {
     block_on(cache.close()).unwrap();
 }
 
-/// The workload with a disk tier, which is warm afterwards.
-fn disk_works(store: &Path) {
+/// The workload with a disk tier on that engine, which is warm afterwards.
+fn disk_works(engine: L2Engine, store: &Path) {
     let cache = open(store).unwrap();
+    assert_eq!(cache.stats().l2_engine(), Some(engine));
     works(&cache, 1000);
     assert_eq!(cache.stats().l2_state(), L2State::Healthy);
     assert!(cache.stats().l2_hits() > 0, "nothing was read from disk");
@@ -182,12 +187,21 @@ fn disk_works(store: &Path) {
 }
 
 #[test]
-fn in_a_container_the_disk_tier_says_what_to_do_and_memory_works() {
+fn in_a_container_the_disk_tier_runs_on_threads() {
+    on_a_thread(|| {
+        contain(false);
+        let folder = folder();
+        disk_works(L2Engine::Threads, &folder.path().join("store"));
+    });
+}
+
+#[test]
+fn without_threads_it_says_what_to_do_and_memory_works() {
     on_a_thread(|| {
         contain(false);
         let folder = folder();
         let store = folder.path().join("store");
-        let error = open(&store).unwrap_err();
+        let error = open_on(L2Engine::IoUring, &store).unwrap_err();
         let told = error.to_string();
         assert!(matches!(error, CacheError::L2Unavailable { .. }), "{error:?}");
         for word in [store.to_str().unwrap(), "seccomp", "io_uring_setup", "io_uring_enter"] {
@@ -210,7 +224,7 @@ fn a_user_without_privileges_may_have_a_store() {
         if geteuid().is_root() {
             set_thread_uid(Uid::from_raw(64_009)).unwrap();
         }
-        disk_works(&store);
+        disk_works(L2Engine::IoUring, &store);
     });
 }
 
@@ -219,7 +233,7 @@ fn in_a_container_that_allows_rings_all_works() {
     on_a_thread(|| {
         contain(true);
         let folder = folder();
-        disk_works(&folder.path().join("store"));
+        disk_works(L2Engine::IoUring, &folder.path().join("store"));
     });
 }
 
@@ -273,12 +287,13 @@ fn each_optional_feature_may_be_missing() {
         on_a_thread(move || {
             missing.apply();
             let folder = folder();
-            disk_works(&folder.path().join("store"));
+            disk_works(L2Engine::IoUring, &folder.path().join("store"));
         });
     }
 }
 
-/// Without these there is no disk tier, and the error names what is missing.
+/// Without any of these there is no ring: the disk tier works on threads. If it must not, the error
+/// names what is missing, as it does for locks.
 const NECESSARY: [(Missing, &str); 5] = [
     (Missing::all("rings", 425, Errno::NOSYS), "seccomp"),
     (Missing::all("entering rings", 426, Errno::PERM), "seccomp"),
@@ -295,13 +310,24 @@ fn a_necessary_feature_that_is_missing_is_named() {
             missing.apply();
             let folder = folder();
             let store = folder.path().join("store");
-            let error = open(&store).unwrap_err();
+            let error = open_on(L2Engine::IoUring, &store).unwrap_err();
             let told = error.to_string();
             assert!(told.contains(word) && told.contains(store.to_str().unwrap()), "{told}");
             let is_typed =
                 matches!(error, CacheError::L2Unavailable { .. } | CacheError::L2Io { .. });
             assert!(is_typed, "{error:?}");
             assert!(!store.join("data").exists(), "{told}");
+            let opened = open(&store);
+            if word == "lock" {
+                return assert!(opened.is_err());
+            }
+            let cache = opened.unwrap();
+            assert_eq!(cache.stats().l2_engine(), Some(L2Engine::Threads));
+            block_on(cache.put("space", "key", value(1))).unwrap();
+            block_on(cache.close()).unwrap();
+            let cache = open(&store).unwrap();
+            assert!(block_on(cache.get("space", "key")).is_some_and(|hit| hit.value() == value(1)));
+            block_on(cache.close()).unwrap();
         });
     }
 }

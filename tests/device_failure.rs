@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod engine;
+
 use std::env;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,12 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_device_failure_is_reported_and_closing_completes() {
-    if env::var_os(CHILD).is_some() {
-        return run_with_a_failed_device();
+    if let Ok(number) = env::var(CHILD) {
+        return run_with_a_failed_device(number.parse().unwrap());
     }
+    (0..2).for_each(run_in_a_child);
+}
+
+/// On the engine with this number.
+fn run_in_a_child(number: u64) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_device_failure_is_reported_and_closing_completes", "--nocapture"])
-        .env(CHILD, "1")
+        .env(CHILD, number.to_string())
         .spawn()
         .unwrap();
     let started = Instant::now();
@@ -42,9 +49,10 @@ fn a_device_failure_is_reported_and_closing_completes() {
     assert!(status.success(), "{status}");
 }
 
-fn run_with_a_failed_device() {
+fn run_with_a_failed_device(number: u64) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
+    let builder = builder.l2_engine(engine::engine(number));
     let config = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap();
     block_on(async {
         let cache = BlobCache::open(config.clone()).await.unwrap();

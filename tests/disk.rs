@@ -2,16 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod engine;
+
 use std::path::Path;
 
 use futures::executor::block_on;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, CachePresence,
-    CacheTier, CrashSafety, L1Admission, L2State,
+    CacheTier, CrashSafety, L1Admission, L2Engine, L2State,
 };
 
 fn config(path: &Path) -> BlobCacheConfig {
+    config_on(engine::engine(0), path)
+}
+
+fn config_on(engine: L2Engine, path: &Path) -> BlobCacheConfig {
     BlobCacheConfig::builder()
+        .l2_engine(engine)
         .l1_bytes_max(256 << 10)
         .l2_path(path)
         .l2_bytes_max(16 << 20)
@@ -129,7 +136,8 @@ fn a_cold_store_starts_empty() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     block_on(async {
         let cold = || {
-            let builder = BlobCacheConfig::builder().l2_path(folder.path());
+            let builder =
+                BlobCacheConfig::builder().l2_engine(engine::engine(0)).l2_path(folder.path());
             builder.l2_bytes_max(8 << 20).crash_safety(CrashSafety::Cold).build().unwrap()
         };
         let cache = BlobCache::open(cold()).await.unwrap();
@@ -138,5 +146,36 @@ fn a_cold_store_starts_empty() {
         let cache = BlobCache::open(cold()).await.unwrap();
         assert!(cache.get("space", "key").await.is_none());
         cache.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_store_does_not_know_which_engine_wrote_it() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let engines = [L2Engine::IoUring, L2Engine::Threads, L2Engine::Threads, L2Engine::IoUring];
+    block_on(async {
+        for (life, engine) in (0..8_u64).zip(engines.into_iter().cycle()) {
+            let cache = BlobCache::open(config_on(engine, folder.path())).await.unwrap();
+            assert_eq!(cache.stats().l2_engine(), Some(engine));
+            assert_eq!(cache.stats().l2().engine(), Some(engine));
+            for number in 0..life * 300 {
+                let hit = cache.get("space", number.to_le_bytes()).await;
+                let is_removed = number % 300 == 7;
+                assert_eq!(hit.is_none(), is_removed, "{number} in life {life}");
+                assert!(hit.is_none_or(|hit| hit.value() == value(number, 3000)));
+            }
+            for number in life * 300..(life + 1) * 300 {
+                let put = cache.put("space", number.to_le_bytes(), value(number, 3000));
+                put.await.unwrap();
+            }
+            cache.sync().await.unwrap();
+            cache.invalidate_key("space", (life * 300 + 7).to_le_bytes()).await.unwrap();
+            // Some are left without a clean mark, and without an image of their index.
+            if life % 3 == 0 {
+                drop(cache);
+            } else {
+                cache.close().await.unwrap();
+            }
+        }
     });
 }

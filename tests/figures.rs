@@ -57,6 +57,7 @@ fn counters_count_and_gauges_follow() {
     assert_eq!(values["insertions"], 3.0);
     assert_eq!((values["hits"], values["misses"]), (3.0, 0.0));
     assert_eq!((values["entries"], values["l2_state"]), (1.0, 1.0));
+    assert!([1.0, 2.0].contains(&values["l2_engine"]));
     assert_eq!(values["l1_bytes_max"], f64::from(1 << 20));
     assert_eq!(values["recovery_from_image"], 0.0);
     assert_eq!(values["recovery_duration"], stats.recovery_duration().as_secs_f64());

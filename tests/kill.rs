@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod engine;
+
 use std::collections::HashMap;
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,7 +20,11 @@ use std::time::Duration;
 use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CrashSafety, L1Admission, L2Compression};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCachePut, CrashSafety, L1Admission, L2Compression, L2Engine,
+};
+
+use self::engine::engine;
 
 /// Tasks of a writer, each with its own namespace.
 const TASKS: u64 = 4;
@@ -26,11 +32,12 @@ const KEYS: u64 = 25;
 const WRITER: &str = "TAMIS_KILL_WRITER";
 const PUTTER: &str = "TAMIS_KILL_PUTTER";
 
-fn config(path: &Path, seed: u64) -> BlobCacheConfig {
+fn config(path: &Path, seed: u64, engine: L2Engine) -> BlobCacheConfig {
     let crash_safety = if seed % 3 == 0 { CrashSafety::Power } else { CrashSafety::Process };
     BlobCacheConfig::builder()
         .l1_bytes_max(64 << 10)
         .l2_path(path)
+        .l2_engine(engine)
         .l2_bytes_max(4 << 20)
         .l2_segment_bytes(256 << 10)
         // Compressed, the values would be so small that no segment is reclaimed.
@@ -61,7 +68,7 @@ fn report(line: &str) {
 /// gets keys in between.
 fn write(path: &Path, seed: u64) {
     block_on(async {
-        let cache = BlobCache::open(config(path, seed)).await.unwrap();
+        let cache = BlobCache::open(config(path, seed, engine(seed))).await.unwrap();
         futures::future::join_all((0..TASKS).map(|task| work(&cache, seed, task))).await;
     });
 }
@@ -172,7 +179,9 @@ fn kill_once(path: &Path, seed: u64, journal: &mut Journal) {
 fn check(path: &Path, seed: u64, journal: &mut Journal) -> u64 {
     let mut hits = 0;
     block_on(async {
-        let cache = BlobCache::open(config(path, seed)).await.unwrap();
+        // Not the one that wrote it.
+        let config = config(path, seed, engine(seed + 1));
+        let cache = BlobCache::open(config).await.unwrap();
         for (task, key) in (0..TASKS).flat_map(|task| (0..KEYS).map(move |key| (task, key))) {
             let hit = cache.get(&space(task), key.to_le_bytes()).await;
             let (last, begun) = journal.keys.entry((task, key)).or_default();
@@ -219,10 +228,11 @@ fn killed_writers_leave_nothing_stale() {
     assert!(journal.acknowledged > kills * 20, "{} mutations", journal.acknowledged);
 }
 
-fn sparse(path: &Path) -> BlobCacheConfig {
+fn sparse(path: &Path, life: u64) -> BlobCacheConfig {
     BlobCacheConfig::builder()
         .l1_bytes_max(64 << 10)
         .l2_path(path)
+        .l2_engine(engine(life))
         .l2_bytes_max(16 << 20)
         .l2_segment_bytes(1 << 20)
         .l2_compression(L2Compression::Off)
@@ -233,7 +243,7 @@ fn sparse(path: &Path) -> BlobCacheConfig {
 /// Puts an entry named after the run, reports when it is on file, and continues until it is killed.
 fn put_until_killed(path: &Path, life: u64) {
     block_on(async {
-        let cache = BlobCache::open(sparse(path)).await.unwrap();
+        let cache = BlobCache::open(sparse(path, life)).await.unwrap();
         cache.put("n", format!("{life}"), "kept").await.unwrap();
         cache.sync().await.unwrap();
         report("end\n");
@@ -269,7 +279,7 @@ fn repeated_kills_lose_only_unwritten_tails() {
         putter.wait().unwrap();
     }
     block_on(async {
-        let cache = BlobCache::open(sparse(folder.path())).await.unwrap();
+        let cache = BlobCache::open(sparse(folder.path(), lives)).await.unwrap();
         for life in 0..lives {
             assert!(
                 cache.get("n", format!("{life}")).await.is_some(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 use rustix::thread::set_thread_uid;
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError, CacheTier, L2State};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, CacheError, CacheTier, L2Engine, L2State};
 
 const CHILD: &str = "TAMIS_REFUSED_CHILD";
 
@@ -38,7 +38,11 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn open(path: &Path) -> Result<BlobCache, CacheError> {
-    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(path);
+    open_on(L2Engine::Auto, path)
+}
+
+fn open_on(engine: L2Engine, path: &Path) -> Result<BlobCache, CacheError> {
+    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(path).l2_engine(engine);
     block_on(BlobCache::open(builder.l2_bytes_max(4 << 20).build().unwrap()))
 }
 
@@ -214,6 +218,23 @@ fn refused_threads_are_named_and_memory_goes_on() {
             assert!(!store.exists(), "with {spare} to spare");
         }
         assert_eq!(refused, 2, "a store has two threads");
+        let names = ["tamis-append", "tamis-read", "tamis-point", "tamis-write", "tamis-sweeper"];
+        for spare in [0, 1, 8, 9, 20, 25] {
+            wait_until(|| names.map(threads) == [0; 5]);
+            let on_threads = || open_on(L2Engine::Threads, &store.join("threads"));
+            let error = with_limit(Resource::Nproc, 1 + spare, on_threads).unwrap_err();
+            assert!(matches!(error, CacheError::L2Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains("nproc"), "{error}");
+            assert!(!store.join("threads").exists(), "with {spare} to spare");
+        }
+        wait_until(|| names.map(threads) == [0; 5]);
+        with_limit(Resource::Nproc, 1 + 26, || {
+            let cache = open_on(L2Engine::Threads, &store.join("threads")).unwrap();
+            let started = ["tamis-append", "tamis-read", "tamis-point", "tamis-write"].map(threads);
+            assert_eq!(started, [1, 1, 16, 8]);
+            works(&cache);
+            block_on(cache.close()).unwrap();
+        });
         let cache = open(&store).unwrap();
         let hit = block_on(cache.get("space", "last"));
         assert!(hit.is_some_and(|hit| hit.value() == b"value" && hit.tier() == CacheTier::L2));

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod engine;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::{Pin, pin};
@@ -33,6 +35,7 @@ fn builder(directory: &Path) -> BlobCacheConfigBuilder {
     BlobCacheConfig::builder()
         .l1_bytes_max(MIB)
         .l2_path(directory)
+        .l2_engine(engine::engine(0))
         .l2_bytes_max(4 << 20)
         .l2_segment_bytes(256 << 10)
         .l2_compression(L2Compression::Off)

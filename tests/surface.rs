@@ -15,7 +15,7 @@ use futures::executor::block_on;
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit,
     BlobCachePolicy, BlobCachePut, CachePresence, CacheTier, Clock, CrashSafety, ExtendedTtlPolicy,
-    L1Admission, L2Admission, L2Compression, L2PromotionPolicy, L2State, NamespaceQuota,
+    L1Admission, L2Admission, L2Compression, L2Engine, L2PromotionPolicy, L2State, NamespaceQuota,
 };
 
 fn open() -> BlobCache {
@@ -199,6 +199,7 @@ fn getters_return_the_settings() {
     let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), l2_bytes_max: None };
     let builder = BlobCacheConfigBuilder::default()
         .l2_segment_bytes(1 << 20)
+        .l2_engine(L2Engine::Threads)
         .l2_compression(L2Compression::Off)
         .l2_admission(L2Admission::Always)
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
@@ -211,6 +212,7 @@ fn getters_return_the_settings() {
         .quota("a", NamespaceQuota::default());
     let config = builder.build().unwrap();
     assert_eq!(config.l2_segment_bytes(), 1 << 20);
+    assert_eq!(config.l2_engine(), L2Engine::Threads);
     assert_eq!(config.l2_compression(), L2Compression::Off);
     assert_eq!(config.l2_admission(), L2Admission::Always);
     assert_eq!(config.l2_promotion_policy(), L2PromotionPolicy::OnSecondHit);
@@ -229,6 +231,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
             .segment_bytes(8 << 20)
             .index_bytes_max(2 << 20)
             .read_bytes_max(3 << 20)
+            .engine(L2Engine::Threads)
             .compression(L2Compression::Off)
             .admission(L2Admission::Always)
             .promotion_policy(L2PromotionPolicy::OnSecondHit)
@@ -243,6 +246,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
         .l2_segment_bytes(8 << 20)
         .l2_index_bytes_max(2 << 20)
         .l2_read_bytes_max(3 << 20)
+        .l2_engine(L2Engine::Threads)
         .l2_compression(L2Compression::Off)
         .l2_admission(L2Admission::Always)
         .l2_promotion_policy(L2PromotionPolicy::OnSecondHit)
@@ -312,13 +316,15 @@ fn choices_and_states_display_as_their_names() {
         L1Admission::Auto.to_string(),
         BackgroundSweep::On.to_string(),
         L2Compression::Off.to_string(),
+        L2Engine::IoUring.to_string(),
         L2PromotionPolicy::OnSecondHit.to_string(),
         L2State::Healthy.to_string(),
         L2State::Degraded { reason: "no space".into() }.to_string(),
     ];
-    let names = ["maybe present", "L2", "process", "auto", "on", "off", "on second hit", "healthy"];
-    assert_eq!(shown[..8], names);
-    assert_eq!(shown[8], "degraded: no space");
+    let names = ["maybe present", "L2", "process", "auto", "on", "off", "io_uring"];
+    assert_eq!(shown[..7], names);
+    assert_eq!(shown[7..9], ["on second hit", "healthy"]);
+    assert_eq!(shown[9], "degraded: no space");
     assert_eq!(format!("{:>8}|", CrashSafety::Cold), "    cold|", "padded to the width");
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &["docs", "failpoint", "figures", "meter", "quota", "thread_number", "wake"],
-    &["batch", "helpers", "telemetry"],
+    &["batch", "helpers", "modes", "telemetry"],
     &["queue", "waiters"],
     &[
         "clock",
@@ -20,7 +20,6 @@ const LAYERS: &[&[&str]] = &[
         "hits",
         "io",
         "key",
-        "modes",
         "moment",
         "sequence",
         "stats",

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod engine;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -100,6 +102,7 @@ fn drive<T>(
 fn config(path: &Path) -> BlobCacheConfig {
     let builder = BlobCacheConfig::builder().l1_bytes_max(4 << 20).l2_path(path);
     builder
+        .l2_engine(engine::engine(0))
         .l2_bytes_max(64 << 20)
         .l2_segment_bytes(1 << 20)
         .l2_compression(L2Compression::Off)

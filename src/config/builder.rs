@@ -9,7 +9,9 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::error::CacheError;
-use crate::modes::{BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
+use crate::modes::{
+    BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
+};
 use crate::quota::NamespaceQuota;
 
 /// Beyond any addressable memory.
@@ -178,6 +180,29 @@ impl BlobCacheConfigBuilder {
     #[must_use]
     pub fn l2_read_bytes_max(mut self, bytes: usize) -> Self {
         self.config.l2_read_bytes_max = bytes;
+        self
+    }
+
+    /// What transfers the file of the disk tier. Default [`L2Engine::Auto`]: io_uring, or threads
+    /// where the kernel refuses it, as it does under the default seccomp profiles of Docker and
+    /// containerd, and where sysctl `kernel.io_uring_disabled` forbids it.
+    /// [`l2_engine`](crate::BlobCacheStats::l2_engine) tells which it has become.
+    ///
+    /// ```
+    /// # use tamis::*;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path();
+    /// # futures::executor::block_on(async {
+    /// let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(16 << 20);
+    /// let cache = BlobCache::open(builder.l2_engine(L2Engine::Threads).build()?).await?;
+    /// assert_eq!(cache.stats().l2_engine(), Some(L2Engine::Threads));
+    /// cache.close().await
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn l2_engine(mut self, engine: L2Engine) -> Self {
+        self.config.l2_engine = engine;
         self
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::BlobCacheConfigBuilder;
-use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
+use crate::modes::{CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy};
 
 /// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is equal to a setter of
 /// the builder, which states its unit, default and range.
@@ -33,6 +33,12 @@ impl L2ConfigBuilder {
     #[must_use]
     pub fn read_bytes_max(self, bytes: usize) -> Self {
         Self(self.0.l2_read_bytes_max(bytes))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_engine`].
+    #[must_use]
+    pub fn engine(self, engine: L2Engine) -> Self {
+        Self(self.0.l2_engine(engine))
     }
 
     /// See [`BlobCacheConfigBuilder::l2_compression`].

@@ -14,7 +14,9 @@ pub use self::l2::L2ConfigBuilder;
 use self::namespace::DefaultsByName;
 pub use self::namespace::{NamespaceConfig, NamespaceConfigBuilder};
 use crate::clock::Clock;
-use crate::modes::{BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
+use crate::modes::{
+    BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
+};
 use crate::quota::{NamespaceQuota, Quotas};
 
 const KIB: usize = 1 << 10;
@@ -50,6 +52,7 @@ pub struct BlobCacheConfig {
     pub(crate) l2_segment_bytes: u32,
     pub(crate) l2_index_bytes_max: usize,
     pub(crate) l2_read_bytes_max: usize,
+    pub(crate) l2_engine: L2Engine,
     pub(crate) l2_compression: L2Compression,
     pub(crate) l2_admission: L2Admission,
     pub(crate) l2_promotion_policy: L2PromotionPolicy,
@@ -81,6 +84,7 @@ impl BlobCacheConfig {
             l2_segment_bytes: default_segment_bytes(4 * GIB),
             l2_index_bytes_max: default_index_bytes(4 * GIB),
             l2_read_bytes_max: 64 * MIB,
+            l2_engine: L2Engine::default(),
             l2_compression: L2Compression::default(),
             l2_admission: L2Admission::default(),
             l2_promotion_policy: L2PromotionPolicy::default(),
@@ -170,6 +174,12 @@ impl BlobCacheConfig {
     #[must_use]
     pub fn l2_read_bytes_max(&self) -> usize {
         self.l2_read_bytes_max
+    }
+
+    /// What transfers the file of the disk tier.
+    #[must_use]
+    pub fn l2_engine(&self) -> L2Engine {
+        self.l2_engine
     }
 
     /// Whether values are compressed on their way to disk.
@@ -295,6 +305,7 @@ impl fmt::Debug for BlobCacheConfig {
             l2_segment_bytes,
             l2_index_bytes_max,
             l2_read_bytes_max,
+            l2_engine,
             l2_compression,
             l2_admission,
             l2_promotion_policy,
@@ -324,6 +335,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_segment_bytes", l2_segment_bytes)
             .field("l2_index_bytes_max", l2_index_bytes_max)
             .field("l2_read_bytes_max", l2_read_bytes_max)
+            .field("l2_engine", l2_engine)
             .field("l2_compression", l2_compression)
             .field("l2_admission", l2_admission)
             .field("l2_promotion_policy", l2_promotion_policy)

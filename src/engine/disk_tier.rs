@@ -10,10 +10,11 @@ use futures::future::BoxFuture;
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::{Freeing, Remains};
 use crate::error::CacheError;
-use crate::io::{TaskRunner, Termination, UringDisk};
+use crate::io::{DiskEngine, FileDisk, TaskRunner, Termination};
 use crate::l2::{
     Assigned, Change, ClosedIndex, EncodedRecord, GenerationNumber, L2, Record, Refusal,
 };
+use crate::modes::L2Engine;
 
 /// Without a disk tier nothing is recorded and nothing waits.
 pub(crate) struct DiskTier {
@@ -25,7 +26,7 @@ pub(crate) struct Running {
     pub(crate) l2: L2,
     pub(crate) runner: Arc<dyn TaskRunner>,
     /// None on a simulated disk.
-    pub(crate) file: Option<UringDisk>,
+    pub(crate) file: Option<FileDisk>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +56,19 @@ impl DiskTier {
         }
     }
 
+    /// What transfers the file. None without a tier, or on a simulated disk.
+    pub(crate) fn engine(&self) -> Option<L2Engine> {
+        let file = self.running.as_ref()?.file.as_ref()?;
+        Some(match file.engine() {
+            DiskEngine::IoUring => L2Engine::IoUring,
+            DiskEngine::Threads => L2Engine::Threads,
+        })
+    }
+
     /// The runner for searches: not the writer's thread, if there is another one.
     pub(crate) fn search_tasks(&self) -> Option<Arc<dyn TaskRunner>> {
         let Running { runner, file, .. } = self.running.as_ref()?;
-        Some(file.as_ref().map_or_else(|| Arc::clone(runner), UringDisk::read_task_runner))
+        Some(file.as_ref().map_or_else(|| Arc::clone(runner), FileDisk::read_task_runner))
     }
 
     /// Runs a search beside the writer. Drops it if there is no tier or the tier has ended.
@@ -133,7 +143,7 @@ impl DiskTier {
     }
 
     #[cfg(test)]
-    pub(crate) fn file(&self) -> Option<UringDisk> {
+    pub(crate) fn file(&self) -> Option<FileDisk> {
         self.running.as_ref()?.file.clone()
     }
 

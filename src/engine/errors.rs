@@ -2,7 +2,7 @@
 
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
-use crate::io::{DiskError, UringDisk};
+use crate::io::{DiskError, FileDisk};
 use crate::l2::{RecoveryError, SuperblockError};
 
 const FORMAT: u32 = 1;
@@ -10,7 +10,9 @@ const FORMAT: u32 = 1;
 impl From<DiskError> for CacheError {
     fn from(error: DiskError) -> Self {
         match error {
-            DiskError::Unavailable { reason } => Self::L2Unavailable { reason },
+            DiskError::Unavailable { reason } | DiskError::NoRing { reason } => {
+                Self::L2Unavailable { reason }
+            }
             DiskError::Locked { path } => Self::L2Locked { path },
             DiskError::NoSpace { path, needed_bytes, available_bytes } => {
                 Self::L2Full { path, size: needed_bytes, max: available_bytes }
@@ -27,7 +29,7 @@ impl From<DiskError> for CacheError {
 pub(crate) fn not_opened(
     error: RecoveryError,
     config: &BlobCacheConfig,
-    file: Option<&UringDisk>,
+    file: Option<&FileDisk>,
 ) -> CacheError {
     let path = file.map(|file| file.facts().path.clone());
     let path = path.or_else(|| config.l2_path.clone()).unwrap_or_default();

@@ -15,11 +15,11 @@ use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::SLOT_BYTES;
-use crate::io::{Disk, DiskOptions, TaskRunner, UringDisk};
+use crate::io::{Disk, DiskEngine, DiskOptions, FileDisk, TaskRunner};
 use crate::key::KeyHasher;
 use crate::l2::{self, Geometry, Limits, Opening, Position, RecoveredNamespace};
 use crate::labels::LabelIndex;
-use crate::modes::{BackgroundSweep, CrashSafety};
+use crate::modes::{BackgroundSweep, CrashSafety, L2Engine};
 use crate::telemetry::{spanned, tell};
 use crate::timer::Timer;
 
@@ -28,7 +28,7 @@ pub(crate) struct DiskSetup {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runner: Arc<dyn TaskRunner>,
     /// Releases a real file; None for a simulated disk.
-    pub(crate) file: Option<UringDisk>,
+    pub(crate) file: Option<FileDisk>,
     pub(crate) boot_id: [u8; 16],
     /// The identity of a store that is created.
     pub(crate) identity: Identity,
@@ -87,7 +87,13 @@ pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheEr
 
 async fn open_tiers(config: BlobCacheConfig, path: PathBuf) -> Result<Arc<Engine>, CacheError> {
     let geometry = geometry(&config)?;
-    let disk = UringDisk::open(DiskOptions::new(path, geometry.file_bytes())).await?;
+    let mut options = DiskOptions::new(path, geometry.file_bytes());
+    options.engine = match config.l2_engine {
+        L2Engine::Auto => None,
+        L2Engine::IoUring => Some(DiskEngine::IoUring),
+        L2Engine::Threads => Some(DiskEngine::Threads),
+    };
+    let disk = FileDisk::open(options).await?;
     log_facts(&disk, &config);
     let setup = DiskSetup {
         disk: Arc::new(disk.clone()),
@@ -105,7 +111,7 @@ async fn open_tiers(config: BlobCacheConfig, path: PathBuf) -> Result<Arc<Engine
     }
 }
 
-fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
+fn log_facts(disk: &FileDisk, config: &BlobCacheConfig) {
     let facts = disk.facts();
     let path = facts.path.display();
     let done = if facts.created { "made" } else { "found" };
@@ -120,6 +126,9 @@ fn log_facts(disk: &UringDisk, config: &BlobCacheConfig) {
         "the memory that the index may take: blobs of blob_bytes or more fill the file; smaller \
          ones ask for a larger l2_index_bytes_max"
     );
+    if let Some(refusal) = disk.refusal() {
+        tell!(warn, "open", %path, refusal, "io_uring is refused, so threads transfer the file");
+    }
     if !facts.direct {
         tell!(warn, "open", %path, "no direct I/O here, using the page cache");
     }

@@ -154,6 +154,7 @@ impl StatsReader {
             recovery_from_image: self.recovery.is_from_image.load(Ordering::Relaxed),
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
+            l2_engine: self.disk.engine(),
         }
     }
 

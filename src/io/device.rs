@@ -1,4 +1,4 @@
-//! `Device`: what transfers ask of a file, on a ring or without it.
+//! `Device`: what transfers ask of a file, on a ring or on a pool of threads.
 //!
 //! The kernel carries out some requests of a ring (syncs, and transfers that would wait for the
 //! file system) on threads that it adds to the process. If a limit refuses it such threads, it
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tokio_uring::fs::File;
 
 use super::piece::Piece;
+use super::resize::resize;
 
 /// The number of bytes transferred, and the piece.
 pub(super) type Transferred = (io::Result<usize>, Piece);
@@ -27,6 +28,12 @@ pub(super) trait Device {
 
     fn sync(&self) -> impl Future<Output = io::Result<()>>;
 
+    /// Resolves once what was asked for before is under way.
+    fn begun(&self) -> impl Future<Output = ()>;
+
+    /// Makes the file so long, on this thread.
+    fn resize(&self, length: u64) -> io::Result<()>;
+
     /// Like `read`, on this thread.
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize>;
 
@@ -38,7 +45,7 @@ pub(super) trait Device {
 }
 
 /// The descriptor of the file, for calls that the ring does not have.
-pub(super) fn borrowed(file: &File) -> BorrowedFd<'_> {
+fn borrowed(file: &File) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as the file, which is borrowed for as long.
     unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
 }
@@ -59,6 +66,15 @@ impl Device for File {
 
     async fn sync(&self) -> io::Result<()> {
         self.sync_data().await
+    }
+
+    async fn begun(&self) {
+        // The kernel takes it along with those before it, and completes it at once.
+        let _ = tokio_uring::no_op().await;
+    }
+
+    fn resize(&self, length: u64) -> io::Result<()> {
+        resize(borrowed(self), length)
     }
 
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {

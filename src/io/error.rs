@@ -12,9 +12,15 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DiskError {
-    /// The kernel refused io_uring or another resource that a store needs.
+    /// The kernel refused a resource that a store needs.
     #[error("not available: {reason}")]
     Unavailable {
+        /// Names the cause and the remedy.
+        reason: String,
+    },
+    /// The kernel refused io_uring. Threads may do its work.
+    #[error("not available: {reason}")]
+    NoRing {
         /// Names the cause and the remedy.
         reason: String,
     },
@@ -72,6 +78,9 @@ impl DiskError {
         match self {
             Self::Unavailable { reason } => {
                 Self::Unavailable { reason: format!("{}: {reason}", directory.display()) }
+            }
+            Self::NoRing { reason } => {
+                Self::NoRing { reason: format!("{}: {reason}", directory.display()) }
             }
             other => other,
         }

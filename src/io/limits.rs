@@ -15,9 +15,12 @@ pub(super) const RING_DESCRIPTORS: usize = 5;
 /// Descriptors of the process once it uses tokio's signals.
 const SIGNAL_DESCRIPTORS: usize = 2;
 
-/// Descriptors of a store: two rings, its file three times, and one or two temporarily. Rings of
-/// point reads, of two descriptors each and one for their reapers, are not necessary.
-pub(super) const STORE_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + SIGNAL_DESCRIPTORS + 5;
+/// Descriptors of a store on rings: two rings, its file three times, and one or two temporarily.
+/// Rings of point reads, of two descriptors each and one for their reapers, are not necessary.
+pub(super) const RINGS_DESCRIPTORS: usize = 2 * RING_DESCRIPTORS + SIGNAL_DESCRIPTORS + 5;
+
+/// Descriptors of a store on threads: its file five times, and one or two temporarily.
+pub(super) const POOLS_DESCRIPTORS: usize = 7;
 
 /// Checks that `count` descriptors can be opened, by opening and closing them. A runtime that runs
 /// out half-way would leak those that it has opened.

@@ -5,9 +5,10 @@
 //! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
 //! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
-//! Each has two twins. [`UringDisk`] drives a real file: callers submit [point] reads, and two
-//! threads everything else. `SimulatedDisk` with `Simulation` lies about durability, order and
-//! success, from a seed.
+//! Each has two twins. [`FileDisk`] drives a real file: callers submit point reads, and two threads
+//! everything else, either through rings ([point], [ring]) or, where the kernel refuses rings, on
+//! a [pool] of threads. `SimulatedDisk` with `Simulation` lies about durability, order and success,
+//! from a seed.
 //!
 //! What every `Disk` promises:
 //!
@@ -36,15 +37,20 @@ mod closing;
 mod device;
 mod error;
 mod file;
+mod file_disk;
 mod limits;
 mod origin;
 mod piece;
 mod point;
+mod pool;
 mod probe;
+mod pump;
 mod reply;
 mod request;
 mod resize;
 mod ring;
+mod server;
+mod servers;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
@@ -53,7 +59,6 @@ mod task_runner;
 mod termination;
 mod transfer;
 mod turns;
-mod uring;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +73,8 @@ use futures::future::BoxFuture;
 
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
+pub(crate) use file_disk::{DiskOptions, FileDisk};
+pub(crate) use servers::DiskEngine;
 #[cfg(test)]
 pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]
@@ -82,7 +89,6 @@ pub(crate) use task_runner::TaskEnd;
 pub(crate) use task_runner::TaskOutcome;
 pub(crate) use task_runner::TaskRunner;
 pub(crate) use termination::Termination;
-pub(crate) use uring::{DiskOptions, UringDisk};
 
 /// The longest read or write, in bytes.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;

@@ -2,7 +2,7 @@
 //!
 //! The runtime panics or leaks if the kernel refuses a ring, or refuses to enter one. So a plain
 //! ring is built first, sent one no-op and dropped. Newer set-up flags are tried before older ones,
-//! larger rings before smaller ones; a final refusal becomes [`DiskError::Unavailable`] with a
+//! larger rings before smaller ones; a final refusal becomes [`DiskError::NoRing`] with a
 //! reason that an operator can act on.
 
 // Unsafe here: a raw ring takes its entries unchecked.
@@ -44,7 +44,7 @@ impl RingSetup {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when there is none.
+    /// `NoRing` when there is none.
     pub(super) fn probe(entries: u32) -> Result<Self, DiskError> {
         let mut setup = Self { flags: Flags::SingleIssuer, entries: entries.max(ENTRIES_MIN) };
         // Bounded: by the entries of a probe.
@@ -64,7 +64,7 @@ impl RingSetup {
             };
             match weaker {
                 Some(weaker) => setup = weaker,
-                None => return Err(DiskError::Unavailable { reason: explain(&error) }),
+                None => return Err(DiskError::NoRing { reason: explain(&error) }),
             }
         }
     }

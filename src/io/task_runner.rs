@@ -140,20 +140,10 @@ pub(super) struct TaskRunnerServer {
 
 impl TaskRunnerServer {
     /// Runs tasks until the runner is closed or all its handles are dropped, and all tasks have
-    /// ended. Must be polled within a `LocalSet`.
-    #[cfg(test)]
-    pub(super) async fn serve(&mut self) {
-        self.serve_with(None).await;
-    }
-
-    /// Runs tasks on the thread of a ring, until the runner is closed or all its handles are
-    /// dropped, and all tasks have ended. Tasks that yield give the ring turns, with one operation
-    /// in flight.
-    pub(super) async fn serve_on_ring(&mut self) {
-        self.serve_with(Some(Turns::new())).await;
-    }
-
-    async fn serve_with(&mut self, turns: Option<(Turns, mpsc::UnboundedReceiver<()>)>) {
+    /// ended. Must be polled within a `LocalSet`. On the thread of a ring tasks that yield give it
+    /// turns, with one operation in flight.
+    pub(super) async fn serve(&mut self, is_on_ring: bool) {
+        let turns = is_on_ring.then(Turns::new);
         let (turns, mut wanted) = turns.unzip();
         let (mut open, mut closed) = (true, false);
         // Bounded: a wait in each turn.

@@ -28,7 +28,7 @@ impl ThreadRunner {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (handle, mut server) = TaskRunnerHandle::new();
         thread::Builder::new().name("tamis-runner".into()).spawn(move || {
-            LocalSet::new().block_on(&runtime, server.serve());
+            LocalSet::new().block_on(&runtime, server.serve(false));
         })?;
         Ok(Self { handle: Arc::new(handle) })
     }

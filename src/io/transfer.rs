@@ -1,11 +1,11 @@
-//! Transfers: one request carried out on a ring, in pieces, with short ones resumed.
+//! Transfers: one request carried out on a device, in pieces, with short ones resumed.
 //!
 //! - A transfer longer than a piece is cut into pieces, of which [`DEPTH`] are in flight: a device
 //!   writes four pieces of 256 KiB at once up to a quarter faster than one of 1 MiB.
 //! - A short transfer resumes at the last whole block. A transfer without progress, EINTR and
 //!   EAGAIN are retried [`RETRIES_MAX`] times in a row, with growing pauses.
 //! - A request for which the kernel has no thread is carried out by this one: see [`Device`].
-//! - No transfer is dropped half-way: the ring's pump polls each request to its end.
+//! - No transfer is dropped half-way: the pump polls each request to its end.
 
 use std::io;
 use std::time::Duration;
@@ -13,14 +13,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use rustix::io::Errno;
-use tokio_uring::fs::File;
 
 use super::buffer::AlignedBuffer;
-use super::device::{Device, borrowed, is_unattended};
+use super::device::{Device, is_unattended};
 use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::{Read, Request};
-use super::resize::resize;
 use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
 use crate::meter;
 use crate::wake::discard;
@@ -66,7 +64,7 @@ pub(super) fn width(request: &Request) -> usize {
 }
 
 /// Carries out `request` and answers it. The pin is dropped before the answer is sent.
-pub(super) async fn serve(file: &File, request: Request) {
+pub(super) async fn serve(file: &impl Device, request: Request) {
     match request {
         Request::Read(Read { offset, length, pin, reply }) => {
             let result = match AlignedBuffer::try_with_capacity(length) {
@@ -96,11 +94,10 @@ pub(super) async fn serve(file: &File, request: Request) {
             }
         }
         Request::Resize { length, reply } => {
-            reply.send(resize(borrowed(file), length));
+            reply.send(file.resize(length));
         }
         Request::Begun { reply } => {
-            // The kernel takes it along with those before it, and completes it at once.
-            let _ = tokio_uring::no_op().await;
+            file.begun().await;
             reply.send(());
         }
         #[cfg(test)]
@@ -204,7 +201,7 @@ async fn transfer_piece(
     (Ok(()), piece)
 }
 
-/// The number of syncs of all rings.
+/// The number of syncs of all disks.
 #[cfg(test)]
 pub(super) static SYNCS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+#[path = "../engine/mod.rs"]
+mod engine;
 mod lost;
 mod model;
 mod systems;
@@ -18,6 +20,7 @@ fn folder() -> tempfile::TempDir {
 
 fn config(path: &Path, bytes: u64) -> BlobCacheConfig {
     let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(path);
+    let builder = builder.l2_engine(engine::engine(0));
     builder.l2_bytes_max(bytes).l2_segment_bytes(256 << 10).build().unwrap()
 }
 

@@ -45,7 +45,8 @@ fn config(path: Option<&Path>, random: &mut StdRng) -> BlobCacheConfig {
     let builder = BlobCacheConfig::builder().l1_bytes_max(4 << 20);
     let Some(path) = path else { return builder.build().unwrap() };
     let safety = [CrashSafety::Cold, CrashSafety::Process][random.random_range(0..2)];
-    let builder = builder.l2_path(path).crash_safety(safety);
+    let engine = crate::engine::engine(random.random_range(0..2));
+    let builder = builder.l2_path(path).l2_engine(engine).crash_safety(safety);
     builder.l2_bytes_max(1 << 20).l2_segment_bytes(128 << 10).build().unwrap()
 }
 
@@ -146,7 +147,7 @@ fn measured(rest: &Census, caches: usize, folders: &[TempDir], seed: u64) -> (i6
 /// The table of waiting threads in `parking_lot` is made when the first one waits, grows with their
 /// number, and stays: here for more of them than any case has.
 fn wait_for_a_lock_on_many_threads() {
-    const THREADS: usize = 64;
+    const THREADS: usize = 256;
     let (lock, begun) = (parking_lot::Mutex::new(()), Barrier::new(THREADS + 1));
     thread::scope(|scope| {
         let held = lock.lock();

@@ -121,6 +121,7 @@ fn its_own_caches_work(folder: &Path) -> bool {
 fn config(path: &Path) -> BlobCacheConfig {
     let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(path);
     let builder = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10);
+    let builder = builder.l2_engine(crate::engine::engine(0));
     builder.crash_safety(CrashSafety::Process).build().unwrap()
 }
 

@@ -7,6 +7,8 @@
 mod caches;
 mod call;
 mod census;
+#[path = "../engine/mod.rs"]
+mod engine;
 mod forks;
 mod moved;
 

@@ -111,6 +111,7 @@ fn config(path: &Path) -> BlobCacheConfig {
     let builder = BlobCacheConfig::builder().l1_bytes_max(8 << 20).l2_path(path);
     let builder = builder.l2_bytes_max(32 << 20).l2_segment_bytes(1 << 20);
     let builder = builder.background_sweep(BackgroundSweep::Off);
+    let builder = builder.l2_engine(crate::engine::engine(0));
     builder.crash_safety(CrashSafety::Process).build().unwrap()
 }
 

@@ -1,11 +1,13 @@
-//! Tests of the whole boundary: the simulated disk, and the rings on real files.
+//! Tests of the whole boundary: the simulated disk, and disks on real files, on rings and on
+//! threads.
 
 // Test disks fit memory.
 #![allow(clippy::cast_possible_truncation)]
 
+mod file_disk;
+mod idle;
 mod point;
 mod point_failures;
 mod refusal;
 mod simulated;
 mod unpolled;
-mod uring;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
@@ -12,7 +13,10 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use super::super::{AlignedBuffer, Disk, DiskError, DiskOptions, ReadRequest, UringDisk};
+use super::super::{
+    AlignedBuffer, Disk, DiskEngine, DiskError, DiskOptions, FileDisk, ReadRequest,
+};
+use super::file_disk::ENGINES;
 
 const IO_URING_SETUP: i64 = 425;
 pub(super) const IO_URING_ENTER: i64 = 426;
@@ -47,7 +51,8 @@ pub(super) fn in_child(test: &str, unprivileged: bool) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// The reason for which a disk does not open if the system call `call` fails with `errno`.
+/// The reason for which a disk does not open on rings if the system call `call` fails with `errno`.
+/// On threads it opens, and tells the same reason.
 fn refusal(call: i64, errno: Errno) -> String {
     let refused = move || {
         let directory = tempfile::tempdir().expect("directory");
@@ -61,13 +66,23 @@ fn refusal(call: i64, errno: Errno) -> String {
         let program: BpfProgram = filter.expect("filter").try_into().expect("program");
         seccompiler::apply_filter(&program).expect("applied");
         let nested = directory.path().join("store");
-        let opened = block_on(UringDisk::open(DiskOptions::new(&nested, 1 << 20)));
+        let options = DiskOptions::new(&nested, 1 << 20);
+        let on_rings = DiskOptions { engine: Some(DiskEngine::IoUring), ..options.clone() };
+        let opened = block_on(FileDisk::open(on_rings));
         assert!(!nested.exists(), "a refused open has created files");
-        match opened {
-            Err(DiskError::Unavailable { reason }) => reason,
+        let reason = match opened {
+            Err(DiskError::NoRing { reason }) => reason,
             Err(error) => panic!("another error: {error:?}"),
             Ok(_) => panic!("the filter let it through"),
-        }
+        };
+        let disk = block_on(FileDisk::open(options)).expect("a disk on threads");
+        assert_eq!(disk.engine(), DiskEngine::Threads);
+        assert!(disk.refusal().is_some_and(|told| reason.ends_with(told)), "{reason}");
+        block_on(disk.write(0, AlignedBuffer::copy_from_slice(&[7; 4096]))).0.expect("written");
+        block_on(disk.sync()).expect("synced");
+        let found = block_on(disk.read(ReadRequest::new(0, 4096))).expect("read");
+        assert!(found.iter().all(|&byte| byte == 7));
+        reason
     };
     // A filter cannot be removed, but ends with its thread; threads inherit it.
     thread::spawn(refused).join().expect("thread")
@@ -98,12 +113,14 @@ fn a_memlock_limit_of_zero_is_enough_or_named() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Memlock, none).expect("limit");
     let directory = tempfile::tempdir().expect("directory");
-    match block_on(UringDisk::open(DiskOptions::new(directory.path(), 1 << 20))) {
+    let options = DiskOptions::new(directory.path(), 1 << 20);
+    let on_rings = DiskOptions { engine: Some(DiskEngine::IoUring), ..options };
+    match block_on(FileDisk::open(on_rings)) {
         // Kernels from 5.12 on charge rings to the memory limit instead.
         Ok(disk) => {
             block_on(disk.read(ReadRequest::new(0, 4096))).expect("read");
         }
-        Err(DiskError::Unavailable { reason }) => assert!(reason.contains("memlock"), "{reason}"),
+        Err(DiskError::NoRing { reason }) => assert!(reason.contains("memlock"), "{reason}"),
         Err(error) => panic!("another error: {error:?}"),
     }
 }
@@ -111,31 +128,37 @@ fn a_memlock_limit_of_zero_is_enough_or_named() {
 #[test]
 fn a_killed_owner_keeps_the_lock_only_while_its_requests_last() {
     const TEST: &str = "a_killed_owner_keeps_the_lock_only_while_its_requests_last";
+    let options = |path: &Path, round: usize| {
+        let engine = Some(ENGINES[round % 2]);
+        DiskOptions { engine, ..DiskOptions::new(path, 64 << 20) }
+    };
     if let Some(path) = env::var_os("TAMIS_TEST_DIRECTORY") {
-        let disk = block_on(UringDisk::open(DiskOptions::new(path, 64 << 20))).expect("disk");
+        let round = env::var("TAMIS_TEST_ROUND").expect("set").parse().expect("a number");
+        let disk = block_on(FileDisk::open(options(path.as_ref(), round))).expect("disk");
         for count in 0.. {
             let buffer = AlignedBuffer::zeroed(8 << 20);
             block_on(disk.write(count % 8 * (8 << 20), buffer)).0.expect("write");
             println!("written");
         }
     }
-    for _ in 0..5 {
+    for round in 0..6 {
         let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
         let mut owner = child(&format!("io::tests::refusal::{TEST}"))
             .env("TAMIS_TEST_DIRECTORY", directory.path())
+            .env("TAMIS_TEST_ROUND", round.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .expect("child");
         let output = BufReader::new(owner.stdout.take().expect("piped"));
         let mut lines = output.lines().map(|line| line.expect("line"));
         assert!(lines.any(|line| line.contains("written")), "the child has not written");
-        let options = DiskOptions::new(directory.path(), 64 << 20);
-        let refused = block_on(UringDisk::open(options.clone()));
+        let options = options(directory.path(), round + 1);
+        let refused = block_on(FileDisk::open(options.clone()));
         assert!(matches!(refused, Err(DiskError::Locked { .. })));
         owner.kill().expect("kill");
         owner.wait().expect("wait");
         let start = Instant::now();
-        while let Err(error) = block_on(UringDisk::open(options.clone())) {
+        while let Err(error) = block_on(FileDisk::open(options.clone())) {
             assert!(matches!(error, DiskError::Locked { .. }), "{error:?}");
             assert!(start.elapsed() < Duration::from_secs(20), "the lock was not released");
             thread::sleep(Duration::from_millis(1));

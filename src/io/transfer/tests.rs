@@ -86,6 +86,14 @@ impl Device for Scripted {
         self.next(1, false).map(drop)
     }
 
+    async fn begun(&self) {}
+
+    fn resize(&self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).expect("small");
+        self.bytes.borrow_mut().resize(length, 0);
+        Ok(())
+    }
+
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {
         self.read_some(piece, offset, true)
     }

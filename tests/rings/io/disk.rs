@@ -32,7 +32,7 @@ pub enum Mishap {
     Breakdown,
 }
 
-/// Stands for `UringDisk`.
+/// Stands for `FileDisk`.
 struct Disk {
     reads: PointReads,
     queue: mpsc::UnboundedSender<Request>,

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tamis::{BlobCache, BlobCacheHit, CrashSafety};
+use tamis::{BlobCache, BlobCacheHit, CrashSafety, L2Engine};
 
 use crate::Error;
 use crate::blobs::KEY_BYTES;
@@ -26,6 +26,8 @@ pub(crate) use self::setup::Setup;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Tamis,
+    /// tamis on threads, as where the kernel refuses io_uring.
+    TamisThreads,
     /// tamis in Cold mode: no put waits for the disk.
     TamisCold,
     /// Written to disk when inserted, as tamis does it.
@@ -54,9 +56,10 @@ pub(crate) enum Hit {
 }
 
 impl Kind {
-    /// One of each cache.
+    /// One of each cache, and tamis on either engine.
     pub(crate) const ALL: &[Self] = &[
         Self::Tamis,
+        Self::TamisThreads,
         Self::Foyer,
         #[cfg(feature = "cache2")]
         Self::Cache2,
@@ -75,6 +78,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tamis => "tamis",
+            Self::TamisThreads => "tamis, threads",
             Self::TamisCold => "tamis, cold",
             Self::Foyer => "foyer",
             Self::FoyerOnEviction => "foyer, on eviction",
@@ -88,10 +92,16 @@ impl Kind {
         std::fs::create_dir_all(path)?;
         Ok(match self {
             Self::Tamis => {
-                Cache::Tamis(tamis_cache::open(path, setup, CrashSafety::Process).await?)
+                let config = tamis_cache::config(path, setup)?.l2_engine(L2Engine::IoUring);
+                Cache::Tamis(BlobCache::open(config.build()?).await?)
+            }
+            Self::TamisThreads => {
+                let config = tamis_cache::config(path, setup)?.l2_engine(L2Engine::Threads);
+                Cache::Tamis(BlobCache::open(config.build()?).await?)
             }
             Self::TamisCold => {
-                Cache::Tamis(tamis_cache::open(path, setup, CrashSafety::Cold).await?)
+                let config = tamis_cache::config(path, setup)?.crash_safety(CrashSafety::Cold);
+                Cache::Tamis(BlobCache::open(config.build()?).await?)
             }
             Self::Foyer => Cache::Foyer(Foyer::open(path, setup, false).await?),
             Self::FoyerOnEviction => Cache::Foyer(Foyer::open(path, setup, true).await?),

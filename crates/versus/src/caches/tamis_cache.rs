@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tamis::{BlobCache, BlobCacheConfig, CrashSafety, L2Compression};
+use tamis::{BlobCacheConfig, BlobCacheConfigBuilder, L2Compression};
 
 use super::setup::Setup;
 use crate::Error;
@@ -13,21 +13,14 @@ pub(super) const NAMESPACE: &str = "thumbnails";
 const SLOT_BYTES: u64 = 40;
 const LABEL_BYTES: u64 = 52;
 
-pub(super) async fn open(
-    path: &Path,
-    setup: &Setup,
-    crash_safety: CrashSafety,
-) -> Result<BlobCache, Error> {
+pub(super) fn config(path: &Path, setup: &Setup) -> Result<BlobCacheConfigBuilder, Error> {
     let compression = if setup.compresses { L2Compression::On } else { L2Compression::Off };
     let each = SLOT_BYTES + LABEL_BYTES * setup.labels_each;
     let index_bytes = setup.entries * each + (1 << 20);
-    let config = BlobCacheConfig::builder()
+    Ok(BlobCacheConfig::builder()
         .l1_bytes_max(setup.memory_bytes)
         .l2_path(path)
         .l2_bytes_max(setup.file_bytes)
         .l2_index_bytes_max(usize::try_from(index_bytes)?)
-        .l2_compression(compression)
-        .crash_safety(crash_safety)
-        .build()?;
-    Ok(BlobCache::open(config).await?)
+        .l2_compression(compression))
 }

@@ -1,15 +1,14 @@
-//! `UringDisk`: the disk on a real file, through several rings.
+//! `FileDisk`: the disk on a real file, through several rings, or through pools of threads.
 //!
-//! Callers submit point reads by themselves (see [`PointReads`]). Long ones, and those that the
-//! callers' rings do not take or complete, go to a thread with a ring of its own (`tamis-read`).
-//! Writes, syncs, background reads and the runner share another one (`tamis-append`), so a long
-//! write or sync never delays a read. The first poll of a call submits its request, or puts it into
-//! the queue of a thread; from then on it is carried out by itself.
+//! Callers submit point reads by themselves, to rings ([`PointReads`]) or to a [`Pool`]. Long ones,
+//! and those that these do not take or complete, go to a thread with a pump of its own
+//! (`tamis-read`). Writes, syncs, background reads and the runner share another one
+//! (`tamis-append`), so a long write or sync never delays a read. The first poll of a call submits
+//! its request, or puts it into the queue of a thread; from then on it is carried out by itself.
 //!
-//! The threads end, and the file is closed and unlocked, once [`UringDisk::close`] is called or
+//! The threads end, and the file is closed and unlocked, once [`FileDisk::close`] is called or
 //! the last handle is dropped, and all tasks of the runner and all requests have ended.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,18 +24,19 @@ use super::buffer::AlignedBuffer;
 use super::closing;
 use super::error::DiskError;
 use super::file::{DataFile, FileFacts};
-use super::limits::{STORE_DESCRIPTORS, check_descriptors, no_thread};
+use super::limits::no_thread;
 use super::origin::Origin;
 use super::point::PointReads;
-use super::probe::RingSetup;
+use super::pool::Pool;
 use super::reply::{Reply, exchange};
 use super::request::{Read, Request};
-use super::ring::Ring;
-use super::task_runner::{TaskRunner, TaskRunnerHandle, TaskRunnerServer};
+use super::server::Server;
+use super::servers::{DiskEngine, Servers, Work};
+use super::task_runner::{TaskRunner, TaskRunnerHandle};
 use super::termination::{Alive, Termination};
 use super::{Disk, ReadRequest, Urgency, check_span};
 
-/// Options for opening a [`UringDisk`].
+/// Options for opening a [`FileDisk`].
 #[derive(Clone, Debug)]
 pub(crate) struct DiskOptions {
     /// The directory of the data file; created when missing.
@@ -45,6 +45,8 @@ pub(crate) struct DiskOptions {
     pub(crate) bytes: u64,
     /// Bypass the page cache if the file system supports it. Default true.
     pub(crate) direct: bool,
+    /// What transfers the file; None: rings, or threads if the kernel refuses rings. Default None.
+    pub(crate) engine: Option<DiskEngine>,
     /// The size of each submission queue, 16 to 4096; smaller rings are tried if the kernel
     /// has no memory. Default 256.
     pub(crate) ring_entries: u32,
@@ -58,23 +60,25 @@ impl DiskOptions {
     pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
         let directory = directory.into();
         let read_rings = thread::available_parallelism().map_or(1, usize::from).min(16);
-        Self { directory, bytes, direct: true, ring_entries: 256, read_rings }
+        Self { directory, bytes, direct: true, engine: None, ring_entries: 256, read_rings }
     }
 }
 
-/// A disk on a real file, through io_uring. Clones share it.
+/// A disk on a real file. Clones share it.
 #[derive(Clone)]
-pub(crate) struct UringDisk {
-    shared: Arc<RingShared>,
+pub(crate) struct FileDisk {
+    shared: Arc<Shared>,
 }
 
-struct RingShared {
+struct Shared {
     facts: FileFacts,
     length: AtomicU64,
     boot_id: [u8; 16],
     /// The process that has the threads; a forked child has none.
     origin: Origin,
-    point_reads: PointReads,
+    point_reads: Points,
+    /// Why there are no rings.
+    refusal: Option<String>,
     reads: mpsc::UnboundedSender<Request>,
     appends: mpsc::UnboundedSender<Request>,
     read_runner: TaskRunnerHandle,
@@ -82,7 +86,29 @@ struct RingShared {
     termination: Termination,
 }
 
-impl UringDisk {
+/// Where callers submit point reads.
+enum Points {
+    Rings(PointReads),
+    Threads(Arc<Pool>),
+}
+
+impl Points {
+    fn submit(&self, read: Read) -> Result<(), Read> {
+        match self {
+            Self::Rings(rings) => rings.submit(read),
+            Self::Threads(pool) => pool.submit(read),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Rings(rings) => rings.close(),
+            Self::Threads(pool) => pool.close_points(),
+        }
+    }
+}
+
+impl FileDisk {
     /// Opens the data file, or creates it, and starts the threads.
     ///
     /// All blocking work is done on the new threads. If the future is dropped half-way, the opening
@@ -90,7 +116,7 @@ impl UringDisk {
     ///
     /// # Errors
     ///
-    /// [`DiskError`]; the file is not touched if io_uring is not available.
+    /// [`DiskError`]; the file is not touched if what is to transfer it is not available.
     pub(crate) async fn open(options: DiskOptions) -> Result<Self, DiskError> {
         let path = options.directory.clone();
         if options.bytes % super::BLOCK_BYTES as u64 != 0 || options.bytes == 0 {
@@ -112,12 +138,25 @@ impl UringDisk {
         &self.shared.facts
     }
 
-    /// The runner on the thread of the append ring. It keeps the thread alive, not the read ring.
+    /// What transfers the file.
+    pub(crate) fn engine(&self) -> DiskEngine {
+        match self.shared.point_reads {
+            Points::Rings(_) => DiskEngine::IoUring,
+            Points::Threads(_) => DiskEngine::Threads,
+        }
+    }
+
+    /// Why the kernel refused rings, if it was asked and did, and what would have to change.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.shared.refusal.as_deref()
+    }
+
+    /// The runner on the thread of the appends. It keeps that thread alive, not the other one.
     pub(crate) fn task_runner(&self) -> Arc<dyn TaskRunner> {
         Arc::new(self.shared.append_runner.clone())
     }
 
-    /// The same on the thread of the read ring, for work that must not delay the appends.
+    /// The same on the thread for reads, for work that must not delay the appends.
     pub(crate) fn read_task_runner(&self) -> Arc<dyn TaskRunner> {
         Arc::new(self.shared.read_runner.clone())
     }
@@ -143,7 +182,7 @@ impl UringDisk {
         self.shared.termination.clone()
     }
 
-    /// Submits to a ring without the usual checks.
+    /// Submits to a pump without the usual checks.
     #[cfg(test)]
     pub(super) fn queue(&self, urgency: Urgency) -> mpsc::UnboundedSender<Request> {
         self.shared.queue(urgency).clone()
@@ -156,7 +195,7 @@ impl UringDisk {
     }
 }
 
-impl Drop for RingShared {
+impl Drop for Shared {
     /// The threads end by themselves, a moment later.
     fn drop(&mut self) {
         // A forked child has copies of locks that a thread may have held for ever.
@@ -167,7 +206,7 @@ impl Drop for RingShared {
     }
 }
 
-impl RingShared {
+impl Shared {
     fn is_foreign(&self) -> bool {
         !self.origin.is_here()
     }
@@ -208,7 +247,7 @@ impl RingShared {
     }
 }
 
-impl Disk for UringDisk {
+impl Disk for FileDisk {
     fn length(&self) -> u64 {
         self.shared.length.load(Ordering::Acquire)
     }
@@ -300,15 +339,15 @@ fn broken() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the disk broke down under the request")
 }
 
-/// The thread of the append ring, which also opens the file and starts the other thread.
-fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError>>) {
+/// The thread of the appends, which also opens the file and starts the other threads.
+fn append_thread(options: &DiskOptions, ready: Reply<Result<FileDisk, DiskError>>) {
     closing::wait(&options.directory);
     let (alive, termination) = Alive::new();
     match start(options, &alive, termination) {
-        Ok((disk, ring, own)) => {
-            // If no caller waits, the disk is dropped here, and the ring ends at once.
+        Ok((disk, server, own)) => {
+            // If no caller waits, the disk is dropped here, and the server ends at once.
             ready.send(Ok(disk));
-            if !ring.run("append", own.file, own.requests, own.runner) {
+            if !server.run("append", own.file, own.requests, own.runner) {
                 alive.note_broken();
             }
         }
@@ -320,104 +359,50 @@ fn append_thread(options: &DiskOptions, ready: Reply<Result<UringDisk, DiskError
     drop(alive);
 }
 
-/// What a ring's thread serves.
-struct Work {
-    file: File,
-    requests: mpsc::UnboundedReceiver<Request>,
-    runner: TaskRunnerServer,
-}
-
 fn start(
     options: &DiskOptions,
     alive: &Alive,
     termination: Termination,
-) -> Result<(UringDisk, Ring, Work), DiskError> {
-    check_descriptors(STORE_DESCRIPTORS)?;
-    let setup = RingSetup::probe(options.ring_entries.min(4096))?;
-    let ring = Ring::new(setup)?;
+) -> Result<(FileDisk, Server, Work), DiskError> {
     // Everything that may be refused comes first, or a refused open would leave a file behind.
-    let read_thread = ReadThread::start(options, alive.clone())?;
+    let servers = Servers::start(options.engine, options.ring_entries.min(4096), alive)?;
     let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
     let duplicate = || {
         let file = data.file.try_clone();
         file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))
     };
-    let (file, appended) = (duplicate()?, duplicate()?);
-    let boot_id = boot_id();
     let (reads, read_requests) = mpsc::unbounded_channel();
     let (appends, append_requests) = mpsc::unbounded_channel();
     let (read_runner, read_server) = TaskRunnerHandle::new();
     let (append_runner, append_server) = TaskRunnerHandle::new();
-    read_thread.begin(Work { file, requests: read_requests, runner: read_server });
-    let point_reads = PointReads::new(&data.file, options.read_rings, read_runner.clone(), &reads);
+    let read_work = Work { file: duplicate()?, requests: read_requests, runner: read_server };
+    let append_work = Work { file: duplicate()?, requests: append_requests, runner: append_server };
+    let point_reads = match servers.pools {
+        Some(pools) => {
+            pools.appends.begin(duplicate()?, None);
+            pools.reads.begin(duplicate()?, Some(reads.clone()));
+            Points::Threads(pools.reads)
+        }
+        None => {
+            let (rings, runner) = (options.read_rings, read_runner.clone());
+            Points::Rings(PointReads::new(&data.file, rings, runner, &reads))
+        }
+    };
+    servers.read.begin(read_work);
     let facts = data.facts;
     alive.unlock_at_the_end(data.file);
-    let shared = RingShared {
+    let shared = Shared {
         length: AtomicU64::new(facts.length),
         facts,
-        boot_id,
+        boot_id: boot_id(),
         origin: Origin::new(),
         point_reads,
+        refusal: servers.refusal,
         reads,
         appends,
         read_runner,
         append_runner,
         termination,
     };
-    let work = Work { file: appended, requests: append_requests, runner: append_server };
-    Ok((UringDisk { shared: Arc::new(shared) }, ring, work))
-}
-
-/// The thread of the read ring, which has its ring and waits for its work. Without any it has ended
-/// when this is dropped.
-struct ReadThread {
-    work: Option<std::sync::mpsc::Sender<Work>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl ReadThread {
-    fn start(options: &DiskOptions, alive: Alive) -> Result<Self, DiskError> {
-        let entries = options.ring_entries.min(4096);
-        let (ready, started) = std::sync::mpsc::channel();
-        let (sender, work) = std::sync::mpsc::channel();
-        let run = move || {
-            let (ring, error) = match RingSetup::probe(entries).and_then(Ring::new) {
-                Ok(ring) => (Some(ring), None),
-                Err(error) => (None, Some(error)),
-            };
-            let _ = ready.send(error);
-            if let (Some(ring), Ok(Work { file, requests, runner })) = (ring, work.recv()) {
-                if !ring.run("read", file, requests, runner) {
-                    alive.note_broken();
-                }
-            }
-            drop(alive);
-        };
-        let thread = thread::Builder::new().name("tamis-read".into());
-        let thread = thread.spawn(run).map_err(|error| no_thread(&error))?;
-        let waiting = Self { work: Some(sender), thread: Some(thread) };
-        match started.recv() {
-            Ok(None) => Ok(waiting),
-            Ok(Some(error)) => Err(error),
-            Err(_) => {
-                let broken = io::Error::other("the thread of the read ring broke down");
-                Err(DiskError::io("open", &options.directory, broken))
-            }
-        }
-    }
-
-    /// Gives the thread its work.
-    fn begin(mut self, work: Work) {
-        // If the thread has broken down, so have its queue and its runner.
-        let _ = self.work.take().map(|sender| sender.send(work));
-        self.thread = None;
-    }
-}
-
-impl Drop for ReadThread {
-    fn drop(&mut self) {
-        self.work = None;
-        // Its descriptors are closed once it has ended; if it has panicked, they are as well.
-        let _ = self.thread.take().map(thread::JoinHandle::join);
-    }
+    Ok((FileDisk { shared: Arc::new(shared) }, servers.append, append_work))
 }
