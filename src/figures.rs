@@ -4,10 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-/// One figure of [`BlobCacheStats`](crate::BlobCacheStats): see
-/// [`figures`](crate::BlobCacheStats::figures).
+/// One figure of [`BlobCacheStats`](crate::BlobCacheStats) or
+/// [`NamespaceStats`](crate::NamespaceStats): see [`figures`](crate::BlobCacheStats::figures).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figure {
+    prefix: &'static str,
     name: &'static str,
     kind: FigureKind,
     unit: FigureUnit,
@@ -39,18 +40,40 @@ pub enum FigureUnit {
 
 impl Figure {
     pub(crate) const fn new(
-        name: &'static str,
+        (prefix, name): (&'static str, &'static str),
         (kind, unit): (FigureKind, FigureUnit),
         help: &'static str,
         value: f64,
     ) -> Self {
-        Self { name, kind, unit, help, value }
+        Self { prefix, name, kind, unit, help, value }
     }
 
     /// The name of its getter. Names are stable.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// A name for exporters, as Prometheus asks for: `tamis_`, for a namespace `tamis_namespace_`,
+    /// then its name, its unit if the name lacks it, and `_total` if it is a counter. Stable.
+    ///
+    /// ```
+    /// let stats = tamis::BlobCacheStats::default();
+    /// let names: Vec<_> = stats.figures().map(|figure| figure.export_name()).collect();
+    /// assert_eq!(names[0], "tamis_hits_total");
+    /// assert!(names.contains(&"tamis_l2_read_bytes_total".to_owned()));
+    /// assert!(names.contains(&"tamis_recovery_duration_seconds".to_owned()));
+    /// ```
+    #[must_use]
+    pub fn export_name(&self) -> String {
+        let (prefix, name) = (self.prefix, self.name.trim_end_matches("_total"));
+        let unit = match self.unit {
+            FigureUnit::Bytes if !name.contains("bytes") => "_bytes",
+            FigureUnit::Seconds => "_seconds",
+            FigureUnit::Bytes | FigureUnit::Number => "",
+        };
+        let total = if self.kind == FigureKind::Counter { "_total" } else { "" };
+        format!("{prefix}{name}{unit}{total}")
     }
 
     /// How it changes.
@@ -147,35 +170,28 @@ macro_rules! snapshot {
 
 pub(crate) use snapshot;
 
-/// The same, with a kind and a unit for each figure.
+/// The same, with a kind and a unit for each figure, and a prefix for the names that are exported.
+/// Values that are no figures follow.
 macro_rules! figures {
-    ($(#[$meta:meta])* $name:ident {
+    ($(#[$meta:meta])* $name:ident as $prefix:literal {
         $($(#[doc = $help:literal])* $field:ident: $type:ty = $kind:ident $unit:ident,)*
+    } and {
+        $($(#[$doc:meta])* $other:ident: $other_type:ty,)*
     }) => {
-        $crate::figures::snapshot! { $(#[$meta])* $name { $($(#[doc = $help])* $field: $type,)* } }
+        $crate::figures::snapshot! {
+            $(#[$meta])*
+            $name {
+                $($(#[doc = $help])* $field: $type,)*
+                $($(#[$doc])* $other: $other_type,)*
+            }
+        }
 
         impl $name {
-            /// All figures, each with what an exporter has to know of it, in a fixed order.
-            ///
-            /// ```
-            /// # futures::executor::block_on(async {
-            /// # use tamis::{BlobCache, BlobCacheConfig};
-            /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
-            /// // The text format of Prometheus.
-            /// let mut text = String::new();
-            /// for figure in cache.stats().figures() {
-            ///     let name = format!("tamis_{}", figure.name());
-            ///     text += &format!("# HELP {name} {}\n", figure.help());
-            ///     text += &format!("# TYPE {name} {}\n", figure.kind());
-            ///     text += &format!("{name} {}\n", figure.value());
-            /// }
-            /// assert!(text.contains("# TYPE tamis_hits counter\ntamis_hits 0\n"));
-            /// # Ok::<(), tamis::CacheError>(())
-            /// # }).unwrap();
-            /// ```
+            /// All figures, each with what an exporter has to know of it, in a fixed order:
+            /// [`BlobCacheStats`](crate::BlobCacheStats) has an example.
             pub fn figures(&self) -> impl ExactSizeIterator<Item = Figure> + use<> {
                 [$(Figure::new(
-                    stringify!($field),
+                    ($prefix, stringify!($field)),
                     (FigureKind::$kind, FigureUnit::$unit),
                     concat!($($help),*).trim_ascii(),
                     self.$field.measured(),

@@ -188,7 +188,9 @@ mod io;
 mod key;
 mod l1;
 mod l2;
+mod l2_state;
 mod labels;
+mod latency;
 mod limiter;
 mod meter;
 mod modes;
@@ -206,6 +208,7 @@ mod sweep;
 mod sweeper;
 mod sync;
 mod synopsis;
+mod tallies;
 mod telemetry;
 mod thread_number;
 mod timer;
@@ -223,6 +226,7 @@ pub use engine::fetch::BlobCacheRefresh;
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use figures::{Figure, FigureKind, FigureUnit};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
+pub use latency::Latency;
 pub use modes::{
     BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2Engine,
     L2PromotionPolicy,
@@ -233,6 +237,7 @@ pub use policy::{BlobCachePolicy, ExtendedTtlPolicy};
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
 pub use stats::{
-    BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, MemoryStats, NamespaceStats,
+    BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
+    NamespaceStats,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};

@@ -1,9 +1,10 @@
 //! Public snapshots of counters and sizes.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::figures::{Figure, FigureKind, FigureUnit, Measured, figures, snapshot};
+pub use crate::l2_state::L2State;
+use crate::latency::Latency;
 use crate::modes::L2Engine;
 use crate::quota::NamespaceQuota;
 
@@ -13,7 +14,24 @@ figures! {
     /// Cheap to take: no entry is visited. The figures are read one after the other, so under load
     /// they may be a few calls apart. Sizes are in bytes, counted as the budget counts them: with
     /// keys, metadata, labels and the overhead of allocator and tables.
-    BlobCacheStats {
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig};
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// // The text format of Prometheus.
+    /// let mut text = String::new();
+    /// for figure in cache.stats().figures() {
+    ///     let name = figure.export_name();
+    ///     text += &format!("# HELP {name} {}\n", figure.help());
+    ///     text += &format!("# TYPE {name} {}\n", figure.kind());
+    ///     text += &format!("{name} {}\n", figure.value());
+    /// }
+    /// assert!(text.contains("# TYPE tamis_hits_total counter\ntamis_hits_total 0\n"));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    BlobCacheStats as "tamis_" {
         /// Gets that returned an entry, stale ones included, from either tier.
         hits: u64 = Counter Number,
         /// Gets that returned none, and calls of fetching methods that found nothing fresh.
@@ -157,18 +175,46 @@ figures! {
         memory_buffers_bytes: usize = Gauge Bytes,
         /// The part of `memory_buffers_bytes` of reads in progress, limited by `l2_read_bytes_max`.
         memory_reads_bytes: usize = Gauge Bytes,
+    } and {
+        /// How long calls took. Hits in memory are not measured: reading the clock would take as
+        /// long as they do.
+        latencies: LatencyStats,
     }
 }
 
 snapshot! {
-    /// Current figures of one namespace. Sizes are in bytes, counted as the budget counts them.
-    NamespaceStats {
+    /// How long calls took since the cache was opened.
+    LatencyStats {
+        /// Hits on disk: from the miss in memory until the value is read, checked and decompressed.
+        l2_get: Latency,
+        /// Puts that stored an entry, from their first poll until they returned. Those of fetched
+        /// values are not among them.
+        put: Latency,
+        /// Fetches, from the call of the caller's closure to its answer, failed ones included.
+        fetch: Latency,
+        /// Writes of the log to the store's file.
+        l2_write: Latency,
+        /// Syncs of the store's file.
+        l2_sync: Latency,
+    }
+}
+
+figures! {
+    /// Figures of one namespace. Sizes are in bytes, counted as the budget counts them. Counters
+    /// begin at zero again when the namespace is flushed.
+    NamespaceStats as "tamis_namespace_" {
+        /// Gets that returned an entry, stale ones included, from either tier.
+        hits: u64 = Counter Number,
+        /// Gets that returned none, and calls of fetching methods that found nothing fresh, while
+        /// the namespace was in use.
+        misses: u64 = Counter Number,
         /// Entries held in memory, including expired ones not found yet.
-        entries: usize,
-        /// Bytes that those entries count against `l1_bytes_max`.
-        bytes_in_use: usize,
-        /// Approximate bytes of its live records on disk: see [`NamespaceQuota`].
-        l2_bytes_in_use: u64,
+        entries: usize = Gauge Number,
+        /// Bytes that the entries in memory count against `l1_bytes_max`.
+        bytes_in_use: usize = Gauge Bytes,
+        /// Approximate bytes of its live records on disk, as its quota counts them.
+        l2_bytes_in_use: u64 = Gauge Bytes,
+    } and {
         /// Its limits in each tier.
         quota: NamespaceQuota,
     }
@@ -415,44 +461,5 @@ impl BlobCacheStats {
     #[must_use]
     pub fn l2_bytes_saved_total(&self) -> u64 {
         self.l2_compressed_from.saturating_sub(self.l2_compressed_to)
-    }
-}
-
-/// Whether the disk tier works.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub enum L2State {
-    /// There is no disk tier.
-    #[default]
-    Off,
-    /// It works.
-    Healthy,
-    /// It failed and was turned off; the cache runs in memory only. Once the device accepts writes
-    /// the disk tier begins anew, empty.
-    Degraded {
-        /// The failure.
-        reason: String,
-    },
-}
-
-/// Of the states, in the order in which they are declared.
-impl Measured for L2State {
-    fn measured(&self) -> f64 {
-        match self {
-            Self::Off => 0.0,
-            Self::Healthy => 1.0,
-            Self::Degraded { .. } => 2.0,
-        }
-    }
-}
-
-impl fmt::Display for L2State {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => formatter.pad("off"),
-            Self::Healthy => formatter.pad("healthy"),
-            Self::Degraded { reason } => write!(formatter, "degraded: {reason}"),
-        }
     }
 }

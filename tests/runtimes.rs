@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheHit, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
-    BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchError,
-    NamespaceConfig, NamespaceConfigBuilder, NamespaceStats, ReadPoint,
+    BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchError, Latency,
+    LatencyStats, NamespaceConfig, NamespaceConfigBuilder, NamespaceStats, ReadPoint,
 };
 
 /// Copied in batches, since the capacity behind `Bytes` is unknown.
@@ -253,6 +253,8 @@ const _: () = {
     goes_anywhere::<BlobCachePolicy>();
     goes_anywhere::<BlobCacheStats>();
     goes_anywhere::<NamespaceStats>();
+    goes_anywhere::<LatencyStats>();
+    goes_anywhere::<Latency>();
     goes_anywhere::<CacheError>();
     goes_anywhere::<Clock>();
     goes_anywhere::<ReadPoint>();

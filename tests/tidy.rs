@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &["docs", "failpoint", "figures", "meter", "quota", "thread_number", "wake"],
-    &["batch", "helpers", "modes", "telemetry"],
+    &["batch", "helpers", "l2_state", "latency", "modes", "tallies", "telemetry"],
     &["queue", "waiters"],
     &[
         "clock",

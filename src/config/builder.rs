@@ -80,7 +80,8 @@ impl BlobCacheConfigBuilder {
     /// free again when its namespace is flushed, or empty in memory and on disk. On disk, keys that
     /// were invalidated one by one count until their segment is reused.
     ///
-    /// Besides the budgets of both tiers, a namespace takes up to 1 KiB and twice its name.
+    /// Besides the budgets of both tiers, a namespace takes up to 1 KiB, 48 bytes for each
+    /// core, and twice its name.
     #[must_use]
     pub fn max_namespaces(mut self, namespaces: usize) -> Self {
         self.config.max_namespaces = namespaces;

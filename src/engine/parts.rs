@@ -27,6 +27,7 @@ use crate::flight::Flights;
 use crate::key::KeyHasher;
 use crate::l1::L1;
 use crate::l2::L2;
+use crate::latency::Latencies;
 use crate::limiter::Limiter;
 use crate::modes::L2Admission;
 use crate::moment::Moment;
@@ -63,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) sweep_progress: Arc<SweepProgress>,
     /// What flushes have left.
     pub(crate) freeing: Arc<Freeing>,
+    pub(crate) latencies: Arc<Latencies>,
 }
 
 impl Parts {
@@ -113,6 +115,7 @@ impl Parts {
             acknowledger: Arc::new(Acknowledger::new(config.crash_safety, Arc::clone(&disk))),
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
             sweep_progress: Arc::default(),
+            latencies: Arc::default(),
             disk_admission,
             access_times,
             pending,

@@ -21,10 +21,11 @@ use crate::flight::Flights;
 use crate::footprint::POSTING_BYTES;
 use crate::l1::L1;
 use crate::l2::{DiskMetrics, L2};
+use crate::latency::{Histogram, Latencies, Latency};
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
-use crate::stats::{BlobCacheStats, L2State, NamespaceStats};
+use crate::stats::{BlobCacheStats, L2State, LatencyStats, NamespaceStats};
 
 #[derive(Debug, Default)]
 struct Recovery {
@@ -49,6 +50,7 @@ pub(crate) struct StatsReader {
     disk_admission: Arc<DiskAdmission>,
     disk: Arc<DiskTier>,
     freeing: Arc<Freeing>,
+    latencies: Arc<Latencies>,
     recovery: Recovery,
 }
 
@@ -69,6 +71,7 @@ impl StatsReader {
             disk_admission: Arc::clone(&parts.disk_admission),
             disk: Arc::clone(&parts.disk),
             freeing: parts.freeing.clone(),
+            latencies: Arc::clone(&parts.latencies),
             recovery: Recovery::default(),
         }
     }
@@ -88,10 +91,9 @@ impl StatsReader {
     pub(crate) fn all(&self) -> BlobCacheStats {
         let sum = |event| self.counters.sum(event);
         let totals = self.namespaces.totals();
-        let metric = |of| self.metric(of);
         let memory_labels_bytes = self.budget.postings() * POSTING_BYTES;
         BlobCacheStats {
-            hits: sum(Event::Hit),
+            hits: self.namespaces.hits(),
             misses: sum(Event::Miss),
             insertions: sum(Event::Insertion),
             evictions: sum(Event::Eviction),
@@ -138,6 +140,14 @@ impl StatsReader {
             l2_full_rejections: sum(Event::L2Full),
             l2_not_admitted: sum(Event::L2NotAdmitted),
             l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
+            ..self.of_disk()
+        }
+    }
+
+    /// What the disk tier counts itself.
+    fn of_disk(&self) -> BlobCacheStats {
+        let metric = |of| self.metric(of);
+        BlobCacheStats {
             l2_reads: metric(|it| &it.reads),
             l2_read_bytes: metric(|it| &it.read_bytes),
             l2_writes: metric(|it| &it.writes),
@@ -155,6 +165,22 @@ impl StatsReader {
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
             l2_state: self.l2_state(),
             l2_engine: self.disk.engine(),
+            latencies: self.latencies(),
+            ..BlobCacheStats::default()
+        }
+    }
+
+    fn latencies(&self) -> LatencyStats {
+        let health = self.disk.l2().map(L2::health);
+        let of_disk = |of: fn(&DiskMetrics) -> &Histogram| {
+            health.map_or_else(Latency::default, |health| of(&health.metrics).snapshot())
+        };
+        LatencyStats {
+            l2_get: self.latencies.l2_get.snapshot(),
+            put: self.latencies.put.snapshot(),
+            fetch: self.latencies.fetch.snapshot(),
+            l2_write: of_disk(|metrics| &metrics.write_latency),
+            l2_sync: of_disk(|metrics| &metrics.sync_latency),
         }
     }
 
@@ -191,6 +217,8 @@ impl StatsReader {
     pub(crate) fn of_namespace(&self, name: &str) -> Option<NamespaceStats> {
         let generation = self.namespaces.find(name)?;
         Some(NamespaceStats {
+            hits: generation.tally().hits(),
+            misses: generation.tally().misses(),
             entries: generation.entries(),
             bytes_in_use: generation.bytes(),
             l2_bytes_in_use: generation.l2_bytes(),

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::latency::Histogram;
+
 /// The metrics of L2. Updated by the writer and by disk reads, not by hits in memory.
 #[derive(Debug, Default)]
 pub(crate) struct DiskMetrics {
@@ -19,6 +21,8 @@ pub(crate) struct DiskMetrics {
     pub(crate) reinserted: AtomicU64,
     pub(crate) reinserted_bytes: AtomicU64,
     pub(crate) restarts: AtomicU64,
+    pub(crate) write_latency: Histogram,
+    pub(crate) sync_latency: Histogram,
 }
 
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -45,7 +46,7 @@ impl SegmentFile {
         offset: u64,
         buffer: AlignedBuffer,
     ) -> io::Result<AlignedBuffer> {
-        let bytes = buffer.len();
+        let (bytes, begun) = (buffer.len(), Instant::now());
         let failed_before = self.health.failed_syncs();
         let mut buffer = buffer;
         let mut tried = 0;
@@ -70,6 +71,7 @@ impl SegmentFile {
             }
             buffer = returned;
         }
+        self.health.metrics.write_latency.count(begun);
         count(&self.health.metrics.writes, 1);
         count(&self.health.metrics.write_bytes, bytes);
         if self.crash_safety == CrashSafety::Power && !failpoint(Failpoint::AcknowledgedUnsynced) {
@@ -88,7 +90,11 @@ impl SegmentFile {
     /// reports that once.
     async fn sync_since(&self, failed_before: u64) -> io::Result<()> {
         count(&self.health.metrics.syncs, 1);
+        let begun = Instant::now();
         let synced = self.disk.sync().await;
+        if synced.is_ok() {
+            self.health.metrics.sync_latency.count(begun);
+        }
         if synced.is_err() {
             count(&self.health.metrics.io_errors, 1);
             self.health.count_failed_sync();

@@ -32,6 +32,7 @@ use crate::labels::LabelIndex;
 use crate::quota::Quota;
 use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
+use crate::tallies::Tally;
 
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -49,6 +50,7 @@ pub(crate) struct Generation {
     ended: AtomicBool,
     era: Arc<Era>,
     slot: usize,
+    tally: Tally,
     entries: AtomicUsize,
     bytes: AtomicUsize,
     /// Blocks that live records touch, their first ones excluded.
@@ -94,6 +96,12 @@ impl Generation {
 
     pub(crate) fn number(&self) -> GenerationNumber {
         self.number
+    }
+
+    /// Its hits and misses.
+    #[inline]
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -346,6 +354,7 @@ impl Generation {
             ended: AtomicBool::new(false),
             era: Arc::clone(era),
             slot: 0,
+            tally: Tally::nowhere(),
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             blocks: AtomicU64::new(0),

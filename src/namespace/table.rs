@@ -12,11 +12,13 @@ use super::{Ends, Freed, Generation};
 use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
+use crate::config::cores;
 use crate::key::NameHasher;
 use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::meter;
 use crate::quota::Quotas;
 use crate::synopsis::Synopsis;
+use crate::tallies::Tallies;
 
 #[derive(Debug)]
 pub(crate) struct Namespaces {
@@ -25,6 +27,7 @@ pub(crate) struct Namespaces {
     quotas: Quotas,
     ends: Arc<Ends>,
     found: AtomicUsize,
+    tallies: Tallies,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,8 @@ pub(crate) struct Ended(Table);
 impl Namespaces {
     pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
         let table = RwLock::new(Table::with_room(max));
-        Self { table, max, quotas, ends: Arc::default(), found: AtomicUsize::new(0) }
+        let found = AtomicUsize::new(0);
+        Self { table, max, quotas, ends: Arc::default(), found, tallies: Tallies::new(cores()) }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Generation>> {
@@ -82,7 +86,9 @@ impl Namespaces {
             return None;
         }
         let quota = self.quotas.of(name);
-        let generation = Generation::begin(name, number(), (&self.ends, &table.era), quota);
+        let mut generation = Generation::begin(name, number(), (&self.ends, &table.era), quota);
+        generation.slot = table.vacant_slot();
+        generation.tally = self.tallies.begin(generation.slot);
         Some(table.insert(generation, &mut order.section()))
     }
 
@@ -212,6 +218,8 @@ impl Namespaces {
             live,
             alive_until,
             ends_on_disk,
+            slot: table.vacant_slot(),
+            tally: self.tallies.begin(table.vacant_slot()),
             ..blank
         };
         table.insert(generation, &mut order.section());
@@ -230,6 +238,18 @@ impl Namespaces {
 
     pub(crate) fn len(&self) -> usize {
         self.table.read().names.len()
+    }
+
+    /// Hits of all namespaces there ever were.
+    pub(crate) fn hits(&self) -> u64 {
+        self.tallies.hits()
+    }
+
+    /// Counts a miss for a namespace, if it is in use.
+    pub(crate) fn count_miss(&self, name: &str) {
+        if let Some(generation) = self.table.read().names.get(name) {
+            generation.tally().count_miss();
+        }
     }
 
     pub(crate) fn totals(&self) -> Figures {
@@ -254,12 +274,13 @@ impl Table {
         (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
     }
 
-    fn insert(
-        &mut self,
-        mut generation: Generation,
-        _section: &mut Section<'_>,
-    ) -> Arc<Generation> {
-        generation.slot = self.vacant.pop().unwrap_or(self.slots.len());
+    /// The slot that the next generation takes.
+    fn vacant_slot(&self) -> usize {
+        self.vacant.last().copied().unwrap_or(self.slots.len())
+    }
+
+    fn insert(&mut self, generation: Generation, _section: &mut Section<'_>) -> Arc<Generation> {
+        self.vacant.pop();
         let (name, generation) = (generation.name.clone(), Arc::new(generation));
         let begun = Some(Arc::clone(&generation));
         match self.slots.get_mut(generation.slot) {

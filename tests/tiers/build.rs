@@ -16,8 +16,17 @@ const STANDS: &[(&str, &str)] = &[
 ];
 
 /// What stays as it is, one step for the scheduler: counters, and the simulated disk.
-const WHOLE: &[&str] =
-    &["io/", "batch.rs", "counters.rs", "failpoint.rs", "meter.rs", "thread_number.rs", "wake.rs"];
+const WHOLE: &[&str] = &[
+    "io/",
+    "batch.rs",
+    "counters.rs",
+    "failpoint.rs",
+    "latency.rs",
+    "meter.rs",
+    "tallies.rs",
+    "thread_number.rs",
+    "wake.rs",
+];
 
 /// The modules that have one more module, which is in `inside/`.
 const WITH_INSIDE: &[(&str, &str)] =

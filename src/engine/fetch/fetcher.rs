@@ -21,6 +21,7 @@ use crate::error::CacheError;
 use crate::flight::{Claim, Destination, Flights, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, KeyHasher, LabelHash, NamespaceRef};
+use crate::latency::Latencies;
 use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
@@ -59,6 +60,7 @@ pub(crate) struct Fetcher {
     admission: Admission,
     visibility: Visibility,
     gets: Gets,
+    latencies: Arc<Latencies>,
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     rests: Rests,
@@ -78,6 +80,7 @@ impl Fetcher {
             admission: Admission::new(parts),
             visibility: Visibility::new(parts),
             gets: Gets::new(parts),
+            latencies: Arc::clone(&parts.latencies),
             disk_lookup: DiskLookup::new(parts),
             puts,
             rests: Rests::new(),
@@ -145,6 +148,15 @@ impl Fetcher {
 
     pub(crate) fn count(&self, event: Event) {
         self.counters.count(event);
+    }
+
+    pub(crate) fn count_miss(&self, namespace: &str) {
+        self.gets.count_miss(namespace);
+    }
+
+    /// A caller's fetch has answered.
+    pub(crate) fn count_fetched(&self, begun: Instant) {
+        self.latencies.fetch.count(begun);
     }
 
     pub(crate) fn count_hit(&self, hit: &BlobCacheHit) {

@@ -207,6 +207,7 @@ where
             Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
             None => Err(FetchError::Panicked),
         };
+        self.request.count_fetched();
         // The caller's future is dropped here, contained, before the next stage exists: if a local
         // panics in its drop, the return value is leaked, and a leaked lead would hold its key.
         discard(fetching);
@@ -234,7 +235,7 @@ where
         if !mem::replace(&mut self.is_counted, true) {
             match &fresh {
                 Some(hit) => self.request.fetcher().count_hit(hit),
-                None => self.count(Event::Miss),
+                None => self.request.count_miss(),
             }
         }
         match (fresh, lead) {
@@ -268,6 +269,7 @@ where
     fn fetch(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
+        self.request.note_called();
         match contained(fetch) {
             Some(fetching) => {
                 let fetching = self.request.spanned(fetching);

@@ -3,8 +3,9 @@
 use std::any::TypeId;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 
@@ -29,6 +30,8 @@ pub(crate) struct FetchRequest {
     hash: KeyHash,
     /// For fetched puts without a policy of their own.
     policy: Arc<BlobCachePolicy>,
+    /// When the fetch was called. Here, because it would make every future of a fetch longer.
+    called: OnceLock<Instant>,
     /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
 }
@@ -79,6 +82,7 @@ impl FetchRequest {
             seed: namespace.seed,
             key: key.into(),
             policy: policy.or_else(of_namespace).cloned().unwrap_or_default(),
+            called: OnceLock::new(),
             is_in_bounds,
         })
     }
@@ -92,6 +96,21 @@ impl FetchRequest {
         let namespace = &*self.namespace;
         let span = || tracing::debug_span!(target: "tamis::fetch", "fetch", namespace);
         spanned(span, fetching)
+    }
+
+    pub(crate) fn note_called(&self) {
+        let _ = self.called.set(Instant::now());
+    }
+
+    /// The fetch has answered.
+    pub(crate) fn count_fetched(&self) {
+        if let Some(&begun) = self.called.get() {
+            self.fetcher().count_fetched(begun);
+        }
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.fetcher().count_miss(&self.namespace);
     }
 
     fn target(&self) -> Target<'_> {

@@ -1,6 +1,7 @@
 //! `DiskLookup`: finds entries that memory does not hold, and offers them for promotion.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
@@ -23,6 +24,7 @@ use crate::key::{KeyHash, NamespaceRef};
 use crate::l1;
 use crate::l1::L1;
 use crate::l2::{Extent, Slot};
+use crate::latency::Latencies;
 use crate::modes::L2PromotionPolicy;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
@@ -43,6 +45,7 @@ pub(crate) struct DiskLookup {
     disk_admission: Arc<DiskAdmission>,
     admission: Admission,
     reader: Arc<RecordReader>,
+    latencies: Arc<Latencies>,
 }
 
 impl DiskLookup {
@@ -63,6 +66,7 @@ impl DiskLookup {
             disk_admission: parts.disk_admission.clone(),
             admission: Admission::new(parts),
             reader: Arc::new(RecordReader::new(parts)),
+            latencies: parts.latencies.clone(),
         }
     }
 
@@ -86,7 +90,16 @@ impl DiskLookup {
     }
 
     /// Reads the record of a key. Counts neither a hit nor a miss.
-    pub(crate) async fn read_entry(&self, mut on_disk: OnDisk, key: Arc<[u8]>) -> Option<Found> {
+    pub(crate) async fn read_entry(&self, on_disk: OnDisk, key: Arc<[u8]>) -> Option<Found> {
+        let begun = Instant::now();
+        let found = self.read_current(on_disk, key).await;
+        if found.is_some() {
+            self.latencies.l2_get.count(begun);
+        }
+        found
+    }
+
+    async fn read_current(&self, mut on_disk: OnDisk, key: Arc<[u8]>) -> Option<Found> {
         // Bounded: a read in each turn.
         loop {
             let OnDisk { generation, hash, slot } = &on_disk;
@@ -176,6 +189,12 @@ pub(crate) struct OnDisk {
     generation: Arc<Generation>,
     hash: KeyHash,
     slot: Slot,
+}
+
+impl OnDisk {
+    pub(crate) fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
 }
 
 pub(crate) struct Found {

@@ -13,6 +13,7 @@ use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
+use crate::namespace::Namespaces;
 use crate::policy::Freshness;
 
 /// No configuration allows longer keys.
@@ -21,6 +22,7 @@ const KEY_BYTES_MOST: usize = 65_535;
 pub(crate) struct Gets {
     hasher: KeyHasher,
     counters: Counters,
+    namespaces: Arc<Namespaces>,
     visibility: Visibility,
     removal: Removal,
     disk_lookup: DiskLookup,
@@ -31,6 +33,7 @@ impl Gets {
         Self {
             hasher: parts.hasher.clone(),
             counters: parts.counters.clone(),
+            namespaces: Arc::clone(&parts.namespaces),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
             disk_lookup: DiskLookup::new(parts),
@@ -51,7 +54,7 @@ impl Gets {
     ) -> Result<Option<BlobCacheHit>, FromDisk<'_>> {
         // Longer than any key may be: not hashed.
         if key.len() > KEY_BYTES_MOST {
-            return Ok(self.miss());
+            return Ok(self.miss(namespace.name));
         }
         let key = self.hasher.hashed(namespace.seed, key);
         if let Some(hit) = self.look(namespace, key) {
@@ -86,15 +89,20 @@ impl Gets {
             Ok(Some(on_disk)) => Some(on_disk),
             nothing => {
                 self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
-                self.miss()
+                self.miss(namespace.name)
             }
         }
     }
 
     #[cold]
-    fn miss<T>(&self) -> Option<T> {
-        self.counters.count(Event::Miss);
+    fn miss<T>(&self, namespace: &str) -> Option<T> {
+        self.count_miss(namespace);
         None
+    }
+
+    pub(crate) fn count_miss(&self, namespace: &str) {
+        self.counters.count(Event::Miss);
+        self.namespaces.count_miss(namespace);
     }
 
     /// A hit in memory: one hash, one read lock, no allocation, no copy, no shared cache line
@@ -104,7 +112,7 @@ impl Gets {
         let entry = self.visibility.visible(namespace, key)?;
         if entry.is_endless() {
             entry.hits.note();
-            self.counters.count(Event::Hit);
+            entry.generation.tally().count_hit();
             return Some(BlobCacheHit { entry, stale: None });
         }
         self.judge_hit(entry).map_err(|(entry, expired)| self.removal.expire(&entry, expired)).ok()
@@ -129,7 +137,7 @@ impl Gets {
 
     /// Counts a hit that is returned to a caller.
     pub(crate) fn count(&self, hit: &BlobCacheHit) {
-        self.counters.count(Event::Hit);
+        hit.entry.generation.tally().count_hit();
         if hit.is_stale() {
             self.counters.count(Event::StaleServe);
         }
@@ -141,7 +149,7 @@ impl Gets {
     /// Makes a hit of an entry that has not expired, and counts it.
     fn judge_hit(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
         let hit = self.visibility.judge(entry)?;
-        self.counters.count(Event::Hit);
+        hit.entry.generation.tally().count_hit();
         if hit.is_stale() {
             self.counters.count(Event::StaleServe);
         }
@@ -149,13 +157,14 @@ impl Gets {
     }
 
     async fn get_from_disk(&self, on_disk: OnDisk, key: Arc<[u8]>) -> Option<BlobCacheHit> {
+        let generation = Arc::clone(on_disk.generation());
         match self.disk_lookup.read_entry(on_disk, key).await {
             Some(found) => {
                 let hit = self.disk_lookup.offer_found(found);
                 self.count(&hit);
                 Some(hit)
             }
-            None => self.miss(),
+            None => self.miss(generation.name()),
         }
     }
 

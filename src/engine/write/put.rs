@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::mem::{replace, take};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -43,6 +44,7 @@ use crate::io::BLOCK_BYTES;
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
+use crate::latency::Latencies;
 use crate::limiter::Limiter;
 use crate::modes::L1Admission;
 use crate::namespace::{Generation, Namespaces};
@@ -52,6 +54,7 @@ use crate::wake::discard;
 
 pub(crate) struct Puts {
     config: Arc<BlobCacheConfig>,
+    latencies: Arc<Latencies>,
     hasher: KeyHasher,
     clock: Clock,
     counters: Counters,
@@ -96,6 +99,7 @@ impl Puts {
             versions: Versions::new(parts),
             disk_admission: parts.disk_admission.clone(),
             commit: Commit::new(parts),
+            latencies: Arc::clone(&parts.latencies),
         }
     }
 
@@ -112,6 +116,7 @@ impl Puts {
         put: &mut BlobCachePut,
         of_handle: Option<&BlobCachePolicy>,
     ) -> Result<(), CacheError> {
+        let begun = Instant::now();
         let fallback = BlobCachePolicy::default();
         let of_namespace = || self.config.namespaces.of(namespace.name).policy.as_deref();
         let policy = put.policy_or(of_handle.or_else(of_namespace).unwrap_or(&fallback));
@@ -119,7 +124,9 @@ impl Puts {
         let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
         discard((take(&mut put.value), take(&mut put.tags), take(&mut put.dependencies)));
-        self.finish_put(written).await
+        self.finish_put(written).await?;
+        self.latencies.put.count(begun);
+        Ok(())
     }
 
     /// Puts a value whose lifetime is decided. `finish_put` then waits for the acknowledgement.
