@@ -11,6 +11,7 @@ use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::LabelKind;
 use crate::moment::ReadPoint;
 use crate::put::BlobCachePut;
+use crate::scope::NamespaceScope;
 use crate::stats::{BlobCacheStats, NamespaceStats};
 use crate::sweep::{SweepLimit, SweepReport};
 
@@ -298,6 +299,10 @@ impl BlobCache {
     /// Removes all entries of the namespace that carry any of the tags, atomically. Returns how
     /// many there were that were not known to be expired, each counted once.
     ///
+    /// `namespaces` is a name, a slice of names, or [`NamespaceScope::All`]: then the entries of
+    /// all of them go at one moment, and one record says so on disk. A call over all namespaces
+    /// looks once at each that is in use.
+    ///
     /// The tags are a slice of any strings: `&["a", "b"]`, or a reference to a `Vec<String>`. An
     /// empty slice removes nothing.
     ///
@@ -308,13 +313,25 @@ impl BlobCache {
     ///
     /// Those of [`invalidate_namespace`](Self::invalidate_namespace), and
     /// [`LabelsTooLarge`](CacheError::LabelsTooLarge): more than an entry could carry.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, NamespaceScope};
+    ///
+    /// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// cache.put("pages", "/7", BlobCachePut::new("<p>").with_tags(["product:7"])).await?;
+    /// cache.put("json", "/7", BlobCachePut::new("{}").with_tags(["product:7"])).await?;
+    /// assert_eq!(cache.invalidate_tags(NamespaceScope::All, &["product:7"]).await?, 2);
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn invalidate_tags(
         &self,
-        namespace: &str,
+        namespaces: impl Into<NamespaceScope<'_>>,
         tags: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
-        let namespace = self.engine.namespace(namespace);
-        self.engine.invalidations().invalidate_labels(namespace, LabelKind::Tag, &texts(tags)).await
+        let (scope, labels) = (namespaces.into(), texts(tags));
+        self.engine.invalidations().invalidate_labels(scope, LabelKind::Tag, &labels).await
     }
 
     /// Removes all entries of the namespace that depend on any of `dependencies`; otherwise like
@@ -326,14 +343,11 @@ impl BlobCache {
     /// Those of [`invalidate_tags`](Self::invalidate_tags).
     pub async fn invalidate_dependencies(
         &self,
-        namespace: &str,
+        namespaces: impl Into<NamespaceScope<'_>>,
         dependencies: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
-        let (namespace, labels) = (self.engine.namespace(namespace), texts(dependencies));
-        self.engine
-            .invalidations()
-            .invalidate_labels(namespace, LabelKind::Dependency, &labels)
-            .await
+        let (scope, labels) = (namespaces.into(), texts(dependencies));
+        self.engine.invalidations().invalidate_labels(scope, LabelKind::Dependency, &labels).await
     }
 
     /// Flushes a namespace in one operation, however many entries it has. Its slot is free at once;

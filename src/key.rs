@@ -84,6 +84,12 @@ pub(crate) enum LabelKind {
     Dependency = 2,
 }
 
+/// The hash of a label in a namespace.
+pub(crate) fn label_hash(namespace: NamespaceSeed, kind: LabelKind, label: &str) -> LabelHash {
+    let seed = namespace.0.wrapping_add(kind as u64);
+    LabelHash(xxh3_64_with_seed(label.as_bytes(), seed))
+}
+
 /// xxh3 with a seed per cache, so that outsiders cannot construct collisions.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyHasher {
@@ -124,8 +130,7 @@ impl KeyHasher {
         kind: LabelKind,
         label: &str,
     ) -> LabelHash {
-        let seed = namespace.0.wrapping_add(kind as u64);
-        LabelHash(xxh3_64_with_seed(label.as_bytes(), seed))
+        label_hash(namespace, kind, label)
     }
 
     /// The hashes of an entry's labels, sorted and deduplicated.

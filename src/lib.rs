@@ -202,6 +202,7 @@ mod policy;
 mod put;
 mod queue;
 mod quota;
+mod scope;
 mod sequence;
 mod stats;
 mod sweep;
@@ -236,6 +237,7 @@ pub use namespaced::BlobCacheNamespace;
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy};
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
+pub use scope::NamespaceScope;
 pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
     NamespaceStats,

@@ -12,6 +12,7 @@ use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
 use crate::moment::ReadPoint;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
+use crate::scope::NamespaceScope;
 use crate::stats::NamespaceStats;
 
 /// A handle for one namespace: the methods of the cache without the first argument, a default
@@ -171,8 +172,8 @@ impl BlobCacheNamespace {
     ///
     /// Those of [`BlobCache::invalidate_tags`].
     pub async fn invalidate_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
-        let labels = texts(tags);
-        self.engine.invalidations().invalidate_labels(self.named(), LabelKind::Tag, &labels).await
+        let (scope, labels) = (NamespaceScope::One(self.name()), texts(tags));
+        self.engine.invalidations().invalidate_labels(scope, LabelKind::Tag, &labels).await
     }
 
     /// See [`BlobCache::invalidate_dependencies`].
@@ -184,11 +185,8 @@ impl BlobCacheNamespace {
         &self,
         dependencies: &[impl AsRef<str>],
     ) -> Result<usize, CacheError> {
-        let (namespace, labels) = (self.named(), texts(dependencies));
-        self.engine
-            .invalidations()
-            .invalidate_labels(namespace, LabelKind::Dependency, &labels)
-            .await
+        let (scope, labels) = (NamespaceScope::One(self.name()), texts(dependencies));
+        self.engine.invalidations().invalidate_labels(scope, LabelKind::Dependency, &labels).await
     }
 
     /// See [`BlobCache::invalidate_namespace`].

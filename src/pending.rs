@@ -21,7 +21,8 @@ use crate::namespace::Generation;
 use crate::sequence::Sequence;
 use crate::waiters::Waiters;
 
-/// The most invalidations in force; a further one waits for one of them to end.
+/// The most invalidations in force; a further one waits for one of them to end. One call over many
+/// namespaces may make more, if it is the only one.
 const PENDING_MAX: usize = 256;
 
 /// The entries that an invalidation covers, among older ones of its generation.
@@ -144,9 +145,11 @@ pub(crate) struct RoundStep<'a> {
 }
 
 impl PendingInvalidations {
-    /// Whether the limit is reached. A false answer stays valid within the section.
-    pub(crate) fn is_full(&self) -> bool {
-        self.in_force.load(Ordering::Acquire) >= PENDING_MAX
+    /// Whether so many more would exceed the limit, unless they are the only ones. A false answer
+    /// stays valid within the section.
+    pub(crate) fn is_full(&self, more: usize) -> bool {
+        let in_force = self.in_force.load(Ordering::Acquire);
+        in_force > 0 && in_force + more > PENDING_MAX
     }
 
     /// Adds an invalidation, in the section. `is_scanning`: directories must be scanned for it.
@@ -178,6 +181,31 @@ impl PendingInvalidations {
         self.recount(&list);
         drop(round);
         invalidation
+    }
+
+    /// Adds invalidations of labels, in the section. A reader sees all of them or none.
+    pub(crate) fn make_of_labels(
+        &self,
+        sequence: Sequence,
+        covered: Vec<(&Arc<Generation>, Vec<LabelHash>)>,
+    ) -> Vec<Arc<PendingInvalidation>> {
+        let mut list = self.list.write();
+        let make = |(generation, labels): (&Arc<Generation>, Vec<LabelHash>)| {
+            Arc::new(PendingInvalidation {
+                sequence,
+                scope: Scope::Labels(labels.into()),
+                removed: AtomicUsize::new(0),
+                walk: Mutex::default(),
+                round: RoundPosition::default(),
+                generation: Some(Arc::clone(generation)),
+                is_scanning: AtomicBool::new(false),
+            })
+        };
+        // Bounded: by the namespaces of one call.
+        let made: Vec<_> = covered.into_iter().map(make).collect();
+        list.extend_from_slice(&made);
+        self.recount(&list);
+        made
     }
 
     /// Requests a round that frees flushed entries. Called after the flush: an earlier step would

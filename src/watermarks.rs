@@ -10,10 +10,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
-use crate::key::{Identity, KeyHash, LabelHash, NamespaceSeed};
+use crate::key::{Identity, KeyHash, LabelHash, LabelKind, NamespaceSeed, label_hash};
 use crate::moment::Moment;
 
-/// Limits of the prefix list: count and total bytes.
+/// Limits of the prefix list, and of that of labels: count and total bytes.
 const PREFIXES_MAX: usize = 1024;
 const PREFIX_BYTES_MAX: usize = 64 * 1024;
 
@@ -32,6 +32,9 @@ pub(crate) struct Watermarks {
     /// The latest prefix invalidations, oldest first.
     prefixes: VecDeque<(NamespaceSeed, Box<[u8]>, Moment)>,
     prefix_bytes: usize,
+    /// The latest labels that were invalidated in all namespaces, oldest first.
+    everywhere: VecDeque<(LabelKind, Box<str>, Moment)>,
+    everywhere_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,8 @@ impl Watermarks {
             everything: Moment::default(),
             prefixes: VecDeque::new(),
             prefix_bytes: 0,
+            everywhere: VecDeque::new(),
+            everywhere_bytes: 0,
         }
     }
 
@@ -97,12 +102,29 @@ impl Watermarks {
         self.labels.raise(label.0, at);
     }
 
+    /// A label was invalidated in all namespaces, also in those that begin later.
+    pub(crate) fn label_invalidated_everywhere(
+        &mut self,
+        kind: LabelKind,
+        label: &str,
+        at: Moment,
+    ) {
+        self.everywhere.push_back((kind, label.into(), at));
+        self.everywhere_bytes += label.len();
+        // Bounded: by the labels that one label pushes out, at most the whole list.
+        while self.everywhere.len() > PREFIXES_MAX || self.everywhere_bytes > PREFIX_BYTES_MAX {
+            let Some((_, fallen, earlier)) = self.everywhere.pop_front() else { return };
+            self.everywhere_bytes -= fallen.len();
+            self.everything = self.everything.max(earlier);
+        }
+    }
+
     pub(crate) fn namespace_flushed(&mut self, namespace: NamespaceSeed, at: Moment) {
         self.namespaces.raise(namespace.0, at);
     }
 
     pub(crate) fn everything_flushed(&mut self, at: Moment) {
-        self.everything = at;
+        self.everything = self.everything.max(at);
     }
 
     pub(crate) fn prefix_invalidated(&mut self, of: NamespaceSeed, prefix: &[u8], at: Moment) {
@@ -125,12 +147,17 @@ impl Watermarks {
         labels: &[LabelHash],
     ) -> bool {
         let newer = self.prefixes.iter().rev().take_while(|(_, _, at)| *at > then);
+        let everywhere = self.everywhere.iter().rev().take_while(|(_, _, at)| *at > then);
+        let has = |(kind, label, _): &(LabelKind, Box<str>, Moment)| {
+            labels.contains(&label_hash(namespace, *kind, label))
+        };
         // Bounded: by the labels of one entry, and the prefixes that are remembered.
         self.everything > then
             || self.key_mutated_since(then, hash)
             || self.namespaces.at(namespace.0) > then
             || labels.iter().any(|label| self.labels.at(label.0) > then)
             || newer.into_iter().any(|(of, prefix, _)| *of == namespace && key.starts_with(prefix))
+            || (!labels.is_empty() && everywhere.into_iter().any(has))
     }
 }
 
@@ -206,6 +233,21 @@ mod tests {
             assert!(marks.prefixes.len() as u64 <= most);
             assert!(marks.prefix_bytes <= PREFIX_BYTES_MAX);
         }
+    }
+
+    #[test]
+    fn a_label_of_all_namespaces_counts_in_each_and_for_everything_once_it_leaves_the_list() {
+        let (here, label) = (NamespaceSeed(1), |kind| label_hash(NamespaceSeed(1), kind, "t"));
+        let mut marks = Watermarks::new(64);
+        marks.label_invalidated_everywhere(LabelKind::Tag, "t", Moment(1));
+        let of = |marks: &Watermarks, kind| latest(marks, (here, b"k"), KeyHash(9), &[label(kind)]);
+        assert_eq!((of(&marks, LabelKind::Tag), of(&marks, LabelKind::Dependency)), (1, 0));
+        for at in 2..=PREFIXES_MAX as u64 + 1 {
+            assert_eq!(of(&marks, LabelKind::Dependency), 0, "one of {at}");
+            marks.label_invalidated_everywhere(LabelKind::Tag, "x", Moment(at));
+        }
+        assert_eq!(of(&marks, LabelKind::Dependency), 1, "widened, not forgotten");
+        assert!(marks.everywhere.len() == PREFIXES_MAX && marks.everywhere_bytes == PREFIXES_MAX);
     }
 
     #[test]

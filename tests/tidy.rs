@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
         "io",
         "key",
         "moment",
+        "scope",
         "sequence",
         "stats",
         "sweep",

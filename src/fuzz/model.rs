@@ -13,6 +13,8 @@ pub(super) enum Scope {
     Key(FullKey),
     Prefix(usize, u8),
     Tag(usize, u8),
+    /// A tag in all namespaces.
+    TagEverywhere(u8),
     Space(usize),
     All,
 }
@@ -181,6 +183,7 @@ impl Mutation {
             Scope::Key(of) => of == full_key,
             Scope::Prefix(space, first) => space == full_key.space && full_key.name()[0] == first,
             Scope::Tag(space, tag) => space == full_key.space && what.tag == Some(tag),
+            Scope::TagEverywhere(tag) => what.tag == Some(tag),
             Scope::Space(space) => space == full_key.space,
             Scope::All => true,
         }

@@ -22,6 +22,7 @@ use crate::io::{Fault, OperationKind};
 use crate::modes::{CrashSafety, L1Admission};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
+use crate::scope::NamespaceScope;
 use crate::sweep::SweepLimit;
 
 /// Steps of a script, at most.
@@ -160,6 +161,7 @@ impl Script {
                 return Call { future: future.boxed(), number: None };
             }
             27 | 28 => Scope::Key(full_key),
+            29 if full_key.key >= KEYS / 2 => Scope::TagEverywhere(full_key.key % TAGS),
             29 => Scope::Tag(full_key.space, full_key.key % TAGS),
             30 => Scope::Prefix(full_key.space, key[0]),
             _ if full_key.key == 0 => Scope::All,
@@ -331,6 +333,12 @@ async fn invalidate(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError
         Scope::Key(full_key) => cache.invalidate_key(full_key.namespace(), full_key.name()).await,
         Scope::Prefix(space, first) => cache.invalidate_prefix(SPACES[space], [first]).await,
         Scope::Tag(space, number) => cache.invalidate_tags(SPACES[space], &[&tag(number)]).await,
+        Scope::TagEverywhere(number) if number == 0 => {
+            cache.invalidate_tags(&SPACES, &[&tag(number)]).await
+        }
+        Scope::TagEverywhere(number) => {
+            cache.invalidate_tags(NamespaceScope::All, &[&tag(number)]).await
+        }
         Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(usize::from),
         Scope::All => cache.invalidate_all().await.map(|()| 0),
     }

@@ -43,7 +43,7 @@ pub(crate) struct DirectoryEntry<'a> {
 pub(crate) enum Change<'a> {
     Blob(BlobSummary<'a>),
     Tombstone { namespace: NamedGeneration<'a>, hash: u64 },
-    LabelInvalidation { namespace: NamedGeneration<'a>, labels: LabelHashes<'a> },
+    LabelInvalidation { labels: LabelHashes<'a> },
     PrefixInvalidation { namespace: NamedGeneration<'a>, prefix: &'a [u8] },
     NamespaceFlush { namespace: NamedGeneration<'a> },
     StoreInvalidation { generation: GenerationNumber },
@@ -98,9 +98,7 @@ impl<'a> Change<'a> {
                 idle: blob.idle_ttl_ns.map(|ttl_ns| Idle { written_ns: blob.written_ns, ttl_ns }),
             }),
             Record::Tombstone { namespace, hash } => Self::Tombstone { namespace, hash },
-            Record::LabelInvalidation { namespace, labels } => {
-                Self::LabelInvalidation { namespace, labels }
-            }
+            Record::LabelInvalidation { labels } => Self::LabelInvalidation { labels },
             Record::PrefixInvalidation { namespace, prefix } => {
                 Self::PrefixInvalidation { namespace, prefix }
             }
@@ -114,10 +112,11 @@ impl<'a> Change<'a> {
         match self {
             Self::Blob(BlobSummary { namespace, .. })
             | Self::Tombstone { namespace, .. }
-            | Self::LabelInvalidation { namespace, .. }
             | Self::PrefixInvalidation { namespace, .. }
             | Self::NamespaceFlush { namespace } => Some(*namespace),
-            Self::StoreInvalidation { .. } | Self::DeadlineRenewal { .. } => None,
+            Self::LabelInvalidation { .. }
+            | Self::StoreInvalidation { .. }
+            | Self::DeadlineRenewal { .. } => None,
         }
     }
 
@@ -139,7 +138,7 @@ impl<'a> Change<'a> {
             {
                 Err(EncodeError::Key)
             }
-            Self::LabelInvalidation { labels, .. } if labels.is_empty() => Err(EncodeError::Field),
+            Self::LabelInvalidation { labels } if labels.is_empty() => Err(EncodeError::Field),
             Self::DeadlineRenewal { fields } if fields.len() > HEAD_BYTES_MAX => {
                 Err(EncodeError::Head)
             }
@@ -232,7 +231,7 @@ impl DirectoryEntry<'_> {
         match &self.change {
             Change::Blob(blob) => bases.write_blob(sink, blob),
             Change::Tombstone { hash, .. } => sink.u64(*hash),
-            Change::LabelInvalidation { labels, .. } => labels.write(sink),
+            Change::LabelInvalidation { labels } => labels.write(sink),
             Change::PrefixInvalidation { prefix, .. } => sink.prefixed(prefix),
             Change::NamespaceFlush { .. } => {}
             Change::StoreInvalidation { generation } => sink.varint(generation.0),
@@ -297,6 +296,10 @@ impl EntryReader {
                 let generation = GenerationNumber(reader.varint()?);
                 return Ok((None, Change::StoreInvalidation { generation }));
             }
+            KIND_LABEL_INVALIDATION => {
+                let labels = LabelHashes::read(reader)?;
+                return Ok((None, Change::LabelInvalidation { labels }));
+            }
             KIND_DEADLINE_RENEWAL => {
                 let fields = reader.prefixed(HEAD_BYTES_MAX)?;
                 return Ok((None, Change::DeadlineRenewal { fields }));
@@ -308,9 +311,6 @@ impl EntryReader {
         let change = match tag & KIND_MASK {
             KIND_BLOB => Change::Blob(self.bases.read_blob(tag, reader, namespace)?),
             KIND_TOMBSTONE => Change::Tombstone { namespace, hash: reader.u64()? },
-            KIND_LABEL_INVALIDATION => {
-                Change::LabelInvalidation { namespace, labels: LabelHashes::read(reader)? }
-            }
             KIND_PREFIX_INVALIDATION => {
                 Change::PrefixInvalidation { namespace, prefix: reader.prefixed(KEY_BYTES_MAX)? }
             }

@@ -38,9 +38,8 @@ pub(crate) enum Record<'a> {
         /// The key's hash: hashes shadow, not keys.
         hash: u64,
     },
-    /// Removes everything older that carries one of the labels.
+    /// Removes everything older that carries one of the labels, of whichever namespaces they are.
     LabelInvalidation {
-        namespace: NamedGeneration<'a>,
         /// One or more.
         labels: LabelHashes<'a>,
     },
@@ -165,13 +164,14 @@ impl<'a> Record<'a> {
             Self::Tombstone { namespace, .. } | Self::NamespaceFlush { namespace } => {
                 namespace.check()
             }
-            Self::LabelInvalidation { labels, .. } if labels.is_empty() => Err(EncodeError::Field),
-            Self::LabelInvalidation { namespace, .. } => namespace.check(),
+            Self::LabelInvalidation { labels } if labels.is_empty() => Err(EncodeError::Field),
             Self::PrefixInvalidation { prefix, .. } if prefix.len() > KEY_BYTES_MAX => {
                 Err(EncodeError::Key)
             }
             Self::PrefixInvalidation { namespace, .. } => namespace.check(),
-            Self::StoreInvalidation { .. } | Self::DeadlineRenewal { .. } => Ok(()),
+            Self::LabelInvalidation { .. }
+            | Self::StoreInvalidation { .. }
+            | Self::DeadlineRenewal { .. } => Ok(()),
         }
     }
 
@@ -182,10 +182,7 @@ impl<'a> Record<'a> {
                 namespace.write(sink);
                 sink.u64(*hash);
             }
-            Self::LabelInvalidation { namespace, labels } => {
-                namespace.write(sink);
-                labels.write(sink);
-            }
+            Self::LabelInvalidation { labels } => labels.write(sink),
             Self::PrefixInvalidation { namespace, prefix } => {
                 namespace.write(sink);
                 sink.prefixed(prefix);
@@ -207,10 +204,9 @@ impl<'a> Record<'a> {
                 namespace: NamedGeneration::read(&mut reader)?,
                 hash: reader.u64()?,
             },
-            KIND_LABEL_INVALIDATION => Self::LabelInvalidation {
-                namespace: NamedGeneration::read(&mut reader)?,
-                labels: LabelHashes::read(&mut reader)?,
-            },
+            KIND_LABEL_INVALIDATION => {
+                Self::LabelInvalidation { labels: LabelHashes::read(&mut reader)? }
+            }
             KIND_PREFIX_INVALIDATION => Self::PrefixInvalidation {
                 namespace: NamedGeneration::read(&mut reader)?,
                 prefix: reader.prefixed(KEY_BYTES_MAX)?,

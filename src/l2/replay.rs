@@ -179,7 +179,7 @@ impl Replay {
 
     fn cost_max(&self, change: &Change<'_>) -> usize {
         let of_change = match change {
-            Change::LabelInvalidation { labels, .. } => labels.len() * LABEL_BYTES,
+            Change::LabelInvalidation { labels } => labels.len() * LABEL_BYTES,
             Change::PrefixInvalidation { prefix, .. } => PREFIX_BYTES + prefix.len(),
             _ => change.index_bytes(),
         };
@@ -353,9 +353,22 @@ impl Replay {
 
     async fn take_other(&mut self, change: &Change<'_>, steps: &mut Pacer) {
         steps.entry().await;
-        if let Change::StoreInvalidation { .. } = change {
-            self.is_over = true;
-            return;
+        match change {
+            Change::StoreInvalidation { .. } => {
+                self.is_over = true;
+                return;
+            }
+            // Label hashes are keyed by namespace and kind. If its namespace was flushed since, a
+            // label matches nothing that counts.
+            Change::LabelInvalidation { labels } => {
+                for label in labels.iter() {
+                    steps.entry().await;
+                    self.log.used.beside_bytes +=
+                        if self.log.labels.insert(label) { LABEL_BYTES } else { 0 };
+                }
+                return;
+            }
+            _ => {}
         }
         let Some(named) = change.namespace() else { return };
         let Some(&of) = self.log.names.get(named.name) else { return };
@@ -364,21 +377,13 @@ impl Replay {
             return;
         }
         match change {
-            // Label hashes are keyed by namespace and kind.
-            Change::LabelInvalidation { labels, .. } => {
-                for label in labels.iter() {
-                    steps.entry().await;
-                    self.log.used.beside_bytes +=
-                        if self.log.labels.insert(label) { LABEL_BYTES } else { 0 };
-                }
-            }
             Change::PrefixInvalidation { prefix, .. } => {
                 let (added, removed) = namespace.prefixes.insert(prefix, steps).await;
                 self.log.used.beside_bytes =
                     (self.log.used.beside_bytes + added).saturating_sub(removed);
             }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
-            Change::Blob(_) | Change::Tombstone { .. } => {}
+            Change::Blob(_) | Change::Tombstone { .. } | Change::LabelInvalidation { .. } => {}
             Change::StoreInvalidation { .. } | Change::DeadlineRenewal { .. } => {}
         }
     }

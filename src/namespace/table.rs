@@ -17,6 +17,7 @@ use crate::key::NameHasher;
 use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::meter;
 use crate::quota::Quotas;
+use crate::scope::NamespaceScope;
 use crate::synopsis::Synopsis;
 use crate::tallies::Tallies;
 
@@ -140,6 +141,26 @@ impl Namespaces {
     ) -> T {
         let table = self.table.read();
         then(table.names.get(name))
+    }
+
+    /// Calls `then` with the generations of these names, or of all, while none can begin or end.
+    pub(crate) fn with_all<T>(
+        &self,
+        scope: NamespaceScope<'_>,
+        then: impl FnOnce(Vec<&Arc<Generation>>) -> T,
+    ) -> T {
+        let table = self.table.read();
+        let listed = scope.names().iter().filter_map(|name| table.names.get(*name));
+        // Bounded: by the names of the call, or by those in use.
+        let mut found: Vec<_> = match scope {
+            // Bounded: likewise.
+            NamespaceScope::All => table.slots.iter().flatten().collect(),
+            // Bounded: likewise.
+            _ => listed.collect(),
+        };
+        found.sort_unstable_by_key(|generation| generation.slot);
+        found.dedup_by_key(|generation| generation.slot);
+        then(found)
     }
 
     /// Ends the name's generation in one section with `mark`, which gets the generation and

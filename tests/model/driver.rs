@@ -291,6 +291,10 @@ impl<'a> Driver<'a> {
                     };
                     assert_eq!(removed, model.invalidate_tags(name, &tags));
                 }
+                (Verb::InvalidateTagsOver(over, tags), _) => {
+                    let removed = cache.invalidate_tags(over.scope(), &tags).await;
+                    assert_eq!(removed, model.invalidate_tags_over(over, &tags));
+                }
                 (Verb::InvalidateDependencies(name, of), handle) => {
                     let removed = match handle {
                         Some(handle) => handle.invalidate_dependencies(&of).await,
@@ -419,6 +423,7 @@ fn namespace_of(verb: &Verb) -> &'static str {
         Verb::Get(at) | Verb::Exists(at) => at.namespace,
         Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
         Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,
+        Verb::InvalidateTagsOver(..) => "none",
         Verb::InvalidateNamespace(name) => name,
         Verb::InvalidateAll | Verb::TakePoint | Verb::Advance(_) | Verb::StepBack(_) => "none",
     }

@@ -10,7 +10,7 @@ use tamis::{BlobLimit, CacheError, L1Admission};
 
 use crate::operation::{
     FullKey, KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX,
-    Policy, Put,
+    Over, Policy, Put,
 };
 use crate::seen::{Counts, Seen};
 
@@ -43,6 +43,7 @@ pub(crate) enum Mutation {
     Key(FullKey),
     Prefix(FullKey),
     Tags(&'static str, Vec<&'static str>),
+    TagsOver(Over, Vec<&'static str>),
     Dependencies(&'static str, Vec<&'static str>),
     Namespace(&'static str),
     All,
@@ -230,6 +231,7 @@ impl Model {
                 of.namespace == full_key.namespace && full_key.key.starts_with(&of.key)
             }
             Mutation::Tags(of, tags) => *of == full_key.namespace && any(&put.tags, tags),
+            Mutation::TagsOver(of, tags) => of.covers(full_key.namespace) && any(&put.tags, tags),
             Mutation::Dependencies(of, dependencies) => {
                 *of == full_key.namespace && any(&put.dependencies, dependencies)
             }
@@ -282,6 +284,18 @@ impl Model {
         self.log.push(Mutation::Tags(namespace, tags.to_vec()));
         Ok(self.invalidate(|Stored { put, .. }| {
             put.full_key.namespace == namespace && put.tags.iter().any(|tag| tags.contains(tag))
+        }))
+    }
+
+    pub(crate) fn invalidate_tags_over(
+        &mut self,
+        over: Over,
+        tags: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(tags)?;
+        self.log.push(Mutation::TagsOver(over, tags.to_vec()));
+        Ok(self.invalidate(|Stored { put, .. }| {
+            over.covers(put.full_key.namespace) && put.tags.iter().any(|tag| tags.contains(tag))
         }))
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tamis::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission};
+use tamis::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission, NamespaceScope};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
@@ -73,6 +73,34 @@ pub(crate) struct Put {
     pub(crate) read_at: ReadAt,
 }
 
+/// Namespaces of one call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    All,
+    Two([&'static str; 2]),
+}
+
+impl Over {
+    fn random(random: &mut StdRng) -> Self {
+        let two = [namespace(random), namespace(random)];
+        if random.random() { Self::All } else { Self::Two(two) }
+    }
+
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Two(names) => names.contains(&name),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> NamespaceScope<'_> {
+        match self {
+            Self::All => NamespaceScope::All,
+            Self::Two(names) => names.into(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Verb {
     Put(Box<Put>),
@@ -81,6 +109,7 @@ pub(crate) enum Verb {
     InvalidateKey(FullKey),
     InvalidatePrefix(FullKey),
     InvalidateTags(&'static str, Vec<&'static str>),
+    InvalidateTagsOver(Over, Vec<&'static str>),
     InvalidateDependencies(&'static str, Vec<&'static str>),
     InvalidateNamespace(&'static str),
     InvalidateAll,
@@ -183,7 +212,8 @@ impl Operation {
             680..720 => Verb::TakePoint,
             720..780 => Verb::InvalidateKey(FullKey::random(random)),
             780..805 => Verb::InvalidatePrefix(FullKey::random(random)),
-            805..830 => Verb::InvalidateTags(namespace(random), labels(random)),
+            805..820 => Verb::InvalidateTags(namespace(random), labels(random)),
+            820..830 => Verb::InvalidateTagsOver(Over::random(random), labels(random)),
             830..850 => Verb::InvalidateDependencies(namespace(random), labels(random)),
             850..860 => Verb::InvalidateNamespace(namespace(random)),
             860..862 => Verb::InvalidateAll,

@@ -26,6 +26,7 @@ use crate::key::{KeyHash, KeyHasher};
 use crate::l2::{BlobSummary, L2, Position, ScanCursor, SearchTargets, SegmentNumber};
 use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
+use crate::scope::NamespaceScope;
 use crate::sequence::Sequence;
 use crate::telemetry::tell;
 use crate::wake::contained;
@@ -76,8 +77,9 @@ impl PrefixScans {
             if let Some(generation) = invalidation.generation.as_ref().filter(|it| !it.has_ended())
             {
                 let namespace = self.hasher.namespace(generation.name());
+                let scope = NamespaceScope::One(namespace.name);
                 // A closed cache has nothing left to flush.
-                drop(self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await);
+                drop(self.attempts.attempt(scope, || self.flushes.try_flush(namespace)).await);
             }
             self.pending.scanned(&[invalidation]).await;
         }

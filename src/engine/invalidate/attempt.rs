@@ -12,32 +12,44 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::key::NamespaceRef;
+use crate::key::KeyHasher;
+use crate::scope::NamespaceScope;
 use crate::wake::contained;
 
 pub(crate) struct Attempts {
+    hasher: KeyHasher,
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     cleanup: Cleanup,
     flushes: Flushes,
 }
 
-/// A caller that waits until fewer are pending. Dropped, it flushes the namespace instead.
+/// A caller that waits until fewer are pending. Dropped, it flushes its namespaces instead.
 struct Waiting<'a> {
+    hasher: &'a KeyHasher,
     flushes: &'a Flushes,
-    namespace: NamespaceRef<'a>,
+    scope: NamespaceScope<'a>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // If the log has no room either, nothing can be done.
-        contained(|| _ = self.flushes.try_flush(self.namespace));
+        contained(|| {
+            // Bounded: by the names of one call.
+            for name in self.scope.names() {
+                _ = self.flushes.try_flush(self.hasher.namespace(name));
+            }
+            if self.scope == NamespaceScope::All {
+                _ = self.flushes.try_flush_all();
+            }
+        });
     }
 }
 
 impl Attempts {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
+            hasher: parts.hasher.clone(),
             disk: Arc::clone(&parts.disk),
             deadlines: Arc::clone(&parts.deadlines),
             cleanup: Cleanup::new(parts),
@@ -48,7 +60,7 @@ impl Attempts {
     /// Tries until nothing blocks it.
     pub(crate) async fn attempt<'a, T>(
         &'a self,
-        namespace: NamespaceRef<'a>,
+        scope: NamespaceScope<'a>,
         mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Result<(T, Acknowledgement), CacheError> {
         self.disk.check_ours()?;
@@ -63,7 +75,12 @@ impl Attempts {
                     None => yield_now().await,
                 },
                 Err(Blocked::TooMany) => {
-                    waiting.get_or_insert(Waiting { flushes: &self.flushes, namespace });
+                    // Not a value, whose drop in a later turn would flush.
+                    waiting.get_or_insert_with(|| Waiting {
+                        hasher: &self.hasher,
+                        flushes: &self.flushes,
+                        scope,
+                    });
                     self.cleanup.advance().await;
                 }
             }

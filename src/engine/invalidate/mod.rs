@@ -4,6 +4,7 @@ pub(crate) mod attempt;
 pub(crate) mod blocked;
 pub(crate) mod cleanup;
 pub(crate) mod flush;
+mod labels;
 mod verbs;
 
 pub(crate) use self::verbs::Invalidations;

@@ -14,17 +14,19 @@ use crate::engine::invalidate::attempt::Attempts;
 use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
+use crate::engine::invalidate::labels::LabelInvalidations;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{HashedKey, KeyHasher, LabelHash, LabelKind, NamespaceRef};
+use crate::key::{HashedKey, KeyHasher, LabelKind, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{Assigned, Change, LabelHashes, Position, Record, Slot};
+use crate::l2::{Assigned, Change, Position, Record, Slot};
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
+use crate::scope::NamespaceScope;
 
 pub(crate) struct Invalidations {
     hasher: KeyHasher,
@@ -41,6 +43,7 @@ pub(crate) struct Invalidations {
     cleanup: Cleanup,
     flushes: Arc<Flushes>,
     attempts: Attempts,
+    labels: LabelInvalidations,
     scans: Arc<PrefixScans>,
 }
 
@@ -61,6 +64,7 @@ impl Invalidations {
             cleanup: Cleanup::new(parts),
             flushes: Arc::new(Flushes::new(parts)),
             attempts: Attempts::new(parts),
+            labels: LabelInvalidations::new(parts),
             scans: Arc::new(PrefixScans::new(parts)),
         }
     }
@@ -72,8 +76,10 @@ impl Invalidations {
     ) -> Result<usize, CacheError> {
         self.admission.check_namespace(namespace.name)?;
         self.admission.check_key(key)?;
-        let (counted, acknowledgement) =
-            self.attempts.attempt(namespace, || self.try_invalidate_key(namespace, key)).await?;
+        let (counted, acknowledgement) = self
+            .attempts
+            .attempt(of(namespace), || self.try_invalidate_key(namespace, key))
+            .await?;
         self.counters.add(Event::Invalidation, counted as u64);
         self.cleanup.help();
         self.acknowledger.acknowledge(acknowledgement).await?;
@@ -177,7 +183,7 @@ impl Invalidations {
         self.admission.check_key(prefix)?;
         let (made, acknowledgement) = self
             .attempts
-            .attempt(namespace, || self.try_invalidate_prefix(namespace, prefix))
+            .attempt(of(namespace), || self.try_invalidate_prefix(namespace, prefix))
             .await?;
         self.scans.start_scan();
         self.finish(made, acknowledgement).await
@@ -232,67 +238,11 @@ impl Invalidations {
 
     pub(crate) async fn invalidate_labels(
         &self,
-        namespace: NamespaceRef<'_>,
+        scope: NamespaceScope<'_>,
         kind: LabelKind,
         labels: &[&str],
     ) -> Result<usize, CacheError> {
-        self.admission.check_namespace(namespace.name)?;
-        self.admission.check_labels(labels.iter().copied())?;
-        let hash = |label: &&str| self.hasher.label(namespace.seed, kind, label);
-        // Bounded: by the labels of one call.
-        let mut hashes: Vec<LabelHash> = labels.iter().map(hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let (made, acknowledgement) = self
-            .attempts
-            .attempt(namespace, || self.try_invalidate_labels(namespace, &hashes))
-            .await?;
-        self.finish(made, acknowledgement).await
-    }
-
-    /// None: no entry has any of the labels.
-    fn try_invalidate_labels(
-        &self,
-        namespace: NamespaceRef<'_>,
-        hashes: &[LabelHash],
-    ) -> Attempt<Option<Arc<PendingInvalidation>>> {
-        self.namespaces.with(namespace.name, |generation| {
-            let mut section = self.commit_lock.section();
-            if section.is_closed() {
-                return Err(Blocked::Closed);
-            }
-            // Bounded: by the labels of one call.
-            let posted = generation.filter(|generation| {
-                let labels = generation.labels(&mut section);
-                // Bounded: likewise.
-                hashes.iter().any(|&label| labels.has(label))
-            });
-            let mut made = None;
-            let mut acknowledgement = Acknowledgement::Nothing;
-            if let Some(generation) = posted {
-                // Bounded: by the labels of one call.
-                let labels: Vec<u64> = hashes.iter().map(|label| label.0).collect();
-                let labels = LabelHashes::new(&labels);
-                let named = generation.named();
-                let record = Record::LabelInvalidation { namespace: named, labels };
-                let change = Change::LabelInvalidation { namespace: named, labels };
-                let has_slots = !generation.index().is_empty();
-                let recorded = self.record_pending(&record, &change)?;
-                let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
-                let scope = Scope::Labels(hashes.into());
-                made = Some(self.pending.make(sequence, scope, Some(generation), false));
-                let end = recorded.map(|assigned| assigned.end);
-                // Bounded: one.
-                end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
-                acknowledgement = Acknowledgement::over(has_slots, end);
-            }
-            let moment = section.moment();
-            // Bounded: by the labels of one call, which have a limit.
-            for &label in hashes {
-                section.watermarks().label_invalidated(label, moment);
-            }
-            Ok((made, acknowledgement))
-        })
+        self.labels.invalidate(scope, kind, labels).await
     }
 
     pub(crate) async fn invalidate_namespace(
@@ -301,16 +251,16 @@ impl Invalidations {
     ) -> Result<bool, CacheError> {
         self.admission.check_namespace(namespace.name)?;
         let (is_flushed, acknowledgement) =
-            self.attempts.attempt(namespace, || self.flushes.try_flush(namespace)).await?;
+            self.attempts.attempt(of(namespace), || self.flushes.try_flush(namespace)).await?;
         self.cleanup.help();
         self.acknowledger.acknowledge(acknowledgement).await?;
         Ok(is_flushed)
     }
 
     pub(crate) async fn invalidate_all(&self) -> Result<(), CacheError> {
-        let nowhere = self.hasher.namespace("");
+        let everything = NamespaceScope::All;
         let ((), acknowledgement) =
-            self.attempts.attempt(nowhere, || self.flushes.try_flush_all()).await?;
+            self.attempts.attempt(everything, || self.flushes.try_flush_all()).await?;
         self.cleanup.help();
         self.acknowledger.acknowledge(acknowledgement).await
     }
@@ -321,11 +271,15 @@ impl Invalidations {
         record: &Record<'_>,
         change: &Change<'_>,
     ) -> Result<Option<Assigned>, Blocked> {
-        if self.pending.is_full() {
+        if self.pending.is_full(1) {
             return Err(Blocked::TooMany);
         }
         Ok(self.disk.record(record, change)?)
     }
+}
+
+fn of(namespace: NamespaceRef<'_>) -> NamespaceScope<'_> {
+    NamespaceScope::One(namespace.name)
 }
 
 /// The record that an invalidated key had on disk.

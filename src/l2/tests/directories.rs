@@ -241,7 +241,7 @@ fn unknown_tags_are_refused() {
             let verdict = read_all(&directory);
             // The bytes of kinds without a namespace are misread as a row, so any error will do.
             assert!(
-                verdict == Err(error) || kind > 5 && verdict.is_err(),
+                verdict == Err(error) || matches!(kind, 3 | 6..) && verdict.is_err(),
                 "kind {kind}: {verdict:?}"
             );
         }
@@ -319,7 +319,7 @@ fn a_refused_entry_leaves_the_builder_unchanged() {
     let namespace = NamedGeneration { name: "n", generation: GenerationNumber(1) };
     let hashes = [0; 600];
     let small = Change::Tombstone { namespace, hash: 1 };
-    let large = Change::LabelInvalidation { namespace, labels: LabelHashes::new(&hashes) };
+    let large = Change::LabelInvalidation { labels: LabelHashes::new(&hashes) };
     let entry = |offset, length, change| DirectoryEntry { offset, length, change };
     builder.append(&entry(4128, 30, small)).unwrap();
     let length = builder.encoded_len();

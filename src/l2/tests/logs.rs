@@ -45,7 +45,7 @@ impl Owned {
                 idle: None,
             }),
             2 => Change::Tombstone { namespace, hash: self.hash },
-            3 => Change::LabelInvalidation { namespace, labels },
+            3 => Change::LabelInvalidation { labels },
             4 => Change::PrefixInvalidation { namespace, prefix: &self.key },
             5 => Change::NamespaceFlush { namespace },
             _ => Change::StoreInvalidation { generation: self.generation },

@@ -103,10 +103,7 @@ impl Sample {
         match self.kind {
             1 => Record::Blob(self.blob(namespace)),
             2 => Record::Tombstone { namespace, hash: self.hash() },
-            3 => Record::LabelInvalidation {
-                namespace,
-                labels: LabelHashes::new(&self.label_hashes),
-            },
+            3 => Record::LabelInvalidation { labels: LabelHashes::new(&self.label_hashes) },
             4 => Record::PrefixInvalidation { namespace, prefix: &self.bytes },
             5 => Record::NamespaceFlush { namespace },
             6 => Record::StoreInvalidation { generation: self.generation },

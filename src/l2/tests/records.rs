@@ -241,8 +241,8 @@ fn lists_and_bodies_out_of_bounds_are_refused() {
 
     let hashes = vec![0; HEAD_BYTES_MAX / 8];
     for (hashes, error) in [(&hashes[..], EncodeError::Head), (&[], EncodeError::Field)] {
-        let (namespace, labels) = (NAME, LabelHashes::new(hashes));
-        assert_refused(Record::LabelInvalidation { namespace, labels }, error);
+        let labels = LabelHashes::new(hashes);
+        assert_refused(Record::LabelInvalidation { labels }, error);
     }
 }
 

@@ -149,6 +149,16 @@ impl PlainReplay {
             (self.is_over, self.oldest) = (true, Some(position));
             return true;
         }
+        if record.kind == 3 {
+            if self.used() + bytes > self.limits.index_bytes_max {
+                return false;
+            }
+            for label in &record.labels {
+                self.beside += if self.labels.insert(*label) { 16 } else { 0 };
+            }
+            self.oldest = Some(position);
+            return true;
+        }
         if !self.fits(bytes, name) {
             return false;
         }
@@ -206,11 +216,6 @@ impl PlainReplay {
             }
             2 if !is_held => {
                 namespace.slots.insert(record.hash, (position, 0, false, true));
-            }
-            3 => {
-                for label in &record.labels {
-                    self.beside += if self.labels.insert(*label) { 16 } else { 0 };
-                }
             }
             4 if !prefixes.iter().any(|it| record.key.starts_with(it)) => {
                 let bytes = |prefixes: &[Vec<u8>]| -> usize {

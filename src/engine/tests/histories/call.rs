@@ -12,6 +12,7 @@ use crate::error::CacheError;
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
+use crate::scope::NamespaceScope;
 
 pub(super) const SPACES: [&str; 2] = ["a", "b"];
 const KEYS: u8 = 12;
@@ -43,6 +44,8 @@ pub(super) enum Scope {
     Key(FullKey),
     Prefix(usize, u8),
     Tag(usize, u8),
+    /// In all namespaces.
+    TagEverywhere(u8),
     Dependency(usize, u8),
     Space(usize),
     All,
@@ -59,6 +62,12 @@ impl Scope {
             }
             Scope::Tag(space, tag) => {
                 cache.invalidate_tags(SPACES[space], &[&label(tag)]).await.map(drop)
+            }
+            Scope::TagEverywhere(tag) if tag == 0 => {
+                cache.invalidate_tags(&SPACES, &[&label(tag)]).await.map(drop)
+            }
+            Scope::TagEverywhere(tag) => {
+                cache.invalidate_tags(NamespaceScope::All, &[&label(tag)]).await.map(drop)
             }
             Scope::Dependency(space, on) => {
                 cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
@@ -125,7 +134,8 @@ impl Call {
             380..400 => Verb::Exists(full_key),
             400..850 => Verb::Put(full_key, Put::draw(random, number)),
             850..910 => Verb::Invalidate(Scope::Key(full_key)),
-            910..930 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
+            910..924 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
+            924..930 => Verb::Invalidate(Scope::TagEverywhere(label)),
             930..940 => Verb::Invalidate(Scope::Dependency(full_key.space, label)),
             940..960 => Verb::Invalidate(Scope::Prefix(full_key.space, full_key.key / 4)),
             960..968 => Verb::Invalidate(Scope::Space(full_key.space)),

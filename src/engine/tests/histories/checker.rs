@@ -85,6 +85,7 @@ impl Mutation {
             Scope::Key(of) => of == full_key,
             Scope::Prefix(space, first) => space == full_key.space && full_key.name()[0] == first,
             Scope::Tag(space, tag) => space == full_key.space && what.tags.contains(&tag),
+            Scope::TagEverywhere(tag) => what.tags.contains(&tag),
             Scope::Dependency(space, on) => {
                 space == full_key.space && what.dependencies.contains(&on)
             }

@@ -5,6 +5,7 @@ mod counts;
 mod forked;
 mod index_budget;
 mod leaving;
+mod over_namespaces;
 mod restart;
 mod syncs;
 mod torn;

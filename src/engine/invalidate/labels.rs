@@ -1,0 +1,184 @@
+//! `LabelInvalidations`: by tags or dependencies, in one namespace, several, or all, at one moment.
+
+use std::sync::Arc;
+
+use crate::commit_lock::{CommitLock, Section};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::admission::Admission;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::invalidate::attempt::Attempts;
+use crate::engine::invalidate::blocked::{Attempt, Blocked};
+use crate::engine::invalidate::cleanup::Cleanup;
+use crate::engine::parts::Parts;
+use crate::error::CacheError;
+use crate::key::{KeyHasher, LabelHash, LabelKind};
+use crate::l2::{Change, LabelHashes, Position, Record};
+use crate::namespace::{Generation, Namespaces};
+use crate::pending::{PendingInvalidation, PendingInvalidations};
+use crate::scope::NamespaceScope;
+
+/// A record has at most one label for so many bytes of a segment, so that it fits one.
+const SEGMENT_SHARE: usize = 32;
+
+pub(crate) struct LabelInvalidations {
+    hasher: KeyHasher,
+    commit_lock: Arc<CommitLock>,
+    namespaces: Arc<Namespaces>,
+    pending: Arc<PendingInvalidations>,
+    acknowledger: Arc<Acknowledger>,
+    disk: Arc<DiskTier>,
+    admission: Admission,
+    cleanup: Cleanup,
+    attempts: Attempts,
+}
+
+/// The labels of a call.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    scope: NamespaceScope<'a>,
+    kind: LabelKind,
+    labels: &'a [&'a str],
+}
+
+/// Labels of a generation, by their hashes.
+type Covered<'a> = (&'a Arc<Generation>, Vec<LabelHash>);
+
+impl LabelInvalidations {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        Self {
+            hasher: parts.hasher.clone(),
+            commit_lock: parts.commit_lock.clone(),
+            namespaces: parts.namespaces.clone(),
+            pending: parts.pending.clone(),
+            acknowledger: parts.acknowledger.clone(),
+            disk: parts.disk.clone(),
+            admission: Admission::new(parts),
+            cleanup: Cleanup::new(parts),
+            attempts: Attempts::new(parts),
+        }
+    }
+
+    pub(crate) async fn invalidate(
+        &self,
+        scope: NamespaceScope<'_>,
+        kind: LabelKind,
+        labels: &[&str],
+    ) -> Result<usize, CacheError> {
+        // Bounded: by the names of one call.
+        for name in scope.names() {
+            self.admission.check_namespace(name)?;
+        }
+        self.admission.check_labels(labels.iter().copied())?;
+        let wanted = Wanted { scope, kind, labels };
+        let (made, acknowledgement) =
+            self.attempts.attempt(scope, || self.try_invalidate(wanted)).await?;
+        let mut removed = 0;
+        // Bounded: by the namespaces that have the labels.
+        for invalidation in made {
+            removed += self.cleanup.finish_invalidation(&invalidation).await;
+        }
+        self.acknowledger.acknowledge(acknowledgement).await?;
+        Ok(removed)
+    }
+
+    /// Gives an invalidation for each namespace in which an entry has any of the labels.
+    fn try_invalidate(&self, wanted: Wanted<'_>) -> Attempt<Vec<Arc<PendingInvalidation>>> {
+        // While the table is locked, nothing can be put into a name that is not in use.
+        self.namespaces.with_all(wanted.scope, |generations| {
+            // Bounded: by the namespaces in use.
+            let hashed: Vec<Covered<'_>> =
+                generations.into_iter().map(|it| (it, self.hashes(it.name(), wanted))).collect();
+            // Bounded: by the names of one call.
+            let named: Vec<LabelHash> =
+                wanted.scope.names().iter().flat_map(|name| self.hashes(name, wanted)).collect();
+            let mut section = self.commit_lock.section();
+            if section.is_closed() {
+                return Err(Blocked::Closed);
+            }
+            let mut covered = Vec::new();
+            // Bounded: by the namespaces in use, and by the labels of one call.
+            for (generation, mut hashes) in hashed {
+                let labels = generation.labels(&mut section);
+                // Bounded: by the labels of one call.
+                hashes.retain(|&label| labels.has(label));
+                drop(labels);
+                if !hashes.is_empty() {
+                    covered.push((generation, hashes));
+                }
+            }
+            let done = match covered.is_empty() {
+                true => (Vec::new(), Acknowledgement::Nothing),
+                false => self.put_in_force(covered, &mut section)?,
+            };
+            let moment = section.moment();
+            // Bounded: by the labels of one call, in each namespace that it names.
+            for label in named {
+                section.watermarks().label_invalidated(label, moment);
+            }
+            if wanted.scope == NamespaceScope::All {
+                // Bounded: by the labels of one call, which have a limit.
+                for label in wanted.labels {
+                    section.watermarks().label_invalidated_everywhere(wanted.kind, label, moment);
+                }
+            }
+            Ok(done)
+        })
+    }
+
+    /// The labels of a call in a namespace, sorted, without duplicates.
+    fn hashes(&self, name: &str, Wanted { kind, labels, .. }: Wanted<'_>) -> Vec<LabelHash> {
+        let seed = self.hasher.namespace(name).seed;
+        // Bounded: by the labels of one call.
+        let hashes = labels.iter().map(|label| self.hasher.label(seed, kind, label));
+        // Bounded: likewise.
+        let mut hashes: Vec<LabelHash> = hashes.collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+
+    /// Some entry of each of these namespaces has each of these labels.
+    fn put_in_force(
+        &self,
+        covered: Vec<Covered<'_>>,
+        section: &mut Section<'_>,
+    ) -> Attempt<Vec<Arc<PendingInvalidation>>> {
+        if self.pending.is_full(covered.len()) {
+            return Err(Blocked::TooMany);
+        }
+        // Bounded: by the namespaces of one call.
+        let has_slots = covered.iter().any(|(generation, _)| !generation.index().is_empty());
+        // Bounded: by the labels of one call, in each namespace that it names.
+        let all: Vec<u64> =
+            covered.iter().flat_map(|(_, hashes)| hashes).map(|label| label.0).collect();
+        let end = self.record(&all, section)?;
+        let sequence = if end.is_some() { section.last_sequence() } else { section.sequence(None) };
+        let made = self.pending.make_of_labels(sequence, covered);
+        // Bounded: one.
+        end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
+        Ok((made, Acknowledgement::over(has_slots, end)))
+    }
+
+    /// Appends the record: one, unless its labels would not fit a segment. Gives its end; None
+    /// without a disk tier. If the log has room for a part of them only, those say too early what
+    /// the next attempt will say again.
+    fn record(
+        &self,
+        labels: &[u64],
+        section: &mut Section<'_>,
+    ) -> Result<Option<Position>, Blocked> {
+        let Some(l2) = self.disk.l2() else { return Ok(None) };
+        let most = l2.geometry().segment_bytes() as usize / SEGMENT_SHARE;
+        let mut end = None;
+        // Bounded: by the labels of one call, in each namespace that it names.
+        for labels in labels.chunks(most) {
+            let labels = LabelHashes::new(labels);
+            let record = Record::LabelInvalidation { labels };
+            let change = Change::LabelInvalidation { labels };
+            let Some(assigned) = self.disk.record(&record, &change)? else { return Ok(None) };
+            section.sequence(Some(assigned.position.value()));
+            end = Some(assigned.end);
+        }
+        Ok(end)
+    }
+}
