@@ -4,6 +4,8 @@
 //! fixed size: a full set replaces its oldest access. An entry without a recorded access counts as
 //! last accessed when it was written. So a full table may expire an entry early, never late.
 //! It takes part of the index budget, once that part is free.
+//!
+//! Another such table has the times since when records are stale before their time.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -95,8 +97,36 @@ impl AccessTimes {
         if !self.has_room() {
             return;
         }
-        let own = Access { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 };
-        let (table, set) = self.table_and_set(entry.hash);
+        self.note(Access { hash: entry.hash.0, written: entry.written.0, accessed: accessed.0 });
+    }
+
+    /// The record of a hash at a position is stale since then.
+    pub(crate) fn note_expiry(&self, hash: KeyHash, position: u64, since: Timestamp) {
+        if self.has_room() {
+            // Zero is vacant.
+            self.note(Access { hash: hash.0, written: position, accessed: since.0.max(1) });
+        }
+    }
+
+    /// Another such time: the earlier one counts. Nothing, if none is known any more.
+    pub(crate) fn note_earlier_expiry(&self, hash: KeyHash, position: u64, since: Timestamp) {
+        let (table, set) = self.table_and_set(hash);
+        let Some(group) = self.groups[table / GROUP_TABLES].get() else { return };
+        let mut table = group[table % GROUP_TABLES].lock();
+        let set = table.get_mut(set).map_or(&mut [][..], |set| set);
+        // Bounded: by the four accesses of a set.
+        if let Some(known) = set.iter_mut().find(|access| access.is_of(hash.0, position)) {
+            known.accessed = known.accessed.min(since.0.max(1));
+        }
+    }
+
+    /// Since when it is, if that is known.
+    pub(crate) fn expiry(&self, hash: KeyHash, position: u64) -> Option<Timestamp> {
+        self.known(hash, position)
+    }
+
+    fn note(&self, own: Access) {
+        let (table, set) = self.table_and_set(KeyHash(own.hash));
         let group = self.groups[table / GROUP_TABLES]
             // Bounded: by a group.
             .get_or_init(|| (0..GROUP_TABLES).map(|_| Mutex::default()).collect());
@@ -118,15 +148,19 @@ impl AccessTimes {
 
     /// The last known access of the record written at `written`; `written` if none is recorded.
     pub(crate) fn last(&self, hash: KeyHash, written: Timestamp) -> Timestamp {
+        self.known(hash, written.0).unwrap_or(written)
+    }
+
+    fn known(&self, hash: KeyHash, written: u64) -> Option<Timestamp> {
         if !self.has_room() {
-            return written;
+            return None;
         }
         let (table, set) = self.table_and_set(hash);
-        let Some(group) = self.groups[table / GROUP_TABLES].get() else { return written };
+        let group = self.groups[table / GROUP_TABLES].get()?;
         let set = group[table % GROUP_TABLES].lock().get(set).copied().unwrap_or_default();
         // Bounded: by the four accesses of a set.
-        let known = set.iter().find(|access| access.is_of(hash.0, written.0));
-        known.map_or(written, |access| Timestamp(access.accessed))
+        let known = set.iter().find(|access| access.is_of(hash.0, written));
+        known.map(|access| Timestamp(access.accessed))
     }
 
     /// The table and the set of a hash: each half is scaled into its range.

@@ -35,9 +35,10 @@ pub(crate) struct Entry {
     pub(crate) hits: Hits,
     pub(crate) priority: u8,
     pub(crate) admission: L1Admission,
-    /// Bit set of [`Mark`]s, which are set before other threads see the entry.
+    /// Bit set of [`Mark`]s. All but `Expired` are set before other threads see the entry.
     marks: AtomicU8,
-    pub(crate) expires: Timestamp,
+    /// Changed only when the entry becomes stale before its time.
+    expires: AtomicU64,
     /// Rare fields, boxed to keep entries without them small.
     extras: Option<Box<Extras>>,
     pub(crate) generation: Arc<Generation>,
@@ -58,6 +59,8 @@ pub(crate) enum Mark {
     Fetched = 2,
     /// A cached absence.
     Absent = 4,
+    /// Stale before its time.
+    Expired = 128,
     /// The disk tier accepted its record.
     Recorded = 8,
     /// The value's allocation has no other bytes, and its clones copy nothing.
@@ -123,7 +126,7 @@ impl Entry {
             key: key.bytes.into(),
             value: Bytes::new(),
             written: life.written,
-            expires: life.expires,
+            expires: AtomicU64::new(life.expires.0),
             extras,
             charge: 0,
             priority,
@@ -148,6 +151,27 @@ impl Entry {
         entry.set_sequence(self.sequence());
         entry.accessed_like(self);
         entry
+    }
+
+    pub(crate) fn expires(&self) -> Timestamp {
+        Timestamp(self.expires.load(Ordering::Relaxed))
+    }
+
+    /// It is stale since then, whatever the clock says; without a stale window it is gone. True if
+    /// it was to be fresh for longer. Only the earliest time counts.
+    pub(crate) fn expire(&self, since: Timestamp) -> bool {
+        let since = if self.stale_serve().is_none() { 0 } else { since.0.min(u64::MAX - 1) };
+        let before = self.expires.fetch_min(since, Ordering::Relaxed);
+        // Release: who sees the mark sees the time.
+        let marks = self.marks.fetch_or(Mark::Expired as u8, Ordering::Release);
+        marks & Mark::Expired as u8 == 0 && before > since
+    }
+
+    /// The same entry elsewhere is stale since then.
+    pub(crate) fn expire_like(&self, other: &Self) {
+        if other.is(Mark::Expired) {
+            self.expire(other.expires());
+        }
     }
 
     pub(crate) fn footprint(key: &[u8], value: &[u8], extras: Option<&Extras>) -> usize {
@@ -224,14 +248,14 @@ impl Entry {
 
     /// Whether it never expires, so that no clock needs to be read.
     pub(crate) fn is_endless(&self) -> bool {
-        self.expires == Timestamp::NEVER
+        self.expires() == Timestamp::NEVER
             && self.extras.as_ref().is_none_or(|extras| extras.idle_ttl == u64::MAX)
     }
 
     /// When it expires for certain, however often it is accessed.
     pub(crate) fn window_end(&self) -> Option<Timestamp> {
-        let end = || end_of_window(self.expires, self.stale_serve().unwrap_or(0));
-        (self.expires != Timestamp::NEVER).then(end)
+        let end = || end_of_window(self.expires(), self.stale_serve().unwrap_or(0));
+        (self.expires() != Timestamp::NEVER).then(end)
     }
 
     /// When it expires unless it is accessed before.
@@ -243,19 +267,23 @@ impl Entry {
         let extras = self.extras.as_ref();
         let (stale_serve, idle_ttl) =
             extras.map_or((0, u64::MAX), |extras| (extras.stale_serve, extras.idle_ttl));
-        Lifetime { written: self.written, expires: self.expires, stale_serve, idle_ttl }
+        Lifetime { written: self.written, expires: self.expires(), stale_serve, idle_ttl }
     }
 
     #[inline]
     pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
-        if now < self.expires && self.extras.is_none() {
+        if now < self.expires() && self.extras.is_none() {
             return Freshness::Fresh;
         }
         self.freshness_with_extras(now)
     }
 
     fn freshness_with_extras(&self, now: Timestamp) -> Freshness {
-        self.life().freshness(now, self.last_access().unwrap_or(now))
+        let is_expired = self.marks.load(Ordering::Acquire) & Mark::Expired as u8 != 0;
+        let life = self.life();
+        // A clock that has stepped back makes nothing fresh that was made stale.
+        let now = if is_expired { now.max(life.expires) } else { now };
+        life.freshness(now, self.last_access().unwrap_or(now))
     }
 
     /// Reads the start of the value and its header. Freeing them needs that memory, and so does the

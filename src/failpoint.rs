@@ -36,6 +36,12 @@ pub(crate) enum Failpoint {
     RestartKeepsRecords,
     /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
+    /// Recovery does not know that records are stale before their time.
+    ExpiryForgotten,
+    /// An entry that is stale before its time comes back into memory as it was put.
+    ExpiryNotPromoted,
+    /// A record that is stale before its time is reinserted as it was put.
+    ExpiryNotReinserted,
     /// Recovery does not rebuild labels.
     LabelsForgotten,
     /// Process mode serves the store's entries after a reboot.

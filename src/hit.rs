@@ -137,7 +137,7 @@ impl BlobCacheHit {
     /// When it ceases to be fresh; None if only idleness or eviction ends it.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        (self.entry.expires != Timestamp::NEVER).then(|| self.entry.expires.into())
+        (self.entry.expires() != Timestamp::NEVER).then(|| self.entry.expires().into())
     }
 
     /// Where it was found.

@@ -174,6 +174,8 @@ pub mod docs;
 mod engine;
 mod entry;
 mod error;
+mod expire;
+mod expiries;
 mod failpoint;
 mod figures;
 mod flight;

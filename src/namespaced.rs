@@ -198,6 +198,56 @@ impl BlobCacheNamespace {
         self.engine.invalidations().invalidate_namespace(self.named()).await
     }
 
+    /// See [`BlobCache::expire_key`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_key`].
+    pub async fn expire_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
+        self.engine.invalidations().expire_key(self.named(), key.as_ref()).await
+    }
+
+    /// See [`BlobCache::expire_prefix`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_prefix`].
+    pub async fn expire_prefix<P: AsRef<[u8]>>(&self, prefix: P) -> Result<usize, CacheError> {
+        self.engine.invalidations().expire_prefix(self.named(), prefix.as_ref()).await
+    }
+
+    /// See [`BlobCache::expire_tags`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_tags`].
+    pub async fn expire_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
+        let (scope, labels) = (NamespaceScope::One(self.name()), texts(tags));
+        self.engine.invalidations().expire_labels(scope, LabelKind::Tag, &labels).await
+    }
+
+    /// See [`BlobCache::expire_dependencies`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_dependencies`].
+    pub async fn expire_dependencies(
+        &self,
+        dependencies: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        let (scope, labels) = (NamespaceScope::One(self.name()), texts(dependencies));
+        self.engine.invalidations().expire_labels(scope, LabelKind::Dependency, &labels).await
+    }
+
+    /// See [`BlobCache::expire_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_namespace`].
+    pub async fn expire(&self) -> Result<bool, CacheError> {
+        self.engine.invalidations().expire_namespace(self.named()).await
+    }
+
     /// See [`BlobCache::read_point`].
     #[must_use]
     pub fn read_point(&self) -> ReadPoint {

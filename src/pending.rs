@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::LabelHash;
 use crate::l1::Cursor;
+use crate::labels::Posting;
 use crate::namespace::Generation;
 use crate::sequence::Sequence;
 use crate::waiters::Waiters;
@@ -31,6 +33,8 @@ pub(crate) enum Scope {
     /// Sorted, without duplicates.
     Labels(Box<[LabelHash]>),
     Prefix(Box<[u8]>),
+    /// All of them.
+    All,
     /// Entries of ended namespaces, which no reader can find.
     Ended,
 }
@@ -39,6 +43,8 @@ pub(crate) enum Scope {
 pub(crate) struct PendingInvalidation {
     pub(crate) sequence: Sequence,
     pub(crate) scope: Scope,
+    /// If it removes no entries with a stale window: they are stale since then.
+    pub(crate) since: Option<Timestamp>,
     /// Removed entries that were not known to be expired.
     removed: AtomicUsize,
     /// The walk over its postings; unused by those that share the round.
@@ -53,8 +59,10 @@ pub(crate) struct PendingInvalidation {
 /// A position in the walk over the postings of its labels.
 #[derive(Debug, Default)]
 pub(crate) struct LabelWalk {
+    /// If they stay, the ones that it met last.
+    pub(crate) met: Vec<Posting>,
     /// An index of its labels; past the last one when the walk is done. It begins anew with the
-    /// oldest posting each time, since those that it met before are released.
+    /// oldest posting each time, if those that it met before are released.
     pub(crate) label: usize,
 }
 
@@ -96,8 +104,19 @@ impl PendingInvalidation {
                     labels.iter().any(|label| covered.binary_search(label).is_ok())
                 }
                 Scope::Prefix(prefix) => key.starts_with(prefix),
+                Scope::All => true,
                 Scope::Ended => false,
             }
+    }
+
+    /// Whether it hides the entry, which it covers. If it makes it stale, it has from here on.
+    fn hides(&self, entry: &Entry) -> bool {
+        let Some(since) = self.since.filter(|_| entry.stale_serve().is_some()) else { return true };
+        let was_live = !entry.freshness(since).is_expired();
+        if entry.expire(since) && was_live {
+            self.count();
+        }
+        false
     }
 
     pub(crate) fn count(&self) {
@@ -156,7 +175,7 @@ impl PendingInvalidations {
     pub(crate) fn make(
         &self,
         sequence: Sequence,
-        scope: Scope,
+        (scope, since): (Scope, Option<Timestamp>),
         generation: Option<&Arc<Generation>>,
         is_scanning: bool,
     ) -> Arc<PendingInvalidation> {
@@ -171,6 +190,7 @@ impl PendingInvalidations {
         let invalidation = Arc::new(PendingInvalidation {
             sequence,
             scope,
+            since,
             removed: AtomicUsize::new(0),
             walk: Mutex::default(),
             round: *round,
@@ -186,7 +206,7 @@ impl PendingInvalidations {
     /// Adds invalidations of labels, in the section. A reader sees all of them or none.
     pub(crate) fn make_of_labels(
         &self,
-        sequence: Sequence,
+        (sequence, since): (Sequence, Option<Timestamp>),
         covered: Vec<(&Arc<Generation>, Vec<LabelHash>)>,
     ) -> Vec<Arc<PendingInvalidation>> {
         let mut list = self.list.write();
@@ -194,6 +214,7 @@ impl PendingInvalidations {
             Arc::new(PendingInvalidation {
                 sequence,
                 scope: Scope::Labels(labels.into()),
+                since,
                 removed: AtomicUsize::new(0),
                 walk: Mutex::default(),
                 round: RoundPosition::default(),
@@ -211,7 +232,7 @@ impl PendingInvalidations {
     /// Requests a round that frees flushed entries. Called after the flush: an earlier step would
     /// take them for live. No invalidation hides them, since their namespace has ended.
     pub(crate) fn sweep_ended(&self) {
-        self.make(Sequence::default(), Scope::Ended, None, false);
+        self.make(Sequence::default(), (Scope::Ended, None), None, false);
     }
 
     /// Whether readers must ask `matching`. One load, of a cache line that seldom changes.
@@ -223,12 +244,38 @@ impl PendingInvalidations {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// The first invalidation in force that covers the entry.
+    /// The first invalidation in force that hides the entry. Those before it that make the entry
+    /// stale have done so when this returns.
     pub(crate) fn matching(&self, entry: &Entry) -> Option<Arc<PendingInvalidation>> {
-        self.matching_record(&entry.generation, entry.sequence(), &entry.key, entry.labels())
+        if !self.any_in_force() {
+            return None;
+        }
+        let (generation, sequence) = (&entry.generation, entry.sequence());
+        let covers = |invalidation: &&Arc<PendingInvalidation>| {
+            invalidation.covers(generation, sequence, &entry.key, entry.labels())
+        };
+        let list = self.list.read();
+        // Bounded: by the most invalidations at one time.
+        list.iter().filter(covers).find(|invalidation| invalidation.hides(entry)).cloned()
     }
 
-    /// The same for a record with these properties.
+    /// Whether a record with these properties will be removed, or made stale.
+    pub(crate) fn covers_record(
+        &self,
+        generation: &Arc<Generation>,
+        sequence: Sequence,
+        key: &[u8],
+        labels: &[LabelHash],
+    ) -> bool {
+        self.any_in_force() && {
+            let list = self.list.read();
+            // Bounded: by the most invalidations at one time.
+            list.iter().any(|invalidation| invalidation.covers(generation, sequence, key, labels))
+        }
+    }
+
+    /// The first invalidation in force that removes a record with these properties, whether or not
+    /// it has a stale window.
     pub(crate) fn matching_record(
         &self,
         generation: &Arc<Generation>,
@@ -240,7 +287,7 @@ impl PendingInvalidations {
             return None;
         }
         let covers = |invalidation: &&Arc<PendingInvalidation>| {
-            invalidation.covers(generation, sequence, key, labels)
+            invalidation.since.is_none() && invalidation.covers(generation, sequence, key, labels)
         };
         // Bounded: by the most invalidations at one time.
         self.list.read().iter().find(covers).cloned()

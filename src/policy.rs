@@ -104,7 +104,8 @@ impl BlobCachePolicy {
 
     /// Served as stale for this long after its ttl or deadline: gets return it, marked
     /// [`is_stale`](crate::BlobCacheHit::is_stale), and the fetching methods refresh it. No effect
-    /// without a ttl or a deadline. Default: none, the entry expires at once. Sets
+    /// without a ttl, a deadline or a soft invalidation such as
+    /// [`expire_key`](crate::BlobCache::expire_key). Default: none, the entry expires at once. Sets
     /// [`ExtendedTtlPolicy::stale_serve`].
     ///
     /// ```

@@ -312,6 +312,11 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(cache.invalidate_tags("n", &["t"]));
     is_send(cache.invalidate_dependencies("n", &["t"]));
     is_send(cache.invalidate_namespace("n"));
+    is_send(cache.expire_key("n", &key));
+    is_send(cache.expire_prefix("n", &key));
+    is_send(cache.expire_tags(tamis::NamespaceScope::All, &["t"]));
+    is_send(cache.expire_dependencies(&["n", "m"], &["t"]));
+    is_send(cache.expire_namespace("n"));
     is_send(cache.invalidate_all());
     is_send(cache.sync());
     is_send(cache.close());
@@ -326,6 +331,11 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(handle.invalidate_tags(&["t"]));
     is_send(handle.invalidate_dependencies(&["t"]));
     is_send(handle.invalidate());
+    is_send(handle.expire_key(&key));
+    is_send(handle.expire_prefix(&key));
+    is_send(handle.expire_tags(&["t"]));
+    is_send(handle.expire_dependencies(&["t"]));
+    is_send(handle.expire());
 
     assert_eq!(cache.stats(), before);
     assert_eq!(handle.exists("key"), CachePresence::Present);

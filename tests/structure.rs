@@ -28,6 +28,9 @@ const STD_METHODS: &[&str] =
 /// Files in which one type may have inherent methods.
 const IMPL_FILES_MAX: usize = 2;
 
+/// The public handles: their verbs are in files by subject, and each calls into the engine.
+const HANDLES: &[&str] = &["BlobCache", "BlobCacheNamespace"];
+
 type Names = BTreeSet<String>;
 
 /// The inherent impls of one type by file: the functions that each defines, and calls on itself.
@@ -207,6 +210,9 @@ impl Tree {
         let mut faults = Vec::new();
         for ((_, name), parts) in types {
             let files: Vec<_> = parts.keys().copied().collect();
+            if HANDLES.contains(&name.as_str()) {
+                continue;
+            }
             if files.len() > IMPL_FILES_MAX {
                 faults.push(format!("{name} has inherent methods in {}", files.join(", ")));
             } else if let [(_, one), (_, other)] = &parts.iter().collect::<Vec<_>>()[..] {

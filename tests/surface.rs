@@ -102,6 +102,31 @@ fn labels_are_any_strings() {
     assert_eq!(block_on(pages.invalidate_tags(&["1", "2", "3"])), Ok(3));
 }
 
+/// Where a call takes namespaces: a name in several forms, a list of names, or all.
+#[test]
+fn namespaces_of_a_call_are_a_name_some_names_or_all() {
+    let cache = open();
+    let fill = || {
+        for name in ["a", "b", "c"] {
+            block_on(cache.put(name, "k", BlobCachePut::new("v").with_tags(["t"]))).unwrap();
+        }
+    };
+    fill();
+    let (owned, many) = (String::from("a"), vec!["b", "a"]);
+    assert_eq!(block_on(cache.invalidate_tags(&owned, &["t"])), Ok(1));
+    assert_eq!(block_on(cache.invalidate_tags(&many, &["t"])), Ok(1), "a is gone");
+    fill();
+    assert_eq!(block_on(cache.expire_tags(&["a", "c", "a"], &["t"])), Ok(2));
+    assert_eq!(block_on(cache.invalidate_tags(&many[..1], &["t"])), Ok(1));
+    assert_eq!(block_on(cache.invalidate_tags(tamis::NamespaceScope::Several(&[]), &["t"])), Ok(0));
+    fill();
+    assert_eq!(block_on(cache.invalidate_tags(tamis::NamespaceScope::One("b"), &["t"])), Ok(1));
+    assert_eq!(block_on(cache.invalidate_dependencies(tamis::NamespaceScope::All, &["t"])), Ok(0));
+    assert_eq!(block_on(cache.invalidate_tags(tamis::NamespaceScope::All, &["t"])), Ok(2));
+    fn shared<T: Send + Sync + Copy + std::fmt::Debug>(_: T) {}
+    shared(tamis::NamespaceScope::from("a"));
+}
+
 /// The ttl of a put overrides the ttl of any policy, in either order of calls.
 #[test]
 fn the_ttl_of_a_put_overrides_only_the_ttl_of_its_policy() {

@@ -28,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
         "sweeper",
         "sync",
     ],
-    &["disposal", "labels", "policy", "timer"],
+    &["disposal", "expiries", "labels", "policy", "timer"],
     &["limiter"],
     &["codec", "config", "flight", "l2", "synopsis", "watermarks"],
     &["commit_lock", "disk_admission", "put"],
@@ -38,7 +38,7 @@ const LAYERS: &[&[&str]] = &[
     &["pending"],
     &["engine"],
     &["cache"],
-    &["namespaced"],
+    &["expire", "namespaced"],
     &["fuzz"],
     &["lib"],
 ];

@@ -17,9 +17,10 @@ use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::l1::L1;
-use crate::l2::{ClosedIndex, Off};
+use crate::l2::{ClosedIndex, Off, SegmentNumber};
 use crate::namespace::{Ended, Namespaces};
 use crate::pending::PendingInvalidations;
+use crate::sequence::Sequence;
 
 pub(crate) struct Closing {
     commit_lock: Arc<CommitLock>,
@@ -76,13 +77,22 @@ impl Closing {
     fn closed_index(&self, is_settled: bool) -> Option<Arc<dyn ClosedIndex>> {
         // Before they end, as the head may move on.
         let oldest = self.disk.l2().map(|l2| l2.log.head_segment());
+        // An image has no times since when records are stale; the log has.
+        let first = oldest.and_then(|oldest| self.first_of(oldest));
+        let is_plain = first.is_some_and(|first| !self.namespaces.have_expired(first));
         let contents = self.end_namespaces();
         let is_ours = self.disk.check_ours().is_ok();
-        let Some(oldest) = oldest.filter(|_| is_settled && is_ours) else {
+        let Some(oldest) = oldest.filter(|_| is_settled && is_plain && is_ours) else {
             self.flushes.free_all(contents.0, contents.1);
             return None;
         };
         Some(Arc::new(ClosedCache::new(oldest, &self.flushes, contents)))
+    }
+
+    /// The first sequence that a record of a segment may have.
+    fn first_of(&self, segment: SegmentNumber) -> Option<Sequence> {
+        let positions = self.disk.l2()?.positions_of(segment)?;
+        Some(Sequence(positions.start.value()))
     }
 
     /// Removes all entries from memory, then waits until the disk tier is written and its lock is

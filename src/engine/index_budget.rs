@@ -19,10 +19,14 @@ const CROWDED_SHARE: usize = 16;
 /// Access times may take this share, if there are idle ttls.
 pub(crate) const ACCESSES_SHARE: usize = 8;
 
+/// The times of records that are stale before their time may take this share, if there are any.
+pub(crate) const EXPIRIES_SHARE: usize = 16;
+
 /// Slots and labels change in commit sections only.
 pub(crate) struct IndexBudget {
     bytes_max: usize,
     access_times: Arc<AccessTimes>,
+    expiry_times: Arc<AccessTimes>,
     /// Those of the disk tier, if there is one.
     outlines: Option<Arc<Outlines>>,
     disk_admission: Arc<DiskAdmission>,
@@ -37,7 +41,7 @@ pub(crate) struct IndexBudget {
 impl IndexBudget {
     pub(crate) fn new(
         bytes_max: usize,
-        access_times: Arc<AccessTimes>,
+        [access_times, expiry_times]: [Arc<AccessTimes>; 2],
         outlines: Option<Arc<Outlines>>,
         disk_admission: Arc<DiskAdmission>,
         freeing: Arc<Freeing>,
@@ -47,6 +51,7 @@ impl IndexBudget {
         Self {
             bytes_max,
             access_times,
+            expiry_times,
             outlines,
             disk_admission,
             freeing,
@@ -175,6 +180,16 @@ impl IndexBudget {
         entry.idle_ttl().is_some() && !self.access_times.has_room()
     }
 
+    /// Reserves room for times since when records are stale, likewise.
+    pub(crate) fn want_expiries(&self, section: &mut Section<'_>) {
+        if !self.expiry_times.has_room() {
+            self.expiry_times.request();
+            if !self.is_index_full(0, section) {
+                self.expiry_times.enable();
+            }
+        }
+    }
+
     /// Reserves room for access times, which they use once enough has been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
         self.access_times.request();
@@ -188,6 +203,7 @@ impl IndexBudget {
         let below = self.postings().saturating_sub(self.labels_above());
         let labels = below.saturating_mul(POSTING_BYTES);
         let beside = self.access_times.bytes_reserved()
+            + self.expiry_times.bytes_reserved()
             + self.outline_bytes()
             + self.disk_admission.bytes_reserved();
         slots.saturating_add(labels).saturating_add(beside)

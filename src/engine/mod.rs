@@ -10,6 +10,7 @@ mod closed_index;
 mod disk_tier;
 mod errors;
 mod eviction;
+mod expired_slots;
 pub(crate) mod fetch;
 mod index_budget;
 mod invalidate;

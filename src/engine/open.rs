@@ -2,22 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::batch::Pacer;
+use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::config::{BlobCacheConfig, cores};
 use crate::engine::Engine;
 use crate::engine::disk_tier::Running;
 use crate::engine::errors::not_opened;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::footprint::SLOT_BYTES;
 use crate::io::{Disk, DiskEngine, DiskOptions, FileDisk, TaskRunner};
 use crate::key::KeyHasher;
-use crate::l2::{self, Geometry, Limits, Opening, Position, RecoveredNamespace};
+use crate::l2::{self, ExpiredRecord, Geometry, Limits, Opening, Position, RecoveredNamespace};
 use crate::labels::LabelIndex;
 use crate::modes::{BackgroundSweep, CrashSafety, L2Engine};
 use crate::telemetry::{spanned, tell};
@@ -211,7 +213,9 @@ async fn restore(
             }
             parts.budget.add_postings(namespace.labels.len());
             newest.insert((namespace.newest, name.clone()));
+            let expired = mem::take(&mut namespace.expired);
             parts.namespaces.restore(&name, namespace, &parts.commit_lock);
+            restore_expired(parts, &name, expired, &mut steps).await;
         }
     }
     {
@@ -231,6 +235,25 @@ async fn restore(
         steps.entry().await;
     }
     surplus
+}
+
+/// Notes since when records are stale that have their slots.
+async fn restore_expired(
+    parts: &Parts,
+    name: &str,
+    expired: Vec<ExpiredRecord>,
+    steps: &mut Pacer,
+) {
+    let (Some(generation), slots) = (parts.namespaces.find(name), ExpiredSlots::new(parts)) else {
+        return;
+    };
+    for batch in expired.chunks(BATCH_ENTRIES) {
+        steps.entries(batch.len()).await;
+        let mut section = parts.commit_lock.section();
+        for record in batch {
+            slots.restore_slot(&generation, *record, &mut section);
+        }
+    }
 }
 
 /// Flushes namespaces without a slot, with a record, which unknown namespaces do not get.

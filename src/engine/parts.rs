@@ -20,7 +20,7 @@ use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::{DiskTier, Running};
 use crate::engine::fetch::outcome::FlightOutcome;
-use crate::engine::index_budget::{ACCESSES_SHARE, IndexBudget};
+use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
 use crate::flight::Flights;
@@ -48,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) pending: Arc<PendingInvalidations>,
     pub(crate) l1: Arc<L1>,
     pub(crate) access_times: Arc<AccessTimes>,
+    /// Since when records are stale before their time.
+    pub(crate) expiry_times: Arc<AccessTimes>,
     pub(crate) copies: Arc<Limiter>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) codecs: Arc<Codecs>,
@@ -80,6 +82,7 @@ impl Parts {
         let watermarks = (config.l1_bytes_max / 2048).clamp(1 << 12, 1 << 17).next_power_of_two();
         let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
         let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));
+        let expiry_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / EXPIRIES_SHARE));
         let copies = copy_limit::limiter(config.l1_bytes_max, running.is_some(), timer);
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
@@ -107,7 +110,7 @@ impl Parts {
             records_expired: Arc::default(),
             budget: Arc::new(IndexBudget::new(
                 config.l2_index_bytes_max,
-                Arc::clone(&access_times),
+                [&access_times, &expiry_times].map(Arc::clone),
                 disk.l2().map(L2::outlines),
                 Arc::clone(&disk_admission),
                 Arc::clone(&freeing),
@@ -118,6 +121,7 @@ impl Parts {
             latencies: Arc::default(),
             disk_admission,
             access_times,
+            expiry_times,
             pending,
             disk,
             freeing,

@@ -41,6 +41,7 @@ pub(crate) struct StatsReader {
     namespaces: Arc<Namespaces>,
     l1: Arc<L1>,
     access_times: Arc<AccessTimes>,
+    expiry_times: Arc<AccessTimes>,
     copies: Arc<Limiter>,
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
@@ -62,6 +63,7 @@ impl StatsReader {
             namespaces: Arc::clone(&parts.namespaces),
             l1: Arc::clone(&parts.l1),
             access_times: Arc::clone(&parts.access_times),
+            expiry_times: Arc::clone(&parts.expiry_times),
             copies: Arc::clone(&parts.copies),
             reads: Arc::clone(&parts.reads),
             codecs: Arc::clone(&parts.codecs),
@@ -192,6 +194,7 @@ impl StatsReader {
     fn other_index_bytes(&self) -> usize {
         self.freeing.bytes()
             + self.access_times.bytes()
+            + self.expiry_times.bytes()
             + self.budget.outline_bytes()
             + self.disk_admission.bytes()
     }

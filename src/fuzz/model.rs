@@ -31,6 +31,13 @@ pub(super) struct Put {
     pub(super) is_fill: bool,
 }
 
+impl Put {
+    /// Its stale window, in seconds.
+    pub(super) fn window(&self) -> u64 {
+        if self.length % 2 == 1 { 30 } else { 0 }
+    }
+}
+
 /// Whether a mutation has taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -45,6 +52,8 @@ pub(super) enum Effect {
 struct Mutation {
     scope: Scope,
     put: Option<Put>,
+    /// What it covers becomes stale.
+    expires: bool,
     begun: u64,
     /// From then on it had taken effect, if ever.
     known: u64,
@@ -89,6 +98,7 @@ impl Model {
         self.mutations.push(Mutation {
             scope,
             put,
+            expires: false,
             begun,
             known: if is_fill { begun } else { NEVER },
             ended: NEVER,
@@ -96,6 +106,12 @@ impl Model {
             clock: 0,
         });
         self.mutations.len() - 1
+    }
+
+    pub(super) fn begin_expiry(&mut self, scope: Scope) -> usize {
+        let number = self.begin(scope, None);
+        self.mutations[number].expires = true;
+        number
     }
 
     /// It has ended, or was dropped.
@@ -127,6 +143,7 @@ impl Model {
         full_key: FullKey,
         asked: Asked,
         (number, length, version): (u32, usize, Option<u64>),
+        is_stale: bool,
     ) {
         let now = self.tick();
         let number = number as usize;
@@ -138,7 +155,16 @@ impl Model {
         assert_ne!(found.effect, Effect::None, "refused: {told}");
         assert_eq!((put.length, put.version), (length, version), "{told}");
         if let Some(ttl) = put.ttl.filter(|_| found.ended != NEVER) {
-            assert!(asked.clock < found.clock + ttl, "past its ttl: {told}");
+            let is_past = asked.clock >= found.clock + ttl;
+            assert!(!is_past || is_stale, "past its ttl: {told}");
+            let end = found.clock + ttl + put.window();
+            assert!(asked.clock < end, "past its stale window: {told}");
+        }
+        let mut after = self.mutations.iter().filter(|other| self.follows(other, &found, asked));
+        if let Some(expiry) = after.find(|other| other.expires) {
+            assert!(is_stale, "not said to be stale: {told}, behind {expiry:?}");
+            let end = expiry.clock + put.window();
+            assert!(asked.clock < end, "past its stale window: {told}, behind {expiry:?}");
         }
         let newer = self.mutations.iter().find(|other| self.shadows(other, &found, asked));
         assert!(newer.is_none(), "stale: {told}, behind {newer:?}");
@@ -165,8 +191,13 @@ impl Model {
         assert!(is_there, "{refused:?} is refused for {existing}, which is not there");
     }
 
-    /// Whether `other` certainly took effect after `put`, and before the question.
+    /// Whether `other` certainly removed `put` before the question.
     fn shadows(&self, other: &Mutation, put: &Mutation, asked: Asked) -> bool {
+        !other.expires && self.follows(other, put, asked)
+    }
+
+    /// Whether `other` certainly took effect after `put`, and before the question.
+    fn follows(&self, other: &Mutation, put: &Mutation, asked: Asked) -> bool {
         let is_certain = match other.effect {
             Effect::Certain => true,
             Effect::CertainInLife(life) => life == self.life,

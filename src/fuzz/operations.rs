@@ -167,10 +167,19 @@ impl Script {
             _ if full_key.key == 0 => Scope::All,
             _ => Scope::Space(full_key.space),
         };
-        let number = locked(&self.model).begin(scope, None);
+        let expires = scope != Scope::All && source.below(2) == 1;
+        let number = match expires {
+            true => locked(&self.model).begin_expiry(scope),
+            false => locked(&self.model).begin(scope, None),
+        };
         let asked = locked(&self.model).asked();
-        let future =
-            async move { Outcome::Mutated(number, asked, invalidate(&cache, scope).await) };
+        let future = async move {
+            let done = match expires {
+                true => expire(&cache, scope).await,
+                false => invalidate(&cache, scope).await,
+            };
+            Outcome::Mutated(number, asked, done)
+        };
         Call { future: future.boxed(), number: Some(number) }
     }
 
@@ -237,7 +246,7 @@ impl Script {
             Outcome::Found(full_key, asked, hit) => {
                 let number = number_of(hit.value()).expect("a value of one put");
                 let found = (number, hit.value().len(), hit.version());
-                return model.found(full_key, asked, found);
+                return model.found(full_key, asked, found, hit.is_stale());
             }
             Outcome::Mutated(number, asked, result) => (number, asked, result),
         };
@@ -323,9 +332,25 @@ fn blob(number: usize, put: Put, admission: L1Admission) -> BlobCachePut {
     if let Some(ttl) = put.ttl {
         policy = policy.ttl(Duration::from_secs(ttl));
     }
+    if put.window() > 0 {
+        policy = policy.stale_serve(Duration::from_secs(put.window()));
+    }
     let number = u32::try_from(number).expect("a script is short");
     let blob = BlobCachePut::new(value(number, put.length)).with_policy(policy);
     blob.with_tags(put.tag.map(tag))
+}
+
+async fn expire(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError> {
+    match scope {
+        Scope::Key(full_key) => cache.expire_key(full_key.namespace(), full_key.name()).await,
+        Scope::Prefix(space, first) => cache.expire_prefix(SPACES[space], [first]).await,
+        Scope::Tag(space, number) => cache.expire_tags(SPACES[space], &[&tag(number)]).await,
+        Scope::TagEverywhere(number) => {
+            cache.expire_tags(NamespaceScope::All, &[&tag(number)]).await
+        }
+        Scope::Space(space) => cache.expire_namespace(SPACES[space]).await.map(usize::from),
+        Scope::All => Ok(0),
+    }
 }
 
 async fn invalidate(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError> {

@@ -5,6 +5,7 @@
 
 use super::blob::NamedGeneration;
 use super::error::{DecodeError, EncodeError};
+use super::expiry::{Expiry, names_namespace};
 use super::format::{
     ALIGNMENT, BLOCK_BYTES, GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES,
     align,
@@ -48,6 +49,7 @@ pub(crate) enum Change<'a> {
     NamespaceFlush { namespace: NamedGeneration<'a> },
     StoreInvalidation { generation: GenerationNumber },
     DeadlineRenewal { fields: &'a [u8] },
+    Expiry(Expiry<'a>),
 }
 
 /// The part of a blob's record that the directory repeats.
@@ -105,6 +107,7 @@ impl<'a> Change<'a> {
             Record::NamespaceFlush { namespace } => Self::NamespaceFlush { namespace },
             Record::StoreInvalidation { generation } => Self::StoreInvalidation { generation },
             Record::DeadlineRenewal { fields } => Self::DeadlineRenewal { fields },
+            Record::Expiry(expiry) => Self::Expiry(expiry),
         }
     }
 
@@ -117,6 +120,7 @@ impl<'a> Change<'a> {
             Self::LabelInvalidation { .. }
             | Self::StoreInvalidation { .. }
             | Self::DeadlineRenewal { .. } => None,
+            Self::Expiry(expiry) => expiry.namespace(),
         }
     }
 
@@ -142,6 +146,7 @@ impl<'a> Change<'a> {
             Self::DeadlineRenewal { fields } if fields.len() > HEAD_BYTES_MAX => {
                 Err(EncodeError::Head)
             }
+            Self::Expiry(expiry) => expiry.check(),
             _ => Ok(()),
         }
     }
@@ -161,6 +166,7 @@ impl<'a> Change<'a> {
             Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
             Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+            Self::Expiry(expiry) => expiry.kind(),
         }
     }
 }
@@ -236,6 +242,7 @@ impl DirectoryEntry<'_> {
             Change::NamespaceFlush { .. } => {}
             Change::StoreInvalidation { generation } => sink.varint(generation.0),
             Change::DeadlineRenewal { fields } => sink.prefixed(fields),
+            Change::Expiry(expiry) => expiry.write(sink),
         }
         Ok(())
     }
@@ -304,6 +311,9 @@ impl EntryReader {
                 let fields = reader.prefixed(HEAD_BYTES_MAX)?;
                 return Ok((None, Change::DeadlineRenewal { fields }));
             }
+            _ if names_namespace(tag) == Some(false) => {
+                return Ok((None, Change::Expiry(Expiry::read(tag, None, reader)?)));
+            }
             _ => {}
         }
         let row = u32::try_from(reader.varint()?).map_err(|_| DecodeError::Length)?;
@@ -315,6 +325,9 @@ impl EntryReader {
                 Change::PrefixInvalidation { namespace, prefix: reader.prefixed(KEY_BYTES_MAX)? }
             }
             KIND_NAMESPACE_FLUSH => Change::NamespaceFlush { namespace },
+            kind if names_namespace(kind).is_some() => {
+                Change::Expiry(Expiry::read(kind, Some(namespace), reader)?)
+            }
             kind => return Err(DecodeError::Kind(kind)),
         };
         Ok((Some(row), change))

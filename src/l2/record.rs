@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::blob::{Blob, NamedGeneration};
 use super::checksum::{ChecksumKey, Domain, checksum};
 use super::error::{DecodeError, EncodeError};
+use super::expiry::{Expiry, names_namespace};
 use super::format::{
     GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position,
     RECORD_BYTES_MAX, RECORD_FIXED_BYTES, align,
@@ -63,6 +64,8 @@ pub(crate) enum Record<'a> {
     DeadlineRenewal {
         fields: &'a [u8],
     },
+    /// Makes older records stale.
+    Expiry(Expiry<'a>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +151,7 @@ impl<'a> Record<'a> {
             Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
             Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+            Self::Expiry(expiry) => expiry.kind(),
         }
     }
 
@@ -169,6 +173,7 @@ impl<'a> Record<'a> {
                 Err(EncodeError::Key)
             }
             Self::PrefixInvalidation { namespace, .. } => namespace.check(),
+            Self::Expiry(expiry) => expiry.check(),
             Self::LabelInvalidation { .. }
             | Self::StoreInvalidation { .. }
             | Self::DeadlineRenewal { .. } => Ok(()),
@@ -190,6 +195,11 @@ impl<'a> Record<'a> {
             Self::NamespaceFlush { namespace } => namespace.write(sink),
             Self::StoreInvalidation { generation } => sink.varint(generation.0),
             Self::DeadlineRenewal { fields } => sink.bytes(fields),
+            Self::Expiry(expiry) => {
+                // Bounded: one.
+                expiry.namespace().into_iter().for_each(|namespace| namespace.write(sink));
+                expiry.write(sink);
+            }
         }
     }
 
@@ -218,7 +228,12 @@ impl<'a> Record<'a> {
                 Self::StoreInvalidation { generation: GenerationNumber(reader.varint()?) }
             }
             KIND_DEADLINE_RENEWAL => Self::DeadlineRenewal { fields: reader.take(fields.len())? },
-            _ => return Err(DecodeError::Kind(kind)),
+            _ => {
+                let named = names_namespace(kind).ok_or(DecodeError::Kind(kind))?;
+                let namespace =
+                    if named { Some(NamedGeneration::read(&mut reader)?) } else { None };
+                Self::Expiry(Expiry::read(kind, namespace, &mut reader)?)
+            }
         };
         reader.end()?;
         Ok(record)

@@ -17,6 +17,7 @@
 //! only *collected*. Which records are shadowed by newer ones is found at the end, or when it
 //! begins to matter, by all cores: the index is *settled*. Until then they count as if none was.
 
+mod expiry;
 mod log;
 mod plain;
 mod used;
@@ -30,13 +31,16 @@ use futures::stream::FuturesUnordered;
 pub(crate) use self::log::Limits;
 use self::log::ReplayedLog;
 use super::directory_entry::Change;
+use super::expiry::{Expiry, ExpiryScope};
 use super::format::Position;
 use super::index::Slot;
 use super::listed_record::{ListedKind, ListedRecord};
 use super::replay_run::{Fate, ReplayRun};
-use super::replayed_namespace::{PREFIX_BYTES, Prefixes, RecoveredNamespace, ReplayedNamespace};
+use super::replayed_expiries::{EXPIRY_BYTES, PREFIX_BYTES};
+use super::replayed_namespace::{ExpiredRecord, Prefixes, RecoveredNamespace, ReplayedNamespace};
 use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
+use crate::clock::Timestamp;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::helpers::Helpers;
 use crate::key::LabelHash;
@@ -123,7 +127,7 @@ impl Replay {
             }
             if is_other {
                 self.oldest = Some(position);
-                self.take_other(&entry.change, steps).await;
+                self.take_other(&entry.change, position, steps).await;
                 left = behind;
             }
         }
@@ -150,7 +154,8 @@ impl Replay {
         }
         let records = self.log.records;
         let mut steps = Pacer::default();
-        while self.log.labels.pop_first().is_some() {
+        while self.log.labels.pop_first().is_some() || self.log.expired_labels.pop_first().is_some()
+        {
             steps.entry().await;
         }
         let mut numbers = BTreeMap::new();
@@ -162,7 +167,7 @@ impl Replay {
         let mut namespaces = BTreeMap::new();
         for (number, mut namespace) in self.log.namespaces.into_iter().enumerate() {
             steps.entry().await;
-            while namespace.prefixes.pop() {
+            while namespace.prefixes.pop() || namespace.expiries.pop() {
                 steps.entry().await;
             }
             let Some(name) = numbers.remove(&number) else { continue };
@@ -181,6 +186,12 @@ impl Replay {
         let of_change = match change {
             Change::LabelInvalidation { labels } => labels.len() * LABEL_BYTES,
             Change::PrefixInvalidation { prefix, .. } => PREFIX_BYTES + prefix.len(),
+            Change::Expiry(Expiry { scope, .. }) => match scope {
+                ExpiryScope::Key { .. } => EXPIRY_BYTES,
+                ExpiryScope::Labels(labels) => labels.len() * EXPIRY_BYTES,
+                ExpiryScope::Prefix { prefix, .. } => PREFIX_BYTES + prefix.len(),
+                ExpiryScope::Namespace(_) => 0,
+            },
             _ => change.index_bytes(),
         };
         of_change + change.namespace().map_or(0, |named| self.log.name_cost(named.name))
@@ -247,8 +258,9 @@ impl Replay {
                     .is_some_and(|named| self.log.namespaces[of].is_current(named.generation));
                 if is_current {
                     let is_covered = self.is_covered(segment, record, of, steps).await;
+                    let since = self.log.expired_since(segment, record, of, steps).await;
                     let position = segment.position(record);
-                    let fate = self.insert(record, position, (of, is_covered));
+                    let fate = self.insert(record, position, (of, is_covered, since));
                     state.fates[number as usize] = fate;
                 }
             }
@@ -275,20 +287,30 @@ impl Replay {
         &mut self,
         record: &ListedRecord,
         position: Position,
-        (of, is_covered): (usize, bool),
+        (of, is_covered, since): (usize, bool, Option<u64>),
     ) -> Fate {
+        let expired_max = self.log.expired_max();
         let namespace = &mut self.log.namespaces[of];
         let is_dead = is_covered || record.kind != ListedKind::Blob;
         let slot = match record.kind {
             ListedKind::Tombstone => Slot::tombstone(position),
             _ => Slot {
                 dead: is_dead,
+                expired: since.is_some(),
                 versioned: record.versioned,
                 ..Slot::new(position, record.blocks)
             },
         };
         if !is_dead {
             namespace.extend_life(record.ends);
+        }
+        if let Some(since) = since.filter(|_| !is_dead) {
+            // Without room for the time it is gone.
+            if self.log.expired < expired_max {
+                self.log.expired += 1;
+                let (hash, since) = (record.hash, Timestamp(since));
+                namespace.expired.push(ExpiredRecord { hash, position, since });
+            }
         }
         if namespace.collects {
             namespace.collect(record.hash, slot);
@@ -351,7 +373,7 @@ impl Replay {
             && is_covered(segment, record, &self.log.labels, prefixes, steps).await
     }
 
-    async fn take_other(&mut self, change: &Change<'_>, steps: &mut Pacer) {
+    async fn take_other(&mut self, change: &Change<'_>, position: Position, steps: &mut Pacer) {
         steps.entry().await;
         match change {
             Change::StoreInvalidation { .. } => {
@@ -368,6 +390,7 @@ impl Replay {
                 }
                 return;
             }
+            Change::Expiry(expiry) => return self.log.take_expiry(expiry, position, steps).await,
             _ => {}
         }
         let Some(named) = change.namespace() else { return };
@@ -384,7 +407,9 @@ impl Replay {
             }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
             Change::Blob(_) | Change::Tombstone { .. } | Change::LabelInvalidation { .. } => {}
-            Change::StoreInvalidation { .. } | Change::DeadlineRenewal { .. } => {}
+            Change::StoreInvalidation { .. }
+            | Change::DeadlineRenewal { .. }
+            | Change::Expiry(_) => {}
         }
     }
 }

@@ -8,16 +8,15 @@ use std::{io, mem};
 use super::format::{GenerationNumber, Position};
 use super::index::{Index, Slot};
 use super::listed_record::ListedRecord;
+use super::replayed_expiries::{PREFIX_BYTES, ReplayedExpiries};
 use super::settling::{settle, settle_sample};
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_in_batches};
 use crate::clock::Timestamp;
+use crate::expiries::Expiries;
 use crate::helpers::Helpers;
 use crate::key::KeyHash;
 use crate::labels::{LabelIndex, UnlinkedPostings};
 use crate::sequence::Sequence;
-
-/// Bytes of an invalidated prefix beside its own.
-pub(super) const PREFIX_BYTES: usize = 48;
 
 /// One namespace, as its newest records define it.
 pub(crate) struct RecoveredNamespace {
@@ -32,6 +31,18 @@ pub(crate) struct RecoveredNamespace {
     /// overwritten.
     pub(crate) alive_until: Timestamp,
     pub(crate) newest: Position,
+    /// Since when its older records are stale.
+    pub(crate) expiries: Expiries,
+    /// Records that are stale before their time. They may be shadowed.
+    pub(crate) expired: Vec<ExpiredRecord>,
+}
+
+/// A record that is stale since then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpiredRecord {
+    pub(crate) hash: KeyHash,
+    pub(crate) position: Position,
+    pub(crate) since: Timestamp,
 }
 
 pub(super) struct ReplayedNamespace {
@@ -50,6 +61,11 @@ pub(super) struct ReplayedNamespace {
     /// Those of them whose slots still count.
     dropped: usize,
     pub(super) prefixes: Prefixes,
+    /// Those of keys and prefixes.
+    pub(super) expiries: ReplayedExpiries,
+    /// Those of the whole namespace.
+    pub(super) expiries_of_all: Expiries,
+    pub(super) expired: Vec<ExpiredRecord>,
     /// Flushed after all records yet to be read.
     pub(super) is_over: bool,
 }
@@ -73,6 +89,9 @@ impl ReplayedNamespace {
             shadowed: Vec::new(),
             dropped: 0,
             prefixes: Prefixes::default(),
+            expiries: ReplayedExpiries::default(),
+            expiries_of_all: Expiries::default(),
+            expired: Vec::new(),
             is_over: false,
         }
     }
@@ -176,10 +195,18 @@ impl ReplayedNamespace {
 
     /// Links its postings.
     pub(super) async fn recovered(self) -> RecoveredNamespace {
-        let Self { generation, index, postings, further_blocks, live, alive_until, newest, .. } =
-            self;
-        let labels = postings.link().await;
-        RecoveredNamespace { generation, index, labels, further_blocks, live, alive_until, newest }
+        let labels = self.postings.link().await;
+        RecoveredNamespace {
+            generation: self.generation,
+            index: self.index,
+            labels,
+            further_blocks: self.further_blocks,
+            live: self.live,
+            alive_until: self.alive_until,
+            newest: self.newest,
+            expiries: self.expiries_of_all,
+            expired: self.expired,
+        }
     }
 }
 

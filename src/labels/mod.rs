@@ -119,15 +119,21 @@ impl LabelIndex {
     }
 
     /// Appends up to `limit` of the oldest postings of `label` to `found`, if they are older than
-    /// `before`. Once they are released, the next call finds others.
+    /// `before`. Once they are released, the next call finds others. If they stay, those that were
+    /// `met` last say where to go on, as long as one of them is left.
     pub(crate) fn oldest(
         &self,
         label: LabelHash,
-        before: Sequence,
+        (met, before): (&[Posting], Sequence),
         limit: usize,
         found: &mut Vec<Posting>,
     ) {
-        let mut next = self.list(label).map(|list| list.member);
+        // Bounded: by a batch.
+        let last = met.iter().rev().find_map(|posting| self.number(label, *posting));
+        let mut next = match last {
+            Some(last) => self.nodes.node(last).newer(),
+            None => self.list(label).map(|list| list.member),
+        };
         // Bounded: by the limit.
         for _ in 0..limit {
             let Some(node) = next.map(|number| self.nodes.node(number)) else { return };
@@ -138,6 +144,15 @@ impl LabelIndex {
             found.push(Posting { key: node.key(), sequence: node.sequence() });
             next = node.newer();
         }
+    }
+
+    /// The place of a posting.
+    fn number(&self, label: LabelHash, Posting { key, sequence }: Posting) -> Option<u32> {
+        let is_it = |number| {
+            let node = self.nodes.node(number);
+            node.key() == key && node.sequence() == sequence && node.label() == label
+        };
+        self.keys.find(&self.nodes, key.0, is_it).map(|found| found.member)
     }
 
     /// Visits up to `limit` places of postings and appends those that are wanted to `found`.

@@ -256,7 +256,7 @@ mod tests {
                 index.insert(label, KeyHash(number), Sequence(number));
                 let listed = |index: &LabelIndex| {
                     let mut found = Vec::new();
-                    index.oldest(label, Sequence(u64::MAX), 50, &mut found);
+                    index.oldest(label, (&[], Sequence(u64::MAX)), 50, &mut found);
                     found
                 };
                 assert_eq!(listed(&made), listed(&index));

@@ -33,10 +33,25 @@ impl Pair {
         let list = || self.model.range((label.0, 0, 0)..=(label.0, u64::MAX, u64::MAX));
         assert_eq!(self.index.has(label), list().next().is_some());
         let mut found = Vec::new();
-        self.index.oldest(label, Sequence(sequence), limit, &mut found);
+        self.index.oldest(label, (&[], Sequence(sequence)), limit, &mut found);
         let found: Vec<_> = found.iter().map(|it| (label.0, it.sequence.0, it.key.0)).collect();
         let older = list().copied().take_while(|&(_, of, _)| of < sequence);
         assert_eq!(found, older.take(limit).collect::<Vec<_>>());
+        // Batch by batch, with the last of each one that is left to go on from.
+        let (mut walked, mut met) = (Vec::new(), Vec::new());
+        loop {
+            let mut found = Vec::new();
+            let limit = limit.max(1);
+            self.index.oldest(label, (&met, Sequence(sequence)), limit, &mut found);
+            walked.extend(found.iter().map(|it| (label.0, it.sequence.0, it.key.0)));
+            if found.len() < limit {
+                break;
+            }
+            found.push(Posting { key: KeyHash(u64::MAX), sequence: Sequence(0) });
+            met = found;
+        }
+        let older = list().copied().take_while(|&(_, of, _)| of < sequence);
+        assert_eq!(walked, older.collect::<Vec<_>>());
         let mut labels: Vec<_> = self.index.of(key, Sequence(sequence)).into_iter().collect();
         labels.sort_unstable();
         let of = self.model.iter().filter(|&&(_, of, other)| (other, of) == (key.0, sequence));
@@ -71,7 +86,7 @@ impl Pair {
         while let Some(bytes) = self.index.free_some() {
             freed += bytes;
             self.index.of(KeyHash(key), Sequence(sequence));
-            self.index.oldest(LabelHash(label), Sequence(u64::MAX), 9, &mut Vec::new());
+            self.index.oldest(LabelHash(label), (&[], Sequence(u64::MAX)), 9, &mut Vec::new());
             self.index.visit(
                 PostingCursor::default(),
                 9,
@@ -230,7 +245,7 @@ fn no_call_visits_more_than_a_few() {
     }
     let mut found = Vec::new();
     let ((), work) = crate::meter::measured(|| {
-        index.oldest(LabelHash(1), Sequence(u64::MAX), 256, &mut found);
+        index.oldest(LabelHash(1), (&[], Sequence(u64::MAX)), 256, &mut found);
     });
     assert_eq!((found.len(), work.entries), (256, 256));
     let ((), work) = crate::meter::measured(|| {

@@ -25,6 +25,7 @@ pub(crate) use self::remains::Freed;
 pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
 use crate::commit_lock::Section;
+use crate::expiries::Expiries;
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
 use crate::l2::{GenerationNumber, Index, NamedGeneration, Position, Slot};
@@ -62,6 +63,10 @@ pub(crate) struct Generation {
     /// A lower bound of the next expiry among live records.
     ends_on_disk: AtomicU64,
     ends: Arc<Ends>,
+    /// Since when its older records are stale.
+    expiries: Mutex<Expiries>,
+    /// Live slots that are stale before their time. Those found by an open may be missing.
+    expired: AtomicUsize,
 }
 
 /// When a generation may be able to give up its slot.
@@ -141,6 +146,13 @@ impl Generation {
         self.live.store(self.live() + live(after) - live(before), Ordering::Relaxed);
         let touched = self.blocks.load(Ordering::Relaxed) + blocks(after) - blocks(before);
         self.blocks.store(touched, Ordering::Relaxed);
+        let expired = |slot: Option<Slot>| slot.is_some_and(|slot| slot.expired && !slot.dead);
+        let change = (expired(before), expired(after));
+        if change.0 != change.1 {
+            let others = self.expired.load(Ordering::Relaxed);
+            let count = if change.1 { others + 1 } else { others.saturating_sub(1) };
+            self.expired.store(count, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -248,6 +260,49 @@ impl Generation {
             self.note_if_vacant();
         }
         is_marked
+    }
+
+    /// Marks a live slot as stale before its time. False if it has changed.
+    pub(crate) fn mark_expired(
+        &self,
+        hash: KeyHash,
+        present: Slot,
+        _section: &mut Section<'_>,
+    ) -> bool {
+        let expired = Slot { expired: true, ..present };
+        let is_marked = self.index.replace_if(hash, present.position, expired);
+        if is_marked {
+            self.count_slot(Some(present), Some(expired));
+        }
+        is_marked
+    }
+
+    /// Counts a live slot that an open has found to be stale before its time.
+    pub(crate) fn count_expired(&self, found: Slot, _section: &mut Section<'_>) {
+        self.expired.fetch_add(usize::from(found.expired), Ordering::Relaxed);
+    }
+
+    /// All records before a mutation are stale since then. Nothing before `first` is on file.
+    pub(crate) fn expire_before(
+        &self,
+        before: Sequence,
+        since: Timestamp,
+        first: Sequence,
+        _section: &mut Section<'_>,
+    ) {
+        let mut expiries = self.expiries.lock();
+        expiries.forget_before(first);
+        expiries.add(before, since);
+    }
+
+    /// Since when a record is stale because all of them are, if it is.
+    pub(crate) fn expired_since(&self, sequence: Sequence) -> Option<Timestamp> {
+        self.expiries.lock().since(sequence)
+    }
+
+    /// Whether it may have records that are stale before their time, among those from `first` on.
+    pub(crate) fn has_expired(&self, first: Sequence) -> bool {
+        self.expired.load(Ordering::Relaxed) > 0 || self.expiries.lock().concern(first)
     }
 
     /// Whether a slot has that sequence, live or dead: then another open may find its record.
@@ -362,6 +417,8 @@ impl Generation {
             alive_until: AtomicU64::new(0),
             quota,
             ends_on_disk: AtomicU64::new(Timestamp::NEVER.0),
+            expiries: Mutex::default(),
+            expired: AtomicUsize::new(0),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::meter;
 use crate::quota::Quotas;
 use crate::scope::NamespaceScope;
+use crate::sequence::Sequence;
 use crate::synopsis::Synopsis;
 use crate::tallies::Tallies;
 
@@ -220,7 +221,14 @@ impl Namespaces {
 
     pub(crate) fn restore(&self, name: &str, found: RecoveredNamespace, order: &CommitLock) {
         let RecoveredNamespace {
-            generation, index, labels, further_blocks, live, alive_until, ..
+            generation,
+            index,
+            labels,
+            further_blocks,
+            live,
+            alive_until,
+            expiries,
+            ..
         } = found;
         let quota = self.quotas.of(name);
         let mut table = self.table.write();
@@ -236,6 +244,7 @@ impl Namespaces {
             synopsis,
             labels: labels.into(),
             blocks,
+            expiries: expiries.into(),
             live,
             alive_until,
             ends_on_disk,
@@ -255,6 +264,12 @@ impl Namespaces {
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Generation>> {
         self.table.read().names.values().cloned().collect()
+    }
+
+    /// Whether any has records that are stale before their time, among those from `first` on.
+    pub(crate) fn have_expired(&self, first: Sequence) -> bool {
+        // Bounded: by the namespaces in use.
+        self.table.read().names.values().any(|generation| generation.has_expired(first))
     }
 
     pub(crate) fn len(&self) -> usize {

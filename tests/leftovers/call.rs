@@ -16,7 +16,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tamis::{
     BlobCache, BlobCacheHit, BlobCachePolicy, BlobCachePut, BlobCacheRefresh, ExtendedTtlPolicy,
-    L1Admission, SweepLimit,
+    L1Admission, NamespaceScope, SweepLimit,
 };
 
 const SPACES: [&str; 3] = ["a", "b", "c"];
@@ -244,7 +244,9 @@ pub(super) fn draw(cache: &BlobCache, random: &mut StdRng) -> Call {
         55..78 => fetching(cache, random, space, key),
         78..84 => mutation(async move { cache.invalidate_key(space, key).await }),
         84..88 => mutation(async move { cache.invalidate_prefix(space, &key[..1]).await }),
-        88..91 => mutation(async move { cache.invalidate_tags(space, &labels).await }),
+        88 => mutation(async move { cache.invalidate_tags(NamespaceScope::All, &labels).await }),
+        89 => mutation(async move { cache.expire_tags(NamespaceScope::All, &labels).await }),
+        90 => mutation(async move { cache.expire_prefix(space, &key[..1]).await }),
         91..93 => mutation(async move { cache.invalidate_dependencies(space, &labels).await }),
         93..95 => mutation(async move { cache.namespace(space).invalidate().await }),
         95..96 => mutation(async move { cache.invalidate_all().await }),

@@ -160,7 +160,10 @@ impl<'a> Driver<'a> {
                 self.clock.set(time(self.model.now));
             }
             verb => {
-                self.invalidate(verb, handle);
+                match verb.expires() {
+                    true => self.expire(verb, handle),
+                    false => self.invalidate(verb, handle),
+                }
                 // Its steps have removed expired entries on their way.
                 block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
                 self.model.sweep();
@@ -318,6 +321,44 @@ impl<'a> Driver<'a> {
         });
     }
 
+    fn expire(&mut self, verb: Verb, handle: Option<BlobCacheNamespace>) {
+        let (cache, model) = (&self.cache, &mut self.model);
+        block_on(async {
+            match (verb, handle) {
+                (Verb::ExpireKey(at), handle) => {
+                    let expired = match handle {
+                        Some(handle) => handle.expire_key(&at.key).await,
+                        None => cache.expire_key(at.namespace, &at.key).await,
+                    };
+                    assert_eq!(expired, model.expire_key(&at));
+                }
+                (Verb::ExpirePrefix(at), handle) => {
+                    let expired = match handle {
+                        Some(handle) => handle.expire_prefix(&at.key).await,
+                        None => cache.expire_prefix(at.namespace, &at.key).await,
+                    };
+                    assert_eq!(expired, model.expire_prefix(&at));
+                }
+                (Verb::ExpireTags(over, tags), _) => {
+                    let expired = cache.expire_tags(over.scope(), &tags).await;
+                    assert_eq!(expired, model.expire_tags(over, &tags));
+                }
+                (Verb::ExpireDependencies(over, of), _) => {
+                    let expired = cache.expire_dependencies(over.scope(), &of).await;
+                    assert_eq!(expired, model.expire_dependencies(over, &of));
+                }
+                (Verb::ExpireNamespace(name), handle) => {
+                    let known = match handle {
+                        Some(handle) => handle.expire().await,
+                        None => cache.expire_namespace(name).await,
+                    };
+                    assert_eq!(known, Ok(model.expire_namespace(name)));
+                }
+                (verb, _) => unreachable!("{verb:?} makes nothing stale"),
+            }
+        });
+    }
+
     /// Compares all statistics.
     fn compare(&self, shown: &Operation) {
         let (stats, model) = (self.cache.stats(), &self.model);
@@ -423,8 +464,11 @@ fn namespace_of(verb: &Verb) -> &'static str {
         Verb::Get(at) | Verb::Exists(at) => at.namespace,
         Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
         Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,
-        Verb::InvalidateTagsOver(..) => "none",
-        Verb::InvalidateNamespace(name) => name,
+        Verb::InvalidateTagsOver(..) | Verb::ExpireTags(..) | Verb::ExpireDependencies(..) => {
+            "none"
+        }
+        Verb::ExpireKey(at) | Verb::ExpirePrefix(at) => at.namespace,
+        Verb::InvalidateNamespace(name) | Verb::ExpireNamespace(name) => name,
         Verb::InvalidateAll | Verb::TakePoint | Verb::Advance(_) | Verb::StepBack(_) => "none",
     }
 }

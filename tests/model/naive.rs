@@ -26,6 +26,8 @@ pub(crate) struct Stored {
     written: u64,
     /// `u64::MAX` for never.
     expires: u64,
+    /// It was made stale before its time.
+    is_expired: bool,
     last_access: u64,
 }
 
@@ -44,6 +46,7 @@ pub(crate) enum Mutation {
     Prefix(FullKey),
     Tags(&'static str, Vec<&'static str>),
     TagsOver(Over, Vec<&'static str>),
+    DependenciesOver(Over, Vec<&'static str>),
     Dependencies(&'static str, Vec<&'static str>),
     Namespace(&'static str),
     All,
@@ -66,6 +69,8 @@ pub(crate) struct Model {
 
 impl Stored {
     fn life(&self, now: u64) -> Life {
+        // However far the clock steps back.
+        let now = if self.is_expired { now.max(self.expires) } else { now };
         let end = self.expires.saturating_add(self.policy.stale_serve.unwrap_or(0));
         if now >= end && end != u64::MAX {
             return Life::Expired;
@@ -231,6 +236,9 @@ impl Model {
                 of.namespace == full_key.namespace && full_key.key.starts_with(&of.key)
             }
             Mutation::Tags(of, tags) => *of == full_key.namespace && any(&put.tags, tags),
+            Mutation::DependenciesOver(of, labels) => {
+                of.covers(full_key.namespace) && any(&put.dependencies, labels)
+            }
             Mutation::TagsOver(of, tags) => of.covers(full_key.namespace) && any(&put.tags, tags),
             Mutation::Dependencies(of, dependencies) => {
                 *of == full_key.namespace && any(&put.dependencies, dependencies)
@@ -247,7 +255,8 @@ impl Model {
         if policy.admission != L1Admission::Never {
             let expires = jittered_expiry.min(policy.expires_at.unwrap_or(u64::MAX));
             let (written, last_access) = (self.now, self.now);
-            self.entries.push(Stored { put, policy, written, expires, last_access });
+            let is_expired = false;
+            self.entries.push(Stored { put, policy, written, expires, is_expired, last_access });
             self.counts.insertions += 1;
         }
     }
@@ -310,6 +319,86 @@ impl Model {
             put.full_key.namespace == namespace
                 && put.dependencies.iter().any(|dependency| dependencies.contains(dependency))
         }))
+    }
+
+    /// Makes covered entries stale, or removes them, and counts those that were fresh.
+    fn expire(&mut self, covers: impl Fn(&Self, &Stored) -> bool) -> usize {
+        let now = self.now;
+        let has_window = |entry: &Stored| entry.policy.stale_serve.is_some_and(|window| window > 0);
+        let (covered, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.entries).into_iter().partition(|entry| covers(self, entry));
+        self.entries = others;
+        let mut counted = 0;
+        for mut entry in covered {
+            let is_live = !entry.is_gone(now);
+            if has_window(&entry) {
+                counted += usize::from(is_live && !entry.is_expired && entry.expires > now);
+                (entry.is_expired, entry.expires) = (true, entry.expires.min(now));
+                self.entries.push(entry);
+            } else if is_live {
+                counted += 1;
+                self.counts.invalidations += 1;
+            } else {
+                self.counts.expirations += 1;
+                self.counts.idle_expirations += u64::from(entry.life(now) == Life::Idle);
+            }
+        }
+        counted
+    }
+
+    pub(crate) fn expire_key(&mut self, full_key: &FullKey) -> Result<usize, CacheError> {
+        check_key(&full_key.key)?;
+        let others = self.entries.iter().filter(|entry| !entry.is_at(full_key));
+        let mut others = others.filter(|entry| self.shares_slot(&entry.put.full_key, full_key));
+        let is_other = others.next().is_some();
+        let invalidations = self.counts.invalidations;
+        let expired = self.expire(|model, entry| model.shares_slot(&entry.put.full_key, full_key));
+        self.log.push(Mutation::Key(full_key.clone()));
+        if is_other {
+            // What another key of its hash loses is not counted.
+            self.counts.invalidations = invalidations;
+            return Ok(0);
+        }
+        Ok(expired)
+    }
+
+    pub(crate) fn expire_prefix(&mut self, of: &FullKey) -> Result<usize, CacheError> {
+        check_key(&of.key)?;
+        self.log.push(Mutation::Prefix(of.clone()));
+        Ok(self.expire(|_, entry| {
+            let full_key = &entry.put.full_key;
+            full_key.namespace == of.namespace && full_key.key.starts_with(&of.key)
+        }))
+    }
+
+    pub(crate) fn expire_tags(
+        &mut self,
+        over: Over,
+        tags: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(tags)?;
+        self.log.push(Mutation::TagsOver(over, tags.to_vec()));
+        Ok(self.expire(|_, Stored { put, .. }| {
+            over.covers(put.full_key.namespace) && put.tags.iter().any(|tag| tags.contains(tag))
+        }))
+    }
+
+    pub(crate) fn expire_dependencies(
+        &mut self,
+        over: Over,
+        of: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(of)?;
+        self.log.push(Mutation::DependenciesOver(over, of.to_vec()));
+        Ok(self.expire(|_, Stored { put, .. }| {
+            over.covers(put.full_key.namespace) && put.dependencies.iter().any(|it| of.contains(it))
+        }))
+    }
+
+    pub(crate) fn expire_namespace(&mut self, namespace: &'static str) -> bool {
+        self.log.push(Mutation::Namespace(namespace));
+        self.expire(|_, entry| entry.put.full_key.namespace == namespace);
+        self.namespaces.contains(&namespace)
     }
 
     /// Removes covered entries, and counts those that were alive.

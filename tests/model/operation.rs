@@ -113,9 +113,27 @@ pub(crate) enum Verb {
     InvalidateDependencies(&'static str, Vec<&'static str>),
     InvalidateNamespace(&'static str),
     InvalidateAll,
+    ExpireKey(FullKey),
+    ExpirePrefix(FullKey),
+    ExpireTags(Over, Vec<&'static str>),
+    ExpireDependencies(Over, Vec<&'static str>),
+    ExpireNamespace(&'static str),
     TakePoint,
     Advance(u64),
     StepBack(u64),
+}
+
+impl Verb {
+    pub(crate) fn expires(&self) -> bool {
+        matches!(
+            self,
+            Self::ExpireKey(_)
+                | Self::ExpirePrefix(_)
+                | Self::ExpireTags(..)
+                | Self::ExpireDependencies(..)
+                | Self::ExpireNamespace(_)
+        )
+    }
 }
 
 /// A method, and whether it is called on a namespace handle if there is one.
@@ -210,12 +228,17 @@ impl Operation {
             270..640 => Verb::Get(FullKey::random(random)),
             640..680 => Verb::Exists(FullKey::random(random)),
             680..720 => Verb::TakePoint,
-            720..780 => Verb::InvalidateKey(FullKey::random(random)),
-            780..805 => Verb::InvalidatePrefix(FullKey::random(random)),
-            805..820 => Verb::InvalidateTags(namespace(random), labels(random)),
-            820..830 => Verb::InvalidateTagsOver(Over::random(random), labels(random)),
-            830..850 => Verb::InvalidateDependencies(namespace(random), labels(random)),
-            850..860 => Verb::InvalidateNamespace(namespace(random)),
+            720..760 => Verb::InvalidateKey(FullKey::random(random)),
+            760..780 => Verb::ExpireKey(FullKey::random(random)),
+            780..797 => Verb::InvalidatePrefix(FullKey::random(random)),
+            797..805 => Verb::ExpirePrefix(FullKey::random(random)),
+            805..817 => Verb::InvalidateTags(namespace(random), labels(random)),
+            817..823 => Verb::ExpireTags(Over::random(random), labels(random)),
+            823..830 => Verb::InvalidateTagsOver(Over::random(random), labels(random)),
+            830..845 => Verb::InvalidateDependencies(namespace(random), labels(random)),
+            845..850 => Verb::ExpireDependencies(Over::random(random), labels(random)),
+            850..857 => Verb::InvalidateNamespace(namespace(random)),
+            857..860 => Verb::ExpireNamespace(namespace(random)),
             860..862 => Verb::InvalidateAll,
             862..970 => Verb::Advance(step(random)),
             _ => Verb::StepBack(step(random)),

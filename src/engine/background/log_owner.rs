@@ -12,6 +12,7 @@ use crate::disk_admission::DiskAdmission;
 use crate::engine::acknowledge::Acknowledger;
 use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
@@ -37,6 +38,7 @@ pub(crate) struct CacheLogOwner {
     visibility: Visibility,
     budget: Arc<IndexBudget>,
     removal: Removal,
+    expired: ExpiredSlots,
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
@@ -55,6 +57,7 @@ impl CacheLogOwner {
             visibility: Visibility::new(parts),
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
+            expired: ExpiredSlots::new(parts),
             disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             filters: parts.filters.clone(),
@@ -71,6 +74,11 @@ impl CacheLogOwner {
             self.filters.check(generation);
         }
         is_given_up
+    }
+
+    fn is_expired(&self, generation: &Generation, hash: KeyHash, sequence: Sequence) -> bool {
+        let since = self.expired.since(generation, hash, sequence);
+        since.is_some() && !failpoint(Failpoint::ExpiryNotReinserted)
     }
 
     /// The same for a record whose directory entry is not known.
@@ -229,6 +237,10 @@ impl LogOwner for CacheLogOwner {
         // Records beyond a quota that was made smaller leave.
         let generation = generation.filter(|generation| !generation.is_beyond(0, None))?;
         let slot = generation.live_slot(hash, sequence)?;
+        // It says of itself that it is fresh, and so would the new one.
+        if self.is_expired(&generation, hash, sequence) {
+            return None;
+        }
         // What memory holds is not read from disk, however often it is asked for.
         let (mut hits, mut is_held) = (slot.reads, false);
         self.l1.find(hash, |entry| {
@@ -260,8 +272,8 @@ impl LogOwner for CacheLogOwner {
             None => return false,
             Some(slot) => slot,
         };
-        let is_covered =
-            self.pending.matching_record(&generation, before, blob.key, &labels).is_some();
+        let is_covered = self.pending.covers_record(&generation, before, blob.key, &labels)
+            || self.is_expired(&generation, hash, before);
         if section.is_closed() || (is_covered && !failpoint(Failpoint::ReinsertionUnchecked)) {
             return false;
         }

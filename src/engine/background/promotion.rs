@@ -13,6 +13,7 @@ use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::promotion_queue::{PAUSE, Promotions};
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::eviction::Eviction;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
@@ -31,6 +32,7 @@ pub(crate) struct Promoter {
     last_access: LastAccess,
     visibility: Visibility,
     removal: Removal,
+    expired: ExpiredSlots,
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     eviction: Eviction,
@@ -46,6 +48,7 @@ impl Promoter {
             last_access: LastAccess::new(parts),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
+            expired: ExpiredSlots::new(parts),
             disk: parts.disk.clone(),
             deadlines: parts.deadlines.clone(),
             eviction: Eviction::new(parts),
@@ -63,6 +66,14 @@ impl Promoter {
         }
     }
 
+    /// Makes an entry as stale as its record is.
+    fn is_restored(&self, read: &Entry) -> bool {
+        if !failpoint(Failpoint::ExpiryNotPromoted) {
+            self.expired.restore(read);
+        }
+        true
+    }
+
     /// Inserts an entry, unless its key has been mutated since it was read. Cancelled, it leaves
     /// nothing behind.
     pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
@@ -71,6 +82,7 @@ impl Promoter {
             !self.disk.is_off()
                 && self.visibility.is_on_disk(&read.generation, read.hash, read.sequence())
                 && self.pending.matching(read).is_none()
+                && self.is_restored(read)
                 && !self.visibility.freshness(read).is_expired()
         };
         if !is_current() && !failpoint(Failpoint::PromotionUnchecked) {
@@ -92,6 +104,7 @@ impl Promoter {
         }
         // Readers may have hit it meanwhile.
         entry.accessed_like(read);
+        entry.expire_like(read);
         entry.generation.grow(entry.charge, &mut section);
         let ends = entry.ends();
         let replaced = place.put(Arc::new(entry));

@@ -9,12 +9,14 @@ use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::background::deadlines::Deadlines;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::parts::Parts;
 use crate::engine::removal::{Removal, Removed};
 use crate::engine::visibility::Visibility;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
+use crate::l2::Slot;
 use crate::pending::{PendingInvalidation, PendingInvalidations, RoundPosition, Scope};
 use crate::sequence::Sequence;
 use crate::sweep::SweepReport;
@@ -29,6 +31,7 @@ pub(crate) struct Cleanup {
     l1: Arc<L1>,
     visibility: Visibility,
     removal: Removal,
+    expired: ExpiredSlots,
     deadlines: Arc<Deadlines>,
 }
 
@@ -41,6 +44,7 @@ impl Cleanup {
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
+            expired: ExpiredSlots::new(parts),
             deadlines: parts.deadlines.clone(),
         }
     }
@@ -94,7 +98,7 @@ impl Cleanup {
         let mut report = SweepReport::default();
         match &invalidation.scope {
             Scope::Labels(_) => self.run_postings_batch(invalidation, limit, wait, &mut report),
-            Scope::Prefix(_) | Scope::Ended => {
+            Scope::Prefix(_) | Scope::All | Scope::Ended => {
                 self.run_round_batch(limit, wait, &mut report);
             }
         }
@@ -115,12 +119,15 @@ impl Cleanup {
         let mut found = Vec::new();
         generation.labels(&mut self.commit_lock.section()).oldest(
             label,
-            invalidation.sequence,
+            (&walk.met, invalidation.sequence),
             limit,
             &mut found,
         );
         // An ended generation is freed as a whole.
-        walk.label += usize::from(found.len() < limit || generation.has_ended());
+        let is_done = found.len() < limit || generation.has_ended();
+        walk.label += usize::from(is_done);
+        let stays = invalidation.since.is_some() && !is_done;
+        walk.met = if stays { found.clone() } else { Vec::new() };
         report.entries_visited += found.len();
         // Bounded: by a batch.
         for posting in found {
@@ -159,6 +166,17 @@ impl Cleanup {
                 &mut section,
             ),
         };
+        if let (None, Some(since)) = (&matching, invalidation.since) {
+            let mutation = (hash, sequence);
+            let is_marked = self.expired.expire(generation, mutation, since, &mut section);
+            match covered {
+                // Asked above whether it is hidden, it has counted itself.
+                Some(entry) => self.deadlines.note_end(entry.ends()),
+                None if is_marked && counts => invalidation.count(),
+                None => {}
+            }
+            return None;
+        }
         let removed = if covered.is_some() { place.remove() } else { None };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
         match &removed {
@@ -196,6 +214,17 @@ impl Cleanup {
         Some(end)
     }
 
+    /// The record of an entry that was made stale is stale, too.
+    fn expire_slot(&self, entry: &Entry) {
+        let is_unmarked = |slot: &Slot| !slot.expired;
+        let live = entry.generation.live_slot(entry.hash, entry.sequence());
+        if live.as_ref().is_some_and(is_unmarked) {
+            let mut section = self.commit_lock.section();
+            let mutation = (entry.hash, entry.sequence());
+            self.expired.expire(&entry.generation, mutation, entry.expires(), &mut section);
+        }
+    }
+
     /// Removes an entry that readers cannot see. Notes the deadlines of others.
     fn remove_if_gone(&self, entry: &Arc<Entry>, report: &mut SweepReport) {
         let generation = &entry.generation;
@@ -207,6 +236,9 @@ impl Cleanup {
                 report.of(generation.name(), bytes).dead += 1;
             }
             return;
+        }
+        if entry.is(Mark::Expired) {
+            self.expire_slot(entry);
         }
         match self.removal.remove_dead(entry) {
             Some(Removed::Flushed) => report.of(generation.name(), entry.charge).dead += 1,

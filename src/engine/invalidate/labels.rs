@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
@@ -12,7 +13,7 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::key::{KeyHasher, LabelHash, LabelKind};
-use crate::l2::{Change, LabelHashes, Position, Record};
+use crate::l2::{Change, Expiry, ExpiryScope, LabelHashes, Position, Record};
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations};
 use crate::scope::NamespaceScope;
@@ -38,6 +39,8 @@ struct Wanted<'a> {
     scope: NamespaceScope<'a>,
     kind: LabelKind,
     labels: &'a [&'a str],
+    /// If entries with a stale window are only made stale.
+    since: Option<Timestamp>,
 }
 
 /// Labels of a generation, by their hashes.
@@ -63,13 +66,14 @@ impl LabelInvalidations {
         scope: NamespaceScope<'_>,
         kind: LabelKind,
         labels: &[&str],
+        since: Option<Timestamp>,
     ) -> Result<usize, CacheError> {
         // Bounded: by the names of one call.
         for name in scope.names() {
             self.admission.check_namespace(name)?;
         }
         self.admission.check_labels(labels.iter().copied())?;
-        let wanted = Wanted { scope, kind, labels };
+        let wanted = Wanted { scope, kind, labels, since };
         let (made, acknowledgement) =
             self.attempts.attempt(scope, || self.try_invalidate(wanted)).await?;
         let mut removed = 0;
@@ -108,7 +112,7 @@ impl LabelInvalidations {
             }
             let done = match covered.is_empty() {
                 true => (Vec::new(), Acknowledgement::Nothing),
-                false => self.put_in_force(covered, &mut section)?,
+                false => self.put_in_force(covered, wanted.since, &mut section)?,
             };
             let moment = section.moment();
             // Bounded: by the labels of one call, in each namespace that it names.
@@ -141,6 +145,7 @@ impl LabelInvalidations {
     fn put_in_force(
         &self,
         covered: Vec<Covered<'_>>,
+        since: Option<Timestamp>,
         section: &mut Section<'_>,
     ) -> Attempt<Vec<Arc<PendingInvalidation>>> {
         if self.pending.is_full(covered.len()) {
@@ -151,9 +156,9 @@ impl LabelInvalidations {
         // Bounded: by the labels of one call, in each namespace that it names.
         let all: Vec<u64> =
             covered.iter().flat_map(|(_, hashes)| hashes).map(|label| label.0).collect();
-        let end = self.record(&all, section)?;
+        let end = self.record(&all, since, section)?;
         let sequence = if end.is_some() { section.last_sequence() } else { section.sequence(None) };
-        let made = self.pending.make_of_labels(sequence, covered);
+        let made = self.pending.make_of_labels((sequence, since), covered);
         // Bounded: one.
         end.into_iter().for_each(|end| self.acknowledger.shadowed_until(end));
         Ok((made, Acknowledgement::over(has_slots, end)))
@@ -165,6 +170,7 @@ impl LabelInvalidations {
     fn record(
         &self,
         labels: &[u64],
+        since: Option<Timestamp>,
         section: &mut Section<'_>,
     ) -> Result<Option<Position>, Blocked> {
         let Some(l2) = self.disk.l2() else { return Ok(None) };
@@ -173,8 +179,14 @@ impl LabelInvalidations {
         // Bounded: by the labels of one call, in each namespace that it names.
         for labels in labels.chunks(most) {
             let labels = LabelHashes::new(labels);
-            let record = Record::LabelInvalidation { labels };
-            let change = Change::LabelInvalidation { labels };
+            let record = match since {
+                None => Record::LabelInvalidation { labels },
+                Some(since) => {
+                    let scope = ExpiryScope::Labels(labels);
+                    Record::Expiry(Expiry { since_ns: since.0, scope })
+                }
+            };
+            let change = Change::new(&record, 0, &[]);
             let Some(assigned) = self.disk.record(&record, &change)? else { return Ok(None) };
             section.sequence(Some(assigned.position.value()));
             end = Some(assigned.end);

@@ -3,6 +3,7 @@
 pub(crate) mod attempt;
 pub(crate) mod blocked;
 pub(crate) mod cleanup;
+mod expire;
 pub(crate) mod flush;
 mod labels;
 mod verbs;

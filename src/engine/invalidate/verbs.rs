@@ -4,12 +4,15 @@
 
 use std::sync::Arc;
 
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
 use crate::engine::admission::Admission;
+use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::prefix_scan::PrefixScans;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::invalidate::attempt::Attempts;
 use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
@@ -23,33 +26,37 @@ use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHasher, LabelKind, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{Assigned, Change, Position, Record, Slot};
+use crate::l2::{Assigned, Change, Expiry, ExpiryScope, Position, Record, Slot};
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::scope::NamespaceScope;
 
 pub(crate) struct Invalidations {
-    hasher: KeyHasher,
-    counters: Counters,
-    commit_lock: Arc<CommitLock>,
-    namespaces: Arc<Namespaces>,
-    pending: Arc<PendingInvalidations>,
-    l1: Arc<L1>,
-    visibility: Visibility,
-    removal: Removal,
-    acknowledger: Arc<Acknowledger>,
-    disk: Arc<DiskTier>,
-    admission: Admission,
-    cleanup: Cleanup,
-    flushes: Arc<Flushes>,
-    attempts: Attempts,
-    labels: LabelInvalidations,
-    scans: Arc<PrefixScans>,
+    pub(super) clock: Clock,
+    pub(super) hasher: KeyHasher,
+    pub(super) counters: Counters,
+    pub(super) commit_lock: Arc<CommitLock>,
+    pub(super) namespaces: Arc<Namespaces>,
+    pub(super) pending: Arc<PendingInvalidations>,
+    pub(super) l1: Arc<L1>,
+    pub(super) visibility: Visibility,
+    pub(super) removal: Removal,
+    pub(super) acknowledger: Arc<Acknowledger>,
+    pub(super) disk: Arc<DiskTier>,
+    pub(super) admission: Admission,
+    pub(super) cleanup: Cleanup,
+    pub(super) flushes: Arc<Flushes>,
+    pub(super) attempts: Attempts,
+    pub(super) labels: LabelInvalidations,
+    pub(super) scans: Arc<PrefixScans>,
+    pub(super) expired: ExpiredSlots,
+    pub(super) deadlines: Arc<Deadlines>,
 }
 
 impl Invalidations {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
+            clock: parts.clock.clone(),
             hasher: parts.hasher.clone(),
             counters: parts.counters.clone(),
             commit_lock: parts.commit_lock.clone(),
@@ -66,6 +73,8 @@ impl Invalidations {
             attempts: Attempts::new(parts),
             labels: LabelInvalidations::new(parts),
             scans: Arc::new(PrefixScans::new(parts)),
+            expired: ExpiredSlots::new(parts),
+            deadlines: parts.deadlines.clone(),
         }
     }
 
@@ -179,17 +188,27 @@ impl Invalidations {
         namespace: NamespaceRef<'_>,
         prefix: &[u8],
     ) -> Result<usize, CacheError> {
+        self.cover_prefix(namespace, prefix, None).await
+    }
+
+    /// Removes what begins with the prefix, or makes it stale since then.
+    pub(super) async fn cover_prefix(
+        &self,
+        namespace: NamespaceRef<'_>,
+        prefix: &[u8],
+        since: Option<Timestamp>,
+    ) -> Result<usize, CacheError> {
         self.admission.check_namespace(namespace.name)?;
         self.admission.check_key(prefix)?;
         let (made, acknowledgement) = self
             .attempts
-            .attempt(of(namespace), || self.try_invalidate_prefix(namespace, prefix))
+            .attempt(of(namespace), || self.try_cover_prefix(namespace, (prefix, since)))
             .await?;
         self.scans.start_scan();
         self.finish(made, acknowledgement).await
     }
 
-    async fn finish(
+    pub(super) async fn finish(
         &self,
         made: Option<Arc<PendingInvalidation>>,
         acknowledgement: Acknowledgement,
@@ -203,10 +222,10 @@ impl Invalidations {
     }
 
     /// None: the name is not in use.
-    fn try_invalidate_prefix(
+    fn try_cover_prefix(
         &self,
         namespace: NamespaceRef<'_>,
-        prefix: &[u8],
+        (prefix, since): (&[u8], Option<Timestamp>),
     ) -> Attempt<Option<Arc<PendingInvalidation>>> {
         // While the table is locked, nothing can be put into a name that is not in use.
         self.namespaces.with(namespace.name, |generation| {
@@ -220,14 +239,20 @@ impl Invalidations {
                 return Ok((None, Acknowledgement::Nothing));
             };
             let named = generation.named();
-            let record = Record::PrefixInvalidation { namespace: named, prefix };
-            let change = Change::PrefixInvalidation { namespace: named, prefix };
+            let record = match since {
+                None => Record::PrefixInvalidation { namespace: named, prefix },
+                Some(since) => {
+                    let scope = ExpiryScope::Prefix { namespace: named, prefix };
+                    Record::Expiry(Expiry { since_ns: since.0, scope })
+                }
+            };
+            let change = Change::new(&record, 0, &[]);
             let has_slots = !generation.index().is_empty();
             let recorded = self.record_pending(&record, &change)?;
             let moment = section.moment();
             section.watermarks().prefix_invalidated(namespace.seed, prefix, moment);
             let sequence = section.sequence(recorded.map(|assigned| assigned.position.value()));
-            let scope = Scope::Prefix(prefix.into());
+            let scope = (Scope::Prefix(prefix.into()), since);
             let made = self.pending.make(sequence, scope, Some(generation), has_slots);
             let end = recorded.map(|assigned| assigned.end);
             // Bounded: one.
@@ -242,7 +267,7 @@ impl Invalidations {
         kind: LabelKind,
         labels: &[&str],
     ) -> Result<usize, CacheError> {
-        self.labels.invalidate(scope, kind, labels).await
+        self.labels.invalidate(scope, kind, labels, None).await
     }
 
     pub(crate) async fn invalidate_namespace(
@@ -266,7 +291,7 @@ impl Invalidations {
     }
 
     /// Appends the record of an invalidation, unless too many are pending.
-    fn record_pending(
+    pub(super) fn record_pending(
         &self,
         record: &Record<'_>,
         change: &Change<'_>,
@@ -278,7 +303,7 @@ impl Invalidations {
     }
 }
 
-fn of(namespace: NamespaceRef<'_>) -> NamespaceScope<'_> {
+pub(super) fn of(namespace: NamespaceRef<'_>) -> NamespaceScope<'_> {
     NamespaceScope::One(namespace.name)
 }
 

@@ -10,6 +10,7 @@ use crate::disk_admission::DiskAdmission;
 use crate::engine::admission::Admission;
 use crate::engine::background::promotion::Promoter;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
@@ -41,6 +42,7 @@ pub(crate) struct DiskLookup {
     visibility: Visibility,
     budget: Arc<IndexBudget>,
     removal: Removal,
+    expired: ExpiredSlots,
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     admission: Admission,
@@ -62,6 +64,7 @@ impl DiskLookup {
             visibility: Visibility::new(parts),
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
+            expired: ExpiredSlots::new(parts),
             disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             admission: Admission::new(parts),
@@ -115,6 +118,7 @@ impl DiskLookup {
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
                     if self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence()) {
+                        self.expired.restore(&entry);
                         return self.serve(entry, place, on_disk.slot);
                     }
                 }

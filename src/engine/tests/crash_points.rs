@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -58,6 +59,10 @@ enum Call {
     Tag(usize, u8),
     Prefix(usize, u8),
     Flush(usize),
+    ExpireKey(Key),
+    ExpireTag(usize, u8),
+    ExpirePrefix(usize, u8),
+    ExpireSpace(usize),
     Get(Key),
     Sync,
 }
@@ -84,6 +89,9 @@ struct Tally {
     reinserted: u64,
 }
 
+/// Of the number of a value that is found to be stale.
+const STALE: u32 = 1 << 31;
+
 fn tag_of((_, key): Key) -> u8 {
     key % 3
 }
@@ -101,7 +109,11 @@ impl Call {
     fn draw(random: &mut StdRng, number: u32) -> Self {
         let key = (random.random_range(0..SPACES.len()), random.random_range(0..KEYS));
         match random.random_range(0..100) {
-            0..50 => Self::Put(key, number, random.random_range(4..12_000)),
+            0..44 => Self::Put(key, number, random.random_range(4..12_000)),
+            44..47 => Self::ExpireKey(key),
+            47..48 => Self::ExpireTag(key.0, tag_of(key)),
+            48..49 => Self::ExpirePrefix(key.0, key.1),
+            49 => Self::ExpireSpace(key.0),
             50..64 => Self::Get(key),
             64..76 => Self::Key(key),
             76..82 => Self::Tag(key.0, tag_of(key)),
@@ -113,18 +125,31 @@ impl Call {
 
     fn matches(self, key: Key) -> bool {
         match self {
-            Self::Put(of, ..) | Self::Key(of) => of == key,
-            Self::Tag(space, tag) => key.0 == space && tag_of(key) == tag,
-            Self::Prefix(space, first) => key == (space, first),
-            Self::Flush(space) => key.0 == space,
+            Self::Put(of, ..) | Self::Key(of) | Self::ExpireKey(of) => of == key,
+            Self::Tag(space, tag) | Self::ExpireTag(space, tag) => {
+                key.0 == space && tag_of(key) == tag
+            }
+            Self::Prefix(space, first) | Self::ExpirePrefix(space, first) => key == (space, first),
+            Self::Flush(space) | Self::ExpireSpace(space) => key.0 == space,
             Self::Get(_) | Self::Sync => false,
         }
+    }
+
+    fn expires(self) -> bool {
+        matches!(
+            self,
+            Self::ExpireKey(_)
+                | Self::ExpireTag(..)
+                | Self::ExpirePrefix(..)
+                | Self::ExpireSpace(_)
+        )
     }
 
     async fn make(self, cache: BlobCache) -> Result<(), String> {
         let made = match self {
             Self::Put((space, key), number, length) => {
                 let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+                let policy = policy.stale_serve(Duration::from_secs(3600));
                 let put = BlobCachePut::new(value(number, length)).with_policy(policy);
                 let put = put.with_tags([tag_of((space, key)).to_string()]);
                 cache.put(SPACES[space], [key], put).await
@@ -137,6 +162,14 @@ impl Call {
                 cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
             }
             Self::Flush(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
+            Self::ExpireKey((space, key)) => cache.expire_key(SPACES[space], [key]).await.map(drop),
+            Self::ExpireTag(space, tag) => {
+                cache.expire_tags(SPACES[space], &[&tag.to_string()]).await.map(drop)
+            }
+            Self::ExpirePrefix(space, first) => {
+                cache.expire_prefix(SPACES[space], [first]).await.map(drop)
+            }
+            Self::ExpireSpace(space) => cache.expire_namespace(SPACES[space]).await.map(drop),
             Self::Get((space, key)) => {
                 // It counts as a use, for which the record is appended again.
                 drop(cache.get(SPACES[space], [key]).await);
@@ -156,7 +189,14 @@ impl Truth {
         };
         for space in 0..SPACES.len() {
             for key in (0..KEYS).map(|key| (space, key)).filter(|&key| call.matches(key)) {
-                self.right.entry(key).or_insert_with(|| vec![None]).push(after);
+                let right = self.right.entry(key).or_insert_with(|| vec![None]);
+                if call.expires() {
+                    let fresh = right.iter().flatten().filter(|number| *number & STALE == 0);
+                    let stale: Vec<_> = fresh.map(|number| Some(number | STALE)).collect();
+                    right.extend(stale);
+                } else {
+                    right.push(after);
+                }
                 self.certain.remove(&key);
             }
         }
@@ -164,10 +204,13 @@ impl Truth {
 
     fn end(&mut self, call: Call) {
         for (&key, right) in &mut self.right {
-            if call.matches(key) {
+            if call.matches(key) && call.expires() {
+                right.retain(|value| value.is_none_or(|number| number & STALE != 0));
+            } else if call.matches(key) {
                 right.drain(..right.len() - 1);
             }
-            if matches!(call, Call::Sync) && matches!(right[..], [Some(_)]) {
+            let is_fresh = matches!(right[..], [Some(number)] if number & STALE == 0);
+            if matches!(call, Call::Sync) && is_fresh {
                 self.certain.insert(key);
             }
         }
@@ -257,6 +300,7 @@ impl Life {
                 let hit = self.simulation.block_on(get).ok_or("a get hangs")?;
                 if let Some(hit) = &hit {
                     let number = number_in(hit.value()).ok_or("a mixture of values")?;
+                    let number = number | if hit.is_stale() { STALE } else { 0 };
                     self.truth.find((space, key), number)?;
                     tally.hits += 1;
                 }

@@ -155,6 +155,21 @@ const CALLS: &[(&str, Call)] = &[
     ("BlobCache::invalidate_all", |cache, _| {
         async move { cache.invalidate_all().await.err() }.boxed()
     }),
+    ("BlobCache::expire_key", |cache, it| {
+        async move { cache.expire_key(&it.namespace, &it.key).await.err() }.boxed()
+    }),
+    ("BlobCache::expire_prefix", |cache, it| {
+        async move { cache.expire_prefix(&it.namespace, &it.key).await.err() }.boxed()
+    }),
+    ("BlobCache::expire_tags", |cache, it| {
+        async move { cache.expire_tags(&it.namespace, &it.labels).await.err() }.boxed()
+    }),
+    ("BlobCache::expire_dependencies", |cache, it| {
+        async move { cache.expire_dependencies(&it.namespace, &it.labels).await.err() }.boxed()
+    }),
+    ("BlobCache::expire_namespace", |cache, it| {
+        async move { cache.expire_namespace(&it.namespace).await.err() }.boxed()
+    }),
     ("BlobCache::sync", |cache, _| async move { cache.sync().await.err() }.boxed()),
     ("BlobCache::close", |cache, _| async move { cache.close().await.err() }.boxed()),
     ("BlobCacheNamespace::put", |cache, it| {
@@ -173,6 +188,22 @@ const CALLS: &[(&str, Call)] = &[
     ("BlobCacheNamespace::invalidate_dependencies", |cache, it| {
         let handle = cache.namespace(&it.namespace);
         async move { handle.invalidate_dependencies(&it.labels).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::expire_key", |cache, it| {
+        async move { cache.namespace(&it.namespace).expire_key(&it.key).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::expire_prefix", |cache, it| {
+        async move { cache.namespace(&it.namespace).expire_prefix(&it.key).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::expire_tags", |cache, it| {
+        async move { cache.namespace(&it.namespace).expire_tags(&it.labels).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::expire_dependencies", |cache, it| {
+        let handle = cache.namespace(&it.namespace);
+        async move { handle.expire_dependencies(&it.labels).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::expire", |cache, it| {
+        async move { cache.namespace(&it.namespace).expire().await.err() }.boxed()
     }),
     ("BlobCacheNamespace::invalidate", |cache, it| {
         async move { cache.namespace(&it.namespace).invalidate().await.err() }.boxed()

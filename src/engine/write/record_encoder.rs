@@ -104,7 +104,7 @@ impl Recording {
     pub(crate) fn encode(&self, entry: &Entry) -> Option<EncodedRecord> {
         let namespace = entry.generation.named();
         let mut blob = Blob::new(namespace, &entry.key, entry.written.0, self.body.sum);
-        blob.expires_ns = (entry.expires != Timestamp::NEVER).then_some(entry.expires.0);
+        blob.expires_ns = (entry.expires() != Timestamp::NEVER).then_some(entry.expires().0);
         blob.stale_window_ns = entry.stale_serve();
         blob.idle_ttl_ns = entry.idle_ttl();
         blob.version = entry.version();

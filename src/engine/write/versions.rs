@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::read::record_reader::{Read, RecordReader};
@@ -26,6 +27,7 @@ pub(crate) struct Versions {
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
     last_access: LastAccess,
+    expired: ExpiredSlots,
     visibility: Visibility,
     disk: Arc<DiskTier>,
     admission: Admission,
@@ -39,6 +41,7 @@ impl Versions {
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
             last_access: LastAccess::new(parts),
+            expired: ExpiredSlots::new(parts),
             visibility: Visibility::new(parts),
             disk: parts.disk.clone(),
             admission: Admission::new(parts),
@@ -98,6 +101,7 @@ impl Versions {
         let is_covered = self.pending.matching(&entry).is_some();
         let is_there = self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence());
         self.last_access.restore_from_either(&entry);
+        self.expired.restore(&entry);
         let live = Some(&entry).filter(|_| !is_covered && is_there);
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }

@@ -7,6 +7,7 @@ use super::piece::{Piece, StoredNamespace};
 use crate::batch::{BATCH_ENTRIES, Pacer, yield_now};
 use crate::clock::Timestamp;
 use crate::disposal::Remains;
+use crate::expiries::Expiries;
 use crate::footprint::SLOT_BYTES;
 use crate::l2::format::{BLOCK_BYTES, GenerationNumber, Position};
 use crate::l2::index::{Index, IndexOfTables, SHARE, ScanCursor};
@@ -105,6 +106,8 @@ impl<'a> Assembly<'a> {
         self.live += live as u64;
         let newest = newest.unwrap_or(Position::FIRST);
         let found = RecoveredNamespace {
+            expiries: Expiries::default(),
+            expired: Vec::new(),
             generation,
             index,
             labels,

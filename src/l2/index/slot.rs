@@ -1,8 +1,8 @@
 //! `Slot`: the index entry of one key hash, and its packing into ten bytes.
 //!
-//! Positions are multiples of eight and end far below 2^63, so the three low bits of the stored
-//! word carry flags, and the highest one, too. The whole word changes at once, so `mark_read` can
-//! set a bit with one atomic `or` beside readers.
+//! Positions are multiples of eight and end far below 2^62, so the three low bits of the stored
+//! word carry flags, and the two highest ones, too. The whole word changes at once, so `mark_read`
+//! can set a bit with one atomic `or` beside readers.
 
 use crate::l2::format::{POSITION_MAX, Position};
 
@@ -10,10 +10,11 @@ const VERSIONED: u64 = 0b001;
 const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
 /// Set after `READ`.
+const EXPIRED: u64 = 1 << 62;
 pub(super) const READ_AGAIN: u64 = 1 << 63;
-const FLAGS: u64 = VERSIONED | DEAD | READ | READ_AGAIN;
+const FLAGS: u64 = VERSIONED | DEAD | READ | EXPIRED | READ_AGAIN;
 
-const _: () = assert!(POSITION_MAX < READ_AGAIN);
+const _: () = assert!(POSITION_MAX < EXPIRED);
 
 /// More reads than that count as so many.
 pub(crate) const READS_MAX: u8 = 2;
@@ -30,6 +31,8 @@ pub(crate) struct Slot {
     /// There is no value (tombstone, expired, unreadable), but the slot must stay: it shadows older
     /// records of its hash.
     pub(crate) dead: bool,
+    /// Stale before its time. If nothing says since when, it is gone.
+    pub(crate) expired: bool,
     /// How often the record was read since it was written, up to [`READS_MAX`]: reclaim reinserts
     /// it that many times.
     pub(crate) reads: u8,
@@ -37,7 +40,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
-        Self { position, blocks, versioned: false, dead: false, reads: 0 }
+        Self { position, blocks, versioned: false, dead: false, expired: false, reads: 0 }
     }
 
     pub(crate) const fn tombstone(position: Position) -> Self {
@@ -59,6 +62,7 @@ impl Slot {
         self.position.value()
             | flag(self.versioned, VERSIONED)
             | flag(self.dead, DEAD)
+            | flag(self.expired, EXPIRED)
             | flag(self.reads > 0, READ)
             | flag(self.reads > 1, READ_AGAIN)
     }
@@ -69,6 +73,7 @@ impl Slot {
             blocks,
             versioned: word & VERSIONED != 0,
             dead: word & DEAD != 0,
+            expired: word & EXPIRED != 0,
             reads: u8::from(word & READ != 0) + u8::from(word & READ_AGAIN != 0),
         }
     }
@@ -84,7 +89,8 @@ mod tests {
 
     #[test]
     fn every_combination_of_flags_survives_packing() {
-        for bits in [0, 1, 2, 3, 4, 5, 6, 7].into_iter().flat_map(|low| [low, low | READ_AGAIN]) {
+        let lows = (0..8).flat_map(|low| [low, low | READ_AGAIN]);
+        for bits in lows.flat_map(|bits| [bits, bits | EXPIRED]) {
             let word = POSITION_MAX | bits;
             let slot = Slot::from_word(word, 9);
             assert_eq!(slot.position, Position::LAST);

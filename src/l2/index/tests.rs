@@ -87,6 +87,7 @@ fn any_slot(random: &mut Random) -> Slot {
         blocks: u16::try_from(random.below(1 << 16)).unwrap(),
         versioned: bits & 1 != 0,
         dead: bits & 2 != 0,
+        expired: bits & 4 != 0,
         reads: u8::try_from(random.below(3)).unwrap(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Position};
+use super::super::replayed_expiries::EXPIRY_BYTES;
 use super::super::replayed_namespace::ReplayedNamespace;
 use super::used::Used;
 use crate::batch::{BATCH_ENTRIES, Pacer};
@@ -26,6 +27,9 @@ const SHADOWED_SHARE: usize = 8;
 /// With less room than one part in this many of what is used, nothing is collected any more.
 const ROOM_SHARE: usize = 8;
 
+/// Times since when records are stale may take this share more.
+const EXPIRED_SHARE: usize = 16;
+
 /// The index is prepared for so many times its slots more at once: a guess, which older records may
 /// disprove.
 const GROWTH: usize = 3;
@@ -45,8 +49,12 @@ pub(super) struct ReplayedLog {
     /// Live records, but for those collected.
     pub(super) records: u64,
     pub(super) labels: BTreeSet<u64>,
+    /// Since when records with a label are stale, in nanoseconds.
+    pub(super) expired_labels: BTreeMap<u64, u64>,
     pub(super) limits: Limits,
     pub(super) used: Used,
+    /// Records found to be stale before their time, shadowed ones included.
+    pub(super) expired: usize,
     /// Slots collected since they were settled.
     pub(super) collected: usize,
     /// The slots when it was last looked at how many of them are shadowed.
@@ -62,12 +70,19 @@ impl ReplayedLog {
             namespaces: Vec::new(),
             records: 0,
             labels: BTreeSet::new(),
+            expired_labels: BTreeMap::new(),
             used: Used::new(limits.index_bytes_max),
             limits,
+            expired: 0,
             collected: 0,
             looked: 0,
             collects: true,
         }
+    }
+
+    /// Beside the budget. What is found beyond that is gone, as it would be in the running cache.
+    pub(super) fn expired_max(&self) -> usize {
+        self.limits.index_bytes_max / EXPIRED_SHARE / EXPIRY_BYTES
     }
 
     pub(super) fn reserve(&mut self, bytes: usize) -> bool {

@@ -26,7 +26,8 @@ impl Replay {
     ) -> io::Result<bool> {
         let mut steps = Pacer::default();
         let is_cut = plain.oldest().is_none_or(|oldest| oldest < head);
-        let is_certain = self.log.collects && !self.is_over && self.log.labels.is_empty();
+        let has_labels = !(self.log.labels.is_empty() && self.log.expired_labels.is_empty());
+        let is_certain = self.log.collects && !self.is_over && !has_labels;
         if is_cut || !is_certain || !self.has_room(plain, &mut steps).await {
             return Ok(false);
         }
@@ -89,7 +90,8 @@ impl Replay {
             steps.entry().await;
             let is_known = |of: &usize| {
                 let namespace = &self.log.namespaces[*of];
-                namespace.collects && namespace.prefixes.is_empty()
+                let covers_some = !(namespace.prefixes.is_empty() && namespace.expiries.is_empty());
+                namespace.collects && !covers_some
             };
             let has_quota = || {
                 let quota = self.log.limits.quotas.of(&row.name);

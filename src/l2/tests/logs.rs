@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::super::blob::NamedGeneration;
 use super::super::directory_builder::DirectoryBuilder;
 use super::super::directory_entry::{BlobSummary, Change, DirectoryEntry};
+use super::super::expiry::{Expiry, ExpiryScope};
 use super::super::format::{BLOCK_BYTES, GenerationNumber, SegmentNumber, align};
 use super::super::replay::Limits;
 use super::super::string_list::LabelHashes;
@@ -48,9 +49,23 @@ impl Owned {
             3 => Change::LabelInvalidation { labels },
             4 => Change::PrefixInvalidation { namespace, prefix: &self.key },
             5 => Change::NamespaceFlush { namespace },
-            _ => Change::StoreInvalidation { generation: self.generation },
+            6 => Change::StoreInvalidation { generation: self.generation },
+            kind => {
+                let scope = match kind {
+                    8 => ExpiryScope::Key { namespace, hash: self.hash },
+                    9 => ExpiryScope::Labels(labels),
+                    10 => ExpiryScope::Prefix { namespace, prefix: &self.key },
+                    _ => ExpiryScope::Namespace(namespace),
+                };
+                Change::Expiry(Expiry { since_ns: self.since_ns(), scope })
+            }
         };
         DirectoryEntry { offset: self.offset, length: self.length, change }
+    }
+
+    /// Of an expiry.
+    pub(super) fn since_ns(&self) -> u64 {
+        self.offset.into()
     }
 
     pub(super) fn blocks(&self) -> u16 {
@@ -82,14 +97,14 @@ impl Manner {
 
     fn record(&self, rng: &mut StdRng, generations: &mut [u64; 5], at: u32) -> Owned {
         let kind = match rng.random_range(0..self.invalidations) {
-            0 => [3, 3, 4, 4, 5, 6][rng.random_range(0..6)],
+            0 => [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11][rng.random_range(0..13)],
             _ if rng.random_bool(0.1) => 2,
             _ => 1,
         };
         let of = rng.random_range(0..self.names);
         // A name that was given back begins anew without a record.
         generations[of] += u64::from(kind == 5 || rng.random_bool(0.001));
-        let labels = rng.random_range(usize::from(kind == 3)..=self.labels.max(1));
+        let labels = rng.random_range(usize::from(kind == 3 || kind == 9)..=self.labels.max(1));
         let hash = rng.random_range(0..self.hashes);
         Owned {
             offset: at,

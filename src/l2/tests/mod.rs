@@ -4,6 +4,7 @@ mod directories;
 mod example;
 mod frames;
 mod logs;
+mod plain_replay;
 mod records;
 mod recoveries;
 mod searches;
@@ -18,6 +19,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::blob::{Blob, Codec, NamedGeneration};
 use super::checksum::{BodySum, ChecksumKey};
+use super::expiry::{Expiry, ExpiryScope};
 use super::format::{GenerationNumber, Geometry, OpenCount, OpenRange, Position, StoreId};
 use super::record::{Record, RecordLengths, seal};
 use super::string_list::{LabelHashes, Labels, Metadata};
@@ -65,7 +67,7 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn new(rng: &mut StdRng) -> Self {
-        let kind = if rng.random_bool(0.6) { 1 } else { rng.random_range(2..=7) };
+        let kind = if rng.random_bool(0.6) { 1 } else { rng.random_range(2..=11) };
         Self::of_kind(rng, kind)
     }
 
@@ -74,7 +76,7 @@ impl Sample {
             true => Codec::Zstd { uncompressed_bytes: rng.random() },
             false => Codec::Raw,
         };
-        let labels = rng.random_range(u8::from(kind == 3)..4);
+        let labels = rng.random_range(u8::from(kind == 3 || kind == 9)..4);
         Self {
             kind,
             name: text(rng, 12),
@@ -107,7 +109,16 @@ impl Sample {
             4 => Record::PrefixInvalidation { namespace, prefix: &self.bytes },
             5 => Record::NamespaceFlush { namespace },
             6 => Record::StoreInvalidation { generation: self.generation },
-            _ => Record::DeadlineRenewal { fields: &self.bytes },
+            7 => Record::DeadlineRenewal { fields: &self.bytes },
+            kind => {
+                let scope = match kind {
+                    8 => ExpiryScope::Key { namespace, hash: self.hash() },
+                    9 => ExpiryScope::Labels(LabelHashes::new(&self.label_hashes)),
+                    10 => ExpiryScope::Prefix { namespace, prefix: &self.bytes },
+                    _ => ExpiryScope::Namespace(namespace),
+                };
+                Record::Expiry(Expiry { since_ns: self.numbers[1], scope })
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::l2::segment::SegmentHeader;
 pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
     let mut random = super::seeded(91);
     let mut seeds = Vec::new();
-    for kind in [1, 1, 2, 3, 4, 5, 6, 7] {
+    for kind in [1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] {
         let mut record = vec![SEALED];
         Sample::of_kind(&mut random, kind).record().encode(&mut record).unwrap();
         seeds.push(("record", record));

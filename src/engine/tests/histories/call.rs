@@ -78,6 +78,31 @@ impl Scope {
     }
 }
 
+impl Scope {
+    pub(super) async fn expire(self, cache: &BlobCache) -> Result<(), CacheError> {
+        match self {
+            Scope::Key(full_key) => {
+                cache.expire_key(full_key.namespace(), full_key.name()).await.map(drop)
+            }
+            Scope::Prefix(space, first) => {
+                cache.expire_prefix(SPACES[space], [first]).await.map(drop)
+            }
+            Scope::Tag(space, tag) => {
+                cache.expire_tags(SPACES[space], &[&label(tag)]).await.map(drop)
+            }
+            Scope::TagEverywhere(tag) => {
+                cache.expire_tags(NamespaceScope::All, &[&label(tag)]).await.map(drop)
+            }
+            Scope::Dependency(space, on) => {
+                cache.expire_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
+            }
+            Scope::Space(space) => cache.expire_namespace(SPACES[space]).await.map(drop),
+            // There is no such call.
+            Scope::All => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Put {
     pub(super) number: u32,
@@ -98,6 +123,8 @@ pub(super) enum Verb {
     Exists(FullKey),
     Put(FullKey, Put),
     Invalidate(Scope),
+    /// Makes stale.
+    Expire(Scope),
     Sync,
     Sweep,
     /// Advances the clock by that many seconds.
@@ -133,12 +160,17 @@ impl Call {
             0..380 => Verb::Get(full_key),
             380..400 => Verb::Exists(full_key),
             400..850 => Verb::Put(full_key, Put::draw(random, number)),
-            850..910 => Verb::Invalidate(Scope::Key(full_key)),
-            910..924 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
-            924..930 => Verb::Invalidate(Scope::TagEverywhere(label)),
+            850..895 => Verb::Invalidate(Scope::Key(full_key)),
+            895..910 => Verb::Expire(Scope::Key(full_key)),
+            910..920 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
+            920..924 => Verb::Expire(Scope::Tag(full_key.space, label)),
+            924..928 => Verb::Invalidate(Scope::TagEverywhere(label)),
+            928..930 => Verb::Expire(Scope::TagEverywhere(label)),
             930..940 => Verb::Invalidate(Scope::Dependency(full_key.space, label)),
-            940..960 => Verb::Invalidate(Scope::Prefix(full_key.space, full_key.key / 4)),
-            960..968 => Verb::Invalidate(Scope::Space(full_key.space)),
+            940..954 => Verb::Invalidate(Scope::Prefix(full_key.space, full_key.key / 4)),
+            954..960 => Verb::Expire(Scope::Prefix(full_key.space, full_key.key / 4)),
+            960..965 => Verb::Invalidate(Scope::Space(full_key.space)),
+            965..968 => Verb::Expire(Scope::Space(full_key.space)),
             968..970 => Verb::Invalidate(Scope::All),
             970..982 => Verb::Sync,
             982..988 => Verb::Sweep,
@@ -193,11 +225,10 @@ impl Put {
         if let Some(version) = self.version {
             policy = policy.version(version);
         }
+        let stale_serve = (self.stale > 0).then(|| Duration::from_secs(self.stale));
+        policy = policy.extended(ExtendedTtlPolicy { stale_serve, ..Default::default() });
         if let Some(ttl) = self.ttl {
-            let stale_serve = (self.stale > 0).then(|| Duration::from_secs(self.stale));
-            policy = policy
-                .ttl(Duration::from_secs(ttl))
-                .extended(ExtendedTtlPolicy { stale_serve, ..Default::default() });
+            policy = policy.ttl(Duration::from_secs(ttl));
         }
         BlobCachePut::new(self.bytes())
             .with_tags(self.tags.iter().map(|tag| label(*tag)))

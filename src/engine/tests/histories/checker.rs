@@ -24,6 +24,8 @@ pub(super) struct Mutation {
     pub(super) number: u32,
     scope: Scope,
     put: Option<Put>,
+    /// What it covers becomes stale.
+    expires: bool,
     /// For a fill, the time of its read point: the value is no newer.
     begun: u64,
     /// From then on it had taken effect, if ever: it had returned, or was seen.
@@ -53,6 +55,7 @@ pub(super) struct Asked {
 struct Sight {
     ended: u64,
     number: u32,
+    is_stale: bool,
 }
 
 #[derive(Debug, Default)]
@@ -120,12 +123,19 @@ impl Checker {
             number,
             scope,
             put,
+            expires: false,
             begun,
             known: NEVER,
             ended: NEVER,
             effect: Effect::Possible,
             clock: 0,
         });
+    }
+
+    pub(super) fn begin_expiry(&mut self, number: u32, scope: Scope) {
+        self.begin(number, scope, None);
+        let at = self.full_keys[&number];
+        self.mutations[at].expires = true;
     }
 
     /// A call was dropped; a mutation may have taken effect, or may yet.
@@ -200,14 +210,26 @@ impl Checker {
                 return told(self, "which is past its ttl, and not said to be stale".to_owned());
             }
         }
+        if let Some(expired) = self.expiry_of(mutation, asked) {
+            if !found.is_stale {
+                return told(self, format!("not said to be stale, behind {expired:?}"));
+            }
+            if asked.clock >= expired.clock + put.stale {
+                return told(self, format!("past its stale window, behind {expired:?}"));
+            }
+        }
         if let Some(newer) = self.shadow(mutation, asked) {
             return told(self, format!("behind {newer:?}"));
         }
         if let Some(seen) = self.seen_newer(mutation, full_key, asked) {
             return told(self, format!("after another had seen {seen:?}"));
         }
+        if !found.is_stale && self.was_stale(full_key, found.number, asked) {
+            return told(self, "fresh again after another had seen it stale".to_owned());
+        }
         self.mutations[at].known = self.mutations[at].known.min(now);
-        self.sights.entry(full_key).or_default().push(Sight { ended: now, number: found.number });
+        let Found { number, is_stale, .. } = found;
+        self.sights.entry(full_key).or_default().push(Sight { ended: now, number, is_stale });
         Ok(())
     }
 
@@ -256,12 +278,29 @@ impl Checker {
 
     /// A mutation that certainly took effect after `put`, and had ended before the read.
     fn shadow(&self, put: &Mutation, asked: Asked) -> Option<&Mutation> {
-        self.mutations.iter().find(|other| {
+        self.after(put, asked).find(|other| !other.expires)
+    }
+
+    /// The same for one that makes it stale.
+    fn expiry_of(&self, put: &Mutation, asked: Asked) -> Option<&Mutation> {
+        self.after(put, asked).find(|other| other.expires)
+    }
+
+    /// Mutations that cover `put`, certainly took effect after it, and had ended before the read.
+    fn after(&self, put: &Mutation, asked: Asked) -> impl Iterator<Item = &Mutation> {
+        self.mutations.iter().filter(move |other| {
             other.begun > put.known
                 && other.ended < asked.begun
                 && other.is_certain(asked.life)
                 && other.covers(put)
         })
+    }
+
+    /// Whether another reader had seen this value stale before this read began.
+    fn was_stale(&self, full_key: FullKey, number: u32, asked: Asked) -> bool {
+        let sights = self.sights.get(&full_key).into_iter().flatten();
+        let mut before = sights.filter(|sight| sight.ended < asked.begun);
+        before.any(|sight| sight.number == number && sight.is_stale)
     }
 
     /// A newer value than `put` that another reader had seen before this read began.

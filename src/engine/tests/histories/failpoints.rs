@@ -37,6 +37,21 @@ fn found_from(seed: u64, failpoint: Failpoint, setting: Setting, calls_max: usiz
 }
 
 #[test]
+fn expiries_forgotten_by_recovery() {
+    found(Failpoint::ExpiryForgotten, PROCESS, 1_000_000);
+}
+
+#[test]
+fn a_promotion_that_forgets_an_expiry() {
+    found(Failpoint::ExpiryNotPromoted, PROCESS, 3_000_000);
+}
+
+#[test]
+fn a_reinsertion_of_an_expired_record() {
+    found(Failpoint::ExpiryNotReinserted, PROCESS, 3_000_000);
+}
+
+#[test]
 fn an_unchecked_promotion() {
     found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
 }

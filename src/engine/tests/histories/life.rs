@@ -307,6 +307,10 @@ impl History {
                 self.checker.begin(number, scope, None);
                 Box::pin(async move { scope.invalidate(&cache).await })
             }
+            Verb::Expire(scope) => {
+                self.checker.begin_expiry(number, scope);
+                Box::pin(async move { scope.expire(&cache).await })
+            }
         };
         let (asked, polls) = (self.asked(), call.polls);
         Some(Box::pin(

@@ -16,6 +16,7 @@ use crate::hit::BlobCacheHit;
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
+use crate::scope::NamespaceScope;
 use crate::sweep::SweepLimit;
 
 pub(super) const SPACE: &str = "a";
@@ -155,7 +156,13 @@ fn fetching(cache: BlobCache, random: &mut StdRng, (space, key): (&'static str, 
 
 fn invalidation(cache: BlobCache, random: &mut StdRng, space: &'static str, key: String) -> Call {
     let labels = [format!("l{}", random.random_range(0..4)), "l0".to_owned()];
-    match random.random_range(0..20) {
+    let everywhere = NamespaceScope::All;
+    match random.random_range(0..25) {
+        19 => mutation(async move { cache.expire_key(space, key).await }),
+        20 => mutation(async move { cache.expire_prefix(space, &key[..1]).await }),
+        21 => mutation(async move { cache.expire_tags(space, &labels).await }),
+        22 => mutation(async move { cache.expire_dependencies(everywhere, &labels).await }),
+        23 => mutation(async move { cache.namespace(space).expire().await }),
         0..8 => mutation(async move { cache.invalidate_key(space, key).await }),
         8..12 => mutation(async move { cache.invalidate_prefix(space, &key[..1]).await }),
         12..15 => mutation(async move { cache.invalidate_tags(space, &labels).await }),

@@ -2,6 +2,7 @@
 
 mod comes_back;
 mod counts;
+mod expiries;
 mod forked;
 mod index_budget;
 mod leaving;

@@ -1,0 +1,281 @@
+//! `PlainReplay`: a replay record by record, as plain as can be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::format::Position;
+use super::super::index::{ScanCursor, Slot};
+use super::super::replay::Limits;
+use super::super::replayed_namespace::RecoveredNamespace;
+use super::logs::{NOW, Owned};
+use crate::expiries::Expiries;
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
+use crate::key::{KeyHash, LabelHash};
+use crate::sequence::Sequence;
+
+/// One namespace, as plain as can be.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plain {
+    generation: u64,
+    newest: u64,
+    /// Position, blocks, versioned, dead, stale before its time.
+    slots: BTreeMap<u64, (u64, u16, bool, bool, bool)>,
+    postings: BTreeSet<(u64, u64)>,
+    further_blocks: u64,
+    pub(super) live: usize,
+    alive_until: u64,
+}
+
+fn plain_slot(slot: Slot, expiries: &Expiries) -> (u64, u16, bool, bool, bool) {
+    let position = slot.position.value();
+    let is_expired = slot.expired || expiries.since(Sequence(position)).is_some();
+    (position, slot.blocks, slot.versioned, slot.dead, is_expired)
+}
+
+pub(super) fn plain(namespace: &RecoveredNamespace) -> Plain {
+    let (mut found, mut cursor) = (Vec::new(), Some(ScanCursor::default()));
+    while let Some(from) = cursor {
+        let all = Position::FIRST..Position::LAST;
+        cursor = namespace.index.scan(from, all, 1 << 20, &mut found);
+    }
+    assert_eq!(found.len(), namespace.index.len());
+    let mut postings = BTreeSet::new();
+    for (hash, slot) in &found {
+        let position = slot.position.value();
+        for label in namespace.labels.of(*hash, Sequence(position)) {
+            postings.insert((position, label.0));
+            assert!(namespace.labels.has(label));
+        }
+    }
+    assert_eq!(postings.len(), namespace.labels.len());
+    for label in postings.iter().map(|(_, label)| *label).collect::<BTreeSet<_>>() {
+        let mut listed = Vec::new();
+        let last = Sequence(u64::MAX);
+        namespace.labels.oldest(LabelHash(label), (&[], last), usize::MAX, &mut listed);
+        let expected = postings.iter().filter(|(_, other)| *other == label).map(|(at, _)| *at);
+        assert!(listed.iter().map(|posting| posting.sequence.0).eq(expected));
+    }
+    Plain {
+        generation: namespace.generation.0,
+        newest: namespace.newest.value(),
+        slots: found
+            .into_iter()
+            .map(|(KeyHash(hash), slot)| (hash, plain_slot(slot, &namespace.expiries)))
+            .collect(),
+        postings,
+        further_blocks: namespace.further_blocks,
+        live: namespace.live,
+        alive_until: namespace.alive_until.0,
+    }
+}
+
+#[derive(Default)]
+pub(super) struct PlainNamespace {
+    pub(super) found: Plain,
+    further_blocks_max: u64,
+    is_over: bool,
+    prefixes: Vec<Vec<u8>>,
+    /// Those of expiries, of which none covers another.
+    expired_prefixes: Vec<Vec<u8>>,
+    /// What makes older records stale, and since when.
+    expiries: Vec<(Owned, u64)>,
+    /// Since when the records at these positions are stale.
+    pub(super) since: BTreeMap<u64, u64>,
+}
+
+/// Adds a prefix, of which none covers another. Gives the bytes of all before, and now.
+fn add_prefix(prefixes: &mut Vec<Vec<u8>>, prefix: &[u8]) -> (usize, usize) {
+    let bytes = |prefixes: &[Vec<u8>]| prefixes.iter().map(|it| 48 + it.len()).sum();
+    let before = bytes(prefixes);
+    if !prefixes.iter().any(|it| prefix.starts_with(it)) {
+        prefixes.retain(|it| !it.starts_with(prefix));
+        prefixes.push(prefix.to_vec());
+    }
+    (before, bytes(prefixes))
+}
+
+/// Replays a log record by record, from the newest back.
+pub(super) struct PlainReplay {
+    limits: Limits,
+    pub(super) namespaces: BTreeMap<&'static str, PlainNamespace>,
+    labels: BTreeSet<u64>,
+    expired_labels: BTreeMap<u64, u64>,
+    beside: usize,
+    is_over: bool,
+    pub(super) oldest: Option<u64>,
+}
+
+impl PlainNamespace {
+    /// Since when a record is stale, by each expiry of its key or a prefix.
+    fn sinces(&self, record: &Owned) -> impl Iterator<Item = u64> {
+        let covers = |expiry: &Owned| match expiry.kind {
+            8 => expiry.hash == record.hash,
+            10 => record.key.starts_with(&expiry.key),
+            _ => false,
+        };
+        self.expiries.iter().filter(move |(expiry, _)| covers(expiry)).map(|(_, since)| *since)
+    }
+}
+
+/// True if there was no time of that label. The earliest counts.
+fn note(times: &mut BTreeMap<u64, u64>, label: u64, since: u64) -> bool {
+    let is_new = !times.contains_key(&label);
+    let of = times.entry(label).or_insert(since);
+    *of = since.min(*of);
+    is_new
+}
+
+impl PlainReplay {
+    pub(super) fn new(limits: Limits) -> Self {
+        let (namespaces, labels) = (BTreeMap::new(), BTreeSet::new());
+        let expired_labels = BTreeMap::new();
+        Self { limits, namespaces, labels, expired_labels, beside: 0, is_over: false, oldest: None }
+    }
+
+    fn used(&self) -> usize {
+        let slots: usize = self.namespaces.values().map(|it| it.found.slots.len()).sum();
+        let postings: usize = self.namespaces.values().map(|it| it.found.postings.len()).sum();
+        slots * SLOT_BYTES + postings * POSTING_BYTES + self.beside
+    }
+
+    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
+        let has_room = self.used() + bytes <= self.limits.index_bytes_max;
+        self.beside += if has_room { bytes } else { 0 };
+        has_room
+    }
+
+    fn fits(&self, bytes: usize, name: &str) -> bool {
+        self.used() + bytes + self.name_bytes(name) <= self.limits.index_bytes_max
+    }
+
+    fn name_bytes(&self, name: &str) -> usize {
+        let is_counted = self.namespaces.len() >= self.limits.namespaces_max;
+        if is_counted { 1024 + name.len() } else { 0 }
+    }
+
+    /// False at the budget.
+    pub(super) fn take(&mut self, record: &Owned, position: u64) -> bool {
+        if self.is_over {
+            return true;
+        }
+        let (name, generation) = (record.name, record.generation.0);
+        let bytes = match record.kind {
+            1 => SLOT_BYTES + record.labels.len() * POSTING_BYTES,
+            2 => SLOT_BYTES,
+            3 => record.labels.len() * 16,
+            4 | 10 => 48 + record.key.len(),
+            8 => 24,
+            9 => record.labels.len() * 24,
+            _ => 0,
+        };
+        if record.kind == 6 {
+            if self.used() > self.limits.index_bytes_max {
+                return false;
+            }
+            (self.is_over, self.oldest) = (true, Some(position));
+            return true;
+        }
+        if record.kind == 3 || record.kind == 9 {
+            if self.used() + bytes > self.limits.index_bytes_max {
+                return false;
+            }
+            for &label in &record.labels {
+                self.beside += match record.kind {
+                    3 if self.labels.insert(label) => 16,
+                    9 if note(&mut self.expired_labels, label, record.since_ns()) => 24,
+                    _ => 0,
+                };
+            }
+            self.oldest = Some(position);
+            return true;
+        }
+        if !self.fits(bytes, name) {
+            return false;
+        }
+        if !self.namespaces.contains_key(name) {
+            self.beside += self.name_bytes(name);
+            let quota = self.limits.quotas.of(name).and_then(|it| it.limits.l2_bytes_max);
+            let found = Plain { generation, newest: position, ..Plain::default() };
+            let further_blocks_max = quota.map_or(u64::MAX, |bytes| bytes / 4096);
+            let begun = PlainNamespace { found, further_blocks_max, ..Default::default() };
+            self.namespaces.insert(name, begun);
+            // With the name, it may not fit any more.
+            if record.kind <= 2 && !self.fits(bytes, name) {
+                return false;
+            }
+        }
+        self.oldest = Some(position);
+        let namespace = &self.namespaces[name];
+        if !namespace.is_over && generation >= namespace.found.generation {
+            self.apply(record, position);
+        }
+        true
+    }
+
+    fn apply(&mut self, record: &Owned, position: u64) {
+        let namespace = self.namespaces.get_mut(record.name).unwrap();
+        let since = self.expired_labels.iter().filter(|(label, _)| record.labels.contains(label));
+        let since = since.map(|(_, since)| *since).chain(namespace.sinces(record)).min();
+        let is_all = namespace.expiries.iter().any(|(expiry, _)| expiry.kind == 11);
+        let PlainNamespace {
+            found: namespace,
+            further_blocks_max,
+            is_over,
+            prefixes,
+            expired_prefixes,
+            expiries,
+            since: stale,
+        } = namespace;
+        let is_held = namespace.slots.contains_key(&record.hash);
+        match record.kind {
+            1 => {
+                let is_covered = prefixes.iter().any(|it| record.key.starts_with(it))
+                    || record.labels.iter().any(|it| self.labels.contains(it));
+                let is_expired = record.window_end_ns.is_some_and(|end| NOW >= end);
+                if !is_covered && !is_expired {
+                    let end = record.window_end_ns.unwrap_or(u64::MAX);
+                    namespace.alive_until = namespace.alive_until.max(end);
+                }
+                if is_held {
+                    return;
+                }
+                let further = u64::from(record.blocks()) - 1;
+                let is_beyond = namespace.further_blocks + further > *further_blocks_max;
+                let is_dead = is_covered || is_beyond || is_expired;
+                let is_stale = is_all || (since.is_some() && !is_beyond);
+                let slot = (position, record.blocks(), record.version.is_some(), is_dead, is_stale);
+                namespace.slots.insert(record.hash, slot);
+                if let Some(since) = since.filter(|_| !is_dead) {
+                    stale.insert(position, since);
+                }
+                if is_beyond {
+                    *further_blocks_max = namespace.further_blocks;
+                }
+                if !is_dead {
+                    namespace.further_blocks += further;
+                    namespace.live += 1;
+                }
+                if !is_covered {
+                    namespace.postings.extend(record.labels.iter().map(|it| (position, *it)));
+                }
+            }
+            2 if !is_held => {
+                namespace.slots.insert(record.hash, (position, 0, false, true, is_all));
+            }
+            4 | 10 => {
+                let prefixes = if record.kind == 4 { prefixes } else { expired_prefixes };
+                let (before, now) = add_prefix(prefixes, &record.key);
+                self.beside = self.beside + now - before;
+            }
+            5 => *is_over = true,
+            8 => {
+                let of_it =
+                    |(expiry, _): &(Owned, u64)| expiry.kind == 8 && expiry.hash == record.hash;
+                self.beside += if expiries.iter().any(of_it) { 0 } else { 24 };
+            }
+            _ => {}
+        }
+        if matches!(record.kind, 8 | 10 | 11) {
+            expiries.push((record.clone(), record.since_ns()));
+        }
+    }
+}
