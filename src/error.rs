@@ -1,5 +1,6 @@
 //! `CacheError`: every error of a call.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -203,15 +204,88 @@ impl fmt::Display for BlobLimit {
 
 /// Why there is no value: the fetch failed. All callers that waited for it share the error, and it
 /// is not cached.
-#[derive(Debug, Error)]
+///
+/// It is an [`Error`](std::error::Error) for every `E` that can be shown, so `?` takes it into
+/// `anyhow::Error` and `Box<dyn Error + Send + Sync>` whether `E` is an enum, a `String`, or one of
+/// those two itself. Its message includes that of `E` as `{:#}`, with all causes of an
+/// `anyhow::Error`.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, BlobCacheHit, BlobCachePut, FetchError};
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// type AnyError = Box<dyn std::error::Error + Send + Sync>;
+///
+/// async fn render(path: &str) -> Result<BlobCachePut, AnyError> {
+///     Err(format!("{path} is not there").into())
+/// }
+///
+/// async fn page(cache: &BlobCache, path: &str) -> Result<BlobCacheHit, AnyError> {
+///     Ok(cache.get_or_fetch("pages", path, || render(path)).await?)
+/// }
+///
+/// let error = page(&cache, "/index").await.unwrap_err();
+/// assert_eq!(error.to_string(), "the fetch failed: /index is not there");
+/// # Ok::<(), AnyError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum FetchError<E> {
     /// The fetch returned an error.
-    #[error("the fetch failed: {0}")]
-    Fetch(#[source] Arc<E>),
+    Fetch(Arc<E>),
     /// This caller's fetch panicked, when it was called or polled. The panic ends there.
-    #[error("the fetch panicked")]
     Panicked,
+}
+
+impl<E> FetchError<E> {
+    /// The error that the fetch returned.
+    #[must_use]
+    pub fn inner(&self) -> Option<&E> {
+        match self {
+            Self::Fetch(error) => Some(error),
+            Self::Panicked => None,
+        }
+    }
+
+    /// The error that the fetch returned, which other callers may hold as well:
+    /// [`Arc::into_inner`] gives it to the last of them, [`Arc::unwrap_or_clone`] clones it unless
+    /// this is the last.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tamis::FetchError;
+    /// # let failed: FetchError<String> = FetchError::Fetch(Arc::new("down".to_owned()));
+    /// assert_eq!(failed.into_inner().map(Arc::unwrap_or_clone).as_deref(), Some("down"));
+    /// ```
+    #[must_use]
+    pub fn into_inner(self) -> Option<Arc<E>> {
+        match self {
+            Self::Fetch(error) => Some(error),
+            Self::Panicked => None,
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> FetchError<E> {
+    /// The same error, whose [`source`](std::error::Error::source) is that of the fetch: for
+    /// reports that print all causes. `FetchError` itself, an error for any `E`, has a source only
+    /// if `E` is an `io::Error`, a [`CacheError`] or a boxed error.
+    ///
+    /// ```
+    /// # use std::error::Error;
+    /// # use std::sync::Arc;
+    /// # use tamis::FetchError;
+    /// # let failed = FetchError::Fetch(Arc::new(std::fmt::Error));
+    /// # fn report(_: impl Error) {}
+    /// let result: Result<(), FetchError<std::fmt::Error>> = Err(failed);
+    /// let error = result.map_err(FetchError::with_sources).unwrap_err();
+    /// assert!(error.source().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_sources(self) -> impl std::error::Error + Send + Sync + 'static {
+        WithSources(self)
+    }
 }
 
 impl<E> Clone for FetchError<E> {
@@ -220,6 +294,46 @@ impl<E> Clone for FetchError<E> {
             Self::Fetch(error) => Self::Fetch(Arc::clone(error)),
             Self::Panicked => Self::Panicked,
         }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for FetchError<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // In the long form an `anyhow::Error` names all of its causes.
+            Self::Fetch(error) => write!(formatter, "the fetch failed: {error:#}"),
+            Self::Panicked => formatter.write_str("the fetch panicked"),
+        }
+    }
+}
+
+/// Not only for an `E` that is an error: the errors that hold any error are none themselves.
+impl<E: fmt::Debug + fmt::Display + 'static> std::error::Error for FetchError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        type Boxed = Box<dyn std::error::Error + Send + Sync>;
+        let error: &dyn Any = self.inner()?;
+        if let Some(error) = error.downcast_ref::<Boxed>() {
+            return Some(&**error);
+        }
+        if let Some(error) = error.downcast_ref::<CacheError>() {
+            return Some(error);
+        }
+        error.downcast_ref::<io::Error>().map(|error| error as _)
+    }
+}
+
+#[derive(Debug)]
+struct WithSources<E>(FetchError<E>);
+
+impl<E: fmt::Display> fmt::Display for WithSources<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for WithSources<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.inner().map(|error| error as _)
     }
 }
 

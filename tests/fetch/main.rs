@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod errors;
 mod freshness;
 mod handover;
 mod one;
