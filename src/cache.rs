@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::config::BlobCacheConfig;
-use crate::engine::fetch::BlobCacheRefresh;
+use crate::engine::fetch::{BlobCacheRefresh, HandleDefaults};
 use crate::engine::{self, Engine, fetch};
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
@@ -175,10 +175,13 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// The failure of the fetch, if there is no stale entry to return instead. It is not cached.
+    /// The failure of the fetch, if there is no stale entry to return instead. It is not cached,
+    /// unless a [`FetchPolicy`](crate::FetchPolicy) says so.
     ///
     /// - [`FetchError::Fetch`]: the fetch that this caller ran, or waited for, returned an error.
-    /// - [`FetchError::Panicked`]: this caller's own fetch panicked.
+    /// - [`FetchError::Panicked`]: this caller's own fetch panicked, or one whose failure is held.
+    /// - [`FetchError::TimedOut`]: it took longer than its
+    ///   [`hard_timeout`](crate::FetchPolicy::hard_timeout).
     pub async fn get_or_fetch<K, F, Fut, E>(
         &self,
         namespace: &str,
@@ -192,7 +195,8 @@ impl BlobCache {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
-        fetch::get_or_fetch(&self.engine, namespace, key, None, fetch).await
+        let defaults = HandleDefaults::default();
+        fetch::get_or_fetch(&self.engine, namespace, key, defaults, fetch).await
     }
 
     /// The entry of a key at once, fresh or stale; with a stale one, a refresh for the caller to
@@ -236,7 +240,8 @@ impl BlobCache {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.engine.namespace(namespace), key.as_ref());
-        fetch::get_or_refresh(&self.engine, namespace, key, None, fetch).await
+        let defaults = HandleDefaults::default();
+        fetch::get_or_refresh(&self.engine, namespace, key, defaults, fetch).await
     }
 
     /// Whether a key has a live entry, without I/O and without counting as an access. Absent once

@@ -34,6 +34,10 @@ pub(crate) enum Event {
     Fetch,
     /// A fetch that failed or panicked.
     FetchError,
+    /// A fetch that took too long.
+    FetchTimeout,
+    /// A caller given the failure of an earlier fetch, or the stale entry in its place.
+    FetchHeldOff,
     /// A fetch whose value could not be stored.
     FetchNotStored,
     /// A caller given another caller's fetch.

@@ -202,8 +202,8 @@ impl fmt::Display for BlobLimit {
     }
 }
 
-/// Why there is no value: the fetch failed. All callers that waited for it share the error, and it
-/// is not cached.
+/// Why there is no value: the fetch failed. All callers that waited for it share the error. It is
+/// not cached, but may be held for a while: [`retry_after`](crate::FetchPolicy::retry_after).
 ///
 /// It is an [`Error`](std::error::Error) for every `E` that can be shown, so `?` takes it into
 /// `anyhow::Error` and `Box<dyn Error + Send + Sync>` whether `E` is an enum, a `String`, or one of
@@ -234,8 +234,10 @@ impl fmt::Display for BlobLimit {
 pub enum FetchError<E> {
     /// The fetch returned an error.
     Fetch(Arc<E>),
-    /// This caller's fetch panicked, when it was called or polled. The panic ends there.
+    /// The fetch panicked, when it was called or polled. The panic ends there.
     Panicked,
+    /// The fetch took longer than [`hard_timeout`](crate::FetchPolicy::hard_timeout).
+    TimedOut,
 }
 
 impl<E> FetchError<E> {
@@ -244,7 +246,7 @@ impl<E> FetchError<E> {
     pub fn inner(&self) -> Option<&E> {
         match self {
             Self::Fetch(error) => Some(error),
-            Self::Panicked => None,
+            Self::Panicked | Self::TimedOut => None,
         }
     }
 
@@ -262,7 +264,7 @@ impl<E> FetchError<E> {
     pub fn into_inner(self) -> Option<Arc<E>> {
         match self {
             Self::Fetch(error) => Some(error),
-            Self::Panicked => None,
+            Self::Panicked | Self::TimedOut => None,
         }
     }
 }
@@ -293,6 +295,7 @@ impl<E> Clone for FetchError<E> {
         match self {
             Self::Fetch(error) => Self::Fetch(Arc::clone(error)),
             Self::Panicked => Self::Panicked,
+            Self::TimedOut => Self::TimedOut,
         }
     }
 }
@@ -303,6 +306,7 @@ impl<E: fmt::Display> fmt::Display for FetchError<E> {
             // In the long form an `anyhow::Error` names all of its causes.
             Self::Fetch(error) => write!(formatter, "the fetch failed: {error:#}"),
             Self::Panicked => formatter.write_str("the fetch panicked"),
+            Self::TimedOut => formatter.write_str("the fetch took too long"),
         }
     }
 }

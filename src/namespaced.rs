@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::cache::{BlobCache, texts};
-use crate::engine::fetch::BlobCacheRefresh;
+use crate::engine::fetch::{BlobCacheRefresh, HandleDefaults};
 use crate::engine::{Engine, fetch};
 use crate::error::{CacheError, FetchError};
+use crate::fetch_policy::FetchPolicy;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{LabelKind, NamespaceRef, NamespaceSeed};
 use crate::moment::ReadPoint;
@@ -41,6 +42,8 @@ pub struct BlobCacheNamespace {
     seed: NamespaceSeed,
     /// None: the default.
     policy: Option<Arc<BlobCachePolicy>>,
+    /// None: what holds for the namespace or the cache.
+    fetch_policy: Option<FetchPolicy>,
 }
 
 impl BlobCache {
@@ -56,7 +59,7 @@ impl BlobCacheNamespace {
     fn new(engine: Arc<Engine>, name: &str) -> Self {
         let seed = engine.namespace(name).seed;
         let policy = engine.config().namespaces.of(name).policy.clone();
-        Self { engine, name: name.into(), seed, policy }
+        Self { engine, name: name.into(), seed, policy, fetch_policy: None }
     }
 
     /// The same namespace with another default policy, for puts through this handle that have none.
@@ -66,6 +69,35 @@ impl BlobCacheNamespace {
     pub fn with_policy(mut self, policy: BlobCachePolicy) -> Self {
         self.policy = Some(Arc::new(policy));
         self
+    }
+
+    /// The same namespace with another [`FetchPolicy`] for the fetches through this handle. Other
+    /// handles keep theirs; for a single call, give it to a clone. Default: the
+    /// [namespace's](crate::NamespaceConfigBuilder::fetch_policy), or else the
+    /// [cache's](crate::BlobCacheConfigBuilder::fetch_policy).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut, FetchError, FetchPolicy};
+    /// use std::time::Duration;
+    ///
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let pages = cache.namespace("pages");
+    /// let quick = FetchPolicy::default().hard_timeout(Duration::from_millis(20));
+    /// let hangs = || std::future::pending::<Result<BlobCachePut, std::io::Error>>();
+    /// let page = pages.clone().with_fetch_policy(quick)?.get_or_fetch("/index", hangs).await;
+    /// assert!(matches!(page, Err(FetchError::TimedOut)));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidConfig`] if the policy contradicts itself.
+    pub fn with_fetch_policy(mut self, policy: FetchPolicy) -> Result<Self, CacheError> {
+        policy.check("with_fetch_policy")?;
+        self.fetch_policy = Some(policy);
+        Ok(self)
     }
 
     /// The name of the namespace.
@@ -120,7 +152,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        fetch::get_or_fetch(&self.engine, namespace, key, self.policy.as_ref(), fetch).await
+        fetch::get_or_fetch(&self.engine, namespace, key, self.defaults(), fetch).await
     }
 
     /// See [`BlobCache::get_or_refresh`]. A fetched put without a policy gets this handle's.
@@ -140,7 +172,7 @@ impl BlobCacheNamespace {
         E: Send + Sync + 'static,
     {
         let (namespace, key) = (self.named(), key.as_ref());
-        fetch::get_or_refresh(&self.engine, namespace, key, self.policy.as_ref(), fetch).await
+        fetch::get_or_refresh(&self.engine, namespace, key, self.defaults(), fetch).await
     }
 
     /// See [`BlobCache::exists`].
@@ -258,6 +290,10 @@ impl BlobCacheNamespace {
     #[must_use]
     pub fn stats(&self) -> Option<NamespaceStats> {
         self.engine.stats().of_namespace(&self.name)
+    }
+
+    fn defaults(&self) -> HandleDefaults<'_> {
+        HandleDefaults { policy: self.policy.as_ref(), fetch_policy: self.fetch_policy }
     }
 
     fn named(&self) -> NamespaceRef<'_> {

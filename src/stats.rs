@@ -76,8 +76,12 @@ figures! {
         l1_stale_serves_total: u64 = Counter Number,
         /// Fetches begun by `get_or_fetch` and `get_or_refresh`, refreshes included.
         fetches: u64 = Counter Number,
-        /// Fetches that failed or panicked.
+        /// Fetches that failed, panicked or took too long.
         fetch_errors: u64 = Counter Number,
+        /// Fetches that took longer than their hard timeout.
+        fetch_timeouts: u64 = Counter Number,
+        /// Calls answered without a fetch, since one had failed a moment before.
+        fetches_held_off: u64 = Counter Number,
         /// Fetches whose value was refused as a put: too large, version not above the live one,
         /// cache closed, device failed and so on.
         fetches_not_stored: u64 = Counter Number,
@@ -313,8 +317,12 @@ snapshot! {
     FetchStats {
         /// Fetches begun, refreshes included.
         begun: u64,
-        /// Fetches that failed or panicked.
+        /// Fetches that failed, panicked or took too long.
         errors: u64,
+        /// Fetches that took longer than their hard timeout.
+        timeouts: u64,
+        /// Calls answered without a fetch, since one had failed a moment before.
+        held_off: u64,
         /// Fetches whose value was returned but could not be stored.
         not_stored: u64,
         /// Callers given the value or the error of another caller's fetch.
@@ -426,6 +434,8 @@ impl BlobCacheStats {
         FetchStats {
             begun: self.fetches,
             errors: self.fetch_errors,
+            timeouts: self.fetch_timeouts,
+            held_off: self.fetches_held_off,
             not_stored: self.fetches_not_stored,
             joined: self.flights_joined,
             under_way: self.flights_under_way,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::telemetry::tell;
-use crate::wake::contained;
+use crate::wake::{contained, discard};
 
 /// The thread works for at most one part in this many of the time, however many caches there are.
 const SHARE: u32 = 20;
@@ -114,14 +114,24 @@ impl Registration {
     }
 }
 
-/// Calls `alarm` after `delay` or a little later, once a thread can be spawned.
-pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
-    let Some(due) = Instant::now().checked_add(delay) else { return };
+/// Which alarm, among those of the process.
+pub(crate) type AlarmId = (Instant, u64);
+
+/// Calls `alarm` after `delay` or a little later, once a thread can be spawned. None: never.
+pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) -> Option<AlarmId> {
+    let due = Instant::now().checked_add(delay)?;
     let mut state = SWEEPER.state.lock();
     state.last += 1;
-    let number = state.last;
-    state.alarms.insert((due, number), alarm);
+    let id = (due, state.last);
+    state.alarms.insert(id, alarm);
     state.run_by(due);
+    Some(id)
+}
+
+/// An alarm that has not gone off yet never does. The thread may wake once for it.
+pub(crate) fn cancel(id: AlarmId) {
+    let alarm = SWEEPER.state.lock().alarms.remove(&id);
+    discard(alarm);
 }
 
 impl Drop for Registration {
@@ -259,6 +269,21 @@ mod tests {
         }
         drop(sender);
         assert_eq!(told.iter().collect::<Vec<_>>(), [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_cancelled_alarm_does_not_go_off() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let alarm = |name| {
+            let sender = sender.clone();
+            Box::new(move || sender.send(name).unwrap())
+        };
+        let cancelled = after(Duration::from_millis(10), alarm("cancelled"));
+        after(Duration::from_millis(20), alarm("the other"));
+        cancelled.into_iter().for_each(cancel);
+        assert!(after(Duration::MAX, alarm("never")).is_none());
+        drop(sender);
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["the other"]);
     }
 
     struct Panicking;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::io::TaskRunner;
-use crate::sweeper;
+use crate::sweeper::{self, AlarmId};
 use crate::wake::contained;
 
 /// Runs when the time has come, without a lock held.
@@ -24,9 +24,30 @@ pub(crate) enum Timer {
     TaskRunner(Arc<dyn TaskRunner>),
 }
 
+/// The alarm does not go off once this is dropped; one of a simulated disk goes off, unheard.
+#[derive(Debug)]
+#[must_use = "dropped, it cancels the alarm"]
+pub(crate) struct AlarmGuard(Option<AlarmId>);
+
+impl Drop for AlarmGuard {
+    fn drop(&mut self) {
+        // Bounded: one.
+        self.0.take().into_iter().for_each(sweeper::cancel);
+    }
+}
+
 impl Timer {
     /// Calls `alarm` once, after `delay` or a little later.
     pub(crate) fn after(&self, delay: Duration, alarm: Alarm) {
+        self.set(delay, alarm);
+    }
+
+    /// The same, unless the guard is dropped before.
+    pub(crate) fn cancellable(&self, delay: Duration, alarm: Alarm) -> AlarmGuard {
+        AlarmGuard(self.set(delay, alarm))
+    }
+
+    fn set(&self, delay: Duration, alarm: Alarm) -> Option<AlarmId> {
         match self {
             Self::Process => sweeper::after(delay, alarm),
             Self::TaskRunner(runner) => {
@@ -37,6 +58,7 @@ impl Timer {
                 };
                 // Refused once the runner is closed; then there is nothing left to wait for.
                 drop(runner.spawn("alarm", Box::pin(waiting)));
+                None
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::error::CacheError;
+use crate::fetch_policy::FetchPolicy;
 use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
@@ -322,6 +323,15 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// When fetches are given up, and when they are tried again, unless their
+    /// [`namespace`](Self::namespace) or handle says otherwise. Default [`FetchPolicy::default`]:
+    /// all off.
+    #[must_use]
+    pub fn fetch_policy(mut self, policy: FetchPolicy) -> Self {
+        self.config.fetch_policy = policy;
+        self
+    }
+
     /// The source of time. Default [`Clock::system`].
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -370,6 +380,7 @@ impl BlobCacheConfigBuilder {
         within("l2_write_amplification_pct_max", percent, 100..=400)?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
+        config.fetch_policy.check("fetch_policy")?;
         within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
         // Bounded: by the quotas of a configuration, once.
         for name in config.quotas.names() {
@@ -381,8 +392,9 @@ impl BlobCacheConfigBuilder {
             return Err(CacheError::InvalidConfig { field: "namespace", reason });
         }
         // Bounded: by the namespaces of a configuration, once.
-        for name in config.namespaces.names() {
+        for (name, own) in config.namespaces.iter() {
             within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
+            own.fetch_policy.unwrap_or_default().check("namespace")?;
         }
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
@@ -431,12 +443,18 @@ fn within(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn no_time() -> FetchPolicy {
+        FetchPolicy::default().hard_timeout(Duration::ZERO)
+    }
 
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 15] = [
+        let bad: [(&str, Set); 17] = [
             ("l2_read_bytes_max", |builder| builder.l2_read_bytes_max(1)),
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
             ("l2_write_amplification_pct_max", |it| it.l2_write_amplification_pct_max(99)),
@@ -449,6 +467,8 @@ mod tests {
             ("shard_count", |builder| builder.shard_count(0)),
             ("promotion_queue_max", |builder| builder.promotion_queue_max(0)),
             ("key_hash_bits", |builder| builder.key_hash_bits(65)),
+            ("fetch_policy", |builder| builder.fetch_policy(no_time())),
+            ("namespace", |builder| builder.namespace("n", |it| it.fetch_policy(no_time()))),
             ("namespace", |builder| builder.namespace(&"n".repeat(256), |it| it)),
             ("namespace", |builder| builder.namespace("n", |it| it).namespace("n", |it| it)),
             ("namespace", |builder| {

@@ -14,6 +14,7 @@ pub use self::l2::L2ConfigBuilder;
 use self::namespace::DefaultsByName;
 pub use self::namespace::{NamespaceConfig, NamespaceConfigBuilder};
 use crate::clock::Clock;
+use crate::fetch_policy::FetchPolicy;
 use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
@@ -63,6 +64,7 @@ pub struct BlobCacheConfig {
     pub(crate) background_sweep: BackgroundSweep,
     pub(crate) quotas: Quotas,
     pub(crate) namespaces: DefaultsByName,
+    pub(crate) fetch_policy: FetchPolicy,
 }
 
 impl BlobCacheConfig {
@@ -95,6 +97,7 @@ impl BlobCacheConfig {
             background_sweep: BackgroundSweep::default(),
             quotas: Quotas::default(),
             namespaces: DefaultsByName::default(),
+            fetch_policy: FetchPolicy::default(),
         }
     }
 
@@ -249,6 +252,7 @@ impl BlobCacheConfig {
             policy: own.policy.as_deref().cloned().unwrap_or_default(),
             quota: self.quota(name),
             compression: own.compression.unwrap_or(self.l2_compression),
+            fetch_policy: own.fetch_policy.unwrap_or(self.fetch_policy),
         }
     }
 
@@ -256,6 +260,12 @@ impl BlobCacheConfig {
     /// [`BlobCacheConfigBuilder::namespace`], in order.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
         self.namespaces.names()
+    }
+
+    /// When fetches are given up and tried again, where nothing else is said.
+    #[must_use]
+    pub fn fetch_policy(&self) -> FetchPolicy {
+        self.fetch_policy
     }
 
     /// The source of time.
@@ -316,6 +326,7 @@ impl fmt::Debug for BlobCacheConfig {
             background_sweep,
             quotas,
             namespaces,
+            fetch_policy,
         } = self;
         formatter
             .debug_struct("BlobCacheConfig")
@@ -346,6 +357,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("background_sweep", background_sweep)
             .field("quotas", quotas)
             .field("namespaces", namespaces)
+            .field("fetch_policy", fetch_policy)
             .finish()
     }
 }

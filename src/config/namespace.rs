@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::fetch_policy::FetchPolicy;
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::quota::NamespaceQuota;
@@ -15,6 +16,7 @@ pub struct NamespaceConfig {
     pub(super) policy: BlobCachePolicy,
     pub(super) quota: NamespaceQuota,
     pub(super) compression: L2Compression,
+    pub(super) fetch_policy: FetchPolicy,
 }
 
 impl NamespaceConfig {
@@ -35,6 +37,12 @@ impl NamespaceConfig {
     pub fn compression(&self) -> L2Compression {
         self.compression
     }
+
+    /// When fetches are given up and tried again, unless their handle says otherwise.
+    #[must_use]
+    pub fn fetch_policy(&self) -> FetchPolicy {
+        self.fetch_policy
+    }
 }
 
 /// The settings of one namespace, for
@@ -44,6 +52,7 @@ pub struct NamespaceConfigBuilder {
     policy: Option<BlobCachePolicy>,
     l1_admission: Option<L1Admission>,
     compression: Option<L2Compression>,
+    fetch_policy: Option<FetchPolicy>,
     pub(super) quota: Option<NamespaceQuota>,
 }
 
@@ -82,12 +91,21 @@ impl NamespaceConfigBuilder {
         self
     }
 
+    /// When fetches of the namespace are given up and tried again, unless they go through a handle
+    /// [with its own policy](crate::BlobCacheNamespace::with_fetch_policy). Default: the cache's
+    /// [`fetch_policy`](super::BlobCacheConfigBuilder::fetch_policy).
+    #[must_use]
+    pub fn fetch_policy(mut self, policy: FetchPolicy) -> Self {
+        self.fetch_policy = Some(policy);
+        self
+    }
+
     pub(super) fn finish(self) -> NamespaceDefaults {
-        let Self { mut policy, l1_admission, compression, quota: _ } = self;
+        let Self { mut policy, l1_admission, compression, fetch_policy, quota: _ } = self;
         if let Some(admission) = l1_admission {
             policy = Some(policy.unwrap_or_default().l1_admission(admission));
         }
-        NamespaceDefaults { policy: policy.map(Arc::new), compression }
+        NamespaceDefaults { policy: policy.map(Arc::new), compression, fetch_policy }
     }
 }
 
@@ -97,9 +115,11 @@ pub(crate) struct NamespaceDefaults {
     /// Shared with the handles of the namespace.
     pub(crate) policy: Option<Arc<BlobCachePolicy>>,
     pub(crate) compression: Option<L2Compression>,
+    pub(crate) fetch_policy: Option<FetchPolicy>,
 }
 
-static NONE: NamespaceDefaults = NamespaceDefaults { policy: None, compression: None };
+static NONE: NamespaceDefaults =
+    NamespaceDefaults { policy: None, compression: None, fetch_policy: None };
 
 /// Those of all namespaces, in order of name once they are checked.
 #[derive(Clone, Default)]
@@ -125,6 +145,10 @@ impl DefaultsByName {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &NamespaceDefaults)> {
+        self.0.iter().map(|(name, own)| (&**name, own))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

@@ -55,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) codecs: Arc<Codecs>,
     /// Fetches under way. A caller that came before the moment of completion shares the value.
     pub(crate) flights: Arc<Flights<FlightOutcome, Moment>>,
+    pub(crate) timer: Timer,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
     pub(crate) records_expired: Arc<Wakeup>,
@@ -105,6 +106,7 @@ impl Parts {
             reads: Arc::new(Reads::new(config.l2_read_bytes_max, timer)),
             codecs: Arc::new(Codecs::new(cores())),
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
+            timer: timer.clone(),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             filters: Arc::default(),
             records_expired: Arc::default(),

@@ -113,11 +113,6 @@ impl StatsReader {
             namespaces: self.namespaces.len(),
             max_namespaces: self.config.max_namespaces,
             l1_stale_serves_total: sum(Event::StaleServe),
-            fetches: sum(Event::Fetch),
-            fetch_errors: sum(Event::FetchError),
-            fetches_not_stored: sum(Event::FetchNotStored),
-            flights_joined: sum(Event::FlightJoined),
-            flights_under_way: self.flights.len(),
             l1_idle_evicts_total: sum(Event::IdleExpiration),
             memory_l1_bytes: self.l1.bytes().saturating_sub(memory_labels_bytes),
             memory_labels_bytes,
@@ -168,6 +163,21 @@ impl StatsReader {
             l2_state: self.l2_state(),
             l2_engine: self.disk.engine(),
             latencies: self.latencies(),
+            ..self.of_fetches()
+        }
+    }
+
+    /// Fetches alone.
+    fn of_fetches(&self) -> BlobCacheStats {
+        let sum = |event| self.counters.sum(event);
+        BlobCacheStats {
+            fetches: sum(Event::Fetch),
+            fetch_errors: sum(Event::FetchError),
+            fetch_timeouts: sum(Event::FetchTimeout),
+            fetches_held_off: sum(Event::FetchHeldOff),
+            fetches_not_stored: sum(Event::FetchNotStored),
+            flights_joined: sum(Event::FlightJoined),
+            flights_under_way: self.flights.len(),
             ..BlobCacheStats::default()
         }
     }

@@ -233,7 +233,7 @@ impl Script {
             match got {
                 Ok(hit) => Outcome::Found(full_key, asked, hit),
                 Err(FetchError::Fetch(_)) => Outcome::Nothing,
-                Err(FetchError::Panicked) => panic!("no fetch panics"),
+                Err(error) => panic!("{error}, though no fetch panics or has a limit"),
             }
         };
         Call { future: future.boxed(), number: None }

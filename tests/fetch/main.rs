@@ -9,6 +9,7 @@
 mod errors;
 mod freshness;
 mod handover;
+mod limits;
 mod one;
 mod order;
 mod refresh;

@@ -9,8 +9,10 @@ use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
-use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::held::{Found, HeldErrors};
+use crate::engine::fetch::outcome::{Failure, FlightOutcome};
 use crate::engine::fetch::rests::Rests;
+use crate::engine::fetch::watch::WatchGuard;
 use crate::engine::parts::Parts;
 use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
 use crate::engine::read::get::Gets;
@@ -27,6 +29,8 @@ use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
 use crate::telemetry::tell;
+use crate::timeout::Timeout;
+use crate::timer::Timer;
 
 /// The least time between two equal events.
 const TELL_PAUSE: Duration = Duration::from_secs(60);
@@ -64,6 +68,8 @@ pub(crate) struct Fetcher {
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     rests: Rests,
+    held: HeldErrors,
+    timer: Timer,
     not_stored: Seldom,
     not_refreshed: Seldom,
 }
@@ -84,6 +90,8 @@ impl Fetcher {
             disk_lookup: DiskLookup::new(parts),
             puts,
             rests: Rests::new(),
+            held: HeldErrors::default(),
+            timer: parts.timer.clone(),
             not_stored: Seldom::default(),
             not_refreshed: Seldom::default(),
         }
@@ -102,13 +110,9 @@ impl Fetcher {
         self.commit_lock.read_point()
     }
 
-    /// A read point. From here on the key is tracked exactly, until `unwatch`.
-    pub(crate) fn watch(&self, hash: KeyHash) -> ReadPoint {
-        self.commit_lock.section().watch(hash)
-    }
-
-    pub(crate) fn unwatch(&self, hash: KeyHash) {
-        self.commit_lock.section().watermarks().unwatch(hash);
+    /// A read point. From here on the key is tracked exactly.
+    pub(crate) fn watch(&self, hash: KeyHash) -> WatchGuard {
+        WatchGuard::new(&self.commit_lock, hash)
     }
 
     pub(crate) fn enter(&self, to: Destination<'_>, began: Moment) -> Part<FlightOutcome, Moment> {
@@ -170,6 +174,40 @@ impl Fetcher {
 
     pub(crate) fn is_resting(&self, hash: KeyHash) -> bool {
         self.rests.is_resting(hash, self.clock.timestamp())
+    }
+
+    pub(crate) fn hold(
+        &self,
+        of: Destination<'_>,
+        failure: (Failure, usize),
+        watch: WatchGuard,
+        retry_after: Duration,
+    ) {
+        self.held.hold(of, failure, watch, (self.clock.timestamp(), retry_after));
+    }
+
+    /// The error that is held for a key, unless the key has changed since.
+    pub(crate) fn held(
+        &self,
+        of: Destination<'_>,
+        target: Target<'_>,
+        retry_after: Duration,
+    ) -> Option<Found> {
+        let found = self.held.find(of, self.clock.timestamp(), retry_after)?;
+        let full_key = (target.namespace.seed, target.key.bytes);
+        let mut section = self.commit_lock.section();
+        let marks = section.watermarks();
+        let has_changed = marks.mutated_since(found.at, full_key, target.key.hash, &[]);
+        drop(section);
+        if has_changed {
+            self.held.forget(of.id, found);
+            return None;
+        }
+        Some(found)
+    }
+
+    pub(crate) fn timeout(&self, delay: Duration) -> Timeout {
+        Timeout::new(&self.timer, delay)
     }
 
     /// Tells now and then that refreshes fail. A subscriber may block: not before others know.

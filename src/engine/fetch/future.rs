@@ -15,28 +15,30 @@
 //! polled may lose the lead; polled again, it finishes its own fetch and completes no flight.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::{fmt, mem};
 
 use futures::future::BoxFuture;
 
 use crate::counters::Event;
 use crate::engine::fetch::fetcher::{Fetched, Offer};
 use crate::engine::fetch::outcome::{Failure, FlightOutcome};
-use crate::engine::fetch::request::{FetchRequest, Look, WatchGuard};
+use crate::engine::fetch::request::{FetchRequest, Look};
+use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::flight::{self, Completion, JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
 use crate::telemetry::Spanned;
+use crate::timeout::Timeout;
 use crate::wake::{contained, discard};
 
 type Lead = flight::Lead<FlightOutcome, Moment>;
 type Joiner = flight::Joiner<FlightOutcome, Moment>;
-type Claim = flight::Claim<FlightOutcome, Moment>;
+pub(crate) type Claim = flight::Claim<FlightOutcome, Moment>;
 type Wakers = flight::Wakers<FlightOutcome, Moment>;
 
 type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
@@ -52,6 +54,8 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     is_counted: bool,
     /// Its caller has the stale entry, and is told of a failure.
     is_refresh: bool,
+    /// When it has waited for long enough: for other callers, then for its own fetch.
+    deadline: Option<Timeout>,
     stage: Stage<Fut, E>,
 }
 
@@ -73,6 +77,8 @@ enum Stage<Fut, E> {
 struct FailedAt {
     fetched: Moment,
     looked: Moment,
+    /// Of this call's own fetch; or else of one before, or of others, which took too long.
+    is_own: bool,
 }
 
 enum Next<Fut, E> {
@@ -86,10 +92,24 @@ impl<F, Fut, E> Unpin for FetchFuture<F, Fut, E> {}
 
 impl<F, Fut, E> FetchFuture<F, Fut, E> {
     pub(crate) fn new(request: Arc<FetchRequest>, fetch: F) -> Self {
-        let stage = Stage::New(None);
-        let fetch = Some(fetch);
-        let (is_counted, is_refresh) = (false, false);
-        Self { request, fetch, began: None, looked: None, is_counted, is_refresh, stage }
+        Self {
+            request,
+            fetch: Some(fetch),
+            began: None,
+            looked: None,
+            is_counted: false,
+            is_refresh: false,
+            deadline: None,
+            stage: Stage::New(None),
+        }
+    }
+
+    /// Its caller has the stale hit, which was counted then.
+    pub(crate) fn refresh(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
+        let mut fetching = Self::new(request, fetch);
+        (fetching.is_counted, fetching.is_refresh) = (true, true);
+        fetching.stage = Stage::New(Some(claim));
+        fetching
     }
 }
 
@@ -158,6 +178,7 @@ where
                 }
             }
             Stage::Joined(mut joiner) => match joiner.poll_outcome(context) {
+                Poll::Pending if self.is_late(context) => self.waited(joiner),
                 Poll::Pending => Next::Wait(Stage::Joined(joiner)),
                 Poll::Ready(JoinOutcome::LookAgain) => self.look(None),
                 Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
@@ -167,8 +188,8 @@ where
             Stage::Failed(mut look, error, lead, at) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
                     Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, at)),
-                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, at.looked, error),
-                    Poll::Ready(None) => self.complete_failed(lead, at.fetched, error),
+                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, at, error),
+                    Poll::Ready(None) => self.complete_failed(lead, at, error),
                 }
             }
             Stage::Storing(mut storing, lead) => {
@@ -179,7 +200,7 @@ where
                     Some(Poll::Ready((hit, until))) => self.complete(lead, hit, until),
                     None => {
                         discard(storing);
-                        self.failed(FetchError::Panicked, lead, Moment::default())
+                        self.failed(FetchError::Panicked, lead, None)
                     }
                 }
             }
@@ -201,12 +222,20 @@ where
         context: &mut Context<'_>,
     ) -> Next<Fut, E> {
         // A fetch that has panicked is not polled again.
-        let poll = |context: &mut Context<'_>| contained(|| Pin::new(&mut fetching).poll(context));
-        let answer = match led(lead.as_ref(), context, poll) {
-            Some(Poll::Pending) => return Next::Wait(Stage::Fetching(fetching, lead, watch)),
-            Some(Poll::Ready(answer)) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
-            None => Err(FetchError::Panicked),
+        let poll = |context: &mut Context<'_>| {
+            let polled = contained(|| Pin::new(&mut fetching).poll(context));
+            let is_late = matches!(polled, Some(Poll::Pending)) && self.is_late(context);
+            (polled, is_late)
         };
+        let answer = match led(lead.as_ref(), context, poll) {
+            (Some(Poll::Pending), false) => {
+                return Next::Wait(Stage::Fetching(fetching, lead, watch));
+            }
+            (Some(Poll::Pending), true) => Err(FetchError::TimedOut),
+            (Some(Poll::Ready(answer)), _) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
+            (None, _) => Err(FetchError::Panicked),
+        };
+        self.deadline = None;
         self.request.count_fetched();
         // The caller's future is dropped here, contained, before the next stage exists: if a local
         // panics in its drop, the return value is leaked, and a leaked lead would hold its key.
@@ -216,8 +245,21 @@ where
                 let storing = Arc::clone(&self.request).store(put, watch);
                 Next::Stage(Stage::Storing(Box::pin(storing), lead))
             }
-            Err(error) => self.failed(error, lead, watch.point.moment),
+            Err(error) => self.failed(error, lead, Some(watch)),
         }
+    }
+
+    fn is_late(&self, context: &Context<'_>) -> bool {
+        self.deadline.as_ref().is_some_and(|deadline| deadline.poll(context).is_ready())
+    }
+
+    /// It has waited for another caller for as long as a fetch may take. The others wait on.
+    fn waited(&mut self, joiner: Joiner) -> Next<Fut, E> {
+        drop(joiner);
+        let looked = self.now().moment;
+        let at = FailedAt { fetched: looked, looked, is_own: false };
+        let look = self.request.look(Offer::Always);
+        Next::Stage(Stage::Failed(look, FetchError::TimedOut, None, at))
     }
 
     fn look(&mut self, lead: Option<(Option<Lead>, WatchGuard)>) -> Next<Fut, E> {
@@ -231,7 +273,10 @@ where
         found: Option<BlobCacheHit>,
         lead: Option<(Option<Lead>, WatchGuard)>,
     ) -> Next<Fut, E> {
-        let fresh = found.filter(|hit| !hit.is_stale());
+        let (fresh, stale) = match found {
+            Some(hit) if !hit.is_stale() => (Some(hit), None),
+            found => (None, found),
+        };
         if !mem::replace(&mut self.is_counted, true) {
             match &fresh {
                 Some(hit) => self.request.fetcher().count_hit(hit),
@@ -244,13 +289,24 @@ where
             // Another caller has taken the lead before this one began to fetch.
             (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
             (None, Some((lead, watch))) => self.fetch(lead, watch),
-            (None, None) => self.enter(),
+            (None, None) => match self.request.held() {
+                Some((error, _)) => {
+                    self.count(Event::FetchHeldOff);
+                    Next::Answer(self.answer_failed(stale, error))
+                }
+                None => self.enter(),
+            },
         }
     }
 
     fn enter(&mut self) -> Next<Fut, E> {
         match self.request.enter::<E>(self.began.unwrap_or_default()) {
-            Part::Join(joiner) => Next::Stage(Stage::Joined(joiner)),
+            Part::Join(joiner) => {
+                if self.deadline.is_none() {
+                    self.deadline = self.request.hard_timeout();
+                }
+                Next::Stage(Stage::Joined(joiner))
+            }
             Part::Lead(lead) => self.lead(Some(lead)),
             Part::None => self.lead(None),
         }
@@ -267,27 +323,43 @@ where
     }
 
     fn fetch(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
+        // Another fetch may have failed since the look.
+        if let Some((error, fetched)) = self.request.held() {
+            self.count(Event::FetchHeldOff);
+            let at = FailedAt { fetched, looked: self.now().moment, is_own: false };
+            let look = self.request.look(Offer::Always);
+            return Next::Stage(Stage::Failed(look, error, lead, at));
+        }
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
         self.request.note_called();
+        self.deadline = self.request.hard_timeout();
         match contained(fetch) {
             Some(fetching) => {
                 let fetching = self.request.spanned(fetching);
                 Next::Stage(Stage::Fetching(fetching, lead, watch))
             }
-            None => self.failed(FetchError::Panicked, lead, watch.point.moment),
+            None => self.failed(FetchError::Panicked, lead, Some(watch)),
         }
     }
 
-    /// A stale entry is better than an error.
+    /// A stale entry is better than an error. `watch` of the fetch, unless that has ended.
     fn failed(
         &mut self,
         error: FetchError<E>,
         lead: Option<Lead>,
-        fetched: Moment,
+        watch: Option<WatchGuard>,
     ) -> Next<Fut, E> {
         self.count(Event::FetchError);
-        let at = FailedAt { fetched, looked: self.now().moment };
+        if matches!(error, FetchError::TimedOut) {
+            self.count(Event::FetchTimeout);
+        }
+        let fetched = watch.as_ref().map(|watch| watch.point.moment).unwrap_or_default();
+        // Before others can lead.
+        if let Some(watch) = watch {
+            self.request.hold(&error, watch);
+        }
+        let at = FailedAt { fetched, looked: self.now().moment, is_own: true };
         Next::Stage(Stage::Failed(self.request.look(Offer::Always), error, lead, at))
     }
 
@@ -305,21 +377,32 @@ where
         &mut self,
         lead: Option<Lead>,
         hit: BlobCacheHit,
-        until: Moment,
+        FailedAt { looked: until, is_own, .. }: FailedAt,
         error: FetchError<E>,
     ) -> Next<Fut, E> {
         if !hit.is_stale() {
             discard(error);
             return self.complete(lead, hit, until);
         }
-        self.request.rest();
+        if is_own {
+            self.request.rest();
+        }
         let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
         let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
-        self.request.fetcher().tell_not_refreshed(&hit);
+        if is_own {
+            self.request.fetcher().tell_not_refreshed(&hit);
+        }
         let outcome = self.answer_stale(hit, error);
         match wakers {
             Some(wakers) => Next::Stage(Stage::Waking(wakers, outcome)),
             None => Next::Answer(outcome),
+        }
+    }
+
+    fn answer_failed(&self, stale: Option<BlobCacheHit>, error: FetchError<E>) -> Outcome<E> {
+        match stale {
+            Some(hit) => self.answer_stale(hit, error),
+            None => Err(error),
         }
     }
 
@@ -335,14 +418,15 @@ where
     /// All that had joined before the fetch began, or before the next mutation, are given the
     /// error: each would wait for its own otherwise, one after the other. What the error says may
     /// be wrong after any mutation, so later callers look again. A panic says nothing about the
-    /// origin: the next one fetches.
+    /// origin: the next one fetches, unless it has to wait with that.
     fn complete_failed(
         &mut self,
         lead: Option<Lead>,
-        until: Moment,
+        FailedAt { fetched: until, .. }: FailedAt,
         error: FetchError<E>,
     ) -> Next<Fut, E> {
-        let is_shared = matches!(error, FetchError::Fetch(_));
+        let is_held = self.request.fetch_policy.retry_after.is_some();
+        let is_shared = !matches!(error, FetchError::Panicked) || is_held;
         let Some(lead) = lead.filter(|_| is_shared) else { return Next::Answer(Err(error)) };
         let value = FlightOutcome::Failed(Failure::new(error.clone()));
         let wakers = lead.complete(Completion { value, until });
@@ -395,51 +479,5 @@ where
 
     fn count(&self, event: Event) {
         self.request.fetcher().count(event);
-    }
-}
-
-/// A refresh of a stale entry that its caller has been given already: spawn it or await it. See
-/// [`get_or_refresh`](crate::BlobCache::get_or_refresh).
-///
-/// It does nothing until it is polled. Until then it holds a claim on the fetch of its key: other
-/// callers of [`get_or_refresh`](crate::BlobCache::get_or_refresh) get the stale entry alone, and a
-/// [`get_or_fetch`](crate::BlobCache::get_or_fetch) runs its own fetch. The claim ends when the
-/// refresh is dropped, or after a second without a poll. If the refresh has begun to fetch and is
-/// dropped, or is woken and not polled for 100 ms, a waiting caller fetches instead.
-///
-/// It returns what `get_or_fetch` would: the value that it has fetched and stored, or that another
-/// caller has. If its fetch fails, it returns the [`FetchError`], which is counted and now and then
-/// logged; the stale entry stays within its window, and for a second no caller is given another
-/// refresh of it. Callers of `get_or_fetch` that wait for it are given the stale entry.
-/// It keeps the cache open until it is dropped, and panics if it is polled after it has returned.
-#[must_use = "nothing is refreshed until it is polled"]
-pub struct BlobCacheRefresh<F, Fut, E>(FetchFuture<F, Fut, E>);
-
-impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
-    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
-        let mut fetching = FetchFuture::new(request, fetch);
-        // The stale hit was counted when it was returned.
-        (fetching.is_counted, fetching.is_refresh) = (true, true);
-        fetching.stage = Stage::New(Some(claim));
-        Self(fetching)
-    }
-}
-
-impl<F, Fut, E> Future for BlobCacheRefresh<F, Fut, E>
-where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<BlobCachePut, E>>,
-    E: Send + Sync + 'static,
-{
-    type Output = Result<BlobCacheHit, FetchError<E>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context)
-    }
-}
-
-impl<F, Fut, E> fmt::Debug for BlobCacheRefresh<F, Fut, E> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("BlobCacheRefresh").finish_non_exhaustive()
     }
 }

@@ -2,31 +2,33 @@
 
 pub(crate) mod fetcher;
 mod future;
+mod held;
 pub(crate) mod outcome;
+mod refresh;
 mod request;
 mod rests;
+mod watch;
 
 use std::sync::Arc;
 
-pub use self::future::BlobCacheRefresh;
 use self::future::FetchFuture;
+pub use self::refresh::BlobCacheRefresh;
+pub(crate) use self::request::HandleDefaults;
 use self::request::{FetchRequest, Look};
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::Offer;
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 use crate::key::NamespaceRef;
-use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::wake::discard;
 
-/// `policy`: of the handle, for a fetched put without its own; that of the namespace if None. A
-/// fresh hit allocates nothing.
+/// A fresh hit allocates nothing.
 pub(crate) async fn get_or_fetch<F, Fut, E>(
     engine: &Arc<Engine>,
     namespace: NamespaceRef<'_>,
     key: &[u8],
-    policy: Option<&Arc<BlobCachePolicy>>,
+    defaults: HandleDefaults<'_>,
     fetch: F,
 ) -> Result<BlobCacheHit, FetchError<E>>
 where
@@ -40,18 +42,18 @@ where
             Ok(hit)
         }
         None => {
-            let request = FetchRequest::new(engine, namespace, key, policy);
+            let request = FetchRequest::new(engine, namespace, key, defaults);
             Box::pin(FetchFuture::new(request, fetch)).await
         }
     }
 }
 
-/// A fresh or stale hit, and a refresh for a stale one. `policy` as above.
+/// A fresh or stale hit, and a refresh for a stale one.
 pub(crate) async fn get_or_refresh<F, Fut, E>(
     engine: &Arc<Engine>,
     namespace: NamespaceRef<'_>,
     key: &[u8],
-    policy: Option<&Arc<BlobCachePolicy>>,
+    defaults: HandleDefaults<'_>,
     fetch: F,
 ) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
 where
@@ -65,7 +67,7 @@ where
             Ok((hit, None))
         }
         None => {
-            let request = FetchRequest::new(engine, namespace, key, policy);
+            let request = FetchRequest::new(engine, namespace, key, defaults);
             Box::pin(find_or_fetch(request, fetch)).await
         }
     }
@@ -88,10 +90,11 @@ where
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
     request.fetcher().count_hit(&hit);
-    let is_due = hit.is_stale() && !request.is_resting();
+    let may_fetch = || !request.is_resting() && request.held::<E>().is_none();
+    let is_due = hit.is_stale() && may_fetch();
     let claim = if is_due { request.claim::<E>() } else { None };
     // A refresh may have failed before the claim.
-    let claim = claim.filter(|_| !request.is_resting());
+    let claim = claim.filter(|_| may_fetch());
     let Some(claim) = claim else {
         unneeded(fetch);
         return Ok((hit, None));

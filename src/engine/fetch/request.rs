@@ -11,15 +11,18 @@ use futures::future::BoxFuture;
 
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
-use crate::engine::fetch::outcome::FlightOutcome;
-use crate::failpoint::{Failpoint, failpoint};
+use crate::engine::fetch::outcome::{Failure, FlightOutcome};
+use crate::engine::fetch::watch::WatchGuard;
+use crate::error::FetchError;
+use crate::fetch_policy::FetchPolicy;
 use crate::flight::{Claim, Destination, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
-use crate::moment::{Moment, ReadPoint};
+use crate::moment::Moment;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::telemetry::{Spanned, spanned};
+use crate::timeout::Timeout;
 
 /// Owns its memory, since a refresh outlives its call. Keeps the cache open.
 pub(crate) struct FetchRequest {
@@ -32,8 +35,16 @@ pub(crate) struct FetchRequest {
     policy: Arc<BlobCachePolicy>,
     /// When the fetch was called. Here, because it would make every future of a fetch longer.
     called: OnceLock<Instant>,
+    pub(crate) fetch_policy: FetchPolicy,
     /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
+}
+
+/// What a namespace handle says; None: what holds for the namespace or the cache.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct HandleDefaults<'a> {
+    pub(crate) policy: Option<&'a Arc<BlobCachePolicy>>,
+    pub(crate) fetch_policy: Option<FetchPolicy>,
 }
 
 pub(crate) enum Look {
@@ -50,39 +61,27 @@ impl Look {
     }
 }
 
-/// The read point of a fetch. While it lives, its key is tracked exactly: see `Watermarks`.
-pub(crate) struct WatchGuard {
-    pub(crate) point: ReadPoint,
-    request: Arc<FetchRequest>,
-}
-
-impl Drop for WatchGuard {
-    fn drop(&mut self) {
-        if failpoint(Failpoint::WatchLost) {
-            return;
-        }
-        self.request.fetcher().unwatch(self.request.hash);
-    }
-}
-
 impl FetchRequest {
     pub(crate) fn new(
         engine: &Arc<Engine>,
         namespace: NamespaceRef<'_>,
         key: &[u8],
-        policy: Option<&Arc<BlobCachePolicy>>,
+        defaults: HandleDefaults<'_>,
     ) -> Arc<Self> {
         let is_in_bounds = engine.fetcher().is_in_bounds(namespace, key);
         let key = if is_in_bounds { key } else { &[] };
-        let of_namespace = || engine.config().namespaces.of(namespace.name).policy.as_ref();
+        let own = engine.config().namespaces.of(namespace.name);
+        let policy = defaults.policy.or(own.policy.as_ref());
+        let fetch_policy = defaults.fetch_policy.or(own.fetch_policy);
         Arc::new(Self {
             hash: engine.fetcher().hash(namespace, key),
             engine: Arc::clone(engine),
             namespace: namespace.name.into(),
             seed: namespace.seed,
             key: key.into(),
-            policy: policy.or_else(of_namespace).cloned().unwrap_or_default(),
             called: OnceLock::new(),
+            policy: policy.cloned().unwrap_or_default(),
+            fetch_policy: fetch_policy.unwrap_or(engine.config().fetch_policy),
             is_in_bounds,
         })
     }
@@ -139,6 +138,25 @@ impl FetchRequest {
         self.fetcher().is_resting(self.hash)
     }
 
+    /// The error that keeps this call from fetching, and the read point of the fetch that failed.
+    pub(crate) fn held<E: Send + Sync + 'static>(&self) -> Option<(FetchError<E>, Moment)> {
+        let retry_after = self.fetch_policy.retry_after?;
+        let found = self.fetcher().held(self.destination::<E>(), self.target(), retry_after)?;
+        Some((found.failure.error()?, found.at))
+    }
+
+    /// Keeps others from fetching, if the policy says so.
+    pub(crate) fn hold<E: Send + Sync + 'static>(&self, error: &FetchError<E>, watch: WatchGuard) {
+        if let Some(retry_after) = self.fetch_policy.retry_after.filter(|_| self.is_in_bounds) {
+            let failure = (Failure::new(error.clone()), size_of::<E>());
+            self.fetcher().hold(self.destination::<E>(), failure, watch, retry_after);
+        }
+    }
+
+    pub(crate) fn hard_timeout(&self) -> Option<Timeout> {
+        self.fetch_policy.hard_timeout.map(|timeout| self.fetcher().timeout(timeout))
+    }
+
     pub(crate) fn rest(&self) {
         self.fetcher().rest(self.hash);
     }
@@ -165,9 +183,8 @@ impl FetchRequest {
         }))
     }
 
-    pub(crate) fn watch(self: &Arc<Self>) -> WatchGuard {
-        let point = self.fetcher().watch(self.hash);
-        WatchGuard { point, request: Arc::clone(self) }
+    pub(crate) fn watch(&self) -> WatchGuard {
+        self.fetcher().watch(self.hash)
     }
 
     pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, watch: WatchGuard) -> Fetched {

@@ -19,6 +19,11 @@ impl Registration {
     pub(crate) fn schedule(&self, _delay: Duration) {}
 }
 
-pub(crate) fn after(_delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
+pub(crate) type AlarmId = ();
+
+pub(crate) fn after(_delay: Duration, alarm: Box<dyn FnOnce() + Send>) -> Option<AlarmId> {
     drop(shuttle::future::spawn(async move { alarm() }));
+    None
 }
+
+pub(crate) fn cancel((): AlarmId) {}

@@ -1,0 +1,167 @@
+//! `HeldErrors`: the errors of fetches that failed a moment ago, for calls that are not to try
+//! again so soon.
+//!
+//! Bounded by count and bytes: beyond that the oldest are forgotten, and their keys fetched again.
+//! Each holds the read point of its fetch, from which on its key is tracked exactly: a mutation of
+//! the key ends the hold. Values are dropped outside of the lock, as they are callers' own.
+
+use std::any::TypeId;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::engine::fetch::outcome::Failure;
+use crate::engine::fetch::watch::WatchGuard;
+use crate::flight::Destination;
+use crate::moment::Moment;
+use crate::wake::discard;
+
+const HELD_MAX: usize = 1024;
+
+/// Of names, keys and errors; the latter without what they point to.
+const HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Counted for each: its place in the tables and its tracking.
+const HELD_BYTES: usize = 256;
+
+type Id = (u64, TypeId);
+
+#[derive(Default)]
+pub(crate) struct HeldErrors {
+    /// Read without the lock, so that the table costs nothing while it is empty.
+    count: AtomicUsize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    errors: HashMap<Id, Held>,
+    /// Oldest first. A number that its error no longer has is a leftover.
+    order: VecDeque<(Id, u64)>,
+    bytes: usize,
+    last: u64,
+}
+
+struct Held {
+    namespace: Box<str>,
+    key: Box<[u8]>,
+    failure: Failure,
+    since: Timestamp,
+    until: Timestamp,
+    watch: WatchGuard,
+    bytes: usize,
+    number: u64,
+}
+
+/// An error that is held, as it was found.
+pub(crate) struct Found {
+    pub(crate) failure: Failure,
+    /// The read point of the fetch that failed.
+    pub(crate) at: Moment,
+    number: u64,
+}
+
+impl HeldErrors {
+    /// Holds an error of `bytes` from now on, for `retry_after`.
+    pub(crate) fn hold(
+        &self,
+        of: Destination<'_>,
+        (failure, bytes): (Failure, usize),
+        watch: WatchGuard,
+        (now, retry_after): (Timestamp, Duration),
+    ) {
+        let bytes = bytes.saturating_add(HELD_BYTES + of.namespace.len() + of.key.len());
+        if bytes > HELD_BYTES_MAX {
+            discard((failure, watch));
+            return;
+        }
+        let until = now.saturating_add(retry_after);
+        let (namespace, key) = (of.namespace.into(), of.key.into());
+        let mut table = self.table.lock();
+        table.last += 1;
+        let number = table.last;
+        let held = Held { namespace, key, failure, since: now, until, watch, bytes, number };
+        let mut gone = table.insert(of.id, held);
+        table.make_room(now, &mut gone);
+        self.count.store(table.errors.len(), Ordering::Relaxed);
+        drop(table);
+        // Bounded: by the errors that one can push out, each of which was put in once.
+        gone.into_iter().for_each(discard);
+    }
+
+    /// The error that is held for a key, by `retry_after` of the caller that asks.
+    pub(crate) fn find(
+        &self,
+        of: Destination<'_>,
+        now: Timestamp,
+        retry_after: Duration,
+    ) -> Option<Found> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let table = self.table.lock();
+        let held = table.errors.get(&of.id)?;
+        let is_of = *held.namespace == *of.namespace && *held.key == *of.key;
+        // A clock that was set back ends the hold.
+        let is_held =
+            held.since <= now && now < held.until.min(held.since.saturating_add(retry_after));
+        (is_of && is_held).then(|| Found {
+            failure: held.failure.clone(),
+            at: held.watch.point.moment,
+            number: held.number,
+        })
+    }
+
+    /// Forgets what was found, since the key has changed.
+    pub(crate) fn forget(&self, id: Id, found: Found) {
+        let mut table = self.table.lock();
+        let is_there = table.errors.get(&id).is_some_and(|held| held.number == found.number);
+        let gone = if is_there { table.remove(id) } else { None };
+        self.count.store(table.errors.len(), Ordering::Relaxed);
+        drop(table);
+        discard((gone, found));
+    }
+}
+
+impl Table {
+    /// What it replaces.
+    fn insert(&mut self, id: Id, held: Held) -> Vec<Held> {
+        let before = self.remove(id);
+        self.bytes += held.bytes;
+        self.order.push_back((id, held.number));
+        self.errors.insert(id, held);
+        // Bounded: one.
+        before.into_iter().collect()
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Held> {
+        let held = self.errors.remove(&id)?;
+        self.bytes -= held.bytes;
+        Some(held)
+    }
+
+    /// Takes out the oldest: those over the bounds or their time, and leftovers.
+    fn make_room(&mut self, now: Timestamp, gone: &mut Vec<Held>) {
+        // Bounded: by the insertions since, at most the bound twice over.
+        while let Some(&(id, number)) = self.order.front() {
+            let held = self.errors.get(&id).filter(|held| held.number == number);
+            let is_over = held.is_none_or(|held| held.until <= now);
+            let is_full = self.errors.len() > HELD_MAX
+                || self.bytes > HELD_BYTES_MAX
+                || self.order.len() > 2 * HELD_MAX;
+            // A few for each insertion keep up with it.
+            if !is_full && (!is_over || gone.len() >= 16) {
+                return;
+            }
+            let is_held = held.is_some();
+            self.order.pop_front();
+            if is_held {
+                // Bounded: one.
+                gone.extend(self.remove(id));
+            }
+        }
+    }
+}
