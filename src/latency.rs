@@ -47,6 +47,10 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// The upper bound of the last bucket but one.
+    #[cfg(feature = "metrics")]
+    pub(crate) const LONGEST: Duration = Duration::from_nanos(1 << MOST_BITS);
+
     /// The number of calls.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -158,6 +158,7 @@
 //! default:
 //!
 //! - `log`: the events go to a logger of the `log` crate while no subscriber is installed.
+//! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
 
 mod access_times;
@@ -202,6 +203,8 @@ mod namespace;
 mod namespaced;
 mod pending;
 mod policy;
+#[cfg(feature = "metrics")]
+mod publish;
 mod put;
 mod queue;
 mod quota;
@@ -240,6 +243,8 @@ pub use modes::{
 pub use moment::ReadPoint;
 pub use namespaced::BlobCacheNamespace;
 pub use policy::{BlobCachePolicy, ExtendedTtlPolicy};
+#[cfg(feature = "metrics")]
+pub use publish::BlobCacheMetrics;
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
 pub use scope::NamespaceScope;

@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     &["cache"],
     &["expire", "namespaced"],
+    &["publish"],
     &["fuzz"],
     &["lib"],
 ];
