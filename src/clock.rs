@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// The source of a cache's time: the system's clock, or one that a test moves by hand.
 ///
 /// Clones of a manual clock move together. Deadlines are wall-clock times, since they outlive the
@@ -30,7 +28,8 @@ enum Source {
 
 impl Clock {
     /// The kernel's coarse wall clock: a few nanoseconds to read, and behind the exact time by at
-    /// most one timer tick (1 to 10 ms, 4 ms on most kernels). This is the default.
+    /// most one timer tick (1 to 10 ms, 4 ms on most kernels). On other systems than Linux the
+    /// exact one. This is the default.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
@@ -68,14 +67,25 @@ impl Clock {
     #[inline]
     pub(crate) fn timestamp(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
-                let now = clock_gettime(ClockId::RealtimeCoarse);
-                let nanos = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
-                Timestamp(u64::try_from(nanos).unwrap_or(0))
-            }
+            Source::System => system_time(),
             Source::Manual(hand) => Timestamp(hand.load(Ordering::Acquire)),
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+fn system_time() -> Timestamp {
+    use rustix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let nanos = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+    Timestamp(u64::try_from(nanos).unwrap_or(0))
+}
+
+#[cfg(not(target_os = "linux"))]
+#[inline]
+fn system_time() -> Timestamp {
+    Timestamp::from(SystemTime::now())
 }
 
 impl Default for Clock {
@@ -134,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_coarse_clock_is_close_to_the_exact_one() {
-        let exact = clock_gettime(ClockId::Realtime);
+        let exact = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         let exact = Duration::new(
             u64::try_from(exact.tv_sec).unwrap(),
             u32::try_from(exact.tv_nsec).unwrap(),

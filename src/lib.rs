@@ -154,12 +154,17 @@
 //!
 //! The cache tells `tracing` of opened stores, damage, a disk tier that turns itself off or comes
 //! back, and refreshes that fail; opens, closes, fetches and sweeps are spans. Without a subscriber
-//! nothing is printed. [`docs::observe`] lists targets and fields. These features are off by
-//! default:
+//! nothing is printed. [`docs::observe`] lists targets and fields.
+//!
+//! The feature `disk` is on by default. Without it, and on other systems than Linux, the crate is
+//! the memory tier. These features are off by default:
 //!
 //! - `log`: the events go to a logger of the `log` crate while no subscriber is installed.
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
+
+// What only a disk uses is idle without one.
+#![cfg_attr(not(all(feature = "disk", target_os = "linux")), allow(dead_code))]
 
 mod access_times;
 mod batch;

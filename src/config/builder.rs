@@ -137,7 +137,8 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The directory of the disk tier, created if missing. Default: no disk tier. See also
-    /// [`l2`](Self::l2).
+    /// [`l2`](Self::l2). Without the feature `disk`, and on other systems than Linux, `open`
+    /// answers [`L2Unavailable`](crate::CacheError::L2Unavailable) if there is a path.
     #[must_use]
     pub fn l2_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.l2_path = Some(path.into());

@@ -290,34 +290,6 @@ impl fmt::Debug for AlignedBuffer {
     }
 }
 
-// SAFETY: the allocation never moves while the buffer lives, whatever moves the buffer itself;
-// the first `length` bytes are initialised, and `capacity` bytes are allocated.
-unsafe impl tokio_uring::buf::IoBuf for AlignedBuffer {
-    fn stable_ptr(&self) -> *const u8 {
-        self.pointer.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.length
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.capacity
-    }
-}
-
-// SAFETY: as above, and the pointer is valid for writes of `capacity` bytes.
-unsafe impl tokio_uring::buf::IoBufMut for AlignedBuffer {
-    fn stable_mut_ptr(&mut self) -> *mut u8 {
-        self.pointer.as_ptr()
-    }
-
-    unsafe fn set_init(&mut self, position: usize) {
-        assert!(position <= self.capacity);
-        self.length = self.length.max(position);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
+/// `EMFILE` and `ENFILE`, on every Unix.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
 
 /// Why a disk could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,5 @@ impl DiskError {
 
 /// Whether the process or the machine has no descriptor left.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+    error.raw_os_error().is_some_and(|errno| OUT_OF_DESCRIPTORS.contains(&errno))
 }

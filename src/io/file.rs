@@ -14,7 +14,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use super::buffer::BLOCK_BYTES;
 use super::error::DiskError;
 use super::limits::check_file_bytes;
+use super::options::FileFacts;
 use super::resize::in_pieces;
 
 /// The data file's name within its directory.
@@ -34,25 +35,6 @@ const TEMPORARY_NAME: &str = "data.new";
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often opening retries after a race with another process that creates or deletes the file.
 const RACES_MAX: usize = 16;
-
-/// Facts about an open data file.
-#[derive(Clone, Debug)]
-pub(crate) struct FileFacts {
-    /// Its path.
-    pub(crate) path: PathBuf,
-    /// Its length when it was opened, in bytes, rounded down to whole blocks.
-    pub(crate) length: u64,
-    /// Whether this opening created it; it then holds zeroes only.
-    pub(crate) created: bool,
-    /// Whether transfers bypass the page cache (O_DIRECT). On a file system without it they are
-    /// buffered, which costs memory and speed, and is logged.
-    pub(crate) direct: bool,
-    /// Whether its space is reserved. If the file system cannot reserve space, later writes may
-    /// find it full.
-    pub(crate) preallocated: bool,
-    /// The kind of file system, if it is in memory, where nothing survives a power loss.
-    pub(crate) passing: Option<&'static str>,
-}
 
 /// An open, locked data file.
 pub(super) struct DataFile {

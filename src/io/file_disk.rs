@@ -10,7 +10,6 @@
 //! the last handle is dropped, and all tasks of the runner and all requests have ended.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -23,46 +22,20 @@ use super::boot::boot_id;
 use super::buffer::AlignedBuffer;
 use super::closing;
 use super::error::DiskError;
-use super::file::{DataFile, FileFacts};
+use super::file::DataFile;
 use super::limits::no_thread;
+use super::options::{DiskEngine, DiskOptions, FileFacts};
 use super::origin::Origin;
 use super::point::PointReads;
 use super::pool::Pool;
 use super::reply::{Reply, exchange};
 use super::request::{Read, Request};
 use super::server::Server;
-use super::servers::{DiskEngine, Servers, Work};
-use super::task_runner::{TaskRunner, TaskRunnerHandle};
+use super::servers::{Servers, Work};
+use super::task_runner::TaskRunner;
+use super::task_server::TaskRunnerHandle;
 use super::termination::{Alive, Termination};
 use super::{Disk, ReadRequest, Urgency, check_span};
-
-/// Options for opening a [`FileDisk`].
-#[derive(Clone, Debug)]
-pub(crate) struct DiskOptions {
-    /// The directory of the data file; created when missing.
-    pub(crate) directory: PathBuf,
-    /// The length of a data file that is created, in bytes; a positive multiple of 4096.
-    pub(crate) bytes: u64,
-    /// Bypass the page cache if the file system supports it. Default true.
-    pub(crate) direct: bool,
-    /// What transfers the file; None: rings, or threads if the kernel refuses rings. Default None.
-    pub(crate) engine: Option<DiskEngine>,
-    /// The size of each submission queue, 16 to 4096; smaller rings are tried if the kernel
-    /// has no memory. Default 256.
-    pub(crate) ring_entries: u32,
-    /// The number of rings into which callers submit reads; fewer if the kernel grants no more.
-    /// Default one for each core, at most 16.
-    pub(crate) read_rings: usize,
-}
-
-impl DiskOptions {
-    /// The defaults, for a data file of `bytes` in `directory`.
-    pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
-        let directory = directory.into();
-        let read_rings = thread::available_parallelism().map_or(1, usize::from).min(16);
-        Self { directory, bytes, direct: true, engine: None, ring_entries: 256, read_rings }
-    }
-}
 
 /// A disk on a real file. Clones share it.
 #[derive(Clone)]

@@ -24,6 +24,9 @@
 //!
 //! The callers above bound how many requests wait; a waiting request is small.
 //!
+//! Without the feature `disk`, and on other systems than Linux, there is no real file: `absent`
+//! stands for it.
+//!
 //! This folder imports only the lowest layers of the crate: `wake`, `waiters`, `batch`, `meter`,
 //! `thread_number`.
 
@@ -31,33 +34,59 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![deny(missing_docs)]
 
+#[cfg(not(all(feature = "disk", target_os = "linux")))]
+mod absent;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod boot;
 mod buffer;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod closing;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod device;
 mod error;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod file;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod file_disk;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod limits;
+mod options;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod origin;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod piece;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod point;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod pool;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod probe;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod pump;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod reply;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod request;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod resize;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod ring;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod server;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod servers;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 mod simulation;
 mod task_runner;
+#[cfg(all(feature = "disk", target_os = "linux"))]
+mod task_server;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod termination;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod transfer;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 mod turns;
 
 #[cfg(test)]
@@ -71,10 +100,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+#[cfg(not(all(feature = "disk", target_os = "linux")))]
+pub(crate) use absent::{FileDisk, Termination};
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
-pub(crate) use file_disk::{DiskOptions, FileDisk};
-pub(crate) use servers::DiskEngine;
+#[cfg(all(feature = "disk", target_os = "linux"))]
+pub(crate) use file_disk::FileDisk;
+pub(crate) use options::{DiskEngine, DiskOptions};
 #[cfg(test)]
 pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]
@@ -88,6 +120,7 @@ pub(crate) use task_runner::TaskEnd;
 #[cfg(test)]
 pub(crate) use task_runner::TaskOutcome;
 pub(crate) use task_runner::TaskRunner;
+#[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use termination::Termination;
 
 /// The longest read or write, in bytes.

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 use super::device::Device;
 use super::reply::Reply;
 use super::request::Request;
-use super::task_runner::{TaskRunnerServer, message};
+use super::task_server::{TaskRunnerServer, message};
 use super::transfer::{DEPTH, serve, width};
 use super::turns::FLUSH_INTERVAL;
 use crate::batch::BATCH_ENTRIES;

@@ -20,7 +20,7 @@ use super::limits::{RING_DESCRIPTORS, check_descriptors};
 use super::probe::{ENTRIES_MIN, RingSetup};
 use super::pump::{Manner, run};
 use super::request::Request;
-use super::task_runner::{TaskRunnerServer, message};
+use super::task_server::{TaskRunnerServer, message};
 use super::transfer::DEPTH;
 use crate::telemetry::tell;
 

@@ -14,7 +14,7 @@ use super::probe::RingSetup;
 use super::pump::{Manner, run};
 use super::request::Request;
 use super::ring::Ring;
-use super::task_runner::{TaskRunnerServer, message};
+use super::task_server::{TaskRunnerServer, message};
 use crate::telemetry::tell;
 
 /// Built on the thread that it serves.

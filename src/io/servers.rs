@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 
 use super::error::DiskError;
 use super::limits::{POOLS_DESCRIPTORS, RINGS_DESCRIPTORS, check_descriptors, no_thread};
+use super::options::DiskEngine;
 use super::pool::{Pool, PoolUser};
 use super::request::Request;
 use super::server::Server;
-use super::task_runner::TaskRunnerServer;
+use super::task_server::TaskRunnerServer;
 use super::termination::Alive;
 use super::transfer::DEPTH;
 
@@ -32,15 +33,6 @@ const BACKGROUND_MAX: usize = 64;
 
 // A request of any width must fit beside nothing else.
 const _: () = assert!(LONG_READS_MAX >= DEPTH && BACKGROUND_MAX > 2 * DEPTH);
-
-/// What transfers a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DiskEngine {
-    /// Rings of io_uring.
-    IoUring,
-    /// Plain calls, on threads.
-    Threads,
-}
 
 /// What serves a disk.
 pub(super) struct Servers {

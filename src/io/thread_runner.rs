@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::task::LocalSet;
 
-use super::task_runner::{TaskEnd, TaskRunner, TaskRunnerHandle};
+use super::task_runner::{TaskEnd, TaskRunner};
+use super::task_server::TaskRunnerHandle;
 
 /// A runner on an ordinary thread, for tests and disks that have no ring of their own.
 ///

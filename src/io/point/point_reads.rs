@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::request::{Read, Request};
-use super::super::task_runner::{TaskRunner, TaskRunnerHandle};
+use super::super::task_runner::TaskRunner;
+use super::super::task_server::TaskRunnerHandle;
 use super::super::transfer::PIECE_BYTES;
 use super::appointment::Place;
 use super::point_ring::PointRing;

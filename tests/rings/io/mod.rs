@@ -15,6 +15,11 @@ pub(crate) mod transfer {
     pub(crate) const PIECE_BYTES: usize = 1 << 20;
 }
 
+/// Stands for `src/io/task_server.rs`.
+pub(crate) mod task_server {
+    pub(crate) use super::task_runner::TaskRunnerHandle;
+}
+
 /// Stands for `src/io/task_runner.rs`.
 pub(crate) mod task_runner {
     use std::sync::Arc;

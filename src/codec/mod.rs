@@ -4,14 +4,20 @@
 //! stored uncompressed if it is short, if its content type is a compressed format, if it looks like
 //! noise, or if its frame would take 95 % of its size or more.
 
+#[cfg(not(all(feature = "disk", target_os = "linux")))]
+mod absent;
+#[cfg(all(feature = "disk", target_os = "linux"))]
+mod frames;
+
 use std::io;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
-use crate::batch::{BATCH_BYTES, yield_now};
-use crate::meter;
+#[cfg(not(all(feature = "disk", target_os = "linux")))]
+use self::absent as frames;
+use self::frames::{Decoder, Encoder, decode, encode};
+use crate::batch::BATCH_BYTES;
 
 /// Shorter values are not compressed.
 const BYTES_MIN: usize = 1024;
@@ -20,10 +26,7 @@ const BYTES_MIN: usize = 1024;
 const SAMPLE_BYTES: usize = 1024;
 const RUN_BYTES: usize = 64;
 
-/// The fastest level that zstd recommends.
-const LEVEL: i32 = 1;
-
-/// Memory of a context at that level: tables and windows for the largest values.
+/// Memory of a context at the level of [`frames`]: tables and windows for the largest values.
 const CONTEXT_BYTES: usize = 1 << 20;
 
 /// Memory between polls for decompressing a value of `length` bytes, the value itself excluded.
@@ -37,8 +40,8 @@ pub(crate) fn encoder_bytes(length: usize) -> usize {
 }
 
 pub(crate) struct Codecs {
-    encoders: Mutex<Vec<Encoder<'static>>>,
-    decoders: Mutex<Vec<Decoder<'static>>>,
+    encoders: Mutex<Vec<Encoder>>,
+    decoders: Mutex<Vec<Decoder>>,
     kept: usize,
 }
 
@@ -54,7 +57,7 @@ impl Codecs {
             return None;
         }
         let kept = self.encoders.lock().pop();
-        let mut encoder = kept.map_or_else(|| Encoder::new(LEVEL), Ok).ok()?;
+        let mut encoder = kept.map_or_else(frames::encoder, Ok).ok()?;
         let frame = encode(&mut encoder, value).await;
         let mut encoders = self.encoders.lock();
         if encoders.len() < self.kept {
@@ -71,7 +74,7 @@ impl Codecs {
     /// `InvalidData`, or zstd's error, if the frame holds anything else; `OutOfMemory`.
     pub(crate) async fn decompress(&self, frame: &[u8], length: usize) -> io::Result<Bytes> {
         let kept = self.decoders.lock().pop();
-        let mut decoder = kept.map_or_else(Decoder::new, Ok)?;
+        let mut decoder = kept.map_or_else(frames::decoder, Ok)?;
         let value = decode(&mut decoder, frame, length).await;
         let mut decoders = self.decoders.lock();
         if decoders.len() < self.kept {
@@ -117,73 +120,6 @@ fn are_even(counts: &[u32; 256]) -> bool {
     });
     let expected = sampled * sampled.saturating_sub(1) / 256;
     pairs < expected + expected / 10
-}
-
-async fn encode(encoder: &mut Encoder<'static>, value: &[u8]) -> Option<Vec<u8>> {
-    encoder.reinit().ok()?;
-    encoder.set_pledged_src_size(Some(value.len() as u64)).ok()?;
-    // The buffer never grows: a frame that does not fit does not save enough.
-    let most = value.len() - value.len() / 20 - 1;
-    let mut frame = Vec::with_capacity(most);
-    for step in value.chunks(BATCH_BYTES) {
-        meter::bytes(step.len());
-        let mut input = InBuffer::around(step);
-        while input.pos() < step.len() {
-            if frame.len() >= most {
-                return None;
-            }
-            let written = frame.len();
-            encoder.run(&mut input, &mut OutBuffer::around_pos(&mut frame, written)).ok()?;
-        }
-        if value.len() > BATCH_BYTES {
-            yield_now().await;
-        }
-    }
-    loop {
-        let written = frame.len();
-        let left = encoder.finish(&mut OutBuffer::around_pos(&mut frame, written), true).ok()?;
-        if left == 0 && frame.len() <= most {
-            frame.shrink_to_fit();
-            return Some(frame);
-        }
-        if frame.len() >= most {
-            return None;
-        }
-    }
-}
-
-async fn decode(
-    decoder: &mut Decoder<'static>,
-    frame: &[u8],
-    length: usize,
-) -> io::Result<Vec<u8>> {
-    let damaged = || {
-        io::Error::new(io::ErrorKind::InvalidData, "the frame does not hold a value of this length")
-    };
-    decoder.reinit()?;
-    let mut input = InBuffer::around(frame);
-    let mut value = Vec::new();
-    value.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    loop {
-        let written = value.len();
-        value.resize(length.min(written + BATCH_BYTES), 0);
-        let mut output = OutBuffer::around(&mut value[written..]);
-        let left = decoder.run(&mut input, &mut output)?;
-        let produced = output.pos();
-        meter::bytes(produced);
-        value.truncate(written + produced);
-        if left == 0 {
-            let is_whole = value.len() == length && input.pos() == frame.len();
-            return if is_whole { Ok(value) } else { Err(damaged()) };
-        }
-        // The decoder makes no progress and there is no room for more.
-        if produced == 0 && (input.pos() == frame.len() || value.len() == length) {
-            return Err(damaged());
-        }
-        if length > BATCH_BYTES {
-            yield_now().await;
-        }
-    }
 }
 
 /// Whether values of this content type are already compressed; ignores case and parameters.
