@@ -48,6 +48,8 @@ pub(crate) enum Event {
     L2Full,
     /// A put whose value the full disk tier did not take.
     L2NotAdmitted,
+    /// A put whose value the write rate kept off the disk tier.
+    L2OverRate,
     /// A value stored uncompressed although compression is on.
     CompressionSkipped,
     /// A disk lookup that the synopsis answered: absent.

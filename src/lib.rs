@@ -228,6 +228,7 @@ mod timer;
 mod waiters;
 mod wake;
 mod watermarks;
+mod write_rate;
 
 pub use cache::BlobCache;
 pub use clock::Clock;
@@ -258,3 +259,4 @@ pub use stats::{
     NamespaceStats,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};
+pub use write_rate::WriteRate;

@@ -96,7 +96,7 @@ impl fmt::Display for L2Compression {
     }
 }
 
-/// Which new values a full disk tier takes. While it has room it takes all.
+/// Which new values the disk tier takes. While it has room it takes all, but for `OnSecondSight`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2Admission {
     /// If many values are never asked for again, only those whose key was put or held not long
@@ -107,6 +107,12 @@ pub enum L2Admission {
     Adaptive,
     /// All of them.
     Always,
+    /// Whether the disk is full or not, only those whose key was put before, or left either tier
+    /// not long before: the first put of a key stays in memory. It spares the flash, at the cost of
+    /// hits. A few bytes a key, within an eighth of the index budget, remember the keys: as many
+    /// as the disk has records, at least about 200,000 if the budget has room for them; none after
+    /// a restart. The same values as with `Adaptive` are always taken.
+    OnSecondSight,
 }
 
 impl fmt::Display for L2Admission {
@@ -114,6 +120,7 @@ impl fmt::Display for L2Admission {
         formatter.pad(match self {
             Self::Adaptive => "adaptive",
             Self::Always => "always",
+            Self::OnSecondSight => "on second sight",
         })
     }
 }

@@ -114,9 +114,10 @@ figures! {
         /// Puts that the disk tier refused because its index is at its budget, or their namespace
         /// at its quota.
         l2_full_rejections: u64 = Counter Number,
-        /// Puts whose value the full disk tier did not take, because most values are not asked for
-        /// again.
+        /// Puts whose value the disk tier did not take by its admission.
         l2_not_admitted: u64 = Counter Number,
+        /// Puts whose value the disk tier did not take because of its write rate.
+        l2_write_rate_rejections: u64 = Counter Number,
         /// Bytes of compressed values before compression.
         l2_compressed_from: u64 = Counter Bytes,
         /// Bytes of compressed values after compression.
@@ -257,8 +258,10 @@ snapshot! {
         index_lookups: u64,
         /// Puts refused because of the index budget or a quota.
         full_rejections: u64,
-        /// Puts whose value the full tier did not take.
+        /// Puts whose value the tier did not take by its admission.
         not_admitted: u64,
+        /// Puts whose value the tier did not take because of the write rate.
+        write_rate_rejections: u64,
         /// Records in the index, including tombstones.
         entries: usize,
         /// Bytes of the log in use.
@@ -400,6 +403,7 @@ impl BlobCacheStats {
             index_lookups: self.l2_metadata_reads,
             full_rejections: self.l2_full_rejections,
             not_admitted: self.l2_not_admitted,
+            write_rate_rejections: self.l2_write_rate_rejections,
             entries: self.l2_entries,
             bytes_in_use: self.l2_bytes_in_use,
             bytes_max: self.l2_bytes_max,

@@ -16,6 +16,7 @@ use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit,
     BlobCachePolicy, BlobCachePut, CachePresence, CacheTier, Clock, CrashSafety, ExtendedTtlPolicy,
     L1Admission, L2Admission, L2Compression, L2Engine, L2PromotionPolicy, L2State, NamespaceQuota,
+    WriteRate,
 };
 
 fn open() -> BlobCache {
@@ -263,6 +264,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
             .promotion_queue_max(5)
             .second_chances(false)
             .write_amplification_pct_max(120)
+            .write_rate_max(WriteRate::new(7))
             .crash_safety(CrashSafety::Power)
     });
     let in_turn = BlobCacheConfig::builder()
@@ -278,6 +280,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
         .promotion_queue_max(5)
         .l2_second_chances(false)
         .l2_write_amplification_pct_max(120)
+        .l2_write_rate_max(WriteRate::new(7))
         .crash_safety(CrashSafety::Power);
     let shown = |builder: BlobCacheConfigBuilder| format!("{:?}", builder.build().unwrap());
     assert_eq!(shown(together), shown(in_turn));

@@ -14,6 +14,7 @@ use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
 use crate::quota::NamespaceQuota;
+use crate::write_rate::WriteRate;
 
 /// Beyond any addressable memory.
 pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
@@ -260,6 +261,14 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// How fast the disk tier may be written; beyond that, new keys stay in memory. Default: no
+    /// limit. Rate and burst: 1 byte or more.
+    #[must_use]
+    pub fn l2_write_rate_max(mut self, rate: WriteRate) -> Self {
+        self.config.l2_write_rate_max = Some(rate);
+        self
+    }
+
     /// How much survives a crash. Default [`CrashSafety::Process`].
     #[must_use]
     pub fn crash_safety(mut self, crash_safety: CrashSafety) -> Self {
@@ -379,6 +388,14 @@ impl BlobCacheConfigBuilder {
         within("l2_read_bytes_max", config.l2_read_bytes_max, MIB..=1 << 40)?;
         let percent = config.l2_write_amplification_pct_max as usize;
         within("l2_write_amplification_pct_max", percent, 100..=400)?;
+        if let Some(WriteRate { bytes_per_second, burst_bytes }) = config.l2_write_rate_max
+            && (bytes_per_second == 0 || burst_bytes == 0)
+        {
+            let reason = format!(
+                "{bytes_per_second} bytes a second, bursts of {burst_bytes}: each must be 1 or more"
+            );
+            return Err(CacheError::InvalidConfig { field: "l2_write_rate_max", reason });
+        }
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         config.fetch_policy.check("fetch_policy")?;

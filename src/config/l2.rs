@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::BlobCacheConfigBuilder;
 use crate::modes::{CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy};
+use crate::write_rate::WriteRate;
 
 /// The settings of the disk tier, for [`BlobCacheConfigBuilder::l2`]. Each is equal to a setter of
 /// the builder, which states its unit, default and range.
@@ -69,6 +70,12 @@ impl L2ConfigBuilder {
     #[must_use]
     pub fn second_chances(self, second_chances: bool) -> Self {
         Self(self.0.l2_second_chances(second_chances))
+    }
+
+    /// See [`BlobCacheConfigBuilder::l2_write_rate_max`].
+    #[must_use]
+    pub fn write_rate_max(self, rate: WriteRate) -> Self {
+        Self(self.0.l2_write_rate_max(rate))
     }
 
     /// See [`BlobCacheConfigBuilder::l2_write_amplification_pct_max`].

@@ -19,6 +19,7 @@ use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
 use crate::quota::{NamespaceQuota, Quotas};
+use crate::write_rate::WriteRate;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -59,6 +60,8 @@ pub struct BlobCacheConfig {
     pub(crate) l2_promotion_policy: L2PromotionPolicy,
     pub(crate) l2_second_chances: bool,
     pub(crate) l2_write_amplification_pct_max: u32,
+    /// None: no limit.
+    pub(crate) l2_write_rate_max: Option<WriteRate>,
     pub(crate) promotion_queue_max: usize,
     pub(crate) crash_safety: CrashSafety,
     pub(crate) background_sweep: BackgroundSweep,
@@ -92,6 +95,7 @@ impl BlobCacheConfig {
             l2_promotion_policy: L2PromotionPolicy::default(),
             l2_second_chances: true,
             l2_write_amplification_pct_max: 130,
+            l2_write_rate_max: None,
             promotion_queue_max: 1024,
             crash_safety: CrashSafety::default(),
             background_sweep: BackgroundSweep::default(),
@@ -221,6 +225,12 @@ impl BlobCacheConfig {
         self.l2_write_amplification_pct_max
     }
 
+    /// How fast the disk tier may be written, if that is limited.
+    #[must_use]
+    pub fn l2_write_rate_max(&self) -> Option<WriteRate> {
+        self.l2_write_rate_max
+    }
+
     /// How much survives a crash.
     #[must_use]
     pub fn crash_safety(&self) -> CrashSafety {
@@ -321,6 +331,7 @@ impl fmt::Debug for BlobCacheConfig {
             l2_promotion_policy,
             l2_second_chances,
             l2_write_amplification_pct_max,
+            l2_write_rate_max,
             promotion_queue_max,
             crash_safety,
             background_sweep,
@@ -352,6 +363,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l2_promotion_policy", l2_promotion_policy)
             .field("l2_second_chances", l2_second_chances)
             .field("l2_write_amplification_pct_max", l2_write_amplification_pct_max)
+            .field("l2_write_rate_max", l2_write_rate_max)
             .field("promotion_queue_max", promotion_queue_max)
             .field("crash_safety", crash_safety)
             .field("background_sweep", background_sweep)

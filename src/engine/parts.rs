@@ -10,7 +10,7 @@ use crate::codec::Codecs;
 use crate::commit_lock::CommitLock;
 use crate::config::{BlobCacheConfig, cores};
 use crate::counters::Counters;
-use crate::disk_admission::DiskAdmission;
+use crate::disk_admission::{self, DiskAdmission};
 use crate::disposal::Freeing;
 use crate::engine::acknowledge::Acknowledger;
 use crate::engine::background::deadlines::Deadlines;
@@ -29,7 +29,6 @@ use crate::l1::L1;
 use crate::l2::L2;
 use crate::latency::Latencies;
 use crate::limiter::Limiter;
-use crate::modes::L2Admission;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::pending::PendingInvalidations;
@@ -88,13 +87,15 @@ impl Parts {
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
         let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
-        let disk_admission = Arc::new(DiskAdmission::new(
-            disk.l2().is_some() && config.l2_admission == L2Admission::Adaptive,
-            disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
-            config.l2_index_bytes_max,
-            config.l2_write_amplification_pct_max,
-            &freeing,
-        ));
+        let admission = disk.l2().map(|l2| disk_admission::Settings {
+            policy: config.l2_admission,
+            disk_bytes: l2.geometry().file_bytes(),
+            index_bytes_max: config.l2_index_bytes_max,
+            write_amplification_pct_max: config.l2_write_amplification_pct_max,
+            rate: config.l2_write_rate_max,
+            clock: config.clock.clone(),
+        });
+        let disk_admission = Arc::new(DiskAdmission::new(admission, &freeing));
         Self {
             hasher,
             clock: config.clock.clone(),

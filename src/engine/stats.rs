@@ -136,6 +136,7 @@ impl StatsReader {
             memory_synopsis_bytes: totals.synopsis_bytes,
             l2_full_rejections: sum(Event::L2Full),
             l2_not_admitted: sum(Event::L2NotAdmitted),
+            l2_write_rate_rejections: sum(Event::L2OverRate),
             l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
             ..self.of_disk()
         }

@@ -146,11 +146,14 @@ impl Log {
         SegmentNumber(self.head.load(Ordering::Acquire))
     }
 
-    /// Callers that wait, and bytes that wait to be written.
     #[cfg(test)]
-    pub(crate) fn waiting(&self) -> (usize, usize) {
-        let callers = self.waiters.len() + self.closers.len() + self.room.len();
-        (callers, self.state.lock().waiting_bytes())
+    pub(crate) fn waiting_callers(&self) -> usize {
+        self.waiters.len() + self.closers.len() + self.room.len()
+    }
+
+    /// Of records.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.state.lock().waiting_bytes()
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {

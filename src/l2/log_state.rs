@@ -278,7 +278,6 @@ impl LogState {
         self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    #[cfg(test)]
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }

@@ -71,6 +71,7 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Range, RangeInclusive};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -252,6 +253,12 @@ impl L2 {
 
     pub(crate) fn outlines(&self) -> Arc<Outlines> {
         Arc::clone(&self.outlines)
+    }
+
+    /// Bytes written since the store was opened, and those of records that wait.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        let written = self.health().metrics.write_bytes.load(Ordering::Relaxed);
+        written.saturating_add(self.log.waiting_bytes() as u64)
     }
 
     /// Bytes of the log from its oldest segment to its end.

@@ -6,8 +6,9 @@
 //!
 //! `TRACES` is a folder with traces (`.csv.zst`: a line `key,size` for each request, size 1 if it
 //! is not known) and `reference.csv`, the misses of other policies. Writes `docs/hit-ratio.md` and
-//! the plot beside it. `--puts` prints what a put costs.
+//! the plot beside it. `--puts` prints what a put costs, `--endurance` what sparing the flash does.
 
+mod endurance;
 mod plot;
 mod puts;
 mod reference;
@@ -20,7 +21,7 @@ mod trace;
 use std::error::Error;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -44,6 +45,10 @@ struct Arguments {
     /// Instead: processor time of a put, with and without what decides on disk.
     #[arg(long)]
     puts: bool,
+
+    /// Instead: writes saved, and hits lost, by admission on second sight and by a write rate.
+    #[arg(long, conflicts_with = "puts")]
+    endurance: bool,
 
     /// The page to write. The plot has the same name.
     #[arg(long, default_value = "docs/hit-ratio.md")]
@@ -72,12 +77,12 @@ fn main() -> Result<(), Failure> {
         print!("{}", puts::measure(arguments.folder.as_deref())?);
         return Ok(());
     };
+    let traces = read_traces(folder)?;
+    if arguments.endurance {
+        print!("{}", endurance::measure(&traces, arguments.folder.as_deref())?);
+        return Ok(());
+    }
     let reference = Reference::read(&folder.join("reference.csv"))?;
-    let mut paths: Vec<_> =
-        fs::read_dir(folder)?.map(|item| item.map(|item| item.path())).collect::<Result<_, _>>()?;
-    paths.retain(|path| path.to_string_lossy().ends_with(".csv.zst"));
-    paths.sort();
-    let traces = paths.iter().map(|path| Trace::read(path)).collect::<Result<Vec<_>, _>>()?;
     let mut runs = Vec::new();
     for trace in &traces {
         for size in &arguments.sizes {
@@ -115,4 +120,12 @@ fn main() -> Result<(), Failure> {
     plot::draw(&report, &reference, &svg)?;
     fs::write(&arguments.page, report.page(&svg))?;
     Ok(())
+}
+
+fn read_traces(folder: &Path) -> Result<Vec<Trace>, Failure> {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|item| item.map(|item| item.path())).collect::<Result<_, _>>()?;
+    paths.retain(|path| path.to_string_lossy().ends_with(".csv.zst"));
+    paths.sort();
+    paths.iter().map(|path| Trace::read(path)).collect()
 }

@@ -46,7 +46,7 @@ impl Point {
 
     pub(crate) fn line(&self) -> String {
         let Self { trace, part, ratio, outcome, others, .. } = self;
-        let Outcome { misses, l1_hits, written, not_admitted } = outcome;
+        let Outcome { misses, l1_hits, written, not_admitted, .. } = outcome;
         let mut line = format!("| {trace} | {} % | 1:{ratio} | {misses:.1} | ", 100.0 * part);
         let distance = self.distance().map_or("-".to_owned(), |it| format!("{it:+.1}"));
         line += &format!("{distance} | ");

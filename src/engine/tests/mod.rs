@@ -8,6 +8,7 @@ mod crash_model;
 mod crash_points;
 mod device_faults;
 mod disk_admission;
+mod endurance;
 mod errors;
 mod fetches;
 mod histories;

@@ -1,5 +1,6 @@
 //! From a put to an entry in memory and a record in the log.
 
+mod admitted;
 pub(crate) mod commit;
 pub(crate) mod copy_limit;
 pub(crate) mod namespace_slots;

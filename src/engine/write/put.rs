@@ -23,7 +23,7 @@ use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
-use crate::counters::{Counters, Event};
+use crate::counters::Counters;
 use crate::disk_admission::{DiskAdmission, Newcomer};
 use crate::disposal::Freeing;
 use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
@@ -34,11 +34,12 @@ use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
+use crate::engine::write::admitted::{Admitted, DiskRefusal};
 use crate::engine::write::commit::{Commit, InMemory, Lack, NewRecord, Proposal, Verdict, encode};
 use crate::engine::write::namespace_slots::NamespaceSlots;
 use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
-use crate::engine::write::versions::{Known, PutVersion, Versions};
-use crate::entry::{Entry, Extras, Mark};
+use crate::engine::write::versions::{PutVersion, Versions};
+use crate::entry::{Entry, Extras};
 use crate::error::{BlobLimit, CacheError};
 use crate::io::BLOCK_BYTES;
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
@@ -46,7 +47,6 @@ use crate::l1::Room;
 use crate::l2::RoomTicket;
 use crate::latency::Latencies;
 use crate::limiter::Limiter;
-use crate::modes::L1Admission;
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::{BlobCachePut, Value};
@@ -177,6 +177,7 @@ impl Puts {
             is_absent: put.is_absent,
             room,
             is_wanted,
+            is_held_alone,
             version,
             known,
             newcomer,
@@ -274,24 +275,24 @@ impl Puts {
         // Bounded: a wait or an attempt in each turn.
         loop {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
-            let in_memory = self.room_for(generation, admitted).await;
+            let is_over_rate = self.is_over_rate(generation, key.hash);
+            let in_memory = self.room_for(generation, admitted, is_over_rate).await;
             let is_on_disk = self.disk.l2().is_some();
+            let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
             // Without room in memory no tier would have it.
-            let newcomer = admitted.newcomer;
-            let newcomer = newcomer.or_taken(|| !matches!(in_memory, InMemory::Reserved(_)));
-            let value = if is_on_disk || matches!(in_memory, InMemory::Reserved(_)) {
-                put.value.exact().await
-            } else {
-                Bytes::new()
-            };
-            let is_full = is_on_disk && self.has_no_room_on_disk(generation, key.hash);
+            let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
+            let value =
+                if is_on_disk || is_in_memory { put.value.exact().await } else { Bytes::new() };
+            let is_full = self.has_no_room_on_disk(generation, key.hash);
+            let refusal = DiskRefusal::first(is_full, newcomer, is_over_rate);
             // Else it has the bytes of the entry already.
             let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
             let copy = is_copied.then(|| value.clone());
             let entry = admitted.entry(generation, key, value);
-            let is_recorded = is_on_disk && !is_full && newcomer.is_taken;
-            let recording =
-                if is_recorded { self.recording(body.take(), &entry, put).await } else { None };
+            let recording = match refusal {
+                None if is_on_disk => self.recording(body.take(), &entry, put).await,
+                _ => None,
+            };
             let (entry, known) = (Arc::new(entry), admitted.known);
             let mut proposal = Proposal {
                 namespace,
@@ -304,7 +305,7 @@ impl Puts {
                 newcomer,
             };
             // Neither tier would have it.
-            if !admitted.is_wanted && !is_full && newcomer.is_taken {
+            if !admitted.is_wanted && refusal.is_none() {
                 self.check_room(&proposal)?;
             }
             let verdict = self.commit.append(&mut proposal)?;
@@ -315,7 +316,7 @@ impl Puts {
             }
             let unknown = match verdict {
                 Verdict::Done(acknowledgement) => {
-                    self.note_refused(key.hash, newcomer, is_full);
+                    self.note_refused(key.hash, newcomer, refusal);
                     return Ok(acknowledgement);
                 }
                 Verdict::Stale(acknowledgement) => return Ok(acknowledgement),
@@ -361,11 +362,11 @@ impl Puts {
         })
     }
 
-    /// Counts a put that the disk did not take, because it is full or does not admit it.
-    fn note_refused(&self, hash: KeyHash, newcomer: Newcomer, is_full: bool) {
-        self.counters.add(Event::L2Full, u64::from(is_full));
-        if !newcomer.is_taken {
-            self.counters.count(Event::L2NotAdmitted);
+    /// Counts a put that the disk did not take.
+    fn note_refused(&self, hash: KeyHash, newcomer: Newcomer, refusal: Option<DiskRefusal>) {
+        let Some(refusal) = refusal else { return };
+        self.counters.count(refusal.event());
+        if refusal == DiskRefusal::NotAdmitted {
             drop(self.disk_admission.refused(hash, newcomer.bytes, || self.budget.usage()));
         }
     }
@@ -402,8 +403,15 @@ impl Puts {
         }
     }
 
-    async fn room_for(&self, generation: &Generation, admitted: &Admitted) -> InMemory<'_> {
-        if !admitted.is_wanted {
+    /// `is_alone`: the disk does not take it.
+    async fn room_for(
+        &self,
+        generation: &Generation,
+        admitted: &Admitted,
+        is_alone: bool,
+    ) -> InMemory<'_> {
+        let is_wanted = admitted.is_wanted || (is_alone && admitted.is_held_alone);
+        if !is_wanted {
             return InMemory::Unwanted;
         }
         match self.eviction.reserve(generation, admitted.room, admitted.kind.0).await {
@@ -414,10 +422,17 @@ impl Puts {
 
     /// Whether the disk quota is used up. Near the limit the section decides.
     fn has_no_room_on_disk(&self, generation: &Generation, hash: KeyHash) -> bool {
-        if generation.quota().is_none() {
+        if generation.quota().is_none() || self.disk.l2().is_none() {
             return false;
         }
         self.commit.is_beyond_quota(generation, 1, generation.index().get(hash))
+    }
+
+    /// Whether the write rate keeps a new key off the disk.
+    fn is_over_rate(&self, generation: &Generation, hash: KeyHash) -> bool {
+        let Some(l2) = self.disk.l2() else { return false };
+        self.disk_admission.is_over_rate(|| l2.bytes_written())
+            && generation.index().get(hash).is_none()
     }
 
     /// An error if a blob that memory does not take is too large for the disk.
@@ -442,40 +457,6 @@ impl Puts {
         key: &[u8],
     ) -> Lifetime {
         policy.lifetime(namespace.name, key, self.clock.timestamp())
-    }
-}
-
-/// A put within the limits.
-#[derive(Debug)]
-struct Admitted {
-    life: Lifetime,
-    /// None while an entry has them.
-    extras: Option<Box<Extras>>,
-    kind: (u8, L1Admission),
-    is_absent: bool,
-    /// Its charge, and that of the entry it replaces.
-    room: Room,
-    is_wanted: bool,
-    version: PutVersion,
-    known: Option<Known>,
-    newcomer: Newcomer,
-}
-
-impl Admitted {
-    fn twin(&self) -> Self {
-        let extras = self.extras.as_ref().and_then(|extras| extras.twin(&self.life));
-        Self { extras, ..*self }
-    }
-
-    /// The entry, which takes the extras.
-    fn entry(&mut self, generation: &Arc<Generation>, key: HashedKey<'_>, value: Bytes) -> Entry {
-        let extras = self.extras.take();
-        let mut entry = Entry::new(Arc::clone(generation), key, &self.life, self.kind, extras);
-        (entry.value, entry.charge) = (value, self.room.bytes);
-        if self.is_absent {
-            entry.mark(Mark::Absent);
-        }
-        entry
     }
 }
 

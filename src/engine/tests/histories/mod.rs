@@ -95,6 +95,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     }
     if !setting.is_roomy && !setting.has_little_index {
         least("values not admitted", tally.not_admitted, 1.0);
+        least("puts over the write rate", tally.over_rate, 1.0);
     }
     if setting.has_faults {
         least("faults", tally.failures, 5.0);

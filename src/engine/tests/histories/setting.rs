@@ -5,8 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::call::SPACES;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
-use crate::modes::{CrashSafety, L2Compression, L2PromotionPolicy};
+use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
+use crate::write_rate::WriteRate;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
@@ -40,6 +41,7 @@ impl Setting {
             .namespace(SPACES[0], |it| {
                 if seed % 8 == 2 { it.compression(L2Compression::On) } else { it }
             })
+            .l2_admission(self.admission(seed))
             .crash_safety(self.crash_safety)
             .key_hash_bits(self.key_hash_bits)
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
@@ -55,8 +57,19 @@ impl Setting {
         if self.has_little_index {
             config.l2_index_bytes_max = 1800;
         }
+        // It fills once in a while, as the clock moves; a file that must lose nothing takes all.
+        if seed % 5 == 2 && !self.is_roomy {
+            config.l2_write_rate_max = Some(WriteRate::new(2000).burst_bytes(64 << 10));
+        }
         // Memory holds only a few of the keys.
         config.charge = Some(|_, value| 3000 + 3 * value.len());
         config
+    }
+    fn admission(self, seed: u64) -> L2Admission {
+        if seed % 7 == 4 && !self.is_roomy {
+            L2Admission::OnSecondSight
+        } else {
+            L2Admission::Adaptive
+        }
     }
 }

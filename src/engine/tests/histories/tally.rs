@@ -20,6 +20,7 @@ pub(super) struct Tally {
     pub(super) second_chances: u64,
     pub(super) refused: u64,
     pub(super) not_admitted: u64,
+    pub(super) over_rate: u64,
     pub(super) mismatches: u64,
     pub(super) invalidated: u64,
     pub(super) stale_serves: u64,
@@ -50,6 +51,7 @@ impl Tally {
         self.second_chances += stats.l2_reinserted();
         self.refused += stats.stale_sets_refused();
         self.not_admitted += stats.l2_not_admitted();
+        self.over_rate += stats.l2_write_rate_rejections();
         self.mismatches += stats.version_mismatches();
         self.invalidated += stats.invalidations();
         self.stale_serves += stats.l1_stale_serves_total();
@@ -74,6 +76,7 @@ impl AddAssign for Tally {
         self.second_chances += other.second_chances;
         self.refused += other.refused;
         self.not_admitted += other.not_admitted;
+        self.over_rate += other.over_rate;
         self.mismatches += other.mismatches;
         self.invalidated += other.invalidated;
         self.stale_serves += other.stale_serves;

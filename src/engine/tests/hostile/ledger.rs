@@ -49,7 +49,7 @@ impl Ledger {
             ("timers", timers),
         ]);
         if let Some(l2) = disk.l2() {
-            let (callers, bytes) = l2.log.waiting();
+            let (callers, bytes) = (l2.log.waiting_callers(), l2.log.waiting_bytes());
             all.insert("callers of the log", callers);
             all.insert("unwritten bytes", bytes);
             all.insert("pinned reads", l2.pins_held() as usize);
