@@ -1,12 +1,14 @@
 //! `BlobCache`: the public handle.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 
 use crate::config::BlobCacheConfig;
 use crate::engine::fetch::{BlobCacheRefresh, HandleDefaults};
 use crate::engine::{self, Engine, fetch};
 use crate::error::{CacheError, FetchError};
+use crate::events::BlobCacheEvents;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::LabelKind;
 use crate::moment::ReadPoint;
@@ -436,6 +438,41 @@ impl BlobCache {
     ///   dropped halfway all the same.
     pub async fn close(&self) -> Result<(), CacheError> {
         self.engine.close().await
+    }
+
+    /// Tells from now on what becomes of entries: evicted, expired, invalidated, replaced, dropped
+    /// by the disk tier, promoted, reinserted. A [`Stream`](futures::Stream) for one listener: a
+    /// later call ends the earlier stream. The first event above a disk tier is what the open has
+    /// found there.
+    ///
+    /// Up to 4096 events of 1 MiB, names and keys included, wait for the listener. Those beyond
+    /// are lost, which [`Lost`](crate::BlobCacheEvent::Lost) says and
+    /// [`events_lost`](BlobCacheStats::events_lost) counts; one that is not polled holds up nobody.
+    /// A thread, `tamis-events`, wakes it. A hit in memory tells nothing. An entry that both tiers
+    /// held may be told of twice: evicted from memory, and later dropped by the disk.
+    ///
+    /// # Errors
+    ///
+    /// The process may not start another thread.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use tamis::{BlobCache, BlobCacheConfig, BlobCacheEvent, EntryChange};
+    ///
+    /// let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let mut events = cache.events()?;
+    /// cache.put("pages", "/index", "<h1>Tamis</h1>").await?;
+    /// cache.invalidate_key("pages", "/index").await?;
+    /// let Some(BlobCacheEvent::Entry(event)) = events.next().await else { panic!() };
+    /// assert_eq!(event.change(), EntryChange::Invalidated);
+    /// assert_eq!((event.namespace(), event.key()), ("pages", Some(b"/index".as_slice())));
+    /// cache.close().await?;
+    /// assert_eq!(events.next().await, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn events(&self) -> io::Result<BlobCacheEvents> {
+        self.engine.stats().listen()
     }
 
     /// Counters since the open, and current sizes. Visits no entry.

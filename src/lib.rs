@@ -180,6 +180,7 @@ pub mod docs;
 mod engine;
 mod entry;
 mod error;
+mod events;
 mod expire;
 mod expiries;
 mod failpoint;
@@ -238,6 +239,7 @@ pub use config::{
 };
 pub use engine::fetch::BlobCacheRefresh;
 pub use error::{BlobLimit, CacheError, FetchError, IoError};
+pub use events::{BlobCacheEvent, BlobCacheEvents, EntryChange, EntryEvent};
 pub use fetch_policy::FetchPolicy;
 pub use figures::{Figure, FigureKind, FigureUnit};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};

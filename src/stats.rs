@@ -172,6 +172,8 @@ figures! {
         recovery_from_image: bool = Gauge Number,
         /// How long the open took.
         recovery_duration: Duration = Gauge Seconds,
+        /// Events that were lost because the listener was too slow.
+        events_lost: u64 = Counter Number,
         /// Memory of the disk index, including flushed parts not freed yet.
         memory_index_bytes: usize = Gauge Bytes,
         /// Memory of values being copied or compressed, of reads in progress, of records waiting to

@@ -35,7 +35,7 @@ const LAYERS: &[&[&str]] = &[
     &["namespace"],
     &["entry"],
     &["access_times", "hit", "l1"],
-    &["pending"],
+    &["events", "pending"],
     &["engine"],
     &["cache"],
     &["expire", "namespaced"],

@@ -15,6 +15,7 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
+use crate::events::Events;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::l1::L1;
 use crate::l2::{ClosedIndex, Off, SegmentNumber};
@@ -33,6 +34,7 @@ pub(crate) struct Closing {
     budget: Arc<IndexBudget>,
     disk: Arc<DiskTier>,
     cleanup: Cleanup,
+    events: Events,
     flushes: Arc<Flushes>,
 }
 
@@ -49,6 +51,7 @@ impl Closing {
             budget: Arc::clone(&parts.budget),
             disk: Arc::clone(&parts.disk),
             cleanup: Cleanup::new(parts),
+            events: parts.events.clone(),
             flushes: Arc::new(Flushes::new(parts)),
         }
     }
@@ -63,6 +66,7 @@ impl Closing {
             (section.close(), is_settled)
         };
         if is_first {
+            self.events.close();
             let index = self.closed_index(is_settled);
             self.pending.sweep_ended();
             self.end_tasks(index);
@@ -111,6 +115,7 @@ impl Closing {
     /// Ends a cache without handles, and frees its memory on another thread.
     pub(crate) fn abandon(&self) {
         self.commit_lock.section().close();
+        self.events.close();
         self.end_tasks(None);
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();

@@ -14,6 +14,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
+use crate::events::{About, EntryChange, Events};
 use crate::l1::{EntryOwner, L1, Reservation, Room, Scarce, Victim};
 use crate::l2::Slot;
 use crate::namespace::Generation;
@@ -22,6 +23,7 @@ use crate::sweep::SweepReport;
 
 pub(crate) struct Eviction {
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
@@ -38,6 +40,7 @@ impl Eviction {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
@@ -155,6 +158,8 @@ impl Eviction {
         self.removal.release_accounting(victim, counting, &mut self.commit_lock.section());
         if !is_hidden {
             self.counters.count(Event::Eviction);
+            let change = EntryChange::Evicted { on_disk: below.is_some() };
+            self.events.tell(change, || About::of(victim));
             self.counters.add(Event::Forgotten, u64::from(below.is_none()));
             if victim.hits.is_in_use() {
                 self.hand_down(victim, below);

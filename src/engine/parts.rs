@@ -23,6 +23,7 @@ use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
+use crate::events::Events;
 use crate::flight::Flights;
 use crate::key::KeyHasher;
 use crate::l1::L1;
@@ -67,6 +68,7 @@ pub(crate) struct Parts {
     /// What flushes have left.
     pub(crate) freeing: Arc<Freeing>,
     pub(crate) latencies: Arc<Latencies>,
+    pub(crate) events: Events,
 }
 
 impl Parts {
@@ -122,6 +124,7 @@ impl Parts {
             deadlines: Arc::new(Deadlines::new(config.clock.clone(), Arc::clone(&pending))),
             sweep_progress: Arc::default(),
             latencies: Arc::default(),
+            events: Events::default(),
             disk_admission,
             access_times,
             expiry_times,

@@ -10,6 +10,7 @@ use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
+use crate::events::{About, EntryChange, Events};
 use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
 use crate::l2::Slot;
@@ -20,6 +21,7 @@ use crate::sequence::Sequence;
 
 pub(crate) struct Removal {
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     l1: Arc<L1>,
     visibility: Visibility,
@@ -30,6 +32,7 @@ impl Removal {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
@@ -60,9 +63,9 @@ impl Removal {
         if let Some(invalidation) = matching {
             let freshness = self.visibility.freshness(entry);
             if freshness.is_expired() {
-                self.count_expired(freshness);
+                self.count_expired(freshness, || About::of(entry));
             } else {
-                self.credit(invalidation);
+                self.credit(invalidation, || About::of(entry));
             }
         }
     }
@@ -80,32 +83,41 @@ impl Removal {
         }
     }
 
-    /// Counts an entry that a mutation of its key removed as `event`, or as expired.
-    pub(crate) fn count_removed(&self, entry: &Entry, event: Event) {
+    /// Counts an entry that a put of its key has replaced, or as expired.
+    pub(crate) fn count_replaced(&self, entry: &Entry) {
         // The flush has counted it.
         if entry.generation.has_ended() {
             return;
         }
         let freshness = self.visibility.freshness(entry);
         if freshness.is_expired() {
-            self.count_expired(freshness);
+            self.count_expired(freshness, || About::of(entry));
         } else {
-            self.counters.count(event);
+            self.counters.count(Event::Replacement);
+            self.events.tell(EntryChange::Replaced, || About::of(entry));
         }
     }
 
-    pub(crate) fn count_expired(&self, freshness: Freshness) {
+    pub(crate) fn count_expired<'a>(
+        &self,
+        freshness: Freshness,
+        about: impl FnOnce() -> About<'a>,
+    ) {
+        let idle = freshness == Freshness::Expired(ExpiredBy::IdleTtl);
         self.counters.count(Event::Expiration);
-        self.counters.add(
-            Event::IdleExpiration,
-            u64::from(freshness == Freshness::Expired(ExpiredBy::IdleTtl)),
-        );
+        self.counters.add(Event::IdleExpiration, u64::from(idle));
+        self.events.tell(EntryChange::Expired { idle }, about);
     }
 
     /// Credits an invalidation for an entry that another caller removed.
-    pub(crate) fn credit(&self, invalidation: &PendingInvalidation) {
+    pub(crate) fn credit<'a>(
+        &self,
+        invalidation: &PendingInvalidation,
+        about: impl FnOnce() -> About<'a>,
+    ) {
         invalidation.count();
         self.counters.count(Event::Invalidation);
+        self.events.tell(EntryChange::Invalidated, about);
     }
 
     /// Prepares to replace or remove the record of a key: releases its labels, and credits a
@@ -130,12 +142,19 @@ impl Removal {
         if slot.dead {
             return false;
         }
+        let about = || match in_memory {
+            Some(entry) => About::of(entry),
+            None => About::on_disk(generation.name(), key.bytes, Some(slot)),
+        };
         let freshness = in_memory.map(|entry| self.visibility.freshness(entry));
         if let Some(freshness) = freshness.filter(|freshness| freshness.is_expired()) {
-            self.count_expired(freshness);
+            self.count_expired(freshness, about);
             return false;
         }
-        invalidation.as_deref().inspect(|invalidation| self.credit(invalidation)).is_none()
+        if let Some(invalidation) = &invalidation {
+            self.credit(invalidation, about);
+        }
+        invalidation.is_none()
     }
 
     /// Marks the slot of a mutation as dead. The slot stays: its record is still on file, and may
@@ -149,7 +168,11 @@ impl Removal {
         let is_it = |entry: &Entry| entry.sequence() == sequence && entry.is_held();
         let is_in_memory = self.l1.find(hash, is_it).is_some();
         let is_marked = generation.mark_dead(hash, sequence, &mut self.commit_lock.section());
-        self.counters.add(Event::Forgotten, u64::from(is_marked && !is_in_memory));
+        if is_marked && !is_in_memory {
+            self.counters.count(Event::Forgotten);
+            let about = || About::on_disk(generation.name(), &[], None);
+            self.events.tell(EntryChange::Dropped, about);
+        }
         is_marked
     }
 
@@ -169,7 +192,7 @@ impl Removal {
         drop(section);
         self.l1.give_back(removed.hash);
         if !has_ended {
-            self.count_expired(freshness);
+            self.count_expired(freshness, || About::of(entry));
         }
         true
     }
@@ -178,9 +201,10 @@ impl Removal {
     pub(crate) fn expire_on_disk(
         &self,
         generation: &Generation,
-        (hash, sequence): (KeyHash, Sequence),
+        (key, sequence): (HashedKey<'_>, Sequence),
         freshness: Freshness,
     ) {
+        let hash = key.hash;
         let place = self.l1.lock_place(hash);
         let in_memory = place.entry().filter(|entry| entry.sequence() == sequence);
         let is_expired = in_memory.map(|entry| self.visibility.freshness(entry).is_expired());
@@ -195,7 +219,10 @@ impl Removal {
         let has_ended = generation.has_ended();
         drop(section);
         if (is_marked || removed.is_some()) && !has_ended {
-            self.count_expired(freshness);
+            self.count_expired(freshness, || match &removed {
+                Some(entry) => About::of(entry),
+                None => About::on_disk(generation.name(), key.bytes, None),
+            });
         }
     }
 

@@ -1,5 +1,6 @@
 //! `StatsReader`: reads the figures of a cache together.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
+use crate::events::{BlobCacheEvent, BlobCacheEvents, Events};
 use crate::flight::Flights;
 use crate::footprint::POSTING_BYTES;
 use crate::l1::L1;
@@ -52,6 +54,7 @@ pub(crate) struct StatsReader {
     disk: Arc<DiskTier>,
     freeing: Arc<Freeing>,
     latencies: Arc<Latencies>,
+    events: Events,
     recovery: Recovery,
 }
 
@@ -74,6 +77,7 @@ impl StatsReader {
             disk: Arc::clone(&parts.disk),
             freeing: parts.freeing.clone(),
             latencies: Arc::clone(&parts.latencies),
+            events: parts.events.clone(),
             recovery: Recovery::default(),
         }
     }
@@ -88,6 +92,19 @@ impl StatsReader {
         self.recovery.dropped.store(dropped, Ordering::Relaxed);
         self.recovery.is_from_image.store(is_from_image, Ordering::Relaxed);
         self.recovery.nanos.store(nanos(duration), Ordering::Relaxed);
+    }
+
+    /// What the open found, for the first event of a listener. None without a disk tier.
+    fn recovered(&self) -> Option<BlobCacheEvent> {
+        let found = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.disk.l2().map(|_| BlobCacheEvent::Recovered {
+            records: found(&self.recovery.records),
+            segments_dropped: found(&self.recovery.dropped),
+        })
+    }
+
+    pub(crate) fn listen(&self) -> io::Result<BlobCacheEvents> {
+        self.events.listen(self.recovered())
     }
 
     pub(crate) fn all(&self) -> BlobCacheStats {
@@ -161,6 +178,7 @@ impl StatsReader {
             recovery_dropped: self.recovery.dropped.load(Ordering::Relaxed),
             recovery_from_image: self.recovery.is_from_image.load(Ordering::Relaxed),
             recovery_duration: Duration::from_nanos(self.recovery.nanos.load(Ordering::Relaxed)),
+            events_lost: self.events.lost(),
             l2_state: self.l2_state(),
             l2_engine: self.disk.engine(),
             latencies: self.latencies(),
@@ -214,6 +232,7 @@ impl StatsReader {
         self.copies.bytes()
             + self.reads.bytes()
             + self.promotions.bytes()
+            + self.events.memory_bytes()
             + self.codecs.memory_bytes()
             + self.disk.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
     }

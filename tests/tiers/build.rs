@@ -20,6 +20,7 @@ const WHOLE: &[&str] = &[
     "io/",
     "batch.rs",
     "counters.rs",
+    "events.rs",
     "failpoint.rs",
     "latency.rs",
     "meter.rs",

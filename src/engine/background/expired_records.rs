@@ -16,7 +16,7 @@ use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::io::TaskRunner;
-use crate::key::KeyHash;
+use crate::key::{HashedKey, KeyHash};
 use crate::l2::{BlobSummary, L2, Position, SearchTargets, SegmentNumber};
 use crate::namespace::{Generation, Namespaces};
 use crate::sequence::Sequence;
@@ -103,7 +103,8 @@ impl ExpiredRecords {
         let freshness = blob.life().freshness(now, last_access);
         if freshness.is_expired() {
             // Its labels stay while its record does.
-            self.removal.expire_on_disk(generation, (hash, sequence), freshness);
+            let key = HashedKey { bytes: blob.key, hash };
+            self.removal.expire_on_disk(generation, (key, sequence), freshness);
         } else {
             generation.note_end_on_disk(blob.life().ends(last_access));
         }

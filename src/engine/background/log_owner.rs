@@ -17,6 +17,7 @@ use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
+use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
@@ -31,6 +32,7 @@ use crate::sequence::Sequence;
 pub(crate) struct CacheLogOwner {
     config: Arc<BlobCacheConfig>,
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
@@ -50,6 +52,7 @@ impl CacheLogOwner {
         Self {
             config: parts.config.clone(),
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
@@ -90,6 +93,8 @@ impl CacheLogOwner {
         let is_lost = generation.live_slot(hash, sequence).is_some() && !is_in_memory;
         if self.give_up_slot(generation, hash, position) && is_lost {
             self.counters.count(Event::Forgotten);
+            let about = || About::on_disk(generation.name(), &[], None);
+            self.events.tell(EntryChange::Dropped, about);
         }
     }
 
@@ -178,7 +183,11 @@ impl LogOwner for CacheLogOwner {
                     None,
                     &mut section,
                 );
-                self.counters.add(Event::Forgotten, u64::from(is_left));
+                if is_left {
+                    self.counters.count(Event::Forgotten);
+                    let about = || About::on_disk(namespace, key, Some(slot));
+                    self.events.tell(EntryChange::Dropped, about);
+                }
             }
             self.give_up_slot(&generation, hash, position);
             // While memory holds the entry, memory keeps the postings.
@@ -299,6 +308,8 @@ impl LogOwner for CacheLogOwner {
             entry.set_sequence(sequence);
             entry.hits.note_rewritten();
         }
+        let about = || About::on_disk(generation.name(), blob.key, Some(moved));
+        self.events.tell(EntryChange::Reinserted, about);
         true
     }
 

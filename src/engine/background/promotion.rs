@@ -19,6 +19,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
+use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::TaskRunner;
 use crate::l1::{L1, Room};
@@ -36,6 +37,7 @@ pub(crate) struct Promoter {
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     eviction: Eviction,
+    events: Events,
     queue: Arc<Promotions>,
 }
 
@@ -52,6 +54,7 @@ impl Promoter {
             disk: parts.disk.clone(),
             deadlines: parts.deadlines.clone(),
             eviction: Eviction::new(parts),
+            events: parts.events.clone(),
             queue: parts.promotions.clone(),
         }
     }
@@ -115,6 +118,7 @@ impl Promoter {
         }
         drop(section);
         self.deadlines.note_end(ends);
+        self.events.tell(EntryChange::Promoted, || About::of(read));
         true
     }
 }

@@ -14,6 +14,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::{Removal, Removed};
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
+use crate::events::{About, EntryChange, Events};
 use crate::key::{HashedKey, KeyHash};
 use crate::l1::L1;
 use crate::l2::Slot;
@@ -26,6 +27,7 @@ const HELP_ENTRIES: usize = 32;
 
 pub(crate) struct Cleanup {
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
@@ -39,6 +41,7 @@ impl Cleanup {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
@@ -179,14 +182,19 @@ impl Cleanup {
         }
         let removed = if covered.is_some() { place.remove() } else { None };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
+        let about = || About::on_disk(generation.name(), key, None);
         match &removed {
             Some(entry) => {
-                self.removal.release_accounting(entry, matching.as_deref(), &mut section)
+                self.removal.release_accounting(entry, matching.as_deref(), &mut section);
             }
             None if is_marked && counts => {
-                self.removal.credit(matching.as_deref().unwrap_or(invalidation))
+                self.removal.credit(matching.as_deref().unwrap_or(invalidation), about);
             }
-            None => self.counters.add(Event::Expiration, u64::from(is_marked)),
+            None if is_marked => {
+                self.counters.count(Event::Expiration);
+                self.events.tell(EntryChange::Expired { idle: false }, about);
+            }
+            None => {}
         }
         // The record of the invalidation says so for good.
         self.removal.release_labels(generation, hash, sequence, &mut section);

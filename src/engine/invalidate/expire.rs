@@ -10,6 +10,7 @@ use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::verbs::{Invalidations, of};
 use crate::entry::Entry;
 use crate::error::CacheError;
+use crate::events::{About, EntryChange};
 use crate::key::{HashedKey, LabelKind, NamespaceRef};
 use crate::l1::LockedPlace;
 use crate::l2::{Change, Expiry, ExpiryScope, Position, Record, Slot};
@@ -129,9 +130,11 @@ impl Invalidations {
         entry.generation.mark_dead(entry.hash, entry.sequence(), section);
         // Bounded: one.
         removed.iter().for_each(|entry| self.removal.release_accounting(entry, None, section));
-        match was_live {
-            true => self.counters.add(Event::Invalidation, u64::from(is_of)),
-            false => self.removal.count_expired(freshness),
+        if !was_live {
+            self.removal.count_expired(freshness, || About::of(entry));
+        } else if is_of {
+            self.counters.count(Event::Invalidation);
+            self.events.tell(EntryChange::Invalidated, || About::of(entry));
         }
         is_counted
     }

@@ -12,6 +12,7 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::parts::Parts;
+use crate::events::{BlobCacheEvent, Events};
 use crate::key::NamespaceRef;
 use crate::l2::{Change, NamedGeneration, Record};
 use crate::namespace::{Ended, Freed, Generation, Namespaces};
@@ -20,6 +21,7 @@ use crate::pending::PendingInvalidations;
 pub(crate) struct Flushes {
     clock: Clock,
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
@@ -34,6 +36,7 @@ impl Flushes {
         Self {
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
@@ -66,7 +69,11 @@ impl Flushes {
                 self.acknowledger.note_flush(end);
                 acknowledgement = Acknowledgement::over(!ending.index().is_empty(), end);
                 unfreed = Some(self.budget.end(ending, section));
-                self.counters.add(Event::Flushed, ending.entries_approx() as u64);
+                let entries = ending.entries_approx() as u64;
+                self.counters.add(Event::Flushed, entries);
+                let namespace = || Some(namespace.name.into());
+                self.events
+                    .tell_of_all(|| BlobCacheEvent::Flushed { namespace: namespace(), entries });
                 section.sequence(recorded.map(|assigned| assigned.position.value()));
                 Ok(true)
             })?;
@@ -102,7 +109,9 @@ impl Flushes {
         let (flushed, unfreed) = ended?;
         self.pending.sweep_ended();
         self.counters.add(Event::NamespaceFlush, flushed.len() as u64);
-        self.counters.add(Event::Flushed, flushed.entries() as u64);
+        let entries = flushed.entries() as u64;
+        self.counters.add(Event::Flushed, entries);
+        self.events.tell_of_all(|| BlobCacheEvent::Flushed { namespace: None, entries });
         self.free_all(flushed, unfreed);
         Ok(((), acknowledgement))
     }
@@ -137,6 +146,9 @@ impl Flushes {
         self.counters.add(Event::Expiration, expired as u64);
         let is_given_up = given_up.is_some();
         if expired > 0 {
+            let (namespace, entries) = (|| generation.name().into(), expired as u64);
+            let event = || BlobCacheEvent::NamespaceExpired { namespace: namespace(), entries };
+            self.events.tell_of_all(event);
             self.pending.sweep_ended();
         }
         // Bounded: one.

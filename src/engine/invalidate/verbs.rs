@@ -23,6 +23,7 @@ use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::error::CacheError;
+use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHasher, LabelKind, NamespaceRef};
 use crate::l1::L1;
@@ -35,6 +36,7 @@ pub(crate) struct Invalidations {
     pub(super) clock: Clock,
     pub(super) hasher: KeyHasher,
     pub(super) counters: Counters,
+    pub(super) events: Events,
     pub(super) commit_lock: Arc<CommitLock>,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) pending: Arc<PendingInvalidations>,
@@ -59,6 +61,7 @@ impl Invalidations {
             clock: parts.clock.clone(),
             hasher: parts.hasher.clone(),
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
@@ -131,6 +134,13 @@ impl Invalidations {
             None => on_disk.is_counted,
         };
         drop(section);
+        if is_counted {
+            let its = removed.as_ref().filter(|entry| entry.is_of(namespace.name, key.bytes));
+            self.events.tell(EntryChange::Invalidated, || match its {
+                Some(entry) => About::of(entry),
+                None => About::on_disk(namespace.name, key.bytes, slot),
+            });
+        }
         let acknowledgement = match slot {
             Some(_) if failpoint(Failpoint::TombstoneOmitted) => Acknowledgement::Now,
             Some(_) => Acknowledgement::over(true, on_disk.end),
@@ -178,7 +188,7 @@ impl Invalidations {
         }
         let freshness = self.visibility.freshness(removed);
         if freshness.is_expired() {
-            self.removal.count_expired(freshness);
+            self.removal.count_expired(freshness, || About::of(removed));
         }
         !freshness.is_expired()
     }

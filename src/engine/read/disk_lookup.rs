@@ -158,7 +158,7 @@ impl DiskLookup {
                 drop(place);
                 self.removal.expire_on_disk(
                     &entry.generation,
-                    (entry.hash, entry.sequence()),
+                    (entry.hashed_key(), entry.sequence()),
                     expired,
                 );
                 None

@@ -10,6 +10,7 @@ mod device_faults;
 mod disk_admission;
 mod endurance;
 mod errors;
+mod events;
 mod fetches;
 mod histories;
 mod hostile;

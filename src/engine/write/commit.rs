@@ -21,6 +21,7 @@ use crate::engine::write::record_encoder::{Recording, with_change};
 use crate::engine::write::versions::{Known, PutVersion, Versions};
 use crate::entry::{Entry, Mark};
 use crate::error::CacheError;
+use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash, NamespaceRef};
 use crate::l1::{self, L1, Reservation};
@@ -32,6 +33,7 @@ use crate::pending::{PendingInvalidation, PendingInvalidations};
 pub(crate) struct Commit {
     clock: Clock,
     counters: Counters,
+    events: Events,
     commit_lock: Arc<CommitLock>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
@@ -51,6 +53,7 @@ impl Commit {
         Self {
             clock: parts.clock.clone(),
             counters: parts.counters.clone(),
+            events: parts.events.clone(),
             commit_lock: parts.commit_lock.clone(),
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
@@ -164,7 +167,13 @@ impl Commit {
         let same = in_memory.filter(|entry| entry.is_at(slot.position));
         let key = entry.hashed_key();
         let is_replaced = self.removal.displace(&entry.generation, key, slot, same, section);
-        self.counters.add(Event::Replacement, u64::from(is_replaced));
+        if is_replaced {
+            self.counters.count(Event::Replacement);
+            self.events.tell(EntryChange::Replaced, || match same {
+                Some(same) => About::of(same),
+                None => About::on_disk(entry.generation.name(), key.bytes, Some(slot)),
+            });
+        }
         same.is_some() && !slot.dead
     }
 
@@ -247,7 +256,7 @@ impl Commit {
     ) {
         self.removal.release_accounting(replaced, matching.filter(|_| !is_below), section);
         if !is_below && matching.is_none() {
-            self.removal.count_removed(replaced, Event::Replacement);
+            self.removal.count_replaced(replaced);
         }
     }
 
@@ -283,6 +292,8 @@ impl Commit {
             }
             InMemory::NoRoom => {
                 self.counters.count(Event::Eviction);
+                let change = EntryChange::Evicted { on_disk: is_recorded };
+                self.events.tell(change, || About::of(entry));
                 self.counters.add(Event::Forgotten, u64::from(!is_recorded));
                 place.remove()
             }
