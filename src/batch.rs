@@ -26,6 +26,11 @@ impl Default for Pacer {
 }
 
 impl Pacer {
+    /// For a walk that begins with its call, in a poll that has done nothing else.
+    pub(crate) const fn at_once() -> Self {
+        Self { entries: 0, bytes: 0 }
+    }
+
     pub(crate) async fn entry(&mut self) {
         self.entries(1).await;
     }
@@ -47,8 +52,30 @@ impl Pacer {
     }
 
     async fn next(&mut self) {
-        *self = Self { entries: 0, bytes: 0 };
+        *self = Self::at_once();
         yield_now().await;
+    }
+}
+
+/// What the calls have handled that one poll runs one after the other or side by side. They count
+/// for themselves; before each, this says whether the poll has room for it.
+#[derive(Debug)]
+pub(crate) struct PollShare {
+    /// What the thread had handled when the poll began.
+    begun: usize,
+}
+
+impl PollShare {
+    /// At the beginning of a poll.
+    pub(crate) fn begin() -> Self {
+        Self { begun: meter::bytes_so_far() }
+    }
+
+    /// Whether so many more bytes are too much for this poll. A call that is the first is not. On
+    /// another thread, after a wait, the answer may be yes without need.
+    pub(crate) fn is_used_up_by(&self, bytes: usize) -> bool {
+        let handled = meter::bytes_so_far().wrapping_sub(self.begun);
+        handled > 0 && handled.saturating_add(bytes) > BATCH_BYTES
     }
 }
 

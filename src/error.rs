@@ -167,6 +167,14 @@ pub enum CacheError {
         /// The length found and the length expected.
         reason: String,
     },
+    /// A call for many keys refuses one of them. It has changed nothing.
+    #[error("the key at index {index}: {source}")]
+    AtIndex {
+        /// The place of the key among those of the call, from 0 on.
+        index: usize,
+        /// What a call for this key alone would return.
+        source: Box<CacheError>,
+    },
     /// The cache has been closed.
     #[error("the cache is closed")]
     Closed,

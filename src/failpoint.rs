@@ -30,6 +30,10 @@ pub(crate) enum Failpoint {
     FlushNotAwaited,
     /// A key invalidation writes no tombstone for the records that it shadows.
     TombstoneOmitted,
+    /// A call for many keys does not wait for the tombstones of its keys.
+    ManyNotAwaited,
+    /// A read for one of many keys answers another one.
+    ManyMisplaced,
     /// A permanently failed write counts as done.
     FailedWriteIgnored,
     /// A disk tier that has failed and begins anew leaves its old records in the log on file.

@@ -202,6 +202,7 @@ mod l2_state;
 mod labels;
 mod latency;
 mod limiter;
+mod many;
 mod meter;
 mod modes;
 mod moment;

@@ -1,8 +1,20 @@
 //! A meter of the work in one poll: entries visited and bytes handled.
 //!
-//! Every loop that grows with the data reports here, once per entry or per run of bytes. Outside of
-//! tests that costs nothing. Tests compare the thread's counts before and after a poll or a task,
-//! so that the length of a poll is measured as work and not as time.
+//! Every loop that grows with the data reports here, once per entry or per run of bytes. Tests
+//! compare the thread's counts before and after a poll or a task, so that the length of a poll is
+//! measured as work and not as time. Outside of tests only bytes are counted, for calls that drive
+//! many others in one poll.
+
+use std::cell::Cell;
+
+thread_local! {
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes that this thread has handled, modulo the size of the address space.
+pub(crate) fn bytes_so_far() -> usize {
+    BYTES.get()
+}
 
 #[inline]
 pub(crate) fn entries(count: usize) {
@@ -16,7 +28,7 @@ pub(crate) fn entries(count: usize) {
 pub(crate) fn bytes(count: usize) {
     #[cfg(test)]
     counting::add(Work { entries: 0, bytes: count });
-    let _ = count;
+    BYTES.set(BYTES.get().wrapping_add(count));
 }
 
 #[cfg(test)]

@@ -37,11 +37,11 @@ use crate::stats::NamespaceStats;
 /// ```
 #[derive(Debug, Clone)]
 pub struct BlobCacheNamespace {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     name: Arc<str>,
     seed: NamespaceSeed,
     /// None: the default.
-    policy: Option<Arc<BlobCachePolicy>>,
+    pub(crate) policy: Option<Arc<BlobCachePolicy>>,
     /// None: what holds for the namespace or the cache.
     fetch_policy: Option<FetchPolicy>,
 }
@@ -296,7 +296,7 @@ impl BlobCacheNamespace {
         HandleDefaults { policy: self.policy.as_ref(), fetch_policy: self.fetch_policy }
     }
 
-    fn named(&self) -> NamespaceRef<'_> {
+    pub(crate) fn named(&self) -> NamespaceRef<'_> {
         NamespaceRef { name: &self.name, seed: self.seed }
     }
 }

@@ -385,6 +385,20 @@ async fn copied(value: &[u8]) -> Bytes {
     ready_to_share(copy.into())
 }
 
+/// The same metadata with strings that have no spare capacity.
+pub(crate) fn without_slack(metadata: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    if metadata.is_empty() {
+        return metadata;
+    }
+    let shrunk = |(mut key, mut value): (String, String)| {
+        key.shrink_to_fit();
+        value.shrink_to_fit();
+        (key, value)
+    };
+    // Bounded: by the metadata of one entry.
+    metadata.into_iter().map(shrunk).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use futures::executor::block_on;

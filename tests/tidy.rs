@@ -40,6 +40,7 @@ const LAYERS: &[&[&str]] = &[
     &["cache"],
     &["expire", "namespaced"],
     &["publish"],
+    &["many"],
     &["fuzz"],
     &["lib"],
 ];

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Open(Open),
     /// Random gets from disk.
     Reads(Reads),
+    /// Calls for many keys.
+    Many(Many),
     /// Puts of large blobs.
     Fill(Fill),
     /// The process that `open` kills.
@@ -100,6 +102,29 @@ pub(crate) struct Reads {
     /// Seconds of each measurement.
     #[arg(long, default_value = "5")]
     pub(crate) seconds: NonZeroU64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Many {
+    /// GiB of values to put at first.
+    #[arg(long = "gib", default_value = "1", value_parser = gibibytes)]
+    pub(crate) bytes: u64,
+
+    /// Bytes of a value.
+    #[arg(long, default_value = "4000")]
+    pub(crate) value_bytes: NonZeroU64,
+
+    /// Keys of a call.
+    #[arg(long, value_delimiter = ',', default_value = "16,256")]
+    pub(crate) keys: Vec<NonZeroU64>,
+
+    /// Rounds of each measurement, alternating.
+    #[arg(long, default_value = "5")]
+    pub(crate) rounds: NonZeroU64,
+
+    /// Milliseconds of each measurement.
+    #[arg(long, default_value = "500")]
+    pub(crate) millis: NonZeroU64,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@
 //! | `share` | the part of the file in use, for several blob sizes, at default settings |
 //! | `open` | the time to open a store after a kill and after a close |
 //! | `reads` | random gets from disk, compared with `fio` on the same file |
+//! | `many` | calls for many keys, compared with loops of single calls |
 //! | `fill` | puts of large blobs, compared with `fio` in the same directory |
 //!
 //! Stores are in a temporary directory `tamis-disk-*`, which is removed at the end unless the
@@ -23,6 +24,7 @@ mod density;
 mod fill;
 mod fio;
 mod index;
+mod many;
 mod open;
 mod process;
 mod reads;
@@ -63,6 +65,7 @@ async fn run(Arguments { directory, command }: Arguments) -> Result<ExitCode, Er
         Command::Share(options) => share::run(&scratch, options).await,
         Command::Open(options) => open::run(&scratch, options).await,
         Command::Reads(options) => reads::run(&scratch, options).await,
+        Command::Many(options) => many::run(&scratch, options).await,
         Command::Fill(options) => fill::run(&scratch, options).await,
         Command::Filler(_) => Ok(ExitCode::SUCCESS),
     };

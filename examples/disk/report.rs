@@ -67,6 +67,11 @@ impl Spread {
         format!("{median:.digits$} ({least:.digits$}..{most:.digits$})")
     }
 
+    /// Ascending.
+    pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().copied()
+    }
+
     fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         let upper = self.0.get(middle).copied().unwrap_or(f64::NAN);

@@ -189,9 +189,15 @@ impl Store {
         Ok(())
     }
 
-    async fn put_one(&self, number: u64) -> Result<(), CacheError> {
+    pub(crate) async fn put_one(&self, number: u64) -> Result<(), CacheError> {
         let (key, put) = (self.blobs.key(number), self.blobs.put(number));
         self.cache.put(self.blobs.namespace, key, put).await
+    }
+
+    pub(crate) async fn put_many(&self, numbers: &[u64]) -> Result<(), CacheError> {
+        let item = |number: &u64| (self.blobs.key(*number), self.blobs.put(*number));
+        let puts = self.cache.put_many(self.blobs.namespace, numbers.iter().map(item));
+        puts.await.into_iter().collect()
     }
 
     /// Whether the blob of a number is there. An error if its value is wrong.

@@ -68,6 +68,17 @@ impl Acknowledger {
         Err(self.disk.device_error())
     }
 
+    /// Waits until all mutations of a call may return.
+    pub(crate) async fn acknowledge_all(&self, all: Acknowledgements) -> Result<(), CacheError> {
+        let Acknowledgements { written, nothing, now, voided } = all;
+        let each = [written.map(Acknowledgement::Written), nothing, now, voided];
+        // Bounded: by the kinds.
+        for one in each.into_iter().flatten() {
+            self.acknowledge(one).await?;
+        }
+        Ok(())
+    }
+
     /// A flush has taken effect, with a record that ends at `end`, or without one.
     pub(crate) fn note_flush(&self, end: Option<Position>) {
         match end {
@@ -125,6 +136,28 @@ impl Acknowledgement {
             (false, _) => Self::Now,
             (true, Some(end)) => Self::Written(end),
             (true, None) => Self::Voided,
+        }
+    }
+}
+
+/// What the mutations of one call wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledgements {
+    /// The last end.
+    written: Option<Position>,
+    nothing: Option<Acknowledgement>,
+    now: Option<Acknowledgement>,
+    voided: Option<Acknowledgement>,
+}
+
+impl Acknowledgements {
+    pub(crate) fn add(&mut self, one: Acknowledgement) {
+        match one {
+            Acknowledgement::Written(_) if failpoint(Failpoint::ManyNotAwaited) => {}
+            Acknowledgement::Written(end) => self.written = self.written.max(Some(end)),
+            Acknowledgement::Nothing => self.nothing = Some(one),
+            Acknowledgement::Now => self.now = Some(one),
+            Acknowledgement::Voided => self.voided = Some(one),
         }
     }
 }

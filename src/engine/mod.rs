@@ -17,13 +17,13 @@ mod invalidate;
 mod last_access;
 mod open;
 mod parts;
-mod read;
+pub(crate) mod read;
 mod removal;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod visibility;
-mod write;
+pub(crate) mod write;
 
 use std::fmt;
 use std::sync::{Arc, Weak};

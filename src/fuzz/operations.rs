@@ -39,13 +39,15 @@ enum Outcome {
     Found(FullKey, Asked, BlobCacheHit),
     /// Of a put: with the time at which it began.
     Mutated(usize, Asked, Result<usize, CacheError>),
+    /// Of a call for many keys.
+    Each(Vec<Self>),
 }
 
 /// A call that has begun.
 struct Call {
     future: BoxFuture<'static, Outcome>,
-    /// Of its mutation.
-    number: Option<usize>,
+    /// Of its mutations.
+    numbers: Vec<usize>,
 }
 
 struct Script {
@@ -128,7 +130,7 @@ impl Script {
 
     fn drop_call(&mut self, call: Call) {
         drop(call.future);
-        if let Some(number) = call.number {
+        for number in call.numbers {
             locked(&self.model).end(number, Effect::Possible);
         }
     }
@@ -136,14 +138,14 @@ impl Script {
     fn call(&mut self, source: &mut Source<'_>) -> Call {
         let (cache, full_key) = (self.world.cache.clone(), FullKey::of(source.byte()));
         let (namespace, key) = (full_key.namespace(), full_key.name());
-        let scope = match source.below(32) {
+        let scope = match source.below(36) {
             0..10 => return self.get(cache, full_key),
             10..20 => return self.put(cache, full_key, drawn_put(source)),
             20..24 => return self.fetch(cache, full_key, drawn_put(source), source.below(8)),
             24 => {
                 let presence = cache.exists(namespace, key);
                 assert!(matches!(presence, CachePresence::Absent) || presence.may_exist());
-                return Call { future: async { Outcome::Nothing }.boxed(), number: None };
+                return Call { future: async { Outcome::Nothing }.boxed(), numbers: Vec::new() };
             }
             25 => {
                 let future = async move {
@@ -151,19 +153,20 @@ impl Script {
                     let _ = cache.sync().await;
                     Outcome::Nothing
                 };
-                return Call { future: future.boxed(), number: None };
+                return Call { future: future.boxed(), numbers: Vec::new() };
             }
             26 => {
                 let future = async move {
                     cache.sweep_expired(SweepLimit::Entries(100)).await;
                     Outcome::Nothing
                 };
-                return Call { future: future.boxed(), number: None };
+                return Call { future: future.boxed(), numbers: Vec::new() };
             }
             27 | 28 => Scope::Key(full_key),
             29 if full_key.key >= KEYS / 2 => Scope::TagEverywhere(full_key.key % TAGS),
             29 => Scope::Tag(full_key.space, full_key.key % TAGS),
             30 => Scope::Prefix(full_key.space, key[0]),
+            32..36 => return self.many(cache, full_key, source),
             _ if full_key.key == 0 => Scope::All,
             _ => Scope::Space(full_key.space),
         };
@@ -180,7 +183,7 @@ impl Script {
             };
             Outcome::Mutated(number, asked, done)
         };
-        Call { future: future.boxed(), number: Some(number) }
+        Call { future: future.boxed(), numbers: vec![number] }
     }
 
     fn get(&mut self, cache: BlobCache, full_key: FullKey) -> Call {
@@ -189,7 +192,7 @@ impl Script {
             let hit = cache.get(full_key.namespace(), full_key.name()).await;
             hit.map_or(Outcome::Nothing, |hit| Outcome::Found(full_key, asked, hit))
         };
-        Call { future: future.boxed(), number: None }
+        Call { future: future.boxed(), numbers: Vec::new() }
     }
 
     fn put(&mut self, cache: BlobCache, full_key: FullKey, (put, admission): Drawn) -> Call {
@@ -203,7 +206,53 @@ impl Script {
             let done = cache.put(full_key.namespace(), full_key.name(), blob).await;
             Outcome::Mutated(number, asked, done.map(|()| 0))
         };
-        Call { future: future.boxed(), number: Some(number) }
+        Call { future: future.boxed(), numbers: vec![number] }
+    }
+
+    /// A call for many keys of a namespace, some of them more than once.
+    fn many(&mut self, cache: BlobCache, first: FullKey, source: &mut Source<'_>) -> Call {
+        let (kind, count) = (source.below(3), source.below(7));
+        let draw = |source: &mut Source<'_>| FullKey { key: source.below(KEYS), ..first };
+        let full_keys: Vec<FullKey> = (0..count).map(|_| draw(source)).collect();
+        let keys: Vec<_> = full_keys.iter().map(|full_key| full_key.name()).collect();
+        if kind == 0 {
+            let asked = locked(&self.model).asked();
+            let future = async move {
+                let hits = cache.get_many(first.namespace(), &keys).await;
+                let found = |(full_key, hit): (FullKey, Option<BlobCacheHit>)| {
+                    hit.map_or(Outcome::Nothing, |hit| Outcome::Found(full_key, asked, hit))
+                };
+                Outcome::Each(full_keys.into_iter().zip(hits).map(found).collect())
+            };
+            return Call { future: future.boxed(), numbers: Vec::new() };
+        }
+        let drawn = |source: &mut Source<'_>| (kind == 1).then(|| drawn_put(source));
+        let puts: Vec<Option<Drawn>> = keys.iter().map(|_| drawn(source)).collect();
+        let begin = |(full_key, put): (&FullKey, &Option<Drawn>)| {
+            locked(&self.model).begin(Scope::Key(*full_key), put.map(|(put, _)| put))
+        };
+        let numbers: Vec<usize> = full_keys.iter().zip(&puts).map(begin).collect();
+        let asked = locked(&self.model).asked();
+        let blobs = numbers.iter().zip(puts).filter_map(|(&number, put)| {
+            let (put, admission) = put?;
+            let blob = blob(number, put, admission);
+            Some(if put.is_fill { blob.read_at(cache.read_point()) } else { blob })
+        });
+        let blobs: Vec<BlobCachePut> = blobs.collect();
+        let of = numbers.clone();
+        let future = async move {
+            let results = if kind == 1 {
+                let items = keys.iter().zip(blobs);
+                let done = cache.put_many(first.namespace(), items).await;
+                done.into_iter().map(|done| done.map(|()| 0)).collect()
+            } else {
+                let removed = cache.invalidate_keys(first.namespace(), &keys).await;
+                vec![removed; keys.len()]
+            };
+            let mutated = |(number, result)| Outcome::Mutated(number, asked, result);
+            Outcome::Each(of.into_iter().zip(results).map(mutated).collect())
+        };
+        Call { future: future.boxed(), numbers }
     }
 
     /// A fetch that takes some polls, and sometimes fails.
@@ -236,13 +285,16 @@ impl Script {
                 Err(error) => panic!("{error}, though no fetch panics or has a limit"),
             }
         };
-        Call { future: future.boxed(), number: None }
+        Call { future: future.boxed(), numbers: Vec::new() }
     }
 
     fn end(&mut self, outcome: Outcome) {
+        if let Outcome::Each(outcomes) = outcome {
+            return outcomes.into_iter().for_each(|outcome| self.end(outcome));
+        }
         let mut model = locked(&self.model);
         let (number, asked, result) = match outcome {
-            Outcome::Nothing => return,
+            Outcome::Nothing | Outcome::Each(_) => return,
             Outcome::Found(full_key, asked, hit) => {
                 let number = number_of(hit.value()).expect("a value of one put");
                 let found = (number, hit.value().len(), hit.version());

@@ -131,6 +131,7 @@ fn scripts_find_planted_bugs() {
         Failpoint::KeyNotCompared,
         Failpoint::StaleFillStored,
         Failpoint::TombstoneOmitted,
+        Failpoint::ManyMisplaced,
         Failpoint::LabelsForgotten,
         Failpoint::BootIgnored,
         Failpoint::AcknowledgedUnsynced,

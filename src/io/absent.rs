@@ -96,3 +96,8 @@ impl Termination {
         match self.0 {}
     }
 }
+
+/// Runs a poll. It submits nothing.
+pub(crate) fn together<T>(poll: impl FnOnce() -> T) -> T {
+    poll()
+}

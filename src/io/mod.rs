@@ -101,12 +101,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 #[cfg(not(all(feature = "disk", target_os = "linux")))]
-pub(crate) use absent::{FileDisk, Termination};
+pub(crate) use absent::{FileDisk, Termination, together};
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use file_disk::FileDisk;
 pub(crate) use options::{DiskEngine, DiskOptions};
+#[cfg(all(feature = "disk", target_os = "linux"))]
+pub(crate) use point::together;
 #[cfg(test)]
 pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]

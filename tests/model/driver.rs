@@ -14,10 +14,11 @@ use tamis::{
 use crate::jitter::Jitter;
 use crate::naive::{Model, charge};
 use crate::operation::{
-    FullKey, KEY_BYTES_MAX, KEYS, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX,
-    METADATA_KEYS_MAX, Mix, NAMESPACES, Operation, Policy, Put, ReadAt, START, Verb, time,
+    FullKey, KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX,
+    Mix, NAMESPACES, Operation, Policy, Put, ReadAt, START, Verb, time,
 };
 use crate::seen::{Counts, Seen};
+use crate::slots::shared_slots;
 
 /// A tiny cache always admits a value of this size, whatever its labels and metadata.
 const UNCHARGED_BYTES_MAX: usize = 4000;
@@ -57,7 +58,7 @@ pub(crate) struct Driver<'a> {
     /// Handles of some namespaces, with their default policies.
     handles: HashMap<&'static str, (BlobCacheNamespace, Policy)>,
     /// The policies of some namespaces.
-    defaults: HashMap<&'static str, Policy>,
+    pub(crate) defaults: HashMap<&'static str, Policy>,
     points: Vec<(ReadPoint, usize)>,
 }
 
@@ -136,7 +137,14 @@ impl<'a> Driver<'a> {
             self.handles.get(namespace_of(&operation.verb)).filter(|_| operation.by_handle);
         let (handle, default) = handle.cloned().unzip();
         let mut written = None;
-        match operation.verb {
+        let verb = match operation.verb {
+            // One at a time, so that it is known which of them evicts what.
+            Verb::PutMany(mut puts) if self.setting.is_tiny => {
+                puts.pop().map_or(Verb::TakePoint, |put| Verb::Put(Box::new(put)))
+            }
+            verb => verb,
+        };
+        match verb {
             Verb::Put(put) => {
                 if self.model.needs_a_slot(put.full_key.namespace) {
                     // An expired entry frees its namespace's slot: swept here, so that the model
@@ -148,7 +156,15 @@ impl<'a> Driver<'a> {
                 written = Some((put.full_key.clone(), was_taken));
                 self.put(*put, handle, default);
             }
+            Verb::PutMany(puts) => {
+                if puts.first().is_some_and(|put| self.model.needs_a_slot(put.full_key.namespace)) {
+                    block_on(self.cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
+                    self.model.sweep();
+                }
+                self.put_many(puts, handle, default);
+            }
             Verb::Get(full_key) => self.get(&full_key, handle),
+            Verb::GetMany(name, keys) => self.get_many(name, &keys, handle),
             Verb::Exists(full_key) => self.exists(&full_key, handle),
             Verb::TakePoint => self.points.push((self.cache.read_point(), self.model.moment())),
             Verb::Advance(by) => {
@@ -236,6 +252,21 @@ impl<'a> Driver<'a> {
             self.tally.points_refused_for_nothing += u64::from(!is_outdated);
             return;
         }
+        let is_put = refusals.is_empty();
+        self.apply((put, policy), &refusals, result);
+        if is_put {
+            assert!(!is_outdated && refused == 0, "{refused} refused");
+            self.tally.points_accepted += u64::from(point.is_some());
+        }
+    }
+
+    /// Compares the result of a put without a read point, and applies it to the model.
+    pub(crate) fn apply(
+        &mut self,
+        (put, policy): (Put, Policy),
+        refusals: &[CacheError],
+        result: Result<(), CacheError>,
+    ) {
         if !refusals.is_empty() {
             let error = result.expect_err("the model refuses it");
             assert!(refusals.contains(&error), "{error:?} is none of {refusals:?}");
@@ -245,9 +276,7 @@ impl<'a> Driver<'a> {
             return;
         }
         assert_eq!(result, Ok(()));
-        assert!(!is_outdated && refused == 0, "{refused} refused");
         self.take_namespace_slot(put.full_key.namespace);
-        self.tally.points_accepted += u64::from(point.is_some());
         let expires = self.jitter.expiry(&put.full_key, self.model.now, &policy);
         self.model.put(put, policy, expires);
     }
@@ -278,6 +307,13 @@ impl<'a> Driver<'a> {
                 (Verb::InvalidateKey(at), None) => {
                     let removed = cache.invalidate_key(at.namespace, &at.key).await;
                     assert_eq!(removed, model.invalidate_key(&at));
+                }
+                (Verb::InvalidateKeys(name, keys), handle) => {
+                    let removed = match handle {
+                        Some(handle) => handle.invalidate_keys(&keys).await,
+                        None => cache.invalidate_keys(name, &keys).await,
+                    };
+                    assert_eq!(removed, model.invalidate_keys(name, &keys));
                 }
                 (Verb::InvalidatePrefix(at), Some(handle)) => {
                     let removed = handle.invalidate_prefix(&at.key).await;
@@ -404,7 +440,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-fn offer(put: &Put, point: Option<ReadPoint>) -> BlobCachePut {
+pub(crate) fn offer(put: &Put, point: Option<ReadPoint>) -> BlobCachePut {
     let mut offer = BlobCachePut::copy_from_slice(&put.value)
         .with_content_metadata(put.metadata.clone())
         .with_tags(put.tags.iter().copied())
@@ -433,34 +469,11 @@ fn foreign_point() -> ReadPoint {
     })
 }
 
-/// Puts every key in turn: a key that vanishes shares the slot of the one just put.
-fn shared_slots(cache: &BlobCache) -> HashMap<FullKey, usize> {
-    let long = vec![b'k'; KEY_BYTES_MAX];
-    let keys = || KEYS.iter().map(|key| key.to_vec()).chain([long.clone()]);
-    let mut slots: HashMap<FullKey, usize> = HashMap::new();
-    let mut held: Vec<FullKey> = Vec::new();
-    for full_key in
-        NAMESPACES.iter().flat_map(|name| keys().map(|key| FullKey { namespace: name, key }))
-    {
-        // Whatever the namespace's policy.
-        let put = BlobCachePut::new("").with_policy(Policy::default().build());
-        block_on(cache.put(full_key.namespace, &full_key.key, put)).expect("all namespaces fit");
-        let is_absent =
-            |held: &FullKey| cache.exists(held.namespace, &held.key) == CachePresence::Absent;
-        let displaced = held.iter().position(is_absent).map(|at| held.remove(at));
-        assert!(!held.iter().any(is_absent), "a put replaces at most one entry");
-        let slot = displaced.map_or(slots.len(), |displaced| slots[&displaced]);
-        slots.insert(full_key.clone(), slot);
-        held.push(full_key);
-    }
-    block_on(cache.invalidate_all()).expect("the cache is open");
-    block_on(cache.sweep_expired(SweepLimit::Entries(usize::MAX)));
-    slots
-}
-
 fn namespace_of(verb: &Verb) -> &'static str {
     match verb {
         Verb::Put(put) => put.full_key.namespace,
+        Verb::PutMany(puts) => puts.first().map_or("none", |put| put.full_key.namespace),
+        Verb::GetMany(name, _) | Verb::InvalidateKeys(name, _) => name,
         Verb::Get(at) | Verb::Exists(at) => at.namespace,
         Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
         Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,

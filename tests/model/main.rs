@@ -18,9 +18,11 @@ mod dropped;
 mod evictions;
 mod history;
 mod jitter;
+mod many;
 mod naive;
 mod operation;
 mod seen;
+mod slots;
 mod sources;
 
 use crate::cases::for_each_seed;

@@ -275,6 +275,18 @@ impl Model {
         Ok(live)
     }
 
+    pub(crate) fn invalidate_keys(
+        &mut self,
+        namespace: &'static str,
+        keys: &[Vec<u8>],
+    ) -> Result<usize, CacheError> {
+        for (index, key) in keys.iter().enumerate() {
+            check_key(key)
+                .map_err(|source| CacheError::AtIndex { index, source: Box::new(source) })?;
+        }
+        keys.iter().map(|key| self.invalidate_key(&FullKey { namespace, key: key.clone() })).sum()
+    }
+
     pub(crate) fn invalidate_prefix(&mut self, of: &FullKey) -> Result<usize, CacheError> {
         check_key(&of.key)?;
         self.log.push(Mutation::Prefix(of.clone()));

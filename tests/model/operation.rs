@@ -104,9 +104,13 @@ impl Over {
 #[derive(Debug, Clone)]
 pub(crate) enum Verb {
     Put(Box<Put>),
+    /// All of one namespace.
+    PutMany(Vec<Put>),
     Get(FullKey),
+    GetMany(&'static str, Vec<Vec<u8>>),
     Exists(FullKey),
     InvalidateKey(FullKey),
+    InvalidateKeys(&'static str, Vec<Vec<u8>>),
     InvalidatePrefix(FullKey),
     InvalidateTags(&'static str, Vec<&'static str>),
     InvalidateTagsOver(Over, Vec<&'static str>),
@@ -224,11 +228,14 @@ impl Operation {
             draw = random.random_range(0..720);
         }
         let verb = match draw {
-            0..270 => Verb::Put(Box::new(Put::random(random, mix, now, number))),
-            270..640 => Verb::Get(FullKey::random(random)),
+            0..250 => Verb::Put(Box::new(Put::random(random, mix, now, number))),
+            250..270 => Verb::PutMany(Put::some(random, mix, now, number)),
+            270..610 => Verb::Get(FullKey::random(random)),
+            610..640 => Verb::GetMany(namespace(random), keys(random)),
             640..680 => Verb::Exists(FullKey::random(random)),
             680..720 => Verb::TakePoint,
-            720..760 => Verb::InvalidateKey(FullKey::random(random)),
+            720..750 => Verb::InvalidateKey(FullKey::random(random)),
+            750..760 => Verb::InvalidateKeys(namespace(random), keys(random)),
             760..780 => Verb::ExpireKey(FullKey::random(random)),
             780..797 => Verb::InvalidatePrefix(FullKey::random(random)),
             797..805 => Verb::ExpirePrefix(FullKey::random(random)),
@@ -248,6 +255,17 @@ impl Operation {
 }
 
 impl Put {
+    /// Several of one namespace, sometimes with one key. Their numbers are far from all others.
+    fn some(random: &mut StdRng, mix: Mix, now: u64, number: u64) -> Vec<Self> {
+        let (namespace, count) = (namespace(random), random.random_range(0..5));
+        let numbers = (1..=count).map(|place| number + place * 1_000_000);
+        let mut puts: Vec<_> = numbers.map(|it| Self::random(random, mix, now, it)).collect();
+        for put in &mut puts {
+            (put.full_key.namespace, put.read_at) = (namespace, ReadAt::None);
+        }
+        puts
+    }
+
     fn random(random: &mut StdRng, mix: Mix, now: u64, number: u64) -> Self {
         let large = if mix.is_calm { 20 } else { 3 };
         let length = match random.random_range(0..25) {
@@ -302,6 +320,11 @@ fn random_of(random: &mut StdRng) -> usize {
 fn namespace(random: &mut StdRng) -> &'static str {
     let mut draw = || random.random_range(0..NAMESPACES.len());
     NAMESPACES[draw().min(draw())]
+}
+
+/// Some keys, with repetitions.
+fn keys(random: &mut StdRng) -> Vec<Vec<u8>> {
+    (0..random.random_range(0..6)).map(|_| FullKey::random(random).key).collect()
 }
 
 /// Some labels, with repetitions, and sometimes more than allowed.

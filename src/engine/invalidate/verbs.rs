@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::batch::{BATCH_ENTRIES, Pacer, yield_now};
 use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
-use crate::engine::acknowledge::{Acknowledgement, Acknowledger};
+use crate::engine::acknowledge::{Acknowledgement, Acknowledgements, Acknowledger};
 use crate::engine::admission::Admission;
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::prefix_scan::PrefixScans;
@@ -28,6 +29,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHasher, LabelKind, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{Assigned, Change, Expiry, ExpiryScope, Position, Record, Slot};
+use crate::meter;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::scope::NamespaceScope;
@@ -96,6 +98,46 @@ impl Invalidations {
         self.cleanup.help();
         self.acknowledger.acknowledge(acknowledgement).await?;
         Ok(counted)
+    }
+
+    /// Invalidates a batch of keys in each poll, each key in a section of its own: a section locks
+    /// the table of its key in memory, and none locks two.
+    pub(crate) async fn invalidate_keys<K: AsRef<[u8]>>(
+        &self,
+        namespace: NamespaceRef<'_>,
+        keys: &[K],
+    ) -> Result<usize, CacheError> {
+        self.admission.check_namespace(namespace.name)?;
+        self.check_keys(keys).await?;
+        let (mut all, mut counted) = (Acknowledgements::default(), 0);
+        // Bounded: a batch in each turn, then a yield.
+        for (number, batch) in keys.chunks(BATCH_ENTRIES).enumerate() {
+            if number > 0 {
+                yield_now().await;
+            }
+            meter::entries(batch.len());
+            // Bounded: by a batch.
+            for key in batch {
+                let attempt = || self.try_invalidate_key(namespace, key.as_ref());
+                let (is_counted, one) = self.attempts.attempt(of(namespace), attempt).await?;
+                self.counters.add(Event::Invalidation, is_counted as u64);
+                counted += is_counted;
+                all.add(one);
+            }
+            self.cleanup.help();
+        }
+        self.acknowledger.acknowledge_all(all).await?;
+        Ok(counted)
+    }
+
+    async fn check_keys<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<(), CacheError> {
+        let mut steps = Pacer::at_once();
+        for (index, key) in keys.iter().enumerate() {
+            steps.entry().await;
+            let at_index = |error| CacheError::AtIndex { index, source: Box::new(error) };
+            self.admission.check_key(key.as_ref()).map_err(at_index)?;
+        }
+        self.admission.check_open()
     }
 
     fn try_invalidate_key(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Attempt<usize> {

@@ -199,6 +199,11 @@ impl OnDisk {
     pub(crate) fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }
+
+    /// Of the blocks that hold the record.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::from(self.slot.blocks) * BLOCK_BYTES
+    }
 }
 
 pub(crate) struct Found {

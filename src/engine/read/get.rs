@@ -47,7 +47,7 @@ impl Gets {
 
     /// Memory answers at once; if the disk has to be asked, the error is the future that asks it.
     #[inline]
-    fn answer(
+    pub(crate) fn answer(
         &self,
         namespace: NamespaceRef<'_>,
         key: &[u8],
@@ -61,7 +61,11 @@ impl Gets {
             return Ok(Some(hit));
         }
         match self.find_on_disk_or_miss(namespace, key.hash) {
-            Some(on_disk) => Err(Box::pin(self.get_from_disk(on_disk, key.bytes.into()))),
+            Some(on_disk) => {
+                let bytes = on_disk.bytes();
+                let future = Box::pin(self.get_from_disk(on_disk, key.bytes.into()));
+                Err(FromDisk { bytes, future })
+            }
             None => Ok(None),
         }
     }
@@ -187,7 +191,12 @@ impl Gets {
     }
 }
 
-type FromDisk<'a> = Pin<Box<dyn Future<Output = Option<BlobCacheHit>> + Send + 'a>>;
+/// A get that reads from disk.
+pub(crate) struct FromDisk<'a> {
+    /// Of the blocks to read.
+    pub(crate) bytes: usize,
+    pub(crate) future: Pin<Box<dyn Future<Output = Option<BlobCacheHit>> + Send + 'a>>,
+}
 
 /// A get. Written by hand: an async function moves its arguments into its state and out of it
 /// again, which was a third of a hit wherever the compiler did not inline it.
@@ -215,6 +224,6 @@ impl<K: AsRef<[u8]>> Future for Get<'_, '_, K> {
                 Err(asked) => from_disk.insert(asked),
             },
         };
-        from_disk.as_mut().poll(context)
+        from_disk.future.as_mut().poll(context)
     }
 }

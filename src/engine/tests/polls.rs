@@ -82,6 +82,34 @@ fn fill(bench: &mut Bench, namespace: &str) {
     bench.simulation.longest();
 }
 
+/// The verbs for many keys, with values of 100 bytes to 300 KiB, on disk and in memory.
+fn add_many(table: &mut Table, bench: &mut Bench) {
+    let cache = bench.cache();
+    let all: Vec<_> = (0..RECORDS).map(|number| format!("p/{number}")).collect();
+    let hits = bench.run(cache.get_many("a", &all));
+    assert!(hits.iter().all(Option::is_some));
+    table.add("get_many from memory", bench);
+    for (verb, bytes, count) in [
+        ("100 B", 100, 1000),
+        ("4000 B", 4000, 1000),
+        ("100 KiB", 100 << 10, 100),
+        ("300 KiB", 300 << 10, 50),
+    ] {
+        let keys: Vec<_> = (0..count).map(|number| format!("{number}")).collect();
+        let puts = keys.iter().map(|key| (key, on_disk_only(bytes)));
+        let stored = bench.run(cache.put_many("b", puts));
+        assert!(stored.iter().all(Result::is_ok));
+        table.add(["put_many, ", verb].concat().leak(), bench);
+        bench.run(cache.sync()).unwrap();
+        bench.simulation.longest();
+        let hits = bench.run(cache.get_many("b", &keys));
+        assert!(hits.iter().flatten().count() == count, "{verb}");
+        table.add(["get_many on disk, ", verb].concat().leak(), bench);
+        assert_eq!(bench.run(cache.invalidate_keys("b", &keys)), Ok(count));
+        table.add(["invalidate_keys, ", verb].concat().leak(), bench);
+    }
+}
+
 #[test]
 fn of_no_method_is_long() {
     let mut table = Table::default();
@@ -107,6 +135,7 @@ fn of_no_method_is_long() {
     }
     assert_eq!(bench.run(cache.invalidate_key("b", "k")), Ok(1));
     table.add("invalidate_key", &mut bench);
+    add_many(&mut table, &mut bench);
     assert_eq!(bench.run(cache.invalidate_tags("a", &["t"])), Ok(RECORDS));
     table.add("invalidate_tags", &mut bench);
     fill(&mut bench, "a");

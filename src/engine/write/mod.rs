@@ -5,5 +5,6 @@ pub(crate) mod commit;
 pub(crate) mod copy_limit;
 pub(crate) mod namespace_slots;
 pub(crate) mod put;
+pub(crate) mod put_many;
 pub(crate) mod record_encoder;
 pub(crate) mod versions;

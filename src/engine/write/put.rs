@@ -12,7 +12,6 @@
 //! Written                             what finish_put waits for
 //! ```
 
-use std::collections::BTreeMap;
 use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,7 +48,7 @@ use crate::latency::Latencies;
 use crate::limiter::Limiter;
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
-use crate::put::{BlobCachePut, Value};
+use crate::put::{BlobCachePut, Value, without_slack};
 use crate::wake::discard;
 
 pub(crate) struct Puts {
@@ -65,7 +64,7 @@ pub(crate) struct Puts {
     copies: Arc<Limiter>,
     freeing: Arc<Freeing>,
     slots: NamespaceSlots,
-    acknowledger: Arc<Acknowledger>,
+    pub(super) acknowledger: Arc<Acknowledger>,
     disk: Arc<DiskTier>,
     admission: Admission,
     encoder: RecordEncoder,
@@ -117,6 +116,20 @@ impl Puts {
         of_handle: Option<&BlobCachePolicy>,
     ) -> Result<(), CacheError> {
         let begun = Instant::now();
+        let written = self.store_by_policy(namespace, key, put, of_handle).await?;
+        self.finish_put(written).await?;
+        self.latencies.put.count(begun);
+        Ok(())
+    }
+
+    /// The same but for its end.
+    pub(crate) async fn store_by_policy(
+        self: &Arc<Self>,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        put: &mut BlobCachePut,
+        of_handle: Option<&BlobCachePolicy>,
+    ) -> Result<Written, CacheError> {
         let fallback = BlobCachePolicy::default();
         let of_namespace = || self.config.namespaces.of(namespace.name).policy.as_deref();
         let policy = put.policy_or(of_handle.or_else(of_namespace).unwrap_or(&fallback));
@@ -124,9 +137,7 @@ impl Puts {
         let written = self.store(namespace, key, put, (&policy, &life)).await?;
         // The cache may free the value while this call waits.
         discard((take(&mut put.value), take(&mut put.tags), take(&mut put.dependencies)));
-        self.finish_put(written).await?;
-        self.latencies.put.count(begun);
-        Ok(())
+        Ok(written)
     }
 
     /// Puts a value whose lifetime is decided. `finish_put` then waits for the acknowledgement.
@@ -191,6 +202,12 @@ impl Puts {
 
     /// The rest of a put that is in force.
     pub(crate) async fn finish_put(&self, written: Written) -> Result<(), CacheError> {
+        let acknowledgement = self.tidy_up(written).await;
+        self.acknowledger.acknowledge(acknowledgement).await
+    }
+
+    /// The same but for the wait. Gives what is still to be waited for.
+    pub(crate) async fn tidy_up(&self, written: Written) -> Acknowledgement {
         let (acknowledgement, generation) = written;
         if let Some(generation) = generation {
             self.eviction.keep_to_quota(&generation).await;
@@ -198,7 +215,7 @@ impl Puts {
             self.cleanup.help();
             self.freeing.help();
         }
-        self.acknowledger.acknowledge(acknowledgement).await
+        acknowledgement
     }
 
     /// Puts a long value, within memory granted for its copy and its compressed form.
@@ -462,17 +479,3 @@ impl Puts {
 
 /// What a put waits for, and the namespace it was written to; None if it was refused.
 pub(crate) type Written = (Acknowledgement, Option<Arc<Generation>>);
-
-/// The same with strings that have no spare capacity.
-fn without_slack(metadata: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    if metadata.is_empty() {
-        return metadata;
-    }
-    let shrunk = |(mut key, mut value): (String, String)| {
-        key.shrink_to_fit();
-        value.shrink_to_fit();
-        (key, value)
-    };
-    // Bounded: by the metadata of one entry.
-    metadata.into_iter().map(shrunk).collect()
-}

@@ -12,7 +12,9 @@ mod point_reads;
 mod point_ring;
 mod reaper;
 mod shared_ring;
+mod together;
 mod trust;
 mod watch;
 
 pub(super) use self::point_reads::PointReads;
+pub(crate) use self::together::together;

@@ -16,6 +16,7 @@ use super::appointment::Place;
 use super::point_ring::PointRing;
 use super::reaper;
 use super::shared_ring::SharedRing;
+use super::together;
 use super::trust::Trust;
 use super::watch::{self, Watch};
 use crate::telemetry::tell;
@@ -64,12 +65,15 @@ impl PointReads {
         if read.length > PIECE_BYTES || self.rings.is_empty() {
             return Err(read);
         }
-        let first = thread_number();
+        let (first, is_held) = (thread_number(), together::is_holding());
         // Bounded: by a constant.
         for turn in 0..self.rings.len().min(2) {
             let ring = &self.rings[(first + turn) % self.rings.len()];
-            match ring.submit(read) {
+            match ring.submit(read, is_held) {
                 Ok(()) => {
+                    if is_held {
+                        together::hold(ring);
+                    }
                     self.appoint(ring);
                     self.watch.call();
                     return Ok(());

@@ -54,10 +54,10 @@ impl PointRing {
         }
     }
 
-    pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
+    pub(super) fn submit(&self, read: Read, is_held: bool) -> Result<(), Read> {
         // The ring is freed only when no more reads are accepted.
         match self.ring.try_read().as_deref() {
-            Some(Some(ring)) => ring.submit(read),
+            Some(Some(ring)) => ring.submit(read, is_held),
             _ => Err(read),
         }
     }

@@ -100,7 +100,7 @@ mod tests {
 
     async fn read(ring: &PointRing) {
         let (reply, answer) = exchange();
-        assert!(ring.submit(Read { offset: 0, length: 4096, pin: None, reply }).is_ok());
+        assert!(ring.submit(Read { offset: 0, length: 4096, pin: None, reply }, false).is_ok());
         assert_eq!(answer.await.expect("answered").expect("read").len(), 4096);
     }
 

@@ -91,8 +91,8 @@ impl SharedRing {
     }
 
     /// Submits a read, or returns it if there is no room, no memory, or another thread is holding
-    /// the lock for long.
-    pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
+    /// the lock for long. If it `is_held`, the kernel takes it at the next call only.
+    pub(super) fn submit(&self, read: Read, is_held: bool) -> Result<(), Read> {
         let Ok(buffer) = self.buffers.buffer(read.length) else { return Err(read) };
         let Some(mut slots) = self.try_lock() else { return Err(read) };
         if slots.is_closed {
@@ -115,7 +115,9 @@ impl SharedRing {
         }
         slots.occupied[usize::from(slot)] = Some(InFlight { read, buffer });
         drop(slots);
-        self.flush();
+        if !is_held {
+            self.flush();
+        }
         Ok(())
     }
 
@@ -223,11 +225,11 @@ mod tests {
         let (reply, answer) = exchange();
         let read = Read { offset: 0, length: 4096, pin: None, reply };
         let held = ring.slots.lock();
-        let Err(read) = ring.submit(read) else { panic!("submitted without the lock") };
+        let Err(read) = ring.submit(read, false) else { panic!("submitted without the lock") };
         assert!(ring.progress().in_flight > 0, "it may be submitting");
         drop(held);
         assert_eq!(ring.progress().in_flight, 0);
-        assert!(ring.submit(read).is_ok());
+        assert!(ring.submit(read, false).is_ok());
         let (in_flight, result) = loop {
             match ring.reap() {
                 Some(reaped) => break reaped,
@@ -238,7 +240,7 @@ mod tests {
         let (read, buffer) = in_flight.outcome(result);
         assert!(buffer.is_some_and(|buffer| buffer.len() == 4096));
         ring.close();
-        assert!(ring.submit(read).is_err(), "closed");
+        assert!(ring.submit(read, false).is_err(), "closed");
         drop(answer);
     }
 }

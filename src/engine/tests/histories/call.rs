@@ -120,11 +120,15 @@ pub(super) struct Put {
 #[derive(Clone, Debug)]
 pub(super) enum Verb {
     Get(FullKey),
+    GetMany(Vec<FullKey>),
     Exists(FullKey),
     Put(FullKey, Put),
+    /// Each has a number of its own.
+    PutMany(Vec<(FullKey, Put)>),
     Invalidate(Scope),
     /// Makes stale.
     Expire(Scope),
+    InvalidateKeys(Vec<FullKey>),
     Sync,
     Sweep,
     /// Advances the clock by that many seconds.
@@ -157,10 +161,17 @@ impl Call {
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..380 => Verb::Get(full_key),
+            0..355 => Verb::Get(full_key),
+            355..380 => Verb::GetMany(some_keys(random, full_key)),
             380..400 => Verb::Exists(full_key),
-            400..850 => Verb::Put(full_key, Put::draw(random, number)),
-            850..895 => Verb::Invalidate(Scope::Key(full_key)),
+            400..820 => Verb::Put(full_key, Put::draw(random, number)),
+            820..850 => {
+                let keys = some_keys(random, full_key);
+                let put = |(full_key, number)| (full_key, Put::draw(random, number));
+                Verb::PutMany(keys.into_iter().zip(numbers_of_many(number)).map(put).collect())
+            }
+            850..880 => Verb::Invalidate(Scope::Key(full_key)),
+            880..895 => Verb::InvalidateKeys(some_keys(random, full_key)),
             895..910 => Verb::Expire(Scope::Key(full_key)),
             910..920 => Verb::Invalidate(Scope::Tag(full_key.space, label)),
             920..924 => Verb::Expire(Scope::Tag(full_key.space, label)),
@@ -186,6 +197,20 @@ impl Call {
             manner: Manner::draw(random, full_key),
         }
     }
+}
+
+/// The numbers of the mutations of a call for many keys.
+pub(super) fn numbers_of_many(number: u32) -> impl Iterator<Item = u32> {
+    (1..MANY).map(move |place| number + place * 100_000)
+}
+
+/// The most keys of a call for many, and one.
+const MANY: u32 = 7;
+
+/// Keys of one namespace, sometimes one more than once.
+fn some_keys(random: &mut StdRng, first: FullKey) -> Vec<FullKey> {
+    let draw = |_| FullKey { key: random.random_range(0..KEYS), ..first };
+    (1..MANY).map(draw).collect()
 }
 
 impl Put {

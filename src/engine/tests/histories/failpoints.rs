@@ -103,6 +103,16 @@ fn a_missing_tombstone() {
 }
 
 #[test]
+fn tombstones_of_many_keys_that_are_not_awaited() {
+    found(Failpoint::ManyNotAwaited, PROCESS, 3_000_000);
+}
+
+#[test]
+fn a_misplaced_answer_of_many() {
+    found(Failpoint::ManyMisplaced, PROCESS, 1_000_000);
+}
+
+#[test]
 fn records_kept_by_a_restart() {
     found(Failpoint::RestartKeepsRecords, Setting { has_faults: true, ..PROCESS }, 1_000_000);
 }

@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, FullKey, Put, Scope, Verb};
+use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
-use super::setting::Setting;
+use super::many::{Outcome, get_many, invalidate_keys, put_many};
+use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
 use super::{faults, limits};
@@ -20,7 +21,7 @@ use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
-use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
+use crate::engine::open::geometry;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
@@ -49,13 +50,6 @@ impl Plan {
     pub(super) fn calls(&self) -> usize {
         self.lives.iter().map(Vec::len).sum()
     }
-}
-
-enum Outcome {
-    Mutated(u32, Asked, Option<Result<(), CacheError>>),
-    Got(FullKey, Asked, Option<BlobCacheHit>),
-    Existed(FullKey, Asked, CachePresence),
-    Nothing,
 }
 
 type Calls = UnderWay<Outcome>;
@@ -217,6 +211,7 @@ impl History {
             Polled::Ended(Some(outcome)) => self.end(outcome),
             Polled::Ended(None) => {
                 self.checker.dropped(number, self.clock);
+                numbers_of_many(number).for_each(|it| self.checker.dropped(it, self.clock));
                 Ok(())
             }
             Polled::Asleep(call, nap) => {
@@ -265,6 +260,20 @@ impl History {
         let cache = self.cache.clone();
         let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
             Verb::Get(full_key) => return Some(self.get(full_key)),
+            Verb::GetMany(full_keys) => return Some(get_many(cache, self.asked(), full_keys)),
+            Verb::PutMany(items) => {
+                for (full_key, put) in &items {
+                    self.checker.begin(put.number, Scope::Key(*full_key), Some(put.clone()));
+                }
+                return Some(put_many(cache, self.asked(), items, call.polls));
+            }
+            Verb::InvalidateKeys(full_keys) => {
+                let numbers: Vec<_> = numbers_of_many(number).zip(full_keys).collect();
+                for (number, full_key) in &numbers {
+                    self.checker.begin(*number, Scope::Key(*full_key), None);
+                }
+                return Some(invalidate_keys(cache, self.asked(), numbers, call.polls));
+            }
             Verb::Exists(full_key) => {
                 let asked = self.asked();
                 let presence = cache.exists(full_key.namespace(), full_key.name());
@@ -321,6 +330,7 @@ impl History {
     fn end(&mut self, outcome: Outcome) -> Result<(), String> {
         match outcome {
             Outcome::Nothing => Ok(()),
+            Outcome::Each(outcomes) => outcomes.into_iter().try_for_each(|it| self.end(it)),
             Outcome::Existed(full_key, asked, CachePresence::Present) => {
                 self.checker.existed(full_key, asked)
             }
@@ -474,21 +484,4 @@ impl History {
     fn opening(&self) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
         opening(self.seed, &self.simulation, &self.disk, &self.config, self.boot)
     }
-}
-
-fn opening(
-    seed: u64,
-    simulation: &Simulation,
-    disk: &SimulatedDisk,
-    config: &BlobCacheConfig,
-    boot: u8,
-) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
-    let setup = DiskSetup {
-        disk: Arc::new(disk.clone()),
-        runner: Arc::new(simulation.task_runner()),
-        file: None,
-        boot_id: [boot; 16],
-        identity: Identity::of(seed),
-    };
-    open_on(config.clone(), geometry(config).unwrap(), setup)
 }

@@ -25,6 +25,7 @@ mod faults;
 mod life;
 mod limits;
 mod manner;
+mod many;
 mod setting;
 mod shrink;
 mod tally;

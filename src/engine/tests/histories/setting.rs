@@ -1,10 +1,15 @@
 //! `Setting`: the configuration of a history.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::call::SPACES;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
+use crate::engine::Engine;
+use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
+use crate::error::CacheError;
+use crate::io::{SimulatedDisk, Simulation};
 use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
 use crate::write_rate::WriteRate;
@@ -72,4 +77,22 @@ impl Setting {
             L2Admission::Adaptive
         }
     }
+}
+
+/// An open by the next process.
+pub(super) fn opening(
+    seed: u64,
+    simulation: &Simulation,
+    disk: &SimulatedDisk,
+    config: &BlobCacheConfig,
+    boot: u8,
+) -> impl Future<Output = Result<Arc<Engine>, CacheError>> + Send + use<> {
+    let setup = DiskSetup {
+        disk: Arc::new(disk.clone()),
+        runner: Arc::new(simulation.task_runner()),
+        file: None,
+        boot_id: [boot; 16],
+        identity: Identity::of(seed),
+    };
+    open_on(config.clone(), geometry(config).unwrap(), setup)
 }

@@ -163,7 +163,8 @@ fn invalidation(cache: BlobCache, random: &mut StdRng, space: &'static str, key:
         21 => mutation(async move { cache.expire_tags(space, &labels).await }),
         22 => mutation(async move { cache.expire_dependencies(everywhere, &labels).await }),
         23 => mutation(async move { cache.namespace(space).expire().await }),
-        0..8 => mutation(async move { cache.invalidate_key(space, key).await }),
+        0..6 => mutation(async move { cache.invalidate_key(space, key).await }),
+        6..8 => mutation(async move { cache.invalidate_keys(space, &[&key, "0", &key]).await }),
         8..12 => mutation(async move { cache.invalidate_prefix(space, &key[..1]).await }),
         12..15 => mutation(async move { cache.invalidate_tags(space, &labels).await }),
         15..17 => mutation(async move { cache.invalidate_dependencies(space, &labels).await }),
@@ -178,15 +179,29 @@ pub(super) fn draw(cache: &BlobCache, random: &mut StdRng) -> Call {
     let space = SPACES[random.random_range(0..SPACES.len())];
     let key = random.random_range(0..KEYS).to_string();
     match random.random_range(0..100) {
-        0..25 => Box::pin(async move {
+        0..21 => Box::pin(async move {
             let hit = cache.get(space, key).await;
             hit.map_or(Kept::Nothing, Kept::Hit)
+        }),
+        21..25 => Box::pin(async move {
+            let keys: Vec<String> = (0..KEYS).map(|key| key.to_string()).collect();
+            let mut hits = cache.get_many(space, &keys).await.into_iter().flatten();
+            hits.next_back().map_or(Kept::Nothing, Kept::Hit)
         }),
         25..27 => Box::pin(async move {
             let _ = cache.exists(space, key);
             Kept::Nothing
         }),
-        27..55 => {
+        27..31 => {
+            let key_of = |place: u32| (place % KEYS).to_string();
+            let puts = (0..4).map(|place| (key_of(place * 7), put(random)));
+            let puts: Vec<_> = puts.collect();
+            Box::pin(async move {
+                drop(cache.put_many(space, puts).await);
+                Kept::Nothing
+            })
+        }
+        31..55 => {
             let mut put = put(random);
             if random.random_bool(0.2) {
                 put = put.read_at(cache.read_point());

@@ -11,6 +11,7 @@ mod point_ring;
 mod reaper;
 #[path = "../../../../src/io/point/shared_ring.rs"]
 mod shared_ring;
+mod together;
 #[path = "../../../../src/io/point/trust.rs"]
 mod trust;
 #[path = "../../../../src/io/point/watch.rs"]

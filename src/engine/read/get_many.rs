@@ -1,0 +1,122 @@
+//! `get_many`: the gets of many keys. Memory answers in turn; the reads from disk go to the device
+//! together, and are completed in any order.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+
+use crate::batch::{Pacer, PollShare};
+use crate::engine::read::get::{FromDisk, Gets};
+use crate::failpoint::{Failpoint, failpoint};
+use crate::hit::BlobCacheHit;
+use crate::io::together;
+use crate::key::NamespaceRef;
+
+/// Reads of one call that are under way. A device is busy with fewer; with more, those of others
+/// would find the rings full.
+const READS_MAX: usize = 64;
+
+/// That many complete before others take their places, so that these go together as well.
+const READS_RENEWED: usize = 16;
+
+pub(crate) async fn get_many<K: AsRef<[u8]>>(
+    gets: &Gets,
+    namespace: NamespaceRef<'_>,
+    keys: &[K],
+) -> Vec<Option<BlobCacheHit>> {
+    let mut found = Vec::with_capacity(keys.len());
+    let (mut window, mut steps) = (Window::new(), Pacer::at_once());
+    for (number, key) in keys.iter().enumerate() {
+        steps.entry().await;
+        match gets.answer(namespace, key.as_ref()) {
+            Ok(answer) => found.push(answer),
+            Err(read) => {
+                found.push(None);
+                window.begin(number, read);
+                if window.reads.len() == READS_MAX {
+                    window.complete(READS_MAX - READS_RENEWED, &mut found).await;
+                }
+            }
+        }
+    }
+    window.complete(0, &mut found).await;
+    found
+}
+
+/// Reads under way.
+struct Window<'a> {
+    reads: FuturesUnordered<Numbered<'a>>,
+    /// Of the poll.
+    share: Arc<Mutex<PollShare>>,
+}
+
+impl<'a> Window<'a> {
+    /// In the first poll of a call.
+    fn new() -> Self {
+        let share = Arc::new(Mutex::new(PollShare::begin()));
+        Self { reads: FuturesUnordered::new(), share }
+    }
+
+    fn begin(&self, number: usize, read: FromDisk<'a>) {
+        self.reads.push(Numbered { number, read, share: Arc::clone(&self.share) });
+    }
+
+    /// Drives all, until no more than `left` are under way.
+    async fn complete(&mut self, left: usize, found: &mut [Option<BlobCacheHit>]) {
+        let mut is_same_poll = true;
+        poll_fn(|context| {
+            if !is_same_poll {
+                *self.share.lock() = PollShare::begin();
+            }
+            is_same_poll = false;
+            together(|| self.poll_complete(left, found, context))
+        })
+        .await;
+    }
+
+    fn poll_complete(
+        &mut self,
+        left: usize,
+        found: &mut [Option<BlobCacheHit>],
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        // Bounded: by the window. Each read is polled once in a poll, and waits if it has to.
+        while self.reads.len() > left {
+            let Some((number, hit)) = ready!(self.reads.poll_next_unpin(context)) else { break };
+            let misplaced = usize::from(failpoint(Failpoint::ManyMisplaced));
+            if let Some(place) = found.get_mut(number ^ misplaced) {
+                *place = hit;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The read for the key of that number.
+struct Numbered<'a> {
+    number: usize,
+    read: FromDisk<'a>,
+    share: Arc<Mutex<PollShare>>,
+}
+
+impl Future for Numbered<'_> {
+    type Output = (usize, Option<BlobCacheHit>);
+
+    /// Waits for the next poll if the others leave too little of the batch of this one. The read
+    /// itself ends a poll after a batch.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { number, read, share } = self.get_mut();
+        let is_full = share.lock().is_used_up_by(read.bytes);
+        if is_full {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let hit = ready!(read.future.as_mut().poll(context));
+        Poll::Ready((*number, hit))
+    }
+}
