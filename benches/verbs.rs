@@ -3,9 +3,10 @@
 
 use std::hint::black_box;
 
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures::executor::block_on;
-use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut};
+use tamis::{BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, Plain};
 
 const KEYS: u64 = 10_000;
 
@@ -33,6 +34,18 @@ fn reading(criterion: &mut Criterion) {
     let mut next = || keys.next().map_or("", String::as_str);
     criterion.bench_function("get, hit", |bencher| {
         bencher.iter(|| black_box(block_on(cache.get("bench", next()))));
+    });
+    let handle = cache.namespace("bench");
+    criterion.bench_function("get, hit, by a handle", |bencher| {
+        bencher.iter(|| black_box(block_on(handle.get(next()))));
+    });
+    let bytes = handle.typed::<Bytes, _>(Plain);
+    criterion.bench_function("get, hit, typed as bytes", |bencher| {
+        bencher.iter(|| black_box(block_on(bytes.get(next()))));
+    });
+    let text = handle.typed::<String, _>(Plain);
+    criterion.bench_function("get, hit, typed as text of 1 KiB", |bencher| {
+        bencher.iter(|| black_box(block_on(text.get(next()))));
     });
     criterion.bench_function("get, miss", |bencher| {
         bencher.iter(|| black_box(block_on(cache.get("other", next()))));

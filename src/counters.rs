@@ -42,6 +42,8 @@ pub(crate) enum Event {
     FetchNotStored,
     /// A caller given another caller's fetch.
     FlightJoined,
+    /// A call that found a value that does not decode.
+    ValueUndecoded,
     /// A hit from disk.
     L2Hit,
     /// A put refused by the disk tier, for the index budget or a quota.

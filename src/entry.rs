@@ -65,6 +65,8 @@ pub(crate) enum Mark {
     Recorded = 8,
     /// The value's allocation has no other bytes, and its clones copy nothing.
     Exact = 16,
+    /// Fetched, and its codec could not encode it: it has no value.
+    Unencoded = 32,
 }
 
 #[derive(Debug)]

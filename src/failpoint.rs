@@ -54,6 +54,8 @@ pub(crate) enum Failpoint {
     StaleFillStored,
     /// Callers waiting for the log are woken under its lock.
     WokenUnderLock,
+    /// A typed caller is given another's value that it cannot decode.
+    UndecodedShared,
     /// A record is served for any key of the same hash.
     KeyNotCompared,
     /// Waiters wait forever for a leader that was woken and is not polled.

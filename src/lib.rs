@@ -121,6 +121,25 @@
 //! # }).unwrap();
 //! ```
 //!
+//! ## ... values of my own types
+//!
+//! [`typed`](BlobCacheNamespace::typed) makes a handle whose values have a type, by a [`Codec`]:
+//! JSON by serde with the feature `json`, postcard with `postcard`. An `Option` that a fetch
+//! returns is a row or a cached absence. Values that an older release has left, and that no longer
+//! decode, are fetched anew.
+//!
+//! ```
+//! # use tamis::*;
+//! # async fn query(_: u64) -> Result<Option<String>, std::io::Error> { Ok(Some("ada".into())) }
+//! # futures::executor::block_on(async {
+//! # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+//! let names = cache.namespace("names").typed::<String, _>(Plain);
+//! let name = names.get_or_fetch("7", || query(7)).await?;
+//! assert_eq!(name.value().map(String::as_str), Some("ada"));
+//! # Ok::<(), FetchError<std::io::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
 //! ## ... ranges of objects
 //!
 //! Large values live on disk, and many of them only there: [`L1Admission::Auto`] keeps blobs over
@@ -162,6 +181,7 @@
 //! - `log`: the events go to a logger of the `log` crate while no subscriber is installed.
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
+//! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
 #![cfg_attr(not(all(feature = "disk", target_os = "linux")), allow(dead_code))]
@@ -227,6 +247,7 @@ mod telemetry;
 mod thread_number;
 mod timeout;
 mod timer;
+mod typed;
 mod waiters;
 mod wake;
 mod watermarks;
@@ -262,4 +283,9 @@ pub use stats::{
     NamespaceStats,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};
+#[cfg(feature = "json")]
+pub use typed::Json;
+#[cfg(feature = "postcard")]
+pub use typed::Postcard;
+pub use typed::{Codec, Plain, TypedError, TypedHit, TypedNamespace, TypedPut, TypedRefresh};
 pub use write_rate::WriteRate;

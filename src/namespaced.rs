@@ -296,6 +296,11 @@ impl BlobCacheNamespace {
         HandleDefaults { policy: self.policy.as_ref(), fetch_policy: self.fetch_policy }
     }
 
+    /// What calls of the engine take.
+    pub(crate) fn parts(&self) -> (&Arc<Engine>, NamespaceRef<'_>, HandleDefaults<'_>) {
+        (&self.engine, self.named(), self.defaults())
+    }
+
     pub(crate) fn named(&self) -> NamespaceRef<'_> {
         NamespaceRef { name: &self.name, seed: self.seed }
     }

@@ -41,6 +41,10 @@ pub struct BlobCachePut {
     pub(crate) is_absent: bool,
     /// Fetched: it may replace a stale entry of the same version.
     pub(crate) renews: bool,
+    /// So may it a fresh one, whose value does not decode.
+    pub(crate) replaces: bool,
+    /// Fetched, and not encoded: it cannot be stored.
+    pub(crate) is_unencoded: bool,
 }
 
 impl BlobCachePut {
@@ -87,6 +91,8 @@ impl BlobCachePut {
             read_at: None,
             is_absent: false,
             renews: false,
+            replaces: false,
+            is_unencoded: false,
         }
     }
 

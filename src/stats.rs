@@ -83,8 +83,11 @@ figures! {
         /// Calls answered without a fetch, since one had failed a moment before.
         fetches_held_off: u64 = Counter Number,
         /// Fetches whose value was refused as a put: too large, version not above the live one,
-        /// cache closed, device failed and so on.
+        /// cache closed, device failed and so on; or whose codec could not encode it.
         fetches_not_stored: u64 = Counter Number,
+        /// Calls of a [`TypedNamespace`](crate::TypedNamespace) that found a value that does not
+        /// decode, and took that for a miss.
+        values_undecoded: u64 = Counter Number,
         /// Callers given the value or the error of another caller's fetch.
         flights_joined: u64 = Counter Number,
         /// Keys being fetched now, or whose refresh was handed out and not begun.

@@ -12,7 +12,8 @@ use futures::future::join_all;
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheHit, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
     BlobCacheStats, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchError, Latency,
-    LatencyStats, NamespaceConfig, NamespaceConfigBuilder, NamespaceStats, ReadPoint,
+    LatencyStats, NamespaceConfig, NamespaceConfigBuilder, NamespaceStats, Plain, ReadPoint,
+    TypedError, TypedHit, TypedNamespace, TypedPut,
 };
 
 /// Copied in batches, since the capacity behind `Bytes` is unknown.
@@ -248,6 +249,11 @@ const _: () = {
     goes_anywhere::<BlobCacheConfig>();
     goes_anywhere::<NamespaceConfig>();
     goes_anywhere::<NamespaceConfigBuilder>();
+    // The value's type is bound to its thread; the handle is not.
+    goes_anywhere::<TypedNamespace<std::rc::Rc<()>, Plain>>();
+    goes_anywhere::<TypedHit<String>>();
+    goes_anywhere::<TypedPut<String>>();
+    goes_anywhere::<TypedError<CacheError>>();
     goes_anywhere::<BlobCacheHit>();
     goes_anywhere::<BlobCachePut>();
     goes_anywhere::<BlobCachePolicy>();
@@ -301,6 +307,12 @@ fn every_future_is_send_and_does_nothing_until_polled() {
 
     is_send(BlobCache::open(BlobCacheConfig::default()));
     is_send(cache.get("n", &key));
+    let typed = handle.typed::<String, _>(Plain);
+    let text = || async { Ok::<_, CacheError>(String::from("value")) };
+    is_send(typed.get(&key));
+    is_send(typed.put(&key, String::from("value")));
+    is_send(typed.get_or_fetch(&key, text));
+    is_send(typed.get_or_refresh(&key, text));
     is_send(cache.get("n", key.clone()));
     is_send(cache.put("n", &key, "new"));
     is_send(cache.put("n", key.clone(), Bytes::from("new")));

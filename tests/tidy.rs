@@ -39,7 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     &["cache"],
     &["expire", "namespaced"],
-    &["publish"],
+    &["publish", "typed"],
     &["many"],
     &["fuzz"],
     &["lib"],

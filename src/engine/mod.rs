@@ -99,7 +99,7 @@ impl Engine {
         &self.invalidations
     }
 
-    fn fetcher(&self) -> &Fetcher {
+    pub(crate) fn fetcher(&self) -> &Fetcher {
         &self.fetcher
     }
 

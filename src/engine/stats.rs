@@ -196,6 +196,7 @@ impl StatsReader {
             fetches_held_off: sum(Event::FetchHeldOff),
             fetches_not_stored: sum(Event::FetchNotStored),
             flights_joined: sum(Event::FlightJoined),
+            values_undecoded: sum(Event::ValueUndecoded),
             flights_under_way: self.flights.len(),
             ..BlobCacheStats::default()
         }

@@ -7,6 +7,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod value;
 mod world;
 

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 
 use super::model::{Asked, Effect, Model, Put, Scope};
 use super::source::Source;
+use super::typed;
 use super::value::{FullKey, KEYS, SPACES, TAGS, number_of, tag, value};
 use super::world::{End, World, config};
 use crate::batch::yield_now;
@@ -278,7 +279,10 @@ impl Script {
                     }
                 }
             };
-            let got = cache.get_or_fetch(full_key.namespace(), full_key.name(), fetch).await;
+            let got = match full_key.key % 4 {
+                1 => typed::get_or_fetch(&cache, full_key, fetch).await,
+                _ => cache.get_or_fetch(full_key.namespace(), full_key.name(), fetch).await,
+            };
             match got {
                 Ok(hit) => Outcome::Found(full_key, asked, hit),
                 Err(FetchError::Fetch(_)) => Outcome::Nothing,

@@ -137,6 +137,7 @@ fn scripts_find_planted_bugs() {
         Failpoint::AcknowledgedUnsynced,
         Failpoint::AcknowledgedOutOfOrder,
         Failpoint::FailedWriteIgnored,
+        Failpoint::UndecodedShared,
     ] {
         let found = scripts_until_found("operations", 900, bug);
         println!("{bug:?} after {found:?}");

@@ -1,5 +1,6 @@
 //! `Fetcher`: what a fetch does with the cache: look, take part in flights, store.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ pub(crate) struct Fetcher {
     timer: Timer,
     not_stored: Seldom,
     not_refreshed: Seldom,
+    not_decoded: Seldom,
+    not_encoded: Seldom,
 }
 
 impl Fetcher {
@@ -94,6 +97,8 @@ impl Fetcher {
             timer: parts.timer.clone(),
             not_stored: Seldom::default(),
             not_refreshed: Seldom::default(),
+            not_decoded: Seldom::default(),
+            not_encoded: Seldom::default(),
         }
     }
 
@@ -223,6 +228,23 @@ impl Fetcher {
         });
     }
 
+    /// A call has found a value that does not decode. No error: its codec has panicked.
+    pub(crate) fn note_undecoded(&self, namespace: &str, error: Option<&dyn fmt::Display>) {
+        self.counters.count(Event::ValueUndecoded);
+        let error = error.unwrap_or(&"the codec panicked");
+        self.not_decoded.tell(
+            || tell!(warn, "typed", namespace, %error, "a stored value does not decode: a miss"),
+        );
+    }
+
+    /// A fetched value cannot be encoded. No error: its codec has panicked.
+    pub(crate) fn tell_not_encoded(&self, namespace: &str, error: Option<&dyn fmt::Display>) {
+        let error = error.unwrap_or(&"the codec panicked");
+        self.not_encoded.tell(
+            || tell!(warn, "typed", namespace, %error, "fetched values are not stored: no bytes"),
+        );
+    }
+
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {
         hit.is_stale() && self.visibility.freshness(&hit.entry).is_expired()
     }
@@ -246,7 +268,7 @@ impl Fetcher {
         } else {
             Moment::default()
         };
-        if target.is_in_bounds {
+        if target.is_in_bounds && !put.is_unencoded {
             let Target { namespace, key, .. } = target;
             let written = self.puts.store(namespace, key.bytes, &mut put, (policy, &life)).await;
             let stored = match written {
@@ -260,6 +282,9 @@ impl Fetcher {
             }
         } else {
             self.counters.count(Event::FetchNotStored);
+            if target.is_in_bounds {
+                self.rest(target.key.hash);
+            }
         }
         entry.value = put.value.into_bytes();
         let stale = self.visibility.freshness(&entry).stale_window_left();
@@ -296,6 +321,9 @@ impl Fetcher {
         entry.mark(Mark::Fetched);
         if put.is_absent {
             entry.mark(Mark::Absent);
+        }
+        if put.is_unencoded {
+            entry.mark(Mark::Unencoded);
         }
         entry
     }

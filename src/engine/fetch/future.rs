@@ -26,8 +26,10 @@ use crate::counters::Event;
 use crate::engine::fetch::fetcher::{Fetched, Offer};
 use crate::engine::fetch::outcome::{Failure, FlightOutcome};
 use crate::engine::fetch::request::{FetchRequest, Look};
+use crate::engine::fetch::typing::Begin;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::flight::{self, Completion, JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
@@ -133,7 +135,7 @@ fn led<R>(
 
 impl<F, Fut, E> Future for FetchFuture<F, Fut, E>
 where
-    F: FnOnce() -> Fut,
+    F: Begin<Fut>,
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
@@ -157,7 +159,7 @@ where
 
 impl<F, Fut, E> FetchFuture<F, Fut, E>
 where
-    F: FnOnce() -> Fut,
+    F: Begin<Fut>,
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
@@ -334,7 +336,7 @@ where
         self.count(Event::Fetch);
         self.request.note_called();
         self.deadline = self.request.hard_timeout();
-        match contained(fetch) {
+        match contained(|| fetch.begin()) {
             Some(fetching) => {
                 let fetching = self.request.spanned(fetching);
                 Next::Stage(Stage::Fetching(fetching, lead, watch))
@@ -444,6 +446,12 @@ where
         if hit.as_ref().is_some_and(|hit| self.is_over(hit)) {
             discard((hit, failure));
             return self.look(None);
+        }
+        // Nor one that it cannot decode. It does not wait for another such value, but fetches.
+        let is_kept = failpoint(Failpoint::UndecodedShared);
+        let hit = hit.filter(|hit| self.request.accepts(hit) || is_kept);
+        if hit.is_none() && failure.is_none() {
+            return self.lead(None);
         }
         // Nor an error if there is a value by now.
         let put = failure.as_ref().and_then(|_| self.request.find()).filter(|hit| !hit.is_stale());

@@ -7,14 +7,16 @@ pub(crate) mod outcome;
 mod refresh;
 mod request;
 mod rests;
+pub(crate) mod typing;
 mod watch;
 
 use std::sync::Arc;
 
-use self::future::FetchFuture;
+pub(crate) use self::future::FetchFuture;
 pub use self::refresh::BlobCacheRefresh;
-pub(crate) use self::request::HandleDefaults;
-use self::request::{FetchRequest, Look};
+use self::request::Look;
+pub(crate) use self::request::{FetchRequest, HandleDefaults};
+use self::typing::Begin;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::Offer;
 use crate::error::FetchError;
@@ -68,17 +70,19 @@ where
         }
         None => {
             let request = FetchRequest::new(engine, namespace, key, defaults);
-            Box::pin(find_or_fetch(request, fetch)).await
+            let (hit, refresh) = Box::pin(find_or_fetch(request, fetch)).await?;
+            Ok((hit, refresh.map(BlobCacheRefresh::new)))
         }
     }
 }
 
-async fn find_or_fetch<F, Fut, E>(
+/// Looks into both tiers. With a stale hit, the future of a refresh.
+pub(crate) async fn find_or_fetch<F, Fut, E>(
     request: Arc<FetchRequest>,
     fetch: F,
-) -> Result<(BlobCacheHit, Option<BlobCacheRefresh<F, Fut, E>>), FetchError<E>>
+) -> Result<(BlobCacheHit, Option<FetchFuture<F, Fut, E>>), FetchError<E>>
 where
-    F: FnOnce() -> Fut,
+    F: Begin<Fut>,
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
@@ -99,7 +103,7 @@ where
         unneeded(fetch);
         return Ok((hit, None));
     };
-    Ok((hit, Some(BlobCacheRefresh::new(request, fetch, claim))))
+    Ok((hit, Some(FetchFuture::refresh(request, fetch, claim))))
 }
 
 /// Drops a fetch that is not called. Its panic at the end of a function would leak the answer.

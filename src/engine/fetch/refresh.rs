@@ -3,11 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::engine::fetch::future::{Claim, FetchFuture};
-use crate::engine::fetch::request::FetchRequest;
+use crate::engine::fetch::future::FetchFuture;
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 use crate::put::BlobCachePut;
@@ -30,8 +28,8 @@ use crate::put::BlobCachePut;
 pub struct BlobCacheRefresh<F, Fut, E>(Box<FetchFuture<F, Fut, E>>);
 
 impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
-    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
-        Self(Box::new(FetchFuture::refresh(request, fetch, claim)))
+    pub(crate) fn new(fetching: FetchFuture<F, Fut, E>) -> Self {
+        Self(Box::new(fetching))
     }
 }
 

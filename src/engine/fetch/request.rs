@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
 use crate::engine::fetch::outcome::{Failure, FlightOutcome};
+use crate::engine::fetch::typing::Typing;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::fetch_policy::FetchPolicy;
@@ -38,6 +39,7 @@ pub(crate) struct FetchRequest {
     pub(crate) fetch_policy: FetchPolicy,
     /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
+    typing: Option<Typing>,
 }
 
 /// What a namespace handle says; None: what holds for the namespace or the cache.
@@ -83,7 +85,28 @@ impl FetchRequest {
             policy: policy.cloned().unwrap_or_default(),
             fetch_policy: fetch_policy.unwrap_or(engine.config().fetch_policy),
             is_in_bounds,
+            typing: None,
         })
+    }
+
+    /// The same for typed values.
+    pub(crate) fn typed(
+        engine: &Arc<Engine>,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        defaults: HandleDefaults<'_>,
+        typing: Typing,
+    ) -> Arc<Self> {
+        let mut request = Self::new(engine, namespace, key, defaults);
+        if let Some(request) = Arc::get_mut(&mut request) {
+            request.typing = Some(typing);
+        }
+        request
+    }
+
+    /// Whether the call has a use for a value that it finds or shares.
+    pub(crate) fn accepts(&self, hit: &BlobCacheHit) -> bool {
+        self.typing.as_ref().is_none_or(|typing| typing.accepts(hit))
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {
@@ -119,7 +142,8 @@ impl FetchRequest {
     }
 
     fn destination<E: 'static>(&self) -> Destination<'_> {
-        let id = (self.hash.0, TypeId::of::<E>());
+        let identity = self.typing.as_ref().map_or(TypeId::of::<E>(), |typing| typing.identity);
+        let id = (self.hash.0, identity);
         Destination { id, namespace: &self.namespace, key: &self.key }
     }
 
@@ -163,7 +187,8 @@ impl FetchRequest {
 
     /// Looks into memory. Counts neither a hit nor a miss.
     pub(crate) fn find(&self) -> Option<BlobCacheHit> {
-        if self.is_in_bounds { self.fetcher().find(self.target()) } else { None }
+        let hit = if self.is_in_bounds { self.fetcher().find(self.target()) } else { None };
+        hit.filter(|hit| self.accepts(hit))
     }
 
     /// Looks into both tiers. Counts neither a hit nor a miss.
@@ -172,14 +197,16 @@ impl FetchRequest {
             return Look::Done(None);
         }
         if let Some(hit) = self.fetcher().find(self.target()) {
-            return Look::Done(Some(hit));
+            return Look::Done(Some(hit).filter(|hit| self.accepts(hit)));
         }
         let Some(on_disk) = self.fetcher().find_on_disk(self.target()) else {
             return Look::Done(None);
         };
         let request = Arc::clone(self);
         Look::OnDisk(Box::pin(async move {
-            request.fetcher().read_entry(on_disk, Arc::clone(&request.key), offer).await
+            let key = Arc::clone(&request.key);
+            let found = request.fetcher().read_entry(on_disk, key, offer).await;
+            found.filter(|hit| request.accepts(hit))
         }))
     }
 
@@ -187,7 +214,12 @@ impl FetchRequest {
         self.fetcher().watch(self.hash)
     }
 
-    pub(crate) async fn store(self: Arc<Self>, put: BlobCachePut, watch: WatchGuard) -> Fetched {
+    pub(crate) async fn store(
+        self: Arc<Self>,
+        mut put: BlobCachePut,
+        watch: WatchGuard,
+    ) -> Fetched {
+        put.replaces = self.typing.as_ref().is_some_and(Typing::has_refused);
         self.fetcher().store(self.target(), &self.policy, put, watch.point).await
     }
 }

@@ -86,6 +86,57 @@ impl Gets {
         Some(hit)
     }
 
+    /// A get of an entry that `take` has a use for; another one is a miss. Foreign code may be in
+    /// `take`, which holds no lock.
+    pub(crate) async fn get_if<R>(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        take: impl FnOnce(&BlobCacheHit) -> Option<R>,
+    ) -> Option<(BlobCacheHit, R)> {
+        if key.len() > KEY_BYTES_MOST {
+            return self.miss(namespace.name);
+        }
+        let key = self.hasher.hashed(namespace.seed, key);
+        let hit = match self.find(namespace, key) {
+            Some(hit) => hit,
+            None => {
+                let on_disk = self.find_on_disk_or_miss(namespace, key.hash)?;
+                let reading = Box::pin(self.disk_lookup.read_entry(on_disk, key.bytes.into()));
+                match reading.await {
+                    Some(found) => self.disk_lookup.offer_found(found),
+                    None => return self.miss(namespace.name),
+                }
+            }
+        };
+        self.counted_if(hit, take).or_else(|| self.miss(namespace.name))
+    }
+
+    /// The same for a fresh entry in memory. Nothing is counted if there is none.
+    pub(crate) fn look_fresh_if<R>(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+        take: impl FnOnce(&BlobCacheHit) -> Option<R>,
+    ) -> Option<(BlobCacheHit, R)> {
+        if key.len() > KEY_BYTES_MOST {
+            return None;
+        }
+        let key = self.hasher.hashed(namespace.seed, key);
+        let hit = self.find(namespace, key).filter(|hit| !hit.is_stale())?;
+        self.counted_if(hit, take)
+    }
+
+    fn counted_if<R>(
+        &self,
+        hit: BlobCacheHit,
+        take: impl FnOnce(&BlobCacheHit) -> Option<R>,
+    ) -> Option<(BlobCacheHit, R)> {
+        let taken = take(&hit)?;
+        self.count(&hit);
+        Some((hit, taken))
+    }
+
     /// Where the disk may have the entry; otherwise a miss. Out of line, to keep hits short.
     #[inline(never)]
     fn find_on_disk_or_miss(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {

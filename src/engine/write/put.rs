@@ -163,7 +163,8 @@ impl Puts {
 
         // Checked before the section too, so that a refused put evicts nothing and takes no slot.
         let current = self.visibility.visible(namespace, hashed);
-        let version = PutVersion { version: policy.version, renews: put.renews };
+        let (renews, replaces) = (put.renews, put.replaces);
+        let version = PutVersion { version: policy.version, renews, replaces };
         let known = self.versions.precheck(current.as_deref(), namespace, hashed, version).await?;
         let labels = extras.as_ref().map_or(&[][..], |extras| &extras.labels);
         let is_stale = |point| {

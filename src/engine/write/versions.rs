@@ -127,11 +127,14 @@ impl Versions {
     }
 
     /// The version of an entry that a put must be above. An expired entry blocks nothing. A stale
-    /// entry does not block its renewal: the origin may still have the same version.
+    /// entry does not block its renewal: the origin may still have the same version. Neither does
+    /// one whose value its readers cannot decode.
     fn blocking_version(&self, entry: &Entry, attempted: PutVersion) -> Option<u64> {
         let freshness = self.visibility.freshness(entry);
         let is_stale = matches!(freshness, Freshness::Stale(_));
-        let is_renewed = attempted.renews && is_stale && entry.version() == attempted.version;
+        let is_renewed = attempted.renews
+            && (is_stale || attempted.replaces)
+            && entry.version() == attempted.version;
         entry.version().filter(|_| !freshness.is_expired() && !is_renewed)
     }
 
@@ -155,6 +158,8 @@ pub(crate) struct PutVersion {
     pub(crate) version: Option<u64>,
     /// It may replace a stale entry of the same version.
     pub(crate) renews: bool,
+    /// And a fresh one.
+    pub(crate) replaces: bool,
 }
 
 /// The version in the record at a position, if any.

@@ -1,0 +1,390 @@
+//! `TypedNamespace`: a handle of a namespace whose values have a type, and a codec between the two.
+//!
+//! The cache below knows bytes alone. A call decodes what it finds, and takes what does not decode
+//! for a miss, so a fetching call looks past it (`call`). Fetches are shared by callers of one type
+//! and codec, who are given bytes and decode for themselves; one that cannot fetches by itself.
+
+mod call;
+mod codec;
+mod error;
+mod hit;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "postcard")]
+mod postcard;
+mod put;
+mod refresh;
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use self::call::{Call, TypedFetch, note_undecoded};
+pub use self::codec::{Codec, Plain};
+pub use self::error::TypedError;
+pub use self::hit::TypedHit;
+#[cfg(feature = "json")]
+pub use self::json::Json;
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
+pub use self::put::TypedPut;
+pub use self::refresh::TypedRefresh;
+use crate::engine::fetch::{self, FetchFuture, FetchRequest};
+use crate::error::{CacheError, FetchError};
+use crate::hit::{BlobCacheHit, CachePresence};
+use crate::moment::ReadPoint;
+use crate::namespaced::BlobCacheNamespace;
+use crate::wake::discard;
+
+/// A handle for one namespace whose values have a type: [`typed`](BlobCacheNamespace::typed) makes
+/// it. Cheap to clone. The methods are those of the [namespace](BlobCacheNamespace), with values of
+/// `T` in place of bytes; the [codec](Codec) encodes and decodes them in the caller's polls.
+///
+/// **A stored value that does not decode is a miss**, counted in
+/// [`values_undecoded`](crate::BlobCacheStats::values_undecoded) and now and then told to the
+/// subscriber of `tracing`. The fetching methods fetch it anew and overwrite it, once for all
+/// callers that wait, even if it has the version of the value that replaces it. A type that changes
+/// needs no flush, if the codec notices.
+///
+/// Callers of one key share fetches with callers that have the same `T`, codec and error; not with
+/// callers for bytes. Use one type for each key: two that take turns overwrite each other.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use std::time::Duration;
+/// # use tamis::{BlobCache, BlobCacheConfig, Plain, TypedPut};
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+/// # async fn query(id: &str) -> Result<Option<String>, std::io::Error> { Ok(Some("ada".into())) }
+/// let names = cache.namespace("names").typed::<String, _>(Plain);
+/// names.put("6", TypedPut::new("grace".into()).with_tags(["users"])).await.unwrap();
+/// assert_eq!(names.get("6").await.unwrap().value().unwrap(), "grace");
+///
+/// // One query for all callers; no row is an absence, which is cached as well.
+/// let name = names.get_or_fetch("7", || query("7")).await.unwrap();
+/// assert_eq!(name.into_value().as_deref(), Some("ada"));
+/// assert_eq!(names.invalidate_tags(&["users"]).await.unwrap(), 1);
+/// # });
+/// ```
+pub struct TypedNamespace<T, C> {
+    namespace: BlobCacheNamespace,
+    codec: Arc<C>,
+    /// It has no value of its own.
+    of: PhantomData<fn() -> T>,
+}
+
+impl BlobCacheNamespace {
+    /// A handle of this namespace for values of `T`, with this handle's default policy.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::*;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// let names = cache.namespace("names").typed::<String, _>(Plain);
+    /// names.put("7", String::from("ada")).await?;
+    /// # Ok::<(), TypedError<std::string::FromUtf8Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn typed<T, C: Codec<T>>(&self, codec: C) -> TypedNamespace<T, C> {
+        TypedNamespace { namespace: self.clone(), codec: Arc::new(codec), of: PhantomData }
+    }
+}
+
+impl<T, C> Clone for TypedNamespace<T, C> {
+    fn clone(&self) -> Self {
+        let (namespace, codec) = (self.namespace.clone(), Arc::clone(&self.codec));
+        Self { namespace, codec, of: PhantomData }
+    }
+}
+
+impl<T, C> fmt::Debug for TypedNamespace<T, C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.namespace.name();
+        formatter.debug_struct("TypedNamespace").field("name", &name).finish_non_exhaustive()
+    }
+}
+
+impl<T, C: Codec<T>> TypedNamespace<T, C> {
+    /// The handle for bytes.
+    #[must_use]
+    pub fn namespace(&self) -> &BlobCacheNamespace {
+        &self.namespace
+    }
+
+    /// The value of a key: see [`BlobCache::get`](crate::BlobCache::get). A value that does not
+    /// decode is a miss, and stays where it is.
+    pub async fn get<K: AsRef<[u8]>>(&self, key: K) -> Option<TypedHit<T>> {
+        let (engine, namespace, _) = self.namespace.parts();
+        let take = |hit: &BlobCacheHit| self.take(hit);
+        let (hit, value) = engine.gets().get_if(namespace, key.as_ref(), take).await?;
+        Some(TypedHit::new(value, hit))
+    }
+
+    /// Encodes and stores a value: see [`BlobCache::put`](crate::BlobCache::put). A put without a
+    /// policy gets the handle's.
+    ///
+    /// Encoded in the first poll.
+    ///
+    /// # Errors
+    ///
+    /// - [`TypedError::Encode`], [`TypedError::CodecPanicked`]: there are no bytes to store, and
+    ///   nothing has changed.
+    /// - [`TypedError::Cache`]: those of [`BlobCache::put`](crate::BlobCache::put).
+    pub async fn put<K: AsRef<[u8]>>(
+        &self,
+        key: K,
+        put: impl Into<TypedPut<T>>,
+    ) -> Result<(), TypedError<C::Error>> {
+        // The value is not kept while the bytes are stored.
+        let put = {
+            let mut put = put.into();
+            let encoded = put.encode(&*self.codec);
+            let TypedPut { value, put } = put;
+            discard(value);
+            encoded.map(|()| put)?
+        };
+        self.namespace.put(key, put).await.map_err(TypedError::Cache)
+    }
+
+    /// See [`BlobCache::exists`](crate::BlobCache::exists): whether there is an entry, decodable or
+    /// not.
+    pub fn exists<K: AsRef<[u8]>>(&self, key: K) -> CachePresence {
+        self.namespace.exists(key)
+    }
+
+    /// See [`BlobCache::invalidate_key`](crate::BlobCache::invalidate_key).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_key`](crate::BlobCache::invalidate_key).
+    pub async fn invalidate_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
+        self.namespace.invalidate_key(key).await
+    }
+
+    /// See [`BlobCache::invalidate_prefix`](crate::BlobCache::invalidate_prefix).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_prefix`](crate::BlobCache::invalidate_prefix).
+    pub async fn invalidate_prefix<P: AsRef<[u8]>>(&self, prefix: P) -> Result<usize, CacheError> {
+        self.namespace.invalidate_prefix(prefix).await
+    }
+
+    /// See [`BlobCache::invalidate_tags`](crate::BlobCache::invalidate_tags).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_tags`](crate::BlobCache::invalidate_tags).
+    pub async fn invalidate_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
+        self.namespace.invalidate_tags(tags).await
+    }
+
+    /// See [`BlobCache::invalidate_dependencies`](crate::BlobCache::invalidate_dependencies).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_dependencies`](crate::BlobCache::invalidate_dependencies).
+    pub async fn invalidate_dependencies(
+        &self,
+        dependencies: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        self.namespace.invalidate_dependencies(dependencies).await
+    }
+
+    /// See [`BlobCache::invalidate_namespace`](crate::BlobCache::invalidate_namespace).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_namespace`](crate::BlobCache::invalidate_namespace).
+    pub async fn invalidate(&self) -> Result<bool, CacheError> {
+        self.namespace.invalidate().await
+    }
+
+    /// See [`BlobCache::expire_key`](crate::BlobCache::expire_key).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_key`](crate::BlobCache::expire_key).
+    pub async fn expire_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
+        self.namespace.expire_key(key).await
+    }
+
+    /// See [`BlobCache::expire_prefix`](crate::BlobCache::expire_prefix).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_prefix`](crate::BlobCache::expire_prefix).
+    pub async fn expire_prefix<P: AsRef<[u8]>>(&self, prefix: P) -> Result<usize, CacheError> {
+        self.namespace.expire_prefix(prefix).await
+    }
+
+    /// See [`BlobCache::expire_tags`](crate::BlobCache::expire_tags).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_tags`](crate::BlobCache::expire_tags).
+    pub async fn expire_tags(&self, tags: &[impl AsRef<str>]) -> Result<usize, CacheError> {
+        self.namespace.expire_tags(tags).await
+    }
+
+    /// See [`BlobCache::expire_dependencies`](crate::BlobCache::expire_dependencies).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_dependencies`](crate::BlobCache::expire_dependencies).
+    pub async fn expire_dependencies(
+        &self,
+        dependencies: &[impl AsRef<str>],
+    ) -> Result<usize, CacheError> {
+        self.namespace.expire_dependencies(dependencies).await
+    }
+
+    /// See [`BlobCache::expire_namespace`](crate::BlobCache::expire_namespace).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::expire_namespace`](crate::BlobCache::expire_namespace).
+    pub async fn expire(&self) -> Result<bool, CacheError> {
+        self.namespace.expire().await
+    }
+
+    /// See [`BlobCache::read_point`](crate::BlobCache::read_point).
+    #[must_use]
+    pub fn read_point(&self) -> ReadPoint {
+        self.namespace.read_point()
+    }
+
+    /// The value of a hit; None within for an absence. None, and counted, if it does not decode.
+    fn take(&self, hit: &BlobCacheHit) -> Option<Option<T>> {
+        if hit.is_absent() {
+            return Some(None);
+        }
+        match codec::decode(&*self.codec, hit) {
+            Ok(value) => Some(Some(value)),
+            Err(failure) => {
+                let (engine, namespace, _) = self.namespace.parts();
+                note_undecoded(engine, namespace.name, &failure);
+                discard(failure);
+                None
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
+    /// The fresh value of a key, or else the one that `fetch` returns, which is encoded and put:
+    /// see [`BlobCache::get_or_fetch`](crate::BlobCache::get_or_fetch). The fetch returns a value,
+    /// an `Option`, whose `None` is cached as an absence, or a [`TypedPut`] with labels and policy.
+    ///
+    /// This caller is given the value that it has fetched, as it is; callers that wait for it are
+    /// given its bytes, and decode them. A value that cannot be encoded is given to the caller that
+    /// has fetched it, counted in
+    /// [`fetches_not_stored`](crate::BlobCacheStats::fetches_not_stored), and callers that wait for
+    /// it fetch each for itself, at the same time; so do callers that cannot decode what another
+    /// has fetched.
+    ///
+    /// Dropped at any await, it leaves nothing behind, as `BlobCache::get_or_fetch` does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::get_or_fetch`](crate::BlobCache::get_or_fetch). A stale value that
+    /// does not decode is no answer to a fetch that has failed.
+    pub async fn get_or_fetch<K, F, Fut, V, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<TypedHit<T>, FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<TypedPut<T>>,
+        E: Send + Sync + 'static,
+    {
+        let (call, request) = match self.look_fresh::<E>(key.as_ref()) {
+            Ok(found) => {
+                discard(fetch);
+                return Ok(found);
+            }
+            Err(asked) => asked,
+        };
+        let fetching = FetchFuture::new(request, TypedFetch::new(fetch, &call));
+        let hit = Box::pin(fetching).await?;
+        call.answer(hit).ok_or(FetchError::Panicked)
+    }
+
+    /// The value of a key at once, fresh or stale; with a stale one, a refresh for the caller to
+    /// spawn: see [`BlobCache::get_or_refresh`](crate::BlobCache::get_or_refresh), and
+    /// [`get_or_fetch`](Self::get_or_fetch) for what a fetch returns and who is given what.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, FetchError, Plain};
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// # async fn render() -> Result<String, std::io::Error> { Ok("<h1>Tamis</h1>".into()) }
+    /// let pages = cache.namespace("pages").typed::<String, _>(Plain);
+    /// let (page, refresh) = pages.get_or_refresh("/index", render).await?;
+    /// if let Some(refresh) = refresh {
+    ///     // Or tokio::spawn(refresh).
+    ///     refresh.await?;
+    /// }
+    /// # assert_eq!(page.value().unwrap(), "<h1>Tamis</h1>");
+    /// # Ok::<(), FetchError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// Dropped at any await, it leaves nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get_or_fetch`](Self::get_or_fetch), if there is no value.
+    pub async fn get_or_refresh<K, F, Fut, V, E>(
+        &self,
+        key: K,
+        fetch: F,
+    ) -> Result<(TypedHit<T>, Option<TypedRefresh<F, Fut, E, T, C>>), FetchError<E>>
+    where
+        K: AsRef<[u8]>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<TypedPut<T>>,
+        E: Send + Sync + 'static,
+    {
+        let (call, request) = match self.look_fresh::<E>(key.as_ref()) {
+            Ok(found) => {
+                discard(fetch);
+                return Ok((found, None));
+            }
+            Err(asked) => asked,
+        };
+        let finding = fetch::find_or_fetch(request, TypedFetch::new(fetch, &call));
+        let (hit, refresh) = Box::pin(finding).await?;
+        let hit = call.answer(hit).ok_or(FetchError::Panicked)?;
+        Ok((hit, refresh.map(|refresh| TypedRefresh::new(refresh, call))))
+    }
+
+    /// A fresh value in memory; or else what a fetch of it needs.
+    #[expect(clippy::type_complexity, reason = "it has no name elsewhere")]
+    fn look_fresh<E: 'static>(
+        &self,
+        key: &[u8],
+    ) -> Result<TypedHit<T>, (Arc<Call<T, C>>, Arc<FetchRequest>)> {
+        let (engine, namespace, defaults) = self.namespace.parts();
+        let mut is_counted = false;
+        let found = engine.gets().look_fresh_if(namespace, key, |hit| {
+            let taken = self.take(hit);
+            is_counted = taken.is_none();
+            taken
+        });
+        if let Some((hit, value)) = found {
+            return Ok(TypedHit::new(value, hit));
+        }
+        let call = Call::new(engine, namespace, &self.codec, is_counted);
+        let typing = call.typing::<E>();
+        if is_counted {
+            typing.refuse();
+        }
+        Err((call, FetchRequest::typed(engine, namespace, key, defaults, typing)))
+    }
+}
