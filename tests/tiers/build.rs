@@ -67,7 +67,7 @@ fn modelled(here: &Path, name: &str, mut text: String) -> String {
         "sweeper.rs" => return fs::read_to_string(here.join("stands/sweeper.rs")).expect("text"),
         "docs.rs" => return String::new(),
         // An included file has no inner attributes.
-        "lib.rs" => text = text.replace("//!", "//"),
+        "lib.rs" => text = text.replace("//!", "//").replace("\n#![", "\n// #!["),
         "failpoint.rs" => text = bugs::with_bugs(&text),
         _ => {}
     }
