@@ -9,12 +9,12 @@
 //! section to add an invalidation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::clock::Timestamp;
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::LabelHash;
 use crate::l1::Cursor;
@@ -47,6 +47,8 @@ pub(crate) struct PendingInvalidation {
     pub(crate) since: Option<Timestamp>,
     /// Removed entries that were not known to be expired.
     removed: AtomicUsize,
+    /// Those that any made stale.
+    made_stale: Arc<AtomicU64>,
     /// The walk over its postings; unused by those that share the round.
     pub(crate) walk: Mutex<LabelWalk>,
     /// The position of the round when it was added.
@@ -113,14 +115,21 @@ impl PendingInvalidation {
     fn hides(&self, entry: &Entry) -> bool {
         let Some(since) = self.since.filter(|_| entry.stale_serve().is_some()) else { return true };
         let was_live = !entry.freshness(since).is_expired();
-        if entry.expire(since) && was_live {
-            self.count();
+        // One that was read from its record is a copy: the record counts once, by its slot.
+        if entry.expire(since) && was_live && !entry.is(Mark::FromDisk) {
+            self.count_stale();
         }
         false
     }
 
     pub(crate) fn count(&self) {
         self.removed.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts an entry that it made stale.
+    pub(crate) fn count_stale(&self) {
+        self.count();
+        self.made_stale.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_scanning(&self) -> bool {
@@ -144,6 +153,8 @@ pub(crate) struct PendingInvalidations {
     count: AtomicUsize,
     /// How many of them hide entries that readers may find.
     in_force: AtomicUsize,
+    /// Entries that were made stale before their time, over all invalidations there ever were.
+    made_stale: Arc<AtomicU64>,
     /// Whether a caller or a task is scanning the directories on disk.
     is_scanned: AtomicBool,
     scans: Waiters,
@@ -192,6 +203,7 @@ impl PendingInvalidations {
             scope,
             since,
             removed: AtomicUsize::new(0),
+            made_stale: Arc::clone(&self.made_stale),
             walk: Mutex::default(),
             round: *round,
             generation: generation.cloned(),
@@ -216,6 +228,7 @@ impl PendingInvalidations {
                 scope: Scope::Labels(labels.into()),
                 since,
                 removed: AtomicUsize::new(0),
+                made_stale: Arc::clone(&self.made_stale),
                 walk: Mutex::default(),
                 round: RoundPosition::default(),
                 generation: Some(Arc::clone(generation)),
@@ -227,6 +240,15 @@ impl PendingInvalidations {
         list.extend_from_slice(&made);
         self.recount(&list);
         made
+    }
+
+    /// Counts entries that a call has made stale without ever being pending.
+    pub(crate) fn count_stale(&self, entries: u64) {
+        self.made_stale.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn made_stale(&self) -> u64 {
+        self.made_stale.load(Ordering::Relaxed)
     }
 
     /// Requests a round that frees flushed entries. Called after the flush: an earlier step would

@@ -44,6 +44,11 @@ figures! {
         expirations: u64 = Counter Number,
         /// Entries removed by an invalidation of their key, prefix, tag or dependency.
         invalidations: u64 = Counter Number,
+        /// Entries made stale before their time by an `expire_*` call. Those that go at once for
+        /// want of a stale window are among `invalidations` instead; of one on disk only that is
+        /// not known, and it counts here. What `expire_namespace` covers on disk only is not
+        /// counted.
+        entries_made_stale: u64 = Counter Number,
         /// Entries that a put of their key replaced, whether or not the new value is held.
         replacements: u64 = Counter Number,
         /// Entries of flushed namespaces: for each namespace the larger of its counts in memory and

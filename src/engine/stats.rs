@@ -27,6 +27,7 @@ use crate::latency::{Histogram, Latencies, Latency};
 use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
+use crate::pending::PendingInvalidations;
 use crate::stats::{BlobCacheStats, L2State, LatencyStats, NamespaceStats};
 
 #[derive(Debug, Default)]
@@ -41,6 +42,7 @@ pub(crate) struct StatsReader {
     config: Arc<BlobCacheConfig>,
     counters: Counters,
     namespaces: Arc<Namespaces>,
+    pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     access_times: Arc<AccessTimes>,
     expiry_times: Arc<AccessTimes>,
@@ -64,6 +66,7 @@ impl StatsReader {
             config: Arc::clone(&parts.config),
             counters: parts.counters.clone(),
             namespaces: Arc::clone(&parts.namespaces),
+            pending: Arc::clone(&parts.pending),
             l1: Arc::clone(&parts.l1),
             access_times: Arc::clone(&parts.access_times),
             expiry_times: Arc::clone(&parts.expiry_times),
@@ -117,6 +120,7 @@ impl StatsReader {
             insertions: sum(Event::Insertion),
             evictions: sum(Event::Eviction),
             expirations: sum(Event::Expiration),
+            entries_made_stale: self.pending.made_stale(),
             invalidations: sum(Event::Invalidation),
             replacements: sum(Event::Replacement),
             entries_flushed: sum(Event::Flushed),

@@ -69,12 +69,12 @@ impl Promoter {
         }
     }
 
-    /// Makes an entry as stale as its record is.
+    /// Makes an entry as stale as its record is. False if that is not live any more.
     fn is_restored(&self, read: &Entry) -> bool {
-        if !failpoint(Failpoint::ExpiryNotPromoted) {
-            self.expired.restore(read);
+        if failpoint(Failpoint::ExpiryNotPromoted) {
+            return self.visibility.is_on_disk(&read.generation, read.hash, read.sequence());
         }
-        true
+        self.expired.restore(read)
     }
 
     /// Inserts an entry, unless its key has been mutated since it was read. Cancelled, it leaves
@@ -83,7 +83,6 @@ impl Promoter {
         let is_current = || {
             self.last_access.restore(read);
             !self.disk.is_off()
-                && self.visibility.is_on_disk(&read.generation, read.hash, read.sequence())
                 && self.pending.matching(read).is_none()
                 && self.is_restored(read)
                 && !self.visibility.freshness(read).is_expired()

@@ -175,7 +175,7 @@ impl Cleanup {
             match covered {
                 // Asked above whether it is hidden, it has counted itself.
                 Some(entry) => self.deadlines.note_end(entry.ends()),
-                None if is_marked && counts => invalidation.count(),
+                None if is_marked && counts => invalidation.count_stale(),
                 None => {}
             }
             return None;
@@ -224,9 +224,13 @@ impl Cleanup {
 
     /// The record of an entry that was made stale is stale, too.
     fn expire_slot(&self, entry: &Entry) {
+        let (generation, sequence) = (&entry.generation, entry.sequence());
         let is_unmarked = |slot: &Slot| !slot.expired;
-        let live = entry.generation.live_slot(entry.hash, entry.sequence());
-        if live.as_ref().is_some_and(is_unmarked) {
+        let live = generation.live_slot(entry.hash, sequence);
+        // A namespace that was made stale as a whole says so for it.
+        let is_known =
+            || generation.expired_since(sequence).is_some_and(|it| it <= entry.expires());
+        if live.as_ref().is_some_and(is_unmarked) && !is_known() {
             let mut section = self.commit_lock.section();
             let mutation = (entry.hash, entry.sequence());
             self.expired.expire(&entry.generation, mutation, entry.expires(), &mut section);

@@ -68,7 +68,8 @@ impl Invalidations {
             self.expire_entry((entry, is_of), since, place, &mut section)
         });
         drop(section);
-        let counted = in_memory.unwrap_or(on_disk.is_counted);
+        let (counted, is_gone) = in_memory.unwrap_or((on_disk.is_counted, on_disk.end.is_none()));
+        self.pending.count_stale(u64::from(counted && !is_gone));
         let acknowledgement = match slot.filter(|slot| !slot.is_tombstone()) {
             Some(_) if !on_disk.was_expired => Acknowledgement::over(true, on_disk.end),
             _ => Acknowledgement::Nothing,
@@ -111,20 +112,21 @@ impl Invalidations {
         Ok(OnDisk { is_counted: is_marked && matching.is_none(), was_expired, end })
     }
 
-    /// True if it was fresh, and is of the key. Another one of its hash is stale, or forgotten.
+    /// Whether it was fresh, and is of the key: another one of its hash is stale, or forgotten. And
+    /// whether it is gone.
     fn expire_entry(
         &self,
         (entry, is_of): (&Arc<Entry>, bool),
         since: Timestamp,
         place: LockedPlace<'_>,
         section: &mut Section<'_>,
-    ) -> bool {
+    ) -> (bool, bool) {
         let freshness = self.visibility.freshness(entry);
         let was_live = !freshness.is_expired();
         let is_counted = entry.expire(since) && was_live && is_of;
         if entry.stale_serve().is_some() {
             self.deadlines.note_end(entry.ends());
-            return is_counted;
+            return (is_counted, false);
         }
         let removed = place.remove();
         entry.generation.mark_dead(entry.hash, entry.sequence(), section);
@@ -136,7 +138,7 @@ impl Invalidations {
             self.counters.count(Event::Invalidation);
             self.events.tell(EntryChange::Invalidated, || About::of(entry));
         }
-        is_counted
+        (is_counted, true)
     }
 
     pub(crate) async fn expire_prefix(

@@ -117,8 +117,7 @@ impl DiskLookup {
                     let place = entry.idle_ttl().map(|_| self.l1.lock_place(entry.hash));
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
-                    if self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence()) {
-                        self.expired.restore(&entry);
+                    if self.expired.restore(&entry) {
                         return self.serve(entry, place, on_disk.slot);
                     }
                 }

@@ -99,9 +99,8 @@ impl Versions {
         // In this order, as for a hit: an invalidation marks the records that it matches dead
         // before it is withdrawn.
         let is_covered = self.pending.matching(&entry).is_some();
-        let is_there = self.visibility.is_on_disk(&entry.generation, entry.hash, entry.sequence());
+        let is_there = self.expired.restore(&entry);
         self.last_access.restore_from_either(&entry);
-        self.expired.restore(&entry);
         let live = Some(&entry).filter(|_| !is_covered && is_there);
         Ok((slot.position, live.and_then(|entry| self.blocking_version(entry, attempted))))
     }

@@ -15,6 +15,7 @@ use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::scope::NamespaceScope;
+use crate::sweep::SweepLimit;
 
 const WINDOW: Duration = Duration::from_secs(100);
 
@@ -293,5 +294,59 @@ fn an_image_is_written_again_once_nothing_is_stale_before_its_time() {
         close(&mut bench);
         close(&mut bench);
         assert!(bench.cache().stats().recovery_from_image(), "{name}");
+    }
+}
+
+/// Each entry in memory and each record counts once, however often it is read meanwhile.
+#[test]
+fn what_was_made_stale_is_counted_once() {
+    for (name, verb) in VERBS.into_iter().skip(1) {
+        for admission in [L1Admission::Always, L1Admission::Never] {
+            let clock = clock();
+            let mut bench = bench(&clock);
+            fill(&mut bench, admission);
+            let cache = bench.cache();
+            assert!(verb(cache.clone()).now_or_never().is_none(), "{name}");
+            check(&mut bench, WINDOW, name);
+            bench.run(cache.sweep_expired(SweepLimit::Entries(1000)));
+            check(&mut bench, WINDOW, name);
+            let stats = cache.stats();
+            let expected = match (admission, name) {
+                (L1Admission::Never, "namespace") => (0, 0),
+                // Whether that without a window has one is not known until it is read.
+                (L1Admission::Never, _) => (1, 2),
+                _ => (1, 1),
+            };
+            let range = expected.0..=expected.1;
+            assert!(range.contains(&stats.entries_made_stale()), "{name}, {admission:?}");
+        }
+    }
+}
+
+/// Memory holds more of the namespace than the table of times has room for, and lets them go.
+#[test]
+fn a_namespace_made_stale_as_a_whole_needs_no_room_in_the_table() {
+    let clock = clock();
+    let config = BlobCacheConfig::builder()
+        .l1_bytes_max(1 << 20)
+        .l2_path("simulated")
+        .l2_bytes_max(8 << 20)
+        .l2_segment_bytes(1 << 20)
+        .l2_index_bytes_max(256 << 10)
+        .clock(clock.clone());
+    let mut bench = Bench::with(1, config.build().unwrap());
+    let cache = bench.cache();
+    for number in 0..1500 {
+        bench.run(cache.put("a", format!("{number}"), put("v", WINDOW))).unwrap();
+    }
+    assert_eq!(bench.run(cache.expire_namespace("a")), Ok(true));
+    assert_eq!(bench.run(cache.expire_prefix("a", "")), Ok(0), "they were stale before");
+    for number in 0..200 {
+        bench.run(cache.put("b", format!("{number}"), BlobCachePut::new(vec![1; 8000]))).unwrap();
+    }
+    assert!(cache.stats().entries() < 1000, "memory has let them go");
+    for number in 0..1500 {
+        let hit = bench.run(cache.get("a", format!("{number}")));
+        assert!(hit.is_some_and(|hit| hit.is_stale()), "{number}");
     }
 }
