@@ -20,7 +20,8 @@ pub struct Figure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FigureKind {
-    /// It only grows, from zero at the open.
+    /// It only grows, from zero at the open; those of a namespace begin at zero again when its slot
+    /// is given up, by a flush or when it is empty.
     Counter,
     /// It goes up and down.
     Gauge,

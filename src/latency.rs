@@ -72,8 +72,8 @@ impl Latency {
     }
 
     /// The time that this share of the calls did not exceed, up to a quarter too high: `0.5` is the
-    /// median, `0.99` the 99th percentile. Zero without calls. Times over two minutes count as
-    /// [`Duration::MAX`].
+    /// median, `0.99` the 99th percentile. Zero without calls. Times below a microsecond count as
+    /// one, those over two minutes as [`Duration::MAX`].
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn quantile(&self, share: f64) -> Duration {

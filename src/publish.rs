@@ -14,7 +14,7 @@ use crate::cache::BlobCache;
 use crate::engine::Engine;
 use crate::figures::{Figure, FigureKind, FigureUnit};
 use crate::latency::Latency;
-use crate::stats::{LatencyStats, NamespaceStats};
+use crate::stats::LatencyStats;
 
 static METADATA: Metadata<'static> = Metadata::new("tamis", Level::INFO, Some(module_path!()));
 
@@ -30,10 +30,10 @@ const TIMED: [Timed; 5] = [
     (
         "tamis_get_seconds",
         Some(("tier", "l2")),
-        "Hits on disk. Hits in memory are not measured.",
+        "Values read from disk. Hits in memory are not measured.",
         |all| &all.l2_get,
     ),
-    ("tamis_put_seconds", None, "Puts that stored an entry.", |all| &all.put),
+    ("tamis_put_seconds", None, "Puts that returned without an error.", |all| &all.put),
     ("tamis_fetch_seconds", None, "Fetches, failed ones included.", |all| &all.fetch),
     ("tamis_flush_seconds", Some(("operation", "write")), "Writes and syncs of the log.", |all| {
         &all.l2_write
@@ -48,7 +48,7 @@ const TIMED: [Timed; 5] = [
 /// [`publish`](Self::publish) reads [`stats`](BlobCache::stats) and gives every figure to the
 /// recorder of the process, under its [`export_name`](Figure::export_name) and a label `cache`;
 /// with [`with_namespaces`](Self::with_namespaces) the figures of those, too, with a label
-/// `namespace`; and latencies as histograms in seconds: `tamis_get_seconds` of hits on disk,
+/// `namespace`; and latencies as histograms in seconds: `tamis_get_seconds` of reads from disk,
 /// `tamis_put_seconds`, `tamis_fetch_seconds`, and `tamis_flush_seconds` of the log's writes and
 /// syncs. Call it when the recorder is scraped, or from a timer. The calls of the cache themselves
 /// gain nothing by it.
@@ -74,12 +74,26 @@ pub struct BlobCacheMetrics {
     published: Mutex<Published>,
 }
 
-/// What the recorder knows of what only grows there and may begin anew here, and of histograms.
+/// What was given to the recorder. What only grows there may begin anew here: a cache that is
+/// opened again under the same name, and a namespace that is flushed.
 #[derive(Default)]
 struct Published {
     latencies: LatencyStats,
-    /// Hits and misses by namespace.
-    namespaces: BTreeMap<String, (u64, u64)>,
+    counters: BTreeMap<&'static str, u64>,
+    /// By namespace.
+    namespaces: Vec<BTreeMap<&'static str, u64>>,
+}
+
+/// A figure, and how far it has grown if it is a counter.
+type Grown = (Figure, u64);
+
+/// What is given to the recorder now.
+struct News {
+    before: LatencyStats,
+    latencies: LatencyStats,
+    figures: Vec<Grown>,
+    /// By namespace.
+    namespaces: Vec<Vec<Grown>>,
 }
 
 /// Something with labels, on its way to a recorder.
@@ -112,49 +126,57 @@ impl BlobCacheMetrics {
     /// thread. Returns false once the cache has been dropped. Works after a close.
     ///
     /// Takes a microsecond for each figure, and longer where many calls were measured since the
-    /// last time: a recorder is told of each of them. Histograms that were measured while no
-    /// recorder was installed are lost. A panic of the recorder is the caller's.
+    /// last time: a recorder is told of each of them. What has grown is told once: without a
+    /// recorder it is lost, and a second recorder begins at zero. A panic of the recorder is the
+    /// caller's.
     pub fn publish(&self) -> bool {
         let Some(engine) = self.engine.upgrade() else { return false };
-        let stats = engine.stats().all();
-        // Bounded: by the names of the caller.
-        let namespaces: Vec<_> = self
-            .namespaces
-            .iter()
-            .map(|name| (name, engine.stats().of_namespace(name).unwrap_or_default()))
-            .collect();
-        let (before, grown) = {
-            let mut published = self.published.lock();
-            let before = mem::replace(&mut published.latencies, stats.latencies.clone());
-            // Bounded: by the names of the caller.
-            let grown: Vec<_> =
-                namespaces.iter().map(|(name, now)| published.grown(name, now)).collect();
-            (before, grown)
-        };
+        let news = self.news(&engine);
         metrics::with_recorder(|recorder| {
             let of_cache = Publishing::new(recorder, &[("cache", self.cache.clone())]);
             // Bounded: by the figures.
-            for figure in stats.figures() {
-                of_cache.figure(figure, None);
+            for (figure, grown) in news.figures {
+                of_cache.figure(figure, grown);
             }
             // Bounded: by the names of the caller.
-            for ((name, now), grown) in namespaces.iter().zip(grown) {
-                let namespace = SharedString::from((*name).clone());
+            for (name, figures) in self.namespaces.iter().zip(news.namespaces) {
+                let namespace = SharedString::from(name.clone());
                 let labels = [("cache", self.cache.clone()), ("namespace", namespace)];
                 let of_namespace = Publishing::new(recorder, &labels);
                 // Bounded: by the figures.
-                for figure in now.figures() {
-                    let is_hits = figure.name() == "hits";
-                    let more = if is_hits { grown.0 } else { grown.1 };
-                    of_namespace.figure(figure, Some(more));
+                for (figure, grown) in figures {
+                    of_namespace.figure(figure, grown);
                 }
             }
             // Bounded: a constant.
             for (name, label, help, of) in TIMED {
-                of_cache.latency((name, label, help), of(&before), of(&stats.latencies));
+                of_cache.latency((name, label, help), of(&news.before), of(&news.latencies));
             }
         });
         true
+    }
+
+    /// Reads the statistics, and remembers them as published. One caller after the other, or one
+    /// would give again what another has given.
+    fn news(&self, engine: &Engine) -> News {
+        let mut published = self.published.lock();
+        let published = &mut *published;
+        let stats = engine.stats().all();
+        published.namespaces.resize_with(self.namespaces.len(), BTreeMap::new);
+        // Bounded: by the names of the caller.
+        let namespaces = self.namespaces.iter().zip(&mut published.namespaces);
+        let namespaces = namespaces.map(|(name, before)| {
+            let now = engine.stats().of_namespace(name).unwrap_or_default();
+            grown(now.figures(), before)
+        });
+        // Bounded: by the names of the caller.
+        let namespaces = namespaces.collect();
+        News {
+            namespaces,
+            figures: grown(stats.figures(), &mut published.counters),
+            before: mem::replace(&mut published.latencies, stats.latencies.clone()),
+            latencies: stats.latencies,
+        }
     }
 }
 
@@ -174,14 +196,19 @@ fn whole(value: f64) -> u64 {
     value as u64
 }
 
-impl Published {
-    /// How far the counters of a namespace have grown, which begin at zero when it is flushed.
-    fn grown(&mut self, name: &str, now: &NamespaceStats) -> (u64, u64) {
-        let now = (now.hits, now.misses);
-        let before = self.namespaces.insert(name.to_owned(), now).unwrap_or_default();
-        let grown = |before: u64, now: u64| now.checked_sub(before).unwrap_or(now);
-        (grown(before.0, now.0), grown(before.1, now.1))
-    }
+/// Figures with how far the counters among them have grown since `before`, or since they began
+/// anew.
+fn grown(
+    figures: impl Iterator<Item = Figure>,
+    before: &mut BTreeMap<&'static str, u64>,
+) -> Vec<Grown> {
+    let grown = |figure: Figure| {
+        let now = if figure.kind() == FigureKind::Counter { whole(figure.value()) } else { 0 };
+        let before = before.insert(figure.name(), now).unwrap_or(0);
+        (figure, now.checked_sub(before).unwrap_or(now))
+    };
+    // Bounded: by the figures.
+    figures.map(grown).collect()
 }
 
 impl<'a> Publishing<'a> {
@@ -191,8 +218,8 @@ impl<'a> Publishing<'a> {
         Self { recorder, labels }
     }
 
-    /// `grown`: of a counter that may begin anew.
-    fn figure(&self, figure: Figure, grown: Option<u64>) {
+    /// `grown`: of a counter.
+    fn figure(&self, figure: Figure, grown: u64) {
         let name = figure.export_name();
         let unit = match figure.unit() {
             FigureUnit::Number => Unit::Count,
@@ -204,11 +231,7 @@ impl<'a> Publishing<'a> {
         match figure.kind() {
             FigureKind::Counter => {
                 self.recorder.describe_counter(name.into(), unit, help);
-                let counter = self.recorder.register_counter(&key, &METADATA);
-                match grown {
-                    Some(grown) => counter.increment(grown),
-                    None => counter.absolute(whole(figure.value())),
-                }
+                self.recorder.register_counter(&key, &METADATA).increment(grown);
             }
             FigureKind::Gauge => {
                 self.recorder.describe_gauge(name.into(), unit, help);

@@ -200,10 +200,11 @@ figures! {
 snapshot! {
     /// How long calls took since the cache was opened.
     LatencyStats {
-        /// Hits on disk: from the miss in memory until the value is read, checked and decompressed.
+        /// Values read from disk, for gets and fetches: from the miss in memory until the value is
+        /// read, checked and decompressed.
         l2_get: Latency,
-        /// Puts that stored an entry, from their first poll until they returned. Those of fetched
-        /// values are not among them.
+        /// Puts that returned without an error, from their first poll on. Those of fetched values
+        /// are not among them.
         put: Latency,
         /// Fetches, from the call of the caller's closure to its answer, failed ones included.
         fetch: Latency,
@@ -216,7 +217,8 @@ snapshot! {
 
 figures! {
     /// Figures of one namespace. Sizes are in bytes, counted as the budget counts them. Counters
-    /// begin at zero again when the namespace is flushed.
+    /// begin at zero again when the namespace is flushed, or has given up its slot while it was
+    /// empty.
     NamespaceStats as "tamis_namespace_" {
         /// Gets that returned an entry, stale ones included, from either tier.
         hits: u64 = Counter Number,

@@ -9,7 +9,7 @@
 /// [`l2_write_rate_rejections`](crate::BlobCacheStats::l2_write_rate_rejections). Overwrites of
 /// what is on disk, invalidations, reinserted records and the image at a clean close are always
 /// written: if they need more than the rate, the bucket owes that to later values. It is full when
-/// the cache is opened.
+/// the cache is opened, and fills by the cache's [`Clock`](crate::Clock).
 ///
 /// ```
 /// use tamis::{BlobCacheConfig, WriteRate};

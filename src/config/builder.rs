@@ -218,8 +218,8 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// Which new values the disk tier takes once it is full. Default [`L2Admission::Adaptive`];
-    /// with an index budget below 1 MiB it takes all.
+    /// Which new values the disk tier takes. Default [`L2Admission::Adaptive`], which takes all
+    /// with an index budget below 1 MiB.
     #[must_use]
     pub fn l2_admission(mut self, admission: L2Admission) -> Self {
         self.config.l2_admission = admission;
@@ -388,8 +388,9 @@ impl BlobCacheConfigBuilder {
         within("l2_read_bytes_max", config.l2_read_bytes_max, MIB..=1 << 40)?;
         let percent = config.l2_write_amplification_pct_max as usize;
         within("l2_write_amplification_pct_max", percent, 100..=400)?;
-        if let Some(WriteRate { bytes_per_second, burst_bytes }) = config.l2_write_rate_max
-            && (bytes_per_second == 0 || burst_bytes == 0)
+        let is_zero = |rate: &WriteRate| rate.bytes_per_second == 0 || rate.burst_bytes == 0;
+        if let Some(WriteRate { bytes_per_second, burst_bytes }) =
+            config.l2_write_rate_max.filter(is_zero)
         {
             let reason = format!(
                 "{bytes_per_second} bytes a second, bursts of {burst_bytes}: each must be 1 or more"

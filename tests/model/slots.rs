@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures::executor::block_on;
-use tamis::{BlobCache, CachePresence, SweepLimit};
+use tamis::{BlobCache, BlobCachePut, CachePresence, SweepLimit};
 
 use crate::operation::{FullKey, KEY_BYTES_MAX, KEYS, NAMESPACES};
 
