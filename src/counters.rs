@@ -42,6 +42,7 @@ pub(crate) enum Event {
     FetchNotStored,
     /// A caller given another caller's fetch.
     FlightJoined,
+    FlightTimeout,
     /// A call that found a value that does not decode.
     ValueUndecoded,
     /// A hit from disk.

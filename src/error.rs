@@ -217,7 +217,7 @@ impl fmt::Display for BlobLimit {
 /// It is an [`Error`](std::error::Error) for every `E` that can be shown, so `?` takes it into
 /// `anyhow::Error` and `Box<dyn Error + Send + Sync>` whether `E` is an enum, a `String`, or one of
 /// those two itself. Its message includes that of `E` as `{:#}`, with all causes of an
-/// `anyhow::Error`.
+/// `anyhow::Error`; its source is what comes after that, so that no report says anything twice.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -279,9 +279,11 @@ impl<E> FetchError<E> {
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> FetchError<E> {
-    /// The same error, whose [`source`](std::error::Error::source) is that of the fetch: for
-    /// reports that print all causes. `FetchError` itself, an error for any `E`, has a source only
-    /// if `E` is an `io::Error`, a [`CacheError`] or a boxed error.
+    /// The same error, whose [`source`](std::error::Error::source) is that of the fetch and whose
+    /// message leaves that to it: for reports that print all causes, and for who looks for a cause
+    /// by its type. `FetchError` itself, an error for any `E`, has the message of `E` in its own,
+    /// and then the source of `E` only if that is an `io::Error`, a [`CacheError`] or a boxed
+    /// error.
     ///
     /// ```
     /// # use std::error::Error;
@@ -291,7 +293,8 @@ impl<E: std::error::Error + Send + Sync + 'static> FetchError<E> {
     /// # fn report(_: impl Error) {}
     /// let result: Result<(), FetchError<std::fmt::Error>> = Err(failed);
     /// let error = result.map_err(FetchError::with_sources).unwrap_err();
-    /// assert!(error.source().is_some());
+    /// assert!(error.source().is_some_and(|source| source.is::<std::fmt::Error>()));
+    /// assert_eq!(error.to_string(), "the fetch failed");
     /// ```
     #[must_use]
     pub fn with_sources(self) -> impl std::error::Error + Send + Sync + 'static {
@@ -320,18 +323,19 @@ impl<E: fmt::Display> fmt::Display for FetchError<E> {
     }
 }
 
-/// Not only for an `E` that is an error: the errors that hold any error are none themselves.
+/// Not only for an `E` that is an error: the errors that hold any error are none themselves. The
+/// message has that of `E`, so the source is the one of `E`: reports print both.
 impl<E: fmt::Debug + fmt::Display + 'static> std::error::Error for FetchError<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         type Boxed = Box<dyn std::error::Error + Send + Sync>;
         let error: &dyn Any = self.inner()?;
         if let Some(error) = error.downcast_ref::<Boxed>() {
-            return Some(&**error);
+            return error.source();
         }
         if let Some(error) = error.downcast_ref::<CacheError>() {
-            return Some(error);
+            return std::error::Error::source(error);
         }
-        error.downcast_ref::<io::Error>().map(|error| error as _)
+        error.downcast_ref::<io::Error>().and_then(std::error::Error::source)
     }
 }
 
@@ -340,7 +344,10 @@ struct WithSources<E>(FetchError<E>);
 
 impl<E: fmt::Display> fmt::Display for WithSources<E> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        match &self.0 {
+            FetchError::Fetch(_) => formatter.write_str("the fetch failed"),
+            other => other.fmt(formatter),
+        }
     }
 }
 

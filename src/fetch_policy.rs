@@ -61,8 +61,12 @@ impl FetchPolicy {
     /// A put of the key, or an invalidation of it by key, prefix or namespace, ends that time: the
     /// next call fetches. (By label it does not, since a failure has no labels.) Errors are shared
     /// among fetches with one type of error. As many as 1024 keys are remembered, or 1 MiB of
-    /// them; beyond that the oldest are fetched again. An error is kept until it is pushed out, or
-    /// another one comes after its time.
+    /// names, keys and errors, without what these point to; beyond that the oldest are fetched
+    /// again.
+    ///
+    /// An error whose time is over is dropped by the next fetches of any key, by
+    /// [`sweep_expired`](crate::BlobCache::sweep_expired), or when the cache ends. One that owns a
+    /// handle of the cache keeps it open until then: close such a cache.
     ///
     /// Default: no time.
     #[must_use]

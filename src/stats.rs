@@ -95,6 +95,8 @@ figures! {
         values_undecoded: u64 = Counter Number,
         /// Callers given the value or the error of another caller's fetch.
         flights_joined: u64 = Counter Number,
+        /// Callers that have waited for another caller's fetch for as long as their hard timeout.
+        flight_timeouts: u64 = Counter Number,
         /// Keys being fetched now, or whose refresh was handed out and not begun.
         flights_under_way: usize = Gauge Number,
         /// Entries removed because they exceeded their idle ttl.
@@ -185,8 +187,9 @@ figures! {
         /// Memory of the disk index, including flushed parts not freed yet.
         memory_index_bytes: usize = Gauge Bytes,
         /// Memory of values being copied or compressed, of reads in progress, of records waiting to
-        /// be written, of values waiting for promotion, and of zstd contexts: up to two of 1 MiB
-        /// for each core and direction are kept for reuse.
+        /// be written, of values waiting for promotion, of errors of fetches that are held (without
+        /// what these point to), and of zstd contexts: up to two of 1 MiB for each core and
+        /// direction are kept for reuse.
         memory_buffers_bytes: usize = Gauge Bytes,
         /// The part of `memory_buffers_bytes` of reads in progress, limited by `l2_read_bytes_max`.
         memory_reads_bytes: usize = Gauge Bytes,
@@ -342,6 +345,8 @@ snapshot! {
         not_stored: u64,
         /// Callers given the value or the error of another caller's fetch.
         joined: u64,
+        /// Callers that have waited for another caller's fetch for as long as their hard timeout.
+        waits_timed_out: u64,
         /// Keys being fetched now, or whose refresh was handed out and not begun.
         under_way: usize,
     }
@@ -454,6 +459,7 @@ impl BlobCacheStats {
             held_off: self.fetches_held_off,
             not_stored: self.fetches_not_stored,
             joined: self.flights_joined,
+            waits_timed_out: self.flight_timeouts,
             under_way: self.flights_under_way,
         }
     }

@@ -10,6 +10,7 @@ use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::closed_index::ClosedCache;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::fetch::held::HeldErrors;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
@@ -35,6 +36,7 @@ pub(crate) struct Closing {
     disk: Arc<DiskTier>,
     cleanup: Cleanup,
     events: Events,
+    held_errors: Arc<HeldErrors>,
     flushes: Arc<Flushes>,
 }
 
@@ -52,6 +54,7 @@ impl Closing {
             disk: Arc::clone(&parts.disk),
             cleanup: Cleanup::new(parts),
             events: parts.events.clone(),
+            held_errors: Arc::clone(&parts.held_errors),
             flushes: Arc::new(Flushes::new(parts)),
         }
     }
@@ -67,6 +70,7 @@ impl Closing {
         };
         if is_first {
             self.events.close();
+            self.held_errors.close();
             let index = self.closed_index(is_settled);
             self.pending.sweep_ended();
             self.end_tasks(index);
@@ -116,6 +120,7 @@ impl Closing {
     pub(crate) fn abandon(&self) {
         self.commit_lock.section().close();
         self.events.close();
+        self.held_errors.close();
         self.end_tasks(None);
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();

@@ -19,6 +19,7 @@ use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::{DiskTier, Running};
+use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
@@ -55,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) codecs: Arc<Codecs>,
     /// Fetches under way. A caller that came before the moment of completion shares the value.
     pub(crate) flights: Arc<Flights<FlightOutcome, Moment>>,
+    /// Of fetches that failed a moment ago.
+    pub(crate) held_errors: Arc<HeldErrors>,
     pub(crate) timer: Timer,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
@@ -109,6 +112,7 @@ impl Parts {
             reads: Arc::new(Reads::new(config.l2_read_bytes_max, timer)),
             codecs: Arc::new(Codecs::new(cores())),
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
+            held_errors: Arc::default(),
             timer: timer.clone(),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             filters: Arc::default(),

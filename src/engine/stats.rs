@@ -14,6 +14,7 @@ use crate::disk_admission::DiskAdmission;
 use crate::disposal::Freeing;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
+use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
@@ -50,6 +51,7 @@ pub(crate) struct StatsReader {
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
     flights: Arc<Flights<FlightOutcome, Moment>>,
+    held_errors: Arc<HeldErrors>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk_admission: Arc<DiskAdmission>,
@@ -74,6 +76,7 @@ impl StatsReader {
             reads: Arc::clone(&parts.reads),
             codecs: Arc::clone(&parts.codecs),
             flights: Arc::clone(&parts.flights),
+            held_errors: Arc::clone(&parts.held_errors),
             promotions: Arc::clone(&parts.promotions),
             budget: Arc::clone(&parts.budget),
             disk_admission: Arc::clone(&parts.disk_admission),
@@ -200,6 +203,7 @@ impl StatsReader {
             fetches_held_off: sum(Event::FetchHeldOff),
             fetches_not_stored: sum(Event::FetchNotStored),
             flights_joined: sum(Event::FlightJoined),
+            flight_timeouts: sum(Event::FlightTimeout),
             values_undecoded: sum(Event::ValueUndecoded),
             flights_under_way: self.flights.len(),
             ..BlobCacheStats::default()
@@ -238,6 +242,7 @@ impl StatsReader {
             + self.reads.bytes()
             + self.promotions.bytes()
             + self.events.memory_bytes()
+            + self.held_errors.bytes()
             + self.codecs.memory_bytes()
             + self.disk.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
     }

@@ -52,16 +52,18 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
 fn errors_of_the_system_keep_their_source() {
     let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
     let error = with_question_mark!(&open(), io::Error::from(io::ErrorKind::ConnectionRefused));
-    assert_eq!(causes(&error), [format!("the fetch failed: {}", refused()), refused().to_string()]);
+    assert_eq!(causes(&error), [format!("the fetch failed: {}", refused())]);
     assert!(error.downcast_ref::<FetchError<io::Error>>().is_some());
     let error = with_question_mark!(&open(), CacheError::Closed);
-    assert_eq!(causes(&error).len(), 2);
+    assert_eq!(format!("{error:#}"), "the fetch failed: the cache is closed");
+    let error = with_question_mark!(&open(), io::Error::other(OriginError::Down(Refused)));
+    assert_eq!(format!("{error:#}"), "the fetch failed: the origin is down: connection refused");
 }
 
 #[test]
 fn errors_that_hold_any_error_convert() {
     let error = with_question_mark!(&open(), Boxed::from(OriginError::Down(Refused)));
-    let said = ["the fetch failed: the origin is down", "the origin is down", "connection refused"];
+    let said = ["the fetch failed: the origin is down", "connection refused"];
     assert_eq!(causes(&error), said);
     let error = with_question_mark!(&open(), anyhow::Error::new(Refused).context("page 7"));
     assert_eq!(error.to_string(), "the fetch failed: page 7: connection refused");
@@ -76,13 +78,9 @@ fn an_enum_converts_and_has_its_sources_on_request() {
     let fail = || async { Err(OriginError::Down(Refused)) };
     let failed = block_on(open().get_or_fetch("n", "key", fail));
     let error = failed.map_err(FetchError::with_sources).context("as asked").unwrap_err();
-    let said = [
-        "as asked",
-        "the fetch failed: the origin is down",
-        "the origin is down",
-        "connection refused",
-    ];
+    let said = ["as asked", "the fetch failed", "the origin is down", "connection refused"];
     assert_eq!(causes(&error), said);
+    assert!(error.chain().any(|cause| cause.is::<Refused>()));
 }
 
 #[test]

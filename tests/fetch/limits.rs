@@ -1,20 +1,23 @@
 //! `FetchPolicy` of plain fetches: `retry_after` by the cache's clock, `hard_timeout` by a timer.
 
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::join_all;
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePut, CacheError, Clock, FetchError,
-    FetchPolicy,
+    BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePolicy, BlobCachePut, CacheError,
+    Clock, FetchError, FetchPolicy, SweepLimit,
 };
 
 use crate::{
-    Answer, Call, Outcome, Ready, briefly, clock, counted, leading, never, threads, told, value,
+    Answer, Call, Outcome, Ready, briefly, call, clock, counted, joined, leading, never, threads,
+    told, value,
 };
 
 const PAUSE: Duration = Duration::from_secs(5);
@@ -80,10 +83,12 @@ fn a_stale_entry_is_given_in_place_of_the_error() {
     for fetch in [fail as fn() -> Ready, || panic!("not again")] {
         let hit = asked(&cache, fetch).unwrap();
         assert!(hit.is_stale() && hit.value() == b"old");
+        // At first the key rests, later the error is held.
         let (hit, refresh) = block_on(cache.get_or_refresh("n", "key", never)).unwrap();
         assert!(hit.is_stale() && refresh.is_none());
         clock.advance(Duration::from_secs(2));
     }
+    assert_eq!(cache.stats().fetches_held_off(), 2, "a call of each kind");
     // Past its window there is the error alone.
     clock.advance(Duration::from_millis(500));
     assert!(is_down(&asked(&cache, never)));
@@ -202,7 +207,8 @@ fn a_caller_waits_for_another_no_longer_than_its_own_limit() {
     let handle = cache.namespace("n").with_fetch_policy(limit).unwrap();
     let timed_out = block_on(handle.get_or_fetch("key", never));
     assert!(matches!(timed_out, Err(FetchError::TimedOut)));
-    assert_eq!(cache.stats().fetch().timeouts(), 0, "no fetch has ended");
+    let stats = cache.stats().fetch();
+    assert_eq!((stats.timeouts(), stats.waits_timed_out()), (0, 1), "no fetch has ended");
     assert!(leader.run().is_none());
     tell.send(Ok("late".into())).unwrap();
     assert_eq!(value(&leader.run().unwrap()), b"late");
@@ -304,4 +310,109 @@ fn held_errors_take_a_bounded_number_of_bytes() {
         block_on(cache.get_or_fetch("n", long(31 - 17), counted(&calls, Err("down")))).is_err()
     );
     assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+/// The leader is woken by its limit and not polled, so another one leads by the time it is.
+#[test]
+fn a_leader_that_was_replaced_holds_no_error() {
+    let (cache, _) = open(after(PAUSE));
+    let policy = after(PAUSE).hard_timeout(Duration::from_millis(5));
+    let handle = cache.namespace("n").with_fetch_policy(policy).unwrap();
+    let mut sleeper = Call::new(async move { handle.get_or_fetch("key", pending::<Answer>).await });
+    assert!(sleeper.poll().is_none());
+    let (tell, fetch) = told();
+    let mut next = call(&cache, fetch);
+    assert!(next.run().is_none());
+    while !next.is_woken() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(sleeper.is_woken() && next.run().is_none(), "it leads");
+    assert!(matches!(sleeper.run().unwrap(), Err(FetchError::TimedOut)));
+    let mut later = joined(&cache);
+    tell.send(Ok("new".into())).unwrap();
+    assert_eq!(value(&next.run().unwrap()), b"new");
+    assert_eq!(value(&later.run().unwrap()), b"new");
+    assert_eq!(cache.stats().fetch().held_off(), 0);
+}
+
+/// Even if its value is not stored, so that no put of the key tells of it.
+#[test]
+fn a_fetch_that_succeeds_ends_the_pause() {
+    let (cache, _) = open(after(PAUSE));
+    assert!(is_down(&asked(&cache, fail)));
+    let eager = cache.namespace("n").with_fetch_policy(FetchPolicy::default()).unwrap();
+    let large = || async {
+        let policy = BlobCachePolicy::default().max_blob_bytes(1);
+        Answer::Ok(BlobCachePut::new("large").with_policy(policy))
+    };
+    assert_eq!(value(&block_on(eager.get_or_fetch("key", large))), b"large");
+    assert_eq!(cache.stats().fetches_not_stored(), 1);
+    assert_eq!(value(&asked(&cache, || async { Ok("new".into()) })), b"new");
+}
+
+/// An error that owns a handle of the cache, and panics when it is dropped.
+struct Owner(#[allow(dead_code, reason = "owned")] (Option<BlobCache>, Arc<()>));
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
+fn fail_owned(cache: &BlobCache, key: &str, owner: Owner) {
+    let owned = block_on(cache.get_or_fetch("n", key, || async { Err(owner) }));
+    assert!(Arc::into_inner(owned.unwrap_err().into_inner().unwrap()).is_none(), "it is held");
+}
+
+#[test]
+fn a_held_error_goes_before_the_cache() {
+    let token = Arc::new(());
+    // With the last handle.
+    let (cache, _) = open(after(PAUSE));
+    fail_owned(&cache, "key", Owner((None, token.clone())));
+    drop(cache);
+    assert_eq!(Arc::strong_count(&token), 1, "dropped, and the panic is contained");
+    // With a close, if it owns a handle; so does the error of a fetch that ends later.
+    let (cache, _) = open(after(PAUSE));
+    fail_owned(&cache, "key", Owner((Some(cache.clone()), token.clone())));
+    let (of_call, owner) = (cache.clone(), Owner((Some(cache.clone()), token.clone())));
+    let (tell, told) = futures::channel::oneshot::channel::<()>();
+    let mut under_way = Call::new(async move {
+        let fetch = || async {
+            told.await.unwrap();
+            Err::<BlobCachePut, _>(owner)
+        };
+        of_call.get_or_fetch("n", "other", fetch).await.is_err()
+    });
+    assert!(under_way.run().is_none());
+    block_on(cache.close()).unwrap();
+    assert_eq!(Arc::strong_count(&token), 2, "the one that is not held yet");
+    tell.send(()).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| under_way.run()));
+    assert!(panicked.is_err(), "its only owner is the call");
+    drop(cache);
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_held_error_goes_when_its_time_is_over() {
+    let token = Arc::new(());
+    let ends: [fn(&BlobCache); 2] = [
+        |cache| drop(block_on(cache.sweep_expired(SweepLimit::Entries(1)))),
+        |cache| _ = block_on(cache.get_or_fetch("n", "third", fail)).unwrap_err(),
+    ];
+    for end in ends {
+        let (cache, clock) = open(after(PAUSE));
+        let bytes = cache.stats().memory().buffers_bytes();
+        for key in ["key", "other"] {
+            fail_owned(&cache, key, Owner((Some(cache.clone()), token.clone())));
+        }
+        assert!(cache.stats().memory().buffers_bytes() >= bytes + 2 * size_of::<Owner>());
+        end(&cache);
+        assert_eq!(Arc::strong_count(&token), 3, "they have time left");
+        clock.advance(PAUSE);
+        end(&cache);
+        assert_eq!(Arc::strong_count(&token), 1);
+        block_on(cache.invalidate_all()).unwrap();
+    }
 }

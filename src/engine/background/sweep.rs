@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::{BATCH_ENTRIES, yield_now};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::CommitLock;
 use crate::engine::background::deadlines::Deadlines;
 use crate::engine::background::sweep_progress::SweepProgress;
+use crate::engine::fetch::held::HeldErrors;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::pending::{PendingInvalidations, RoundPosition};
@@ -28,6 +29,8 @@ pub(crate) struct Sweeping {
     deadlines: Arc<Deadlines>,
     progress: Arc<SweepProgress>,
     cleanup: Cleanup,
+    clock: Clock,
+    held_errors: Arc<HeldErrors>,
 }
 
 impl Sweeping {
@@ -38,6 +41,8 @@ impl Sweeping {
             deadlines: Arc::clone(&parts.deadlines),
             progress: Arc::clone(&parts.sweep_progress),
             cleanup: Cleanup::new(parts),
+            clock: parts.clock.clone(),
+            held_errors: Arc::clone(&parts.held_errors),
         }
     }
 
@@ -52,6 +57,7 @@ impl Sweeping {
     async fn sweep_within(&self, limit: SweepLimit) -> SweepReport {
         let mut report = SweepReport::default();
         let started = Instant::now();
+        self.held_errors.expire(self.clock.timestamp());
         // Later invalidations are another sweep's.
         let (mut invalidations, begun) = (self.pending.over_labels(), self.pending.round());
         // Bounded: a batch in each turn, then a yield.
@@ -132,7 +138,6 @@ mod tests {
 
     use super::*;
     use crate::cache::BlobCache;
-    use crate::clock::Clock;
     use crate::config::BlobCacheConfig;
     use crate::modes::BackgroundSweep;
     use crate::policy::BlobCachePolicy;

@@ -69,7 +69,7 @@ pub(crate) struct Fetcher {
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     rests: Rests,
-    held: HeldErrors,
+    held: Arc<HeldErrors>,
     timer: Timer,
     not_stored: Seldom,
     not_refreshed: Seldom,
@@ -93,7 +93,7 @@ impl Fetcher {
             disk_lookup: DiskLookup::new(parts),
             puts,
             rests: Rests::new(),
-            held: HeldErrors::default(),
+            held: Arc::clone(&parts.held_errors),
             timer: parts.timer.clone(),
             not_stored: Seldom::default(),
             not_refreshed: Seldom::default(),
@@ -199,6 +199,10 @@ impl Fetcher {
         retry_after: Duration,
     ) -> Option<Found> {
         let found = self.held.find(of, self.clock.timestamp(), retry_after)?;
+        // Calls that are held off come in thousands: most do not take the commit lock.
+        if self.now().moment == found.at {
+            return Some(found);
+        }
         let full_key = (target.namespace.seed, target.key.bytes);
         let mut section = self.commit_lock.section();
         let marks = section.watermarks();
@@ -209,6 +213,10 @@ impl Fetcher {
             return None;
         }
         Some(found)
+    }
+
+    pub(crate) fn forget_held(&self, of: Destination<'_>) {
+        self.held.forget_key(of);
     }
 
     pub(crate) fn timeout(&self, delay: Duration) -> Timeout {

@@ -199,7 +199,11 @@ where
                 let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
                 match led(lead.as_ref(), context, poll) {
                     Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
-                    Some(Poll::Ready((hit, until))) => self.complete(lead, hit, until),
+                    Some(Poll::Ready((hit, until))) => {
+                        // Of a fetch before it, or of a leader that it has replaced.
+                        self.request.forget_held::<E>();
+                        self.complete(lead, hit, until)
+                    }
                     None => {
                         discard(storing);
                         self.failed(FetchError::Panicked, lead, None)
@@ -258,6 +262,7 @@ where
     /// It has waited for another caller for as long as a fetch may take. The others wait on.
     fn waited(&mut self, joiner: Joiner) -> Next<Fut, E> {
         drop(joiner);
+        self.count(Event::FlightTimeout);
         let looked = self.now().moment;
         let at = FailedAt { fetched: looked, looked, is_own: false };
         let look = self.request.look(Offer::Always);
@@ -357,8 +362,10 @@ where
             self.count(Event::FetchTimeout);
         }
         let fetched = watch.as_ref().map(|watch| watch.point.moment).unwrap_or_default();
-        // Before others can lead.
-        if let Some(watch) = watch {
+        // Before others can lead. One that was replaced says nothing of the fetch under way: it may
+        // have timed out because it was not polled.
+        let is_in_force = lead.as_ref().is_none_or(Lead::is_in_force);
+        if let Some(watch) = watch.filter(|_| is_in_force) {
             self.request.hold(&error, watch);
         }
         let at = FailedAt { fetched, looked: self.now().moment, is_own: true };

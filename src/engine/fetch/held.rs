@@ -3,14 +3,18 @@
 //!
 //! Bounded by count and bytes: beyond that the oldest are forgotten, and their keys fetched again.
 //! Each holds the read point of its fetch, from which on its key is tracked exactly: a mutation of
-//! the key ends the hold. Values are dropped outside of the lock, as they are callers' own.
+//! the key ends the hold. Values are dropped outside of the lock, as they are callers' own, and not
+//! with the cache but before it ends: an error may own a handle of the cache, and keep it open.
+//!
+//! Errors whose time is over go with the next call that asks for any, or with a sweep that a caller
+//! runs; not with the background sweep, whose thread other caches need.
 
 use std::any::TypeId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Timestamp;
 use crate::engine::fetch::outcome::Failure;
@@ -33,6 +37,7 @@ type Id = (u64, TypeId);
 pub(crate) struct HeldErrors {
     /// Read without the lock, so that the table costs nothing while it is empty.
     count: AtomicUsize,
+    bytes: AtomicUsize,
     table: Mutex<Table>,
 }
 
@@ -43,6 +48,7 @@ struct Table {
     order: VecDeque<(Id, u64)>,
     bytes: usize,
     last: u64,
+    is_closed: bool,
 }
 
 struct Held {
@@ -81,15 +87,29 @@ impl HeldErrors {
         let until = now.saturating_add(retry_after);
         let (namespace, key) = (of.namespace.into(), of.key.into());
         let mut table = self.table.lock();
+        if table.is_closed {
+            drop(table);
+            discard((failure, watch));
+            return;
+        }
         table.last += 1;
         let number = table.last;
         let held = Held { namespace, key, failure, since: now, until, watch, bytes, number };
         let mut gone = table.insert(of.id, held);
         table.make_room(now, &mut gone);
+        self.end(table, gone);
+    }
+
+    fn end(&self, table: MutexGuard<'_, Table>, gone: Vec<Held>) {
         self.count.store(table.errors.len(), Ordering::Relaxed);
+        self.bytes.store(table.bytes, Ordering::Relaxed);
         drop(table);
-        // Bounded: by the errors that one can push out, each of which was put in once.
+        // Bounded: by the errors that are held at one time.
         gone.into_iter().for_each(discard);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The error that is held for a key, by `retry_after` of the caller that asks.
@@ -102,17 +122,54 @@ impl HeldErrors {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let table = self.table.lock();
-        let held = table.errors.get(&of.id)?;
-        let is_of = *held.namespace == *of.namespace && *held.key == *of.key;
-        // A clock that was set back ends the hold.
-        let is_held =
-            held.since <= now && now < held.until.min(held.since.saturating_add(retry_after));
-        (is_of && is_held).then(|| Found {
+        let (mut table, mut gone) = (self.table.lock(), Vec::new());
+        table.make_room(now, &mut gone);
+        let found = table.errors.get(&of.id).filter(|held| {
+            // A clock that was set back ends the hold.
+            let until = held.until.min(held.since.saturating_add(retry_after));
+            held.is_of(of) && held.since <= now && now < until
+        });
+        let found = found.map(|held| Found {
             failure: held.failure.clone(),
             at: held.watch.point.moment,
             number: held.number,
-        })
+        });
+        self.end(table, gone);
+        found
+    }
+
+    /// A fetch of the key has succeeded.
+    pub(crate) fn forget_key(&self, of: Destination<'_>) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut table = self.table.lock();
+        let is_there = table.errors.get(&of.id).is_some_and(|held| held.is_of(of));
+        let gone = if is_there { table.remove(of.id) } else { None };
+        // Bounded: one.
+        self.end(table, gone.into_iter().collect());
+    }
+
+    /// Forgets all whose time is over.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        self.forget_all(|held| held.until <= now, false);
+    }
+
+    /// The cache ends, and errors are held no longer. An error may own a handle of it.
+    pub(crate) fn close(&self) {
+        self.forget_all(|_| true, true);
+    }
+
+    fn forget_all(&self, is_over: impl Fn(&Held) -> bool, is_closed: bool) {
+        let mut table = self.table.lock();
+        table.is_closed |= is_closed;
+        // Bounded: by `HELD_MAX`.
+        let gone = table.errors.iter().filter(|(_, held)| is_over(held)).map(|(id, _)| *id);
+        // Bounded: by `HELD_MAX`.
+        let gone: Vec<Id> = gone.collect();
+        // Bounded: by `HELD_MAX`.
+        let gone = gone.into_iter().filter_map(|id| table.remove(id)).collect();
+        self.end(table, gone);
     }
 
     /// Forgets what was found, since the key has changed.
@@ -120,9 +177,15 @@ impl HeldErrors {
         let mut table = self.table.lock();
         let is_there = table.errors.get(&id).is_some_and(|held| held.number == found.number);
         let gone = if is_there { table.remove(id) } else { None };
-        self.count.store(table.errors.len(), Ordering::Relaxed);
-        drop(table);
-        discard((gone, found));
+        // Bounded: one.
+        self.end(table, gone.into_iter().collect());
+        discard(found);
+    }
+}
+
+impl Held {
+    fn is_of(&self, of: Destination<'_>) -> bool {
+        *self.namespace == *of.namespace && *self.key == *of.key
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod fetcher;
 mod future;
-mod held;
+pub(crate) mod held;
 pub(crate) mod outcome;
 mod refresh;
 mod request;
@@ -94,7 +94,7 @@ where
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
     request.fetcher().count_hit(&hit);
-    let may_fetch = || !request.is_resting() && request.held::<E>().is_none();
+    let may_fetch = || !request.is_resting() && !request.is_held_off::<E>();
     let is_due = hit.is_stale() && may_fetch();
     let claim = if is_due { request.claim::<E>() } else { None };
     // A refresh may have failed before the claim.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 
+use crate::counters::Event;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
 use crate::engine::fetch::outcome::{Failure, FlightOutcome};
@@ -24,6 +25,7 @@ use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 use crate::telemetry::{Spanned, spanned};
 use crate::timeout::Timeout;
+use crate::wake::discard;
 
 /// Owns its memory, since a refresh outlives its call. Keeps the cache open.
 pub(crate) struct FetchRequest {
@@ -169,12 +171,28 @@ impl FetchRequest {
         Some((found.failure.error()?, found.at))
     }
 
+    /// Whether an error keeps this call from handing out a refresh. Then it counts as held off.
+    pub(crate) fn is_held_off<E: Send + Sync + 'static>(&self) -> bool {
+        let held = self.held::<E>();
+        let is_held_off = held.is_some();
+        discard(held);
+        if is_held_off {
+            self.fetcher().count(Event::FetchHeldOff);
+        }
+        is_held_off
+    }
+
     /// Keeps others from fetching, if the policy says so.
     pub(crate) fn hold<E: Send + Sync + 'static>(&self, error: &FetchError<E>, watch: WatchGuard) {
         if let Some(retry_after) = self.fetch_policy.retry_after.filter(|_| self.is_in_bounds) {
             let failure = (Failure::new(error.clone()), size_of::<E>());
             self.fetcher().hold(self.destination::<E>(), failure, watch, retry_after);
         }
+    }
+
+    /// Its fetch has succeeded.
+    pub(crate) fn forget_held<E: 'static>(&self) {
+        self.fetcher().forget_held(self.destination::<E>());
     }
 
     pub(crate) fn hard_timeout(&self) -> Option<Timeout> {
