@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures::executor::block_on;
 use tamis::{BlobCache, BlobCachePut, CachePresence, SweepLimit};
 
-use crate::operation::{FullKey, KEY_BYTES_MAX, KEYS, NAMESPACES};
+use crate::operation::{FullKey, KEY_BYTES_MAX, KEYS, NAMESPACES, Policy};
 
 /// Puts every key in turn: a key that vanishes shares the slot of the one just put.
 pub(crate) fn shared_slots(cache: &BlobCache) -> HashMap<FullKey, usize> {
