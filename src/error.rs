@@ -128,10 +128,10 @@ pub enum CacheError {
         /// The operating system's error.
         source: IoError,
     },
-    /// This process cannot use the disk tier: the kernel refuses enough descriptors, threads or
-    /// file bytes, or io_uring where [`L2Engine::IoUring`](crate::L2Engine) asks for it; or it was
-    /// forked from the process that opened the cache. Or the crate was built without its feature
-    /// `disk`, or for another system than Linux.
+    /// This process cannot use the disk tier: a limit leaves it too few descriptors, threads or
+    /// file bytes; the kernel refuses io_uring, and [`L2Engine::IoUring`](crate::L2Engine) asks for
+    /// it; or it was forked from the process that opened the cache. Or the crate was built without
+    /// its feature `disk`, or for another system than Linux.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
         /// The store, the cause (a sysctl, seccomp, a limit, a fork), and the remedy.

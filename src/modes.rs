@@ -155,7 +155,10 @@ impl fmt::Display for L2PromotionPolicy {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum L2Engine {
     /// io_uring if the kernel grants it, else threads. A warning in the log then says why, and what
-    /// would have to change.
+    /// would have to change. Too few descriptors are an error instead.
+    ///
+    /// To find out, `open` asks the kernel for a ring. Where a seccomp filter kills the process for
+    /// that instead of refusing it, take [`Threads`](Self::Threads), which never ask.
     #[default]
     Auto,
     /// io_uring. Without it `open` answers [`L2Unavailable`](crate::CacheError::L2Unavailable).
@@ -163,6 +166,10 @@ pub enum L2Engine {
     /// Threads with plain reads and writes: 16 for reads that callers wait for, 8 for everything
     /// else. They need nothing that the default seccomp profiles of container engines refuse, and
     /// take more of the processor for each read. They sleep while there is no I/O.
+    ///
+    /// So at most 16 reads are in flight, and at most 8 of more than 256 KiB, which leaves the
+    /// other threads to short ones. Further reads wait. A ring has no such ceiling: for a device
+    /// that wants more at once, let the kernel grant io_uring.
     Threads,
 }
 

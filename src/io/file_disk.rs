@@ -137,7 +137,13 @@ impl FileDisk {
     /// Begins to close: refuses point reads and new tasks from now on. Running tasks and submitted
     /// requests run to their ends, and tasks can still write, sync and read in the background.
     /// [`Termination::wait`] resolves at the end. Opening the same store again waits for it.
+    ///
+    /// In a forked child it does nothing: there it has copies of locks that a thread may have held
+    /// for ever.
     pub(crate) fn close(&self) -> Termination {
+        if self.shared.is_foreign() {
+            return self.termination();
+        }
         self.shared.point_reads.close();
         self.shared.read_runner.close();
         self.shared.append_runner.close();
@@ -352,8 +358,12 @@ fn start(
     let append_work = Work { file: duplicate()?, requests: append_requests, runner: append_server };
     let point_reads = match servers.pools {
         Some(pools) => {
-            pools.appends.begin(duplicate()?, None);
-            pools.reads.begin(duplicate()?, Some(reads.clone()));
+            let (append_file, read_file) = (duplicate()?, duplicate()?);
+            pools.appends.begin(append_file, None);
+            pools.reads.begin(read_file, Some(reads.clone()));
+            // The pump goes on as long as this task, even after a close.
+            let drained = pools.reads.points_drained().map(|_| ());
+            drop(read_runner.spawn("watch over reads", drained.boxed()));
             Points::Threads(pools.reads)
         }
         None => {

@@ -7,17 +7,22 @@
 //! - An operation owns its buffer, its pin and its reply until the call has returned, whatever
 //!   becomes of the futures.
 //! - Foreign code (wakers, pins) runs without the lock, and contained.
-//! - The queue is bounded: point reads by [`POINTS_MAX`], the rest by the limit of the pump.
+//! - Callers never wait for the lock of the queues. If it is taken, their reads go to the pump.
+//! - Writes and syncs go before background reads. What the pump of the point reads asks for goes
+//!   before these; its limit leaves half of the threads to them. So neither kind starves.
+//! - The queues are bounded: point reads by the permits of callers for their memory, the rest by
+//!   the limit of the pump.
+//! - While a point read is under way the pump goes on, which completes it if it ends short.
 //! - Threads without work sleep. They end once the pump has ended, no point reads are accepted and
-//!   the queue is empty; then the file is closed.
+//!   the queues are empty; then the file is closed.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::buffer::{AlignedBuffer, BufferPool};
@@ -25,16 +30,20 @@ use super::device::{Device, Transferred};
 use super::error::DiskError;
 use super::limits::no_thread;
 use super::piece::{Piece, Split};
-use super::reply::{Reply, exchange};
+use super::reply::{Answer, Reply, exchange};
 use super::request::{Read, Request};
 use super::resize::resize;
 use super::termination::Alive;
-use super::transfer::PIECE_BYTES;
+use crate::batch::BATCH_BYTES;
 use crate::telemetry::tell;
 use crate::wake::{contained, discard};
 
-/// The most point reads that wait in the queue. Further ones wait in that of the pump.
-const POINTS_MAX: usize = 1024;
+/// Room for so many waiting reads is there from the start, so the queue hardly ever grows under its
+/// lock.
+const QUEUE_ENTRIES: usize = 1024;
+
+/// Tries to take the lock before the caller goes elsewhere.
+const TRIES: usize = 64;
 
 /// One call of the kernel.
 enum Operation {
@@ -57,41 +66,58 @@ pub(super) struct Pool {
     /// Rung for one thread when there is an operation, for all when no more may come.
     wanted: Condvar,
     buffers: Arc<BufferPool>,
+    /// Whether callers submit point reads; else reads are background work.
+    is_for_points: bool,
 }
 
 struct State {
-    operations: VecDeque<Operation>,
-    /// Those of them that are point reads.
+    first: VecDeque<Operation>,
+    /// For threads that find nothing in `first`.
+    later: VecDeque<Operation>,
+    /// Point reads that wait or are under way.
     points: usize,
     takes_points: bool,
+    /// Dropped when no point read is under way and none may come.
+    until_drained: Option<Reply<()>>,
     has_pump: bool,
     /// None before the file is open, and after the end.
     target: Option<Arc<Target>>,
 }
 
 /// The right to give a pool operations, but point reads. Dropping it ends the pool, once the queue
-/// is empty.
-pub(super) struct PoolUser(Arc<Pool>);
+/// is empty. If they had no file, its threads have ended by then.
+pub(super) struct PoolUser {
+    pool: Arc<Pool>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl PoolUser {
-    /// Starts `count` threads. They take point reads as well if `takes_points`.
+    /// Starts `count` threads. They take point reads as well if `is_for_points`.
     ///
     /// # Errors
     ///
-    /// `Unavailable` if one of them cannot be started; the others end.
+    /// `Unavailable` if one of them cannot be started; the others have ended.
     pub(super) fn start(
         name: &str,
         count: usize,
-        takes_points: bool,
+        is_for_points: bool,
         alive: &Alive,
     ) -> Result<Self, DiskError> {
-        let (operations, target) = (VecDeque::new(), None);
-        let state = State { operations, points: 0, takes_points, has_pump: true, target };
+        let state = State {
+            first: VecDeque::new(),
+            later: VecDeque::with_capacity(if is_for_points { QUEUE_ENTRIES } else { 0 }),
+            points: 0,
+            takes_points: is_for_points,
+            until_drained: None,
+            has_pump: true,
+            target: None,
+        };
         let (state, wanted) = (Mutex::new(state), Condvar::new());
-        let user = Self(Arc::new(Pool { state, wanted, buffers: Arc::default() }));
+        let pool = Pool { state, wanted, buffers: Arc::default(), is_for_points };
+        let mut user = Self { pool: Arc::new(pool), threads: Vec::with_capacity(count) };
         // Bounded: by the number of threads.
         for _ in 0..count {
-            let (pool, alive) = (Arc::clone(&user.0), alive.clone());
+            let (pool, alive) = (Arc::clone(&user.pool), alive.clone());
             let work = move || {
                 pool.work();
                 drop(pool);
@@ -99,21 +125,29 @@ impl PoolUser {
                 drop(alive);
             };
             let started = thread::Builder::new().name(name.into()).spawn(work);
-            started.map_err(|error| no_thread(&error))?;
+            user.threads.push(started.map_err(|error| no_thread(&error))?);
         }
         Ok(user)
     }
 
     /// For the point reads of callers.
     pub(super) fn pool(&self) -> Arc<Pool> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.pool)
     }
 }
 
 impl Drop for PoolUser {
     fn drop(&mut self) {
-        self.0.state.lock().has_pump = false;
-        self.0.close_points();
+        let mut state = self.pool.state.lock();
+        state.has_pump = false;
+        let had_no_file = state.target.is_none();
+        drop(state);
+        self.pool.close_points();
+        // Bounded: by the number of threads.
+        for thread in self.threads.drain(..).filter(|_| had_no_file) {
+            // They were idle, and nothing is left of an open that fails.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -124,50 +158,95 @@ impl Pool {
         self.state.lock().target = Some(Arc::new(Target { file, rest }));
     }
 
-    /// Submits a point read, or returns it.
+    /// Submits a point read, or returns it if it is long, another thread is holding the lock for
+    /// long, or none are accepted any more.
     pub(super) fn submit(&self, read: Read) -> Result<(), Read> {
-        let mut state = self.state.lock();
-        if read.length > PIECE_BYTES || !state.takes_points || state.points == POINTS_MAX {
+        if read.length > BATCH_BYTES {
+            return Err(read);
+        }
+        let Some(mut state) = self.try_lock() else { return Err(read) };
+        if !state.takes_points {
             return Err(read);
         }
         state.points += 1;
-        state.operations.push_back(Operation::Point(read));
+        state.later.push_back(Operation::Point(read));
         drop(state);
         self.wanted.notify_one();
         Ok(())
     }
 
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        // Bounded: by the tries.
+        for _ in 0..TRIES {
+            if let Some(state) = self.state.try_lock() {
+                return Some(state);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
     /// Refuses point reads from now on. Those in the queue are carried out.
     pub(super) fn close_points(&self) {
-        self.state.lock().takes_points = false;
+        let mut state = self.state.lock();
+        state.takes_points = false;
+        let drained = state.drained();
+        drop(state);
+        drop(drained);
         self.wanted.notify_all();
+    }
+
+    /// Resolves once no point read is under way and none may come. To be asked for once.
+    pub(super) fn points_drained(&self) -> Answer<()> {
+        let (reply, answer) = exchange();
+        let mut state = self.state.lock();
+        state.until_drained = Some(reply);
+        let drained = state.drained();
+        drop(state);
+        drop(drained);
+        answer
     }
 
     /// Has an operation carried out. None if a thread has panicked under it.
     async fn carry_out<T>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Option<T> {
         let (reply, answer) = exchange();
-        self.state.lock().operations.push_back(operation(reply));
-        self.wanted.notify_one();
+        self.put_in(operation(reply));
         answer.await
+    }
+
+    fn put_in(&self, operation: Operation) {
+        let is_urgent = self.is_for_points || !matches!(operation, Operation::Read { .. });
+        let mut state = self.state.lock();
+        let queue = if is_urgent { &mut state.first } else { &mut state.later };
+        queue.push_back(operation);
+        drop(state);
+        self.wanted.notify_one();
     }
 
     /// The work of a thread, from its start to its end.
     fn work(&self) {
+        let mut was_point = false;
         // Bounded: an operation in each turn.
-        while let Some((operation, target)) = self.next() {
+        while let Some((operation, target)) = self.next(was_point) {
+            was_point = matches!(operation, Operation::Point(_));
             if contained(|| self.serve(operation, &target)).is_none() {
                 tell!(error, "io", "an operation of the disk panicked");
             }
         }
     }
 
-    /// Waits for an operation. None: there are no more.
-    fn next(&self) -> Option<(Operation, Arc<Target>)> {
+    /// Waits for an operation, after one that was a point read or not. None: there are no more.
+    fn next(&self, was_point: bool) -> Option<(Operation, Arc<Target>)> {
         let mut state = self.state.lock();
+        state.points -= usize::from(was_point);
+        let drained = state.drained();
+        if drained.is_some() {
+            MutexGuard::unlocked(&mut state, || drop(drained));
+        }
         // Bounded: a wait in each turn.
         loop {
-            if let Some(operation) = state.operations.pop_front() {
-                state.points -= usize::from(matches!(operation, Operation::Point(_)));
+            let first = state.first.pop_front();
+            if let Some(operation) = first.or_else(|| state.later.pop_front()) {
                 return Some((operation, Arc::clone(state.target.as_ref()?)));
             }
             if !state.has_pump && !state.takes_points {
@@ -217,6 +296,13 @@ impl Pool {
     }
 }
 
+impl State {
+    /// What to drop, without the lock, if no point read is under way and none may come.
+    fn drained(&mut self) -> Option<Reply<()>> {
+        if self.takes_points || self.points > 0 { None } else { self.until_drained.take() }
+    }
+}
+
 /// The whole span of a read, by one call.
 fn read_whole(file: &File, buffer: AlignedBuffer, read: &Read) -> Option<AlignedBuffer> {
     let mut split = Split::new(buffer, read.length);
@@ -259,16 +345,16 @@ impl PooledFile {
 impl Device for PooledFile {
     async fn read(&self, piece: Piece, offset: u64) -> Transferred {
         let operation = |reply| Operation::Read { piece, offset, reply };
-        Self::answered(self.user.0.carry_out(operation).await)
+        Self::answered(self.user.pool.carry_out(operation).await)
     }
 
     async fn write(&self, piece: Piece, offset: u64) -> Transferred {
         let operation = |reply| Operation::Write { piece, offset, reply };
-        Self::answered(self.user.0.carry_out(operation).await)
+        Self::answered(self.user.pool.carry_out(operation).await)
     }
 
     async fn sync(&self) -> io::Result<()> {
-        let done = self.user.0.carry_out(|reply| Operation::Sync { reply }).await;
+        let done = self.user.pool.carry_out(|reply| Operation::Sync { reply }).await;
         done.unwrap_or_else(|| Err(io::Error::other("a thread of the disk panicked")))
     }
 
@@ -291,3 +377,6 @@ impl Device for PooledFile {
         sync(&self.file)
     }
 }
+
+#[cfg(test)]
+mod tests;

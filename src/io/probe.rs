@@ -14,7 +14,7 @@ use std::io;
 use io_uring_06::{self as io_uring, IoUring, opcode};
 use rustix::io::Errno;
 
-use super::error::DiskError;
+use super::error::{DiskError, is_out_of_descriptors};
 
 /// The smallest submission queue worth having, in entries.
 pub(super) const ENTRIES_MIN: u32 = 16;
@@ -44,7 +44,7 @@ impl RingSetup {
     ///
     /// # Errors
     ///
-    /// `NoRing` when there is none.
+    /// `NoRing` when there is none, `Unavailable` if descriptors have run out.
     pub(super) fn probe(entries: u32) -> Result<Self, DiskError> {
         let mut setup = Self { flags: Flags::SingleIssuer, entries: entries.max(ENTRIES_MIN) };
         // Bounded: by the entries of a probe.
@@ -64,6 +64,10 @@ impl RingSetup {
             };
             match weaker {
                 Some(weaker) => setup = weaker,
+                // Threads would run out of them later.
+                None if is_out_of_descriptors(&error) => {
+                    return Err(DiskError::out_of_descriptors(&error));
+                }
                 None => return Err(DiskError::NoRing { reason: explain(&error) }),
             }
         }
@@ -130,9 +134,6 @@ fn explain_with(error: &io::Error, sysctl: &str) -> String {
             "no memory even for the smallest ring; raise memlock (ulimit -l, LimitMEMLOCK= in \
              systemd, --ulimit memlock in containers) or the memory limit"
         }
-        (Some(Errno::MFILE | Errno::NFILE), _) => {
-            "no descriptor is left for the ring; raise nofile (ulimit -n, LimitNOFILE=)"
-        }
         _ => "the set-up of the ring failed",
     };
     format!("{advice} ({error})")
@@ -150,7 +151,6 @@ mod tests {
         assert!(explained(Errno::PERM, "0").contains("seccomp"));
         assert!(explained(Errno::NOSYS, "").contains("seccomp"));
         assert!(explained(Errno::NOMEM, "0").contains("memlock"));
-        assert!(explained(Errno::MFILE, "0").contains("nofile"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::mpsc;
 use tokio_uring::fs::File;
 
-use super::error::DiskError;
+use super::error::{DiskError, is_out_of_descriptors};
 use super::limits::{RING_DESCRIPTORS, check_descriptors};
 use super::probe::{ENTRIES_MIN, RingSetup};
 use super::pump::{Manner, run};
@@ -47,6 +47,9 @@ impl Ring {
         let built = catch_unwind(AssertUnwindSafe(|| tokio_uring::Runtime::new(&builder)));
         match built {
             Ok(Ok(runtime)) => Ok(Self { runtime, entries: setup.entries as usize }),
+            Ok(Err(error)) if is_out_of_descriptors(&error) => {
+                Err(DiskError::out_of_descriptors(&error))
+            }
             Ok(Err(error)) => Err(DiskError::NoRing {
                 reason: format!("the runtime of the ring could not be built ({error})"),
             }),

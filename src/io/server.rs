@@ -31,13 +31,13 @@ pub(super) struct PoolServer {
 }
 
 impl Server {
-    /// A ring of at most `entries`.
+    /// The ring that `setup` found.
     ///
     /// # Errors
     ///
     /// `NoRing`, or `Unavailable` if descriptors have run out.
-    pub(super) fn ring(entries: u32) -> Result<Self, DiskError> {
-        RingSetup::probe(entries).and_then(Ring::new).map(Self::Ring)
+    pub(super) fn ring(setup: RingSetup) -> Result<Self, DiskError> {
+        Ring::new(setup).map(Self::Ring)
     }
 
     /// A pool, with at most `limit` operations in flight.

@@ -11,6 +11,7 @@ use super::error::DiskError;
 use super::limits::{POOLS_DESCRIPTORS, RINGS_DESCRIPTORS, check_descriptors, no_thread};
 use super::options::DiskEngine;
 use super::pool::{Pool, PoolUser};
+use super::probe::RingSetup;
 use super::request::Request;
 use super::server::Server;
 use super::task_server::TaskRunnerServer;
@@ -21,15 +22,17 @@ use super::transfer::DEPTH;
 /// more time than one, and each thread has one read in flight.
 const READERS: usize = 16;
 
-/// Operations of long reads in flight, which leave half of the threads to short ones.
+/// Operations in flight of reads that come through the pump. They go first, and leave half of the
+/// threads to short ones.
 const LONG_READS_MAX: usize = READERS / 2;
 
 /// Threads for writes, syncs and background reads: the pieces of a frame, a sync, and the reads of
 /// a reclaim beside them.
 const WRITERS: usize = 8;
 
-/// Operations of writes, syncs and background reads that have begun or wait for a thread.
-const BACKGROUND_MAX: usize = 64;
+/// Operations of writes, syncs and background reads that have begun or wait for a thread: more than
+/// the reads of a reclaim are, or writes would wait for these.
+const BACKGROUND_MAX: usize = 256;
 
 // A request of any width must fit beside nothing else.
 const _: () = assert!(LONG_READS_MAX >= DEPTH && BACKGROUND_MAX > 2 * DEPTH);
@@ -81,9 +84,12 @@ impl Servers {
     }
 
     fn with_rings(entries: u32, alive: &Alive) -> Result<Self, DiskError> {
+        // First of all: threads need fewer descriptors, where the kernel has no rings.
+        let setup = RingSetup::probe(entries)?;
         check_descriptors(RINGS_DESCRIPTORS)?;
-        let append = Server::ring(entries)?;
-        let read = ReadThread::start(alive.clone(), move || Server::ring(entries))?;
+        let append = Server::ring(setup)?;
+        let build = move || RingSetup::probe(entries).and_then(Server::ring);
+        let read = ReadThread::start(alive.clone(), build)?;
         Ok(Self { append, read, pools: None, refusal: None })
     }
 

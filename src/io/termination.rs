@@ -18,7 +18,7 @@ struct TerminationState {
     waiters: Waiters,
 }
 
-/// Resolves once both threads have ended and the file is closed and unlocked.
+/// Resolves once all threads have ended and the file is closed and unlocked.
 ///
 /// It keeps nothing alive, and may be awaited after the disk was dropped.
 #[derive(Debug, Clone)]

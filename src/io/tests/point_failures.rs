@@ -87,6 +87,25 @@ fn a_close_loses_no_read_that_the_kernel_has_refused() {
 }
 
 #[test]
+fn a_close_loses_no_read_that_ends_short() {
+    for engine in ENGINES {
+        let directory = directory();
+        for _ in 0..5 {
+            let disk = numbered(engine, &directory);
+            let file = fs::OpenOptions::new().write(true).open(&disk.facts().path).expect("open");
+            file.set_len(0).expect("shorten");
+            let begun = (0..200).map(|number| begin(&disk, number)).collect();
+            let termination = disk.close();
+            for read in results(begun) {
+                assert_eq!(read.expect_err("cut off").kind(), io::ErrorKind::UnexpectedEof);
+            }
+            block_on(termination.wait());
+            file.set_len(4 << 20).expect("lengthen");
+        }
+    }
+}
+
+#[test]
 fn reads_in_flight_are_answered_though_the_thread_breaks_down() {
     for engine in ENGINES {
         for _ in 0..20 {

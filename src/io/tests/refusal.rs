@@ -51,20 +51,25 @@ pub(super) fn in_child(test: &str, unprivileged: bool) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
+/// Makes a system call fail on this thread, and those that it starts, for ever.
+fn refuse(call: i64, errno: Errno) {
+    let target = env::consts::ARCH.try_into().expect("architecture");
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(call, vec![])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.raw_os_error().cast_unsigned()),
+        target,
+    );
+    let program: BpfProgram = filter.expect("filter").try_into().expect("program");
+    seccompiler::apply_filter(&program).expect("applied");
+}
+
 /// The reason for which a disk does not open on rings if the system call `call` fails with `errno`.
 /// On threads it opens, and tells the same reason.
 fn refusal(call: i64, errno: Errno) -> String {
     let refused = move || {
         let directory = tempfile::tempdir().expect("directory");
-        let target = env::consts::ARCH.try_into().expect("architecture");
-        let filter = SeccompFilter::new(
-            BTreeMap::from([(call, vec![])]),
-            SeccompAction::Allow,
-            SeccompAction::Errno(errno.raw_os_error().cast_unsigned()),
-            target,
-        );
-        let program: BpfProgram = filter.expect("filter").try_into().expect("program");
-        seccompiler::apply_filter(&program).expect("applied");
+        refuse(call, errno);
         let nested = directory.path().join("store");
         let options = DiskOptions::new(&nested, 1 << 20);
         let on_rings = DiskOptions { engine: Some(DiskEngine::IoUring), ..options.clone() };
@@ -102,6 +107,43 @@ fn seccomp_is_named() {
 fn memlock_is_named_after_smaller_rings_were_tried() {
     let reason = refusal(IO_URING_SETUP, Errno::NOMEM);
     assert!(reason.contains("memlock"), "{reason}");
+}
+
+#[test]
+fn a_lack_of_descriptors_is_no_refusal_of_rings() {
+    let refused = || {
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            refuse(IO_URING_SETUP, errno);
+            let directory = tempfile::tempdir().expect("directory");
+            let nested = directory.path().join("store");
+            match block_on(FileDisk::open(DiskOptions::new(&nested, 1 << 20))) {
+                Err(DiskError::Unavailable { reason }) => {
+                    assert!(reason.contains("nofile"), "{reason}");
+                }
+                Err(error) => panic!("another error: {error:?}"),
+                Ok(disk) => panic!("it has settled for {:?}", disk.engine()),
+            }
+            assert!(!nested.exists(), "a refused open has created files");
+        }
+    };
+    thread::spawn(refused).join().expect("thread");
+}
+
+#[test]
+fn threads_need_no_descriptors_for_rings() {
+    if !is_child() {
+        in_child("io::tests::refusal::threads_need_no_descriptors_for_rings", false);
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    rustix::process::setrlimit(Resource::Nofile, few).expect("limit");
+    let null = || std::fs::File::open("/dev/null").ok();
+    let mut taken: Vec<_> = std::iter::from_fn(null).collect();
+    taken.truncate(taken.len() - 10);
+    refuse(IO_URING_SETUP, Errno::PERM);
+    let disk = block_on(FileDisk::open(DiskOptions::new(directory.path(), 1 << 20)));
+    assert_eq!(disk.expect("a disk on threads").engine(), DiskEngine::Threads);
 }
 
 #[test]
