@@ -36,6 +36,8 @@ pub(crate) struct LabelIndex {
     labels: Buckets<ByLabel>,
     /// How many labels have postings.
     lists: usize,
+    /// How many postings were ever added.
+    added: u64,
 }
 
 /// Each posting is a member.
@@ -64,6 +66,7 @@ impl LabelIndex {
     }
 
     pub(crate) fn insert(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
+        self.added += 1;
         let number = self.nodes.add(label, key, sequence);
         let postings = self.nodes.len();
         self.keys.add(&mut self.nodes, number, postings);
@@ -112,6 +115,11 @@ impl LabelIndex {
             released += 1;
         }
         released
+    }
+
+    /// As long as this stays the same, no label has got its first posting.
+    pub(crate) fn added(&self) -> u64 {
+        self.added
     }
 
     pub(crate) fn has(&self, label: LabelHash) -> bool {

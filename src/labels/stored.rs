@@ -130,6 +130,7 @@ impl LabelIndexOfChunks {
             keys: Buckets::default(),
             labels: Buckets::default(),
             lists: shape.lists as usize,
+            added: 0,
         };
         is_sound.then_some(Self { index, shape })
     }

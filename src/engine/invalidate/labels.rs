@@ -1,5 +1,6 @@
 //! `LabelInvalidations`: by tags or dependencies, in one namespace, several, or all, at one moment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -12,7 +13,7 @@ use crate::engine::invalidate::blocked::{Attempt, Blocked};
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::key::{KeyHasher, LabelHash, LabelKind};
+use crate::key::{KeyHasher, LabelHash, LabelKind, NamespaceSeed};
 use crate::l2::{Change, Expiry, ExpiryScope, LabelHashes, Position, Record};
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::{PendingInvalidation, PendingInvalidations};
@@ -20,6 +21,10 @@ use crate::scope::NamespaceScope;
 
 /// A record has at most one label for so many bytes of a segment, so that it fits one.
 const SEGMENT_SHARE: usize = 32;
+
+/// A call over more pairs of a label and a namespace looks at them before it locks anything: to
+/// hash them all takes longer than others may be kept waiting.
+const PAIRS_MAX: usize = if cfg!(test) { 16 } else { 4096 };
 
 pub(crate) struct LabelInvalidations {
     hasher: KeyHasher,
@@ -42,6 +47,17 @@ struct Wanted<'a> {
     /// If entries with a stale window are only made stale.
     since: Option<Timestamp>,
 }
+
+/// The labels of a call that a namespace had at a look, after so many postings were ever added to
+/// it. It holds the generation, or another one might take its address.
+struct Look {
+    generation: Arc<Generation>,
+    added: u64,
+    has: Vec<LabelHash>,
+}
+
+/// By the address of the generation.
+type Looks = BTreeMap<usize, Look>;
 
 /// Labels of a generation, by their hashes.
 type Covered<'a> = (&'a Arc<Generation>, Vec<LabelHash>);
@@ -74,8 +90,10 @@ impl LabelInvalidations {
         }
         self.admission.check_labels(labels.iter().copied())?;
         let wanted = Wanted { scope, kind, labels, since };
-        let (made, acknowledgement) =
-            self.attempts.attempt(scope, || self.try_invalidate(wanted)).await?;
+        let (made, acknowledgement) = self
+            .attempts
+            .attempt(scope, || self.try_invalidate(wanted, &self.looks(wanted)))
+            .await?;
         let mut removed = 0;
         // Bounded: by the namespaces that have the labels.
         for invalidation in made {
@@ -85,24 +103,79 @@ impl LabelInvalidations {
         Ok(removed)
     }
 
+    /// Looks at all pairs, if there are many, with a short section for each namespace.
+    fn looks(&self, wanted: Wanted<'_>) -> Looks {
+        let names = wanted.scope.names();
+        let is_over_all = wanted.scope == NamespaceScope::All;
+        let count = if is_over_all { self.namespaces.len() } else { names.len() };
+        let mut looks = Looks::new();
+        if count.saturating_mul(wanted.labels.len()) <= PAIRS_MAX {
+            return looks;
+        }
+        // Bounded: by the names of one call.
+        let mut found: Vec<_> = names.iter().filter_map(|it| self.namespaces.find(it)).collect();
+        let mut next = is_over_all.then_some(0);
+        // Bounded: by the namespaces in use.
+        while let Some(from) = next {
+            next = self.namespaces.some(from, &mut found);
+        }
+        // Bounded: likewise.
+        for generation in found {
+            let mut has = self.hashes(generation.name(), wanted);
+            let mut section = self.commit_lock.section();
+            let labels = generation.labels(&mut section);
+            // Bounded: by the labels of one call.
+            has.retain(|&label| labels.has(label));
+            let added = labels.added();
+            drop((labels, section));
+            looks.insert(Arc::as_ptr(&generation).addr(), Look { generation, added, has });
+        }
+        looks
+    }
+
+    /// The hashes of the labels under the names that a call lists; or, if they are many, the names
+    /// instead: then what was read before is refused for any label.
+    fn named(&self, wanted: Wanted<'_>) -> (Vec<LabelHash>, Vec<NamespaceSeed>) {
+        let names = wanted.scope.names();
+        // Bounded: by the names of one call.
+        if names.len().saturating_mul(wanted.labels.len()) <= PAIRS_MAX {
+            // Bounded: by so many pairs.
+            return (names.iter().flat_map(|name| self.hashes(name, wanted)).collect(), Vec::new());
+        }
+        // Bounded: likewise.
+        (Vec::new(), names.iter().map(|name| self.hasher.namespace(name).seed).collect())
+    }
+
     /// Gives an invalidation for each namespace in which an entry has any of the labels.
-    fn try_invalidate(&self, wanted: Wanted<'_>) -> Attempt<Vec<Arc<PendingInvalidation>>> {
+    fn try_invalidate(
+        &self,
+        wanted: Wanted<'_>,
+        looks: &Looks,
+    ) -> Attempt<Vec<Arc<PendingInvalidation>>> {
+        let (named, seeds) = self.named(wanted);
+        let look_at =
+            |generation: &Arc<Generation>| match looks.get(&Arc::as_ptr(generation).addr()) {
+                Some(look) => {
+                    debug_assert!(Arc::ptr_eq(&look.generation, generation), "it is held");
+                    (Some(look.added), look.has.clone())
+                }
+                None => (None, self.hashes(generation.name(), wanted)),
+            };
         // While the table is locked, nothing can be put into a name that is not in use.
         self.namespaces.with_all(wanted.scope, |generations| {
             // Bounded: by the namespaces in use.
-            let hashed: Vec<Covered<'_>> =
-                generations.into_iter().map(|it| (it, self.hashes(it.name(), wanted))).collect();
-            // Bounded: by the names of one call.
-            let named: Vec<LabelHash> =
-                wanted.scope.names().iter().flat_map(|name| self.hashes(name, wanted)).collect();
+            let hashed: Vec<_> = generations.into_iter().map(|it| (it, look_at(it))).collect();
             let mut section = self.commit_lock.section();
             if section.is_closed() {
                 return Err(Blocked::Closed);
             }
-            let mut covered = Vec::new();
-            // Bounded: by the namespaces in use, and by the labels of one call.
-            for (generation, mut hashes) in hashed {
+            let mut covered: Vec<Covered<'_>> = Vec::new();
+            // Bounded: by the namespaces in use, and by the labels that they have.
+            for (generation, (added, mut hashes)) in hashed {
                 let labels = generation.labels(&mut section);
+                if added.is_some_and(|added| added != labels.added()) {
+                    hashes = self.hashes(generation.name(), wanted);
+                }
                 // Bounded: by the labels of one call.
                 hashes.retain(|&label| labels.has(label));
                 drop(labels);
@@ -118,6 +191,10 @@ impl LabelInvalidations {
             // Bounded: by the labels of one call, in each namespace that it names.
             for label in named {
                 section.watermarks().label_invalidated(label, moment);
+            }
+            // Bounded: by the names of one call.
+            for seed in seeds {
+                section.watermarks().namespace_flushed(seed, moment);
             }
             if wanted.scope == NamespaceScope::All {
                 // Bounded: by the labels of one call, which have a limit.
@@ -192,5 +269,47 @@ impl LabelInvalidations {
             end = Some(assigned.end);
         }
         Ok(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::cache::BlobCache;
+    use crate::config::BlobCacheConfig;
+    use crate::put::BlobCachePut;
+
+    /// More pairs than are looked at under the locks, and puts between the look and the locks.
+    #[test]
+    fn what_is_put_after_the_look_is_covered() {
+        let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+        let put = |name: &str, key: &str, tag: &str| {
+            block_on(cache.put(name, key, BlobCachePut::new("v").with_tags([tag]))).unwrap();
+        };
+        let names = ["a", "b", "c", "d"];
+        names.iter().for_each(|name| put(name, "other", "kept"));
+        put("a", "1", "t0");
+        let tags: Vec<String> = (0..10).map(|number| format!("t{number}")).collect();
+        let labels: Vec<&str> = tags.iter().map(String::as_str).collect();
+        for scope in [NamespaceScope::All, NamespaceScope::Several(&names)] {
+            let wanted = Wanted { scope, kind: LabelKind::Tag, labels: &labels, since: None };
+            let labels = &cache.engine.invalidations().labels;
+            let looks = labels.looks(wanted);
+            assert_eq!(looks.len(), 4);
+            put("a", "1", "t0");
+            put("b", "2", "t9");
+            block_on(cache.invalidate_namespace("c")).unwrap();
+            put("c", "3", "t3");
+            let Ok((made, _)) = labels.try_invalidate(wanted, &looks) else { panic!("{scope:?}") };
+            assert_eq!(made.len(), 3, "{scope:?}");
+            for (name, key) in [("a", "1"), ("b", "2"), ("c", "3")] {
+                assert!(block_on(cache.get(name, key)).is_none(), "{scope:?}: {name}");
+            }
+            assert!(block_on(cache.get("d", "other")).is_some());
+            let removed = block_on(cache.invalidate_tags(scope, &tags)).unwrap();
+            assert_eq!(removed, 0, "{scope:?}");
+        }
     }
 }
