@@ -98,12 +98,16 @@ fn run(seed: u64, told: &mut Told) -> BlobCacheStats {
     let mut bench = Bench::with(seed, config.build().unwrap());
     let mut random = StdRng::seed_from_u64(seed);
     let mut events = bench.cache.events().unwrap();
-    for _ in 0..3000 {
+    for _ in 0..5000 {
         let cache = bench.cache();
         let name = ["a", "b"][random.random_range(0..2)];
-        let key = format!("key/{}", random.random_range(0..400));
+        // Low numbers more often: they are in use when their segment is reused.
+        let number = random.random_range(0..400_u32).min(random.random_range(0..400));
+        let key = format!("key/{number}");
         match random.random_range(0..200) {
-            0 => drop(bench.run(cache.invalidate_namespace(name))),
+            0 if random.random_range(0..10) == 0 => {
+                drop(bench.run(cache.invalidate_namespace(name)));
+            }
             1 => drop(bench.run(cache.invalidate_tags(name, &["tag"]))),
             2 => drop(bench.run(cache.invalidate_prefix(name, "key/1"))),
             3 => clock.advance(Duration::from_secs(random.random_range(1..10))),
@@ -112,7 +116,9 @@ fn run(seed: u64, told: &mut Told) -> BlobCacheStats {
             8..12 => drop(bench.run(cache.expire_key(name, key))),
             12 => drop(bench.run(cache.expire_prefix(name, "key/2"))),
             13 => drop(bench.run(cache.expire_tags(name, &["tag"]))),
-            14 => drop(bench.run(cache.expire_namespace(name))),
+            14 if random.random_range(0..10) == 0 => {
+                drop(bench.run(cache.expire_namespace(name)));
+            }
             15..100 => drop(bench.run(cache.put(name, key, put(&mut random)))),
             _ => drop(bench.run(cache.get(name, key))),
         }
