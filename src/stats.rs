@@ -90,8 +90,8 @@ figures! {
         /// Fetches whose value was refused as a put: too large, version not above the live one,
         /// cache closed, device failed and so on; or whose codec could not encode it.
         fetches_not_stored: u64 = Counter Number,
-        /// Calls of a [`TypedNamespace`](crate::TypedNamespace) that found a value that does not
-        /// decode, and took that for a miss.
+        /// Calls of a typed namespace that found a value that does not decode, and took that for a
+        /// miss.
         values_undecoded: u64 = Counter Number,
         /// Callers given the value or the error of another caller's fetch.
         flights_joined: u64 = Counter Number,
