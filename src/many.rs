@@ -45,7 +45,8 @@ impl BlobCache {
     }
 
     /// Puts many values, as [`put`](Self::put) does each, in their order: of a key that is given
-    /// twice, the last value wins. There is one wait for the acknowledgement of all.
+    /// twice, the last value wins, unless `put` would refuse it after the first, as it may one with
+    /// a version or with a `read_at`. There is one wait for the acknowledgement of all.
     ///
     /// The answers are in the same order, one for each item. An item that is refused, because it is
     /// too large for instance, does not keep the others from being put.

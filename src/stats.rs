@@ -207,7 +207,7 @@ snapshot! {
         /// read, checked and decompressed.
         l2_get: Latency,
         /// Puts that returned without an error, from their first poll on. Those of fetched values
-        /// are not among them.
+        /// and of `put_many` are not among them.
         put: Latency,
         /// Fetches, from the call of the caller's closure to its answer, failed ones included.
         fetch: Latency,
