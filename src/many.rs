@@ -71,6 +71,10 @@ impl BlobCache {
     ///
     /// They are not one mutation: others may see some of them before the rest. Dropped before it
     /// has returned, some of them, the first ones, have taken effect, and the others have not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`put`](Self::put), for each put by itself.
     pub fn put_many<K: AsRef<[u8]>, P: Into<BlobCachePut>>(
         &self,
         namespace: &str,
@@ -105,9 +109,14 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// Those of [`invalidate_key`](Self::invalidate_key). If a key is too large, it is
-    /// [`AtIndex`](CacheError::AtIndex), which says which, and nothing has changed. If the cache is
-    /// closed meanwhile, the first ones may have been removed.
+    /// - [`AtIndex`](CacheError::AtIndex): a key is over the configured limit; it says which, and
+    ///   nothing has changed.
+    /// - [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): likewise, and nothing has changed.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
+    ///   process; a restart may find older entries.
+    /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
+    ///   [`Closed`](CacheError::Closed) after a close; if the cache is closed meanwhile, the first
+    ///   ones may have been removed.
     pub async fn invalidate_keys<K: AsRef<[u8]>>(
         &self,
         namespace: &str,
@@ -125,6 +134,10 @@ impl BlobCacheNamespace {
     }
 
     /// See [`BlobCache::put_many`]. A put without a policy gets this handle's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::put_many`].
     pub fn put_many<K: AsRef<[u8]>, P: Into<BlobCachePut>>(
         &self,
         items: impl IntoIterator<Item = (K, P)>,

@@ -6,6 +6,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -16,6 +17,7 @@ use super::bench::{Bench, config};
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::error::{CacheError, FetchError};
+use crate::fetch_policy::FetchPolicy;
 use crate::io::{Fault, OperationKind};
 use crate::modes::L1Admission;
 use crate::policy::BlobCachePolicy;
@@ -170,6 +172,13 @@ const CALLS: &[(&str, Call)] = &[
     ("BlobCache::expire_namespace", |cache, it| {
         async move { cache.expire_namespace(&it.namespace).await.err() }.boxed()
     }),
+    ("BlobCache::put_many", |cache, it| {
+        async move { cache.put_many(&it.namespace, [(&it.key, it.put)]).await.remove(0).err() }
+            .boxed()
+    }),
+    ("BlobCache::invalidate_keys", |cache, it| {
+        async move { cache.invalidate_keys(&it.namespace, &[&it.key]).await.err() }.boxed()
+    }),
     ("BlobCache::sync", |cache, _| async move { cache.sync().await.err() }.boxed()),
     ("BlobCache::close", |cache, _| async move { cache.close().await.err() }.boxed()),
     ("BlobCacheNamespace::put", |cache, it| {
@@ -177,6 +186,14 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("BlobCacheNamespace::invalidate_key", |cache, it| {
         async move { cache.namespace(&it.namespace).invalidate_key(&it.key).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::put_many", |cache, it| {
+        let handle = cache.namespace(&it.namespace);
+        async move { handle.put_many([(&it.key, it.put)]).await.remove(0).err() }.boxed()
+    }),
+    ("BlobCacheNamespace::invalidate_keys", |cache, it| {
+        let handle = cache.namespace(&it.namespace);
+        async move { handle.invalidate_keys(&[&it.key]).await.err() }.boxed()
     }),
     ("BlobCacheNamespace::invalidate_prefix", |cache, it| {
         async move { cache.namespace(&it.namespace).invalidate_prefix(&it.key).await.err() }.boxed()
@@ -306,6 +323,7 @@ fn the_errors_of_every_call_are_exactly_those_in_its_docs() {
         "BlobCache::get_or_refresh",
         "BlobCacheNamespace::get_or_fetch",
         "BlobCacheNamespace::get_or_refresh",
+        "BlobCacheNamespace::with_fetch_policy",
         "BlobCacheConfigBuilder::build",
     ];
     let met: BTreeSet<&str> = CALLS.iter().map(|(name, _)| *name).chain(others).collect();
@@ -379,9 +397,13 @@ fn the_errors_of_open_are_exactly_those_in_its_docs() {
 fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
     let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
     let handle = cache.namespace("n");
+    let brief = FetchPolicy::default().hard_timeout(Duration::from_millis(1));
+    let hangs = || std::future::pending::<Result<BlobCachePut, &'static str>>();
+    let config = BlobCacheConfig::builder().fetch_policy(brief).build().unwrap();
+    let hasty = block_on(BlobCache::open(config)).unwrap();
     let fails = || async { Err::<BlobCachePut, _>("on purpose") };
     let panics = || async { panic!("on purpose") };
-    type Outcomes = [Result<(), FetchError<&'static str>>; 2];
+    type Outcomes = [Result<(), FetchError<&'static str>>; 3];
     let calls: [(&str, Outcomes); 4] = block_on(async {
         [
             (
@@ -389,6 +411,7 @@ fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
                 [
                     cache.get_or_fetch("n", "k", fails).await.map(drop),
                     cache.get_or_fetch("n", "k", panics).await.map(drop),
+                    hasty.get_or_fetch("n", "k", hangs).await.map(drop),
                 ],
             ),
             (
@@ -396,6 +419,7 @@ fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
                 [
                     cache.get_or_refresh("n", "k", fails).await.map(drop),
                     cache.get_or_refresh("n", "k", panics).await.map(drop),
+                    hasty.get_or_refresh("n", "k", hangs).await.map(drop),
                 ],
             ),
             (
@@ -403,6 +427,7 @@ fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
                 [
                     handle.get_or_fetch("k", fails).await.map(drop),
                     handle.get_or_fetch("k", panics).await.map(drop),
+                    hasty.namespace("n").get_or_fetch("k", hangs).await.map(drop),
                 ],
             ),
             (
@@ -410,6 +435,7 @@ fn the_errors_of_a_fetch_are_exactly_those_in_its_docs() {
                 [
                     handle.get_or_refresh("k", fails).await.map(drop),
                     handle.get_or_refresh("k", panics).await.map(drop),
+                    hasty.namespace("n").get_or_refresh("k", hangs).await.map(drop),
                 ],
             ),
         ]
@@ -426,4 +452,13 @@ fn the_errors_of_build_are_exactly_those_in_its_docs() {
     let error = BlobCacheConfig::builder().l1_bytes_max(1).build().unwrap_err();
     let errors = Variants::from([variant(&error)]);
     assert_eq!(errors, documented()["BlobCacheConfigBuilder::build"], "returned and documented");
+}
+
+#[test]
+fn the_errors_of_a_fetch_policy_are_exactly_those_in_its_docs() {
+    let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    let policy = FetchPolicy::default().hard_timeout(Duration::ZERO);
+    let error = cache.namespace("n").with_fetch_policy(policy).unwrap_err();
+    let errors = Variants::from([variant(&error)]);
+    assert_eq!(errors, documented()["BlobCacheNamespace::with_fetch_policy"]);
 }
