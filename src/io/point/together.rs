@@ -1,6 +1,6 @@
 //! Reads that one poll begins, and that go to the kernel in one call.
 //!
-//! A call of the kernel for each of many reads costs more than the reads themselves do. So while
+//! A call of the kernel for each of many reads is work that one call can do for all. So while
 //! [`together`] runs, the rings keep what this thread submits, until its end. Reads of other
 //! threads into such a ring take those along, and so does the watch within a tick: nothing depends
 //! on the end.
