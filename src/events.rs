@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::{fmt, io, mem, thread};
 
@@ -26,6 +27,9 @@ const EVENTS_MAX: usize = 4096;
 
 /// Bytes of those, with their keys and names.
 const BYTES_MAX: usize = 1 << 20;
+
+/// The queue, which is allocated whole.
+const QUEUE_BYTES: usize = EVENTS_MAX * size_of::<BlobCacheEvent>();
 
 /// What the allocator adds to a key and a name.
 const OVERHEAD_BYTES: usize = 32;
@@ -182,7 +186,8 @@ impl Events {
     #[inline]
     pub(crate) fn tell<'a>(&self, change: EntryChange, about: impl FnOnce() -> About<'a>) {
         if self.is_listened() {
-            self.push(BlobCacheEvent::Entry(about().changed(change)));
+            let about = about();
+            self.push(about.name_bytes(), || BlobCacheEvent::Entry(about.changed(change)));
         }
     }
 
@@ -190,7 +195,7 @@ impl Events {
     #[inline]
     pub(crate) fn tell_of_all(&self, event: impl FnOnce() -> BlobCacheEvent) {
         if self.is_listened() {
-            self.push(event());
+            self.push(0, event);
         }
     }
 
@@ -199,25 +204,46 @@ impl Events {
         self.0.is_listened.load(Ordering::Relaxed)
     }
 
+    /// `names`: the least bytes of its names. What finds no room allocates nothing.
     #[cold]
-    fn push(&self, event: BlobCacheEvent) {
-        let mut channel = self.0.channel.lock();
-        if channel.listener == 0 || channel.is_closed || !self.is_listened() {
+    fn push(&self, names: usize, event: impl FnOnce() -> BlobCacheEvent) {
+        if !self.has_room(&mut self.0.channel.lock(), names + OVERHEAD_BYTES) {
             return;
         }
-        let bytes = event.bytes() + self.0.bytes.load(Ordering::Relaxed);
+        let event = event();
+        let bytes = event.bytes();
+        let mut channel = self.0.channel.lock();
+        if !self.has_room(&mut channel, bytes) {
+            // Its names are freed without the lock.
+            drop(channel);
+            return;
+        }
+        let lost = mem::take(&mut channel.lost);
+        if lost > 0 {
+            channel.queue.push_back(BlobCacheEvent::Lost(lost));
+        }
+        channel.queue.push_back(event);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.note_change(&channel);
+    }
+
+    /// Whether an event is to be told. One that finds no room is counted.
+    fn has_room(&self, channel: &mut Channel, bytes: usize) -> bool {
+        if channel.listener == 0 || channel.is_closed || !self.is_listened() {
+            return false;
+        }
         // The second place is for the count of what was lost before.
-        if channel.queue.len() + 2 > EVENTS_MAX || bytes > BYTES_MAX {
+        let has_room = channel.queue.len() + 2 <= EVENTS_MAX
+            && bytes + self.0.bytes.load(Ordering::Relaxed) <= BYTES_MAX;
+        if !has_room {
             channel.lost += 1;
             self.0.lost.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let lost = mem::take(&mut channel.lost);
-            if lost > 0 {
-                channel.queue.push_back(BlobCacheEvent::Lost(lost));
-            }
-            channel.queue.push_back(event);
-            self.0.bytes.store(bytes, Ordering::Relaxed);
+            self.note_change(channel);
         }
+        has_room
+    }
+
+    fn note_change(&self, channel: &Channel) {
         if channel.waker.is_some() {
             self.0.changed.notify_all();
         }
@@ -225,10 +251,28 @@ impl Events {
 
     /// The listener from now on; an earlier one ends. `first`: its first event.
     pub(crate) fn listen(&self, first: Option<BlobCacheEvent>) -> io::Result<BlobCacheEvents> {
+        self.listen_on(first, |work| {
+            thread::Builder::new().name("tamis-events".into()).spawn(work).map(drop)
+        })
+    }
+
+    fn listen_on(
+        &self,
+        first: Option<BlobCacheEvent>,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<BlobCacheEvents> {
         let mut queue = VecDeque::with_capacity(EVENTS_MAX);
-        let bytes = first.as_ref().map_or(0, BlobCacheEvent::bytes);
+        let bytes = QUEUE_BYTES + first.as_ref().map_or(0, BlobCacheEvent::bytes);
         // Bounded: one.
         queue.extend(first);
+        // The thread first: if there is none, the earlier listener stays.
+        let (sender, number) = mpsc::channel();
+        let events = self.clone();
+        spawn(Box::new(move || {
+            if let Ok(number) = number.recv() {
+                events.wake_listener(number);
+            }
+        }))?;
         let (number, before) = {
             let mut channel = self.0.channel.lock();
             channel.listener += 1;
@@ -238,18 +282,18 @@ impl Events {
             let before = (mem::replace(&mut channel.queue, queue), channel.waker.take());
             (channel.listener, before)
         };
+        let listening = BlobCacheEvents { events: self.clone(), number };
+        sender.send(number).map_err(io::Error::other)?;
         self.0.changed.notify_all();
-        // The earlier listener learns of its end.
+        // The earlier listener learns of its end, and will not be told what waited for it.
         let (before, waker) = before;
+        let lost = before.iter().filter(|event| event.counts_as_lost()).count();
+        self.0.lost.fetch_add(lost as u64, Ordering::Relaxed);
         drop(before);
         if let Some(waker) = waker {
             wake(waker);
         }
-        let listening = BlobCacheEvents { events: self.clone(), number };
-        let events = self.clone();
-        let waking = thread::Builder::new().name("tamis-events".into());
-        // A failure drops the listener.
-        waking.spawn(move || events.wake_listener(number)).map(|_| listening)
+        Ok(listening)
     }
 
     /// The thread of a listener: wakes it until it ends.
@@ -279,7 +323,7 @@ impl Events {
         self.0.lost.load(Ordering::Relaxed)
     }
 
-    /// Memory of the events that wait.
+    /// Memory of the queue and of the events that wait.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -292,7 +336,13 @@ impl Channel {
 }
 
 impl BlobCacheEvent {
-    /// Its memory.
+    /// Whether nobody learns of it if it is not read: a next listener is told anew what the open
+    /// found, and what was lost is counted already.
+    fn counts_as_lost(&self) -> bool {
+        !matches!(self, Self::Lost(_) | Self::Recovered { .. })
+    }
+
+    /// Its memory besides its place in the queue.
     fn bytes(&self) -> usize {
         let names = match self {
             Self::Entry(event) => {
@@ -304,11 +354,15 @@ impl BlobCacheEvent {
             // Nothing more is charged for what is lost.
             Self::Lost(_) => return 0,
         };
-        names + size_of::<Self>() + OVERHEAD_BYTES
+        names + OVERHEAD_BYTES
     }
 }
 
 impl About<'_> {
+    fn name_bytes(&self) -> usize {
+        self.namespace.len() + self.key.map_or(0, <[u8]>::len)
+    }
+
     fn changed(self, change: EntryChange) -> EntryEvent {
         let Self { namespace, key, bytes, tier } = self;
         let key = key.map(Into::into);
@@ -400,3 +454,6 @@ impl fmt::Debug for Events {
         formatter.debug_struct("Events").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,7 @@ figures! {
         recovery_from_image: bool = Gauge Number,
         /// How long the open took.
         recovery_duration: Duration = Gauge Seconds,
-        /// Events that were lost because the listener was too slow.
+        /// Events that were lost because the listener was too slow, or another took its place.
         events_lost: u64 = Counter Number,
         /// Memory of the disk index, including flushed parts not freed yet.
         memory_index_bytes: usize = Gauge Bytes,
