@@ -21,6 +21,8 @@ use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::{DiskTier, Running};
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::rests::Rests;
+use crate::engine::fetch::told::Told;
 use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
@@ -58,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) flights: Arc<Flights<FlightOutcome, Moment>>,
     /// Of fetches that failed a moment ago.
     pub(crate) held_errors: Arc<HeldErrors>,
+    pub(crate) rests: Arc<Rests>,
+    pub(crate) told: Arc<Told>,
     pub(crate) timer: Timer,
     pub(crate) promotions: Arc<Promotions>,
     pub(crate) filters: Arc<FilterSignal>,
@@ -113,6 +117,8 @@ impl Parts {
             codecs: Arc::new(Codecs::new(cores())),
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             held_errors: Arc::default(),
+            rests: Arc::new(Rests::new()),
+            told: Arc::default(),
             timer: timer.clone(),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),
             filters: Arc::default(),

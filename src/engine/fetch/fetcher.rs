@@ -4,15 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
-use crate::engine::fetch::held::{Found, HeldErrors};
-use crate::engine::fetch::outcome::{Failure, FlightOutcome};
-use crate::engine::fetch::rests::Rests;
+use crate::engine::fetch::failures::Failures;
+use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::told::Told;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::engine::parts::Parts;
 use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
@@ -32,9 +30,6 @@ use crate::put::BlobCachePut;
 use crate::telemetry::tell;
 use crate::timeout::Timeout;
 use crate::timer::Timer;
-
-/// The least time between two equal events.
-const TELL_PAUSE: Duration = Duration::from_secs(60);
 
 /// A fetched value, and the moment up to which callers may share it.
 pub(crate) type Fetched = (BlobCacheHit, Moment);
@@ -68,13 +63,9 @@ pub(crate) struct Fetcher {
     latencies: Arc<Latencies>,
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
-    rests: Rests,
-    held: Arc<HeldErrors>,
+    failures: Failures,
     timer: Timer,
-    not_stored: Seldom,
-    not_refreshed: Seldom,
-    not_decoded: Seldom,
-    not_encoded: Seldom,
+    told: Arc<Told>,
 }
 
 impl Fetcher {
@@ -92,13 +83,9 @@ impl Fetcher {
             latencies: Arc::clone(&parts.latencies),
             disk_lookup: DiskLookup::new(parts),
             puts,
-            rests: Rests::new(),
-            held: Arc::clone(&parts.held_errors),
+            failures: Failures::new(parts),
             timer: parts.timer.clone(),
-            not_stored: Seldom::default(),
-            not_refreshed: Seldom::default(),
-            not_decoded: Seldom::default(),
-            not_encoded: Seldom::default(),
+            told: Arc::clone(&parts.told),
         }
     }
 
@@ -172,51 +159,8 @@ impl Fetcher {
         self.gets.count(hit);
     }
 
-    /// A refresh has brought nothing: the key is not refreshed for a while.
-    pub(crate) fn rest(&self, hash: KeyHash) {
-        self.rests.begin(hash, self.clock.timestamp());
-    }
-
-    pub(crate) fn is_resting(&self, hash: KeyHash) -> bool {
-        self.rests.is_resting(hash, self.clock.timestamp())
-    }
-
-    pub(crate) fn hold(
-        &self,
-        of: Destination<'_>,
-        failure: (Failure, usize),
-        watch: WatchGuard,
-        retry_after: Duration,
-    ) {
-        self.held.hold(of, failure, watch, (self.clock.timestamp(), retry_after));
-    }
-
-    /// The error that is held for a key, unless the key has changed since.
-    pub(crate) fn held(
-        &self,
-        of: Destination<'_>,
-        target: Target<'_>,
-        retry_after: Duration,
-    ) -> Option<Found> {
-        let found = self.held.find(of, self.clock.timestamp(), retry_after)?;
-        // Calls that are held off come in thousands: most do not take the commit lock.
-        if self.now().moment == found.at {
-            return Some(found);
-        }
-        let full_key = (target.namespace.seed, target.key.bytes);
-        let mut section = self.commit_lock.section();
-        let marks = section.watermarks();
-        let has_changed = marks.mutated_since(found.at, full_key, target.key.hash, &[]);
-        drop(section);
-        if has_changed {
-            self.held.forget(of.id, found);
-            return None;
-        }
-        Some(found)
-    }
-
-    pub(crate) fn forget_held(&self, of: Destination<'_>) {
-        self.held.forget_key(of);
+    pub(crate) fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     pub(crate) fn timeout(&self, delay: Duration) -> Timeout {
@@ -226,7 +170,7 @@ impl Fetcher {
     /// Tells now and then that refreshes fail. A subscriber may block: not before others know.
     pub(crate) fn tell_not_refreshed(&self, hit: &BlobCacheHit) {
         let name = hit.entry.generation.name();
-        self.not_refreshed.tell(|| {
+        self.told.not_refreshed.tell(|| {
             tell!(
                 warn,
                 "fetch",
@@ -240,7 +184,7 @@ impl Fetcher {
     pub(crate) fn note_undecoded(&self, namespace: &str, error: Option<&dyn fmt::Display>) {
         self.counters.count(Event::ValueUndecoded);
         let error = error.unwrap_or(&"the codec panicked");
-        self.not_decoded.tell(
+        self.told.not_decoded.tell(
             || tell!(warn, "typed", namespace, %error, "a stored value does not decode: a miss"),
         );
     }
@@ -248,7 +192,7 @@ impl Fetcher {
     /// A fetched value cannot be encoded. No error: its codec has panicked.
     pub(crate) fn tell_not_encoded(&self, namespace: &str, error: Option<&dyn fmt::Display>) {
         let error = error.unwrap_or(&"the codec panicked");
-        self.not_encoded.tell(
+        self.told.not_encoded.tell(
             || tell!(warn, "typed", namespace, %error, "fetched values are not stored: no bytes"),
         );
     }
@@ -285,13 +229,13 @@ impl Fetcher {
             };
             if let Err(error) = &stored {
                 self.counters.count(Event::FetchNotStored);
-                self.rest(key.hash);
+                self.failures.rest(key.hash);
                 self.tell_not_stored(error);
             }
         } else {
             self.counters.count(Event::FetchNotStored);
             if target.is_in_bounds {
-                self.rest(target.key.hash);
+                self.failures.rest(target.key.hash);
             }
         }
         entry.value = put.value.into_bytes();
@@ -339,23 +283,9 @@ impl Fetcher {
     /// Logs that fetched values find no namespace slot: their callers are not told.
     fn tell_not_stored(&self, error: &CacheError) {
         if matches!(error, CacheError::TooManyNamespaces { .. }) {
-            self.not_stored.tell(|| tell!(warn, "fetch", %error, "fetched values are not stored"));
-        }
-    }
-}
-
-/// An event that is told once in a while.
-#[derive(Default)]
-struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    fn tell(&self, tell: impl FnOnce()) {
-        let now = Instant::now();
-        let mut told = self.0.lock();
-        if told.is_none_or(|told| now.duration_since(told) >= TELL_PAUSE) {
-            *told = Some(now);
-            drop(told);
-            tell();
+            self.told
+                .not_stored
+                .tell(|| tell!(warn, "fetch", %error, "fetched values are not stored"));
         }
     }
 }

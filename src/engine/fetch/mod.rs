@@ -1,12 +1,14 @@
 //! `get_or_fetch` and `get_or_refresh`: one fetch for each key at a time.
 
+mod failures;
 pub(crate) mod fetcher;
 mod future;
 pub(crate) mod held;
 pub(crate) mod outcome;
 mod refresh;
 mod request;
-mod rests;
+pub(crate) mod rests;
+pub(crate) mod told;
 pub(crate) mod typing;
 mod watch;
 

@@ -161,13 +161,15 @@ impl FetchRequest {
     }
 
     pub(crate) fn is_resting(&self) -> bool {
-        self.fetcher().is_resting(self.hash)
+        self.fetcher().failures().is_resting(self.hash)
     }
 
     /// The error that keeps this call from fetching, and the read point of the fetch that failed.
     pub(crate) fn held<E: Send + Sync + 'static>(&self) -> Option<(FetchError<E>, Moment)> {
         let retry_after = self.fetch_policy.retry_after?;
-        let found = self.fetcher().held(self.destination::<E>(), self.target(), retry_after)?;
+        let (of, target) = (self.destination::<E>(), self.target());
+        let full_key = (target.namespace.seed, target.key);
+        let found = self.fetcher().failures().held(of, full_key, retry_after)?;
         Some((found.failure.error()?, found.at))
     }
 
@@ -186,13 +188,13 @@ impl FetchRequest {
     pub(crate) fn hold<E: Send + Sync + 'static>(&self, error: &FetchError<E>, watch: WatchGuard) {
         if let Some(retry_after) = self.fetch_policy.retry_after.filter(|_| self.is_in_bounds) {
             let failure = (Failure::new(error.clone()), size_of::<E>());
-            self.fetcher().hold(self.destination::<E>(), failure, watch, retry_after);
+            self.fetcher().failures().hold(self.destination::<E>(), failure, watch, retry_after);
         }
     }
 
     /// Its fetch has succeeded.
     pub(crate) fn forget_held<E: 'static>(&self) {
-        self.fetcher().forget_held(self.destination::<E>());
+        self.fetcher().failures().forget(self.destination::<E>());
     }
 
     pub(crate) fn hard_timeout(&self) -> Option<Timeout> {
@@ -200,7 +202,7 @@ impl FetchRequest {
     }
 
     pub(crate) fn rest(&self) {
-        self.fetcher().rest(self.hash);
+        self.fetcher().failures().rest(self.hash);
     }
 
     /// Looks into memory. Counts neither a hit nor a miss.
