@@ -1,7 +1,9 @@
 //! Fetches under random mutations: callers that wait for each other, fail, panic and are dropped,
 //! on a few keys, over one tier or two, on an executor that polls in random order. All values
 //! differ; no caller is given a value that was read before a covering mutation which returned
-//! before the call began. One fetch runs per key at a time, no call hangs, and no flight is left.
+//! before the call began. No call hangs, and no flight is left. One fetch runs per key at a time,
+//! unless time has passed: a leader that was woken and is not polled meanwhile loses the lead, and
+//! goes on beside the next one.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -63,6 +65,8 @@ struct Log {
     mutations: Vec<Mutation>,
     /// Fetches in progress.
     running: [u32; KEYS as usize],
+    /// Fetches that began beside another one of their key. A panic in a fetch would be contained.
+    beside: u64,
     tally: Tally,
 }
 
@@ -75,6 +79,7 @@ struct Tally {
     failed: u64,
     refused: u64,
     refreshes: u64,
+    beside: u64,
 }
 
 impl Log {
@@ -179,7 +184,6 @@ impl Choices {
 fn fetch(
     log: &Arc<Mutex<Log>>,
     choices: &Choices,
-    collides: bool,
 ) -> impl FnOnce() -> BoxFuture<'static, Result<BlobCachePut, usize>> + Send + 'static {
     let (log, choices) = (Arc::clone(log), choices.clone());
     move || {
@@ -188,7 +192,8 @@ fn fetch(
         let number = now.value(choices.key, choices.tags.clone(), Some(read));
         let running = &mut now.running[usize::from(choices.key)];
         *running += 1;
-        assert!(collides || *running == 1, "two fetches of one key");
+        let is_beside = *running > 1;
+        now.beside += u64::from(is_beside);
         drop(now);
         let running = Running(log, choices.key);
         Box::pin(async move {
@@ -211,7 +216,6 @@ fn operation(
     cache: &BlobCache,
     log: &Arc<Mutex<Log>>,
     random: &mut StdRng,
-    collides: bool,
 ) -> BoxFuture<'static, ()> {
     let (cache, log) = (cache.clone(), Arc::clone(log));
     let choices = Choices::new(random);
@@ -220,7 +224,7 @@ fn operation(
     match what {
         0..60 => Box::pin(async move {
             let begun = log.lock().tick();
-            let fetch = fetch(&log, &choices, collides);
+            let fetch = fetch(&log, &choices);
             match cache.get_or_fetch("n", key_name(key), fetch).await {
                 Ok(hit) => log.lock().check(key, begun, &hit),
                 Err(error) => log.lock().check_error(key, begun, &error),
@@ -228,7 +232,7 @@ fn operation(
         }),
         60..75 => Box::pin(async move {
             let begun = log.lock().tick();
-            let fetch = fetch(&log, &choices, collides);
+            let fetch = fetch(&log, &choices);
             let answer = cache.get_or_refresh("n", key_name(key), fetch).await;
             let (hit, refresh) = match answer {
                 Ok(answer) => answer,
@@ -338,10 +342,11 @@ fn case(seed: u64, sum: &mut Tally) {
     let cache = simulation.block_on(opening).expect("the open completes");
     let log = Arc::new(Mutex::new(Log::default()));
     let mut set = FuturesUnordered::new();
+    let mut has_waited = false;
     let width = random.random_range(1..12);
     for _ in 0..random.random_range(20..120) {
         while set.len() < width {
-            let operation = operation(&cache, &log, &mut random, shape.1 < 64);
+            let operation = operation(&cache, &log, &mut random);
             let polls = if random.random_bool(0.3) { random.random_range(0..12) } else { u32::MAX };
             set.push(Box::pin(patient(operation, polls)));
         }
@@ -349,6 +354,7 @@ fn case(seed: u64, sum: &mut Tally) {
             clock.advance(Duration::from_secs(random.random_range(0..4)));
         }
         let waits = shape.0 && random.random_bool(0.02);
+        has_waited |= waits;
         let step = async {
             if waits {
                 runner.sleep(Duration::from_millis(700)).await;
@@ -364,7 +370,13 @@ fn case(seed: u64, sum: &mut Tally) {
     }
     simulation.block_on(async { while set.next().await.is_some() {} }).expect("no call hangs");
     assert_eq!(cache.stats().flights_under_way(), 0, "flights are left behind");
-    let tally = &log.lock().tally;
+    let log = log.lock();
+    // Without a disk, time is the system's. Keys whose hashes collide share no flight.
+    if shape.0 && shape.1 == 64 && !has_waited {
+        assert_eq!(log.beside, 0, "two fetches of one key");
+    }
+    let tally = &log.tally;
+    sum.beside += log.beside;
     let stats = cache.stats();
     sum.given += tally.given;
     sum.joined += stats.flights_joined();
