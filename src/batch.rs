@@ -31,6 +31,11 @@ impl Pacer {
         Self { entries: 0, bytes: 0 }
     }
 
+    /// Whether the next entry is for the next poll.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.entries >= BATCH_ENTRIES
+    }
+
     pub(crate) async fn entry(&mut self) {
         self.entries(1).await;
     }

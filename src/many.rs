@@ -91,10 +91,11 @@ impl BlobCache {
     /// Returns how many there were that were not known to be expired, each counted once, whether or
     /// not its key is given twice. There is one wait for the acknowledgement of all.
     ///
-    /// Up to 256 keys: in force from its first poll, even if dropped then. More are looked at
-    /// first, and then removed, 256 in each poll. (If the log has no room, each from the moment
-    /// when there is room, if still polled.) It is not atomic: each key has its own moment, one
-    /// after the other. Where all have to go at one moment, give their entries a tag.
+    /// Up to 256 keys, of 256 KiB together: in force from its first poll, even if dropped then.
+    /// More are looked at first, and then removed, as many as that in each poll. (If the log has no
+    /// room, each from the moment when there is room, if still polled.) It is not atomic: each key
+    /// has its own moment, one after the other. Where all have to go at one moment, give their
+    /// entries a tag.
     ///
     /// ```
     /// # futures::executor::block_on(async {

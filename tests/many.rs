@@ -195,6 +195,24 @@ fn invalidations_of_256_keys_are_in_force_after_the_first_poll() {
 }
 
 #[test]
+fn of_long_keys_as_many_are_invalidated_in_a_poll_as_it_may_hash() {
+    let folder = folder();
+    block_on(async {
+        let cache = BlobCache::open(config(folder.path())).await.unwrap();
+        let long: Vec<String> = (0..100).map(|number| format!("{number:04000}")).collect();
+        assert!(
+            cache.put_many("n", long.iter().map(|key| (key, "v"))).await.iter().all(Result::is_ok)
+        );
+        assert!(poll_once(cache.invalidate_keys("n", &long)).is_pending());
+        let left = cache.get_many("n", &long).await;
+        assert!(left[..65].iter().all(Option::is_none), "260,000 bytes");
+        assert!(left[65..].iter().all(Option::is_some));
+        assert_eq!(cache.invalidate_keys("n", &long).await, Ok(35));
+        cache.close().await.unwrap();
+    });
+}
+
+#[test]
 fn dropped_at_every_await_nothing_is_left_behind() {
     let folder = folder();
     block_on(async {

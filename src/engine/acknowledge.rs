@@ -37,12 +37,27 @@ impl Acknowledger {
         &self,
         acknowledgement: Acknowledgement,
     ) -> Result<(), CacheError> {
+        self.acknowledge_behind(self.earlier(), acknowledgement).await
+    }
+
+    /// To be called when the mutations that wait for it are in force.
+    pub(crate) fn earlier(&self) -> Earlier {
+        Earlier {
+            flushed: self.flushed.load(Ordering::Acquire),
+            shadowed: self.shadowed.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) async fn acknowledge_behind(
+        &self,
+        Earlier { flushed, shadowed }: Earlier,
+        acknowledgement: Acknowledgement,
+    ) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         if self.crash_safety == CrashSafety::Cold {
             // The next open serves nothing of the file.
             return Ok(());
         }
-        let flushed = self.flushed.load(Ordering::Acquire);
         let end = match acknowledgement {
             // An earlier flush may have no record; a restart would find what it flushed.
             Acknowledgement::Nothing if l2.health().is_off() => None,
@@ -51,9 +66,7 @@ impl Acknowledger {
             Acknowledgement::Now if failpoint(Failpoint::FlushNotAwaited) => return Ok(()),
             // An entry must not outlive the record that began its generation.
             Acknowledgement::Now => Position::new(flushed),
-            Acknowledgement::Nothing => {
-                Position::new(flushed.max(self.shadowed.load(Ordering::Acquire)))
-            }
+            Acknowledgement::Nothing => Position::new(flushed.max(shadowed)),
             Acknowledgement::Written(end) => Position::new(flushed.max(end.value())),
             Acknowledgement::Voided => None,
         };
@@ -68,13 +81,18 @@ impl Acknowledger {
         Err(self.disk.device_error())
     }
 
-    /// Waits until all mutations of a call may return.
-    pub(crate) async fn acknowledge_all(&self, all: Acknowledgements) -> Result<(), CacheError> {
+    /// Waits until all mutations of a call may return. Then each of them may. What others flush or
+    /// shadow meanwhile is not waited for.
+    pub(crate) async fn acknowledge_all(
+        &self,
+        earlier: Earlier,
+        all: Acknowledgements,
+    ) -> Result<(), CacheError> {
         let Acknowledgements { written, nothing, now, voided } = all;
         let each = [written.map(Acknowledgement::Written), nothing, now, voided];
         // Bounded: by the kinds.
         for one in each.into_iter().flatten() {
-            self.acknowledge(one).await?;
+            self.acknowledge_behind(earlier, one).await?;
         }
         Ok(())
     }
@@ -114,6 +132,13 @@ impl Acknowledger {
         }
         Err(self.disk.device_error())
     }
+}
+
+/// The ends of what was in force before: later flushes are none of a mutation's business.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Earlier {
+    flushed: u64,
+    shadowed: u64,
 }
 
 /// What a mutation waits for before it returns.

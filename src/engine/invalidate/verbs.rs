@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::batch::{BATCH_ENTRIES, Pacer, yield_now};
+use crate::batch::{BATCH_BYTES, BATCH_ENTRIES, Pacer, yield_now};
 use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
@@ -110,12 +110,10 @@ impl Invalidations {
         self.admission.check_namespace(namespace.name)?;
         self.check_keys(keys).await?;
         let (mut all, mut counted) = (Acknowledgements::default(), 0);
+        let mut rest = keys;
         // Bounded: a batch in each turn, then a yield.
-        for (number, batch) in keys.chunks(BATCH_ENTRIES).enumerate() {
-            if number > 0 {
-                yield_now().await;
-            }
-            meter::entries(batch.len());
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at(batch_of(rest));
             // Bounded: by a batch.
             for key in batch {
                 let attempt = || self.try_invalidate_key(namespace, key.as_ref());
@@ -125,17 +123,26 @@ impl Invalidations {
                 all.add(one);
             }
             self.cleanup.help();
+            rest = behind;
+            if !rest.is_empty() {
+                yield_now().await;
+            }
         }
-        self.acknowledger.acknowledge_all(all).await?;
+        let earlier = self.acknowledger.earlier();
+        self.acknowledger.acknowledge_all(earlier, all).await?;
         Ok(counted)
     }
 
+    /// A batch of keys is looked at in the poll that invalidates them. More are looked at before.
     async fn check_keys<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<(), CacheError> {
         let mut steps = Pacer::at_once();
         for (index, key) in keys.iter().enumerate() {
             steps.entry().await;
             let at_index = |error| CacheError::AtIndex { index, source: Box::new(error) };
             self.admission.check_key(key.as_ref()).map_err(at_index)?;
+        }
+        if keys.len() > BATCH_ENTRIES {
+            yield_now().await;
         }
         self.admission.check_open()
     }
@@ -353,6 +360,22 @@ impl Invalidations {
         }
         Ok(self.disk.record(record, change)?)
     }
+}
+
+/// How many of these keys are hashed in one poll: at least one.
+fn batch_of<K: AsRef<[u8]>>(keys: &[K]) -> usize {
+    let (mut count, mut bytes) = (0, 0);
+    // Bounded: by a batch.
+    for key in keys.iter().take(BATCH_ENTRIES) {
+        let more = key.as_ref().len();
+        if count > 0 && bytes + more > BATCH_BYTES {
+            break;
+        }
+        (count, bytes) = (count + 1, bytes + more);
+    }
+    meter::entries(count);
+    meter::bytes(bytes);
+    count
 }
 
 pub(super) fn of(namespace: NamespaceRef<'_>) -> NamespaceScope<'_> {

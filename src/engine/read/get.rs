@@ -19,6 +19,11 @@ use crate::policy::Freshness;
 /// No configuration allows longer keys.
 const KEY_BYTES_MOST: usize = 65_535;
 
+/// Whether no entry can have this key. It is not hashed.
+pub(super) fn is_too_long(key: &[u8]) -> bool {
+    key.len() > KEY_BYTES_MOST
+}
+
 pub(crate) struct Gets {
     hasher: KeyHasher,
     counters: Counters,
@@ -53,7 +58,7 @@ impl Gets {
         key: &[u8],
     ) -> Result<Option<BlobCacheHit>, FromDisk<'_>> {
         // Longer than any key may be: not hashed.
-        if key.len() > KEY_BYTES_MOST {
+        if is_too_long(key) {
             return Ok(self.miss(namespace.name));
         }
         let key = self.hasher.hashed(namespace.seed, key);
@@ -77,11 +82,7 @@ impl Gets {
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Option<BlobCacheHit> {
-        if key.len() > KEY_BYTES_MOST {
-            return None;
-        }
-        let key = self.hasher.hashed(namespace.seed, key);
-        let hit = self.find(namespace, key).filter(|hit| !hit.is_stale())?;
+        let hit = self.find_fresh(namespace, key)?;
         self.count(&hit);
         Some(hit)
     }
@@ -94,7 +95,7 @@ impl Gets {
         key: &[u8],
         take: impl FnOnce(&BlobCacheHit) -> Option<R>,
     ) -> Option<(BlobCacheHit, R)> {
-        if key.len() > KEY_BYTES_MOST {
+        if is_too_long(key) {
             return self.miss(namespace.name);
         }
         let key = self.hasher.hashed(namespace.seed, key);
@@ -119,12 +120,17 @@ impl Gets {
         key: &[u8],
         take: impl FnOnce(&BlobCacheHit) -> Option<R>,
     ) -> Option<(BlobCacheHit, R)> {
-        if key.len() > KEY_BYTES_MOST {
+        let hit = self.find_fresh(namespace, key)?;
+        self.counted_if(hit, take)
+    }
+
+    #[inline]
+    fn find_fresh(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> Option<BlobCacheHit> {
+        if is_too_long(key) {
             return None;
         }
         let key = self.hasher.hashed(namespace.seed, key);
-        let hit = self.find(namespace, key).filter(|hit| !hit.is_stale())?;
-        self.counted_if(hit, take)
+        self.find(namespace, key).filter(|hit| !hit.is_stale())
     }
 
     fn counted_if<R>(
@@ -225,7 +231,7 @@ impl Gets {
 
     /// Does not count as an access, a hit or a miss.
     pub(crate) fn exists(&self, namespace: NamespaceRef<'_>, key: &[u8]) -> CachePresence {
-        if key.len() > KEY_BYTES_MOST {
+        if is_too_long(key) {
             return CachePresence::Absent;
         }
         let key = self.hasher.hashed(namespace.seed, key);

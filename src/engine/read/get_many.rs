@@ -11,11 +11,12 @@ use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 
 use crate::batch::{Pacer, PollShare};
-use crate::engine::read::get::{FromDisk, Gets};
+use crate::engine::read::get::{FromDisk, Gets, is_too_long};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::BlobCacheHit;
 use crate::io::together;
 use crate::key::NamespaceRef;
+use crate::meter;
 
 /// Reads of one call that are under way. A device is busy with fewer; with more, those of others
 /// would find the rings full.
@@ -32,8 +33,16 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     let mut found = Vec::with_capacity(keys.len());
     let (mut window, mut steps) = (Window::new(), Pacer::at_once());
     for (number, key) in keys.iter().enumerate() {
+        let key = key.as_ref();
+        let hashed = if is_too_long(key) { 0 } else { key.len() };
+        // Bounded: by the reads under way: a poll that has no room for a key has completed some.
+        while steps.is_full() || window.has_no_room_for(hashed) {
+            window.next_poll(&mut found).await;
+            steps = Pacer::at_once();
+        }
         steps.entry().await;
-        match gets.answer(namespace, key.as_ref()) {
+        meter::bytes(hashed);
+        match gets.answer(namespace, key) {
             Ok(answer) => found.push(answer),
             Err(read) => {
                 found.push(None);
@@ -64,6 +73,30 @@ impl<'a> Window<'a> {
 
     fn begin(&self, number: usize, read: FromDisk<'a>) {
         self.reads.push(Numbered { number, read, share: Arc::clone(&self.share) });
+    }
+
+    /// Whether this poll has handled too much to hash so many bytes more.
+    fn has_no_room_for(&self, bytes: usize) -> bool {
+        self.share.lock().is_used_up_by(bytes)
+    }
+
+    /// Ends this poll. All are driven at its end and at the beginning of the next: they go to the
+    /// device while memory is asked, and those that are done free their part of the read budget.
+    async fn next_poll(&mut self, found: &mut [Option<BlobCacheHit>]) {
+        let mut is_next = false;
+        poll_fn(|context| {
+            if is_next {
+                *self.share.lock() = PollShare::begin();
+            }
+            let _ = together(|| self.poll_complete(0, found, context));
+            if is_next {
+                return Poll::Ready(());
+            }
+            is_next = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Drives all, until no more than `left` are under way.

@@ -17,6 +17,7 @@ mod hostile;
 mod images;
 mod in_use;
 mod lifetimes;
+mod many;
 mod namespace_slots;
 mod polls;
 mod promotions;

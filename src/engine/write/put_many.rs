@@ -46,13 +46,17 @@ pub(crate) async fn put_many<K: AsRef<[u8]>>(
     }
     // Freed here and not at the end, when the answer waits.
     discard(items);
-    // Its outcome is told by each of them.
-    let _ = puts.acknowledger.acknowledge_all(all).await;
+    let earlier = puts.acknowledger.earlier();
+    let together = puts.acknowledger.acknowledge_all(earlier, all).await;
     let mut answers = Vec::with_capacity(stored.len());
     for one in stored {
         steps.entry().await;
         answers.push(match one {
-            Ok(acknowledgement) => puts.acknowledger.acknowledge(acknowledgement).await,
+            Ok(_) if together.is_ok() => Ok(()),
+            // Some may have what they wait for on file.
+            Ok(acknowledgement) => {
+                puts.acknowledger.acknowledge_behind(earlier, acknowledgement).await
+            }
             Err(error) => Err(error),
         });
     }
