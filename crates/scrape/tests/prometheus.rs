@@ -77,6 +77,40 @@ async fn used(folder: &Path) -> BlobCache {
     cache
 }
 
+/// Has no complaint.
+fn promtool_accepts(text: &str) {
+    let mut checking = Command::new("promtool");
+    let checking = checking.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut checking = checking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    checking.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let checked = checking.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.trim().is_empty(), "promtool: {said}");
+}
+
+/// A server that scrapes a port each second, and its own port.
+fn prometheus(folder: &Path, port: u16) -> (Server, u16) {
+    let server_port = {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let config = folder.join("prometheus.yml");
+    let scrape = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: tamis, static_configs: \
+         [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+    );
+    fs::write(&config, scrape).unwrap();
+    let server = Command::new("prometheus")
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{server_port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    (Server(server), server_port)
+}
+
 #[test]
 fn prometheus_reads_what_the_cache_counts() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -119,33 +153,8 @@ fn prometheus_reads_what_the_cache_counts() {
         println!("skipped: there is no promtool; install the package prometheus");
         return;
     }
-    let mut checking = Command::new("promtool");
-    let checking = checking.args(["check", "metrics"]).stdin(Stdio::piped());
-    let mut checking = checking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    checking.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let checked = checking.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success() && said.trim().is_empty(), "promtool: {said}");
-
-    let server_port = {
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        free.local_addr().unwrap().port()
-    };
-    let config = folder.path().join("prometheus.yml");
-    let scrape = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: tamis, static_configs: \
-         [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
-    );
-    fs::write(&config, scrape).unwrap();
-    let server = Command::new("prometheus")
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()))
-        .arg(format!("--web.listen-address=127.0.0.1:{server_port}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _server = Server(server);
+    promtool_accepts(&text);
+    let (_server, server_port) = prometheus(folder.path(), port);
     assert!((query(server_port, "up{job=\"tamis\"}") - 1.0).abs() < 0.1);
     let stats = cache.stats();
     for (asked, wanted) in [
