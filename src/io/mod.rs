@@ -5,10 +5,8 @@
 //! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
 //! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
-//! Each has two twins. [`FileDisk`] drives a real file: callers submit point reads, and two threads
-//! everything else, either through rings ([point], [ring]) or, where the kernel refuses rings, on
-//! a [pool] of threads. `SimulatedDisk` with `Simulation` lies about durability, order and success,
-//! from a seed.
+//! Each has two twins. [`FileDisk`], in `linux`, drives a real file. `SimulatedDisk` with
+//! `Simulation` lies about durability, order and success, from a seed.
 //!
 //! What every `Disk` promises:
 //!
@@ -36,63 +34,20 @@
 
 #[cfg(not(all(feature = "disk", target_os = "linux")))]
 mod absent;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod boot;
 mod buffer;
 #[cfg(all(feature = "disk", target_os = "linux"))]
-mod closing;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod device;
+mod contained;
 mod error;
 #[cfg(all(feature = "disk", target_os = "linux"))]
-mod file;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod file_disk;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod limits;
+mod linux;
 mod options;
 #[cfg(all(feature = "disk", target_os = "linux"))]
-mod origin;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod piece;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod point;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod pool;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod probe;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod pump;
-#[cfg(all(feature = "disk", target_os = "linux"))]
 mod reply;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod request;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod resize;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod ring;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod server;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod servers;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 mod simulation;
 mod task_runner;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod task_server;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod termination;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod transfer;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-mod turns;
-
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod thread_runner;
 
 use std::any::Any;
 use std::io;
@@ -105,10 +60,8 @@ pub(crate) use absent::{FileDisk, Termination, together};
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
 #[cfg(all(feature = "disk", target_os = "linux"))]
-pub(crate) use file_disk::FileDisk;
+pub(crate) use linux::{FileDisk, Termination, together};
 pub(crate) use options::{DiskEngine, DiskOptions};
-#[cfg(all(feature = "disk", target_os = "linux"))]
-pub(crate) use point::together;
 #[cfg(test)]
 pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]
@@ -122,8 +75,6 @@ pub(crate) use task_runner::TaskEnd;
 #[cfg(test)]
 pub(crate) use task_runner::TaskOutcome;
 pub(crate) use task_runner::TaskRunner;
-#[cfg(all(feature = "disk", target_os = "linux"))]
-pub(crate) use termination::Termination;
 
 /// The longest read or write, in bytes.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;

@@ -42,6 +42,8 @@ mod fault;
 #[cfg(test)]
 mod outcomes;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use fault::{Fault, FaultPlan, OperationKind};
 #[cfg(test)]

@@ -22,8 +22,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::contained::{contained, message};
 use super::task_runner::{TaskEnd, TaskRunner};
-use super::task_server::{contained, message};
 
 /// The number of the future that [`Simulation::block_on`] was given.
 const ROOT: u64 = 0;

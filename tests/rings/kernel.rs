@@ -14,7 +14,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Mutex;
 
 use crate::io::buffer;
-use crate::io::point::bell;
+use crate::io::linux::point::bell;
 
 thread_local! {
     /// The rings of this schedule.

@@ -1,4 +1,4 @@
-//! The rings for point reads under many schedules: `src/io/point` itself, on locks and a kernel of
+//! The rings for point reads under many schedules: `src/io/linux/point` itself, on locks and a kernel of
 //! a scheduler that chooses which thread runs next at each lock and each await.
 //!
 //! Callers of several runtimes, and of none, submit reads; some drop them. The device completes
@@ -42,7 +42,7 @@ mod thread_number {
     }
 }
 
-pub use crate::io::disk::{Mishap, scene};
+pub use crate::io::linux::disk::{Mishap, scene};
 pub(crate) use crate::kernel::{IoUring, opcode, types};
 pub(crate) use crate::locks::{Mutex, MutexGuard, RwLock};
 pub(crate) use crate::runtimes::{runtime, sync, time};

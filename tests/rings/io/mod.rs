@@ -1,24 +1,11 @@
 //! Stands for `src/io/mod.rs`.
 
 pub(crate) mod buffer;
-pub(crate) mod disk;
-pub(crate) mod point;
+pub(crate) mod linux;
 #[path = "../../../src/io/reply.rs"]
 pub(crate) mod reply;
-#[path = "../../../src/io/request.rs"]
-pub(crate) mod request;
 
 pub(crate) type RequestPin = std::sync::Arc<dyn std::any::Any + Send + Sync>;
-
-/// Stands for `src/io/transfer.rs`.
-pub(crate) mod transfer {
-    pub(crate) const PIECE_BYTES: usize = 1 << 20;
-}
-
-/// Stands for `src/io/task_server.rs`.
-pub(crate) mod task_server {
-    pub(crate) use super::task_runner::TaskRunnerHandle;
-}
 
 /// Stands for `src/io/task_runner.rs`.
 pub(crate) mod task_runner {

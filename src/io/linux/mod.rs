@@ -1,0 +1,36 @@
+//! The real disk: one locked file, read and written through io_uring or by threads.
+//!
+//! Callers submit point reads, and two threads everything else, either through rings ([point],
+//! [ring]) or, where the kernel refuses rings, on a [pool] of threads. Both engines have the queues
+//! ([server], [task_server]), the pump ([pump]) and the transfers ([transfer]) in common.
+
+mod boot;
+mod closing;
+mod device;
+mod file;
+mod file_disk;
+mod limits;
+mod origin;
+mod piece;
+mod point;
+mod pool;
+mod probe;
+mod pump;
+mod request;
+mod resize;
+mod ring;
+mod server;
+mod servers;
+mod task_server;
+mod termination;
+mod transfer;
+mod turns;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod thread_runner;
+
+pub(crate) use file_disk::FileDisk;
+pub(crate) use point::together;
+pub(crate) use termination::Termination;
