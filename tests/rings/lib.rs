@@ -1,5 +1,5 @@
-//! The rings for point reads under many schedules: `src/io/linux/point` itself, on locks and a kernel of
-//! a scheduler that chooses which thread runs next at each lock and each await.
+//! The rings for point reads under many schedules: `src/io/linux/point` itself, on locks and a
+//! kernel of a scheduler that chooses which thread runs next at each lock and each await.
 //!
 //! Callers of several runtimes, and of none, submit reads; some drop them. The device completes
 //! reads in any order, some short. Runtimes are shut down, the rings are closed, and in some
