@@ -1,5 +1,5 @@
-//! Stands for `src/io/linux/point/together.rs`: some reads are held, and their callers do not call the
-//! kernel for them. Another read, or the watch, does.
+//! Stands for `src/io/linux/point/together.rs`: some reads are held, and their callers do not call
+//! the kernel for them. Another read, or the watch, does.
 
 use std::sync::Arc;
 
