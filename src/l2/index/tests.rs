@@ -336,6 +336,14 @@ fn scan_misses_nothing_that_stays_while_the_index_changes() {
     });
 }
 
+struct StopsReaders<'a>(&'a AtomicBool);
+
+impl Drop for StopsReaders<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
     let index = Index::new();
@@ -364,6 +372,8 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
                 }
             });
         }
+        // Also if the writer fails: or its message would wait for readers that never end.
+        let _stop = StopsReaders(&stopped);
         let mut churn = |count: usize| {
             let hashes: Vec<KeyHash> = (0..count).map(|_| KeyHash(random.next() & !1)).collect();
             for hash in &hashes {
@@ -376,7 +386,6 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
         for count in [5_000, 20_000, 80_000] {
             churn(count);
         }
-        stopped.store(true, Ordering::Relaxed);
     });
     index.check();
     assert!(stable.iter().all(|hash| index.get(*hash).is_some_and(|slot| slot.reads == READS_MAX)));
