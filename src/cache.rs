@@ -50,9 +50,9 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// A cache in memory always opens: [`build`](crate::BlobCacheConfigBuilder::build) has checked
-    /// its configuration. With a disk tier, each error names the path, what was found and what to
-    /// do. A store that is refused has not been changed.
+    /// A cache in memory always opens, and so does one whose disk tier is not
+    /// [required](crate::BlobCacheConfigBuilder::l2_required). Otherwise each error names the path,
+    /// what was found and what to do. A store that is refused has not been changed.
     ///
     /// - [`L2Unavailable`](CacheError::L2Unavailable): a limit of this process is too low, or the
     ///   kernel refuses the [engine](crate::L2Engine) that the configuration names.

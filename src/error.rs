@@ -120,6 +120,7 @@ pub enum CacheError {
     /// The device failed. A put or an invalidation that returns this is in force in this process:
     /// no later get finds an older entry. After a restart one may be found. From
     /// [`open`](crate::BlobCache::open) it means that there is no cache; from
+    /// [`reopen_l2`](crate::BlobCache::reopen_l2), that the cache goes on in memory; from
     /// [`sync`](crate::BlobCache::sync), that not everything acknowledged is on the device.
     #[error("the disk tier failed: {context}")]
     L2Io {

@@ -38,6 +38,14 @@ pub(crate) enum Failpoint {
     FailedWriteIgnored,
     /// A disk tier that has failed and begins anew leaves its old records in the log on file.
     RestartKeepsRecords,
+    /// A cache that could not open its store acknowledges before it has left a mark.
+    VoidMarkOmitted,
+    /// An open serves the store though a mark says that it is void.
+    VoidMarkIgnored,
+    /// An open removes the mark before the store is void or empty on file.
+    VoidMarkRemovedEarly,
+    /// A store is taken over without being voided first.
+    TakenOverUnvoided,
     /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
     /// Recovery does not know that records are stale before their time.

@@ -14,8 +14,10 @@ pub enum L2State {
     Off,
     /// It works.
     Healthy,
-    /// It failed and was turned off; the cache runs in memory only. Once the device accepts writes
-    /// the disk tier begins anew, empty.
+    /// It failed and was turned off, or could not be opened and is not
+    /// [required](crate::BlobCacheConfigBuilder::l2_required); the cache runs in memory only. After
+    /// a failure the disk tier begins anew, empty, once the device accepts writes, or once
+    /// [`reopen_l2`](crate::BlobCache::reopen_l2) has succeeded.
     Degraded {
         /// The failure.
         reason: String,

@@ -169,6 +169,12 @@
 //! put a version of the data into the namespace's name; a ttl bounds the age of all other entries.
 //! [`docs::freshness`] shows it.
 //!
+//! # A broken disk
+//!
+//! A device that fails turns the disk tier off, and memory goes on. With
+//! [`l2_required(false)`](BlobCacheConfigBuilder::l2_required) a cache opens, too, if its store
+//! cannot be opened, for whatever reason; [`reopen_l2`](BlobCache::reopen_l2) tries again.
+//!
 //! # Log lines and features
 //!
 //! The cache tells `tracing` of opened stores, damage, a disk tier that turns itself off or comes
@@ -188,6 +194,7 @@
 
 mod access_times;
 mod batch;
+mod blocking;
 mod cache;
 mod clock;
 mod codec;
@@ -235,6 +242,7 @@ mod publish;
 mod put;
 mod queue;
 mod quota;
+mod reopen;
 mod scope;
 mod sequence;
 mod stats;

@@ -160,7 +160,7 @@ figures! {
         l2_corruptions: u64 = Counter Number,
         /// Reads, writes and syncs that failed.
         l2_io_errors: u64 = Counter Number,
-        /// How often the disk tier began anew, empty, after a failure of the device.
+        /// How often the disk tier began anew, empty: after a failure, or when it was reopened.
         l2_restarts: u64 = Counter Number,
         /// Segments reused.
         l2_reclaimed_segments: u64 = Counter Number,

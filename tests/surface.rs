@@ -225,6 +225,7 @@ fn getters_return_the_settings() {
     let quota = NamespaceQuota { l1_bytes_max: Some(1 << 20), l2_bytes_max: None };
     let builder = BlobCacheConfigBuilder::default()
         .l2_segment_bytes(1 << 20)
+        .l2_required(false)
         .l2_engine(L2Engine::Threads)
         .l2_compression(L2Compression::Off)
         .l2_admission(L2Admission::Always)
@@ -238,7 +239,7 @@ fn getters_return_the_settings() {
         .quota("a", NamespaceQuota::default());
     let config = builder.build().unwrap();
     assert_eq!(config.l2_segment_bytes(), 1 << 20);
-    assert_eq!(config.l2_engine(), L2Engine::Threads);
+    assert_eq!((config.l2_engine(), config.l2_required()), (L2Engine::Threads, false));
     assert_eq!(config.l2_compression(), L2Compression::Off);
     assert_eq!(config.l2_admission(), L2Admission::Always);
     assert_eq!(config.l2_promotion_policy(), L2PromotionPolicy::OnSecondHit);
@@ -254,6 +255,7 @@ fn getters_return_the_settings() {
 fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
     let together = BlobCacheConfig::builder().l2("/somewhere", |l2| {
         l2.bytes_max(1 << 30)
+            .required(false)
             .segment_bytes(8 << 20)
             .index_bytes_max(2 << 20)
             .read_bytes_max(3 << 20)
@@ -270,6 +272,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
     let in_turn = BlobCacheConfig::builder()
         .l2_path("/somewhere")
         .l2_bytes_max(1 << 30)
+        .l2_required(false)
         .l2_segment_bytes(8 << 20)
         .l2_index_bytes_max(2 << 20)
         .l2_read_bytes_max(3 << 20)

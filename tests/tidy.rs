@@ -9,7 +9,17 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. A module imports only from lower layers. Each new module is listed
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
-    &["docs", "failpoint", "figures", "meter", "quota", "thread_number", "wake", "write_rate"],
+    &[
+        "blocking",
+        "docs",
+        "failpoint",
+        "figures",
+        "meter",
+        "quota",
+        "thread_number",
+        "wake",
+        "write_rate",
+    ],
     &["batch", "helpers", "l2_state", "latency", "modes", "tallies", "telemetry"],
     &["queue", "waiters"],
     &[
@@ -38,7 +48,7 @@ const LAYERS: &[&[&str]] = &[
     &["events", "pending"],
     &["engine"],
     &["cache"],
-    &["expire", "namespaced"],
+    &["expire", "namespaced", "reopen"],
     &["publish", "typed"],
     &["many"],
     &["fuzz"],

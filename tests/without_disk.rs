@@ -24,6 +24,33 @@ fn a_disk_tier_is_refused_with_the_reason() {
     }
 }
 
+/// So a service for Linux can be developed elsewhere with its configuration.
+#[test]
+fn a_disk_tier_that_is_not_required_is_done_without() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("store");
+    let builder = BlobCacheConfig::builder().l2_path(&path).l2_required(false);
+    let config = builder.build().unwrap();
+    block_on(async {
+        let cache = BlobCache::open(config.clone()).await.unwrap();
+        assert!(matches!(cache.stats().l2_state(), L2State::Degraded { .. }));
+        cache.put("space", "key", "value").await.unwrap();
+        assert_eq!(cache.get("space", "key").await.unwrap().value(), b"value");
+        assert_eq!(cache.invalidate_key("space", "key").await, Ok(1));
+        let told = cache.reopen_l2().await.unwrap_err();
+        assert!(matches!(told, CacheError::L2Unavailable { .. }), "{told:?}");
+        cache.close().await.unwrap();
+        assert!(!path.exists(), "there is nothing to mark");
+        // Another build has made a store here.
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("data"), "a store").unwrap();
+        let cache = BlobCache::open(config).await.unwrap();
+        assert_eq!(cache.invalidate_key("space", "key").await, Ok(0));
+        assert!(path.join("void").exists());
+        cache.close().await.unwrap();
+    });
+}
+
 #[test]
 fn memory_works() {
     block_on(async {

@@ -146,6 +146,19 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// Whether an open fails if the disk tier cannot be opened. Default true. If false, the cache
+    /// opens whatever the reason, and runs in memory:
+    /// [`l2_state`](crate::BlobCacheStats::l2_state) says why, and
+    /// [`reopen_l2`](crate::BlobCache::reopen_l2) tries again. Before a mutation returns, a mark
+    /// is left in the directory, so that the next open begins with an empty disk tier and not with
+    /// what the mutation has replaced; where that fails, mutations answer
+    /// [`L2Io`](crate::CacheError::L2Io) and are in force in this process.
+    #[must_use]
+    pub fn l2_required(mut self, required: bool) -> Self {
+        self.config.l2_required = required;
+        self
+    }
+
     /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
     /// 4 to 1,048,576 segments. A store keeps the size that it was made with.
     /// A closed store is longer by the image of its index, up to [`Self::l2_index_bytes_max`].

@@ -12,6 +12,12 @@ use crate::write_rate::WriteRate;
 pub struct L2ConfigBuilder(BlobCacheConfigBuilder);
 
 impl L2ConfigBuilder {
+    /// See [`BlobCacheConfigBuilder::l2_required`].
+    #[must_use]
+    pub fn required(self, required: bool) -> Self {
+        Self(self.0.l2_required(required))
+    }
+
     /// See [`BlobCacheConfigBuilder::l2_bytes_max`].
     #[must_use]
     pub fn bytes_max(self, bytes: u64) -> Self {

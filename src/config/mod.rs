@@ -50,6 +50,7 @@ pub struct BlobCacheConfig {
     pub(crate) key_hash_bits: u32,
     /// None: no disk tier.
     pub(crate) l2_path: Option<PathBuf>,
+    pub(crate) l2_required: bool,
     pub(crate) l2_bytes_max: u64,
     pub(crate) l2_segment_bytes: u32,
     pub(crate) l2_index_bytes_max: usize,
@@ -85,6 +86,7 @@ impl BlobCacheConfig {
             charge: None,
             key_hash_bits: u64::BITS,
             l2_path: None,
+            l2_required: true,
             l2_bytes_max: 4 * GIB,
             l2_segment_bytes: default_segment_bytes(4 * GIB),
             l2_index_bytes_max: default_index_bytes(4 * GIB),
@@ -157,6 +159,12 @@ impl BlobCacheConfig {
     #[must_use]
     pub fn l2_path(&self) -> Option<&Path> {
         self.l2_path.as_deref()
+    }
+
+    /// Whether an open fails if the disk tier cannot be opened.
+    #[must_use]
+    pub fn l2_required(&self) -> bool {
+        self.l2_required
     }
 
     /// The size of the disk tier's file, in bytes.
@@ -321,6 +329,7 @@ impl fmt::Debug for BlobCacheConfig {
             charge,
             key_hash_bits,
             l2_path,
+            l2_required,
             l2_bytes_max,
             l2_segment_bytes,
             l2_index_bytes_max,
@@ -353,6 +362,7 @@ impl fmt::Debug for BlobCacheConfig {
             .field("l1_charge", charge)
             .field("key_hash_bits", key_hash_bits)
             .field("l2_path", l2_path)
+            .field("l2_required", l2_required)
             .field("l2_bytes_max", l2_bytes_max)
             .field("l2_segment_bytes", l2_segment_bytes)
             .field("l2_index_bytes_max", l2_index_bytes_max)

@@ -54,6 +54,14 @@ impl Acknowledger {
         acknowledgement: Acknowledgement,
     ) -> Result<(), CacheError> {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
+        if let Some(cover) = self.disk.cover() {
+            // In every mode: that of the store is not known.
+            return match cover.covered().await {
+                // The store was voided meanwhile.
+                Err(_) if self.disk.cover().is_none() => Ok(()),
+                covered => covered,
+            };
+        }
         if self.crash_safety == CrashSafety::Cold {
             // The next open serves nothing of the file.
             return Ok(());

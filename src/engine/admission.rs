@@ -135,7 +135,8 @@ impl Admission {
         }
         let quota = self.config.quota(namespace).l1_bytes_max.unwrap_or(usize::MAX);
         let max = self.l1_charge_max(policy.l1_admission).min(quota);
-        let below = self.disk.l2().map_or(0, |l2| l2.geometry().segment_bytes() as usize);
+        let below = self.disk.l2().filter(|_| self.disk.has_file());
+        let below = below.map_or(0, |l2| l2.geometry().segment_bytes() as usize);
         if charge <= max {
             Ok(true)
         } else if charge <= below {

@@ -69,6 +69,8 @@ impl Closing {
             (section.close(), is_settled)
         };
         if is_first {
+            // Bounded: one.
+            self.disk.missing().into_iter().for_each(|missing| missing.reopening.close());
             self.events.close();
             self.held_errors.close();
             let index = self.closed_index(is_settled);
@@ -108,7 +110,10 @@ impl Closing {
     pub(crate) async fn finish(&self) -> Result<(), CacheError> {
         self.disk.check_ours()?;
         self.cleanup.finish_all().await;
-        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        if let Some(missing) = self.disk.missing() {
+            missing.reopening.idle().await;
+        }
+        let Some(l2) = self.disk.l2().filter(|_| self.disk.has_file()) else { return Ok(()) };
         let closed = l2.log.closed().await;
         if let Some(file) = self.disk.close_file() {
             file.wait().await;

@@ -7,6 +7,8 @@ mod admission;
 mod background;
 mod close;
 mod closed_index;
+mod cover;
+mod disk_setup;
 mod disk_tier;
 mod errors;
 mod eviction;
@@ -15,10 +17,13 @@ pub(crate) mod fetch;
 mod index_budget;
 mod invalidate;
 mod last_access;
+mod missing;
 mod open;
 mod parts;
 pub(crate) mod read;
 mod removal;
+mod reopen;
+mod reopening;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -43,6 +48,8 @@ pub(crate) use self::open::open;
 pub(crate) use self::open::{DiskSetup, Identity, geometry, open_on};
 use self::parts::Parts;
 use self::read::get::Gets;
+use self::reopen::Reopen;
+use self::reopening::Attempt;
 use self::stats::StatsReader;
 use self::write::put::Puts;
 use crate::config::BlobCacheConfig;
@@ -141,6 +148,54 @@ impl Engine {
     pub(crate) async fn sync(&self) -> Result<(), CacheError> {
         self.puts.check_open()?;
         self.parts.acknowledger.sync().await
+    }
+
+    /// Opens the disk tier of a cache that runs without it, or has one that is off go on now.
+    pub(crate) async fn reopen_l2(self: &Arc<Self>) -> Result<(), CacheError> {
+        self.puts.check_open()?;
+        let Some(path) = self.config().l2_path.as_deref() else {
+            let reason = "the cache has no disk tier that could be reopened".to_owned();
+            return Err(CacheError::InvalidConfig { field: "l2_path", reason });
+        };
+        self.reopen_by(|reopen, attempt| reopen.on_thread(path, attempt)).await
+    }
+
+    /// The same with a disk that is open.
+    #[cfg(test)]
+    pub(crate) async fn reopen_on(
+        self: &Arc<Self>,
+        setup: impl Fn() -> DiskSetup + Send + Sync,
+    ) -> Result<(), CacheError> {
+        let begin = |reopen: Reopen, attempt| {
+            let setup = setup();
+            let runner = Arc::clone(&setup.runner);
+            drop(runner.spawn("reopen", Box::pin(reopen.run_on(setup, attempt))));
+        };
+        self.reopen_by(begin).await
+    }
+
+    async fn reopen_by(
+        self: &Arc<Self>,
+        begin: impl Fn(Reopen, Attempt) + Send + Sync,
+    ) -> Result<(), CacheError> {
+        let disk = &self.parts.disk;
+        disk.check_ours()?;
+        if let Some(missing) = disk.missing() {
+            let reopening = Arc::clone(&missing.reopening);
+            let begin = |attempt| {
+                let engine = Arc::downgrade(self);
+                let start = move |start| {
+                    if let Some(engine) = engine.upgrade() {
+                        engine.start_tasks(start);
+                    }
+                };
+                begin(Reopen::new(&self.parts, Box::new(start)), attempt);
+            };
+            reopening.attempt(begin).await?;
+        }
+        let restarted = disk.restart().await;
+        self.puts.check_open()?;
+        restarted
     }
 
     fn sweep_in_background(&self) {

@@ -1,70 +1,41 @@
 //! Opens a cache: finds its store and restores it, or makes one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::{BATCH_ENTRIES, Pacer};
-use crate::config::{BlobCacheConfig, cores};
+use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
-use crate::engine::disk_tier::Running;
+use crate::engine::cover::Cover;
+pub(crate) use crate::engine::disk_setup::{DiskSetup, geometry};
+use crate::engine::disk_setup::{open_file, opening};
+use crate::engine::disk_tier::{Running, Tier, TierFile};
 use crate::engine::errors::not_opened;
 use crate::engine::expired_slots::ExpiredSlots;
+pub(crate) use crate::engine::missing::Identity;
+use crate::engine::missing::Missing;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::footprint::SLOT_BYTES;
-use crate::io::{Disk, DiskEngine, DiskOptions, FileDisk, TaskRunner};
+use crate::io::{Disk, FileMark, LateDisk, TaskRunner};
 use crate::key::KeyHasher;
-use crate::l2::{self, ExpiredRecord, Geometry, Limits, Opening, Position, RecoveredNamespace};
+use crate::l2::{self, ExpiredRecord, Geometry, Position, RecoveredNamespace};
 use crate::labels::LabelIndex;
-use crate::modes::{BackgroundSweep, CrashSafety, L2Engine};
+use crate::modes::BackgroundSweep;
 use crate::telemetry::{spanned, tell};
 use crate::timer::Timer;
 
-/// The disk for the tier, and the tasks beside it.
-pub(crate) struct DiskSetup {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) runner: Arc<dyn TaskRunner>,
-    /// Releases a real file; None for a simulated disk.
-    pub(crate) file: Option<FileDisk>,
-    pub(crate) boot_id: [u8; 16],
-    /// The identity of a store that is created.
+/// What a cache has as long as it cannot open its disk tier.
+pub(crate) struct WithoutDisk {
+    /// Why.
+    pub(crate) error: CacheError,
+    pub(crate) cover: Cover,
     pub(crate) identity: Identity,
-}
-
-impl DiskSetup {
-    /// Time as the disk has it: simulated, or the process's.
-    fn timer(&self) -> Timer {
-        match self.file {
-            Some(_) => Timer::Process,
-            None => Timer::TaskRunner(Arc::clone(&self.runner)),
-        }
-    }
-}
-
-pub(crate) struct Identity {
-    pub(crate) store_id: [u8; 16],
-    pub(crate) hash_key: u64,
-}
-
-impl Identity {
-    pub(crate) fn random() -> Self {
-        let random = || RandomState::new().build_hasher().finish();
-        let mut store_id = [0; 16];
-        store_id[..8].copy_from_slice(&random().to_le_bytes());
-        store_id[8..].copy_from_slice(&random().to_le_bytes());
-        Self { store_id, hash_key: random() }
-    }
-
-    /// The same for the same seed, so that tests repeat.
-    #[cfg(test)]
-    pub(crate) fn of(seed: u64) -> Self {
-        Self { store_id: [7; 16], hash_key: seed }
-    }
+    /// Where tasks run and time passes; None outside of simulations.
+    pub(crate) simulated: Option<Arc<dyn TaskRunner>>,
 }
 
 pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheError> {
@@ -89,57 +60,53 @@ pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheEr
 
 async fn open_tiers(config: BlobCacheConfig, path: PathBuf) -> Result<Arc<Engine>, CacheError> {
     let geometry = geometry(&config)?;
-    let mut options = DiskOptions::new(path, geometry.file_bytes());
-    options.engine = match config.l2_engine {
-        L2Engine::Auto => None,
-        L2Engine::IoUring => Some(DiskEngine::IoUring),
-        L2Engine::Threads => Some(DiskEngine::Threads),
+    let without = (!config.l2_required).then(|| config.clone());
+    let error = match open_both(config, geometry, &path).await {
+        Ok(engine) => return Ok(engine),
+        Err(error) => error,
     };
-    let disk = FileDisk::open(options).await?;
-    log_facts(&disk, &config);
-    let setup = DiskSetup {
-        disk: Arc::new(disk.clone()),
-        runner: disk.task_runner(),
-        file: Some(disk.clone()),
-        boot_id: disk.boot_id(),
-        identity: Identity::random(),
-    };
-    match open_on(config, geometry, setup).await {
-        Ok(engine) => Ok(engine),
-        Err(error) => {
-            disk.close().wait().await;
-            Err(error)
-        }
-    }
+    let Some(config) = without else { return Err(error) };
+    let mark = Arc::new(FileMark::new(path));
+    let (cover, identity) = (Cover::new(mark), Identity::random());
+    open_without(config, WithoutDisk { error, cover, identity, simulated: None })
 }
 
-fn log_facts(disk: &FileDisk, config: &BlobCacheConfig) {
-    let facts = disk.facts();
-    let path = facts.path.display();
-    let done = if facts.created { "made" } else { "found" };
-    tell!(info, "open", %path, bytes = facts.length, "{done} a disk tier");
-    let fitting = facts.length / (config.l2_index_bytes_max / SLOT_BYTES).max(1) as u64;
-    tell!(
-        info,
-        "open",
-        %path,
-        bytes = config.l2_index_bytes_max,
-        blob_bytes = fitting,
-        "the memory that the index may take: blobs of blob_bytes or more fill the file; smaller \
-         ones ask for a larger l2_index_bytes_max"
-    );
-    if let Some(refusal) = disk.refusal() {
-        tell!(warn, "open", %path, refusal, "io_uring is refused, so threads transfer the file");
+async fn open_both(
+    config: BlobCacheConfig,
+    geometry: Geometry,
+    path: &Path,
+) -> Result<Arc<Engine>, CacheError> {
+    let setup = open_file(&config, path).await?;
+    let file = setup.file.clone();
+    let error = match open_on(config, geometry, setup).await {
+        Ok(engine) => return Ok(engine),
+        Err(error) => error,
+    };
+    if let Some(file) = file {
+        file.close().wait().await;
     }
-    if !facts.direct {
-        tell!(warn, "open", %path, "no direct I/O here, using the page cache");
-    }
-    if !facts.preallocated {
-        tell!(warn, "open", %path, "the space of the file is not reserved here");
-    }
-    if let Some(kind) = facts.passing {
-        tell!(warn, "open", %path, kind, "nothing there survives a reboot");
-    }
+    Err(error)
+}
+
+/// Opens a cache whose disk tier cannot be opened. It runs in memory.
+pub(crate) fn open_without(
+    config: BlobCacheConfig,
+    without: WithoutDisk,
+) -> Result<Arc<Engine>, CacheError> {
+    let WithoutDisk { error, cover, identity, simulated } = without;
+    let timer = simulated.clone().map_or(Timer::Process, Timer::TaskRunner);
+    let opening = opening(&config, geometry(&config)?, identity, None);
+    let hasher = KeyHasher::new(identity.hash_key, config.key_hash_bits);
+    tell!(error, "degradation", %error, "the disk tier cannot be opened; the cache runs in memory");
+    let reason = error.to_string();
+    let missing = Missing::new(cover, identity, simulated, error);
+    let disk: Arc<dyn Disk> = Arc::<LateDisk>::clone(&missing.disk);
+    let Some(l2) = l2::without_disk(disk, &opening, timer.clone(), reason) else {
+        // No geometry has so few positions.
+        return Err(missing.error());
+    };
+    let tier = Tier { l2, file: TierFile::Missing(Box::new(missing)) };
+    Ok(Arc::new(Engine::new(Parts::new(config, hasher, Some(tier), &timer))))
 }
 
 pub(crate) async fn open_on(
@@ -147,35 +114,20 @@ pub(crate) async fn open_on(
     geometry: Geometry,
     setup: DiskSetup,
 ) -> Result<Arc<Engine>, CacheError> {
-    let opening = Opening {
-        geometry,
-        crash_safety: match config.crash_safety {
-            CrashSafety::Cold => l2::CrashSafety::Cold,
-            CrashSafety::Process => l2::CrashSafety::Process,
-            CrashSafety::Power => l2::CrashSafety::Power,
-        },
-        boot_id: setup.boot_id,
-        now_ns: config.clock.timestamp().0,
-        store_id: setup.identity.store_id,
-        hash_key: setup.identity.hash_key,
-        key_hash_bits: config.key_hash_bits,
-        limits: Limits {
-            index_bytes_max: config.l2_index_bytes_max,
-            namespaces_max: config.max_namespaces,
-            quotas: config.quotas.clone(),
-        },
-        write_amplification_pct_max: config.l2_write_amplification_pct_max,
-        // A simulated disk is read in one order, so that tests repeat.
-        helpers: if setup.file.is_some() { cores() } else { 0 },
-    };
+    let opening = opening(&config, geometry, setup.identity, Some(&setup));
+    if failpoint(Failpoint::VoidMarkRemovedEarly) {
+        setup.remove_mark().await;
+    }
     let started = Instant::now();
     let timer = setup.timer();
     let recovering = l2::open(Arc::clone(&setup.disk), &opening, timer.clone());
     let span = || tracing::info_span!(target: "tamis::recovery", "recovery");
     let opened = spanned(span, recovering).await;
     let opened = opened.map_err(|error| not_opened(error, &config, setup.file.as_ref()))?;
-    let running = Running { l2: opened.l2, runner: Arc::clone(&setup.runner), file: setup.file };
-    let parts = Parts::new(config, opened.hasher, Some(running), &timer);
+    setup.remove_mark().await;
+    let DiskSetup { runner, file, .. } = setup;
+    let tier = Tier { l2: opened.l2, file: TierFile::Open(Running { runner, file }) };
+    let parts = Parts::new(config, opened.hasher, Some(tier), &timer);
     let surplus = restore(&parts, opened.namespaces).await;
     let engine = Arc::new(Engine::new(parts));
     engine.start_tasks(opened.start);
@@ -274,14 +226,4 @@ async fn give_up_namespaces(engine: &Engine, names: Vec<Box<str>>) {
 pub(crate) fn in_memory(config: BlobCacheConfig) -> Arc<Engine> {
     let hasher = KeyHasher::random(config.key_hash_bits);
     Arc::new(Engine::new(Parts::new(config, hasher, None, &Timer::Process)))
-}
-
-pub(crate) fn geometry(config: &BlobCacheConfig) -> Result<Geometry, CacheError> {
-    let invalid = |reason: String| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
-    let segment = config.l2_segment_bytes;
-    let count = config.l2_bytes_max / u64::from(segment);
-    u32::try_from(count)
-        .ok()
-        .and_then(|count| Geometry::new(segment, count))
-        .ok_or_else(|| invalid(format!("{count} segments of {segment} bytes are out of range")))
 }

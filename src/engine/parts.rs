@@ -18,7 +18,7 @@ use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::background::sweep_progress::SweepProgress;
 use crate::engine::background::wakeup::Wakeup;
-use crate::engine::disk_tier::{DiskTier, Running};
+use crate::engine::disk_tier::{DiskTier, Tier};
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::fetch::rests::Rests;
@@ -82,7 +82,7 @@ impl Parts {
     pub(crate) fn new(
         config: BlobCacheConfig,
         hasher: KeyHasher,
-        running: Option<Running>,
+        tier: Option<Tier>,
         timer: &Timer,
     ) -> Self {
         let instance = RandomState::new().build_hasher().finish();
@@ -92,10 +92,10 @@ impl Parts {
         let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
         let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));
         let expiry_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / EXPIRIES_SHARE));
-        let copies = copy_limit::limiter(config.l1_bytes_max, running.is_some(), timer);
+        let copies = copy_limit::limiter(config.l1_bytes_max, tier.is_some(), timer);
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
-        let disk = Arc::new(DiskTier::new(running, config.l2_path.clone()));
+        let disk = Arc::new(DiskTier::new(tier, config.l2_path.clone()));
         let admission = disk.l2().map(|l2| disk_admission::Settings {
             policy: config.l2_admission,
             disk_bytes: l2.geometry().file_bytes(),

@@ -103,7 +103,7 @@ impl StatsReader {
     /// What the open found, for the first event of a listener. None without a disk tier.
     fn recovered(&self) -> Option<BlobCacheEvent> {
         let found = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        self.disk.l2().map(|_| BlobCacheEvent::Recovered {
+        self.l2().map(|_| BlobCacheEvent::Recovered {
             records: found(&self.recovery.records),
             segments_dropped: found(&self.recovery.dropped),
         })
@@ -151,7 +151,7 @@ impl StatsReader {
             memory_buffers_bytes: self.buffers_bytes(),
             memory_index_bytes: totals.index_bytes + self.other_index_bytes(),
             l2_entries: self.budget.slots(),
-            l2_bytes_max: self.disk.l2().map_or(0, |l2| l2.geometry().file_bytes()),
+            l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
             l2_hits: sum(Event::L2Hit),
             l2_negative_skips: sum(Event::NegativeSkip),
             l2_metadata_reads: sum(Event::IndexAnswer),
@@ -161,7 +161,7 @@ impl StatsReader {
             l2_full_rejections: sum(Event::L2Full),
             l2_not_admitted: sum(Event::L2NotAdmitted),
             l2_write_rate_rejections: sum(Event::L2OverRate),
-            l2_bytes_in_use: self.disk.l2().map_or(0, L2::bytes_in_use),
+            l2_bytes_in_use: self.l2().map_or(0, L2::bytes_in_use),
             ..self.of_disk()
         }
     }
@@ -245,6 +245,11 @@ impl StatsReader {
             + self.held_errors.bytes()
             + self.codecs.memory_bytes()
             + self.disk.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
+    }
+
+    /// The disk tier, if its file is open.
+    fn l2(&self) -> Option<&L2> {
+        self.disk.l2().filter(|_| self.disk.has_file())
     }
 
     fn l2_state(&self) -> L2State {

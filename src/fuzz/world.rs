@@ -160,6 +160,7 @@ fn open(
         boot_id: [boot; 16],
         // If this open makes the store, it must not take frames of another one for its own.
         identity: Identity { store_id: [opens; 16], hash_key: opens.into() },
+        void_mark: None,
     };
     let opening = open_on(config.clone(), geometry(config)?, setup);
     let engine = simulation.block_on(opening).expect("an open ends")?;

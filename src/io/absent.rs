@@ -2,7 +2,9 @@
 //! systems than Linux. No such disk can be opened.
 
 use std::convert::Infallible;
+use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -100,4 +102,16 @@ impl Termination {
 /// Runs a poll. It submits nothing.
 pub(crate) fn together<T>(poll: impl FnOnce() -> T) -> T {
     poll()
+}
+
+/// There is no other owner of a store where none can be opened.
+pub(crate) fn hold(_: &Path) -> Option<Option<File>> {
+    Some(None)
+}
+
+/// Whether there is no store: this build makes none, and another one has made none.
+pub(crate) fn is_surely_empty(directory: &Path) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let found = fs::symlink_metadata(directory.join("data"));
+    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }

@@ -26,7 +26,7 @@
 //! stands for it.
 //!
 //! This folder imports only the lowest layers of the crate: `wake`, `waiters`, `batch`, `meter`,
-//! `thread_number`.
+//! `thread_number`, `blocking`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -38,8 +38,10 @@ mod buffer;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 mod contained;
 mod error;
+mod late;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 mod linux;
+mod mark;
 mod options;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 mod reply;
@@ -57,10 +59,18 @@ use futures::future::BoxFuture;
 
 #[cfg(not(all(feature = "disk", target_os = "linux")))]
 pub(crate) use absent::{FileDisk, Termination, together};
+#[cfg(not(all(feature = "disk", target_os = "linux")))]
+pub(crate) use absent::{hold, is_surely_empty};
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub(crate) use error::DiskError;
+pub(crate) use late::LateDisk;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{FileDisk, Termination, together};
+#[cfg(all(feature = "disk", target_os = "linux"))]
+pub(crate) use linux::{hold, is_surely_empty};
+#[cfg(test)]
+pub(crate) use mark::MarkDone;
+pub(crate) use mark::{FileMark, MarkLeft, VoidMark};
 pub(crate) use options::{DiskEngine, DiskOptions};
 #[cfg(test)]
 pub(crate) use simulated::End;

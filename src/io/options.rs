@@ -55,6 +55,8 @@ pub(crate) struct FileFacts {
     /// Whether its space is reserved. If the file system cannot reserve space, later writes may
     /// find it full.
     pub(crate) preallocated: bool,
+    /// Whether a mark beside it says that its contents are void.
+    pub(crate) marked_void: bool,
     /// The kind of file system, if it is in memory, where nothing survives a power loss.
     pub(crate) passing: Option<&'static str>,
 }

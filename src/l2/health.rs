@@ -97,6 +97,14 @@ impl Health {
         }
     }
 
+    /// A tier that is off could not be turned on again, for this reason.
+    pub(crate) fn stays_off(&self, reason: String) {
+        let mut last = self.reason.lock();
+        if self.is_off() {
+            *last = Some(reason);
+        }
+    }
+
     /// The log goes on, in a store that has nothing of what was there before and was begun after so
     /// many syncs had failed. Called inside the commit section.
     pub(crate) fn restarted(&self, failed_before: u64) {

@@ -26,6 +26,7 @@ use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::image::ClosedIndex;
 use super::log_state::{Appended, LogOrigin, LogState, UnsealedDirectory};
 use super::record::RecordLengths;
+use super::restart_requests::{RestartRequests, StaysOff};
 use super::room::{RoomQueue, RoomTicket};
 use super::search_targets::{SearchTargets, SegmentTargets};
 use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, WriteBatch, fits_segment};
@@ -50,6 +51,7 @@ pub(crate) struct Log {
     waiters: Waiters<Position>,
     closers: Waiters,
     room: Arc<RoomQueue>,
+    pub(super) restarts: RestartRequests,
 }
 
 pub(crate) struct LogStart {
@@ -81,6 +83,7 @@ impl Log {
             is_close_requested: AtomicBool::new(false),
             waiters: Waiters::default(),
             closers: Waiters::default(),
+            restarts: RestartRequests::default(),
         }
     }
 
@@ -215,6 +218,14 @@ impl Log {
     /// Resolves once the writer has finished what was left to do at [`Self::close`].
     pub(crate) async fn closed(&self) -> Result<(), Off> {
         self.closers.until((), || self.state.lock().closed()).await
+    }
+
+    /// Asks the writer to have a log that is off go on now. Resolves once that has succeeded or
+    /// failed, or if it `is_on`.
+    pub(super) async fn request_restart(&self, is_on: impl Fn() -> bool) -> Result<(), StaysOff> {
+        let attempt = self.restarts.ask();
+        self.writer.wake();
+        self.restarts.made(attempt, is_on).await
     }
 
     /// Asks the writer for room in the index, which has too little for so many bytes or will soon.
@@ -364,11 +375,13 @@ impl Log {
         self.is_close_requested.load(Ordering::Acquire)
     }
 
-    /// Resolves once the log was asked to close. For the writer when it has nothing to write.
-    pub(super) async fn close_requested(&self) {
+    /// Resolves once the log was asked to close or to go on. For the writer when it has nothing to
+    /// write.
+    pub(super) async fn asked_to_go_on(&self) {
         poll_fn(|context| {
             self.writer.register(context.waker());
-            if self.is_close_requested() { Poll::Ready(()) } else { Poll::Pending }
+            let is_asked = self.is_close_requested() || self.restarts.is_asked();
+            if is_asked { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

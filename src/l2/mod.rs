@@ -47,6 +47,7 @@ mod replay;
 mod replay_run;
 mod replayed_expiries;
 mod replayed_namespace;
+mod restart_requests;
 mod resume;
 mod rewrite_budget;
 mod room;
@@ -61,6 +62,7 @@ mod spans;
 mod string_list;
 mod superblock;
 mod superblock_writer;
+mod take_over;
 mod wire;
 mod write_batch;
 mod writer;
@@ -93,6 +95,7 @@ pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::Limits;
 pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace};
+pub(crate) use self::restart_requests::StaysOff;
 pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;
 pub(crate) use self::search_targets::SearchTargets;
@@ -113,6 +116,7 @@ use self::rewrite_budget::RewriteBudget;
 use self::segment_file::SegmentFile;
 use self::segment_search::SegmentSearch;
 use self::superblock::SuperblockCopy;
+use self::take_over::take_over;
 use self::writer::Writer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};
@@ -176,15 +180,7 @@ pub(crate) async fn open(
     opening: &Opening,
     timer: Timer,
 ) -> Result<Opened, RecoveryError> {
-    let health = Arc::new(Health::default());
-    let mut file = SegmentFile {
-        disk,
-        geometry: opening.geometry,
-        key: ChecksumKey::new(format::StoreId(opening.store_id)),
-        health,
-        crash_safety: opening.crash_safety,
-        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
-    };
+    let mut file = new_file(disk, opening);
     let length = file.disk.length();
     if length < 2 * BLOCK_BYTES as u64 {
         return Err(RecoveryError::Short { length });
@@ -203,8 +199,7 @@ pub(crate) async fn open(
     let Recovered { superblock, hasher, reached, tail, directory, tail_block } = recovered;
     let Reached { namespaces, records, outlines, dropped, is_from_image } = reached;
     let writing = file.geometry.segment_of(tail);
-    let Opening { key_hash_bits, helpers, .. } = *opening;
-    let image_settings = ImageSettings { key_hash_bits, helpers };
+    let image_settings = image_settings(opening);
     let head = file.geometry.segment_of(superblock.head);
     let percent_max = opening.write_amplification_pct_max;
     let rewrites = RewriteBudget::new(opening.geometry, percent_max, head == writing);
@@ -233,7 +228,51 @@ pub(crate) async fn open(
         records,
         dropped,
         is_from_image,
-        start: WriterStart { superblock, tail_block, writing, image_settings, rewrites },
+        start: WriterStart {
+            superblock,
+            tail_block,
+            writing,
+            image_settings,
+            rewrites,
+            is_off: false,
+        },
+    })
+}
+
+fn new_file(disk: Arc<dyn Disk>, opening: &Opening) -> SegmentFile {
+    SegmentFile {
+        disk,
+        geometry: opening.geometry,
+        key: ChecksumKey::new(format::StoreId(opening.store_id)),
+        health: Arc::new(Health::default()),
+        crash_safety: opening.crash_safety,
+        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
+    }
+}
+
+fn image_settings(opening: &Opening) -> ImageSettings {
+    let Opening { key_hash_bits, helpers, .. } = *opening;
+    ImageSettings { key_hash_bits, helpers }
+}
+
+/// A tier that is off for a reason, because its disk could not be opened, and has no record. It
+/// may begin once a disk was taken over ([`L2::take_over`]).
+pub(crate) fn without_disk(
+    disk: Arc<dyn Disk>,
+    opening: &Opening,
+    timer: Timer,
+    reason: String,
+) -> Option<L2> {
+    let file = new_file(disk, opening);
+    let log = take_over::empty_log(&file, timer, opening.limits.index_bytes_max / INDEX_SHARE)?;
+    file.health.degrade(reason);
+    log.turn_off();
+    Some(L2 {
+        log: Arc::new(log),
+        opens: OpenRange { first: OpenCount(1), last: take_over::OPEN_COUNT },
+        pins: Arc::new(ReadPins::new(file.geometry)),
+        outlines: Arc::new(Outlines::new(opening.limits.index_bytes_max)),
+        file,
     })
 }
 
@@ -276,6 +315,36 @@ impl L2 {
                 self.log.fail();
             }
         })
+    }
+
+    /// Voids the store of `disk`, which is the one that this tier could not open. The writer then
+    /// begins the log in it.
+    pub(crate) async fn take_over(
+        &self,
+        disk: Arc<dyn Disk>,
+        opening: &Opening,
+    ) -> Result<WriterStart, RecoveryError> {
+        let file = SegmentFile { disk, ..self.file.clone() };
+        let superblock = take_over(&file, opening).await?;
+        self.log.advance_head(superblock.newest);
+        Ok(WriterStart {
+            writing: superblock.newest,
+            superblock,
+            tail_block: Vec::new(),
+            image_settings: image_settings(opening),
+            rewrites: RewriteBudget::new(
+                opening.geometry,
+                opening.write_amplification_pct_max,
+                true,
+            ),
+            is_off: true,
+        })
+    }
+
+    /// Has a log that is off go on at once, if the device allows it, and does not wait until it
+    /// would be tried anyway.
+    pub(crate) async fn restart(&self) -> Result<(), StaysOff> {
+        self.log.request_restart(|| !self.health().is_off()).await
     }
 
     /// The task that writes until the log is closed.

@@ -54,6 +54,8 @@ pub(crate) struct Opening {
     pub(crate) store_id: [u8; 16],
     /// Random: the hash key of a store, if it is created.
     pub(crate) hash_key: u64,
+    /// A mark beside the store says that nothing in it may be served.
+    pub(crate) is_void: bool,
     pub(crate) key_hash_bits: u32,
     pub(crate) limits: Limits,
     pub(crate) write_amplification_pct_max: u32,
@@ -185,7 +187,7 @@ fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
         }
         CrashSafety::Power => true,
     };
-    survives && !superblock.void && opening.crash_safety != CrashSafety::Cold
+    survives && !superblock.void && !opening.is_void && opening.crash_safety != CrashSafety::Cold
 }
 
 struct BackwardScan<'a> {

@@ -57,6 +57,8 @@ pub(crate) struct Writer {
     /// The segment that is being written. All before it are sealed on file.
     writing: SegmentNumber,
     backoff: Backoff,
+    begins_off: bool,
+    _guard: Guard,
 }
 
 pub(crate) struct WriterStart {
@@ -66,6 +68,8 @@ pub(crate) struct WriterStart {
     pub(super) writing: SegmentNumber,
     pub(super) image_settings: ImageSettings,
     pub(super) rewrites: RewriteBudget,
+    /// The log is off, in a store that is void.
+    pub(super) is_off: bool,
 }
 
 /// How long to wait before the log begins anew: longer after failures that follow each other.
@@ -98,7 +102,7 @@ impl Backoff {
     }
 }
 
-/// Tells all waiting callers if the writer panics or its runner breaks down.
+/// Tells all waiting callers if the writer panics, was refused, or its runner breaks down.
 struct Guard {
     log: Arc<Log>,
     health: Arc<Health>,
@@ -111,6 +115,7 @@ impl Drop for Guard {
             self.log.turn_off();
             self.log.tell_all_at_once();
         }
+        self.log.restarts.end();
     }
 }
 
@@ -124,7 +129,8 @@ impl Writer {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Self {
-        let WriterStart { superblock, tail_block, writing, image_settings, rewrites } = start;
+        let WriterStart { superblock, tail_block, writing, image_settings, rewrites, is_off } =
+            start;
         let log = Arc::clone(log);
         let (count, its_log) = (superblock.open_count, || Arc::clone(&log));
         let reclaimer = Reclaimer::new(
@@ -148,18 +154,23 @@ impl Writer {
             supplying: Supplying::new(supply),
             images: ImageWriter::new(file.clone(), image_settings),
             outlines: Arc::clone(outlines),
+            _guard: Guard { log: its_log(), health: Arc::clone(&file.health) },
             log,
             health: Arc::clone(&file.health),
             runner,
             owner,
             writing,
             backoff: Backoff::new(),
+            begins_off: is_off,
         }
     }
 
-    /// Writes until the log is closed. After a failure of the device it begins anew.
+    /// Writes until the log is closed. After a failure of the device it begins anew. A log that is
+    /// off begins first, in a store that is void.
     pub(crate) async fn run(mut self) {
-        let _guard = Guard { log: Arc::clone(&self.log), health: Arc::clone(&self.health) };
+        if self.begins_off && self.restart().await.is_none() {
+            return;
+        }
         // Bounded: a failure in each turn, and a pause.
         while let Err(error) = self.serve().await {
             self.backoff.end();
@@ -170,9 +181,6 @@ impl Writer {
             if self.void().await.is_none() || self.restart().await.is_none() {
                 return;
             }
-            let restarts = self.health.metrics.restarts.load(Ordering::Relaxed);
-            let done = "the disk tier works again, and has begun anew without entries";
-            tell!(warn, "degradation", restarts, "{done}");
         }
     }
 
@@ -229,7 +237,8 @@ impl Writer {
         let Self { supplying, log, runner, owner, .. } = self;
         let (_supplied, Some(supply)) = supplying.rest().await else { return None };
         // Bounded: a write in each turn, with a pause.
-        while supply.superblocks().write_void().await.is_err() {
+        while let Err(error) = supply.superblocks().write_void().await {
+            log.restarts.end_attempt(Some(error.to_string())).await;
             pause(log, &**runner, owner, VOID_INTERVAL).await?;
         }
         Some(())
@@ -238,7 +247,7 @@ impl Writer {
     /// Begins anew in a store that is void. Failures that follow each other make the pause before
     /// longer. None if the cache ends before.
     async fn restart(&mut self) -> Option<()> {
-        let Self { supplying, log, runner, owner, writing, backoff, .. } = self;
+        let Self { supplying, log, health, runner, owner, writing, backoff, .. } = self;
         let (_supplied, Some(supply)) = supplying.rest().await else { return None };
         // Bounded: an attempt in each turn, with a pause.
         loop {
@@ -247,15 +256,23 @@ impl Writer {
                 Ok(segment) => {
                     *writing = segment?;
                     backoff.begin();
+                    log.restarts.end_attempt(None).await;
+                    let restarts = health.metrics.restarts.load(Ordering::Relaxed);
+                    let done = "the disk tier works again, and has begun anew without entries";
+                    tell!(warn, "degradation", restarts, "{done}");
                     return Some(());
                 }
-                Err(error) => tell!(warn, "degradation", %error, "the disk tier stays off"),
+                Err(error) => {
+                    log.restarts.end_attempt(Some(error.to_string())).await;
+                    tell!(warn, "degradation", %error, "the disk tier stays off");
+                }
             }
         }
     }
 }
 
-/// None if the cache ends meanwhile: a caller that closes waits for the writer and holds the owner.
+/// Until the time has passed or a caller asks for a restart. None if the cache ends meanwhile: a
+/// caller that closes waits for the writer and holds the owner.
 async fn pause(
     log: &Log,
     runner: &dyn TaskRunner,
@@ -264,8 +281,8 @@ async fn pause(
 ) -> Option<()> {
     let is_over = || owner.strong_count() == 0 || log.is_close_requested();
     if !is_over() {
-        let closing = std::pin::pin!(log.close_requested());
-        select(closing, runner.sleep(time)).await;
+        let asked = std::pin::pin!(log.asked_to_go_on());
+        select(asked, runner.sleep(time)).await;
     }
     (!is_over()).then_some(())
 }

@@ -50,7 +50,7 @@ async fn failed() -> Result<BlobCachePut, &'static str> {
 }
 
 /// Every call must have its answer at the first poll.
-const CHECKS: [(&str, Check); 24] = [
+const CHECKS: [(&str, Check); 25] = [
     ("a hit in memory", |cache| {
         let hit = cache.get("n", "both").now_or_never().flatten();
         hit.is_some_and(|hit| hit.value() == b"one")
@@ -98,6 +98,7 @@ const CHECKS: [(&str, Check); 24] = [
     ("a namespace", |cache| is_refused(cache.invalidate_namespace("n").now_or_never())),
     ("all", |cache| is_refused(cache.invalidate_all().now_or_never())),
     ("a sync", |cache| is_refused(cache.sync().now_or_never())),
+    ("a reopening", |cache| is_refused(cache.reopen_l2().now_or_never())),
     ("a sweep", |cache| {
         let report = cache.sweep_expired(SweepLimit::Entries(1000)).now_or_never();
         cache.stats().entries() > 0 && report.is_some_and(|report| !report.truncated)

@@ -19,6 +19,7 @@ const STANDS: &[(&str, &str)] = &[
 const WHOLE: &[&str] = &[
     "io/",
     "batch.rs",
+    "blocking.rs",
     "counters.rs",
     "events.rs",
     "failpoint.rs",

@@ -65,6 +65,7 @@ pub(super) fn opening_as(
         file: None,
         boot_id: [boot; 16],
         identity,
+        void_mark: None,
     };
     open_on(config.clone(), geometry(config).unwrap(), setup)
 }

@@ -238,6 +238,7 @@ fn open(
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(0),
+        void_mark: None,
     };
     let opening = open_on(config.clone(), geometry(config).unwrap(), setup);
     BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() }
@@ -313,6 +314,7 @@ fn a_flipped_bit_is_never_served() {
             file: None,
             boot_id: [0; 16],
             identity: Identity::of(0),
+            void_mark: None,
         };
         let opening = open_on(config.clone(), geometry(config).unwrap(), setup);
         let engine = match simulation.block_on(opening).unwrap() {

@@ -319,6 +319,7 @@ fn the_errors_of_every_call_are_exactly_those_in_its_docs() {
     // Tested separately below.
     let others = [
         "BlobCache::open",
+        "BlobCache::reopen_l2",
         "BlobCache::get_or_fetch",
         "BlobCache::get_or_refresh",
         "BlobCacheNamespace::get_or_fetch",
@@ -352,15 +353,15 @@ const CHILD: &str = "TAMIS_LIMITED_CHILD";
 
 const LIMITED: &str = "refused under a limit: ";
 
-#[test]
-fn the_errors_of_open_are_exactly_those_in_its_docs() {
-    let open = |config: BlobCacheConfig| block_on(BlobCache::open(config)).unwrap_err();
+/// The errors of a call that opens a store, under every fault. None in the child, which was to
+/// print one.
+fn errors_of_opening(test: &str, open: impl Fn(BlobCacheConfig) -> CacheError) -> Option<Variants> {
     if env::var_os(CHILD).is_some() {
         let folder = folder();
         let limit = Rlimit { current: Some(4096), ..getrlimit(Resource::Fsize) };
         setrlimit(Resource::Fsize, limit).unwrap();
         println!("{LIMITED}{}", variant(&open(on_file(folder.path()))));
-        return;
+        return None;
     }
     let mut errors = Variants::new();
     let made = folder();
@@ -381,16 +382,39 @@ fn the_errors_of_open_are_exactly_those_in_its_docs() {
     errors
         .insert(variant(&open(BlobCacheConfig { l2_path: Some(elsewhere.path().into()), ..vast })));
 
-    let name = "the_errors_of_open_are_exactly_those_in_its_docs";
     let path = module_path!()
         .split_once("::")
-        .map_or(name.to_owned(), |(_, module)| format!("{module}::{name}"));
+        .map_or(test.to_owned(), |(_, module)| format!("{module}::{test}"));
     let mut command = Command::new(env::current_exe().unwrap());
     let output = command.args(["--exact", &path, "--nocapture"]).env(CHILD, "1").output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{told}");
     errors.append(&mut words_after(&told, LIMITED));
-    assert_eq!(errors, documented()["BlobCache::open"], "returned and documented");
+    Some(errors)
+}
+
+#[test]
+fn the_errors_of_open_are_exactly_those_in_its_docs() {
+    let name = "the_errors_of_open_are_exactly_those_in_its_docs";
+    let open = |config| block_on(BlobCache::open(config)).unwrap_err();
+    if let Some(errors) = errors_of_opening(name, open) {
+        assert_eq!(errors, documented()["BlobCache::open"], "returned and documented");
+    }
+}
+
+#[test]
+fn the_errors_of_a_reopening_are_exactly_those_in_its_docs() {
+    let name = "the_errors_of_a_reopening_are_exactly_those_in_its_docs";
+    let reopen = |config: BlobCacheConfig| {
+        let config = BlobCacheConfig { l2_required: false, ..config };
+        let cache = block_on(BlobCache::open(config)).unwrap();
+        block_on(cache.reopen_l2()).unwrap_err()
+    };
+    let Some(mut errors) = errors_of_opening(name, reopen) else { return };
+    let cache = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    block_on(cache.close()).unwrap();
+    errors.insert(variant(&block_on(cache.reopen_l2()).unwrap_err()));
+    assert_eq!(errors, documented()["BlobCache::reopen_l2"], "returned and documented");
 }
 
 #[test]

@@ -327,6 +327,7 @@ async fn opened(
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(seed),
+        void_mark: None,
     };
     let engine = open_on(config.clone(), geometry(&config).unwrap(), setup).await;
     BlobCache { engine: engine.unwrap() }

@@ -6,6 +6,7 @@ mod bench;
 mod clock_steps;
 mod crash_model;
 mod crash_points;
+mod degraded_lives;
 mod device_faults;
 mod disk_admission;
 mod endurance;

@@ -6,9 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::executor::block_on;
 
 use super::bench::Bench;
 use crate::cache::BlobCache;
+use crate::config::BlobCacheConfig;
 use crate::io::{Fault, OperationKind};
 use crate::stats::L2State;
 
@@ -56,6 +58,19 @@ fn reclaim_a_failure_and_a_restart_are_told() {
     assert!(recorder.lines().iter().all(|line| !line.contains("panicked")));
     let first = |part| recorder.lines().iter().position(|line| line.contains(part));
     assert!(first("turned off") < first("begun anew"));
+}
+
+#[test]
+fn a_disk_tier_that_cannot_be_opened_is_told() {
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no directory").unwrap();
+    let builder = BlobCacheConfig::builder().l2_path(&file).l2_required(false);
+    let config = builder.build().unwrap();
+    let recorder = Recorder::new(|_| ());
+    recorder.during(|| drop(block_on(BlobCache::open(config)).unwrap()));
+    let path = file.to_str().unwrap();
+    assert!(recorder.has(&["ERROR tamis::degradation", "runs in memory", "error=", path]));
 }
 
 #[test]

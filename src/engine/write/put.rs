@@ -295,7 +295,7 @@ impl Puts {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
             let is_over_rate = self.is_over_rate(generation, key.hash);
             let in_memory = self.room_for(generation, admitted, is_over_rate).await;
-            let is_on_disk = self.disk.l2().is_some();
+            let is_on_disk = self.disk.has_file();
             let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
             // Without room in memory no tier would have it.
             let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
@@ -323,7 +323,7 @@ impl Puts {
                 newcomer,
             };
             // Neither tier would have it.
-            if !admitted.is_wanted && refusal.is_none() {
+            if is_on_disk && !admitted.is_wanted && refusal.is_none() {
                 self.check_room(&proposal)?;
             }
             let verdict = self.commit.append(&mut proposal)?;
@@ -370,7 +370,7 @@ impl Puts {
         (is_for_memory, bytes): (bool, usize),
     ) -> Newcomer {
         // Otherwise no tier would have it.
-        if !is_for_memory || self.disk.l2().is_none() {
+        if !is_for_memory || !self.disk.has_file() {
             return Newcomer::taken(bytes);
         }
         let newcomer = self.disk_admission.judge(hash, bytes, || self.namespaces.totals().live);

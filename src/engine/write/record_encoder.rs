@@ -64,7 +64,7 @@ impl RecordEncoder {
 
     /// The most memory that compressing a value takes besides it.
     pub(crate) fn compressed_bytes_max(&self, namespace: &str, value_bytes: usize) -> usize {
-        let is_compressed = self.disk.l2().is_some() && self.is_compressed(namespace);
+        let is_compressed = self.disk.has_file() && self.is_compressed(namespace);
         if is_compressed { codec::encoder_bytes(value_bytes) } else { 0 }
     }
 

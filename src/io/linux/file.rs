@@ -25,6 +25,7 @@ use super::limits::check_file_bytes;
 use super::resize::in_pieces;
 use crate::io::buffer::BLOCK_BYTES;
 use crate::io::error::DiskError;
+use crate::io::mark::FileMark;
 use crate::io::options::FileFacts;
 
 /// The data file's name within its directory.
@@ -86,8 +87,15 @@ impl DataFile {
         // What lies behind the segments is cut off, and not written to.
         check_file_bytes(length.min(bytes))?;
         let preallocated = metadata.blocks().saturating_mul(512) >= length;
-        let passing = passing(&file);
-        let facts = FileFacts { path, length, created: false, direct, preallocated, passing };
+        let facts = FileFacts {
+            path,
+            length,
+            created: false,
+            direct,
+            preallocated,
+            marked_void: FileMark::new(directory).is_left()?,
+            passing: passing(&file),
+        };
         Ok(Some(Self { file, facts }))
     }
 
@@ -116,8 +124,15 @@ impl DataFile {
         File::open(directory)
             .and_then(|opened| opened.sync_all())
             .map_err(|error| DiskError::io("sync directory", directory, error))?;
-        let passing = passing(&file);
-        let facts = FileFacts { path, length: bytes, created: true, direct, preallocated, passing };
+        let facts = FileFacts {
+            path,
+            length: bytes,
+            created: true,
+            direct,
+            preallocated,
+            marked_void: FileMark::new(directory).is_left()?,
+            passing: passing(&file),
+        };
         Ok(Some(Self { file, facts }))
     }
 }

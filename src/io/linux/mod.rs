@@ -21,6 +21,7 @@ mod resize;
 mod ring;
 mod server;
 mod servers;
+mod store_lock;
 mod task_server;
 mod termination;
 mod transfer;
@@ -33,4 +34,5 @@ mod thread_runner;
 
 pub(crate) use file_disk::FileDisk;
 pub(crate) use point::together;
+pub(crate) use store_lock::{hold, is_surely_empty};
 pub(crate) use termination::Termination;

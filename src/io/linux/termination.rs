@@ -1,15 +1,12 @@
 //! `Termination`: reports that the threads of a disk have ended.
 
 use std::fs::File;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
 
 use rustix::fs::FlockOperation;
 
+use crate::blocking;
 use crate::waiters::Waiters;
 
 #[derive(Debug, Default)]
@@ -68,15 +65,6 @@ impl Drop for End {
     }
 }
 
-/// Unparks a thread.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 impl Termination {
     /// Whether the threads have ended.
     pub(crate) fn is_over(&self) -> bool {
@@ -90,12 +78,7 @@ impl Termination {
 
     /// Blocks this thread until the threads have ended.
     pub(super) fn wait_blocking(self) {
-        let mut wait = pin!(self.wait());
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        // Bounded: a wait in each turn.
-        while wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            thread::park();
-        }
+        blocking::block_on(self.wait());
     }
 
     /// Waits for the end of the threads. Dropping the future changes nothing.

@@ -263,6 +263,7 @@ fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usi
         now_ns: NOW,
         store_id: [0; 16],
         hash_key: 0,
+        is_void: false,
         key_hash_bits: 64,
         limits: limits.clone(),
         write_amplification_pct_max: 133,

@@ -16,6 +16,7 @@ pub(crate) async fn open_modelled(config: BlobCacheConfig, seed: u64) -> BlobCac
         file: None,
         boot_id: [0; 16],
         identity: Identity { store_id: [7; 16], hash_key: 7 },
+        void_mark: None,
     };
     let engine = open_on(config, geometry, setup).await.expect("a new store");
     BlobCache { engine }

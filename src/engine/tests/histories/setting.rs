@@ -93,6 +93,7 @@ pub(super) fn opening(
         file: None,
         boot_id: [boot; 16],
         identity: Identity::of(seed),
+        void_mark: None,
     };
     open_on(config.clone(), geometry(config).unwrap(), setup)
 }

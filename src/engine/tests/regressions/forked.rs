@@ -40,6 +40,7 @@ fn no_call_in_a_forked_child_waits_for_missing_threads() {
     refused(cache.invalidate_namespace("a").now_or_never().map(|told| told.map(drop)));
     refused(cache.invalidate_all().now_or_never());
     refused(cache.sync().now_or_never());
+    refused(cache.reopen_l2().now_or_never());
     assert!(cache.get("a", "below").now_or_never().unwrap().is_none(), "a miss at once");
     assert_eq!(cache.get("a", "both").now_or_never().unwrap().unwrap().value(), b"one");
     file.set_forked(false);

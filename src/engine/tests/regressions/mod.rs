@@ -280,6 +280,7 @@ fn a_failed_scan_leaves_no_entry_of_its_namespace_and_no_waiting_call() {
         file: None,
         boot_id: [0; 16],
         identity: Identity::of(0),
+        void_mark: None,
     };
     let opening = open_on(config.clone(), geometry(&config).unwrap(), setup);
     let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };

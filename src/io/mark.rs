@@ -1,0 +1,177 @@
+//! `VoidMark`: a file beside the data file which says that the store must begin empty.
+//!
+//! A cache that could not open its store cannot void it there either. So it leaves this mark before
+//! its first mutation returns, and the next open, which holds the lock by then, heeds and removes
+//! it. A mark is about what lies in the store now: while another cache has the store, none is left.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use super::error::DiskError;
+use super::{hold, is_surely_empty};
+
+/// The name of the mark within the directory of the data file.
+const MARK_NAME: &str = "void";
+
+/// What came of an attempt to leave a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MarkLeft {
+    /// It is there, and survives a power loss.
+    Durably,
+    /// Another owner has the store, so there is none.
+    InUse,
+}
+
+/// Told what came of it.
+pub(crate) type MarkDone = Box<dyn FnOnce(Result<MarkLeft, DiskError>) + Send>;
+
+/// Leaves and removes the mark of one store.
+pub(crate) trait VoidMark: Send + Sync + 'static {
+    /// Leaves the mark on a thread of its own, and calls `done` there. Nobody has to wait for it.
+    fn leave(&self, done: MarkDone);
+
+    /// Removes the mark, if there is one. Blocks. It may come back with a power loss.
+    fn remove(&self) -> io::Result<()>;
+}
+
+/// The mark in a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct FileMark {
+    directory: PathBuf,
+}
+
+impl FileMark {
+    /// Of the store in `directory`.
+    pub(crate) fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(MARK_NAME)
+    }
+
+    /// Whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// `Io`: that cannot be told.
+    pub(super) fn is_left(&self) -> Result<bool, DiskError> {
+        let path = self.path();
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(DiskError::io("inspect", &path, error)),
+        }
+    }
+
+    fn leave_here(&self) -> Result<MarkLeft, DiskError> {
+        let directory = &self.directory;
+        if is_surely_empty(directory) {
+            return Ok(MarkLeft::Durably);
+        }
+        fs::create_dir_all(directory)
+            .map_err(|error| DiskError::io("create directory", directory, error))?;
+        // Held until the mark is there: no open of another process misses it.
+        let Some(_held) = hold(directory) else { return Ok(MarkLeft::InUse) };
+        let path = self.path();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let made = options.open(&path).and_then(|file| file.sync_all());
+        made.map_err(|error| DiskError::io("create", &path, error))?;
+        sync_directory(directory)
+            .map_err(|error| DiskError::io("sync directory", directory, error))?;
+        Ok(MarkLeft::Durably)
+    }
+}
+
+impl VoidMark for FileMark {
+    fn leave(&self, done: MarkDone) {
+        let (mark, done) = (self.clone(), Promise(Some(done)));
+        // Refused, it is dropped with what it was given.
+        let _ = thread::Builder::new().name("tamis-mark".into()).spawn(move || {
+            done.keep(mark.leave_here());
+        });
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(self.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync_directory(&self.directory)),
+        }
+    }
+}
+
+/// Calls back even if there is no thread.
+struct Promise(Option<MarkDone>);
+
+impl Promise {
+    fn keep(mut self, left: Result<MarkLeft, DiskError>) {
+        if let Some(done) = self.0.take() {
+            done(left);
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let none = || DiskError::Unavailable { reason: "no thread could be started".to_owned() };
+        // Bounded: one.
+        self.0.take().into_iter().for_each(|done| done(Err(none())));
+    }
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::blocking::block_on;
+
+    fn left(mark: &FileMark) -> Result<MarkLeft, DiskError> {
+        let (sender, told) = channel();
+        mark.leave(Box::new(move |left| sender.send(left).expect("the test listens")));
+        told.recv().expect("told")
+    }
+
+    #[test]
+    fn a_mark_is_left_once_and_removed_again() {
+        let folder = tempfile::tempdir().expect("directory");
+        let mark = FileMark::new(folder.path().join("a/b"));
+        assert!(!mark.is_left().expect("known"));
+        mark.remove().expect("there is none");
+        for _ in 0..2 {
+            assert_eq!(left(&mark).expect("left"), MarkLeft::Durably);
+            assert!(mark.is_left().expect("known"));
+        }
+        mark.remove().expect("removed");
+        assert!(!mark.is_left().expect("known"));
+    }
+
+    #[test]
+    fn a_store_that_has_an_owner_gets_no_mark() {
+        let folder = tempfile::tempdir().expect("directory");
+        let mark = FileMark::new(folder.path());
+        let options = super::super::DiskOptions::new(folder.path(), 1 << 20);
+        let owned = block_on(super::super::FileDisk::open(options)).expect("a file");
+        assert_eq!(left(&mark).expect("known"), MarkLeft::InUse);
+        assert!(!mark.is_left().expect("known"));
+        block_on(owned.close().wait());
+        drop(owned);
+        assert_eq!(left(&mark).expect("left"), MarkLeft::Durably);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().expect("directory");
+        let file = folder.path().join("file");
+        fs::write(&file, "no directory").expect("written");
+        let refused = left(&FileMark::new(file.join("store"))).expect_err("no directory");
+        assert!(refused.to_string().contains("file/store"), "{refused}");
+    }
+}
