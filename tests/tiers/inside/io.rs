@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use shuttle::future::{spawn, yield_now};
 
 use super::task_runner::TaskEnd;
-use super::task_server::contained;
+use super::contained::contained;
 use super::*;
 
 /// A simulated disk. Each request is a task of its own: it is carried out whichever future is
