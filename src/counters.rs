@@ -4,6 +4,7 @@
 //! a read-modify-write, which would be a fifth of a hit in memory. The others share further
 //! stripes. A sum visits all.
 
+use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +41,14 @@ pub(crate) enum Event {
     FetchHeldOff,
     /// A fetch whose value could not be stored.
     FetchNotStored,
+    /// A fetch given to a task.
+    FetchSpawned,
+    /// A fetch that was to run in a task and did not.
+    FetchNotSpawned,
+    /// A refresh begun while the entry was fresh.
+    RefreshAhead,
+    /// A stale answer to a call whose fetch went on.
+    SoftTimeout,
     /// A caller given another caller's fetch.
     FlightJoined,
     FlightTimeout,
@@ -84,8 +93,9 @@ impl Counters {
     pub(crate) fn new(cores: usize) -> Self {
         let (own, shared) = (4 * cores, 2 * cores);
         let (own, shared) = (own.clamp(16, 256), shared.next_power_of_two().min(128));
+        let stripe = |_| CachePadded::new(array::from_fn(|_| AtomicU64::new(0)));
         // Bounded: by the cores.
-        let stripes = (0..own + shared).map(|_| CachePadded::new(Stripe::default())).collect();
+        let stripes = (0..own + shared).map(stripe).collect();
         Self { stripes, own }
     }
 

@@ -248,6 +248,9 @@ pub enum FetchError<E> {
     Panicked,
     /// The fetch took longer than [`hard_timeout`](crate::FetchPolicy::hard_timeout).
     TimedOut,
+    /// A call was to run its fetch in a task, and the configuration has no
+    /// [`spawner`](crate::BlobCacheConfigBuilder::spawner). Nothing was looked up or fetched.
+    NoSpawner,
 }
 
 impl<E> FetchError<E> {
@@ -256,7 +259,7 @@ impl<E> FetchError<E> {
     pub fn inner(&self) -> Option<&E> {
         match self {
             Self::Fetch(error) => Some(error),
-            Self::Panicked | Self::TimedOut => None,
+            Self::Panicked | Self::TimedOut | Self::NoSpawner => None,
         }
     }
 
@@ -274,7 +277,7 @@ impl<E> FetchError<E> {
     pub fn into_inner(self) -> Option<Arc<E>> {
         match self {
             Self::Fetch(error) => Some(error),
-            Self::Panicked | Self::TimedOut => None,
+            Self::Panicked | Self::TimedOut | Self::NoSpawner => None,
         }
     }
 }
@@ -309,6 +312,7 @@ impl<E> Clone for FetchError<E> {
             Self::Fetch(error) => Self::Fetch(Arc::clone(error)),
             Self::Panicked => Self::Panicked,
             Self::TimedOut => Self::TimedOut,
+            Self::NoSpawner => Self::NoSpawner,
         }
     }
 }
@@ -320,6 +324,9 @@ impl<E: fmt::Display> fmt::Display for FetchError<E> {
             Self::Fetch(error) => write!(formatter, "the fetch failed: {error:#}"),
             Self::Panicked => formatter.write_str("the fetch panicked"),
             Self::TimedOut => formatter.write_str("the fetch took too long"),
+            Self::NoSpawner => formatter.write_str(
+                "there is no spawner to run the fetch: BlobCacheConfigBuilder::spawner sets one",
+            ),
         }
     }
 }

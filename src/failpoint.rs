@@ -68,6 +68,12 @@ pub(crate) enum Failpoint {
     KeyNotCompared,
     /// Waiters wait forever for a leader that was woken and is not polled.
     LeadKeptBySleeper,
+    /// A caller waits forever for a task that was woken and is not polled.
+    WorkKeptBySleeper,
+    /// A fetch that is given to a task counts as not woken, so that its lead waits for the task.
+    LeadNotMoved,
+    /// A fetch takes its read point once it has answered, and not before it begins.
+    PointTakenLate,
     /// A read segment stays pinned as long as the reader's future exists.
     PinInFuture,
     /// A caller keeps its permit, polled or not.

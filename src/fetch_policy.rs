@@ -1,11 +1,13 @@
-//! `FetchPolicy`: when a fetch is given up, and when it may be tried again.
+//! `FetchPolicy`: when a fetch begins, how long it is waited for, and when it may be tried again.
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::error::CacheError;
 
-/// When a fetch is given up, and when it may be tried again. The default is all off: a call waits
-/// for its fetch, and the call after a failure tries again.
+/// When a fetch begins, how long it is waited for, when it is given up, and when it may be tried
+/// again. The default is all off: a call whose entry is not fresh waits for its fetch, and the call
+/// after a failure tries again.
 ///
 /// It applies to all fetches of a cache
 /// ([`fetch_policy`](crate::BlobCacheConfigBuilder::fetch_policy)), of a namespace
@@ -37,6 +39,28 @@ use crate::error::CacheError;
 pub struct FetchPolicy {
     pub(crate) hard_timeout: Option<Duration>,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) refresh_ahead: Option<LastShare>,
+}
+
+const MILLION: u32 = 1_000_000;
+
+/// The last millionths of an entry's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LastShare(u32);
+
+impl LastShare {
+    // Checked later: NaN and what is negative are zero, too much is the most.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn of(share: f64) -> Self {
+        Self((share * f64::from(MILLION)) as u32)
+    }
+
+    /// Whether this share of the time from `written` to `ends` has begun.
+    pub(crate) fn has_begun(self, written: Timestamp, ends: Timestamp, now: Timestamp) -> bool {
+        let (time, left) = (ends.saturating_since(written), ends.saturating_since(now));
+        left.as_nanos() * u128::from(MILLION) <= time.as_nanos() * u128::from(self.0)
+    }
 }
 
 impl FetchPolicy {
@@ -74,9 +98,54 @@ impl FetchPolicy {
         self
     }
 
-    pub(crate) fn check(&self, field: &'static str) -> Result<(), CacheError> {
-        let reason = if self.hard_timeout.is_some_and(|timeout| timeout.is_zero()) {
+    /// How long a call waits for the fetch if there is a stale entry. Then it is given that
+    /// ([`is_stale`](crate::BlobCacheHit::is_stale)), and the fetch goes on: its value is stored.
+    /// A call whose entry is missing or expired waits on.
+    ///
+    /// It holds for [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) alone, and
+    /// needs a [`spawner`](crate::BlobCacheConfigBuilder::spawner): the fetch of any other call
+    /// would end with it. So would one that no task runs, since there are
+    /// [too many](crate::BlobCacheConfigBuilder::spawned_fetches_max): its own caller waits on.
+    ///
+    /// Default: no end. Above zero, and below `hard_timeout`.
+    #[must_use]
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// Refreshes an entry in the last share of its time, which lasts from its put until it is
+    /// stale or gone: 0.1 is its last tenth. One of the calls that ask for it then starts a fetch
+    /// in a task, and all are given the fresh entry at once. So an entry that is asked for often
+    /// enough is never stale.
+    ///
+    /// It holds for [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) and
+    /// [`get_or_refresh_spawned`](crate::BlobCache::get_or_refresh_spawned), and needs a
+    /// [`spawner`](crate::BlobCacheConfigBuilder::spawner). After a failure the key is not
+    /// refreshed for a second, or for `retry_after`. The share is kept in millionths.
+    ///
+    /// Default: no share. Above 0, and below 1.
+    #[must_use]
+    pub fn refresh_ahead(mut self, share: f64) -> Self {
+        self.refresh_ahead = Some(LastShare::of(share));
+        self
+    }
+
+    pub(crate) fn check(&self, field: &'static str, has_spawner: bool) -> Result<(), CacheError> {
+        let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|timeout| timeout.is_zero());
+        let (soft, hard) = (self.soft_timeout, self.hard_timeout);
+        let reason = if is_zero(hard) {
             "hard_timeout is zero: no fetch can be that fast"
+        } else if is_zero(soft) {
+            "soft_timeout is zero: get_or_refresh_spawned answers a stale entry at once"
+        } else if soft.zip(hard).is_some_and(|(soft, hard)| soft >= hard) {
+            "soft_timeout is not below hard_timeout, which answers the stale entry as well"
+        } else if self.refresh_ahead.is_some_and(|share| !(1..MILLION).contains(&share.0)) {
+            "the share of refresh_ahead is not above 0 and below 1"
+        } else if soft.is_some() && !has_spawner {
+            "soft_timeout needs a spawner, for fetches that go on when their caller is answered"
+        } else if self.refresh_ahead.is_some() && !has_spawner {
+            "refresh_ahead needs a spawner, for refreshes that no caller waits for"
         } else {
             return Ok(());
         };

@@ -62,6 +62,9 @@
 //! # }).unwrap();
 //! ```
 //!
+//! With an executor in the [configuration](BlobCacheConfigBuilder::spawner) that is one call,
+//! [`get_or_refresh_spawned`](BlobCache::get_or_refresh_spawned).
+//!
 //! In a service on axum, the handle is the state of the router, and a handler takes it from there:
 //!
 //! ```
@@ -187,6 +190,7 @@
 //! - `log`: the events go to a logger of the `log` crate while no subscriber is installed.
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
+//! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
@@ -242,9 +246,12 @@ mod publish;
 mod put;
 mod queue;
 mod quota;
+mod remote;
 mod reopen;
 mod scope;
 mod sequence;
+mod spawn;
+mod spawned;
 mod stats;
 mod sweep;
 mod sweeper;
@@ -286,6 +293,7 @@ pub use publish::BlobCacheMetrics;
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
 pub use scope::NamespaceScope;
+pub use spawn::{FetchTask, Spawn};
 pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
     NamespaceStats,

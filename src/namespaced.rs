@@ -93,9 +93,10 @@ impl BlobCacheNamespace {
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidConfig`] if the policy contradicts itself.
+    /// [`CacheError::InvalidConfig`] if the policy contradicts itself, or needs a
+    /// [`spawner`](crate::BlobCacheConfigBuilder::spawner) that the cache does not have.
     pub fn with_fetch_policy(mut self, policy: FetchPolicy) -> Result<Self, CacheError> {
-        policy.check("with_fetch_policy")?;
+        policy.check("with_fetch_policy", self.engine.config().spawner.is_some())?;
         self.fetch_policy = Some(policy);
         Ok(self)
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit, BlobCachePolicy,
-    BlobCachePut, CacheError, CachePresence, ExtendedTtlPolicy,
+    BlobCachePut, CacheError, CachePresence, ExtendedTtlPolicy, FetchPolicy, FetchTask,
 };
 
 /// The most bytes of the future of a get.
@@ -105,7 +105,9 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn cache() -> BlobCache {
-    let config = BlobCacheConfig::builder().l1_bytes_max(16 << 20).build();
+    let policy = FetchPolicy::default().refresh_ahead(0.001);
+    let config = BlobCacheConfig::builder().l1_bytes_max(16 << 20).fetch_policy(policy);
+    let config = config.spawner(|task: FetchTask| drop(task)).build();
     now(BlobCache::open(config.expect("a valid configuration"))).expect("a cache in memory")
 }
 
@@ -182,10 +184,12 @@ fn a_fresh_hit_that_needs_no_fetch_allocates_nothing() {
             use_up(now(namespace.get_or_fetch(key, none)).ok());
             use_up(now(cache.get_or_refresh("pages", key, none)).ok().map(|(hit, _)| hit));
             use_up(now(namespace.get_or_refresh(key, none)).ok().map(|(hit, _)| hit));
+            use_up(now(cache.get_or_fetch_spawned("pages", key, none)).ok());
+            use_up(now(namespace.get_or_refresh_spawned(key, none)).ok());
         });
         assert_eq!(taken, NOTHING, "{key}");
     }
-    assert_eq!(cache.stats().hits(), 16);
+    assert_eq!(cache.stats().hits(), 24);
     let of_fetch = size_of_val(&cache.get_or_fetch("pages", "key", none));
     assert!(of_fetch <= GET_FUTURE_BYTES_MAX, "{of_fetch} bytes");
 }

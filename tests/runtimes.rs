@@ -314,12 +314,16 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(typed.put(&key, String::from("value")));
     is_send(typed.get_or_fetch(&key, text));
     is_send(typed.get_or_refresh(&key, text));
+    is_send(typed.get_or_fetch_spawned(&key, text));
+    is_send(typed.get_or_refresh_spawned(&key, text));
     is_send(cache.get("n", key.clone()));
     is_send(cache.put("n", &key, "new"));
     is_send(cache.put("n", key.clone(), Bytes::from("new")));
     let fetch = || async { Ok::<_, String>(BlobCachePut::new("new")) };
     is_send(cache.get_or_fetch("n", &key, fetch));
     is_send(cache.get_or_refresh("n", key.clone(), fetch));
+    is_send(cache.get_or_fetch_spawned("n", &key, fetch));
+    is_send(cache.get_or_refresh_spawned("n", key.clone(), fetch));
     is_send(cache.invalidate_key("n", &key));
     is_send(cache.invalidate_prefix("n", &key));
     is_send(cache.invalidate_tags("n", &["t"]));
@@ -339,6 +343,8 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(handle.put(key.clone(), String::from("new")));
     is_send(handle.get_or_fetch(&key, fetch));
     is_send(handle.get_or_refresh(key.clone(), fetch));
+    is_send(handle.get_or_fetch_spawned(&key, fetch));
+    is_send(handle.get_or_refresh_spawned(key.clone(), fetch));
     is_send(handle.invalidate_key(&key));
     is_send(handle.invalidate_prefix(&key));
     is_send(handle.invalidate_tags(&["t"]));

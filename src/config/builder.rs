@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
@@ -14,6 +15,7 @@ use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
 use crate::quota::NamespaceQuota;
+use crate::spawn::Spawn;
 use crate::write_rate::WriteRate;
 
 /// Beyond any addressable memory.
@@ -355,6 +357,26 @@ impl BlobCacheConfigBuilder {
         self
     }
 
+    /// Where fetches of [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) and
+    /// [`get_or_refresh_spawned`](crate::BlobCache::get_or_refresh_spawned) run: see [`Spawn`].
+    /// Default: nowhere, so that these calls are refused.
+    #[must_use]
+    pub fn spawner(mut self, spawner: impl Spawn) -> Self {
+        self.config.spawner = Some(Arc::new(spawner));
+        self
+    }
+
+    /// The most fetches that are given to the [`spawner`](Self::spawner) and have not ended, or
+    /// whose tasks it still keeps. Beyond that a fetch runs in the polls of its caller, a refresh
+    /// is left to a later call, and
+    /// [`fetches_not_spawned`](crate::BlobCacheStats::fetches_not_spawned) counts both. Default
+    /// 1024; 1 to 65,536.
+    #[must_use]
+    pub fn spawned_fetches_max(mut self, fetches: usize) -> Self {
+        self.config.spawned_fetches_max = fetches;
+        self
+    }
+
     /// The source of time. Default [`Clock::system`].
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -412,7 +434,9 @@ impl BlobCacheConfigBuilder {
         }
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
-        config.fetch_policy.check("fetch_policy")?;
+        let has_spawner = config.spawner.is_some();
+        config.fetch_policy.check("fetch_policy", has_spawner)?;
+        within("spawned_fetches_max", config.spawned_fetches_max, 1..=65_536)?;
         within("quota", config.quotas.len(), 0..=QUOTAS_MAX)?;
         // Bounded: by the quotas of a configuration, once.
         for name in config.quotas.names() {
@@ -426,7 +450,7 @@ impl BlobCacheConfigBuilder {
         // Bounded: by the namespaces of a configuration, once.
         for (name, own) in config.namespaces.iter() {
             within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
-            own.fetch_policy.unwrap_or_default().check("namespace")?;
+            own.fetch_policy.unwrap_or_default().check("namespace", has_spawner)?;
         }
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));

@@ -6,6 +6,7 @@ mod namespace;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 pub use self::builder::BlobCacheConfigBuilder;
@@ -19,6 +20,7 @@ use crate::modes::{
     BackgroundSweep, CrashSafety, L2Admission, L2Compression, L2Engine, L2PromotionPolicy,
 };
 use crate::quota::{NamespaceQuota, Quotas};
+use crate::spawn::Spawn;
 use crate::write_rate::WriteRate;
 
 const KIB: usize = 1 << 10;
@@ -69,6 +71,8 @@ pub struct BlobCacheConfig {
     pub(crate) quotas: Quotas,
     pub(crate) namespaces: DefaultsByName,
     pub(crate) fetch_policy: FetchPolicy,
+    pub(crate) spawner: Option<Arc<dyn Spawn>>,
+    pub(crate) spawned_fetches_max: usize,
 }
 
 impl BlobCacheConfig {
@@ -104,6 +108,8 @@ impl BlobCacheConfig {
             quotas: Quotas::default(),
             namespaces: DefaultsByName::default(),
             fetch_policy: FetchPolicy::default(),
+            spawner: None,
+            spawned_fetches_max: 1024,
         }
     }
 
@@ -286,6 +292,18 @@ impl BlobCacheConfig {
         self.fetch_policy
     }
 
+    /// Where spawned fetches run, if anywhere.
+    #[must_use]
+    pub fn spawner(&self) -> Option<&Arc<dyn Spawn>> {
+        self.spawner.as_ref()
+    }
+
+    /// The most fetches that are given to the spawner at one time.
+    #[must_use]
+    pub fn spawned_fetches_max(&self) -> usize {
+        self.spawned_fetches_max
+    }
+
     /// The source of time.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -347,6 +365,8 @@ impl fmt::Debug for BlobCacheConfig {
             quotas,
             namespaces,
             fetch_policy,
+            spawner,
+            spawned_fetches_max,
         } = self;
         formatter
             .debug_struct("BlobCacheConfig")
@@ -380,6 +400,8 @@ impl fmt::Debug for BlobCacheConfig {
             .field("quotas", quotas)
             .field("namespaces", namespaces)
             .field("fetch_policy", fetch_policy)
+            .field("spawner", spawner)
+            .field("spawned_fetches_max", spawned_fetches_max)
             .finish()
     }
 }

@@ -11,6 +11,7 @@ use crate::engine::background::wakeup::Wakeup;
 use crate::engine::closed_index::ClosedCache;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::fetch::held::HeldErrors;
+use crate::engine::fetch::spawner::FetchSpawner;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
@@ -37,6 +38,7 @@ pub(crate) struct Closing {
     cleanup: Cleanup,
     events: Events,
     held_errors: Arc<HeldErrors>,
+    spawner: Arc<FetchSpawner>,
     flushes: Arc<Flushes>,
 }
 
@@ -55,6 +57,7 @@ impl Closing {
             cleanup: Cleanup::new(parts),
             events: parts.events.clone(),
             held_errors: Arc::clone(&parts.held_errors),
+            spawner: Arc::clone(&parts.spawner),
             flushes: Arc::new(Flushes::new(parts)),
         }
     }
@@ -73,6 +76,7 @@ impl Closing {
             self.disk.missing().into_iter().for_each(|missing| missing.reopening.close());
             self.events.close();
             self.held_errors.close();
+            self.spawner.close();
             let index = self.closed_index(is_settled);
             self.pending.sweep_ended();
             self.end_tasks(index);
@@ -126,6 +130,7 @@ impl Closing {
         self.commit_lock.section().close();
         self.events.close();
         self.held_errors.close();
+        self.spawner.close();
         self.end_tasks(None);
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();

@@ -64,7 +64,7 @@ pub(crate) struct Engine {
     gets: Gets,
     puts: Arc<Puts>,
     invalidations: Invalidations,
-    fetcher: Fetcher,
+    fetcher: Arc<Fetcher>,
     sweeping: Arc<Sweeping>,
     stats: StatsReader,
     closing: Closing,
@@ -81,7 +81,7 @@ impl Engine {
         Self {
             gets: Gets::new(&parts),
             invalidations: Invalidations::new(&parts),
-            fetcher: Fetcher::new(&parts, Arc::clone(&puts)),
+            fetcher: Arc::new(Fetcher::new(&parts, Arc::clone(&puts))),
             sweeping: Arc::new(Sweeping::new(&parts)),
             stats: StatsReader::new(&parts),
             closing: Closing::new(&parts),
@@ -106,7 +106,7 @@ impl Engine {
         &self.invalidations
     }
 
-    pub(crate) fn fetcher(&self) -> &Fetcher {
+    pub(crate) fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher
     }
 

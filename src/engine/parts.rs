@@ -22,6 +22,7 @@ use crate::engine::disk_tier::{DiskTier, Tier};
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::fetch::rests::Rests;
+use crate::engine::fetch::spawner::FetchSpawner;
 use crate::engine::fetch::told::Told;
 use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
 use crate::engine::read::read_limit::Reads;
@@ -61,6 +62,8 @@ pub(crate) struct Parts {
     /// Of fetches that failed a moment ago.
     pub(crate) held_errors: Arc<HeldErrors>,
     pub(crate) rests: Arc<Rests>,
+    /// Fetches in tasks.
+    pub(crate) spawner: Arc<FetchSpawner>,
     pub(crate) told: Arc<Told>,
     pub(crate) timer: Timer,
     pub(crate) promotions: Arc<Promotions>,
@@ -118,6 +121,10 @@ impl Parts {
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             held_errors: Arc::default(),
             rests: Arc::new(Rests::new()),
+            spawner: Arc::new(FetchSpawner::new(
+                config.spawner.clone(),
+                config.spawned_fetches_max,
+            )),
             told: Arc::default(),
             timer: timer.clone(),
             promotions: Arc::new(Promotions::new(config.promotion_queue_max, config.l1_bytes_max)),

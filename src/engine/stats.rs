@@ -16,6 +16,7 @@ use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::spawner::FetchSpawner;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
@@ -52,6 +53,7 @@ pub(crate) struct StatsReader {
     codecs: Arc<Codecs>,
     flights: Arc<Flights<FlightOutcome, Moment>>,
     held_errors: Arc<HeldErrors>,
+    spawner: Arc<FetchSpawner>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk_admission: Arc<DiskAdmission>,
@@ -77,6 +79,7 @@ impl StatsReader {
             codecs: Arc::clone(&parts.codecs),
             flights: Arc::clone(&parts.flights),
             held_errors: Arc::clone(&parts.held_errors),
+            spawner: Arc::clone(&parts.spawner),
             promotions: Arc::clone(&parts.promotions),
             budget: Arc::clone(&parts.budget),
             disk_admission: Arc::clone(&parts.disk_admission),
@@ -201,6 +204,11 @@ impl StatsReader {
             fetch_errors: sum(Event::FetchError),
             fetch_timeouts: sum(Event::FetchTimeout),
             fetches_held_off: sum(Event::FetchHeldOff),
+            fetches_spawned: sum(Event::FetchSpawned),
+            fetches_not_spawned: sum(Event::FetchNotSpawned),
+            fetch_tasks: self.spawner.len(),
+            refreshes_ahead: sum(Event::RefreshAhead),
+            soft_timeouts: sum(Event::SoftTimeout),
             fetches_not_stored: sum(Event::FetchNotStored),
             flights_joined: sum(Event::FlightJoined),
             flight_timeouts: sum(Event::FlightTimeout),

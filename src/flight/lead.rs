@@ -73,6 +73,11 @@ impl<T: Sent, P: Sent> Lead<T, P> {
         self.participant.flight.state.lock().is_led_by(self.number)
     }
 
+    /// The leader's work has moved to a task that is owed a poll.
+    pub(crate) fn note_woken(&self) {
+        self.participant.flight.note_leader_woken(self.number);
+    }
+
     /// Ends the flight, unless the lead is void.
     pub(crate) fn complete(self, completion: Completion<T, P>) -> Wakers<T, P> {
         let number = self.number;

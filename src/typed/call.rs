@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::codec::{self, Codec};
 use super::hit::TypedHit;
 use super::put::TypedPut;
-use crate::engine::Engine;
+use crate::engine::fetch::fetcher::Fetcher;
 use crate::engine::fetch::typing::{Begin, Typing};
 use crate::entry::Entry;
 use crate::hit::{BlobCacheHit, CacheTier};
@@ -27,7 +27,7 @@ use crate::wake::discard;
 const DECODED_MAX: usize = 2;
 
 pub(super) struct Call<T, C> {
-    engine: Arc<Engine>,
+    fetcher: Arc<Fetcher>,
     namespace: Box<str>,
     codec: Arc<C>,
     /// Whether it has counted a value that does not decode.
@@ -44,14 +44,14 @@ struct Values<T> {
 
 impl<T, C> Call<T, C> {
     pub(super) fn new(
-        engine: &Arc<Engine>,
+        fetcher: &Arc<Fetcher>,
         namespace: NamespaceRef<'_>,
         codec: &Arc<C>,
         is_counted: bool,
     ) -> Arc<Self> {
         let values = Values { decoded: Vec::new(), fetched: None };
         Arc::new(Self {
-            engine: Arc::clone(engine),
+            fetcher: Arc::clone(fetcher),
             namespace: namespace.name.into(),
             codec: Arc::clone(codec),
             is_counted: is_counted.into(),
@@ -84,7 +84,7 @@ impl<T: Send + 'static, C: Codec<T>> Call<T, C> {
             }
             Err(failure) => {
                 if !self.is_counted.swap(true, Ordering::Relaxed) {
-                    note_undecoded(&self.engine, &self.namespace, &failure);
+                    note_undecoded(&self.fetcher, &self.namespace, &failure);
                 }
                 discard(failure);
                 false
@@ -117,7 +117,7 @@ impl<T: Send + 'static, C: Codec<T>> Call<T, C> {
         if let Err(failure) = put.encode(&*self.codec) {
             put.put.is_unencoded = true;
             let error = failure.error().map(|error| error as _);
-            self.engine.fetcher().tell_not_encoded(&self.namespace, error);
+            self.fetcher.tell_not_encoded(&self.namespace, error);
             discard(failure);
         }
         let TypedPut { value, put } = put;
@@ -138,11 +138,11 @@ impl<T, C> Drop for Call<T, C> {
 }
 
 /// Counts and tells that a call has found bytes that do not decode.
-pub(super) fn note_undecoded<E>(engine: &Engine, namespace: &str, failure: &codec::Failure<E>)
+pub(super) fn note_undecoded<E>(fetcher: &Fetcher, namespace: &str, failure: &codec::Failure<E>)
 where
     E: std::error::Error,
 {
-    engine.fetcher().note_undecoded(namespace, failure.error().map(|error| error as _));
+    fetcher.note_undecoded(namespace, failure.error().map(|error| error as _));
 }
 
 pub(super) struct TypedFetch<F, T, C> {

@@ -14,6 +14,7 @@ mod json;
 mod postcard;
 mod put;
 mod refresh;
+mod spawned;
 
 use std::fmt;
 use std::future::Future;
@@ -264,7 +265,7 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
             Ok(value) => Some(Some(value)),
             Err(failure) => {
                 let (engine, namespace, _) = self.namespace.parts();
-                note_undecoded(engine, namespace.name, &failure);
+                note_undecoded(engine.fetcher(), namespace.name, &failure);
                 discard(failure);
                 None
             }
@@ -302,7 +303,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref()) {
+        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
             Ok(found) => {
                 discard(fetch);
                 return Ok(found);
@@ -351,7 +352,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref()) {
+        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
             Ok(found) => {
                 discard(fetch);
                 return Ok((found, None));
@@ -364,13 +365,14 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         Ok((hit, refresh.map(|refresh| TypedRefresh::new(refresh, call))))
     }
 
-    /// A fresh value in memory; or else what a fetch of it needs.
+    /// A fresh value in memory; or else what a fetch of it needs, in a task or not.
     #[expect(clippy::type_complexity, reason = "it has no name elsewhere")]
     fn look_fresh<E: 'static>(
         &self,
         key: &[u8],
+        is_for_task: bool,
     ) -> Result<TypedHit<T>, (Arc<Call<T, C>>, Arc<FetchRequest>)> {
-        let (engine, namespace, defaults) = self.namespace.parts();
+        let (engine, namespace, _) = self.namespace.parts();
         let mut is_counted = false;
         let found = engine.gets().look_fresh_if(namespace, key, |hit| {
             let taken = self.take(hit);
@@ -380,11 +382,23 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         if let Some((hit, value)) = found {
             return Ok(TypedHit::new(value, hit));
         }
-        let call = Call::new(engine, namespace, &self.codec, is_counted);
+        Err(self.asked::<E>(key, (is_counted, is_for_task)))
+    }
+
+    /// What a fetch needs. Whether the call has counted a value that does not decode.
+    fn asked<E: 'static>(
+        &self,
+        key: &[u8],
+        (is_counted, is_for_task): (bool, bool),
+    ) -> (Arc<Call<T, C>>, Arc<FetchRequest>) {
+        let (engine, namespace, defaults) = self.namespace.parts();
+        let call = Call::new(engine.fetcher(), namespace, &self.codec, is_counted);
         let typing = call.typing::<E>();
         if is_counted {
             typing.refuse();
         }
-        Err((call, FetchRequest::typed(engine, namespace, key, defaults, typing)))
+        let request = FetchRequest::new(engine, namespace, key, defaults).typed(typing);
+        let request = if is_for_task { request.for_task() } else { request };
+        (call, Arc::new(request))
     }
 }

@@ -14,6 +14,8 @@ mod one;
 mod order;
 mod refresh;
 mod sleepers;
+mod spawned;
+mod spawned_stale;
 mod stress;
 
 use std::future::Future;

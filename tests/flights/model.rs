@@ -22,6 +22,10 @@ mod flight;
 #[allow(dead_code)]
 #[path = "../../src/meter.rs"]
 mod meter;
+#[allow(dead_code)]
+#[path = "../../src/remote.rs"]
+mod remote;
+mod spawned;
 #[path = "../../src/wake.rs"]
 mod wake;
 
@@ -71,20 +75,36 @@ mod batch {
 
 /// Stands for `src/timer.rs`.
 mod timer {
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use shuttle::thread;
+    use shuttle::thread::{self, JoinHandle};
 
     /// While it is running, any delay may end at any moment; otherwise none ends.
     #[derive(Debug, Clone)]
     pub(crate) struct Timer {
-        pub(crate) is_running: bool,
+        is_running: bool,
+        alarms: Arc<Mutex<Vec<JoinHandle<()>>>>,
     }
 
     impl Timer {
+        pub(crate) fn new(is_running: bool) -> Self {
+            Self { is_running, alarms: Arc::default() }
+        }
+
         pub(crate) fn after(&self, delay: Duration, alarm: Box<dyn FnOnce() + Send>) {
             if self.is_running || delay.is_zero() {
-                thread::spawn(alarm);
+                let alarm = thread::spawn(alarm);
+                // Of the real world: nothing is scheduled while it is locked.
+                self.alarms.lock().expect("no thread panics").push(alarm);
+            }
+        }
+
+        /// Waits for all alarms, and those that they set.
+        pub(crate) fn end(&self) {
+            let next = || self.alarms.lock().expect("no thread panics").pop();
+            while let Some(alarm) = next() {
+                alarm.join().expect("no alarm panics");
             }
         }
     }
@@ -96,6 +116,7 @@ struct World {
     /// Callers that have not ended and do not sleep.
     awake: shuttle::sync::Mutex<u64>,
     all_sleep: Condvar,
+    timer: Timer,
     flights: Arc<Flights<u64, u64>>,
     order: Mutex<CommitLock>,
     /// The origin's value.
@@ -137,11 +158,13 @@ fn key() -> Destination<'static> {
 
 impl World {
     fn new(has_sleepers: bool, callers: u64) -> Self {
+        let timer = Timer::new(has_sleepers);
         Self {
             has_sleepers,
             awake: shuttle::sync::Mutex::new(callers),
             all_sleep: Condvar::new(),
-            flights: Arc::new(Flights::new(1, Timer { is_running: has_sleepers })),
+            flights: Arc::new(Flights::new(1, timer.clone())),
+            timer,
             order: Mutex::new(CommitLock::default()),
             source: AtomicU64::new(0),
             told: AtomicU64::new(0),
@@ -155,9 +178,13 @@ impl World {
         self.all_sleep.notify_all();
     }
 
-    /// Waits until all callers that do not sleep have ended.
+    /// A caller sleeps until all callers that do not have ended.
     fn sleep(&self) {
         self.rest();
+        self.wait_for_others();
+    }
+
+    fn wait_for_others(&self) {
         let mut awake = self.awake.lock().expect("no thread panics");
         while *awake > 0 {
             awake = self.all_sleep.wait(awake).expect("no thread panics");
@@ -323,6 +350,7 @@ fn scene(has_sleepers: bool) {
     for thread in threads {
         thread.join().expect("no thread panics");
     }
+    world.timer.end();
     assert_eq!(world.flights.len(), 0, "flights are left behind");
 }
 

@@ -7,6 +7,7 @@ mod codecs;
 mod features;
 mod fetch;
 mod model;
+mod spawned;
 
 use std::error::Error;
 use std::path::Path;

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::CommitLock;
 use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
 use crate::engine::fetch::failures::Failures;
 use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::spawner::FetchSpawner;
 use crate::engine::fetch::told::Told;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::engine::parts::Parts;
@@ -19,6 +20,7 @@ use crate::engine::visibility::Visibility;
 use crate::engine::write::put::Puts;
 use crate::entry::{Entry, Extras, Mark};
 use crate::error::CacheError;
+use crate::fetch_policy::FetchPolicy;
 use crate::flight::{Claim, Destination, Flights, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, KeyHasher, LabelHash, NamespaceRef};
@@ -27,6 +29,7 @@ use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Generation, Namespaces};
 use crate::policy::{BlobCachePolicy, Lifetime};
 use crate::put::BlobCachePut;
+use crate::remote::{RemoteHandle, Work};
 use crate::telemetry::tell;
 use crate::timeout::Timeout;
 use crate::timer::Timer;
@@ -64,6 +67,7 @@ pub(crate) struct Fetcher {
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     failures: Failures,
+    spawner: Arc<FetchSpawner>,
     timer: Timer,
     told: Arc<Told>,
 }
@@ -84,6 +88,7 @@ impl Fetcher {
             disk_lookup: DiskLookup::new(parts),
             puts,
             failures: Failures::new(parts),
+            spawner: Arc::clone(&parts.spawner),
             timer: parts.timer.clone(),
             told: Arc::clone(&parts.told),
         }
@@ -163,6 +168,14 @@ impl Fetcher {
         &self.failures
     }
 
+    /// Runs it in a task. Gives it back if it must not.
+    pub(crate) fn spawn<W: Work>(&self, work: W) -> Result<RemoteHandle<W, W::Output>, W> {
+        let spawned = self.spawner.spawn(work, &self.timer);
+        let event = if spawned.is_ok() { Event::FetchSpawned } else { Event::FetchNotSpawned };
+        self.counters.count(event);
+        spawned
+    }
+
     pub(crate) fn timeout(&self, delay: Duration) -> Timeout {
         Timeout::new(&self.timer, delay)
     }
@@ -195,6 +208,13 @@ impl Fetcher {
         self.told.not_encoded.tell(
             || tell!(warn, "typed", namespace, %error, "fetched values are not stored: no bytes"),
         );
+    }
+
+    /// Whether a fresh hit is in the last share of its time, in which its policy has it refreshed.
+    pub(crate) fn is_ending(&self, hit: &BlobCacheHit, policy: &FetchPolicy) -> bool {
+        let ends = hit.entry.expires();
+        let share = policy.refresh_ahead.filter(|_| ends != Timestamp::NEVER);
+        share.is_some_and(|share| share.has_begun(hit.entry.written, ends, self.clock.timestamp()))
     }
 
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {

@@ -14,36 +14,30 @@
 //! drops with it. A leader polls everything through its lead. A leader that was woken and is not
 //! polled may lose the lead; polled again, it finishes its own fetch and completes no flight.
 
+mod moving;
+
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
-
 use crate::counters::Event;
-use crate::engine::fetch::fetcher::{Fetched, Offer};
+use crate::engine::fetch::fetcher::Offer;
 use crate::engine::fetch::outcome::{Failure, FlightOutcome};
-use crate::engine::fetch::request::{FetchRequest, Look};
+use crate::engine::fetch::request::FetchRequest;
+use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Outcome, Stage, led};
 use crate::engine::fetch::typing::Begin;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::flight::{self, Completion, JoinOutcome, Part};
+use crate::flight::{Completion, JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::put::BlobCachePut;
 use crate::telemetry::Spanned;
 use crate::timeout::Timeout;
 use crate::wake::{contained, discard};
-
-type Lead = flight::Lead<FlightOutcome, Moment>;
-type Joiner = flight::Joiner<FlightOutcome, Moment>;
-pub(crate) type Claim = flight::Claim<FlightOutcome, Moment>;
-type Wakers = flight::Wakers<FlightOutcome, Moment>;
-
-type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
 pub(crate) struct FetchFuture<F, Fut, E> {
     request: Arc<FetchRequest>,
@@ -54,39 +48,16 @@ pub(crate) struct FetchFuture<F, Fut, E> {
     /// The last moment before the latest look began.
     looked: Option<Moment>,
     is_counted: bool,
-    /// Its caller has the stale entry, and is told of a failure.
+    /// Its caller has the entry, and is told of a failure.
     is_refresh: bool,
+    /// It is to replace a fresh entry that is near its end.
+    is_ahead: bool,
+    /// It stops before it fetches, to be moved to a task.
+    is_pausing: bool,
+    has_found_stale: bool,
     /// When it has waited for long enough: for other callers, then for its own fetch.
     deadline: Option<Timeout>,
     stage: Stage<Fut, E>,
-}
-
-/// The lead is None without a flight: another key of the hash has one, or no entry has this key.
-enum Stage<Fut, E> {
-    New(Option<Claim>),
-    /// The lead, if this caller leads, and its read point.
-    Looking(Look, Option<(Option<Lead>, WatchGuard)>),
-    Joined(Joiner),
-    Fetching(Spanned<Pin<Box<Fut>>>, Option<Lead>, WatchGuard),
-    Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
-    Storing(BoxFuture<'static, Fetched>, Option<Lead>),
-    Waking(Wakers, Outcome<E>),
-    Over,
-}
-
-/// The moments at which a fetch that has failed, and the look after it, began.
-#[derive(Clone, Copy)]
-struct FailedAt {
-    fetched: Moment,
-    looked: Moment,
-    /// Of this call's own fetch; or else of one before, or of others, which took too long.
-    is_own: bool,
-}
-
-enum Next<Fut, E> {
-    Stage(Stage<Fut, E>),
-    Wait(Stage<Fut, E>),
-    Answer(Outcome<E>),
 }
 
 /// Only boxed parts are pinned.
@@ -101,16 +72,26 @@ impl<F, Fut, E> FetchFuture<F, Fut, E> {
             looked: None,
             is_counted: false,
             is_refresh: false,
+            is_ahead: false,
+            is_pausing: false,
+            has_found_stale: false,
             deadline: None,
             stage: Stage::New(None),
         }
     }
 
-    /// Its caller has the stale hit, which was counted then.
+    /// Its caller has the hit, which was counted then.
     pub(crate) fn refresh(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
         let mut fetching = Self::new(request, fetch);
         (fetching.is_counted, fetching.is_refresh) = (true, true);
         fetching.stage = Stage::New(Some(claim));
+        fetching
+    }
+
+    /// A refresh of an entry that is still fresh.
+    pub(crate) fn ahead(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
+        let mut fetching = Self::refresh(request, fetch, claim);
+        fetching.is_ahead = true;
         fetching
     }
 }
@@ -119,17 +100,6 @@ impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
     fn drop(&mut self) {
         discard(mem::replace(&mut self.stage, Stage::Over));
         discard(self.fetch.take());
-    }
-}
-
-fn led<R>(
-    lead: Option<&Lead>,
-    context: &mut Context<'_>,
-    poll: impl FnOnce(&mut Context<'_>) -> R,
-) -> R {
-    match lead {
-        Some(lead) => lead.poll(context, poll),
-        None => poll(context),
     }
 }
 
@@ -167,7 +137,7 @@ where
         match stage {
             Stage::New(claim) => {
                 self.began = Some(self.now().moment);
-                match claim.and_then(Claim::begin) {
+                match claim.and_then(|claim| claim.begin()) {
                     Some(lead) => self.lead(Some(lead)),
                     None => self.look(None),
                 }
@@ -186,6 +156,8 @@ where
                 Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
                 Poll::Ready(JoinOutcome::Value(outcome)) => self.joined(outcome),
             },
+            Stage::Paused(lead, watch) if self.is_pausing => Next::Wait(Stage::Paused(lead, watch)),
+            Stage::Paused(lead, watch) => self.begin(lead, watch),
             Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
             Stage::Failed(mut look, error, lead, at) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
@@ -248,7 +220,9 @@ where
         discard(fetching);
         match answer {
             Ok(put) => {
-                let storing = Arc::clone(&self.request).store(put, watch);
+                let is_late = failpoint(Failpoint::PointTakenLate);
+                let watch = if is_late { self.request.watch() } else { watch };
+                let storing = Arc::clone(&self.request).store(put, watch, self.is_ahead);
                 Next::Stage(Stage::Storing(Box::pin(storing), lead))
             }
             Err(error) => self.failed(error, lead, Some(watch)),
@@ -280,10 +254,12 @@ where
         found: Option<BlobCacheHit>,
         lead: Option<(Option<Lead>, WatchGuard)>,
     ) -> Next<Fut, E> {
+        let is_enough = |hit: &BlobCacheHit| !(self.is_ahead && self.request.is_ending(hit));
         let (fresh, stale) = match found {
-            Some(hit) if !hit.is_stale() => (Some(hit), None),
+            Some(hit) if !hit.is_stale() && is_enough(&hit) => (Some(hit), None),
             found => (None, found),
         };
+        self.has_found_stale = stale.is_some();
         if !mem::replace(&mut self.is_counted, true) {
             match &fresh {
                 Some(hit) => self.request.fetcher().count_hit(hit),
@@ -293,9 +269,7 @@ where
         match (fresh, lead) {
             (Some(hit), None) => self.answer(hit),
             (Some(hit), Some((lead, watch))) => self.complete(lead, hit, watch.point.moment),
-            // Another caller has taken the lead before this one began to fetch.
-            (None, Some((Some(lead), _))) if !lead.is_in_force() => self.enter(),
-            (None, Some((lead, watch))) => self.fetch(lead, watch),
+            (None, Some((lead, watch))) => self.begin(lead, watch),
             (None, None) => match self.request.held() {
                 Some((error, _)) => {
                     self.count(Event::FetchHeldOff);
@@ -329,6 +303,14 @@ where
         }
     }
 
+    fn begin(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
+        // Another caller has taken the lead before this one began to fetch.
+        if lead.as_ref().is_some_and(|lead| !lead.is_in_force()) {
+            return self.enter();
+        }
+        self.fetch(lead, watch)
+    }
+
     fn fetch(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
         // Another fetch may have failed since the look.
         if let Some((error, fetched)) = self.request.held() {
@@ -336,6 +318,9 @@ where
             let at = FailedAt { fetched, looked: self.now().moment, is_own: false };
             let look = self.request.look(Offer::Always);
             return Next::Stage(Stage::Failed(look, error, lead, at));
+        }
+        if self.is_pausing {
+            return Next::Wait(Stage::Paused(lead, watch));
         }
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
@@ -389,12 +374,12 @@ where
         FailedAt { looked: until, is_own, .. }: FailedAt,
         error: FetchError<E>,
     ) -> Next<Fut, E> {
+        if is_own && (hit.is_stale() || self.is_ahead) {
+            self.request.rest();
+        }
         if !hit.is_stale() {
             discard(error);
             return self.complete(lead, hit, until);
-        }
-        if is_own {
-            self.request.rest();
         }
         let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
         let wakers = lead.map(|lead| lead.complete(Completion { value, until }));

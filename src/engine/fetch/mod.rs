@@ -8,6 +8,9 @@ pub(crate) mod outcome;
 mod refresh;
 mod request;
 pub(crate) mod rests;
+mod spawned;
+pub(crate) mod spawner;
+mod stage;
 pub(crate) mod told;
 pub(crate) mod typing;
 mod watch;
@@ -18,6 +21,11 @@ pub(crate) use self::future::FetchFuture;
 pub use self::refresh::BlobCacheRefresh;
 use self::request::Look;
 pub(crate) use self::request::{FetchRequest, HandleDefaults};
+pub(crate) use self::spawned::{
+    SpawnedFetch, find_or_fetch_spawned, get_or_fetch_spawned, get_or_refresh_spawned,
+    refresh_ahead,
+};
+use self::stage::Claim;
 use self::typing::Begin;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::Offer;
@@ -47,7 +55,7 @@ where
         }
         None => {
             let request = FetchRequest::new(engine, namespace, key, defaults);
-            Box::pin(FetchFuture::new(request, fetch)).await
+            Box::pin(FetchFuture::new(Arc::new(request), fetch)).await
         }
     }
 }
@@ -72,7 +80,7 @@ where
         }
         None => {
             let request = FetchRequest::new(engine, namespace, key, defaults);
-            let (hit, refresh) = Box::pin(find_or_fetch(request, fetch)).await?;
+            let (hit, refresh) = Box::pin(find_or_fetch(Arc::new(request), fetch)).await?;
             Ok((hit, refresh.map(BlobCacheRefresh::new)))
         }
     }
@@ -88,24 +96,31 @@ where
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
-    let found = match request.look(Offer::Always) {
-        Look::Done(found) => found,
-        Look::OnDisk(looking) => looking.await,
-    };
-    let Some(hit) = found else {
+    let Some(hit) = find(&request).await else {
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
-    request.fetcher().count_hit(&hit);
-    let may_fetch = || !request.is_resting() && !request.is_held_off::<E>();
-    let is_due = hit.is_stale() && may_fetch();
-    let claim = if is_due { request.claim::<E>() } else { None };
-    // A refresh may have failed before the claim.
-    let claim = claim.filter(|_| may_fetch());
+    let claim = if hit.is_stale() { claim::<E>(&request) } else { None };
     let Some(claim) = claim else {
         unneeded(fetch);
         return Ok((hit, None));
     };
     Ok((hit, Some(FetchFuture::refresh(request, fetch, claim))))
+}
+
+/// Looks into both tiers, and counts a hit.
+async fn find(request: &Arc<FetchRequest>) -> Option<BlobCacheHit> {
+    let hit = match request.look(Offer::Always) {
+        Look::Done(found) => found,
+        Look::OnDisk(looking) => looking.await,
+    };
+    hit.inspect(|hit| request.fetcher().count_hit(hit))
+}
+
+/// The right to refresh, unless a fetch is under way, or has failed a moment ago.
+fn claim<E: Send + Sync + 'static>(request: &FetchRequest) -> Option<Claim> {
+    let claim = if request.may_refresh::<E>() { request.claim::<E>() } else { None };
+    // A refresh may have failed before the claim.
+    claim.filter(|_| request.may_refresh::<E>())
 }
 
 /// Drops a fetch that is not called. Its panic at the end of a function would leak the answer.

@@ -27,9 +27,11 @@ use crate::telemetry::{Spanned, spanned};
 use crate::timeout::Timeout;
 use crate::wake::discard;
 
-/// Owns its memory, since a refresh outlives its call. Keeps the cache open.
+/// Owns its memory, since a refresh outlives its call.
 pub(crate) struct FetchRequest {
-    engine: Arc<Engine>,
+    fetcher: Arc<Fetcher>,
+    /// Keeps the cache open, unless the fetch is to run in a task: that must not.
+    _open: Option<Arc<Engine>>,
     namespace: Box<str>,
     seed: NamespaceSeed,
     key: Arc<[u8]>,
@@ -49,6 +51,14 @@ pub(crate) struct FetchRequest {
 pub(crate) struct HandleDefaults<'a> {
     pub(crate) policy: Option<&'a Arc<BlobCachePolicy>>,
     pub(crate) fetch_policy: Option<FetchPolicy>,
+}
+
+impl HandleDefaults<'_> {
+    pub(crate) fn fetch_policy(&self, engine: &Engine, namespace: NamespaceRef<'_>) -> FetchPolicy {
+        let config = engine.config();
+        let own = || config.namespaces.of(namespace.name).fetch_policy;
+        self.fetch_policy.or_else(own).unwrap_or(config.fetch_policy)
+    }
 }
 
 pub(crate) enum Look {
@@ -71,39 +81,36 @@ impl FetchRequest {
         namespace: NamespaceRef<'_>,
         key: &[u8],
         defaults: HandleDefaults<'_>,
-    ) -> Arc<Self> {
+    ) -> Self {
         let is_in_bounds = engine.fetcher().is_in_bounds(namespace, key);
         let key = if is_in_bounds { key } else { &[] };
         let own = engine.config().namespaces.of(namespace.name);
         let policy = defaults.policy.or(own.policy.as_ref());
-        let fetch_policy = defaults.fetch_policy.or(own.fetch_policy);
-        Arc::new(Self {
+        Self {
             hash: engine.fetcher().hash(namespace, key),
-            engine: Arc::clone(engine),
+            fetcher: Arc::clone(engine.fetcher()),
+            _open: Some(Arc::clone(engine)),
             namespace: namespace.name.into(),
             seed: namespace.seed,
             key: key.into(),
             called: OnceLock::new(),
             policy: policy.cloned().unwrap_or_default(),
-            fetch_policy: fetch_policy.unwrap_or(engine.config().fetch_policy),
+            fetch_policy: defaults.fetch_policy(engine, namespace),
             is_in_bounds,
             typing: None,
-        })
+        }
     }
 
     /// The same for typed values.
-    pub(crate) fn typed(
-        engine: &Arc<Engine>,
-        namespace: NamespaceRef<'_>,
-        key: &[u8],
-        defaults: HandleDefaults<'_>,
-        typing: Typing,
-    ) -> Arc<Self> {
-        let mut request = Self::new(engine, namespace, key, defaults);
-        if let Some(request) = Arc::get_mut(&mut request) {
-            request.typing = Some(typing);
-        }
-        request
+    pub(crate) fn typed(mut self, typing: Typing) -> Self {
+        self.typing = Some(typing);
+        self
+    }
+
+    /// The same for a fetch that may run in a task.
+    pub(crate) fn for_task(mut self) -> Self {
+        self._open = None;
+        self
     }
 
     /// Whether the call has a use for a value that it finds or shares.
@@ -112,7 +119,16 @@ impl FetchRequest {
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {
-        self.engine.fetcher()
+        &self.fetcher
+    }
+
+    /// Whether a fresh hit is to be refreshed ahead of its end.
+    pub(crate) fn is_ending(&self, hit: &BlobCacheHit) -> bool {
+        self.fetcher().is_ending(hit, &self.fetch_policy)
+    }
+
+    pub(crate) fn may_refresh<E: Send + Sync + 'static>(&self) -> bool {
+        !self.is_resting() && !self.is_held_off::<E>()
     }
 
     /// A span around the polls of a caller's fetch.
@@ -160,7 +176,7 @@ impl FetchRequest {
         self.fetcher().claim(self.destination::<E>())
     }
 
-    pub(crate) fn is_resting(&self) -> bool {
+    fn is_resting(&self) -> bool {
         self.fetcher().failures().is_resting(self.hash)
     }
 
@@ -174,7 +190,7 @@ impl FetchRequest {
     }
 
     /// Whether an error keeps this call from handing out a refresh. Then it counts as held off.
-    pub(crate) fn is_held_off<E: Send + Sync + 'static>(&self) -> bool {
+    fn is_held_off<E: Send + Sync + 'static>(&self) -> bool {
         let held = self.held::<E>();
         let is_held_off = held.is_some();
         discard(held);
@@ -195,6 +211,10 @@ impl FetchRequest {
     /// Its fetch has succeeded.
     pub(crate) fn forget_held<E: 'static>(&self) {
         self.fetcher().failures().forget(self.destination::<E>());
+    }
+
+    pub(crate) fn soft_timeout(&self) -> Option<Timeout> {
+        self.fetch_policy.soft_timeout.map(|timeout| self.fetcher().timeout(timeout))
     }
 
     pub(crate) fn hard_timeout(&self) -> Option<Timeout> {
@@ -234,12 +254,14 @@ impl FetchRequest {
         self.fetcher().watch(self.hash)
     }
 
+    /// `is_ahead`: it may renew a fresh entry of the same version.
     pub(crate) async fn store(
         self: Arc<Self>,
         mut put: BlobCachePut,
         watch: WatchGuard,
+        is_ahead: bool,
     ) -> Fetched {
-        put.replaces = self.typing.as_ref().is_some_and(Typing::has_refused);
+        put.replaces = is_ahead || self.typing.as_ref().is_some_and(Typing::has_refused);
         self.fetcher().store(self.target(), &self.policy, put, watch.point).await
     }
 }

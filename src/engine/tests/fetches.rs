@@ -3,7 +3,10 @@
 //! differ; no caller is given a value that was read before a covering mutation which returned
 //! before the call began. No call hangs, and no flight is left. One fetch runs per key at a time,
 //! unless time has passed: a leader that was woken and is not polled meanwhile loses the lead, and
-//! goes on beside the next one.
+//! goes on beside the next one. Some fetches run in tasks, which are run, dropped at any point, or
+//! left alone, and whose callers have soft timeouts and refreshes ahead.
+
+mod log;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,122 +21,22 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use self::log::{Log, Mutation, Running, Scope, Tally};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
-use crate::error::FetchError;
-use crate::hit::BlobCacheHit;
+use crate::failpoint::{Failpoint, plant};
+use crate::fetch_policy::FetchPolicy;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
 use crate::put::BlobCachePut;
+use crate::spawn::FetchTask;
 
-const KEYS: u8 = 4;
 const TAGS: u8 = 2;
 const STALE: Duration = Duration::from_secs(3);
-
-#[derive(Clone, Debug)]
-enum Scope {
-    Key(u8),
-    Prefix(u8),
-    Tag(u8),
-    Space,
-    All,
-}
-
-#[derive(Clone, Debug)]
-struct Value {
-    key: u8,
-    tags: Vec<u8>,
-    /// When it was read at its origin; for a plain put, when that returned.
-    read: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Mutation {
-    scope: Scope,
-    begun: u64,
-    ended: u64,
-}
-
-#[derive(Default)]
-struct Log {
-    now: u64,
-    values: Vec<Value>,
-    mutations: Vec<Mutation>,
-    /// Fetches in progress.
-    running: [u32; KEYS as usize],
-    /// Fetches that began beside another one of their key. A panic in a fetch would be contained.
-    beside: u64,
-    tally: Tally,
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    given: u64,
-    joined: u64,
-    stale: u64,
-    absent: u64,
-    failed: u64,
-    refused: u64,
-    refreshes: u64,
-    beside: u64,
-}
-
-impl Log {
-    fn tick(&mut self) -> u64 {
-        self.now += 1;
-        self.now
-    }
-
-    fn value(&mut self, key: u8, tags: Vec<u8>, read: Option<u64>) -> usize {
-        self.values.push(Value { key, tags, read });
-        self.values.len() - 1
-    }
-
-    fn check(&mut self, key: u8, begun: u64, hit: &BlobCacheHit) {
-        let number: usize = hit.content_metadata()["number"].parse().unwrap();
-        self.check_read(key, begun, number, |tags, tag| tags.contains(&tag));
-        self.tally.given += 1;
-        self.tally.stale += u64::from(hit.is_stale());
-        self.tally.absent += u64::from(hit.is_absent());
-    }
-
-    /// What it says may be wrong after any mutation: it has no labels.
-    fn check_error(&mut self, key: u8, begun: u64, error: &FetchError<usize>) {
-        if let FetchError::Fetch(number) = error {
-            self.check_read(key, begun, **number, |_, _| true);
-        }
-        self.tally.failed += 1;
-    }
-
-    /// Nothing that ended before the call began may replace what was read.
-    fn check_read(&self, key: u8, begun: u64, number: usize, has: impl Fn(&[u8], u8) -> bool) {
-        let value = &self.values[number];
-        assert_eq!(value.key, key, "a value of another key");
-        let newer = self.mutations.iter().find(|mutation| {
-            mutation.ended < begun
-                && value.read.is_some_and(|read| mutation.begun > read)
-                && match mutation.scope {
-                    Scope::Key(key) => value.key == key,
-                    Scope::Prefix(high) => value.key / 2 == high,
-                    Scope::Tag(tag) => has(&value.tags, tag),
-                    Scope::Space | Scope::All => true,
-                }
-        });
-        assert!(newer.is_none(), "call at {begun} is given {number} {value:?}, behind {newer:?}");
-    }
-}
-
-struct Running(Arc<Mutex<Log>>, u8);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.lock().running[usize::from(self.1)] -= 1;
-    }
-}
 
 fn key_name(key: u8) -> [u8; 2] {
     [key / 2, key]
@@ -160,7 +63,7 @@ impl Choices {
         let admission = [L1Admission::Always, L1Admission::Never][random.random_range(0..2)];
         let tags = (0..TAGS).filter(|_| random.random_bool(0.4)).collect();
         Self {
-            key: random.random_range(0..KEYS),
+            key: random.random_range(0..log::KEYS),
             tags,
             work: random.random_range(0..8),
             end: random.random_range(0..100),
@@ -225,10 +128,12 @@ fn operation(
         0..60 => Box::pin(async move {
             let begun = log.lock().tick();
             let fetch = fetch(&log, &choices);
-            match cache.get_or_fetch("n", key_name(key), fetch).await {
-                Ok(hit) => log.lock().check(key, begun, &hit),
-                Err(error) => log.lock().check_error(key, begun, &error),
-            }
+            let answer = match what {
+                0..40 => cache.get_or_fetch("n", key_name(key), fetch).await,
+                40..52 => cache.get_or_fetch_spawned("n", key_name(key), fetch).await,
+                _ => cache.get_or_refresh_spawned("n", key_name(key), fetch).await,
+            };
+            log.lock().check_answer(key, begun, answer);
         }),
         60..75 => Box::pin(async move {
             let begun = log.lock().tick();
@@ -246,12 +151,8 @@ fn operation(
             if choices.bytes % 4 > 0 {
                 let begun = log.lock().tick();
                 let refreshed = refresh.await;
-                let mut log = log.lock();
-                log.tally.refreshes += 1;
-                match refreshed {
-                    Ok(hit) => log.check(key, begun, &hit),
-                    Err(error) => log.check_error(key, begun, &error),
-                }
+                log.lock().tally.refreshes += 1;
+                log.lock().check_answer(key, begun, refreshed);
             }
         }),
         75..82 => Box::pin(async move {
@@ -308,14 +209,63 @@ async fn patient(future: BoxFuture<'static, ()>, mut polls: u32) {
     .await;
 }
 
+/// What the cache has given to its executor.
+#[derive(Default)]
+struct Tasks {
+    given: Arc<Mutex<Vec<FetchTask>>>,
+    asleep: Vec<FetchTask>,
+}
+
+impl Tasks {
+    /// Those that are polled from now on, each until it ends or is dropped.
+    fn awake(&mut self, random: &mut StdRng, may_sleep: bool) -> Vec<(FetchTask, u32)> {
+        let given = std::mem::take(&mut *self.given.lock());
+        let mut run = Vec::new();
+        for task in given {
+            match random.random_range(0..10) {
+                0..2 if may_sleep => self.asleep.push(task),
+                0..4 => run.push((task, random.random_range(0..6))),
+                _ => run.push((task, u32::MAX)),
+            }
+        }
+        run
+    }
+}
+
+/// Drops half of them.
+fn some_of<F: Future + Unpin>(
+    set: FuturesUnordered<F>,
+    random: &mut StdRng,
+) -> FuturesUnordered<F> {
+    let rest: Vec<_> = set.into_iter().filter(|_| random.random_bool(0.5)).collect();
+    rest.into_iter().collect()
+}
+
+/// Until one ends, or there are new tasks, for which all may wait.
+async fn next<F: Future>(set: &mut FuturesUnordered<F>, tasks: &Tasks) {
+    poll_fn(|context| match set.poll_next_unpin(context) {
+        Poll::Pending if tasks.given.lock().is_empty() => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
+}
+
 async fn opened(
     runner: Arc<dyn TaskRunner>,
     clock: &Clock,
     seed: u64,
     (has_disk, bits): (bool, u32),
+    tasks: &Tasks,
 ) -> BlobCache {
+    let given = Arc::clone(&tasks.given);
+    let mut policy = FetchPolicy::default().refresh_ahead(0.4);
+    if has_disk {
+        // Without a disk, time is the system's.
+        policy = policy.soft_timeout(Duration::from_millis(40));
+    }
     let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).clock(clock.clone());
-    let builder = builder.key_hash_bits(bits);
+    let builder = builder.spawner(move |task| given.lock().push(task)).fetch_policy(policy);
+    let builder = builder.key_hash_bits(bits).spawned_fetches_max(4);
     if !has_disk {
         return BlobCache::open(builder.build().unwrap()).await.unwrap();
     }
@@ -339,7 +289,8 @@ fn case(seed: u64, sum: &mut Tally) {
     let runner: Arc<dyn TaskRunner> = Arc::new(simulation.task_runner());
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
     let shape = (random.random_bool(0.3), if random.random_bool(0.2) { 1 } else { 64 });
-    let opening = opened(Arc::clone(&runner), &clock, seed, shape);
+    let mut tasks = Tasks::default();
+    let opening = opened(Arc::clone(&runner), &clock, seed, shape, &tasks);
     let cache = simulation.block_on(opening).expect("the open completes");
     let log = Arc::new(Mutex::new(Log::default()));
     let mut set = FuturesUnordered::new();
@@ -351,6 +302,14 @@ fn case(seed: u64, sum: &mut Tally) {
             let polls = if random.random_bool(0.3) { random.random_range(0..12) } else { u32::MAX };
             set.push(Box::pin(patient(operation, polls)));
         }
+        for (task, polls) in tasks.awake(&mut random, shape.0) {
+            set.push(Box::pin(patient(task, polls)));
+        }
+        has_waited |= !tasks.asleep.is_empty();
+        // Clients go away, woken or not.
+        if random.random_bool(0.04) {
+            set = some_of(set, &mut random);
+        }
         if random.random_bool(0.05) {
             clock.advance(Duration::from_secs(random.random_range(0..4)));
         }
@@ -360,32 +319,37 @@ fn case(seed: u64, sum: &mut Tally) {
             if waits {
                 runner.sleep(Duration::from_millis(700)).await;
             }
-            set.next().await
+            next(&mut set, &tasks).await;
         };
         simulation.block_on(step).expect("no call hangs");
     }
     // Some are dropped together, the others complete.
     if random.random_bool(0.5) {
-        let rest: Vec<_> = set.into_iter().filter(|_| random.random_bool(0.5)).collect();
-        set = rest.into_iter().collect();
+        set = some_of(set, &mut random);
     }
-    simulation.block_on(async { while set.next().await.is_some() {} }).expect("no call hangs");
+    loop {
+        for (task, polls) in tasks.awake(&mut random, false) {
+            set.push(Box::pin(patient(task, polls)));
+        }
+        if set.is_empty() {
+            break;
+        }
+        simulation.block_on(next(&mut set, &tasks)).expect("no call hangs");
+    }
+    // What is left of a task has nothing to do, or goes on.
+    drop(tasks.asleep.split_off(tasks.asleep.len() / 2));
+    let rest = futures::future::join_all(tasks.asleep);
+    simulation.block_on(rest).expect("no task hangs");
+    assert_eq!(cache.stats().fetch_tasks(), 0, "tasks are left behind");
     assert_eq!(cache.stats().flights_under_way(), 0, "flights are left behind");
     let log = log.lock();
     // Without a disk, time is the system's. Keys whose hashes collide share no flight.
     if shape.0 && shape.1 == 64 && !has_waited {
         assert_eq!(log.beside, 0, "two fetches of one key");
     }
-    let tally = &log.tally;
-    sum.beside += log.beside;
     let stats = cache.stats();
-    sum.given += tally.given;
-    sum.joined += stats.flights_joined();
-    sum.stale += tally.stale;
-    sum.absent += tally.absent;
-    sum.failed += tally.failed;
-    sum.refused += stats.stale_sets_refused();
-    sum.refreshes += tally.refreshes;
+    sum.beside += log.beside;
+    sum.add(&log.tally, &stats);
     assert_eq!(stats.fetches_not_stored(), 0, "every fetched value was stored");
 }
 
@@ -403,7 +367,36 @@ fn no_caller_is_given_a_value_removed_before_its_call() {
         assert!(std::panic::catch_unwind(run).is_ok(), "TAMIS_SEED={seed}");
     }
     println!("{cases} cases: {sum:?}");
-    let least =
+    let of_callers =
         [sum.given / 10, sum.joined, sum.stale, sum.absent, sum.failed, sum.refused, sum.refreshes];
-    assert!(cases < 1000 || least.iter().all(|least| *least >= cases / 10), "{sum:?}");
+    let of_tasks = [sum.spawned, sum.not_spawned, sum.ahead, 20 * sum.soft];
+    let mut least = of_callers.iter().chain(&of_tasks);
+    assert!(cases < 1000 || least.all(|least| *least >= cases / 10), "{sum:?}");
+}
+
+/// Plants the bug and runs cases until a check fails.
+fn found(failpoint: Failpoint, cases_max: u64) {
+    let _planted = plant(failpoint);
+    let is_found = |seed: &u64| {
+        let run = std::panic::AssertUnwindSafe(|| case(*seed, &mut Tally::default()));
+        std::panic::catch_unwind(run).is_err()
+    };
+    let seed = (0..cases_max).find(is_found);
+    println!("{failpoint:?}: found in case {seed:?}");
+    assert!(seed.is_some(), "{failpoint:?} is not found in {cases_max} cases");
+}
+
+#[test]
+fn the_model_detects_a_read_point_that_is_taken_late() {
+    found(Failpoint::PointTakenLate, 1000);
+}
+
+#[test]
+fn the_model_detects_a_caller_that_waits_for_a_sleeping_task() {
+    found(Failpoint::WorkKeptBySleeper, 1000);
+}
+
+#[test]
+fn the_model_detects_callers_that_wait_for_the_lead_of_a_sleeping_task() {
+    found(Failpoint::LeadNotMoved, 4000);
 }

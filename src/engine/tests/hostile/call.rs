@@ -12,6 +12,7 @@ use super::waker::throw;
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::engine::fetch::BlobCacheRefresh;
+use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
 use crate::modes::L1Admission;
 use crate::policy::{BlobCachePolicy, ExtendedTtlPolicy};
@@ -139,11 +140,20 @@ fn mutation<T, E>(call: impl Future<Output = Result<T, E>> + Send + 'static) -> 
 
 fn fetching(cache: BlobCache, random: &mut StdRng, (space, key): (&'static str, String)) -> Call {
     let fetch = fetch(&cache, random);
-    if random.random_bool(0.5) {
-        return Box::pin(async move {
-            let hit = cache.get_or_fetch(space, key, fetch).await;
-            hit.map_or(Kept::Nothing, Kept::Hit)
-        });
+    let kept = |hit: Result<_, FetchError<&'static str>>| hit.map_or(Kept::Nothing, Kept::Hit);
+    match random.random_range(0..4) {
+        0 => return Box::pin(async move { kept(cache.get_or_fetch(space, key, fetch).await) }),
+        1 => {
+            return Box::pin(
+                async move { kept(cache.get_or_fetch_spawned(space, key, fetch).await) },
+            );
+        }
+        2 => {
+            return Box::pin(
+                async move { kept(cache.get_or_refresh_spawned(space, key, fetch).await) },
+            );
+        }
+        _ => {}
     }
     Box::pin(async move {
         match cache.get_or_refresh(space, key, fetch).await {

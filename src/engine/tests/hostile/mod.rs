@@ -16,6 +16,7 @@
 
 mod call;
 mod ledger;
+mod setting;
 mod waker;
 
 use std::future::poll_fn;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use rand::rngs::StdRng;
@@ -35,16 +36,15 @@ use rand::{RngExt, SeedableRng};
 
 use self::call::{Call, Kept};
 use self::ledger::{Ledger, PATIENCE, Remainder};
+use self::setting::{Tasks, config};
 use self::waker::{Deeds, Hostile, Mischief, Planned};
 use super::bench::opening;
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
-use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::geometry;
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
-use crate::modes::{BackgroundSweep, CrashSafety, L2Compression, L2PromotionPolicy};
 use crate::sweep::SweepLimit;
 
 /// A poll, a call by itself and a few seconds take fewer steps of the simulation.
@@ -68,6 +68,7 @@ struct Tally {
     dropped_late: u64,
     thrown: u64,
     refreshes: u64,
+    tasks: u64,
     balances: u64,
     lives: u64,
     waker_panics: u64,
@@ -84,6 +85,7 @@ impl AddAssign for Tally {
         self.dropped_late += other.dropped_late;
         self.thrown += other.thrown;
         self.refreshes += other.refreshes;
+        self.tasks += other.tasks;
         self.balances += other.balances;
         self.lives += other.lives;
         self.waker_panics += other.waker_panics;
@@ -102,39 +104,6 @@ fn survive<T>(run: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-fn config(random: &mut StdRng) -> BlobCacheConfig {
-    let mut builder = BlobCacheConfig::builder()
-        .l1_bytes_max(64 << 10)
-        .shard_count(random.random_range(1..4))
-        .key_hash_bits([64, 64, 8, 3][random.random_range(0..4)])
-        .max_namespaces(random.random_range(3..8))
-        .background_sweep(BackgroundSweep::Off)
-        .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)));
-    let has_disk = random.random_bool(0.85);
-    if has_disk {
-        let promotions = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
-        let safeties = [CrashSafety::Process, CrashSafety::Power, CrashSafety::Cold];
-        let compressions = [L2Compression::On, L2Compression::Off];
-        let segment = [32 << 10, 64 << 10, 512 << 10][random.random_range(0..3)];
-        builder = builder
-            .l2_path("simulated")
-            .l2_bytes_max(6 * u64::from(segment))
-            .l2_segment_bytes(segment)
-            .l2_promotion_policy(promotions[random.random_range(0..2)])
-            .l2_compression(compressions[random.random_range(0..2)])
-            .crash_safety(safeties[random.random_range(0..3)]);
-    }
-    let mut config = builder.build().unwrap();
-    if has_disk && random.random_bool(0.5) {
-        config.l2_read_bytes_max = 96 << 10;
-    }
-    if random.random_bool(0.7) {
-        // Memory holds only a few of the keys.
-        config.charge = Some(|_, value| 3000 + 3 * value.len());
-    }
-    config
-}
-
 struct Laboratory {
     random: StdRng,
     simulation: Simulation,
@@ -143,6 +112,7 @@ struct Laboratory {
     calls: Vec<UnderWay>,
     asleep: Vec<Call>,
     kept: Vec<Kept>,
+    tasks: Tasks,
     deeds: Arc<Deeds>,
     tally: Tally,
 }
@@ -150,7 +120,8 @@ struct Laboratory {
 impl Laboratory {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let config = config(&mut random);
+        let tasks = Tasks::default();
+        let config = config(&mut random, &tasks);
         let mut simulation = Simulation::new(seed);
         simulation.limit_steps(STEPS_MAX);
         let disk = config
@@ -165,6 +136,7 @@ impl Laboratory {
             calls: Vec::new(),
             asleep: Vec::new(),
             kept: Vec::new(),
+            tasks,
             deeds: Arc::default(),
             tally: Tally::default(),
         }
@@ -208,6 +180,18 @@ impl Laboratory {
         let mischief = Mischief::draw(random);
         self.tally.calls += 1;
         self.calls.push(UnderWay { call, polls, stays, mischief });
+    }
+
+    /// Treats what the cache has given to the executor as calls.
+    fn take_tasks(&mut self) {
+        let tasks = mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            self.tally.tasks += 1;
+            self.begin(Box::pin(async move {
+                task.await;
+                Kept::Nothing
+            }));
+        }
     }
 
     /// Polls a call once, if it may be polled again.
@@ -269,6 +253,7 @@ impl Laboratory {
             }
             let at = self.random.random_range(0..self.calls.len());
             self.poll(cache, at);
+            self.take_tasks();
             match self.random.random_range(0..60) {
                 0 => self.pass(Duration::from_millis(300)),
                 1 => self.config.clock.advance(Duration::from_secs(1)),
@@ -294,6 +279,7 @@ impl Laboratory {
 
     /// Drops all that callers hold, in any order.
     fn let_go(&mut self) {
+        self.take_tasks();
         let mut calls: Vec<Call> = mem::take(&mut self.asleep);
         calls.extend(mem::take(&mut self.calls).into_iter().map(|under_way| under_way.call));
         calls.shuffle(&mut self.random);
@@ -438,10 +424,11 @@ fn hostile_callers_leave_nothing_behind() {
     }
     println!("seeds {seeds:?}: {all:?}");
     let calls = [all.ended / 10, all.dropped, all.dropped_late, all.thrown, 20 * all.refreshes];
+    let calls = calls.into_iter().chain([all.tasks]);
     let wakers = [all.waker_panics, all.waker_reentries, all.waker_sleeps, all.waker_drops];
     let cases = seeds.end - seeds.start;
-    let is_enough = |met: &u64| *met >= cases;
-    assert!(cases < 100 || calls.iter().chain(&wakers).all(is_enough), "{all:?}");
+    let is_enough = |met: u64| met >= cases;
+    assert!(cases < 100 || calls.chain(wakers).all(is_enough), "{all:?}");
 }
 
 /// The number of cases until one fails.

@@ -1,0 +1,77 @@
+//! `Stage`: where a fetch stands, and what it holds there.
+
+use std::pin::Pin;
+use std::task::Context;
+
+use futures::future::BoxFuture;
+
+use crate::engine::fetch::fetcher::Fetched;
+use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::request::Look;
+use crate::engine::fetch::watch::WatchGuard;
+use crate::error::FetchError;
+use crate::flight;
+use crate::hit::BlobCacheHit;
+use crate::moment::Moment;
+use crate::telemetry::Spanned;
+
+pub(super) type Lead = flight::Lead<FlightOutcome, Moment>;
+pub(super) type Joiner = flight::Joiner<FlightOutcome, Moment>;
+pub(super) type Claim = flight::Claim<FlightOutcome, Moment>;
+type Wakers = flight::Wakers<FlightOutcome, Moment>;
+
+pub(super) type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
+
+/// The lead is None without a flight: another key of the hash has one, or no entry has this key.
+pub(super) enum Stage<Fut, E> {
+    New(Option<Claim>),
+    /// The lead, if this caller leads, and its read point.
+    Looking(Look, Option<(Option<Lead>, WatchGuard)>),
+    Joined(Joiner),
+    /// It is to fetch, in a task.
+    Paused(Option<Lead>, WatchGuard),
+    Fetching(Spanned<Pin<Box<Fut>>>, Option<Lead>, WatchGuard),
+    Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
+    Storing(BoxFuture<'static, Fetched>, Option<Lead>),
+    Waking(Wakers, Outcome<E>),
+    Over,
+}
+
+/// The moments at which a fetch that has failed, and the look after it, began.
+#[derive(Clone, Copy)]
+pub(super) struct FailedAt {
+    pub(super) fetched: Moment,
+    pub(super) looked: Moment,
+    /// Of this call's own fetch; or else of one before, or of others, which took too long.
+    pub(super) is_own: bool,
+}
+
+pub(super) enum Next<Fut, E> {
+    Stage(Stage<Fut, E>),
+    Wait(Stage<Fut, E>),
+    Answer(Outcome<E>),
+}
+
+impl<Fut, E> Stage<Fut, E> {
+    pub(super) fn lead(&self) -> Option<&Lead> {
+        match self {
+            Self::Looking(_, Some((lead, _)))
+            | Self::Paused(lead, _)
+            | Self::Fetching(_, lead, _)
+            | Self::Failed(_, _, lead, _)
+            | Self::Storing(_, lead) => lead.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn led<R>(
+    lead: Option<&Lead>,
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> R,
+) -> R {
+    match lead {
+        Some(lead) => lead.poll(context, poll),
+        None => poll(context),
+    }
+}
