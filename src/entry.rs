@@ -13,6 +13,7 @@ use crate::footprint::{POSTING_BYTES, TABLE_SLOT_BYTES, allocation, metadata};
 use crate::hits::Hits;
 use crate::key::{HashedKey, KeyHash, LabelHash, StoredKey};
 use crate::l2::Position;
+use crate::label_texts::LabelTexts;
 use crate::modes::L1Admission;
 use crate::namespace::Generation;
 use crate::policy::{Freshness, Lifetime, end_of_window};
@@ -73,6 +74,7 @@ pub(crate) enum Mark {
 pub(crate) struct Extras {
     pub(crate) content_metadata: BTreeMap<String, String>,
     pub(crate) labels: Box<[LabelHash]>,
+    texts: LabelTexts,
     pub(crate) version: Option<u64>,
     stale_serve: u64,
     idle_ttl: u64,
@@ -83,7 +85,7 @@ impl Extras {
     /// None if there are none.
     pub(crate) fn new(
         content_metadata: BTreeMap<String, String>,
-        labels: Box<[LabelHash]>,
+        (labels, texts): (Box<[LabelHash]>, LabelTexts),
         version: Option<u64>,
         life: &Lifetime,
     ) -> Option<Box<Self>> {
@@ -94,20 +96,29 @@ impl Extras {
             && life.idle_ttl == u64::MAX;
         let (stale_serve, idle_ttl) = (life.stale_serve, life.idle_ttl);
         let last_access = AtomicU64::new(life.written.0);
-        let extras = || {
-            Box::new(Self { content_metadata, labels, version, stale_serve, idle_ttl, last_access })
-        };
-        (!plain).then(extras)
+        (!plain).then(|| {
+            Box::new(Self {
+                content_metadata,
+                labels,
+                texts,
+                version,
+                stale_serve,
+                idle_ttl,
+                last_access,
+            })
+        })
     }
 
     pub(crate) fn twin(&self, life: &Lifetime) -> Option<Box<Self>> {
-        Self::new(self.content_metadata.clone(), self.labels.clone(), self.version, life)
+        let labels = (self.labels.clone(), self.texts.clone());
+        Self::new(self.content_metadata.clone(), labels, self.version, life)
     }
 
     fn bytes(&self) -> usize {
         allocation(size_of::<Self>())
             + metadata(&self.content_metadata)
             + allocation(size_of_val(&*self.labels))
+            + allocation(self.texts.bytes())
             + self.labels.len() * POSTING_BYTES
     }
 }
@@ -232,6 +243,10 @@ impl Entry {
 
     pub(crate) fn labels(&self) -> &[LabelHash] {
         self.extras.as_ref().map_or(&[], |extras| &extras.labels)
+    }
+
+    pub(crate) fn label_texts(&self) -> Option<&LabelTexts> {
+        self.extras.as_ref().map(|extras| &extras.texts)
     }
 
     pub(crate) fn version(&self) -> Option<u64> {

@@ -84,6 +84,12 @@ pub(crate) enum Failpoint {
     PinLost,
     /// A caller that stops watching its key leaves it watched.
     WatchLost,
+    /// A listing takes any record for the live one of its hash.
+    ListedUnchecked,
+    /// A listing forgets what it has listed.
+    ListedTwice,
+    /// A listing does not know that a segment has left the log before it was listed.
+    ListedGone,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
     /// An image of the index counts whatever state of the store it belongs to.

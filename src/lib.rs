@@ -227,12 +227,15 @@ mod hit;
 mod hits;
 mod io;
 mod key;
+mod keys;
 mod l1;
 mod l2;
 mod l2_state;
+mod label_texts;
 mod labels;
 mod latency;
 mod limiter;
+mod listing;
 mod many;
 mod meter;
 mod modes;
@@ -280,6 +283,7 @@ pub use events::{BlobCacheEvent, BlobCacheEvents, EntryChange, EntryEvent};
 pub use fetch_policy::FetchPolicy;
 pub use figures::{Figure, FigureKind, FigureUnit};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
+pub use keys::{BlobCacheKeys, KeyEntry, KeysQuery};
 pub use latency::Latency;
 pub use modes::{
     BackgroundSweep, CrashSafety, L1Admission, L2Admission, L2Compression, L2Engine,

@@ -107,6 +107,10 @@ impl Limiter {
         }))
     }
 
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.0.bytes_max
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }

@@ -335,6 +335,7 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(cache.expire_dependencies(&["n", "m"], &["t"]));
     is_send(cache.expire_namespace("n"));
     is_send(cache.invalidate_all());
+    is_send(cache.keys("n", &key).next());
     is_send(cache.sync());
     is_send(cache.close());
 

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Reads(Reads),
     /// Calls for many keys.
     Many(Many),
+    /// A listing of keys.
+    Keys(Keys),
     /// Puts of large blobs.
     Fill(Fill),
     /// The process that `open` kills.
@@ -125,6 +127,21 @@ pub(crate) struct Many {
     /// Milliseconds of each measurement.
     #[arg(long, default_value = "500")]
     pub(crate) millis: NonZeroU64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// Entries to put, and to list.
+    #[arg(long, default_value = "1000000")]
+    pub(crate) entries: NonZeroU64,
+
+    /// Bytes of a value.
+    #[arg(long, default_value = "1000")]
+    pub(crate) value_bytes: NonZeroU64,
+
+    /// Rounds of each measurement, alternating.
+    #[arg(long, default_value = "5")]
+    pub(crate) rounds: NonZeroU64,
 }
 
 #[derive(Debug, Args)]

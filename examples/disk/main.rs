@@ -13,6 +13,7 @@
 //! | `open` | the time to open a store after a kill and after a close |
 //! | `reads` | random gets from disk, compared with `fio` on the same file |
 //! | `many` | calls for many keys, compared with loops of single calls |
+//! | `keys` | a listing of all keys of a namespace |
 //! | `fill` | puts of large blobs, compared with `fio` in the same directory |
 //!
 //! Stores are in a temporary directory `tamis-disk-*`, which is removed at the end unless the
@@ -24,6 +25,7 @@ mod density;
 mod fill;
 mod fio;
 mod index;
+mod keys;
 mod many;
 mod open;
 mod process;
@@ -66,6 +68,7 @@ async fn run(Arguments { directory, command }: Arguments) -> Result<ExitCode, Er
         Command::Open(options) => open::run(&scratch, options).await,
         Command::Reads(options) => reads::run(&scratch, options).await,
         Command::Many(options) => many::run(&scratch, options).await,
+        Command::Keys(options) => keys::run(&scratch, options).await,
         Command::Fill(options) => fill::run(&scratch, options).await,
         Command::Filler(_) => Ok(ExitCode::SUCCESS),
     };

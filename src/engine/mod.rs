@@ -17,6 +17,7 @@ pub(crate) mod fetch;
 mod index_budget;
 mod invalidate;
 mod last_access;
+mod list;
 mod missing;
 mod open;
 mod parts;
@@ -43,6 +44,7 @@ use self::background::sweep::Sweeping;
 use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
 use self::invalidate::Invalidations;
+use self::list::Lister;
 pub(crate) use self::open::open;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::open::{DiskSetup, Identity, geometry, open_on};
@@ -65,6 +67,7 @@ pub(crate) struct Engine {
     puts: Arc<Puts>,
     invalidations: Invalidations,
     fetcher: Arc<Fetcher>,
+    lister: Arc<Lister>,
     sweeping: Arc<Sweeping>,
     stats: StatsReader,
     closing: Closing,
@@ -82,6 +85,7 @@ impl Engine {
             gets: Gets::new(&parts),
             invalidations: Invalidations::new(&parts),
             fetcher: Arc::new(Fetcher::new(&parts, Arc::clone(&puts))),
+            lister: Arc::new(Lister::new(&parts)),
             sweeping: Arc::new(Sweeping::new(&parts)),
             stats: StatsReader::new(&parts),
             closing: Closing::new(&parts),
@@ -108,6 +112,10 @@ impl Engine {
 
     pub(crate) fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher
+    }
+
+    pub(crate) fn lister(&self) -> &Arc<Lister> {
+        &self.lister
     }
 
     pub(crate) fn sweeping(&self) -> &Sweeping {

@@ -71,6 +71,10 @@ impl List {
     /// Links the entry at the head. A hand past the head meets it next.
     pub(super) fn push(&mut self, entry: &Arc<Entry>, insertion: u64) {
         let number = self.free_node();
+        self.link(number, entry, insertion);
+    }
+
+    fn link(&mut self, number: u32, entry: &Arc<Entry>, insertion: u64) {
         let older = self.head;
         *self.node(number) = Node { entry: Some(Arc::clone(entry)), insertion, newer: NONE, older };
         match older {
@@ -93,6 +97,20 @@ impl List {
             }
             None => false,
         }
+    }
+
+    /// Links the entry at the head in place of another one, in whose node it stays: a walk meets
+    /// the entries of a key once, however often it is put. False if the other one was unlinked
+    /// before.
+    pub(super) fn replace(&mut self, old: &Entry, entry: &Arc<Entry>, insertion: u64) -> bool {
+        let Some(number) = old.node.unlink() else {
+            self.push(entry, insertion);
+            return false;
+        };
+        // Dropped by its owner, who holds it.
+        drop(self.take(number));
+        self.link(number, entry, insertion);
+        true
     }
 
     /// Moves the hand over the entries inserted before `until`, as long as `steps` last: clears and
@@ -222,8 +240,23 @@ impl List {
         number
     }
 
-    /// Unlinks the node, and moves the hand off it, towards the head.
+    /// Unlinks the node, and frees it.
     fn unlink(&mut self, number: u32) -> Option<Arc<Entry>> {
+        let entry = self.take(number);
+        let free = self.free;
+        let node = self.node(number);
+        node.older = free;
+        node.newer = NONE;
+        self.free = number;
+        if self.head == NONE {
+            // The list is empty: free the slab, which the priority may not need again.
+            *self = Self::default();
+        }
+        entry
+    }
+
+    /// Unlinks the node, and moves the hand off it, towards the head.
+    fn take(&mut self, number: u32) -> Option<Arc<Entry>> {
         let Node { newer, older, .. } = *self.node(number);
         match newer {
             NONE => self.head = older,
@@ -236,16 +269,6 @@ impl List {
         if self.hand == number {
             self.hand = newer;
         }
-        let free = self.free;
-        let node = self.node(number);
-        node.older = free;
-        node.newer = NONE;
-        let entry = node.entry.take();
-        self.free = number;
-        if self.head == NONE {
-            // The list is empty: free the slab, which the priority may not need again.
-            *self = Self::default();
-        }
-        entry
+        self.node(number).entry.take()
     }
 }

@@ -279,6 +279,11 @@ impl L1 {
         used > 0 && wanted > self.bytes_max.saturating_add(spare)
     }
 
+    /// See [`Sieve::moves`].
+    pub(crate) fn moves(&self) -> u64 {
+        self.sieve.moves()
+    }
+
     /// See [`Sieve::visit`].
     pub(crate) fn visit(
         &self,
@@ -308,13 +313,14 @@ impl LockedPlace<'_> {
     /// Puts `entry` there. Returns the replaced entry, unless another caller has unlinked it
     /// before.
     pub(crate) fn put(self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-        self.sieve.insert(&entry);
         match self.place {
             MapEntry::Occupied(mut place) => {
+                let is_replaced = self.sieve.replace(place.get(), &entry);
                 let old = place.insert(entry);
-                self.sieve.remove(&old).then_some(old)
+                is_replaced.then_some(old)
             }
             MapEntry::Vacant(place) => {
+                self.sieve.insert(&entry);
                 place.insert(entry);
                 None
             }

@@ -20,7 +20,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::{iter, mem};
+use std::{iter, mem, ptr};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ pub(crate) struct Sieve {
     bytes: AtomicUsize,
     /// The number of insertions so far.
     insertions: AtomicU64,
+    /// How often an entry was replaced by one in another list.
+    moves: AtomicU64,
 }
 
 /// The entries of one priority.
@@ -92,6 +94,7 @@ impl Sieve {
             quotas,
             bytes: AtomicUsize::new(0),
             insertions: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
         }
     }
 
@@ -118,19 +121,54 @@ impl Sieve {
 
     /// Inserts a new entry at the head of its list.
     pub(crate) fn insert(&self, entry: &Arc<Entry>) {
-        let level = self.levels[usize::from(entry.priority)].get_or_init(|| {
-            let bits = &self.priorities[usize::from(entry.priority) / 64];
-            bits.fetch_or(1 << (entry.priority % 64), Ordering::Relaxed);
+        let level = self.level_of(entry.priority);
+        self.count(entry);
+        level.shard(entry).change(|list| list.push(entry, self.next_insertion()));
+    }
+
+    /// The same in place of an entry. False if another caller has unlinked that before.
+    pub(crate) fn replace(&self, old: &Entry, entry: &Arc<Entry>) -> bool {
+        let level = self.level_of(entry.priority);
+        let shard = level.shard(entry);
+        let same = old.priority == entry.priority && ptr::eq(level.shard(old), shard);
+        if !same {
+            self.insert(entry);
+            self.moves.fetch_add(1, Ordering::Release);
+            return self.remove(old);
+        }
+        self.count(entry);
+        let replaced = shard.change(|list| list.replace(old, entry, self.next_insertion()));
+        if replaced {
+            self.uncount(old);
+        }
+        replaced
+    }
+
+    /// As long as this stays the same, no key has got an entry in another list than before.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    fn level_of(&self, priority: u8) -> &Level {
+        self.levels[usize::from(priority)].get_or_init(|| {
+            let bits = &self.priorities[usize::from(priority) / 64];
+            bits.fetch_or(1 << (priority % 64), Ordering::Relaxed);
             self.level()
-        });
-        // Counted first: once it is linked, it may be evicted and uncounted at any moment.
+        })
+    }
+
+    /// Called under the list's lock, so that each list is in the order of insertions.
+    fn next_insertion(&self) -> u64 {
+        self.insertions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts an entry before it is linked: from then on it may be evicted and uncounted at any
+    /// moment.
+    fn count(&self, entry: &Entry) {
         self.bytes.fetch_add(entry.charge, Ordering::Relaxed);
         if let Some(quota) = entry.generation.quota() {
             self.quotas[quota.number].fetch_add(entry.charge, Ordering::Relaxed);
         }
-        // Numbered under the list's lock, so that each list is in the order of insertions.
-        let insertion = || self.insertions.fetch_add(1, Ordering::Relaxed);
-        level.shard(entry).change(|list| list.push(entry, insertion()));
     }
 
     /// Removes an entry. False if another caller has unlinked it before.

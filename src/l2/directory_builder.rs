@@ -49,6 +49,13 @@ pub(crate) struct Listing {
     pub(super) reader: EntryReader,
 }
 
+/// A run of such a segment.
+pub(crate) struct ListedRun {
+    pub(super) run: Arc<Run>,
+    pub(super) reader: EntryReader,
+    pub(super) is_last: bool,
+}
+
 impl Listing {
     /// The bytes that were copied for it.
     pub(super) fn copied_bytes(&self) -> usize {
@@ -103,6 +110,13 @@ impl DirectoryBuilder {
     pub(crate) fn listing(&self) -> Listing {
         let end_max = self.geometry.segment_bytes() as usize;
         Listing { runs: self.runs.snapshot(), reader: EntryReader { bases: self.bases, end_max } }
+    }
+
+    /// The run of that number. Copies it if it is the last.
+    pub(crate) fn run(&self, number: usize) -> ListedRun {
+        let end_max = self.geometry.segment_bytes() as usize;
+        let (run, is_last) = self.runs.run(number);
+        ListedRun { run, reader: EntryReader { bases: self.bases, end_max }, is_last }
     }
 
     /// The row of a namespace, if it has one and has not been begun anew since.

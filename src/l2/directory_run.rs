@@ -104,6 +104,11 @@ impl Run {
         self.bytes.len()
     }
 
+    /// All entries, in the order of the log.
+    pub(super) fn entries(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn blob_count(&self) -> usize {
         self.blobs().len()
     }
@@ -143,6 +148,14 @@ impl Runs {
         if self.last.bytes.len() >= RUN_BYTES || self.last.entries >= RUN_ENTRIES {
             self.full_bytes += self.last.bytes.len();
             self.full.push(Arc::new(std::mem::take(&mut self.last)));
+        }
+    }
+
+    /// The run of that number, and whether there is none behind it. Copies the last one.
+    pub(super) fn run(&self, number: usize) -> (Arc<Run>, bool) {
+        match self.full.get(number) {
+            Some(full) => (Arc::clone(full), false),
+            None => (Arc::new(self.last.clone()), true),
         }
     }
 

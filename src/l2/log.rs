@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::allowance::Allowance;
 use super::batch_records::PendingRecord;
 use super::checksum::ChecksumKey;
-use super::directory_builder::{DirectoryBuilder, Listing};
+use super::directory_builder::{DirectoryBuilder, ListedRun, Listing};
 use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::image::ClosedIndex;
@@ -175,13 +175,31 @@ impl Log {
         segment: SegmentNumber,
         targets: &Arc<SearchTargets>,
     ) -> Option<Option<(SegmentTargets, Listing)>> {
-        let found = self.state.lock().unsealed_directory(segment, targets)?;
+        self.unsealed_part(segment, targets, DirectoryBuilder::listing)
+    }
+
+    /// The same for one run of its entries, or the last one.
+    pub(super) fn unsealed_run(
+        &self,
+        (segment, number): (SegmentNumber, usize),
+        targets: &Arc<SearchTargets>,
+    ) -> Option<Option<(SegmentTargets, ListedRun)>> {
+        self.unsealed_part(segment, targets, |directory| directory.run(number))
+    }
+
+    fn unsealed_part<T>(
+        &self,
+        segment: SegmentNumber,
+        targets: &Arc<SearchTargets>,
+        part: impl Fn(&DirectoryBuilder) -> T,
+    ) -> Option<Option<(SegmentTargets, T)>> {
+        let found = self.state.lock().unsealed_directory(segment, targets, &part)?;
         Some(match found {
             UnsealedDirectory::Open(found) => found,
             UnsealedDirectory::Sealing(seal) => {
                 let targets = targets.in_rows(|namespace| seal.directory.row_of(namespace));
                 let found = !targets.is_empty();
-                found.then(|| (targets, seal.directory.listing()))
+                found.then(|| (targets, part(&seal.directory)))
             }
         })
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::allowance::{Allowance, WAITING_BYTES_MAX};
 use super::batch_records::{BatchRecords, PendingRecord};
 use super::checksum::ChecksumKey;
-use super::directory_builder::{DirectoryBuilder, Listing};
+use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::Change;
 use super::error::EncodeError;
 use super::format::{
@@ -96,10 +96,10 @@ pub(super) struct Appended {
 }
 
 /// The directory of a segment that is not sealed on file yet.
-pub(super) enum UnsealedDirectory {
+pub(super) enum UnsealedDirectory<T> {
     Sealing(Arc<Seal>),
-    /// None: it has nothing of the targets.
-    Open(Option<(SegmentTargets, Listing)>),
+    /// A part of it. None: it has nothing of the targets.
+    Open(Option<(SegmentTargets, T)>),
 }
 
 impl LogState {
@@ -471,11 +471,12 @@ impl LogState {
         closed.or_else(|| self.open.as_ref().and_then(|batch| batch.records.find(position)))
     }
 
-    pub(super) fn unsealed_directory(
+    pub(super) fn unsealed_directory<T>(
         &self,
         segment: SegmentNumber,
         targets: &Arc<SearchTargets>,
-    ) -> Option<UnsealedDirectory> {
+        part: impl Fn(&DirectoryBuilder) -> T,
+    ) -> Option<UnsealedDirectory<T>> {
         // Bounded: by the batches that may wait to be written.
         let sealing = self.jobs.iter().find_map(|job| match job {
             Job::Seal(seal) if seal.segment == segment => Some(Arc::clone(seal)),
@@ -487,7 +488,7 @@ impl LogState {
         (self.segment() == segment).then(|| {
             let targets = targets.in_rows(|namespace| self.directory.row_of(namespace));
             let found = !targets.is_empty();
-            UnsealedDirectory::Open(found.then(|| (targets, self.directory.listing())))
+            UnsealedDirectory::Open(found.then(|| (targets, part(&self.directory))))
         })
     }
 }

@@ -29,6 +29,7 @@ mod health;
 mod image;
 mod index;
 mod listed_record;
+mod listing;
 mod log;
 mod log_owner;
 mod log_state;
@@ -87,6 +88,7 @@ pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumbe
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
+pub(crate) use self::listing::{LISTED_BYTES, ListedPiece, ListingCursor};
 pub(crate) use self::log::Log;
 pub(crate) use self::log_owner::{LogOwner, Restart};
 pub(crate) use self::outlines::Outlines;
@@ -99,6 +101,7 @@ pub(crate) use self::restart_requests::StaysOff;
 pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;
 pub(crate) use self::search_targets::SearchTargets;
+pub(crate) use self::segment_search::FoundBlobs;
 pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 pub(crate) use self::write_batch::{Assigned, EncodedRecord, Off, Refusal};
@@ -109,6 +112,7 @@ use self::checksum::ChecksumKey;
 use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
 use self::image::ImageSettings;
 use self::log::LogStart;
+use self::outline::Outline;
 use self::read_pins::ReadPins;
 use self::record::RecordLengths;
 use self::recovery::{Reached, Recovered, read_superblock, recover};
@@ -122,6 +126,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
+use crate::telemetry::tell;
 use crate::timer::Timer;
 
 /// Blocks that hold most heads: a head may begin at the end of a block.
@@ -462,21 +467,77 @@ impl L2 {
                 SegmentSearch::unsealed(start, targets, listing, health)
             }));
         }
-        let outline = match self.outlines.get(segment) {
-            Some(outline) => outline,
-            None => match self.file.read_outline(segment, self.opens).await {
-                Ok(Some(outline)) => Arc::new(outline),
-                // It has left the log meanwhile.
-                _ if segment < self.log.head_segment() => return Ok(None),
-                Ok(None) => return Err(damaged(error::DecodeError::Magic)),
-                Err(error) => return Err(error),
-            },
-        };
+        let Some(outline) = self.outline_of(segment).await? else { return Ok(None) };
         let targets = targets.in_rows(|namespace| outline.row_of(namespace));
         if targets.is_empty() {
             return Ok(None);
         }
         Ok(Some(SegmentSearch::sealed(start, targets, self.file.clone(), outline)))
+    }
+
+    /// Of a segment that is sealed on file. None: it has left the log.
+    async fn outline_of(&self, segment: SegmentNumber) -> io::Result<Option<Arc<Outline>>> {
+        if let Some(outline) = self.outlines.get(segment) {
+            return Ok(Some(outline));
+        }
+        match self.file.read_outline(segment, self.opens).await {
+            Ok(Some(outline)) => Ok(Some(Arc::new(outline))),
+            _ if self.is_reclaimed(segment) => Ok(None),
+            Ok(None) => Err(damaged(error::DecodeError::Magic)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Some more of the blobs that a segment has of the targets. None: it has left the log.
+    /// `memory`: the permit for what it reads, and its bytes.
+    ///
+    /// # Errors
+    /// What it has from there on is not known, although it is in use.
+    pub(crate) async fn list(
+        &self,
+        cursor: ListingCursor,
+        targets: &Arc<SearchTargets>,
+        memory: (&Arc<Permit>, usize),
+    ) -> io::Result<Option<ListedPiece>> {
+        let segment = cursor.segment();
+        match self.list_in_use(cursor, targets, memory).await {
+            // Its place may have been written to: what was read there is not damage.
+            Err(_) if self.is_reclaimed(segment) => Ok(None),
+            listed => listed,
+        }
+    }
+
+    /// Counts and logs damage of a directory that a listing has met.
+    pub(crate) fn note_damage(&self, segment: SegmentNumber, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData && !self.health().is_off() {
+            count(&self.health().metrics.corruptions, 1);
+            let segment = segment.0;
+            tell!(warn, "disk", segment, %error, "a directory is damaged, its keys are not listed");
+        }
+    }
+
+    async fn list_in_use(
+        &self,
+        mut cursor: ListingCursor,
+        targets: &Arc<SearchTargets>,
+        memory: (&Arc<Permit>, usize),
+    ) -> io::Result<Option<ListedPiece>> {
+        let segment = cursor.segment();
+        let Some(start) = self.geometry().start_of(segment) else { return Ok(None) };
+        if self.is_reclaimed(segment) {
+            return Ok(None);
+        }
+        if !cursor.is_sealed() {
+            let nothing = || ListedPiece { found: Vec::new(), next: None };
+            match self.log.unsealed_run((segment, cursor.run()), targets) {
+                Some(Some(run)) => return cursor.list_run(start, run).await.map(Some),
+                Some(None) => return Ok(Some(nothing())),
+                None => {}
+            }
+            let Some(outline) = self.outline_of(segment).await? else { return Ok(None) };
+            cursor.seal(outline, targets);
+        }
+        cursor.list_pages(start, &self.file, targets, memory).await.map(Some)
     }
 
     /// Whether a segment has left the log.

@@ -17,6 +17,7 @@ use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use crate::batch::Pacer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk, ReadRequest};
+use crate::limiter::Permit;
 
 const TRIES: usize = 3;
 
@@ -122,6 +123,17 @@ impl SegmentFile {
         length: usize,
     ) -> io::Result<AlignedBuffer> {
         self.read_counted(self.request(segment, offset, length)).await
+    }
+
+    /// The same, and keeps the permit for its memory until the device is done.
+    pub(crate) async fn read_held(
+        &self,
+        segment: SegmentNumber,
+        offset: usize,
+        length: usize,
+        permit: Arc<Permit>,
+    ) -> io::Result<AlignedBuffer> {
+        self.read_counted(self.request(segment, offset, length).pinned(permit)).await
     }
 
     fn request(&self, segment: SegmentNumber, offset: usize, length: usize) -> ReadRequest {

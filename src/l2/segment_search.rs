@@ -134,16 +134,50 @@ impl SegmentSearch {
 }
 
 impl FoundBlobs {
+    /// Entries that were read before, each at its span of the bytes.
+    pub(super) fn new(
+        start: Position,
+        targets: Arc<SegmentTargets>,
+        reader: EntryReader,
+        (bytes, spans): (Bytes, Vec<Range<usize>>),
+    ) -> Self {
+        Self { start, targets, reader, bytes, spans }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The position of one of them, the bytes of its record, and what the directory says of it.
+    pub(crate) fn at(&self, number: usize) -> Option<(Position, usize, BlobSummary<'_>)> {
+        self.read(self.spans.get(number)?)
+    }
+
+    /// Leaves those whose records are not before an offset of the segment.
+    pub(super) async fn leave_from(&mut self, offset: u32, steps: &mut Pacer) {
+        let from = self.start.value() + u64::from(offset);
+        let mut left = Vec::new();
+        for span in std::mem::take(&mut self.spans) {
+            steps.entry().await;
+            if self.read(&span).is_some_and(|(position, ..)| position.value() >= from) {
+                left.push(span);
+            }
+        }
+        self.spans = left;
+    }
+
     /// Their positions, and what the directory says of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Position, BlobSummary<'_>)> {
-        self.spans.iter().filter_map(|span| {
-            let mut reader = Reader::new(self.bytes.get(span.clone())?);
-            // It was read before.
-            let (_, entry) =
-                self.reader.read(&mut reader, |row| Some(self.targets.named(row))).ok()?;
-            let Change::Blob(blob) = entry.change else { return None };
-            Some((self.start.after(u64::from(entry.offset))?, blob))
-        })
+        let read = self.spans.iter().filter_map(|span| self.read(span));
+        read.map(|(position, _, blob)| (position, blob))
+    }
+
+    fn read(&self, span: &Range<usize>) -> Option<(Position, usize, BlobSummary<'_>)> {
+        let mut reader = Reader::new(self.bytes.get(span.clone())?);
+        // It was read before.
+        let (_, entry) = self.reader.read(&mut reader, |row| Some(self.targets.named(row))).ok()?;
+        let Change::Blob(blob) = entry.change else { return None };
+        Some((self.start.after(u64::from(entry.offset))?, entry.length as usize, blob))
     }
 }
 
@@ -199,7 +233,7 @@ impl SealedPages {
 }
 
 /// The entries of a page that match.
-async fn matching(
+pub(super) async fn matching(
     page: &[u8],
     targets: &SegmentTargets,
     reader: EntryReader,
@@ -268,6 +302,6 @@ async fn matching_ranges(
     Ok(ranges)
 }
 
-fn damaged(error: DecodeError) -> io::Error {
+pub(super) fn damaged(error: DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

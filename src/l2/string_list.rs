@@ -82,7 +82,7 @@ impl<'a> Labels<'a> {
         self.len() == 0
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         let (given, read) = match self.0 {
             Texts::Given(labels) => (labels, &[][..]),
             Texts::Read { bytes, .. } => (&[][..], bytes),

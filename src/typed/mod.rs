@@ -34,6 +34,7 @@ pub use self::refresh::TypedRefresh;
 use crate::engine::fetch::{self, FetchFuture, FetchRequest};
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
+use crate::keys::{BlobCacheKeys, KeysQuery};
 use crate::moment::ReadPoint;
 use crate::namespaced::BlobCacheNamespace;
 use crate::wake::discard;
@@ -152,6 +153,11 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
     /// not.
     pub fn exists<K: AsRef<[u8]>>(&self, key: K) -> CachePresence {
         self.namespace.exists(key)
+    }
+
+    /// See [`BlobCache::keys`](crate::BlobCache::keys).
+    pub fn keys(&self, query: impl Into<KeysQuery>) -> BlobCacheKeys {
+        self.namespace.keys(query)
     }
 
     /// See [`BlobCache::invalidate_key`](crate::BlobCache::invalidate_key).

@@ -63,10 +63,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "ReleasedTwice",
         file: "l1/mod.rs",
-        right: "                let old = place.insert(entry);
-                self.sieve.remove(&old).then_some(old)",
-        wrong: "                let old = place.insert(entry);
-                (self.sieve.remove(&old) || PLANTED).then_some(old)",
+        right: "is_replaced.then_some(old)",
+        wrong: "(is_replaced || PLANTED).then_some(old)",
     },
     // Entries that a label invalidation is still removing can be seen again.
     Bug {

@@ -24,6 +24,7 @@ use crate::fetch_policy::FetchPolicy;
 use crate::flight::{Claim, Destination, Flights, Part};
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, KeyHasher, LabelHash, NamespaceRef};
+use crate::label_texts::LabelTexts;
 use crate::latency::Latencies;
 use crate::moment::{Moment, ReadPoint};
 use crate::namespace::{Generation, Namespaces};
@@ -284,7 +285,8 @@ impl Fetcher {
     ) -> Entry {
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
-        let labels = self.hasher.label_hashes(namespace, tags, dependencies);
+        let texts = LabelTexts::new(tags.clone(), dependencies.clone());
+        let labels = (self.hasher.label_hashes(namespace, tags, dependencies), texts);
         let extras = Extras::new(put.content_metadata.clone(), labels, policy.version, life);
         let current = self.namespaces.find(namespace.name);
         let generation = current.unwrap_or_else(|| Generation::nowhere(namespace.name));

@@ -22,6 +22,11 @@ impl Reads {
         }
     }
 
+    /// The most bytes of all short reads together.
+    pub(crate) fn short_max(&self) -> usize {
+        self.short.bytes_max()
+    }
+
     pub(crate) fn of(&self, bytes: usize) -> &Limiter {
         if bytes <= BATCH_BYTES { &self.short } else { &self.long }
     }

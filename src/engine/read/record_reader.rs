@@ -17,6 +17,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, KeyHasher};
 use crate::l1::L1;
 use crate::l2::{Blob, BodySum, Codec, Extent, FetchedRecord, L2, Record, Slot, count};
+use crate::label_texts::LabelTexts;
 use crate::limiter::Permit;
 use crate::meter;
 use crate::namespace::Generation;
@@ -84,16 +85,74 @@ impl RecordReader {
             }
         };
         if let Err(error) = &read {
-            // Records that the log had in memory when it was turned off are not on file.
-            if error.kind() == io::ErrorKind::InvalidData && !self.disk.is_off() {
-                count(&l2.health().metrics.corruptions, 1);
-                let position = slot.position.value();
-                self.removal.mark_dead(generation, hash, Sequence(position));
-                let namespace = generation.name();
-                tell!(warn, "disk", namespace, position, %error, "a record is damaged");
-            }
+            self.note_damage(generation, (hash, slot), error);
         }
         read
+    }
+
+    /// Reads the head of whichever record of its namespace a slot has, as an entry without its
+    /// value that takes the bytes of the record. None if it has moved, or is of another namespace
+    /// with the same hash. Damage is logged and marked dead.
+    pub(crate) async fn read_head(
+        self: &Arc<Self>,
+        generation: &Arc<Generation>,
+        hash: KeyHash,
+        slot: Slot,
+    ) -> io::Result<Option<Arc<Entry>>> {
+        let Some(l2) = self.disk.l2() else { return Ok(None) };
+        let bytes = l2.bytes_to_read(slot, Extent::Head);
+        let read = self.reads.of(bytes).run(bytes, |permit| {
+            let (reader, generation) = (Arc::clone(self), Arc::clone(generation));
+            async move { reader.read_head_within(&generation, hash, slot, &permit).await }
+        });
+        let read = read.await;
+        if let Err(error) = &read {
+            self.note_damage(generation, (hash, slot), error);
+        }
+        read
+    }
+
+    async fn read_head_within(
+        &self,
+        generation: &Arc<Generation>,
+        hash: KeyHash,
+        slot: Slot,
+        permit: &Arc<Permit>,
+    ) -> io::Result<Option<Arc<Entry>>> {
+        let Some(l2) = self.disk.l2() else { return Ok(None) };
+        let is_wanted = || Self::is_current(generation, hash, slot);
+        let fetched = l2.fetch(slot, Extent::Head, permit, is_wanted).await?;
+        let Some(fetched) = fetched else { return Ok(None) };
+        let head = l2.decode(&fetched)?;
+        let Record::Blob(blob) = head.record else { return Ok(None) };
+        if blob.namespace != generation.named() {
+            return Ok(None);
+        }
+        let mut entry = self.entry_of(&blob, generation, hash, &fetched);
+        entry.charge = fetched.head.len() + blob.body.length as usize;
+        Ok(Some(Arc::new(entry)))
+    }
+
+    fn is_current(generation: &Generation, hash: KeyHash, slot: Slot) -> bool {
+        let now = generation.index().get(hash);
+        now.is_some_and(|now| now.position == slot.position && !now.dead)
+    }
+
+    fn note_damage(
+        &self,
+        generation: &Generation,
+        (hash, slot): (KeyHash, Slot),
+        error: &io::Error,
+    ) {
+        // Records that the log had in memory when it was turned off are not on file.
+        let Some(l2) = self.disk.l2().filter(|_| !self.disk.is_off()) else { return };
+        if error.kind() == io::ErrorKind::InvalidData {
+            count(&l2.health().metrics.corruptions, 1);
+            let position = slot.position.value();
+            self.removal.mark_dead(generation, hash, Sequence(position));
+            let namespace = generation.name();
+            tell!(warn, "disk", namespace, position, %error, "a record is damaged");
+        }
     }
 
     async fn read_within(
@@ -105,10 +164,7 @@ impl RecordReader {
         allowance: Allowance,
     ) -> io::Result<ReadOutcome> {
         let Some(l2) = self.disk.l2() else { return Ok(ReadOutcome::Done(None)) };
-        let is_wanted = || {
-            let now = generation.index().get(key.hash);
-            now.is_some_and(|now| now.position == slot.position && !now.dead)
-        };
+        let is_wanted = || Self::is_current(generation, key.hash, slot);
         match l2.fetch(slot, extent, &allowance.permit, is_wanted).await? {
             None => Ok(ReadOutcome::Done(None)),
             Some(fetched) => {
@@ -188,8 +244,9 @@ impl RecordReader {
             idle_ttl: blob.idle_ttl_ns.unwrap_or(u64::MAX),
         };
         let named = self.hasher.namespace(generation.name());
+        let texts = LabelTexts::new(blob.tags.iter(), blob.dependencies.iter());
         let labels = self.hasher.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
-        let extras = Extras::new(blob.metadata.to_map(), labels, blob.version, &life);
+        let extras = Extras::new(blob.metadata.to_map(), (labels, texts), blob.version, &life);
         let mut entry = Entry::new(
             Arc::clone(generation),
             HashedKey { bytes: blob.key, hash },

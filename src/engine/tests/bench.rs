@@ -83,6 +83,14 @@ impl Bench {
         Self { simulation, disk, config, cache }
     }
 
+    /// Without a disk tier.
+    pub(super) fn in_memory(seed: u64, config: BlobCacheConfig) -> Self {
+        let (disk, mut simulation) = (SimulatedDisk::new(seed, 4096), Simulation::new(seed));
+        let opening = crate::engine::open(config.clone());
+        let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };
+        Self { simulation, disk, config, cache }
+    }
+
     pub(super) fn cache(&self) -> BlobCache {
         self.cache.clone()
     }

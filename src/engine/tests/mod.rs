@@ -17,6 +17,7 @@ mod histories;
 mod hostile;
 mod images;
 mod in_use;
+mod keys;
 mod lifetimes;
 mod many;
 mod namespace_slots;

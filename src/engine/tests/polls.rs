@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
+use futures::StreamExt;
+
 use super::bench::Bench;
 use crate::batch::{BATCH_BYTES, BATCH_ENTRIES};
 use crate::config::BlobCacheConfig;
 use crate::engine::open::geometry;
 use crate::io::Longest;
+use crate::keys::KeysQuery;
 use crate::meter::{Work, measured};
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -110,6 +113,27 @@ fn add_many(table: &mut Table, bench: &mut Bench) {
     }
 }
 
+/// Listings of keys in memory, by a tag, on disk, and with the details of their records.
+fn add_keys(table: &mut Table, bench: &mut Bench) {
+    let cache = bench.cache();
+    for number in 0..RECORDS {
+        bench.run(cache.put("c", format!("p/{number}"), on_disk_only(100))).unwrap();
+    }
+    bench.run(cache.sync()).unwrap();
+    bench.simulation.longest();
+    let all = KeysQuery::default();
+    for (verb, space, query) in [
+        ("keys in memory", "a", all.clone()),
+        ("keys by tag", "a", all.clone().tags(["t"])),
+        ("keys on disk", "c", all.clone()),
+        ("keys on disk, with details", "c", all.details()),
+        ("keys on disk, a prefix", "c", "p/".into()),
+    ] {
+        assert_eq!(bench.run(cache.keys(space, query).count()), RECORDS, "{verb}");
+        table.add(verb, bench);
+    }
+}
+
 #[test]
 fn of_no_method_is_long() {
     let mut table = Table::default();
@@ -136,6 +160,7 @@ fn of_no_method_is_long() {
     assert_eq!(bench.run(cache.invalidate_key("b", "k")), Ok(1));
     table.add("invalidate_key", &mut bench);
     add_many(&mut table, &mut bench);
+    add_keys(&mut table, &mut bench);
     assert_eq!(bench.run(cache.invalidate_tags("a", &["t"])), Ok(RECORDS));
     table.add("invalidate_tags", &mut bench);
     fill(&mut bench, "a");

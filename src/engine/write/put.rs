@@ -44,6 +44,7 @@ use crate::io::BLOCK_BYTES;
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
+use crate::label_texts::LabelTexts;
 use crate::latency::Latencies;
 use crate::limiter::Limiter;
 use crate::namespace::{Generation, Namespaces};
@@ -154,7 +155,8 @@ impl Puts {
         let hashed = self.hasher.hashed(namespace.seed, key);
         let tags = put.tags.iter().map(String::as_str);
         let dependencies = put.dependencies.iter().map(String::as_str);
-        let labels = self.hasher.label_hashes(namespace, tags, dependencies);
+        let texts = LabelTexts::new(tags.clone(), dependencies.clone());
+        let labels = (self.hasher.label_hashes(namespace, tags, dependencies), texts);
         let metadata = without_slack(take(&mut put.content_metadata));
         let extras = Extras::new(metadata, labels, policy.version, life);
         let value = put.value.as_slice();

@@ -121,6 +121,8 @@ pub(super) struct Put {
 pub(super) enum Verb {
     Get(FullKey),
     GetMany(Vec<FullKey>),
+    /// The keys of a namespace, or those of one prefix.
+    Keys(usize, Option<u8>),
     Exists(FullKey),
     Put(FullKey, Put),
     /// Each has a number of its own.
@@ -161,7 +163,9 @@ impl Call {
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..355 => Verb::Get(full_key),
+            0..345 => Verb::Get(full_key),
+            345..355 if full_key.key % 2 == 0 => Verb::Keys(full_key.space, None),
+            345..355 => Verb::Keys(full_key.space, Some(full_key.key / 4)),
             355..380 => Verb::GetMany(some_keys(random, full_key)),
             380..400 => Verb::Exists(full_key),
             400..820 => Verb::Put(full_key, Put::draw(random, number)),

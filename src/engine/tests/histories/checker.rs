@@ -233,6 +233,12 @@ impl Checker {
         Ok(())
     }
 
+    /// Checks that a listing did not have a key.
+    pub(super) fn unlisted(&mut self, full_key: FullKey, asked: Asked) -> Result<(), String> {
+        self.tick();
+        self.missed(full_key, asked)
+    }
+
     /// Checks a positive `exists`.
     pub(super) fn existed(&mut self, full_key: FullKey, asked: Asked) -> Result<(), String> {
         self.tick();

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
-use super::many::{Outcome, get_many, invalidate_keys, put_many};
+use super::many::{Outcome, get_many, invalidate_keys, keys, put_many};
 use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
@@ -260,6 +260,7 @@ impl History {
         let cache = self.cache.clone();
         let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
             Verb::Get(full_key) => return Some(self.get(full_key)),
+            Verb::Keys(space, prefix) => return Some(keys(cache, self.asked(), space, prefix)),
             Verb::GetMany(full_keys) => return Some(get_many(cache, self.asked(), full_keys)),
             Verb::PutMany(items) => {
                 for (full_key, put) in &items {
@@ -337,6 +338,7 @@ impl History {
                 self.checker.existed(full_key, asked)
             }
             Outcome::Existed(..) => Ok(()),
+            Outcome::Unlisted(full_key, asked) => self.checker.unlisted(full_key, asked),
             Outcome::Got(full_key, asked, hit) => {
                 self.tally.gets += 1;
                 let found = hit.map(|hit| self.found(&hit)).transpose()?;

@@ -3,18 +3,21 @@
 
 use futures::future::BoxFuture;
 
-use super::call::{FullKey, Put};
+use super::call::{FullKey, Put, SPACES};
 use super::checker::Asked;
 use super::manner::patient;
 use crate::cache::BlobCache;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence};
+use crate::keys::KeysQuery;
 
 /// How a call has ended.
 pub(super) enum Outcome {
     Mutated(u32, Asked, Option<Result<(), CacheError>>),
     Got(FullKey, Asked, Option<BlobCacheHit>),
     Existed(FullKey, Asked, CachePresence),
+    /// A listing of its namespace did not have it.
+    Unlisted(FullKey, Asked),
     /// Of a call for many keys.
     Each(Vec<Self>),
     Nothing,
@@ -30,6 +33,35 @@ pub(super) fn get_many(
         let hits = cache.get_many(full_keys[0].namespace(), &keys).await;
         let got = |(full_key, hit)| Outcome::Got(full_key, asked, hit);
         Outcome::Each(full_keys.into_iter().zip(hits).map(got).collect())
+    })
+}
+
+pub(super) fn keys(
+    cache: BlobCache,
+    asked: Asked,
+    space: usize,
+    prefix: Option<u8>,
+) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move {
+        let query = KeysQuery::default().prefix(prefix.as_slice());
+        let mut keys = cache.keys(SPACES[space], query);
+        let mut listed = Vec::new();
+        while let Some(entry) = keys.next().await {
+            listed.push(entry.into_key());
+        }
+        let is_of =
+            |it: &FullKey| it.space == space && prefix.is_none_or(|prefix| it.name()[0] == prefix);
+        let judged = FullKey::all().filter(is_of).map(|full_key| {
+            let is_listed = listed.iter().any(|key| **key == full_key.name());
+            listed.retain(|key| **key != full_key.name());
+            match is_listed {
+                true => Outcome::Existed(full_key, asked, CachePresence::Present),
+                false => Outcome::Unlisted(full_key, asked),
+            }
+        });
+        let judged = judged.collect();
+        assert!(listed.is_empty(), "{listed:?} were never put");
+        Outcome::Each(judged)
     })
 }
 

@@ -1,0 +1,279 @@
+//! Listings against what gets find, in both tiers: through evictions, reclaim, dropped
+//! invalidations, expiries, closes and kills. While nothing changes they are exact; while others
+//! put and invalidate, each key that has an entry all the while is listed.
+//!
+//! `TAMIS_RUNS` sets the number of seeds, `TAMIS_SEED` runs one alone.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+mod laboratory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
+use futures::StreamExt;
+use rand::RngExt;
+
+use self::laboratory::{Laboratory, PREFIXES, Setting, Step, keys_of, tag};
+use crate::batch::yield_now;
+use crate::failpoint::{Failpoint, plant};
+use crate::keys::{KeyEntry, KeysQuery};
+
+const PLAIN: Setting = Setting { key_hash_bits: 64, is_roomy: false, has_disk: true };
+
+const SETTINGS: [Setting; 4] = [
+    PLAIN,
+    Setting { key_hash_bits: 8, ..PLAIN },
+    Setting { is_roomy: true, ..PLAIN },
+    Setting { has_disk: false, is_roomy: true, ..PLAIN },
+];
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("TAMIS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TAMIS_RUNS").unwrap_or(count),
+    }
+}
+
+/// What a query asks for: a prefix, tags, and details.
+#[derive(Debug, Clone)]
+struct Asked {
+    prefix: &'static [u8],
+    tags: Option<Vec<u8>>,
+    is_detailed: bool,
+}
+
+impl Asked {
+    fn draw(laboratory: &mut Laboratory) -> Self {
+        let random = &mut laboratory.random;
+        let prefix = PREFIXES[random.random_range(0..PREFIXES.len())];
+        let tags = (0..random.random_range(0..4)).map(|_| random.random_range(0..4)).collect();
+        let tags = random.random_bool(0.3).then_some(tags);
+        Self { prefix, tags, is_detailed: random.random_bool(0.3) }
+    }
+
+    fn query(&self) -> KeysQuery {
+        let mut query = KeysQuery::from(self.prefix);
+        if let Some(tags) = &self.tags {
+            query = query.tags(tags.iter().map(|it| tag(*it)));
+        }
+        if self.is_detailed { query.details() } else { query }
+    }
+
+    fn matches(&self, key: &[u8], tags: &[u8]) -> bool {
+        let wanted = self.tags.as_ref();
+        key.starts_with(self.prefix)
+            && wanted.is_none_or(|it| it.iter().any(|it| tags.contains(it)))
+    }
+}
+
+/// Compares a listing with gets, while nothing else goes on.
+fn check(laboratory: &mut Laboratory) {
+    laboratory.settle();
+    let space = laboratory.space();
+    let asked = Asked::draw(laboratory);
+    let keys = laboratory.cache().keys(space, asked.query());
+    let listed: Vec<KeyEntry> = laboratory.bench.run(keys.collect());
+    let hits = laboratory.hits(space);
+    let expected: BTreeMap<_, _> = hits
+        .iter()
+        .filter(|(key, hit)| asked.matches(key, &laboratory.put_of(hit.value()).tags))
+        .collect();
+    let names: BTreeSet<&[u8]> = listed.iter().map(KeyEntry::key).collect();
+    let shown = |keys: &[u8]| keys.escape_ascii().to_string();
+    let told = || listed.iter().map(|it| shown(it.key())).collect::<Vec<_>>();
+    assert_eq!(names.len(), listed.len(), "{space:?}, {asked:?}: twice: {:?}", told());
+    let missing = expected.keys().filter(|key| !names.contains(key.as_slice()));
+    let missing: Vec<_> = missing.map(|key| shown(key)).collect();
+    assert!(missing.is_empty(), "{space:?}, {asked:?}: missing {missing:?} of {:?}", told());
+    for entry in &listed {
+        let hit = expected.get(&entry.key().to_vec());
+        let hit = hit.unwrap_or_else(|| {
+            panic!("{space:?}, {asked:?}: {} is listed, and not found", shown(entry.key()))
+        });
+        let put = laboratory.put_of(hit.value());
+        assert_eq!(entry.version(), hit.version(), "{asked:?}");
+        assert!(entry.bytes() > 0);
+        assert!(entry.has_details() || !(asked.is_detailed || asked.tags.is_some()));
+        assert!(entry.is_stale().is_none_or(|is_stale| is_stale == hit.is_stale()), "{asked:?}");
+        assert!(entry.gone_at() >= hit.expires_at());
+        if entry.has_details() {
+            assert_eq!(entry.is_stale(), Some(hit.is_stale()));
+            assert_eq!(entry.written_at(), Some(hit.written_at()));
+            assert_eq!(entry.expires_at(), hit.expires_at());
+            assert_eq!(entry.stale_window_remaining(), hit.stale_window_remaining());
+            assert!(entry.tags().eq(put.tags.iter().map(|it| tag(*it))));
+            assert!(entry.dependencies().eq(put.dependency().iter().map(String::as_str)));
+        }
+    }
+    laboratory.tally.listed += listed.len();
+    laboratory.tally.checks += 1;
+}
+
+fn quiet(seed: u64, setting: Setting) -> Laboratory {
+    let mut laboratory = Laboratory::new(seed, setting);
+    for _ in 0..300 {
+        let step = Step::draw(&mut laboratory);
+        laboratory.run(step);
+        if laboratory.random.random_bool(0.1) {
+            check(&mut laboratory);
+        }
+    }
+    check(&mut laboratory);
+    laboratory
+}
+
+#[test]
+fn a_listing_is_exact_while_nothing_changes() {
+    for setting in SETTINGS {
+        let mut all = [0; 5];
+        for seed in seeds(40) {
+            let lived = catch_unwind(AssertUnwindSafe(|| quiet(seed, setting)));
+            let Ok(laboratory) = lived else { panic!("TAMIS_SEED={seed} of {setting:?} fails") };
+            let tally = laboratory.tally;
+            let figures =
+                [tally.checks, tally.listed, tally.kills, tally.reclaimed, tally.reinserted];
+            all.iter_mut().zip(figures).for_each(|(all, figure)| *all += figure);
+        }
+        println!("{setting:?}: checks, listed, kills, reclaimed, reinserted: {all:?}");
+        if seeds(40).count() >= 20 {
+            assert!(all[1] > 2 * all[0], "{all:?}");
+            let is_full = setting.has_disk && !setting.is_roomy;
+            assert!(!setting.has_disk || all[2] > 100, "{all:?}");
+            assert!(!is_full || (all[3] > 300 && all[4] > 100), "{all:?}");
+        }
+    }
+}
+
+/// A listing, with calls between its polls.
+fn under_writes(seed: u64, setting: Setting) -> Result<usize, String> {
+    let mut laboratory = Laboratory::new(seed, setting);
+    for _ in 0..laboratory.random.random_range(20..250) {
+        let step = Step::draw(&mut laboratory);
+        laboratory.run(step);
+    }
+    laboratory.settle();
+    let space = laboratory.space();
+    let before: BTreeMap<Vec<u8>, u32> = laboratory.numbers(space);
+    let mut stream = laboratory.cache().keys(space, KeysQuery::default());
+    let mut lasting = before.clone();
+    let mut ever: BTreeSet<Vec<u8>> = before.keys().cloned().collect();
+    let mut listed = BTreeSet::new();
+    let pace = laboratory.random.random_range(1..40);
+    for turn in 0.. {
+        let polled = laboratory.bench.run(async {
+            yield_now().await;
+            poll_fn(|context| Poll::Ready(stream.poll_next_unpin(context))).await
+        });
+        match polled {
+            Poll::Ready(Some(entry)) => {
+                if !ever.contains(entry.key()) {
+                    let key = entry.key().escape_ascii();
+                    return Err(format!("{key} is listed, and was never there"));
+                }
+                listed.insert(entry.into_key());
+            }
+            Poll::Ready(None) => break,
+            Poll::Pending => {}
+        }
+        assert!(turn < 200_000, "it does not end");
+        // Now and then so many that segments are reclaimed between two polls.
+        let count = match laboratory.random.random_range(0..20 * pace) {
+            0 => laboratory.random.random_range(20..100),
+            1..20 => 1,
+            _ => 0,
+        };
+        for _ in 0..if turn < 2000 { count } else { 0 } {
+            let step = Step::draw_mutation(&mut laboratory);
+            ever.extend(step.put_into(space));
+            laboratory.run(step.clone());
+            let cache = laboratory.cache();
+            let is_there = |key: &Vec<u8>| cache.exists(space, key).may_exist();
+            lasting.retain(|key, _| is_there(key) && !step.ends(space, key));
+        }
+    }
+    laboratory.settle();
+    let after = laboratory.numbers(space);
+    // One that is as it was has been there all the while; where nothing is lost, a newer one too.
+    lasting
+        .retain(|key, number| after.get(key).is_some_and(|now| now == number || setting.is_roomy));
+    let missing: Vec<_> = lasting.keys().filter(|key| !listed.contains(*key)).collect();
+    match missing.first() {
+        Some(key) => Err(format!("{} was there, and is not listed", key.escape_ascii())),
+        None => Ok(lasting.len()),
+    }
+}
+
+#[test]
+fn a_listing_under_writes_has_all_that_stays_and_nothing_that_never_was() {
+    for setting in SETTINGS {
+        let mut lasting = 0;
+        for seed in seeds(100) {
+            match under_writes(seed, setting) {
+                Ok(count) => lasting += count,
+                Err(what) => panic!("TAMIS_SEED={seed} of {setting:?} fails: {what}"),
+            }
+        }
+        assert!(lasting as u64 > 5 * seeds(100).end, "{setting:?}: {lasting}");
+    }
+}
+
+/// The first seed that finds the bug.
+fn found(failpoint: Failpoint, seeds: u64, fails: impl Fn(u64) -> bool) {
+    let _planted = plant(failpoint);
+    let found = (0..seeds).find(|seed| fails(*seed));
+    println!("{failpoint:?}: found by seed {found:?}");
+    assert!(found.is_some(), "{failpoint:?} is not found in {seeds} seeds");
+}
+
+fn fails_quiet(seed: u64) -> bool {
+    catch_unwind(AssertUnwindSafe(|| quiet(seed, PLAIN))).is_err()
+}
+
+#[test]
+fn a_listing_that_does_not_ask_the_slot() {
+    found(Failpoint::ListedUnchecked, 20, fails_quiet);
+}
+
+#[test]
+fn a_listing_that_forgets_what_it_has_listed() {
+    found(Failpoint::ListedTwice, 20, fails_quiet);
+}
+
+#[test]
+fn a_listing_that_does_not_notice_reclaim() {
+    found(Failpoint::ListedGone, 1000, |seed| under_writes(seed, PLAIN).is_err());
+}
+
+#[test]
+fn a_listing_ends_with_the_cache_and_with_its_namespace() {
+    let mut laboratory = Laboratory::new(1, PLAIN);
+    let cache = laboratory.cache();
+    let fill = |laboratory: &mut Laboratory| {
+        for key in keys_of() {
+            laboratory.bench.run(cache.put("a", &key, "value")).unwrap();
+        }
+    };
+    let count = |laboratory: &mut Laboratory, space| {
+        let keys = laboratory.cache().keys(space, "");
+        laboratory.bench.run(keys.count())
+    };
+    fill(&mut laboratory);
+    assert_eq!(count(&mut laboratory, "a"), keys_of().count());
+    assert_eq!(count(&mut laboratory, "never put into"), 0);
+    let mut flushed = cache.keys("a", "");
+    assert!(laboratory.bench.run(flushed.next()).is_some());
+    assert_eq!(laboratory.bench.run(cache.invalidate_namespace("a")), Ok(true));
+    fill(&mut laboratory);
+    assert_eq!(laboratory.bench.run(flushed.next()), None, "what was there is gone");
+    assert_eq!(count(&mut laboratory, "a"), keys_of().count());
+    let (mut begun, mut new) = (cache.keys("a", ""), cache.keys("a", ""));
+    assert!(laboratory.bench.run(begun.next()).is_some());
+    laboratory.bench.run(cache.close()).unwrap();
+    assert_eq!(laboratory.bench.run(begun.next()), None);
+    assert_eq!(laboratory.bench.run(begun.next()), None, "again");
+    assert_eq!(laboratory.bench.run(new.next()), None);
+}
