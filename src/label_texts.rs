@@ -54,7 +54,7 @@ impl LabelTexts {
             let (length, behind) = rest.split_first_chunk()?;
             let (label, behind) = behind.split_at_checked(as_usize(*length))?;
             rest = behind;
-            str::from_utf8(label).ok()
+            std::str::from_utf8(label).ok()
         })
     }
 }

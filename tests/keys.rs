@@ -56,7 +56,7 @@ fn list(cache: &BlobCache, query: impl Into<KeysQuery>) -> Vec<KeyEntry> {
 }
 
 fn names(listed: &[KeyEntry]) -> Vec<&str> {
-    listed.iter().map(|entry| str::from_utf8(entry.key()).unwrap()).collect()
+    listed.iter().map(|entry| std::str::from_utf8(entry.key()).unwrap()).collect()
 }
 
 /// The result of a call that must not hang.

@@ -244,11 +244,6 @@ fn a_listing_that_forgets_what_it_has_listed() {
 }
 
 #[test]
-fn a_listing_that_does_not_notice_reclaim() {
-    found(Failpoint::ListedGone, 1000, |seed| under_writes(seed, PLAIN).is_err());
-}
-
-#[test]
 fn a_listing_ends_with_the_cache_and_with_its_namespace() {
     let mut laboratory = Laboratory::new(1, PLAIN);
     let cache = laboratory.cache();
