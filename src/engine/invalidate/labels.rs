@@ -169,6 +169,10 @@ impl LabelInvalidations {
             if section.is_closed() {
                 return Err(Blocked::Closed);
             }
+            // Of all that the call names: a namespace without the labels may owe that to a record
+            // that is not on file yet.
+            // Bounded: by the namespaces in use.
+            let has_slots = hashed.iter().any(|(it, _)| !it.index().is_empty());
             let mut covered: Vec<Covered<'_>> = Vec::new();
             // Bounded: by the namespaces in use, and by the labels that they have.
             for (generation, (added, mut hashes)) in hashed {
@@ -185,7 +189,7 @@ impl LabelInvalidations {
             }
             let done = match covered.is_empty() {
                 true => (Vec::new(), Acknowledgement::Nothing),
-                false => self.put_in_force(covered, wanted.since, &mut section)?,
+                false => self.put_in_force(covered, (wanted.since, has_slots), &mut section)?,
             };
             let moment = section.moment();
             // Bounded: by the labels of one call, in each namespace that it names.
@@ -222,14 +226,12 @@ impl LabelInvalidations {
     fn put_in_force(
         &self,
         covered: Vec<Covered<'_>>,
-        since: Option<Timestamp>,
+        (since, has_slots): (Option<Timestamp>, bool),
         section: &mut Section<'_>,
     ) -> Attempt<Vec<Arc<PendingInvalidation>>> {
         if self.pending.is_full(covered.len()) {
             return Err(Blocked::TooMany);
         }
-        // Bounded: by the namespaces of one call.
-        let has_slots = covered.iter().any(|(generation, _)| !generation.index().is_empty());
         // Bounded: by the labels of one call, in each namespace that it names.
         let all: Vec<u64> =
             covered.iter().flat_map(|(_, hashes)| hashes).map(|label| label.0).collect();
