@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::L2;
 use super::directory_builder::ListedRun;
 use super::directory_entry::{Change, EntryReader};
 use super::error::DecodeError;
 use super::format::{BLOCK_BYTES, Position, SegmentNumber};
+use super::health::count;
 use super::outline::Outline;
 use super::search_targets::{SearchTargets, SegmentTargets};
 use super::segment_file::SegmentFile;
@@ -22,6 +24,7 @@ use super::segment_search::{FoundBlobs, damaged, matching};
 use super::wire::Reader;
 use crate::batch::Pacer;
 use crate::limiter::Permit;
+use crate::telemetry::tell;
 
 /// The most memory of a piece, unless keys are very long. Half of it is for the blocks that are
 /// read, the other one for what they list.
@@ -43,6 +46,60 @@ pub(crate) struct ListingCursor {
 pub(crate) struct ListedPiece {
     pub(crate) found: Vec<FoundBlobs>,
     pub(crate) next: Option<ListingCursor>,
+}
+
+impl L2 {
+    /// Some more of the blobs that a segment has of the targets. None: it has left the log.
+    /// `memory`: the permit for what it reads, and its bytes.
+    ///
+    /// # Errors
+    /// What it has from there on is not known, although it is in use.
+    pub(crate) async fn list(
+        &self,
+        cursor: ListingCursor,
+        targets: &Arc<SearchTargets>,
+        memory: (&Arc<Permit>, usize),
+    ) -> io::Result<Option<ListedPiece>> {
+        let segment = cursor.segment();
+        match self.list_in_use(cursor, targets, memory).await {
+            // Its place may have been written to: what was read there is not damage.
+            Err(_) if self.is_reclaimed(segment) => Ok(None),
+            listed => listed,
+        }
+    }
+
+    /// Counts and logs damage of a directory that a listing has met.
+    pub(crate) fn note_damage(&self, segment: SegmentNumber, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData && !self.health().is_off() {
+            count(&self.health().metrics.corruptions, 1);
+            let segment = segment.0;
+            tell!(warn, "disk", segment, %error, "a directory is damaged, its keys are not listed");
+        }
+    }
+
+    async fn list_in_use(
+        &self,
+        mut cursor: ListingCursor,
+        targets: &Arc<SearchTargets>,
+        memory: (&Arc<Permit>, usize),
+    ) -> io::Result<Option<ListedPiece>> {
+        let segment = cursor.segment();
+        let Some(start) = self.geometry().start_of(segment) else { return Ok(None) };
+        if self.is_reclaimed(segment) {
+            return Ok(None);
+        }
+        if !cursor.is_sealed() {
+            let nothing = || ListedPiece { found: Vec::new(), next: None };
+            match self.log.unsealed_run((segment, cursor.run()), targets) {
+                Some(Some(run)) => return cursor.list_run(start, run).await.map(Some),
+                Some(None) => return Ok(Some(nothing())),
+                None => {}
+            }
+            let Some(outline) = self.outline_of(segment).await? else { return Ok(None) };
+            cursor.seal(outline, targets);
+        }
+        cursor.list_pages(start, &self.file, targets, memory).await.map(Some)
+    }
 }
 
 impl ListingCursor {
@@ -102,8 +159,8 @@ impl ListingCursor {
         Ok(ListedPiece { found: vec![found], next: (!is_last).then_some(self) })
     }
 
-    /// The blobs of some pages, in the order of their keys. `permit` covers so many bytes of memory,
-    /// and is held until the device is done.
+    /// The blobs of some pages, in the order of their keys. The permit covers so many bytes of
+    /// memory, and is held until the device is done.
     pub(super) async fn list_pages(
         mut self,
         start: Position,

@@ -126,7 +126,6 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
-use crate::telemetry::tell;
 use crate::timer::Timer;
 
 /// Blocks that hold most heads: a head may begin at the end of a block.
@@ -477,67 +476,12 @@ impl L2 {
 
     /// Of a segment that is sealed on file. None: it has left the log.
     async fn outline_of(&self, segment: SegmentNumber) -> io::Result<Option<Arc<Outline>>> {
-        if let Some(outline) = self.outlines.get(segment) {
-            return Ok(Some(outline));
-        }
-        match self.file.read_outline(segment, self.opens).await {
-            Ok(Some(outline)) => Ok(Some(Arc::new(outline))),
+        match self.outlines.find(segment, &self.file, self.opens).await {
+            Ok(Some(outline)) => Ok(Some(outline)),
             _ if self.is_reclaimed(segment) => Ok(None),
             Ok(None) => Err(damaged(error::DecodeError::Magic)),
             Err(error) => Err(error),
         }
-    }
-
-    /// Some more of the blobs that a segment has of the targets. None: it has left the log.
-    /// `memory`: the permit for what it reads, and its bytes.
-    ///
-    /// # Errors
-    /// What it has from there on is not known, although it is in use.
-    pub(crate) async fn list(
-        &self,
-        cursor: ListingCursor,
-        targets: &Arc<SearchTargets>,
-        memory: (&Arc<Permit>, usize),
-    ) -> io::Result<Option<ListedPiece>> {
-        let segment = cursor.segment();
-        match self.list_in_use(cursor, targets, memory).await {
-            // Its place may have been written to: what was read there is not damage.
-            Err(_) if self.is_reclaimed(segment) => Ok(None),
-            listed => listed,
-        }
-    }
-
-    /// Counts and logs damage of a directory that a listing has met.
-    pub(crate) fn note_damage(&self, segment: SegmentNumber, error: &io::Error) {
-        if error.kind() == io::ErrorKind::InvalidData && !self.health().is_off() {
-            count(&self.health().metrics.corruptions, 1);
-            let segment = segment.0;
-            tell!(warn, "disk", segment, %error, "a directory is damaged, its keys are not listed");
-        }
-    }
-
-    async fn list_in_use(
-        &self,
-        mut cursor: ListingCursor,
-        targets: &Arc<SearchTargets>,
-        memory: (&Arc<Permit>, usize),
-    ) -> io::Result<Option<ListedPiece>> {
-        let segment = cursor.segment();
-        let Some(start) = self.geometry().start_of(segment) else { return Ok(None) };
-        if self.is_reclaimed(segment) {
-            return Ok(None);
-        }
-        if !cursor.is_sealed() {
-            let nothing = || ListedPiece { found: Vec::new(), next: None };
-            match self.log.unsealed_run((segment, cursor.run()), targets) {
-                Some(Some(run)) => return cursor.list_run(start, run).await.map(Some),
-                Some(None) => return Ok(Some(nothing())),
-                None => {}
-            }
-            let Some(outline) = self.outline_of(segment).await? else { return Ok(None) };
-            cursor.seal(outline, targets);
-        }
-        cursor.list_pages(start, &self.file, targets, memory).await.map(Some)
     }
 
     /// Whether a segment has left the log.

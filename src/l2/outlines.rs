@@ -2,13 +2,15 @@
 //! when they are needed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::format::SegmentNumber;
+use super::format::{OpenRange, SegmentNumber};
 use super::outline::Outline;
+use super::segment_file::SegmentFile;
 
 /// They may take one part in this many of the index budget.
 const SHARE: usize = 32;
@@ -30,8 +32,21 @@ impl Outlines {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn get(&self, segment: SegmentNumber) -> Option<Arc<Outline>> {
+    fn get(&self, segment: SegmentNumber) -> Option<Arc<Outline>> {
         self.kept.lock().get(&segment).cloned()
+    }
+
+    /// The outline of a segment, read if it is not kept. None without a good one.
+    pub(super) async fn find(
+        &self,
+        segment: SegmentNumber,
+        file: &SegmentFile,
+        opens: OpenRange,
+    ) -> io::Result<Option<Arc<Outline>>> {
+        match self.get(segment) {
+            Some(outline) => Ok(Some(outline)),
+            None => Ok(file.read_outline(segment, opens).await?.map(Arc::new)),
+        }
     }
 
     /// Keeps an outline if there is room. `fits` is asked whether the index has so many bytes, too.
