@@ -50,7 +50,7 @@ struct Listing {
 
 enum Walk {
     Labelled(LabelWalk),
-    Tiers(Tiers),
+    Tiers(Box<Tiers>),
 }
 
 struct Tiers {
@@ -81,7 +81,7 @@ impl Lister {
     pub(crate) fn list(self: &Arc<Self>, namespace: &str, query: KeysQuery) -> BlobCacheKeys {
         enum Course {
             New(Arc<Lister>, Box<str>, KeysQuery),
-            Begun(Listing),
+            Begun(Box<Listing>),
         }
         let new = Course::New(Arc::clone(self), namespace.into(), query);
         BlobCacheKeys::new(unfold(new, |course| async move {
@@ -95,7 +95,7 @@ impl Lister {
     }
 
     /// None if the namespace has nothing.
-    fn begin(self: Arc<Self>, name: &str, query: KeysQuery) -> Option<Listing> {
+    fn begin(self: Arc<Self>, name: &str, query: KeysQuery) -> Option<Box<Listing>> {
         let generation = self.namespaces.find(name)?;
         let seed = self.hasher.namespace(name).seed;
         let KeysQuery { prefix, tags, dependencies, has_labels, is_detailed } = query;
@@ -106,9 +106,9 @@ impl Lister {
             let labels = [tags, hash(LabelKind::Dependency, &dependencies)].concat();
             Walk::Labelled(LabelWalk::new(labels, &self.commit_lock))
         } else {
-            Walk::Tiers(self.tiers(&listed))
+            Walk::Tiers(Box::new(self.tiers(&listed)))
         };
-        Some(Listing { lister: self, listed, walk, steps: Pacer::at_once() })
+        Some(Box::new(Listing { lister: self, listed, walk, steps: Pacer::at_once() }))
     }
 
     fn hashes(
