@@ -88,7 +88,7 @@ pub(crate) enum Failpoint {
     ListedUnchecked,
     /// A listing forgets what it has listed.
     ListedTwice,
-    /// A listing does not know that a segment has left the log before it was listed.
+    /// A listing does not go through what the log has gained since it began.
     ListedGone,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,

@@ -206,8 +206,8 @@ impl Tiers {
         }
         let is_quiet = lister.commit_lock.read_point().moment == self.begun;
         let Some((records, l2)) = self.records.as_ref().zip(lister.disk.l2()) else { return false };
-        let has_gone = records.unlisted().has_gone() && !failpoint(Failpoint::ListedGone);
-        let is_wanted = has_gone || (is_first && !is_quiet);
+        let has_gone = records.unlisted().has_gone();
+        let is_wanted = (has_gone || (is_first && !is_quiet)) && !failpoint(Failpoint::ListedGone);
         if !is_wanted || self.walks == WALKS_MAX || l2.log.tail() == records.end() {
             return false;
         }

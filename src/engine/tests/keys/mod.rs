@@ -20,6 +20,9 @@ use self::laboratory::{Laboratory, PREFIXES, Setting, Step, keys_of, tag};
 use crate::batch::yield_now;
 use crate::failpoint::{Failpoint, plant};
 use crate::keys::{KeyEntry, KeysQuery};
+use crate::modes::L1Admission;
+use crate::policy::BlobCachePolicy;
+use crate::put::BlobCachePut;
 
 const PLAIN: Setting = Setting { key_hash_bits: 64, is_roomy: false, has_disk: true };
 
@@ -219,6 +222,49 @@ fn a_listing_under_writes_has_all_that_stays_and_nothing_that_never_was() {
         }
         assert!(lasting as u64 > 5 * seeds(100).end, "{setting:?}: {lasting}");
     }
+}
+
+/// While a listing is in the first segment, the log comes round. What reclaim appends again was
+/// there all the while. Gives the keys that stayed, and those that were listed.
+fn overtaken() -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {
+    let mut laboratory = Laboratory::new(2, PLAIN);
+    let cache = laboratory.cache();
+    let put = |laboratory: &mut Laboratory, space, key: &[u8], bytes| {
+        let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+        let put = BlobCachePut::new(vec![0; bytes]).with_policy(policy);
+        laboratory.bench.run(cache.put(space, key, put)).unwrap();
+    };
+    // More than a segment, and then all that the log has room for.
+    keys_of().for_each(|key| put(&mut laboratory, "a", &key, 1200));
+    laboratory.settle();
+    for _ in 0..2 {
+        assert_eq!(laboratory.hits("a").len(), keys_of().count(), "all are in use");
+    }
+    let mut stream = cache.keys("a", "");
+    let first = laboratory.bench.run(stream.next()).unwrap();
+    let begun = cache.stats().l2_reclaimed_segments();
+    for number in 0u32.. {
+        if cache.stats().l2_reclaimed_segments() >= begun + 4 {
+            break;
+        }
+        assert!(number < 1000, "no segment is reclaimed");
+        put(&mut laboratory, "ab", &number.to_le_bytes(), 3000);
+    }
+    let rest: Vec<KeyEntry> = laboratory.bench.run(stream.collect());
+    let listed = [first].into_iter().chain(rest).map(KeyEntry::into_key).collect();
+    laboratory.settle();
+    (laboratory.hits("a").into_keys().collect(), listed)
+}
+
+#[test]
+fn a_listing_that_reclaim_overtakes_has_what_was_appended_again() {
+    let (stayed, listed) = overtaken();
+    assert!(stayed.len() > 5, "{} are left", stayed.len());
+    let missing: Vec<_> = stayed.difference(&listed).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let _planted = plant(Failpoint::ListedGone);
+    let (stayed, listed) = overtaken();
+    assert!(!stayed.is_subset(&listed), "ListedGone is not found");
 }
 
 /// The first seed that finds the bug.
