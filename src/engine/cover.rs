@@ -1,17 +1,17 @@
 //! `Cover`: sees to it that no later process finds in a store what a cache has changed that could
 //! not open it.
 //!
-//! Nobody knows what such a store holds, so every mutation may be over something in it. Before the
-//! first one returns, a mark is left durably beside the store: its next open begins empty. A mark
-//! once left lasts, so only the first mutations wait. A store that another owner has is left alone:
-//! the mutations are this cache's own then, and of that owner's store they say nothing.
+//! Nobody knows what such a store holds, so every mutation may be over something in it. Before one
+//! returns, a mark is left durably beside the store: its next open begins empty. A store that
+//! another owner has is left alone: the mutations are this cache's own then, and of that owner's
+//! store they say nothing.
 //!
 //! An attempt is made on a thread of its own and tells its outcome there, so that it depends on no
-//! caller. One that has failed is not repeated at once.
+//! caller. The outcome counts for a second: within that, mutations wait for nothing. After that
+//! another process may have opened the store, which removes the mark, and have filled it again.
 
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{DiskError, MarkLeft, VoidMark};
 use crate::waiters::Waiters;
 
-/// How long the outcome of an attempt counts that has left no mark.
+/// How long the outcome of an attempt counts.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Cover {
@@ -32,7 +32,6 @@ pub(crate) struct Cover {
 
 #[derive(Default)]
 struct Shared {
-    is_left: AtomicBool,
     state: Mutex<State>,
     waiters: Waiters,
 }
@@ -43,7 +42,7 @@ struct State {
     ended: u64,
     /// That began the last attempt. A forked child has a copy of this, and not of the thread.
     process: u32,
-    /// Of the last attempt, if it has left no mark.
+    /// Of the last attempt.
     last: Option<(Instant, Result<(), CacheError>)>,
     /// This cache itself may have the lock of the store at present.
     is_reopening: bool,
@@ -83,7 +82,7 @@ impl Cover {
     ///
     /// `L2Io`: no mark could be left. The mutation is in force in this process.
     pub(crate) async fn covered(&self) -> Result<(), CacheError> {
-        if self.shared.is_left.load(Ordering::Acquire) || failpoint(Failpoint::VoidMarkOmitted) {
+        if failpoint(Failpoint::VoidMarkOmitted) {
             return Ok(());
         }
         let number = match self.step() {
@@ -100,9 +99,6 @@ impl Cover {
 
     fn step(&self) -> Step {
         let mut state = self.shared.state.lock();
-        if self.shared.is_left.load(Ordering::Acquire) {
-            return Step::Return(Ok(()));
-        }
         if state.is_under_way() {
             return Step::Wait(state.begun);
         }
@@ -118,6 +114,11 @@ impl Cover {
         Step::Begin(state.begun, state.reopenings)
     }
 
+    /// The mark is gone, and later mutations need another one.
+    pub(crate) fn uncover(&self) {
+        self.shared.state.lock().last = None;
+    }
+
     /// The store is being opened by this cache, or no more: its lock says nothing meanwhile.
     pub(crate) fn set_reopening(&self, is_reopening: bool) {
         let mut state = self.shared.state.lock();
@@ -130,9 +131,6 @@ impl Cover {
 impl Shared {
     fn outcome_of(&self, number: u64) -> Option<Result<(), CacheError>> {
         let state = self.state.lock();
-        if self.is_left.load(Ordering::Acquire) {
-            return Some(Ok(()));
-        }
         let is_over = state.ended >= number;
         let last = || state.last.as_ref().map_or(Err(undecided()), |(_, outcome)| outcome.clone());
         is_over.then(last)
@@ -143,10 +141,7 @@ impl Shared {
             let mut state = self.state.lock();
             let is_ours = state.is_reopening || state.reopenings != reopenings;
             let outcome = match left {
-                Ok(MarkLeft::Durably) => {
-                    self.is_left.store(true, Ordering::Release);
-                    Ok(())
-                }
+                Ok(MarkLeft::Durably) => Ok(()),
                 Ok(MarkLeft::InUse) if is_ours => Err(undecided()),
                 Ok(MarkLeft::InUse) => Ok(()),
                 Err(error) => Err(not_left(error)),
@@ -174,10 +169,9 @@ fn undecided() -> CacheError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::FutureExt;
-    use futures::executor::block_on;
 
     use super::*;
     use crate::io::MarkDone;
@@ -214,7 +208,8 @@ mod tests {
     fn cover() -> (Arc<Slow>, Cover) {
         let mark = Arc::<Slow>::default();
         let dynamic: Arc<dyn VoidMark> = Arc::<Slow>::clone(&mark);
-        (mark, Cover::new(dynamic))
+        // Longer than a test takes on a busy machine.
+        (mark, Cover { again_after: Duration::from_secs(3600), ..Cover::new(dynamic) })
     }
 
     #[test]
@@ -229,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_and_counts_for_a_second() {
+    fn an_outcome_is_told_and_counts_for_a_while() {
         let (mark, mut cover) = cover();
         let mut first = Box::pin(cover.covered());
         assert!((&mut first).now_or_never().is_none());
@@ -239,10 +234,14 @@ mod tests {
         assert_eq!(cover.covered().now_or_never(), Some(Err(told)));
         assert_eq!(mark.asked(), 1);
         cover.again_after = Duration::ZERO;
-        assert!(cover.covered().now_or_never().is_none());
+        let mut second = Box::pin(cover.covered());
+        assert!((&mut second).now_or_never().is_none());
         mark.answer(Ok(MarkLeft::Durably));
-        assert_eq!(block_on(cover.covered()), Ok(()));
+        assert_eq!(second.now_or_never(), Some(Ok(())));
         assert_eq!(mark.asked(), 2);
+        // Another process may have removed it since.
+        assert!(cover.covered().now_or_never().is_none());
+        assert_eq!(mark.asked(), 3);
     }
 
     #[test]
@@ -265,6 +264,20 @@ mod tests {
             mark.answer(Ok(MarkLeft::InUse));
             let told = mutation.now_or_never().expect("ended");
             assert_eq!(told.is_ok(), is_other, "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_gone_is_left_again() {
+        let (mark, cover) = cover();
+        for asked in 1..4 {
+            let mut mutation = Box::pin(cover.covered());
+            assert!((&mut mutation).now_or_never().is_none());
+            mark.answer(Ok(MarkLeft::Durably));
+            assert_eq!(mutation.now_or_never(), Some(Ok(())));
+            assert_eq!(cover.covered().now_or_never(), Some(Ok(())));
+            assert_eq!(mark.asked(), asked);
+            cover.uncover();
         }
     }
 

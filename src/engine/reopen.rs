@@ -73,6 +73,7 @@ impl Reopen {
                 let file = setup.file.clone();
                 let outcome = self.take(setup, &attempt).await;
                 if !matches!(outcome, Some(Ok(()))) {
+                    self.give_back();
                     if let Some(file) = file {
                         file.close().wait().await;
                     }
@@ -89,8 +90,22 @@ impl Reopen {
     pub(crate) async fn run_on(mut self, setup: DiskSetup, attempt: Attempt) {
         self.set_reopening(true);
         let outcome = self.take(setup, &attempt).await;
+        if !matches!(outcome, Some(Ok(()))) {
+            self.give_back();
+        }
         self.set_reopening(false);
         self.end(attempt, outcome);
+    }
+
+    /// Before a store is unlocked that was voided and is not used: another process may fill it, and
+    /// from then on it is to be marked again.
+    fn give_back(&self) {
+        if let (Some(missing), Some(l2)) = (self.disk.missing(), self.disk.l2()) {
+            if l2.health().is_voided() {
+                missing.cover.uncover();
+                l2.health().unset_voided();
+            }
+        }
     }
 
     fn set_reopening(&self, is_reopening: bool) {

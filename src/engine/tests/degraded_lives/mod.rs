@@ -5,7 +5,7 @@ mod world;
 
 use std::time::Duration;
 
-use self::world::{MODES, World, is_degraded, patient};
+use self::world::{Leaving, MODES, World, is_degraded, patient};
 use crate::cache::BlobCache;
 use crate::error::CacheError;
 use crate::io::{Fault, OperationKind, TaskRunner};
@@ -119,7 +119,7 @@ fn mutations_while_it_is_missing_do_not_delay_it() {
 /// Another process has the store in between, and its records lie where those of this one will.
 #[test]
 fn a_store_that_is_taken_over_twice_has_nothing_of_the_time_between() {
-    for seed in 0..20 {
+    for seed in 0..100 {
         let mut world = World::new(seed, CrashSafety::Process);
         let cache = world.open_without();
         world.run(cache.put("a", "k", "here")).unwrap();
@@ -153,4 +153,35 @@ fn a_store_that_is_taken_over_twice_has_nothing_of_the_time_between() {
             assert_eq!(later.stats().recovery_dropped(), 0, "{seed}");
         }
     }
+}
+
+/// The store that was voided and given back is marked again before a mutation returns.
+#[test]
+fn a_store_that_was_given_back_and_filled_by_another_is_covered() {
+    let mut given_back = 0;
+    for seed in 0..150 {
+        let mut world = World::new(seed, CrashSafety::Process);
+        let cache = world.open_without();
+        world.run(cache.put("a", "k", "here")).unwrap();
+        let setup = world.setup();
+        let polls = u32::try_from(seed).unwrap();
+        drop(world.run(patient(cache.engine.reopen_on(setup), polls)));
+        let runner = world.simulation.task_runner();
+        world.run(runner.sleep(Duration::from_millis(100)));
+        if !is_degraded(&cache) || cache.engine.parts.disk.has_file() {
+            continue;
+        }
+        given_back += u32::from(!world.mark.is_left());
+        let other = world.open();
+        world.run(other.put("a", "k", below("other"))).unwrap();
+        world.run(other.close()).unwrap();
+        drop(other);
+        world.mark.set(Leaving::Works);
+        let covered = world.run(cache.invalidate_key("a", "k"));
+        world.kill();
+        let later = world.open();
+        let found = stored(&mut world, &later, "k");
+        assert!(covered.is_ok() && found.is_none(), "STALE, {seed}: {found:?}");
+    }
+    assert!(given_back > 0);
 }

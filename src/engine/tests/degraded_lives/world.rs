@@ -69,6 +69,10 @@ pub(super) async fn patient<T>(future: impl Future<Output = T>, polls: u32) -> O
         std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
         std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
         std::task::Poll::Pending => {
+            // Polled beside all tasks, unless it has all the time.
+            if polls < u32::MAX {
+                context.waker().wake_by_ref();
+            }
             left -= 1;
             std::task::Poll::Pending
         }
