@@ -57,10 +57,10 @@ impl BlobCache {
     /// - [`L2Unavailable`](CacheError::L2Unavailable): a limit of this process is too low, or the
     ///   kernel refuses the [engine](crate::L2Engine) that the configuration names.
     /// - [`L2Locked`](CacheError::L2Locked): another cache uses the store.
-    /// - [`L2Full`](CacheError::L2Full): the file system has no room for the file.
+    /// - [`L2Full`](CacheError::L2Full): the file system has no room for the file, or the larger
+    ///   one.
     /// - [`L2Format`](CacheError::L2Format): the file is a store of another format, or none.
     /// - [`L2Damaged`](CacheError::L2Damaged): the store is cut off.
-    /// - [`InvalidConfig`](CacheError::InvalidConfig): the store was made with other sizes.
     /// - [`L2Io`](CacheError::L2Io): the file could not be opened, read or written.
     pub async fn open(config: BlobCacheConfig) -> Result<Self, CacheError> {
         Ok(Self { engine: engine::open(config).await? })

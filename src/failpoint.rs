@@ -96,6 +96,10 @@ pub(crate) enum Failpoint {
     ImageOfAnotherState,
     /// The chunks of an image are not compared with their checksums.
     ImageUnchecked,
+    /// A segment is moved with its header first.
+    HeaderMovedFirst,
+    /// A store becomes smaller on file before its segments have been moved.
+    ShrunkBeforeMoved,
     /// An image is written although invalidations are still being carried out.
     ImageBeforeInvalidations,
     /// An image keeps what only the running cache knew.

@@ -253,6 +253,7 @@ mod remote;
 mod reopen;
 mod scope;
 mod sequence;
+mod sizes;
 mod spawn;
 mod spawned;
 mod stats;

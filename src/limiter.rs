@@ -50,7 +50,7 @@ const UNCONTENDED_FACTOR: u64 = 10;
 pub(crate) struct Limiter(Arc<Inner>);
 
 struct Inner {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     timer: Timer,
     /// Whether sleeping work is revoked even if no caller waits.
     is_reclaiming: bool,
@@ -98,7 +98,7 @@ impl Limiter {
 
     fn with(bytes_max: usize, timer: Timer, is_reclaiming: bool) -> Self {
         Self(Arc::new(Inner {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             timer,
             is_reclaiming,
             tick: AtomicU64::new(1),
@@ -108,7 +108,13 @@ impl Limiter {
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
-        self.0.bytes_max
+        self.0.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the budget. Work that was admitted keeps its bytes.
+    pub(crate) fn set_bytes_max(&self, bytes: usize) {
+        self.0.bytes_max.store(bytes, Ordering::Relaxed);
+        self.0.call(self.0.state.lock());
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -148,7 +154,7 @@ impl Limiter {
 impl Inner {
     fn fits(&self, kept: usize, bytes: usize) -> bool {
         let used = self.used.load(Ordering::Relaxed).saturating_add(kept);
-        used == 0 || used.saturating_add(bytes) <= self.bytes_max
+        used == 0 || used.saturating_add(bytes) <= self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Calls the waiters that fit, starts the timer if it is needed, and releases the lock.
@@ -236,7 +242,8 @@ impl Permit {
         let used = limiter.used.load(Ordering::Relaxed);
         let is_alone = used == self.bytes.load(Ordering::Relaxed);
         let wanted = used.saturating_add(bytes);
-        let has_grown = state.queue.is_empty() && (is_alone || wanted <= limiter.bytes_max);
+        let is_room = is_alone || wanted <= limiter.bytes_max.load(Ordering::Relaxed);
+        let has_grown = state.queue.is_empty() && is_room;
         if has_grown {
             limiter.used.fetch_add(bytes, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);

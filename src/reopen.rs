@@ -23,8 +23,7 @@ impl BlobCache {
     /// Those of [`open`](Self::open): then the cache goes on in memory, and
     /// [`l2_state`](crate::BlobCacheStats::l2_state) has the new reason. And
     ///
-    /// - [`InvalidConfig`](CacheError::InvalidConfig): the cache has no disk tier, or the store was
-    ///   made with other sizes.
+    /// - [`InvalidConfig`](CacheError::InvalidConfig): the cache has no disk tier.
     /// - [`L2Io`](CacheError::L2Io): the device fails.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child, if the parent has the
     ///   store; [`Closed`](CacheError::Closed) after a close, and if it is closed meanwhile.

@@ -194,7 +194,7 @@ figures! {
         l2_engine: Option<L2Engine> = Gauge Number,
         /// Live records found at open.
         recovery_records: u64 = Gauge Number,
-        /// Segments dropped at open because of damage.
+        /// Segments dropped at open because of damage, or because fewer fit into the file.
         recovery_dropped: u64 = Gauge Number,
         /// Whether the open read the index from the image that a close had left.
         recovery_from_image: bool = Gauge Number,

@@ -136,39 +136,6 @@ fn a_full_file_system_reports_the_missing_bytes() {
 }
 
 #[test]
-fn a_store_of_another_size_is_refused_unchanged() {
-    let folder = closed_store(8 << 20);
-    for bytes in [16 << 20, 4 << 20] {
-        match open(folder.path(), bytes).unwrap_err() {
-            CacheError::InvalidConfig { field, reason } => {
-                assert_eq!(field, "l2_bytes_max");
-                assert!(reason.contains("8 segments of 1048576 bytes"), "{reason}");
-                assert!(reason.contains(folder.path().to_str().unwrap()), "{reason}");
-                assert!(reason.contains(&bytes.to_string()), "{reason}");
-            }
-            error => panic!("{error:?}"),
-        }
-    }
-    assert!(is_warm(folder.path(), 8 << 20));
-}
-
-#[test]
-fn another_segment_size_is_reported() {
-    let folder = closed_store(8 << 20);
-    let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(8 << 20);
-    let config = builder.l2_segment_bytes(256 << 10).build().unwrap();
-    match block_on(BlobCache::open(config)).unwrap_err() {
-        CacheError::InvalidConfig { field, reason } => {
-            assert_eq!(field, "l2_segment_bytes");
-            assert!(reason.contains("1048576") && reason.contains("262144"), "{reason}");
-            assert!(reason.contains(folder.path().to_str().unwrap()), "{reason}");
-        }
-        error => panic!("{error:?}"),
-    }
-    assert!(is_warm(folder.path(), 8 << 20));
-}
-
-#[test]
 fn a_file_too_short_for_a_store_is_reported() {
     for bytes in [0, 1, 4095, 4096, 8191] {
         let folder = folder();

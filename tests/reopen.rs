@@ -170,13 +170,15 @@ const FAULTS: &[Fault] = &[
         fs::write(&data, damaged).unwrap();
         Box::new(move || fs::write(data, image).unwrap())
     }),
-    ("made with another size", |path| {
-        let (data, aside) = (path.join("data"), path.join("aside"));
-        fs::rename(&data, &aside).unwrap();
-        let config = builder(path).l2_bytes_max(4 << 20).build().unwrap();
-        let other = block_on(BlobCache::open(config)).unwrap();
-        block_on(other.close()).unwrap();
-        Box::new(move || fs::rename(aside, data).unwrap())
+    ("a directory in place of the data file, then a store of another size", |path| {
+        let other = path.with_extension("other");
+        let config = builder(&other).l2_bytes_max(4 << 20).build().unwrap();
+        block_on(block_on(BlobCache::open(config)).unwrap().close()).unwrap();
+        let (mend, data) = (without_data(path), path.join("data"));
+        Box::new(move || {
+            mend();
+            fs::rename(other.join("data"), data).unwrap();
+        })
     }),
     ("a directory in place of the data file", without_data),
 ];

@@ -50,7 +50,7 @@ const LAYERS: &[&[&str]] = &[
     &["events", "keys", "pending"],
     &["engine"],
     &["cache"],
-    &["expire", "namespaced", "reopen"],
+    &["expire", "namespaced", "reopen", "sizes"],
     &["listing"],
     &["publish", "spawned", "typed"],
     &["many"],

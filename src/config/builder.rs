@@ -1,9 +1,9 @@
 //! `BlobCacheConfigBuilder`: each setting with its meaning, default, range and check.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::range::{check_l1_bytes_max, within};
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
     default_index_bytes, default_segment_bytes, default_shard_count,
@@ -17,9 +17,6 @@ use crate::modes::{
 use crate::quota::NamespaceQuota;
 use crate::spawn::Spawn;
 use crate::write_rate::WriteRate;
-
-/// Beyond any addressable memory.
-pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 
 /// Each segment takes memory.
 const SEGMENTS_MAX: u64 = 1 << 20;
@@ -162,8 +159,10 @@ impl BlobCacheConfigBuilder {
     }
 
     /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
-    /// 4 to 1,048,576 segments. A store keeps the size that it was made with.
-    /// A closed store is longer by the image of its index, up to [`Self::l2_index_bytes_max`].
+    /// 4 to 1,048,576 segments. A store that was made with another size gets this one when it is
+    /// opened: all of it is kept, or the newest segments that fit. See also
+    /// [`set_l2_bytes_max`](crate::BlobCache::set_l2_bytes_max). A closed store is longer by the
+    /// image of its index, up to [`Self::l2_index_bytes_max`].
     #[must_use]
     pub fn l2_bytes_max(mut self, bytes: u64) -> Self {
         self.config.l2_bytes_max = bytes;
@@ -173,9 +172,13 @@ impl BlobCacheConfigBuilder {
     /// The size of a segment, in bytes: the largest blob that the disk tier takes is a little
     /// smaller. Default: a 64th of the file, 1 MiB to 256 MiB; so a store of 1 GiB takes blobs of
     /// almost 16 MiB, one of 4 GiB almost 64 MiB. A multiple of 4096, 16 KiB to 256 MiB.
+    ///
+    /// It is for new and empty stores. One with entries keeps the size of its segments, and the log
+    /// says so; if it has room for fewer than 4 of them, it begins anew.
     #[must_use]
     pub fn l2_segment_bytes(mut self, bytes: u32) -> Self {
         self.l2_segment_bytes = Some(bytes);
+        self.config.l2_segment_is_set = true;
         self
     }
 
@@ -412,7 +415,7 @@ impl BlobCacheConfigBuilder {
         let mut config = self.config;
         config.shard_count =
             self.shard_count.unwrap_or_else(|| default_shard_count(config.l1_bytes_max));
-        within("l1_bytes_max", config.l1_bytes_max, 64 * KIB..=L1_BYTES_MAX)?;
+        check_l1_bytes_max(config.l1_bytes_max)?;
         within("max_namespaces", config.max_namespaces, 1..=65_536)?;
         within("content_metadata_keys_max", config.content_metadata_keys_max, 0..=1024)?;
         within("content_metadata_bytes_max", config.content_metadata_bytes_max, 0..=64 * KIB)?;
@@ -460,8 +463,7 @@ impl BlobCacheConfigBuilder {
                 format!("{segment} is not a multiple of 4096 within 16384 to {SEGMENT_BYTES_MAX}");
             return Err(CacheError::InvalidConfig { field: "l2_segment_bytes", reason });
         }
-        // An invalidation's record must fit in an empty segment with its directory entry.
-        let least = 16 * KIB + 2 * config.key_bytes_max + 20 * config.labels_max;
+        let least = config.l2_segment_bytes_min();
         if config.l2_path.is_some() && (segment as usize) < least {
             let reason = format!(
                 "{segment} is less than {least}, the minimum for these key and label limits"
@@ -483,18 +485,6 @@ impl BlobCacheConfigBuilder {
         }
         Ok(config)
     }
-}
-
-fn within(
-    field: &'static str,
-    value: usize,
-    range: RangeInclusive<usize>,
-) -> Result<(), CacheError> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let reason = format!("{value} is not within {} to {}", range.start(), range.end());
-    Err(CacheError::InvalidConfig { field, reason })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod builder;
 mod l2;
 mod namespace;
+mod range;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 pub use self::builder::BlobCacheConfigBuilder;
-pub(crate) use self::builder::L1_BYTES_MAX;
 pub use self::l2::L2ConfigBuilder;
 use self::namespace::DefaultsByName;
 pub use self::namespace::{NamespaceConfig, NamespaceConfigBuilder};
+pub(crate) use self::range::{L1_BYTES_MAX, check_l1_bytes_max};
 use crate::clock::Clock;
 use crate::fetch_policy::FetchPolicy;
 use crate::modes::{
@@ -55,6 +56,8 @@ pub struct BlobCacheConfig {
     pub(crate) l2_required: bool,
     pub(crate) l2_bytes_max: u64,
     pub(crate) l2_segment_bytes: u32,
+    /// The user asked for it.
+    pub(crate) l2_segment_is_set: bool,
     pub(crate) l2_index_bytes_max: usize,
     pub(crate) l2_read_bytes_max: usize,
     pub(crate) l2_engine: L2Engine,
@@ -93,6 +96,7 @@ impl BlobCacheConfig {
             l2_required: true,
             l2_bytes_max: 4 * GIB,
             l2_segment_bytes: default_segment_bytes(4 * GIB),
+            l2_segment_is_set: false,
             l2_index_bytes_max: default_index_bytes(4 * GIB),
             l2_read_bytes_max: 64 * MIB,
             l2_engine: L2Engine::default(),
@@ -324,6 +328,14 @@ impl BlobCacheConfig {
     }
 }
 
+impl BlobCacheConfig {
+    /// The least size of a segment: an invalidation's record must fit in an empty one with its
+    /// directory entry.
+    pub(crate) fn l2_segment_bytes_min(&self) -> usize {
+        16 * KIB + 2 * self.key_bytes_max + 20 * self.labels_max
+    }
+}
+
 impl Default for BlobCacheConfig {
     fn default() -> Self {
         Self::defaults()
@@ -350,6 +362,7 @@ impl fmt::Debug for BlobCacheConfig {
             l2_required,
             l2_bytes_max,
             l2_segment_bytes,
+            l2_segment_is_set: _,
             l2_index_bytes_max,
             l2_read_bytes_max,
             l2_engine,

@@ -133,6 +133,8 @@ pub(crate) fn opening(
     let is_marked = setup.is_some_and(|setup| setup.void_mark.is_some());
     Opening {
         geometry,
+        bytes_max: config.l2_bytes_max,
+        segment_bytes_min: config.l2_segment_bytes_min() as u64,
         crash_safety: match config.crash_safety {
             CrashSafety::Cold => l2::CrashSafety::Cold,
             CrashSafety::Process => l2::CrashSafety::Process,

@@ -1,7 +1,7 @@
 //! `DiskTier`: the disk tier of a cache, if it has one, and the tasks beside it. A tier whose file
 //! could not be opened is one that is off, and has no tasks until it has a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{io, iter};
 
@@ -107,6 +107,10 @@ impl DiskTier {
         };
         let context = format!("the store at {} stays turned off", self.path.display());
         Err(CacheError::L2Io { context, source: io::Error::other(reason).into() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn tasks(&self) -> Option<&Arc<dyn TaskRunner>> {

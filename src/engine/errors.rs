@@ -33,6 +33,9 @@ pub(crate) fn not_opened(
 ) -> CacheError {
     let path = file.map(|file| file.facts().path.clone());
     let path = path.or_else(|| config.l2_path.clone()).unwrap_or_default();
+    if let Some((size, max)) = error.no_room() {
+        return CacheError::L2Full { path, size, max };
+    }
     match error {
         RecoveryError::Superblock(SuperblockError::Version { found, supported }) => {
             let reason = "another version of this library has made it".to_owned();
@@ -43,21 +46,9 @@ pub(crate) fn not_opened(
             CacheError::L2Format { path, reason, found: 0, supported: FORMAT }
         }
         RecoveryError::CutOff { .. } => CacheError::L2Damaged { path, reason: error.to_string() },
-        RecoveryError::Geometry { found } => {
-            let (segment, count) = (u64::from(found.segment_bytes()), found.segment_count());
-            // The segment size follows the store's size if it is not configured.
-            let is_as_large = config.l2_bytes_max / segment == u64::from(count);
-            let (field, found, configured) = if is_as_large {
-                ("l2_segment_bytes", segment, config.l2_segment_bytes.into())
-            } else {
-                ("l2_bytes_max", segment * u64::from(count), config.l2_bytes_max)
-            };
-            let reason = format!(
-                "{} was made with {found} ({error}) and {configured} is configured; open it with \
-                 what it was made with, or remove its directory",
-                path.display()
-            );
-            CacheError::InvalidConfig { field, reason }
+        RecoveryError::Grow { needed, source } => {
+            let context = format!("could not make {} {needed} bytes longer", path.display());
+            CacheError::L2Io { context, source: source.into() }
         }
         RecoveryError::Io(source) => {
             let context = format!("could not read or write {}", path.display());

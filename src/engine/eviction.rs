@@ -79,7 +79,7 @@ impl Eviction {
 
     /// Reserves room for an entry: first in its namespace's quota, if there is one, at the cost of
     /// that namespace only; then in memory. None if only entries above `priority` are left, or if
-    /// puts under way have taken the quota.
+    /// puts under way have taken the quota, or if memory is too small for it.
     ///
     /// Holds no reservation across an await.
     pub(crate) async fn reserve(
@@ -98,7 +98,8 @@ impl Eviction {
                 (Ok(reservation), _) => return Some(reservation),
                 (Err(Scarce::Quota), Some(number)) => number,
                 (Err(Scarce::Quota | Scarce::Budget), _) => {
-                    if !self.make_room(room, priority).await {
+                    // The budget may have become smaller since the entry was admitted.
+                    if !self.l1.could_hold(room) || !self.make_room(room, priority).await {
                         return None;
                     }
                     continue;

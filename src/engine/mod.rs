@@ -25,6 +25,7 @@ pub(crate) mod read;
 mod removal;
 mod reopen;
 mod reopening;
+mod sizes;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ use self::parts::Parts;
 use self::read::get::Gets;
 use self::reopen::Reopen;
 use self::reopening::Attempt;
+use self::sizes::Sizes;
 use self::stats::StatsReader;
 use self::write::put::Puts;
 use crate::config::BlobCacheConfig;
@@ -72,6 +74,7 @@ pub(crate) struct Engine {
     stats: StatsReader,
     closing: Closing,
     log_owner: Arc<CacheLogOwner>,
+    sizes: Sizes,
     promoter: Arc<Promoter>,
     filter_rebuild: Arc<FilterRebuild>,
     expired_records: Arc<ExpiredRecords>,
@@ -89,6 +92,7 @@ impl Engine {
             sweeping: Arc::new(Sweeping::new(&parts)),
             stats: StatsReader::new(&parts),
             closing: Closing::new(&parts),
+            sizes: Sizes::new(&parts),
             log_owner: Arc::new(CacheLogOwner::new(&parts)),
             promoter: Arc::new(Promoter::new(&parts)),
             filter_rebuild: Arc::new(FilterRebuild::new(&parts)),
@@ -120,6 +124,10 @@ impl Engine {
 
     pub(crate) fn sweeping(&self) -> &Sweeping {
         &self.sweeping
+    }
+
+    pub(crate) fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     pub(crate) fn stats(&self) -> &StatsReader {

@@ -109,6 +109,34 @@ pub(crate) fn open_without(
     Ok(Arc::new(Engine::new(Parts::new(config, hasher, Some(tier), &timer))))
 }
 
+/// Says so if the store keeps segments of another size than configured.
+fn log_segments(config: &BlobCacheConfig, store: Geometry) {
+    let (segment_bytes, configured) = (store.segment_bytes(), config.l2_segment_bytes);
+    if segment_bytes == configured || !config.l2_segment_is_set {
+        return;
+    }
+    let blob_bytes = store.blob_bytes_max();
+    if segment_bytes < configured {
+        tell!(
+            warn,
+            "open",
+            segment_bytes,
+            configured,
+            blob_bytes,
+            "the store has entries, so it keeps the size of its segments: larger blobs than \
+             blob_bytes are not taken by the disk tier until it is empty"
+        );
+    } else {
+        tell!(
+            info,
+            "open",
+            segment_bytes,
+            configured,
+            "the store has entries, so it keeps the size of its segments"
+        );
+    }
+}
+
 pub(crate) async fn open_on(
     config: BlobCacheConfig,
     geometry: Geometry,
@@ -125,6 +153,7 @@ pub(crate) async fn open_on(
     let opened = spanned(span, recovering).await;
     let opened = opened.map_err(|error| not_opened(error, &config, setup.file.as_ref()))?;
     setup.remove_mark().await;
+    log_segments(&config, opened.l2.geometry());
     let DiskSetup { runner, file, .. } = setup;
     let tier = Tier { l2: opened.l2, file: TierFile::Open(Running { runner, file }) };
     let parts = Parts::new(config, opened.hasher, Some(tier), &timer);

@@ -154,7 +154,7 @@ impl StatsReader {
             memory_buffers_bytes: self.buffers_bytes(),
             memory_index_bytes: totals.index_bytes + self.other_index_bytes(),
             l2_entries: self.budget.slots(),
-            l2_bytes_max: self.l2().map_or(0, |l2| l2.geometry().file_bytes()),
+            l2_bytes_max: self.l2().map_or(0, L2::file_bytes),
             l2_hits: sum(Event::L2Hit),
             l2_negative_skips: sum(Event::NegativeSkip),
             l2_metadata_reads: sum(Event::IndexAnswer),

@@ -56,6 +56,16 @@ pub(crate) enum DiskError {
     },
 }
 
+/// Why a file cannot become longer; within an error of the kind `StorageFull`.
+#[derive(Debug, thiserror::Error)]
+#[error("{needed_bytes} more bytes are needed, {available_bytes} are available")]
+pub(crate) struct NoRoom {
+    /// The bytes still to be allocated.
+    pub(crate) needed_bytes: u64,
+    /// The bytes that the file system has available.
+    pub(crate) available_bytes: u64,
+}
+
 impl DiskError {
     /// Wraps an error of the operating system about `path`.
     pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {

@@ -62,7 +62,7 @@ pub(crate) use absent::{FileDisk, Termination, together};
 #[cfg(not(all(feature = "disk", target_os = "linux")))]
 pub(crate) use absent::{hold, is_surely_empty};
 pub(crate) use buffer::{AlignedBuffer, BLOCK_BYTES};
-pub(crate) use error::DiskError;
+pub(crate) use error::{DiskError, NoRoom};
 pub(crate) use late::LateDisk;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{FileDisk, Termination, together};
@@ -102,7 +102,10 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Makes the disk `length` bytes long, a multiple of [`BLOCK_BYTES`]. What is added reads as
     /// zeroes. It lasts once a sync that begins later is done. Nothing behind the present end or
-    /// the new one may be read or written meanwhile.
+    /// the new one may be read or written meanwhile. If it fails, the disk has its old length.
+    ///
+    /// Without room the error is of the kind [`io::ErrorKind::StorageFull`]; a real disk's
+    /// contains a [`NoRoom`].
     fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>>;
 
     /// Reads a span: exactly `request.length` bytes, or an error.

@@ -43,7 +43,7 @@ pub(crate) struct L1 {
     sieve: Sieve,
     /// Bytes reserved by puts under way.
     reserved: AtomicUsize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     quotas: Box<[L1Quota]>,
 }
 
@@ -89,7 +89,7 @@ impl L1 {
             map: DashMap::with_capacity_and_hasher_and_shard_amount(0, Default::default(), tables),
             sieve: Sieve::new(lists, quotas.len()),
             reserved: AtomicUsize::new(0),
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             quotas,
         }
     }
@@ -107,7 +107,13 @@ impl L1 {
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
+        self.bytes_max.load(Ordering::SeqCst)
+    }
+
+    /// Changes the budget. What exceeds a smaller one has to be evicted by the caller: see
+    /// [`Self::is_over`].
+    pub(crate) fn set_bytes_max(&self, bytes: usize) {
+        self.bytes_max.store(bytes, Ordering::SeqCst);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -115,7 +121,7 @@ impl L1 {
     }
 
     fn reserved(&self) -> usize {
-        self.reserved.load(Ordering::Relaxed)
+        self.reserved.load(Ordering::SeqCst)
     }
 
     /// The number of entries that its tables have room for.
@@ -200,10 +206,12 @@ impl L1 {
             Some(number) => Some(self.reserve_of(number, room).ok_or(Scarce::Quota)?),
             None => None,
         };
-        self.reserved.fetch_add(room.bytes, Ordering::Relaxed);
+        // SeqCst: this sees a new budget, or the caller that sets it sees this.
+        self.reserved.fetch_add(room.bytes, Ordering::SeqCst);
         let reservation = Reservation { l1: self, quota, bytes: room.bytes };
         // Reserved before the check, so that of two concurrent callers one at least sees the other.
-        if self.is_over(Room { bytes: 0, ..room }) { Err(Scarce::Budget) } else { Ok(reservation) }
+        let fits = !self.is_over(Room { bytes: 0, ..room }) && self.could_hold(room);
+        if fits { Ok(reservation) } else { Err(Scarce::Budget) }
     }
 
     fn reserve_of(&self, number: usize, Room { bytes, spare }: Room) -> Option<&L1Quota> {
@@ -272,11 +280,18 @@ impl L1 {
         victim
     }
 
+    /// Whether the budget has room for such an entry if it holds nothing else.
+    pub(crate) fn could_hold(&self, room: Room) -> bool {
+        room.bytes <= self.bytes_max()
+    }
+
     /// Whether there is too little room, and an eviction can help.
     pub(crate) fn is_over(&self, Room { bytes, spare }: Room) -> bool {
+        // Before the bytes: an entry counts there before its reservation ends.
+        let reserved = self.reserved();
         let used = self.bytes();
-        let wanted = used.saturating_add(self.reserved()).saturating_add(bytes);
-        used > 0 && wanted > self.bytes_max.saturating_add(spare)
+        let wanted = used.saturating_add(reserved).saturating_add(bytes);
+        used > 0 && wanted > self.bytes_max().saturating_add(spare)
     }
 
     /// See [`Sieve::moves`].
@@ -345,7 +360,7 @@ pub(crate) struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.l1.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.l1.reserved.fetch_sub(self.bytes, Ordering::SeqCst);
         if let Some(quota) = self.quota {
             quota.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
         }

@@ -164,6 +164,11 @@ impl Geometry {
         self.segment_count
     }
 
+    /// About the largest blob, key and labels included, that an empty segment takes.
+    pub(crate) const fn blob_bytes_max(self) -> usize {
+        self.segment_bytes as usize - 3 * BLOCK_BYTES
+    }
+
     /// Size of the data file: below 2^60 + 2^13.
     pub(crate) const fn file_bytes(self) -> u64 {
         DATA_OFFSET + self.segment_bytes as u64 * self.segment_count as u64
@@ -185,15 +190,6 @@ impl Geometry {
     pub(crate) const fn offset_in_segment(self, position: Position) -> u32 {
         (position.0 % self.segment_bytes as u64) as u32
     }
-
-    pub(crate) const fn file_offset_of_segment(self, segment: SegmentNumber) -> u64 {
-        DATA_OFFSET + segment.0 % self.segment_count as u64 * self.segment_bytes as u64
-    }
-
-    pub(crate) const fn file_offset(self, position: Position) -> u64 {
-        self.file_offset_of_segment(self.segment_of(position))
-            + self.offset_in_segment(position) as u64
-    }
 }
 
 #[cfg(test)]
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn geometry_places_positions_round_the_file() {
+    fn geometry_divides_positions_into_segments() {
         assert_eq!(Geometry::new(SEGMENT_BYTES_MIN - 4096, 8), None);
         assert_eq!(Geometry::new(SEGMENT_BYTES_MIN + 8, 8), None);
         assert_eq!(Geometry::new(SEGMENT_BYTES_MAX + 4096, 8), None);
@@ -220,7 +216,6 @@ mod tests {
         let position = Position::new((7 << 20) + 4096).unwrap();
         assert_eq!(geometry.segment_of(position), SegmentNumber(7));
         assert_eq!(geometry.offset_in_segment(position), 4096);
-        assert_eq!(geometry.file_offset(position), 8192 + (1 << 20) + 4096);
         assert_eq!(geometry.start_of(SegmentNumber(7)), Position::new(7 << 20));
         assert_eq!(geometry.start_of(SegmentNumber(u64::MAX)), None);
         assert_eq!(geometry.file_bytes(), 8192 + (3 << 20));

@@ -58,7 +58,7 @@ impl FrameWriter {
             self.write_batch(&batch, before).await?;
             let finished = self.log.finish();
             batch = match self.log.job(false) {
-                Some(Job::Write(next)) if !self.log.is_index_room_wanted() => next,
+                Some(Job::Write(next)) if !self.log.is_supply_wanted() => next,
                 _ => {
                     self.log.settle(finished).await;
                     return Ok(());
@@ -104,7 +104,7 @@ impl FrameWriter {
     }
 
     async fn encode(&mut self, batch: &WriteBatch) -> io::Result<Frame> {
-        let offset = self.file.geometry.file_offset(batch.position);
+        let offset = self.file.places.offset_at(batch.position, self.file.geometry)?;
         let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
         let length = batch.end.value() - batch.position.value();
         let length = usize::try_from(length).map_err(io::Error::other)?;
@@ -137,8 +137,8 @@ impl FrameWriter {
         let opens = OpenRange::only(self.open_count);
         let written = seal.directory.write(key, opens.last, seal.end, &mut image);
         let tail = written.await.map_err(io::Error::other)?;
-        let end = geometry.file_offset_of_segment(seal.segment);
-        let start = end + u64::from(geometry.segment_bytes()) - image.len() as u64;
+        let segment = self.file.places.offset_in_use(seal.segment)?;
+        let start = segment + u64::from(geometry.segment_bytes()) - image.len() as u64;
         self.file.write(start, image).await?;
         let mut steps = Pacer::default();
         let outline = Outline::read(&tail, key, seal.segment, opens, geometry, &mut steps);

@@ -29,6 +29,7 @@ use super::record::RecordLengths;
 use super::restart_requests::{RestartRequests, StaysOff};
 use super::room::{RoomQueue, RoomTicket};
 use super::search_targets::{SearchTargets, SegmentTargets};
+use super::size_requests::{SizeRefusal, SizeRequests};
 use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, WriteBatch, fits_segment};
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
@@ -52,6 +53,7 @@ pub(crate) struct Log {
     closers: Waiters,
     room: Arc<RoomQueue>,
     pub(super) restarts: RestartRequests,
+    sizes: SizeRequests,
 }
 
 pub(crate) struct LogStart {
@@ -84,6 +86,7 @@ impl Log {
             waiters: Waiters::default(),
             closers: Waiters::default(),
             restarts: RestartRequests::default(),
+            sizes: SizeRequests::default(),
         }
     }
 
@@ -151,7 +154,7 @@ impl Log {
 
     #[cfg(test)]
     pub(crate) fn waiting_callers(&self) -> usize {
-        self.waiters.len() + self.closers.len() + self.room.len()
+        self.waiters.len() + self.closers.len() + self.room.len() + self.sizes.waiting()
     }
 
     /// Of records.
@@ -253,6 +256,14 @@ impl Log {
         }
     }
 
+    /// Has the writer give the file so many segments. Resolves when it has. If it is dropped, the
+    /// writer goes on.
+    pub(crate) async fn set_segments(&self, segments: u32) -> Result<(), SizeRefusal> {
+        let number = self.sizes.ask(segments)?;
+        self.writer.wake();
+        self.sizes.answer_to(number).await
+    }
+
     /// Whether a segment is in use that can be reclaimed, now or once it is sealed on file.
     pub(crate) fn can_make_index_room(&self) -> bool {
         let head = self.head_segment();
@@ -287,16 +298,30 @@ impl Log {
         self.state.lock().is_open()
     }
 
-    /// Resolves when there is a job, a batch was opened, or room in the index is wanted.
-    /// The latter only if it `can_make_room`.
+    /// Resolves when there is a job, a batch was opened, or room in the index or another size is
+    /// wanted. The latter only if it `can_make_room`.
     pub(super) async fn work(&self, knew_open: bool, can_make_room: bool) {
         poll_fn(|context| {
             self.writer.register(context.waker());
-            let is_room_wanted = can_make_room && self.is_index_room_wanted();
-            let is_work = is_room_wanted || self.state.lock().has_work(knew_open);
+            let is_supply_wanted = can_make_room && self.is_supply_wanted();
+            let is_work = is_supply_wanted || self.state.lock().has_work(knew_open);
             if is_work { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    pub(super) fn sizes(&self) -> &SizeRequests {
+        &self.sizes
+    }
+
+    /// Seals a segment if positions are still assigned in it, and there is another one behind it.
+    pub(super) fn seal(&self, segment: SegmentNumber) {
+        self.state.lock().seal_if_open(segment);
+    }
+
+    /// Whether the supply has anything new to do.
+    pub(super) fn is_supply_wanted(&self) -> bool {
+        self.is_index_room_wanted() || self.sizes.is_new()
     }
 
     pub(super) fn is_index_room_wanted(&self) -> bool {
@@ -361,6 +386,7 @@ impl Log {
     /// The writer has failed: accepts no more records. Wakes no caller.
     pub(super) fn turn_off(&self) {
         let abandoned = self.state.lock().turn_off();
+        self.sizes.refuse(SizeRefusal::Off);
         drop(Remains::new(abandoned.into_bodies().map(|body| {
             discard(body);
             1
@@ -372,6 +398,7 @@ impl Log {
     pub(super) fn restart(&self, segment: SegmentNumber) -> Option<DirectoryBuilder> {
         let directory = self.state.lock().restart(segment)?;
         self.advance_head(segment);
+        self.sizes.accept();
         Some(directory)
     }
 
@@ -379,6 +406,7 @@ impl Log {
         self.waiters.wake_all().await;
         self.wake_room().await;
         self.closers.wake_all().await;
+        self.sizes.tell_all().await;
     }
 
     /// The same without awaiting, for a writer that was dropped.
@@ -387,6 +415,7 @@ impl Log {
         // Bounded: by the waiting callers, once the tier has ended.
         while self.room.wake_batch() {}
         self.closers.wake_all_at_once();
+        self.sizes.tell_all_at_once();
     }
 
     pub(super) fn is_close_requested(&self) -> bool {

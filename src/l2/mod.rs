@@ -18,6 +18,7 @@ mod directory_entry;
 mod directory_run;
 mod error;
 mod expiry;
+mod fit;
 mod footer;
 mod format;
 mod frame;
@@ -34,12 +35,15 @@ mod log;
 mod log_owner;
 mod log_state;
 mod name_rows;
+mod open;
 mod open_batch;
+mod opening;
 mod outline;
 mod outlines;
+mod place_scan;
+mod places;
 mod plain_records;
 mod read_ahead;
-mod read_pins;
 mod reclaim;
 mod record;
 mod recovery;
@@ -48,7 +52,9 @@ mod replay;
 mod replay_run;
 mod replayed_expiries;
 mod replayed_namespace;
+mod resizing;
 mod restart_requests;
+mod restore;
 mod resume;
 mod rewrite_budget;
 mod room;
@@ -59,6 +65,7 @@ mod segment_records;
 mod segment_search;
 mod segment_supply;
 mod settling;
+mod size_requests;
 mod spans;
 mod string_list;
 mod superblock;
@@ -78,7 +85,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
@@ -91,9 +97,10 @@ pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
 pub(crate) use self::listing::{LISTED_BYTES, ListedPiece, ListingCursor};
 pub(crate) use self::log::Log;
 pub(crate) use self::log_owner::{LogOwner, Restart};
+pub(crate) use self::open::{open, without_disk};
+pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;
 pub(crate) use self::record::{Record, RecordHead};
-pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::Limits;
 pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace};
@@ -102,31 +109,27 @@ pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;
 pub(crate) use self::search_targets::SearchTargets;
 pub(crate) use self::segment_search::FoundBlobs;
+pub(crate) use self::size_requests::SizeRefusal;
 pub(crate) use self::string_list::{LabelHashes, Labels, Metadata};
 pub(crate) use self::superblock::{CrashSafety, SuperblockError};
 pub(crate) use self::write_batch::{Assigned, EncodedRecord, Off, Refusal};
 pub(crate) use self::writer::WriterStart;
 
 use self::batch_records::PendingRecord;
-use self::checksum::ChecksumKey;
-use self::format::{BLOCK_BYTES, OpenCount, OpenRange};
+use self::format::{BLOCK_BYTES, OpenRange};
 use self::image::ImageSettings;
-use self::log::LogStart;
 use self::outline::Outline;
-use self::read_pins::ReadPins;
+use self::places::lost;
 use self::record::RecordLengths;
-use self::recovery::{Reached, Recovered, read_superblock, recover};
 use self::rewrite_budget::RewriteBudget;
 use self::segment_file::SegmentFile;
 use self::segment_search::SegmentSearch;
-use self::superblock::SuperblockCopy;
 use self::take_over::take_over;
 use self::writer::Writer;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, ReadRequest, TaskRunner};
 use crate::key::KeyHasher;
 use crate::limiter::Permit;
-use crate::timer::Timer;
 
 /// Blocks that hold most heads: a head may begin at the end of a block.
 const HEAD_BLOCKS: usize = 2;
@@ -144,7 +147,6 @@ pub(crate) struct L2 {
     pub(crate) log: Arc<Log>,
     file: SegmentFile,
     opens: OpenRange,
-    pins: Arc<ReadPins>,
     outlines: Arc<Outlines>,
 }
 
@@ -179,107 +181,6 @@ impl From<PendingRecord> for FetchedRecord {
 /// A segment is sealed at this part of the index budget: while open it cannot be reclaimed.
 const INDEX_SHARE: usize = 8;
 
-pub(crate) async fn open(
-    disk: Arc<dyn Disk>,
-    opening: &Opening,
-    timer: Timer,
-) -> Result<Opened, RecoveryError> {
-    let mut file = new_file(disk, opening);
-    let length = file.disk.length();
-    if length < 2 * BLOCK_BYTES as u64 {
-        return Err(RecoveryError::Short { length });
-    }
-    let superblock = read_superblock(&file, opening).await?;
-    file.geometry = superblock.geometry;
-    file.key = ChecksumKey::new(superblock.store_id);
-    let expected = superblock.geometry.file_bytes();
-    if length < expected {
-        return Err(RecoveryError::CutOff { length, expected });
-    }
-    if superblock.geometry != opening.geometry {
-        return Err(RecoveryError::Geometry { found: superblock.geometry });
-    }
-    let recovered = recover(&file, superblock, opening).await?;
-    let Recovered { superblock, hasher, reached, tail, directory, tail_block } = recovered;
-    let Reached { namespaces, records, outlines, dropped, is_from_image } = reached;
-    let writing = file.geometry.segment_of(tail);
-    let image_settings = image_settings(opening);
-    let head = file.geometry.segment_of(superblock.head);
-    let percent_max = opening.write_amplification_pct_max;
-    let rewrites = RewriteBudget::new(opening.geometry, percent_max, head == writing);
-    let log = Log::new(LogStart {
-        geometry: file.geometry,
-        key: file.key,
-        open_count: superblock.open_count,
-        tail,
-        directory,
-        newest: superblock.newest,
-        head,
-        timer,
-        index_share: opening.limits.index_bytes_max / INDEX_SHARE,
-    });
-    let l2 = L2 {
-        log: Arc::new(log),
-        opens: OpenRange { first: OpenCount(1), last: superblock.open_count },
-        pins: Arc::new(ReadPins::new(file.geometry)),
-        outlines: Arc::new(outlines),
-        file,
-    };
-    Ok(Opened {
-        l2,
-        hasher,
-        namespaces,
-        records,
-        dropped,
-        is_from_image,
-        start: WriterStart {
-            superblock,
-            tail_block,
-            writing,
-            image_settings,
-            rewrites,
-            is_off: false,
-        },
-    })
-}
-
-fn new_file(disk: Arc<dyn Disk>, opening: &Opening) -> SegmentFile {
-    SegmentFile {
-        disk,
-        geometry: opening.geometry,
-        key: ChecksumKey::new(format::StoreId(opening.store_id)),
-        health: Arc::new(Health::default()),
-        crash_safety: opening.crash_safety,
-        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
-    }
-}
-
-fn image_settings(opening: &Opening) -> ImageSettings {
-    let Opening { key_hash_bits, helpers, .. } = *opening;
-    ImageSettings { key_hash_bits, helpers }
-}
-
-/// A tier that is off for a reason, because its disk could not be opened, and has no record. It
-/// may begin once a disk was taken over ([`L2::take_over`]).
-pub(crate) fn without_disk(
-    disk: Arc<dyn Disk>,
-    opening: &Opening,
-    timer: Timer,
-    reason: String,
-) -> Option<L2> {
-    let file = new_file(disk, opening);
-    let log = take_over::empty_log(&file, timer, opening.limits.index_bytes_max / INDEX_SHARE)?;
-    file.health.degrade(reason);
-    log.turn_off();
-    Some(L2 {
-        log: Arc::new(log),
-        opens: OpenRange { first: OpenCount(1), last: take_over::OPEN_COUNT },
-        pins: Arc::new(ReadPins::new(file.geometry)),
-        outlines: Arc::new(Outlines::new(opening.limits.index_bytes_max)),
-        file,
-    })
-}
-
 impl L2 {
     pub(crate) fn health(&self) -> &Health {
         &self.file.health
@@ -289,9 +190,19 @@ impl L2 {
         self.file.geometry
     }
 
+    /// The length of the file without an image.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file.places.file_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn file_offset(&self, position: Position) -> u64 {
+        self.file.places.offset_at(position, self.geometry()).expect("a segment in use")
+    }
+
     #[cfg(test)]
     pub(crate) fn pins_held(&self) -> u32 {
-        self.pins.held()
+        self.file.places.pins_held()
     }
 
     pub(crate) fn outlines(&self) -> Arc<Outlines> {
@@ -335,7 +246,10 @@ impl L2 {
             writing: superblock.newest,
             superblock,
             tail_block: Vec::new(),
-            image_settings: image_settings(opening),
+            image_settings: ImageSettings {
+                key_hash_bits: opening.key_hash_bits,
+                helpers: opening.helpers,
+            },
             rewrites: RewriteBudget::new(
                 opening.geometry,
                 opening.write_amplification_pct_max,
@@ -358,7 +272,7 @@ impl L2 {
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
     ) -> Writer {
-        Writer::new(start, &self.log, &self.file, &self.pins, &self.outlines, runner, owner)
+        Writer::new(start, &self.log, &self.file, &self.outlines, runner, owner)
     }
 
     /// The most memory that [`Self::fetch`] takes at one time.
@@ -385,17 +299,23 @@ impl L2 {
         let blocks = if extent == Extent::Head { most.min(HEAD_BLOCKS) } else { most };
         let request = |blocks| self.request(slot.position, blocks, permit);
         let segment = self.geometry().segment_of(slot.position);
-        let _pin = failpoint(Failpoint::PinInFuture).then(|| self.pins.pin(segment));
+        let _pin = failpoint(Failpoint::PinInFuture).then(|| self.file.places.pin(segment));
         // The pin belongs to the request: a caller's future that waits must not hold it.
-        let Some(first) = Some(request(blocks)).filter(|_| is_wanted()) else { return Ok(None) };
-        let mut record = self.read(first, slot.position).await?;
+        let first = request(blocks);
+        if !is_wanted() {
+            return Ok(None);
+        }
+        let mut record = self.read(first?, slot.position).await?;
         let lengths = RecordLengths::peek(&record).map_err(damaged)?;
         let missing = lengths.head().saturating_sub(record.len()).div_ceil(BLOCK_BYTES);
         if missing > 0 && blocks < most {
             drop(record);
             let more = most.min(blocks + missing);
-            let Some(second) = Some(request(more)).filter(|_| is_wanted()) else { return Ok(None) };
-            record = self.read(second, slot.position).await?;
+            let second = request(more);
+            if !is_wanted() {
+                return Ok(None);
+            }
+            record = self.read(second?, slot.position).await?;
         }
         let body = match extent {
             Extent::Head => lengths.head()..lengths.head(),
@@ -409,11 +329,18 @@ impl L2 {
     }
 
     /// A request for blocks from a position on, which pins the segment until it is done.
-    fn request(&self, position: Position, blocks: usize, permit: &Arc<Permit>) -> ReadRequest {
+    fn request(
+        &self,
+        position: Position,
+        blocks: usize,
+        permit: &Arc<Permit>,
+    ) -> io::Result<ReadRequest> {
         let geometry = self.geometry();
-        let offset = geometry.file_offset(position) - self.offset_in_block(position) as u64;
-        let pin = self.pins.pin(geometry.segment_of(position));
-        ReadRequest::new(offset, blocks * BLOCK_BYTES).pinned(Arc::new((pin, Arc::clone(permit))))
+        let segment = geometry.segment_of(position);
+        let (start, pin) = self.file.places.pin(segment).ok_or_else(lost)?;
+        let block = geometry.offset_in_segment(position) as usize / BLOCK_BYTES * BLOCK_BYTES;
+        let request = ReadRequest::new(start + block as u64, blocks * BLOCK_BYTES);
+        Ok(request.pinned(Arc::new((pin, Arc::clone(permit)))))
     }
 
     fn offset_in_block(&self, position: Position) -> usize {

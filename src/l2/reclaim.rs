@@ -21,12 +21,11 @@ use bytes::Bytes;
 use super::checksum::BodyHasher;
 use super::directory::Directory;
 use super::directory_entry::{Change, DirectoryEntry};
-use super::format::{OpenCount, OpenRange, Position, SegmentNumber};
+use super::format::{Geometry, OpenCount, OpenRange, Position, SegmentNumber};
 use super::health::count;
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::outlines::Outlines;
-use super::read_pins::ReadPins;
 use super::record::{Record, RecordHead};
 use super::rewrite_budget::{Candidates, RewriteBudget, Selection, Usage};
 use super::segment_file::SegmentFile;
@@ -69,7 +68,6 @@ impl Plan {
 pub(super) struct Reclaimer {
     log: Arc<Log>,
     file: SegmentFile,
-    pins: Arc<ReadPins>,
     outlines: Arc<Outlines>,
     owner: Weak<dyn LogOwner>,
     rewrites: RewriteBudget,
@@ -79,12 +77,16 @@ impl Reclaimer {
     pub(super) fn new(
         log: Arc<Log>,
         file: SegmentFile,
-        pins: Arc<ReadPins>,
         outlines: Arc<Outlines>,
         owner: Weak<dyn LogOwner>,
         rewrites: RewriteBudget,
     ) -> Self {
-        Self { log, file, pins, outlines, owner, rewrites }
+        Self { log, file, outlines, owner, rewrites }
+    }
+
+    /// The file has another size.
+    pub(super) fn fit(&mut self, geometry: Geometry) {
+        self.rewrites.fit(geometry);
     }
 
     pub(super) async fn reclaim(
@@ -134,7 +136,7 @@ impl Reclaimer {
                 self.forget(&directory, next).await;
             }
         }
-        self.pins.released(segment).await;
+        self.file.places.release(segment).await;
         count(&self.file.health.metrics.reclaimed_segments, 1);
         if directory.is_none() {
             tell!(warn, "reclaim", segment = segment.0, "its directory cannot be read");
@@ -150,7 +152,7 @@ impl Reclaimer {
         for segment in segments.start().0..=segments.end().0 {
             steps.entry().await;
             self.outlines.forget(SegmentNumber(segment));
-            self.pins.released(SegmentNumber(segment)).await;
+            self.file.places.release(SegmentNumber(segment)).await;
         }
     }
 

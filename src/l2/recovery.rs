@@ -20,20 +20,19 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::directory_builder::DirectoryBuilder;
-use super::format::{
-    BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
-};
+use super::format::{BLOCK_BYTES, OpenCount, OpenRange, Position, SegmentNumber};
 use super::frames::Frames;
 use super::image::{Loaded, load};
+use super::opening::Opening;
 use super::outlines::Outlines;
 use super::read_ahead::{Found, ReadAhead};
 use super::recovery_error::RecoveryError;
-use super::replay::{Limits, Replay, Replayed};
+use super::replay::{Replay, Replayed};
 use super::replayed_namespace::RecoveredNamespace;
-use super::resume::{Started, Tail, Unsealed, position, start, start_of};
+use super::resume::{Tail, Unsealed, start_of};
 use super::segment_file::SegmentFile;
 use super::segment_records::SegmentRecords;
-use super::superblock::{CrashSafety, Superblock, SuperblockError};
+use super::superblock::Superblock;
 use crate::clock::Timestamp;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::helpers::Helpers;
@@ -43,94 +42,33 @@ use crate::telemetry::tell;
 /// Outlines that are read ahead of the next one.
 const OUTLINES_AHEAD: usize = 3;
 
-#[derive(Debug, Clone)]
-pub(crate) struct Opening {
-    pub(crate) geometry: Geometry,
-    pub(crate) crash_safety: CrashSafety,
-    /// The current boot of the machine; a store from another boot may have lost writes.
-    pub(crate) boot_id: [u8; 16],
-    pub(crate) now_ns: u64,
-    /// Random: the identity of a store, if it is created.
-    pub(crate) store_id: [u8; 16],
-    /// Random: the hash key of a store, if it is created.
-    pub(crate) hash_key: u64,
-    /// A mark beside the store says that nothing in it may be served.
-    pub(crate) is_void: bool,
-    pub(crate) key_hash_bits: u32,
-    pub(crate) limits: Limits,
-    pub(crate) write_amplification_pct_max: u32,
-    /// Threads that decode segments.
-    pub(crate) helpers: usize,
-}
-
-pub(crate) struct Recovered {
-    pub(crate) superblock: Superblock,
-    pub(crate) hasher: KeyHasher,
-    pub(crate) reached: Reached,
-    pub(crate) tail: Position,
-    pub(crate) directory: DirectoryBuilder,
-    pub(crate) tail_block: Vec<u8>,
-}
-
 /// What was found.
 pub(crate) struct Reached {
     pub(crate) namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
     /// Live records.
     pub(crate) records: u64,
     pub(crate) outlines: Outlines,
-    /// Segments dropped because of damage in or behind them.
+    pub(super) tail: Option<Tail>,
+    /// Nothing before it counts.
+    pub(super) head: Position,
+    /// Segments dropped because of damage in or behind them, or because fewer fit.
     pub(crate) dropped: u64,
     pub(crate) is_from_image: bool,
 }
 
-/// Reads the superblock; a store whose creation was never finished is created again.
-pub(crate) async fn read_superblock(
-    file: &SegmentFile,
-    opening: &Opening,
-) -> Result<Superblock, RecoveryError> {
-    let request = crate::io::ReadRequest::new(0, 2 * BLOCK_BYTES).background();
-    let blocks = file.disk.read(request).await?;
-    let (first, second) = blocks.split_at(BLOCK_BYTES);
-    match Superblock::choose(first, second) {
-        Ok((superblock, copy)) => {
-            // A killed process may not have synced this copy. It must be durable before the other
-            // copy is overwritten.
-            file.sync().await?;
-            *file.next_copy.lock() = copy.other();
-            Ok(superblock)
-        }
-        Err(SuperblockError::Blank) => Ok(Superblock {
-            write_counter: 0,
-            store_id: StoreId(opening.store_id),
-            hash_key: opening.hash_key,
-            geometry: opening.geometry,
-            created_ns: opening.now_ns,
-            open_count: OpenCount(0),
-            crash_safety: opening.crash_safety,
-            clean: false,
-            void: true,
-            boot_id: opening.boot_id,
-            newest: SegmentNumber(0),
-            head: position(0)?,
-            tail: position(0)?,
-            generation_floor: GenerationNumber(0),
-        }),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Recovers the store of `superblock`: warm if its mode and its last end allow it.
-pub(crate) async fn recover(
+/// Reads the store of `superblock`, as far as so many segments hold it.
+pub(super) async fn survey(
     file: &SegmentFile,
     superblock: Superblock,
     opening: &Opening,
-) -> Result<Recovered, RecoveryError> {
+    segments: u32,
+) -> Result<Reached, RecoveryError> {
     let hasher = KeyHasher::new(superblock.hash_key, opening.key_hash_bits);
-    let is_warm = is_warm(&superblock, opening);
-    let helpers = Helpers::start(if is_warm { opening.helpers } else { 0 });
+    let helpers = Helpers::start(opening.helpers);
     let mut scan = BackwardScan {
         file,
         superblock,
+        segments: segments.into(),
         hasher: &hasher,
         helpers: &helpers,
         replay: Replay::new(opening.limits.clone()),
@@ -141,10 +79,11 @@ pub(crate) async fn recover(
         now: Timestamp(opening.now_ns),
         order_matters: false,
     };
-    let loaded = if is_warm { scan.load_image(opening, &helpers).await } else { None };
-    if is_warm && loaded.is_none() {
+    let loaded = scan.load_image(opening, &helpers).await;
+    if loaded.is_none() {
         scan.read_back(opening.limits.index_bytes_max).await?;
     }
+    let given_up = scan.given_up();
     let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
     let is_from_image = loaded.is_some();
     let (namespaces, records) = match loaded {
@@ -154,7 +93,6 @@ pub(crate) async fn recover(
             (namespaces, records)
         }
     };
-    drop(helpers);
     if dropped > 0 {
         tell!(
             warn,
@@ -163,36 +101,23 @@ pub(crate) async fn recover(
             "segments of the disk tier are dropped: they are damaged or lie before damage"
         );
     }
-    let mut superblock = superblock;
-    if opening.crash_safety == CrashSafety::Power && superblock.crash_safety != CrashSafety::Power {
-        // From now on the store claims that the records found survive a power loss.
-        file.sync().await?;
+    if given_up > 0 {
+        tell!(
+            warn,
+            "recovery",
+            segments = given_up,
+            "the oldest segments of the disk tier are dropped: it is smaller now"
+        );
     }
-    superblock.crash_safety = opening.crash_safety;
-    superblock.boot_id = opening.boot_id;
-    superblock.open_count = OpenCount(superblock.open_count.0 + 1);
-    let started = start(file, superblock, tail, head).await?;
-    let Started { superblock, tail, directory, tail_block } = started;
-    let reached = Reached { namespaces, records, outlines, dropped, is_from_image };
-    Ok(Recovered { superblock, hasher, reached, tail, directory, tail_block })
-}
-
-fn is_warm(superblock: &Superblock, opening: &Opening) -> bool {
-    let survives = match superblock.crash_safety {
-        CrashSafety::Cold => false,
-        CrashSafety::Process => {
-            let is_boot =
-                superblock.boot_id == opening.boot_id || failpoint(Failpoint::BootIgnored);
-            superblock.clean || is_boot
-        }
-        CrashSafety::Power => true,
-    };
-    survives && !superblock.void && !opening.is_void && opening.crash_safety != CrashSafety::Cold
+    let dropped = dropped + given_up;
+    Ok(Reached { namespaces, records, outlines, tail, head, dropped, is_from_image })
 }
 
 struct BackwardScan<'a> {
     file: &'a SegmentFile,
     superblock: Superblock,
+    /// The store will have so many.
+    segments: u64,
     hasher: &'a KeyHasher,
     helpers: &'a Helpers,
     replay: Replay,
@@ -221,6 +146,15 @@ impl BackwardScan<'_> {
         }
         let segment = geometry.segment_of(tail);
         let end = geometry.offset_in_segment(tail) as usize;
+        let head = self.superblock.head_at(tail)?;
+        if self.oldest_behind(segment) > geometry.segment_of(head) {
+            // The image has slots of segments that do not fit.
+            return None;
+        }
+        if !self.file.places.has_all(geometry.segment_of(head), segment) {
+            // A header was lost: that is damage, which is found when the segments are read.
+            return None;
+        }
         let of = (&opening.limits, opening.key_hash_bits);
         let loaded = load(self.file, &self.superblock, of, helpers);
         let unsealed = self.find_unsealed(segment, Some(end));
@@ -234,7 +168,7 @@ impl BackwardScan<'_> {
             loaded.discard().await;
             return None;
         };
-        self.head = self.superblock.head_at(tail)?;
+        self.head = head;
         self.tail = Some(Tail { segment, unsealed: Some(unsealed) });
         let room = opening.limits.index_bytes_max.saturating_sub(loaded.bytes);
         self.read_outlines(segment, room, helpers.count()).await;
@@ -265,6 +199,25 @@ impl BackwardScan<'_> {
             if !is_kept {
                 return;
             }
+        }
+    }
+
+    /// The oldest segment that there is room for if the log ends in `tail`. The one after the tail
+    /// must be free, so that the log can continue.
+    fn oldest_behind(&self, tail: SegmentNumber) -> SegmentNumber {
+        let end = (tail.0 + 2).max(self.superblock.newest.0 + 1);
+        SegmentNumber(end.saturating_sub(self.segments))
+    }
+
+    /// How many segments there is no room for in a smaller file.
+    fn given_up(&self) -> u64 {
+        let geometry = self.superblock.geometry;
+        match &self.tail {
+            Some(tail) if self.segments < geometry.segment_count().into() => {
+                let before = geometry.segment_of(self.superblock.head);
+                self.oldest_behind(tail.segment).0.saturating_sub(before.0)
+            }
+            _ => 0,
         }
     }
 
@@ -305,9 +258,7 @@ impl BackwardScan<'_> {
                 break;
             }
             if let Some(tail) = &self.tail {
-                // The segment after the tail must be free, so that the log can continue.
-                let first = (tail.segment.0 + 2).saturating_sub(geometry.segment_count().into());
-                oldest = oldest.max(SegmentNumber(first));
+                oldest = oldest.max(self.oldest_behind(tail.segment));
                 self.head = self.head.max(start_of(geometry, oldest)?);
             }
             match number.0.checked_sub(1) {

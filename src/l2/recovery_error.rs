@@ -2,15 +2,16 @@
 
 use std::io;
 
-use super::format::Geometry;
 use super::superblock::SuperblockError;
+use crate::io::NoRoom;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoveryError {
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
-    #[error("the store has {} segments of {} bytes", found.segment_count(), found.segment_bytes())]
-    Geometry { found: Geometry },
+    /// There is no room for a larger file.
+    #[error("the file cannot become {needed} bytes longer: {source}")]
+    Grow { needed: u64, source: io::Error },
     /// The file is shorter than the superblocks.
     #[error("the file has {length} bytes, too few for the superblocks")]
     Short { length: u64 },
@@ -19,4 +20,19 @@ pub(crate) enum RecoveryError {
     CutOff { length: u64, expected: u64 },
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl RecoveryError {
+    /// If there is no room for a larger file: the bytes that it needs, and those that there are.
+    pub(crate) fn no_room(&self) -> Option<(u64, u64)> {
+        let Self::Grow { needed, source } = self else { return None };
+        let room = source.get_ref().and_then(|inner| inner.downcast_ref::<NoRoom>());
+        match room {
+            Some(NoRoom { needed_bytes, available_bytes }) => {
+                Some((*needed_bytes, *available_bytes))
+            }
+            None if source.kind() == io::ErrorKind::StorageFull => Some((*needed, 0)),
+            None => None,
+        }
+    }
 }

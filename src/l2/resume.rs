@@ -77,8 +77,10 @@ pub(super) async fn start(
         let is_new = superblock.open_count == OpenCount(1);
         let next = superblock.newest.0 + u64::from(!is_new);
         superblock.head = start_of(geometry, SegmentNumber(next))?;
+        file.places.release_before(SegmentNumber(next));
         return fresh_segment(file, superblock, SegmentNumber(next)).await;
     };
+    file.places.release_before(geometry.segment_of(head));
     if let Some(Unsealed { mut end, directory, block, is_damaged }) = unsealed {
         let is_gap_left = failpoint(Failpoint::TailAppendedAfterTear) && !was_clean;
         if is_gap_left {
@@ -90,14 +92,14 @@ pub(super) async fn start(
                 wipe(file, end, &block).await?;
             }
             file.write_superblock(&superblock).await?;
+            announce_again(file, &superblock, segment).await?;
             file.sync().await?;
             return Ok(Started { superblock, tail: end, directory, tail_block: block });
         }
         let mut image = AlignedBuffer::with_capacity(directory.encoded_len());
         let written = directory.write(key, superblock.open_count, end, &mut image).await;
         written.map_err(io::Error::other)?;
-        let segment_end =
-            geometry.file_offset_of_segment(segment) + u64::from(geometry.segment_bytes());
+        let segment_end = file.places.offset_in_use(segment)? + u64::from(geometry.segment_bytes());
         let offset = segment_end - image.len() as u64;
         file.write(offset, image).await?;
     }
@@ -111,9 +113,9 @@ async fn wipe(file: &SegmentFile, end: Position, block: &[u8]) -> Result<(), Rec
         return Ok(());
     }
     let geometry = file.geometry;
-    let segment = geometry.file_offset_of_segment(geometry.segment_of(end));
+    let segment = file.places.offset_in_use(geometry.segment_of(end))?;
     let last = segment + u64::from(geometry.segment_bytes()) - BLOCK_BYTES as u64;
-    let offset = geometry.file_offset(end) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let offset = file.places.offset_at(end, geometry)? / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     let mut blank = AlignedBuffer::with_capacity(BLOCK_BYTES);
     blank.append_zeroes(BLOCK_BYTES);
     file.write(last, blank).await?;
@@ -121,6 +123,22 @@ async fn wipe(file: &SegmentFile, end: Position, block: &[u8]) -> Result<(), Rec
     buffer.append(block);
     buffer.append_zeroes(BLOCK_BYTES - block.len());
     file.write(offset, buffer).await?;
+    Ok(())
+}
+
+/// Writes the headers of announced segments behind the tail that have lost theirs. An open that
+/// read the index from its image has not missed them.
+async fn announce_again(
+    file: &SegmentFile,
+    superblock: &Superblock,
+    tail: SegmentNumber,
+) -> io::Result<()> {
+    // Bounded: two.
+    for number in (tail.0 + 1..=superblock.newest.0).map(SegmentNumber) {
+        if file.places.offset(number).is_none() {
+            file.write_header(superblock, number).await?;
+        }
+    }
     Ok(())
 }
 
@@ -136,7 +154,8 @@ async fn fresh_segment(
     let tail = start_of(geometry, number)?
         .after(BLOCK_BYTES as u64)
         .ok_or_else(|| io::Error::other("positions have run out"))?;
-    if number > superblock.newest || superblock.open_count == OpenCount(1) {
+    let is_lost = file.places.offset(number).is_none();
+    if is_lost || number > superblock.newest || superblock.open_count == OpenCount(1) {
         file.write_header(&superblock, number).await?;
     } else {
         wipe(file, tail, &[]).await?;

@@ -41,6 +41,11 @@ impl Usage {
     }
 }
 
+fn saved_max(geometry: Geometry) -> u64 {
+    let segment = u64::from(geometry.segment_bytes());
+    (SAVED_SEGMENTS * segment).min(geometry.file_bytes() / SAVED_SHARE)
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct RewriteBudget {
     /// Of what is written, in percent of what callers put.
@@ -53,8 +58,7 @@ pub(crate) struct RewriteBudget {
 
 impl RewriteBudget {
     pub(super) fn new(geometry: Geometry, percent_max: u32, is_empty: bool) -> Self {
-        let segment = u64::from(geometry.segment_bytes());
-        let saved_max = (SAVED_SEGMENTS * segment).min(geometry.file_bytes() / SAVED_SHARE);
+        let saved_max = saved_max(geometry);
         let percent_max = u64::from(percent_max).max(100);
         let mut budget = Self { percent_max, saved: 0, saved_max, refunded: 0 };
         if is_empty {
@@ -63,6 +67,12 @@ impl RewriteBudget {
             budget.saved = earned.min(saved_max);
         }
         budget
+    }
+
+    /// The file has another size.
+    pub(super) fn fit(&mut self, geometry: Geometry) {
+        self.saved_max = saved_max(geometry);
+        self.saved = self.saved.min(self.saved_max);
     }
 
     /// Records of so many bytes leave with their segment, unless they are reinserted.

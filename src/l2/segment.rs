@@ -45,6 +45,29 @@ impl SegmentHeader {
         number: SegmentNumber,
         opens: OpenRange,
     ) -> Result<Self, DecodeError> {
+        Self::decode_if(block, |header| {
+            if header.store_id != store_id || header.number != number {
+                return Err(DecodeError::Misplaced);
+            }
+            opens.check(header.open_count).map(drop)
+        })
+    }
+
+    /// The header of any segment of a store, of any open.
+    ///
+    /// # Errors
+    /// As for `decode`.
+    pub(crate) fn identify(block: &[u8], store_id: StoreId) -> Result<Self, DecodeError> {
+        Self::decode_if(block, |header| match header.store_id == store_id {
+            true => Ok(()),
+            false => Err(DecodeError::Misplaced),
+        })
+    }
+
+    fn decode_if(
+        block: &[u8],
+        check: impl FnOnce(&Self) -> Result<(), DecodeError>,
+    ) -> Result<Self, DecodeError> {
         let block = block.first_chunk::<BLOCK_BYTES>().ok_or(DecodeError::Truncated)?;
         let (covered, sum) = block.split_at(BLOCK_CHECKSUM_OFFSET);
         let mut reader = Reader::new(covered);
@@ -56,10 +79,7 @@ impl SegmentHeader {
             number: SegmentNumber(reader.u64()?),
             open_count: OpenCount(reader.u32()?),
         };
-        if header.store_id != store_id || header.number != number {
-            return Err(DecodeError::Misplaced);
-        }
-        opens.check(header.open_count)?;
+        check(&header)?;
         if Reader::new(sum).u64()? != checksum(covered, header.seed()) {
             return Err(DecodeError::Checksum);
         }

@@ -12,6 +12,7 @@ use super::footer::Footer;
 use super::format::{BLOCK_BYTES, Geometry, OpenRange, SegmentNumber};
 use super::health::{Health, count};
 use super::outline::Outline;
+use super::places::{Places, lost};
 use super::segment::SegmentHeader;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use crate::batch::Pacer;
@@ -28,6 +29,7 @@ const OUTLINE_BYTES: usize = 64 << 10;
 pub(crate) struct SegmentFile {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) geometry: Geometry,
+    pub(crate) places: Arc<Places>,
     pub(crate) key: ChecksumKey,
     pub(crate) health: Arc<Health>,
     pub(crate) crash_safety: CrashSafety,
@@ -112,7 +114,7 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
-        self.read_counted(self.request(segment, offset, length).background()).await
+        self.read_counted(self.request(segment, offset, length)?.background()).await
     }
 
     /// The same for searches that callers wait for: beside the ring of the writer.
@@ -122,7 +124,7 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
-        self.read_counted(self.request(segment, offset, length)).await
+        self.read_counted(self.request(segment, offset, length)?).await
     }
 
     /// The same, and keeps the permit for its memory until the device is done.
@@ -133,12 +135,20 @@ impl SegmentFile {
         length: usize,
         permit: Arc<Permit>,
     ) -> io::Result<AlignedBuffer> {
-        self.read_counted(self.request(segment, offset, length).pinned(permit)).await
+        let (start, pin) = self.places.pin(segment).ok_or_else(lost)?;
+        let request = ReadRequest::new(start + offset as u64, length);
+        self.read_counted(request.pinned(Arc::new((pin, permit)))).await
     }
 
-    fn request(&self, segment: SegmentNumber, offset: usize, length: usize) -> ReadRequest {
-        let start = self.geometry.file_offset_of_segment(segment) + offset as u64;
-        ReadRequest::new(start, length)
+    /// Pins the segment until the device is done.
+    fn request(
+        &self,
+        segment: SegmentNumber,
+        offset: usize,
+        length: usize,
+    ) -> io::Result<ReadRequest> {
+        let (start, pin) = self.places.pin(segment).ok_or_else(lost)?;
+        Ok(ReadRequest::new(start + offset as u64, length).pinned(Arc::new(pin)))
     }
 
     pub(crate) async fn read_counted(&self, request: ReadRequest) -> io::Result<AlignedBuffer> {
@@ -208,6 +218,7 @@ impl SegmentFile {
         Ok(read.await.ok())
     }
 
+    /// Gives a segment its place, and writes its header there.
     pub(crate) async fn write_header(
         &self,
         superblock: &Superblock,
@@ -215,7 +226,7 @@ impl SegmentFile {
     ) -> io::Result<()> {
         let Superblock { store_id, open_count, .. } = *superblock;
         let block = SegmentHeader { store_id, number, open_count }.encode();
-        let offset = self.geometry.file_offset_of_segment(number);
+        let offset = self.places.assign(number)?;
         self.write(offset, AlignedBuffer::copy_from_slice(&block)).await
     }
 }

@@ -2,23 +2,31 @@
 //! reclaims the oldest segments, writes headers, then the superblocks that announce them.
 //! `Supplying` has it do so while frames are written: no put waits for a segment to be reclaimed
 //! unless the log has no place left.
+//!
+//! It also changes the size of the file, one step at a time, with its other work in between. For a
+//! smaller one it reclaims the oldest segments until the rest fits, has the open one sealed if that
+//! lies behind the new end, and moves the sealed ones from there, whose readers it waits for. Then
+//! a superblock has the new size, and the file is cut.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::{io, slice};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::format::{Geometry, Position, SegmentNumber};
-use super::health::Health;
 use super::log::Log;
 use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
+use super::resizing::{copy, cut, grow};
+use super::segment_file::SegmentFile;
+use super::size_requests::{SizeRefusal, SizeRequest};
 use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
+use crate::telemetry::tell;
 
 /// A log that begins anew leaves so many numbers to mutations that take effect meanwhile; more if
 /// they were too few.
@@ -29,7 +37,9 @@ pub(super) struct SegmentSupply {
     owner: Weak<dyn LogOwner>,
     reclaimer: Reclaimer,
     superblocks: SuperblockWriter,
-    health: Arc<Health>,
+    file: SegmentFile,
+    /// A change of size goes on when this segment is sealed.
+    sealing: Option<SegmentNumber>,
 }
 
 impl SegmentSupply {
@@ -38,26 +48,105 @@ impl SegmentSupply {
         owner: Weak<dyn LogOwner>,
         reclaimer: Reclaimer,
         superblocks: SuperblockWriter,
-        health: Arc<Health>,
+        file: SegmentFile,
     ) -> Self {
-        Self { log, owner, reclaimer, superblocks, health }
+        Self { log, owner, reclaimer, superblocks, file, sealing: None }
     }
 
     pub(super) fn superblocks(&mut self) -> &mut SuperblockWriter {
         &mut self.superblocks
     }
 
-    /// Whether there is anything to do while segment `writing` is written.
-    fn is_wanted(&self, writing: SegmentNumber) -> bool {
+    /// Whether there is anything to do while segment `writing` is written. The file may have
+    /// another size only if it `may_resize`.
+    fn is_wanted(&self, writing: SegmentNumber, may_resize: bool) -> bool {
+        let is_resize_due = || self.log.sizes().is_new() || self.sealing != Some(writing);
         self.superblocks.superblock().newest <= writing
             || self.log.is_index_room_wanted()
             || self.can_make_index_room(0, writing)
+            || (may_resize && self.log.sizes().latest().is_some() && is_resize_due())
     }
 
     /// Makes room. `writing`: the segment that is written; all before it are sealed on file.
-    async fn make_room(&mut self, writing: SegmentNumber) -> io::Result<()> {
+    async fn make_room(&mut self, writing: SegmentNumber, may_resize: bool) -> io::Result<()> {
         self.make_index_room(writing).await?;
-        self.prepare_next(writing).await
+        self.prepare_next(writing).await?;
+        match self.log.sizes().latest().filter(|_| may_resize) {
+            Some(request) => {
+                self.log.sizes().take_new();
+                self.resize(request, writing).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The next step of a change of size.
+    async fn resize(&mut self, request: SizeRequest, writing: SegmentNumber) -> io::Result<()> {
+        let Superblock { geometry: from, .. } = *self.superblocks.superblock();
+        let (before, after) = (from.segment_count(), request.segments);
+        let to = Geometry::new(from.segment_bytes(), after).ok_or_else(run_out)?;
+        self.file.places.keep_before(after);
+        self.sealing = None;
+        if after < before && !self.shrink(after, writing).await? {
+            return Ok(());
+        }
+        if after > before {
+            match grow(&self.file, from, to).await {
+                Ok(()) => {}
+                Err(error) => match error.no_room() {
+                    Some((needed_bytes, available_bytes)) => {
+                        self.file.places.keep_before(before);
+                        let refusal = SizeRefusal::NoRoom { needed_bytes, available_bytes };
+                        self.log.sizes().answer(request, Err(refusal)).await;
+                        return Ok(());
+                    }
+                    None => return Err(io::Error::other(error)),
+                },
+            }
+        }
+        if after != before {
+            self.superblocks.write_geometry(to).await?;
+            self.file.places.set_count(after);
+            self.reclaimer.fit(to);
+            cut(&self.file).await?;
+            self.file.sync().await?;
+            tell!(
+                info,
+                "resize",
+                before,
+                after,
+                "the disk tier has another number of segments now"
+            );
+        }
+        self.log.sizes().answer(request, Ok(())).await;
+        Ok(())
+    }
+
+    /// The next step towards so many segments. True: there are no more, at the first places.
+    async fn shrink(&mut self, after: u32, writing: SegmentNumber) -> io::Result<bool> {
+        let (newest, oldest) = (self.superblocks.superblock().newest, self.oldest());
+        if newest.0 + 1 - oldest.0 > u64::from(after) && oldest < writing {
+            self.reclaimer.reclaim(oldest, &mut self.superblocks).await?;
+            self.log.room_came().await;
+            return Ok(false);
+        }
+        let places = &self.file.places;
+        match places.first_behind(after) {
+            None => return Ok(newest.0 + 1 - oldest.0 <= u64::from(after)),
+            Some(segment) if segment < writing => {
+                let moved = places.begin_move(segment, after)?;
+                if let Err(error) = copy(&self.file, slice::from_ref(&moved), writing).await {
+                    places.cancel_move(&moved);
+                    return Err(error);
+                }
+                places.finish_move(&moved).await;
+            }
+            Some(_) => {
+                self.log.seal(writing);
+                self.sealing = Some(writing);
+            }
+        }
+        Ok(false)
     }
 
     /// Announces a segment behind the one that is being written, if there is none. It goes by what
@@ -68,17 +157,25 @@ impl SegmentSupply {
         while self.superblocks.superblock().newest <= writing {
             let Superblock { newest, geometry, .. } = *self.superblocks.superblock();
             let (next, oldest) = (SegmentNumber(newest.0 + 1), self.oldest());
-            if next.0 - oldest.0 >= u64::from(geometry.segment_count()) {
+            if next.0 - oldest.0 >= self.segments_max(geometry, newest) {
                 self.reclaimer.reclaim(oldest, &mut self.superblocks).await?;
             }
             self.superblocks.write_announcement(next).await?;
-            let (oldest, count) = (self.oldest(), u64::from(geometry.segment_count()));
+            let (oldest, count) = (self.oldest(), self.segments_max(geometry, newest));
             if next.0 + 1 - oldest.0 >= count && oldest < writing {
                 self.reclaimer.expect(oldest, &self.superblocks).await;
             }
             self.log.announce(next).await;
         }
         Ok(())
+    }
+
+    /// The most segments that may be in use: not more than are, while the file becomes shorter.
+    fn segments_max(&self, geometry: Geometry, newest: SegmentNumber) -> u64 {
+        let in_use = newest.0 + 1 - self.oldest().0;
+        let count = u64::from(geometry.segment_count());
+        let latest = self.log.sizes().latest();
+        latest.map_or(count, |request| count.min(in_use.max(request.segments.into())))
     }
 
     /// Reclaims the oldest segments while the index is crowded, up to the one that is written.
@@ -100,6 +197,8 @@ impl SegmentSupply {
     pub(super) async fn restart(&mut self) -> io::Result<Option<SegmentNumber>> {
         let Some(owner) = self.owner.upgrade() else { return Ok(None) };
         let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
+        self.file.places.keep_before(geometry.segment_count());
+        self.sealing = None;
         owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
         // Not from the head on file, which may have moved already.
         self.reclaimer.leave(self.log.head_segment()..=newest).await;
@@ -108,7 +207,7 @@ impl SegmentSupply {
             let passed = owner.last_sequence().saturating_add(ahead);
             let passed = passed / u64::from(geometry.segment_bytes());
             let next = SegmentNumber(self.superblocks.superblock().newest.0.max(passed) + 1);
-            let failed_before = self.health.failed_syncs();
+            let failed_before = self.file.health.failed_syncs();
             self.superblocks.write_restart(next).await?;
             let start = start_of(geometry, next.0)?;
             // Dropped without the locks.
@@ -116,7 +215,7 @@ impl SegmentSupply {
             let restarted = owner.restart(start, &mut || {
                 directory = self.log.restart(next);
                 if directory.is_some() {
-                    self.health.restarted(failed_before);
+                    self.file.health.restarted(failed_before);
                 }
                 directory.is_some()
             });
@@ -166,10 +265,10 @@ impl Supplying {
     }
 
     /// Sets the supply to work if it rests and there is anything to do.
-    pub(super) fn begin(&mut self, writing: SegmentNumber) {
-        let wanted = self.resting.take_if(|supply| supply.is_wanted(writing));
+    pub(super) fn begin(&mut self, writing: SegmentNumber, may_resize: bool) {
+        let wanted = self.resting.take_if(|supply| supply.is_wanted(writing, may_resize));
         let work = |mut supply: Box<SegmentSupply>| async move {
-            let result = supply.make_room(writing).await;
+            let result = supply.make_room(writing, may_resize).await;
             (supply, result)
         };
         self.working = wanted.map(|supply| work(supply).boxed()).or_else(|| self.working.take());

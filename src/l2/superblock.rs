@@ -220,6 +220,11 @@ impl Superblock {
         if superblock.is_sound() { Ok(superblock) } else { Err(DecodeError::Field) }
     }
 
+    /// Whether the store was never opened.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.open_count == OpenCount(0)
+    }
+
     /// The head of a log that continues at `tail`: the segment behind that must be free. None if
     /// positions have run out.
     pub(crate) fn head_at(&self, tail: Position) -> Option<Position> {

@@ -1,8 +1,8 @@
 //! `SuperblockWriter`: the superblock, and what is written before it may change.
 
-use std::io;
+use std::{io, mem};
 
-use super::format::{Position, SegmentNumber};
+use super::format::{Geometry, Position, SegmentNumber};
 use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
 use crate::failpoint::{Failpoint, failpoint};
@@ -26,6 +26,16 @@ impl SuperblockWriter {
         self.file.write_header(&self.superblock, next).await?;
         self.superblock.newest = next;
         self.write().await
+    }
+
+    /// The file has another number of segments. After an error it has the one before, in memory.
+    pub(super) async fn write_geometry(&mut self, geometry: Geometry) -> io::Result<()> {
+        let before = mem::replace(&mut self.superblock.geometry, geometry);
+        let written = self.write().await;
+        if written.is_err() {
+            self.superblock.geometry = before;
+        }
+        written
     }
 
     pub(super) async fn write_head(&mut self, head: Position) -> io::Result<()> {
@@ -61,7 +71,9 @@ impl SuperblockWriter {
             self.superblock.head = head;
         }
         self.superblock.void = false;
-        self.write().await
+        self.write().await?;
+        self.file.places.release_before(next);
+        Ok(())
     }
 
     async fn write(&mut self) -> io::Result<()> {

@@ -8,8 +8,9 @@
 use super::directory_builder::DirectoryBuilder;
 use super::format::{BLOCK_BYTES, GenerationNumber, OpenCount, SegmentNumber, StoreId};
 use super::log::{Log, LogStart};
-use super::recovery::Opening;
+use super::opening::Opening;
 use super::recovery_error::RecoveryError;
+use super::resizing::cut;
 use super::resume::start_of;
 use super::segment_file::SegmentFile;
 use super::superblock::{Superblock, SuperblockError};
@@ -38,8 +39,8 @@ pub(super) fn empty_log(file: &SegmentFile, timer: Timer, index_share: usize) ->
     }))
 }
 
-/// Writes the superblock of a store that is void. A file that is no store of this version, or of
-/// other sizes, is refused and not changed.
+/// Writes the superblock of a store that is void, and gives the file the configured size. A file
+/// that is no store of this version is refused and not changed.
 pub(super) async fn take_over(
     file: &SegmentFile,
     opening: &Opening,
@@ -56,13 +57,16 @@ pub(super) async fn take_over(
         Err(SuperblockError::Blank) => None,
         Err(error) => return Err(error.into()),
     };
-    let geometry = found.map_or(opening.geometry, |(found, _)| found.geometry);
-    let expected = geometry.file_bytes();
+    let geometry = opening.geometry;
+    let expected = found.map_or(0, |(found, _)| found.geometry.file_bytes());
     if length < expected {
         return Err(RecoveryError::CutOff { length, expected });
     }
-    if geometry != opening.geometry {
-        return Err(RecoveryError::Geometry { found: geometry });
+    let needed = geometry.file_bytes();
+    if length < needed {
+        let resized = file.disk.resize(needed).await;
+        resized.map_err(|source| RecoveryError::Grow { needed: needed - length, source })?;
+        file.disk.sync().await?;
     }
     let (mut write_counter, mut newest) = (0, SEGMENT);
     if let Some((found, copy)) = found {
@@ -70,14 +74,18 @@ pub(super) async fn take_over(
         file.disk.sync().await?;
         *file.next_copy.lock() = copy.other();
         // No number of a segment is ever used twice, even if this store is taken over twice.
-        (write_counter, newest) = (found.write_counter, found.newest);
+        let end = start_of(found.geometry, SegmentNumber(found.newest.0 + 1))?;
+        let is_as_large = found.geometry.segment_bytes() == geometry.segment_bytes();
+        // Positions go on, too, if segments have another size.
+        newest = if is_as_large { found.newest } else { geometry.segment_of(end) };
+        write_counter = found.write_counter;
     }
     let none = start_of(geometry, SegmentNumber(newest.0 + 1))?;
     let superblock = Superblock {
         write_counter: write_counter + 1,
         store_id: StoreId(opening.store_id),
         hash_key: opening.hash_key,
-        geometry: opening.geometry,
+        geometry,
         created_ns: opening.now_ns,
         open_count: OPEN_COUNT,
         crash_safety: opening.crash_safety,
@@ -92,6 +100,7 @@ pub(super) async fn take_over(
     if !failpoint(Failpoint::TakenOverUnvoided) {
         file.write_superblock(&superblock).await?;
     }
+    cut(file).await?;
     file.health.set_voided();
     Ok(superblock)
 }

@@ -24,11 +24,11 @@ use super::image::{ImageSettings, ImageWriter};
 use super::log::Log;
 use super::log_owner::LogOwner;
 use super::outlines::Outlines;
-use super::read_pins::ReadPins;
 use super::reclaim::Reclaimer;
 use super::rewrite_budget::RewriteBudget;
 use super::segment_file::SegmentFile;
 use super::segment_supply::{SegmentSupply, Supplying};
+use super::size_requests::SizeRefusal;
 use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
 use super::write_batch::Job;
@@ -124,7 +124,6 @@ impl Writer {
         start: WriterStart,
         log: &Arc<Log>,
         file: &SegmentFile,
-        pins: &Arc<ReadPins>,
         outlines: &Arc<Outlines>,
         runner: Arc<dyn TaskRunner>,
         owner: Weak<dyn LogOwner>,
@@ -136,7 +135,6 @@ impl Writer {
         let reclaimer = Reclaimer::new(
             its_log(),
             file.clone(),
-            Arc::clone(pins),
             Arc::clone(outlines),
             Weak::clone(&owner),
             rewrites,
@@ -147,7 +145,7 @@ impl Writer {
             Weak::clone(&owner),
             reclaimer,
             superblocks,
-            Arc::clone(&file.health),
+            file.clone(),
         );
         Self {
             frames: FrameWriter::new(its_log(), file.clone(), count, tail_block),
@@ -189,7 +187,8 @@ impl Writer {
         let mut is_longer = true;
         // Bounded: a job in each turn, with waits in between.
         loop {
-            supplying.begin(*writing);
+            // An image is cut off first: both change the length of the file.
+            supplying.begin(*writing, !is_longer);
             let can_make_room = !supplying.is_at_work();
             let job = if is_longer {
                 let cut = async { Ok(images.cut_piece_off().await) };
@@ -217,12 +216,14 @@ impl Writer {
                     let superblocks = supply.ok_or_else(lost)?.superblocks();
                     // Bounded: a piece in each turn.
                     while images.cut_piece_off().await {}
+                    log.sizes().refuse(SizeRefusal::Closed);
                     superblocks.write_close(tail).await?;
                     if let Some(index) = index {
                         images.write(superblocks.superblock(), &index).await;
                         index.free_contents();
                     }
                     log.settle(log.finish()).await;
+                    log.sizes().tell_all().await;
                     return Ok(());
                 }
                 Some(Job::Fail) => {
@@ -287,7 +288,7 @@ async fn pause(
     (!is_over()).then_some(())
 }
 
-/// None: room in the index is wanted.
+/// None: room in the index, or another size, is wanted.
 async fn next_job(log: &Log, runner: &dyn TaskRunner, can_make_room: bool) -> Option<Job> {
     // Bounded: it waits in each turn.
     loop {
@@ -295,7 +296,7 @@ async fn next_job(log: &Log, runner: &dyn TaskRunner, can_make_room: bool) -> Op
         if let Some(job) = log.job(false) {
             return Some(job);
         }
-        if can_make_room && log.is_index_room_wanted() {
+        if can_make_room && log.is_supply_wanted() {
             return None;
         }
         let work = std::pin::pin!(log.work(knew_open, can_make_room));

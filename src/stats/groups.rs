@@ -88,7 +88,7 @@ snapshot! {
         promotion_queue_depth: usize,
         /// Live records found at open.
         recovered_records: u64,
-        /// Segments dropped at open because of damage.
+        /// Segments dropped at open because of damage, or because fewer fit into the file.
         recovery_dropped: u64,
         /// Whether the open read the index from the image that a close had left.
         recovery_from_image: bool,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, select};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use crate::batch::BATCH_ENTRIES;
+use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::Remains;
 use crate::entry::Entry;
 use crate::meter;
@@ -33,7 +33,7 @@ pub(crate) struct Promotions {
     /// Whether the task collects a batch, and needs no wakeup before the batch is large.
     is_collecting: AtomicBool,
     values_max: usize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     pub(crate) queued: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) completed: AtomicU64,
@@ -54,11 +54,40 @@ impl Promotions {
             waker: AtomicWaker::new(),
             is_collecting: AtomicBool::new(false),
             values_max,
-            bytes_max: l1_bytes_max / L1_SHARE,
+            bytes_max: AtomicUsize::new(l1_bytes_max / L1_SHARE),
             queued: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             completed: AtomicU64::new(0),
         }
+    }
+
+    /// The share of another memory budget. Drops the oldest entries that exceed it.
+    pub(crate) async fn fit(&self, l1_bytes_max: usize) {
+        self.bytes_max.store(l1_bytes_max / L1_SHARE, Ordering::Relaxed);
+        // Bounded: a batch in each turn, then a yield.
+        loop {
+            let pushed_out = self.push_out();
+            if pushed_out.is_empty() {
+                return;
+            }
+            self.dropped.fetch_add(pushed_out.len() as u64, Ordering::Relaxed);
+            drop(pushed_out);
+            yield_now().await;
+        }
+    }
+
+    /// A batch of the oldest entries that there is no room for.
+    fn push_out(&self) -> Vec<Arc<Entry>> {
+        let (mut pushed_out, mut queue) = (Vec::new(), self.queue.lock());
+        while queue.bytes > self.bytes_max() && pushed_out.len() < BATCH_ENTRIES {
+            meter::entries(1);
+            pushed_out.extend(queue.take());
+        }
+        pushed_out
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Adds an entry. Drops the oldest ones if there is no room.
@@ -66,7 +95,7 @@ impl Promotions {
         self.queued.fetch_add(1, Ordering::Relaxed);
         let mut pushed_out = Vec::new();
         let mut queue = self.queue.lock();
-        if queue.is_closed || bytes > self.bytes_max {
+        if queue.is_closed || bytes > self.bytes_max() {
             drop(queue);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -74,7 +103,7 @@ impl Promotions {
         queue.bytes += bytes;
         queue.entries.push_back((Arc::clone(entry), bytes));
         let is_over = |queue: &QueuedEntries| {
-            queue.bytes > self.bytes_max || queue.entries.len() > self.values_max
+            queue.bytes > self.bytes_max() || queue.entries.len() > self.values_max
         };
         while is_over(&queue) && pushed_out.len() < BATCH_ENTRIES {
             meter::entries(1);
@@ -131,7 +160,7 @@ impl Promotions {
     /// Whether the queue is to be emptied at once.
     fn is_due(&self, queue: &QueuedEntries) -> bool {
         let is_half_full =
-            2 * queue.bytes > self.bytes_max || 2 * queue.entries.len() > self.values_max;
+            2 * queue.bytes > self.bytes_max() || 2 * queue.entries.len() > self.values_max;
         is_half_full || queue.is_closed
     }
 

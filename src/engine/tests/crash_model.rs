@@ -45,6 +45,8 @@ struct Laboratory {
     model: HashMap<(usize, u8), Value>,
     boot: u8,
     is_reopened: bool,
+    /// Opens have other sizes than before, and so have caches that are open.
+    is_resized: bool,
     tally: Tally,
 }
 
@@ -71,6 +73,7 @@ impl Laboratory {
             model: HashMap::new(),
             boot: 0,
             is_reopened: false,
+            is_resized: false,
             tally: Tally::default(),
         }
     }
@@ -85,7 +88,8 @@ impl Laboratory {
                 960..975 => self.invalidate_prefix(),
                 975..980 => self.flush(),
                 980..981 => self.flush_all(),
-                981..990 => self.restart(),
+                981..988 => self.restart(),
+                988..990 => self.resize(),
                 _ => self.pass_time(),
             }
         }
@@ -207,8 +211,30 @@ impl Laboratory {
                 self.boot += 1;
             }
         }
+        if self.is_resized {
+            self.config.l2_bytes_max = self.size();
+        }
         self.cache = open(&mut self.simulation, &self.disk, &self.config, self.boot);
         self.is_reopened = true;
+    }
+
+    /// Changes the size of the open cache, and does not always wait for that.
+    fn resize(&mut self) {
+        if !self.is_resized {
+            return self.restart();
+        }
+        let (cache, bytes) = (self.cache.clone(), self.size());
+        if self.random.random_bool(0.3) {
+            self.simulation.limit_steps(self.random.random_range(1..60));
+            drop(self.simulation.block_on(cache.set_l2_bytes_max(bytes)));
+            self.simulation.limit_steps(u64::MAX);
+        } else {
+            self.simulation.block_on(cache.set_l2_bytes_max(bytes)).unwrap().unwrap();
+        }
+    }
+
+    fn size(&mut self) -> u64 {
+        self.random.random_range(4..14) * (64 << 10)
     }
 
     fn pass_time(&mut self) {
@@ -245,6 +271,10 @@ fn open(
 }
 
 fn runs(crash_safety: CrashSafety, key_hash_bits: u32) {
+    runs_resized(crash_safety, key_hash_bits, false);
+}
+
+fn runs_resized(crash_safety: CrashSafety, key_hash_bits: u32, is_resized: bool) {
     let (first, runs) = match std::env::var("TAMIS_SEED") {
         Ok(seed) => (seed.parse().unwrap(), 1),
         Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(40, |runs| runs.parse().unwrap())),
@@ -253,6 +283,7 @@ fn runs(crash_safety: CrashSafety, key_hash_bits: u32) {
     for seed in first..first + runs {
         let run = std::panic::catch_unwind(|| {
             let mut laboratory = Laboratory::new(seed, crash_safety, key_hash_bits);
+            laboratory.is_resized = is_resized;
             laboratory.run(2000);
             laboratory.tally
         });
@@ -282,6 +313,13 @@ fn process_mode_is_never_stale_with_colliding_hashes() {
 #[test]
 fn power_mode_is_never_stale() {
     runs(CrashSafety::Power, 64);
+}
+
+#[test]
+fn no_mode_is_stale_whatever_the_sizes() {
+    runs_resized(CrashSafety::Process, 64, true);
+    runs_resized(CrashSafety::Process, 4, true);
+    runs_resized(CrashSafety::Power, 64, true);
 }
 
 #[test]

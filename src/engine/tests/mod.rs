@@ -25,6 +25,8 @@ mod polls;
 mod promotions;
 mod reclaim;
 mod regressions;
+mod settings;
+mod sizes;
 mod telemetry;
 mod totals;
 mod wakers;

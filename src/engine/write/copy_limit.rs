@@ -12,6 +12,9 @@ const L1_SHARE: usize = 8;
 const L2_BYTES: usize = 16 << 20;
 
 pub(crate) fn limiter(l1_bytes_max: usize, has_l2: bool, timer: &Timer) -> Limiter {
-    let bytes = l1_bytes_max / L1_SHARE + if has_l2 { L2_BYTES } else { 0 };
-    Limiter::reclaiming(bytes, timer.clone())
+    Limiter::reclaiming(bytes_max(l1_bytes_max, has_l2), timer.clone())
+}
+
+pub(crate) fn bytes_max(l1_bytes_max: usize, has_l2: bool) -> usize {
+    l1_bytes_max / L1_SHARE + if has_l2 { L2_BYTES } else { 0 }
 }

@@ -40,7 +40,6 @@ use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
 use crate::engine::write::versions::{PutVersion, Versions};
 use crate::entry::{Entry, Extras};
 use crate::error::{BlobLimit, CacheError};
-use crate::io::BLOCK_BYTES;
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
@@ -464,7 +463,7 @@ impl Puts {
             _ => Err(CacheError::BlobTooLarge {
                 size,
                 // A record and its directory entry share the segment with its header.
-                max: (l2.geometry().segment_bytes() as usize - 3 * BLOCK_BYTES).min(size - 1),
+                max: l2.geometry().blob_bytes_max().min(size - 1),
                 limit: BlobLimit::Segment,
             }),
         }

@@ -22,7 +22,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::limits::check_file_bytes;
-use super::resize::in_pieces;
+use super::resize::{available, in_pieces};
 use crate::io::buffer::BLOCK_BYTES;
 use crate::io::error::DiskError;
 use crate::io::mark::FileMark;
@@ -227,12 +227,6 @@ fn passing(file: &File) -> Option<&'static str> {
         0x8584_58f6 => Some("ramfs"),
         _ => None,
     }
-}
-
-/// Bytes that the file system has available for this process; None if it does not tell.
-fn available(file: &File) -> Option<u64> {
-    let facts = rustix::fs::fstatvfs(file).ok()?;
-    Some(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
 fn no_space(path: &Path, needed_bytes: u64, available_bytes: Option<u64>) -> DiskError {

@@ -3,10 +3,11 @@
 use std::io;
 
 use rustix::fd::AsFd;
-use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
+use rustix::fs::{FallocateFlags, fallocate, fstat, fstatvfs, ftruncate};
 use rustix::io::Errno;
 
 use super::limits::file_bytes_max;
+use crate::io::error::NoRoom;
 
 /// Bytes that one call allocates.
 pub(super) const ALLOCATED_BYTES: u64 = 64 << 20;
@@ -15,8 +16,8 @@ pub(super) const ALLOCATED_BYTES: u64 = 64 << 20;
 ///
 /// # Errors
 ///
-/// `StorageFull`, `FileTooLarge` under a limit of the process, or what else the kernel says. The
-/// file has its length then, and has given back what was reserved.
+/// `StorageFull` with a [`NoRoom`], `FileTooLarge` under a limit of the process, or what else the
+/// kernel says. The file has its length then, and has given back what was reserved.
 pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
     let present = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
     if length <= present {
@@ -26,9 +27,29 @@ pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
         // The attempt would kill the process.
         return Err(Errno::FBIG.into());
     }
-    grow(&file, present, length, |offset, piece| {
+    let needed_bytes = length - present;
+    let no_room = |available: Option<u64>| {
+        let available_bytes = available.unwrap_or(0);
+        io::Error::new(io::ErrorKind::StorageFull, NoRoom { needed_bytes, available_bytes })
+    };
+    // Checked first: before `fallocate` fails, it takes all the space that there is.
+    let available_bytes = available(&file);
+    if available_bytes.is_some_and(|bytes| bytes < needed_bytes) {
+        return Err(no_room(available_bytes));
+    }
+    let grown = grow(&file, present, length, |offset, piece| {
         fallocate(&file, FallocateFlags::empty(), offset, piece)
+    });
+    grown.map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => no_room(available(&file)),
+        _ => error,
     })
+}
+
+/// Bytes that the file system has available for this process; None if it does not tell.
+pub(super) fn available(file: impl AsFd) -> Option<u64> {
+    let facts = fstatvfs(file).ok()?;
+    Some(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
 /// Makes the file longer, or leaves it as it was.

@@ -2,7 +2,8 @@
 //! goes on, so that one run can be cut at each of its moments.
 //!
 //! Each sector of an unsynced write is there or not, independent of all others, and so is each
-//! sector of a write in flight. After a kill only the latter are in doubt.
+//! sector of a write in flight. After a kill only the latter are in doubt. After a power loss the
+//! length may be the one before all changes that are not durable.
 
 // A simulated disk fits memory, so its places fit usize.
 #![allow(clippy::cast_possible_truncation)]
@@ -28,6 +29,8 @@ pub(crate) struct Outcomes {
     image: Vec<u8>,
     /// The sectors in doubt, each with the contents that it may have.
     doubts: Vec<(usize, Vec<Sector>)>,
+    /// The bytes that are kept if changes of the length are undone, and those behind them.
+    undone: Option<(usize, Vec<u8>)>,
 }
 
 impl SimulatedDisk {
@@ -35,7 +38,9 @@ impl SimulatedDisk {
     pub(crate) fn outcomes(&self, end: End) -> Outcomes {
         let state = self.state();
         let doubts = state.doubts(end);
-        Outcomes { image: state.image.clone(), doubts: doubts.into_iter().collect() }
+        let undone = state.resized.as_ref().filter(|_| end == End::Machine);
+        let undone = undone.map(|resized| (resized.kept, resized.behind.clone()));
+        Outcomes { image: state.image.clone(), doubts: doubts.into_iter().collect(), undone }
     }
 
     /// Changes whenever another outcome becomes possible.
@@ -82,7 +87,8 @@ impl Outcomes {
     /// How many there are.
     pub(crate) fn count(&self) -> u128 {
         let contents = self.doubts.iter().map(|(_, contents)| contents.len() as u128);
-        contents.fold(1, u128::saturating_mul)
+        let lengths = 1 + u128::from(self.undone.is_some());
+        contents.fold(lengths, u128::saturating_mul)
     }
 
     /// The one with this number, below the count.
@@ -106,6 +112,10 @@ impl Outcomes {
         for (sector, contents) in &self.doubts {
             let start = sector * SECTOR_BYTES;
             image[start..start + SECTOR_BYTES].copy_from_slice(&contents[choose(contents.len())]);
+        }
+        if let Some((kept, behind)) = self.undone.as_ref().filter(|_| choose(2) == 1) {
+            image.truncate(*kept);
+            image.extend(behind);
         }
         SimulatedDisk::with_image(Dice::new(seed), FaultPlan::default(), image)
     }

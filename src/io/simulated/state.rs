@@ -60,8 +60,8 @@ pub(super) struct Resized {
     /// Of the last change.
     stamp: u64,
     /// The part that no change has touched, and the bytes behind it.
-    kept: usize,
-    behind: Vec<u8>,
+    pub(super) kept: usize,
+    pub(super) behind: Vec<u8>,
 }
 
 pub(super) struct Countdown {

@@ -3,7 +3,9 @@
 
 use futures::executor::block_on;
 
-use super::{BODIES_SEALED, OPEN, OPENS, SEALED, SEGMENT, file_with, geometry, key, position};
+use super::{
+    BODIES_SEALED, OPEN, OPENS, SEALED, SEGMENT, file_with, frames_at, geometry, key, position,
+};
 use crate::key::KeyHasher;
 use crate::l2::checksum::BodySum;
 use crate::l2::directory_builder::DirectoryBuilder;
@@ -63,8 +65,7 @@ fn reseal(frame: &mut [u8], mode: u8) {
 
 /// The header of the first frame of a segment as recovery finds it, if it is good.
 async fn read(frames: &[u8]) -> std::io::Result<Option<FrameHeader>> {
-    let start = geometry().file_offset_of_segment(SEGMENT);
-    let file = file_with(start + BLOCK_BYTES as u64, frames, geometry().file_bytes());
+    let file = file_with(frames_at(), frames, geometry().file_bytes());
     let mut frames = Frames::new(&file, SEGMENT, position(0), OPENS);
     let found = frames.at(BLOCK_BYTES).await?;
     let next = frames.find_from(BLOCK_BYTES).await?;

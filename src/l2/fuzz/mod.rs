@@ -18,9 +18,12 @@ pub(crate) use self::frame::frame;
 pub(crate) use self::record::record;
 pub(crate) use self::superblock::superblock;
 use super::checksum::ChecksumKey;
-use super::format::{Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId};
+use super::format::{
+    BLOCK_BYTES, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
+};
 use super::health::Health;
 pub(crate) use super::image::fuzz::image;
+use super::places::Places;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, SuperblockCopy};
 use crate::io::SimulatedDisk;
@@ -47,6 +50,12 @@ pub(in crate::l2) fn geometry() -> Geometry {
     Geometry::new(16 << 10, 2).expect("the least of both")
 }
 
+/// Where the frames of the segment begin.
+pub(in crate::l2) fn frames_at() -> u64 {
+    let places = Places::in_turn(geometry(), SEGMENT);
+    places.offset(SEGMENT).expect("it has a place") + BLOCK_BYTES as u64
+}
+
 /// A place in the segment.
 pub(in crate::l2) fn position(offset: usize) -> Position {
     let start = geometry().start_of(SEGMENT).expect("the second segment");
@@ -60,6 +69,7 @@ pub(in crate::l2) fn file_with(offset: u64, bytes: &[u8], length: u64) -> Segmen
     SegmentFile {
         disk: Arc::new(disk),
         geometry: geometry(),
+        places: Arc::new(Places::in_turn(geometry(), SEGMENT)),
         key: key(),
         health: Arc::new(Health::default()),
         crash_safety: CrashSafety::Process,

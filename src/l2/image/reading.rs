@@ -86,7 +86,7 @@ pub(in crate::l2) async fn load(
     (limits, key_hash_bits): (&Limits, u32),
     helpers: &Helpers,
 ) -> Option<Loaded> {
-    let length = file.disk.length().saturating_sub(file.geometry.file_bytes());
+    let length = file.disk.length().saturating_sub(file.places.file_bytes());
     let image = Image { file, length, helpers };
     let ties = image.ties(superblock, key_hash_bits)?;
     let mut assembly = Assembly::new(limits);
@@ -223,7 +223,7 @@ impl Image<'_> {
     }
 
     async fn blocks(&self, offset: u64, length: usize) -> Result<Bytes, Unusable> {
-        let start = self.file.geometry.file_bytes() + offset;
+        let start = self.file.places.file_bytes() + offset;
         let request = ReadRequest::new(start, length).background();
         Ok(self.file.read_counted(request).await?.into_bytes())
     }

@@ -73,7 +73,7 @@ impl ImageWriter {
     /// The same for a piece at the end: writes wait while the file system frees blocks. False if
     /// nothing is left to be done.
     pub(in crate::l2) async fn cut_piece_off(&self) -> bool {
-        let (end, length) = (self.file.geometry.file_bytes(), self.file.disk.length());
+        let (end, length) = (self.file.places.file_bytes(), self.file.disk.length());
         if length <= end {
             return false;
         }
@@ -174,7 +174,7 @@ impl<'a> Blocks<'a> {
     }
 
     async fn write(&mut self, blocks: AlignedBuffer) -> io::Result<()> {
-        let start = self.file.geometry.file_bytes();
+        let start = self.file.places.file_bytes();
         let (offset, bytes) = (start + self.length, blocks.len());
         self.length += bytes as u64;
         if self.file.disk.length() < offset + bytes as u64 {
@@ -234,7 +234,7 @@ impl<'a> Blocks<'a> {
         while let Some((result, blocks)) = self.writing.next().await {
             self.done(result, blocks)?;
         }
-        let start = self.file.geometry.file_bytes();
+        let start = self.file.places.file_bytes();
         self.file.disk.resize(start + self.length).await?;
         let block = AlignedBuffer::copy_from_slice(&header.encode());
         self.count_write(block.len());

@@ -15,6 +15,7 @@ use super::super::format::{
     BLOCK_BYTES, GenerationNumber, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::super::frame::{Frame, FrameBuilder};
+use super::super::places::Places;
 use super::super::record::{Record, seal};
 use super::super::segment::SegmentHeader;
 use super::super::string_list::Labels;
@@ -325,5 +326,6 @@ fn the_worked_example_is_what_the_code_writes() {
 fn a_position_is_an_address() {
     let at = Position::new(AT + 32).unwrap();
     assert_eq!(geometry().segment_of(at), SegmentNumber(2));
-    assert_eq!(geometry().file_offset(at), 8192 + AT + 32);
+    let places = Places::in_turn(geometry(), SegmentNumber(2));
+    assert_eq!(places.offset_at(at, geometry()).unwrap(), 8192 + AT + 32);
 }

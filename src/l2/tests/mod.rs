@@ -4,6 +4,7 @@ mod directories;
 mod example;
 mod frames;
 mod logs;
+mod places;
 mod plain_replay;
 mod records;
 mod recoveries;

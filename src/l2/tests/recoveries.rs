@@ -15,8 +15,10 @@ use rand::rngs::StdRng;
 use super::super::checksum::ChecksumKey;
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Geometry, Position, SegmentNumber};
 use super::super::health::Health;
-use super::super::recovery::{Opening, Recovered, recover};
+use super::super::opening::Opening;
+use super::super::places::Places;
 use super::super::replay::{Limits, Replay};
+use super::super::restore::{Restored, restore};
 use super::super::segment::SegmentHeader;
 use super::super::segment_file::SegmentFile;
 use super::super::segment_records::SegmentRecords;
@@ -212,12 +214,13 @@ fn store(rng: &mut StdRng, manner: &Manner) -> (Vec<u8>, Superblock, usize) {
     let (geometry, mut generations) = (store_geometry(), [0; 5]);
     let mut bytes = vec![0; usize::try_from(geometry.file_bytes()).unwrap()];
     let newest = rng.random_range(0..2 * u64::from(SEGMENTS));
+    let places = Places::in_turn(geometry, SegmentNumber(newest));
     let mut count = 0;
     for number in (newest + 1).saturating_sub(SEGMENTS.into())..=newest {
         let number = SegmentNumber(number);
         let (records, end) = manner.segment(rng, &mut generations);
         count += records.len();
-        let from = usize::try_from(geometry.file_offset_of_segment(number)).unwrap();
+        let from = usize::try_from(places.offset(number).unwrap()).unwrap();
         let header = SegmentHeader { store_id: STORE, number, open_count: OPEN }.encode();
         bytes[from..from + BLOCK_BYTES].copy_from_slice(&header);
         let image = image(number, &records, end);
@@ -247,10 +250,11 @@ fn store(rng: &mut StdRng, manner: &Manner) -> (Vec<u8>, Superblock, usize) {
     (bytes, superblock, count)
 }
 
-fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usize) -> Recovered {
+fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usize) -> Restored {
     let file = SegmentFile {
         disk: Arc::new(MemoryDisk(Arc::new(Mutex::new(bytes.to_vec())))),
         geometry: store_geometry(),
+        places: Arc::new(Places::new(store_geometry())),
         key: ChecksumKey::new(STORE),
         health: Arc::new(Health::default()),
         crash_safety: CrashSafety::Process,
@@ -258,6 +262,8 @@ fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usi
     };
     let opening = Opening {
         geometry: store_geometry(),
+        bytes_max: store_geometry().file_bytes(),
+        segment_bytes_min: 0,
         crash_safety: CrashSafety::Process,
         boot_id: [1; 16],
         now_ns: NOW,
@@ -269,7 +275,7 @@ fn recovered(bytes: &[u8], superblock: Superblock, limits: &Limits, helpers: usi
         write_amplification_pct_max: 133,
         helpers,
     };
-    block_on(recover(&file, superblock, &opening)).unwrap()
+    block_on(restore(file, superblock, &opening)).unwrap()
 }
 
 #[test]
@@ -289,7 +295,7 @@ fn threads_find_what_one_task_finds() {
             assert_eq!(many.reached.records, one.reached.records);
             assert_eq!(many.reached.dropped, one.reached.dropped);
             assert_eq!(many.reached.outlines.bytes(), one.reached.outlines.bytes());
-            let all = |reached: &Recovered| -> BTreeMap<_, _> {
+            let all = |reached: &Restored| -> BTreeMap<_, _> {
                 let namespaces = reached.reached.namespaces.iter();
                 namespaces.map(|(name, it)| (name.clone(), plain(it))).collect()
             };

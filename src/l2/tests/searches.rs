@@ -12,6 +12,7 @@ use super::super::directory_builder::DirectoryBuilder;
 use super::super::directory_entry::{BlobSummary, Change, DirectoryEntry, Idle};
 use super::super::format::{GenerationNumber, Geometry, SegmentNumber};
 use super::super::health::Health;
+use super::super::places::Places;
 use super::super::search_targets::SearchTargets;
 use super::super::segment_file::SegmentFile;
 use super::super::segment_search::SegmentSearch;
@@ -116,6 +117,7 @@ fn segment(seed: u64, items: Vec<Item>) -> Segment {
     let file = SegmentFile {
         disk: Arc::new(disk.clone()),
         geometry,
+        places: Arc::new(Places::in_turn(geometry, SEGMENT)),
         key: store_key(),
         health: Arc::new(Health::default()),
         crash_safety: CrashSafety::Process,
@@ -210,7 +212,8 @@ struct SegmentItem<'a> {
 }
 
 fn end_of(geometry: Geometry) -> u64 {
-    geometry.file_offset_of_segment(SEGMENT) + u64::from(geometry.segment_bytes())
+    let start = Places::in_turn(geometry, SEGMENT).offset(SEGMENT).unwrap();
+    start + u64::from(geometry.segment_bytes())
 }
 
 /// Targets among what there is, and what the search gets of them.

@@ -133,6 +133,8 @@ pub(super) enum Verb {
     InvalidateKeys(Vec<FullKey>),
     Sync,
     Sweep,
+    /// Gives the file so many segments.
+    Resize(u64),
     /// Advances the clock by that many seconds.
     Pass(u64),
 }
@@ -189,6 +191,7 @@ impl Call {
             968..970 => Verb::Invalidate(Scope::All),
             970..982 => Verb::Sync,
             982..988 => Verb::Sweep,
+            988..991 => Verb::Resize(random.random_range(4..9)),
             _ => Verb::Pass(random.random_range(0..40)),
         };
         Self {

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
-use super::many::{Outcome, get_many, invalidate_keys, keys, put_many};
+use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize};
 use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
@@ -295,6 +295,8 @@ impl History {
                     Outcome::Nothing
                 }));
             }
+            Verb::Resize(_) if self.setting.is_roomy => return None,
+            Verb::Resize(segments) => return Some(resize(cache, segments)),
             Verb::Sweep => {
                 return Some(Box::pin(async move {
                     cache.sweep_expired(SweepLimit::Entries(1000)).await;

@@ -1,5 +1,5 @@
 //! Calls for many keys: each of them is judged as if it had a call of its own, which began and
-//! ended with the others.
+//! ended with the others. And one for none: another size of the file.
 
 use futures::future::BoxFuture;
 
@@ -101,5 +101,14 @@ pub(super) fn invalidate_keys(
         let result = patient(invalidation, polls).await.map(|removed| removed.map(drop));
         let mutated = |(number, _)| Outcome::Mutated(number, asked, result.clone());
         Outcome::Each(numbers.into_iter().map(mutated).collect())
+    })
+}
+
+/// Its result on a failing device is not checked.
+pub(super) fn resize(cache: BlobCache, segments: u64) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move {
+        let bytes = segments * u64::from(cache.config().l2_segment_bytes());
+        drop(cache.set_l2_bytes_max(bytes).await);
+        Outcome::Nothing
     })
 }

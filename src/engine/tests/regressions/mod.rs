@@ -114,7 +114,7 @@ fn damage_of_the_last_frame_of_a_clean_tail() {
     bench.put("k", "old", &[]);
     bench.put("k", "new", &[]);
     let tail = bench.cache.engine.parts.disk.l2().unwrap().log.tail();
-    let offset = bench.cache.engine.parts.disk.l2().unwrap().geometry().file_offset(tail);
+    let offset = bench.cache.engine.parts.disk.l2().unwrap().file_offset(tail);
     let cache = bench.cache.clone();
     bench.simulation.block_on(cache.close()).unwrap().unwrap();
     bench.disk.flip_bit(offset - 12, 3);
@@ -166,7 +166,7 @@ fn damage_within_an_unclean_tail_leaks_slots() {
     for number in 0..10 {
         bench.put(&format!("k{number}"), "value", &["t"]);
     }
-    let offset = bench.cache.engine.parts.disk.l2().unwrap().geometry().file_offset(start);
+    let offset = bench.cache.engine.parts.disk.l2().unwrap().file_offset(start);
     bench.simulation.kill();
     bench.disk = bench.disk.kill();
     bench.disk.flip_bit(offset + 40, 1);

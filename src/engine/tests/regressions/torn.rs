@@ -9,7 +9,7 @@ use crate::config::BlobCacheConfig;
 use crate::engine::tests::bench::{Bench, made};
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, ReadRequest};
-use crate::l2::SegmentNumber;
+use crate::l2::{Position, SegmentNumber};
 use crate::modes::{CrashSafety, L2Compression};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -87,7 +87,7 @@ fn complete_a_frame() -> Option<String> {
     let mut bench = Bench::with(7, config(CrashSafety::Process));
     bench.put("first", "first", &[]);
     let log = Arc::clone(&bench.cache.engine.parts.disk.l2().unwrap().log);
-    let frame = bench.cache.engine.parts.disk.l2().unwrap().geometry().file_offset(log.tail());
+    let frame = bench.cache.engine.parts.disk.l2().unwrap().file_offset(log.tail());
     bench.put("k", &"old ".repeat(5000), &[]);
     let lacking = (frame / BLOCK + 2) * BLOCK;
     let whole = read(&mut bench, lacking);
@@ -116,16 +116,8 @@ fn complete_a_directory() -> Option<String> {
     while log.segment() == SegmentNumber(0) {
         bench.put("last", &"x".repeat(30_000), &[]);
     }
-    let end = bench
-        .cache
-        .engine
-        .parts
-        .disk
-        .l2()
-        .unwrap()
-        .geometry()
-        .file_offset_of_segment(SegmentNumber(0))
-        + (256 << 10);
+    let end =
+        bench.cache.engine.parts.disk.l2().unwrap().file_offset(Position::FIRST) + (256 << 10);
     drop(engine);
     // The directory has several blocks, and the first one is lost.
     let lacking = end - 4 * BLOCK;

@@ -1,0 +1,28 @@
+//! Checks of settings against their ranges.
+
+use std::ops::RangeInclusive;
+
+use crate::error::CacheError;
+
+/// Beyond any addressable memory.
+pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
+
+const L1_BYTES_MIN: usize = 64 << 10;
+
+/// # Errors
+/// It is out of its range.
+pub(crate) fn check_l1_bytes_max(bytes: usize) -> Result<(), CacheError> {
+    within("l1_bytes_max", bytes, L1_BYTES_MIN..=L1_BYTES_MAX)
+}
+
+pub(super) fn within(
+    field: &'static str,
+    value: usize,
+    range: RangeInclusive<usize>,
+) -> Result<(), CacheError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let reason = format!("{value} is not within {} to {}", range.start(), range.end());
+    Err(CacheError::InvalidConfig { field, reason })
+}
