@@ -89,8 +89,8 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "PromotionCheckedEarly",
         file: "engine/background/promotion.rs",
-        right: "place.entry().is_none() && is_current();",
-        wrong: "PLANTED || place.entry().is_none() && is_current();",
+        right: "place.entry().is_none() && self.is_current(read);",
+        wrong: "PLANTED || place.entry().is_none() && self.is_current(read);",
     },
     // An invalidation may end between the two questions.
     Bug {

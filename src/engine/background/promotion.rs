@@ -62,6 +62,7 @@ impl Promoter {
     /// Inserts an entry that was read, now or later. Waiting, it keeps `bytes` in memory.
     pub(crate) fn offer(&self, read: &Arc<Entry>, bytes: usize) {
         // A value that is still to be copied is left to the task: the caller's poll has been long.
+        // The caller has just judged the entry, so only the section asks again.
         let is_short = read.is(Mark::Exact) && !self.commit_lock.is_busy();
         match is_short.then(|| self.promote(read).now_or_never()).flatten() {
             Some(is_done) => self.queue.count_unqueued(is_done),
@@ -77,19 +78,23 @@ impl Promoter {
         self.expired.restore(read)
     }
 
-    /// Inserts an entry, unless its key has been mutated since it was read. Cancelled, it leaves
-    /// nothing behind.
+    /// Whether its key has not been mutated since it was read, and it has not expired.
+    fn is_current(&self, read: &Entry) -> bool {
+        self.last_access.restore(read);
+        !self.disk.is_off()
+            && self.pending.matching(read).is_none()
+            && self.is_restored(read)
+            && !self.visibility.freshness(read).is_expired()
+    }
+
+    /// Inserts an entry that has waited. One that is not current any more evicts nothing.
+    async fn promote_later(&self, read: &Arc<Entry>) -> bool {
+        let is_current = self.is_current(read) || failpoint(Failpoint::PromotionUnchecked);
+        is_current && self.promote(read).await
+    }
+
+    /// Inserts an entry, if it is current. Cancelled, it leaves nothing behind.
     pub(crate) async fn promote(&self, read: &Arc<Entry>) -> bool {
-        let is_current = || {
-            self.last_access.restore(read);
-            !self.disk.is_off()
-                && self.pending.matching(read).is_none()
-                && self.is_restored(read)
-                && !self.visibility.freshness(read).is_expired()
-        };
-        if !is_current() && !failpoint(Failpoint::PromotionUnchecked) {
-            return false;
-        }
         let room = Room { bytes: read.charge, spare: 0 };
         let reservation = self.eviction.reserve(&read.generation, room, read.priority).await;
         let Some(reservation) = reservation else { return false };
@@ -100,7 +105,7 @@ impl Promoter {
         let entry = read.promoted(value, read.charge);
         let place = self.l1.lock_place(read.hash);
         let mut section = self.commit_lock.section();
-        let is_wanted = place.entry().is_none() && is_current();
+        let is_wanted = place.entry().is_none() && self.is_current(read);
         if section.is_closed() || !(is_wanted || failpoint(Failpoint::PromotionUnchecked)) {
             return false;
         }
@@ -131,7 +136,7 @@ pub(crate) async fn run(
     // Bounded: a wait in each turn.
     while let Some(entry) = promotions.next(|| runner.sleep(PAUSE)).await {
         let Some(promoter) = promoter.upgrade() else { return };
-        let is_done = promoter.promote(&entry).await;
+        let is_done = promoter.promote_later(&entry).await;
         promotions.count(is_done);
     }
 }
