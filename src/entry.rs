@@ -287,15 +287,13 @@ impl Entry {
         Lifetime { written: self.written, expires: self.expires(), stale_serve, idle_ttl }
     }
 
+    /// Whether nothing but the end of its ttl decides about it.
     #[inline]
-    pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
-        if now < self.expires() && self.extras.is_none() {
-            return Freshness::Fresh;
-        }
-        self.freshness_with_extras(now)
+    pub(crate) fn has_only_a_ttl(&self) -> bool {
+        self.extras.is_none()
     }
 
-    fn freshness_with_extras(&self, now: Timestamp) -> Freshness {
+    pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
         let is_expired = self.marks.load(Ordering::Acquire) & Mark::Expired as u8 != 0;
         let life = self.life();
         // A clock that has stepped back makes nothing fresh that was made stale.

@@ -1,14 +1,14 @@
 //! `Visibility`: which entries readers may see, and whether those are fresh, stale or expired.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::Section;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::entry::Entry;
-use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Position};
@@ -90,18 +90,27 @@ impl Visibility {
         self.disk.l2().is_some() && generation.live_slot(hash, sequence).is_some()
     }
 
-    /// Makes a hit, unless expired. Inlined: a call is a seventh of a hit with a deadline.
+    /// Notes a hit, and gives what is left of its stale window. An error if it has expired.
+    /// Inlined: a call is a seventh of a hit with a deadline.
     #[inline(always)]
-    pub(crate) fn judge(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
+    pub(crate) fn judge(&self, entry: &Entry) -> Result<Option<NonZeroU64>, Freshness> {
         let now = self.clock.timestamp();
+        if entry.has_only_a_ttl() && now < entry.expires() {
+            entry.hits.note();
+            return Ok(None);
+        }
+        self.judge_by_all(entry, now)
+    }
+
+    fn judge_by_all(&self, entry: &Entry, now: Timestamp) -> Result<Option<NonZeroU64>, Freshness> {
         let freshness = entry.freshness(now);
         if freshness.is_expired() {
-            return Err((entry, freshness));
+            return Err(freshness);
         }
         entry.hits.note();
         if entry.accessed(now) && !entry.node.is_linked() {
-            self.last_access.record(&entry);
+            self.last_access.record(entry);
         }
-        Ok(BlobCacheHit { entry, stale: freshness.stale_window_left() })
+        Ok(freshness.stale_window_left())
     }
 }

@@ -148,12 +148,12 @@ impl DiskLookup {
         if self.budget.misses_accesses(&entry) {
             self.budget.want_accesses(&mut self.commit_lock.section());
         }
-        match self.visibility.judge(entry) {
-            Ok(hit) => {
-                same.inspect(|same| same.accessed_like(&hit.entry));
-                Some(Found { hit, slot })
+        match self.visibility.judge(&entry) {
+            Ok(stale) => {
+                same.inspect(|same| same.accessed_like(&entry));
+                Some(Found { hit: BlobCacheHit { entry, stale }, slot })
             }
-            Err((entry, expired)) => {
+            Err(expired) => {
                 drop(place);
                 self.removal.expire_on_disk(
                     &entry.generation,

@@ -14,7 +14,6 @@ use crate::entry::{Entry, Mark};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::namespace::Namespaces;
-use crate::policy::Freshness;
 
 /// No configuration allows longer keys.
 const KEY_BYTES_MOST: usize = 65_535;
@@ -176,7 +175,12 @@ impl Gets {
             entry.generation.tally().count_hit();
             return Some(BlobCacheHit { entry, stale: None });
         }
-        self.judge_hit(entry).map_err(|(entry, expired)| self.removal.expire(&entry, expired)).ok()
+        let hit = self.judged(entry)?;
+        hit.entry.generation.tally().count_hit();
+        if hit.is_stale() {
+            self.counters.count(Event::StaleServe);
+        }
+        Some(hit)
     }
 
     /// The same, without counting.
@@ -190,10 +194,19 @@ impl Gets {
             entry.hits.note();
             return Some(BlobCacheHit { entry, stale: None });
         }
-        self.visibility
-            .judge(entry)
-            .map_err(|(entry, expired)| self.removal.expire(&entry, expired))
-            .ok()
+        self.judged(entry)
+    }
+
+    /// A hit, unless the entry has expired: then it is removed.
+    #[inline]
+    fn judged(&self, entry: Arc<Entry>) -> Option<BlobCacheHit> {
+        match self.visibility.judge(&entry) {
+            Ok(stale) => Some(BlobCacheHit { entry, stale }),
+            Err(expired) => {
+                self.removal.expire(&entry, expired);
+                None
+            }
+        }
     }
 
     /// Counts a hit that is returned to a caller.
@@ -205,16 +218,6 @@ impl Gets {
         if hit.entry.is(Mark::FromDisk) {
             self.counters.count(Event::L2Hit);
         }
-    }
-
-    /// Makes a hit of an entry that has not expired, and counts it.
-    fn judge_hit(&self, entry: Arc<Entry>) -> Result<BlobCacheHit, (Arc<Entry>, Freshness)> {
-        let hit = self.visibility.judge(entry)?;
-        hit.entry.generation.tally().count_hit();
-        if hit.is_stale() {
-            self.counters.count(Event::StaleServe);
-        }
-        Ok(hit)
     }
 
     async fn get_from_disk(&self, on_disk: OnDisk, key: Arc<[u8]>) -> Option<BlobCacheHit> {

@@ -138,7 +138,7 @@ fn a_get_during_an_eviction_knows_the_last_access() {
     assert!(bench.run(cache.get("a", "k")).is_some(), "last accessed at 8, of 10 s");
     // It was found before its removal, and is hit only now.
     clock.set(at(17));
-    assert!(Visibility::new(&engine.parts).judge(found).is_ok());
+    assert!(Visibility::new(&engine.parts).judge(&found).is_ok());
     clock.set(at(26));
     assert!(bench.run(cache.get("a", "k")).is_some(), "last accessed at 17");
 }
@@ -157,7 +157,7 @@ fn a_promotion_keeps_the_last_access() {
     let mut promotion = Box::pin(engine.promoter.promote(&read));
     assert!((&mut promotion).now_or_never().is_none(), "half a megabyte is copied in batches");
     clock.set(at(12));
-    assert!(Visibility::new(&engine.parts).judge(other).is_ok());
+    assert!(Visibility::new(&engine.parts).judge(&other).is_ok());
     assert!(bench.run(promotion));
     clock.set(at(22));
     assert_eq!(bench.run(cache.get("a", "k")).unwrap().tier(), CacheTier::L1);
