@@ -41,13 +41,13 @@ impl Removal {
     }
 
     /// Releases the accounting of an entry that the caller has removed from memory. `matching`: the
-    /// pending invalidation that matched it there.
+    /// pending invalidation that matched it there. True if its record keeps its postings.
     pub(crate) fn release_accounting(
         &self,
         entry: &Entry,
         matching: Option<&PendingInvalidation>,
         section: &mut Section<'_>,
-    ) {
+    ) -> bool {
         entry.generation.shrink(entry.charge, section);
         if !entry.is(Mark::Recorded) {
             self.budget.remove_labels_of(entry);
@@ -57,7 +57,8 @@ impl Removal {
         // tombstone.
         let (generation, sequence) = (&entry.generation, entry.sequence());
         let has_record = || entry.is(Mark::Recorded) && generation.has_slot(entry.hash, sequence);
-        if !entry.labels().is_empty() && !has_record() {
+        let keeps_postings = !entry.labels().is_empty() && has_record();
+        if !entry.labels().is_empty() && !keeps_postings {
             self.release_labels(generation, entry.hash, sequence, section);
         }
         if let Some(invalidation) = matching {
@@ -68,6 +69,7 @@ impl Removal {
                 self.credit(invalidation, || About::of(entry));
             }
         }
+        keeps_postings
     }
 
     /// Releases the postings of a mutation. Those of an ended generation are freed with it.
@@ -215,7 +217,7 @@ impl Removal {
             None => None,
         };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
-        removed.as_ref().inspect(|entry| self.release_accounting(entry, None, &mut section));
+        removed.as_ref().inspect(|entry| _ = self.release_accounting(entry, None, &mut section));
         let has_ended = generation.has_ended();
         drop(section);
         if (is_marked || removed.is_some()) && !has_ended {

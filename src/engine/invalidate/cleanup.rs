@@ -183,9 +183,11 @@ impl Cleanup {
         let removed = if covered.is_some() { place.remove() } else { None };
         let is_marked = generation.mark_dead(hash, sequence, &mut section);
         let about = || About::on_disk(generation.name(), key, None);
+        let mut has_postings = true;
         match &removed {
             Some(entry) => {
-                self.removal.release_accounting(entry, matching.as_deref(), &mut section);
+                let matching = matching.as_deref();
+                has_postings = self.removal.release_accounting(entry, matching, &mut section);
             }
             None if is_marked && counts => {
                 self.removal.credit(matching.as_deref().unwrap_or(invalidation), about);
@@ -196,8 +198,10 @@ impl Cleanup {
             }
             None => {}
         }
-        // The record of the invalidation says so for good.
-        self.removal.release_labels(generation, hash, sequence, &mut section);
+        if has_postings {
+            // The record of the invalidation says so for good.
+            self.removal.release_labels(generation, hash, sequence, &mut section);
+        }
         // The entry is freed after the section.
         drop(section);
         removed.map(|entry| entry.charge).or(is_marked.then_some(0))

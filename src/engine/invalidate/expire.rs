@@ -131,7 +131,7 @@ impl Invalidations {
         let removed = place.remove();
         entry.generation.mark_dead(entry.hash, entry.sequence(), section);
         // Bounded: one.
-        removed.iter().for_each(|entry| self.removal.release_accounting(entry, None, section));
+        removed.iter().for_each(|entry| _ = self.removal.release_accounting(entry, None, section));
         if !was_live {
             self.removal.count_expired(freshness, || About::of(entry));
         } else if is_of {
