@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Invalidation,
     /// An entry replaced by a put of its key.
     Replacement,
+    /// An entry whose deadlines were renewed.
+    Touch,
     /// An entry of a flushed namespace.
     Flushed,
     /// An entry dropped by the last tier that held it, to make room.

@@ -166,6 +166,34 @@ impl Entry {
         entry
     }
 
+    /// A copy of this entry, which is in memory, that has the deadlines of another life from its
+    /// beginning on: still without charge, sequence and accesses.
+    pub(crate) fn renewed(&self, life: &Lifetime) -> Self {
+        let life = Lifetime { written: self.written, ..*life };
+        let extras = match &self.extras {
+            Some(extras) => extras.twin(&life),
+            None => Extras::new(BTreeMap::new(), Box::default(), None, &life),
+        };
+        let (generation, kind) = (Arc::clone(&self.generation), (self.priority, self.admission));
+        let mut entry = Self::new(generation, self.hashed_key(), &life, kind, extras);
+        entry.value = self.value.clone();
+        // Bounded: by the marks.
+        [Mark::Absent, Mark::Recorded, Mark::Exact].into_iter().for_each(|mark| {
+            if self.is(mark) {
+                entry.mark(mark);
+            }
+        });
+        entry
+    }
+
+    /// Whether it has the deadlines of that life, or, stale before its time, no later ones.
+    pub(crate) fn lives(&self, life: &Lifetime) -> bool {
+        let own = self.life();
+        let is_same =
+            own.expires == life.expires || (self.is(Mark::Expired) && own.expires <= life.expires);
+        is_same && (own.stale_serve, own.idle_ttl) == (life.stale_serve, life.idle_ttl)
+    }
+
     pub(crate) fn expires(&self) -> Timestamp {
         Timestamp(self.expires.load(Ordering::Relaxed))
     }
@@ -280,7 +308,7 @@ impl Entry {
         self.life().ends(self.last_access().unwrap_or(self.written))
     }
 
-    fn life(&self) -> Lifetime {
+    pub(crate) fn life(&self) -> Lifetime {
         let extras = self.extras.as_ref();
         let (stale_serve, idle_ttl) =
             extras.map_or((0, u64::MAX), |extras| (extras.stale_serve, extras.idle_ttl));

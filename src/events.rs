@@ -94,6 +94,8 @@ pub enum EntryChange {
     Invalidated,
     /// A put of its key has replaced it (`replacements`).
     Replaced,
+    /// A touch has renewed its deadlines (`touches`).
+    Touched,
     /// The disk tier dropped it, and memory did not hold it: its segment was reused or is damaged.
     /// With the evicted ones that are not on disk, these are `forgotten`.
     Dropped,
@@ -130,7 +132,8 @@ impl EntryEvent {
         self.bytes
     }
 
-    /// The tier that it left, or for [`Promoted`](EntryChange::Promoted) that it came into.
+    /// The tier that it left, for [`Promoted`](EntryChange::Promoted) that it came into, or for
+    /// [`Touched`](EntryChange::Touched) that it is in: memory, if it is in both.
     #[must_use]
     pub fn tier(&self) -> CacheTier {
         self.tier

@@ -54,6 +54,14 @@ pub(crate) enum Failpoint {
     ExpiryNotPromoted,
     /// A record that is stale before its time is reinserted as it was put.
     ExpiryNotReinserted,
+    /// Recovery does not know that records were touched.
+    RenewalForgotten,
+    /// An entry that was touched comes back into memory with its old deadlines.
+    RenewalNotPromoted,
+    /// A record that was touched is reinserted with its old deadlines.
+    RenewalNotReinserted,
+    /// A touch counts as a mutation of its key.
+    TouchVoidsFills,
     /// Recovery does not rebuild labels.
     LabelsForgotten,
     /// Process mode serves the store's entries after a reboot.

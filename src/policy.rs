@@ -232,6 +232,17 @@ impl Freshness {
 }
 
 impl Lifetime {
+    /// Over at any time.
+    pub(crate) const GONE: Self =
+        Self { written: Timestamp(0), expires: Timestamp(0), stale_serve: 0, idle_ttl: u64::MAX };
+
+    /// Whether it ends earlier than another one in any respect.
+    pub(crate) fn shortens(&self, other: &Self) -> bool {
+        self.expires < other.expires
+            || self.stale_serve < other.stale_serve
+            || self.idle_ttl < other.idle_ttl
+    }
+
     pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
         let end = end_of_window(self.expires, self.stale_serve);
         if now >= end && end != Timestamp::NEVER {

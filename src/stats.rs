@@ -55,6 +55,8 @@ figures! {
         entries_made_stale: u64 = Counter Number,
         /// Entries that a put of their key replaced, whether or not the new value is held.
         replacements: u64 = Counter Number,
+        /// Entries whose deadlines a `touch` has renewed.
+        touches: u64 = Counter Number,
         /// Entries of flushed namespaces: for each namespace the larger of its counts in memory and
         /// on disk. An entry in both counts once; if each tier holds entries that the other does
         /// not, the count is too low.

@@ -23,6 +23,7 @@ use crate::l1::L1;
 use crate::l2::{ClosedIndex, Off, SegmentNumber};
 use crate::namespace::{Ended, Namespaces};
 use crate::pending::PendingInvalidations;
+use crate::renewals::Renewals;
 use crate::sequence::Sequence;
 
 pub(crate) struct Closing {
@@ -37,6 +38,7 @@ pub(crate) struct Closing {
     disk: Arc<DiskTier>,
     cleanup: Cleanup,
     events: Events,
+    renewals: Arc<Renewals>,
     held_errors: Arc<HeldErrors>,
     spawner: Arc<FetchSpawner>,
     flushes: Arc<Flushes>,
@@ -56,6 +58,7 @@ impl Closing {
             disk: Arc::clone(&parts.disk),
             cleanup: Cleanup::new(parts),
             events: parts.events.clone(),
+            renewals: Arc::clone(&parts.renewals),
             held_errors: Arc::clone(&parts.held_errors),
             spawner: Arc::clone(&parts.spawner),
             flushes: Arc::new(Flushes::new(parts)),
@@ -91,9 +94,11 @@ impl Closing {
     fn closed_index(&self, is_settled: bool) -> Option<Arc<dyn ClosedIndex>> {
         // Before they end, as the head may move on.
         let oldest = self.disk.l2().map(|l2| l2.log.head_segment());
-        // An image has no times since when records are stale; the log has.
+        // An image has no times since when records are stale, and no renewed deadlines; the log has.
         let first = oldest.and_then(|oldest| self.first_of(oldest));
-        let is_plain = first.is_some_and(|first| !self.namespaces.have_expired(first));
+        let is_plain = first.is_some_and(|first| {
+            !self.namespaces.have_expired(first) && !self.renewals.concern(first)
+        });
         let contents = self.end_namespaces();
         let is_ours = self.disk.check_ours().is_ok();
         let Some(oldest) = oldest.filter(|_| is_settled && is_plain && is_ours) else {

@@ -1,5 +1,5 @@
-//! `IndexBudget`: memory for finding records on disk: slots, labels, access times, and what flushes
-//! have left of them.
+//! `IndexBudget`: memory for finding records on disk: slots, labels, access times, renewed deadlines,
+//! and what flushes have left of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use crate::entry::Entry;
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::{L2, Outlines};
 use crate::namespace::{Figures, Generation};
+use crate::renewals::Renewals;
 
 /// The oldest segments are reclaimed once less than this share of the budget is free.
 const CROWDED_SHARE: usize = 16;
@@ -22,11 +23,15 @@ pub(crate) const ACCESSES_SHARE: usize = 8;
 /// The times of records that are stale before their time may take this share, if there are any.
 pub(crate) const EXPIRIES_SHARE: usize = 16;
 
+/// Renewed deadlines of records may take this share, if there are any.
+pub(crate) const RENEWALS_SHARE: usize = 16;
+
 /// Slots and labels change in commit sections only.
 pub(crate) struct IndexBudget {
     bytes_max: usize,
     access_times: Arc<AccessTimes>,
     expiry_times: Arc<AccessTimes>,
+    renewals: Arc<Renewals>,
     /// Those of the disk tier, if there is one.
     outlines: Option<Arc<Outlines>>,
     disk_admission: Arc<DiskAdmission>,
@@ -42,6 +47,7 @@ impl IndexBudget {
     pub(crate) fn new(
         bytes_max: usize,
         [access_times, expiry_times]: [Arc<AccessTimes>; 2],
+        renewals: Arc<Renewals>,
         outlines: Option<Arc<Outlines>>,
         disk_admission: Arc<DiskAdmission>,
         freeing: Arc<Freeing>,
@@ -52,6 +58,7 @@ impl IndexBudget {
             bytes_max,
             access_times,
             expiry_times,
+            renewals,
             outlines,
             disk_admission,
             freeing,
@@ -190,6 +197,16 @@ impl IndexBudget {
         }
     }
 
+    /// Reserves room for renewed deadlines, likewise.
+    pub(crate) fn want_renewals(&self, section: &mut Section<'_>) {
+        if !self.renewals.has_room() {
+            self.renewals.request();
+            if !self.is_index_full(0, section) {
+                self.renewals.enable();
+            }
+        }
+    }
+
     /// Reserves room for access times, which they use once enough has been reclaimed.
     pub(crate) fn want_accesses(&self, section: &mut Section<'_>) {
         self.access_times.request();
@@ -204,6 +221,7 @@ impl IndexBudget {
         let labels = below.saturating_mul(POSTING_BYTES);
         let beside = self.access_times.bytes_reserved()
             + self.expiry_times.bytes_reserved()
+            + self.renewals.bytes_reserved()
             + self.outline_bytes()
             + self.disk_admission.bytes_reserved();
         slots.saturating_add(labels).saturating_add(beside)

@@ -12,6 +12,7 @@ use crate::entry::{Entry, Mark};
 use crate::key::KeyHash;
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Position};
+use crate::policy::Lifetime;
 use crate::sequence::Sequence;
 
 pub(crate) struct LastAccess {
@@ -52,12 +53,27 @@ impl LastAccess {
         known.unwrap_or_else(|| self.access_times.last(hash, written))
     }
 
-    /// The last access to a record that a directory lists. Only an idle ttl needs it.
-    pub(crate) fn of_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Timestamp {
+    /// The last access to a record that a directory lists, and that lives `renewed` since it was
+    /// touched. Only an idle ttl needs it.
+    pub(crate) fn of_listed(
+        &self,
+        position: Position,
+        blob: &BlobSummary<'_>,
+        renewed: Option<&Lifetime>,
+    ) -> Timestamp {
         let written = blob.life().written;
-        match blob.idle {
-            Some(_) => self.last_access(KeyHash(blob.hash), Sequence(position.value()), written),
-            None => written,
+        let is_idle = renewed.map_or(blob.idle.is_some(), |life| life.idle_ttl < u64::MAX);
+        let touched = renewed.map_or(written, |life| life.written);
+        if is_idle {
+            let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+            self.last_access(hash, sequence, written).max(touched)
+        } else {
+            touched
         }
+    }
+
+    /// The access of a touch to a record written at `written`.
+    pub(crate) fn note_touch(&self, hash: KeyHash, written: Timestamp, touched: Timestamp) {
+        self.access_times.note(hash, written.0, touched);
     }
 }

@@ -23,6 +23,7 @@ mod open;
 mod parts;
 pub(crate) mod read;
 mod removal;
+mod renewed_slots;
 mod reopen;
 mod reopening;
 mod sizes;
@@ -56,6 +57,7 @@ use self::reopening::Attempt;
 use self::sizes::Sizes;
 use self::stats::StatsReader;
 use self::write::put::Puts;
+use self::write::touch::Touches;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
 use crate::key::NamespaceRef;
@@ -67,6 +69,7 @@ use crate::telemetry::spanned;
 pub(crate) struct Engine {
     gets: Gets,
     puts: Arc<Puts>,
+    touches: Touches,
     invalidations: Invalidations,
     fetcher: Arc<Fetcher>,
     lister: Arc<Lister>,
@@ -86,6 +89,7 @@ impl Engine {
         let puts = Arc::new(Puts::new(&parts));
         Self {
             gets: Gets::new(&parts),
+            touches: Touches::new(&parts),
             invalidations: Invalidations::new(&parts),
             fetcher: Arc::new(Fetcher::new(&parts, Arc::clone(&puts))),
             lister: Arc::new(Lister::new(&parts)),
@@ -108,6 +112,10 @@ impl Engine {
 
     pub(crate) fn puts(&self) -> &Arc<Puts> {
         &self.puts
+    }
+
+    pub(crate) fn touches(&self) -> &Touches {
+        &self.touches
     }
 
     pub(crate) fn invalidations(&self) -> &Invalidations {

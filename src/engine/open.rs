@@ -18,11 +18,12 @@ use crate::engine::expired_slots::ExpiredSlots;
 pub(crate) use crate::engine::missing::Identity;
 use crate::engine::missing::Missing;
 use crate::engine::parts::Parts;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{Disk, FileMark, LateDisk, TaskRunner};
 use crate::key::KeyHasher;
-use crate::l2::{self, ExpiredRecord, Geometry, Position, RecoveredNamespace};
+use crate::l2::{self, ExpiredRecord, Geometry, Position, RecoveredNamespace, RenewedRecord};
 use crate::labels::LabelIndex;
 use crate::modes::BackgroundSweep;
 use crate::telemetry::{spanned, tell};
@@ -195,8 +196,10 @@ async fn restore(
             parts.budget.add_postings(namespace.labels.len());
             newest.insert((namespace.newest, name.clone()));
             let expired = mem::take(&mut namespace.expired);
+            let renewed = mem::take(&mut namespace.renewed);
             parts.namespaces.restore(&name, namespace, &parts.commit_lock);
             restore_expired(parts, &name, expired, &mut steps).await;
+            restore_renewed(parts, &name, renewed, &mut steps).await;
         }
     }
     {
@@ -229,6 +232,25 @@ async fn restore_expired(
         return;
     };
     for batch in expired.chunks(BATCH_ENTRIES) {
+        steps.entries(batch.len()).await;
+        let mut section = parts.commit_lock.section();
+        for record in batch {
+            slots.restore_slot(&generation, *record, &mut section);
+        }
+    }
+}
+
+/// Notes the deadlines of records that were touched and have their slots.
+async fn restore_renewed(
+    parts: &Parts,
+    name: &str,
+    renewed: Vec<RenewedRecord>,
+    steps: &mut Pacer,
+) {
+    let (Some(generation), slots) = (parts.namespaces.find(name), RenewedSlots::new(parts)) else {
+        return;
+    };
+    for batch in renewed.chunks(BATCH_ENTRIES) {
         steps.entries(batch.len()).await;
         let mut section = parts.commit_lock.section();
         for record in batch {

@@ -24,7 +24,7 @@ use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::fetch::rests::Rests;
 use crate::engine::fetch::spawner::FetchSpawner;
 use crate::engine::fetch::told::Told;
-use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget};
+use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget, RENEWALS_SHARE};
 use crate::engine::read::read_limit::Reads;
 use crate::engine::write::copy_limit;
 use crate::events::Events;
@@ -37,6 +37,7 @@ use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::pending::PendingInvalidations;
+use crate::renewals::Renewals;
 use crate::timer::Timer;
 
 /// Enough that callers of different keys seldom share a lock.
@@ -54,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) access_times: Arc<AccessTimes>,
     /// Since when records are stale before their time.
     pub(crate) expiry_times: Arc<AccessTimes>,
+    /// Of records that were touched.
+    pub(crate) renewals: Arc<Renewals>,
     pub(crate) copies: Arc<Limiter>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) codecs: Arc<Codecs>,
@@ -95,6 +98,7 @@ impl Parts {
         let l1 = L1::new(config.l1_bytes_max, config.shard_count, config.quotas.in_memory());
         let access_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / ACCESSES_SHARE));
         let expiry_times = Arc::new(AccessTimes::new(config.l2_index_bytes_max / EXPIRIES_SHARE));
+        let renewals = Arc::new(Renewals::new(config.l2_index_bytes_max / RENEWALS_SHARE));
         let copies = copy_limit::limiter(config.l1_bytes_max, tier.is_some(), timer);
         let pending = Arc::new(PendingInvalidations::default());
         let freeing = Arc::<Freeing>::default();
@@ -133,6 +137,7 @@ impl Parts {
             budget: Arc::new(IndexBudget::new(
                 config.l2_index_bytes_max,
                 [&access_times, &expiry_times].map(Arc::clone),
+                Arc::clone(&renewals),
                 disk.l2().map(L2::outlines),
                 Arc::clone(&disk_admission),
                 Arc::clone(&freeing),
@@ -145,6 +150,7 @@ impl Parts {
             disk_admission,
             access_times,
             expiry_times,
+            renewals,
             pending,
             disk,
             freeing,

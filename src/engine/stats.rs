@@ -30,6 +30,7 @@ use crate::limiter::Limiter;
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
 use crate::pending::PendingInvalidations;
+use crate::renewals::Renewals;
 use crate::stats::{BlobCacheStats, L2State, LatencyStats, NamespaceStats};
 
 #[derive(Debug, Default)]
@@ -48,6 +49,7 @@ pub(crate) struct StatsReader {
     l1: Arc<L1>,
     access_times: Arc<AccessTimes>,
     expiry_times: Arc<AccessTimes>,
+    renewals: Arc<Renewals>,
     copies: Arc<Limiter>,
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
@@ -74,6 +76,7 @@ impl StatsReader {
             l1: Arc::clone(&parts.l1),
             access_times: Arc::clone(&parts.access_times),
             expiry_times: Arc::clone(&parts.expiry_times),
+            renewals: Arc::clone(&parts.renewals),
             copies: Arc::clone(&parts.copies),
             reads: Arc::clone(&parts.reads),
             codecs: Arc::clone(&parts.codecs),
@@ -129,6 +132,7 @@ impl StatsReader {
             entries_made_stale: self.pending.made_stale(),
             invalidations: sum(Event::Invalidation),
             replacements: sum(Event::Replacement),
+            touches: sum(Event::Touch),
             entries_flushed: sum(Event::Flushed),
             forgotten: sum(Event::Forgotten),
             namespace_flushes: sum(Event::NamespaceFlush),
@@ -241,6 +245,7 @@ impl StatsReader {
         self.freeing.bytes()
             + self.access_times.bytes()
             + self.expiry_times.bytes()
+            + self.renewals.bytes()
             + self.budget.outline_bytes()
             + self.disk_admission.bytes()
     }

@@ -8,13 +8,14 @@ use crate::commit_lock::Section;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::entry::Entry;
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
-use crate::l2::{BlobSummary, Position};
+use crate::l2::{BlobSummary, Slot};
 use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations};
-use crate::policy::Freshness;
+use crate::policy::{Freshness, Lifetime};
 use crate::sequence::Sequence;
 
 pub(crate) struct Visibility {
@@ -22,6 +23,7 @@ pub(crate) struct Visibility {
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
     last_access: LastAccess,
+    renewed: RenewedSlots,
     disk: Arc<DiskTier>,
 }
 
@@ -32,6 +34,7 @@ impl Visibility {
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
             last_access: LastAccess::new(parts),
+            renewed: RenewedSlots::new(parts),
             disk: parts.disk.clone(),
         }
     }
@@ -61,9 +64,17 @@ impl Visibility {
         entry.freshness(self.clock.timestamp())
     }
 
-    pub(crate) fn freshness_listed(&self, position: Position, blob: &BlobSummary<'_>) -> Freshness {
-        let now = self.clock.timestamp();
-        blob.life().freshness(now, self.last_access.of_listed(position, blob))
+    /// Of the record of a slot, as a directory lists it.
+    pub(crate) fn freshness_listed(&self, slot: Slot, blob: &BlobSummary<'_>) -> Freshness {
+        let (life, last_access) = self.life_listed(slot, blob);
+        life.freshness(self.clock.timestamp(), last_access)
+    }
+
+    /// Its life, and its last access.
+    pub(crate) fn life_listed(&self, slot: Slot, blob: &BlobSummary<'_>) -> (Lifetime, Timestamp) {
+        let renewed = self.renewed.of(KeyHash(blob.hash), slot);
+        let last_access = self.last_access.of_listed(slot.position, blob, renewed.as_ref());
+        (renewed.unwrap_or_else(|| blob.life()), last_access)
     }
 
     /// The pending invalidation that matches an entry that is on disk only.

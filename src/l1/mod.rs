@@ -342,6 +342,17 @@ impl LockedPlace<'_> {
         }
     }
 
+    /// Puts `entry` in place of the one that is there. None if another caller has unlinked that:
+    /// then nothing has changed.
+    pub(crate) fn replace(self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let MapEntry::Occupied(mut place) = self.place else { return None };
+        if !self.sieve.remove(place.get()) {
+            return None;
+        }
+        self.sieve.insert(&entry);
+        Some(place.insert(entry))
+    }
+
     /// Empties the place. Returns its entry, likewise.
     pub(crate) fn remove(self) -> Option<Arc<Entry>> {
         let MapEntry::Occupied(place) = self.place else { return None };

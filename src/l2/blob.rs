@@ -9,7 +9,9 @@ use super::error::{DecodeError, EncodeError};
 use super::format::{GenerationNumber, KEY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_NORMAL};
 use super::string_list::{Labels, Metadata};
 use super::wire::{Reader, Sink};
+use crate::clock::Timestamp;
 use crate::modes::L1Admission;
+use crate::policy::Lifetime;
 
 const EXPIRES: u64 = 1;
 const STALE_WINDOW: u64 = 1 << 1;
@@ -112,6 +114,16 @@ impl<'a> Blob<'a> {
             dependencies: Labels::EMPTY,
             codec: Codec::Raw,
             body,
+        }
+    }
+
+    /// The same with the deadlines of a life that a touch has begun.
+    pub(crate) fn with_life(&self, life: &Lifetime) -> Self {
+        Self {
+            expires_ns: (life.expires != Timestamp::NEVER).then_some(life.expires.0),
+            stale_window_ns: (life.stale_serve > 0).then_some(life.stale_serve),
+            idle_ttl_ns: (life.idle_ttl < u64::MAX).then_some(life.idle_ttl),
+            ..*self
         }
     }
 

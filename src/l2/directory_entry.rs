@@ -3,17 +3,17 @@
 //! An entry can be read without those before it, so that a directory can have any order.
 //! `docs/format.md`, section 8.
 
-use super::blob::NamedGeneration;
+use super::blob::{Blob, NamedGeneration};
 use super::error::{DecodeError, EncodeError};
 use super::expiry::{Expiry, names_namespace};
 use super::format::{
-    ALIGNMENT, BLOCK_BYTES, GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, RECORD_FIXED_BYTES,
-    align,
+    ALIGNMENT, BLOCK_BYTES, GenerationNumber, KEY_BYTES_MAX, RECORD_FIXED_BYTES, align,
 };
 use super::record::{
-    KIND_BLOB, KIND_DEADLINE_RENEWAL, KIND_LABEL_INVALIDATION, KIND_NAMESPACE_FLUSH,
-    KIND_PREFIX_INVALIDATION, KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
+    KIND_BLOB, KIND_LABEL_INVALIDATION, KIND_NAMESPACE_FLUSH, KIND_PREFIX_INVALIDATION,
+    KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
 };
+use super::renewal::{KIND_DEADLINE_RENEWAL, Renewal};
 use super::string_list::LabelHashes;
 use super::wire::{Reader, Sink, signed, unsigned};
 use crate::clock::Timestamp;
@@ -48,7 +48,7 @@ pub(crate) enum Change<'a> {
     PrefixInvalidation { namespace: NamedGeneration<'a>, prefix: &'a [u8] },
     NamespaceFlush { namespace: NamedGeneration<'a> },
     StoreInvalidation { generation: GenerationNumber },
-    DeadlineRenewal { fields: &'a [u8] },
+    Renewal(Renewal<'a>),
     Expiry(Expiry<'a>),
 }
 
@@ -73,7 +73,18 @@ pub(crate) struct Idle {
     pub(crate) ttl_ns: u64,
 }
 
+impl Idle {
+    fn of(blob: &Blob<'_>) -> Option<Self> {
+        blob.idle_ttl_ns.map(|ttl_ns| Self { written_ns: blob.written_ns, ttl_ns })
+    }
+}
+
 impl BlobSummary<'_> {
+    /// The same with the deadlines of `blob`, which has the same key.
+    pub(crate) fn of(&self, blob: &Blob<'_>) -> Self {
+        Self { window_end_ns: blob.window_end_ns(), idle: Idle::of(blob), ..*self }
+    }
+
     pub(crate) fn life(&self) -> Lifetime {
         let (written, idle_ttl) = self.idle.map_or((0, u64::MAX), |it| (it.written_ns, it.ttl_ns));
         Lifetime {
@@ -97,7 +108,7 @@ impl<'a> Change<'a> {
                 window_end_ns: blob.window_end_ns(),
                 version: blob.version,
                 labels: LabelHashes::new(labels),
-                idle: blob.idle_ttl_ns.map(|ttl_ns| Idle { written_ns: blob.written_ns, ttl_ns }),
+                idle: Idle::of(blob),
             }),
             Record::Tombstone { namespace, hash } => Self::Tombstone { namespace, hash },
             Record::LabelInvalidation { labels } => Self::LabelInvalidation { labels },
@@ -106,7 +117,7 @@ impl<'a> Change<'a> {
             }
             Record::NamespaceFlush { namespace } => Self::NamespaceFlush { namespace },
             Record::StoreInvalidation { generation } => Self::StoreInvalidation { generation },
-            Record::DeadlineRenewal { fields } => Self::DeadlineRenewal { fields },
+            Record::Renewal(renewal) => Self::Renewal(renewal),
             Record::Expiry(expiry) => Self::Expiry(expiry),
         }
     }
@@ -117,9 +128,8 @@ impl<'a> Change<'a> {
             | Self::Tombstone { namespace, .. }
             | Self::PrefixInvalidation { namespace, .. }
             | Self::NamespaceFlush { namespace } => Some(*namespace),
-            Self::LabelInvalidation { .. }
-            | Self::StoreInvalidation { .. }
-            | Self::DeadlineRenewal { .. } => None,
+            Self::Renewal(renewal) => Some(renewal.namespace),
+            Self::LabelInvalidation { .. } | Self::StoreInvalidation { .. } => None,
             Self::Expiry(expiry) => expiry.namespace(),
         }
     }
@@ -143,9 +153,6 @@ impl<'a> Change<'a> {
                 Err(EncodeError::Key)
             }
             Self::LabelInvalidation { labels } if labels.is_empty() => Err(EncodeError::Field),
-            Self::DeadlineRenewal { fields } if fields.len() > HEAD_BYTES_MAX => {
-                Err(EncodeError::Head)
-            }
             Self::Expiry(expiry) => expiry.check(),
             _ => Ok(()),
         }
@@ -165,7 +172,7 @@ impl<'a> Change<'a> {
             Self::PrefixInvalidation { .. } => KIND_PREFIX_INVALIDATION,
             Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
-            Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+            Self::Renewal(_) => KIND_DEADLINE_RENEWAL,
             Self::Expiry(expiry) => expiry.kind(),
         }
     }
@@ -241,7 +248,7 @@ impl DirectoryEntry<'_> {
             Change::PrefixInvalidation { prefix, .. } => sink.prefixed(prefix),
             Change::NamespaceFlush { .. } => {}
             Change::StoreInvalidation { generation } => sink.varint(generation.0),
-            Change::DeadlineRenewal { fields } => sink.prefixed(fields),
+            Change::Renewal(renewal) => renewal.write(sink),
             Change::Expiry(expiry) => expiry.write(sink),
         }
         Ok(())
@@ -307,10 +314,6 @@ impl EntryReader {
                 let labels = LabelHashes::read(reader)?;
                 return Ok((None, Change::LabelInvalidation { labels }));
             }
-            KIND_DEADLINE_RENEWAL => {
-                let fields = reader.prefixed(HEAD_BYTES_MAX)?;
-                return Ok((None, Change::DeadlineRenewal { fields }));
-            }
             _ if names_namespace(tag) == Some(false) => {
                 return Ok((None, Change::Expiry(Expiry::read(tag, None, reader)?)));
             }
@@ -325,6 +328,7 @@ impl EntryReader {
                 Change::PrefixInvalidation { namespace, prefix: reader.prefixed(KEY_BYTES_MAX)? }
             }
             KIND_NAMESPACE_FLUSH => Change::NamespaceFlush { namespace },
+            KIND_DEADLINE_RENEWAL => Change::Renewal(Renewal::read(namespace, reader)?),
             kind if names_namespace(kind).is_some() => {
                 Change::Expiry(Expiry::read(kind, Some(namespace), reader)?)
             }

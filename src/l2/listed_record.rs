@@ -4,6 +4,7 @@ use super::directory_entry::{BlobSummary, Change, DirectoryEntry};
 use super::format::BLOCK_BYTES;
 use crate::clock::Timestamp;
 use crate::key::KeyHash;
+use crate::policy::Lifetime;
 
 /// A record of a segment.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub(crate) struct ListedRecord {
     pub(crate) blocks: u16,
     pub(crate) kind: ListedKind,
     pub(crate) versioned: bool,
+    /// A touch has made a deadline of it earlier.
+    pub(crate) shortened: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,7 @@ impl ListedRecord {
             blocks: blocks(entry),
             kind: ListedKind::Other,
             versioned: false,
+            shortened: false,
         };
         match &entry.change {
             Change::Blob(blob) => record.set_blob(blob, now)?,
@@ -63,15 +67,19 @@ impl ListedRecord {
     }
 
     fn set_blob(&mut self, blob: &BlobSummary<'_>, now: Timestamp) -> Option<()> {
-        let life = blob.life();
-        // Accesses since the write are not on file.
-        let is_expired = life.freshness(now, life.written).is_expired();
-        self.kind = if is_expired { ListedKind::ExpiredBlob } else { ListedKind::Blob };
-        self.ends = life.ends(life.written);
+        self.set_life(&blob.life(), now);
         self.hash = KeyHash(blob.hash);
         self.label_count = u32::try_from(blob.labels.len()).ok()?;
         self.versioned = blob.version.is_some();
         Some(())
+    }
+
+    /// A blob lives from a write or a touch on.
+    pub(super) fn set_life(&mut self, life: &Lifetime, now: Timestamp) {
+        // Accesses since then are not on file.
+        let is_expired = life.freshness(now, life.written).is_expired();
+        self.kind = if is_expired { ListedKind::ExpiredBlob } else { ListedKind::Blob };
+        self.ends = life.ends(life.written);
     }
 
     /// Its own among those of the segment.

@@ -7,6 +7,7 @@ use super::format::Position;
 use super::rewrite_budget::Usage;
 use super::write_batch::EncodedRecord;
 use crate::key::KeyHash;
+use crate::policy::Lifetime;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +58,16 @@ pub(crate) trait LogOwner: Send + Sync {
     /// or must not be reinserted.
     fn usage(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Usage>;
 
-    /// Appends the blob at `position` again. False if it has changed or the log has no room.
+    /// The life of the blob at `position` since it was touched, if it was.
+    fn renewed(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Lifetime>;
+
+    /// Appends the blob at `position` again, with the deadlines of `renewed` instead of its own, if
+    /// there are any. False if it has changed or the log has no room.
     fn append_again(
         &self,
         position: Position,
         blob: &BlobSummary<'_>,
+        renewed: Option<Lifetime>,
         record: EncodedRecord,
     ) -> bool;
 }

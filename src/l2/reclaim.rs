@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::checksum::BodyHasher;
 use super::directory::Directory;
-use super::directory_entry::{Change, DirectoryEntry};
+use super::directory_entry::{BlobSummary, Change, DirectoryEntry};
 use super::format::{Geometry, OpenCount, OpenRange, Position, SegmentNumber};
 use super::health::count;
 use super::log::Log;
@@ -37,6 +37,7 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
+use crate::policy::Lifetime;
 use crate::telemetry::tell;
 
 /// While the index is crowded, one of so many slots may stay.
@@ -215,12 +216,18 @@ impl Reclaimer {
         opens: OpenRange,
     ) -> usize {
         let Change::Blob(blob) = entry.change else { return 0 };
-        let Some(encoded) = self.encode_again(record, position, opens).await else {
+        let owner = self.owner.upgrade();
+        let renewed = owner.and_then(|owner| owner.renewed(position, &blob));
+        let renewed = renewed.filter(|_| !failpoint(Failpoint::RenewalNotReinserted));
+        let Some((encoded, blob)) =
+            self.encode_again(record, position, (&blob, renewed), opens).await
+        else {
             count(&self.file.health.metrics.corruptions, 1);
             return 0;
         };
         let owner = self.owner.upgrade();
-        let is_appended = owner.is_some_and(|owner| owner.append_again(position, &blob, encoded));
+        let is_appended =
+            owner.is_some_and(|owner| owner.append_again(position, &blob, renewed, encoded));
         let bytes = if is_appended { entry.length as usize } else { 0 };
         count(&self.file.health.metrics.reinserted, usize::from(is_appended));
         count(&self.file.health.metrics.reinserted_bytes, bytes);
@@ -298,13 +305,14 @@ impl Reclaimer {
         slots
     }
 
-    /// The record, encoded for its new place. None if it is damaged.
-    async fn encode_again(
+    /// The record, encoded for its new place, and how directories list it. None if it is damaged.
+    async fn encode_again<'a>(
         &self,
         record: &[u8],
         position: Position,
+        (listed, renewed): (&BlobSummary<'a>, Option<Lifetime>),
         opens: OpenRange,
-    ) -> Option<EncodedRecord> {
+    ) -> Option<(EncodedRecord, BlobSummary<'a>)> {
         let head = RecordHead::decode(record, self.file.key, position, opens).ok()?;
         let body = head.body(record).ok()?;
         let Record::Blob(blob) = &head.record else { return None };
@@ -316,7 +324,9 @@ impl Reclaimer {
             copy.extend_from_slice(piece);
         }
         sum.verify(blob.body).ok()?;
-        EncodedRecord::new(&head.record, Bytes::from(copy)).ok()
+        let blob = renewed.map_or(*blob, |life| blob.with_life(&life));
+        let encoded = EncodedRecord::new(&Record::Blob(blob), Bytes::from(copy)).ok()?;
+        Some((encoded, listed.of(&blob)))
     }
 
     /// Removes the slots of the segment's records.

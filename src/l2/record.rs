@@ -18,6 +18,7 @@ use super::format::{
     GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position,
     RECORD_BYTES_MAX, RECORD_FIXED_BYTES, align,
 };
+use super::renewal::{KIND_DEADLINE_RENEWAL, Renewal};
 use super::string_list::LabelHashes;
 use super::wire::{Measure, Reader, Sink};
 
@@ -27,7 +28,6 @@ pub(crate) const KIND_LABEL_INVALIDATION: u8 = 3;
 pub(crate) const KIND_PREFIX_INVALIDATION: u8 = 4;
 pub(crate) const KIND_NAMESPACE_FLUSH: u8 = 5;
 pub(crate) const KIND_STORE_INVALIDATION: u8 = 6;
-pub(crate) const KIND_DEADLINE_RENEWAL: u8 = 7;
 
 /// One mutation, as the log stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,8 @@ pub(crate) enum Record<'a> {
         /// Every generation from here on is at least this.
         generation: GenerationNumber,
     },
-    /// Reserved: skipped.
-    DeadlineRenewal {
-        fields: &'a [u8],
-    },
+    /// Gives an older blob other deadlines.
+    Renewal(Renewal<'a>),
     /// Makes older records stale.
     Expiry(Expiry<'a>),
 }
@@ -150,7 +148,7 @@ impl<'a> Record<'a> {
             Self::PrefixInvalidation { .. } => KIND_PREFIX_INVALIDATION,
             Self::NamespaceFlush { .. } => KIND_NAMESPACE_FLUSH,
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
-            Self::DeadlineRenewal { .. } => KIND_DEADLINE_RENEWAL,
+            Self::Renewal(_) => KIND_DEADLINE_RENEWAL,
             Self::Expiry(expiry) => expiry.kind(),
         }
     }
@@ -174,9 +172,8 @@ impl<'a> Record<'a> {
             }
             Self::PrefixInvalidation { namespace, .. } => namespace.check(),
             Self::Expiry(expiry) => expiry.check(),
-            Self::LabelInvalidation { .. }
-            | Self::StoreInvalidation { .. }
-            | Self::DeadlineRenewal { .. } => Ok(()),
+            Self::Renewal(renewal) => renewal.check(),
+            Self::LabelInvalidation { .. } | Self::StoreInvalidation { .. } => Ok(()),
         }
     }
 
@@ -194,7 +191,10 @@ impl<'a> Record<'a> {
             }
             Self::NamespaceFlush { namespace } => namespace.write(sink),
             Self::StoreInvalidation { generation } => sink.varint(generation.0),
-            Self::DeadlineRenewal { fields } => sink.bytes(fields),
+            Self::Renewal(renewal) => {
+                renewal.namespace.write(sink);
+                renewal.write(sink);
+            }
             Self::Expiry(expiry) => {
                 // Bounded: one.
                 expiry.namespace().into_iter().for_each(|namespace| namespace.write(sink));
@@ -227,7 +227,10 @@ impl<'a> Record<'a> {
             KIND_STORE_INVALIDATION => {
                 Self::StoreInvalidation { generation: GenerationNumber(reader.varint()?) }
             }
-            KIND_DEADLINE_RENEWAL => Self::DeadlineRenewal { fields: reader.take(fields.len())? },
+            KIND_DEADLINE_RENEWAL => {
+                let namespace = NamedGeneration::read(&mut reader)?;
+                Self::Renewal(Renewal::read(namespace, &mut reader)?)
+            }
             _ => {
                 let named = names_namespace(kind).ok_or(DecodeError::Kind(kind))?;
                 let namespace =

@@ -71,7 +71,7 @@ pub(super) async fn survey(
         segments: segments.into(),
         hasher: &hasher,
         helpers: &helpers,
-        replay: Replay::new(opening.limits.clone()),
+        replay: Replay::new(opening.limits.clone(), Timestamp(opening.now_ns)),
         outlines: Outlines::new(opening.limits.index_bytes_max),
         tail: None,
         head: superblock.head,

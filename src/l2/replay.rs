@@ -20,6 +20,7 @@
 mod expiry;
 mod log;
 mod plain;
+mod renewal;
 mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ use super::listed_record::{ListedKind, ListedRecord};
 use super::replay_run::{Fate, ReplayRun};
 use super::replayed_expiries::{EXPIRY_BYTES, PREFIX_BYTES};
 use super::replayed_namespace::{ExpiredRecord, Prefixes, RecoveredNamespace, ReplayedNamespace};
+use super::replayed_renewals::RENEWAL_BYTES;
 use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::clock::Timestamp;
@@ -66,8 +68,8 @@ pub(crate) struct Replayed {
 }
 
 impl Replay {
-    pub(crate) fn new(limits: Limits) -> Self {
-        let (log, run) = (ReplayedLog::new(limits), ReplayRun::default());
+    pub(crate) fn new(limits: Limits, now: Timestamp) -> Self {
+        let (log, run) = (ReplayedLog::new(limits, now), ReplayRun::default());
         Self { log, is_over: false, oldest: None, run }
     }
 
@@ -154,7 +156,9 @@ impl Replay {
         }
         let records = self.log.records;
         let mut steps = Pacer::default();
-        while self.log.labels.pop_first().is_some() || self.log.expired_labels.pop_first().is_some()
+        while self.log.labels.pop_first().is_some()
+            || self.log.expired_labels.pop_first().is_some()
+            || self.log.renewals.pop()
         {
             steps.entry().await;
         }
@@ -192,6 +196,7 @@ impl Replay {
                 ExpiryScope::Prefix { prefix, .. } => PREFIX_BYTES + prefix.len(),
                 ExpiryScope::Namespace(_) => 0,
             },
+            Change::Renewal(_) => RENEWAL_BYTES,
             _ => change.index_bytes(),
         };
         of_change + change.namespace().map_or(0, |named| self.log.name_cost(named.name))
@@ -237,6 +242,8 @@ impl Replay {
         steps: &mut Pacer,
     ) {
         let mut state = mem::take(&mut self.run);
+        let renewed = self.log.renewed(segment, run, &state, steps).await;
+        let run = renewed.as_deref().unwrap_or(run);
         state.begin(run, steps).await;
         for batch in state.grouped.chunks(BATCH_ENTRIES) {
             steps.entries(batch.len()).await;
@@ -297,6 +304,7 @@ impl Replay {
             _ => Slot {
                 dead: is_dead,
                 expired: since.is_some(),
+                shortened: record.shortened,
                 versioned: record.versioned,
                 ..Slot::new(position, record.blocks)
             },
@@ -391,6 +399,7 @@ impl Replay {
                 return;
             }
             Change::Expiry(expiry) => return self.log.take_expiry(expiry, position, steps).await,
+            Change::Renewal(renewal) => return self.log.take_renewal(renewal, position),
             _ => {}
         }
         let Some(named) = change.namespace() else { return };
@@ -407,9 +416,7 @@ impl Replay {
             }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
             Change::Blob(_) | Change::Tombstone { .. } | Change::LabelInvalidation { .. } => {}
-            Change::StoreInvalidation { .. }
-            | Change::DeadlineRenewal { .. }
-            | Change::Expiry(_) => {}
+            Change::StoreInvalidation { .. } | Change::Renewal(_) | Change::Expiry(_) => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use super::format::{GenerationNumber, Position};
 use super::index::{Index, Slot};
 use super::listed_record::ListedRecord;
 use super::replayed_expiries::{PREFIX_BYTES, ReplayedExpiries};
+use super::replayed_renewals::RenewedRecord;
 use super::settling::{settle, settle_sample};
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_in_batches};
 use crate::clock::Timestamp;
@@ -35,6 +36,8 @@ pub(crate) struct RecoveredNamespace {
     pub(crate) expiries: Expiries,
     /// Records that are stale before their time. They may be shadowed.
     pub(crate) expired: Vec<ExpiredRecord>,
+    /// Records that were touched, likewise.
+    pub(crate) renewed: Vec<RenewedRecord>,
 }
 
 /// A record that is stale since then.
@@ -66,6 +69,7 @@ pub(super) struct ReplayedNamespace {
     /// Those of the whole namespace.
     pub(super) expiries_of_all: Expiries,
     pub(super) expired: Vec<ExpiredRecord>,
+    pub(super) renewed: Vec<RenewedRecord>,
     /// Flushed after all records yet to be read.
     pub(super) is_over: bool,
 }
@@ -92,6 +96,7 @@ impl ReplayedNamespace {
             expiries: ReplayedExpiries::default(),
             expiries_of_all: Expiries::default(),
             expired: Vec::new(),
+            renewed: Vec::new(),
             is_over: false,
         }
     }
@@ -206,6 +211,7 @@ impl ReplayedNamespace {
             newest: self.newest,
             expiries: self.expiries_of_all,
             expired: self.expired,
+            renewed: self.renewed,
         }
     }
 }

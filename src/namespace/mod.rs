@@ -277,6 +277,12 @@ impl Generation {
         is_marked
     }
 
+    /// Marks a live slot as one with a deadline that a touch has made earlier.
+    pub(crate) fn mark_shortened(&self, hash: KeyHash, present: Slot, _section: &mut Section<'_>) {
+        let shortened = Slot { shortened: true, ..present };
+        self.index.replace_if(hash, present.position, shortened);
+    }
+
     /// Counts a live slot that an open has found to be stale before its time.
     pub(crate) fn count_expired(&self, found: Slot, _section: &mut Section<'_>) {
         self.expired.fetch_add(usize::from(found.expired), Ordering::Relaxed);

@@ -37,6 +37,7 @@ use crate::hit::{BlobCacheHit, CachePresence};
 use crate::keys::{BlobCacheKeys, KeysQuery};
 use crate::moment::ReadPoint;
 use crate::namespaced::BlobCacheNamespace;
+use crate::policy::BlobCachePolicy;
 use crate::wake::discard;
 
 /// A handle for one namespace whose values have a type: [`typed`](BlobCacheNamespace::typed) makes
@@ -158,6 +159,19 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
     /// See [`BlobCache::keys`](crate::BlobCache::keys).
     pub fn keys(&self, query: impl Into<KeysQuery>) -> BlobCacheKeys {
         self.namespace.keys(query)
+    }
+
+    /// See [`BlobCache::touch`](crate::BlobCache::touch): the value is not decoded.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::touch`](crate::BlobCache::touch).
+    pub async fn touch<K: AsRef<[u8]>>(
+        &self,
+        key: K,
+        policy: &BlobCachePolicy,
+    ) -> Result<bool, CacheError> {
+        self.namespace.touch(key, policy).await
     }
 
     /// See [`BlobCache::invalidate_key`](crate::BlobCache::invalidate_key).

@@ -12,9 +12,9 @@ use crate::batch::{Pacer, yield_now};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::background::wakeup::Wakeup;
 use crate::engine::disk_tier::DiskTier;
-use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
+use crate::engine::visibility::Visibility;
 use crate::io::TaskRunner;
 use crate::key::{HashedKey, KeyHash};
 use crate::l2::{BlobSummary, L2, Position, SearchTargets, SegmentNumber};
@@ -33,7 +33,7 @@ pub(crate) struct ExpiredRecords {
     clock: Clock,
     namespaces: Arc<Namespaces>,
     disk: Arc<DiskTier>,
-    last_access: LastAccess,
+    visibility: Visibility,
     removal: Removal,
 }
 
@@ -43,7 +43,7 @@ impl ExpiredRecords {
             clock: parts.clock.clone(),
             namespaces: parts.namespaces.clone(),
             disk: parts.disk.clone(),
-            last_access: LastAccess::new(parts),
+            visibility: Visibility::new(parts),
             removal: Removal::new(parts),
         }
     }
@@ -96,17 +96,15 @@ impl ExpiredRecords {
         now: Timestamp,
     ) {
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
-        if generation.live_slot(hash, sequence).is_none() {
-            return;
-        }
-        let last_access = self.last_access.of_listed(position, blob);
-        let freshness = blob.life().freshness(now, last_access);
+        let Some(slot) = generation.live_slot(hash, sequence) else { return };
+        let (life, last_access) = self.visibility.life_listed(slot, blob);
+        let freshness = life.freshness(now, last_access);
         if freshness.is_expired() {
             // Its labels stay while its record does.
             let key = HashedKey { bytes: blob.key, hash };
             self.removal.expire_on_disk(generation, (key, sequence), freshness);
         } else {
-            generation.note_end_on_disk(blob.life().ends(last_access));
+            generation.note_end_on_disk(life.ends(last_access));
         }
     }
 }

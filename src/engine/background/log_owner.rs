@@ -14,8 +14,10 @@ use crate::engine::background::filter_signal::FilterSignal;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::index_budget::IndexBudget;
+use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
@@ -27,6 +29,7 @@ use crate::l2::{
 use crate::meter;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
+use crate::policy::Lifetime;
 use crate::sequence::Sequence;
 
 pub(crate) struct CacheLogOwner {
@@ -41,6 +44,8 @@ pub(crate) struct CacheLogOwner {
     budget: Arc<IndexBudget>,
     removal: Removal,
     expired: ExpiredSlots,
+    renewed: RenewedSlots,
+    last_access: LastAccess,
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
@@ -61,6 +66,8 @@ impl CacheLogOwner {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             expired: ExpiredSlots::new(parts),
+            renewed: RenewedSlots::new(parts),
+            last_access: LastAccess::new(parts),
             disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             filters: parts.filters.clone(),
@@ -82,6 +89,11 @@ impl CacheLogOwner {
     fn is_expired(&self, generation: &Generation, hash: KeyHash, sequence: Sequence) -> bool {
         let since = self.expired.since(generation, hash, sequence);
         since.is_some() && !failpoint(Failpoint::ExpiryNotReinserted)
+    }
+
+    /// Whether the record has other deadlines by now than those it is to be appended with.
+    fn is_renewed_since(&self, hash: KeyHash, slot: Slot, renewed: Option<Lifetime>) -> bool {
+        self.renewed.of(hash, slot) != renewed && !failpoint(Failpoint::RenewalNotReinserted)
     }
 
     /// The same for a record whose directory entry is not known.
@@ -160,9 +172,10 @@ impl LogOwner for CacheLogOwner {
         position: Position,
         blob: Option<&BlobSummary<'_>>,
     ) {
-        let is_alive =
-            blob.is_some_and(|blob| !self.visibility.freshness_listed(position, blob).is_expired());
         let sequence = Sequence(position.value());
+        let listed = Slot::new(position, 1);
+        let is_alive =
+            blob.is_some_and(|blob| !self.visibility.freshness_listed(listed, blob).is_expired());
         // Before the locks, so that it is dropped after them.
         let mut forgotten = None;
         let place = self.l1.lock_place(hash);
@@ -258,14 +271,21 @@ impl LogOwner for CacheLogOwner {
             false
         });
         let is_in_use = hits > 0 || is_held;
-        (is_in_use && !self.visibility.freshness_listed(position, blob).is_expired())
+        (is_in_use && !self.visibility.freshness_listed(slot, blob).is_expired())
             .then(|| Usage::new(hits))
+    }
+
+    fn renewed(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Lifetime> {
+        let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
+        let generation = self.namespaces.find(blob.namespace.name)?;
+        self.renewed.of(hash, generation.live_slot(hash, sequence)?)
     }
 
     fn append_again(
         &self,
         position: Position,
         blob: &BlobSummary<'_>,
+        renewed: Option<Lifetime>,
         encoded: EncodedRecord,
     ) -> bool {
         let Some(l2) = self.disk.l2() else { return false };
@@ -282,7 +302,8 @@ impl LogOwner for CacheLogOwner {
             Some(slot) => slot,
         };
         let is_covered = self.pending.covers_record(&generation, before, blob.key, &labels)
-            || self.is_expired(&generation, hash, before);
+            || self.is_expired(&generation, hash, before)
+            || self.is_renewed_since(hash, slot, renewed);
         if section.is_closed() || (is_covered && !failpoint(Failpoint::ReinsertionUnchecked)) {
             return false;
         }
@@ -291,6 +312,9 @@ impl LogOwner for CacheLogOwner {
             return false;
         };
         let sequence = section.sequence(Some(assigned.position.value()));
+        if let Some(life) = renewed.filter(|life| life.idle_ttl < u64::MAX) {
+            self.last_access.note_touch(hash, blob.life().written, life.written);
+        }
         // Each turn of the log takes one.
         let is_in_use = entry.as_ref().is_some_and(|entry| entry.hits.is_in_use());
         let hits = slot.reads + u8::from(is_in_use);

@@ -23,7 +23,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::key::{KeyHash, KeyHasher};
-use crate::l2::{BlobSummary, L2, Position, ScanCursor, SearchTargets, SegmentNumber};
+use crate::l2::{BlobSummary, L2, Position, ScanCursor, SearchTargets, SegmentNumber, Slot};
 use crate::namespace::Generation;
 use crate::pending::{PendingInvalidation, PendingInvalidations, Scope};
 use crate::scope::NamespaceScope;
@@ -118,7 +118,9 @@ impl PrefixScans {
                 steps.entry().await;
                 let sequence = Sequence(position.value());
                 let Some(invalidation) = sought.invalidation_of(sequence, &blob) else { continue };
-                let counts = !self.visibility.freshness_listed(position, &blob).is_expired();
+                // Only a slot says that a deadline was shortened and is forgotten.
+                let slot = Slot::new(position, 1);
+                let counts = !self.visibility.freshness_listed(slot, &blob).is_expired();
                 let key = (KeyHash(blob.hash), blob.key);
                 self.cleanup.remove_matching(invalidation, key, sequence, counts);
             }

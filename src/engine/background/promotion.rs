@@ -17,6 +17,7 @@ use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::events::{About, EntryChange, Events};
@@ -34,6 +35,7 @@ pub(crate) struct Promoter {
     visibility: Visibility,
     removal: Removal,
     expired: ExpiredSlots,
+    renewed: RenewedSlots,
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     eviction: Eviction,
@@ -51,6 +53,7 @@ impl Promoter {
             visibility: Visibility::new(parts),
             removal: Removal::new(parts),
             expired: ExpiredSlots::new(parts),
+            renewed: RenewedSlots::new(parts),
             disk: parts.disk.clone(),
             deadlines: parts.deadlines.clone(),
             eviction: Eviction::new(parts),
@@ -70,12 +73,14 @@ impl Promoter {
         }
     }
 
-    /// Makes an entry as stale as its record is. False if that is not live any more.
+    /// Makes an entry as stale as its record is. False if that is not live any more, or has other
+    /// deadlines by now.
     fn is_restored(&self, read: &Entry) -> bool {
         if failpoint(Failpoint::ExpiryNotPromoted) {
             return self.visibility.is_on_disk(&read.generation, read.hash, read.sequence());
         }
-        self.expired.restore(read)
+        let is_renewed = !self.renewed.are_current(read);
+        self.expired.restore(read) && (!is_renewed || failpoint(Failpoint::RenewalNotPromoted))
     }
 
     /// Whether its key has not been mutated since it was read, and it has not expired.

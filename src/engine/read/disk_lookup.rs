@@ -16,6 +16,7 @@ use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::read::record_reader::{Read, RecordReader};
 use crate::engine::removal::Removal;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::failpoint::{Failpoint, failpoint};
@@ -43,6 +44,7 @@ pub(crate) struct DiskLookup {
     budget: Arc<IndexBudget>,
     removal: Removal,
     expired: ExpiredSlots,
+    renewed: RenewedSlots,
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     admission: Admission,
@@ -65,6 +67,7 @@ impl DiskLookup {
             budget: parts.budget.clone(),
             removal: Removal::new(parts),
             expired: ExpiredSlots::new(parts),
+            renewed: RenewedSlots::new(parts),
             disk: parts.disk.clone(),
             disk_admission: parts.disk_admission.clone(),
             admission: Admission::new(parts),
@@ -117,14 +120,14 @@ impl DiskLookup {
                     let place = entry.idle_ttl().map(|_| self.l1.lock_place(entry.hash));
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
-                    if self.expired.restore(&entry) {
+                    if self.expired.restore(&entry) && self.renewed.are_current(&entry) {
                         return self.serve(entry, place, on_disk.slot);
                     }
                 }
                 Ok(None) => {}
                 Ok(Some(Read::Other)) | Err(_) => return None,
             }
-            // The record has moved, or another value has replaced it.
+            // The record has moved or was touched, or another value has replaced it.
             match on_disk.generation.index().get(on_disk.hash) {
                 Some(slot) if !slot.dead && !on_disk.generation.has_ended() => on_disk.slot = slot,
                 _ => return None,

@@ -12,6 +12,7 @@ use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
 use crate::engine::removal::Removal;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::entry::{Entry, Extras, Mark};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, KeyHasher};
@@ -37,6 +38,7 @@ pub(crate) struct RecordReader {
     reads: Arc<Reads>,
     codecs: Arc<Codecs>,
     removal: Removal,
+    renewed: RenewedSlots,
     disk: Arc<DiskTier>,
     admission: Admission,
 }
@@ -50,6 +52,7 @@ impl RecordReader {
             reads: parts.reads.clone(),
             codecs: parts.codecs.clone(),
             removal: Removal::new(parts),
+            renewed: RenewedSlots::new(parts),
             disk: parts.disk.clone(),
             admission: Admission::new(parts),
         }
@@ -237,12 +240,17 @@ impl RecordReader {
         hash: KeyHash,
         fetched: &FetchedRecord,
     ) -> Entry {
-        let life = Lifetime {
-            written: Timestamp(blob.written_ns),
+        let sequence = Sequence(fetched.position.value());
+        let written = Timestamp(blob.written_ns);
+        let own = Lifetime {
+            written,
             expires: blob.expires_ns.map_or(Timestamp::NEVER, Timestamp),
             stale_serve: blob.stale_window_ns.unwrap_or(0),
             idle_ttl: blob.idle_ttl_ns.unwrap_or(u64::MAX),
         };
+        let slot = generation.live_slot(hash, sequence);
+        let renewed = slot.and_then(|slot| self.renewed.of(hash, slot));
+        let life = renewed.map_or(own, |life| Lifetime { written, ..life });
         let named = self.hasher.namespace(generation.name());
         let texts = LabelTexts::new(blob.tags.iter(), blob.dependencies.iter());
         let labels = self.hasher.label_hashes(named, blob.tags.iter(), blob.dependencies.iter());
@@ -254,7 +262,9 @@ impl RecordReader {
             (blob.priority, blob.admission),
             extras,
         );
-        entry.set_sequence(Sequence(fetched.position.value()));
+        entry.set_sequence(sequence);
+        // Bounded: one.
+        renewed.into_iter().for_each(|life| _ = entry.accessed(life.written));
         entry.value = fetched.body.clone();
         entry.mark(Mark::FromDisk);
         if blob.is_absent {

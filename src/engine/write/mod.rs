@@ -7,4 +7,5 @@ pub(crate) mod namespace_slots;
 pub(crate) mod put;
 pub(crate) mod put_many;
 pub(crate) mod record_encoder;
+pub(crate) mod touch;
 pub(crate) mod versions;

@@ -108,6 +108,7 @@ impl<'a> Assembly<'a> {
         let found = RecoveredNamespace {
             expiries: Expiries::default(),
             expired: Vec::new(),
+            renewed: Vec::new(),
             generation,
             index,
             labels,

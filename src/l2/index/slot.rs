@@ -1,7 +1,7 @@
 //! `Slot`: the index entry of one key hash, and its packing into ten bytes.
 //!
-//! Positions are multiples of eight and end far below 2^62, so the three low bits of the stored
-//! word carry flags, and the two highest ones, too. The whole word changes at once, so `mark_read`
+//! Positions are multiples of eight and end below 2^61, so the three low bits of the stored
+//! word carry flags, and the three highest ones, too. The whole word changes at once, so `mark_read`
 //! can set a bit with one atomic `or` beside readers.
 
 use crate::l2::format::{POSITION_MAX, Position};
@@ -9,12 +9,13 @@ use crate::l2::format::{POSITION_MAX, Position};
 const VERSIONED: u64 = 0b001;
 const DEAD: u64 = 0b010;
 pub(super) const READ: u64 = 0b100;
-/// Set after `READ`.
+const SHORTENED: u64 = 1 << 61;
 const EXPIRED: u64 = 1 << 62;
+/// Set after `READ`.
 pub(super) const READ_AGAIN: u64 = 1 << 63;
-const FLAGS: u64 = VERSIONED | DEAD | READ | EXPIRED | READ_AGAIN;
+const FLAGS: u64 = VERSIONED | DEAD | READ | SHORTENED | EXPIRED | READ_AGAIN;
 
-const _: () = assert!(POSITION_MAX < EXPIRED);
+const _: () = assert!(POSITION_MAX < SHORTENED);
 
 /// More reads than that count as so many.
 pub(crate) const READS_MAX: u8 = 2;
@@ -33,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) dead: bool,
     /// Stale before its time. If nothing says since when, it is gone.
     pub(crate) expired: bool,
+    /// A touch has made a deadline of its record earlier. If nothing says which, it is gone.
+    pub(crate) shortened: bool,
     /// How often the record was read since it was written, up to [`READS_MAX`]: reclaim reinserts
     /// it that many times.
     pub(crate) reads: u8,
@@ -40,7 +43,15 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) const fn new(position: Position, blocks: u16) -> Self {
-        Self { position, blocks, versioned: false, dead: false, expired: false, reads: 0 }
+        Self {
+            position,
+            blocks,
+            versioned: false,
+            dead: false,
+            expired: false,
+            shortened: false,
+            reads: 0,
+        }
     }
 
     pub(crate) const fn tombstone(position: Position) -> Self {
@@ -63,6 +74,7 @@ impl Slot {
             | flag(self.versioned, VERSIONED)
             | flag(self.dead, DEAD)
             | flag(self.expired, EXPIRED)
+            | flag(self.shortened, SHORTENED)
             | flag(self.reads > 0, READ)
             | flag(self.reads > 1, READ_AGAIN)
     }
@@ -74,6 +86,7 @@ impl Slot {
             versioned: word & VERSIONED != 0,
             dead: word & DEAD != 0,
             expired: word & EXPIRED != 0,
+            shortened: word & SHORTENED != 0,
             reads: u8::from(word & READ != 0) + u8::from(word & READ_AGAIN != 0),
         }
     }
@@ -90,7 +103,8 @@ mod tests {
     #[test]
     fn every_combination_of_flags_survives_packing() {
         let lows = (0..8).flat_map(|low| [low, low | READ_AGAIN]);
-        for bits in lows.flat_map(|bits| [bits, bits | EXPIRED]) {
+        let marked = lows.flat_map(|bits| [bits, bits | EXPIRED]);
+        for bits in marked.flat_map(|bits| [bits, bits | SHORTENED]) {
             let word = POSITION_MAX | bits;
             let slot = Slot::from_word(word, 9);
             assert_eq!(slot.position, Position::LAST);

@@ -6,8 +6,10 @@ use std::io;
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Position};
 use super::super::replayed_expiries::EXPIRY_BYTES;
 use super::super::replayed_namespace::ReplayedNamespace;
+use super::super::replayed_renewals::{RENEWAL_BYTES, ReplayedRenewals};
 use super::used::Used;
 use crate::batch::{BATCH_ENTRIES, Pacer};
+use crate::clock::Timestamp;
 use crate::footprint::SLOT_BYTES;
 use crate::helpers::Helpers;
 use crate::quota::Quotas;
@@ -30,6 +32,9 @@ const ROOM_SHARE: usize = 8;
 /// Times since when records are stale may take this share more.
 const EXPIRED_SHARE: usize = 16;
 
+/// Deadlines of records that were touched may take this share more.
+const RENEWED_SHARE: usize = 16;
+
 /// The index is prepared for so many times its slots more at once: a guess, which older records may
 /// disprove.
 const GROWTH: usize = 3;
@@ -51,10 +56,15 @@ pub(super) struct ReplayedLog {
     pub(super) labels: BTreeSet<u64>,
     /// Since when records with a label are stale, in nanoseconds.
     pub(super) expired_labels: BTreeMap<u64, u64>,
+    /// Those of records that are yet to be read.
+    pub(super) renewals: ReplayedRenewals,
     pub(super) limits: Limits,
+    pub(super) now: Timestamp,
     pub(super) used: Used,
     /// Records found to be stale before their time, shadowed ones included.
     pub(super) expired: usize,
+    /// Records found to be touched, likewise.
+    pub(super) renewed: usize,
     /// Slots collected since they were settled.
     pub(super) collected: usize,
     /// The slots when it was last looked at how many of them are shadowed.
@@ -64,16 +74,19 @@ pub(super) struct ReplayedLog {
 }
 
 impl ReplayedLog {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, now: Timestamp) -> Self {
         Self {
             names: BTreeMap::new(),
             namespaces: Vec::new(),
             records: 0,
             labels: BTreeSet::new(),
             expired_labels: BTreeMap::new(),
+            renewals: ReplayedRenewals::default(),
+            now,
             used: Used::new(limits.index_bytes_max),
             limits,
             expired: 0,
+            renewed: 0,
             collected: 0,
             looked: 0,
             collects: true,
@@ -83,6 +96,11 @@ impl ReplayedLog {
     /// Beside the budget. What is found beyond that is gone, as it would be in the running cache.
     pub(super) fn expired_max(&self) -> usize {
         self.limits.index_bytes_max / EXPIRED_SHARE / EXPIRY_BYTES
+    }
+
+    /// Likewise, of records that were touched.
+    pub(super) fn renewed_max(&self) -> usize {
+        self.limits.index_bytes_max / RENEWED_SHARE / RENEWAL_BYTES
     }
 
     pub(super) fn reserve(&mut self, bytes: usize) -> bool {

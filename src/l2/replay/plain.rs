@@ -27,7 +27,8 @@ impl Replay {
         let mut steps = Pacer::default();
         let is_cut = plain.oldest().is_none_or(|oldest| oldest < head);
         let has_labels = !(self.log.labels.is_empty() && self.log.expired_labels.is_empty());
-        let is_certain = self.log.collects && !self.is_over && !has_labels;
+        let is_free = !has_labels && self.log.renewals.is_empty();
+        let is_certain = self.log.collects && !self.is_over && is_free;
         if is_cut || !is_certain || !self.has_room(plain, &mut steps).await {
             return Ok(false);
         }
