@@ -43,6 +43,8 @@ pub(crate) struct RecordTable<V> {
     groups: Box<[OnceLock<Group<V>>]>,
     tables: usize,
     sets_per_table: usize,
+    /// False if not even one set fits: then nothing is remembered.
+    fits: bool,
     made: AtomicUsize,
     is_requested: AtomicBool,
     has_room: AtomicBool,
@@ -58,6 +60,7 @@ impl<V: Copy + Default> RecordTable<V> {
             groups: (0..tables.div_ceil(GROUP_TABLES)).map(|_| OnceLock::new()).collect(),
             tables,
             sets_per_table: (bytes_max / set_bytes / tables).max(1),
+            fits: set_bytes <= bytes_max,
             made: AtomicUsize::new(0),
             is_requested: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
@@ -79,12 +82,12 @@ impl<V: Copy + Default> RecordTable<V> {
 
     /// Called once there is, or will be, something to remember.
     pub(crate) fn request(&self) {
-        self.is_requested.store(true, Ordering::Relaxed);
+        self.is_requested.store(self.fits, Ordering::Relaxed);
     }
 
     /// Called once the reserved bytes are free.
     pub(crate) fn enable(&self) {
-        self.has_room.store(true, Ordering::Relaxed);
+        self.has_room.store(self.fits, Ordering::Relaxed);
     }
 
     pub(crate) fn has_room(&self) -> bool {

@@ -326,6 +326,10 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(cache.get_or_refresh("n", key.clone(), fetch));
     is_send(cache.get_or_fetch_spawned("n", &key, fetch));
     is_send(cache.get_or_refresh_spawned("n", key.clone(), fetch));
+    let policy = BlobCachePolicy::default();
+    is_send(cache.touch("n", &key, &policy));
+    is_send(handle.touch(&key, &policy));
+    is_send(typed.touch(&key, &policy));
     is_send(cache.invalidate_key("n", &key));
     is_send(cache.invalidate_prefix("n", &key));
     is_send(cache.invalidate_tags("n", &["t"]));

@@ -1,5 +1,5 @@
-//! `IndexBudget`: memory for finding records on disk: slots, labels, access times, renewed deadlines,
-//! and what flushes have left of them.
+//! `IndexBudget`: memory for finding records on disk: slots, labels, access times, renewed
+//! deadlines, and what flushes have left of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -38,6 +38,14 @@ impl Put {
     }
 }
 
+/// Deadlines that an entry gets, in seconds from the call on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touch {
+    pub(super) ttl: u64,
+    /// Its stale window.
+    pub(super) window: u64,
+}
+
 /// Whether a mutation has taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -54,6 +62,7 @@ struct Mutation {
     put: Option<Put>,
     /// What it covers becomes stale.
     expires: bool,
+    touch: Option<Touch>,
     begun: u64,
     /// From then on it had taken effect, if ever.
     known: u64,
@@ -68,6 +77,14 @@ struct Mutation {
 pub(super) struct Asked {
     begun: u64,
     clock: u64,
+}
+
+/// When an entry is stale and gone at the latest, and its longest stale window.
+#[derive(Debug, Default)]
+struct Latest {
+    stale: u64,
+    gone: u64,
+    window: u64,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +116,7 @@ impl Model {
             scope,
             put,
             expires: false,
+            touch: None,
             begun,
             known: if is_fill { begun } else { NEVER },
             ended: NEVER,
@@ -111,6 +129,12 @@ impl Model {
     pub(super) fn begin_expiry(&mut self, scope: Scope) -> usize {
         let number = self.begin(scope, None);
         self.mutations[number].expires = true;
+        number
+    }
+
+    pub(super) fn begin_touch(&mut self, full_key: FullKey, touch: Touch) -> usize {
+        let number = self.begin(Scope::Key(full_key), None);
+        self.mutations[number].touch = Some(touch);
         number
     }
 
@@ -154,16 +178,13 @@ impl Model {
         assert_eq!(found.scope, Scope::Key(full_key), "put elsewhere: {told}");
         assert_ne!(found.effect, Effect::None, "refused: {told}");
         assert_eq!((put.length, put.version), (length, version), "{told}");
-        if let Some(ttl) = put.ttl.filter(|_| found.ended != NEVER) {
-            let is_past = asked.clock >= found.clock + ttl;
-            assert!(!is_past || is_stale, "past its ttl: {told}");
-            let end = found.clock + ttl + put.window();
-            assert!(asked.clock < end, "past its stale window: {told}");
-        }
+        let Latest { stale, gone, window } = self.latest(&found, asked);
+        assert!(asked.clock < stale || is_stale, "past its ttl: {told}");
+        assert!(asked.clock < gone, "past its stale window: {told}");
         let mut after = self.mutations.iter().filter(|other| self.follows(other, &found, asked));
         if let Some(expiry) = after.find(|other| other.expires) {
             assert!(is_stale, "not said to be stale: {told}, behind {expiry:?}");
-            let end = expiry.clock + put.window();
+            let end = expiry.clock + window;
             assert!(asked.clock < end, "past its stale window: {told}, behind {expiry:?}");
         }
         let newer = self.mutations.iter().find(|other| self.shadows(other, &found, asked));
@@ -191,9 +212,43 @@ impl Model {
         assert!(is_there, "{refused:?} is refused for {existing}, which is not there");
     }
 
+    /// The latest deadlines that an entry can have: of its put, and of the touches that may have
+    /// come to it, but those before one that certainly has.
+    fn latest(&self, put: &Mutation, asked: Asked) -> Latest {
+        let is_near = |other: &&Mutation| {
+            other.scope == put.scope && other.effect != Effect::None && other.ended > put.begun
+        };
+        let near: Vec<&Mutation> = self.mutations.iter().filter(is_near).collect();
+        let has_come = |touch: &&&Mutation| {
+            let is_other = |other: &&&Mutation| other.put.is_some() && other.begun != put.begun;
+            let is_order_known = put.ended < touch.begun && touch.ended < asked.begun;
+            touch.touch.is_some()
+                && touch.effect == Effect::Certain
+                && is_order_known
+                && !near.iter().filter(is_other).any(|other| other.begun < touch.ended)
+        };
+        let come: Vec<u64> = near.iter().filter(has_come).map(|touch| touch.begun).collect();
+        let touches = near.iter().copied().filter(|other| other.touch.is_some());
+        let mut latest = Latest::default();
+        for setter in touches.chain([put]) {
+            if come.iter().any(|begun| *begun > setter.ended) {
+                continue;
+            }
+            let of_put = setter.put.map(|put| (put.ttl, put.window()));
+            let of_touch = setter.touch.map(|touch| (Some(touch.ttl), touch.window));
+            let (ttl, window) = of_put.or(of_touch).unwrap_or_default();
+            let ttl = ttl.filter(|_| setter.ended != NEVER);
+            let stale = ttl.map_or(NEVER, |ttl| setter.clock + ttl);
+            latest.stale = latest.stale.max(stale);
+            latest.gone = latest.gone.max(stale.saturating_add(window));
+            latest.window = latest.window.max(window);
+        }
+        latest
+    }
+
     /// Whether `other` certainly removed `put` before the question.
     fn shadows(&self, other: &Mutation, put: &Mutation, asked: Asked) -> bool {
-        !other.expires && self.follows(other, put, asked)
+        !other.expires && other.touch.is_none() && self.follows(other, put, asked)
     }
 
     /// Whether `other` certainly took effect after `put`, and before the question.

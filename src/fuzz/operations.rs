@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::model::{Asked, Effect, Model, Put, Scope};
+use super::model::{Asked, Effect, Model, Put, Scope, Touch};
 use super::source::Source;
 use super::typed;
 use super::value::{FullKey, KEYS, SPACES, TAGS, number_of, tag, value};
@@ -40,6 +40,7 @@ enum Outcome {
     Found(FullKey, Asked, BlobCacheHit),
     /// Of a put: with the time at which it began.
     Mutated(usize, Asked, Result<usize, CacheError>),
+    Touched(usize, Result<bool, CacheError>),
     /// Of a call for many keys.
     Each(Vec<Self>),
 }
@@ -139,7 +140,7 @@ impl Script {
     fn call(&mut self, source: &mut Source<'_>) -> Call {
         let (cache, full_key) = (self.world.cache.clone(), FullKey::of(source.byte()));
         let (namespace, key) = (full_key.namespace(), full_key.name());
-        let scope = match source.below(36) {
+        let scope = match source.below(38) {
             0..10 => return self.get(cache, full_key),
             10..20 => return self.put(cache, full_key, drawn_put(source)),
             20..24 => return self.fetch(cache, full_key, drawn_put(source), source.below(8)),
@@ -168,6 +169,7 @@ impl Script {
             29 => Scope::Tag(full_key.space, full_key.key % TAGS),
             30 => Scope::Prefix(full_key.space, key[0]),
             32..36 => return self.many(cache, full_key, source),
+            36..38 => return self.touch(cache, full_key, source),
             _ if full_key.key == 0 => Scope::All,
             _ => Scope::Space(full_key.space),
         };
@@ -206,6 +208,18 @@ impl Script {
         let future = async move {
             let done = cache.put(full_key.namespace(), full_key.name(), blob).await;
             Outcome::Mutated(number, asked, done.map(|()| 0))
+        };
+        Call { future: future.boxed(), numbers: vec![number] }
+    }
+
+    fn touch(&mut self, cache: BlobCache, full_key: FullKey, source: &mut Source<'_>) -> Call {
+        let (ttl, window) = (u64::from(source.byte()), u64::from(source.below(2)) * 30);
+        let number = locked(&self.model).begin_touch(full_key, Touch { ttl, window });
+        let policy = BlobCachePolicy::default().ttl(Duration::from_secs(ttl));
+        let policy = policy.stale_serve(Duration::from_secs(window));
+        let future = async move {
+            let touched = cache.touch(full_key.namespace(), full_key.name(), &policy).await;
+            Outcome::Touched(number, touched)
         };
         Call { future: future.boxed(), numbers: vec![number] }
     }
@@ -303,6 +317,16 @@ impl Script {
                 let number = number_of(hit.value()).expect("a value of one put");
                 let found = (number, hit.value().len(), hit.version());
                 return model.found(full_key, asked, found, hit.is_stale());
+            }
+            Outcome::Touched(number, touched) => {
+                let effect = match touched {
+                    Ok(true) => Effect::Certain,
+                    Ok(false) => Effect::None,
+                    Err(CacheError::L2Io { .. }) if self.has_failed => Effect::Possible,
+                    Err(CacheError::Closed) => Effect::Possible,
+                    Err(error) => panic!("a touch fails: {error}"),
+                };
+                return model.end(number, effect);
             }
             Outcome::Mutated(number, asked, result) => (number, asked, result),
         };

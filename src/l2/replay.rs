@@ -242,7 +242,7 @@ impl Replay {
         steps: &mut Pacer,
     ) {
         let mut state = mem::take(&mut self.run);
-        let renewed = self.log.renewed(segment, run, &state, steps).await;
+        let renewed = renewal::renewed(&mut self.log, segment, run, &state, steps).await;
         let run = renewed.as_deref().unwrap_or(run);
         state.begin(run, steps).await;
         for batch in state.grouped.chunks(BATCH_ENTRIES) {
@@ -399,7 +399,7 @@ impl Replay {
                 return;
             }
             Change::Expiry(expiry) => return self.log.take_expiry(expiry, position, steps).await,
-            Change::Renewal(renewal) => return self.log.take_renewal(renewal, position),
+            Change::Renewal(renewal) => return renewal::note(&mut self.log, renewal, position),
             _ => {}
         }
         let Some(named) = change.namespace() else { return };

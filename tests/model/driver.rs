@@ -54,7 +54,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) model: Model,
     pub(crate) tally: &'a mut Tally,
     clock: Clock,
-    jitter: Jitter,
+    pub(crate) jitter: Jitter,
     /// Handles of some namespaces, with their default policies.
     handles: HashMap<&'static str, (BlobCacheNamespace, Policy)>,
     /// The policies of some namespaces.
@@ -166,6 +166,7 @@ impl<'a> Driver<'a> {
             Verb::Get(full_key) => self.get(&full_key, handle),
             Verb::GetMany(name, keys) => self.get_many(name, &keys, handle),
             Verb::Exists(full_key) => self.exists(&full_key, handle),
+            Verb::Touch(full_key, policy) => self.touch(&full_key, &policy, handle),
             Verb::TakePoint => self.points.push((self.cache.read_point(), self.model.moment())),
             Verb::Advance(by) => {
                 self.clock.advance(std::time::Duration::from_nanos(by));
@@ -474,7 +475,7 @@ fn namespace_of(verb: &Verb) -> &'static str {
         Verb::Put(put) => put.full_key.namespace,
         Verb::PutMany(puts) => puts.first().map_or("none", |put| put.full_key.namespace),
         Verb::GetMany(name, _) | Verb::InvalidateKeys(name, _) => name,
-        Verb::Get(at) | Verb::Exists(at) => at.namespace,
+        Verb::Get(at) | Verb::Exists(at) | Verb::Touch(at, _) => at.namespace,
         Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
         Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,
         Verb::InvalidateTagsOver(..) | Verb::ExpireTags(..) | Verb::ExpireDependencies(..) => {

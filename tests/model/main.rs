@@ -24,6 +24,7 @@ mod operation;
 mod seen;
 mod slots;
 mod sources;
+mod touches;
 
 use crate::cases::for_each_seed;
 use crate::driver::{Driver, Setting, Tally};

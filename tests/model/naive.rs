@@ -266,6 +266,25 @@ impl Model {
         self.remove(|model, entry| model.shares_slot(&entry.put.full_key, full_key));
     }
 
+    /// Whether there is an entry to touch.
+    pub(crate) fn is_live(&self, full_key: &FullKey) -> Result<bool, CacheError> {
+        check_key(&full_key.key)?;
+        let is_live = |entry: &Stored| !entry.is_expired && !entry.is_gone(self.now);
+        Ok(self.find(full_key).is_some_and(is_live))
+    }
+
+    /// Gives an entry other deadlines. It is no mutation.
+    pub(crate) fn touch(&mut self, full_key: &FullKey, policy: &Policy, jittered_expiry: u64) {
+        let now = self.now;
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_at(full_key)) {
+            entry.expires = jittered_expiry.min(policy.expires_at.unwrap_or(u64::MAX));
+            (entry.policy.stale_serve, entry.policy.idle_ttl) =
+                (policy.stale_serve, policy.idle_ttl);
+            entry.last_access = entry.last_access.max(now);
+            self.counts.touches += 1;
+        }
+    }
+
     pub(crate) fn invalidate_key(&mut self, full_key: &FullKey) -> Result<usize, CacheError> {
         check_key(&full_key.key)?;
         let live = usize::from(self.exists(full_key));

@@ -31,6 +31,7 @@ pub(crate) struct Counts {
     pub(crate) version_mismatches: u64,
     pub(crate) stale_sets_refused: u64,
     pub(crate) stale_serves: u64,
+    pub(crate) touches: u64,
 }
 
 impl From<&BlobCacheHit> for Seen {
@@ -67,6 +68,7 @@ impl From<&BlobCacheStats> for Counts {
             version_mismatches: stats.version_mismatches(),
             stale_sets_refused: stats.stale_sets_refused(),
             stale_serves: stats.l1_stale_serves_total(),
+            touches: stats.touches(),
         }
     }
 }

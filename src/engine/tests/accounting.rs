@@ -58,7 +58,16 @@ async fn one(cache: &BlobCache, clock: &Clock, random: &mut StdRng, (keys, bytes
             let put = put.with_tags([["t", "u"][random.random_range(0..2)]]).with_policy(policy);
             cache.put(namespace, &key, put).await.unwrap();
         }
-        600..750 => _ = cache.get(namespace, &key).await,
+        600..640 => {
+            let policy = BlobCachePolicy::default();
+            let policy = match random.random_range(0..3) {
+                0 => policy.ttl(Duration::from_secs(random.random_range(0..30))),
+                1 => policy.idle_ttl(Duration::from_secs(random.random_range(1..30))),
+                _ => policy,
+            };
+            cache.touch(namespace, &key, &policy).await.unwrap();
+        }
+        640..750 => _ = cache.get(namespace, &key).await,
         750..850 => _ = cache.invalidate_key(namespace, &key).await.unwrap(),
         850..880 => _ = cache.invalidate_prefix(namespace, &key).await.unwrap(),
         880..890 => _ = cache.invalidate_tags(namespace, &["t"]).await.unwrap(),

@@ -34,6 +34,7 @@ struct Tally {
     warm_hits: u64,
     reclaimed: u64,
     mismatches: u64,
+    touched: u64,
 }
 
 struct Laboratory {
@@ -43,6 +44,8 @@ struct Laboratory {
     config: BlobCacheConfig,
     cache: BlobCache,
     model: HashMap<(usize, u8), Value>,
+    /// Ended by a touch. What is on disk counts until it is read.
+    ended: u64,
     boot: u8,
     is_reopened: bool,
     /// Opens have other sizes than before, and so have caches that are open.
@@ -71,6 +74,7 @@ impl Laboratory {
             config,
             cache,
             model: HashMap::new(),
+            ended: 0,
             boot: 0,
             is_reopened: false,
             is_resized: false,
@@ -82,7 +86,8 @@ impl Laboratory {
         for _ in 0..operations {
             match self.random.random_range(0..1000) {
                 0..420 => self.put(),
-                420..900 => self.get(),
+                420..880 => self.get(),
+                880..900 => self.touch(),
                 900..940 => self.invalidate_key(),
                 940..960 => self.invalidate_tag(),
                 960..975 => self.invalidate_prefix(),
@@ -150,13 +155,35 @@ impl Laboratory {
         self.tally.warm_hits += u64::from(self.is_reopened);
     }
 
+    /// Ends an entry at once, or makes it last.
+    fn touch(&mut self) {
+        let (space, key) = self.key();
+        let ends = self.random.random_bool(0.5);
+        let seconds = if ends { 0 } else { 1 << 30 };
+        let policy = BlobCachePolicy::default().ttl(std::time::Duration::from_secs(seconds));
+        let cache = self.cache.clone();
+        let touch = cache.touch(SPACES[space], [key], &policy);
+        let is_touched = self.simulation.block_on(touch).unwrap().unwrap();
+        self.tally.touched += u64::from(is_touched);
+        assert!(!is_touched || self.model.contains_key(&(space, key)), "{space}/{key} is gone");
+        if is_touched && ends {
+            self.model.remove(&(space, key));
+            self.ended += 1;
+        }
+    }
+
+    /// That so many of the model were removed.
+    fn check_count(&self, counted: usize, removed: usize) {
+        assert!(counted as u64 <= removed as u64 + self.ended, "{counted}, not {removed}");
+    }
+
     fn invalidate_key(&mut self) {
         let (space, key) = self.key();
         let cache = self.cache.clone();
         let done = self.simulation.block_on(cache.invalidate_key(SPACES[space], [key])).unwrap();
         let known = self.model.remove(&(space, key)).is_some();
         if self.config.key_hash_bits == 64 {
-            assert!(done.unwrap() <= usize::from(known));
+            self.check_count(done.unwrap(), usize::from(known));
         }
     }
 
@@ -167,7 +194,7 @@ impl Laboratory {
         let done = self.simulation.block_on(cache.invalidate_tags(SPACES[space], &tags)).unwrap();
         let before = self.model.len();
         self.model.retain(|(of, _), value| *of != space || !value.tags.contains(&tag));
-        assert!(done.unwrap() <= before - self.model.len());
+        self.check_count(done.unwrap(), before - self.model.len());
     }
 
     fn invalidate_prefix(&mut self) {
@@ -177,7 +204,7 @@ impl Laboratory {
         let done = self.simulation.block_on(cache.invalidate_prefix(SPACES[space], prefix));
         let before = self.model.len();
         self.model.retain(|(of, held), _| *of != space || ![*held].starts_with(prefix));
-        assert!(done.unwrap().unwrap() <= before - self.model.len());
+        self.check_count(done.unwrap().unwrap(), before - self.model.len());
     }
 
     fn flush(&mut self) {
@@ -293,11 +320,13 @@ fn runs_resized(crash_safety: CrashSafety, key_hash_bits: u32, is_resized: bool)
         sum.warm_hits += tally.warm_hits;
         sum.reclaimed += tally.reclaimed;
         sum.mismatches += tally.mismatches;
+        sum.touched += tally.touched;
     }
     println!("{crash_safety:?}, {key_hash_bits} bits: {sum:?}");
     assert!(sum.memory_hits >= runs * 20, "{sum:?}");
     assert!(sum.disk_hits >= runs * 20, "{sum:?}");
     assert!(sum.reclaimed >= runs, "{sum:?}");
+    assert!(sum.touched >= runs, "{sum:?}");
 }
 
 #[test]

@@ -60,6 +60,8 @@ enum Call {
     Prefix(usize, u8),
     Flush(usize),
     ExpireKey(Key),
+    /// Ends its freshness.
+    TouchKey(Key),
     ExpireTag(usize, u8),
     ExpirePrefix(usize, u8),
     ExpireSpace(usize),
@@ -110,7 +112,8 @@ impl Call {
         let key = (random.random_range(0..SPACES.len()), random.random_range(0..KEYS));
         match random.random_range(0..100) {
             0..44 => Self::Put(key, number, random.random_range(4..12_000)),
-            44..47 => Self::ExpireKey(key),
+            44..46 => Self::ExpireKey(key),
+            46 => Self::TouchKey(key),
             47..48 => Self::ExpireTag(key.0, tag_of(key)),
             48..49 => Self::ExpirePrefix(key.0, key.1),
             49 => Self::ExpireSpace(key.0),
@@ -125,7 +128,8 @@ impl Call {
 
     fn matches(self, key: Key) -> bool {
         match self {
-            Self::Put(of, ..) | Self::Key(of) | Self::ExpireKey(of) => of == key,
+            Self::Put(of, ..) | Self::Key(of) => of == key,
+            Self::ExpireKey(of) | Self::TouchKey(of) => of == key,
             Self::Tag(space, tag) | Self::ExpireTag(space, tag) => {
                 key.0 == space && tag_of(key) == tag
             }
@@ -139,6 +143,7 @@ impl Call {
         matches!(
             self,
             Self::ExpireKey(_)
+                | Self::TouchKey(_)
                 | Self::ExpireTag(..)
                 | Self::ExpirePrefix(..)
                 | Self::ExpireSpace(_)
@@ -163,6 +168,11 @@ impl Call {
             }
             Self::Flush(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
             Self::ExpireKey((space, key)) => cache.expire_key(SPACES[space], [key]).await.map(drop),
+            Self::TouchKey((space, key)) => {
+                let policy = BlobCachePolicy::default().ttl(Duration::ZERO);
+                let policy = policy.stale_serve(Duration::from_secs(3600));
+                cache.touch(SPACES[space], [key], &policy).await.map(drop)
+            }
             Self::ExpireTag(space, tag) => {
                 cache.expire_tags(SPACES[space], &[&tag.to_string()]).await.map(drop)
             }

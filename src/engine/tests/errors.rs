@@ -141,6 +141,10 @@ const CALLS: &[(&str, Call)] = &[
     ("BlobCache::put", |cache, it| {
         async move { cache.put(&it.namespace, &it.key, it.put).await.err() }.boxed()
     }),
+    ("BlobCache::touch", |cache, it| {
+        let policy = BlobCachePolicy::default();
+        async move { cache.touch(&it.namespace, &it.key, &policy).await.err() }.boxed()
+    }),
     ("BlobCache::invalidate_key", |cache, it| {
         async move { cache.invalidate_key(&it.namespace, &it.key).await.err() }.boxed()
     }),
@@ -191,6 +195,10 @@ const CALLS: &[(&str, Call)] = &[
     ("BlobCache::close", |cache, _| async move { cache.close().await.err() }.boxed()),
     ("BlobCacheNamespace::put", |cache, it| {
         async move { cache.namespace(&it.namespace).put(&it.key, it.put).await.err() }.boxed()
+    }),
+    ("BlobCacheNamespace::touch", |cache, it| {
+        let policy = BlobCachePolicy::default();
+        async move { cache.namespace(&it.namespace).touch(&it.key, &policy).await.err() }.boxed()
     }),
     ("BlobCacheNamespace::invalidate_key", |cache, it| {
         async move { cache.namespace(&it.namespace).invalidate_key(&it.key).await.err() }.boxed()

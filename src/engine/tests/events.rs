@@ -47,6 +47,7 @@ impl Told {
                             EntryChange::Dropped => "dropped",
                             EntryChange::Promoted => "promoted",
                             EntryChange::Reinserted => "reinserted",
+                            EntryChange::Touched => "touched",
                         },
                         1,
                     );
@@ -72,6 +73,7 @@ impl Told {
             ("forgotten", self.of("evicted") + self.of("dropped"), stats.forgotten()),
             ("promoted", self.of("promoted"), stats.promotion_completed()),
             ("reinserted", self.of("reinserted"), stats.l2_reinserted()),
+            ("touched", self.of("touched"), stats.touches()),
         ] {
             assert_eq!(told, counted, "seed {seed}: {what}");
         }
@@ -119,7 +121,12 @@ fn run(seed: u64, told: &mut Told) -> BlobCacheStats {
             14 if random.random_range(0..10) == 0 => {
                 drop(bench.run(cache.expire_namespace(name)));
             }
-            15..100 => drop(bench.run(cache.put(name, key, put(&mut random)))),
+            15..20 => {
+                let ttl = Duration::from_secs(random.random_range(0..60));
+                let policy = BlobCachePolicy::default().ttl(ttl).idle_ttl(ttl * 2);
+                drop(bench.run(cache.touch(name, key, &policy)));
+            }
+            20..100 => drop(bench.run(cache.put(name, key, put(&mut random)))),
             _ => drop(bench.run(cache.get(name, key))),
         }
         told.read(&mut events);
@@ -156,6 +163,7 @@ fn events_count_as_the_figures_do() {
         "dropped",
         "promoted",
         "reinserted",
+        "touched",
         "flushed",
     ] {
         assert!(seen.get(what).is_some_and(|&number| number > 3), "{what}: {seen:?}");

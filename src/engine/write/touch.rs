@@ -80,7 +80,9 @@ enum Tried {
     /// In force.
     Done(Acknowledgement),
     /// There is no live entry.
-    Dead(Acknowledgement),
+    Dead,
+    /// There was one, and the disk tier was turned off.
+    Lost(Acknowledgement),
     /// Another caller was faster.
     Moved,
     NoRoom,
@@ -161,7 +163,8 @@ impl Touches {
                     self.acknowledger.acknowledge(acknowledgement).await?;
                     return Ok(true);
                 }
-                Tried::Dead(acknowledgement) => {
+                Tried::Dead => return Ok(false),
+                Tried::Lost(acknowledgement) => {
                     self.acknowledger.acknowledge(acknowledgement).await?;
                     return Ok(false);
                 }
@@ -242,7 +245,7 @@ impl Touches {
             return Ok(Tried::Moved);
         }
         if !self.is_live(current) {
-            return Ok(Tried::Dead(Acknowledgement::Now));
+            return Ok(Tried::Dead);
         }
         let slot = current.generation.index().get(key.hash);
         let slot = slot.filter(|slot| current.is_at(slot.position) && !slot.is_tombstone());
@@ -309,27 +312,25 @@ impl Touches {
         if section.is_closed() {
             return Ok(Tried::Closed);
         }
-        let dead = Tried::Dead(Acknowledgement::Now);
         if let Some(held) = place.entry() {
             let is_other = !held.is_of(namespace.name, key.bytes);
             let is_hidden = is_other || self.pending.matching(held).is_some();
-            return Ok(if is_hidden { dead } else { Tried::Moved });
+            return Ok(if is_hidden { Tried::Dead } else { Tried::Moved });
         }
         let slot = read.generation.live_slot(key.hash, read.sequence());
         let Some(slot) = slot else { return Ok(Tried::Moved) };
         if self.pending.matching(read).is_some() {
-            return Ok(dead);
+            return Ok(Tried::Dead);
         }
         if !self.renewed.are_current(read) || !self.expired.restore(read) {
             return Ok(Tried::Moved);
         }
         if !self.is_live(read) {
-            return Ok(dead);
+            return Ok(Tried::Dead);
         }
         let on_disk = self.record(touch, read, slot, &mut section)?;
         if on_disk.end.is_none() {
-            // The tier was turned off.
-            return Ok(Tried::Dead(on_disk.acknowledgement()));
+            return Ok(Tried::Lost(on_disk.acknowledgement()));
         }
         self.finish(touch, section);
         let about = || About::on_disk(namespace.name, key.bytes, Some(slot));

@@ -1,8 +1,8 @@
 //! `Slot`: the index entry of one key hash, and its packing into ten bytes.
 //!
-//! Positions are multiples of eight and end below 2^61, so the three low bits of the stored
-//! word carry flags, and the three highest ones, too. The whole word changes at once, so `mark_read`
-//! can set a bit with one atomic `or` beside readers.
+//! Positions are multiples of eight and end below 2^61, so the three low bits of the stored word
+//! carry flags, and the three highest ones, too. The whole word changes at once, so `mark_read` can
+//! set a bit with one atomic `or` beside readers.
 
 use crate::l2::format::{POSITION_MAX, Position};
 

@@ -88,6 +88,7 @@ fn any_slot(random: &mut Random) -> Slot {
         versioned: bits & 1 != 0,
         dead: bits & 2 != 0,
         expired: bits & 4 != 0,
+        shortened: bits & 8 != 0,
         reads: u8::try_from(random.below(3)).unwrap(),
     }
 }

@@ -2,15 +2,19 @@
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 
 use super::super::blob::NamedGeneration;
 use super::super::directory_builder::DirectoryBuilder;
 use super::super::directory_entry::{BlobSummary, Change, DirectoryEntry};
 use super::super::expiry::{Expiry, ExpiryScope};
-use super::super::format::{BLOCK_BYTES, GenerationNumber, SegmentNumber, align};
+use super::super::format::{BLOCK_BYTES, GenerationNumber, Position, SegmentNumber, align};
+use super::super::renewal::Renewal;
 use super::super::replay::Limits;
 use super::super::string_list::LabelHashes;
 use super::{OPEN, geometry, store_key};
+use crate::clock::Timestamp;
+use crate::policy::Lifetime;
 use crate::quota::{NamespaceQuota, Quotas};
 
 pub(super) const NAMES: [&str; 5] = ["", "a", "b", "quota", "rest"];
@@ -29,6 +33,15 @@ pub(super) struct Owned {
     pub(super) labels: Vec<u64>,
     pub(super) window_end_ns: Option<u64>,
     pub(super) version: Option<u64>,
+    /// The position of the blob that it renews, and whether it shortens a deadline.
+    pub(super) renews: (u64, bool),
+}
+
+/// What came before.
+#[derive(Default)]
+pub(super) struct Past {
+    generations: [u64; 5],
+    blobs: Vec<(u64, Owned)>,
 }
 
 impl Owned {
@@ -50,6 +63,13 @@ impl Owned {
             4 => Change::PrefixInvalidation { namespace, prefix: &self.key },
             5 => Change::NamespaceFlush { namespace },
             6 => Change::StoreInvalidation { generation: self.generation },
+            7 => Change::Renewal(Renewal {
+                namespace,
+                hash: self.hash,
+                position: Position::from_multiple(self.renews.0),
+                life: self.life(),
+                shortened: self.renews.1,
+            }),
             kind => {
                 let scope = match kind {
                     8 => ExpiryScope::Key { namespace, hash: self.hash },
@@ -61,6 +81,12 @@ impl Owned {
             }
         };
         DirectoryEntry { offset: self.offset, length: self.length, change }
+    }
+
+    /// Of a renewal.
+    pub(super) fn life(&self) -> Lifetime {
+        let expires = self.window_end_ns.map_or(Timestamp::NEVER, Timestamp);
+        Lifetime { written: Timestamp(0), expires, stale_serve: 0, idle_ttl: u64::MAX }
     }
 
     /// Of an expiry.
@@ -95,28 +121,37 @@ impl Manner {
         }
     }
 
-    fn record(&self, rng: &mut StdRng, generations: &mut [u64; 5], at: u32) -> Owned {
+    fn record(&self, rng: &mut StdRng, past: &mut Past, at: u32) -> Owned {
         let kind = match rng.random_range(0..self.invalidations) {
-            0 => [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11][rng.random_range(0..13)],
+            0 => [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11, 7, 7, 7, 7][rng.random_range(0..17)],
             _ if rng.random_bool(0.1) => 2,
             _ => 1,
         };
         let of = rng.random_range(0..self.names);
         // A name that was given back begins anew without a record.
-        generations[of] += u64::from(kind == 5 || rng.random_bool(0.001));
+        past.generations[of] += u64::from(kind == 5 || rng.random_bool(0.001));
         let labels = rng.random_range(usize::from(kind == 3 || kind == 9)..=self.labels.max(1));
         let hash = rng.random_range(0..self.hashes);
+        let renewed = if kind == 7 { past.blobs.choose(rng) } else { None };
+        if let Some((position, blob)) = renewed {
+            let renews = (*position, rng.random_bool(0.5));
+            let window_end_ns = rng.random_bool(0.7).then(|| rng.random_range(1..2 * NOW));
+            let (offset, length) = (at, rng.random_range(40..90));
+            let blob = blob.clone();
+            return Owned { kind, offset, length, renews, window_end_ns, labels: vec![], ..blob };
+        }
         Owned {
             offset: at,
             length: if rng.random_bool(0.01) { 5000 } else { rng.random_range(40..90) },
             name: NAMES[of],
-            generation: GenerationNumber(generations[of]),
-            kind,
+            generation: GenerationNumber(past.generations[of]),
+            kind: if kind == 7 { 1 } else { kind },
             hash,
             key: format!("{:04}", hash % 5000).into_bytes()[..rng.random_range(2..=4)].to_vec(),
             labels: (0..labels as u64).map(|it| it * 100 + rng.random_range(0..20)).collect(),
             window_end_ns: rng.random_bool(0.3).then(|| rng.random_range(1..2 * NOW)),
             version: rng.random_bool(0.1).then(|| rng.random_range(0..9)),
+            renews: (0, false),
         }
     }
 
@@ -124,11 +159,15 @@ impl Manner {
     pub(super) fn segment(
         &self,
         rng: &mut StdRng,
-        generations: &mut [u64; 5],
+        past: &mut Past,
+        number: u64,
     ) -> (Vec<Owned>, u32) {
         let (mut records, mut at) = (Vec::new(), BLOCK_BYTES + 32);
         for _ in 0..rng.random_range(1..=self.records_max) {
-            let record = self.record(rng, generations, u32::try_from(at).unwrap());
+            let record = self.record(rng, past, u32::try_from(at).unwrap());
+            if record.kind == 1 {
+                past.blobs.push(((number << 20) + at as u64, record.clone()));
+            }
             at += align(record.length as usize);
             records.push(record);
             if at > (400 << 10) {

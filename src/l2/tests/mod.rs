@@ -12,7 +12,9 @@ mod searches;
 pub(crate) mod seeds;
 mod superblocks;
 
+use crate::clock::Timestamp;
 use crate::modes::L1Admission;
+use crate::policy::Lifetime;
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
@@ -23,6 +25,7 @@ use super::checksum::{BodySum, ChecksumKey};
 use super::expiry::{Expiry, ExpiryScope};
 use super::format::{GenerationNumber, Geometry, OpenCount, OpenRange, Position, StoreId};
 use super::record::{Record, RecordLengths, seal};
+use super::renewal::Renewal;
 use super::string_list::{LabelHashes, Labels, Metadata};
 
 pub(super) const STORE: StoreId = StoreId([7; 16]);
@@ -110,7 +113,7 @@ impl Sample {
             4 => Record::PrefixInvalidation { namespace, prefix: &self.bytes },
             5 => Record::NamespaceFlush { namespace },
             6 => Record::StoreInvalidation { generation: self.generation },
-            7 => Record::DeadlineRenewal { fields: &self.bytes },
+            7 => Record::Renewal(self.renewal(namespace)),
             kind => {
                 let scope = match kind {
                     8 => ExpiryScope::Key { namespace, hash: self.hash() },
@@ -121,6 +124,18 @@ impl Sample {
                 Record::Expiry(Expiry { since_ns: self.numbers[1], scope })
             }
         }
+    }
+
+    fn renewal<'a>(&'a self, namespace: NamedGeneration<'a>) -> Renewal<'a> {
+        let [expires, stale_window, idle_ttl, _] = self.optional;
+        let life = Lifetime {
+            written: Timestamp(self.numbers[1]),
+            expires: expires.map_or(Timestamp::NEVER, Timestamp),
+            stale_serve: stale_window.unwrap_or(0),
+            idle_ttl: idle_ttl.unwrap_or(u64::MAX),
+        };
+        let position = position(self.generation.0 % (1 << 56) * 8);
+        Renewal { namespace, hash: self.hash(), position, life, shortened: self.priority < 64 }
     }
 
     fn blob<'a>(&'a self, namespace: NamedGeneration<'a>) -> Blob<'a> {

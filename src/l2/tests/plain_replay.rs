@@ -12,23 +12,25 @@ use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::key::{KeyHash, LabelHash};
 use crate::sequence::Sequence;
 
+/// Position, blocks, versioned, dead, stale before its time, shortened.
+type PlainSlot = (u64, u16, bool, bool, bool, bool);
+
 /// One namespace, as plain as can be.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plain {
     generation: u64,
     newest: u64,
-    /// Position, blocks, versioned, dead, stale before its time.
-    slots: BTreeMap<u64, (u64, u16, bool, bool, bool)>,
+    slots: BTreeMap<u64, PlainSlot>,
     postings: BTreeSet<(u64, u64)>,
     further_blocks: u64,
     pub(super) live: usize,
     alive_until: u64,
 }
 
-fn plain_slot(slot: Slot, expiries: &Expiries) -> (u64, u16, bool, bool, bool) {
+fn plain_slot(slot: Slot, expiries: &Expiries) -> PlainSlot {
     let position = slot.position.value();
     let is_expired = slot.expired || expiries.since(Sequence(position)).is_some();
-    (position, slot.blocks, slot.versioned, slot.dead, is_expired)
+    (position, slot.blocks, slot.versioned, slot.dead, is_expired, slot.shortened)
 }
 
 pub(super) fn plain(namespace: &RecoveredNamespace) -> Plain {
@@ -80,6 +82,8 @@ pub(super) struct PlainNamespace {
     expiries: Vec<(Owned, u64)>,
     /// Since when the records at these positions are stale.
     pub(super) since: BTreeMap<u64, u64>,
+    /// When the records at these positions expire, if they were touched.
+    pub(super) renewed: BTreeMap<u64, u64>,
 }
 
 /// Adds a prefix, of which none covers another. Gives the bytes of all before, and now.
@@ -99,6 +103,9 @@ pub(super) struct PlainReplay {
     pub(super) namespaces: BTreeMap<&'static str, PlainNamespace>,
     labels: BTreeSet<u64>,
     expired_labels: BTreeMap<u64, u64>,
+    /// By the positions of the records that they renew.
+    renewals: BTreeMap<u64, Owned>,
+    renewed: usize,
     beside: usize,
     is_over: bool,
     pub(super) oldest: Option<u64>,
@@ -127,8 +134,17 @@ fn note(times: &mut BTreeMap<u64, u64>, label: u64, since: u64) -> bool {
 impl PlainReplay {
     pub(super) fn new(limits: Limits) -> Self {
         let (namespaces, labels) = (BTreeMap::new(), BTreeSet::new());
-        let expired_labels = BTreeMap::new();
-        Self { limits, namespaces, labels, expired_labels, beside: 0, is_over: false, oldest: None }
+        Self {
+            limits,
+            namespaces,
+            labels,
+            expired_labels: BTreeMap::new(),
+            renewals: BTreeMap::new(),
+            renewed: 0,
+            beside: 0,
+            is_over: false,
+            oldest: None,
+        }
     }
 
     fn used(&self) -> usize {
@@ -163,6 +179,7 @@ impl PlainReplay {
             2 => SLOT_BYTES,
             3 => record.labels.len() * 16,
             4 | 10 => 48 + record.key.len(),
+            7 => 96,
             8 => 24,
             9 => record.labels.len() * 24,
             _ => 0,
@@ -211,7 +228,33 @@ impl PlainReplay {
         true
     }
 
+    /// The record with the deadlines of its renewal, and whether it is shortened.
+    fn renewed(&mut self, record: &Owned, position: u64) -> (Owned, bool) {
+        let mut record = record.clone();
+        let Some(renewal) = self.renewals.remove(&position) else { return (record, false) };
+        self.beside -= 96;
+        if self.renewed >= self.limits.index_bytes_max / 16 / 96 {
+            record.window_end_ns = if renewal.renews.1 { Some(0) } else { record.window_end_ns };
+            return (record, renewal.renews.1);
+        }
+        record.window_end_ns = renewal.window_end_ns;
+        if record.window_end_ns.is_none_or(|end| end > NOW) {
+            self.renewed += 1;
+            let namespace = self.namespaces.get_mut(record.name).unwrap();
+            namespace.renewed.insert(position, record.window_end_ns.unwrap_or(u64::MAX));
+        }
+        (record, renewal.renews.1)
+    }
+
     fn apply(&mut self, record: &Owned, position: u64) {
+        let (record, is_shortened) = match record.kind {
+            1 => &self.renewed(record, position),
+            _ => &(record.clone(), false),
+        };
+        if record.kind == 7 && !self.renewals.contains_key(&record.renews.0) {
+            self.renewals.insert(record.renews.0, record.clone());
+            self.beside += 96;
+        }
         let namespace = self.namespaces.get_mut(record.name).unwrap();
         let since = self.expired_labels.iter().filter(|(label, _)| record.labels.contains(label));
         let since = since.map(|(_, since)| *since).chain(namespace.sinces(record)).min();
@@ -224,6 +267,7 @@ impl PlainReplay {
             expired_prefixes,
             expiries,
             since: stale,
+            ..
         } = namespace;
         let is_held = namespace.slots.contains_key(&record.hash);
         match record.kind {
@@ -242,7 +286,9 @@ impl PlainReplay {
                 let is_beyond = namespace.further_blocks + further > *further_blocks_max;
                 let is_dead = is_covered || is_beyond || is_expired;
                 let is_stale = is_all || (since.is_some() && !is_beyond);
-                let slot = (position, record.blocks(), record.version.is_some(), is_dead, is_stale);
+                let (blocks, versioned) = (record.blocks(), record.version.is_some());
+                let is_shortened = *is_shortened && !is_beyond;
+                let slot = (position, blocks, versioned, is_dead, is_stale, is_shortened);
                 namespace.slots.insert(record.hash, slot);
                 if let Some(since) = since.filter(|_| !is_dead) {
                     stale.insert(position, since);
@@ -259,7 +305,7 @@ impl PlainReplay {
                 }
             }
             2 if !is_held => {
-                namespace.slots.insert(record.hash, (position, 0, false, true, is_all));
+                namespace.slots.insert(record.hash, (position, 0, false, true, is_all, false));
             }
             4 | 10 => {
                 let prefixes = if record.kind == 4 { prefixes } else { expired_prefixes };

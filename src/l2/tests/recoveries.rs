@@ -23,7 +23,7 @@ use super::super::segment::SegmentHeader;
 use super::super::segment_file::SegmentFile;
 use super::super::segment_records::SegmentRecords;
 use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy};
-use super::logs::{Manner, NAMES, NOW, Owned, image, limits};
+use super::logs::{Manner, NAMES, NOW, Owned, Past, image, limits};
 use super::plain_replay::{PlainReplay, plain};
 use super::{OPEN, OPENS, STORE, geometry, position, seeded, store_key};
 use crate::clock::Timestamp;
@@ -39,18 +39,18 @@ fn name_of(name: &str) -> &'static str {
 
 #[test]
 fn a_replay_in_runs_equals_one_record_by_record() {
-    let (mut in_any_order, mut expired) = (0, 0);
+    let (mut in_any_order, mut expired, mut renewed) = (0, 0, 0);
     for seed in 0..500 {
         let mut rng = seeded(seed);
         let manner = Manner::new(&mut rng);
-        let mut generations = [0; 5];
+        let mut past = Past::default();
         let segments: Vec<_> = (0..rng.random_range(1..6))
-            .map(|_| manner.segment(&mut rng, &mut generations))
+            .map(|number| manner.segment(&mut rng, &mut past, number))
             .collect();
         let limits = limits(&mut rng, segments.iter().map(|(records, _)| records.len()).sum());
         let head = position(rng.random_range(0..segments.len() as u64 * (1 << 20)) / 16 * 8);
         let mut expected = PlainReplay::new(limits.clone());
-        let (mut replay, helpers) = (Replay::new(limits), Helpers::start(0));
+        let (mut replay, helpers) = (Replay::new(limits, Timestamp(NOW)), Helpers::start(0));
         for number in (0..segments.len() as u64).rev() {
             let (records, end) = &segments[usize::try_from(number).unwrap()];
             let start = number << 20;
@@ -95,6 +95,12 @@ fn a_replay_in_runs_equals_one_record_by_record() {
                 }
             }
         }
+        for (name, namespace) in &found.namespaces {
+            let those = namespace.renewed.iter().map(|it| (it.position.value(), it.life.expires.0));
+            let those: BTreeMap<u64, u64> = those.collect();
+            assert_eq!(those, expected.namespaces[&**name].renewed);
+            renewed += those.len();
+        }
         let found: BTreeMap<_, _> =
             found.namespaces.iter().map(|(name, it)| (name_of(name), plain(it))).collect();
         let expected: BTreeMap<_, _> =
@@ -102,7 +108,8 @@ fn a_replay_in_runs_equals_one_record_by_record() {
         assert_eq!(found, expected);
     }
     assert!(in_any_order > 100, "{in_any_order} segments");
-    assert!(expired > 500, "{expired} stale records");
+    assert!(expired > 300, "{expired} stale records");
+    assert!(renewed > 300, "{renewed} touched records");
 }
 
 /// A segment of overwrites of a few keys.
@@ -118,6 +125,7 @@ fn overwrites((keys, labels): (u64, u64), count: u64, may_be_plain: bool) -> Seg
         labels: (0..labels).map(|label| 1000 * number + label).collect(),
         window_end_ns: None,
         version: None,
+        renews: (0, false),
     };
     let records: Vec<_> = (0..count).map(record).collect();
     let end = u32::try_from(4096 + 64 * count).unwrap();
@@ -135,7 +143,7 @@ fn a_replay_at_the_budget_takes_time_by_the_records() {
     // Of overwrites with many labels, one more than all keys fits.
     let segment = overwrites((20, 100), 400, false);
     let of_record = SLOT_BYTES + 100 * POSTING_BYTES;
-    let mut replay = Replay::new(limits_of(21 * of_record + of_record / 2));
+    let mut replay = Replay::new(limits_of(21 * of_record + of_record / 2), Timestamp(NOW));
     let (helpers, from) = (Helpers::start(0), (position(0), 0));
     let (taken, work) = measured(|| block_on(replay.take(&segment, from, &helpers)).unwrap());
     assert!(taken);
@@ -147,7 +155,7 @@ fn a_replay_at_the_budget_takes_time_by_the_records() {
 fn overwrites_of_one_key_use_up_the_budget_of_one_slot() {
     let (plain, ordered) = (overwrites((1, 0), 5000, true), overwrites((1, 0), 5000, false));
     for slots in [6000, 3000, 2100, 1] {
-        let mut replay = Replay::new(limits_of(slots * SLOT_BYTES + SLOT_BYTES));
+        let mut replay = Replay::new(limits_of(slots * SLOT_BYTES + SLOT_BYTES), Timestamp(NOW));
         let helpers = Helpers::start(0);
         for _ in 0..5 {
             let from = (position(0), 0);
@@ -211,14 +219,14 @@ fn store_geometry() -> Geometry {
 
 /// The bytes of a store of sealed segments, and its superblock.
 fn store(rng: &mut StdRng, manner: &Manner) -> (Vec<u8>, Superblock, usize) {
-    let (geometry, mut generations) = (store_geometry(), [0; 5]);
+    let (geometry, mut past) = (store_geometry(), Past::default());
     let mut bytes = vec![0; usize::try_from(geometry.file_bytes()).unwrap()];
     let newest = rng.random_range(0..2 * u64::from(SEGMENTS));
     let places = Places::in_turn(geometry, SegmentNumber(newest));
     let mut count = 0;
     for number in (newest + 1).saturating_sub(SEGMENTS.into())..=newest {
+        let (records, end) = manner.segment(rng, &mut past, number);
         let number = SegmentNumber(number);
-        let (records, end) = manner.segment(rng, &mut generations);
         count += records.len();
         let from = usize::try_from(places.offset(number).unwrap()).unwrap();
         let header = SegmentHeader { store_id: STORE, number, open_count: OPEN }.encode();

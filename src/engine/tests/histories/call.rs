@@ -117,6 +117,13 @@ pub(super) struct Put {
     pub(super) is_fill: bool,
 }
 
+/// Deadlines in seconds, from the call on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touch {
+    pub(super) ttl: Option<u64>,
+    pub(super) stale: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Verb {
     Get(FullKey),
@@ -131,6 +138,7 @@ pub(super) enum Verb {
     /// Makes stale.
     Expire(Scope),
     InvalidateKeys(Vec<FullKey>),
+    Touch(FullKey, Touch),
     Sync,
     Sweep,
     /// Gives the file so many segments.
@@ -165,7 +173,8 @@ impl Call {
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..345 => Verb::Get(full_key),
+            0..315 => Verb::Get(full_key),
+            315..345 => Verb::Touch(full_key, Touch::draw(random)),
             345..355 if full_key.key % 2 == 0 => Verb::Keys(full_key.space, None),
             345..355 => Verb::Keys(full_key.space, Some(full_key.key / 4)),
             355..380 => Verb::GetMany(some_keys(random, full_key)),
@@ -220,6 +229,29 @@ fn some_keys(random: &mut StdRng, first: FullKey) -> Vec<FullKey> {
     (1..MANY).map(draw).collect()
 }
 
+impl Touch {
+    fn draw(random: &mut StdRng) -> Self {
+        Self {
+            ttl: random.random_bool(0.8).then(|| random.random_range(0..60)),
+            stale: if random.random_bool(0.5) { random.random_range(0..60) } else { 0 },
+        }
+    }
+
+    pub(super) fn policy(self) -> BlobCachePolicy {
+        policy_of(self.ttl, self.stale)
+    }
+}
+
+fn policy_of(ttl: Option<u64>, stale: u64) -> BlobCachePolicy {
+    let stale_serve = (stale > 0).then(|| Duration::from_secs(stale));
+    let extended = ExtendedTtlPolicy { stale_serve, ..Default::default() };
+    let policy = BlobCachePolicy::default().extended(extended);
+    match ttl {
+        Some(ttl) => policy.ttl(Duration::from_secs(ttl)),
+        None => policy,
+    }
+}
+
 impl Put {
     fn draw(random: &mut StdRng, number: u32) -> Self {
         let labels = |random: &mut StdRng, most| -> Vec<u8> {
@@ -253,14 +285,9 @@ impl Put {
     }
 
     pub(super) fn blob(&self) -> BlobCachePut {
-        let mut policy = BlobCachePolicy::default().l1_admission(self.admission);
+        let mut policy = policy_of(self.ttl, self.stale).l1_admission(self.admission);
         if let Some(version) = self.version {
             policy = policy.version(version);
-        }
-        let stale_serve = (self.stale > 0).then(|| Duration::from_secs(self.stale));
-        policy = policy.extended(ExtendedTtlPolicy { stale_serve, ..Default::default() });
-        if let Some(ttl) = self.ttl {
-            policy = policy.ttl(Duration::from_secs(ttl));
         }
         BlobCachePut::new(self.bytes())
             .with_tags(self.tags.iter().map(|tag| label(*tag)))

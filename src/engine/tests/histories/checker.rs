@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::call::{FullKey, Put, Scope};
+use super::call::{FullKey, Put, Scope, Touch};
+use crate::error::CacheError;
 
 /// Whether a mutation has taken effect, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) struct Mutation {
     put: Option<Put>,
     /// What it covers becomes stale.
     expires: bool,
+    /// The entry that its key has gets other deadlines.
+    touch: Option<Touch>,
     /// For a fill, the time of its read point: the value is no newer.
     begun: u64,
     /// From then on it had taken effect, if ever: it had returned, or was seen.
@@ -53,9 +56,18 @@ pub(super) struct Asked {
 /// A value of a key that a reader has seen in this process.
 #[derive(Clone, Copy, Debug)]
 struct Sight {
+    begun: u64,
     ended: u64,
     number: u32,
     is_stale: bool,
+}
+
+/// The latest clock at which an entry can become stale, and be gone, and its longest stale window.
+#[derive(Debug, Default)]
+struct Latest {
+    stale: u64,
+    gone: u64,
+    window: u64,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +136,7 @@ impl Checker {
             scope,
             put,
             expires: false,
+            touch: None,
             begun,
             known: NEVER,
             ended: NEVER,
@@ -138,6 +151,12 @@ impl Checker {
         self.mutations[at].expires = true;
     }
 
+    pub(super) fn begin_touch(&mut self, number: u32, full_key: FullKey, touch: Touch) {
+        self.begin(number, Scope::Key(full_key), None);
+        let at = self.full_keys[&number];
+        self.mutations[at].touch = Some(touch);
+    }
+
     /// A call was dropped; a mutation may have taken effect, or may yet.
     pub(super) fn dropped(&mut self, number: u32, clock: u64) {
         if self.full_keys.contains_key(&number) {
@@ -146,7 +165,8 @@ impl Checker {
     }
 
     pub(super) fn is_invalidation(&self, number: u32) -> bool {
-        self.mutations[self.full_keys[&number]].put.is_none()
+        let mutation = &self.mutations[self.full_keys[&number]];
+        mutation.put.is_none() && mutation.touch.is_none()
     }
 
     pub(super) fn end(&mut self, number: u32, effect: Effect, clock: u64) {
@@ -202,19 +222,18 @@ impl Checker {
         if put.version != found.version {
             return told(self, format!("with the version {:?}", found.version));
         }
-        if let Some(ttl) = put.ttl.filter(|_| mutation.ended != NEVER) {
-            if asked.clock >= mutation.clock + ttl + put.stale {
-                return told(self, "which is past its life".to_owned());
-            }
-            if !found.is_stale && asked.clock >= mutation.clock + ttl {
-                return told(self, "which is past its ttl, and not said to be stale".to_owned());
-            }
+        let latest = self.latest(mutation, asked);
+        if asked.clock >= latest.gone {
+            return told(self, "which is past its life".to_owned());
+        }
+        if !found.is_stale && asked.clock >= latest.stale {
+            return told(self, "which is past its ttl, and not said to be stale".to_owned());
         }
         if let Some(expired) = self.expiry_of(mutation, asked) {
             if !found.is_stale {
                 return told(self, format!("not said to be stale, behind {expired:?}"));
             }
-            if asked.clock >= expired.clock + put.stale {
+            if asked.clock >= expired.clock + latest.window {
                 return told(self, format!("past its stale window, behind {expired:?}"));
             }
         }
@@ -229,7 +248,8 @@ impl Checker {
         }
         self.mutations[at].known = self.mutations[at].known.min(now);
         let Found { number, is_stale, .. } = found;
-        self.sights.entry(full_key).or_default().push(Sight { ended: now, number, is_stale });
+        let sight = Sight { begun: asked.begun, ended: now, number, is_stale };
+        self.sights.entry(full_key).or_default().push(sight);
         Ok(())
     }
 
@@ -252,6 +272,75 @@ impl Checker {
         } else {
             Err(format!("{full_key:?} exists, {asked:?}, though nothing can be there"))
         }
+    }
+
+    /// Ends a touch, and checks one that has found an entry.
+    pub(super) fn touched(
+        &mut self,
+        number: u32,
+        asked: Asked,
+        result: Option<Result<bool, CacheError>>,
+        (clock, is_bad_disk): (u64, bool),
+    ) -> Result<(), String> {
+        let effect = match &result {
+            Some(Ok(true)) => Effect::Certain,
+            Some(Ok(false)) => Effect::None,
+            None | Some(Err(CacheError::Closed)) => Effect::Possible,
+            Some(Err(CacheError::L2Io { .. })) if is_bad_disk => Effect::Possible,
+            Some(Err(error)) => return Err(format!("touch {number} fails: {error}")),
+        };
+        // What it has found does not owe its life to it.
+        self.end(number, if effect == Effect::Certain { Effect::None } else { effect }, clock);
+        let at = self.full_keys[&number];
+        let touch = &self.mutations[at];
+        let Scope::Key(full_key) = touch.scope else { return Ok(()) };
+        let may_be = |put: &Mutation| {
+            put.full_key() == Some(full_key)
+                && put.effect != Effect::None
+                && self.shadow(put, asked).is_none()
+                && self.expiry_of(put, asked).is_none()
+                && asked.clock < self.latest(put, asked).gone
+        };
+        if effect != Effect::Certain || self.mutations.iter().any(may_be) {
+            self.mutations[at].effect = effect;
+            return Ok(());
+        }
+        Err(format!("{touch:?}, {asked:?}, finds an entry, though nothing can be there"))
+    }
+
+    /// The latest deadlines that an entry can have: of its put, and of the touches that may have
+    /// come to it, but those before one that certainly has.
+    fn latest(&self, put: &Mutation, asked: Asked) -> Latest {
+        let of_key = |other: &&Mutation| {
+            other.effect != Effect::None
+                && other.ended > put.begun
+                && matches!(other.scope, Scope::Key(of) if Some(of) == put.full_key())
+        };
+        let others: Vec<&Mutation> = self.mutations.iter().filter(of_key).collect();
+        let is_other_put = |other: &&&Mutation| other.put.is_some() && other.number != put.number;
+        let came_to_it = |touch: &&&Mutation| {
+            let is_before = |other: &&Mutation| other.begun < touch.ended;
+            touch.touch.is_some()
+                && touch.is_certain(asked.life)
+                && put.ended < touch.begun
+                && touch.ended < asked.begun
+                && !others.iter().filter(is_other_put).any(|other| is_before(other))
+        };
+        let certain: Vec<u64> = others.iter().filter(came_to_it).map(|it| it.begun).collect();
+        let counts = |setter: &&Mutation| !certain.iter().any(|begun| *begun > setter.ended);
+        let touches = others.iter().copied().filter(|it| it.touch.is_some());
+        let mut latest = Latest::default();
+        for setter in touches.chain([put]).filter(counts) {
+            let of_put = setter.put.as_ref().map(|put| (put.ttl, put.stale));
+            let of_touch = setter.touch.map(|touch| (touch.ttl, touch.stale));
+            let Some((ttl, window)) = of_put.or(of_touch) else { continue };
+            let ttl = ttl.filter(|_| setter.ended != NEVER);
+            let stale = ttl.map_or(NEVER, |ttl| setter.clock + ttl);
+            latest.stale = latest.stale.max(stale);
+            latest.gone = latest.gone.max(stale.saturating_add(window));
+            latest.window = latest.window.max(window);
+        }
+        latest
     }
 
     /// Checks a put refused because of that version.
@@ -284,7 +373,7 @@ impl Checker {
 
     /// A mutation that certainly took effect after `put`, and had ended before the read.
     fn shadow(&self, put: &Mutation, asked: Asked) -> Option<&Mutation> {
-        self.after(put, asked).find(|other| !other.expires)
+        self.after(put, asked).find(|other| !other.expires && other.touch.is_none())
     }
 
     /// The same for one that makes it stale.
@@ -306,7 +395,18 @@ impl Checker {
     fn was_stale(&self, full_key: FullKey, number: u32, asked: Asked) -> bool {
         let sights = self.sights.get(&full_key).into_iter().flatten();
         let mut before = sights.filter(|sight| sight.ended < asked.begun);
-        before.any(|sight| sight.number == number && sight.is_stale)
+        before.any(|sight| {
+            sight.number == number && sight.is_stale && !self.may_be_touched_since(full_key, sight)
+        })
+    }
+
+    fn may_be_touched_since(&self, full_key: FullKey, sight: &Sight) -> bool {
+        self.mutations.iter().any(|other| {
+            other.touch.is_some()
+                && other.effect != Effect::None
+                && other.ended > sight.begun
+                && matches!(other.scope, Scope::Key(of) if of == full_key)
+        })
     }
 
     /// A newer value than `put` that another reader had seen before this read began.

@@ -52,6 +52,21 @@ fn a_reinsertion_of_an_expired_record() {
 }
 
 #[test]
+fn touches_forgotten_by_recovery() {
+    found(Failpoint::RenewalForgotten, PROCESS, 1_000_000);
+}
+
+#[test]
+fn a_promotion_with_deadlines_of_before_a_touch() {
+    found(Failpoint::RenewalNotPromoted, PROCESS, 3_000_000);
+}
+
+#[test]
+fn a_reinsertion_with_deadlines_of_before_a_touch() {
+    found(Failpoint::RenewalNotReinserted, PROCESS, 3_000_000);
+}
+
+#[test]
 fn an_unchecked_promotion() {
     found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
 }

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
-use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize};
+use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, touch};
 use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
@@ -275,6 +275,11 @@ impl History {
                 }
                 return Some(invalidate_keys(cache, self.asked(), numbers, call.polls));
             }
+            Verb::Touch(full_key, how) => {
+                self.checker.begin_touch(number, full_key, how);
+                let call_of = (number, self.asked());
+                return Some(touch(cache, call_of, (full_key, how), call.polls));
+            }
             Verb::Exists(full_key) => {
                 let asked = self.asked();
                 let presence = cache.exists(full_key.namespace(), full_key.name());
@@ -345,6 +350,11 @@ impl History {
                 self.tally.gets += 1;
                 let found = hit.map(|hit| self.found(&hit)).transpose()?;
                 self.checker.got(full_key, asked, found)
+            }
+            Outcome::Touched(number, asked, result) => {
+                self.tally.touched += u64::from(result == Some(Ok(true)));
+                let is_bad_disk = self.setting.has_faults;
+                self.checker.touched(number, asked, result, (self.clock, is_bad_disk))
             }
             Outcome::Mutated(number, asked, result) => {
                 let effect = match result {

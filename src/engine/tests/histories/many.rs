@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 
-use super::call::{FullKey, Put, SPACES};
+use super::call::{FullKey, Put, SPACES, Touch};
 use super::checker::Asked;
 use super::manner::patient;
 use crate::cache::BlobCache;
@@ -14,6 +14,7 @@ use crate::keys::KeysQuery;
 /// How a call has ended.
 pub(super) enum Outcome {
     Mutated(u32, Asked, Option<Result<(), CacheError>>),
+    Touched(u32, Asked, Option<Result<bool, CacheError>>),
     Got(FullKey, Asked, Option<BlobCacheHit>),
     Existed(FullKey, Asked, CachePresence),
     /// A listing of its namespace did not have it.
@@ -21,6 +22,19 @@ pub(super) enum Outcome {
     /// Of a call for many keys.
     Each(Vec<Self>),
     Nothing,
+}
+
+pub(super) fn touch(
+    cache: BlobCache,
+    (number, asked): (u32, Asked),
+    (full_key, touch): (FullKey, Touch),
+    polls: u32,
+) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move {
+        let policy = touch.policy();
+        let touched = cache.touch(full_key.namespace(), full_key.name(), &policy);
+        Outcome::Touched(number, asked, patient(touched, polls).await)
+    })
 }
 
 pub(super) fn get_many(

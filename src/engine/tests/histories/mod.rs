@@ -82,6 +82,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("wakers that drop", tally.drops, 1.0);
     least("stale sets refused", tally.refused, 0.5);
     least("version mismatches", tally.mismatches, 1.0);
+    least("entries touched", tally.touched, 3.0);
     least("entries invalidated", tally.invalidated, 10.0);
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);

@@ -24,6 +24,7 @@ pub(super) struct Tally {
     pub(super) mismatches: u64,
     pub(super) invalidated: u64,
     pub(super) stale_serves: u64,
+    pub(super) touched: u64,
     pub(super) expired: u64,
     pub(super) failures: u64,
     /// Calls put aside, and those of them polled again.
@@ -80,6 +81,7 @@ impl AddAssign for Tally {
         self.mismatches += other.mismatches;
         self.invalidated += other.invalidated;
         self.stale_serves += other.stale_serves;
+        self.touched += other.touched;
         self.expired += other.expired;
         self.failures += other.failures;
         self.asleep += other.asleep;

@@ -220,7 +220,12 @@ pub(super) fn draw(cache: &BlobCache, random: &mut StdRng) -> Call {
         }
         55..80 => fetching(cache, random, (space, key)),
         80..94 => invalidation(cache, random, space, key),
-        94..97 => mutation(async move { cache.sync().await }),
+        94..96 => {
+            let ttl = std::time::Duration::from_secs(random.random_range(0..100));
+            let policy = BlobCachePolicy::default().ttl(ttl);
+            mutation(async move { cache.touch(space, key, &policy).await })
+        }
+        96..97 => mutation(async move { cache.sync().await }),
         _ => Box::pin(async move {
             cache.sweep_expired(SweepLimit::Entries(100)).await;
             Kept::Nothing

@@ -10,6 +10,7 @@ mod over_namespaces;
 mod restart;
 mod syncs;
 mod torn;
+mod touches;
 mod turned_off;
 mod versions;
 
