@@ -94,7 +94,7 @@ impl Closing {
     fn closed_index(&self, is_settled: bool) -> Option<Arc<dyn ClosedIndex>> {
         // Before they end, as the head may move on.
         let oldest = self.disk.l2().map(|l2| l2.log.head_segment());
-        // An image has no times since when records are stale, and no renewed deadlines; the log has.
+        // An image has no times since when records are stale and no renewed deadlines; the log has.
         let first = oldest.and_then(|oldest| self.first_of(oldest));
         let is_plain = first.is_some_and(|first| {
             !self.namespaces.have_expired(first) && !self.renewals.concern(first)

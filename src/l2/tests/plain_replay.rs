@@ -223,7 +223,16 @@ impl PlainReplay {
         self.oldest = Some(position);
         let namespace = &self.namespaces[name];
         if !namespace.is_over && generation >= namespace.found.generation {
-            self.apply(record, position);
+            let is_new = record.kind == 7 && !self.renewals.contains_key(&record.renews.0);
+            if is_new {
+                self.renewals.insert(record.renews.0, record.clone());
+                self.beside += 96;
+            }
+            let (record, is_shortened) = match record.kind {
+                1 => self.renewed(record, position),
+                _ => (record.clone(), false),
+            };
+            self.apply(&record, is_shortened, position);
         }
         true
     }
@@ -246,15 +255,7 @@ impl PlainReplay {
         (record, renewal.renews.1)
     }
 
-    fn apply(&mut self, record: &Owned, position: u64) {
-        let (record, is_shortened) = match record.kind {
-            1 => &self.renewed(record, position),
-            _ => &(record.clone(), false),
-        };
-        if record.kind == 7 && !self.renewals.contains_key(&record.renews.0) {
-            self.renewals.insert(record.renews.0, record.clone());
-            self.beside += 96;
-        }
+    fn apply(&mut self, record: &Owned, is_shortened: bool, position: u64) {
         let namespace = self.namespaces.get_mut(record.name).unwrap();
         let since = self.expired_labels.iter().filter(|(label, _)| record.labels.contains(label));
         let since = since.map(|(_, since)| *since).chain(namespace.sinces(record)).min();
@@ -287,7 +288,7 @@ impl PlainReplay {
                 let is_dead = is_covered || is_beyond || is_expired;
                 let is_stale = is_all || (since.is_some() && !is_beyond);
                 let (blocks, versioned) = (record.blocks(), record.version.is_some());
-                let is_shortened = *is_shortened && !is_beyond;
+                let is_shortened = is_shortened && !is_beyond;
                 let slot = (position, blocks, versioned, is_dead, is_stale, is_shortened);
                 namespace.slots.insert(record.hash, slot);
                 if let Some(since) = since.filter(|_| !is_dead) {

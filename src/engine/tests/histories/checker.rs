@@ -324,7 +324,7 @@ impl Checker {
                 && touch.is_certain(asked.life)
                 && put.ended < touch.begun
                 && touch.ended < asked.begun
-                && !others.iter().filter(is_other_put).any(|other| is_before(other))
+                && !others.iter().filter(is_other_put).any(is_before)
         };
         let certain: Vec<u64> = others.iter().filter(came_to_it).map(|it| it.begun).collect();
         let counts = |setter: &&Mutation| !certain.iter().any(|begun| *begun > setter.ended);

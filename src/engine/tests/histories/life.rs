@@ -1,6 +1,7 @@
 //! `History`: several processes in a row with a cache over one disk, concurrent calls in each; each
 //! ends in a close, a kill or a power loss. Deterministic by seed.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -283,8 +284,7 @@ impl History {
             Verb::Exists(full_key) => {
                 let asked = self.asked();
                 let presence = cache.exists(full_key.namespace(), full_key.name());
-                let existed = std::future::ready(Outcome::Existed(full_key, asked, presence));
-                return Some(Box::pin(existed));
+                return Some(Box::pin(ready(Outcome::Existed(full_key, asked, presence))));
             }
             Verb::Pass(seconds) => {
                 self.clock += seconds;

@@ -1,5 +1,5 @@
 //! Calls for many keys: each of them is judged as if it had a call of its own, which began and
-//! ended with the others. And one for none: another size of the file.
+//! ended with the others. One for none, another size of the file; and touches.
 
 use futures::future::BoxFuture;
 
