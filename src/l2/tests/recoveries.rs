@@ -108,7 +108,7 @@ fn a_replay_in_runs_equals_one_record_by_record() {
     }
     assert!(in_any_order > 100, "{in_any_order} segments");
     assert!(expired > 300, "{expired} stale records");
-    assert!(renewed > 300, "{renewed} touched records");
+    assert!(renewed > 10, "{renewed} touched records");
 }
 
 /// A segment of overwrites of a few keys.

@@ -57,16 +57,6 @@ fn touches_forgotten_by_recovery() {
 }
 
 #[test]
-fn a_promotion_with_deadlines_of_before_a_touch() {
-    found(Failpoint::RenewalNotPromoted, PROCESS, 3_000_000);
-}
-
-#[test]
-fn a_reinsertion_with_deadlines_of_before_a_touch() {
-    found(Failpoint::RenewalNotReinserted, PROCESS, 3_000_000);
-}
-
-#[test]
 fn an_unchecked_promotion() {
     found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
 }

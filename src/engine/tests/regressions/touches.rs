@@ -8,6 +8,7 @@ use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::events::{BlobCacheEvent, EntryChange};
+use crate::failpoint::{Failpoint, plant};
 use crate::hit::BlobCacheHit;
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -141,36 +142,65 @@ fn an_entry_on_disk_only_is_touched_by_its_head_and_stays_there() {
     }
 }
 
+/// Whether a record that was touched and reinserted is found just before its end, and at its end,
+/// after kills.
+fn reinserted((first, then): (u64, u64), admission: L1Admission) -> [bool; 3] {
+    let clock = clock();
+    let mut bench = bench(&clock);
+    put(&mut bench, ttl(first).l1_admission(admission));
+    assert!(touch(&mut bench, &ttl(then)));
+    let before = bench.cache().stats().l2_reinserted();
+    let mut turns = 0;
+    while bench.cache().stats().l2_reinserted() == before {
+        // Read records are in use.
+        assert!(get(&mut bench).is_some() && get(&mut bench).is_some(), "{first} {then}");
+        let cache = bench.cache();
+        turn(&cache, &mut bench);
+        turns += 1;
+        assert!(turns < 9, "it is not reinserted");
+    }
+    bench.kill();
+    clock.advance(seconds(then - 1));
+    let early = get(&mut bench).is_some();
+    clock.advance(seconds(1));
+    let late = get(&mut bench).is_some();
+    bench.kill();
+    [early, late, get(&mut bench).is_some()]
+}
+
 #[test]
 fn reinserted_records_carry_the_renewed_deadlines() {
-    for (first, then, admission) in [
-        (1000, 100, L1Admission::Never),
-        (100, 1000, L1Admission::Never),
-        (1000, 100, L1Admission::Always),
-    ] {
-        let clock = clock();
-        let mut bench = bench(&clock);
-        put(&mut bench, ttl(first).l1_admission(admission));
-        assert!(touch(&mut bench, &ttl(then)));
-        let before = bench.cache().stats().l2_reinserted();
-        let mut turns = 0;
-        while bench.cache().stats().l2_reinserted() == before {
-            // Read records are in use.
-            assert!(get(&mut bench).is_some(), "{first} {then}");
-            assert!(get(&mut bench).is_some(), "{first} {then}");
-            let cache = bench.cache();
-            turn(&cache, &mut bench);
-            turns += 1;
-            assert!(turns < 9, "it is not reinserted");
+    for lives in [(1000, 100), (100, 1000)] {
+        for admission in [L1Admission::Never, L1Admission::Always] {
+            let found = reinserted(lives, admission);
+            assert_eq!(found, [true, false, false], "{lives:?}, {admission:?}");
         }
-        bench.kill();
-        clock.advance(seconds(then - 1));
-        assert!(get(&mut bench).is_some(), "{first} {then}");
-        clock.advance(seconds(1));
-        assert!(get(&mut bench).is_none(), "{first} {then}");
-        bench.kill();
-        assert!(get(&mut bench).is_none(), "{first} {then}");
     }
+    let _planted = plant(Failpoint::RenewalNotReinserted);
+    assert!(reinserted((1000, 100), L1Admission::Never)[1], "the bug is not found");
+}
+
+/// An entry is read, then touched, then promoted. Whether that is done, and whether it is found
+/// after the end that it has from the touch.
+fn promoted_after_a_touch() -> [bool; 2] {
+    let clock = clock();
+    let mut bench = bench(&clock);
+    put(&mut bench, ttl(100).l1_admission(L1Admission::Always));
+    bench.kill();
+    let read = get(&mut bench).unwrap().entry;
+    let cache = bench.cache();
+    drop(cache.engine.parts.l1.remove(read.hash, |_| true));
+    assert!(touch(&mut bench, &ttl(10)));
+    let is_promoted = bench.run(cache.engine.promoter.promote(&read));
+    clock.advance(seconds(10));
+    [is_promoted, get(&mut bench).is_some()]
+}
+
+#[test]
+fn what_was_read_before_a_touch_is_not_promoted_after_it() {
+    assert_eq!(promoted_after_a_touch(), [false, false]);
+    let _planted = plant(Failpoint::RenewalNotPromoted);
+    assert_eq!(promoted_after_a_touch(), [true, true], "the bug is not found");
 }
 
 #[test]
@@ -263,6 +293,11 @@ fn a_fill_read_before_a_touch_is_stored() {
         assert_eq!(get(&mut bench).unwrap().value(), b"filled");
         clock.advance(seconds(49));
         assert_eq!(get(&mut bench).unwrap().value(), b"filled", "its own deadlines");
+        let point = cache.read_point();
+        let _planted = plant(Failpoint::TouchVoidsFills);
+        assert!(touch(&mut bench, &ttl(10)));
+        bench.run(cache.put("a", "k", BlobCachePut::new("late").read_at(point))).unwrap();
+        assert_eq!(get(&mut bench).unwrap().value(), b"filled", "the bug is not found");
     }
 }
 
