@@ -286,9 +286,7 @@ fn errors_of(call: Call) -> Variants {
         let policy = BlobCachePolicy::default().version(3);
         Given { put: Given::default().put.with_policy(policy), ..Given::default() }
     };
-    for given in beyond_limits() {
-        meet(bench(|_| {}), given);
-    }
+    beyond_limits().into_iter().for_each(|given| meet(bench(|_| {}), given));
     meet(bench(|_| {}), versioned());
     let unreadable = bench(|_| {});
     unreadable.disk.fail(OperationKind::Read, 0, Fault::Io, false);
