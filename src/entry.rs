@@ -172,7 +172,7 @@ impl Entry {
         let life = Lifetime { written: self.written, ..*life };
         let extras = match &self.extras {
             Some(extras) => extras.twin(&life),
-            None => Extras::new(BTreeMap::new(), Box::default(), None, &life),
+            None => Extras::new(BTreeMap::new(), Default::default(), None, &life),
         };
         let (generation, kind) = (Arc::clone(&self.generation), (self.priority, self.admission));
         let mut entry = Self::new(generation, self.hashed_key(), &life, kind, extras);

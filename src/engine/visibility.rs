@@ -70,6 +70,11 @@ impl Visibility {
         life.freshness(self.clock.timestamp(), last_access)
     }
 
+    /// Whether its record has other deadlines than a directory lists.
+    pub(crate) fn is_touched(&self, hash: KeyHash, slot: Slot) -> bool {
+        self.renewed.of(hash, slot).is_some()
+    }
+
     /// Its life, and its last access.
     pub(crate) fn life_listed(&self, slot: Slot, blob: &BlobSummary<'_>) -> (Lifetime, Timestamp) {
         let renewed = self.renewed.of(KeyHash(blob.hash), slot);

@@ -73,18 +73,16 @@ mod string_list;
 mod superblock;
 mod superblock_writer;
 mod take_over;
+#[cfg(test)]
+pub(crate) mod tests;
 mod wire;
 mod write_batch;
 mod writer;
 
-#[cfg(test)]
-pub(crate) mod tests;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Range, RangeInclusive};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -102,12 +100,11 @@ pub(crate) use self::log_owner::{LogOwner, Restart};
 pub(crate) use self::open::{open, without_disk};
 pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;
-pub(crate) use self::record::{Record, RecordHead};
+pub(crate) use self::record::{Record, RecordHead, Renewal};
+pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
-pub(crate) use self::renewal::Renewal;
 pub(crate) use self::replay::Limits;
-pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace};
-pub(crate) use self::replayed_renewals::RenewedRecord;
+pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace, RenewedRecord};
 pub(crate) use self::restart_requests::StaysOff;
 pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;

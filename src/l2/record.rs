@@ -18,7 +18,8 @@ use super::format::{
     GenerationNumber, HEAD_BYTES_MAX, KEY_BYTES_MAX, OpenCount, OpenRange, Position,
     RECORD_BYTES_MAX, RECORD_FIXED_BYTES, align,
 };
-use super::renewal::{KIND_DEADLINE_RENEWAL, Renewal};
+use super::renewal::KIND_DEADLINE_RENEWAL;
+pub(crate) use super::renewal::Renewal;
 use super::string_list::LabelHashes;
 use super::wire::{Measure, Reader, Sink};
 

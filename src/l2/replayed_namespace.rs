@@ -9,7 +9,7 @@ use super::format::{GenerationNumber, Position};
 use super::index::{Index, Slot};
 use super::listed_record::ListedRecord;
 use super::replayed_expiries::{PREFIX_BYTES, ReplayedExpiries};
-use super::replayed_renewals::RenewedRecord;
+pub(crate) use super::replayed_renewals::RenewedRecord;
 use super::settling::{settle, settle_sample};
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_in_batches};
 use crate::clock::Timestamp;

@@ -99,10 +99,12 @@ impl Judge {
         // withdrawn.
         let Some(slot) = generation.live_slot(hash, sequence) else { return Verdict::Unknown };
         let is_expired = slot.expired || generation.expired_since(sequence).is_some();
-        if is_covered || is_expired || listed.is_detailed {
+        // Of one that was touched the directory has other deadlines.
+        let is_touched = self.visibility.is_touched(hash, slot);
+        if is_covered || is_expired || is_touched || listed.is_detailed {
             return Verdict::Unknown;
         }
-        if self.visibility.freshness_listed(position, &blob).is_expired() {
+        if self.visibility.freshness_listed(slot, &blob).is_expired() {
             return Verdict::Nothing;
         }
         Verdict::Entry(KeyEntry::listed(blob.key, bytes, blob.version, blob.window_end_ns))

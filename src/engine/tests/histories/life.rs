@@ -353,8 +353,7 @@ impl History {
             }
             Outcome::Touched(number, asked, result) => {
                 self.tally.touched += u64::from(result == Some(Ok(true)));
-                let is_bad_disk = self.setting.has_faults;
-                self.checker.touched(number, asked, result, (self.clock, is_bad_disk))
+                self.checker.touched(number, asked, result, (self.clock, self.setting.has_faults))
             }
             Outcome::Mutated(number, asked, result) => {
                 let effect = match result {
