@@ -278,13 +278,11 @@ impl History {
             }
             Verb::Touch(full_key, how) => {
                 self.checker.begin_touch(number, full_key, how);
-                let call_of = (number, self.asked());
-                return Some(touch(cache, call_of, (full_key, how), call.polls));
+                return Some(touch(cache, (number, self.asked()), (full_key, how), call.polls));
             }
             Verb::Exists(full_key) => {
-                let asked = self.asked();
                 let presence = cache.exists(full_key.namespace(), full_key.name());
-                return Some(Box::pin(ready(Outcome::Existed(full_key, asked, presence))));
+                return Some(Box::pin(ready(Outcome::Existed(full_key, self.asked(), presence))));
             }
             Verb::Pass(seconds) => {
                 self.clock += seconds;
