@@ -82,7 +82,8 @@ mod writer;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Range, RangeInclusive};
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -101,7 +102,6 @@ pub(crate) use self::open::{open, without_disk};
 pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;
 pub(crate) use self::record::{Record, RecordHead, Renewal};
-pub(crate) use self::recovery::Opening;
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::Limits;
 pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace, RenewedRecord};

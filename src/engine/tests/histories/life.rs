@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
-use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, touch};
+use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, sync, touch};
 use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
@@ -289,15 +289,7 @@ impl History {
                 self.config.clock.advance(Duration::from_secs(seconds));
                 return None;
             }
-            Verb::Sync => {
-                return Some(Box::pin(async move {
-                    // Its result on a failing device is not checked here. A reopening does nothing,
-                    // unless such a device has turned the tier off.
-                    let is_reopened = number % 3 == 0;
-                    let _ = if is_reopened { cache.reopen_l2().await } else { cache.sync().await };
-                    Outcome::Nothing
-                }));
-            }
+            Verb::Sync => return Some(sync(cache, number % 3 == 0)),
             Verb::Resize(_) if self.setting.is_roomy => return None,
             Verb::Resize(segments) => return Some(resize(cache, segments)),
             Verb::Sweep => {
