@@ -35,7 +35,8 @@ pub(super) struct FrameWriter {
 /// A frame as whole blocks.
 struct Frame {
     position: Position,
-    offset: u64,
+    /// Bytes of the log before it, in its first block.
+    before: usize,
     image: AlignedBuffer,
 }
 
@@ -76,10 +77,12 @@ impl FrameWriter {
         before: Option<Finished>,
     ) -> io::Result<()> {
         let ready = self.ready.take().filter(|ready| ready.position == batch.position);
-        let Frame { offset, image, .. } = match ready {
+        let Frame { position, before: bytes, image } = match ready {
             Some(ready) => ready,
             None => self.encode(batch).await?,
         };
+        // Not when it was encoded: its segment may have been moved since.
+        let offset = self.file.places.offset_at(position, self.file.geometry)? - bytes as u64;
         let (file, log) = (self.file.clone(), Arc::clone(&self.log));
         let writing = file.write_and_return(offset, image);
         let meanwhile = async {
@@ -104,8 +107,8 @@ impl FrameWriter {
     }
 
     async fn encode(&mut self, batch: &WriteBatch) -> io::Result<Frame> {
-        let offset = self.file.places.offset_at(batch.position, self.file.geometry)?;
-        let before = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
+        let offset = self.file.geometry.offset_in_segment(batch.position) as usize;
+        let before = offset % BLOCK_BYTES;
         let length = batch.end.value() - batch.position.value();
         let length = usize::try_from(length).map_err(io::Error::other)?;
         // Most frames are about as long as that, and use the same buffer.
@@ -126,7 +129,7 @@ impl FrameWriter {
         let last_block = image.len() / BLOCK_BYTES * BLOCK_BYTES;
         self.tail_block = image.get(last_block..).unwrap_or_default().to_vec();
         image.pad_to_block();
-        Ok(Frame { position: batch.position, offset: offset - before as u64, image })
+        Ok(Frame { position: batch.position, before, image })
     }
 
     /// Writes the directory of a segment, and returns its outline.

@@ -314,11 +314,6 @@ impl Log {
         &self.sizes
     }
 
-    /// Seals a segment if positions are still assigned in it, and there is another one behind it.
-    pub(super) fn seal(&self, segment: SegmentNumber) {
-        self.state.lock().seal_if_open(segment);
-    }
-
     /// Whether the supply has anything new to do.
     pub(super) fn is_supply_wanted(&self) -> bool {
         self.is_index_room_wanted() || self.sizes.is_new()

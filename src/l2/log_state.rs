@@ -245,11 +245,6 @@ impl LogState {
         true
     }
 
-    /// Seals a segment if positions are still assigned in it. The next one has to be prepared.
-    pub(super) fn seal_if_open(&mut self, segment: SegmentNumber) {
-        _ = self.phase == Phase::Running && self.segment() == segment && self.seal_segment();
-    }
-
     fn first_frame_of(&self, segment: SegmentNumber) -> Option<Position> {
         self.geometry.start_of(segment)?.after(BLOCK_BYTES as u64)
     }

@@ -22,7 +22,7 @@ use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
 use crate::batch::Pacer;
-use crate::io::{AlignedBuffer, ReadRequest};
+use crate::io::ReadRequest;
 
 /// Headers that are read at once.
 const READS: usize = 32;
@@ -121,9 +121,7 @@ async fn erase(file: &SegmentFile, geometry: Geometry, places: &[u32]) -> io::Re
     }
     // Bounded: a write in each turn.
     for &place in places {
-        let mut blank = AlignedBuffer::with_capacity(BLOCK_BYTES);
-        blank.append_zeroes(BLOCK_BYTES);
-        file.write(offset_of(geometry, place), blank).await?;
+        file.erase_header(offset_of(geometry, place)).await?;
     }
     file.sync().await
 }

@@ -218,6 +218,13 @@ impl SegmentFile {
         Ok(read.await.ok())
     }
 
+    /// Erases the header of a segment that begins at the offset.
+    pub(crate) async fn erase_header(&self, offset: u64) -> io::Result<()> {
+        let mut blank = AlignedBuffer::with_capacity(BLOCK_BYTES);
+        blank.append_zeroes(BLOCK_BYTES);
+        self.write(offset, blank).await
+    }
+
     /// Gives a segment its place, and writes its header there.
     pub(crate) async fn write_header(
         &self,

@@ -4,9 +4,9 @@
 //! unless the log has no place left.
 //!
 //! It also changes the size of the file, one step at a time, with its other work in between. For a
-//! smaller one it reclaims the oldest segments until the rest fits, has the open one sealed if that
-//! lies behind the new end, and moves the sealed ones from there, whose readers it waits for. Then
-//! a superblock has the new size, and the file is cut.
+//! smaller one it reclaims the oldest segments until the rest fits, and moves those that lie behind
+//! the new end, whose readers it waits for: sealed ones beside the writes, others between two of
+//! them. Then a superblock has the new size, and the file is cut.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -38,8 +38,8 @@ pub(super) struct SegmentSupply {
     reclaimer: Reclaimer,
     superblocks: SuperblockWriter,
     file: SegmentFile,
-    /// A change of size goes on when this segment is sealed.
-    sealing: Option<SegmentNumber>,
+    /// A change of size goes on while nothing else is written.
+    is_pause_wanted: bool,
 }
 
 impl SegmentSupply {
@@ -50,7 +50,7 @@ impl SegmentSupply {
         superblocks: SuperblockWriter,
         file: SegmentFile,
     ) -> Self {
-        Self { log, owner, reclaimer, superblocks, file, sealing: None }
+        Self { log, owner, reclaimer, superblocks, file, is_pause_wanted: false }
     }
 
     pub(super) fn superblocks(&mut self) -> &mut SuperblockWriter {
@@ -60,11 +60,10 @@ impl SegmentSupply {
     /// Whether there is anything to do while segment `writing` is written. The file may have
     /// another size only if it `may_resize`.
     fn is_wanted(&self, writing: SegmentNumber, may_resize: bool) -> bool {
-        let is_resize_due = || self.log.sizes().is_new() || self.sealing != Some(writing);
         self.superblocks.superblock().newest <= writing
             || self.log.is_index_room_wanted()
             || self.can_make_index_room(0, writing)
-            || (may_resize && self.log.sizes().latest().is_some() && is_resize_due())
+            || (may_resize && self.log.sizes().latest().is_some())
     }
 
     /// Makes room. `writing`: the segment that is written; all before it are sealed on file.
@@ -86,7 +85,6 @@ impl SegmentSupply {
         let (before, after) = (from.segment_count(), request.segments);
         let to = Geometry::new(from.segment_bytes(), after).ok_or_else(run_out)?;
         self.file.places.keep_before(after);
-        self.sealing = None;
         if after < before && !self.shrink(after, writing).await? {
             return Ok(());
         }
@@ -134,19 +132,47 @@ impl SegmentSupply {
         match places.first_behind(after) {
             None => return Ok(newest.0 + 1 - oldest.0 <= u64::from(after)),
             Some(segment) if segment < writing => {
-                let moved = places.begin_move(segment, after)?;
-                if let Err(error) = copy(&self.file, slice::from_ref(&moved), writing).await {
-                    places.cancel_move(&moved);
-                    return Err(error);
-                }
-                places.finish_move(&moved).await;
+                _ = self.move_segment(segment, after, writing).await?
             }
-            Some(_) => {
-                self.log.seal(writing);
-                self.sealing = Some(writing);
-            }
+            Some(_) => self.is_pause_wanted = true,
         }
         Ok(false)
+    }
+
+    /// Moves a segment to one of the first places. Returns where it was.
+    async fn move_segment(
+        &self,
+        segment: SegmentNumber,
+        after: u32,
+        writing: SegmentNumber,
+    ) -> io::Result<u64> {
+        let places = &self.file.places;
+        let moved = places.begin_move(segment, after)?;
+        if let Err(error) = copy(&self.file, slice::from_ref(&moved), writing).await {
+            places.cancel_move(&moved);
+            return Err(error);
+        }
+        places.finish_move(&moved).await;
+        Ok(moved.from)
+    }
+
+    /// Moves a segment that is not sealed. Nothing is written meanwhile. Its old header is erased
+    /// before the log goes on: only the new place has what is written from then on.
+    async fn move_open(&mut self, writing: SegmentNumber) -> io::Result<()> {
+        self.is_pause_wanted = false;
+        let Some(request) = self.log.sizes().latest() else { return Ok(()) };
+        let Superblock { newest, geometry, .. } = *self.superblocks.superblock();
+        let after = request.segments;
+        let fits = newest.0 + 1 - self.oldest().0 <= u64::from(after);
+        let segment = self.file.places.first_behind(after).filter(|&segment| segment >= writing);
+        match segment.filter(|_| fits && after < geometry.segment_count()) {
+            Some(segment) => {
+                let before = self.move_segment(segment, after, writing).await?;
+                self.file.erase_header(before).await?;
+                self.file.sync().await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Announces a segment behind the one that is being written, if there is none. It goes by what
@@ -198,7 +224,7 @@ impl SegmentSupply {
         let Some(owner) = self.owner.upgrade() else { return Ok(None) };
         let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
         self.file.places.keep_before(geometry.segment_count());
-        self.sealing = None;
+        self.is_pause_wanted = false;
         owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
         // Not from the head on file, which may have moved already.
         self.reclaimer.leave(self.log.head_segment()..=newest).await;
@@ -266,12 +292,22 @@ impl Supplying {
 
     /// Sets the supply to work if it rests and there is anything to do.
     pub(super) fn begin(&mut self, writing: SegmentNumber, may_resize: bool) {
-        let wanted = self.resting.take_if(|supply| supply.is_wanted(writing, may_resize));
+        let wanted = self
+            .resting
+            .take_if(|supply| !supply.is_pause_wanted && supply.is_wanted(writing, may_resize));
         let work = |mut supply: Box<SegmentSupply>| async move {
             let result = supply.make_room(writing, may_resize).await;
             (supply, result)
         };
         self.working = wanted.map(|supply| work(supply).boxed()).or_else(|| self.working.take());
+    }
+
+    /// Does what has to be done while nothing else is written. False if there is nothing.
+    pub(super) async fn pause(&mut self, writing: SegmentNumber) -> io::Result<bool> {
+        match self.resting.as_deref_mut().filter(|supply| supply.is_pause_wanted) {
+            Some(supply) => supply.move_open(writing).await.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn is_at_work(&self) -> bool {

@@ -189,6 +189,9 @@ impl Writer {
         loop {
             // An image is cut off first: both change the length of the file.
             supplying.begin(*writing, !is_longer);
+            if supplying.pause(*writing).await? {
+                continue;
+            }
             let can_make_room = !supplying.is_at_work();
             let job = if is_longer {
                 let cut = async { Ok(images.cut_piece_off().await) };

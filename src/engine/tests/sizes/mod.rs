@@ -207,7 +207,13 @@ impl Laboratory {
         let before = std::mem::replace(&mut self.size, to);
         self.simulation.block_on(cache.sync()).unwrap().unwrap();
         self.settle();
-        self.check(to.bytes() < before.bytes(), before)
+        let newest = self.latest.iter().max_by_key(|(_, number)| **number);
+        let newest = newest.map(|(key, number)| (*key, *number));
+        self.check(to.bytes() < before.bytes(), before)?;
+        match newest.filter(|(key, _)| !self.latest.contains_key(key)) {
+            Some(newest) => Err(format!("{newest:?}, the newest, is lost by a change")),
+            None => Ok(()),
+        }
     }
 
     /// Whether the newest value is there after an end of the process, with a size.
