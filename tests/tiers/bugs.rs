@@ -49,15 +49,15 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "ReservedAfterCheck",
         file: "l1/mod.rs",
-        right: "        self.reserved.fetch_add(room.bytes, Ordering::Relaxed);\n",
+        right: "        self.reserved.fetch_add(room.bytes, Ordering::SeqCst);\n",
         wrong: "        if PLANTED {
             if self.is_over(room) {
                 return Err(Scarce::Budget);
             }
-            self.reserved.fetch_add(room.bytes, Ordering::Relaxed);
+            self.reserved.fetch_add(room.bytes, Ordering::SeqCst);
             return Ok(Reservation { l1: self, quota, bytes: room.bytes });
         }
-        self.reserved.fetch_add(room.bytes, Ordering::Relaxed);\n",
+        self.reserved.fetch_add(room.bytes, Ordering::SeqCst);\n",
     },
     // What an eviction has unlinked is released once more by whoever takes it out of the map.
     Bug {

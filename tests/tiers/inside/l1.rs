@@ -29,8 +29,9 @@ impl L1 {
         if self.reserved() > 0 {
             return Err(format!("{} bytes are reserved by nobody", self.reserved()));
         }
-        if bytes > self.bytes_max {
-            return Err(format!("{bytes} bytes are held, {} are allowed", self.bytes_max));
+        let bytes_max = self.bytes_max();
+        if bytes > bytes_max {
+            return Err(format!("{bytes} bytes are held, {bytes_max} are allowed"));
         }
         Ok(listed)
     }
