@@ -4,6 +4,7 @@
 //! reused before new ones.
 
 use std::hint::black_box;
+use std::ptr;
 use std::sync::Arc;
 
 use crate::entry::Entry;
@@ -88,22 +89,32 @@ impl List {
         entry.node.link(number);
     }
 
-    /// Unlinks the entry; false if it was unlinked before.
+    /// Unlinks the entry; false if it was unlinked before, or its list was taken apart.
     pub(super) fn remove(&mut self, entry: &Entry) -> bool {
         match entry.node.unlink() {
-            Some(number) => {
+            Some(number) if self.holds(number, entry) => {
                 self.unlink(number);
                 true
             }
-            None => false,
+            _ => false,
         }
+    }
+
+    /// Fetches in tasks may go on while the lists of an abandoned cache are taken apart: then a
+    /// node is that of another entry, or none.
+    fn holds(&self, number: u32, entry: &Entry) -> bool {
+        let chunk = self.chunks.get(number as usize / CHUNK);
+        let node = chunk.and_then(|chunk| chunk.get(number as usize % CHUNK));
+        let held = node.and_then(|node| node.entry.as_deref());
+        held.is_some_and(|held| ptr::eq(held, entry))
     }
 
     /// Links the entry at the head in place of another one, in whose node it stays: a walk meets
     /// the entries of a key once, however often it is put. False if the other one was unlinked
-    /// before.
+    /// before, or its list was taken apart.
     pub(super) fn replace(&mut self, old: &Entry, entry: &Arc<Entry>, insertion: u64) -> bool {
-        let Some(number) = old.node.unlink() else {
+        let number = old.node.unlink().filter(|number| self.holds(*number, old));
+        let Some(number) = number else {
             self.push(entry, insertion);
             return false;
         };
@@ -270,5 +281,36 @@ impl List {
             self.hand = newer;
         }
         self.node(number).entry.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::{HashedKey, KeyHash};
+    use crate::modes::L1Admission;
+    use crate::namespace::Generation;
+    use crate::policy::BlobCachePolicy;
+
+    fn entry() -> Arc<Entry> {
+        let key = HashedKey { bytes: b"key", hash: KeyHash(7) };
+        let life = BlobCachePolicy::default().lifetime("n", key.bytes, Timestamp(1));
+        Arc::new(Entry::new(Generation::nowhere("n"), key, &life, (0, L1Admission::Auto), None))
+    }
+
+    #[test]
+    fn entries_of_a_list_that_was_taken_apart_unlink_no_others() {
+        let [first, second, third, new, newer] = [(); 5].map(|()| entry());
+        let mut list = List::default();
+        [&first, &second, &third].into_iter().zip(0..).for_each(|(old, at)| list.push(old, at));
+        assert_eq!(mem::take(&mut list).pieces().sum::<usize>(), 3);
+        list.push(&new, 3);
+        assert!(!list.remove(&first), "its node is that of another entry");
+        assert!(!list.remove(&second), "its node is gone");
+        assert!(!list.replace(&third, &newer, 4));
+        assert!(list.remove(&new) && list.remove(&newer) && list.is_empty());
     }
 }
