@@ -117,7 +117,8 @@ impl FetchPolicy {
     /// Refreshes an entry in the last share of its time, which lasts from its put until it is
     /// stale or gone: 0.1 is its last tenth. One of the calls that ask for it then starts a fetch
     /// in a task, and all are given the fresh entry at once. So an entry that is asked for often
-    /// enough is never stale.
+    /// enough is not stale, unless fetches fail or take longer than is left. One that ends by its
+    /// `idle_ttl` alone is not refreshed ahead.
     ///
     /// It holds for [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) and
     /// [`get_or_refresh_spawned`](crate::BlobCache::get_or_refresh_spawned), and needs a

@@ -4,7 +4,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A fetch to run in a task of its own. It never panics, and ends by itself.
+/// A fetch to run in a task of its own. It never panics, and ends when the fetch does: with a
+/// [`hard_timeout`](crate::FetchPolicy::hard_timeout) that is so even if the origin hangs.
 pub type FetchTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Starts tasks on an executor, so that a fetch goes on whatever becomes of its caller: for
@@ -41,7 +42,7 @@ pub type FetchTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ```
 ///
 /// A spawner may drop a task, never poll it, or panic: then the caller runs the fetch itself, at
-/// once or after 100 to 200 ms, and a refresh is left to the next caller.
+/// once or after 100 to 200 ms, and a refresh is left to a later call.
 pub trait Spawn: Send + Sync + 'static {
     /// Starts a task, which outlives this call, and is polled as long as it is woken. To drop it
     /// refuses it. Called in polls of callers, without a lock; it should not block.

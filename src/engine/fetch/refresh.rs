@@ -17,7 +17,7 @@ use crate::put::BlobCachePut;
 /// callers of [`get_or_refresh`](crate::BlobCache::get_or_refresh) get the stale entry alone, and a
 /// [`get_or_fetch`](crate::BlobCache::get_or_fetch) runs its own fetch. The claim ends when the
 /// refresh is dropped, or after a second without a poll. If the refresh has begun to fetch and is
-/// dropped, or is woken and not polled for 100 ms, a waiting caller fetches instead.
+/// dropped, or is woken and not polled for 100 to 200 ms, a waiting caller fetches instead.
 ///
 /// It returns what `get_or_fetch` would: the value that it has fetched and stored, or that another
 /// caller has. If its fetch fails, it returns the [`FetchError`], which is counted and now and then
