@@ -78,6 +78,8 @@ pub(crate) enum Failpoint {
     LeadKeptBySleeper,
     /// A caller waits forever for a task that was woken and is not polled.
     WorkKeptBySleeper,
+    /// A task that was woken and is not polled in time loses its work, whoever is polled next.
+    WorkTakenByAlarm,
     /// A fetch that is given to a task counts as not woken, so that its lead waits for the task.
     LeadNotMoved,
     /// A fetch takes its read point once it has answered, and not before it begins.

@@ -9,11 +9,13 @@
 //! Gone      over, or dropped
 //! ```
 //!
-//! Whoever was given the task may drop it, or never poll it again. Then the work comes back to the
-//! handle: at once from a task that is dropped, and after [`PATIENCE`] from one that was woken and
-//! not polled; a new task counts as woken. So a caller that waits depends on no executor but its
-//! own. A handle that is dropped leaves the work to the task; if that is dropped as well, the work
-//! is. [`Stop::stop`] takes it out of the task in any case.
+//! Whoever was given the task may drop it, or never poll it again. From a task that is dropped the
+//! work comes back to the handle at once. That of a task that was woken and not polled is offered
+//! to the handle after [`PATIENCE`], and stays with the task until one of both is polled, which
+//! takes it: the other may never be. A new task counts as woken. So a caller that waits depends on
+//! no executor but its own, and a task that is polled on no caller. A handle that is dropped leaves
+//! the work to the task; if that is dropped as well, the work is. [`Stop::stop`] takes it out of
+//! the task in any case.
 //!
 //! The work is polled and dropped, and wakers are called and dropped, without the lock, and their
 //! panics are contained.
@@ -37,12 +39,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) trait Work: Future<Output: Send> + Send + Unpin + 'static {
     /// It is owed a poll by another task than before.
     fn moved(&self);
-}
 
-impl<W: Work> Work for Box<W> {
-    fn moved(&self) {
-        (**self).moved();
-    }
+    /// Its task does not run it to its end.
+    fn left_task(&self) {}
 }
 
 /// The task. It ends when the work does, or is no longer its own.
@@ -84,6 +83,8 @@ struct State<W, T> {
     /// The task was woken since its last poll began.
     is_woken: bool,
     is_stopped: bool,
+    /// The caller may take the work, as the task may.
+    is_offered: bool,
     /// Polls by the task.
     polls: u64,
     has_alarm: bool,
@@ -107,6 +108,7 @@ pub(crate) fn remote<W: Work>(work: W, timer: &Timer) -> (Remote<W>, RemoteHandl
         has_handle: true,
         is_woken: true,
         is_stopped: false,
+        is_offered: false,
         polls: 0,
         has_alarm: false,
     };
@@ -152,10 +154,11 @@ impl<W: Work> RemoteHandle<W, W::Output> {
     ) -> Poll<RemoteOutcome<W, W::Output>> {
         let waker = context.waker().clone();
         let mut state = self.0.state.lock();
-        let outcome = match mem::replace(&mut state.place, Place::Gone) {
-            Place::Done(output) => RemoteOutcome::Output(output),
-            Place::Back(work) => RemoteOutcome::Back(work),
-            Place::Gone => RemoteOutcome::Lost,
+        let (outcome, is_taken) = match mem::replace(&mut state.place, Place::Gone) {
+            Place::Done(output) => (RemoteOutcome::Output(output), false),
+            Place::Back(work) => (RemoteOutcome::Back(work), false),
+            Place::Idle(work) if state.is_offered => (RemoteOutcome::Back(work), true),
+            Place::Gone => (RemoteOutcome::Lost, false),
             place => {
                 state.place = place;
                 let before = state.caller.replace(waker);
@@ -168,6 +171,10 @@ impl<W: Work> RemoteHandle<W, W::Output> {
         };
         drop(state);
         discard(waker);
+        match &outcome {
+            RemoteOutcome::Back(work) if is_taken => work.left_task(),
+            _ => {}
+        }
         Poll::Ready(outcome)
     }
 }
@@ -200,7 +207,7 @@ impl<W: Work> Shared<W, W::Output> {
                 return None;
             }
         };
-        state.is_woken = false;
+        (state.is_woken, state.is_offered) = (false, false);
         state.polls += 1;
         let before = state.task.replace(waker);
         drop(state);
@@ -249,6 +256,7 @@ impl<W: Work> Shared<W, W::Output> {
 
     /// Work that the task no longer runs. Its place is still that of work under way.
     fn give_up(&self, work: W) {
+        work.left_task();
         work.moved();
         self.end(Place::Back(work));
     }
@@ -265,18 +273,25 @@ impl<W: Work> Shared<W, W::Output> {
         self.timer.after(PATIENCE, Box::new(go_off));
     }
 
-    /// Takes the work from the task if that was not polled since the alarm was set.
+    /// Offers the work to the caller if the task was not polled since the alarm was set.
     fn go_off(self: &Arc<Self>, polls: u64) {
         let mut state = self.state.lock();
         state.has_alarm = false;
         // Without a caller there is nobody else to run it.
         let is_stuck = state.polls == polls && state.has_handle && state.is_asleep();
-        let work = if is_stuck { state.take_idle() } else { None };
+        if is_stuck && failpoint(Failpoint::WorkTakenByAlarm) {
+            let work = state.take_idle();
+            drop(state);
+            // Bounded: one.
+            return work.into_iter().for_each(|work| self.give_up(work));
+        }
+        state.is_offered |= is_stuck;
+        let caller = if is_stuck { state.caller.take() } else { None };
         let alarm = state.alarm();
         drop(state);
         self.set_alarm(alarm);
         // Bounded: one.
-        work.into_iter().for_each(|work| self.give_up(work));
+        caller.into_iter().for_each(wake);
     }
 }
 

@@ -46,11 +46,13 @@ impl BlobCache {
     /// ```
     ///
     /// This caller joins the fetch of another, or moves its own to a task before that begins. A
-    /// task that is dropped, or not polled for 100 to 200 ms after it was spawned or woken, gives
-    /// the fetch back, and this future runs it; so does a close. If there are
+    /// task that is dropped gives the fetch back, and this future runs it; so does a close. If a
+    /// task is not polled for 100 to 200 ms after it was spawned or woken, this future is woken and
+    /// runs the fetch, if it is polled before the task is. If there are
     /// [too many](crate::BlobCacheConfigBuilder::spawned_fetches_max) tasks it runs it from the
-    /// beginning. Tasks do not keep the cache open: when the last handle is dropped, fetches that
-    /// nobody waits for are dropped too, except those that own a handle themselves.
+    /// beginning. A fetch that this future runs ends with it, and has no soft timeout. Tasks do not
+    /// keep the cache open: when the last handle is dropped, fetches that nobody waits for are
+    /// dropped too, except those that own a handle themselves.
     ///
     /// Dropped at any await, it leaves nothing behind but its fetch, if that has moved.
     ///

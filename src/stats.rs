@@ -96,9 +96,10 @@ figures! {
         fetches_held_off: u64 = Counter Number,
         /// Fetches given to the spawner, refreshes included.
         fetches_spawned: u64 = Counter Number,
-        /// Fetches that were to run in a task and did not, since there were too many, the spawner
-        /// dropped the task or did not poll it, or the cache was closed: they ran in the polls of
-        /// their callers; refreshes were left to a later call.
+        /// Fetches that were to run in a task and did not, or not to their end: there were too
+        /// many, the spawner dropped or did not poll the task, or the cache was closed. They ran in
+        /// the polls of their callers, or were dropped if nobody waited; refreshes were left to a
+        /// later call.
         fetches_not_spawned: u64 = Counter Number,
         /// Fetches that are with the spawner now.
         fetch_tasks: usize = Gauge Number,

@@ -10,12 +10,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tamis::{
     BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCacheHit, BlobCachePolicy,
-    BlobCachePut, CacheError, CachePresence, ExtendedTtlPolicy, FetchPolicy, FetchTask,
+    BlobCachePut, CacheError, CachePresence, Clock, ExtendedTtlPolicy, FetchPolicy, FetchTask,
 };
 
 /// The most bytes of the future of a get.
@@ -192,6 +193,40 @@ fn a_fresh_hit_that_needs_no_fetch_allocates_nothing() {
     assert_eq!(cache.stats().hits(), 24);
     let of_fetch = size_of_val(&cache.get_or_fetch("pages", "key", none));
     assert!(of_fetch <= GET_FUTURE_BYTES_MAX, "{of_fetch} bytes");
+}
+
+#[test]
+fn a_fresh_hit_whose_refresh_is_under_way_or_rests_allocates_nothing() {
+    let tasks = Arc::new(Mutex::new(Vec::<FetchTask>::new()));
+    let given = Arc::clone(&tasks);
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let config = BlobCacheConfig::builder()
+        .clock(clock.clone())
+        .fetch_policy(FetchPolicy::default().refresh_ahead(0.5))
+        .spawner(move |task| given.lock().expect("no panics").push(task));
+    let config = config.build().expect("a valid configuration");
+    let cache = now(BlobCache::open(config)).expect("a cache in memory");
+    let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+    put(&cache, "key", BlobCachePut::new(vec![7; 1000]).with_policy(policy));
+    clock.advance(Duration::from_secs(40));
+    let none = || std::future::ready(Err::<BlobCachePut, String>("down".into()));
+    let hits = || {
+        use_up(now(cache.get_or_fetch_spawned("pages", "key", none)).ok());
+        use_up(now(cache.get_or_refresh_spawned("pages", "key", none)).ok());
+    };
+    // The first one starts the refresh.
+    hits();
+    let mut started = std::mem::take(&mut *tasks.lock().expect("no panics"));
+    assert_eq!(started.len(), 1);
+    for _ in 0..10 {
+        assert_eq!(allocated(hits).0, NOTHING, "under way");
+    }
+    now(started.pop().expect("a task"));
+    assert_eq!(cache.stats().fetch_errors(), 1);
+    for _ in 0..10 {
+        assert_eq!(allocated(hits).0, NOTHING, "it rests");
+    }
+    assert_eq!(cache.stats().fetches_spawned(), 1);
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
             Err((call, request)) => return Ok(Err((call, request, fetch))),
         };
         let policy = defaults.fetch_policy(engine, namespace);
-        if engine.fetcher().is_ending(found.hit(), &policy) {
+        if engine.fetcher().is_due(found.hit(), &policy) {
             let (call, request) = self.asked::<E>(key, (false, true));
             fetch::refresh_ahead(&request, TypedFetch::new(fetch, &call));
         } else {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::executor::block_on;
-use tamis::{BlobCacheConfig, BlobCachePut, FetchError, FetchPolicy, L1Admission};
+use tamis::{BlobCacheConfig, BlobCachePut, FetchError, FetchPolicy, FetchTask, L1Admission};
 
 use crate::spawned::{Tasks, builder, leading, new, opened, patient, spawned, stale};
 use crate::{Answer, Call, briefly, call, clock, counted, never, told, value};
@@ -86,6 +86,75 @@ fn a_soft_timeout_never_answers_what_was_removed_or_has_expired() {
     std::thread::sleep(Duration::from_millis(60));
     tasks.run();
     assert!(leader.run().is_none());
+}
+
+#[test]
+fn a_caller_that_is_polled_late_gets_the_error_once_the_window_of_the_entry_is_over() {
+    for (in_task, is_late) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (cache, tasks, clock) = stale(FetchPolicy::default());
+        let (mut leader, tell) =
+            if in_task { leading(&cache, &tasks) } else { crate::leading(&cache) };
+        // More than one poll can wake.
+        let _joiners: Vec<_> = (0..2000).map(|_| crate::joined(&cache)).collect();
+        tasks.run();
+        tell.send(Err("down")).unwrap();
+        if in_task {
+            while tasks.len() > 0 {
+                tasks.run();
+            }
+        } else {
+            assert!(leader.poll().is_none(), "it wakes the others");
+        }
+        if is_late {
+            clock.advance(Duration::from_secs(5));
+        }
+        match leader.run().unwrap() {
+            Ok(hit) => assert!(hit.is_stale() && !is_late, "the window is over"),
+            Err(error) => assert!(matches!(error, FetchError::Fetch(_)) && is_late),
+        }
+        assert_eq!(cache.stats().l1_stale_serves_total(), u64::from(!is_late));
+    }
+}
+
+#[test]
+fn fetches_that_no_task_ends_count_as_not_spawned() {
+    let clock = clock();
+    let policy = FetchPolicy::default().refresh_ahead(0.5);
+    let dropping = BlobCacheConfig::builder().clock(clock.clone()).spawner(drop::<FetchTask>);
+    let cache = opened(dropping.fetch_policy(policy));
+    block_on(cache.put("n", "key", BlobCachePut::new("old").with_policy(briefly()))).unwrap();
+    clock.advance(Duration::from_secs(6));
+    for _ in 0..10 {
+        assert_eq!(value(&spawned(&cache, never).run().unwrap()), b"old");
+    }
+    let fetch = cache.stats().fetch();
+    assert_eq!((fetch.refreshes_ahead(), fetch.begun()), (0, 0));
+    assert!(fetch.spawned() > 0 && fetch.not_spawned() == fetch.spawned());
+    // Nor does it matter whether a caller waits.
+    let (cache, tasks, _) = stale(FetchPolicy::default());
+    let (leader, _tell) = leading(&cache, &tasks);
+    drop(leader);
+    tasks.shut_down();
+    let fetch = cache.stats().fetch();
+    assert_eq!((fetch.spawned(), fetch.not_spawned(), fetch.begun()), (1, 1, 0));
+}
+
+#[test]
+fn fresh_hits_are_not_held_off() {
+    let (tasks, clock) = (Tasks::default(), clock());
+    let policy = FetchPolicy::default().refresh_ahead(0.5).retry_after(Duration::from_secs(60));
+    let cache = opened(builder(&tasks, &clock).fetch_policy(policy));
+    block_on(cache.put("n", "key", BlobCachePut::new("old").with_policy(briefly()))).unwrap();
+    clock.advance(Duration::from_secs(6));
+    assert!(spawned(&cache, || async { Err("down") }).run().unwrap().is_ok());
+    tasks.run();
+    clock.advance(Duration::from_secs(2));
+    for _ in 0..10 {
+        assert_eq!(value(&spawned(&cache, never).run().unwrap()), b"old");
+    }
+    let fetch = cache.stats().fetch();
+    assert_eq!((fetch.errors(), fetch.held_off(), fetch.spawned()), (1, 0, 1));
+    assert_eq!(fetch.refreshes_ahead(), 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Each task is run, dropped at any point, or, in scenes with sleepers, not polled until all other
 //! callers have ended, from the beginning or after some polls. Callers are dropped or sleep as in
 //! the other scenes, and some run their fetch themselves. Whatever becomes of the tasks, callers
-//! that are polled complete.
+//! that are polled complete, and no fetch is lost whose task is polled to its end.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
-use shuttle::sync::atomic::Ordering;
+use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread::{self, JoinHandle};
 
 use crate::failpoint::{Failpoint, failpoint, plant};
@@ -32,6 +32,23 @@ struct Leading {
     fetching: Option<Fetch>,
     lead: Option<Lead<u64, u64>>,
     waking: Option<(Wakers<u64, u64>, u64)>,
+    fate: Arc<Fate>,
+}
+
+/// What became of a fetch that was given to a task.
+#[derive(Default)]
+struct Fate {
+    has_ended: AtomicBool,
+    is_taken_back: AtomicBool,
+    has_task_ended: AtomicBool,
+}
+
+impl Fate {
+    fn is_lost(&self) -> bool {
+        let is_with_others =
+            self.has_ended.load(Ordering::SeqCst) || self.is_taken_back.load(Ordering::SeqCst);
+        self.has_task_ended.load(Ordering::SeqCst) && !is_with_others
+    }
 }
 
 enum Fetched {
@@ -53,7 +70,15 @@ impl Future for Leading {
     type Output = Fetched;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Fetched> {
-        let this = &mut *self;
+        let polled = self.go_on(context);
+        self.fate.has_ended.fetch_or(polled.is_ready(), Ordering::SeqCst);
+        polled
+    }
+}
+
+impl Leading {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Fetched> {
+        let this = self;
         if let Some(lead) = this.lead.take() {
             if this.fetching.is_none() {
                 if !lead.is_in_force() {
@@ -89,10 +114,11 @@ impl Future for Leading {
 struct Tasks {
     world: Arc<World>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    fates: Arc<Mutex<Vec<Arc<Fate>>>>,
 }
 
 impl Tasks {
-    fn spawn(&self, task: Remote<Leading>) {
+    fn spawn(&self, task: Remote<Leading>, fate: Arc<Fate>) {
         let turns = if thread_rng().gen_bool(0.5) { 1000 } else { thread_rng().gen_range(0..6) };
         if turns == 0 && thread_rng().gen_bool(0.5) {
             return drop(task);
@@ -100,16 +126,19 @@ impl Tasks {
         let sleeps = self.world.has_sleepers && turns < 1000 && thread_rng().gen_bool(0.7);
         let is_polled_again = thread_rng().gen_bool(0.5);
         let world = Arc::clone(&self.world);
+        self.fates.lock().push(Arc::clone(&fate));
         let thread = thread::spawn(move || {
             block_on(async move {
                 let mut task = pin!(task);
-                let ended = within(turns, task.as_mut()).await;
+                // `within` polls at least once.
+                let mut ended = if turns == 0 { None } else { within(turns, task.as_mut()).await };
                 if ended.is_none() && sleeps {
                     world.wait_for_others();
                     if is_polled_again {
-                        task.await;
+                        ended = Some(task.await);
                     }
                 }
+                fate.has_task_ended.store(ended.is_some(), Ordering::SeqCst);
             });
         });
         self.threads.lock().push(thread);
@@ -142,13 +171,26 @@ impl Tasks {
                 return Some(value);
             }
             let (world, timer, lead) = (Arc::clone(world), world.timer.clone(), Some(lead));
-            let leading = Leading { world, point, fails, lead, fetching: None, waking: None };
+            let fate = Arc::<Fate>::default();
+            let of_leading = Arc::clone(&fate);
+            let leading = Leading {
+                world,
+                point,
+                fails,
+                lead,
+                fetching: None,
+                waking: None,
+                fate: of_leading,
+            };
             let (task, mut handle) = remote(leading, &timer);
-            self.spawn(task);
+            self.spawn(task, Arc::clone(&fate));
             let outcome = poll_fn(|context| handle.poll_outcome(context)).await;
             let fetched = match outcome {
                 RemoteOutcome::Output(fetched) => fetched,
-                RemoteOutcome::Back(leading) => leading.await,
+                RemoteOutcome::Back(leading) => {
+                    fate.is_taken_back.store(true, Ordering::SeqCst);
+                    leading.await
+                }
                 RemoteOutcome::Lost => panic!("it does not panic"),
             };
             return match fetched {
@@ -184,7 +226,8 @@ impl Tasks {
 fn scene(has_sleepers: bool) {
     let callers = thread_rng().gen_range(2..4);
     let world = Arc::new(World::new(has_sleepers, callers));
-    let tasks = Tasks { world: Arc::clone(&world), threads: Arc::new(Mutex::new(Vec::new())) };
+    let (threads, fates) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let tasks = Tasks { world: Arc::clone(&world), threads, fates };
     let invalidations = thread_rng().gen_range(0..3);
     let mut threads: Vec<_> =
         (0..callers)
@@ -209,6 +252,7 @@ fn scene(has_sleepers: bool) {
     // An alarm may hold work that it takes from a task.
     world.timer.end();
     assert_eq!(world.flights.len(), 0, "flights are left behind");
+    assert!(!tasks.fates.lock().iter().any(|fate| fate.is_lost()), "a fetch is lost");
 }
 
 #[test]
@@ -235,6 +279,13 @@ fn no_caller_waits_for_sleeping_tasks_with_few_preemptions() {
 #[should_panic(expected = "deadlock")]
 fn the_model_detects_work_kept_by_a_sleeping_task() {
     let _flaw = plant(Failpoint::WorkKeptBySleeper);
+    shuttle::check_random(|| scene(true), SCHEDULES);
+}
+
+#[test]
+#[should_panic(expected = "a fetch is lost")]
+fn the_model_detects_work_that_a_task_loses_to_a_caller_that_has_gone() {
+    let _flaw = plant(Failpoint::WorkTakenByAlarm);
     shuttle::check_random(|| scene(true), SCHEDULES);
 }
 

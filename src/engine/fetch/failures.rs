@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::commit_lock::CommitLock;
 use crate::engine::fetch::held::{Found, HeldErrors};
 use crate::engine::fetch::outcome::Failure;
@@ -17,6 +17,8 @@ pub(crate) struct Failures {
     commit_lock: Arc<CommitLock>,
     clock: Clock,
     rests: Arc<Rests>,
+    /// The keys that a caller tries to refresh ahead.
+    attempts: Rests,
     held: Arc<HeldErrors>,
 }
 
@@ -26,6 +28,7 @@ impl Failures {
             commit_lock: Arc::clone(&parts.commit_lock),
             clock: parts.clock.clone(),
             rests: Arc::clone(&parts.rests),
+            attempts: Rests::new(),
             held: Arc::clone(&parts.held_errors),
         }
     }
@@ -37,6 +40,21 @@ impl Failures {
 
     pub(crate) fn is_resting(&self, hash: KeyHash) -> bool {
         self.rests.is_resting(hash, self.clock.timestamp())
+    }
+
+    /// Whether a refresh ahead would be refused, as far as that is told without looking for one:
+    /// each hit in the last share of its time asks this.
+    pub(crate) fn is_attempted(&self, hash: KeyHash, now: Timestamp) -> bool {
+        self.attempts.is_resting(hash, now) || self.rests.is_resting(hash, now)
+    }
+
+    /// A caller tries to refresh a key ahead: others need not, for a while.
+    pub(crate) fn begin_attempt(&self, hash: KeyHash) {
+        self.attempts.begin(hash, self.clock.timestamp());
+    }
+
+    pub(crate) fn end_attempt(&self, hash: KeyHash) {
+        self.attempts.end(hash);
     }
 
     pub(crate) fn hold(

@@ -213,9 +213,20 @@ impl Fetcher {
 
     /// Whether a fresh hit is in the last share of its time, in which its policy has it refreshed.
     pub(crate) fn is_ending(&self, hit: &BlobCacheHit, policy: &FetchPolicy) -> bool {
+        self.ending_at(hit, policy).is_some()
+    }
+
+    /// Whether its caller is to start that refresh: no other one has tried a moment ago.
+    pub(crate) fn is_due(&self, hit: &BlobCacheHit, policy: &FetchPolicy) -> bool {
+        let now = self.ending_at(hit, policy);
+        now.is_some_and(|now| !self.failures.is_attempted(hit.entry.hash, now))
+    }
+
+    fn ending_at(&self, hit: &BlobCacheHit, policy: &FetchPolicy) -> Option<Timestamp> {
         let ends = hit.entry.expires();
-        let share = policy.refresh_ahead.filter(|_| ends != Timestamp::NEVER);
-        share.is_some_and(|share| share.has_begun(hit.entry.written, ends, self.clock.timestamp()))
+        let share = policy.refresh_ahead.filter(|_| ends != Timestamp::NEVER)?;
+        let now = self.clock.timestamp();
+        share.has_begun(hit.entry.written, ends, now).then_some(now)
     }
 
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {

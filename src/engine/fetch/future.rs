@@ -22,11 +22,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub(crate) use self::moving::InTask;
 use crate::counters::Event;
 use crate::engine::fetch::fetcher::Offer;
-use crate::engine::fetch::outcome::{Failure, FlightOutcome};
+use crate::engine::fetch::outcome::{Answer, Failure, FlightOutcome, Outcome};
 use crate::engine::fetch::request::FetchRequest;
-use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Outcome, Stage, led};
+use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Stage, led};
 use crate::engine::fetch::typing::Begin;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
@@ -100,6 +101,9 @@ impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
     fn drop(&mut self) {
         discard(mem::replace(&mut self.stage, Stage::Over));
         discard(self.fetch.take());
+        if self.is_ahead {
+            self.request.end_attempt();
+        }
     }
 }
 
@@ -112,18 +116,7 @@ where
     type Output = Outcome<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
-        // Bounded: by the stages of a fetch.
-        loop {
-            let stage = mem::replace(&mut self.stage, Stage::Over);
-            match self.proceed(stage, context) {
-                Next::Stage(stage) => self.stage = stage,
-                Next::Wait(stage) => {
-                    self.stage = stage;
-                    return Poll::Pending;
-                }
-                Next::Answer(outcome) => return Poll::Ready(outcome),
-            }
-        }
+        self.poll_answer(context).map(|answer| self.request.outcome(answer))
     }
 }
 
@@ -133,6 +126,22 @@ where
     Fut: Future<Output = Result<BlobCachePut, E>>,
     E: Send + Sync + 'static,
 {
+    /// The answer, for a caller that may take it later.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer<E>> {
+        // Bounded: by the stages of a fetch.
+        loop {
+            let stage = mem::replace(&mut self.stage, Stage::Over);
+            match self.proceed(stage, context) {
+                Next::Stage(stage) => self.stage = stage,
+                Next::Wait(stage) => {
+                    self.stage = stage;
+                    return Poll::Pending;
+                }
+                Next::Answer(answer) => return Poll::Ready(answer),
+            }
+        }
+    }
+
     fn proceed(&mut self, stage: Stage<Fut, E>, context: &mut Context<'_>) -> Next<Fut, E> {
         match stage {
             Stage::New(claim) => {
@@ -182,12 +191,12 @@ where
                     }
                 }
             }
-            Stage::Waking(mut wakers, outcome) => {
+            Stage::Waking(mut wakers, answer) => {
                 if wakers.wake() {
                     context.waker().wake_by_ref();
-                    return Next::Wait(Stage::Waking(wakers, outcome));
+                    return Next::Wait(Stage::Waking(wakers, answer));
                 }
-                Next::Answer(outcome)
+                Next::Answer(answer)
             }
             Stage::Over => panic!("polled after it was over"),
         }
@@ -324,6 +333,9 @@ where
         }
         let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
         self.count(Event::Fetch);
+        if self.is_ahead {
+            self.count(Event::RefreshAhead);
+        }
         self.request.note_called();
         self.deadline = self.request.hard_timeout();
         match contained(|| fetch.begin()) {
@@ -363,7 +375,7 @@ where
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
-        Next::Stage(Stage::Waking(wakers, Ok(hit)))
+        Next::Stage(Stage::Waking(wakers, Answer::Hit(hit)))
     }
 
     /// The others are given the stale entry, and this caller as well unless it has it.
@@ -386,27 +398,22 @@ where
         if is_own {
             self.request.fetcher().tell_not_refreshed(&hit);
         }
-        let outcome = self.answer_stale(hit, error);
+        let answer = self.answer_stale(hit, error);
         match wakers {
-            Some(wakers) => Next::Stage(Stage::Waking(wakers, outcome)),
-            None => Next::Answer(outcome),
+            Some(wakers) => Next::Stage(Stage::Waking(wakers, answer)),
+            None => Next::Answer(answer),
         }
     }
 
-    fn answer_failed(&self, stale: Option<BlobCacheHit>, error: FetchError<E>) -> Outcome<E> {
+    fn answer_failed(&self, stale: Option<BlobCacheHit>, error: FetchError<E>) -> Answer<E> {
         match stale {
             Some(hit) => self.answer_stale(hit, error),
-            None => Err(error),
+            None => Answer::Failed(error),
         }
     }
 
-    fn answer_stale(&self, hit: BlobCacheHit, error: FetchError<E>) -> Outcome<E> {
-        if self.is_refresh {
-            return Err(error);
-        }
-        discard(error);
-        self.count(Event::StaleServe);
-        Ok(hit)
+    fn answer_stale(&self, hit: BlobCacheHit, error: FetchError<E>) -> Answer<E> {
+        if self.is_refresh { Answer::Failed(error) } else { Answer::Stale(hit, error) }
     }
 
     /// All that had joined before the fetch began, or before the next mutation, are given the
@@ -421,10 +428,12 @@ where
     ) -> Next<Fut, E> {
         let is_held = self.request.fetch_policy.retry_after.is_some();
         let is_shared = !matches!(error, FetchError::Panicked) || is_held;
-        let Some(lead) = lead.filter(|_| is_shared) else { return Next::Answer(Err(error)) };
+        let Some(lead) = lead.filter(|_| is_shared) else {
+            return Next::Answer(Answer::Failed(error));
+        };
         let value = FlightOutcome::Failed(Failure::new(error.clone()));
         let wakers = lead.complete(Completion { value, until });
-        Next::Stage(Stage::Waking(wakers, Err(error)))
+        Next::Stage(Stage::Waking(wakers, Answer::Failed(error)))
     }
 
     /// The outcome of the leader that this caller has joined.
@@ -457,7 +466,7 @@ where
                 discard(error);
                 self.answer(hit)
             }
-            (None, Some(error)) => Next::Answer(Err(error)),
+            (None, Some(error)) => Next::Answer(Answer::Failed(error)),
             (None, None) => unreachable!("a flight has one type of errors"),
         }
     }
@@ -466,7 +475,7 @@ where
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
-        Next::Answer(Ok(hit))
+        Next::Answer(Answer::Hit(hit))
     }
 
     fn is_over(&self, hit: &BlobCacheHit) -> bool {

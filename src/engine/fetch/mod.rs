@@ -99,7 +99,7 @@ where
     let Some(hit) = find(&request).await else {
         return FetchFuture::new(request, fetch).await.map(|hit| (hit, None));
     };
-    let claim = if hit.is_stale() { claim::<E>(&request) } else { None };
+    let claim = if hit.is_stale() { claim::<E>(&request, false) } else { None };
     let Some(claim) = claim else {
         unneeded(fetch);
         return Ok((hit, None));
@@ -117,10 +117,10 @@ async fn find(request: &Arc<FetchRequest>) -> Option<BlobCacheHit> {
 }
 
 /// The right to refresh, unless a fetch is under way, or has failed a moment ago.
-fn claim<E: Send + Sync + 'static>(request: &FetchRequest) -> Option<Claim> {
-    let claim = if request.may_refresh::<E>() { request.claim::<E>() } else { None };
+fn claim<E: Send + Sync + 'static>(request: &FetchRequest, is_ahead: bool) -> Option<Claim> {
+    let claim = if request.may_refresh::<E>(is_ahead) { request.claim::<E>() } else { None };
     // A refresh may have failed before the claim.
-    claim.filter(|_| request.may_refresh::<E>())
+    claim.filter(|_| request.may_refresh::<E>(is_ahead))
 }
 
 /// Drops a fetch that is not called. Its panic at the end of a function would leak the answer.

@@ -1,4 +1,4 @@
-//! `FlightOutcome`: how a flight ended, for all callers that wait.
+//! How a fetch ended: `FlightOutcome` for all callers that wait, `Answer` for its own.
 
 use std::any::Any;
 use std::fmt;
@@ -6,6 +6,16 @@ use std::sync::Arc;
 
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
+
+pub(super) type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
+
+/// An outcome that its caller may be polled late to take.
+pub(crate) enum Answer<E> {
+    Hit(BlobCacheHit),
+    /// The stale entry in place of an error, as long as its window is not over.
+    Stale(BlobCacheHit, FetchError<E>),
+    Failed(FetchError<E>),
+}
 
 #[derive(Debug, Clone)]
 pub(crate) enum FlightOutcome {

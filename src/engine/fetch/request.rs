@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use crate::counters::Event;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::{Fetched, Fetcher, Offer, Target};
-use crate::engine::fetch::outcome::{Failure, FlightOutcome};
+use crate::engine::fetch::outcome::{Answer, Failure, FlightOutcome, Outcome};
 use crate::engine::fetch::typing::Typing;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
@@ -122,13 +122,44 @@ impl FetchRequest {
         &self.fetcher
     }
 
+    /// What a caller is given that takes an answer now.
+    pub(crate) fn outcome<E>(&self, answer: Answer<E>) -> Outcome<E> {
+        match answer {
+            Answer::Hit(hit) => Ok(hit),
+            Answer::Stale(hit, error) if self.fetcher().is_over(&hit) => {
+                discard(hit);
+                Err(error)
+            }
+            Answer::Stale(hit, error) => {
+                discard(error);
+                self.fetcher().count(Event::StaleServe);
+                Ok(hit)
+            }
+            Answer::Failed(error) => Err(error),
+        }
+    }
+
     /// Whether a fresh hit is to be refreshed ahead of its end.
     pub(crate) fn is_ending(&self, hit: &BlobCacheHit) -> bool {
         self.fetcher().is_ending(hit, &self.fetch_policy)
     }
 
-    pub(crate) fn may_refresh<E: Send + Sync + 'static>(&self) -> bool {
-        !self.is_resting() && !self.is_held_off::<E>()
+    /// Whether this call is to refresh a fresh hit: see [`Fetcher::is_due`].
+    pub(crate) fn is_due(&self, hit: &BlobCacheHit) -> bool {
+        self.fetcher().is_due(hit, &self.fetch_policy)
+    }
+
+    pub(crate) fn begin_attempt(&self) {
+        self.fetcher().failures().begin_attempt(self.hash);
+    }
+
+    pub(crate) fn end_attempt(&self) {
+        self.fetcher().failures().end_attempt(self.hash);
+    }
+
+    /// `is_ahead`: its caller has a fresh entry, and is not held off.
+    pub(crate) fn may_refresh<E: Send + Sync + 'static>(&self, is_ahead: bool) -> bool {
+        !self.is_resting() && !self.is_held_off::<E>(is_ahead)
     }
 
     /// A span around the polls of a caller's fetch.
@@ -189,12 +220,13 @@ impl FetchRequest {
         Some((found.failure.error()?, found.at))
     }
 
-    /// Whether an error keeps this call from handing out a refresh. Then it counts as held off.
-    fn is_held_off<E: Send + Sync + 'static>(&self) -> bool {
+    /// Whether an error keeps this call from handing out a refresh. Then it counts as held off,
+    /// unless its entry is fresh.
+    fn is_held_off<E: Send + Sync + 'static>(&self, is_ahead: bool) -> bool {
         let held = self.held::<E>();
         let is_held_off = held.is_some();
         discard(held);
-        if is_held_off {
+        if is_held_off && !is_ahead {
             self.fetcher().count(Event::FetchHeldOff);
         }
         is_held_off

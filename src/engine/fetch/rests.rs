@@ -1,4 +1,4 @@
-//! `Rests`: the keys whose refresh has failed a moment ago.
+//! `Rests`: the keys whose refresh has failed a moment ago, or is being tried.
 //!
 //! A table of fixed size: the rest of a key may be cut short by that of another one, and each key
 //! rests by the cache's clock. Beside the entries, because an entry on disk has no place for it.
@@ -32,6 +32,16 @@ impl Rests {
     pub(crate) fn begin(&self, hash: KeyHash, now: Timestamp) {
         let begun = (hash.0 & !TIME_MASK) | millis(now);
         self.slot(hash).store(begun, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self, hash: KeyHash) {
+        let slot = self.slot(hash);
+        let begun = slot.load(Ordering::Relaxed);
+        if (begun ^ hash.0) & !TIME_MASK == 0 {
+            // A rest that another caller begins meanwhile stays.
+            let order = Ordering::Relaxed;
+            let _ = slot.compare_exchange(begun, 0, order, order);
+        }
     }
 
     /// A clock that was set back ends all rests.
@@ -70,6 +80,10 @@ mod tests {
         assert!(!rests.is_resting(same_slot, at(5000)) && !rests.is_resting(other, at(5000)));
         rests.begin(same_slot, at(5001));
         assert!(rests.is_resting(same_slot, at(5001)) && !rests.is_resting(one, at(5001)));
+        rests.end(one);
+        assert!(rests.is_resting(same_slot, at(5001)), "that of another key");
+        rests.end(same_slot);
+        assert!(!rests.is_resting(same_slot, at(5001)));
         rests.begin(one, Timestamp::NEVER);
         assert!(rests.is_resting(one, Timestamp::NEVER));
     }

@@ -21,9 +21,9 @@ use std::task::{Context, Poll};
 use crate::counters::Event;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::Offer;
-use crate::engine::fetch::future::FetchFuture;
+use crate::engine::fetch::future::{FetchFuture, InTask};
+use crate::engine::fetch::outcome::{Answer, Outcome};
 use crate::engine::fetch::request::{FetchRequest, HandleDefaults, Look};
-use crate::engine::fetch::stage::{Claim, Outcome};
 use crate::engine::fetch::typing::Begin;
 use crate::engine::fetch::{claim, find, unneeded};
 use crate::error::FetchError;
@@ -94,7 +94,7 @@ where
     let Some(hit) = engine.gets().look_fresh(namespace, key) else {
         return Ok(Err((request(), fetch)));
     };
-    if engine.fetcher().is_ending(&hit, &defaults.fetch_policy(engine, namespace)) {
+    if engine.fetcher().is_due(&hit, &defaults.fetch_policy(engine, namespace)) {
         refresh_ahead(&request(), fetch);
     } else {
         unneeded(fetch);
@@ -116,8 +116,8 @@ where
         return SpawnedFetch::new(request, fetch).await;
     };
     if hit.is_stale() {
-        refresh(&request, fetch, FetchFuture::refresh);
-    } else if request.is_ending(&hit) {
+        refresh(&request, fetch);
+    } else if request.is_due(&hit) {
         refresh_ahead(&request, fetch);
     } else {
         unneeded(fetch);
@@ -132,29 +132,40 @@ where
     Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
     E: Send + Sync + 'static,
 {
-    if refresh(request, fetch, FetchFuture::ahead) {
-        request.fetcher().count(Event::RefreshAhead);
+    // Before the claim: the fetch ends the attempt.
+    request.begin_attempt();
+    let Some(claim) = claim::<E>(request, true) else { return unneeded(fetch) };
+    let fetching = FetchFuture::ahead(Arc::clone(request), fetch, claim);
+    if !spawn_refresh(request, fetching) {
+        // Nor does each hit ask for a task while there are too many.
+        request.begin_attempt();
     }
 }
 
-/// False if there is one already, one has failed a moment ago, or there are too many tasks. The
-/// caller does not run it instead, since that was to be answered at once: the next one tries again.
-fn refresh<F, Fut, E>(
-    request: &Arc<FetchRequest>,
-    fetch: F,
-    make: impl FnOnce(Arc<FetchRequest>, F, Claim) -> FetchFuture<F, Fut, E>,
-) -> bool
+/// Refreshes a stale entry in a task, unless there is a refresh already, or one has failed a moment
+/// ago.
+fn refresh<F, Fut, E>(request: &Arc<FetchRequest>, fetch: F)
 where
     F: Begin<Fut> + Send + 'static,
     Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
     E: Send + Sync + 'static,
 {
-    let Some(claim) = claim::<E>(request) else {
+    if let Some(claim) = claim::<E>(request, false) {
+        spawn_refresh(request, FetchFuture::refresh(Arc::clone(request), fetch, claim));
+    } else {
         unneeded(fetch);
-        return false;
-    };
-    let fetching = Box::new(make(Arc::clone(request), fetch, claim));
-    request.fetcher().spawn(fetching).is_ok()
+    }
+}
+
+/// False with too many tasks. The caller does not run it instead, since that was to be answered at
+/// once: a later one tries again.
+fn spawn_refresh<F, Fut, E>(request: &FetchRequest, fetching: FetchFuture<F, Fut, E>) -> bool
+where
+    F: Begin<Fut> + Send + 'static,
+    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
+    E: Send + Sync + 'static,
+{
+    request.fetcher().spawn(InTask(Box::new(fetching))).is_ok()
 }
 
 /// A call that waits for a fetch in a task.
@@ -168,7 +179,7 @@ enum Course<F, Fut, E> {
     /// In the polls of this call: before it fetches, while another caller fetches, or because no
     /// task does.
     Own(Box<FetchFuture<F, Fut, E>>),
-    Task(RemoteHandle<Box<FetchFuture<F, Fut, E>>, Outcome<E>>),
+    Task(RemoteHandle<InTask<F, Fut, E>, Answer<E>>),
     Over,
 }
 
@@ -210,15 +221,18 @@ where
                             return Err(is_joined);
                         }
                         fetching.resume();
-                        let spawned = self.request.fetcher().spawn(fetching);
-                        self.course = spawned.map_or_else(Course::Own, Course::Task);
+                        let spawned = self.request.fetcher().spawn(InTask(fetching));
+                        let own = |InTask(fetching)| Course::Own(fetching);
+                        self.course = spawned.map_or_else(own, Course::Task);
                     }
                 },
                 Course::Task(mut handle) => match handle.poll_outcome(context) {
-                    Poll::Ready(RemoteOutcome::Output(outcome)) => return Ok(outcome),
+                    // Polled late, it must not return a stale entry whose window is over.
+                    Poll::Ready(RemoteOutcome::Output(answer)) => {
+                        return Ok(self.request.outcome(answer));
+                    }
                     Poll::Ready(RemoteOutcome::Lost) => return Ok(Err(FetchError::Panicked)),
-                    Poll::Ready(RemoteOutcome::Back(fetching)) => {
-                        self.request.fetcher().count(Event::FetchNotSpawned);
+                    Poll::Ready(RemoteOutcome::Back(InTask(fetching))) => {
                         self.course = Course::Own(fetching);
                     }
                     Poll::Pending => {
@@ -235,7 +249,7 @@ where
     fn refresh_found(&self, outcome: &Outcome<E>, unused: Option<F>) {
         let is_due = |hit: &BlobCacheHit| {
             // A typed caller would take the value of the refresh for that of another fetch.
-            hit.tier() != CacheTier::Fetched && !hit.is_stale() && self.request.is_ending(hit)
+            hit.tier() != CacheTier::Fetched && !hit.is_stale() && self.request.is_due(hit)
         };
         match unused {
             Some(fetch) if outcome.as_ref().is_ok_and(is_due) => {

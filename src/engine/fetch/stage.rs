@@ -6,12 +6,11 @@ use std::task::Context;
 use futures::future::BoxFuture;
 
 use crate::engine::fetch::fetcher::Fetched;
-use crate::engine::fetch::outcome::FlightOutcome;
+use crate::engine::fetch::outcome::{Answer, FlightOutcome};
 use crate::engine::fetch::request::Look;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::flight;
-use crate::hit::BlobCacheHit;
 use crate::moment::Moment;
 use crate::telemetry::Spanned;
 
@@ -19,8 +18,6 @@ pub(super) type Lead = flight::Lead<FlightOutcome, Moment>;
 pub(super) type Joiner = flight::Joiner<FlightOutcome, Moment>;
 pub(super) type Claim = flight::Claim<FlightOutcome, Moment>;
 type Wakers = flight::Wakers<FlightOutcome, Moment>;
-
-pub(super) type Outcome<E> = Result<BlobCacheHit, FetchError<E>>;
 
 /// The lead is None without a flight: another key of the hash has one, or no entry has this key.
 pub(super) enum Stage<Fut, E> {
@@ -33,7 +30,7 @@ pub(super) enum Stage<Fut, E> {
     Fetching(Spanned<Pin<Box<Fut>>>, Option<Lead>, WatchGuard),
     Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
-    Waking(Wakers, Outcome<E>),
+    Waking(Wakers, Answer<E>),
     Over,
 }
 
@@ -49,7 +46,7 @@ pub(super) struct FailedAt {
 pub(super) enum Next<Fut, E> {
     Stage(Stage<Fut, E>),
     Wait(Stage<Fut, E>),
-    Answer(Outcome<E>),
+    Answer(Answer<E>),
 }
 
 impl<Fut, E> Stage<Fut, E> {

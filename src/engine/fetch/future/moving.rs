@@ -1,9 +1,13 @@
 //! How a fetch moves to a task: it stops before it begins, and goes on there.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::FetchFuture;
+use crate::counters::Event;
+use crate::engine::fetch::outcome::Answer;
 use crate::engine::fetch::request::FetchRequest;
 use crate::engine::fetch::stage::Stage;
 use crate::engine::fetch::typing::Begin;
@@ -42,16 +46,37 @@ impl<F, Fut, E> FetchFuture<F, Fut, E> {
     }
 }
 
+/// A fetch that a task polls, for a caller that may come late for the answer.
+pub(crate) struct InTask<F, Fut, E>(pub(crate) Box<FetchFuture<F, Fut, E>>);
+
+impl<F, Fut, E> Future for InTask<F, Fut, E>
+where
+    F: Begin<Fut>,
+    Fut: Future<Output = Result<BlobCachePut, E>>,
+    E: Send + Sync + 'static,
+{
+    type Output = Answer<E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer<E>> {
+        self.0.poll_answer(context)
+    }
+}
+
 /// Whoever polled it before polls it no longer: others need not wait for that.
-impl<F, Fut, E> Work for FetchFuture<F, Fut, E>
+impl<F, Fut, E> Work for InTask<F, Fut, E>
 where
     F: Begin<Fut> + Send + 'static,
     Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
     E: Send + Sync + 'static,
 {
     fn moved(&self) {
-        if let Some(lead) = self.stage.lead().filter(|_| !failpoint(Failpoint::LeadNotMoved)) {
+        let lead = self.0.stage.lead();
+        if let Some(lead) = lead.filter(|_| !failpoint(Failpoint::LeadNotMoved)) {
             lead.note_woken();
         }
+    }
+
+    fn left_task(&self) {
+        self.0.count(Event::FetchNotSpawned);
     }
 }
