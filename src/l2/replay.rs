@@ -39,7 +39,6 @@ use super::listed_record::{ListedKind, ListedRecord};
 use super::replay_run::{Fate, ReplayRun};
 use super::replayed_expiries::{EXPIRY_BYTES, PREFIX_BYTES};
 use super::replayed_namespace::{ExpiredRecord, Prefixes, RecoveredNamespace, ReplayedNamespace};
-use super::replayed_renewals::RENEWAL_BYTES;
 use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::clock::Timestamp;
@@ -129,7 +128,7 @@ impl Replay {
             }
             if is_other {
                 self.oldest = Some(position);
-                self.take_other(&entry.change, position, steps).await;
+                self.take_other(&entry.change, (position, head), steps).await;
                 left = behind;
             }
         }
@@ -196,7 +195,9 @@ impl Replay {
                 ExpiryScope::Prefix { prefix, .. } => PREFIX_BYTES + prefix.len(),
                 ExpiryScope::Namespace(_) => 0,
             },
-            Change::Renewal(_) => RENEWAL_BYTES,
+            Change::Renewal(renewal) => {
+                self.log.renewals.cost_max(renewal.shortened, self.log.renewed_max())
+            }
             _ => change.index_bytes(),
         };
         of_change + change.namespace().map_or(0, |named| self.log.name_cost(named.name))
@@ -381,7 +382,12 @@ impl Replay {
             && is_covered(segment, record, &self.log.labels, prefixes, steps).await
     }
 
-    async fn take_other(&mut self, change: &Change<'_>, position: Position, steps: &mut Pacer) {
+    async fn take_other(
+        &mut self,
+        change: &Change<'_>,
+        (position, head): (Position, Position),
+        steps: &mut Pacer,
+    ) {
         steps.entry().await;
         match change {
             Change::StoreInvalidation { .. } => {
@@ -399,7 +405,9 @@ impl Replay {
                 return;
             }
             Change::Expiry(expiry) => return self.log.take_expiry(expiry, position, steps).await,
-            Change::Renewal(renewal) => return renewal::note(&mut self.log, renewal, position),
+            Change::Renewal(renewal) => {
+                return renewal::note(&mut self.log, renewal, (position, head));
+            }
             _ => {}
         }
         let Some(named) = change.namespace() else { return };

@@ -4,19 +4,29 @@ use super::super::format::Position;
 use super::super::listed_record::{ListedKind, ListedRecord};
 use super::super::renewal::Renewal;
 use super::super::replay_run::ReplayRun;
-use super::super::replayed_renewals::RENEWAL_BYTES;
+use super::super::replayed_renewals::Touched;
 use super::super::segment_records::SegmentRecords;
 use super::log::ReplayedLog;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::failpoint::{Failpoint, failpoint};
+use crate::key::KeyHash;
 
-/// Notes the deadlines of a record that is yet to be read.
-pub(super) fn note(log: &mut ReplayedLog, renewal: &Renewal<'_>, touched_at: Position) {
+/// Notes the deadlines of a record that is yet to be read, if it will be: records before `head` are
+/// not, and one that a newer record is known to shadow does not count.
+pub(super) fn note(
+    log: &mut ReplayedLog,
+    renewal: &Renewal<'_>,
+    (touched_at, head): (Position, Position),
+) {
     let of = log.names.get(renewal.namespace.name);
-    let namespace = of.map(|of| &log.namespaces[*of]);
-    let is_current = namespace.is_some_and(|it| it.is_current(renewal.namespace.generation));
-    if is_current && !failpoint(Failpoint::RenewalForgotten) {
-        log.used.beside_bytes += log.renewals.insert(renewal, touched_at);
+    let Some(namespace) = of.map(|of| &log.namespaces[*of]) else { return };
+    let counts = renewal.position >= head
+        && namespace.is_current(renewal.namespace.generation)
+        && (namespace.collects || namespace.index.get(KeyHash(renewal.hash)).is_none());
+    if counts && !failpoint(Failpoint::RenewalForgotten) {
+        let (before, renewed_max) = (log.renewals.bytes(), log.renewed_max());
+        log.renewals.insert(renewal, touched_at, renewed_max);
+        log.used.beside_bytes += log.renewals.bytes() - before;
     }
 }
 
@@ -47,19 +57,22 @@ pub(super) async fn renewed(
 }
 
 fn renew(log: &mut ReplayedLog, record: &mut ListedRecord, (position, of): (Position, usize)) {
-    let Some(renewal) = log.renewals.take(position) else { return };
-    log.used.beside_bytes = log.used.beside_bytes.saturating_sub(RENEWAL_BYTES);
+    let before = log.renewals.bytes();
+    let Some(touched) = log.renewals.take(position) else { return };
+    let freed = before - log.renewals.bytes();
+    log.used.beside_bytes = log.used.beside_bytes.saturating_sub(freed);
     if record.kind == ListedKind::Tombstone {
         return;
     }
-    // What is found beyond that is forgotten, as it would be in the running cache.
-    if log.renewed >= log.renewed_max() {
-        renewal.forget(record, log.now);
-        return;
-    }
-    renewal.apply(record, log.now);
-    if record.kind == ListedKind::Blob {
-        log.renewed += 1;
-        log.namespaces[of].renewed.push(renewal.of(record, position));
+    match touched {
+        Touched::Renewed(renewed) if log.renewed < log.renewed_max() => {
+            renewed.apply(record, log.now);
+            if record.kind == ListedKind::Blob {
+                log.renewed += 1;
+                log.namespaces[of].renewed.push(renewed.of(record, position));
+            }
+        }
+        // What is found beyond that is forgotten, as it would be in the running cache.
+        _ => touched.forget(record, log.now),
     }
 }
