@@ -113,11 +113,17 @@ impl List {
     /// the entries of a key once, however often it is put. False if the other one was unlinked
     /// before, or its list was taken apart.
     pub(super) fn replace(&mut self, old: &Entry, entry: &Arc<Entry>, insertion: u64) -> bool {
-        let number = old.node.unlink().filter(|number| self.holds(*number, old));
-        let Some(number) = number else {
+        let is_replaced = self.swap(old, entry, insertion);
+        if !is_replaced {
             self.push(entry, insertion);
-            return false;
-        };
+        }
+        is_replaced
+    }
+
+    /// The same, but nothing is linked if the other one was unlinked before, or its list taken apart.
+    pub(super) fn swap(&mut self, old: &Entry, entry: &Arc<Entry>, insertion: u64) -> bool {
+        let number = old.node.unlink().filter(|number| self.holds(*number, old));
+        let Some(number) = number else { return false };
         // Dropped by its owner, who holds it.
         drop(self.take(number));
         self.link(number, entry, insertion);

@@ -342,15 +342,11 @@ impl LockedPlace<'_> {
         }
     }
 
-    /// Puts `entry` in place of the one that is there. None if another caller has unlinked that:
-    /// then nothing has changed.
-    pub(crate) fn replace(self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    /// Puts a copy in place of the entry that is there, in whose node a walk meets it. None if
+    /// another caller has unlinked that: then nothing has changed.
+    pub(crate) fn replace(self, copy: Arc<Entry>) -> Option<Arc<Entry>> {
         let MapEntry::Occupied(mut place) = self.place else { return None };
-        if !self.sieve.remove(place.get()) {
-            return None;
-        }
-        self.sieve.insert(&entry);
-        Some(place.insert(entry))
+        self.sieve.swap(place.get(), &copy).then(|| place.insert(copy))
     }
 
     /// Empties the place. Returns its entry, likewise.

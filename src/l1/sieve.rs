@@ -144,6 +144,16 @@ impl Sieve {
         replaced
     }
 
+    /// Puts a copy of an entry in its place, of the same list. False if another caller has unlinked
+    /// that before: then nothing has changed.
+    pub(crate) fn swap(&self, old: &Entry, copy: &Arc<Entry>) -> bool {
+        let shard = self.level_of(copy.priority).shard(copy);
+        self.count(copy);
+        let swapped = shard.change(|list| list.swap(old, copy, self.next_insertion()));
+        self.uncount(if swapped { old } else { copy });
+        swapped
+    }
+
     /// As long as this stays the same, no key has got an entry in another list than before.
     pub(crate) fn moves(&self) -> u64 {
         self.moves.load(Ordering::Acquire)
