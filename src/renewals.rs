@@ -81,9 +81,16 @@ impl Renewals {
         slot.shortened.then_some(Lifetime::GONE)
     }
 
-    /// Whether an entry that was read from a slot has the deadlines that count.
+    /// Whether an entry that was read from a slot has the deadlines that count. Then the touch is
+    /// an access to it: it may be a later one, with the same deadlines.
     pub(crate) fn are_those_of(&self, entry: &Entry, slot: Slot) -> bool {
-        self.of(entry.hash, slot).is_none_or(|life| entry.lives(&life))
+        self.of(entry.hash, slot).is_none_or(|life| {
+            let lives = entry.lives(&life);
+            if lives {
+                entry.accessed(life.written);
+            }
+            lives
+        })
     }
 
     /// Whether a record from `first` on may have been touched.

@@ -184,7 +184,11 @@ impl IndexBudget {
 
     /// Whether the access time of this entry should be kept, and there is no room for it yet.
     pub(crate) fn misses_accesses(&self, entry: &Entry) -> bool {
-        entry.idle_ttl().is_some() && !self.access_times.has_room()
+        entry.idle_ttl().is_some() && !self.has_room_for_accesses()
+    }
+
+    pub(crate) fn has_room_for_accesses(&self) -> bool {
+        self.access_times.has_room()
     }
 
     /// Reserves room for times since when records are stale, likewise.

@@ -8,6 +8,7 @@ use crate::commit_lock::{CommitLock, Section};
 use crate::counters::{Counters, Event};
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::events::{About, EntryChange, Events};
@@ -16,7 +17,7 @@ use crate::l1::L1;
 use crate::l2::Slot;
 use crate::namespace::Generation;
 use crate::pending::PendingInvalidation;
-use crate::policy::{ExpiredBy, Freshness};
+use crate::policy::{ExpiredBy, Freshness, Lifetime};
 use crate::sequence::Sequence;
 
 pub(crate) struct Removal {
@@ -25,6 +26,7 @@ pub(crate) struct Removal {
     commit_lock: Arc<CommitLock>,
     l1: Arc<L1>,
     visibility: Visibility,
+    renewed: RenewedSlots,
     budget: Arc<IndexBudget>,
 }
 
@@ -36,6 +38,7 @@ impl Removal {
             commit_lock: parts.commit_lock.clone(),
             l1: parts.l1.clone(),
             visibility: Visibility::new(parts),
+            renewed: RenewedSlots::new(parts),
             budget: parts.budget.clone(),
         }
     }
@@ -199,18 +202,23 @@ impl Removal {
         true
     }
 
-    /// The same for an entry that was found expired on disk, unless memory has a later access.
+    /// The same for an entry that was found expired on disk, unless memory has a later access, or
+    /// it was touched since. `judged`: its life since the last touch, asked before it was judged.
     pub(crate) fn expire_on_disk(
         &self,
         generation: &Generation,
         (key, sequence): (HashedKey<'_>, Sequence),
-        freshness: Freshness,
+        (freshness, judged): (Freshness, Option<Lifetime>),
     ) {
         let hash = key.hash;
         let place = self.l1.lock_place(hash);
         let in_memory = place.entry().filter(|entry| entry.sequence() == sequence);
         let is_expired = in_memory.map(|entry| self.visibility.freshness(entry).is_expired());
         let mut section = self.commit_lock.section();
+        let slot = generation.live_slot(hash, sequence);
+        if slot.is_some_and(|slot| self.renewed.of(hash, slot) != judged) {
+            return;
+        }
         let removed = match is_expired {
             Some(true) => place.remove(),
             Some(false) => return,

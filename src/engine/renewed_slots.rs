@@ -33,7 +33,7 @@ impl RenewedSlots {
         touched_at: Position,
         section: &mut Section<'_>,
     ) {
-        self.budget.want_renewals(section);
+        self.want_room(&life, section);
         // First the deadlines: a reader that sees the mark finds them.
         self.renewals.note((hash, slot.position), life, touched_at.value());
         if shortened && !slot.shortened {
@@ -53,8 +53,17 @@ impl RenewedSlots {
     ) {
         let RenewedRecord { hash, position, life, touched_at } = record;
         if generation.live_slot(hash, Sequence(position.value())).is_some() {
-            self.budget.want_renewals(section);
+            self.want_room(&life, section);
             self.renewals.note((hash, position), life, touched_at.value());
+        }
+    }
+
+    /// Room for its deadlines, and for accesses if an idle ttl is one: the touch may be the first
+    /// to give one.
+    fn want_room(&self, life: &Lifetime, section: &mut Section<'_>) {
+        self.budget.want_renewals(section);
+        if life.idle_ttl < u64::MAX && !self.budget.has_room_for_accesses() {
+            self.budget.want_accesses(section);
         }
     }
 

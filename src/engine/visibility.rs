@@ -70,9 +70,9 @@ impl Visibility {
         life.freshness(self.clock.timestamp(), last_access)
     }
 
-    /// Whether its record has other deadlines than a directory lists.
-    pub(crate) fn is_touched(&self, hash: KeyHash, slot: Slot) -> bool {
-        self.renewed.of(hash, slot).is_some()
+    /// The life of its record since the last touch: then a directory lists other deadlines.
+    pub(crate) fn renewal(&self, hash: KeyHash, slot: Slot) -> Option<Lifetime> {
+        self.renewed.of(hash, slot)
     }
 
     /// Its life, and its last access.

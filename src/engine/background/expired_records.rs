@@ -97,12 +97,13 @@ impl ExpiredRecords {
     ) {
         let (hash, sequence) = (KeyHash(blob.hash), Sequence(position.value()));
         let Some(slot) = generation.live_slot(hash, sequence) else { return };
+        let judged = self.visibility.renewal(hash, slot);
         let (life, last_access) = self.visibility.life_listed(slot, blob);
         let freshness = life.freshness(now, last_access);
         if freshness.is_expired() {
             // Its labels stay while its record does.
             let key = HashedKey { bytes: blob.key, hash };
-            self.removal.expire_on_disk(generation, (key, sequence), freshness);
+            self.removal.expire_on_disk(generation, (key, sequence), (freshness, judged));
         } else {
             generation.note_end_on_disk(life.ends(last_access));
         }

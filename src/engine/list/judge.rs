@@ -8,6 +8,7 @@ use crate::engine::expired_slots::ExpiredSlots;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::read::record_reader::RecordReader;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::entry::Entry;
 use crate::failpoint::{Failpoint, failpoint};
@@ -25,6 +26,7 @@ pub(super) struct Judge {
     visibility: Visibility,
     last_access: LastAccess,
     expired: ExpiredSlots,
+    renewed: RenewedSlots,
     reader: Arc<RecordReader>,
     disk: Arc<DiskTier>,
 }
@@ -57,6 +59,7 @@ impl Judge {
             visibility: Visibility::new(parts),
             last_access: LastAccess::new(parts),
             expired: ExpiredSlots::new(parts),
+            renewed: RenewedSlots::new(parts),
             reader: Arc::new(RecordReader::new(parts)),
             disk: Arc::clone(&parts.disk),
         }
@@ -100,7 +103,7 @@ impl Judge {
         let Some(slot) = generation.live_slot(hash, sequence) else { return Verdict::Unknown };
         let is_expired = slot.expired || generation.expired_since(sequence).is_some();
         // Of one that was touched the directory has other deadlines.
-        let is_touched = self.visibility.is_touched(hash, slot);
+        let is_touched = self.visibility.renewal(hash, slot).is_some();
         if is_covered || is_expired || is_touched || listed.is_detailed {
             return Verdict::Unknown;
         }
@@ -128,6 +131,10 @@ impl Judge {
                     self.last_access.restore_from_either(&entry);
                     // The slot comes last, as above.
                     if self.expired.restore(&entry) {
+                        // It was touched since it was read.
+                        if !self.renewed.are_current(&entry) {
+                            continue;
+                        }
                         return self.entry(&entry);
                     }
                 }

@@ -30,6 +30,7 @@ use crate::latency::Latencies;
 use crate::modes::L2PromotionPolicy;
 use crate::namespace::{Generation, Namespaces};
 use crate::pending::PendingInvalidations;
+use crate::policy::Lifetime;
 
 pub(crate) struct DiskLookup {
     config: Arc<BlobCacheConfig>,
@@ -118,10 +119,12 @@ impl DiskLookup {
                     }
                     // If memory has taken the entry in since, only memory knows its last access.
                     let place = entry.idle_ttl().map(|_| self.l1.lock_place(entry.hash));
+                    // Asked before its deadlines are compared: so a removal finds a later touch.
+                    let judged = self.renewed.of(on_disk.hash, on_disk.slot);
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
                     if self.expired.restore(&entry) && self.renewed.are_current(&entry) {
-                        return self.serve(entry, place, on_disk.slot);
+                        return self.serve(entry, place, (on_disk.slot, judged));
                     }
                 }
                 Ok(None) => {}
@@ -135,12 +138,13 @@ impl DiskLookup {
         }
     }
 
-    /// Makes a hit of an entry that was read. `place` is locked if access times matter.
+    /// Makes a hit of an entry that was read, with its life since the last touch. `place` is locked
+    /// if access times matter.
     fn serve(
         &self,
         entry: Arc<Entry>,
         place: Option<l1::LockedPlace<'_>>,
-        slot: Slot,
+        (slot, judged): (Slot, Option<Lifetime>),
     ) -> Option<Found> {
         let in_memory = place.as_ref().and_then(l1::LockedPlace::entry);
         let same = in_memory.filter(|same| same.sequence() == entry.sequence());
@@ -161,7 +165,7 @@ impl DiskLookup {
                 self.removal.expire_on_disk(
                     &entry.generation,
                     (entry.hashed_key(), entry.sequence()),
-                    expired,
+                    (expired, judged),
                 );
                 None
             }

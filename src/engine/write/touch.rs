@@ -18,7 +18,6 @@ use crate::engine::background::deadlines::Deadlines;
 use crate::engine::disk_tier::{DiskTier, NoRoom};
 use crate::engine::eviction::Eviction;
 use crate::engine::expired_slots::ExpiredSlots;
-use crate::engine::index_budget::IndexBudget;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::read::record_reader::{Read, RecordReader};
@@ -45,7 +44,6 @@ pub(crate) struct Touches {
     namespaces: Arc<Namespaces>,
     pending: Arc<PendingInvalidations>,
     l1: Arc<L1>,
-    budget: Arc<IndexBudget>,
     disk: Arc<DiskTier>,
     deadlines: Arc<Deadlines>,
     acknowledger: Arc<Acknowledger>,
@@ -81,7 +79,8 @@ enum Tried {
     Done(Acknowledgement),
     /// There is no live entry.
     Dead,
-    /// There was one, and the disk tier was turned off.
+    /// There was one, and nothing is left of it: the disk tier was turned off, or memory, which had
+    /// it alone, has no room for the copy.
     Lost(Acknowledgement),
     /// Another caller was faster.
     Moved,
@@ -120,7 +119,6 @@ impl Touches {
             namespaces: parts.namespaces.clone(),
             pending: parts.pending.clone(),
             l1: parts.l1.clone(),
-            budget: parts.budget.clone(),
             disk: parts.disk.clone(),
             deadlines: parts.deadlines.clone(),
             acknowledger: parts.acknowledger.clone(),
@@ -145,12 +143,15 @@ impl Touches {
         self.admission.check_open()?;
         self.admission.check_namespace(namespace.name)?;
         self.admission.check_key(key)?;
-        let life = policy.lifetime(namespace.name, key, self.clock.timestamp());
-        let touch = Touch { namespace, key: self.hasher.hashed(namespace.seed, key), life };
+        let hashed = self.hasher.hashed(namespace.seed, key);
         let mut ticket = None;
         // Bounded: a read, a wait or a yield in each turn.
         loop {
-            let tried = match self.find(touch).await? {
+            let found = self.find(namespace, hashed).await?;
+            // Whoever has waited touches it now.
+            let life = policy.lifetime(namespace.name, key, self.clock.timestamp());
+            let touch = Touch { namespace, key: hashed, life };
+            let tried = match found {
                 Found::InMemory(entry) => self.touch_in_memory(touch, &entry).await,
                 Found::OnDisk(entry) => {
                     self.touch_on_disk(touch, &entry).unwrap_or_else(Into::into)
@@ -178,8 +179,11 @@ impl Touches {
         }
     }
 
-    async fn find(&self, touch: Touch<'_>) -> Result<Found, CacheError> {
-        let Touch { namespace, key, .. } = touch;
+    async fn find(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: HashedKey<'_>,
+    ) -> Result<Found, CacheError> {
         if let Some(entry) = self.visibility.visible(namespace, key) {
             return Ok(Found::InMemory(entry));
         }
@@ -253,9 +257,6 @@ impl Touches {
             Some(slot) => self.record(touch, current, slot, &mut section)?,
             None => OnDisk::default(),
         };
-        if on_disk.end.is_some() && self.budget.misses_accesses(current) {
-            self.budget.want_accesses(&mut section);
-        }
         let is_below = on_disk.end.is_some() && slot.is_some_and(|slot| !slot.dead);
         let ends = renewed.as_ref().map(|renewed| {
             renewed.set_sequence(current.sequence());
@@ -270,6 +271,9 @@ impl Touches {
             Some(renewed) => Self::install(renewed, place, &mut section),
             None => {
                 self.evict(place, is_below, &mut section);
+                if !is_below {
+                    return Ok(Tried::Lost(on_disk.acknowledgement()));
+                }
                 true
             }
         };

@@ -7,11 +7,13 @@ use super::super::bench::Bench;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
+use crate::engine::removal::Removal;
+use crate::engine::renewed_slots::RenewedSlots;
 use crate::events::{BlobCacheEvent, EntryChange};
 use crate::failpoint::{Failpoint, plant};
 use crate::hit::BlobCacheHit;
 use crate::modes::{L1Admission, L2Compression};
-use crate::policy::BlobCachePolicy;
+use crate::policy::{BlobCachePolicy, ExpiredBy, Freshness};
 use crate::put::BlobCachePut;
 
 fn seconds(seconds: u64) -> Duration {
@@ -333,11 +335,11 @@ fn more_touches_than_memory_remembers_end_early_and_never_late() {
     for is_shortened in [true, false] {
         let clock = clock();
         // A sixteenth has room for few.
-        let config = config(&clock).l2_bytes_max(64 * (64 << 10)).l2_index_bytes_max(1 << 20);
+        let config = config(&clock).l2_bytes_max(512 * (64 << 10)).l2_index_bytes_max(1 << 20);
         let mut bench = Bench::with(1, config.build().unwrap());
         let cache = bench.cache();
         let (first, then) = if is_shortened { (100, 10) } else { (10, 100) };
-        let count = 4000_u32;
+        let count = 12_000_u32;
         for number in 0..count {
             let put = BlobCachePut::new("v");
             let policy = ttl(first).l1_admission(L1Admission::Never);
@@ -371,14 +373,76 @@ fn more_touches_than_memory_remembers_end_early_and_never_late() {
             }
             clock.set(SystemTime::UNIX_EPOCH + seconds(1 << 30));
             drop(cache);
-            if !is_shortened {
-                break;
-            }
             bench.kill();
+            let found = bench.cache().stats().recovery_records();
+            let least = if is_shortened { 300 } else { u64::from(count) };
+            assert!(found >= least, "{found}: touches take the room of records");
         }
         let stats = bench.cache().stats();
         assert!(stats.memory_index_bytes() <= (1 << 20), "{}", stats.memory_index_bytes());
     }
+}
+
+#[test]
+fn what_was_judged_before_a_touch_is_not_removed_after_it() {
+    for has_been_touched in [false, true] {
+        let clock = clock();
+        let mut bench = bench(&clock);
+        put(&mut bench, ttl(10).l1_admission(L1Admission::Never));
+        assert!(!has_been_touched || touch(&mut bench, &ttl(10)));
+        let read = get(&mut bench).unwrap().entry;
+        let cache = bench.cache();
+        let removal = Removal::new(&cache.engine.parts);
+        let renewed = RenewedSlots::new(&cache.engine.parts);
+        let judged = || {
+            let slot = read.generation.live_slot(read.hash, read.sequence()).expect("alive");
+            renewed.of(read.hash, slot)
+        };
+        let of = (read.hashed_key(), read.sequence());
+        let expired = Freshness::Expired(ExpiredBy::Ttl);
+        let before = judged();
+        clock.advance(seconds(9));
+        assert!(touch(&mut bench, &ttl(100)));
+        clock.advance(seconds(2));
+        removal.expire_on_disk(&read.generation, of, (expired, before));
+        assert!(get(&mut bench).is_some(), "touched before: {has_been_touched}");
+        assert_eq!(cache.stats().expirations(), 0);
+        clock.advance(seconds(100));
+        removal.expire_on_disk(&read.generation, of, (expired, judged()));
+        assert_eq!(cache.stats().expirations(), 1);
+    }
+}
+
+#[test]
+fn accesses_count_once_a_touch_has_given_an_idle_ttl() {
+    let clock = clock();
+    let mut bench = bench(&clock);
+    put(&mut bench, ttl(1000).l1_admission(L1Admission::Always));
+    assert!(touch(&mut bench, &ttl(1000).idle_ttl(seconds(10))));
+    for _ in 0..3 {
+        clock.advance(seconds(8));
+        assert!(get(&mut bench).is_some(), "its last access is forgotten");
+        let cache = bench.cache();
+        for number in 0..9_u32 {
+            let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+            let other = BlobCachePut::new(vec![7; 20_000]).with_policy(policy);
+            bench.run(cache.put("others", number.to_le_bytes(), other)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_touch_to_the_same_idle_ttl_is_an_access_of_what_was_read_before() {
+    let clock = clock();
+    let mut bench = bench(&clock);
+    let policy = BlobCachePolicy::default().idle_ttl(seconds(10));
+    put(&mut bench, policy.clone().l1_admission(L1Admission::Never));
+    let read = get(&mut bench).unwrap().entry;
+    clock.advance(seconds(9));
+    assert!(touch(&mut bench, &policy));
+    let cache = bench.cache();
+    assert!(RenewedSlots::new(&cache.engine.parts).are_current(&read));
+    assert_eq!(read.last_access(), Some(clock.timestamp()));
 }
 
 #[test]
