@@ -22,10 +22,13 @@ use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
 use crate::batch::Pacer;
-use crate::io::ReadRequest;
+use crate::io::{AlignedBuffer, ReadRequest};
 
 /// Headers that are read at once.
 const READS: usize = 32;
+
+/// Attempts to read a header, before it counts as unreadable.
+const TRIES: usize = 3;
 
 /// The places of the segments in use, and those whose headers are to be erased.
 struct Scan {
@@ -95,8 +98,7 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
         while reading.len() < READS {
             let Some(place) = left.next() else { break };
             let offset = offset_of(superblock.geometry, place);
-            let read = file.read_counted(ReadRequest::new(offset, BLOCK_BYTES).background());
-            reading.push_back(async move { (place, read.await) });
+            reading.push_back(async move { (place, read_header(file, offset).await) });
         }
         let Some((place, read)) = reading.next().await else { break };
         steps.bytes(BLOCK_BYTES).await;
@@ -106,12 +108,25 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
                     scan.add(place, header);
                 }
             }
-            // Its segment is damaged now; it must not come back as another one.
+            // Its segment is damaged now. It must not come back: it may be a second one of the segment
+            // in which the log goes on.
             Err(_) => scan.misleading.push(place),
         }
     }
     erase(file, superblock.geometry, &scan.misleading).await?;
     Ok(scan.places())
+}
+
+async fn read_header(file: &SegmentFile, offset: u64) -> io::Result<AlignedBuffer> {
+    let request = || ReadRequest::new(offset, BLOCK_BYTES).background();
+    let mut read = file.read_counted(request()).await;
+    // Bounded: by the tries.
+    for _ in 1..TRIES {
+        if read.is_err() {
+            read = file.read_counted(request()).await;
+        }
+    }
+    read
 }
 
 /// Erases headers, durably.

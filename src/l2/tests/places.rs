@@ -3,11 +3,15 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
 use std::collections::BTreeMap;
+use std::future::ready;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::FutureExt;
 use futures::executor::block_on;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -23,7 +27,7 @@ use super::super::segment::SegmentHeader;
 use super::super::segment_file::SegmentFile;
 use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy};
 use super::{OPEN, STORE, position, seeded};
-use crate::io::SimulatedDisk;
+use crate::io::{AlignedBuffer, Disk, ReadRequest, SimulatedDisk};
 
 const SEGMENT_BYTES: u32 = 16 << 10;
 
@@ -198,15 +202,7 @@ fn an_open_finds_the_places_and_erases_what_may_mislead_another() {
         for (place, block) in found.blocks.iter().enumerate() {
             disk.overwrite(offset_of(place), block);
         }
-        let file = SegmentFile {
-            disk: Arc::new(disk.clone()),
-            geometry,
-            places: Arc::new(Places::new(geometry)),
-            key: ChecksumKey::new(STORE),
-            health: Arc::new(Health::default()),
-            crash_safety: CrashSafety::Process,
-            next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
-        };
+        let file = file_on(Arc::new(disk.clone()), geometry);
         let superblock = superblock(geometry, oldest, newest);
         let places = block_on(find_places(&file, &superblock)).unwrap();
         for number in oldest.saturating_sub(3)..newest + 3 {
@@ -231,6 +227,85 @@ fn an_open_finds_the_places_and_erases_what_may_mislead_another() {
         doubled += usize::from(found.erased.len() + used.len() > count as usize / 2);
     }
     assert!(erased > 300 && doubled > 50, "{erased} erased, {doubled} doubled");
+}
+
+fn file_on(disk: Arc<dyn Disk>, geometry: Geometry) -> SegmentFile {
+    SegmentFile {
+        disk,
+        geometry,
+        places: Arc::new(Places::new(geometry)),
+        key: ChecksumKey::new(STORE),
+        health: Arc::new(Health::default()),
+        crash_safety: CrashSafety::Process,
+        next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
+    }
+}
+
+/// A disk of which one block cannot be read, so many times.
+struct BadBlock {
+    disk: SimulatedDisk,
+    offset: u64,
+    failures: AtomicU32,
+}
+
+impl Disk for BadBlock {
+    fn length(&self) -> u64 {
+        self.disk.length()
+    }
+
+    fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        self.disk.resize(length)
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
+        let less = |left: u32| left.checked_sub(1);
+        let is_bad = request.offset == self.offset
+            && self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if is_bad { ready(Err(io::Error::other("bad"))).boxed() } else { self.disk.read(request) }
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        buffer: AlignedBuffer,
+    ) -> BoxFuture<'static, (io::Result<()>, AlignedBuffer)> {
+        self.disk.write(offset, buffer)
+    }
+
+    fn begun(&self) -> BoxFuture<'static, ()> {
+        Disk::begun(&self.disk)
+    }
+
+    fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
+        self.disk.sync()
+    }
+}
+
+#[test]
+fn an_open_that_cannot_read_a_header_at_once_loses_nothing() {
+    const COUNT: u32 = 7;
+    let geometry = geometry_of(COUNT);
+    for bad in 0..COUNT as usize {
+        for (failures, is_lost) in [(1, false), (2, false), (u32::MAX, true)] {
+            let disk = SimulatedDisk::new(bad as u64, geometry.file_bytes());
+            for place in 0..COUNT as usize {
+                disk.overwrite(offset_of(place), &block_of(10 + place as u64, OPEN.0, STORE));
+            }
+            let offset = offset_of(bad);
+            let disk = BadBlock { disk, offset, failures: AtomicU32::new(failures) };
+            let contents = disk.disk.clone();
+            let file = file_on(Arc::new(disk), geometry);
+            let superblock = superblock(geometry, 10, 9 + u64::from(COUNT));
+            let places = block_on(find_places(&file, &superblock)).unwrap();
+            for place in 0..COUNT as usize {
+                let found = places.offset(SegmentNumber(10 + place as u64));
+                let is_there = place != bad || !is_lost;
+                assert_eq!(found, is_there.then(|| offset_of(place)), "{bad}, {failures} times");
+            }
+            let is_erased = contents.snapshot(offset, BLOCK_BYTES) == [0; BLOCK_BYTES];
+            assert_eq!(is_erased, is_lost, "{bad}, {failures} times");
+        }
+    }
 }
 
 fn superblock(geometry: Geometry, oldest: u64, newest: u64) -> Superblock {
