@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::batch::yield_now;
 use crate::config::check_l1_bytes_max;
 use crate::engine::admission::Admission;
 use crate::engine::background::promotion_queue::Promotions;
@@ -90,6 +91,12 @@ impl Sizes {
             present = latest;
         }
         self.eviction.make_room(Room::default(), u8::MAX).await;
+        // Bounded: until puts that had reserved room before have their entries in memory, which no
+        // put awaits anything for. Then these are evicted.
+        while self.l1.exceeds_budget() {
+            yield_now().await;
+            self.eviction.make_room(Room::default(), u8::MAX).await;
+        }
         Ok(())
     }
 }

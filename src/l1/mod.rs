@@ -285,6 +285,13 @@ impl L1 {
         room.bytes <= self.bytes_max()
     }
 
+    /// Whether entries, and puts that have reserved room for theirs, exceed the budget.
+    pub(crate) fn exceeds_budget(&self) -> bool {
+        // Before the bytes: an entry counts there before its reservation ends.
+        let reserved = self.reserved();
+        self.bytes().saturating_add(reserved) > self.bytes_max()
+    }
+
     /// Whether there is too little room, and an eviction can help.
     pub(crate) fn is_over(&self, Room { bytes, spare }: Room) -> bool {
         // Before the bytes: an entry counts there before its reservation ends.

@@ -8,6 +8,7 @@ mod index_budget;
 mod leaving;
 mod over_namespaces;
 mod restart;
+mod sizes;
 mod syncs;
 mod torn;
 mod touches;
