@@ -25,8 +25,9 @@ impl BlobCache {
     ///   tier. Nothing has changed.
     /// - [`L2Full`](CacheError::L2Full): the file system has no room for the larger file. Nothing
     ///   has changed.
-    /// - [`L2Io`](CacheError::L2Io): the device has failed, now or before, and the disk tier is
-    ///   off.
+    /// - [`L2Io`](CacheError::L2Io): the operating system refuses the larger file, such as above
+    ///   the process's limit of file sizes (`ulimit -f`), and nothing has changed; or the device
+    ///   has failed, now or before, and the disk tier is off.
     /// - [`L2Unavailable`](CacheError::L2Unavailable): in a forked process.
     /// - [`Closed`](CacheError::Closed) after a close, or if the cache is closed meanwhile.
     ///

@@ -243,3 +243,30 @@ fn refused_threads_are_named_and_memory_goes_on() {
     thread::spawn(stranger).join().unwrap();
     assert_eq!(descriptors(), before);
 }
+
+#[test]
+fn a_size_above_the_limit_of_file_sizes_is_refused_and_the_store_goes_on() {
+    if !is_child("a_size_above_the_limit_of_file_sizes_is_refused_and_the_store_goes_on") {
+        return;
+    }
+    let folder = folder();
+    for engine in [L2Engine::Auto, L2Engine::Threads] {
+        let cache = open_on(engine, &folder.path().join(format!("{engine:?}"))).unwrap();
+        let put = || BlobCachePut::new(vec![7; 100_000]);
+        (0..10_u8).for_each(|key| block_on(cache.put("space", [key], put())).unwrap());
+        block_on(cache.sync()).unwrap();
+        let before = cache.stats().l2_bytes_max();
+        let larger = || block_on(cache.set_l2_bytes_max(64 << 20));
+        let error = with_limit(Resource::Fsize, 32 << 20, larger).unwrap_err();
+        assert!(matches!(error, CacheError::L2Io { .. }), "{error:?}");
+        assert!(error.to_string().contains("longer"), "{error}");
+        let stats = cache.stats();
+        assert_eq!((stats.l2_state(), stats.l2_restarts()), (L2State::Healthy, 0));
+        assert_eq!(stats.l2_bytes_max(), before);
+        for key in 0..10_u8 {
+            assert!(block_on(cache.get("space", [key])).is_some(), "{key}");
+        }
+        assert_eq!(larger(), Ok(()), "without the limit");
+        block_on(cache.close()).unwrap();
+    }
+}

@@ -1,5 +1,6 @@
 //! `Sizes`: changes the budgets of a cache that is open.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ impl Sizes {
     /// Changes the size of the disk tier's file. Dropped, it leaves that to the writer.
     ///
     /// # Errors
-    /// It is out of its range, there is no disk tier, it was closed or is off, or there is no room.
+    /// It is out of its range, there is no disk tier, it was closed or is off, or there is no room,
+    /// or the operating system refuses it.
     pub(crate) async fn set_l2_bytes_max(&self, bytes: u64) -> Result<(), CacheError> {
         self.admission.check_open()?;
         let invalid = |reason| CacheError::InvalidConfig { field: "l2_bytes_max", reason };
@@ -64,6 +66,12 @@ impl Sizes {
             SizeRefusal::NoRoom { needed_bytes, available_bytes } => {
                 let path = self.disk.path().to_owned();
                 CacheError::L2Full { path, size: needed_bytes, max: available_bytes }
+            }
+            SizeRefusal::Refused { needed_bytes, kind, errno } => {
+                let path = self.disk.path().display();
+                let context = format!("could not make {path} {needed_bytes} bytes longer");
+                let source = errno.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
+                CacheError::L2Io { context, source: source.into() }
             }
         })
     }

@@ -34,7 +34,8 @@ const TRIES: usize = 3;
 /// Makes the file longer, for a geometry that no superblock names yet.
 ///
 /// # Errors
-/// `Grow` if there is no room. Then the file is as it was.
+/// `Grow` if there is no room, or the operating system refuses that length. Then the segments are
+/// as they were; an image behind them may be lost.
 pub(super) async fn grow(
     file: &SegmentFile,
     from: Geometry,
@@ -46,9 +47,11 @@ pub(super) async fn grow(
         // With the image of the index still there, which stays if there is no room.
         file.disk.resize(needed).await.map_err(refused)?;
     }
-    // What lies behind the segments may be left of others.
-    file.disk.resize(from.file_bytes()).await?;
-    file.disk.resize(needed).await.map_err(refused)?;
+    if present > from.file_bytes() {
+        // What lies behind the segments may be left of others.
+        file.disk.resize(from.file_bytes()).await.map_err(refused)?;
+        file.disk.resize(needed).await.map_err(refused)?;
+    }
     file.sync().await?;
     Ok(())
 }

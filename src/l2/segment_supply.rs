@@ -21,6 +21,7 @@ use super::format::{Geometry, Position, SegmentNumber};
 use super::log::Log;
 use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
+use super::recovery_error::RecoveryError;
 use super::resizing::{copy, cut, grow};
 use super::segment_file::SegmentFile;
 use super::size_requests::{SizeRefusal, SizeRequest};
@@ -89,17 +90,11 @@ impl SegmentSupply {
             return Ok(());
         }
         if after > before {
-            match grow(&self.file, from, to).await {
-                Ok(()) => {}
-                Err(error) => match error.no_room() {
-                    Some((needed_bytes, available_bytes)) => {
-                        self.file.places.keep_before(before);
-                        let refusal = SizeRefusal::NoRoom { needed_bytes, available_bytes };
-                        self.log.sizes().answer(request, Err(refusal)).await;
-                        return Ok(());
-                    }
-                    None => return Err(io::Error::other(error)),
-                },
+            if let Err(error) = grow(&self.file, from, to).await {
+                let refusal = refusal(&error).ok_or_else(|| io::Error::other(error))?;
+                self.file.places.keep_before(before);
+                self.log.sizes().answer(request, Err(refusal)).await;
+                return Ok(());
             }
         }
         if after != before {
@@ -266,6 +261,21 @@ impl SegmentSupply {
         let Superblock { geometry, head, .. } = *self.superblocks.superblock();
         geometry.segment_of(head)
     }
+}
+
+/// Why the file stays as it is. None: it may not be what it was.
+fn refusal(error: &RecoveryError) -> Option<SizeRefusal> {
+    let RecoveryError::Grow { needed, source } = error else { return None };
+    Some(match error.no_room() {
+        Some((needed_bytes, available_bytes)) => {
+            SizeRefusal::NoRoom { needed_bytes, available_bytes }
+        }
+        None => SizeRefusal::Refused {
+            needed_bytes: *needed,
+            kind: source.kind(),
+            errno: source.raw_os_error(),
+        },
+    })
 }
 
 fn start_of(geometry: Geometry, segment: u64) -> io::Result<Position> {

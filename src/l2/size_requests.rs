@@ -1,6 +1,8 @@
 //! `SizeRequests`: calls that wait for another size of the file. The writer serves the latest one;
 //! its answer is that of all before it, too.
 
+use std::io;
+
 use parking_lot::Mutex;
 
 use crate::waiters::Waiters;
@@ -14,6 +16,8 @@ pub(crate) enum SizeRefusal {
     Off,
     /// A larger file has no room. Nothing has changed.
     NoRoom { needed_bytes: u64, available_bytes: u64 },
+    /// The operating system refuses a larger file. Nothing has changed.
+    Refused { needed_bytes: u64, kind: io::ErrorKind, errno: Option<i32> },
 }
 
 /// The size that was asked for last.
@@ -37,7 +41,10 @@ struct State {
     /// The writer does not know of it.
     is_new: bool,
     answered: u64,
-    answer: Option<SizeRefusal>,
+    /// The last one whose size the file has got.
+    served: u64,
+    /// The last answer that was a refusal.
+    refusal: Option<SizeRefusal>,
     /// All are refused from now on.
     refuses: Option<SizeRefusal>,
 }
@@ -57,11 +64,13 @@ impl SizeRequests {
         Ok(state.asked)
     }
 
-    /// Resolves once a request, or a later one, is answered.
+    /// Resolves once a request, or a later one, is answered. A refusal of a later one is not the
+    /// answer to one that was served.
     pub(super) async fn answer_to(&self, number: u64) -> Result<(), SizeRefusal> {
         let answer = || {
             let state = self.state.lock();
-            (state.answered >= number).then_some(state.answer)
+            let refusal = state.refusal.filter(|_| state.served < number);
+            (state.answered >= number).then_some(refusal)
         };
         self.waiters.until(number, answer).await.map_or(Ok(()), Err)
     }
@@ -83,7 +92,11 @@ impl SizeRequests {
     pub(super) async fn answer(&self, request: SizeRequest, answer: Result<(), SizeRefusal>) {
         {
             let mut state = self.state.lock();
-            (state.answered, state.answer) = (request.number, answer.err());
+            state.answered = request.number;
+            match answer {
+                Ok(()) => state.served = request.number,
+                Err(refusal) => state.refusal = Some(refusal),
+            }
             if state.latest == Some(request) {
                 state.latest = None;
             }
@@ -96,7 +109,7 @@ impl SizeRequests {
         let mut state = self.state.lock();
         (state.refuses, state.latest, state.is_new) = (Some(refusal), None, false);
         if state.answered < state.asked {
-            (state.answered, state.answer) = (state.asked, Some(refusal));
+            (state.answered, state.refusal) = (state.asked, Some(refusal));
         }
     }
 
@@ -116,5 +129,49 @@ impl SizeRequests {
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.waiters.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_asks_late_is_not_told_the_refusal_of_a_later_one() {
+        let no_room = SizeRefusal::NoRoom { needed_bytes: 2, available_bytes: 1 };
+        for (first, second) in [
+            (Ok(()), Ok(())),
+            (Ok(()), Err(no_room)),
+            (Err(SizeRefusal::Off), Ok(())),
+            (Err(SizeRefusal::Off), Err(no_room)),
+        ] {
+            let requests = SizeRequests::default();
+            let numbers = [(4, first), (5, second)].map(|(segments, answer)| {
+                let number = requests.ask(segments).expect("it accepts");
+                assert_eq!(requests.answer_to(number).now_or_never(), None);
+                let request = requests.latest().expect("asked for");
+                requests.answer(request, answer).now_or_never().expect("no one waits");
+                number
+            });
+            // The size of the last one, if it has got that, is the answer to both.
+            let late = numbers.map(|number| requests.answer_to(number).now_or_never());
+            assert_eq!(late, [Some(first.or(second)), Some(second)], "{first:?}, {second:?}");
+        }
+    }
+
+    #[test]
+    fn a_close_refuses_what_is_not_answered_and_nothing_else() {
+        let requests = SizeRequests::default();
+        let served = requests.ask(4).expect("it accepts");
+        let request = requests.latest().expect("asked for");
+        requests.answer(request, Ok(())).now_or_never().expect("no one waits");
+        let open = requests.ask(5).expect("it accepts");
+        requests.refuse(SizeRefusal::Closed);
+        let answer_to = |number| requests.answer_to(number).now_or_never();
+        assert_eq!(answer_to(served), Some(Ok(())));
+        assert_eq!(answer_to(open), Some(Err(SizeRefusal::Closed)));
+        assert_eq!(requests.ask(6), Err(SizeRefusal::Closed));
     }
 }

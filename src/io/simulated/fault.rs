@@ -24,6 +24,9 @@ pub(crate) enum Fault {
     Io,
     /// The file system is full (ENOSPC). Of a write nothing arrived.
     NoSpace,
+    /// The file would be too large (EFBIG). Of a write any part may have arrived.
+    #[cfg(test)]
+    TooLarge,
 }
 
 impl Fault {
@@ -31,6 +34,8 @@ impl Fault {
         match self {
             Self::Io => Errno::IO.into(),
             Self::NoSpace => Errno::NOSPC.into(),
+            #[cfg(test)]
+            Self::TooLarge => Errno::FBIG.into(),
         }
     }
 }
