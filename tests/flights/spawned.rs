@@ -131,14 +131,15 @@ impl Tasks {
             block_on(async move {
                 let mut task = pin!(task);
                 // `within` polls at least once.
-                let mut ended = if turns == 0 { None } else { within(turns, task.as_mut()).await };
-                if ended.is_none() && sleeps {
+                let mut has_ended = turns > 0 && within(turns, task.as_mut()).await.is_some();
+                if !has_ended && sleeps {
                     world.wait_for_others();
                     if is_polled_again {
-                        ended = Some(task.await);
+                        task.await;
+                        has_ended = true;
                     }
                 }
-                fate.has_task_ended.store(ended.is_some(), Ordering::SeqCst);
+                fate.has_task_ended.store(has_ended, Ordering::SeqCst);
             });
         });
         self.threads.lock().push(thread);
