@@ -11,19 +11,16 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bloomfilter::Bloom;
 use parking_lot::RwLock;
 
 use crate::key::KeyHash;
 use crate::meter;
 
+/// Rate of one full filter; there are at most two before a rebuild.
+const FALSE_POSITIVES: f64 = 0.005;
+
 const HASHES_MIN: usize = 64;
-
-/// Of a line of 64 bytes, as caches of processors have them.
-const LINE_WORDS: usize = 8;
-
-/// A full filter says "maybe" to half a percent of absent hashes; there are at most two before a
-/// rebuild.
-const LINE_HASHES: usize = 44;
 
 #[derive(Default)]
 pub(crate) struct Synopsis {
@@ -45,15 +42,8 @@ struct State {
     gone_since: usize,
 }
 
-/// The bits of a hash lie in one line, one in each of its words: a lookup waits for memory once
-/// (F. Putze et al., *Cache-, Hash- and Space-Efficient Bloom Filters*, 2007).
 struct Filter {
-    words: Box<[u64]>,
-    /// Where the first line begins.
-    first: usize,
-    lines: usize,
-    /// Differs by size, so that the false positives of two filters are independent.
-    seed: u64,
+    bloom: Bloom<u64>,
     hashes: usize,
     hashes_max: usize,
 }
@@ -69,7 +59,7 @@ impl Synopsis {
     pub(crate) fn may_hold(&self, hash: KeyHash) -> bool {
         let state = self.state.read();
         // Bounded: by the filters, each twice as large as the one before.
-        state.is_blind || state.filters.iter().any(|filter| filter.may_hold(hash))
+        state.is_blind || state.filters.iter().any(|filter| filter.bloom.check(&hash.0))
     }
 
     /// Inserts a hash; called before it gets a new slot.
@@ -77,12 +67,19 @@ impl Synopsis {
         let mut state = self.state.write();
         if state.filters.last().is_none_or(Filter::is_full) {
             let hashes_max = state.filters.last().map_or(HASHES_MIN, |last| 2 * last.hashes_max);
-            state.filters.push(Filter::new(hashes_max));
+            // Bounded: one.
+            state.filters.extend(Filter::new(hashes_max));
             self.weigh(&state);
         }
-        let State { filters, next, .. } = &mut *state;
-        // Bounded: two.
-        filters.last_mut().into_iter().chain(next).for_each(|filter| filter.set(hash));
+        let State { filters, next, is_blind, .. } = &mut *state;
+        match filters.last_mut() {
+            Some(filter) => filter.set(hash),
+            // No filter could be allocated.
+            None => *is_blind = true,
+        }
+        if let Some(next) = next {
+            next.set(hash);
+        }
         self.judge(&state);
     }
 
@@ -117,11 +114,11 @@ impl Synopsis {
         if state.next.is_some() {
             return false;
         }
-        state.next = Some(Filter::new(HASHES_MIN.max(hashes + hashes / 2)));
+        state.next = Filter::new(HASHES_MIN.max(hashes + hashes / 2));
         state.gone_since = 0;
         self.weigh(&state);
         self.needs_rebuild.store(false, Ordering::Relaxed);
-        true
+        state.next.is_some()
     }
 
     pub(crate) fn tell(&self, hashes: impl Iterator<Item = KeyHash>) {
@@ -175,38 +172,16 @@ impl std::fmt::Debug for Synopsis {
 }
 
 impl Filter {
-    fn new(hashes_max: usize) -> Self {
-        let lines = hashes_max.div_ceil(LINE_HASHES);
-        // Memory that the kernel has zeroed already, if it is much.
-        let words = vec![0; (lines + 1) * LINE_WORDS - 1].into_boxed_slice();
-        let first = words.as_ptr().align_offset(size_of::<[u64; LINE_WORDS]>());
-        let (first, seed) = (first.min(LINE_WORDS - 1), mixed(hashes_max as u64));
-        Self { words, first, lines, seed, hashes: 0, hashes_max }
-    }
-
-    fn may_hold(&self, hash: KeyHash) -> bool {
-        let (start, bits) = self.place(hash);
-        let line = self.words[start..start + LINE_WORDS].iter().zip(bits);
-        // Bounded: by a line.
-        line.fold(0, |missing, (word, bit)| missing | (!word & bit)) == 0
+    /// None if the allocation fails.
+    fn new(hashes_max: usize) -> Option<Self> {
+        let bytes = Bloom::<u64>::compute_bitmap_size(hashes_max, FALSE_POSITIVES);
+        let bloom = Bloom::new_with_seed(bytes, hashes_max, &seed(hashes_max)).ok()?;
+        Some(Self { bloom, hashes: 0, hashes_max })
     }
 
     fn set(&mut self, hash: KeyHash) {
-        let (start, bits) = self.place(hash);
-        let line = &mut self.words[start..start + LINE_WORDS];
-        // Bounded: by a line.
-        line.iter_mut().zip(bits).for_each(|(word, bit)| *word |= bit);
+        self.bloom.set(&hash.0);
         self.hashes += 1;
-    }
-
-    /// Where the line of a hash begins, and its bit in each word.
-    fn place(&self, hash: KeyHash) -> (usize, [u64; LINE_WORDS]) {
-        let mixed = mixed(hash.0 ^ self.seed);
-        let line = (((mixed >> 32) * self.lines as u64) >> 32) as usize;
-        // The high bits are the same for all hashes of a line; the product depends on the others.
-        let places = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-        let bits = [0, 6, 12, 18, 24, 30, 36, 42].map(|shift| 1 << (places >> shift & 63));
-        (self.first + line * LINE_WORDS, bits)
     }
 
     fn is_full(&self) -> bool {
@@ -214,17 +189,24 @@ impl Filter {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.words) + size_of::<Self>()
+        usize::try_from(self.bloom.len() / 8).unwrap_or(usize::MAX) + size_of::<Self>()
     }
 }
 
-/// The mix of SplitMix64 (Steele, Lea and Flood, 2014). The hashes are keyed already, so outsiders
-/// cannot construct collisions.
-fn mixed(bits: u64) -> u64 {
-    let mixed = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// A well-mixed seed that differs by size, so that the false positives of two filters are
+/// independent. The hashes are keyed already, so outsiders cannot construct collisions.
+fn seed(size: usize) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let mut state = size as u64;
+    // Bounded: four.
+    for word in seed.chunks_exact_mut(8) {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    seed
 }
 
 #[cfg(test)]
