@@ -9,10 +9,9 @@ use super::super::segment_records::SegmentRecords;
 use super::log::ReplayedLog;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::KeyHash;
 
-/// Notes the deadlines of a record that is yet to be read, if it will be: records before `head` are
-/// not, and one that a newer record is known to shadow does not count.
+/// Notes the deadlines of a record that is yet to be read, if it will be: those before `head` are
+/// not.
 pub(super) fn note(
     log: &mut ReplayedLog,
     renewal: &Renewal<'_>,
@@ -20,9 +19,8 @@ pub(super) fn note(
 ) {
     let of = log.names.get(renewal.namespace.name);
     let Some(namespace) = of.map(|of| &log.namespaces[*of]) else { return };
-    let counts = renewal.position >= head
-        && namespace.is_current(renewal.namespace.generation)
-        && (namespace.collects || namespace.index.get(KeyHash(renewal.hash)).is_none());
+    let is_current = namespace.is_current(renewal.namespace.generation);
+    let counts = is_current && renewal.position >= head;
     if counts && !failpoint(Failpoint::RenewalForgotten) {
         let (before, renewed_max) = (log.renewals.bytes(), log.renewed_max());
         log.renewals.insert(renewal, touched_at, renewed_max);

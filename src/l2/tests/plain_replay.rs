@@ -100,11 +100,15 @@ fn add_prefix(prefixes: &mut Vec<Vec<u8>>, prefix: &[u8]) -> (usize, usize) {
 /// Replays a log record by record, from the newest back.
 pub(super) struct PlainReplay {
     limits: Limits,
+    head: u64,
     pub(super) namespaces: BTreeMap<&'static str, PlainNamespace>,
     labels: BTreeSet<u64>,
     expired_labels: BTreeMap<u64, u64>,
     /// By the positions of the records that they renew.
     renewals: BTreeMap<u64, Owned>,
+    /// From the first renewal without room on, none counts: only which records are shortened.
+    are_renewals_full: bool,
+    shortened: BTreeSet<u64>,
     renewed: usize,
     beside: usize,
     is_over: bool,
@@ -132,14 +136,17 @@ fn note(times: &mut BTreeMap<u64, u64>, label: u64, since: u64) -> bool {
 }
 
 impl PlainReplay {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, head: u64) -> Self {
         let (namespaces, labels) = (BTreeMap::new(), BTreeSet::new());
         Self {
             limits,
+            head,
             namespaces,
             labels,
             expired_labels: BTreeMap::new(),
             renewals: BTreeMap::new(),
+            are_renewals_full: false,
+            shortened: BTreeSet::new(),
             renewed: 0,
             beside: 0,
             is_over: false,
@@ -179,7 +186,8 @@ impl PlainReplay {
             2 => SLOT_BYTES,
             3 => record.labels.len() * 16,
             4 | 10 => 48 + record.key.len(),
-            7 => 96,
+            7 if !self.has_no_room_to_renew() => 96,
+            7 if record.renews.1 => 16,
             8 => 24,
             9 => record.labels.len() * 24,
             _ => 0,
@@ -223,10 +231,8 @@ impl PlainReplay {
         self.oldest = Some(position);
         let namespace = &self.namespaces[name];
         if !namespace.is_over && generation >= namespace.found.generation {
-            let is_new = record.kind == 7 && !self.renewals.contains_key(&record.renews.0);
-            if is_new {
-                self.renewals.insert(record.renews.0, record.clone());
-                self.beside += 96;
+            if record.kind == 7 {
+                self.note_renewal(record);
             }
             let (record, is_shortened) = match record.kind {
                 1 => self.renewed(record, position),
@@ -237,12 +243,42 @@ impl PlainReplay {
         true
     }
 
+    fn renewed_max(&self) -> usize {
+        self.limits.index_bytes_max / 16 / 96
+    }
+
+    fn has_no_room_to_renew(&self) -> bool {
+        self.are_renewals_full || self.renewals.len() >= self.renewed_max()
+    }
+
+    /// The first one of a record counts.
+    fn note_renewal(&mut self, record: &Owned) {
+        let (position, is_shortened) = record.renews;
+        if position < self.head || self.renewals.contains_key(&position) {
+            return;
+        }
+        self.are_renewals_full = self.has_no_room_to_renew();
+        if !self.are_renewals_full {
+            self.renewals.insert(position, record.clone());
+            self.beside += 96;
+        } else if is_shortened && self.shortened.insert(position) {
+            self.beside += 16;
+        }
+    }
+
     /// The record with the deadlines of its renewal, and whether it is shortened.
     fn renewed(&mut self, record: &Owned, position: u64) -> (Owned, bool) {
         let mut record = record.clone();
-        let Some(renewal) = self.renewals.remove(&position) else { return (record, false) };
+        let Some(renewal) = self.renewals.remove(&position) else {
+            let is_shortened = self.shortened.remove(&position);
+            if is_shortened {
+                self.beside -= 16;
+                record.window_end_ns = Some(0);
+            }
+            return (record, is_shortened);
+        };
         self.beside -= 96;
-        if self.renewed >= self.limits.index_bytes_max / 16 / 96 {
+        if self.renewed >= self.renewed_max() {
             record.window_end_ns = if renewal.renews.1 { Some(0) } else { record.window_end_ns };
             return (record, renewal.renews.1);
         }

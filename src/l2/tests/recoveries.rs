@@ -49,7 +49,7 @@ fn a_replay_in_runs_equals_one_record_by_record() {
             .collect();
         let limits = limits(&mut rng, segments.iter().map(|(records, _)| records.len()).sum());
         let head = position(rng.random_range(0..segments.len() as u64 * (1 << 20)) / 16 * 8);
-        let mut expected = PlainReplay::new(limits.clone());
+        let mut expected = PlainReplay::new(limits.clone(), head.value());
         let (mut replay, helpers) = (Replay::new(limits, Timestamp(NOW)), Helpers::start(0));
         for number in (0..segments.len() as u64).rev() {
             let (records, end) = &segments[usize::try_from(number).unwrap()];
