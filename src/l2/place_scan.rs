@@ -108,8 +108,8 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
                     scan.add(place, header);
                 }
             }
-            // Its segment is damaged now. It must not come back: it may be a second one of the segment
-            // in which the log goes on.
+            // Its segment is damaged now. It must not come back: it may be a second one of the
+            // segment in which the log goes on.
             Err(_) => scan.misleading.push(place),
         }
     }
