@@ -120,7 +120,7 @@ impl List {
         is_replaced
     }
 
-    /// The same, but nothing is linked if the other one was unlinked before, or its list taken apart.
+    /// The same, but links nothing if the other one was unlinked before, or its list taken apart.
     pub(super) fn swap(&mut self, old: &Entry, entry: &Arc<Entry>, insertion: u64) -> bool {
         let number = old.node.unlink().filter(|number| self.holds(*number, old));
         let Some(number) = number else { return false };
