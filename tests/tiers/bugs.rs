@@ -102,7 +102,7 @@ const BUGS: &[Bug] = &[
                         if self.pending.matching(&entry).is_some() {
                             return None;
                         }
-                        return self.serve(entry, None, on_disk.slot);
+                        return self.serve(entry, None, (on_disk.slot, None));
                     }
                 }
                 Ok(Some(Read::Entry(entry))) => {\n",
