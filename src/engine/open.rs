@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::BoxFuture;
+
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
@@ -50,13 +52,21 @@ pub(crate) async fn open(config: BlobCacheConfig) -> Result<Arc<Engine>, CacheEr
                 let path = shown.display();
                 tracing::info_span!(target: "tamis::open", "open", %path, bytes)
             };
-            spanned(span, open_tiers(config, path)).await?
+            spanned(span, open_tiers_boxed(config, path)).await?
         }
     };
     if is_swept {
         engine.sweep_in_background();
     }
     Ok(engine)
+}
+
+/// In a box: each crate that opens a cache would otherwise compile the whole of recovery again.
+fn open_tiers_boxed(
+    config: BlobCacheConfig,
+    path: PathBuf,
+) -> BoxFuture<'static, Result<Arc<Engine>, CacheError>> {
+    Box::pin(open_tiers(config, path))
 }
 
 async fn open_tiers(config: BlobCacheConfig, path: PathBuf) -> Result<Arc<Engine>, CacheError> {
