@@ -100,6 +100,12 @@ pub(crate) enum Failpoint {
     ListedTwice,
     /// A listing does not go through what the log has gained since it began.
     ListedGone,
+    /// A listing leaves out what memory still holds of a record that has left the log.
+    ListedUnheld,
+    /// A listing by labels starts again with what it has listed, once the place is lost.
+    ListedAgain,
+    /// A listing by labels takes an entry as listed that has got an earlier label too late.
+    ListedByEarlier,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
     /// An image of the index counts whatever state of the store it belongs to.

@@ -10,6 +10,7 @@ use crate::entry::Entry;
 use crate::key::KeyHash;
 use crate::keys::KeyEntry;
 use crate::l1::{Cursor, L1};
+use crate::sequence::Sequence;
 
 pub(super) struct EntryWalk {
     /// None at the end.
@@ -18,11 +19,14 @@ pub(super) struct EntryWalk {
     found: VecDeque<KeyHash>,
     /// See [`L1::moves`], when it began.
     moves: u64,
+    /// Only entries after this one.
+    after: Option<Sequence>,
 }
 
 impl EntryWalk {
-    pub(super) fn new(l1: &L1) -> Self {
-        Self { cursor: Some(Cursor::default()), found: VecDeque::new(), moves: l1.moves() }
+    pub(super) fn new(l1: &L1, after: Option<Sequence>) -> Self {
+        let (cursor, found) = (Some(Cursor::default()), VecDeque::new());
+        Self { cursor, found, moves: l1.moves(), after }
     }
 
     /// Whether it may have passed over keys, whose entries went to another list.
@@ -45,7 +49,11 @@ impl EntryWalk {
                 continue;
             };
             let held = judge.held(&listed.generation, hash);
-            let held = held.filter(|entry| entry.key.starts_with(&listed.prefix));
+            let is_wanted = |entry: &Arc<Entry>| {
+                entry.key.starts_with(&listed.prefix)
+                    && self.after.is_none_or(|after| entry.sequence() > after)
+            };
+            let held = held.filter(is_wanted);
             let entry = held.filter(|entry| !is_listed(entry));
             if let Some(entry) = entry.and_then(|entry| judge.entry(&entry)) {
                 return Some(entry);

@@ -81,7 +81,7 @@ impl Judge {
             }
             Some(slot) if is_here(slot) => {}
             Some(slot) if slot.position >= bound => return Verdict::Unknown,
-            _ => return Verdict::Nothing,
+            _ => return self.held_only(generation, (blob.key, hash), position),
         }
         // A get asks memory first.
         let namespace = NamespaceRef { name: generation.name(), seed: listed.seed };
@@ -113,6 +113,20 @@ impl Judge {
         Verdict::Entry(KeyEntry::listed(blob.key, bytes, blob.version, blob.window_end_ns))
     }
 
+    /// A record whose slot has left the index. Memory may hold its entry all the same, and the walk
+    /// over memory takes it as listed.
+    fn held_only(
+        &self,
+        generation: &Arc<Generation>,
+        (key, hash): (&[u8], KeyHash),
+        position: Position,
+    ) -> Verdict {
+        let is_it = |entry: &Arc<Entry>| *entry.key == *key && entry.is_at(position);
+        let held = self.held(generation, hash).filter(is_it);
+        let held = held.filter(|_| !failpoint(Failpoint::ListedUnheld));
+        held.and_then(|entry| self.entry(&entry)).map_or(Verdict::Nothing, Verdict::Entry)
+    }
+
     /// What a hash has now, if it is wanted: asks memory, then the head of its record.
     pub(super) async fn current(
         &self,
@@ -139,8 +153,10 @@ impl Judge {
                     }
                 }
             }
-            // The record has moved, or another one has replaced it.
-            if self.slot(generation, hash)?.position == slot.position {
+            // The record has moved, or another one has replaced it, or it has left the log after
+            // memory got its entry.
+            let now = self.slot(generation, hash);
+            if now.is_some_and(|now| now.position == slot.position) {
                 return None;
             }
         }

@@ -16,30 +16,32 @@ use crate::sequence::Sequence;
 /// Postings that are taken in one section.
 const POSTINGS: usize = BATCH_ENTRIES / 2;
 
-/// Of those that are added meanwhile it visits so many, and as many as there were before.
+/// Of those that are added meanwhile it visits so many, and as many as the namespace had before.
 const ADDED: usize = 4096;
 
 pub(super) struct LabelWalk {
     /// Sorted, without duplicates.
     labels: Vec<LabelHash>,
-    /// The label that is under way.
+    /// Up to which sequence the postings of each were listed: those of later ones are newer.
+    reached: Vec<Option<Sequence>>,
+    /// The label that is under way, and whether its walk is over.
     number: usize,
+    is_over: bool,
     /// The last sequence when it began.
     begun: Sequence,
     /// The postings that it met last, and those of them that are still to be listed.
     met: Vec<Posting>,
     found: VecDeque<Posting>,
-    /// Postings that were there when it began, and that were added since.
-    visited: (usize, usize),
+    /// How many that were added since it still visits. None until the label is under way.
+    left: Option<usize>,
 }
 
 impl LabelWalk {
-    pub(super) fn new(mut labels: Vec<LabelHash>, commit_lock: &CommitLock) -> Self {
-        labels.sort_unstable();
-        labels.dedup();
-        let begun = commit_lock.section().last_sequence();
+    /// `labels`: sorted, without duplicates.
+    pub(super) fn new(labels: Vec<LabelHash>, commit_lock: &CommitLock) -> Self {
+        let (begun, reached) = (commit_lock.section().last_sequence(), vec![None; labels.len()]);
         let (met, found) = (Vec::new(), VecDeque::new());
-        Self { labels, number: 0, begun, met, found, visited: (0, 0) }
+        Self { labels, reached, number: 0, is_over: false, begun, met, found, left: None }
     }
 
     pub(super) async fn next(
@@ -61,6 +63,9 @@ impl LabelWalk {
             if now.is_none_or(|now| now != posting.sequence && now <= self.begun) {
                 continue;
             }
+            if self.is_listed(posting, commit_lock, (listed, steps)).await {
+                continue;
+            }
             let is_wanted = |entry: &Entry| {
                 let has = |label: &LabelHash| self.labels.binary_search(label).is_ok();
                 // Bounded: by the labels of one entry.
@@ -73,36 +78,60 @@ impl LabelWalk {
         }
     }
 
+    /// Whether an earlier label has listed the entry of a posting. A put that came after the walk
+    /// of that label was over has not been listed by it.
+    async fn is_listed(
+        &self,
+        Posting { key, sequence }: Posting,
+        commit_lock: &CommitLock,
+        (listed, steps): (&Listed, &mut Pacer),
+    ) -> bool {
+        let earlier = self.labels.get(..self.number).unwrap_or_default();
+        if earlier.is_empty() || failpoint(Failpoint::ListedTwice) {
+            return false;
+        }
+        // A section for each: the chain of a bucket may be long.
+        let labels = listed.generation.labels(&mut commit_lock.section()).of(key, sequence);
+        steps.entries(labels.len().min(BATCH_ENTRIES)).await;
+        let has_listed = |number: usize| {
+            let reached = self.reached.get(number).copied().flatten();
+            reached >= Some(sequence) || failpoint(Failpoint::ListedByEarlier)
+        };
+        // Bounded: by the labels of one entry.
+        labels.iter().any(|label| earlier.binary_search(label).is_ok_and(has_listed))
+    }
+
     /// Takes the next postings. None at the end.
     fn visit(&mut self, commit_lock: &CommitLock, listed: &Listed) -> Option<()> {
+        if self.is_over {
+            self.number += 1;
+            (self.is_over, self.left) = (false, None);
+            self.met.clear();
+        }
         let label = *self.labels.get(self.number)?;
-        let mut found = Vec::new();
-        let mut section = commit_lock.section();
-        let postings = listed.generation.labels(&mut section);
-        postings.oldest(label, (&self.met, Sequence(u64::MAX)), POSTINGS, &mut found);
-        let is_last = found.len() < POSTINGS;
-        let (before, added) = &mut self.visited;
-        // Bounded: by a batch.
-        let old = found.iter().filter(|posting| posting.sequence <= self.begun).count();
-        (*before, *added) = (*before + old, *added + found.len() - old);
-        let is_overtaken = *added > *before + ADDED;
-        self.met.clone_from(&found);
-        // Entries with several of the labels are listed by the first.
-        let is_first = |posting: &Posting| {
-            let earlier = self.labels.get(..self.number).unwrap_or_default();
-            // Bounded: by the labels of one entry.
-            let mut of_entry = postings.of(posting.key, posting.sequence).into_iter();
-            earlier.is_empty()
-                || failpoint(Failpoint::ListedTwice)
-                || !of_entry.any(|label| earlier.binary_search(&label).is_ok())
+        let reached = self.reached.get_mut(self.number)?;
+        let mut met = Vec::with_capacity(POSTINGS);
+        let count = {
+            let mut section = commit_lock.section();
+            let postings = listed.generation.labels(&mut section);
+            postings.oldest(label, (&self.met, Sequence(u64::MAX)), POSTINGS, &mut met);
+            postings.len()
+        };
+        let left = self.left.get_or_insert(count + ADDED);
+        let before = *reached;
+        // If all that it met last are gone, it is at the oldest again, and passes over those that
+        // it has met before.
+        let is_new = |posting: &&Posting| {
+            Some(posting.sequence) > before || failpoint(Failpoint::ListedAgain)
         };
         // Bounded: by a batch.
-        self.found.extend(found.into_iter().filter(is_first));
-        if is_last || is_overtaken {
-            self.number += 1;
-            self.met.clear();
-            self.visited = (0, 0);
+        for posting in met.iter().filter(is_new) {
+            *left = left.saturating_sub(usize::from(posting.sequence > self.begun));
+            *reached = Some(posting.sequence).max(*reached);
+            self.found.push_back(*posting);
         }
+        self.is_over = met.len() < POSTINGS || *left == 0;
+        self.met = met;
         Some(())
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures::stream::unfold;
 
-use crate::batch::Pacer;
+use crate::batch::{Pacer, sort_in_batches};
 use crate::commit_lock::CommitLock;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::list::entries::EntryWalk;
@@ -19,12 +19,13 @@ use crate::engine::list::records::RecordWalk;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::key::{KeyHasher, LabelKind, NamespaceSeed};
+use crate::key::{KeyHasher, LabelHash, LabelKind, NamespaceSeed};
 use crate::keys::{BlobCacheKeys, KeyEntry, KeysQuery};
 use crate::l1::L1;
-use crate::l2::{L2, Position, SegmentNumber};
+use crate::l2::{L2, Position};
 use crate::moment::Moment;
 use crate::namespace::Namespaces;
+use crate::sequence::Sequence;
 
 /// Walks for what was missed, at most: a listing that takes longer than the log takes to come round
 /// so often ends all the same.
@@ -54,10 +55,8 @@ enum Walk {
 }
 
 struct Tiers {
-    /// The last moment when it began.
-    begun: Moment,
-    /// The oldest segment then.
-    first: SegmentNumber,
+    /// The last moment when it began, and the last sequence.
+    begun: (Moment, Sequence),
     records: Option<RecordWalk>,
     /// None at its end.
     entries: Option<EntryWalk>,
@@ -86,7 +85,7 @@ impl Lister {
         let new = Course::New(Arc::clone(self), namespace.into(), query);
         BlobCacheKeys::new(unfold(new, |course| async move {
             let mut listing = match course {
-                Course::New(lister, name, query) => lister.begin(&name, query)?,
+                Course::New(lister, name, query) => lister.begin(&name, query).await?,
                 Course::Begun(listing) => listing,
             };
             let entry = listing.next().await?;
@@ -95,42 +94,58 @@ impl Lister {
     }
 
     /// None if the namespace has nothing.
-    fn begin(self: Arc<Self>, name: &str, query: KeysQuery) -> Option<Box<Listing>> {
+    async fn begin(self: Arc<Self>, name: &str, query: KeysQuery) -> Option<Box<Listing>> {
         let generation = self.namespaces.find(name)?;
         let seed = self.hasher.namespace(name).seed;
         let KeysQuery { prefix, tags, dependencies, has_labels, is_detailed } = query;
         let listed = Listed { generation, seed, prefix, is_detailed };
+        let mut steps = Pacer::at_once();
         let walk = if has_labels {
-            let hash = |kind, labels: &[String]| self.hashes(seed, kind, labels);
-            let tags = hash(LabelKind::Tag, &tags);
-            let labels = [tags, hash(LabelKind::Dependency, &dependencies)].concat();
+            let labels = self.labels(seed, (&tags, &dependencies), &mut steps).await;
             Walk::Labelled(LabelWalk::new(labels, &self.commit_lock))
         } else {
             Walk::Tiers(Box::new(self.tiers(&listed)))
         };
-        Some(Box::new(Listing { lister: self, listed, walk, steps: Pacer::at_once() }))
+        Some(Box::new(Listing { lister: self, listed, walk, steps }))
     }
 
-    fn hashes(
+    /// Sorted, without duplicates. Other calls refuse too many labels, which a stream cannot.
+    async fn labels(
         &self,
         seed: NamespaceSeed,
-        kind: LabelKind,
-        labels: &[String],
-    ) -> Vec<crate::key::LabelHash> {
-        // Bounded: by the caller's labels; no lock is held.
-        labels.iter().map(|label| self.hasher.label(seed, kind, label)).collect()
+        (tags, dependencies): (&[String], &[String]),
+        steps: &mut Pacer,
+    ) -> Vec<LabelHash> {
+        let tags = tags.iter().map(|tag| (LabelKind::Tag, tag));
+        let all = tags.chain(dependencies.iter().map(|it| (LabelKind::Dependency, it)));
+        let mut hashes = Vec::new();
+        for (kind, label) in all {
+            steps.entry().await;
+            steps.bytes(label.len()).await;
+            hashes.push(self.hasher.label(seed, kind, label));
+        }
+        let mut labels = Vec::new();
+        for label in sort_in_batches(hashes, steps).await {
+            steps.entry().await;
+            if labels.last() != Some(&label) {
+                labels.push(label);
+            }
+        }
+        labels
     }
 
     fn tiers(&self, listed: &Listed) -> Tiers {
-        let begun = self.commit_lock.read_point().moment;
+        let section = self.commit_lock.section();
+        let begun = (section.now(), section.last_sequence());
+        drop(section);
         // Before the end of the log: what reclaim appends again from here on lies behind that, or
         // its segment is one of these.
-        let first = self.disk.l2().map_or(SegmentNumber(0), |l2| l2.log.head_segment());
         let records = self.disk.l2().and_then(|l2| {
-            let start = l2.geometry().start_of(first)?;
+            let start = l2.geometry().start_of(l2.log.head_segment())?;
             Some(self.records(l2, listed, start, None))
         });
-        Tiers { begun, first, records, entries: Some(EntryWalk::new(&self.l1)), walks: 0 }
+        let entries = EntryWalk::new(&self.l1, None);
+        Tiers { begun, records, entries: Some(entries), walks: 0 }
     }
 
     /// A walk over the log from `start` to its present end.
@@ -188,9 +203,9 @@ impl Tiers {
                 return Some(entry);
             }
         }
-        let (records, first) = (&self.records, self.first);
+        let records = &self.records;
         let is_listed =
-            |entry: &_| records.as_ref().is_some_and(|records| records.has_listed(entry, first));
+            |entry: &_| records.as_ref().is_some_and(|records| records.has_listed(entry));
         let entries = self.entries.as_mut()?;
         entries.next((&lister.l1, judge, listed), is_listed, steps).await
     }
@@ -201,10 +216,12 @@ impl Tiers {
         let is_first = entries.is_some();
         if self.walks < WALKS_MAX / 2 && entries.is_some_and(|it| it.has_passed_over(&lister.l1)) {
             self.walks += 1;
-            self.entries = Some(EntryWalk::new(&lister.l1));
+            // One that went to another list was put again.
+            let after = Some(self.begun.1).filter(|_| !failpoint(Failpoint::ListedTwice));
+            self.entries = Some(EntryWalk::new(&lister.l1, after));
             return true;
         }
-        let is_quiet = lister.commit_lock.read_point().moment == self.begun;
+        let is_quiet = lister.commit_lock.read_point().moment == self.begun.0;
         let Some((records, l2)) = self.records.as_ref().zip(lister.disk.l2()) else { return false };
         let has_gone = records.unlisted().has_gone();
         let is_wanted = (has_gone || (is_first && !is_quiet)) && !failpoint(Failpoint::ListedGone);

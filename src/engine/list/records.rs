@@ -45,7 +45,7 @@ pub(super) struct RecordWalk {
 #[derive(Default)]
 pub(super) struct Unlisted {
     segments: Vec<(SegmentNumber, Option<Box<[u8]>>)>,
-    /// There are more.
+    /// There are more, or all may be.
     is_full: bool,
     /// Some have left the log, and records of theirs may have been appended again.
     has_gone: bool,
@@ -166,6 +166,8 @@ impl RecordWalk {
             return Some(());
         };
         if self.disk.is_off() {
+            // It may come back, with another log.
+            self.unlisted.is_full = true;
             return None;
         }
         let bytes = self.reads.short_max().min(LISTED_BYTES);
@@ -200,13 +202,13 @@ impl RecordWalk {
         Some(())
     }
 
-    /// Whether it has listed the record of an entry, whatever became of it since. `first`: the
-    /// oldest segment that it was to list.
-    pub(super) fn has_listed(&self, entry: &Entry, first: SegmentNumber) -> bool {
+    /// Whether it has listed the record of an entry, whatever became of it since, or is to be
+    /// followed by a walk that does.
+    pub(super) fn has_listed(&self, entry: &Entry) -> bool {
         let Some(l2) = self.disk.l2().filter(|l2| !l2.health().is_off()) else { return false };
         let segment = SegmentNumber(entry.sequence().0 / u64::from(l2.geometry().segment_bytes()));
         entry.is(Mark::Recorded)
-            && segment >= first
+            && entry.sequence().0 >= self.window.start.value()
             && !self.unlisted.has(segment, &entry.key)
             && !failpoint(Failpoint::ListedTwice)
     }

@@ -27,6 +27,8 @@ pub(super) struct Setting {
     pub(super) key_hash_bits: u32,
     /// Nothing is lost but by calls.
     pub(super) is_roomy: bool,
+    /// Memory has room for all. The log has not, and appends nothing again.
+    pub(super) is_held: bool,
     pub(super) has_disk: bool,
 }
 
@@ -42,7 +44,7 @@ pub(super) struct Tally {
 /// A put that was made. Its number is at the beginning of its value.
 #[derive(Debug, Clone)]
 pub(super) struct Put {
-    number: u32,
+    pub(super) number: u32,
     length: usize,
     pub(super) tags: Vec<u8>,
     depends: bool,
@@ -136,10 +138,10 @@ impl Step {
         Self::Invalidate { space, scope, expires: random.random_bool(0.5), polls }
     }
 
-    /// The key that it puts into that namespace.
-    pub(super) fn put_into(&self, space: &str) -> Option<Vec<u8>> {
+    /// The key that it puts into that namespace, and its tags.
+    pub(super) fn put_into(&self, space: &str) -> Option<(&[u8], &[u8])> {
         match self {
-            Self::Put(of, key, _) if *of == space => Some(key.clone()),
+            Self::Put(of, key, put) if *of == space => Some((key, &put.tags)),
             _ => None,
         }
     }
@@ -161,7 +163,7 @@ impl Step {
 impl Laboratory {
     pub(super) fn new(seed: u64, setting: Setting) -> Self {
         let mut builder = BlobCacheConfig::builder()
-            .l1_bytes_max(if setting.is_roomy { 16 << 20 } else { 64 << 10 })
+            .l1_bytes_max(if setting.is_roomy || setting.is_held { 16 << 20 } else { 64 << 10 })
             .shard_count(1 + usize::try_from(seed % 3).unwrap())
             .key_hash_bits(setting.key_hash_bits)
             .background_sweep(BackgroundSweep::Off)
@@ -173,6 +175,7 @@ impl Laboratory {
                 .l2_path("simulated")
                 .l2_bytes_max(if setting.is_roomy { 32 << 20 } else { 6 * (32 << 10) })
                 .l2_segment_bytes(if setting.is_roomy { 64 << 10 } else { 32 << 10 })
+                .l2_second_chances(!setting.is_held)
                 .l2_compression(compression[usize::from(seed % 4 == 1)])
                 .l2_promotion_policy(promotion[usize::from(seed % 2 == 1)])
                 .crash_safety(CrashSafety::Process);
