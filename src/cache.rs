@@ -113,8 +113,8 @@ impl BlobCache {
     /// - [`VersionUnknown`](CacheError::VersionUnknown): the live entry is on disk only, and its
     ///   version could not be read.
     /// - [`TooManyNamespaces`](CacheError::TooManyNamespaces): no namespace slot is free.
-    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The put is in force in this process;
-    ///   a restart may find an older entry.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, or was not opened and cannot
+    ///   be marked. The put is in force in this process; a restart may find an older entry.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
     pub fn put<K: AsRef<[u8]>>(
@@ -263,8 +263,8 @@ impl BlobCache {
     ///
     /// - [`KeyTooLarge`](CacheError::KeyTooLarge),
     ///   [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the configured limits.
-    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
-    ///   process; a restart may find older entries.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, or was not opened and cannot
+    ///   be marked. It is in force in this process; a restart may find older entries.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_key<K: AsRef<[u8]>>(
@@ -368,8 +368,8 @@ impl BlobCache {
     /// After any of these except `L2Io` nothing has changed.
     ///
     /// - [`NamespaceTooLarge`](CacheError::NamespaceTooLarge): over the limit.
-    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
-    ///   process; a restart may find older entries.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, or was not opened and cannot
+    ///   be marked. It is in force in this process; a restart may find older entries.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_namespace(&self, namespace: &str) -> Result<bool, CacheError> {
@@ -383,8 +383,8 @@ impl BlobCache {
     ///
     /// After any of these except `L2Io` nothing has changed.
     ///
-    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed. The invalidation is in force in this
-    ///   process; a restart may find older entries.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, or was not opened and cannot
+    ///   be marked. It is in force in this process; a restart may find older entries.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn invalidate_all(&self) -> Result<(), CacheError> {
@@ -416,7 +416,7 @@ impl BlobCache {
     ///
     /// # Errors
     ///
-    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, now or before.
+    /// - [`L2Io`](CacheError::L2Io): the disk tier has failed, now or before, or was not opened.
     /// - [`L2Unavailable`](CacheError::L2Unavailable) in a forked child,
     ///   [`Closed`](CacheError::Closed) after a close.
     pub async fn sync(&self) -> Result<(), CacheError> {

@@ -56,11 +56,7 @@ impl Acknowledger {
         let Some(l2) = self.disk.l2() else { return Ok(()) };
         if let Some(cover) = self.disk.cover() {
             // In every mode: that of the store is not known.
-            return match cover.covered().await {
-                // The store was voided meanwhile.
-                Err(_) if self.disk.cover().is_none() => Ok(()),
-                covered => covered,
-            };
+            return cover.covered(|| self.disk.cover().is_some()).await;
         }
         if self.crash_safety == CrashSafety::Cold {
             // The next open serves nothing of the file.

@@ -122,6 +122,9 @@ impl Closing {
         if let Some(missing) = self.disk.missing() {
             missing.reopening.idle().await;
         }
+        if let Some(missing) = self.disk.missing() {
+            missing.cover.settle().await;
+        }
         let Some(l2) = self.disk.l2().filter(|_| self.disk.has_file()) else { return Ok(()) };
         let closed = l2.log.closed().await;
         if let Some(file) = self.disk.close_file() {

@@ -9,6 +9,7 @@
 //! An attempt is made on a thread of its own and tells its outcome there, so that it depends on no
 //! caller. The outcome counts for a second: within that, mutations wait for nothing. After that
 //! another process may have opened the store, which removes the mark, and have filled it again.
+//! Beside another owner mutations go on while it is looked after again, since that takes patience.
 
 use std::process;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ use crate::waiters::Waiters;
 
 /// How long the outcome of an attempt counts.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// So often as long counts that another owner has the store, while an attempt is under way.
+const IN_USE_TIMES: u32 = 3;
+/// How long an attempt waits for the lock of the store: one that opens it, and fails, has it for a
+/// moment, and so has a killed owner.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Cover {
     mark: Arc<dyn VoidMark>,
@@ -42,28 +48,75 @@ struct State {
     ended: u64,
     /// That began the last attempt. A forked child has a copy of this, and not of the thread.
     process: u32,
-    /// Of the last attempt.
-    last: Option<(Instant, Result<(), CacheError>)>,
-    /// This cache itself may have the lock of the store at present.
-    is_reopening: bool,
+    /// Of the last attempt that decided something.
+    last: Option<(Instant, Outcome)>,
+    /// The last attempt that met a lock which may have been this cache's own.
+    undecided: u64,
+    /// Mutations have returned beside another owner, and no mark was left since.
+    is_owing: bool,
+    /// The process in which this cache opens the store at present: it may have the lock itself.
+    reopening: Option<u32>,
     /// How often that has begun.
     reopenings: u64,
+}
+
+#[derive(Clone)]
+enum Outcome {
+    Marked,
+    /// Another owner has the store.
+    InUse,
+    Failed(CacheError),
 }
 
 impl State {
     fn is_under_way(&self) -> bool {
         self.begun > self.ended && self.process == process::id()
     }
+
+    fn is_reopening(&self) -> bool {
+        self.reopening == Some(process::id())
+    }
+
+    /// What a mutation is told by an outcome.
+    fn told(&mut self, outcome: &Outcome) -> Result<(), CacheError> {
+        match outcome {
+            Outcome::Marked => {}
+            Outcome::InUse => self.is_owing = true,
+            Outcome::Failed(error) => return Err(error.clone()),
+        }
+        Ok(())
+    }
+
+    /// Begins an attempt; so many reopenings had begun by then.
+    fn begin(&mut self) -> Begun {
+        self.begun += 1;
+        self.ended = self.begun - 1;
+        self.process = process::id();
+        Begun { number: self.begun, reopenings: self.reopenings }
+    }
+}
+
+struct Begun {
+    number: u64,
+    reopenings: u64,
 }
 
 /// What a mutation has to do.
-enum Step {
-    Return(Result<(), CacheError>),
-    /// It waits for an attempt that is under way.
-    Wait(u64),
-    /// It begins one; so many reopenings had begun by then.
-    Begin(u64, u64),
+struct Step {
+    /// An attempt to be made.
+    begun: Option<Begun>,
+    then: Then,
 }
+
+enum Then {
+    Return(Result<(), CacheError>),
+    /// It waits for this attempt.
+    Wait(u64),
+}
+
+/// This cache opens the store, until this is dropped: the lock says nothing meanwhile.
+#[must_use = "it ends when this is dropped"]
+pub(crate) struct CoverReopening(Arc<Shared>);
 
 impl Cover {
     pub(crate) fn new(mark: Arc<dyn VoidMark>) -> Self {
@@ -76,78 +129,127 @@ impl Cover {
         Self { again_after: Duration::ZERO, ..Self::new(mark) }
     }
 
-    /// Resolves once the mutations that are in force by now are covered.
+    /// Resolves once the mutations that are in force by now are covered, or it is not `is_needed`
+    /// any more: the tier has the store, which is void.
     ///
     /// # Errors
     ///
     /// `L2Io`: no mark could be left. The mutation is in force in this process.
-    pub(crate) async fn covered(&self) -> Result<(), CacheError> {
+    pub(crate) async fn covered(
+        &self,
+        is_needed: impl Fn() -> bool + Send + Sync,
+    ) -> Result<(), CacheError> {
         if failpoint(Failpoint::VoidMarkOmitted) {
             return Ok(());
         }
-        let number = match self.step() {
-            Step::Return(outcome) => return outcome,
-            Step::Wait(number) => number,
-            Step::Begin(number, reopenings) => {
-                let shared = Arc::clone(&self.shared);
-                self.mark.leave(Box::new(move |left| shared.end(number, reopenings, left)));
-                number
+        // Bounded: an attempt in each turn, which met a reopening by this cache.
+        loop {
+            let Step { begun, then } = self.step();
+            // Bounded: one.
+            begun.into_iter().for_each(|begun| self.leave(begun, PATIENCE));
+            let number = match then {
+                Then::Return(outcome) => return outcome,
+                Then::Wait(number) => number,
+            };
+            let ended = || self.shared.outcome_of(number);
+            let outcome = self.shared.waiters.until((), ended).await;
+            if let Some(outcome) = outcome {
+                return if is_needed() { outcome } else { Ok(()) };
             }
-        };
-        self.shared.waiters.until((), || self.shared.outcome_of(number)).await
+            let over = || (!self.shared.state.lock().is_reopening()).then_some(());
+            self.shared.waiters.until((), over).await;
+            if !is_needed() {
+                return Ok(());
+            }
+        }
     }
 
     fn step(&self) -> Step {
         let mut state = self.shared.state.lock();
-        if state.is_under_way() {
-            return Step::Wait(state.begun);
-        }
-        match &state.last {
-            Some((at, outcome)) if at.elapsed() < self.again_after => {
-                return Step::Return(outcome.clone());
+        let last = state.last.clone();
+        let age = last.as_ref().map(|(at, _)| at.elapsed());
+        let counts = |times| age.is_some_and(|age| age < self.again_after * times);
+        match last {
+            Some((_, outcome)) if counts(1) => {
+                Step { begun: None, then: Then::Return(state.told(&outcome)) }
             }
-            _ => {}
+            Some((_, Outcome::InUse)) if counts(IN_USE_TIMES) => {
+                state.is_owing = true;
+                let begun = (!state.is_under_way()).then(|| state.begin());
+                Step { begun, then: Then::Return(Ok(())) }
+            }
+            _ => {
+                let begun = (!state.is_under_way()).then(|| state.begin());
+                Step { begun, then: Then::Wait(state.begun) }
+            }
         }
-        state.begun += 1;
-        state.ended = state.begun - 1;
-        state.process = process::id();
-        Step::Begin(state.begun, state.reopenings)
     }
 
-    /// The mark is gone, and later mutations need another one.
-    pub(crate) fn uncover(&self) {
-        self.shared.state.lock().last = None;
+    fn leave(&self, begun: Begun, patience: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.mark.leave(patience, Box::new(move |left| shared.end(&begun, left)));
     }
 
-    /// The store is being opened by this cache, or no more: its lock says nothing meanwhile.
-    pub(crate) fn set_reopening(&self, is_reopening: bool) {
+    /// Resolves once no attempt is under way. Mutations that returned beside another owner which
+    /// has let go are covered then, if that is possible.
+    pub(crate) async fn settle(&self) {
+        let idle = || (!self.shared.state.lock().is_under_way()).then_some(());
+        self.shared.waiters.until((), idle).await;
+        let begun = {
+            let mut state = self.shared.state.lock();
+            (state.is_owing && !state.is_under_way()).then(|| state.begin())
+        };
+        // Bounded: one. An owner that is still there stays for longer than a close waits.
+        begun.into_iter().for_each(|begun| self.leave(begun, Duration::ZERO));
+        self.shared.waiters.until((), idle).await;
+    }
+
+    pub(crate) fn reopening(&self) -> CoverReopening {
         let mut state = self.shared.state.lock();
-        state.is_reopening = is_reopening;
-        state.reopenings += u64::from(is_reopening);
-        state.last = None;
+        state.reopening = Some(process::id());
+        state.reopenings += 1;
+        CoverReopening(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for CoverReopening {
+    fn drop(&mut self) {
+        self.0.state.lock().reopening = None;
+        self.0.waiters.wake_all_at_once();
     }
 }
 
 impl Shared {
-    fn outcome_of(&self, number: u64) -> Option<Result<(), CacheError>> {
-        let state = self.state.lock();
-        let is_over = state.ended >= number;
-        let last = || state.last.as_ref().map_or(Err(undecided()), |(_, outcome)| outcome.clone());
-        is_over.then(last)
+    /// Some once the attempt has ended; None within if it decided nothing.
+    fn outcome_of(&self, number: u64) -> Option<Option<Result<(), CacheError>>> {
+        let mut state = self.state.lock();
+        if state.ended < number {
+            return None;
+        }
+        if state.undecided == state.ended {
+            return Some(None);
+        }
+        let last = state.last.clone();
+        Some(last.map(|(_, outcome)| state.told(&outcome)))
     }
 
-    fn end(&self, number: u64, reopenings: u64, left: Result<MarkLeft, DiskError>) {
+    fn end(&self, begun: &Begun, left: Result<MarkLeft, DiskError>) {
         {
             let mut state = self.state.lock();
-            let is_ours = state.is_reopening || state.reopenings != reopenings;
+            let is_ours = state.is_reopening() || state.reopenings != begun.reopenings;
             let outcome = match left {
-                Ok(MarkLeft::Durably) => Ok(()),
-                Ok(MarkLeft::InUse) if is_ours => Err(undecided()),
-                Ok(MarkLeft::InUse) => Ok(()),
-                Err(error) => Err(not_left(error)),
+                Ok(MarkLeft::Durably) => Some(Outcome::Marked),
+                Ok(MarkLeft::InUse) => Some(Outcome::InUse).filter(|_| !is_ours),
+                Err(error) => Some(Outcome::Failed(not_left(error))),
             };
-            state.ended = state.ended.max(number);
-            state.last = Some((Instant::now(), outcome));
+            state.ended = state.ended.max(begun.number);
+            match outcome {
+                None => state.undecided = state.ended,
+                Some(outcome) => {
+                    state.is_owing &= !matches!(outcome, Outcome::Marked);
+                    state.last = Some((Instant::now(), outcome));
+                }
+            }
         }
         self.waiters.wake_all_at_once();
     }
@@ -160,11 +262,6 @@ fn not_left(error: DiskError) -> CacheError {
         other => std::io::Error::other(other.to_string()),
     };
     CacheError::L2Io { context, source: source.into() }
-}
-
-fn undecided() -> CacheError {
-    let context = "no mark can be left while the disk tier is being reopened".to_owned();
-    CacheError::L2Io { context, source: std::io::Error::other("try again").into() }
 }
 
 #[cfg(test)]
@@ -184,7 +281,7 @@ mod tests {
     }
 
     impl VoidMark for Slow {
-        fn leave(&self, done: MarkDone) {
+        fn leave(&self, _: Duration, done: MarkDone) {
             self.asked.fetch_add(1, Ordering::Relaxed);
             self.waiting.lock().push(done);
         }
@@ -215,78 +312,117 @@ mod tests {
     #[test]
     fn many_mutations_wait_for_one_mark_and_later_ones_for_none() {
         let (mark, cover) = cover();
-        let (mut first, mut second) = (Box::pin(cover.covered()), Box::pin(cover.covered()));
+        let (mut first, mut second) =
+            (Box::pin(cover.covered(|| true)), Box::pin(cover.covered(|| true)));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         mark.answer(Ok(MarkLeft::Durably));
         assert_eq!((first.now_or_never(), second.now_or_never()), (Some(Ok(())), Some(Ok(()))));
-        assert_eq!(cover.covered().now_or_never(), Some(Ok(())));
+        assert_eq!(cover.covered(|| true).now_or_never(), Some(Ok(())));
         assert_eq!(mark.asked(), 1);
     }
 
     #[test]
     fn an_outcome_is_told_and_counts_for_a_while() {
         let (mark, mut cover) = cover();
-        let mut first = Box::pin(cover.covered());
+        let mut first = Box::pin(cover.covered(|| true));
         assert!((&mut first).now_or_never().is_none());
         mark.answer(Err(DiskError::Unavailable { reason: "planned".to_owned() }));
         let told = first.now_or_never().expect("ended").expect_err("no mark");
         assert!(matches!(told, CacheError::L2Io { .. }) && told.to_string().contains("planned"));
-        assert_eq!(cover.covered().now_or_never(), Some(Err(told)));
+        assert_eq!(cover.covered(|| true).now_or_never(), Some(Err(told)));
         assert_eq!(mark.asked(), 1);
         cover.again_after = Duration::ZERO;
-        let mut second = Box::pin(cover.covered());
+        let mut second = Box::pin(cover.covered(|| true));
         assert!((&mut second).now_or_never().is_none());
         mark.answer(Ok(MarkLeft::Durably));
         assert_eq!(second.now_or_never(), Some(Ok(())));
         assert_eq!(mark.asked(), 2);
         // Another process may have removed it since.
-        assert!(cover.covered().now_or_never().is_none());
+        assert!(cover.covered(|| true).now_or_never().is_none());
         assert_eq!(mark.asked(), 3);
     }
 
     #[test]
-    fn another_owner_of_the_store_is_told_from_this_cache_that_reopens_it() {
-        for (before, after, is_other) in
-            [(false, false, true), (true, true, false), (false, true, false), (true, false, false)]
-        {
+    fn a_lock_that_may_be_its_own_decides_nothing_and_mutations_ask_again() {
+        for (before, after) in [(true, true), (false, true), (true, false)] {
             let (mark, cover) = cover();
-            cover.set_reopening(before);
-            let mut mutation = Box::pin(cover.covered());
+            let mut reopening = before.then(|| cover.reopening());
+            let mut mutation = Box::pin(cover.covered(|| true));
             assert!((&mut mutation).now_or_never().is_none());
-            if before != after {
-                cover.set_reopening(after);
-            }
-            if before && !after {
-                // It reopens again meanwhile.
-                cover.set_reopening(true);
-                cover.set_reopening(false);
+            if !after {
+                reopening = None;
+                drop(cover.reopening());
+            } else if !before {
+                reopening = Some(cover.reopening());
             }
             mark.answer(Ok(MarkLeft::InUse));
-            let told = mutation.now_or_never().expect("ended");
-            assert_eq!(told.is_ok(), is_other, "{before} {after}");
+            assert!((&mut mutation).now_or_never().is_none(), "{before} {after}");
+            drop(reopening);
+            assert!((&mut mutation).now_or_never().is_none());
+            assert_eq!(mark.asked(), 2, "{before} {after}");
+            mark.answer(Ok(MarkLeft::Durably));
+            assert_eq!(mutation.now_or_never(), Some(Ok(())));
         }
     }
 
+    /// Its outcome is not known yet to this waiter when a reopening begins.
     #[test]
-    fn a_mark_that_is_gone_is_left_again() {
+    fn an_outcome_is_told_though_a_reopening_begins() {
         let (mark, cover) = cover();
-        for asked in 1..4 {
-            let mut mutation = Box::pin(cover.covered());
-            assert!((&mut mutation).now_or_never().is_none());
-            mark.answer(Ok(MarkLeft::Durably));
-            assert_eq!(mutation.now_or_never(), Some(Ok(())));
-            assert_eq!(cover.covered().now_or_never(), Some(Ok(())));
-            assert_eq!(mark.asked(), asked);
-            cover.uncover();
+        let mut mutation = Box::pin(cover.covered(|| true));
+        assert!((&mut mutation).now_or_never().is_none());
+        mark.answer(Ok(MarkLeft::InUse));
+        let _reopening = cover.reopening();
+        assert_eq!(mutation.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_mutation_that_waits_is_covered_by_the_tier_that_has_taken_the_store() {
+        let (mark, cover) = cover();
+        let is_missing = std::sync::atomic::AtomicBool::new(true);
+        let mut mutation = Box::pin(cover.covered(|| is_missing.load(Ordering::Relaxed)));
+        let reopening = cover.reopening();
+        assert!((&mut mutation).now_or_never().is_none());
+        mark.answer(Ok(MarkLeft::InUse));
+        drop(cover.reopening());
+        is_missing.store(false, Ordering::Relaxed);
+        drop(reopening);
+        assert_eq!(mutation.now_or_never(), Some(Ok(())));
+        assert_eq!(mark.asked(), 1);
+    }
+
+    #[test]
+    fn mutations_beside_an_owner_wait_once_and_a_close_covers_what_they_owe() {
+        let (mark, mut cover) = cover();
+        cover.settle().now_or_never().expect("nothing is owed");
+        let mut first = Box::pin(cover.covered(|| true));
+        assert!((&mut first).now_or_never().is_none());
+        mark.answer(Ok(MarkLeft::InUse));
+        assert_eq!(first.now_or_never(), Some(Ok(())));
+        // Old by now, and not too old.
+        let at = Instant::now().checked_sub(Duration::from_secs(20)).expect("the machine is up");
+        cover.shared.state.lock().last = Some((at, Outcome::InUse));
+        cover.again_after = Duration::from_secs(10);
+        for _ in 0..3 {
+            assert_eq!(cover.covered(|| true).now_or_never(), Some(Ok(())), "it goes on");
         }
+        assert_eq!(mark.asked(), 2, "and is looked after");
+        let mut settling = Box::pin(cover.settle());
+        assert!((&mut settling).now_or_never().is_none());
+        mark.answer(Ok(MarkLeft::InUse));
+        assert!((&mut settling).now_or_never().is_none());
+        assert_eq!(mark.asked(), 3, "once more, at the end");
+        mark.answer(Ok(MarkLeft::Durably));
+        assert_eq!(settling.now_or_never(), Some(()));
+        cover.settle().now_or_never().expect("nothing is owed any more");
     }
 
     #[test]
     fn a_forked_child_waits_for_no_thread_of_its_parent() {
         let (mark, cover) = cover();
-        assert!(cover.covered().now_or_never().is_none());
+        assert!(cover.covered(|| true).now_or_never().is_none());
         cover.shared.state.lock().process = 0;
-        assert!(cover.covered().now_or_never().is_none());
+        assert!(cover.covered(|| true).now_or_never().is_none());
         assert_eq!(mark.asked(), 2, "it asks by itself");
     }
 }

@@ -79,15 +79,14 @@ impl DiskTier {
     /// What covers mutations as long as the store on file may hold anything that they replace, and
     /// no record of theirs can be there. None otherwise.
     pub(crate) fn cover(&self) -> Option<&Cover> {
-        let missing = self.missing()?;
-        // It was taken over, though it may not have begun.
-        let is_void = self.l2.as_ref().is_some_and(|l2| l2.health().is_voided());
-        Some(&missing.cover).filter(|_| !is_void)
+        Some(&self.missing()?.cover)
     }
 
-    /// The file is open. To be called in a commit section of a cache that is not closed.
+    /// The file is open, and void. To be called in a commit section of a cache that is not closed.
     pub(crate) fn open_late(&self, disk: Arc<dyn Disk>, running: Running) {
-        if let Some(missing) = &self.missing {
+        if let Some((missing, l2)) = self.missing.as_ref().zip(self.l2()) {
+            // First, so that no mutation finds the tier off and not void.
+            l2.health().set_voided();
             missing.disk.open(disk);
             let _ = self.running.set(running);
         }

@@ -65,56 +65,40 @@ impl Reopen {
     }
 
     async fn run(mut self, path: &Path, attempt: Attempt) {
-        self.set_reopening(true);
+        let Some(missing) = self.disk.missing() else {
+            // An attempt that ended when this one began.
+            return self.end(attempt, Some(Ok(())));
+        };
+        let reopening = missing.cover.reopening();
         let opened = open_file(&self.config, path).await;
         let outcome = match opened {
             Err(error) => Some(Err(error)),
             Ok(setup) => {
                 let file = setup.file.clone();
                 let outcome = self.take(setup, &attempt).await;
-                if !matches!(outcome, Some(Ok(()))) {
-                    self.give_back();
-                    if let Some(file) = file {
-                        file.close().wait().await;
-                    }
+                if let Some(file) = file.filter(|_| !matches!(outcome, Some(Ok(())))) {
+                    file.close().wait().await;
                 }
                 outcome
             }
         };
-        self.set_reopening(false);
+        drop(reopening);
         self.end(attempt, outcome);
     }
 
     /// The same with a disk that is open.
     #[cfg(test)]
     pub(crate) async fn run_on(mut self, setup: DiskSetup, attempt: Attempt) {
-        self.set_reopening(true);
+        let reopening = self.disk.missing().map(|missing| missing.cover.reopening());
         let outcome = self.take(setup, &attempt).await;
-        if !matches!(outcome, Some(Ok(()))) {
-            self.give_back();
-        }
-        self.set_reopening(false);
+        drop(reopening);
         self.end(attempt, outcome);
-    }
-
-    /// Before a store is unlocked that was voided and is not used: another process may fill it, and
-    /// from then on it is to be marked again.
-    fn give_back(&self) {
-        if let (Some(missing), Some(l2)) = (self.disk.missing(), self.disk.l2()) {
-            if l2.health().is_voided() {
-                missing.cover.uncover();
-                l2.health().unset_voided();
-            }
-        }
-    }
-
-    fn set_reopening(&self, is_reopening: bool) {
-        // Bounded: one.
-        self.disk.missing().into_iter().for_each(|it| it.cover.set_reopening(is_reopening));
     }
 
     fn end(self, attempt: Attempt, outcome: Option<Result<(), CacheError>>) {
         let error = outcome.as_ref().and_then(|outcome| outcome.clone().err());
+        // A close is no reason why the store could not be opened.
+        let error = error.filter(|error| *error != CacheError::Closed);
         if let (Some(error), Some(missing)) = (&error, self.disk.missing()) {
             missing.set_error(error);
             // Bounded: one.
@@ -143,8 +127,6 @@ impl Reopen {
             Ok(started) => started,
             Err(error) => return Some(Err(not_opened(error, &self.config, setup.file.as_ref()))),
         };
-        setup.remove_mark().await;
-        let DiskSetup { disk, runner, file, .. } = setup;
         {
             // A close comes before this, or finds the file.
             let section = self.commit_lock.section();
@@ -154,8 +136,11 @@ impl Reopen {
             if !attempt.is_wanted() {
                 return None;
             }
-            self.disk.open_late(disk, Running { runner, file });
+            let (disk, runner) = (Arc::clone(&setup.disk), Arc::clone(&setup.runner));
+            self.disk.open_late(disk, Running { runner, file: setup.file.clone() });
         }
+        // Not earlier: a store that is given back keeps it.
+        setup.remove_mark().await;
         let start = std::mem::replace(&mut self.start, Box::new(drop));
         start(started);
         Some(Ok(()))

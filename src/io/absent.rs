@@ -2,17 +2,18 @@
 //! systems than Linux. No such disk can be opened.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use super::error::DiskError;
 use super::options::{DiskEngine, DiskOptions, FileFacts};
 use super::task_runner::TaskRunner;
-use super::{AlignedBuffer, Disk, ReadRequest};
+use super::{AlignedBuffer, Disk, Held, ReadRequest};
 
 /// There is none.
 #[derive(Clone)]
@@ -105,8 +106,8 @@ pub(crate) fn together<T>(poll: impl FnOnce() -> T) -> T {
 }
 
 /// There is no other owner of a store where none can be opened.
-pub(crate) fn hold(_: &Path) -> Option<Option<File>> {
-    Some(None)
+pub(crate) fn hold(_: &Path, _: Duration) -> Result<Held, DiskError> {
+    Ok(Held::NotAsked)
 }
 
 /// Whether there is no store: this build makes none, and another one has made none.

@@ -8,9 +8,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use super::error::DiskError;
-use super::{hold, is_surely_empty};
+use super::{Held, hold, is_surely_empty};
 
 /// The name of the mark within the directory of the data file.
 const MARK_NAME: &str = "void";
@@ -30,7 +31,8 @@ pub(crate) type MarkDone = Box<dyn FnOnce(Result<MarkLeft, DiskError>) + Send>;
 /// Leaves and removes the mark of one store.
 pub(crate) trait VoidMark: Send + Sync + 'static {
     /// Leaves the mark on a thread of its own, and calls `done` there. Nobody has to wait for it.
-    fn leave(&self, done: MarkDone);
+    /// Another owner of the store is waited for so long.
+    fn leave(&self, patience: Duration, done: MarkDone);
 
     /// Removes the mark, if there is one. Blocks. It may come back with a power loss.
     fn remove(&self) -> io::Result<()>;
@@ -66,32 +68,57 @@ impl FileMark {
         }
     }
 
-    fn leave_here(&self) -> Result<MarkLeft, DiskError> {
+    fn leave_here(&self, patience: Duration) -> Result<MarkLeft, DiskError> {
         let directory = &self.directory;
         if is_surely_empty(directory) {
             return Ok(MarkLeft::Durably);
         }
         fs::create_dir_all(directory)
             .map_err(|error| DiskError::io("create directory", directory, error))?;
-        // Held until the mark is there: no open of another process misses it.
-        let Some(_held) = hold(directory) else { return Ok(MarkLeft::InUse) };
-        let path = self.path();
+        // Until the mark is there: no open of another process misses it.
+        let (_lock, is_there) = match hold(directory, patience)? {
+            Held::InUse => return Ok(MarkLeft::InUse),
+            Held::Locked(lock) => (Some(lock), true),
+            Held::NotAsked => (None, true),
+            Held::NoStore => (None, false),
+        };
+        let is_made = self.make()?;
+        if !is_there && matches!(hold(directory, patience)?, Held::InUse) {
+            // Made since, by an owner that may have looked for a mark before it was there.
+            if is_made {
+                self.remove().map_err(|error| DiskError::io("remove", &self.path(), error))?;
+            }
+            return Ok(MarkLeft::InUse);
+        }
+        Ok(MarkLeft::Durably)
+    }
+
+    /// Makes it, durably. False if it was there.
+    fn make(&self) -> Result<bool, DiskError> {
+        let (path, directory) = (self.path(), &self.directory);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        let made = options.open(&path).and_then(|file| file.sync_all());
-        made.map_err(|error| DiskError::io("create", &path, error))?;
+        options.write(true);
+        let (made, is_made) = match options.clone().create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // With `create`: it may have been removed in between.
+                (options.create(true).truncate(false).open(&path), false)
+            }
+            made => (made, true),
+        };
+        let synced = made.and_then(|file| file.sync_all());
+        synced.map_err(|error| DiskError::io("create", &path, error))?;
         sync_directory(directory)
             .map_err(|error| DiskError::io("sync directory", directory, error))?;
-        Ok(MarkLeft::Durably)
+        Ok(is_made)
     }
 }
 
 impl VoidMark for FileMark {
-    fn leave(&self, done: MarkDone) {
+    fn leave(&self, patience: Duration, done: MarkDone) {
         let (mark, done) = (self.clone(), Promise(Some(done)));
         // Refused, it is dropped with what it was given.
         let _ = thread::Builder::new().name("tamis-mark".into()).spawn(move || {
-            done.keep(mark.leave_here());
+            done.keep(mark.leave_here(patience));
         });
     }
 
@@ -133,9 +160,11 @@ mod tests {
     use super::*;
     use crate::blocking::block_on;
 
+    const PATIENCE: Duration = Duration::from_secs(1);
+
     fn left(mark: &FileMark) -> Result<MarkLeft, DiskError> {
         let (sender, told) = channel();
-        mark.leave(Box::new(move |left| sender.send(left).expect("the test listens")));
+        mark.leave(PATIENCE, Box::new(move |left| sender.send(left).expect("the test listens")));
         told.recv().expect("told")
     }
 
@@ -164,6 +193,33 @@ mod tests {
         block_on(owned.close().wait());
         drop(owned);
         assert_eq!(left(&mark).expect("left"), MarkLeft::Durably);
+    }
+
+    #[test]
+    fn caches_that_mark_a_store_at_once_are_no_owners_of_it() {
+        let folder = tempfile::tempdir().expect("directory");
+        fs::write(folder.path().join("data"), "of some kind").expect("written");
+        // One that has the lock, and has not made its mark yet.
+        let first = hold(folder.path(), Duration::ZERO).expect("asked");
+        let is_held = matches!(first, Held::Locked(_));
+        assert!(cfg!(not(all(feature = "disk", target_os = "linux"))) || is_held);
+        let mark = FileMark::new(folder.path());
+        assert_eq!(left(&mark).expect("left"), MarkLeft::Durably);
+        drop(first);
+    }
+
+    #[test]
+    fn one_that_opens_the_store_for_a_moment_and_fails_is_no_owner_of_it() {
+        let folder = tempfile::tempdir().expect("directory");
+        let options = super::super::DiskOptions::new(folder.path(), 1 << 20);
+        let opener = block_on(super::super::FileDisk::open(options)).expect("a file");
+        let mark = FileMark::new(folder.path());
+        let leaving = thread::spawn(move || left(&mark));
+        thread::sleep(PATIENCE / 5);
+        block_on(opener.close().wait());
+        drop(opener);
+        let outcome = leaving.join().expect("joined");
+        assert_eq!(outcome.expect("left"), MarkLeft::Durably);
     }
 
     #[test]

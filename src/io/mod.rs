@@ -92,6 +92,22 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// Kept alive by a read until the device is done with it, such as a claim on a segment.
 pub(crate) type RequestPin = Arc<dyn Any + Send + Sync>;
 
+/// What came of asking for the lock of a store.
+#[cfg_attr(
+    not(all(feature = "disk", target_os = "linux")),
+    allow(dead_code, reason = "a store that no cache can open is not asked for its lock")
+)]
+pub(crate) enum Held {
+    /// It is held until this is dropped. Others may hold it in the same way.
+    Locked(Box<dyn Any + Send>),
+    /// There is no store.
+    NoStore,
+    /// This process may not ask, or it is no file.
+    NotAsked,
+    /// Another owner has it.
+    InUse,
+}
+
 /// One file, read and written in blocks of [`BLOCK_BYTES`].
 ///
 /// Offsets and lengths must be multiples of [`BLOCK_BYTES`] and lie within the disk, else the

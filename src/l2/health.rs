@@ -151,11 +151,6 @@ impl Health {
         self.voided.store(true, Ordering::Release);
     }
 
-    /// The store that was voided is given back, and others may use it.
-    pub(crate) fn unset_voided(&self) {
-        self.voided.store(false, Ordering::Release);
-    }
-
     pub(crate) fn is_voided(&self) -> bool {
         self.voided.load(Ordering::Acquire)
     }

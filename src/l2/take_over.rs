@@ -101,6 +101,5 @@ pub(super) async fn take_over(
         file.write_superblock(&superblock).await?;
     }
     cut(file).await?;
-    file.health.set_voided();
     Ok(superblock)
 }

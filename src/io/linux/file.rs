@@ -78,7 +78,7 @@ impl DataFile {
             Err(error) => return Err(DiskError::io("open", &path, error)),
             Ok(opened) => opened,
         };
-        lock(&file, &path)?;
+        let locked = Locked::take(&file, &path)?;
         if !is_at(&file, &path)? {
             return Ok(None);
         }
@@ -96,6 +96,7 @@ impl DataFile {
             marked_void: FileMark::new(directory).is_left()?,
             passing: passing(&file),
         };
+        locked.keep();
         Ok(Some(Self { file, facts }))
     }
 
@@ -106,7 +107,7 @@ impl DataFile {
         let path = directory.join(DATA_NAME);
         let (file, direct) = open_description(&temporary, direct, true)
             .map_err(|error| DiskError::io("create", &temporary, error))?;
-        lock(&file, &path)?;
+        let locked = Locked::take(&file, &path)?;
         // Under the lock: its last owner may have given the file its final name.
         if !is_at(&file, &temporary)? {
             return Ok(None);
@@ -133,6 +134,7 @@ impl DataFile {
             marked_void: FileMark::new(directory).is_left()?,
             passing: passing(&file),
         };
+        locked.keep();
         Ok(Some(Self { file, facts }))
     }
 }
@@ -165,6 +167,29 @@ fn takes_blocks(file: &File) -> bool {
     }
     let fits = |align: u32| align > 0 && (BLOCK_BYTES % (align as usize) == 0);
     fits(facts.stx_dio_mem_align) && fits(facts.stx_dio_offset_align)
+}
+
+/// The lock of a file that may be refused still: it is unlocked then, and not only closed, since a
+/// child that was forked meanwhile has a copy of the descriptor.
+struct Locked<'a>(Option<&'a File>);
+
+impl<'a> Locked<'a> {
+    fn take(file: &'a File, path: &Path) -> Result<Self, DiskError> {
+        lock(file, path)?;
+        Ok(Self(Some(file)))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.0 {
+            let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+        }
+    }
 }
 
 /// Takes the lock, with a little patience: the kernel releases the lock of a killed owner a moment

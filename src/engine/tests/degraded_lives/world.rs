@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -40,7 +41,7 @@ impl TestMark {
 }
 
 impl VoidMark for TestMark {
-    fn leave(&self, done: MarkDone) {
+    fn leave(&self, _: Duration, done: MarkDone) {
         let left = {
             let mut state = self.0.lock();
             match state.1 {

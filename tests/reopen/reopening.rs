@@ -1,8 +1,4 @@
-//! A disk tier that cannot be opened, and is not required: the cache runs in memory, says why, and
-//! gets its disk tier later. No process finds in the store what was replaced meanwhile.
-
-#![cfg(all(feature = "disk", target_os = "linux"))]
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+//! Whatever prevents the open: memory serves, and the tier comes back.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,45 +10,11 @@ use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, BlobCachePolicy, BlobCachePut, CacheError,
-    CachePresence, CacheTier, CrashSafety, L1Admission, L2State,
+    BlobCache, BlobCachePolicy, BlobCachePut, CacheError, CachePresence, CacheTier, CrashSafety,
+    L1Admission, L2State,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
-const BYTES: u64 = 8 << 20;
-
-fn builder(path: &Path) -> BlobCacheConfigBuilder {
-    BlobCacheConfig::builder().l1_bytes_max(4 << 20).l2_path(path).l2_bytes_max(BYTES)
-}
-
-fn open(path: &Path) -> Result<BlobCache, CacheError> {
-    block_on(BlobCache::open(builder(path).build().unwrap()))
-}
-
-fn open_anyway(path: &Path) -> BlobCache {
-    let config = builder(path).l2_required(false).build().unwrap();
-    assert!(!config.l2_required());
-    block_on(BlobCache::open(config)).unwrap()
-}
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-fn get(cache: &BlobCache, key: &str) -> Option<Vec<u8>> {
-    block_on(cache.get("space", key)).map(|hit| hit.value().to_vec())
-}
-
-fn put(cache: &BlobCache, key: &str, value: &'static str) -> Result<(), CacheError> {
-    block_on(cache.put("space", key, value))
-}
-
-/// Closed, with the key `old`.
-fn closed_store(path: &Path) {
-    let cache = open(path).unwrap();
-    put(&cache, "old", "of the store").unwrap();
-    block_on(cache.close()).unwrap();
-}
+use super::*;
 
 fn reason(cache: &BlobCache) -> Option<String> {
     match cache.stats().l2_state() {
@@ -147,13 +109,7 @@ const FAULTS: &[Fault] = &[
     ("a newer format", |path| {
         let data = path.join("data");
         let image = fs::read(&data).unwrap();
-        let mut newer = image.clone();
-        for copy in [0, 4096] {
-            newer[copy + 8..copy + 12].copy_from_slice(&2u32.to_le_bytes());
-            let check = xxh3_64(&newer[copy..copy + 12]).to_le_bytes();
-            newer[copy + 12..copy + 16].copy_from_slice(&check[..4]);
-        }
-        fs::write(&data, newer).unwrap();
+        fs::write(&data, of_newer_format(image.clone())).unwrap();
         Box::new(move || fs::write(data, image).unwrap())
     }),
     ("cut off", |path| {
@@ -182,16 +138,6 @@ const FAULTS: &[Fault] = &[
     }),
     ("a directory in place of the data file", without_data),
 ];
-
-fn without_data(path: &Path) -> Box<dyn FnOnce()> {
-    let (data, aside) = (path.join("data"), path.join("aside"));
-    fs::rename(&data, &aside).unwrap();
-    fs::create_dir(&data).unwrap();
-    Box::new(move || {
-        fs::remove_dir(&data).unwrap();
-        fs::rename(aside, data).unwrap();
-    })
-}
 
 #[test]
 fn whatever_the_reason_memory_serves_and_the_tier_comes_back() {
@@ -389,11 +335,7 @@ fn concurrent_calls_share_an_attempt() {
 fn a_dropped_call_leaves_the_store_unlocked_or_the_tier_healthy() {
     let mut given_up = 0;
     for step in 0..20u64 {
-        let folder = folder();
-        let path = folder.path().join("store");
-        closed_store(&path);
-        let mend = without_data(&path);
-        let cache = open_anyway(&path);
+        let (_folder, path, cache, mend) = without_store();
         put(&cache, "key", "in memory").unwrap();
         mend();
         let mut call = Box::pin(cache.reopen_l2());
@@ -419,11 +361,7 @@ fn a_dropped_call_leaves_the_store_unlocked_or_the_tier_healthy() {
 #[test]
 fn a_close_meanwhile_ends_with_the_store_unlocked() {
     for step in 0..20u64 {
-        let folder = folder();
-        let path = folder.path().join("store");
-        closed_store(&path);
-        let mend = without_data(&path);
-        let cache = open_anyway(&path);
+        let (_folder, path, cache, mend) = without_store();
         put(&cache, "key", "in memory").unwrap();
         mend();
         let (reopened, closed) = block_on(join(cache.reopen_l2(), async {
@@ -443,11 +381,7 @@ fn a_close_meanwhile_ends_with_the_store_unlocked() {
 #[test]
 fn the_last_handle_may_go_meanwhile() {
     for step in 0..20u64 {
-        let folder = folder();
-        let path = folder.path().join("store");
-        closed_store(&path);
-        let mend = without_data(&path);
-        let cache = open_anyway(&path);
+        let (_folder, path, cache, mend) = without_store();
         put(&cache, "old", "newer").unwrap();
         mend();
         let mut call = Box::pin(async move { cache.reopen_l2().await });
