@@ -78,6 +78,8 @@ pub(crate) struct Extras {
     pub(crate) version: Option<u64>,
     stale_serve: u64,
     idle_ttl: u64,
+    /// When its time began: at its put, or at a touch.
+    begun: Timestamp,
     last_access: AtomicU64,
 }
 
@@ -89,29 +91,39 @@ impl Extras {
         version: Option<u64>,
         life: &Lifetime,
     ) -> Option<Box<Self>> {
-        let plain = content_metadata.is_empty()
-            && labels.is_empty()
-            && version.is_none()
-            && life.stale_serve == 0
-            && life.idle_ttl == u64::MAX;
-        let (stale_serve, idle_ttl) = (life.stale_serve, life.idle_ttl);
-        let last_access = AtomicU64::new(life.written.0);
-        (!plain).then(|| {
-            Box::new(Self {
-                content_metadata,
-                labels,
-                texts,
-                version,
-                stale_serve,
-                idle_ttl,
-                last_access,
-            })
-        })
+        let extras = Self { content_metadata, labels, texts, version, ..Self::of(life) };
+        extras.boxed(life)
+    }
+
+    /// Those of a lifetime alone.
+    fn of(life: &Lifetime) -> Self {
+        Self {
+            content_metadata: BTreeMap::new(),
+            labels: Box::default(),
+            texts: LabelTexts::default(),
+            version: None,
+            stale_serve: life.stale_serve,
+            idle_ttl: life.idle_ttl,
+            begun: life.written,
+            last_access: AtomicU64::new(life.written.0),
+        }
+    }
+
+    fn boxed(self, life: &Lifetime) -> Option<Box<Self>> {
+        let plain = self.content_metadata.is_empty()
+            && self.labels.is_empty()
+            && self.version.is_none()
+            && self.stale_serve == 0
+            && self.idle_ttl == u64::MAX
+            && self.begun == life.written;
+        (!plain).then(|| Box::new(self))
     }
 
     pub(crate) fn twin(&self, life: &Lifetime) -> Option<Box<Self>> {
-        let labels = (self.labels.clone(), self.texts.clone());
-        Self::new(self.content_metadata.clone(), labels, self.version, life)
+        let (content_metadata, labels) = (self.content_metadata.clone(), self.labels.clone());
+        let (texts, version, begun) = (self.texts.clone(), self.version, self.begun);
+        let extras = Self { content_metadata, labels, texts, version, begun, ..Self::of(life) };
+        extras.boxed(life)
     }
 
     fn bytes(&self) -> usize {
@@ -279,6 +291,19 @@ impl Entry {
 
     pub(crate) fn version(&self) -> Option<u64> {
         self.extras.as_ref().and_then(|extras| extras.version)
+    }
+
+    /// When the time began that ends as it expires: at its put, or at the last touch.
+    pub(crate) fn begun(&self) -> Timestamp {
+        self.extras.as_ref().map_or(self.written, |extras| extras.begun)
+    }
+
+    /// Its time has begun anew.
+    pub(crate) fn begin_at(&mut self, begun: Timestamp) {
+        if begun != self.begun() {
+            let life = self.life();
+            self.extras.get_or_insert_with(|| Box::new(Extras::of(&life))).begun = begun;
+        }
     }
 
     /// Nanoseconds; None without a stale window.

@@ -56,9 +56,9 @@ impl LastShare {
         Self((share * f64::from(MILLION)) as u32)
     }
 
-    /// Whether this share of the time from `written` to `ends` has begun.
-    pub(crate) fn has_begun(self, written: Timestamp, ends: Timestamp, now: Timestamp) -> bool {
-        let (time, left) = (ends.saturating_since(written), ends.saturating_since(now));
+    /// Whether this share of the time from `begun` to `ends` has begun.
+    pub(crate) fn has_begun(self, begun: Timestamp, ends: Timestamp, now: Timestamp) -> bool {
+        let (time, left) = (ends.saturating_since(begun), ends.saturating_since(now));
         left.as_nanos() * u128::from(MILLION) <= time.as_nanos() * u128::from(self.0)
     }
 }
@@ -114,11 +114,16 @@ impl FetchPolicy {
         self
     }
 
-    /// Refreshes an entry in the last share of its time, which lasts from its put until it is
-    /// stale or gone: 0.1 is its last tenth. One of the calls that ask for it then starts a fetch
-    /// in a task, and all are given the fresh entry at once. So an entry that is asked for often
-    /// enough is not stale, unless fetches fail or take longer than is left. One that ends by its
-    /// `idle_ttl` alone is not refreshed ahead.
+    /// Refreshes an entry in the last share of its time, which lasts from its put, or from its last
+    /// [`touch`](crate::BlobCache::touch), until it is stale or gone: 0.1 is its last tenth. One of
+    /// the calls that ask for it then starts a fetch in a task, and all are given the fresh entry
+    /// at once. So an entry that is asked for often enough is not stale, unless fetches fail or
+    /// take longer than is left. One that ends by its `idle_ttl` alone is not refreshed ahead.
+    ///
+    /// Of an entry that was touched and is read from disk, the time counts from the put again once
+    /// its record has been written anew with the later deadlines, since it was in use when its
+    /// segment was reclaimed: then it is refreshed early, and never late. That holds after a
+    /// restart too.
     ///
     /// It holds for [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) and
     /// [`get_or_refresh_spawned`](crate::BlobCache::get_or_refresh_spawned), and needs a

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Timestamp;
 use crate::commit_lock::Section;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
@@ -16,11 +17,17 @@ use crate::sequence::Sequence;
 pub(crate) struct RenewedSlots {
     renewals: Arc<Renewals>,
     budget: Arc<IndexBudget>,
+    /// Without a spawner nobody asks when the time of an entry began.
+    has_spawner: bool,
 }
 
 impl RenewedSlots {
     pub(crate) fn new(parts: &Parts) -> Self {
-        Self { renewals: parts.renewals.clone(), budget: parts.budget.clone() }
+        Self {
+            renewals: parts.renewals.clone(),
+            budget: parts.budget.clone(),
+            has_spawner: parts.config.spawner.is_some(),
+        }
     }
 
     /// A live record has that life from a touch on, whose record is at `touched_at`. `shortened`:
@@ -70,6 +77,14 @@ impl RenewedSlots {
     /// The life of a slot's record from the last touch on, if there was any.
     pub(crate) fn of(&self, hash: KeyHash, slot: Slot) -> Option<Lifetime> {
         self.renewals.of(hash, slot)
+    }
+
+    /// Tells an entry of a touch that has given it that life: one with a ttl alone takes memory for
+    /// that.
+    pub(crate) fn begin(&self, entry: &mut Entry, life: &Lifetime) {
+        if self.has_spawner && life.expires != Timestamp::NEVER {
+            entry.begin_at(life.written);
+        }
     }
 
     /// Whether an entry that was read from disk has the deadlines that count by now.

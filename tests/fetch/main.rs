@@ -17,6 +17,7 @@ mod sleepers;
 mod spawned;
 mod spawned_stale;
 mod stress;
+mod touched;
 
 use std::future::Future;
 use std::pin::Pin;

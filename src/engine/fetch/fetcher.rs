@@ -226,7 +226,7 @@ impl Fetcher {
         let ends = hit.entry.expires();
         let share = policy.refresh_ahead.filter(|_| ends != Timestamp::NEVER)?;
         let now = self.clock.timestamp();
-        share.has_begun(hit.entry.written, ends, now).then_some(now)
+        share.has_begun(hit.entry.begun(), ends, now).then_some(now)
     }
 
     pub(crate) fn is_over(&self, hit: &BlobCacheHit) -> bool {

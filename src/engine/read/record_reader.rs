@@ -264,7 +264,10 @@ impl RecordReader {
         );
         entry.set_sequence(sequence);
         // Bounded: one.
-        renewed.into_iter().for_each(|life| _ = entry.accessed(life.written));
+        renewed.into_iter().for_each(|life| {
+            self.renewed.begin(&mut entry, &life);
+            entry.accessed(life.written);
+        });
         entry.value = fetched.body.clone();
         entry.mark(Mark::FromDisk);
         if blob.is_absent {

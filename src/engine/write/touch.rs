@@ -216,6 +216,7 @@ impl Touches {
 
     async fn touch_in_memory(&self, touch: Touch<'_>, current: &Arc<Entry>) -> Tried {
         let mut renewed = current.renewed(&touch.life);
+        self.renewed.begin(&mut renewed, &touch.life);
         renewed.charge = self.admission.charge(touch.key.bytes, &renewed.value, renewed.extras());
         let room = Room { bytes: renewed.charge, spare: current.charge };
         // It may always have the room of the present one.
