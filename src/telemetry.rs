@@ -32,6 +32,18 @@ impl Contained {
         Self(contained(make).unwrap_or_else(Span::none))
     }
 
+    /// The span that this thread is in.
+    pub(crate) fn current() -> Self {
+        Self::new(Span::current)
+    }
+
+    /// Says what has caused it, unless it has begun inside of that.
+    pub(crate) fn follow(&self, cause: &Self) {
+        if !self.0.is_none() && cause.0.id() != Self::current().0.id() {
+            contained(|| _ = self.0.follows_from(cause.0.id()));
+        }
+    }
+
     /// Runs something inside the span.
     fn within<R>(&self, run: impl FnOnce() -> R) -> R {
         if self.0.is_none() {
@@ -65,8 +77,8 @@ pub(crate) struct Spanned<F> {
 }
 
 impl<F: Future + Unpin> Spanned<F> {
-    pub(crate) fn new(future: F, span: impl FnOnce() -> Span) -> Self {
-        Self { future, span: Contained::new(span) }
+    pub(crate) fn new(future: F, span: Contained) -> Self {
+        Self { future, span }
     }
 }
 
@@ -81,5 +93,5 @@ impl<F: Future + Unpin> Future for Spanned<F> {
 
 /// The same for a future that has to be boxed for it.
 pub(crate) fn spanned<F: Future>(span: impl FnOnce() -> Span, future: F) -> Spanned<Pin<Box<F>>> {
-    Spanned::new(Box::pin(future), span)
+    Spanned::new(Box::pin(future), Contained::new(span))
 }

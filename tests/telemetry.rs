@@ -9,15 +9,15 @@ use std::cell::Cell;
 use std::future::pending;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::executor::block_on;
 use recorder::Recorder;
 use tamis::{
-    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePut, CacheError, Clock, FetchError,
-    SweepLimit,
+    BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, Clock,
+    FetchError, FetchTask, SweepLimit,
 };
 
 fn open(path: &Path) -> BlobCache {
@@ -109,6 +109,72 @@ fn a_fetch_is_a_span_of_the_callers_events_and_ends_wherever_it_is_dropped() {
     assert_eq!(ends, 3, "{:#?}", recorder.lines());
 }
 
+/// The tasks that a cache has spawned.
+type Tasks = Arc<Mutex<Vec<FetchTask>>>;
+
+/// A cache whose tasks the test runs.
+fn with_tasks() -> (BlobCache, Tasks, Clock) {
+    let (tasks, clock) = (Tasks::default(), Clock::manual(SystemTime::UNIX_EPOCH));
+    let given = Arc::clone(&tasks);
+    let spawner = move |task| given.lock().unwrap().push(task);
+    let config = BlobCacheConfig::builder().clock(clock.clone()).spawner(spawner).build().unwrap();
+    (block_on(BlobCache::open(config)).unwrap(), tasks, clock)
+}
+
+fn run(tasks: &Tasks) {
+    let tasks = std::mem::take(&mut *tasks.lock().unwrap());
+    assert_eq!(tasks.len(), 1);
+    tasks.into_iter().for_each(block_on);
+}
+
+#[test]
+fn a_fetch_in_a_task_follows_from_the_span_of_its_caller_which_may_end_before() {
+    let recorder = Recorder::new(|_| ());
+    recorder.during(|| {
+        let (cache, tasks, clock) = with_tasks();
+        let request = tracing::info_span!(target: "tamis_user", "request");
+        let mut call = Box::pin(cache.get_or_fetch_spawned("space", "key", fetched));
+        assert!(request.in_scope(|| call.as_mut().now_or_never()).is_none());
+        run(&tasks);
+        request.in_scope(|| block_on(call)).unwrap();
+        drop(request);
+        // Nobody waits for a refresh.
+        clock.advance(Duration::from_secs(1));
+        let policy = BlobCachePolicy::default().ttl(Duration::from_secs(1));
+        let policy = policy.stale_serve(Duration::from_secs(10));
+        block_on(cache.put("space", "old", BlobCachePut::new("old").with_policy(policy))).unwrap();
+        clock.advance(Duration::from_secs(2));
+        let visit = tracing::info_span!(target: "tamis_user", "visit");
+        let stale = cache.get_or_refresh_spawned("space", "old", fetched);
+        assert!(visit.in_scope(|| block_on(stale)).unwrap().is_stale());
+        drop(visit);
+        run(&tasks);
+    });
+    let lines = recorder.lines();
+    let place = |of: &str| lines.iter().rposition(|line| line == of);
+    assert!(place("fetch follows request").is_some(), "{lines:#?}");
+    assert!(place("fetch follows visit").is_some(), "{lines:#?}");
+    let asked = "INFO tamis_user [fetch] the origin is asked";
+    assert_eq!(lines.iter().filter(|line| **line == asked).count(), 2, "{lines:#?}");
+    assert!(place("end request") < place("new visit"), "it is kept: {lines:#?}");
+    assert!(place("end visit").is_some() && place("end visit") < place("end fetch"), "{lines:#?}");
+}
+
+#[test]
+fn a_fetch_that_no_task_runs_is_inside_of_the_span_of_its_caller() {
+    let recorder = Recorder::new(|_| ());
+    recorder.during(|| {
+        let (cache, tasks, _) = with_tasks();
+        let request = tracing::info_span!(target: "tamis_user", "request");
+        let mut call = Box::pin(cache.get_or_fetch_spawned("space", "key", fetched));
+        assert!(request.in_scope(|| call.as_mut().now_or_never()).is_none());
+        drop(std::mem::take(&mut *tasks.lock().unwrap()));
+        request.in_scope(|| block_on(call)).unwrap();
+    });
+    assert!(recorder.has(&["[request:fetch] the origin is asked"]), "{:#?}", recorder.lines());
+    assert!(!recorder.has(&["follows"]) && recorder.has(&["end request"]));
+}
+
 #[test]
 fn a_sweep_is_a_span_and_says_what_it_removed() {
     let recorder = Recorder::new(|_| ());
@@ -139,7 +205,9 @@ fn use_cache(path: &Path, reads: &OnceLock<BlobCache>) {
 
 #[test]
 fn a_subscriber_that_panics_anywhere_harms_no_call() {
-    for method in ["enabled", "new_span", "event", "enter", "exit", "try_close"] {
+    let spans = ["new_span", "enter", "exit", "try_close"];
+    let of_tasks = ["current_span", "clone_span", "record_follows_from"];
+    for method in ["enabled", "event"].into_iter().chain(spans).chain(of_tasks) {
         let panics = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&panics);
         let recorder = Recorder::new(move |called| {
@@ -159,6 +227,15 @@ fn a_subscriber_that_panics_anywhere_harms_no_call() {
                 block_on(cache.close()).unwrap();
             } else {
                 use_cache(folder.path(), &reads);
+                let (cache, tasks, _) = with_tasks();
+                let mut call = Box::pin(cache.get_or_fetch_spawned("space", "key", fetched));
+                // The user's own span is not contained either.
+                let is_of_task = of_tasks.contains(&method);
+                let request = is_of_task.then(|| tracing::info_span!(target: "tamis_user", "own"));
+                let request = request.unwrap_or_else(tracing::Span::none);
+                assert!(request.in_scope(|| call.as_mut().now_or_never()).is_none());
+                run(&tasks);
+                assert_eq!(block_on(call).unwrap().value(), b"value");
             }
         });
         assert!(panics.load(Ordering::Relaxed) > 0, "{method} is called");

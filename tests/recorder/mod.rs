@@ -8,6 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
 
 /// Called with the name of the method of the subscriber that was called, without a lock.
 type Reaction = Box<dyn Fn(&'static str) + Send + Sync>;
@@ -18,10 +19,15 @@ pub(crate) struct Recorder(Arc<State>);
 
 struct State {
     lines: Mutex<Vec<String>>,
-    /// Names of the spans by number, and the numbers of those that are entered. For one thread.
-    spans: Mutex<(Vec<String>, Vec<usize>)>,
+    /// The spans by number, and the numbers of those that are entered. For one thread.
+    spans: Mutex<(Vec<Recorded>, Vec<usize>)>,
     calls: AtomicU64,
     react: Reaction,
+}
+
+struct Recorded {
+    metadata: &'static Metadata<'static>,
+    handles: usize,
 }
 
 /// The fields of an event as text.
@@ -72,10 +78,19 @@ impl Recorder {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
-    fn name(&self, id: &Id) -> String {
-        let spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        spans.0[usize::try_from(id.into_u64()).unwrap() - 1].clone()
+    /// Does something with a span.
+    fn of<R>(&self, id: &Id, with: impl FnOnce(&mut Recorded) -> R) -> R {
+        let mut spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        with(&mut spans.0[number(id)])
     }
+
+    fn name(&self, id: &Id) -> &'static str {
+        self.of(id, |span| span.metadata.name())
+    }
+}
+
+fn number(id: &Id) -> usize {
+    usize::try_from(id.into_u64()).unwrap() - 1
 }
 
 impl Subscriber for Recorder {
@@ -93,17 +108,34 @@ impl Subscriber for Recorder {
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         self.called("new_span");
-        let (name, mut text) = (span.metadata().name(), Text::default());
+        let (metadata, mut text) = (span.metadata(), Text::default());
         span.record(&mut text);
-        self.keep(format!("new {name}{}", text.0));
+        self.keep(format!("new {}{}", metadata.name(), text.0));
         let mut spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        spans.0.push(name.to_owned());
+        spans.0.push(Recorded { metadata, handles: 1 });
         Id::from_u64(spans.0.len() as u64)
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {}
 
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn record_follows_from(&self, span: &Id, cause: &Id) {
+        self.called("record_follows_from");
+        self.keep(format!("{} follows {}", self.name(span), self.name(cause)));
+    }
+
+    fn current_span(&self) -> Current {
+        self.called("current_span");
+        let spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = |number: &usize| Id::from_u64(*number as u64 + 1);
+        let current = spans.1.last().map(|number| (id(number), spans.0[*number].metadata));
+        current.map_or_else(Current::none, |(id, metadata)| Current::new(id, metadata))
+    }
+
+    fn clone_span(&self, id: &Id) -> Id {
+        self.called("clone_span");
+        self.of(id, |span| span.handles += 1);
+        id.clone()
+    }
 
     fn event(&self, event: &Event<'_>) {
         self.called("event");
@@ -111,7 +143,8 @@ impl Subscriber for Recorder {
         event.record(&mut text);
         let spans = {
             let spans = self.0.spans.lock().unwrap_or_else(PoisonError::into_inner);
-            let names: Vec<_> = spans.1.iter().map(|&number| spans.0[number].clone()).collect();
+            let name = |&number: &usize| spans.0[number].metadata.name();
+            let names: Vec<_> = spans.1.iter().map(name).collect();
             names.join(":")
         };
         let metadata = event.metadata();
@@ -121,8 +154,7 @@ impl Subscriber for Recorder {
 
     fn enter(&self, id: &Id) {
         self.called("enter");
-        let number = usize::try_from(id.into_u64()).unwrap() - 1;
-        self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).1.push(number);
+        self.0.spans.lock().unwrap_or_else(PoisonError::into_inner).1.push(number(id));
     }
 
     fn exit(&self, _: &Id) {
@@ -132,7 +164,13 @@ impl Subscriber for Recorder {
 
     fn try_close(&self, id: Id) -> bool {
         self.called("try_close");
-        self.keep(format!("end {}", self.name(&id)));
-        true
+        let handles = self.of(&id, |span| {
+            span.handles -= 1;
+            span.handles
+        });
+        if handles == 0 {
+            self.keep(format!("end {}", self.name(&id)));
+        }
+        handles == 0
     }
 }

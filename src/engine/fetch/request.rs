@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::counters::Event;
 use crate::engine::Engine;
@@ -23,7 +24,7 @@ use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
 use crate::moment::Moment;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::telemetry::{Spanned, spanned};
+use crate::telemetry::{Contained, Spanned};
 use crate::timeout::Timeout;
 use crate::wake::discard;
 
@@ -44,6 +45,9 @@ pub(crate) struct FetchRequest {
     /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
     typing: Option<Typing>,
+    /// The span of the caller of a fetch in a task, until the fetch has its own: not for longer,
+    /// because it would not end.
+    cause: Mutex<Option<Contained>>,
 }
 
 /// What a namespace handle says; None: what holds for the namespace or the cache.
@@ -98,6 +102,7 @@ impl FetchRequest {
             fetch_policy: defaults.fetch_policy(engine, namespace),
             is_in_bounds,
             typing: None,
+            cause: Mutex::default(),
         }
     }
 
@@ -107,9 +112,10 @@ impl FetchRequest {
         self
     }
 
-    /// The same for a fetch that may run in a task.
+    /// The same for a fetch that may run in a task, in the span of its caller.
     pub(crate) fn for_task(mut self) -> Self {
         self._open = None;
+        self.cause = Mutex::new(Some(Contained::current()));
         self
     }
 
@@ -166,7 +172,11 @@ impl FetchRequest {
     pub(crate) fn spanned<F: Future>(&self, fetching: F) -> Spanned<Pin<Box<F>>> {
         let namespace = &*self.namespace;
         let span = || tracing::debug_span!(target: "tamis::fetch", "fetch", namespace);
-        spanned(span, fetching)
+        let span = Contained::new(span);
+        let cause = self.cause.lock().take();
+        // Bounded: one.
+        cause.into_iter().for_each(|cause| span.follow(&cause));
+        Spanned::new(Box::pin(fetching), span)
     }
 
     pub(crate) fn note_called(&self) {
