@@ -36,11 +36,8 @@ use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
 use crate::queue::{TICKS, TICKS_MAX, Ticket, TicketState, WaitQueue};
-use crate::timer::Timer;
+use crate::timer::{PATIENCE, Timer};
 use crate::wake::{discard, wake};
-
-/// The time that a woken caller has to be polled, rounded up to the next tick.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The factor on that time if no caller waits.
 const UNCONTENDED_FACTOR: u64 = 10;

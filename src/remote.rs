@@ -25,15 +25,11 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
 
 use crate::failpoint::{Failpoint, failpoint};
 use crate::sync::Mutex;
-use crate::timer::Timer;
+use crate::timer::{PATIENCE, Timer};
 use crate::wake::{contained, discard, wake};
-
-/// How long a handle waits for the poll of a task that was woken; twice that at most.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a task can run for a caller.
 pub(crate) trait Work: Future<Output: Send> + Send + Unpin + 'static {

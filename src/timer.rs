@@ -12,6 +12,10 @@ use crate::io::TaskRunner;
 use crate::sweeper::{self, AlarmId};
 use crate::wake::contained;
 
+/// How long others wait for the poll of a caller or task that was woken: their alarm goes off
+/// after it, or after twice that at most.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Runs when the time has come, without a lock held.
 pub(crate) type Alarm = Box<dyn FnOnce() + Send>;
 

@@ -11,7 +11,7 @@ use crate::engine::background::wakeup::Wakeup;
 use crate::engine::closed_index::ClosedCache;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::fetch::held::HeldErrors;
-use crate::engine::fetch::spawner::FetchSpawner;
+use crate::engine::fetch::tasks::FetchTasks;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::invalidate::flush::Flushes;
@@ -40,7 +40,7 @@ pub(crate) struct Closing {
     events: Events,
     renewals: Arc<Renewals>,
     held_errors: Arc<HeldErrors>,
-    spawner: Arc<FetchSpawner>,
+    fetch_tasks: Arc<FetchTasks>,
     flushes: Arc<Flushes>,
 }
 
@@ -60,7 +60,7 @@ impl Closing {
             events: parts.events.clone(),
             renewals: Arc::clone(&parts.renewals),
             held_errors: Arc::clone(&parts.held_errors),
-            spawner: Arc::clone(&parts.spawner),
+            fetch_tasks: Arc::clone(&parts.fetch_tasks),
             flushes: Arc::new(Flushes::new(parts)),
         }
     }
@@ -79,7 +79,7 @@ impl Closing {
             self.disk.missing().into_iter().for_each(|missing| missing.reopening.close());
             self.events.close();
             self.held_errors.close();
-            self.spawner.close();
+            self.fetch_tasks.close();
             let index = self.closed_index(is_settled);
             self.pending.sweep_ended();
             self.end_tasks(index);
@@ -138,7 +138,7 @@ impl Closing {
         self.commit_lock.section().close();
         self.events.close();
         self.held_errors.close();
-        self.spawner.close();
+        self.fetch_tasks.close();
         self.end_tasks(None);
         self.disk.close_file();
         let entries = Arc::clone(&self.l1).pieces();

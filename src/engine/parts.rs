@@ -22,7 +22,7 @@ use crate::engine::disk_tier::{DiskTier, Tier};
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
 use crate::engine::fetch::rests::Rests;
-use crate::engine::fetch::spawner::FetchSpawner;
+use crate::engine::fetch::tasks::FetchTasks;
 use crate::engine::fetch::told::Told;
 use crate::engine::index_budget::{ACCESSES_SHARE, EXPIRIES_SHARE, IndexBudget, RENEWALS_SHARE};
 use crate::engine::read::read_limit::Reads;
@@ -66,7 +66,7 @@ pub(crate) struct Parts {
     pub(crate) held_errors: Arc<HeldErrors>,
     pub(crate) rests: Arc<Rests>,
     /// Fetches in tasks.
-    pub(crate) spawner: Arc<FetchSpawner>,
+    pub(crate) fetch_tasks: Arc<FetchTasks>,
     pub(crate) told: Arc<Told>,
     pub(crate) timer: Timer,
     pub(crate) promotions: Arc<Promotions>,
@@ -125,7 +125,7 @@ impl Parts {
             flights: Arc::new(Flights::new(FLIGHT_TABLES, timer.clone())),
             held_errors: Arc::default(),
             rests: Arc::new(Rests::new()),
-            spawner: Arc::new(FetchSpawner::new(
+            fetch_tasks: Arc::new(FetchTasks::new(
                 config.spawner.clone(),
                 config.spawned_fetches_max,
             )),

@@ -16,7 +16,7 @@ use crate::engine::background::promotion_queue::Promotions;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::fetch::held::HeldErrors;
 use crate::engine::fetch::outcome::FlightOutcome;
-use crate::engine::fetch::spawner::FetchSpawner;
+use crate::engine::fetch::tasks::FetchTasks;
 use crate::engine::index_budget::IndexBudget;
 use crate::engine::parts::Parts;
 use crate::engine::read::read_limit::Reads;
@@ -55,7 +55,7 @@ pub(crate) struct StatsReader {
     codecs: Arc<Codecs>,
     flights: Arc<Flights<FlightOutcome, Moment>>,
     held_errors: Arc<HeldErrors>,
-    spawner: Arc<FetchSpawner>,
+    fetch_tasks: Arc<FetchTasks>,
     promotions: Arc<Promotions>,
     budget: Arc<IndexBudget>,
     disk_admission: Arc<DiskAdmission>,
@@ -82,7 +82,7 @@ impl StatsReader {
             codecs: Arc::clone(&parts.codecs),
             flights: Arc::clone(&parts.flights),
             held_errors: Arc::clone(&parts.held_errors),
-            spawner: Arc::clone(&parts.spawner),
+            fetch_tasks: Arc::clone(&parts.fetch_tasks),
             promotions: Arc::clone(&parts.promotions),
             budget: Arc::clone(&parts.budget),
             disk_admission: Arc::clone(&parts.disk_admission),
@@ -210,7 +210,7 @@ impl StatsReader {
             fetches_held_off: sum(Event::FetchHeldOff),
             fetches_spawned: sum(Event::FetchSpawned),
             fetches_not_spawned: sum(Event::FetchNotSpawned),
-            fetch_tasks: self.spawner.len(),
+            fetch_tasks: self.fetch_tasks.len(),
             refreshes_ahead: sum(Event::RefreshAhead),
             soft_timeouts: sum(Event::SoftTimeout),
             fetches_not_stored: sum(Event::FetchNotStored),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::participant::Participant;
 use super::relay::Relay;
-use super::state::{Alarm, Completion, PATIENCE, Phase, Sent};
+use super::state::{Alarm, Completion, Phase, Sent};
 use crate::batch::BATCH_ENTRIES;
+use crate::timer::PATIENCE;
 use crate::wake::{discard, wake};
 
 /// The right to lead, unless another caller has begun to.

@@ -11,11 +11,8 @@ use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
 use crate::sync::Mutex;
-use crate::timer::Timer;
+use crate::timer::{PATIENCE, Timer};
 use crate::wake::{discard, wake};
-
-/// How long others wait for the poll of a caller that was woken; twice that at most.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A claim that has not begun after this time goes to the next caller that asks for it.
 pub(crate) const CLAIM_PATIENCE: Duration = Duration::from_secs(1);

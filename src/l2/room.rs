@@ -17,10 +17,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::log_state::LogState;
 use crate::batch::BATCH_ENTRIES;
-use crate::limiter::PATIENCE;
 use crate::meter;
 use crate::queue::{Ticket, TicketState, WaitQueue};
-use crate::timer::Timer;
+use crate::timer::{PATIENCE, Timer};
 use crate::wake::{discard, wake};
 
 pub(super) struct RoomQueue {

@@ -80,6 +80,8 @@ mod timer {
 
     use shuttle::thread::{self, JoinHandle};
 
+    pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+
     /// While it is running, any delay may end at any moment; otherwise none ends.
     #[derive(Debug, Clone)]
     pub(crate) struct Timer {

@@ -10,7 +10,7 @@ use crate::counters::{Counters, Event};
 use crate::engine::admission::Admission;
 use crate::engine::fetch::failures::Failures;
 use crate::engine::fetch::outcome::FlightOutcome;
-use crate::engine::fetch::spawner::FetchSpawner;
+use crate::engine::fetch::tasks::FetchTasks;
 use crate::engine::fetch::told::Told;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::engine::parts::Parts;
@@ -68,7 +68,7 @@ pub(crate) struct Fetcher {
     disk_lookup: DiskLookup,
     puts: Arc<Puts>,
     failures: Failures,
-    spawner: Arc<FetchSpawner>,
+    fetch_tasks: Arc<FetchTasks>,
     timer: Timer,
     told: Arc<Told>,
 }
@@ -89,7 +89,7 @@ impl Fetcher {
             disk_lookup: DiskLookup::new(parts),
             puts,
             failures: Failures::new(parts),
-            spawner: Arc::clone(&parts.spawner),
+            fetch_tasks: Arc::clone(&parts.fetch_tasks),
             timer: parts.timer.clone(),
             told: Arc::clone(&parts.told),
         }
@@ -171,7 +171,7 @@ impl Fetcher {
 
     /// Runs it in a task. Gives it back if it must not.
     pub(crate) fn spawn<W: Work>(&self, work: W) -> Result<RemoteHandle<W, W::Output>, W> {
-        let spawned = self.spawner.spawn(work, &self.timer);
+        let spawned = self.fetch_tasks.spawn(work, &self.timer);
         let event = if spawned.is_ok() { Event::FetchSpawned } else { Event::FetchNotSpawned };
         self.counters.count(event);
         spawned

@@ -32,7 +32,7 @@ impl Ledger {
             ("promotions", promotions.depth()),
             ("bytes of promotions", promotions.bytes()),
             ("flights", flights.len()),
-            ("fetch tasks", engine.parts.spawner.len()),
+            ("fetch tasks", engine.parts.fetch_tasks.len()),
             ("watched keys", commit_lock.section().watermarks().watched()),
             ("pending invalidations", usize::from(pending.any_pending())),
             ("slots", budget.slots()),

@@ -1,4 +1,4 @@
-//! `FetchSpawner`: gives fetches to the tasks of the user's executor, and takes them back when the
+//! `FetchTasks`: gives fetches to the tasks of the user's executor, and takes them back when the
 //! cache is closed.
 //!
 //! Bounded by count: a task counts from the moment when it is given to the executor until it ends
@@ -15,15 +15,15 @@ use crate::spawn::Spawn;
 use crate::timer::Timer;
 use crate::wake::contained;
 
-pub(crate) struct FetchSpawner {
+pub(crate) struct FetchTasks {
     /// None: the configuration has none.
     spawner: Option<Arc<dyn Spawn>>,
     tasks_max: usize,
-    tasks: Arc<Mutex<Tasks>>,
+    tasks: Arc<Mutex<TaskTable>>,
 }
 
 #[derive(Default)]
-struct Tasks {
+struct TaskTable {
     under_way: HashMap<u64, Weak<dyn Stop>>,
     last: u64,
     is_closed: bool,
@@ -31,11 +31,11 @@ struct Tasks {
 
 /// The place of a task in the table.
 struct Registered {
-    tasks: Arc<Mutex<Tasks>>,
+    tasks: Arc<Mutex<TaskTable>>,
     number: u64,
 }
 
-impl FetchSpawner {
+impl FetchTasks {
     pub(crate) fn new(spawner: Option<Arc<dyn Spawn>>, tasks_max: usize) -> Self {
         Self { spawner, tasks_max, tasks: Arc::default() }
     }
