@@ -191,6 +191,7 @@
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
 //! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
+//! - `cli`: the command-line tool `tamis`, which looks at stores, and `StoreReader`, its library.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
@@ -259,6 +260,8 @@ mod sizes;
 mod spawn;
 mod spawned;
 mod stats;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod store_reader;
 mod sweep;
 mod sweeper;
 mod sync;
@@ -305,6 +308,12 @@ pub use spawn::{FetchTask, Spawn};
 pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
     NamespaceStats,
+};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub use store_reader::{
+    CountedNamespace, CountedSegment, LargeEntry, NextOpen, OpenStoreSegment, StoreAccess,
+    StoreCensus, StoreContents, StoreFacts, StoreKeys, StoreReadError, StoreReader, StoreSegment,
+    StoreState,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};
 #[cfg(feature = "json")]

@@ -336,6 +336,13 @@ impl BlobCacheConfig {
     }
 }
 
+#[cfg(all(feature = "cli", target_os = "linux"))]
+impl BlobCacheConfig {
+    pub(crate) fn default_index_bytes(l2_bytes_max: u64) -> usize {
+        default_index_bytes(l2_bytes_max)
+    }
+}
+
 impl Default for BlobCacheConfig {
     fn default() -> Self {
         Self::defaults()

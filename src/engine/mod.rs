@@ -5,6 +5,8 @@
 mod acknowledge;
 mod admission;
 mod background;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) mod census;
 mod close;
 mod closed_index;
 mod cover;
@@ -30,6 +32,8 @@ mod sizes;
 mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod view;
 mod visibility;
 pub(crate) mod write;
 
@@ -56,6 +60,8 @@ use self::reopen::Reopen;
 use self::reopening::Attempt;
 use self::sizes::Sizes;
 use self::stats::StatsReader;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::view::{View, open_view};
 use self::write::put::Puts;
 use self::write::touch::Touches;
 use crate::config::BlobCacheConfig;

@@ -188,7 +188,7 @@ pub(crate) async fn open_on(
 }
 
 /// Restores namespaces and labels. Returns the names beyond `max_namespaces`, oldest first.
-async fn restore(
+pub(super) async fn restore(
     parts: &Parts,
     mut namespaces: BTreeMap<Box<str>, RecoveredNamespace>,
 ) -> Vec<Box<str>> {

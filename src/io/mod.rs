@@ -43,6 +43,8 @@ mod late;
 mod linux;
 mod mark;
 mod options;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod overlay;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 mod reply;
 #[cfg(any(test, feature = "simulation"))]
@@ -66,12 +68,16 @@ pub(crate) use error::{DiskError, NoRoom};
 pub(crate) use late::LateDisk;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{FileDisk, Termination, together};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use linux::{ReadDisk, owner_of};
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{hold, is_surely_empty};
 #[cfg(test)]
 pub(crate) use mark::MarkDone;
 pub(crate) use mark::{FileMark, MarkLeft, VoidMark};
 pub(crate) use options::{DiskEngine, DiskOptions};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use overlay::{NoTasks, OverlayDisk};
 #[cfg(test)]
 pub(crate) use simulated::End;
 #[cfg(any(test, feature = "simulation"))]

@@ -39,6 +39,12 @@ pub(crate) enum TaskOutcome {
 #[must_use = "a task that panics or is refused tells so here"]
 pub(crate) struct TaskEnd(pub(super) oneshot::Receiver<TaskOutcome>);
 
+/// The end of a task that no runner has taken.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(super) fn refused() -> TaskEnd {
+    TaskEnd(oneshot::channel().1)
+}
+
 impl Future for TaskEnd {
     type Output = TaskOutcome;
 

@@ -144,6 +144,10 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(crate) const SMALLEST: Self =
+        Self { segment_bytes: SEGMENT_BYTES_MIN, segment_count: SEGMENT_COUNT_MIN };
+
     pub(crate) const fn new(segment_bytes: u32, segment_count: u32) -> Option<Self> {
         if segment_bytes >= SEGMENT_BYTES_MIN
             && segment_bytes <= SEGMENT_BYTES_MAX

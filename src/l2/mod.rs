@@ -21,6 +21,8 @@ mod expiry;
 mod fit;
 mod footer;
 mod format;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod found;
 mod frame;
 mod frame_writer;
 mod frames;
@@ -91,7 +93,11 @@ pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::expiry::{Expiry, ExpiryScope};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::format::FORMAT_VERSION;
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::found::{FoundFacts, FoundStore};
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
@@ -162,7 +168,19 @@ pub(crate) struct Opened {
     pub(crate) dropped: u64,
     /// They were read from an image of the index.
     pub(crate) is_from_image: bool,
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(crate) open_segment: OpenSegment,
     pub(crate) start: WriterStart,
+}
+
+/// The segment in which the log goes on.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenSegment {
+    pub(crate) number: u64,
+    pub(crate) records: u32,
+    /// Of its frames.
+    pub(crate) used_bytes: u64,
 }
 
 /// A record as it was read, from the log's memory or from the device.

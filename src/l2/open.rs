@@ -48,6 +48,12 @@ pub(crate) async fn open(
     let head = file.geometry.segment_of(superblock.head);
     let percent_max = opening.write_amplification_pct_max;
     let rewrites = RewriteBudget::new(file.geometry, percent_max, head == writing);
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    let open_segment = super::OpenSegment {
+        number: writing.0,
+        records: directory.entries(),
+        used_bytes: u64::from(file.geometry.offset_in_segment(tail)) - BLOCK_BYTES as u64,
+    };
     let log = Log::new(LogStart {
         geometry: file.geometry,
         key: file.key,
@@ -72,6 +78,8 @@ pub(crate) async fn open(
         records,
         dropped,
         is_from_image,
+        #[cfg(all(feature = "cli", target_os = "linux"))]
+        open_segment,
         start: WriterStart {
             superblock,
             tail_block,

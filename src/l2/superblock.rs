@@ -70,6 +70,14 @@ pub(crate) enum SuperblockError {
     Damaged(DecodeError),
 }
 
+#[cfg(all(feature = "cli", target_os = "linux"))]
+impl SuperblockError {
+    /// Whether the file has never been a store.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self, Self::Damaged(DecodeError::Magic))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SuperblockCopy {
     First,

@@ -65,6 +65,12 @@ impl LabelIndex {
         self.nodes.len()
     }
 
+    /// How many labels have postings.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(crate) fn different(&self) -> usize {
+        self.lists
+    }
+
     pub(crate) fn insert(&mut self, label: LabelHash, key: KeyHash, sequence: Sequence) {
         self.added += 1;
         let number = self.nodes.add(label, key, sequence);

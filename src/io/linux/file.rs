@@ -29,7 +29,7 @@ use crate::io::mark::FileMark;
 use crate::io::options::FileFacts;
 
 /// The data file's name within its directory.
-const DATA_NAME: &str = "data";
+pub(super) const DATA_NAME: &str = "data";
 /// The data file's name until it is whole.
 const TEMPORARY_NAME: &str = "data.new";
 /// How long opening waits for a lock that another owner holds.
@@ -72,7 +72,7 @@ impl DataFile {
         direct: bool,
     ) -> Result<Option<Self>, DiskError> {
         let path = directory.join(DATA_NAME);
-        let opened = open_description(&path, direct, false);
+        let opened = open_description(&path, direct, &owning(false));
         let (file, direct) = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DiskError::io("open", &path, error)),
@@ -105,7 +105,7 @@ impl DataFile {
         check_file_bytes(bytes)?;
         let temporary = directory.join(TEMPORARY_NAME);
         let path = directory.join(DATA_NAME);
-        let (file, direct) = open_description(&temporary, direct, true)
+        let (file, direct) = open_description(&temporary, direct, &owning(true))
             .map_err(|error| DiskError::io("create", &temporary, error))?;
         let locked = Locked::take(&file, &path)?;
         // Under the lock: its last owner may have given the file its final name.
@@ -139,11 +139,19 @@ impl DataFile {
     }
 }
 
-/// Opens `path` for direct transfers if wanted and possible, else buffered; returns which.
-fn open_description(path: &Path, direct: bool, create: bool) -> io::Result<(File, bool)> {
+fn owning(create: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     // Applies to a created file; an existing one keeps its rights.
     options.read(true).write(true).create(create).mode(0o600);
+    options
+}
+
+/// Opens `path` for direct transfers if wanted and possible, else buffered; returns which.
+pub(super) fn open_description(
+    path: &Path,
+    direct: bool,
+    options: &OpenOptions,
+) -> io::Result<(File, bool)> {
     if direct {
         let flags = i32::from_le_bytes(OFlags::DIRECT.bits().to_le_bytes());
         match options.clone().custom_flags(flags).open(path) {

@@ -11,11 +11,15 @@ mod file;
 mod file_disk;
 mod limits;
 mod origin;
+#[cfg(feature = "cli")]
+mod owner;
 mod piece;
 mod point;
 mod pool;
 mod probe;
 mod pump;
+#[cfg(feature = "cli")]
+mod read_disk;
 mod request;
 mod resize;
 mod ring;
@@ -33,6 +37,10 @@ mod tests;
 mod thread_runner;
 
 pub(crate) use file_disk::FileDisk;
+#[cfg(feature = "cli")]
+pub(crate) use owner::owner_of;
 pub(crate) use point::together;
+#[cfg(feature = "cli")]
+pub(crate) use read_disk::ReadDisk;
 pub(crate) use store_lock::{hold, is_surely_empty};
 pub(crate) use termination::Termination;

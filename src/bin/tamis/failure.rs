@@ -1,0 +1,70 @@
+//! `Failure`: why a command has not done its work, and the exit codes.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+use tamis::StoreReadError;
+
+/// Damage was found.
+pub(super) const DAMAGED: u8 = 1;
+/// The store cannot be read. (2 is clap's: the command line makes no sense.)
+pub(super) const REFUSED: u8 = 3;
+/// A cache has the store open.
+pub(super) const IN_USE: u8 = 4;
+
+pub(super) enum Failure {
+    Store(StoreReadError),
+    /// The output is closed: nobody wants the rest.
+    Output(io::Error),
+}
+
+impl From<StoreReadError> for Failure {
+    fn from(error: StoreReadError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    /// Says it, and gives the exit code.
+    pub(super) fn tell(&self, is_json: bool) -> ExitCode {
+        let (code, kind, owner) = match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return ExitCode::SUCCESS;
+            }
+            Self::Output(_) => (REFUSED, "output", None),
+            Self::Store(error) => match error {
+                StoreReadError::NoStore { .. } => (REFUSED, "no_store", None),
+                StoreReadError::NotAStore { .. } => (REFUSED, "not_a_store", None),
+                StoreReadError::Version { .. } => (REFUSED, "version", None),
+                StoreReadError::InUse { owner, .. } => (IN_USE, "in_use", *owner),
+                StoreReadError::Damaged { .. } => (DAMAGED, "damaged", None),
+                _ => (REFUSED, "io", None),
+            },
+        };
+        let message = self.message();
+        if is_json {
+            let error = json!({ "kind": kind, "message": message, "owner": owner });
+            // There is nobody to tell if that fails.
+            let _ = writeln!(io::stdout(), "{}", json!({ "error": error }));
+        }
+        eprintln!("tamis: {message}");
+        ExitCode::from(code)
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Store(error @ StoreReadError::InUse { .. }) => {
+                format!("{error}; --live shows it as of its last sealed segment")
+            }
+            Self::Store(error) => error.to_string(),
+            Self::Output(error) => format!("could not write: {error}"),
+        }
+    }
+}

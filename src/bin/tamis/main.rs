@@ -1,0 +1,34 @@
+//! `tamis`: looks at the stores of caches, from outside and without writing to them.
+
+#[cfg(target_os = "linux")]
+mod arguments;
+#[cfg(target_os = "linux")]
+mod dump;
+#[cfg(target_os = "linux")]
+mod failure;
+#[cfg(target_os = "linux")]
+mod inspect;
+#[cfg(target_os = "linux")]
+mod output;
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    use clap::Parser;
+
+    use self::arguments::{Arguments, Command};
+
+    let Arguments { json, command } = Arguments::parse();
+    let done = match &command {
+        Command::Inspect(store) => inspect::run(store, json),
+        Command::Dump(dump) => dump::run(dump, json),
+    };
+    done.unwrap_or_else(|failure| failure.tell(json))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    eprintln!("tamis: disk tiers are on Linux only");
+    ExitCode::from(3)
+}

@@ -1,0 +1,111 @@
+//! `StoreReader`: looks at a store and never writes to it. The tool `tamis` is made of it.
+
+mod contents;
+mod error;
+mod facts;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use self::contents::{
+    CountedNamespace, CountedSegment, LargeEntry, OpenStoreSegment, StoreCensus, StoreContents,
+    StoreKeys,
+};
+pub use self::error::StoreReadError;
+use self::error::{not_opened, not_read};
+pub use self::facts::{NextOpen, StoreFacts, StoreSegment, StoreState};
+use crate::blocking::block_on;
+use crate::engine::open_view;
+use crate::io::{Disk, ReadDisk, owner_of};
+use crate::l2::FoundStore;
+
+/// Whether a store may have an owner while it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreAccess {
+    /// No: a store in use is refused, and as long as the reader lives no cache opens the store
+    /// (`CacheError::L2Locked`). Several readers may have it at one time.
+    #[default]
+    Alone,
+    /// Yes: the store is shown as of its last sealed segment, and its owner is not disturbed. What
+    /// the owner overwrites meanwhile, which is the oldest segments, is left out.
+    Live,
+}
+
+/// A store that is looked at. Nothing is ever written: neither to its file nor beside it.
+///
+/// All methods block, and wait for the device: this is for tools, and not for the tasks of an
+/// executor. Memory is bounded by the tables of segments and, with the
+/// [contents](Self::contents), by their index.
+///
+/// ```no_run
+/// use tamis::{KeysQuery, StoreAccess, StoreReader};
+///
+/// let store = StoreReader::open("/var/cache/pages", StoreAccess::Alone)?;
+/// println!("opened {} times, {:?}", store.facts().opens, store.facts().state);
+/// let contents = store.contents()?;
+/// for namespace in contents.namespaces() {
+///     for entry in contents.keys(&namespace, KeysQuery::default()) {
+///         println!("{namespace} {} {}", entry.key().escape_ascii(), entry.bytes());
+///     }
+/// }
+/// # Ok::<(), tamis::StoreReadError>(())
+/// ```
+pub struct StoreReader {
+    store: FoundStore,
+    facts: StoreFacts,
+}
+
+impl StoreReader {
+    /// Opens the store in a directory, the one that a configuration calls
+    /// [`l2_path`](crate::BlobCacheConfigBuilder::l2_path).
+    ///
+    /// # Errors
+    ///
+    /// Each [`StoreReadError`]. A store in use is refused after a second.
+    pub fn open(directory: impl AsRef<Path>, access: StoreAccess) -> Result<Self, StoreReadError> {
+        let directory = directory.as_ref();
+        let is_live = access == StoreAccess::Live;
+        let disk = ReadDisk::open(directory, !is_live)
+            .map_err(|error| not_opened(error, directory, owner_of(directory)))?;
+        let disk = Arc::new(disk);
+        let found =
+            block_on(FoundStore::read(Arc::<ReadDisk>::clone(&disk) as Arc<dyn Disk>, is_live));
+        let store = found.map_err(|error| not_read(error, disk.path()))?;
+        let facts = StoreFacts::new(&disk, &store);
+        Ok(Self { store, facts })
+    }
+
+    /// What its superblock says.
+    #[must_use]
+    pub fn facts(&self) -> &StoreFacts {
+        &self.facts
+    }
+
+    /// The segments in use, oldest first.
+    pub fn segments(&self) -> impl Iterator<Item = StoreSegment> {
+        StoreSegment::all(&self.store)
+    }
+
+    /// Finds the entries of the store, as an open does: from the image of the index that a close
+    /// has left, or from the directories of the segments. They are shown even if the
+    /// [next open](StoreFacts::next_open) would begin empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](StoreReadError::Io).
+    pub fn contents(&self) -> Result<StoreContents, StoreReadError> {
+        if self.facts.state == StoreState::Unfinished {
+            return Ok(StoreContents::new(None, self.facts.is_live));
+        }
+        let opened = block_on(open_view(&self.store));
+        let view = opened.map_err(|error| not_read(error, &self.facts.path))?;
+        Ok(StoreContents::new(Some(view), self.facts.is_live))
+    }
+}
+
+impl fmt::Debug for StoreReader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("StoreReader").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
