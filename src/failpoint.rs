@@ -116,6 +116,10 @@ pub(crate) enum Failpoint {
     HeaderMovedFirst,
     /// A store becomes smaller on file before its segments have been moved.
     ShrunkBeforeMoved,
+    /// The copies of a moved segment are not durable when a superblock counts on them.
+    CopiedUnsynced,
+    /// A moved segment leaves its header at its old place.
+    MovedHeaderLeft,
     /// An image is written although invalidations are still being carried out.
     ImageBeforeInvalidations,
     /// An image keeps what only the running cache knew.

@@ -236,6 +236,17 @@ impl DiskAdmission {
         }
     }
 
+    /// The disk has another size.
+    pub(crate) fn resized(&self, disk_bytes: u64) {
+        let Some(adaptive) = self.adaptive() else { return };
+        let mut trial = adaptive.trial.lock();
+        trial.resize(disk_bytes);
+        adaptive.trial_bytes.store(trial.memory_bytes(), Ordering::Relaxed);
+        drop(trial);
+        // A larger disk has room again, and would not find out: it refuses what would fill it.
+        adaptive.full_at.store(0, Ordering::Relaxed);
+    }
+
     /// As if the disk were full, until the next segment is reclaimed.
     #[cfg(test)]
     pub(crate) fn pretend_full(&self) {

@@ -45,6 +45,13 @@ impl Trial {
         Self { disk_bytes, percent_max, sample, miniatures: None, accesses: 0, bytes: 0 }
     }
 
+    /// The disk has another size: begins anew.
+    pub(super) fn resize(&mut self, disk_bytes: u64) {
+        self.disk_bytes = disk_bytes;
+        self.miniatures = None;
+        (self.accesses, self.bytes) = (0, 0);
+    }
+
     /// Hashes whose upper half is below it are in the sample.
     pub(super) fn sample(&self) -> u64 {
         self.sample
@@ -147,6 +154,19 @@ mod tests {
             let pairs = twice(records / 4, 1 << 41);
             assert_eq!(feed(&mut trial, pairs, 1024), Some(false), "{disk_bytes}");
             assert_eq!(feed(&mut trial, scan(), 1024), Some(true), "{disk_bytes}");
+        }
+    }
+
+    #[test]
+    fn the_sample_fits_the_size_that_the_disk_has() {
+        let mut trial = Trial::new(16 << 20, 130);
+        for disk_bytes in [16 << 20, 64 << 20, 4 << 20] {
+            trial.resize(disk_bytes);
+            feed(&mut trial, scanned(1000, 0).take(200_000), 1024);
+            let wanted = EVERYTHING * RECORDS as u64 / (disk_bytes / 1024);
+            assert_eq!(trial.sample(), wanted.min(EVERYTHING), "{disk_bytes}");
+            let full = trial.miniatures.as_ref().map_or(0, |[all, _]| all.records());
+            assert!((RECORDS / 2..=RECORDS * RECORDS_FACTOR).contains(&full), "{full}");
         }
     }
 

@@ -356,6 +356,11 @@ impl Log {
         }
     }
 
+    /// Everything before it is on file.
+    pub(super) fn end_on_file(&self) -> Position {
+        self.state.lock().written()
+    }
+
     /// The first job is done, and on file. To be settled.
     pub(super) fn finish(&self) -> Finished {
         let mut state = self.state.lock();

@@ -43,6 +43,9 @@ pub(crate) trait LogOwner: Send + Sync {
     fn last_sequence(&self) -> u64;
 
     /// Has the log go on at `start`, in a commit section.
+    /// The file has so many bytes from now on.
+    fn resized(&self, file_bytes: u64);
+
     fn restart(&self, start: Position, restart: &mut dyn FnMut() -> bool) -> Restart;
 
     /// Whether the oldest segments must be reclaimed for `wanted` bytes of index.

@@ -65,6 +65,7 @@ mod room;
 mod search_targets;
 mod segment;
 mod segment_file;
+mod segment_mover;
 mod segment_records;
 mod segment_search;
 mod segment_supply;

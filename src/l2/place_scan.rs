@@ -5,8 +5,13 @@
 //!
 //! - A header that was never announced: an open or a process has ended between a header and the
 //!   superblock that announces it. Its number will be announced later, maybe at another place.
-//! - A second header of a number in use: a segment was being moved. Both have the same contents.
-//!   The log goes on at one place, so the other one becomes old.
+//! - A second header of a number in use: a segment was being moved, and its old header was not
+//!   erased yet. Up to the end of the log both places have the same, since nothing is written
+//!   between the copy and that (`segment_mover`). The log goes on at one place, so the other one
+//!   becomes old. The copy is the one that counts, so that an open with the smaller size need not
+//!   make another: both headers are of the same open, and segments move to lower places.
+//!
+//! A header that cannot be read may be such a second one, so it is erased, too.
 //!
 //! Headers before the head are never in use again, because the head does not go back.
 
@@ -108,8 +113,8 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
                     scan.add(place, header);
                 }
             }
-            // Its segment is damaged now. It must not come back: it may be a second one of the
-            // segment in which the log goes on.
+            // It must not come back: the log may go on at the other place of its segment. If there
+            // is none, the segment is damaged.
             Err(_) => scan.misleading.push(place),
         }
     }

@@ -213,14 +213,25 @@ impl Places {
         self.table.lock().free.push_front(moved.place);
     }
 
-    /// Readers find a segment at its new place from now on. The old one is free once its readers
-    /// are done. One caller at a time.
-    pub(super) async fn finish_move(&self, moved: &Move) {
-        let Some(before) = self.table.lock().places.insert(moved.segment, moved.place) else {
-            return;
-        };
-        self.unpinned(before).await;
-        self.table.lock().free.push_back(before);
+    /// Whether a move that was begun still brings its segment to one of the first `count` places.
+    pub(super) fn is_wanted(&self, moved: &Move, count: u32) -> bool {
+        let place = self.table.lock().places.get(&moved.segment).copied();
+        let is_behind = |place| self.offset_of(place) == moved.from && place >= count;
+        moved.place < count && place.is_some_and(is_behind)
+    }
+
+    /// Readers find a segment at its new place from now on. Gives the old one, which may have
+    /// readers still. None if the segment has left the log.
+    pub(super) fn switch(&self, moved: &Move) -> Option<u32> {
+        let mut table = self.table.lock();
+        let place = table.places.get_mut(&moved.segment)?;
+        Some(std::mem::replace(place, moved.place))
+    }
+
+    /// A place that a segment has left is free once its readers are done. One caller at a time.
+    pub(super) async fn leave(&self, place: u32) {
+        self.unpinned(place).await;
+        self.table.lock().free.push_back(place);
     }
 
     /// The file has another number of places. All segments lie in the first ones.
@@ -243,9 +254,10 @@ impl Places {
     /// A segment has left the log. Its place is free once its readers are done. One caller at a
     /// time.
     pub(super) async fn release(&self, segment: SegmentNumber) {
-        let Some(place) = self.table.lock().places.remove(&segment) else { return };
-        self.unpinned(place).await;
-        self.table.lock().free.push_back(place);
+        let place = self.table.lock().places.remove(&segment);
+        if let Some(place) = place {
+            self.leave(place).await;
+        }
     }
 
     /// The same for all segments before one, which have no readers.

@@ -7,21 +7,26 @@
 //! new size, and only then the file is cut. So whatever was done when a process or the machine
 //! ends, the store can be opened, with the old size or the new one: a copy without its header is
 //! nothing, and one with it has the same contents.
+//!
+//! Of a segment that is not sealed only that is copied which is written. What lies behind it, at
+//! either place, is left of others, as in any segment that has just begun.
 
 use std::io;
+use std::ops::Range;
 
 use futures::{TryStreamExt, stream};
 
-use super::format::{BLOCK_BYTES, Geometry, Position, SegmentNumber};
+use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
 use super::places::{Move, Places};
 use super::recovery_error::RecoveryError;
+use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::Superblock;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, ReadRequest};
 
 /// Copied at once of one segment.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
 /// The file becomes shorter by so much at once.
 const CUT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
@@ -30,6 +35,28 @@ const CUT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 const COPIES: usize = 4;
 
 const TRIES: usize = 3;
+
+/// What is on file of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    /// From its beginning on, in whole blocks.
+    pub(super) bytes: usize,
+    pub(super) is_sealed: bool,
+}
+
+impl Written {
+    /// If everything before `end` is on file.
+    pub(super) fn of(segment: SegmentNumber, geometry: Geometry, end: Position) -> Self {
+        let (last, offset) = (geometry.segment_of(end), geometry.offset_in_segment(end) as usize);
+        let is_sealed = segment < last;
+        let bytes = match is_sealed {
+            true => geometry.segment_bytes() as usize,
+            false if segment == last => offset.next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES),
+            false => BLOCK_BYTES,
+        };
+        Self { bytes, is_sealed }
+    }
+}
 
 /// Makes the file longer, for a geometry that no superblock names yet.
 ///
@@ -67,14 +94,14 @@ pub(super) async fn cut(file: &SegmentFile) -> io::Result<()> {
     Ok(())
 }
 
-/// Has all segments from `head` on lie before the end of a smaller geometry, where they have room.
-/// The superblock that is on file afterwards has the old geometry and the new head. Returns the
-/// places that they have then.
+/// Has all segments from `head` on, in a log that ends at `end`, lie before the end of a smaller
+/// geometry, where they have room. The superblock that is on file afterwards has the old geometry
+/// and the new head. Returns the places that they have then.
 pub(super) async fn gather(
     file: &SegmentFile,
     superblock: &mut Superblock,
     to: Geometry,
-    (head, sealed_before): (Position, SegmentNumber),
+    (head, end): (Position, Position),
 ) -> io::Result<Places> {
     superblock.head = superblock.head.max(head);
     superblock.clean &= superblock.head <= superblock.tail;
@@ -85,58 +112,85 @@ pub(super) async fn gather(
     file.write_superblock(superblock).await?;
     file.places.release_before(superblock.geometry.segment_of(head));
     let moves = file.places.moves(to.segment_count())?;
-    copy(file, &moves, sealed_before).await?;
+    copy(file, &moves, (superblock, end)).await?;
     Ok(file.places.fitted(to, &moves))
 }
 
-/// Copies segments to their new places, durably. What cannot be read of one before `sealed_before`
-/// becomes damage.
-pub(super) async fn copy(
+/// Copies segments to their new places, durably.
+async fn copy(
     file: &SegmentFile,
     moves: &[Move],
-    sealed_before: SegmentNumber,
+    (superblock, end): (&Superblock, Position),
 ) -> io::Result<()> {
-    let segment_bytes = file.geometry.segment_bytes() as usize;
-    let body = match failpoint(Failpoint::HeaderMovedFirst) {
-        true => 0..segment_bytes,
-        false => BLOCK_BYTES..segment_bytes,
-    };
-    // Bounded: a piece in each turn.
-    let copies = stream::iter(moves.iter().cloned().map(Ok::<_, io::Error>));
-    copies
-        .try_for_each_concurrent(COPIES, |moved| {
-            let body = body.clone();
-            async move {
-                let is_sealed = moved.segment < sealed_before;
-                // Bounded: a piece in each turn.
-                for start in body.clone().step_by(PIECE_BYTES) {
-                    let length = PIECE_BYTES.min(body.end - start);
-                    copy_piece(file, &moved, (start, length), is_sealed).await?;
-                }
-                Ok(())
-            }
-        })
-        .await?;
     if moves.is_empty() {
         return Ok(());
     }
+    // Bounded: by the segments, once at open.
+    let copies = stream::iter(moves.iter().cloned().map(Ok::<_, io::Error>));
+    copies
+        .try_for_each_concurrent(COPIES, |moved| async move {
+            let Written { bytes, is_sealed } = Written::of(moved.segment, file.geometry, end);
+            copy_body(file, &moved, first_copied()..bytes, is_sealed).await
+        })
+        .await?;
     file.sync().await?;
     // Bounded: a write in each turn.
     for moved in moves {
-        copy_piece(file, moved, (0, BLOCK_BYTES), false).await?;
+        write_header(file, moved, superblock).await?;
     }
     file.sync().await
 }
 
-/// Copies a part of a segment. What cannot be read of a sealed one becomes damage.
-async fn copy_piece(
+/// Where the copy of a segment begins: behind its header, which comes last.
+pub(super) fn first_copied() -> usize {
+    if failpoint(Failpoint::HeaderMovedFirst) { 0 } else { BLOCK_BYTES }
+}
+
+/// Copies a part of a segment, in whole blocks. What cannot be read of a sealed one becomes damage.
+pub(super) async fn copy_body(
     file: &SegmentFile,
     moved: &Move,
-    (start, length): (usize, usize),
+    part: Range<usize>,
     is_sealed: bool,
 ) -> io::Result<()> {
-    let _counted = file.health.count_buffer(length);
-    let request = || ReadRequest::new(moved.from + start as u64, length).background();
+    // Bounded: a piece in each turn.
+    for start in part.clone().step_by(PIECE_BYTES) {
+        let length = PIECE_BYTES.min(part.end - start);
+        let _counted = file.health.count_buffer(length);
+        let piece = match read(file, moved.from + start as u64, length).await {
+            Err(_) if is_sealed => read_by_blocks(file, moved.from + start as u64, length).await,
+            read => read?,
+        };
+        write(file, moved.to + start as u64, piece).await?;
+    }
+    Ok(())
+}
+
+/// The copy of a segment counts from now on. Its header is the same, unless that cannot be read:
+/// then it is one of the first open, as all frames are of that or a later one.
+pub(super) async fn write_header(
+    file: &SegmentFile,
+    moved: &Move,
+    superblock: &Superblock,
+) -> io::Result<()> {
+    let (store_id, number) = (superblock.store_id, moved.segment);
+    let found = read(file, moved.from, BLOCK_BYTES).await.ok();
+    let found = found.and_then(|block| SegmentHeader::identify(&block, store_id).ok());
+    let found = found.filter(|header| header.number == number);
+    let first = SegmentHeader { store_id, number, open_count: OpenCount(1) };
+    let header = found.unwrap_or(first).encode();
+    write(file, moved.to, AlignedBuffer::copy_from_slice(&header)).await
+}
+
+async fn write(file: &SegmentFile, offset: u64, piece: AlignedBuffer) -> io::Result<()> {
+    if failpoint(Failpoint::CopiedUnsynced) {
+        return file.disk.write(offset, piece).await.0;
+    }
+    file.write(offset, piece).await
+}
+
+async fn read(file: &SegmentFile, offset: u64, length: usize) -> io::Result<AlignedBuffer> {
+    let request = || ReadRequest::new(offset, length).background();
     let mut read = file.read_counted(request()).await;
     // Bounded: by the tries.
     for _ in 1..TRIES {
@@ -144,13 +198,19 @@ async fn copy_piece(
             read = file.read_counted(request()).await;
         }
     }
-    let piece = match read {
-        Err(_) if is_sealed => {
-            let mut blank = AlignedBuffer::with_capacity(length);
-            blank.append_zeroes(length);
-            blank
+    read
+}
+
+/// Reads what can be read of a piece; the rest is blank.
+async fn read_by_blocks(file: &SegmentFile, offset: u64, length: usize) -> AlignedBuffer {
+    let mut piece = AlignedBuffer::with_capacity(length);
+    // Bounded: by the blocks of a piece, each with a read.
+    for start in (0..length).step_by(BLOCK_BYTES) {
+        let request = ReadRequest::new(offset + start as u64, BLOCK_BYTES).background();
+        match file.read_counted(request).await {
+            Ok(block) => piece.append(&block),
+            Err(_) => piece.append_zeroes(BLOCK_BYTES),
         }
-        read => read?,
-    };
-    file.write(moved.to + start as u64, piece).await
+    }
+    piece
 }

@@ -17,7 +17,7 @@ use super::places::Places;
 use super::recovery::{Reached, survey};
 use super::recovery_error::RecoveryError;
 use super::resizing::{cut, gather, grow};
-use super::resume::{Started, Tail, start};
+use super::resume::{Started, Tail, start, start_of};
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::batch::Pacer;
@@ -165,9 +165,11 @@ async fn resize(
     } else {
         let places = match &reached.tail {
             Some(Tail { segment, unsealed }) => {
-                let is_sealed = unsealed.is_none();
-                let sealed_before = SegmentNumber(segment.0 + u64::from(is_sealed));
-                gather(file, &mut superblock, to, (reached.head, sealed_before)).await?
+                let end = match unsealed {
+                    Some(unsealed) => unsealed.end,
+                    None => start_of(from, SegmentNumber(segment.0 + 1))?,
+                };
+                gather(file, &mut superblock, to, (reached.head, end)).await?
             }
             // The log begins anew behind all that was ever numbered.
             None => Places::new(to),

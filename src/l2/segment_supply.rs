@@ -5,14 +5,15 @@
 //!
 //! It also changes the size of the file, one step at a time, with its other work in between. For a
 //! smaller one it reclaims the oldest segments until the rest fits, and moves those that lie behind
-//! the new end, whose readers it waits for: sealed ones beside the writes, others between two of
-//! them. Then a superblock has the new size, and the file is cut.
+//! the new end (`SegmentMover`): beside the writes, but for the last piece of a segment that is not
+//! sealed, and its header, which are copied between two of them. Then a superblock has the new
+//! size, and the file is cut.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::{io, slice};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -22,11 +23,13 @@ use super::log::Log;
 use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
 use super::recovery_error::RecoveryError;
-use super::resizing::{copy, cut, grow};
+use super::resizing::{cut, grow};
 use super::segment_file::SegmentFile;
+use super::segment_mover::SegmentMover;
 use super::size_requests::{SizeRefusal, SizeRequest};
 use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::telemetry::tell;
 
 /// A log that begins anew leaves so many numbers to mutations that take effect meanwhile; more if
@@ -39,8 +42,7 @@ pub(super) struct SegmentSupply {
     reclaimer: Reclaimer,
     superblocks: SuperblockWriter,
     file: SegmentFile,
-    /// A change of size goes on while nothing else is written.
-    is_pause_wanted: bool,
+    mover: SegmentMover,
 }
 
 impl SegmentSupply {
@@ -51,7 +53,8 @@ impl SegmentSupply {
         superblocks: SuperblockWriter,
         file: SegmentFile,
     ) -> Self {
-        Self { log, owner, reclaimer, superblocks, file, is_pause_wanted: false }
+        let mover = SegmentMover::new(Arc::clone(&log), file.clone());
+        Self { log, owner, reclaimer, superblocks, file, mover }
     }
 
     pub(super) fn superblocks(&mut self) -> &mut SuperblockWriter {
@@ -69,6 +72,9 @@ impl SegmentSupply {
 
     /// Makes room. `writing`: the segment that is written; all before it are sealed on file.
     async fn make_room(&mut self, writing: SegmentNumber, may_resize: bool) -> io::Result<()> {
+        // First: a move takes a place that a new segment may need.
+        let wanted = self.log.sizes().latest();
+        self.mover.settle(wanted.map_or(0, |request| request.segments)).await;
         self.make_index_room(writing).await?;
         self.prepare_next(writing).await?;
         match self.log.sizes().latest().filter(|_| may_resize) {
@@ -103,6 +109,9 @@ impl SegmentSupply {
             self.reclaimer.fit(to);
             cut(&self.file).await?;
             self.file.sync().await?;
+            if let Some(owner) = self.owner.upgrade() {
+                owner.resized(self.file.places.file_bytes());
+            }
             tell!(
                 info,
                 "resize",
@@ -119,55 +128,24 @@ impl SegmentSupply {
     async fn shrink(&mut self, after: u32, writing: SegmentNumber) -> io::Result<bool> {
         let (newest, oldest) = (self.superblocks.superblock().newest, self.oldest());
         if newest.0 + 1 - oldest.0 > u64::from(after) && oldest < writing {
-            self.reclaimer.reclaim(oldest, &mut self.superblocks).await?;
+            self.reclaim_oldest().await?;
             self.log.room_came().await;
             return Ok(false);
         }
-        let places = &self.file.places;
-        match places.first_behind(after) {
-            None => return Ok(newest.0 + 1 - oldest.0 <= u64::from(after)),
-            Some(segment) if segment < writing => {
-                _ = self.move_segment(segment, after, writing).await?
-            }
-            Some(_) => self.is_pause_wanted = true,
-        }
-        Ok(false)
-    }
-
-    /// Moves a segment to one of the first places. Returns where it was.
-    async fn move_segment(
-        &self,
-        segment: SegmentNumber,
-        after: u32,
-        writing: SegmentNumber,
-    ) -> io::Result<u64> {
-        let places = &self.file.places;
-        let moved = places.begin_move(segment, after)?;
-        if let Err(error) = copy(&self.file, slice::from_ref(&moved), writing).await {
-            places.cancel_move(&moved);
-            return Err(error);
-        }
-        places.finish_move(&moved).await;
-        Ok(moved.from)
-    }
-
-    /// Moves a segment that is not sealed. Nothing is written meanwhile. Its old header is erased
-    /// before the log goes on: only the new place has what is written from then on.
-    async fn move_open(&mut self, writing: SegmentNumber) -> io::Result<()> {
-        self.is_pause_wanted = false;
-        let Some(request) = self.log.sizes().latest() else { return Ok(()) };
-        let Superblock { newest, geometry, .. } = *self.superblocks.superblock();
-        let after = request.segments;
-        let fits = newest.0 + 1 - self.oldest().0 <= u64::from(after);
-        let segment = self.file.places.first_behind(after).filter(|&segment| segment >= writing);
-        match segment.filter(|_| fits && after < geometry.segment_count()) {
+        match self.file.places.first_behind(after) {
+            None => Ok(newest.0 + 1 - oldest.0 <= u64::from(after)),
+            Some(_) if failpoint(Failpoint::ShrunkBeforeMoved) => Ok(true),
             Some(segment) => {
-                let before = self.move_segment(segment, after, writing).await?;
-                self.file.erase_header(before).await?;
-                self.file.sync().await
+                let state = (writing, self.superblocks.superblock());
+                self.mover.copy(segment, after, state).await.map(|()| false)
             }
-            None => Ok(()),
         }
+    }
+
+    async fn reclaim_oldest(&mut self) -> io::Result<()> {
+        let oldest = self.oldest();
+        self.mover.forget(oldest);
+        self.reclaimer.reclaim(oldest, &mut self.superblocks).await
     }
 
     /// Announces a segment behind the one that is being written, if there is none. It goes by what
@@ -179,7 +157,7 @@ impl SegmentSupply {
             let Superblock { newest, geometry, .. } = *self.superblocks.superblock();
             let (next, oldest) = (SegmentNumber(newest.0 + 1), self.oldest());
             if next.0 - oldest.0 >= self.segments_max(geometry, newest) {
-                self.reclaimer.reclaim(oldest, &mut self.superblocks).await?;
+                self.reclaim_oldest().await?;
             }
             self.superblocks.write_announcement(next).await?;
             let (oldest, count) = (self.oldest(), self.segments_max(geometry, newest));
@@ -194,7 +172,7 @@ impl SegmentSupply {
     /// The most segments that may be in use: not more than are, while the file becomes shorter.
     fn segments_max(&self, geometry: Geometry, newest: SegmentNumber) -> u64 {
         let in_use = newest.0 + 1 - self.oldest().0;
-        let count = u64::from(geometry.segment_count());
+        let count = u64::from(geometry.segment_count()) - u64::from(self.mover.is_moving());
         let latest = self.log.sizes().latest();
         latest.map_or(count, |request| count.min(in_use.max(request.segments.into())))
     }
@@ -204,7 +182,7 @@ impl SegmentSupply {
         let wanted = self.log.take_index_wanted();
         // Bounded: a segment in each turn.
         while self.can_make_index_room(wanted, writing) {
-            self.reclaimer.reclaim(self.oldest(), &mut self.superblocks).await?;
+            self.reclaim_oldest().await?;
             self.log.room_came().await;
         }
         if wanted > 0 {
@@ -219,7 +197,7 @@ impl SegmentSupply {
         let Some(owner) = self.owner.upgrade() else { return Ok(None) };
         let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
         self.file.places.keep_before(geometry.segment_count());
-        self.is_pause_wanted = false;
+        self.mover.settle(0).await;
         owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
         // Not from the head on file, which may have moved already.
         self.reclaimer.leave(self.log.head_segment()..=newest).await;
@@ -302,9 +280,9 @@ impl Supplying {
 
     /// Sets the supply to work if it rests and there is anything to do.
     pub(super) fn begin(&mut self, writing: SegmentNumber, may_resize: bool) {
-        let wanted = self
-            .resting
-            .take_if(|supply| !supply.is_pause_wanted && supply.is_wanted(writing, may_resize));
+        let wanted = self.resting.take_if(|supply| {
+            !supply.mover.is_pause_wanted() && supply.is_wanted(writing, may_resize)
+        });
         let work = |mut supply: Box<SegmentSupply>| async move {
             let result = supply.make_room(writing, may_resize).await;
             (supply, result)
@@ -314,8 +292,11 @@ impl Supplying {
 
     /// Does what has to be done while nothing else is written. False if there is nothing.
     pub(super) async fn pause(&mut self, writing: SegmentNumber) -> io::Result<bool> {
-        match self.resting.as_deref_mut().filter(|supply| supply.is_pause_wanted) {
-            Some(supply) => supply.move_open(writing).await.map(|()| true),
+        match self.resting.as_deref_mut().filter(|supply| supply.mover.is_pause_wanted()) {
+            Some(supply) => {
+                let state = (writing, supply.superblocks.superblock());
+                supply.mover.finish_open(state).await.map(|()| true)
+            }
             None => Ok(false),
         }
     }

@@ -238,6 +238,10 @@ impl LogOwner for CacheLogOwner {
     }
 
     fn take_refused_bytes(&self) -> u64 {
+    fn resized(&self, file_bytes: u64) {
+        self.disk_admission.resized(file_bytes);
+    }
+
         self.disk_admission.take_refused_bytes()
     }
 

@@ -115,6 +115,22 @@ fn a_disk_with_room_takes_everything() {
 }
 
 #[test]
+fn a_disk_that_has_grown_takes_everything_again() {
+    for seed in 0..3 {
+        let mut bench = full(seed);
+        let cache = bench.cache();
+        bench.run(cache.set_l2_bytes_max(6 << 20)).unwrap();
+        let before = not_admitted(&bench);
+        for number in 0..FITTING {
+            put(&mut bench, &number.to_string(), 1);
+        }
+        assert_eq!(not_admitted(&bench), before, "seed {seed}");
+        let found = (0..FITTING).filter(|number| get(&mut bench, &number.to_string()).is_some());
+        assert_eq!(found.count(), FITTING, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_disk_that_was_emptied_takes_everything_again() {
     type Empty = fn(&mut Bench);
     let ways: [Empty; 3] = [

@@ -1,6 +1,7 @@
 //! `FaultPlan`: the faults of a simulated disk, by chance or by order.
 
 use std::io;
+use std::ops::Range;
 
 use rustix::io::Errno;
 
@@ -51,6 +52,8 @@ pub(crate) struct FaultPlan {
     pub(crate) holds_reads: bool,
     /// No request advances until this is false again: the device does not answer. Default false.
     pub(crate) holds_all: bool,
+    /// Reads of any of these bytes fail with EIO. Default none.
+    pub(crate) unreadable: Range<u64>,
     /// The chance of a read to fail with EIO.
     pub(crate) read_failure: f64,
     /// The chance of a write to fail with EIO.
@@ -72,6 +75,7 @@ impl Default for FaultPlan {
             delay_polls_min: 0,
             holds_reads: false,
             holds_all: false,
+            unreadable: 0..0,
             read_failure: 0.0,
             write_failure: 0.0,
             write_no_space: 0.0,

@@ -145,7 +145,7 @@ impl DiskState {
         if let Work::Write { offset: 0..FRONT_BYTES, .. } = work {
             self.front_writes += 1;
         }
-        let fault = ordered.or(drawn_fault);
+        let fault = ordered.or(drawn_fault).or_else(|| self.lasting_fault(&work));
         let operation = Operation { steps, fault, work, reply, pin };
         self.operations.insert(id, operation);
         Ok(id)
@@ -165,6 +165,12 @@ impl DiskState {
             countdown.lasting
         });
         fault
+    }
+
+    fn lasting_fault(&self, work: &Work) -> Option<Fault> {
+        let Work::Read { offset, length } = *work else { return None };
+        let bad = &self.plan.unreadable;
+        (offset < bad.end && bad.start < offset + length as u64).then_some(Fault::Io)
     }
 
     fn drawn_fault(&mut self, kind: OperationKind) -> Option<Fault> {

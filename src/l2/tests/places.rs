@@ -138,7 +138,10 @@ fn move_any(
     assert_eq!(before, moved.from);
     assert!(moved.to < behind && model.iter().all(|(of, at)| *of == number || *at != moved.to));
     assert!(pins.iter().all(|(of, _)| *of != moved.to), "under a reader");
-    unpin(before, pins, places.finish_move(&moved))
+    assert!(places.is_wanted(&moved, end));
+    let left = places.switch(&moved).unwrap();
+    assert!(!places.is_wanted(&moved, end), "it was moved");
+    unpin(before, pins, places.leave(left))
 }
 
 fn pin_any(

@@ -8,6 +8,7 @@ mod index_budget;
 mod leaving;
 mod over_namespaces;
 mod restart;
+mod shrinks;
 mod sizes;
 mod syncs;
 mod torn;

@@ -9,6 +9,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod beside;
 mod size;
 
 use std::collections::BTreeMap;
