@@ -19,6 +19,16 @@ pub(crate) enum Restart {
     Ended,
 }
 
+/// What became of a record that was to be appended again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendedAgain {
+    Done,
+    /// It was touched, and has other deadlines by now.
+    Renewed,
+    /// It has changed, or the log has no room.
+    Refused,
+}
+
 pub(crate) trait LogOwner: Send + Sync {
     /// The record at `position` leaves the log. Removes its slot if that still holds `position`.
     /// `blob`: unless it is a tombstone.
@@ -33,6 +43,9 @@ pub(crate) trait LogOwner: Send + Sync {
     /// A segment of so many records has been reclaimed.
     fn reclaimed(&self, records: usize);
 
+    /// The file has so many bytes from now on.
+    fn resized(&self, file_bytes: u64);
+
     /// Bytes of values that the disk did not take since the last call.
     fn take_refused_bytes(&self) -> u64;
 
@@ -43,9 +56,6 @@ pub(crate) trait LogOwner: Send + Sync {
     fn last_sequence(&self) -> u64;
 
     /// Has the log go on at `start`, in a commit section.
-    /// The file has so many bytes from now on.
-    fn resized(&self, file_bytes: u64);
-
     fn restart(&self, start: Position, restart: &mut dyn FnMut() -> bool) -> Restart;
 
     /// Whether the oldest segments must be reclaimed for `wanted` bytes of index.
@@ -65,12 +75,12 @@ pub(crate) trait LogOwner: Send + Sync {
     fn renewed(&self, position: Position, blob: &BlobSummary<'_>) -> Option<Lifetime>;
 
     /// Appends the blob at `position` again, with the deadlines of `renewed` instead of its own, if
-    /// there are any. False if it has changed or the log has no room.
+    /// there are any.
     fn append_again(
         &self,
         position: Position,
         blob: &BlobSummary<'_>,
         renewed: Option<Lifetime>,
         record: EncodedRecord,
-    ) -> bool;
+    ) -> AppendedAgain;
 }

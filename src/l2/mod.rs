@@ -104,7 +104,7 @@ pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
 pub(crate) use self::listing::{LISTED_BYTES, ListedPiece, ListingCursor};
 pub(crate) use self::log::Log;
-pub(crate) use self::log_owner::{LogOwner, Restart};
+pub(crate) use self::log_owner::{AppendedAgain, LogOwner, Restart};
 pub(crate) use self::open::{open, without_disk};
 pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;

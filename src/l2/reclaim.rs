@@ -18,13 +18,14 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
+use super::blob::Blob;
 use super::checksum::BodyHasher;
 use super::directory::Directory;
 use super::directory_entry::{BlobSummary, Change, DirectoryEntry};
 use super::format::{Geometry, OpenCount, OpenRange, Position, SegmentNumber};
 use super::health::count;
 use super::log::Log;
-use super::log_owner::LogOwner;
+use super::log_owner::{AppendedAgain, LogOwner};
 use super::outlines::Outlines;
 use super::record::{Record, RecordHead};
 use super::rewrite_budget::{Candidates, RewriteBudget, Selection, Usage};
@@ -37,7 +38,6 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
 use crate::key::KeyHash;
 use crate::meter;
-use crate::policy::Lifetime;
 use crate::telemetry::tell;
 
 /// While the index is crowded, one of so many slots may stay.
@@ -45,6 +45,9 @@ const CROWDED_SHARE: usize = 4;
 
 /// What a record takes beside its bytes and its key, in the directory and for a frame of its own.
 const LISTED_BYTES: usize = 96;
+
+/// Attempts to reinsert a record that is touched meanwhile.
+const TRIES: usize = 8;
 
 /// What is reinserted of one segment.
 struct Plan {
@@ -215,19 +218,21 @@ impl Reclaimer {
         position: Position,
         opens: OpenRange,
     ) -> usize {
-        let Change::Blob(blob) = entry.change else { return 0 };
-        let owner = self.owner.upgrade();
-        let renewed = owner.and_then(|owner| owner.renewed(position, &blob));
-        let renewed = renewed.filter(|_| !failpoint(Failpoint::RenewalNotReinserted));
-        let Some((encoded, blob)) =
-            self.encode_again(record, position, (&blob, renewed), opens).await
-        else {
+        let Change::Blob(listed) = entry.change else { return 0 };
+        let Some((blob, body)) = self.copy_good(record, position, opens).await else {
             count(&self.file.health.metrics.corruptions, 1);
             return 0;
         };
-        let owner = self.owner.upgrade();
-        let is_appended =
-            owner.is_some_and(|owner| owner.append_again(position, &blob, renewed, encoded));
+        let mut appended = AppendedAgain::Renewed;
+        // Bounded: by the tries. Touches may come between, however often it is asked for the last.
+        for _ in 0..TRIES {
+            appended = self.try_again((&listed, &blob), &body, position);
+            if appended != AppendedAgain::Renewed {
+                break;
+            }
+            yield_now().await;
+        }
+        let is_appended = appended == AppendedAgain::Done;
         let bytes = if is_appended { entry.length as usize } else { 0 };
         count(&self.file.health.metrics.reinserted, usize::from(is_appended));
         count(&self.file.health.metrics.reinserted_bytes, bytes);
@@ -237,6 +242,23 @@ impl Reclaimer {
             let _ = self.log.written(self.log.tail()).await;
         }
         bytes
+    }
+
+    /// With the deadlines that it has now.
+    fn try_again(
+        &self,
+        (listed, blob): (&BlobSummary<'_>, &Blob<'_>),
+        body: &Bytes,
+        position: Position,
+    ) -> AppendedAgain {
+        let Some(owner) = self.owner.upgrade() else { return AppendedAgain::Refused };
+        let renewed = owner.renewed(position, listed);
+        let renewed = renewed.filter(|_| !failpoint(Failpoint::RenewalNotReinserted));
+        let blob = renewed.map_or(*blob, |life| blob.with_life(&life));
+        match EncodedRecord::new(&Record::Blob(blob), body.clone()) {
+            Ok(encoded) => owner.append_again(position, &listed.of(&blob), renewed, encoded),
+            Err(_) => AppendedAgain::Refused,
+        }
     }
 
     /// Keeps room in the segment that is written next for what this one, the next to be reclaimed,
@@ -305,17 +327,16 @@ impl Reclaimer {
         slots
     }
 
-    /// The record, encoded for its new place, and how directories list it. None if it is damaged.
-    async fn encode_again<'a>(
+    /// The record, with a copy of its body. None if it is damaged.
+    async fn copy_good<'a>(
         &self,
-        record: &[u8],
+        record: &'a [u8],
         position: Position,
-        (listed, renewed): (&BlobSummary<'a>, Option<Lifetime>),
         opens: OpenRange,
-    ) -> Option<(EncodedRecord, BlobSummary<'a>)> {
+    ) -> Option<(Blob<'a>, Bytes)> {
         let head = RecordHead::decode(record, self.file.key, position, opens).ok()?;
         let body = head.body(record).ok()?;
-        let Record::Blob(blob) = &head.record else { return None };
+        let Record::Blob(blob) = head.record else { return None };
         let (mut sum, mut copy) = (BodyHasher::new(), Vec::with_capacity(body.len()));
         let mut steps = Pacer::default();
         for piece in body.chunks(BATCH_BYTES) {
@@ -324,9 +345,7 @@ impl Reclaimer {
             copy.extend_from_slice(piece);
         }
         sum.verify(blob.body).ok()?;
-        let blob = renewed.map_or(*blob, |life| blob.with_life(&life));
-        let encoded = EncodedRecord::new(&Record::Blob(blob), Bytes::from(copy)).ok()?;
-        Some((encoded, listed.of(&blob)))
+        Some((blob, Bytes::from(copy)))
     }
 
     /// Removes the slots of the segment's records.

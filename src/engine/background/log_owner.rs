@@ -24,7 +24,8 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
 use crate::l2::{
-    BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Restart, Slot, Usage,
+    AppendedAgain, BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Restart,
+    Slot, Usage,
 };
 use crate::meter;
 use crate::namespace::{Generation, Namespaces};
@@ -237,11 +238,11 @@ impl LogOwner for CacheLogOwner {
         self.disk_admission.reclaimed(records, self.namespaces.totals().live);
     }
 
-    fn take_refused_bytes(&self) -> u64 {
     fn resized(&self, file_bytes: u64) {
         self.disk_admission.resized(file_bytes);
     }
 
+    fn take_refused_bytes(&self) -> u64 {
         self.disk_admission.take_refused_bytes()
     }
 
@@ -291,29 +292,34 @@ impl LogOwner for CacheLogOwner {
         blob: &BlobSummary<'_>,
         renewed: Option<Lifetime>,
         encoded: EncodedRecord,
-    ) -> bool {
-        let Some(l2) = self.disk.l2() else { return false };
+    ) -> AppendedAgain {
+        let Some(l2) = self.disk.l2() else { return AppendedAgain::Refused };
         let (hash, before) = (KeyHash(blob.hash), Sequence(position.value()));
         // Bounded: by the labels of one entry.
         let labels: Vec<LabelHash> = blob.labels.iter().map(LabelHash).collect();
         let place = self.l1.lock_place(hash);
-        let Some(generation) = self.namespaces.find(blob.namespace.name) else { return false };
+        let Some(generation) = self.namespaces.find(blob.namespace.name) else {
+            return AppendedAgain::Refused;
+        };
         let mut section = self.commit_lock.section();
         let present = generation.live_slot(hash, before);
         let slot = match present {
             None if failpoint(Failpoint::ReinsertionUnchecked) => Slot::new(position, 1),
-            None => return false,
+            None => return AppendedAgain::Refused,
             Some(slot) => slot,
         };
         let is_covered = self.pending.covers_record(&generation, before, blob.key, &labels)
-            || self.is_expired(&generation, hash, before)
-            || self.is_renewed_since(hash, slot, renewed);
-        if section.is_closed() || (is_covered && !failpoint(Failpoint::ReinsertionUnchecked)) {
-            return false;
+            || self.is_expired(&generation, hash, before);
+        let is_unchecked = failpoint(Failpoint::ReinsertionUnchecked);
+        if section.is_closed() || (is_covered && !is_unchecked) {
+            return AppendedAgain::Refused;
+        }
+        if self.is_renewed_since(hash, slot, renewed) && !is_unchecked {
+            return AppendedAgain::Renewed;
         }
         let entry = place.entry().filter(|entry| entry.sequence() == before);
         let Ok(assigned) = l2.log.append_again(encoded, &Change::Blob(*blob)) else {
-            return false;
+            return AppendedAgain::Refused;
         };
         let sequence = section.sequence(Some(assigned.position.value()));
         if let Some(life) = renewed.filter(|life| life.idle_ttl < u64::MAX) {
@@ -338,7 +344,7 @@ impl LogOwner for CacheLogOwner {
         }
         let about = || About::on_disk(generation.name(), blob.key, Some(moved));
         self.events.tell(EntryChange::Reinserted, about);
-        true
+        AppendedAgain::Done
     }
 
     fn forget_before(&self, position: Position) -> BoxFuture<'_, ()> {

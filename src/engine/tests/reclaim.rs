@@ -1,8 +1,14 @@
-//! What a put waits for while the oldest segment is reclaimed.
+//! What a put waits for while the oldest segment is reclaimed, and touches that come meanwhile.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::future::{Either, select};
+
 use super::bench::{Bench, config};
+use crate::config::BlobCacheConfig;
+use crate::modes::{L1Admission, L2Compression};
+use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
 const SEGMENT_BYTES: usize = 64 << 10;
@@ -39,4 +45,42 @@ fn overwrites_go_on_while_a_reclaim_waits_for_its_reads() {
         let after = cache.stats();
         assert!(after.l2_reclaimed_segments() > held.l2_reclaimed_segments(), "seed {seed}");
     }
+}
+
+/// While its body is copied, touches come.
+#[test]
+fn a_record_that_is_touched_while_it_is_reinserted_stays() {
+    let mut reinserted = 0;
+    for seed in 0..4 {
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(64 << 10)
+            .l2_path("simulated")
+            .l2_bytes_max(4 << 20)
+            .l2_segment_bytes(1 << 20)
+            .l2_compression(L2Compression::Off)
+            .l2_write_amplification_pct_max(400);
+        let mut bench = Bench::with(seed, config.build().unwrap());
+        let cache = bench.cache();
+        let never = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+        let put = BlobCachePut::new(vec![7; 300_000]).with_policy(never.clone());
+        bench.run(cache.put("a", "k", put)).unwrap();
+        let turning = async {
+            for number in 0..120_u32 {
+                let other = BlobCachePut::new(vec![7; 100_000]).with_policy(never.clone());
+                cache.put("others", (number % 30).to_le_bytes(), other).await.unwrap();
+                assert!(cache.get("a", "k").await.is_some(), "put {number} of seed {seed}");
+            }
+        };
+        let touching = async {
+            for number in 0_u64.. {
+                let policy = never.clone().ttl(Duration::from_secs(1000 + number));
+                assert!(cache.touch("a", "k", &policy).await.unwrap(), "seed {seed}");
+            }
+        };
+        let (turning, touching) = (pin!(turning), pin!(touching));
+        let ended = bench.simulation.block_on(select(turning, touching));
+        assert!(matches!(ended, Some(Either::Left(_))), "a call hangs");
+        reinserted += cache.stats().l2_reinserted();
+    }
+    assert!(reinserted >= 8, "{reinserted}");
 }
