@@ -35,6 +35,19 @@ pub(crate) const fn allocation(bytes: usize) -> usize {
     }
 }
 
+/// An entry of so many bytes in a `BTreeMap` or a `BTreeSet`: its share of the nodes. Ascending
+/// insertions leave six of eleven entries in each, and seven nodes below one.
+pub(crate) const fn tree_entry(bytes: usize) -> usize {
+    const ENTRIES: usize = 6;
+    let node = 11 * bytes + 16;
+    let links = 12 * size_of::<usize>();
+    let nodes = (ENTRIES + 1) * allocation(node) + allocation(node + links);
+    nodes.div_ceil((ENTRIES + 1) * ENTRIES + ENTRIES)
+}
+
+/// What a small allocation may take beside its own bytes.
+pub(crate) const ALLOCATION_BYTES: usize = allocation(1) - 1;
+
 /// The heap memory of a map whose strings have no spare capacity.
 pub(crate) fn metadata(map: &BTreeMap<String, String>) -> usize {
     if map.is_empty() {

@@ -42,13 +42,13 @@ use super::replayed_namespace::{ExpiredRecord, Prefixes, RecoveredNamespace, Rep
 use super::segment_records::SegmentRecords;
 use crate::batch::{BATCH_ENTRIES, Pacer};
 use crate::clock::Timestamp;
-use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
+use crate::footprint::{POSTING_BYTES, SLOT_BYTES, tree_entry};
 use crate::helpers::Helpers;
 use crate::key::LabelHash;
 use crate::sequence::Sequence;
 
 /// Bytes of an invalidated label.
-const LABEL_BYTES: usize = 16;
+const LABEL_BYTES: usize = tree_entry(size_of::<u64>());
 
 pub(crate) struct Replay {
     log: ReplayedLog,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::batch::Pacer;
+use crate::footprint::{ALLOCATION_BYTES, tree_entry};
 
-/// Bytes of a prefix beside its own.
-pub(super) const PREFIX_BYTES: usize = 48;
+/// Bytes of a prefix, with its time, beside its own.
+pub(super) const PREFIX_BYTES: usize = tree_entry(size_of::<(Box<[u8]>, u64)>()) + ALLOCATION_BYTES;
 
 /// Bytes of a key hash, or a label's, with its time.
-pub(super) const EXPIRY_BYTES: usize = 24;
+pub(super) const EXPIRY_BYTES: usize = tree_entry(size_of::<(u64, u64)>());
 
 /// Times in nanoseconds. The earliest counts.
 #[derive(Debug, Default)]

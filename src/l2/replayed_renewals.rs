@@ -6,14 +6,15 @@ use super::format::Position;
 use super::listed_record::ListedRecord;
 use super::renewal::Renewal;
 use crate::clock::Timestamp;
+use crate::footprint::tree_entry;
 use crate::key::KeyHash;
 use crate::policy::Lifetime;
 
 /// Bytes of a renewal with its place in the map.
-pub(super) const RENEWAL_BYTES: usize = 96;
+pub(super) const RENEWAL_BYTES: usize = tree_entry(size_of::<(Position, Renewed)>());
 
 /// Bytes of the position of a record whose deadlines are forgotten.
-const FORGOTTEN_BYTES: usize = 16;
+const FORGOTTEN_BYTES: usize = tree_entry(size_of::<Position>());
 
 /// A record that was touched, with its life since then.
 #[derive(Clone, Copy, Debug)]

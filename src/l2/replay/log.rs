@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Position};
-use super::super::replayed_expiries::EXPIRY_BYTES;
-use super::super::replayed_namespace::ReplayedNamespace;
+use super::super::replayed_namespace::{ExpiredRecord, ReplayedNamespace};
 use super::super::replayed_renewals::{RENEWAL_BYTES, ReplayedRenewals};
 use super::used::Used;
 use crate::batch::{BATCH_ENTRIES, Pacer};
@@ -95,7 +94,7 @@ impl ReplayedLog {
 
     /// Beside the budget. What is found beyond that is gone, as it would be in the running cache.
     pub(super) fn expired_max(&self) -> usize {
-        self.limits.index_bytes_max / EXPIRED_SHARE / EXPIRY_BYTES
+        self.limits.index_bytes_max / EXPIRED_SHARE / size_of::<ExpiredRecord>()
     }
 
     /// Likewise, of records that were touched.

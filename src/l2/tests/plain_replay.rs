@@ -12,6 +12,14 @@ use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::key::{KeyHash, LabelHash};
 use crate::sequence::Sequence;
 
+/// Measured bytes of an entry in a tree of the standard library that was filled in ascending order:
+/// a hash or a position, a hash with a time, a position with deadlines.
+const HASH: usize = 21;
+const EXPIRY: usize = 37;
+const RENEWAL: usize = 109;
+/// Likewise with a time, and the most that the allocation of its bytes takes beside them.
+const PREFIX: usize = 50 + 31;
+
 /// Position, blocks, versioned, dead, stale before its time, shortened.
 type PlainSlot = (u64, u16, bool, bool, bool, bool);
 
@@ -88,7 +96,7 @@ pub(super) struct PlainNamespace {
 
 /// Adds a prefix, of which none covers another. Gives the bytes of all before, and now.
 fn add_prefix(prefixes: &mut Vec<Vec<u8>>, prefix: &[u8]) -> (usize, usize) {
-    let bytes = |prefixes: &[Vec<u8>]| prefixes.iter().map(|it| 48 + it.len()).sum();
+    let bytes = |prefixes: &[Vec<u8>]| prefixes.iter().map(|it| PREFIX + it.len()).sum();
     let before = bytes(prefixes);
     if !prefixes.iter().any(|it| prefix.starts_with(it)) {
         prefixes.retain(|it| !it.starts_with(prefix));
@@ -184,12 +192,12 @@ impl PlainReplay {
         let bytes = match record.kind {
             1 => SLOT_BYTES + record.labels.len() * POSTING_BYTES,
             2 => SLOT_BYTES,
-            3 => record.labels.len() * 16,
-            4 | 10 => 48 + record.key.len(),
-            7 if !self.has_no_room_to_renew() => 96,
-            7 if record.renews.1 => 16,
-            8 => 24,
-            9 => record.labels.len() * 24,
+            3 => record.labels.len() * HASH,
+            4 | 10 => PREFIX + record.key.len(),
+            7 if !self.has_no_room_to_renew() => RENEWAL,
+            7 if record.renews.1 => HASH,
+            8 => EXPIRY,
+            9 => record.labels.len() * EXPIRY,
             _ => 0,
         };
         if record.kind == 6 {
@@ -205,8 +213,8 @@ impl PlainReplay {
             }
             for &label in &record.labels {
                 self.beside += match record.kind {
-                    3 if self.labels.insert(label) => 16,
-                    9 if note(&mut self.expired_labels, label, record.since_ns()) => 24,
+                    3 if self.labels.insert(label) => HASH,
+                    9 if note(&mut self.expired_labels, label, record.since_ns()) => EXPIRY,
                     _ => 0,
                 };
             }
@@ -244,7 +252,7 @@ impl PlainReplay {
     }
 
     fn renewed_max(&self) -> usize {
-        self.limits.index_bytes_max / 16 / 96
+        self.limits.index_bytes_max / 16 / RENEWAL
     }
 
     fn has_no_room_to_renew(&self) -> bool {
@@ -260,9 +268,9 @@ impl PlainReplay {
         self.are_renewals_full = self.has_no_room_to_renew();
         if !self.are_renewals_full {
             self.renewals.insert(position, record.clone());
-            self.beside += 96;
+            self.beside += RENEWAL;
         } else if is_shortened && self.shortened.insert(position) {
-            self.beside += 16;
+            self.beside += HASH;
         }
     }
 
@@ -272,12 +280,12 @@ impl PlainReplay {
         let Some(renewal) = self.renewals.remove(&position) else {
             let is_shortened = self.shortened.remove(&position);
             if is_shortened {
-                self.beside -= 16;
+                self.beside -= HASH;
                 record.window_end_ns = Some(0);
             }
             return (record, is_shortened);
         };
-        self.beside -= 96;
+        self.beside -= RENEWAL;
         if self.renewed >= self.renewed_max() {
             record.window_end_ns = if renewal.renews.1 { Some(0) } else { record.window_end_ns };
             return (record, renewal.renews.1);
@@ -353,7 +361,7 @@ impl PlainReplay {
             8 => {
                 let of_it =
                     |(expiry, _): &(Owned, u64)| expiry.kind == 8 && expiry.hash == record.hash;
-                self.beside += if expiries.iter().any(of_it) { 0 } else { 24 };
+                self.beside += if expiries.iter().any(of_it) { 0 } else { EXPIRY };
             }
             _ => {}
         }

@@ -172,6 +172,42 @@ fn overwrites_of_one_key_use_up_the_budget_of_one_slot() {
     }
 }
 
+#[test]
+fn touches_that_wait_for_their_records_take_the_budget_and_no_more() {
+    const TOUCHES: u32 = 5000;
+    let touch = |number: u32| Owned {
+        offset: 4096 + 64 * number,
+        length: 64,
+        name: "a",
+        generation: GenerationNumber(1),
+        kind: 7,
+        hash: number.into(),
+        key: Vec::new(),
+        labels: Vec::new(),
+        window_end_ns: Some(1),
+        version: None,
+        renews: (u64::from(4096 + 64 * number), true),
+    };
+    let touches: Vec<_> = (0..TOUCHES).map(touch).collect();
+    let (place, manner) = ((SegmentNumber(1), OPENS, geometry()), (Timestamp(NOW), false));
+    let image = Bytes::from(image(SegmentNumber(1), &touches, 4096 + 64 * TOUCHES));
+    let segment = block_on(SegmentRecords::read(image, store_key(), place, manner)).unwrap();
+    for budget in [1000, 10_000, 60_000, 110_000, 112_000, 1 << 20] {
+        let (mut replay, helpers) =
+            (Replay::new(limits_of(budget), Timestamp(NOW)), Helpers::start(0));
+        let taken = block_on(replay.take(&segment, (position(0), 1), &helpers)).unwrap();
+        let oldest = replay.oldest().map_or(0, Position::value);
+        let waiting = u64::from(TOUCHES) - (oldest - (1 << 20) - 4096) / 64;
+        // The newest with their deadlines, the others as positions.
+        let waiting = usize::try_from(waiting).unwrap();
+        let renewed = (budget / 16 / 109).min(waiting);
+        let bytes = renewed * 109 + (waiting - renewed) * 21;
+        assert!(bytes <= budget, "{waiting} take {bytes} of {budget}");
+        assert_eq!(taken, waiting == TOUCHES as usize, "{budget}");
+        assert!(taken || bytes + 109 > budget, "{budget} has room for more than {waiting}");
+    }
+}
+
 /// A disk in memory.
 struct MemoryDisk(Arc<Mutex<Vec<u8>>>);
 
