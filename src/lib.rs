@@ -191,7 +191,8 @@
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
 //! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
-//! - `cli`: the command-line tool `tamis`, which looks at stores, and `StoreReader`, its library.
+//! - `cli`: the command-line tool `tamis`, which looks at stores and estimates sizes, and
+//!   `StoreReader` and `SizeQuery`, its library.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
@@ -257,6 +258,8 @@ mod reopen;
 mod scope;
 mod sequence;
 mod sizes;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod sizing;
 mod spawn;
 mod spawned;
 mod stats;
@@ -304,6 +307,8 @@ pub use publish::BlobCacheMetrics;
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
 pub use scope::NamespaceScope;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub use sizing::{SizeEstimate, SizeQuery};
 pub use spawn::{FetchTask, Spawn};
 pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
@@ -311,9 +316,9 @@ pub use stats::{
 };
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub use store_reader::{
-    CountedNamespace, CountedSegment, LargeEntry, NextOpen, OpenStoreSegment, StoreAccess,
-    StoreCensus, StoreContents, StoreFacts, StoreKeys, StoreReadError, StoreReader, StoreSegment,
-    StoreState,
+    CountedNamespace, CountedSegment, DamagedPart, LargeEntry, NextOpen, OpenStoreSegment,
+    StoreAccess, StoreCensus, StoreContents, StoreDamage, StoreFacts, StoreKeys, StoreReadError,
+    StoreReader, StoreSegment, StoreState, VerifyEvent, VerifyReport,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};
 #[cfg(feature = "json")]

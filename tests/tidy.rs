@@ -49,7 +49,7 @@ const LAYERS: &[&[&str]] = &[
     &["access_times", "hit", "l1", "renewals"],
     &["events", "keys", "pending"],
     &["engine"],
-    &["cache", "store_reader"],
+    &["cache", "sizing", "store_reader"],
     &["expire", "namespaced", "reopen", "sizes"],
     &["listing", "touch"],
     &["publish", "spawned", "typed"],

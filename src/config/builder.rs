@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::range::{check_l1_bytes_max, within};
+use super::range::{SEGMENTS_MAX, check_l1_bytes_max, within};
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
     default_index_bytes, default_segment_bytes, default_shard_count,
@@ -17,9 +17,6 @@ use crate::modes::{
 use crate::quota::NamespaceQuota;
 use crate::spawn::Spawn;
 use crate::write_rate::WriteRate;
-
-/// Each segment takes memory.
-const SEGMENTS_MAX: u64 = 1 << 20;
 
 const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 

@@ -338,8 +338,14 @@ impl BlobCacheConfig {
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 impl BlobCacheConfig {
+    pub(crate) const SEGMENTS_MAX: u64 = range::SEGMENTS_MAX;
+
     pub(crate) fn default_index_bytes(l2_bytes_max: u64) -> usize {
         default_index_bytes(l2_bytes_max)
+    }
+
+    pub(crate) fn default_segment_bytes(l2_bytes_max: u64) -> u32 {
+        default_segment_bytes(l2_bytes_max)
     }
 }
 

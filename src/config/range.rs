@@ -7,6 +7,9 @@ use crate::error::CacheError;
 /// Beyond any addressable memory.
 pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 
+/// Each segment takes memory.
+pub(super) const SEGMENTS_MAX: u64 = 1 << 20;
+
 const L1_BYTES_MIN: usize = 64 << 10;
 
 /// # Errors

@@ -15,7 +15,7 @@ use crate::namespace::{Figures, Generation};
 use crate::renewals::Renewals;
 
 /// The oldest segments are reclaimed once less than this share of the budget is free.
-const CROWDED_SHARE: usize = 16;
+pub(crate) const CROWDED_SHARE: usize = 16;
 
 /// Access times may take this share, if there are idle ttls.
 pub(crate) const ACCESSES_SHARE: usize = 8;

@@ -49,6 +49,8 @@ use self::background::promotion::{self, Promoter};
 use self::background::sweep::Sweeping;
 use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::index_budget::CROWDED_SHARE as INDEX_CROWDED_SHARE;
 use self::invalidate::Invalidations;
 use self::list::Lister;
 pub(crate) use self::open::open;

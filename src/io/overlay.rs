@@ -34,9 +34,11 @@ struct Above {
 }
 
 impl OverlayDisk {
-    pub(crate) fn new(below: Arc<dyn Disk>) -> Self {
-        let length = below.length();
-        let above = Above { blocks: BTreeMap::new(), written_bytes: 0, length, visible: length };
+    /// At least `length` bytes long. What the lower disk does not have reads as zeroes.
+    pub(crate) fn new(below: Arc<dyn Disk>, length: u64) -> Self {
+        let visible = below.length();
+        let length = visible.max(length);
+        let above = Above { blocks: BTreeMap::new(), written_bytes: 0, length, visible };
         Self { below, above: Arc::new(Mutex::new(above)) }
     }
 }
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_is_written_above_is_read_and_the_lower_disk_never_changes() {
-        let disk = OverlayDisk::new(Arc::new(Ones));
+        let disk = OverlayDisk::new(Arc::new(Ones), 0);
         assert_eq!(seen(&disk), [1; 4]);
         write(&disk, 1, &[7; BLOCK_BYTES]).expect("written");
         write(&disk, 3, &[0; BLOCK_BYTES]).expect("written");
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_reads_as_zeroes_once_it_is_there_again() {
-        let disk = OverlayDisk::new(Arc::new(Ones));
+        let disk = OverlayDisk::new(Arc::new(Ones), 0);
         write(&disk, 2, &[7; BLOCK_BYTES]).expect("written");
         block_on(disk.resize(2 * BLOCK_BYTES as u64)).expect("cut");
         assert_eq!(seen(&disk), [1; 2]);
@@ -233,8 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn it_may_be_longer_than_the_lower_disk() {
+        let disk = OverlayDisk::new(Arc::new(Ones), 6 * BLOCK_BYTES as u64);
+        write(&disk, 5, &[7; BLOCK_BYTES]).expect("written");
+        assert_eq!(seen(&disk), [1, 1, 1, 1, 0, 7]);
+    }
+
+    #[test]
     fn its_memory_is_bounded() {
-        let disk = OverlayDisk::new(Arc::new(Ones));
+        let disk = OverlayDisk::new(Arc::new(Ones), 0);
         disk.above.lock().written_bytes = WRITTEN_BYTES_MAX;
         let refused = write(&disk, 0, &[7; BLOCK_BYTES]).expect_err("too much");
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);

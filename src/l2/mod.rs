@@ -12,6 +12,8 @@ mod batch_records;
 mod blob;
 mod checksum;
 mod chunks;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod density;
 mod directory;
 mod directory_builder;
 mod directory_entry;
@@ -92,13 +94,15 @@ use bytes::Bytes;
 
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::density::RecordShape;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::expiry::{Expiry, ExpiryScope};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use self::format::FORMAT_VERSION;
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(crate) use self::found::{FoundFacts, FoundStore};
+pub(crate) use self::found::{Checked, Checker, Damage, FoundFacts, FoundStore, Part};
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};
@@ -108,6 +112,8 @@ pub(crate) use self::log_owner::{AppendedAgain, LogOwner, Restart};
 pub(crate) use self::open::{open, without_disk};
 pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::outlines::SHARE as OUTLINES_SHARE;
 pub(crate) use self::record::{Record, RecordHead, Renewal};
 pub(crate) use self::recovery_error::RecoveryError;
 pub(crate) use self::replay::Limits;

@@ -13,7 +13,7 @@ use super::outline::Outline;
 use super::segment_file::SegmentFile;
 
 /// They may take one part in this many of the index budget.
-const SHARE: usize = 32;
+pub(crate) const SHARE: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Outlines {

@@ -3,6 +3,7 @@
 mod contents;
 mod error;
 mod facts;
+mod verify;
 
 use std::fmt;
 use std::path::Path;
@@ -15,10 +16,14 @@ pub use self::contents::{
 pub use self::error::StoreReadError;
 use self::error::{not_opened, not_read};
 pub use self::facts::{NextOpen, StoreFacts, StoreSegment, StoreState};
+pub use self::verify::{DamagedPart, StoreDamage, VerifyEvent, VerifyReport};
 use crate::blocking::block_on;
 use crate::engine::open_view;
 use crate::io::{Disk, ReadDisk, owner_of};
 use crate::l2::FoundStore;
+
+/// Attempts to read what an owner may be moving.
+const TRIES: usize = 4;
 
 /// Whether a store may have an owner while it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,8 +103,21 @@ impl StoreReader {
         if self.facts.state == StoreState::Unfinished {
             return Ok(StoreContents::new(None, self.facts.is_live));
         }
-        let opened = block_on(open_view(&self.store));
-        let view = opened.map_err(|error| not_read(error, &self.facts.path))?;
+        let not_read = |error| not_read(error, &self.facts.path);
+        let mut view = block_on(open_view(&self.store)).map_err(not_read)?;
+        let (mut tries, mut before) = (0, self.facts.store_bytes);
+        // Bounded: by the tries.
+        while self.facts.is_live && view.dropped > 0 && tries < TRIES {
+            tries += 1;
+            // An owner that makes the file shorter moves segments.
+            let again = block_on(self.store.again()).map_err(not_read)?;
+            let now = again.facts().geometry.file_bytes();
+            if now == before {
+                break;
+            }
+            before = now;
+            view = block_on(open_view(&again)).map_err(not_read)?;
+        }
         Ok(StoreContents::new(Some(view), self.facts.is_live))
     }
 }

@@ -4,8 +4,11 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod damage;
+mod live;
 mod look;
 mod refusals;
+mod sizes;
 mod stores;
 
 use std::collections::BTreeMap;

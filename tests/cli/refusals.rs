@@ -11,7 +11,7 @@ use super::stores;
 use super::{Outcome, folder, on, tamis};
 
 /// Commands that read a store.
-const COMMANDS: &[&str] = &["inspect", "dump"];
+const COMMANDS: &[&str] = &["inspect", "verify", "dump", "top"];
 
 /// Every command is refused in the same way.
 fn refused(folder: &Path, code: i32, kind: &str) -> String {
@@ -124,7 +124,8 @@ fn a_command_line_that_makes_no_sense_is_told() {
 
 #[test]
 fn every_page_of_help_tells_exit_codes_and_examples() {
-    let pages = COMMANDS.iter().map(|command| tamis([command, "--help"]).expect(0).stdout);
+    let all = COMMANDS.iter().chain(&["size"]);
+    let pages = all.map(|command| tamis([command, "--help"]).expect(0).stdout);
     for page in pages {
         for part in ["Exit codes:", "Examples:", "JSON", "--json"] {
             assert!(page.contains(part), "{part} is missing in\n{page}");

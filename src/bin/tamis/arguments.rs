@@ -42,9 +42,18 @@ pub(super) enum Command {
     /// Show what a store is: its superblock, segments and namespaces
     #[command(long_about = INSPECT, after_long_help = INSPECT_MORE)]
     Inspect(Store),
+    /// Read every record of a store and check every checksum
+    #[command(long_about = VERIFY, after_long_help = VERIFY_MORE)]
+    Verify(Store),
     /// List the entries of a store
     #[command(long_about = DUMP, after_long_help = DUMP_MORE)]
     Dump(Dump),
+    /// Show the largest namespaces and entries of a store
+    #[command(long_about = TOP, after_long_help = TOP_MORE)]
+    Top(Top),
+    /// Estimate the budgets that a cache needs
+    #[command(long_about = SIZE, after_long_help = SIZE_MORE)]
+    Size(Size),
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +97,52 @@ pub(super) struct Dump {
     /// that were touched or expired before their time.
     #[arg(long)]
     pub(super) brief: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    #[command(flatten)]
+    pub(super) store: Store,
+    /// How many of each
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 10)]
+    pub(super) count: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Size {
+    /// Entries that the cache is to hold
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) entries: u64,
+    /// Mean length of a key, in bytes
+    #[arg(long, value_name = "BYTES", value_parser = length(65_535))]
+    pub(super) key: usize,
+    /// Mean length of a value, in bytes
+    #[arg(long, value_name = "BYTES", value_parser = length(1 << 28))]
+    pub(super) value: usize,
+    /// Mean length of a value on disk, if it is compressed
+    #[arg(long, value_name = "BYTES", value_parser = length(1 << 28))]
+    pub(super) stored: Option<usize>,
+    /// Tags and dependencies of an entry
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = length(1024))]
+    pub(super) labels: usize,
+    /// Mean length of a tag or dependency, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = length(65_535))]
+    pub(super) label: usize,
+    /// Percent of the entries that memory is to hold as well
+    #[arg(long, value_name = "PERCENT", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(super) l1_share: u32,
+    /// The entries have no ttl
+    #[arg(long)]
+    pub(super) no_ttl: bool,
+}
+
+/// A length or a number up to a limit.
+fn length(max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let length = text.parse().map_err(|error| format!("{error}"))?;
+        if length <= max { Ok(length) } else { Err(format!("it is more than {max}")) }
+    }
 }
 
 const INSPECT: &str = "\
@@ -149,3 +204,78 @@ Examples:
 
 Exit codes: 0 listed; 1 listed, but segments are damaged, whose entries are missing; others:
 tamis --help.";
+
+const VERIFY: &str = "\
+Reads every record of every segment in use, and checks every checksum of the store:
+superblocks, segment headers, directories, frames, heads and bodies of records, padding, and
+the image of the index behind the segments. A line for each part that is damaged, and one for
+the whole.
+
+Reads the file once, from the oldest segment to the newest, in pieces of a mebibyte. Memory:
+the directory of one segment and a few MiB, whatever the size of the store. On a terminal the
+standard error shows the progress, the rate and the time that is left.
+
+Of a store that was closed every damaged byte that counts is found. Of one that was not, a
+record at the very end may have been torn by the end of the process, which is no damage. What
+is not in use, such as reclaimed segments, is not read. With --live only sealed segments are
+checked; those that their owner overwrites meanwhile are counted, and never taken for damage.";
+
+const VERIFY_MORE: &str = "\
+Columns, separated by tabs: what is damaged (superblock, segment_header, directory, frame,
+record, segment, index_image), number of the segment, offset in the file, namespace, key, how
+it shows. A dash stands for what is not known or has none. Namespace and key of a record whose
+head is damaged come from the directory; in a segment without one they are given as far as
+they can be read, and may be damaged themselves.
+
+What the damage means: a get of a damaged record finds nothing. A segment with a damaged
+header or directory is dropped by the next open, with all older ones. A damaged frame costs
+nothing as long as its segment has its directory. A damaged superblock is written again by the
+next open. Without its image the index is read from the directories. A segment is named
+`segment` if the device could not read all of it.
+
+JSON: an object a line: {\"damage\": {part, segment, offset, namespace, key (or key_hex),
+reason}} for each, then {\"report\": {segments, records (good ones), damaged, overwritten,
+index_image}}.
+
+Examples:
+  tamis verify /var/cache/pages
+  tamis verify --live --json /var/cache/pages | jq -r 'select(.damage).damage.segment'
+
+Exit codes: 0 nothing is damaged; 1 damage was found; others: tamis --help.";
+
+const TOP: &str = "\
+Shows the namespaces with the most bytes on disk and with the most entries, and the largest
+entries.
+
+Reads what `inspect` reads. Only live entries count, with the bytes of their records: key,
+metadata and labels included, values as compressed.";
+
+const TOP_MORE: &str = "\
+JSON members: by_bytes and by_entries: [name, entries, bytes], largest: [namespace, key (or
+key_hex), bytes], segments_dropped.
+
+Examples:
+  tamis top /var/cache/pages
+  tamis top -n 3 --json /var/cache/pages | jq '.largest[0]'
+
+Exit codes: 0 shown; 1 shown, but segments are damaged, whose entries are missing; others:
+  tamis --help.";
+
+const SIZE: &str = "\
+Estimates l1_bytes_max, l2_bytes_max and l2_index_bytes_max for a number of entries, by the
+formulas with which the cache counts itself. Reads no store.
+
+Memory holds a share of the entries, the disk all of them, once. Overwritten and expired
+entries stay on disk until their segment is reused: add as much as there is of them. Entries
+with an idle ttl ask for an eighth of the index budget more.";
+
+const SIZE_MORE: &str = "\
+JSON members, in bytes but for l2_segments: l1_entry_bytes, l1_bytes_max, l2_entry_bytes,
+l2_bytes_max, l2_segment_bytes, l2_segments, index_entry_bytes, l2_index_bytes_max,
+default_index_bytes_max (what the cache takes if l2_index_bytes_max is not set).
+
+Examples:
+  tamis size --entries 10000000 --key 40 --value 2000 --labels 2
+  tamis size --entries 1000000 --key 20 --value 60000 --stored 15000 --l1-share 5 --json
+
+Exit codes: 0 estimated; 2 no store takes such entries, or the command line makes no sense.";

@@ -8,7 +8,9 @@ use tamis::StoreReadError;
 
 /// Damage was found.
 pub(super) const DAMAGED: u8 = 1;
-/// The store cannot be read. (2 is clap's: the command line makes no sense.)
+/// The command line makes no sense. That of clap, too.
+pub(super) const USAGE: u8 = 2;
+/// The store cannot be read.
 pub(super) const REFUSED: u8 = 3;
 /// A cache has the store open.
 pub(super) const IN_USE: u8 = 4;

@@ -10,6 +10,12 @@ mod failure;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod output;
+#[cfg(target_os = "linux")]
+mod size;
+#[cfg(target_os = "linux")]
+mod top;
+#[cfg(target_os = "linux")]
+mod verify;
 
 use std::process::ExitCode;
 
@@ -22,7 +28,10 @@ fn main() -> ExitCode {
     let Arguments { json, command } = Arguments::parse();
     let done = match &command {
         Command::Inspect(store) => inspect::run(store, json),
+        Command::Verify(store) => verify::run(store, json),
         Command::Dump(dump) => dump::run(dump, json),
+        Command::Top(top) => top::run(top, json),
+        Command::Size(size) => size::run(size, json),
     };
     done.unwrap_or_else(|failure| failure.tell(json))
 }

@@ -3,13 +3,17 @@
 //!
 //! A store without an owner is shown up to the end of its log. One whose owner may be at work is
 //! shown up to its last sealed segment, since what comes after may be half written. Its oldest
-//! segments may be overwritten meanwhile: these are left out.
+//! segments may be overwritten meanwhile. The owner moves the head on file before it overwrites
+//! one, so a superblock that is read later tells damage from what the owner has overwritten.
+
+mod check;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub(crate) use self::check::{Checked, Checker, Damage, Part};
 use super::checksum::ChecksumKey;
 use super::error::DecodeError;
 use super::footer::Footer;
@@ -17,6 +21,7 @@ use super::format::{
     BLOCK_BYTES, DATA_OFFSET, Geometry, OpenCount, OpenRange, Position, SegmentNumber, StoreId,
 };
 use super::health::Health;
+use super::image;
 use super::place_scan::find_places;
 use super::places::Places;
 use super::recovery_error::RecoveryError;
@@ -39,6 +44,8 @@ pub(crate) struct FoundStore {
     disk: Arc<dyn Disk>,
     file: SegmentFile,
     superblock: Superblock,
+    /// Why a copy of the superblock is not good.
+    copies: [Option<SuperblockError>; 2],
     /// Those in use, oldest first.
     segments: Vec<FoundSegment>,
     has_owner: bool,
@@ -77,14 +84,10 @@ impl FoundStore {
     /// # Errors
     /// It is no store, one of another version, damaged as a whole, or cannot be read.
     pub(crate) async fn read(disk: Arc<dyn Disk>, has_owner: bool) -> Result<Self, RecoveryError> {
-        let superblock = read_superblock(&*disk).await?.unwrap_or(BLANK);
-        let (length, expected) = (disk.length(), superblock.geometry.file_bytes());
-        if length < expected && !superblock.is_blank() {
-            return Err(RecoveryError::CutOff { length, expected });
-        }
+        let (superblock, copies) = read_whole(&*disk, has_owner).await?;
         let file = SegmentFile {
             // The scan of the places erases misleading headers.
-            disk: Arc::new(OverlayDisk::new(Arc::clone(&disk))),
+            disk: Arc::new(OverlayDisk::new(Arc::clone(&disk), superblock.geometry.file_bytes())),
             geometry: superblock.geometry,
             places: Arc::new(Places::new(superblock.geometry)),
             key: ChecksumKey::new(superblock.store_id),
@@ -92,7 +95,7 @@ impl FoundStore {
             crash_safety: superblock.crash_safety,
             next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
         };
-        let mut found = Self { disk, file, superblock, segments: Vec::new(), has_owner };
+        let mut found = Self { disk, file, superblock, copies, segments: Vec::new(), has_owner };
         if !superblock.is_blank() {
             found.file.places = Arc::new(find_places(&found.file, &superblock).await?);
             found.find_segments().await;
@@ -122,6 +125,10 @@ impl FoundStore {
         let last = geometry.segment_bytes() as usize - BLOCK_BYTES;
         let last = self.file.read(number, last, BLOCK_BYTES).await.ok()?;
         Footer::decode(&last, number, self.opens(), geometry).ok()
+    }
+
+    fn superblock(&self) -> &Superblock {
+        &self.superblock
     }
 
     fn opens(&self) -> OpenRange {
@@ -175,6 +182,32 @@ impl FoundStore {
         self.disk.length()
     }
 
+    /// Where a copy of the superblock begins, and why it is not good.
+    pub(crate) fn bad_copies(&self) -> impl Iterator<Item = (u64, SuperblockError)> {
+        let offsets = [SuperblockCopy::First, SuperblockCopy::Second].map(SuperblockCopy::offset);
+        offsets.into_iter().zip(self.copies).filter_map(|(offset, why)| Some((offset, why?)))
+    }
+
+    /// Whether an image of the index behind the segments is whole, and why not. None: there is
+    /// none that the superblock knows of.
+    pub(crate) async fn check_image(&self) -> Option<Result<(), String>> {
+        let is_there = self.disk.length() > self.file.geometry.file_bytes();
+        if !is_there || !self.superblock.clean || self.superblock.void || self.has_owner {
+            return None;
+        }
+        image::check(&self.file, &self.superblock).await
+    }
+
+    /// Where a segment lies if the size of the file has never changed, and no other one lies there.
+    fn usual_offset(&self, number: SegmentNumber) -> Option<u64> {
+        let geometry = self.file.geometry;
+        let place = number.0 % u64::from(geometry.segment_count());
+        let offset = DATA_OFFSET + place * u64::from(geometry.segment_bytes());
+        // Bounded: by the segments.
+        let is_taken = self.segments.iter().any(|segment| segment.offset == Some(offset));
+        (!is_taken).then_some(offset)
+    }
+
     /// The newest segment that is sealed.
     fn last_sealed(&self) -> Option<SegmentNumber> {
         // Bounded: by the segments.
@@ -188,8 +221,10 @@ impl FoundStore {
     /// # Errors
     /// The superblock cannot be written to memory.
     pub(crate) async fn shown(&self) -> Result<Arc<dyn Disk>, RecoveryError> {
-        let shown: Arc<dyn Disk> = Arc::new(OverlayDisk::new(Arc::clone(&self.disk)));
         let superblock = self.shown_superblock()?;
+        // An owner may have made the file shorter meanwhile.
+        let length = superblock.geometry.file_bytes();
+        let shown: Arc<dyn Disk> = Arc::new(OverlayDisk::new(Arc::clone(&self.disk), length));
         let block = superblock.encode().map_err(std::io::Error::other)?;
         // Bounded: two.
         for copy in [SuperblockCopy::First, SuperblockCopy::Second] {
@@ -232,6 +267,26 @@ impl FoundStore {
     }
 }
 
+impl FoundStore {
+    /// The first segment that counts now, if the store has not begun anew.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub(crate) async fn head_now(&self) -> Result<Option<SegmentNumber>, RecoveryError> {
+        let (now, _) = read_superblock(&*self.disk).await?;
+        let now = now.filter(|now| now.store_id == self.superblock.store_id);
+        Ok(now.map(|now| now.geometry.segment_of(now.head)))
+    }
+
+    /// The same store as it is now.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub(crate) async fn again(&self) -> Result<Self, RecoveryError> {
+        Self::read(Arc::clone(&self.disk), self.has_owner).await
+    }
+}
+
 /// What is shown of a file whose creation was never finished.
 const BLANK: Superblock = Superblock {
     write_counter: 0,
@@ -250,8 +305,32 @@ const BLANK: Superblock = Superblock {
     generation_floor: super::format::GenerationNumber(0),
 };
 
+type Copies = [Option<SuperblockError>; 2];
+
+/// The superblock of a file that is as long as it says.
+async fn read_whole(
+    disk: &dyn Disk,
+    has_owner: bool,
+) -> Result<(Superblock, Copies), RecoveryError> {
+    let mut tries = 0;
+    // Bounded: by the tries.
+    loop {
+        tries += 1;
+        let (superblock, copies) = read_superblock(disk).await?;
+        let superblock = superblock.unwrap_or(BLANK);
+        let (length, expected) = (disk.length(), superblock.geometry.file_bytes());
+        if length >= expected || superblock.is_blank() {
+            return Ok((superblock, copies));
+        }
+        // An owner that makes the file shorter says so before.
+        if !has_owner || tries == TRIES {
+            return Err(RecoveryError::CutOff { length, expected });
+        }
+    }
+}
+
 /// None if its creation was never finished.
-async fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, RecoveryError> {
+async fn read_superblock(disk: &dyn Disk) -> Result<(Option<Superblock>, Copies), RecoveryError> {
     let length = disk.length();
     if length < 2 * BLOCK_BYTES as u64 {
         return Err(RecoveryError::Short { length });
@@ -262,9 +341,10 @@ async fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, Recovery
         tries += 1;
         let blocks = disk.read(ReadRequest::new(0, 2 * BLOCK_BYTES).background()).await?;
         let (first, second) = blocks.split_at(BLOCK_BYTES);
+        let copies = [first, second].map(|block| Superblock::decode(block).err());
         match Superblock::choose(first, second) {
-            Ok((superblock, _)) => return Ok(Some(superblock)),
-            Err(SuperblockError::Blank) => return Ok(None),
+            Ok((superblock, _)) => return Ok((Some(superblock), copies)),
+            Err(SuperblockError::Blank) => return Ok((None, copies)),
             // An owner may have been writing both while they were read.
             Err(SuperblockError::Damaged(DecodeError::Checksum)) if tries < TRIES => {}
             Err(error) => return Err(error.into()),

@@ -108,6 +108,23 @@ pub(in crate::l2) async fn load(
     }
 }
 
+/// Whether the image of a store that was closed is whole, and why not. None: it belongs to another
+/// state of the store.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(in crate::l2) async fn check(
+    file: &SegmentFile,
+    superblock: &Superblock,
+) -> Option<Result<(), String>> {
+    let length = file.disk.length().saturating_sub(file.places.file_bytes());
+    let helpers = Helpers::start(0);
+    let image = Image { file, length, helpers: &helpers };
+    let ties = image.ties(superblock, u64::BITS)?;
+    match image.check(ties).await {
+        Err(Unusable::OtherState) => None,
+        checked => Some(checked.map_err(|reason| reason.to_string())),
+    }
+}
+
 struct Image<'a> {
     file: &'a SegmentFile,
     /// Of what lies behind the segments.
@@ -155,6 +172,27 @@ impl Image<'_> {
             && assembly.postings == header.postings
             && assembly.namespaces() == header.namespaces as usize;
         if is_whole { Ok(bytes) } else { Err(Unusable::Order) }
+    }
+
+    /// Checks every checksum.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    async fn check(&self, ties: Ties) -> Result<(), Unusable> {
+        let header = ImageHeader::decode(&self.blocks(0, BLOCK_BYTES).await?)?;
+        if header.ties != ties {
+            return Err(Unusable::OtherState);
+        }
+        if header.length != self.length {
+            return Err(DecodeError::Length.into());
+        }
+        let rows = self.rows(&header).await?;
+        let (log, mut offset) = (ties.head..ties.tail, BLOCK_BYTES as u64);
+        // Bounded: a chunk in each turn, in steps.
+        for (number, row) in (0..).zip(rows) {
+            let seed = ties.seed(Domain::ImageChunk, number);
+            self.chunk((offset, row), seed, log.clone()).await?;
+            offset += row.padded();
+        }
+        Ok(())
     }
 
     /// The table of chunks.
