@@ -58,8 +58,10 @@ impl FrameWriter {
         loop {
             self.write_batch(&batch, before).await?;
             let finished = self.log.finish();
+            // The supply begins its steps between two frames.
+            let has_more = self.log.is_supply_wanted() || self.log.sizes().latest().is_some();
             batch = match self.log.job(false) {
-                Some(Job::Write(next)) if !self.log.is_supply_wanted() => next,
+                Some(Job::Write(next)) if !has_more => next,
                 _ => {
                     self.log.settle(finished).await;
                     return Ok(());

@@ -1,5 +1,9 @@
 //! Files that become shorter while the cache is open, and what that may cost others.
 
+use std::cell::Cell;
+
+use futures::future::{join, join_all};
+
 use crate::cache::BlobCache;
 use crate::engine::tests::bench::{Bench, config, made};
 use crate::io::Disk;
@@ -110,7 +114,7 @@ fn puts_do_not_wait_for_a_segment_to_be_copied() {
             }
         };
         let setting = cache.set_l2_bytes_max(4 * SEGMENT);
-        let (set, ()) = bench.simulation.block_on(futures::future::join(setting, putting)).unwrap();
+        let (set, ()) = bench.simulation.block_on(join(setting, putting)).unwrap();
         set.unwrap();
         assert!(from > FRONT + 4 * SEGMENT && puts > 10, "{puts}");
         // The whole segment takes twice as many as it has pieces: 74 and more.
@@ -121,5 +125,43 @@ fn puts_do_not_wait_for_a_segment_to_be_copied() {
         bench.kill();
         has_newest(&mut bench, &keys);
         assert!(bench.get("beside").is_some());
+    }
+}
+
+/// Its steps are taken between frames, not between segments.
+#[test]
+fn a_file_becomes_shorter_beside_writes_without_a_pause() {
+    const SEGMENT: u64 = 512 << 10;
+    let config = crate::config::BlobCacheConfig {
+        l2_bytes_max: 8 * SEGMENT,
+        l2_segment_bytes: 512 << 10,
+        ..config(64)
+    };
+    for seed in 0..3 {
+        let mut bench = Bench::with(seed, config.clone());
+        fill(&mut bench, SEGMENT, 100 << 10..400 << 10);
+        bench.disk.plan(|plan| (plan.delay_polls_min, plan.delay_polls_max) = (40, 60));
+        let (cache, is_over) = (bench.cache(), Cell::new(false));
+        let end = || cache.engine.parts.disk.l2().unwrap().log.tail().value();
+        let begun = end();
+        let writers = (0..12).map(|writer| {
+            let (cache, is_over) = (&cache, &is_over);
+            async move {
+                // Overwrites wait until they are written, so that a frame is always ready.
+                while !is_over.get() {
+                    let put = made("v", &[]);
+                    cache.put("a", format!("writer {writer}"), put).await.unwrap();
+                }
+            }
+        });
+        let setting = async {
+            cache.set_l2_bytes_max(4 * SEGMENT).await.unwrap();
+            is_over.set(true);
+        };
+        let both = join(setting, join_all(writers));
+        bench.simulation.block_on(both).unwrap();
+        let written = end() - begun;
+        assert!(written < SEGMENT, "{written} bytes of others");
+        assert_eq!(bench.disk.length(), FRONT + 4 * SEGMENT);
     }
 }
