@@ -68,6 +68,8 @@ pub(crate) enum Mark {
     Exact = 16,
     /// Fetched, and its codec could not encode it: it has no value.
     Unencoded = 32,
+    /// Its postings count as memory's: it has no record, or that has left the log.
+    LabelsAbove = 64,
 }
 
 #[derive(Debug)]
@@ -262,6 +264,11 @@ impl Entry {
 
     pub(crate) fn mark(&self, mark: Mark) {
         self.marks.store(self.marks.load(Ordering::Relaxed) | mark as u8, Ordering::Relaxed);
+    }
+
+    /// The same for one that others may mark at the same time.
+    pub(crate) fn mark_shared(&self, mark: Mark) {
+        self.marks.fetch_or(mark as u8, Ordering::Relaxed);
     }
 
     /// False once it was removed or its namespace flushed, and never true again.

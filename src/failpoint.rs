@@ -14,6 +14,10 @@ pub(crate) enum Failpoint {
     InvalidationWithdrawnEarly,
     /// Slots of the oldest segment are removed before the head mark on file moves past it.
     SlotsDroppedEarly,
+    /// Reclaim keeps what is in use although a put waits for its bytes in the index.
+    WantedIndexRoomKept,
+    /// Labels of an entry that only memory holds count for the index after its record has left.
+    LabelsLeftBelow,
     /// A record is reinserted even if its key has changed since it was selected.
     ReinsertionUnchecked,
     /// After a tear the log continues at the next block and leaves a gap.

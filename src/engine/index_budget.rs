@@ -8,7 +8,7 @@ use crate::access_times::AccessTimes;
 use crate::commit_lock::Section;
 use crate::disk_admission::{DiskAdmission, IndexUse};
 use crate::disposal::{Freeing, Unfreed};
-use crate::entry::Entry;
+use crate::entry::{Entry, Mark};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
 use crate::l2::{L2, Outlines};
 use crate::namespace::{Figures, Generation};
@@ -132,9 +132,10 @@ impl IndexBudget {
         self.labels_above.load(Ordering::Relaxed)
     }
 
-    /// An entry without a record has been inserted.
-    pub(crate) fn add_labels_of(&self, entry: &Entry) {
-        if !entry.labels().is_empty() {
+    /// An entry has no record: it has been inserted without one, or that has left the log.
+    pub(crate) fn add_labels_of(&self, entry: &Entry, _section: &mut Section<'_>) {
+        if !entry.labels().is_empty() && !entry.is(Mark::LabelsAbove) {
+            entry.mark_shared(Mark::LabelsAbove);
             let above = entry.generation.labels_above();
             // Bounded: two.
             for count in [&self.labels_above, above] {
@@ -143,9 +144,9 @@ impl IndexBudget {
         }
     }
 
-    /// Such an entry has been removed. The end of its generation has subtracted its labels.
-    pub(crate) fn remove_labels_of(&self, entry: &Entry) {
-        if !entry.labels().is_empty() && !entry.generation.has_ended() {
+    /// An entry has been removed. The end of its generation has subtracted its labels.
+    pub(crate) fn remove_labels_of(&self, entry: &Entry, _section: &mut Section<'_>) {
+        if entry.is(Mark::LabelsAbove) && !entry.generation.has_ended() {
             let above = entry.generation.labels_above();
             // Bounded: two.
             for count in [&self.labels_above, above] {
@@ -177,9 +178,10 @@ impl IndexBudget {
         slot + entry.labels().len() * POSTING_BYTES
     }
 
-    /// Whether reclaim can free so many bytes. Labels of entries in memory stay.
+    /// Whether reclaim can free so many bytes, and leave as many. Labels of entries in memory stay.
     pub(crate) fn can_make_index_room(&self, l2: &L2, bytes: usize) -> bool {
-        bytes <= self.bytes_max / 2 && l2.log.can_make_index_room()
+        let reclaimable = self.bytes_max.saturating_sub(self.bytes_reserved());
+        bytes <= reclaimable / 2 && l2.log.can_make_index_room()
     }
 
     /// Whether the access time of this entry should be kept, and there is no room for it yet.
@@ -223,11 +225,15 @@ impl IndexBudget {
         let slots = self.slots().saturating_mul(SLOT_BYTES);
         let below = self.postings().saturating_sub(self.labels_above());
         let labels = below.saturating_mul(POSTING_BYTES);
-        let beside = self.access_times.bytes_reserved()
+        let beside = self.outline_bytes() + self.bytes_reserved();
+        slots.saturating_add(labels).saturating_add(beside)
+    }
+
+    /// What no reclaim frees.
+    fn bytes_reserved(&self) -> usize {
+        self.access_times.bytes_reserved()
             + self.expiry_times.bytes_reserved()
             + self.renewals.bytes_reserved()
-            + self.outline_bytes()
-            + self.disk_admission.bytes_reserved();
-        slots.saturating_add(labels).saturating_add(beside)
+            + self.disk_admission.bytes_reserved()
     }
 }

@@ -52,9 +52,7 @@ impl Removal {
         section: &mut Section<'_>,
     ) -> bool {
         entry.generation.shrink(entry.charge, section);
-        if !entry.is(Mark::Recorded) {
-            self.budget.remove_labels_of(entry);
-        }
+        self.budget.remove_labels_of(entry, section);
         // Keep the postings while the record exists, even if it has expired: after another open,
         // with another clock, it may not have. An entry without a record may share its slot with a
         // tombstone.

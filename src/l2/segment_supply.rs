@@ -128,7 +128,7 @@ impl SegmentSupply {
     async fn shrink(&mut self, after: u32, writing: SegmentNumber) -> io::Result<bool> {
         let (newest, oldest) = (self.superblocks.superblock().newest, self.oldest());
         if newest.0 + 1 - oldest.0 > u64::from(after) && oldest < writing {
-            self.reclaim_oldest().await?;
+            self.reclaim_oldest(0).await?;
             self.log.room_came().await;
             return Ok(false);
         }
@@ -142,10 +142,11 @@ impl SegmentSupply {
         }
     }
 
-    async fn reclaim_oldest(&mut self) -> io::Result<()> {
+    /// `index_wanted`: so many bytes are to become free in the index.
+    async fn reclaim_oldest(&mut self, index_wanted: usize) -> io::Result<()> {
         let oldest = self.oldest();
         self.mover.forget(oldest);
-        self.reclaimer.reclaim(oldest, &mut self.superblocks).await
+        self.reclaimer.reclaim(oldest, index_wanted, &mut self.superblocks).await
     }
 
     /// Announces a segment behind the one that is being written, if there is none. It goes by what
@@ -157,7 +158,7 @@ impl SegmentSupply {
             let Superblock { newest, geometry, .. } = *self.superblocks.superblock();
             let (next, oldest) = (SegmentNumber(newest.0 + 1), self.oldest());
             if next.0 - oldest.0 >= self.segments_max(geometry, newest) {
-                self.reclaim_oldest().await?;
+                self.reclaim_oldest(0).await?;
             }
             self.superblocks.write_announcement(next).await?;
             let (oldest, count) = (self.oldest(), self.segments_max(geometry, newest));
@@ -182,7 +183,7 @@ impl SegmentSupply {
         let wanted = self.log.take_index_wanted();
         // Bounded: a segment in each turn.
         while self.can_make_index_room(wanted, writing) {
-            self.reclaim_oldest().await?;
+            self.reclaim_oldest(wanted).await?;
             self.log.room_came().await;
         }
         if wanted > 0 {

@@ -19,6 +19,7 @@ use crate::engine::parts::Parts;
 use crate::engine::removal::Removal;
 use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
+use crate::entry::Entry;
 use crate::events::{About, EntryChange, Events};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
@@ -101,14 +102,23 @@ impl CacheLogOwner {
     fn forget_slot(&self, generation: &Generation, hash: KeyHash, position: Position) {
         let sequence = Sequence(position.value());
         let place = self.l1.lock_place(hash);
-        let _section = self.commit_lock.section();
-        let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
-        let is_lost = generation.live_slot(hash, sequence).is_some() && !is_in_memory;
+        let mut section = self.commit_lock.section();
+        let held = place.entry().filter(|entry| entry.sequence() == sequence);
+        let is_lost = generation.live_slot(hash, sequence).is_some() && held.is_none();
         if self.give_up_slot(generation, hash, position) && is_lost {
             self.counters.count(Event::Forgotten);
             let about = || About::on_disk(generation.name(), &[], None);
             self.events.tell(EntryChange::Dropped, about);
         }
+        self.keep_labels_of(held, &mut section);
+    }
+
+    /// The record of an entry leaves the log. While memory holds the entry, memory keeps its
+    /// postings, and they count there.
+    fn keep_labels_of(&self, held: Option<&Arc<Entry>>, section: &mut Section<'_>) {
+        let held = held.filter(|_| !failpoint(Failpoint::LabelsLeftBelow));
+        // Bounded: one.
+        held.into_iter().for_each(|entry| self.budget.add_labels_of(entry, section));
     }
 
     /// Releases the postings of mutations before `before` that were on disk only.
@@ -184,7 +194,8 @@ impl LogOwner for CacheLogOwner {
         let mut section = self.commit_lock.section();
         if let Some(generation) = generation {
             let slot = generation.index().get(hash).filter(|slot| slot.position == position);
-            let is_in_memory = place.entry().is_some_and(|entry| entry.sequence() == sequence);
+            let held = place.entry().filter(|entry| entry.sequence() == sequence);
+            let is_in_memory = held.is_some();
             if slot.is_some_and(|slot| !slot.dead) && is_alive {
                 forgotten = self.disk_admission.lost(hash, || self.budget.usage());
             }
@@ -204,7 +215,7 @@ impl LogOwner for CacheLogOwner {
                 }
             }
             self.give_up_slot(&generation, hash, position);
-            // While memory holds the entry, memory keeps the postings.
+            self.keep_labels_of(held, &mut section);
             if !is_in_memory {
                 self.removal.release_labels(&generation, hash, sequence, &mut section);
             }

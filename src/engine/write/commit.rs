@@ -283,7 +283,7 @@ impl Commit {
             InMemory::Reserved(reservation) => {
                 entry.generation.grow(entry.charge, section);
                 if !is_recorded {
-                    self.budget.add_labels_of(entry);
+                    self.budget.add_labels_of(entry, section);
                 }
                 let replaced = place.put(Arc::clone(entry));
                 // Counted as held from here on.

@@ -263,6 +263,9 @@ impl Touches {
             renewed.set_sequence(current.sequence());
             renewed.accessed_like(current);
             renewed.accessed(life.written);
+            if current.is(Mark::LabelsAbove) {
+                renewed.mark(Mark::LabelsAbove);
+            }
             if current.hits.is_in_use() {
                 renewed.hits.note();
             }

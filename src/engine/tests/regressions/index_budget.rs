@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join;
@@ -12,8 +13,9 @@ use crate::BlobCache;
 use crate::batch::yield_now;
 use crate::config::{BlobCacheConfig, BlobCacheConfigBuilder};
 use crate::engine::tests::bench::{Bench, made};
+use crate::failpoint::{Failpoint, plant};
 use crate::footprint::{POSTING_BYTES, SLOT_BYTES};
-use crate::modes::L2Compression;
+use crate::modes::{L1Admission, L2Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
 
@@ -97,6 +99,42 @@ fn read_entries_stay_and_new_ones_find_room() {
     assert_eq!(stats.l2_full_rejections(), 0);
     assert!(stats.l2_reinserted() > 0, "nothing was reinserted");
     assert!(index_bytes(&cache) <= 64 << 10);
+}
+
+/// Memory holds what the index has, which has room for others, and not for this one.
+/// How many segments are reclaimed for it. None: the disk does not take it.
+fn reclaimed_for_many_labels() -> Option<u64> {
+    let config = builder(64 << 10).l1_bytes_max(4 << 20).labels_max(700);
+    let config = config.l2_segment_bytes(64 << 10).l2_write_amplification_pct_max(400);
+    let config = config.l2_admission(L2Admission::Always);
+    let mut bench = Bench::with(5, config.build().unwrap());
+    let cache = bench.cache();
+    let put = |bench: &mut Bench, key: &str, labels: usize| {
+        let policy = BlobCachePolicy::default().l1_admission(L1Admission::Always);
+        let tags = (0..labels).map(|tag| format!("{key}/{tag}"));
+        let put = BlobCachePut::new("value").with_tags(tags).with_policy(policy);
+        bench.run(cache.put("a", key, put)).unwrap();
+    };
+    put(&mut bench, "k", 700);
+    // The next segment is prepared meanwhile.
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(cache.stats().l2_reclaimed_segments(), 0, "there is room for this one");
+    put(&mut bench, "l", 600);
+    let stats = cache.stats();
+    assert_eq!(stats.entries(), 2, "memory holds both");
+    (stats.l2_full_rejections() == 0).then_some(stats.l2_reclaimed_segments())
+}
+
+#[test]
+fn a_put_with_many_labels_finds_room_though_memory_holds_what_the_index_has() {
+    assert!(reclaimed_for_many_labels().is_some_and(|segments| segments < 8));
+    {
+        let _planted = plant(Failpoint::LabelsLeftBelow);
+        assert_eq!(reclaimed_for_many_labels(), None, "LabelsLeftBelow is not found");
+    }
+    let _planted = plant(Failpoint::WantedIndexRoomKept);
+    let is_found = reclaimed_for_many_labels().is_none_or(|segments| segments > 20);
+    assert!(is_found, "WantedIndexRoomKept is not found");
 }
 
 #[test]
