@@ -50,6 +50,8 @@ pub(crate) enum Failpoint {
     VoidMarkRemovedEarly,
     /// A store is taken over without being voided first.
     TakenOverUnvoided,
+    /// An open overwrites a superblock though the other one may be in the kernel's memory alone.
+    SuperblockNotKept,
     /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
     /// Recovery does not know that records are stale before their time.

@@ -44,12 +44,9 @@ pub(crate) async fn read_superblock(
     let blocks = file.disk.read(request).await?;
     let (first, second) = blocks.split_at(BLOCK_BYTES);
     match Superblock::choose(first, second) {
-        Ok((superblock, copy)) => {
-            // A killed process may not have synced this copy. It must be durable before the other
-            // copy is overwritten.
-            file.sync().await?;
-            *file.next_copy.lock() = copy.other();
-            Ok(superblock)
+        Ok(chosen) => {
+            file.keep_superblock(&chosen).await?;
+            Ok(chosen.0)
         }
         Err(SuperblockError::Blank) => Ok(blank(opening)),
         Err(error) => Err(error.into()),

@@ -177,6 +177,23 @@ impl SegmentFile {
         Ok(())
     }
 
+    /// Makes the copy durable that an open has chosen, before the other one is overwritten. A
+    /// killed process may not have synced it. If its sync had failed, what is read is in the
+    /// kernel's memory alone, and no sync makes it durable unless it is written again.
+    pub(crate) async fn keep_superblock(
+        &self,
+        (superblock, copy): &(Superblock, SuperblockCopy),
+    ) -> io::Result<()> {
+        let failed_before = self.health.failed_syncs();
+        if !failpoint(Failpoint::SuperblockNotKept) {
+            let block = superblock.encode().map_err(io::Error::other)?;
+            self.write(copy.offset(), AlignedBuffer::copy_from_slice(&block)).await?;
+        }
+        self.sync_since(failed_before).await?;
+        *self.next_copy.lock() = copy.other();
+        Ok(())
+    }
+
     /// A sealed segment from the start of its directory on. None without a valid footer.
     pub(crate) async fn read_directory(
         &self,

@@ -69,10 +69,9 @@ pub(super) async fn take_over(
         file.disk.sync().await?;
     }
     let (mut write_counter, mut newest) = (0, SEGMENT);
-    if let Some((found, copy)) = found {
-        // As at an open: it must be durable before the other copy is overwritten.
-        file.disk.sync().await?;
-        *file.next_copy.lock() = copy.other();
+    if let Some(chosen) = found {
+        let (found, _) = chosen;
+        file.keep_superblock(&chosen).await?;
         // No number of a segment is ever used twice, even if this store is taken over twice.
         let end = start_of(found.geometry, SegmentNumber(found.newest.0 + 1))?;
         let is_as_large = found.geometry.segment_bytes() == geometry.segment_bytes();
