@@ -270,7 +270,7 @@ impl Script {
         Call { future: future.boxed(), numbers }
     }
 
-    /// A fetch that takes some polls, and sometimes fails.
+    /// A fetch that takes some polls, in a task or not, and sometimes fails.
     fn fetch(
         &mut self,
         cache: BlobCache,
@@ -280,22 +280,25 @@ impl Script {
     ) -> Call {
         let (model, asked) = (Arc::clone(&self.model), locked(&self.model).asked());
         let put = Put { is_fill: true, version: None, ..put };
-        let future = async move {
-            let fetch = || {
-                let number = locked(&model).begin(Scope::Key(full_key), Some(put));
-                async move {
-                    for _ in 0..polls {
-                        yield_now().await;
-                    }
-                    match polls {
-                        7 => Err(io::Error::other("on purpose")),
-                        _ => Ok(blob(number, put, admission)),
-                    }
+        let fetch = move || {
+            let number = locked(&model).begin(Scope::Key(full_key), Some(put));
+            async move {
+                for _ in 0..polls {
+                    yield_now().await;
                 }
-            };
+                match polls {
+                    7 => Err(io::Error::other("on purpose")),
+                    _ => Ok(blob(number, put, admission)),
+                }
+            }
+        };
+        let future = async move {
+            let (space, key) = (full_key.namespace(), full_key.name());
             let got = match full_key.key % 4 {
+                0 => cache.get_or_fetch(space, key, fetch).await,
                 1 => typed::get_or_fetch(&cache, full_key, fetch).await,
-                _ => cache.get_or_fetch(full_key.namespace(), full_key.name(), fetch).await,
+                2 => cache.get_or_fetch_spawned(space, key, fetch).await,
+                _ => cache.get_or_refresh_spawned(space, key, fetch).await,
             };
             match got {
                 Ok(hit) => Outcome::Found(full_key, asked, hit),

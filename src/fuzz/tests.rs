@@ -138,6 +138,7 @@ fn scripts_find_planted_bugs() {
         Failpoint::AcknowledgedOutOfOrder,
         Failpoint::FailedWriteIgnored,
         Failpoint::UndecodedShared,
+        Failpoint::PointTakenLate,
     ] {
         let found = scripts_until_found("operations", 900, bug);
         println!("{bug:?} after {found:?}");

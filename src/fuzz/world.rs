@@ -10,11 +10,16 @@ use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::{DiskSetup, Identity, geometry, open_on};
 use crate::error::CacheError;
+use crate::fetch_policy::FetchPolicy;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::{CrashSafety, L2Compression};
+use crate::spawn::FetchTask;
 
 /// A call ends within so many steps of the simulation, whatever sleeps or fails.
 const STEPS_MAX: u64 = 10_000;
+
+/// Shorter than the time that most scripts let pass at once.
+const SOFT_TIMEOUT: Duration = Duration::from_millis(40);
 
 pub(super) const SEGMENT_BYTES: u32 = 32 << 10;
 pub(super) const SEGMENTS: u32 = 6;
@@ -51,6 +56,8 @@ pub(super) fn config(crash_safety: CrashSafety, key_hash_bits: u32) -> BlobCache
         .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
         .build()
         .expect("it is within bounds");
+    // A new cache gets a spawner.
+    config.fetch_policy = FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.4);
     // Memory holds only a few of the keys.
     config.charge = Some(|_, value| 3000 + 3 * value.len());
     config
@@ -71,10 +78,13 @@ impl World {
     pub(super) fn on(
         disk: SimulatedDisk,
         seed: u64,
-        config: BlobCacheConfig,
+        mut config: BlobCacheConfig,
         opens: u8,
     ) -> Result<Self, CacheError> {
         let mut simulation = Simulation::new(seed);
+        let runner = simulation.task_runner();
+        let spawner = move |task: FetchTask| drop(runner.spawn("fetch", task));
+        config.spawner = Some(Arc::new(spawner));
         simulation.limit_steps(STEPS_MAX);
         let cache = open(&mut simulation, &disk, &config, (0, opens))?;
         Ok(Self { simulation, disk, config, cache, boot: 0, opens })

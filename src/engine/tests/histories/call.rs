@@ -124,9 +124,30 @@ pub(super) struct Touch {
     pub(super) stale: u64,
 }
 
+/// The verb of a fetch in a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FetchVerb {
+    Fetch,
+    Refresh,
+    /// A fetch, by a codec that decodes some values only.
+    Typed,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Fetch {
+    pub(super) put: Put,
+    pub(super) verb: FetchVerb,
+    /// Polls that the origin takes.
+    pub(super) polls: u32,
+    /// It takes time as well, longer than a caller waits that has a stale entry.
+    pub(super) is_slow: bool,
+    pub(super) fails: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Verb {
     Get(FullKey),
+    Fetch(FullKey, Fetch),
     GetMany(Vec<FullKey>),
     /// The keys of a namespace, or those of one prefix.
     Keys(usize, Option<u8>),
@@ -173,7 +194,12 @@ impl Call {
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..315 => Verb::Get(full_key),
+            0..250 => Verb::Get(full_key),
+            250..315 => {
+                // One key, so that fetched values are found again.
+                let full_key = FullKey { key: 0, ..full_key };
+                Verb::Fetch(full_key, Fetch::draw(random, number))
+            }
             315..345 => Verb::Touch(full_key, Touch::draw(random)),
             345..355 if full_key.key % 2 == 0 => Verb::Keys(full_key.space, None),
             345..355 => Verb::Keys(full_key.space, Some(full_key.key / 4)),
@@ -227,6 +253,26 @@ const MANY: u32 = 7;
 fn some_keys(random: &mut StdRng, first: FullKey) -> Vec<FullKey> {
     let draw = |_| FullKey { key: random.random_range(0..KEYS), ..first };
     (1..MANY).map(draw).collect()
+}
+
+impl Fetch {
+    fn draw(random: &mut StdRng, number: u32) -> Self {
+        let verbs = [FetchVerb::Fetch, FetchVerb::Refresh, FetchVerb::Typed];
+        let put = Put {
+            version: None,
+            ttl: random.random_bool(0.8).then(|| random.random_range(0..40)),
+            stale: random.random_range(0..60),
+            is_fill: true,
+            ..Put::draw(random, number)
+        };
+        Self {
+            put,
+            verb: verbs[random.random_range(0..verbs.len())],
+            polls: random.random_range(0..12),
+            is_slow: random.random_bool(0.4),
+            fails: random.random_bool(0.1),
+        }
+    }
 }
 
 impl Touch {

@@ -2,7 +2,10 @@
 //! another began came first; no other order is known. That determines which hits are invalid,
 //! whatever was evicted, lost or dropped.
 
-use std::collections::HashMap;
+mod fetches;
+mod roomy;
+
+use std::collections::{HashMap, HashSet};
 
 use super::call::{FullKey, Put, Scope, Touch};
 use crate::error::CacheError;
@@ -29,14 +32,16 @@ pub(super) struct Mutation {
     expires: bool,
     /// The entry that its key has gets other deadlines.
     touch: Option<Touch>,
+    /// A value that a task may store, whatever becomes of its caller.
+    is_fetch: bool,
     /// For a fill, the time of its read point: the value is no newer.
     begun: u64,
     /// From then on it had taken effect, if ever: it had returned, or was seen.
     known: u64,
     ended: u64,
     effect: Effect,
-    /// Seconds of the clock at its end.
-    clock: u64,
+    /// Seconds of the clock from which its deadlines count, at the latest; None until it is known.
+    clock: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,9 @@ pub(super) struct Found {
     pub(super) number: u32,
     pub(super) version: Option<u64>,
     pub(super) is_stale: bool,
+    /// Seconds of the clock when its deadlines were judged, at the earliest. None: they were not,
+    /// as it was just fetched, and it may not have been stored.
+    pub(super) clock: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +84,8 @@ pub(super) struct Checker {
     mutations: Vec<Mutation>,
     full_keys: HashMap<u32, usize>,
     sights: HashMap<FullKey, Vec<Sight>>,
+    /// Fetches whose callers have gone.
+    left: HashSet<u32>,
     /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
     /// Gets find nothing from now on.
@@ -137,11 +147,12 @@ impl Checker {
             put,
             expires: false,
             touch: None,
+            is_fetch: false,
             begun,
             known: NEVER,
             ended: NEVER,
             effect: Effect::Possible,
-            clock: 0,
+            clock: None,
         });
     }
 
@@ -159,8 +170,10 @@ impl Checker {
 
     /// A call was dropped; a mutation may have taken effect, or may yet.
     pub(super) fn dropped(&mut self, number: u32, clock: u64) {
-        if self.full_keys.contains_key(&number) {
-            self.end(number, Effect::Possible, clock);
+        match self.full_keys.get(&number) {
+            Some(&at) if self.mutations[at].is_fetch => self.left(number),
+            Some(_) => self.end(number, Effect::Possible, clock),
+            None => {}
         }
     }
 
@@ -176,7 +189,8 @@ impl Checker {
         let is_fill = mutation.put.as_ref().is_some_and(|put| put.is_fill);
         let known = if is_fill { mutation.begun } else { now };
         mutation.known = mutation.known.min(known);
-        (mutation.ended, mutation.clock) = (now, clock);
+        mutation.ended = now;
+        mutation.clock.get_or_insert(clock);
         let is_refusable = is_fill && effect != Effect::None;
         mutation.effect = if is_refusable { Effect::Possible } else { effect };
     }
@@ -223,17 +237,18 @@ impl Checker {
             return told(self, format!("with the version {:?}", found.version));
         }
         let latest = self.latest(mutation, asked);
-        if asked.clock >= latest.gone {
+        let is_past = |end| found.clock.is_some_and(|clock| clock >= end);
+        if is_past(latest.gone) {
             return told(self, "which is past its life".to_owned());
         }
-        if !found.is_stale && asked.clock >= latest.stale {
+        if !found.is_stale && is_past(latest.stale) {
             return told(self, "which is past its ttl, and not said to be stale".to_owned());
         }
         if let Some(expired) = self.expiry_of(mutation, asked) {
             if !found.is_stale {
                 return told(self, format!("not said to be stale, behind {expired:?}"));
             }
-            if asked.clock >= expired.clock + latest.window {
+            if expired.clock.is_some_and(|clock| is_past(clock + latest.window)) {
                 return told(self, format!("past its stale window, behind {expired:?}"));
             }
         }
@@ -245,6 +260,9 @@ impl Checker {
         }
         if !found.is_stale && self.was_stale(full_key, found.number, asked) {
             return told(self, "fresh again after another had seen it stale".to_owned());
+        }
+        if found.clock.is_none() {
+            return Ok(());
         }
         self.mutations[at].known = self.mutations[at].known.min(now);
         let Found { number, is_stale, .. } = found;
@@ -334,8 +352,7 @@ impl Checker {
             let of_put = setter.put.as_ref().map(|put| (put.ttl, put.stale));
             let of_touch = setter.touch.map(|touch| (touch.ttl, touch.stale));
             let Some((ttl, window)) = of_put.or(of_touch) else { continue };
-            let ttl = ttl.filter(|_| setter.ended != NEVER);
-            let stale = ttl.map_or(NEVER, |ttl| setter.clock + ttl);
+            let stale = ttl.zip(setter.clock).map_or(NEVER, |(ttl, clock)| clock + ttl);
             latest.stale = latest.stale.max(stale);
             latest.gone = latest.gone.max(stale.saturating_add(window));
             latest.window = latest.window.max(window);
@@ -415,68 +432,6 @@ impl Checker {
         let seen = sights.iter().filter(|sight| sight.ended < asked.begun);
         seen.map(|sight| &self.mutations[self.full_keys[&sight.number]])
             .find(|seen| seen.number != put.number && seen.begun > put.known)
-    }
-
-    /// If nothing is evicted, a miss needs a reason as well.
-    fn missed(&self, full_key: FullKey, asked: Asked) -> Result<(), String> {
-        if !self.is_roomy || self.is_closed {
-            return Ok(());
-        }
-        let lasting = |mutation: &&Mutation| {
-            mutation.full_key() == Some(full_key)
-                && mutation.effect == Effect::Certain
-                && mutation.ended < asked.begun
-                && mutation.put.as_ref().is_some_and(|put| put.ttl.is_none())
-        };
-        match self.mutations.iter().filter(lasting).find(|put| self.stands(put, self.now)) {
-            Some(put) => Err(format!("a get of {full_key:?}, {asked:?}, misses {put:?}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether no other mutation can have touched the put until then.
-    fn stands(&self, put: &Mutation, until: u64) -> bool {
-        !self.mutations.iter().any(|other| {
-            other.number != put.number
-                && other.effect != Effect::None
-                && other.begun < until
-                && other.ended > put.begun
-                && other.covers(put)
-        })
-    }
-
-    /// Of concurrent puts with one version for one key, exactly one wins.
-    pub(super) fn check_races(&self) -> Result<(), String> {
-        let versioned = |mutation: &&Mutation| {
-            mutation.effect == Effect::Certain
-                && mutation
-                    .put
-                    .as_ref()
-                    .is_some_and(|put| put.version.is_some() && put.ttl.is_none())
-        };
-        let puts: Vec<&Mutation> = self.mutations.iter().filter(versioned).collect();
-        for (at, first) in puts.iter().enumerate() {
-            for second in &puts[at + 1..] {
-                let version = |put: &Mutation| put.put.as_ref().and_then(|put| put.version);
-                let is_ordered = first.ended < second.begun;
-                let is_race = first.full_key() == second.full_key()
-                    && (version(first) == version(second)
-                        || (is_ordered && version(first) > version(second)));
-                let span = (first.begun.min(second.begun), first.ended.max(second.ended));
-                let is_alone = |other: &Mutation| {
-                    other.number == first.number
-                        || other.number == second.number
-                        || other.effect == Effect::None
-                        || other.begun > span.1
-                        || other.ended < span.0
-                        || !other.covers(first)
-                };
-                if self.is_roomy && is_race && self.mutations.iter().all(is_alone) {
-                    return Err(format!("both have won: {first:?} and {second:?}"));
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn told(&self) -> String {

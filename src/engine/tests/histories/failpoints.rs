@@ -1,8 +1,8 @@
 //! Planted bugs: the checker must find each within a stated number of calls.
 
-use super::life::Plan;
+use super::plan::Plan;
 use super::setting::Setting;
-use super::{COLD, POWER, PROCESS, run};
+use super::{COLD, Failure, POWER, PROCESS, run};
 use crate::failpoint::{Failpoint, plant};
 
 /// Plants the bug and counts the calls until it is found, also from `TAMIS_RUNS` further seeds.
@@ -21,7 +21,7 @@ fn found_from(seed: u64, failpoint: Failpoint, setting: Setting, calls_max: usiz
             let plan = Plan::new(seed);
             calls += plan.calls();
             match run(&plan, setting) {
-                Err(failure) if failure.is_checked => break failure,
+                Err(failure) if shows(failpoint, &failure) => break failure,
                 _ => {}
             }
             assert!(calls <= calls_max, "{failpoint:?} is not found in {calls} calls");
@@ -36,14 +36,21 @@ fn found_from(seed: u64, failpoint: Failpoint, setting: Setting, calls_max: usiz
     println!("{failpoint:?}: found within {needed:?} calls");
 }
 
-#[test]
-fn expiries_forgotten_by_recovery() {
-    found(Failpoint::ExpiryForgotten, PROCESS, 1_000_000);
+/// Whether the bug may have caused it. A call that hangs shows some of them only: one may hang for
+/// another reason where the index has less room than any configuration gives it.
+fn shows(failpoint: Failpoint, failure: &Failure) -> bool {
+    let may_hang = matches!(
+        failpoint,
+        Failpoint::PermitKeptBySleeper
+            | Failpoint::PinInFuture
+            | Failpoint::InvalidationWithdrawnEarly
+    );
+    failure.is_checked && (may_hang || !failure.what.contains(" hangs after "))
 }
 
 #[test]
-fn a_promotion_that_forgets_an_expiry() {
-    found(Failpoint::ExpiryNotPromoted, PROCESS, 3_000_000);
+fn expiries_forgotten_by_recovery() {
+    found(Failpoint::ExpiryForgotten, PROCESS, 1_000_000);
 }
 
 #[test]
@@ -58,7 +65,7 @@ fn touches_forgotten_by_recovery() {
 
 #[test]
 fn an_unchecked_promotion() {
-    found(Failpoint::PromotionUnchecked, PROCESS, 1_000_000);
+    found_from(300_000, Failpoint::PromotionUnchecked, PROCESS, 3_000_000);
 }
 
 #[test]
@@ -99,7 +106,8 @@ fn an_acknowledgement_without_a_sync() {
 
 #[test]
 fn a_flush_that_is_not_awaited() {
-    found_from(100_000, Failpoint::FlushNotAwaited, PROCESS, 3_000_000);
+    // Rarer with sleepers and smaller budgets.
+    found(Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 3_000_000);
 }
 
 #[test]
@@ -140,6 +148,11 @@ fn an_ignored_reboot() {
 #[test]
 fn a_stored_stale_fill() {
     found(Failpoint::StaleFillStored, COLD, 1_000_000);
+}
+
+#[test]
+fn a_fetch_that_takes_its_read_point_late() {
+    found(Failpoint::PointTakenLate, PROCESS, 1_000_000);
 }
 
 #[test]

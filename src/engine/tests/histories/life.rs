@@ -7,13 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, FullKey, Put, Scope, Verb, numbers_of_many};
+use super::call::{Call, FullKey, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
+use super::fetch::{Origin, fetch, fetched, found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
 use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, sync, touch};
+use super::plan::Plan;
 use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
@@ -24,34 +27,9 @@ use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::geometry;
 use crate::error::CacheError;
-use crate::hit::{BlobCacheHit, CachePresence, CacheTier};
+use crate::hit::CachePresence;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::sweep::SweepLimit;
-
-/// The numbers of the calls of each process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) seed: u64,
-    pub(super) lives: Vec<Vec<u32>>,
-}
-
-/// The calls of a process are numbered from a multiple of this.
-const LIFE: u32 = 1000;
-
-impl Plan {
-    pub(super) fn new(seed: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut life = |number: u32| {
-            let first = number * LIFE;
-            (first..first + random.random_range(1..200)).collect()
-        };
-        Self { seed, lives: (0..8).map(&mut life).collect() }
-    }
-
-    pub(super) fn calls(&self) -> usize {
-        self.lives.iter().map(Vec::len).sum()
-    }
-}
 
 type Calls = UnderWay<Outcome>;
 
@@ -68,7 +46,7 @@ pub(super) struct History {
     clock: u64,
     boot: u8,
     life: u32,
-    pub(super) checker: Checker,
+    pub(super) checker: Arc<Mutex<Checker>>,
     pub(super) tally: Tally,
     deeds: Arc<Deeds>,
     /// Sleeping calls of the previous process.
@@ -77,9 +55,9 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(seed: u64, setting: Setting) -> Self {
-        let config = setting.config(seed);
-        let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
         let mut simulation = Simulation::new(seed);
+        let config = setting.config(seed, Arc::new(simulation.task_runner()));
+        let disk = SimulatedDisk::new(seed, geometry(&config).unwrap().file_bytes());
         let opening = opening(seed, &simulation, &disk, &config, 0);
         let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };
         simulation.limit_steps(STEPS_MAX);
@@ -95,7 +73,7 @@ impl History {
             clock: 0,
             boot: 0,
             life: 0,
-            checker: Checker::new(setting.is_roomy),
+            checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy))),
             tally: Tally::default(),
             deeds: Arc::default(),
             late: None,
@@ -127,7 +105,7 @@ impl History {
         ] {
             *all = deeds.load(Ordering::Relaxed);
         }
-        self.checker.check_races()
+        self.checker.lock().check_races()
     }
 
     fn live(&mut self, numbers: &[u32]) -> Result<(), String> {
@@ -211,8 +189,8 @@ impl History {
         match polled {
             Polled::Ended(Some(outcome)) => self.end(outcome),
             Polled::Ended(None) => {
-                self.checker.dropped(number, self.clock);
-                numbers_of_many(number).for_each(|it| self.checker.dropped(it, self.clock));
+                self.checker.lock().dropped(number, self.clock);
+                numbers_of_many(number).for_each(|it| self.checker.lock().dropped(it, self.clock));
                 Ok(())
             }
             Polled::Asleep(call, nap) => {
@@ -239,7 +217,7 @@ impl History {
     }
 
     fn asked(&mut self) -> Asked {
-        Asked { begun: self.checker.tick(), clock: self.clock, life: self.life }
+        Asked { begun: self.checker.lock().tick(), clock: self.clock, life: self.life }
     }
 
     fn get(&mut self, full_key: FullKey) -> BoxFuture<'static, Outcome> {
@@ -247,6 +225,11 @@ impl History {
         Box::pin(async move {
             Outcome::Got(full_key, asked, cache.get(full_key.namespace(), full_key.name()).await)
         })
+    }
+
+    fn origin(&self) -> Origin {
+        let (checker, clock) = (Arc::clone(&self.checker), self.config.clock.clone());
+        Origin { checker, runner: Arc::new(self.simulation.task_runner()), clock }
     }
 
     fn begin(&mut self, number: u32, call: &Call, calls: &mut Calls) {
@@ -261,23 +244,27 @@ impl History {
         let cache = self.cache.clone();
         let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
             Verb::Get(full_key) => return Some(self.get(full_key)),
+            Verb::Fetch(full_key, how) => {
+                let origin = self.origin();
+                return Some(fetch(cache, origin, self.asked(), (full_key, how), call.polls));
+            }
             Verb::Keys(space, prefix) => return Some(keys(cache, self.asked(), space, prefix)),
             Verb::GetMany(full_keys) => return Some(get_many(cache, self.asked(), full_keys)),
             Verb::PutMany(items) => {
                 for (full_key, put) in &items {
-                    self.checker.begin(put.number, Scope::Key(*full_key), Some(put.clone()));
+                    self.checker.lock().begin(put.number, Scope::Key(*full_key), Some(put.clone()));
                 }
                 return Some(put_many(cache, self.asked(), items, call.polls));
             }
             Verb::InvalidateKeys(full_keys) => {
                 let numbers: Vec<_> = numbers_of_many(number).zip(full_keys).collect();
                 for (number, full_key) in &numbers {
-                    self.checker.begin(*number, Scope::Key(*full_key), None);
+                    self.checker.lock().begin(*number, Scope::Key(*full_key), None);
                 }
                 return Some(invalidate_keys(cache, self.asked(), numbers, call.polls));
             }
             Verb::Touch(full_key, how) => {
-                self.checker.begin_touch(number, full_key, how);
+                self.checker.lock().begin_touch(number, full_key, how);
                 return Some(touch(cache, (number, self.asked()), (full_key, how), call.polls));
             }
             Verb::Exists(full_key) => {
@@ -299,7 +286,7 @@ impl History {
                 }));
             }
             Verb::Put(full_key, put) => {
-                self.checker.begin(number, Scope::Key(full_key), Some(put.clone()));
+                self.checker.lock().begin(number, Scope::Key(full_key), Some(put.clone()));
                 let mut blob = put.blob();
                 if put.is_fill {
                     blob = blob.read_at(cache.read_point());
@@ -313,11 +300,11 @@ impl History {
                 })
             }
             Verb::Invalidate(scope) => {
-                self.checker.begin(number, scope, None);
+                self.checker.lock().begin(number, scope, None);
                 Box::pin(async move { scope.invalidate(&cache).await })
             }
             Verb::Expire(scope) => {
-                self.checker.begin_expiry(number, scope);
+                self.checker.lock().begin_expiry(number, scope);
                 Box::pin(async move { scope.expire(&cache).await })
             }
         };
@@ -332,23 +319,36 @@ impl History {
             Outcome::Nothing => Ok(()),
             Outcome::Each(outcomes) => outcomes.into_iter().try_for_each(|it| self.end(it)),
             Outcome::Existed(full_key, asked, CachePresence::Present) => {
-                self.checker.existed(full_key, asked)
+                self.checker.lock().existed(full_key, asked)
             }
             Outcome::Existed(..) => Ok(()),
-            Outcome::Unlisted(full_key, asked) => self.checker.unlisted(full_key, asked),
+            Outcome::Unlisted(full_key, asked) => self.checker.lock().unlisted(full_key, asked),
             Outcome::Got(full_key, asked, hit) => {
                 self.tally.gets += 1;
-                let found = hit.map(|hit| self.found(&hit)).transpose()?;
-                self.checker.got(full_key, asked, found)
+                hit.iter().for_each(|hit| self.tally.hit(hit));
+                let found = hit.map(|hit| found(&hit, asked.clock)).transpose()?;
+                let mut checker = self.checker.lock();
+                let has_left = |found: Found| checker.has_left(found.number);
+                self.tally.left += u64::from(found.is_some_and(has_left));
+                checker.got(full_key, asked, found)
+            }
+            Outcome::Fetched(number, full_key, asked, answer) => {
+                let (of, answer) = ((number, full_key, asked), (answer, self.clock));
+                fetched(&mut self.checker.lock(), &mut self.tally, of, answer)
             }
             Outcome::Touched(number, asked, result) => {
                 self.tally.touched += u64::from(result == Some(Ok(true)));
-                self.checker.touched(number, asked, result, (self.clock, self.setting.has_faults))
+                self.checker.lock().touched(
+                    number,
+                    asked,
+                    result,
+                    (self.clock, self.setting.has_faults),
+                )
             }
             Outcome::Mutated(number, asked, result) => {
                 let effect = match result {
                     Some(Err(CacheError::VersionMismatch { existing, .. })) => {
-                        return self.checker.mismatched(number, asked, existing, self.clock);
+                        return self.checker.lock().mismatched(number, asked, existing, self.clock);
                     }
                     Some(Err(CacheError::L2Io { .. })) if self.setting.has_faults => {
                         Effect::CertainInLife(self.life)
@@ -357,7 +357,9 @@ impl History {
                         Effect::None
                     }
                     // In force from its first poll, if the log has room.
-                    None if self.setting.is_roomy && self.checker.is_invalidation(number) => {
+                    None if self.setting.is_roomy
+                        && self.checker.lock().is_invalidation(number) =>
+                    {
                         Effect::CertainInLife(self.life)
                     }
                     Some(Err(CacheError::TooManyNamespaces { max: 1 })) => Effect::None,
@@ -367,19 +369,10 @@ impl History {
                     Some(Ok(())) => Effect::Certain,
                 };
                 self.tally.dropped += u64::from(result.is_none());
-                self.checker.end(number, effect, self.clock);
+                self.checker.lock().end(number, effect, self.clock);
                 Ok(())
             }
         }
-    }
-
-    fn found(&mut self, hit: &BlobCacheHit) -> Result<Found, String> {
-        match hit.tier() {
-            CacheTier::L1 => self.tally.hits_l1 += 1,
-            _ => self.tally.hits_l2 += 1,
-        }
-        let number = Put::number_of(hit.value()).ok_or("a mixture of values")?;
-        Ok(Found { number, version: hit.version(), is_stale: hit.is_stale() })
     }
 
     /// Ends the process in some way, with its calls in progress.
@@ -411,7 +404,7 @@ impl History {
         }
         self.tally.take(&stats);
         let how = ["close", "kill", "kill", "power loss"][way];
-        self.checker.end_life(self.clock, format!("{how}, {:?}", stats.l2_state()));
+        self.checker.lock().end_life(self.clock, format!("{how}, {:?}", stats.l2_state()));
         // Calls after the close belong to the process that has ended.
         self.life += 1;
         Ok(())
@@ -419,7 +412,7 @@ impl History {
 
     fn close(&mut self, calls: &mut Calls) -> Result<(), String> {
         let cache = self.cache.clone();
-        self.checker.is_closed = true;
+        self.checker.lock().is_closed = true;
         let is_alone = self.random.random_bool(0.3);
         let close = self.drive("close", async {
             // It waits for no call that is not polled, even if none is.
@@ -478,7 +471,7 @@ impl History {
         let engine = opened.map_err(|error| format!("open fails: {error}"))?;
         self.cache = BlobCache { engine };
         self.pretend_scans();
-        self.checker.is_closed = false;
+        self.checker.lock().is_closed = false;
         drop(self.late.take());
         let stats = self.cache.stats();
         self.tally.recovered += stats.recovery_records();

@@ -1,13 +1,15 @@
 //! Calls for many keys: each of them is judged as if it had a call of its own, which began and
 //! ended with the others. One for none, another size of the file; and touches.
 
+use std::io;
+
 use futures::future::BoxFuture;
 
 use super::call::{FullKey, Put, SPACES, Touch};
 use super::checker::Asked;
 use super::manner::patient;
 use crate::cache::BlobCache;
-use crate::error::CacheError;
+use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::keys::KeysQuery;
 
@@ -16,6 +18,8 @@ pub(super) enum Outcome {
     Mutated(u32, Asked, Option<Result<(), CacheError>>),
     Touched(u32, Asked, Option<Result<bool, CacheError>>),
     Got(FullKey, Asked, Option<BlobCacheHit>),
+    /// None: its caller has gone.
+    Fetched(u32, FullKey, Asked, Option<Result<BlobCacheHit, FetchError<io::Error>>>),
     Existed(FullKey, Asked, CachePresence),
     /// A listing of its namespace did not have it.
     Unlisted(FullKey, Asked),

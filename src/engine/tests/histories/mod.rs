@@ -22,10 +22,12 @@ mod call;
 mod checker;
 mod failpoints;
 mod faults;
+mod fetch;
 mod life;
 mod limits;
 mod manner;
 mod many;
+mod plan;
 mod setting;
 mod shrink;
 mod tally;
@@ -33,7 +35,8 @@ mod under_way;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use self::life::{History, Plan};
+use self::life::History;
+use self::plan::Plan;
 use self::setting::Setting;
 use self::shrink::shrink;
 use self::tally::Tally;
@@ -52,7 +55,7 @@ fn run(plan: &Plan, setting: Setting) -> Result<Tally, Failure> {
     let lived = catch_unwind(AssertUnwindSafe(|| {
         let mut history = History::new(plan.seed, setting);
         let lived = history.run(plan);
-        lived.map(|()| history.tally).map_err(|what| (what, history.checker.told()))
+        lived.map(|()| history.tally).map_err(|what| (what, history.checker.lock().told()))
     }));
     match lived {
         Ok(lived) => lived.map_err(|(what, told)| Failure { what, told, is_checked: true }),
@@ -83,6 +86,10 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("stale sets refused", tally.refused, 0.5);
     least("version mismatches", tally.mismatches, 1.0);
     least("entries touched", tally.touched, 3.0);
+    least("fetches in tasks", tally.spawned, 5.0);
+    least("refreshes ahead", tally.ahead, 0.05);
+    least("stale entries after a soft timeout", tally.soft, 0.03);
+    least("hits on values whose callers had gone", tally.left, 0.03);
     least("entries invalidated", tally.invalidated, 10.0);
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);

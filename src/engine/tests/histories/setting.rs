@@ -1,7 +1,10 @@
-//! `Setting`: the configuration of a history.
+//! `Setting`: the configuration of a history, and the executor of its fetches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use super::call::SPACES;
 use crate::clock::Clock;
@@ -9,10 +12,18 @@ use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::error::CacheError;
-use crate::io::{SimulatedDisk, Simulation};
+use crate::fetch_policy::FetchPolicy;
+use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
+use crate::spawn::FetchTask;
 use crate::write_rate::WriteRate;
+
+/// Seconds of the clock at the beginning of a history.
+pub(super) const BEGINNING: u64 = 1_000_000;
+
+/// How long a caller waits that has a stale entry.
+pub(super) const SOFT_TIMEOUT: Duration = Duration::from_millis(40);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
@@ -30,7 +41,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn config(self, seed: u64) -> BlobCacheConfig {
+    pub(super) fn config(self, seed: u64, runner: Arc<dyn TaskRunner>) -> BlobCacheConfig {
         let segment = if self.is_roomy { 256 << 10 } else { 32 << 10 };
         let policy = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
         // Compressed, the values would be tiny, and no segment would be reclaimed.
@@ -49,7 +60,10 @@ impl Setting {
             .l2_admission(self.admission(seed))
             .crash_safety(self.crash_safety)
             .key_hash_bits(self.key_hash_bits)
-            .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000)))
+            .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(BEGINNING)))
+            .spawner(spawner(runner))
+            .spawned_fetches_max(8)
+            .fetch_policy(FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.9))
             .build()
             .unwrap();
         // All reads are short, and have a quarter of it reserved.
@@ -70,12 +84,23 @@ impl Setting {
         config.charge = Some(|_, value| 3000 + 3 * value.len());
         config
     }
+
     fn admission(self, seed: u64) -> L2Admission {
         if seed % 7 == 4 && !self.is_roomy {
             L2Admission::OnSecondSight
         } else {
             L2Admission::Adaptive
         }
+    }
+}
+
+/// Runs most tasks, drops some, and keeps some without ever polling them.
+fn spawner(runner: Arc<dyn TaskRunner>) -> impl Fn(FetchTask) + Send + Sync + 'static {
+    let (given, asleep) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    move |task| match given.fetch_add(1, Ordering::Relaxed) % 12 {
+        4 => drop(task),
+        8 => asleep.lock().push(task),
+        _ => drop(runner.spawn("fetch", task)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Minimizes a failing plan: parts are left out as long as it still fails.
 
-use super::life::Plan;
+use super::plan::Plan;
 
 /// The most plans tried.
 const TRIALS_MAX: usize = 600;

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use crate::hit::{BlobCacheHit, CacheTier};
 use crate::stats::BlobCacheStats;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +27,11 @@ pub(super) struct Tally {
     pub(super) stale_serves: u64,
     pub(super) touched: u64,
     pub(super) expired: u64,
+    /// Fetches in tasks, soft timeouts, refreshes ahead, and hits on values whose callers had gone.
+    pub(super) spawned: u64,
+    pub(super) soft: u64,
+    pub(super) ahead: u64,
+    pub(super) left: u64,
     pub(super) failures: u64,
     /// Calls put aside, and those of them polled again.
     pub(super) asleep: u64,
@@ -44,6 +50,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn hit(&mut self, hit: &BlobCacheHit) {
+        match hit.tier() {
+            CacheTier::L1 => self.hits_l1 += 1,
+            _ => self.hits_l2 += 1,
+        }
+    }
+
     /// Adds the statistics of a process.
     pub(super) fn take(&mut self, stats: &BlobCacheStats) {
         self.evicted += stats.evictions();
@@ -57,6 +70,9 @@ impl Tally {
         self.invalidated += stats.invalidations();
         self.stale_serves += stats.l1_stale_serves_total();
         self.expired += stats.expirations();
+        self.spawned += stats.fetches_spawned();
+        self.soft += stats.soft_timeouts();
+        self.ahead += stats.refreshes_ahead();
         self.failures += stats.l2_io_errors() + stats.l2_corruptions();
     }
 }
@@ -83,6 +99,10 @@ impl AddAssign for Tally {
         self.stale_serves += other.stale_serves;
         self.touched += other.touched;
         self.expired += other.expired;
+        self.spawned += other.spawned;
+        self.soft += other.soft;
+        self.ahead += other.ahead;
+        self.left += other.left;
         self.failures += other.failures;
         self.asleep += other.asleep;
         self.woken += other.woken;

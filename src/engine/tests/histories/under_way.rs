@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use super::manner::{Nap, Polled, polled};
 
 /// Every polled call ends within so many steps: eight times the most seen in 60 seeds.
-pub(super) const STEPS_MAX: u64 = 10_000;
+pub(super) const STEPS_MAX: u64 = 60_000;
 
 type Call<T> = BoxFuture<'static, Option<T>>;
 

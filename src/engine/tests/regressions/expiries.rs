@@ -10,6 +10,7 @@ use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::error::CacheError;
+use crate::failpoint::{Failpoint, plant};
 use crate::hit::BlobCacheHit;
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -349,4 +350,25 @@ fn a_namespace_made_stale_as_a_whole_needs_no_room_in_the_table() {
         let hit = bench.run(cache.get("a", format!("{number}")));
         assert!(hit.is_some_and(|hit| hit.is_stale()), "{number}");
     }
+}
+
+/// An entry is read, then made stale, then promoted. Whether it is found to be stale after that.
+fn promoted_after_an_expiry() -> Option<bool> {
+    let clock = clock();
+    let mut bench = bench(&clock);
+    fill(&mut bench, L1Admission::Always);
+    bench.kill();
+    let read = get(&mut bench, "covered").unwrap().entry;
+    let cache = bench.cache();
+    drop(cache.engine.parts.l1.remove(read.hash, |_| true));
+    assert_eq!(bench.run(cache.expire_key("a", "covered")), Ok(1));
+    bench.run(cache.engine.promoter.promote(&read));
+    get(&mut bench, "covered").map(|hit| hit.is_stale())
+}
+
+#[test]
+fn what_was_read_before_it_was_made_stale_is_not_promoted_as_fresh() {
+    assert_eq!(promoted_after_an_expiry(), Some(true));
+    let _planted = plant(Failpoint::ExpiryNotPromoted);
+    assert_eq!(promoted_after_an_expiry(), Some(false), "the bug is not found");
 }

@@ -1,0 +1,180 @@
+//! Fetches in tasks. Their values are fills, read when the fetch is called; they may be stored when
+//! their callers have gone.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::call::{Fetch, FetchVerb, FullKey, Put};
+use super::checker::{Asked, Checker, Found};
+use super::manner::patient;
+use super::many::Outcome;
+use super::setting::{BEGINNING, SOFT_TIMEOUT};
+use super::tally::Tally;
+use crate::batch::yield_now;
+use crate::cache::BlobCache;
+use crate::clock::Clock;
+use crate::error::FetchError;
+use crate::hit::{BlobCacheHit, CacheTier};
+use crate::io::TaskRunner;
+use crate::put::BlobCachePut;
+use crate::typed::{Codec, TypedPut};
+use crate::wake::wake;
+
+type Answer = Result<BlobCacheHit, FetchError<io::Error>>;
+
+/// What a fetch reads from. It has no handle of the cache, which would keep that open.
+pub(super) struct Origin {
+    pub(super) checker: Arc<Mutex<Checker>>,
+    pub(super) runner: Arc<dyn TaskRunner>,
+    pub(super) clock: Clock,
+}
+
+impl Origin {
+    fn seconds(&self) -> u64 {
+        self.clock.timestamp().0 / 1_000_000_000 - BEGINNING
+    }
+
+    /// The value is that of this moment.
+    fn read(
+        self,
+        full_key: FullKey,
+        fetch: Fetch,
+    ) -> impl Future<Output = io::Result<BlobCachePut>> + Send + 'static {
+        self.checker.lock().begin_fetch(full_key, fetch.put.clone());
+        apart(async move {
+            for _ in 0..fetch.polls {
+                yield_now().await;
+            }
+            if fetch.is_slow {
+                self.runner.sleep(2 * SOFT_TIMEOUT).await;
+            }
+            if fetch.fails {
+                self.checker.lock().failed(fetch.put.number, self.seconds());
+                return Err(io::Error::other("on purpose"));
+            }
+            self.checker.lock().fetched(fetch.put.number, self.seconds());
+            Ok(fetch.put.blob())
+        })
+    }
+}
+
+/// Polls with a waker that does not panic: the one of a caller would do so in the fetch, which then
+/// has panicked itself.
+async fn apart<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let waker = Waker::from(Arc::new(Quiet(context.waker().clone())));
+        future.as_mut().poll(&mut Context::from_waker(&waker))
+    })
+    .await
+}
+
+struct Quiet(Waker);
+
+impl Wake for Quiet {
+    fn wake(self: Arc<Self>) {
+        wake(self.0.clone());
+    }
+}
+
+pub(super) fn fetch(
+    cache: BlobCache,
+    origin: Origin,
+    asked: Asked,
+    (full_key, fetch): (FullKey, Fetch),
+    polls: u32,
+) -> BoxFuture<'static, Outcome> {
+    let (number, verb) = (fetch.put.number, fetch.verb);
+    let (space, key) = (full_key.namespace(), full_key.name());
+    let read = move || origin.read(full_key, fetch);
+    let answer = async move {
+        match verb {
+            FetchVerb::Fetch => cache.get_or_fetch_spawned(space, key, read).await,
+            FetchVerb::Refresh => cache.get_or_refresh_spawned(space, key, read).await,
+            FetchVerb::Typed => typed(&cache, full_key, read).await,
+        }
+    };
+    Box::pin(async move { Outcome::Fetched(number, full_key, asked, patient(answer, polls).await) })
+}
+
+/// Judges the end of a call at a clock.
+pub(super) fn fetched(
+    checker: &mut Checker,
+    tally: &mut Tally,
+    (number, full_key, asked): (u32, FullKey, Asked),
+    (answer, clock): (Option<Answer>, u64),
+) -> Result<(), String> {
+    let hit = match answer {
+        None => {
+            tally.dropped += 1;
+            checker.left(number);
+            return Ok(());
+        }
+        Some(Ok(hit)) => hit,
+        Some(Err(FetchError::Fetch(_))) => return Ok(()),
+        Some(Err(error)) => return Err(format!("fetch {number} fails: {error}")),
+    };
+    let found = found(&hit, asked.clock)?;
+    let found = match hit.tier() {
+        CacheTier::Fetched => {
+            checker.given(found.number, clock);
+            Found { clock: None, ..found }
+        }
+        // In place of a fetch that takes long, or fails: as it is when the caller is answered.
+        _ if hit.is_stale() => Found { clock: Some(clock), ..found },
+        _ => found,
+    };
+    let is_stored = found.clock.is_some();
+    tally.left += u64::from(is_stored && checker.has_left(found.number));
+    checker.got(full_key, asked, Some(found))
+}
+
+/// What a hit says. `clock`: when it was judged, at the earliest.
+pub(super) fn found(hit: &BlobCacheHit, clock: u64) -> Result<Found, String> {
+    let number = Put::number_of(hit.value()).ok_or("a mixture of values")?;
+    Ok(Found { number, version: hit.version(), is_stale: hit.is_stale(), clock: Some(clock) })
+}
+
+/// As if other values were of another release.
+struct Choosy;
+
+impl Codec<Vec<u8>> for Choosy {
+    type Error = io::Error;
+
+    fn encode(&self, value: &Vec<u8>) -> io::Result<Bytes> {
+        Ok(Bytes::copy_from_slice(value))
+    }
+
+    fn decode(&self, bytes: &Bytes) -> io::Result<Vec<u8>> {
+        match Put::number_of(bytes) {
+            Some(number) if number % 3 != 0 => Ok(bytes.to_vec()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+async fn typed<Fut>(
+    cache: &BlobCache,
+    full_key: FullKey,
+    read: impl FnOnce() -> Fut + Send + 'static,
+) -> Answer
+where
+    Fut: Future<Output = io::Result<BlobCachePut>> + Send + 'static,
+{
+    let values = cache.namespace(full_key.namespace()).typed::<Vec<u8>, _>(Choosy);
+    let read = || {
+        let reading = read();
+        async move { reading.await.map(TypedPut::of_bytes) }
+    };
+    let found = values.get_or_fetch_spawned(full_key.name(), read).await?;
+    let hit = found.hit().clone();
+    assert_eq!(found.value().map(Vec::as_slice), Some(hit.value()), "the value of other bytes");
+    Ok(hit)
+}
