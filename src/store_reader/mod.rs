@@ -28,8 +28,9 @@ const TRIES: usize = 4;
 /// Whether a store may have an owner while it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreAccess {
-    /// No: a store in use is refused, and as long as the reader lives no cache opens the store
-    /// (`CacheError::L2Locked`). Several readers may have it at one time.
+    /// No: a store in use is refused, and as long as the reader lives, or contents or keys that
+    /// come from it, no cache opens the store ([`L2Locked`](crate::CacheError::L2Locked)). Several
+    /// readers may have it at one time.
     #[default]
     Alone,
     /// Yes: the store is shown as of its last sealed segment, and its owner is not disturbed. What

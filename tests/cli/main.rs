@@ -6,6 +6,7 @@
 
 mod damage;
 mod live;
+mod locks;
 mod look;
 mod refusals;
 mod sizes;
