@@ -114,6 +114,12 @@ pub(crate) enum Failpoint {
     ListedByEarlier,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
+    /// A backup reads the end of the log before the head.
+    BackupEndsEarly,
+    /// A backup copies what is not on file yet.
+    BackupNotAwaited,
+    /// A backup gets its superblock before the rest is durable.
+    BackupUnsynced,
     /// An image of the index counts whatever state of the store it belongs to.
     ImageOfAnotherState,
     /// The chunks of an image are not compared with their checksums.

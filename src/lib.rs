@@ -199,6 +199,7 @@
 #![cfg_attr(not(all(feature = "disk", target_os = "linux")), allow(dead_code))]
 
 mod access_times;
+mod backup;
 mod batch;
 mod blocking;
 mod cache;
@@ -281,6 +282,7 @@ mod wake;
 mod watermarks;
 mod write_rate;
 
+pub use backup::BackupReport;
 pub use cache::BlobCache;
 pub use clock::Clock;
 pub use config::{

@@ -41,6 +41,9 @@ pub(crate) fn not_opened(
             let reason = "another version of this library has made it".to_owned();
             CacheError::L2Format { path, reason, found, supported }
         }
+        RecoveryError::Superblock(error @ SuperblockError::Unfinished) => {
+            CacheError::L2Damaged { path, reason: error.to_string() }
+        }
         RecoveryError::Superblock(_) | RecoveryError::Short { .. } => {
             let reason = format!("it is no store ({error})");
             CacheError::L2Format { path, reason, found: 0, supported: FORMAT }

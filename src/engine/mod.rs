@@ -5,6 +5,7 @@
 mod acknowledge;
 mod admission;
 mod background;
+mod backup;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) mod census;
 mod close;
@@ -47,6 +48,7 @@ use self::background::filter_rebuild::{self, FilterRebuild};
 use self::background::log_owner::CacheLogOwner;
 use self::background::promotion::{self, Promoter};
 use self::background::sweep::Sweeping;
+use self::backup::Backups;
 use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
 #[cfg(all(feature = "cli", target_os = "linux"))]
@@ -86,6 +88,7 @@ pub(crate) struct Engine {
     closing: Closing,
     log_owner: Arc<CacheLogOwner>,
     sizes: Sizes,
+    backups: Backups,
     promoter: Arc<Promoter>,
     filter_rebuild: Arc<FilterRebuild>,
     expired_records: Arc<ExpiredRecords>,
@@ -105,6 +108,7 @@ impl Engine {
             stats: StatsReader::new(&parts),
             closing: Closing::new(&parts),
             sizes: Sizes::new(&parts),
+            backups: Backups::new(&parts),
             log_owner: Arc::new(CacheLogOwner::new(&parts)),
             promoter: Arc::new(Promoter::new(&parts)),
             filter_rebuild: Arc::new(FilterRebuild::new(&parts)),
@@ -144,6 +148,10 @@ impl Engine {
 
     pub(crate) fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    pub(crate) fn backups(&self) -> &Backups {
+        &self.backups
     }
 
     pub(crate) fn stats(&self) -> &StatsReader {

@@ -1,7 +1,10 @@
 //! `DiskOptions`: how a file is opened, and `FileFacts`: what became of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
+
+use super::buffer::AlignedBuffer;
 
 /// What transfers a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,9 @@ pub(crate) struct DiskOptions {
     pub(crate) directory: PathBuf,
     /// The length of a data file that is created, in bytes; a positive multiple of 4096.
     pub(crate) bytes: u64,
+    /// What a data file that is created begins with, from the moment when it has its name: whole
+    /// blocks. Default nothing, which leaves zeroes.
+    pub(crate) first: Arc<AlignedBuffer>,
     /// Bypass the page cache if the file system supports it. Default true.
     pub(crate) direct: bool,
     /// What transfers the file; None: rings, or threads if the kernel refuses rings. Default None.
@@ -36,7 +42,8 @@ impl DiskOptions {
     pub(crate) fn new(directory: impl Into<PathBuf>, bytes: u64) -> Self {
         let directory = directory.into();
         let read_rings = thread::available_parallelism().map_or(1, usize::from).min(16);
-        Self { directory, bytes, direct: true, engine: None, ring_entries: 256, read_rings }
+        let first = Arc::default();
+        Self { directory, bytes, first, direct: true, engine: None, ring_entries: 256, read_rings }
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) const KEY_BYTES_MAX: usize = 65_535;
 pub(crate) const PRIORITY_NORMAL: u8 = 128;
 
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"tamisL2\n";
+/// What the file of a copy begins with that is not finished, in place of both superblocks.
+pub(crate) const UNFINISHED_MAGIC: [u8; 8] = *b"tamisCPY";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"tamisSEG";
 pub(crate) const DIRECTORY_MAGIC: [u8; 8] = *b"tamisDIR";
 pub(crate) const IMAGE_MAGIC: [u8; 8] = *b"tamisIDX";

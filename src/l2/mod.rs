@@ -8,6 +8,7 @@
 //! The file always holds a prefix of the log; the order of the log is the order of effect.
 
 mod allowance;
+mod backup;
 mod batch_records;
 mod blob;
 mod checksum;
@@ -92,6 +93,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
+pub(crate) use self::backup::{CopyError, EMPTY_BYTES, begin_unfinished, is_unfinished};
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
 #[cfg(all(feature = "cli", target_os = "linux"))]

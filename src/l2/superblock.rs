@@ -10,7 +10,7 @@ use super::checksum::unkeyed_checksum;
 use super::error::{DecodeError, EncodeError};
 use super::format::{
     BLOCK_BYTES, BLOCK_CHECKSUM_OFFSET, FORMAT_VERSION, GenerationNumber, Geometry, OpenCount,
-    Position, SUPERBLOCK_MAGIC, SegmentNumber, StoreId,
+    Position, SUPERBLOCK_MAGIC, SegmentNumber, StoreId, UNFINISHED_MAGIC,
 };
 use super::wire::{Reader, Sink, is_zero};
 
@@ -65,6 +65,9 @@ pub(crate) enum SuperblockError {
     /// Both copies are zeros: creation was never finished.
     #[error("the store was never finished")]
     Blank,
+    /// It was to become the copy of a store, and was not finished.
+    #[error("a backup into it was not finished")]
+    Unfinished,
     /// Neither copy is good; the reason is the first copy's.
     #[error("neither superblock is good: {0}")]
     Damaged(DecodeError),
@@ -158,6 +161,8 @@ impl Superblock {
             }
             (Ok(one), _) => Ok((one, SuperblockCopy::First)),
             (Err(_), Ok(two)) => Ok((two, SuperblockCopy::Second)),
+            (Err(SuperblockError::Unfinished), Err(_))
+            | (Err(_), Err(SuperblockError::Unfinished)) => Err(SuperblockError::Unfinished),
             (Err(_), Err(SuperblockError::Blank)) if is_half_written(first) => {
                 Err(SuperblockError::Blank)
             }
@@ -175,6 +180,9 @@ impl Superblock {
             .ok_or(SuperblockError::Damaged(DecodeError::Truncated))?;
         if is_zero(block) {
             return Err(SuperblockError::Blank);
+        }
+        if block.starts_with(&UNFINISHED_MAGIC) {
+            return Err(SuperblockError::Unfinished);
         }
         let found = decode_version(block).map_err(SuperblockError::Damaged)?;
         if found != FORMAT_VERSION {
@@ -255,6 +263,14 @@ impl Superblock {
             && (!self.clean || self.head <= self.tail)
             && in_use <= u64::from(self.geometry.segment_count())
     }
+}
+
+/// What an unfinished copy has in place of each superblock.
+pub(super) fn unfinished() -> [u8; BLOCK_BYTES] {
+    let mut block = [0; BLOCK_BYTES];
+    let (magic, _) = block.split_at_mut(UNFINISHED_MAGIC.len());
+    magic.copy_from_slice(&UNFINISHED_MAGIC);
+    block
 }
 
 /// Whether a block looks like the first one ever written there, torn by a power loss. A superblock

@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,19 +44,25 @@ pub(super) struct DataFile {
 }
 
 impl DataFile {
-    /// Opens the data file in `directory`, or creates it with `bytes` (whole blocks).
+    /// Opens the data file in `directory`, or creates it with `bytes` (whole blocks), of which
+    /// `first` are the first, in blocks that a direct transfer takes.
     ///
     /// # Errors
     ///
     /// `Locked`, `NoSpace`, `Unavailable` under a limit on the size of files, or `Io`.
-    pub(super) fn open(directory: &Path, bytes: u64, direct: bool) -> Result<Self, DiskError> {
+    pub(super) fn open(
+        directory: &Path,
+        bytes: u64,
+        direct: bool,
+        first: &[u8],
+    ) -> Result<Self, DiskError> {
         fs::create_dir_all(directory)
             .map_err(|error| DiskError::io("create directory", directory, error))?;
         // Bounded: by a constant.
         for _ in 0..RACES_MAX {
             let opened = match Self::open_existing(directory, bytes, direct)? {
                 Some(opened) => Some(opened),
-                None => Self::create(directory, bytes, direct)?,
+                None => Self::create(directory, bytes, direct, first)?,
             };
             if let Some(opened) = opened {
                 return Ok(opened);
@@ -101,7 +107,12 @@ impl DataFile {
     }
 
     /// `None` if another process has renamed or removed the temporary file meanwhile.
-    fn create(directory: &Path, bytes: u64, direct: bool) -> Result<Option<Self>, DiskError> {
+    fn create(
+        directory: &Path,
+        bytes: u64,
+        direct: bool,
+        first: &[u8],
+    ) -> Result<Option<Self>, DiskError> {
         check_file_bytes(bytes)?;
         let temporary = directory.join(TEMPORARY_NAME);
         let path = directory.join(DATA_NAME);
@@ -120,6 +131,7 @@ impl DataFile {
                 return Err(error);
             }
         };
+        file.write_all_at(first, 0).map_err(|error| DiskError::io("write", &temporary, error))?;
         file.sync_all().map_err(|error| DiskError::io("sync", &temporary, error))?;
         fs::rename(&temporary, &path).map_err(|error| DiskError::io("rename", &path, error))?;
         File::open(directory)
@@ -277,12 +289,12 @@ mod tests {
     fn is_created_once_and_found_again() {
         let directory = tempfile::tempdir().expect("directory");
         let nested = directory.path().join("a/b");
-        let first = DataFile::open(&nested, BYTES, true).expect("created");
+        let first = DataFile::open(&nested, BYTES, true, &[]).expect("created");
         assert!(first.facts.created && first.facts.preallocated);
         assert_eq!(first.facts.length, BYTES);
         assert!(!nested.join(TEMPORARY_NAME).exists());
         drop(first);
-        let second = DataFile::open(&nested, 2 * BYTES, true).expect("opened");
+        let second = DataFile::open(&nested, 2 * BYTES, true, &[]).expect("opened");
         assert!(!second.facts.created && second.facts.preallocated);
         assert_eq!(second.facts.length, BYTES, "an existing file keeps its length");
     }
@@ -290,20 +302,20 @@ mod tests {
     #[test]
     fn has_one_owner_until_the_last_duplicate_is_closed() {
         let directory = tempfile::tempdir().expect("directory");
-        let first = DataFile::open(directory.path(), BYTES, true).expect("created");
+        let first = DataFile::open(directory.path(), BYTES, true, &[]).expect("created");
         let duplicate = first.file.try_clone().expect("duplicate");
         drop(first);
-        let refused = DataFile::open(directory.path(), BYTES, true);
+        let refused = DataFile::open(directory.path(), BYTES, true, &[]);
         assert!(matches!(refused, Err(DiskError::Locked { .. })));
         drop(duplicate);
-        assert!(DataFile::open(directory.path(), BYTES, true).is_ok());
+        assert!(DataFile::open(directory.path(), BYTES, true, &[]).is_ok());
     }
 
     #[test]
     fn a_half_created_file_is_created_again() {
         let directory = tempfile::tempdir().expect("directory");
         fs::write(directory.path().join(TEMPORARY_NAME), b"left by a crash").expect("write");
-        let opened = DataFile::open(directory.path(), BYTES, false).expect("created");
+        let opened = DataFile::open(directory.path(), BYTES, false, &[]).expect("created");
         assert!(opened.facts.created && !opened.facts.direct);
         let content = fs::read(&opened.facts.path).expect("read");
         assert_eq!(content.len() as u64, BYTES);
@@ -315,7 +327,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let temporary = File::create(directory.path().join(TEMPORARY_NAME)).expect("create");
         lock(&temporary, directory.path()).expect("lock");
-        let refused = DataFile::open(directory.path(), BYTES, true);
+        let refused = DataFile::open(directory.path(), BYTES, true, &[]);
         assert!(matches!(refused, Err(DiskError::Locked { .. })));
     }
 
@@ -323,7 +335,7 @@ mod tests {
     fn says_how_much_space_is_missing() {
         let directory = tempfile::tempdir().expect("directory");
         let bytes = 1 << 43;
-        match DataFile::open(directory.path(), bytes, true) {
+        match DataFile::open(directory.path(), bytes, true, &[]) {
             Err(DiskError::NoSpace { needed_bytes, available_bytes, .. }) => {
                 assert_eq!(needed_bytes, bytes);
                 assert!(available_bytes > 0 && available_bytes < bytes);
@@ -342,7 +354,7 @@ mod tests {
             let path = directory.path().to_owned();
             move || {
                 (0..3).all(|_| {
-                    let refused = DataFile::open(&path, 1 << 43, true);
+                    let refused = DataFile::open(&path, 1 << 43, true, &[]);
                     matches!(refused, Err(DiskError::NoSpace { .. }))
                 })
             }
@@ -358,10 +370,10 @@ mod tests {
     #[test]
     fn a_file_system_in_memory_is_told() {
         let folder = tempfile::tempdir_in("/dev/shm").expect("directory");
-        let made = DataFile::open(folder.path(), BYTES, true).expect("a file");
+        let made = DataFile::open(folder.path(), BYTES, true, &[]).expect("a file");
         assert_eq!(made.facts.passing, Some("tmpfs"));
         drop(made);
-        let found = DataFile::open(folder.path(), BYTES, true).expect("a file");
+        let found = DataFile::open(folder.path(), BYTES, true, &[]).expect("a file");
         assert_eq!(found.facts.passing, Some("tmpfs"));
     }
 }

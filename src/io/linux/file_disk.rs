@@ -345,7 +345,7 @@ fn start(
 ) -> Result<(FileDisk, Server, Work), DiskError> {
     // Everything that may be refused comes first, or a refused open would leave a file behind.
     let servers = Servers::start(options.engine, options.ring_entries.min(4096), alive)?;
-    let data = DataFile::open(&options.directory, options.bytes, options.direct)?;
+    let data = DataFile::open(&options.directory, options.bytes, options.direct, &options.first)?;
     let duplicate = || {
         let file = data.file.try_clone();
         file.map_err(|error| DiskError::io("duplicate", &data.facts.path, error))

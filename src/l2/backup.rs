@@ -1,0 +1,280 @@
+//! Copies a store to another disk while its log goes on.
+//!
+//! The copy is what an open would find if the log had been closed at one position, the end. The
+//! order of the steps makes it so:
+//!
+//! 1. The head is read from the superblock on file. What reclaim has kept of the segments before it
+//!    was appended again before that superblock was written.
+//! 2. So it lies before the end of the log that is read now. Everything before the end is on file
+//!    before anything is copied.
+//! 3. The segments from the head to the end are copied, oldest first. If one leaves the log before
+//!    it is copied, what reclaim has kept of it may lie behind the end, so all begins again.
+//! 4. The copy is synced, and then gets its superblock, of a store that was closed at the end.
+//!
+//! Until then the copy begins with a mark, by which every open refuses it. A segment is pinned for
+//! one piece at a time, so a copy delays reclaim by the read of one piece.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::L2;
+use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber};
+use super::health::Health;
+use super::places::Places;
+use super::resume::start_of;
+use super::segment_file::SegmentFile;
+use super::superblock::{Superblock, SuperblockCopy, SuperblockError, unfinished};
+use crate::failpoint::{Failpoint, failpoint};
+use crate::io::{AlignedBuffer, Disk, NoRoom, ReadRequest};
+
+/// Copied at once of one segment.
+const PIECE_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
+
+/// Pieces that are copied at once.
+const PIECES: usize = 4;
+
+/// How often it begins again behind a segment that has left the log too early.
+const TRIES: usize = 8;
+
+/// The least that a store has.
+const SEGMENTS_MIN: u64 = 4;
+
+/// The length of a file that is made for a copy.
+pub(crate) const EMPTY_BYTES: u64 = DATA_OFFSET;
+
+/// What was copied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copied {
+    pub(crate) segments: u64,
+    /// The length of the copy.
+    pub(crate) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    /// The tier was turned off.
+    Off,
+    /// The store could not be read.
+    Source(io::Error),
+    /// The copy could not be written.
+    Target(io::Error),
+    /// The file system of the copy has no room.
+    NoRoom { needed_bytes: u64, available_bytes: u64 },
+    /// The log was written faster than it could be copied.
+    Outrun,
+    /// Nobody wants the copy any more.
+    Unwanted,
+}
+
+/// What a disk that is to become a copy begins with, so that no open takes it for a store.
+pub(crate) fn begin_unfinished() -> AlignedBuffer {
+    AlignedBuffer::copy_from_slice(&[unfinished(), unfinished()].concat())
+}
+
+/// Whether a disk holds a copy that was not finished, and nothing else.
+pub(crate) async fn is_unfinished(disk: &dyn Disk) -> io::Result<bool> {
+    if disk.length() < EMPTY_BYTES {
+        return Ok(false);
+    }
+    let blocks = disk.read(ReadRequest::new(0, 2 * BLOCK_BYTES).background()).await?;
+    let (first, second) = blocks.split_at(BLOCK_BYTES);
+    Ok(matches!(Superblock::choose(first, second), Err(SuperblockError::Unfinished)))
+}
+
+/// One copy, which is under way.
+struct Copying<'a> {
+    source: &'a L2,
+    target: Arc<dyn Disk>,
+    is_wanted: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+/// What is copied: all from the head to the end.
+struct Extent {
+    superblock: Superblock,
+    head: Position,
+    end: Position,
+}
+
+/// Whether all was copied, or this segment has left the log.
+enum Pass {
+    Whole,
+    Left(SegmentNumber),
+}
+
+impl L2 {
+    /// Copies the store to a disk that holds an unfinished copy. It has everything that was
+    /// appended before the call.
+    pub(crate) async fn copy_to(
+        &self,
+        target: Arc<dyn Disk>,
+        is_wanted: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Copied, CopyError> {
+        let copying = Copying { source: self, target, is_wanted };
+        let mut head = Position::FIRST;
+        // Bounded: by the tries.
+        for _ in 0..TRIES {
+            let extent = copying.extent(head).await?;
+            let copy = copying.make_room(&extent).await?;
+            match copying.pass(&extent, &copy).await? {
+                Pass::Whole => return finish(&extent, &copy).await,
+                Pass::Left(segment) => head = copying.start_of(segment.0 + 1)?,
+            }
+        }
+        Err(CopyError::Outrun)
+    }
+}
+
+impl Copying<'_> {
+    /// `head`: what was left of the log then.
+    async fn extent(&self, head: Position) -> Result<Extent, CopyError> {
+        let L2 { file, log, .. } = self.source;
+        let early = failpoint(Failpoint::BackupEndsEarly).then(|| log.tail());
+        let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
+        let blocks = file.read_counted(request).await.map_err(CopyError::Source)?;
+        let (first, second) = blocks.split_at(BLOCK_BYTES);
+        let chosen = Superblock::choose(first, second);
+        let (superblock, _) = chosen.map_err(|error| CopyError::Source(io::Error::other(error)))?;
+        let end = early.unwrap_or_else(|| log.tail());
+        if !failpoint(Failpoint::BackupNotAwaited) {
+            log.written(end).await.map_err(|_| CopyError::Off)?;
+        }
+        Ok(Extent { superblock, head: superblock.head.max(head), end })
+    }
+
+    /// Gives the disk its size. It holds nothing but the mark then.
+    async fn make_room(&self, extent: &Extent) -> Result<SegmentFile, CopyError> {
+        let geometry = self.geometry();
+        let count = extent.last(geometry).0 + 1 - geometry.segment_of(extent.head).0;
+        // The one behind the last must be free, for the log to go on.
+        let count = (count + 1).max(SEGMENTS_MIN);
+        let geometry = u32::try_from(count).ok();
+        let geometry = geometry.and_then(|it| Geometry::new(self.geometry().segment_bytes(), it));
+        let geometry = geometry.ok_or(CopyError::Outrun)?;
+        let needed = geometry.file_bytes();
+        // What an earlier attempt has left reads as zeroes.
+        // Bounded: two.
+        for length in [EMPTY_BYTES, needed] {
+            let resized = self.target.resize(length).await;
+            resized.map_err(|error| no_room(error, needed - EMPTY_BYTES))?;
+        }
+        Ok(SegmentFile {
+            disk: Arc::clone(&self.target),
+            geometry,
+            places: Arc::new(Places::new(geometry)),
+            key: self.source.file.key,
+            health: Arc::new(Health::default()),
+            crash_safety: super::CrashSafety::Cold,
+            next_copy: Arc::new(parking_lot::Mutex::new(SuperblockCopy::First)),
+        })
+    }
+
+    async fn pass(&self, extent: &Extent, copy: &SegmentFile) -> Result<Pass, CopyError> {
+        let geometry = self.geometry();
+        let (first, last) = (geometry.segment_of(extent.head), extent.last(geometry));
+        for number in (first.0..=last.0).map(SegmentNumber) {
+            let length = match number == last {
+                true => geometry.offset_in_segment(extent.end) as usize,
+                false => geometry.segment_bytes() as usize,
+            };
+            if !self.copy_segment(number, length, copy).await? {
+                return Ok(Pass::Left(number));
+            }
+        }
+        Ok(Pass::Whole)
+    }
+
+    /// Copies so many bytes of a segment. False: it has left the log.
+    async fn copy_segment(
+        &self,
+        number: SegmentNumber,
+        length: usize,
+        copy: &SegmentFile,
+    ) -> Result<bool, CopyError> {
+        let place = copy.places.assign(number).map_err(CopyError::Target)?;
+        // Bounded: a piece in each turn.
+        let pieces = stream::iter((0..length).step_by(PIECE_BYTES)).map(Ok);
+        let copied = pieces.try_for_each_concurrent(PIECES, |start| async move {
+            if !(self.is_wanted)() || self.source.log.is_close_requested() {
+                return Err(CopyError::Unwanted);
+            }
+            let kept = PIECE_BYTES.min(length - start);
+            let piece = self.read(number, start, kept).await.map_err(CopyError::Source)?;
+            copy.write(place + start as u64, piece).await.map_err(CopyError::Target)
+        });
+        match copied.await {
+            Ok(()) => Ok(true),
+            Err(CopyError::Source(_)) if self.source.is_reclaimed(number) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whole blocks, of which so many bytes are kept, and zeroes behind them.
+    async fn read(
+        &self,
+        number: SegmentNumber,
+        start: usize,
+        kept: usize,
+    ) -> io::Result<AlignedBuffer> {
+        let L2 { file, .. } = self.source;
+        let length = kept.next_multiple_of(BLOCK_BYTES);
+        let _counted = file.health.count_buffer(length);
+        let piece = file.read(number, start, length).await?;
+        if kept == length {
+            return Ok(piece);
+        }
+        let mut cut = AlignedBuffer::with_capacity(length);
+        cut.append(piece.get(..kept).unwrap_or_default());
+        cut.append_zeroes(length - kept);
+        Ok(cut)
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.source.geometry()
+    }
+
+    fn start_of(&self, segment: u64) -> Result<Position, CopyError> {
+        start_of(self.geometry(), SegmentNumber(segment)).map_err(CopyError::Source)
+    }
+}
+
+impl Extent {
+    /// The segment in which the log ends.
+    fn last(&self, geometry: Geometry) -> SegmentNumber {
+        geometry.segment_of(self.end)
+    }
+}
+
+/// Makes a store of a copy that is whole.
+async fn finish(extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError> {
+    let geometry = copy.geometry;
+    if !failpoint(Failpoint::BackupUnsynced) {
+        copy.sync().await.map_err(CopyError::Target)?;
+    }
+    let superblock = Superblock {
+        geometry,
+        head: extent.head,
+        newest: extent.last(geometry),
+        tail: extent.end,
+        clean: true,
+        void: false,
+        ..extent.superblock
+    };
+    copy.write_superblock(&superblock).await.map_err(CopyError::Target)?;
+    let segments = copy.places.in_use();
+    Ok(Copied { segments, bytes: geometry.file_bytes() })
+}
+
+fn no_room(error: io::Error, needed: u64) -> CopyError {
+    let room = error.get_ref().and_then(|inner| inner.downcast_ref::<NoRoom>());
+    match room {
+        Some(&NoRoom { needed_bytes, available_bytes }) => {
+            CopyError::NoRoom { needed_bytes, available_bytes }
+        }
+        None if error.kind() == io::ErrorKind::StorageFull => {
+            CopyError::NoRoom { needed_bytes: needed, available_bytes: 0 }
+        }
+        None => CopyError::Target(error),
+    }
+}
