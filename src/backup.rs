@@ -36,7 +36,8 @@ impl BlobCache {
     /// has everything that was put, and nothing that was invalidated or replaced, before the call;
     /// what changes during the call is not in it. The directory is made if it is missing.
     ///
-    /// Open the copy with the same `key_hash_bits`, and with any `l2_bytes_max`. **It knows nothing
+    /// Open the copy with any `l2_bytes_max`, in [`Process` or `Power`](crate::CrashSafety) mode; one
+    /// in `Cold` mode begins empty, as ever. **It knows nothing
     /// of later changes**: a cache that opens it serves what was current at the backup, until ttls
     /// end it. To use it safely, flush what may have changed meanwhile after the open, as after any
     /// time in which no process heard of changes ([`docs::freshness`](crate::docs::freshness)).

@@ -132,7 +132,8 @@ pub enum CacheError {
     /// This process cannot use the disk tier: a limit leaves it too few descriptors, threads or
     /// file bytes; the kernel refuses io_uring, and [`L2Engine::IoUring`](crate::L2Engine) asks for
     /// it; or it was forked from the process that opened the cache. Or the crate was built without
-    /// its feature `disk`, or for another system than Linux.
+    /// its feature `disk`, or for another system than Linux. From
+    /// [`backup`](crate::BlobCache::backup): the directory cannot have a copy.
     #[error("the disk tier is not available: {reason}")]
     L2Unavailable {
         /// The store, the cause (a sysctl, seccomp, a limit, a fork), and the remedy.
@@ -160,12 +161,13 @@ pub enum CacheError {
         /// The version that this library supports.
         supported: u32,
     },
-    /// The file is shorter than the store. It was not changed.
+    /// The file is shorter than the store, or a [`backup`](crate::BlobCache::backup) into it was not
+    /// finished. It was not changed.
     #[error("{} is damaged: {reason}; put it back, or remove its directory", path.display())]
     L2Damaged {
         /// The store's file.
         path: PathBuf,
-        /// The length found and the length expected.
+        /// The length found and the length expected, or that it was not finished.
         reason: String,
     },
     /// A call for many keys refuses one of them. It has changed nothing.

@@ -114,8 +114,6 @@ pub(crate) enum Failpoint {
     ListedByEarlier,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
-    /// A backup reads the end of the log before the head.
-    BackupEndsEarly,
     /// A backup copies what is not on file yet.
     BackupNotAwaited,
     /// A backup gets its superblock before the rest is durable.

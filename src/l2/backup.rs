@@ -5,8 +5,8 @@
 //!
 //! 1. The head is read from the superblock on file. What reclaim has kept of the segments before it
 //!    was appended again before that superblock was written.
-//! 2. So it lies before the end of the log that is read now. Everything before the end is on file
-//!    before anything is copied.
+//! 2. So it lies before the end of the log that is read now. Once everything before that is on file,
+//!    the end of the copy is that of the last frame on file.
 //! 3. The segments from the head to the end are copied, oldest first. If one leaves the log before
 //!    it is copied, what reclaim has kept of it may lie behind the end, so all begins again.
 //! 4. The copy is synced, and then gets its superblock, of a store that was closed at the end.
@@ -25,7 +25,7 @@ use super::health::Health;
 use super::places::Places;
 use super::resume::start_of;
 use super::segment_file::SegmentFile;
-use super::superblock::{Superblock, SuperblockCopy, SuperblockError, unfinished};
+use super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError, unfinished};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk, NoRoom, ReadRequest};
 
@@ -129,18 +129,24 @@ impl L2 {
 impl Copying<'_> {
     /// `head`: what was left of the log then.
     async fn extent(&self, head: Position) -> Result<Extent, CopyError> {
-        let L2 { file, log, .. } = self.source;
-        let early = failpoint(Failpoint::BackupEndsEarly).then(|| log.tail());
+        let L2 { file, .. } = self.source;
         let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
         let blocks = file.read_counted(request).await.map_err(CopyError::Source)?;
         let (first, second) = blocks.split_at(BLOCK_BYTES);
         let chosen = Superblock::choose(first, second);
         let (superblock, _) = chosen.map_err(|error| CopyError::Source(io::Error::other(error)))?;
-        let end = early.unwrap_or_else(|| log.tail());
-        if !failpoint(Failpoint::BackupNotAwaited) {
-            log.written(end).await.map_err(|_| CopyError::Off)?;
+        Ok(Extent { superblock, head: superblock.head.max(head), end: self.end().await? })
+    }
+
+    /// Where a frame ends, behind everything that the log has now.
+    async fn end(&self) -> Result<Position, CopyError> {
+        let L2 { log, .. } = self.source;
+        let tail = log.tail();
+        if failpoint(Failpoint::BackupNotAwaited) {
+            return Ok(tail);
         }
-        Ok(Extent { superblock, head: superblock.head.max(head), end })
+        log.written(tail).await.map_err(|_| CopyError::Off)?;
+        Ok(log.end_on_file())
     }
 
     /// Gives the disk its size. It holds nothing but the mark then.
@@ -165,7 +171,7 @@ impl Copying<'_> {
             places: Arc::new(Places::new(geometry)),
             key: self.source.file.key,
             health: Arc::new(Health::default()),
-            crash_safety: super::CrashSafety::Cold,
+            crash_safety: CrashSafety::Cold,
             next_copy: Arc::new(parking_lot::Mutex::new(SuperblockCopy::First)),
         })
     }
@@ -252,7 +258,13 @@ async fn finish(extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError
     if !failpoint(Failpoint::BackupUnsynced) {
         copy.sync().await.map_err(CopyError::Target)?;
     }
+    let crash_safety = match extent.superblock.crash_safety {
+        // What it has is whole, whatever the store would have begun with.
+        CrashSafety::Cold => CrashSafety::Process,
+        other => other,
+    };
     let superblock = Superblock {
+        crash_safety,
         geometry,
         head: extent.head,
         newest: extent.last(geometry),

@@ -2,6 +2,7 @@
 
 mod access_times;
 mod accounting;
+mod backups;
 mod bench;
 mod clock_steps;
 mod crash_model;
