@@ -310,6 +310,7 @@ fn every_future_is_send_and_does_nothing_until_polled() {
     is_send(cache.reopen_l2());
     is_send(cache.set_l1_bytes_max(1 << 20));
     is_send(cache.set_l2_bytes_max(1 << 30));
+    is_send(cache.backup("copy"));
     let typed = handle.typed::<String, _>(Plain);
     let text = || async { Ok::<_, CacheError>(String::from("value")) };
     is_send(typed.get(&key));

@@ -99,6 +99,7 @@ const CHECKS: [(&str, Check); 25] = [
     ("all", |cache| is_refused(cache.invalidate_all().now_or_never())),
     ("a sync", |cache| is_refused(cache.sync().now_or_never())),
     ("a reopening", |cache| is_refused(cache.reopen_l2().now_or_never())),
+    ("a backup", |cache| is_refused(cache.backup("copy").now_or_never())),
     ("a sweep", |cache| {
         let report = cache.sweep_expired(SweepLimit::Entries(1000)).now_or_never();
         cache.stats().entries() > 0 && report.is_some_and(|report| !report.truncated)

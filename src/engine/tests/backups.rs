@@ -8,16 +8,18 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::bench::{Bench, opening_as};
+use super::errors::{documented, variant};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
@@ -365,4 +367,30 @@ fn one_backup_at_a_time_and_none_that_nobody_waits_for() {
     bench.run(cache.close()).unwrap();
     let closed = bench.run(cache.engine.backups().back_up_to(Arc::new(target))).unwrap_err();
     assert_eq!(closed, CacheError::Closed);
+}
+
+#[test]
+fn the_errors_of_a_backup_are_exactly_those_in_its_docs() {
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let none = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    let mut met = vec![block_on(none.backup(folder.path())).unwrap_err()];
+    let store = folder.path().join("store");
+    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(&store);
+    let builder = builder.l2_bytes_max(1 << 20).l2_segment_bytes(256 << 10);
+    let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
+    let copy = folder.path().join("copy");
+    let report = block_on(cache.backup(&copy)).unwrap();
+    assert_eq!(report.segments(), 1);
+    // In use, there already, and no directory.
+    for place in [store, copy.clone(), copy.join("data/deeper")] {
+        met.push(block_on(cache.backup(place)).unwrap_err());
+    }
+    block_on(cache.close()).unwrap();
+    met.push(block_on(cache.backup(&copy)).unwrap_err());
+    let mut bench = Bench::with(1, config(ROOMY, 48));
+    let (cache, target) = (bench.cache(), empty_target(2));
+    target.fail(OperationKind::Resize, 1, Fault::NoSpace, true);
+    met.push(bench.run(cache.engine.backups().back_up_to(Arc::new(target))).unwrap_err());
+    let met: BTreeSet<String> = met.iter().map(variant).collect();
+    assert_eq!(met, documented()["BlobCache::backup"], "returned and documented");
 }

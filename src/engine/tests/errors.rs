@@ -341,6 +341,7 @@ fn the_errors_of_every_call_are_exactly_those_in_its_docs() {
     let others = [
         "BlobCache::open",
         "BlobCache::reopen_l2",
+        "BlobCache::backup",
         "BlobCache::get_or_fetch",
         "BlobCache::get_or_refresh",
         "BlobCache::get_or_fetch_spawned",
