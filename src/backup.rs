@@ -1,34 +1,10 @@
-//! A backup of an open cache: a copy of its store, and what is told of it.
+//! A backup of an open cache: a copy of its store.
 
 use std::path::Path;
 
+use crate::backup_report::BackupReport;
 use crate::cache::BlobCache;
 use crate::error::CacheError;
-
-/// What a [`backup`](BlobCache::backup) has made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupReport {
-    segments: u64,
-    bytes: u64,
-}
-
-impl BackupReport {
-    pub(crate) fn new(segments: u64, bytes: u64) -> Self {
-        Self { segments, bytes }
-    }
-
-    /// Segments of the log that the copy has.
-    #[must_use]
-    pub fn segments(self) -> u64 {
-        self.segments
-    }
-
-    /// The length of the copy's file, in bytes: its segments, and one that is free.
-    #[must_use]
-    pub fn bytes(self) -> u64 {
-        self.bytes
-    }
-}
 
 impl BlobCache {
     /// Copies the store into another directory while the cache works: a store that was closed, and
@@ -36,8 +12,8 @@ impl BlobCache {
     /// has everything that was put, and nothing that was invalidated or replaced, before the call;
     /// what changes during the call is not in it. The directory is made if it is missing.
     ///
-    /// Open the copy with any `l2_bytes_max`, in [`Process` or `Power`](crate::CrashSafety) mode; one
-    /// in `Cold` mode begins empty, as ever. **It knows nothing
+    /// Open the copy with any `l2_bytes_max`, in [`Process` or `Power`](crate::CrashSafety) mode; in
+    /// `Cold` mode an open begins empty, as ever. **It knows nothing
     /// of later changes**: a cache that opens it serves what was current at the backup, until ttls
     /// end it. To use it safely, flush what may have changed meanwhile after the open, as after any
     /// time in which no process heard of changes ([`docs::freshness`](crate::docs::freshness)).
@@ -68,7 +44,8 @@ impl BlobCache {
     /// # let folder = tempfile::tempdir()?;
     /// # let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
     /// # futures::executor::block_on(async {
-    /// let config = |path| BlobCacheConfig::builder().l2(path, |l2| l2.bytes_max(16 << 20)).build();
+    /// let config =
+    ///     |path| BlobCacheConfig::builder().l2(path, |l2| l2.bytes_max(16 << 20)).build();
     /// let cache = BlobCache::open(config(&path)?).await?;
     /// cache.put("pages", "/", "<h1>front</h1>").await?;
     /// cache.backup(&copy).await?;

@@ -200,6 +200,7 @@
 
 mod access_times;
 mod backup;
+mod backup_report;
 mod batch;
 mod blocking;
 mod cache;
@@ -282,7 +283,7 @@ mod wake;
 mod watermarks;
 mod write_rate;
 
-pub use backup::BackupReport;
+pub use backup_report::BackupReport;
 pub use cache::BlobCache;
 pub use clock::Clock;
 pub use config::{

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// here; `docs/architecture.md` explains the order.
 const LAYERS: &[&[&str]] = &[
     &[
+        "backup_report",
         "blocking",
         "docs",
         "failpoint",
@@ -50,7 +51,7 @@ const LAYERS: &[&[&str]] = &[
     &["events", "keys", "pending"],
     &["engine"],
     &["cache", "sizing", "store_reader"],
-    &["expire", "namespaced", "reopen", "sizes"],
+    &["backup", "expire", "namespaced", "reopen", "sizes"],
     &["listing", "touch"],
     &["publish", "spawned", "typed"],
     &["many"],

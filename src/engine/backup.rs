@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 
-use crate::backup::BackupReport;
+use crate::backup_report::BackupReport;
 use crate::engine::admission::Admission;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;

@@ -5,8 +5,8 @@
 //!
 //! 1. The head is read from the superblock on file. What reclaim has kept of the segments before it
 //!    was appended again before that superblock was written.
-//! 2. So it lies before the end of the log that is read now. Once everything before that is on file,
-//!    the end of the copy is that of the last frame on file.
+//! 2. So it lies before the end of the log that is read now. Once everything before that is on
+//!    file, the end of the copy is that of the last frame on file.
 //! 3. The segments from the head to the end are copied, oldest first. If one leaves the log before
 //!    it is copied, what reclaim has kept of it may lie behind the end, so all begins again.
 //! 4. The copy is synced, and then gets its superblock, of a store that was closed at the end.
@@ -179,6 +179,7 @@ impl Copying<'_> {
     async fn pass(&self, extent: &Extent, copy: &SegmentFile) -> Result<Pass, CopyError> {
         let geometry = self.geometry();
         let (first, last) = (geometry.segment_of(extent.head), extent.last(geometry));
+        // Bounded: a segment in each turn, with waits in between.
         for number in (first.0..=last.0).map(SegmentNumber) {
             let length = match number == last {
                 true => geometry.offset_in_segment(extent.end) as usize,
