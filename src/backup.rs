@@ -9,14 +9,14 @@ use crate::error::CacheError;
 impl BlobCache {
     /// Copies the store into another directory while the cache works: a store that was closed, and
     /// that an [`open`](Self::open) of that directory begins warm with, here or on another host. It
-    /// has everything that was put, and nothing that was invalidated or replaced, before the call;
-    /// what changes during the call is not in it. The directory is made if it is missing.
+    /// is the store as it was at one moment between the call and its return: all that had returned
+    /// before the call is in it. The directory is made if it is missing.
     ///
-    /// Open the copy with any `l2_bytes_max`, in [`Process` or `Power`](crate::CrashSafety) mode; in
-    /// `Cold` mode an open begins empty, as ever. **It knows nothing
-    /// of later changes**: a cache that opens it serves what was current at the backup, until ttls
-    /// end it. To use it safely, flush what may have changed meanwhile after the open, as after any
-    /// time in which no process heard of changes ([`docs::freshness`](crate::docs::freshness)).
+    /// Open the copy with any `l2_bytes_max`, in the mode [`Process` or
+    /// `Power`](crate::CrashSafety); in `Cold` mode an open begins empty, as ever. **The copy knows
+    /// nothing of later changes**: a cache that opens it serves what was current at the backup,
+    /// until ttls end it. Flush what may have changed meanwhile after the open, as after any time
+    /// in which no process heard of changes ([`docs::freshness`](crate::docs::freshness)).
     ///
     /// The copying is done by the threads of the disk tier, up to 4 MiB at once. Gets, puts and
     /// reclaim go on; a put waits for no more than the copying of one piece. One backup at a time.
