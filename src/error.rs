@@ -161,8 +161,8 @@ pub enum CacheError {
         /// The version that this library supports.
         supported: u32,
     },
-    /// The file is shorter than the store, or a [`backup`](crate::BlobCache::backup) into it was not
-    /// finished. It was not changed.
+    /// The file is shorter than the store, or a [`backup`](crate::BlobCache::backup) into it was
+    /// not finished. It was not changed.
     #[error("{} is damaged: {reason}; put it back, or remove its directory", path.display())]
     L2Damaged {
         /// The store's file.
