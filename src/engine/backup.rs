@@ -122,7 +122,7 @@ impl Backups {
             let _under_way = under_way;
             let is_wanted = || !answer.is_closed();
             let Some(l2) = disk.l2() else { return };
-            let copied = l2.copy_to(target, &is_wanted).await;
+            let copied = l2::copy_store(l2, target, &is_wanted).await;
             drop(answer.send(copied));
         };
         self.disk.spawn_search("backup", Box::pin(task));

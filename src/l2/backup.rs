@@ -103,27 +103,25 @@ enum Pass {
     Left(SegmentNumber),
 }
 
-impl L2 {
-    /// Copies the store to a disk that holds an unfinished copy. It has everything that was
-    /// appended before the call.
-    pub(crate) async fn copy_to(
-        &self,
-        target: Arc<dyn Disk>,
-        is_wanted: &(dyn Fn() -> bool + Send + Sync),
-    ) -> Result<Copied, CopyError> {
-        let copying = Copying { source: self, target, is_wanted };
-        let mut head = Position::FIRST;
-        // Bounded: by the tries.
-        for _ in 0..TRIES {
-            let extent = copying.extent(head).await?;
-            let copy = copying.make_room(&extent).await?;
-            match copying.pass(&extent, &copy).await? {
-                Pass::Whole => return finish(&extent, &copy).await,
-                Pass::Left(segment) => head = copying.start_of(segment.0 + 1)?,
-            }
+/// Copies a store to a disk that holds an unfinished copy. It has everything that was appended
+/// before the call.
+pub(crate) async fn copy_store(
+    source: &L2,
+    target: Arc<dyn Disk>,
+    is_wanted: &(dyn Fn() -> bool + Send + Sync),
+) -> Result<Copied, CopyError> {
+    let copying = Copying { source, target, is_wanted };
+    let mut head = Position::FIRST;
+    // Bounded: by the tries.
+    for _ in 0..TRIES {
+        let extent = copying.extent(head).await?;
+        let copy = copying.make_room(&extent).await?;
+        match copying.pass(&extent, &copy).await? {
+            Pass::Whole => return finish(&extent, &copy).await,
+            Pass::Left(segment) => head = copying.start_of(segment.0 + 1)?,
         }
-        Err(CopyError::Outrun)
     }
+    Err(CopyError::Outrun)
 }
 
 impl Copying<'_> {

@@ -93,7 +93,9 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-pub(crate) use self::backup::{CopyError, EMPTY_BYTES, begin_unfinished, is_unfinished};
+pub(crate) use self::backup::{
+    CopyError, EMPTY_BYTES, begin_unfinished, copy_store, is_unfinished,
+};
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
 #[cfg(all(feature = "cli", target_os = "linux"))]
