@@ -50,7 +50,7 @@ async fn failed() -> Result<BlobCachePut, &'static str> {
 }
 
 /// Every call must have its answer at the first poll.
-const CHECKS: [(&str, Check); 25] = [
+const CHECKS: [(&str, Check); 26] = [
     ("a hit in memory", |cache| {
         let hit = cache.get("n", "both").now_or_never().flatten();
         hit.is_some_and(|hit| hit.value() == b"one")
