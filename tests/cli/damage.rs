@@ -268,3 +268,42 @@ fn what_an_open_would_drop_is_told_by_all_that_list() {
         (&json!(2), &Value::Null,)
     );
 }
+
+/// Stores with garbage in them, from a seed.
+#[test]
+fn whatever_is_damaged_every_command_ends_by_itself() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    let (closed, killed) = (folder(), folder());
+    stores::closed(closed.path());
+    stores::dropped(killed.path(), CrashSafety::Process);
+    let originals = [closed, killed].map(|it| fs::read(it.path().join("data")).unwrap());
+    let (mut refused, mut damaged) = (0_u64, 0_u64);
+    let cases = std::env::var("TAMIS_CASES").map_or(40, |cases| cases.parse().unwrap());
+    for seed in 0..cases {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut bytes = originals[usize::from(random.random::<bool>())].clone();
+        // Where records, directories and headers are; sometimes the superblocks as well.
+        let first = if seed % 8 == 0 { 0 } else { 8192 };
+        let last = first + 5 * usize::try_from(SEGMENT_BYTES).unwrap();
+        for _ in 0..random.random_range(1..6) {
+            let at = random.random_range(first..last) & !7;
+            let length = [1, 8, 100, 4096, 20_000][random.random_range(0..5_usize)];
+            match random.random_range(0..3) {
+                0 => bytes[at..at + length].fill(0),
+                1 => random.fill(&mut bytes[at..at + length]),
+                _ => bytes.copy_within(last - length..last, at),
+            }
+        }
+        let folder = folder();
+        fs::write(folder.path().join("data"), &bytes).unwrap();
+        for command in ["inspect", "verify", "dump", "top"] {
+            let outcome = on(folder.path(), command, &["--json"]);
+            assert!([0, 1, 3].contains(&outcome.code), "{seed}, {command}: {outcome:?}");
+            assert!(!outcome.stderr.contains("panicked"), "{seed}, {command}: {outcome:?}");
+            refused += u64::from(outcome.code == 3);
+            damaged += u64::from(outcome.code == 1);
+        }
+    }
+    assert!(damaged > cases && refused < cases, "{damaged} found damage, {refused} refused");
+}
