@@ -36,8 +36,8 @@ fn found_from(seed: u64, failpoint: Failpoint, setting: Setting, calls_max: usiz
     println!("{failpoint:?}: found within {needed:?} calls");
 }
 
-/// Whether the bug may have caused it. A call that hangs shows some of them only: one may hang for
-/// another reason where the index has less room than any configuration gives it.
+/// Whether the bug may have caused it. A call that hangs shows some of them only: it may do so for
+/// another reason.
 fn shows(failpoint: Failpoint, failure: &Failure) -> bool {
     let may_hang = matches!(
         failpoint,
