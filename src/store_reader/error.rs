@@ -49,7 +49,8 @@ pub enum StoreReadError {
         /// The process that has it, if that is known.
         owner: Option<u32>,
     },
-    /// The store as a whole is damaged: neither superblock is good, or the file is too short.
+    /// The store as a whole is damaged: neither superblock is good, or the file is too short, or a
+    /// [`backup`](crate::BlobCache::backup) into it was not finished.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The store's file.
@@ -110,9 +111,8 @@ pub(super) fn not_read(error: RecoveryError, path: &Path) -> StoreReadError {
             StoreReadError::NotAStore { path, reason }
         }
         RecoveryError::Short { .. } => StoreReadError::NotAStore { path, reason },
-        RecoveryError::Superblock(SuperblockError::Damaged(_)) | RecoveryError::CutOff { .. } => {
-            StoreReadError::Damaged { path, reason }
-        }
+        RecoveryError::Superblock(SuperblockError::Damaged(_) | SuperblockError::Unfinished)
+        | RecoveryError::CutOff { .. } => StoreReadError::Damaged { path, reason },
         RecoveryError::Grow { source, .. } | RecoveryError::Io(source) => {
             let context = format!("could not read {}", path.display());
             StoreReadError::Io { context, source: source.into() }

@@ -195,3 +195,25 @@ fn what_has_expired_or_was_touched_is_shown_as_a_get_would_find_it() {
     assert_eq!(of("absent").unwrap()["absent"], true);
     assert!(of("touched").unwrap()["expires_unix_ms"].is_u64(), "{lines:?}");
 }
+
+#[test]
+fn a_backup_is_a_store_like_any_other_and_one_that_was_interrupted_is_told() {
+    let [folder, copies] = [(); 2].map(|()| folder());
+    let copy = copies.path().join("copy");
+    let cache = stores::open(folder.path());
+    stores::fill(&cache);
+    block_on(cache.backup(&copy)).unwrap();
+    block_on(cache.put("pages", "later", "x")).unwrap();
+    stores::close(&cache);
+    let shown = on(&copy, "inspect", &["--json"]).expect(0).json();
+    assert_eq!((&shown["state"], &shown["next_open"]), (&json!("clean"), &json!("warm")));
+    assert_eq!(listed(&copy), PAGES + 2);
+    on(&copy, "verify", &[]).expect(0);
+    // As it begins.
+    let mut bytes = fs::read(copy.join("data")).unwrap();
+    bytes[..8192].fill(0);
+    bytes[..8].copy_from_slice(b"tamisCPY");
+    fs::write(copy.join("data"), bytes).unwrap();
+    let outcome = on(&copy, "verify", &[]).expect(1);
+    assert!(outcome.stderr.contains("a backup into it was not finished"), "{outcome:?}");
+}
