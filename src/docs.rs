@@ -2,6 +2,8 @@
 //!
 //! - [`freshness`]: ttls, stale entries, fetching, read points, restarts.
 //! - [`guarantees`]: what a returned call means in each mode, and where the limits are.
+//! - [`operations`]: the machine, sizes, log lines, figures, alerts.
+//! - [`coming_from`]: for those who know RedDB's cache, foyer, moka, FusionCache or Redis.
 //! - [`comparison`]: with foyer, moka, CacheLib, cache2 and Redis.
 //! - [`observe`]: log lines, spans and figures.
 //! - [`architecture`]: the map of the code.
@@ -21,6 +23,14 @@
 /// [freshness]: freshness
 #[doc = include_str!("../docs/architecture.md")]
 pub mod architecture {}
+
+/// What other caches call it, and how it is written here.
+///
+/// [comparison]: comparison
+/// [freshness]: freshness
+/// [guarantees]: guarantees
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
 
 /// Other caches, and what each does better.
 ///
@@ -56,6 +66,18 @@ pub mod hit_ratio {}
 ///
 #[doc = include_str!("../docs/observe.md")]
 pub mod observe {}
+
+/// For those who run it.
+///
+/// [design]: design
+/// [format]: mod@self::format
+/// [guarantees]: guarantees
+/// [hit-ratio]: hit_ratio
+/// [observe]: observe
+/// [performance]: performance
+/// [reliability]: reliability
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
 
 /// The meaning of a returned call.
 ///

@@ -179,7 +179,7 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The memory budget of the disk index, in bytes: 32 for each blob, 71 for each of its labels;
+    /// The memory budget of the disk index, in bytes: 32 for each blob, 52 for each of its labels;
     /// with idle ttls, an eighth is for last accesses. At the budget the oldest blobs give way to
     /// new ones, even if the file has room; an open keeps to it as well. Each segment being written
     /// takes up to an eighth of it in addition, and a namespace [1 KiB](Self::max_namespaces).
