@@ -18,13 +18,15 @@ impl BlobCache {
     /// until ttls end it. Flush what may have changed meanwhile after the open, as after any time
     /// in which no process heard of changes ([`docs::freshness`](crate::docs::freshness)).
     ///
-    /// The copying is done by the threads of the disk tier, up to 4 MiB at once. Gets, puts and
-    /// reclaim go on; a put waits for no more than the copying of one piece. One backup at a time.
+    /// A task of the disk tier copies, up to 4 MiB at once; the copy has threads of its own for as
+    /// long. Gets, puts and reclaim go on; a put waits for no more than the reading of one piece.
+    /// One backup at a time. Its reads count among those of the disk tier.
     ///
     /// The copy is refused by every open until it is whole and on its device
     /// ([`L2Damaged`](CacheError::L2Damaged)), so an interrupted backup is never taken for a good
     /// one. Dropped, or after an error, it leaves such a file, which the next backup to the same
-    /// directory replaces.
+    /// directory replaces; it ends a moment after that, and with the copy whole if that was all but
+    /// done. It ends with a close as well.
     ///
     /// # Errors
     ///

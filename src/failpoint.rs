@@ -114,6 +114,8 @@ pub(crate) enum Failpoint {
     ListedByEarlier,
     /// An open restores the whole store, whatever the budget.
     ReplayUnbounded,
+    /// A backup takes the header of a segment as it is read.
+    BackupHeaderUnseen,
     /// A backup copies what is not on file yet.
     BackupNotAwaited,
     /// A backup gets its superblock before the rest is durable.

@@ -1,25 +1,42 @@
 //! `Backups`: copies the store of an open cache into another directory.
+//!
+//! All of it is done by a task beside the searches, which depends on no caller. It ends once the
+//! caller is gone, and once the log has ended: then requests of the target that are under way are
+//! left to the target's own threads, so that one that hangs delays no close.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::future::{Either, select};
 use tokio::sync::oneshot;
 
 use crate::backup_report::BackupReport;
+use crate::config::BlobCacheConfig;
 use crate::engine::admission::Admission;
+use crate::engine::disk_setup::engine_of;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::parts::Parts;
 use crate::error::CacheError;
-use crate::io::{Disk, DiskOptions, FileDisk};
+use crate::io::{Disk, DiskOptions, FileDisk, FileMark};
 use crate::l2::{self, CopyError};
 use crate::telemetry::tell;
 
 pub(crate) struct Backups {
+    config: Arc<BlobCacheConfig>,
     admission: Admission,
     disk: Arc<DiskTier>,
     is_under_way: Arc<AtomicBool>,
+}
+
+/// Where a copy goes.
+enum Target {
+    Directory(PathBuf, DiskOptions),
+    /// A disk that holds an unfinished copy.
+    #[cfg(test)]
+    Disk(Arc<dyn Disk>),
 }
 
 /// The one backup at a time, until it is dropped.
@@ -44,6 +61,7 @@ impl Drop for UnderWay {
 impl Backups {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
+            config: Arc::clone(&parts.config),
             admission: Admission::new(parts),
             disk: Arc::clone(&parts.disk),
             is_under_way: Arc::default(),
@@ -56,20 +74,10 @@ impl Backups {
     /// There is no disk tier, it was closed or is off, the directory has a store already, or either
     /// file cannot be read or written.
     pub(crate) async fn back_up(&self, directory: &Path) -> Result<BackupReport, CacheError> {
-        let under_way = self.begin()?;
         let mut options = DiskOptions::new(directory, l2::EMPTY_BYTES);
         options.first = Arc::new(l2::begin_unfinished());
-        let file = FileDisk::open(options).await?;
-        let path = file.facts().path.clone();
-        let copied = match self.check_target(&file).await {
-            Ok(()) => self.copy(under_way, (Arc::new(file.clone()), path.clone())).await,
-            Err(error) => Err(error),
-        };
-        file.close().wait().await;
-        let report = copied?;
-        let path = path.display();
-        tell!(info, "backup", %path, bytes = report.bytes(), "the store is copied");
-        Ok(report)
+        (options.engine, options.read_rings) = (engine_of(&self.config), 1);
+        self.run(Target::Directory(directory.to_owned(), options)).await
     }
 
     /// The same to a disk that holds an unfinished copy.
@@ -78,11 +86,10 @@ impl Backups {
         &self,
         target: Arc<dyn Disk>,
     ) -> Result<BackupReport, CacheError> {
-        let under_way = self.begin()?;
-        self.copy(under_way, (target, PathBuf::from("simulated"))).await
+        self.run(Target::Disk(target)).await
     }
 
-    fn begin(&self) -> Result<UnderWay, CacheError> {
+    async fn run(&self, target: Target) -> Result<BackupReport, CacheError> {
         self.admission.check_open()?;
         if self.disk.l2().is_none() {
             let reason = "the cache has no disk tier that could be backed up".to_owned();
@@ -91,68 +98,96 @@ impl Backups {
         if self.disk.is_off() || !self.disk.has_file() {
             return Err(self.disk.device_error());
         }
-        UnderWay::begin(&self.is_under_way)
-    }
-
-    /// An unfinished copy, of this call or an earlier one, is all that may be there.
-    async fn check_target(&self, file: &FileDisk) -> Result<(), CacheError> {
-        let facts = file.facts();
-        let unfinished = l2::is_unfinished(file).await;
-        let is_unfinished = unfinished.map_err(|error| target_failed(&facts.path, error))?;
-        let path = facts.path.display();
-        let reason = if !is_unfinished {
-            format!("{path} is there already: remove it, or choose another directory")
-        } else if facts.marked_void {
-            format!("a void mark is beside {path}: empty the directory, or choose another one")
-        } else {
-            return Ok(());
-        };
-        Err(CacheError::L2Unavailable { reason })
-    }
-
-    /// Copies in a task, which depends on no caller, and ends once nobody waits for it.
-    async fn copy(
-        &self,
-        under_way: UnderWay,
-        (target, path): (Arc<dyn Disk>, PathBuf),
-    ) -> Result<BackupReport, CacheError> {
-        let (answer, answered) = oneshot::channel();
+        let under_way = UnderWay::begin(&self.is_under_way)?;
+        let (mut answer, answered) = oneshot::channel();
         let disk = Arc::clone(&self.disk);
         let task = async move {
-            let _under_way = under_way;
-            let is_wanted = || !answer.is_closed();
-            let Some(l2) = disk.l2() else { return };
-            let copied = l2::copy_store(l2, target, &is_wanted).await;
-            drop(answer.send(copied));
+            let Some(log) = disk.l2().map(|l2| &l2.log) else { return };
+            let outcome = {
+                let copying = pin!(copy(&disk, target));
+                let gone = pin!(answer.closed());
+                match select(copying, select(gone, pin!(log.closed()))).await {
+                    Either::Left((outcome, _)) => outcome,
+                    Either::Right((Either::Left(_), _)) => return,
+                    Either::Right((Either::Right((Ok(()), _)), _)) => Err(CacheError::Closed),
+                    Either::Right((Either::Right((Err(_), _)), _)) => Err(disk.device_error()),
+                }
+            };
+            // Before the caller may begin the next one.
+            drop(under_way);
+            drop(answer.send(outcome));
         };
         self.disk.spawn_search("backup", Box::pin(task));
         match answered.await {
-            Ok(Ok(copied)) => Ok(BackupReport::new(copied.segments, copied.bytes)),
-            Ok(Err(error)) => Err(self.failed(error, path)),
+            Ok(outcome) => outcome,
+            // The tier has ended before the task began.
             Err(_) => self.admission.check_open().and(Err(self.disk.device_error())),
         }
     }
+}
 
-    fn failed(&self, error: CopyError, path: PathBuf) -> CacheError {
-        match error {
-            CopyError::Off => self.disk.device_error(),
-            CopyError::Source(source) => {
-                let context = format!("could not read the store at {}", self.disk.path().display());
-                CacheError::L2Io { context, source: source.into() }
-            }
-            CopyError::Target(source) => target_failed(&path, source),
-            CopyError::NoRoom { needed_bytes, available_bytes } => {
-                CacheError::L2Full { path, size: needed_bytes, max: available_bytes }
-            }
-            CopyError::Outrun => {
-                let path = path.display();
-                let reason = format!("the store is written faster than it can be copied to {path}");
-                CacheError::L2Unavailable { reason }
-            }
-            // The caller is there: it was the close.
-            CopyError::Unwanted => CacheError::Closed,
-        }
+async fn copy(disk: &DiskTier, target: Target) -> Result<BackupReport, CacheError> {
+    let (directory, options) = match target {
+        Target::Directory(directory, options) => (directory, options),
+        #[cfg(test)]
+        Target::Disk(target) => return copy_to(disk, target, Path::new("simulated")).await,
+    };
+    if FileMark::new(&directory).is_left()? {
+        let directory = directory.display();
+        let reason = format!("a void mark is in {directory}: empty it, or choose another one");
+        return Err(CacheError::L2Unavailable { reason });
     }
+    let file = FileDisk::open(options).await?;
+    let path = file.facts().path.clone();
+    let copied = match check(&file).await {
+        Ok(()) => copy_to(disk, Arc::new(file.clone()), &path).await,
+        Err(error) => Err(error),
+    };
+    file.close().wait().await;
+    let report = copied?;
+    let path = path.display();
+    tell!(info, "backup", %path, bytes = report.bytes(), "the store is copied");
+    Ok(report)
+}
+
+/// An unfinished copy, of this call or an earlier one, is all that may be there.
+async fn check(file: &FileDisk) -> Result<(), CacheError> {
+    let path = &file.facts().path;
+    let unfinished = l2::is_unfinished(file).await;
+    if unfinished.map_err(|error| target_failed(path, error))? {
+        return Ok(());
+    }
+    let path = path.display();
+    let reason = format!("{path} is there already: remove it, or choose another directory");
+    Err(CacheError::L2Unavailable { reason })
+}
+
+async fn copy_to(
+    disk: &DiskTier,
+    target: Arc<dyn Disk>,
+    path: &Path,
+) -> Result<BackupReport, CacheError> {
+    let Some(l2) = disk.l2() else { return Err(disk.device_error()) };
+    let error = match l2::copy_store(l2, target).await {
+        Ok(copied) => return Ok(BackupReport::new(copied.segments, copied.bytes)),
+        Err(error) => error,
+    };
+    Err(match error {
+        CopyError::Off => disk.device_error(),
+        CopyError::Source(source) => {
+            let context = format!("could not read the store at {}", disk.path().display());
+            CacheError::L2Io { context, source: source.into() }
+        }
+        CopyError::Target(source) => target_failed(path, source),
+        CopyError::NoRoom { needed_bytes, available_bytes } => {
+            CacheError::L2Full { path: path.to_owned(), size: needed_bytes, max: available_bytes }
+        }
+        CopyError::Outrun => {
+            let path = path.display();
+            let reason = format!("the store is written faster than it can be copied to {path}");
+            CacheError::L2Unavailable { reason }
+        }
+    })
 }
 
 fn target_failed(path: &Path, source: io::Error) -> CacheError {

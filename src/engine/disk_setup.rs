@@ -66,17 +66,22 @@ impl Identity {
     }
 }
 
+/// What is to transfer the file; None: whatever the kernel grants.
+pub(crate) fn engine_of(config: &BlobCacheConfig) -> Option<DiskEngine> {
+    match config.l2_engine {
+        L2Engine::Auto => None,
+        L2Engine::IoUring => Some(DiskEngine::IoUring),
+        L2Engine::Threads => Some(DiskEngine::Threads),
+    }
+}
+
 /// Opens the data file, or makes it.
 pub(crate) async fn open_file(
     config: &BlobCacheConfig,
     path: &Path,
 ) -> Result<DiskSetup, CacheError> {
     let mut options = DiskOptions::new(path, geometry(config)?.file_bytes());
-    options.engine = match config.l2_engine {
-        L2Engine::Auto => None,
-        L2Engine::IoUring => Some(DiskEngine::IoUring),
-        L2Engine::Threads => Some(DiskEngine::Threads),
-    };
+    options.engine = engine_of(config);
     let disk = FileDisk::open(options).await?;
     log_facts(&disk, config);
     let mark = || -> Arc<dyn VoidMark> { Arc::new(FileMark::new(path)) };

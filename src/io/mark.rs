@@ -59,7 +59,7 @@ impl FileMark {
     /// # Errors
     ///
     /// `Io`: that cannot be told.
-    pub(super) fn is_left(&self) -> Result<bool, DiskError> {
+    pub(crate) fn is_left(&self) -> Result<bool, DiskError> {
         let path = self.path();
         match fs::symlink_metadata(&path) {
             Ok(_) => Ok(true),

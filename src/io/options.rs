@@ -54,7 +54,7 @@ pub(crate) struct FileFacts {
     pub(crate) path: PathBuf,
     /// Its length when it was opened, in bytes, rounded down to whole blocks.
     pub(crate) length: u64,
-    /// Whether this opening created it; it then holds zeroes only.
+    /// Whether this opening created it; it then holds zeroes behind what it was to begin with.
     pub(crate) created: bool,
     /// Whether transfers bypass the page cache (O_DIRECT). On a file system without it they are
     /// buffered, which costs memory and speed, and is logged.

@@ -7,23 +7,29 @@
 //!    was appended again before that superblock was written.
 //! 2. So it lies before the end of the log that is read now. Once everything before that is on
 //!    file, the end of the copy is that of the last frame on file.
-//! 3. The segments from the head to the end are copied, oldest first. If one leaves the log before
+//! 3. The head on file is still the same. Otherwise slots of the segment that has left may be gone,
+//!    and a mutation before the end may have left no record, since it found nothing.
+//! 4. The segments from the head to the end are copied, oldest first. If one leaves the log before
 //!    it is copied, what reclaim has kept of it may lie behind the end, so all begins again.
-//! 4. The copy is synced, and then gets its superblock, of a store that was closed at the end.
+//! 5. The copy is synced, and then gets its superblock, of a store that was closed at the end.
 //!
 //! Until then the copy begins with a mark, by which every open refuses it. A segment is pinned for
-//! one piece at a time, so a copy delays reclaim by the read of one piece.
+//! one piece at a time, so a copy delays reclaim by the read of one piece. It may be moved
+//! meanwhile: its header is erased at the old place, so a piece with a header is looked at.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 
 use super::L2;
-use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber};
+use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
 use super::places::Places;
 use super::resume::start_of;
+use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError, unfinished};
 use crate::failpoint::{Failpoint, failpoint};
@@ -35,8 +41,12 @@ const PIECE_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
 /// Pieces that are copied at once.
 const PIECES: usize = 4;
 
-/// How often it begins again behind a segment that has left the log too early.
+/// How often it begins again behind a segment that has left the log too early, and how often the
+/// head may move while the end is found.
 const TRIES: usize = 8;
+
+/// Attempts to read a piece.
+const READS: usize = 3;
 
 /// The least that a store has.
 const SEGMENTS_MIN: u64 = 4;
@@ -64,8 +74,6 @@ pub(crate) enum CopyError {
     NoRoom { needed_bytes: u64, available_bytes: u64 },
     /// The log was written faster than it could be copied.
     Outrun,
-    /// Nobody wants the copy any more.
-    Unwanted,
 }
 
 /// What a disk that is to become a copy begins with, so that no open takes it for a store.
@@ -86,8 +94,8 @@ pub(crate) async fn is_unfinished(disk: &dyn Disk) -> io::Result<bool> {
 /// One copy, which is under way.
 struct Copying<'a> {
     source: &'a L2,
+    store_id: StoreId,
     target: Arc<dyn Disk>,
-    is_wanted: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
 /// What is copied: all from the head to the end.
@@ -104,13 +112,10 @@ enum Pass {
 }
 
 /// Copies a store to a disk that holds an unfinished copy. It has everything that was appended
-/// before the call.
-pub(crate) async fn copy_store(
-    source: &L2,
-    target: Arc<dyn Disk>,
-    is_wanted: &(dyn Fn() -> bool + Send + Sync),
-) -> Result<Copied, CopyError> {
-    let copying = Copying { source, target, is_wanted };
+/// before the call. Dropped, it leaves an unfinished copy, or one that is whole.
+pub(crate) async fn copy_store(source: &L2, target: Arc<dyn Disk>) -> Result<Copied, CopyError> {
+    let store_id = superblock(source).await?.store_id;
+    let copying = Copying { source, store_id, target };
     let mut head = Position::FIRST;
     // Bounded: by the tries.
     for _ in 0..TRIES {
@@ -124,27 +129,46 @@ pub(crate) async fn copy_store(
     Err(CopyError::Outrun)
 }
 
+/// The superblock on file.
+async fn superblock(source: &L2) -> Result<Superblock, CopyError> {
+    let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
+    let blocks = source.file.read_counted(request).await.map_err(CopyError::Source)?;
+    let (first, second) = blocks.split_at(BLOCK_BYTES);
+    match Superblock::choose(first, second) {
+        Ok((superblock, _)) => Ok(superblock),
+        Err(error) => Err(CopyError::Source(io::Error::other(error))),
+    }
+}
+
 impl Copying<'_> {
     /// `head`: what was left of the log then.
     async fn extent(&self, head: Position) -> Result<Extent, CopyError> {
-        let L2 { file, .. } = self.source;
-        let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
-        let blocks = file.read_counted(request).await.map_err(CopyError::Source)?;
-        let (first, second) = blocks.split_at(BLOCK_BYTES);
-        let chosen = Superblock::choose(first, second);
-        let (superblock, _) = chosen.map_err(|error| CopyError::Source(io::Error::other(error)))?;
-        Ok(Extent { superblock, head: superblock.head.max(head), end: self.end().await? })
+        let mut before = superblock(self.source).await?;
+        // Bounded: by the tries.
+        for _ in 0..TRIES {
+            let end = self.end().await?;
+            let after = superblock(self.source).await?;
+            if after.head == before.head {
+                let head = before.head.max(head);
+                // Otherwise the log begins anew.
+                let extent = Extent { superblock: before, head, end };
+                return Some(extent).filter(|it| it.head <= it.end).ok_or(CopyError::Off);
+            }
+            before = after;
+        }
+        Err(CopyError::Outrun)
     }
 
-    /// Where a frame ends, behind everything that the log has now.
+    /// Where a frame ends, behind everything that the log has now. A log that is off has not all
+    /// mutations.
     async fn end(&self) -> Result<Position, CopyError> {
         let L2 { log, .. } = self.source;
-        let tail = log.tail();
+        let tail = log.running_tail().ok_or(CopyError::Off)?;
         if failpoint(Failpoint::BackupNotAwaited) {
             return Ok(tail);
         }
         log.written(tail).await.map_err(|_| CopyError::Off)?;
-        Ok(log.end_on_file())
+        log.running_end_on_file().ok_or(CopyError::Off)
     }
 
     /// Gives the disk its size. It holds nothing but the mark then.
@@ -170,7 +194,7 @@ impl Copying<'_> {
             key: self.source.file.key,
             health: Arc::new(Health::default()),
             crash_safety: CrashSafety::Cold,
-            next_copy: Arc::new(parking_lot::Mutex::new(SuperblockCopy::First)),
+            next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
         })
     }
 
@@ -198,40 +222,61 @@ impl Copying<'_> {
         copy: &SegmentFile,
     ) -> Result<bool, CopyError> {
         let place = copy.places.assign(number).map_err(CopyError::Target)?;
-        // Bounded: a piece in each turn.
-        let pieces = stream::iter((0..length).step_by(PIECE_BYTES)).map(Ok);
-        let copied = pieces.try_for_each_concurrent(PIECES, |start| async move {
-            if !(self.is_wanted)() || self.source.log.is_close_requested() {
-                return Err(CopyError::Unwanted);
+        let failed = &Mutex::new(None);
+        // Bounded: a piece in each turn. After a failure those under way end all the same, since
+        // none of their writes may come after what is written next.
+        let pieces = stream::iter((0..length).step_by(PIECE_BYTES));
+        let copying = pieces.for_each_concurrent(PIECES, |start| async move {
+            if failed.lock().is_some() {
+                return;
             }
-            let kept = PIECE_BYTES.min(length - start);
-            let piece = self.read(number, start, kept).await.map_err(CopyError::Source)?;
-            copy.write(place + start as u64, piece).await.map_err(CopyError::Target)
+            let kept = start..length.min(start + PIECE_BYTES);
+            if let Err(error) = self.copy_piece(number, kept, (copy, place)).await {
+                failed.lock().get_or_insert(error);
+            }
         });
-        match copied.await {
-            Ok(()) => Ok(true),
-            Err(CopyError::Source(_)) if self.source.is_reclaimed(number) => Ok(false),
-            Err(error) => Err(error),
+        copying.await;
+        match failed.lock().take() {
+            None => Ok(true),
+            Some(CopyError::Source(_)) if self.source.is_reclaimed(number) => Ok(false),
+            Some(error) => Err(error),
         }
     }
 
-    /// Whole blocks, of which so many bytes are kept, and zeroes behind them.
-    async fn read(
+    async fn copy_piece(
         &self,
         number: SegmentNumber,
-        start: usize,
-        kept: usize,
-    ) -> io::Result<AlignedBuffer> {
-        let L2 { file, .. } = self.source;
-        let length = kept.next_multiple_of(BLOCK_BYTES);
-        let _counted = file.health.count_buffer(length);
-        let piece = file.read(number, start, length).await?;
-        if kept == length {
+        kept: Range<usize>,
+        (copy, place): (&SegmentFile, u64),
+    ) -> Result<(), CopyError> {
+        let _counted = self.source.file.health.count_buffer(kept.len());
+        let mut read = self.read(number, kept.clone()).await;
+        // Bounded: by the attempts.
+        for _ in 1..READS {
+            if read.is_err() {
+                read = self.read(number, kept.clone()).await;
+            }
+        }
+        let piece = read.map_err(CopyError::Source)?;
+        copy.write(place + kept.start as u64, piece).await.map_err(CopyError::Target)
+    }
+
+    /// Whole blocks, of which these bytes are kept, and zeroes behind them.
+    async fn read(&self, number: SegmentNumber, kept: Range<usize>) -> io::Result<AlignedBuffer> {
+        let length = kept.len().next_multiple_of(BLOCK_BYTES);
+        let piece = self.source.file.read(number, kept.start, length).await?;
+        if kept.start == 0 && !failpoint(Failpoint::BackupHeaderUnseen) {
+            let found = SegmentHeader::identify(&piece, self.store_id).map(|it| it.number);
+            if found != Ok(number) {
+                return Err(io::Error::other("the header of a segment is gone"));
+            }
+        }
+        if kept.len() == length {
             return Ok(piece);
         }
         let mut cut = AlignedBuffer::with_capacity(length);
-        cut.append(piece.get(..kept).unwrap_or_default());
-        cut.append_zeroes(length - kept);
+        cut.append(piece.get(..kept.len()).unwrap_or_default());
+        cut.append_zeroes(length - kept.len());
         Ok(cut)
     }
 

@@ -144,6 +144,18 @@ impl Log {
         self.state.lock().end()
     }
 
+    /// The same. None unless the log takes all mutations.
+    pub(super) fn running_tail(&self) -> Option<Position> {
+        let state = self.state.lock();
+        state.is_running().then(|| state.end())
+    }
+
+    /// Everything before it is on file, likewise.
+    pub(super) fn running_end_on_file(&self) -> Option<Position> {
+        let state = self.state.lock();
+        state.is_running().then(|| state.written())
+    }
+
     pub(crate) fn segment(&self) -> SegmentNumber {
         self.state.lock().segment()
     }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -225,7 +226,7 @@ fn run(seed: u64, setting: Setting) -> (Result<(), String>, Tally) {
 
 fn run_counted(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(seed);
-    let segments = if setting.is_roomy { 48 } else { random.random_range(4..9) };
+    let mut segments = if setting.is_roomy { 48 } else { random.random_range(4..9) };
     let mut bench = Bench::with(seed, config(setting, segments));
     let cache = bench.cache();
     let model = RefCell::new(Model { states: vec![State::new()] });
@@ -240,8 +241,17 @@ fn run_counted(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Str
         let mut others = StdRng::seed_from_u64(random.random());
         let count = random.random_range(0..40);
         let backup = cache.engine.backups().back_up_to(Arc::new(target.clone()));
-        let mut work =
-            pin!(futures::future::join(backup, mutate(&cache, &model, &mut others, count)));
+        let size = random.random_bool(0.4).then(|| {
+            segments = if setting.is_roomy { 24 + segments % 48 } else { 4 + segments % 8 };
+            segments * SEGMENT
+        });
+        let resize = async {
+            if let Some(bytes) = size {
+                cache.set_l2_bytes_max(bytes).await.unwrap();
+            }
+        };
+        let others = futures::future::join(mutate(&cache, &model, &mut others, count), resize);
+        let mut work = pin!(futures::future::join(backup, others));
         let (mut moment, mut done) = (target.moment(), None);
         bench.simulation.limit_steps(2);
         for _ in 0..POLLS_MAX {
@@ -256,7 +266,7 @@ fn run_counted(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Str
             }
         }
         bench.simulation.limit_steps(u64::MAX);
-        let (report, ()) = done.ok_or("a backup hangs")?;
+        let (report, _) = done.ok_or("a backup hangs")?;
         let report = match report {
             Ok(report) => report,
             // A log so small comes round while it is copied.
@@ -318,7 +328,7 @@ fn a_backup_of_a_log_that_comes_round_is_the_store_at_one_moment() {
 fn planted_bugs_of_a_backup_are_found() {
     for bug in [Failpoint::BackupNotAwaited, Failpoint::BackupUnsynced] {
         let _planted = plant(bug);
-        let found = (0..200).find_map(|seed| {
+        let found = (0..400).find_map(|seed| {
             let run = catch_unwind(|| run(seed, ROOMY).0);
             run.unwrap_or_else(|_| Err("a panic".into())).err().map(|what| (seed, what))
         });
@@ -354,19 +364,76 @@ fn one_backup_at_a_time_and_none_that_nobody_waits_for() {
     let mut bench = Bench::with(1, config(ROOMY, 48));
     bench.put("k", "value", &[]);
     let cache = bench.cache();
-    let target = empty_target(2);
+    let (target, other) = (empty_target(2), Arc::new(empty_target(3)));
     let mut first = Box::pin(cache.engine.backups().back_up_to(Arc::new(target.clone())));
     assert!((&mut first).now_or_never().is_none());
-    let other = Arc::new(empty_target(3));
-    let refused = bench.run(cache.engine.backups().back_up_to(other)).unwrap_err();
+    let backup = |other: &Arc<SimulatedDisk>| {
+        let (cache, other) = (cache.clone(), Arc::clone(other));
+        async move { cache.engine.backups().back_up_to(other).await }
+    };
+    let refused = bench.run(backup(&other)).unwrap_err();
     assert!(matches!(refused, CacheError::L2Unavailable { .. }), "{refused}");
     drop(first);
-    bench.pass(std::time::Duration::from_secs(1));
+    bench.pass(Duration::from_secs(1));
     assert!(open(4, &target, &config(ROOMY, 48)).is_err(), "it went on for nobody");
-    bench.run(cache.engine.backups().back_up_to(Arc::new(target.clone()))).unwrap();
+
+    // A caller that is not polled again keeps nobody from another one.
+    let mut asleep = Box::pin(cache.engine.backups().back_up_to(Arc::new(target.clone())));
+    assert!((&mut asleep).now_or_never().is_none());
+    bench.pass(Duration::from_secs(1));
+    bench.run(backup(&other)).unwrap();
+    assert!(asleep.now_or_never().unwrap().is_ok());
+    assert!(open(4, &target, &config(ROOMY, 48)).is_ok());
     bench.run(cache.close()).unwrap();
-    let closed = bench.run(cache.engine.backups().back_up_to(Arc::new(target))).unwrap_err();
-    assert_eq!(closed, CacheError::Closed);
+    assert_eq!(bench.run(backup(&other)), Err(CacheError::Closed));
+}
+
+#[test]
+fn a_target_that_does_not_answer_delays_no_close() {
+    for is_dropped in [false, true] {
+        let mut bench = Bench::with(1, config(ROOMY, 48));
+        bench.put("k", "value", &[]);
+        let (cache, target) = (bench.cache(), empty_target(2));
+        let mut backup = Box::pin(cache.engine.backups().back_up_to(Arc::new(target.clone())));
+        assert!((&mut backup).now_or_never().is_none());
+        target.plan(|plan| plan.holds_all = true);
+        bench.pass(Duration::from_secs(1));
+        let waiting = (!is_dropped).then_some(backup);
+        bench.run(cache.close()).unwrap();
+        if let Some(backup) = waiting {
+            assert_eq!(bench.run(backup), Err(CacheError::Closed));
+        }
+    }
+}
+
+/// A segment that is moved while it is read has no header at its old place.
+#[test]
+fn a_segment_without_its_header_is_not_copied() {
+    let back_up = || {
+        let mut bench = Bench::with(1, config(ROOMY, 48));
+        bench.put("k", "value", &[]);
+        bench.disk.overwrite(l2::EMPTY_BYTES, &[0; 4096]);
+        let cache = bench.cache();
+        bench.run(cache.engine.backups().back_up_to(Arc::new(empty_target(2))))
+    };
+    let refused = back_up().unwrap_err();
+    assert!(matches!(refused, CacheError::L2Io { .. }), "{refused}");
+    let _planted = plant(Failpoint::BackupHeaderUnseen);
+    assert!(back_up().is_ok(), "BackupHeaderUnseen is not found");
+}
+
+/// In Cold mode mutations return though the log has failed, and leave no record.
+#[test]
+fn a_log_that_has_failed_is_not_copied() {
+    let mut bench =
+        Bench::with(1, config(Setting { crash_safety: CrashSafety::Cold, ..ROOMY }, 48));
+    bench.put("k", "value", &[]);
+    let cache = bench.cache();
+    cache.engine.parts.disk.l2().unwrap().log.fail();
+    assert!(cache.invalidate_key("a", "k").now_or_never().unwrap().is_ok());
+    let backup = cache.engine.backups().back_up_to(Arc::new(empty_target(2)));
+    let refused = bench.run(backup).unwrap_err();
+    assert!(matches!(refused, CacheError::L2Io { .. }), "{refused}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl DataFile {
         direct: bool,
         first: &[u8],
     ) -> Result<Self, DiskError> {
-        fs::create_dir_all(directory)
+        make_directory(directory)
             .map_err(|error| DiskError::io("create directory", directory, error))?;
         // Bounded: by a constant.
         for _ in 0..RACES_MAX {
@@ -156,6 +156,20 @@ fn owning(create: bool) -> OpenOptions {
     // Applies to a created file; an existing one keeps its rights.
     options.read(true).write(true).create(create).mode(0o600);
     options
+}
+
+/// Makes a directory and those above it, durably.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let missing = directory.ancestors().take_while(|it| !it.as_os_str().is_empty() && !it.exists());
+    // Bounded: by the length of a path.
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(directory)?;
+    // Bounded: by the length of a path.
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Opens `path` for direct transfers if wanted and possible, else buffered; returns which.
