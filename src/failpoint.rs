@@ -120,6 +120,10 @@ pub(crate) enum Failpoint {
     BackupNotAwaited,
     /// A backup gets its superblock before the rest is durable.
     BackupUnsynced,
+    /// A copy from outside takes what it has read of a segment for the segment.
+    OverwrittenCopied,
+    /// A copy from outside does not look whether a segment was moved.
+    MovedCopied,
     /// An image of the index counts whatever state of the store it belongs to.
     ImageOfAnotherState,
     /// The chunks of an image are not compared with their checksums.

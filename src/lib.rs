@@ -191,8 +191,8 @@
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
 //! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
-//! - `cli`: the command-line tool `tamis`, which looks at stores and estimates sizes, and
-//!   `StoreReader` and `SizeQuery`, its library.
+//! - `cli`: the command-line tool `tamis`, which looks at stores, copies them and estimates sizes,
+//!   and `StoreReader` and `SizeQuery`, its library.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
@@ -321,9 +321,10 @@ pub use stats::{
 };
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub use store_reader::{
-    CountedNamespace, CountedSegment, DamagedPart, LargeEntry, NextOpen, OpenStoreSegment,
-    StoreAccess, StoreCensus, StoreContents, StoreDamage, StoreFacts, StoreKeys, StoreReadError,
-    StoreReader, StoreSegment, StoreState, VerifyEvent, VerifyReport,
+    CopyDamage, CountedNamespace, CountedSegment, DamagedPart, LargeEntry, NextOpen,
+    OpenStoreSegment, StoreAccess, StoreCensus, StoreContents, StoreCopyError, StoreDamage,
+    StoreFacts, StoreKeys, StoreReadError, StoreReader, StoreSegment, StoreState, VerifyEvent,
+    VerifyReport,
 };
 pub use sweep::{NamespaceSweep, SweepLimit, SweepReport};
 #[cfg(feature = "json")]

@@ -74,9 +74,8 @@ impl Backups {
     /// There is no disk tier, it was closed or is off, the directory has a store already, or either
     /// file cannot be read or written.
     pub(crate) async fn back_up(&self, directory: &Path) -> Result<BackupReport, CacheError> {
-        let mut options = DiskOptions::new(directory, l2::EMPTY_BYTES);
-        options.first = Arc::new(l2::begin_unfinished());
-        (options.engine, options.read_rings) = (engine_of(&self.config), 1);
+        let mut options = target_options(directory);
+        options.engine = engine_of(&self.config);
         self.run(Target::Directory(directory.to_owned(), options)).await
     }
 
@@ -132,22 +131,43 @@ async fn copy(disk: &DiskTier, target: Target) -> Result<BackupReport, CacheErro
         #[cfg(test)]
         Target::Disk(target) => return copy_to(disk, target, Path::new("simulated")).await,
     };
-    if FileMark::new(&directory).is_left()? {
-        let directory = directory.display();
-        let reason = format!("a void mark is in {directory}: empty it, or choose another one");
-        return Err(CacheError::L2Unavailable { reason });
-    }
-    let file = FileDisk::open(options).await?;
+    let file = open_target(&directory, options).await?;
     let path = file.facts().path.clone();
-    let copied = match check(&file).await {
-        Ok(()) => copy_to(disk, Arc::new(file.clone()), &path).await,
-        Err(error) => Err(error),
-    };
+    let copied = copy_to(disk, Arc::new(file.clone()), &path).await;
     file.close().wait().await;
     let report = copied?;
     let path = path.display();
     tell!(info, "backup", %path, bytes = report.bytes(), "the store is copied");
     Ok(report)
+}
+
+/// How the file of a copy is opened.
+pub(crate) fn target_options(directory: &Path) -> DiskOptions {
+    let mut options = DiskOptions::new(directory, l2::EMPTY_BYTES);
+    options.first = Arc::new(l2::begin_unfinished());
+    options.read_rings = 1;
+    options
+}
+
+/// Opens the file of a copy, with an unfinished one in it.
+///
+/// # Errors
+/// The directory has a store or a mark already, or is in use, or the file cannot be made or read.
+pub(crate) async fn open_target(
+    directory: &Path,
+    options: DiskOptions,
+) -> Result<FileDisk, CacheError> {
+    if FileMark::new(directory).is_left()? {
+        let directory = directory.display();
+        let reason = format!("a void mark is in {directory}: empty it, or choose another one");
+        return Err(CacheError::L2Unavailable { reason });
+    }
+    let file = FileDisk::open(options).await?;
+    let checked = check(&file).await;
+    if checked.is_err() {
+        file.close().wait().await;
+    }
+    checked.map(|()| file)
 }
 
 /// An unfinished copy, of this call or an earlier one, is all that may be there.
@@ -180,7 +200,7 @@ async fn copy_to(
         }
         CopyError::Target(source) => target_failed(path, source),
         CopyError::NoRoom { needed_bytes, available_bytes } => {
-            CacheError::L2Full { path: path.to_owned(), size: needed_bytes, max: available_bytes }
+            no_room(path, needed_bytes, available_bytes)
         }
         CopyError::Outrun => {
             let path = path.display();
@@ -190,7 +210,13 @@ async fn copy_to(
     })
 }
 
-fn target_failed(path: &Path, source: io::Error) -> CacheError {
+/// The file system of the copy has no room for so much.
+pub(crate) fn no_room(path: &Path, needed: u64, available: u64) -> CacheError {
+    CacheError::L2Full { path: path.to_owned(), size: needed, max: available }
+}
+
+/// The copy cannot be written.
+pub(crate) fn target_failed(path: &Path, source: io::Error) -> CacheError {
     let context = format!("could not copy to {}", path.display());
     CacheError::L2Io { context, source: source.into() }
 }

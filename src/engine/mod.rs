@@ -49,6 +49,8 @@ use self::background::log_owner::CacheLogOwner;
 use self::background::promotion::{self, Promoter};
 use self::background::sweep::Sweeping;
 use self::backup::Backups;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use self::backup::{no_room, open_target, target_failed, target_options};
 use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
 #[cfg(all(feature = "cli", target_os = "linux"))]

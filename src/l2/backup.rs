@@ -16,7 +16,10 @@
 //! Until then the copy begins with a mark, by which every open refuses it. A segment is pinned for
 //! one piece at a time, so a copy delays reclaim by the read of one piece. It may be moved
 //! meanwhile: its header is erased at the old place, so a piece with a header is looked at.
+//!
+//! A store that is looked at from outside is copied in the same steps, by what `CopySource` asks.
 
+use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::L2;
+use super::checksum::ChecksumKey;
 use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
 use super::places::Places;
@@ -91,9 +95,50 @@ pub(crate) async fn is_unfinished(disk: &dyn Disk) -> io::Result<bool> {
     Ok(matches!(Superblock::choose(first, second), Err(SuperblockError::Unfinished)))
 }
 
+/// A store that is copied.
+pub(super) trait CopySource: Sync {
+    fn geometry(&self) -> Geometry;
+
+    fn key(&self) -> ChecksumKey;
+
+    /// Counts the buffer of a piece.
+    fn health(&self) -> &Health;
+
+    /// What its superblock on file says. It is asked for before and behind the end.
+    fn on_file(&self) -> impl Future<Output = Result<Superblock, CopyError>> + Send;
+
+    /// Where a frame ends, behind everything that the copy has to have.
+    fn end(&self) -> impl Future<Output = Result<Position, CopyError>> + Send;
+
+    /// Whole blocks of a segment.
+    fn read(
+        &self,
+        number: SegmentNumber,
+        start: usize,
+        length: usize,
+    ) -> impl Future<Output = io::Result<AlignedBuffer>> + Send;
+
+    /// What has become of a segment whose copy has ended so.
+    fn settle(
+        &self,
+        number: SegmentNumber,
+        copied: Result<(), CopyError>,
+    ) -> impl Future<Output = Result<Settled, CopyError>> + Send;
+}
+
+/// What has become of a segment that was to be copied.
+pub(super) enum Settled {
+    Copied,
+    /// It has left the log before all of it was read.
+    Left,
+    /// It may have been read where it no longer lay.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    Moved,
+}
+
 /// One copy, which is under way.
-struct Copying<'a> {
-    source: &'a L2,
+struct Copying<'a, S> {
+    source: &'a S,
     store_id: StoreId,
     target: Arc<dyn Disk>,
 }
@@ -105,16 +150,24 @@ struct Extent {
     end: Position,
 }
 
-/// Whether all was copied, or this segment has left the log.
+/// Whether all was copied, or from which position on to begin again.
 enum Pass {
     Whole,
-    Left(SegmentNumber),
+    Again(Position),
 }
 
 /// Copies a store to a disk that holds an unfinished copy. It has everything that was appended
 /// before the call. Dropped, it leaves an unfinished copy, or one that is whole.
 pub(crate) async fn copy_store(source: &L2, target: Arc<dyn Disk>) -> Result<Copied, CopyError> {
-    let store_id = superblock(source).await?.store_id;
+    copy(source, target).await
+}
+
+/// The same for any source.
+pub(super) async fn copy<S: CopySource>(
+    source: &S,
+    target: Arc<dyn Disk>,
+) -> Result<Copied, CopyError> {
+    let store_id = source.on_file().await?.store_id;
     let copying = Copying { source, store_id, target };
     let mut head = Position::FIRST;
     // Bounded: by the tries.
@@ -123,31 +176,76 @@ pub(crate) async fn copy_store(source: &L2, target: Arc<dyn Disk>) -> Result<Cop
         let copy = copying.make_room(&extent).await?;
         match copying.pass(&extent, &copy).await? {
             Pass::Whole => return finish(&extent, &copy).await,
-            Pass::Left(segment) => head = copying.start_of(segment.0 + 1)?,
+            Pass::Again(from) => head = from,
         }
     }
     Err(CopyError::Outrun)
 }
 
-/// The superblock on file.
-async fn superblock(source: &L2) -> Result<Superblock, CopyError> {
-    let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
-    let blocks = source.file.read_counted(request).await.map_err(CopyError::Source)?;
-    let (first, second) = blocks.split_at(BLOCK_BYTES);
-    match Superblock::choose(first, second) {
-        Ok((superblock, _)) => Ok(superblock),
-        Err(error) => Err(CopyError::Source(io::Error::other(error))),
+impl CopySource for L2 {
+    fn geometry(&self) -> Geometry {
+        Self::geometry(self)
+    }
+
+    fn key(&self) -> ChecksumKey {
+        self.file.key
+    }
+
+    fn health(&self) -> &Health {
+        &self.file.health
+    }
+
+    async fn on_file(&self) -> Result<Superblock, CopyError> {
+        let request = ReadRequest::new(0, 2 * BLOCK_BYTES).background();
+        let blocks = self.file.read_counted(request).await.map_err(CopyError::Source)?;
+        let (first, second) = blocks.split_at(BLOCK_BYTES);
+        match Superblock::choose(first, second) {
+            Ok((superblock, _)) => Ok(superblock),
+            Err(error) => Err(CopyError::Source(io::Error::other(error))),
+        }
+    }
+
+    /// Behind everything that the log has now. A log that is off has not all mutations.
+    async fn end(&self) -> Result<Position, CopyError> {
+        let tail = self.log.running_tail().ok_or(CopyError::Off)?;
+        if failpoint(Failpoint::BackupNotAwaited) {
+            return Ok(tail);
+        }
+        self.log.written(tail).await.map_err(|_| CopyError::Off)?;
+        self.log.running_end_on_file().ok_or(CopyError::Off)
+    }
+
+    async fn read(
+        &self,
+        number: SegmentNumber,
+        start: usize,
+        length: usize,
+    ) -> io::Result<AlignedBuffer> {
+        self.file.read(number, start, length).await
+    }
+
+    /// What was read of it was pinned.
+    async fn settle(
+        &self,
+        number: SegmentNumber,
+        copied: Result<(), CopyError>,
+    ) -> Result<Settled, CopyError> {
+        match copied {
+            Ok(()) => Ok(Settled::Copied),
+            Err(CopyError::Source(_)) if self.is_reclaimed(number) => Ok(Settled::Left),
+            Err(error) => Err(error),
+        }
     }
 }
 
-impl Copying<'_> {
+impl<S: CopySource> Copying<'_, S> {
     /// `head`: what was left of the log then.
     async fn extent(&self, head: Position) -> Result<Extent, CopyError> {
-        let mut before = superblock(self.source).await?;
+        let mut before = self.source.on_file().await?;
         // Bounded: by the tries.
         for _ in 0..TRIES {
-            let end = self.end().await?;
-            let after = superblock(self.source).await?;
+            let end = self.source.end().await?;
+            let after = self.source.on_file().await?;
             if after.head == before.head {
                 let head = before.head.max(head);
                 // Otherwise the log begins anew.
@@ -157,18 +255,6 @@ impl Copying<'_> {
             before = after;
         }
         Err(CopyError::Outrun)
-    }
-
-    /// Where a frame ends, behind everything that the log has now. A log that is off has not all
-    /// mutations.
-    async fn end(&self) -> Result<Position, CopyError> {
-        let L2 { log, .. } = self.source;
-        let tail = log.running_tail().ok_or(CopyError::Off)?;
-        if failpoint(Failpoint::BackupNotAwaited) {
-            return Ok(tail);
-        }
-        log.written(tail).await.map_err(|_| CopyError::Off)?;
-        log.running_end_on_file().ok_or(CopyError::Off)
     }
 
     /// Gives the disk its size. It holds nothing but the mark then.
@@ -191,7 +277,7 @@ impl Copying<'_> {
             disk: Arc::clone(&self.target),
             geometry,
             places: Arc::new(Places::new(geometry)),
-            key: self.source.file.key,
+            key: self.source.key(),
             health: Arc::new(Health::default()),
             crash_safety: CrashSafety::Cold,
             next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
@@ -207,20 +293,23 @@ impl Copying<'_> {
                 true => geometry.offset_in_segment(extent.end) as usize,
                 false => geometry.segment_bytes() as usize,
             };
-            if !self.copy_segment(number, length, copy).await? {
-                return Ok(Pass::Left(number));
+            match self.copy_segment(number, length, copy).await? {
+                Settled::Copied => {}
+                Settled::Left => return Ok(Pass::Again(self.start_of(number.0 + 1)?)),
+                #[cfg(all(feature = "cli", target_os = "linux"))]
+                Settled::Moved => return Ok(Pass::Again(extent.head)),
             }
         }
         Ok(Pass::Whole)
     }
 
-    /// Copies so many bytes of a segment. False: it has left the log.
+    /// Copies so many bytes of a segment.
     async fn copy_segment(
         &self,
         number: SegmentNumber,
         length: usize,
         copy: &SegmentFile,
-    ) -> Result<bool, CopyError> {
+    ) -> Result<Settled, CopyError> {
         let place = copy.places.assign(number).map_err(CopyError::Target)?;
         let failed = &Mutex::new(None);
         // Bounded: a piece in each turn. After a failure those under way end all the same, since
@@ -236,11 +325,8 @@ impl Copying<'_> {
             }
         });
         copying.await;
-        match failed.lock().take() {
-            None => Ok(true),
-            Some(CopyError::Source(_)) if self.source.is_reclaimed(number) => Ok(false),
-            Some(error) => Err(error),
-        }
+        let failed = failed.lock().take();
+        self.source.settle(number, failed.map_or(Ok(()), Err)).await
     }
 
     async fn copy_piece(
@@ -249,7 +335,7 @@ impl Copying<'_> {
         kept: Range<usize>,
         (copy, place): (&SegmentFile, u64),
     ) -> Result<(), CopyError> {
-        let _counted = self.source.file.health.count_buffer(kept.len());
+        let _counted = self.source.health().count_buffer(kept.len());
         let mut read = self.read(number, kept.clone()).await;
         // Bounded: by the attempts.
         for _ in 1..READS {
@@ -264,7 +350,7 @@ impl Copying<'_> {
     /// Whole blocks, of which these bytes are kept, and zeroes behind them.
     async fn read(&self, number: SegmentNumber, kept: Range<usize>) -> io::Result<AlignedBuffer> {
         let length = kept.len().next_multiple_of(BLOCK_BYTES);
-        let piece = self.source.file.read(number, kept.start, length).await?;
+        let piece = self.source.read(number, kept.start, length).await?;
         if kept.start == 0 && !failpoint(Failpoint::BackupHeaderUnseen) {
             let found = SegmentHeader::identify(&piece, self.store_id).map(|it| it.number);
             if found != Ok(number) {

@@ -1,6 +1,8 @@
 //! `StoreReader`: looks at a store and never writes to it. The tool `tamis` is made of it.
 
 mod contents;
+mod copy;
+mod copy_error;
 mod error;
 mod facts;
 mod verify;
@@ -13,6 +15,8 @@ pub use self::contents::{
     CountedNamespace, CountedSegment, LargeEntry, OpenStoreSegment, StoreCensus, StoreContents,
     StoreKeys,
 };
+pub use self::copy::CopyDamage;
+pub use self::copy_error::StoreCopyError;
 pub use self::error::StoreReadError;
 use self::error::{not_opened, not_read};
 pub use self::facts::{NextOpen, StoreFacts, StoreSegment, StoreState};

@@ -54,7 +54,7 @@ fn a_cache_that_cannot_open_a_store_that_is_looked_at_leaves_its_mark() {
 }
 
 /// Changes both copies of the superblock.
-fn set(folder: &Path, change: impl Fn(&mut [u8])) {
+pub(crate) fn set(folder: &Path, change: impl Fn(&mut [u8])) {
     let file = File::options().read(true).write(true).open(folder.join("data")).unwrap();
     for offset in [0, 4096] {
         let mut block = [0; 4096];

@@ -4,8 +4,11 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod copies;
 mod damage;
+mod interrupted;
 mod live;
+mod live_copies;
 mod locks;
 mod look;
 mod refusals;

@@ -12,7 +12,7 @@ Exit codes:
   1  damage was found
   2  the command line makes no sense
   3  the store cannot be read: there is none, it is something else or of another version, or the
-     operating system refuses it
+     operating system refuses it; or it cannot be copied
   4  a cache has the store open
 
 Sizes are in bytes unless a unit stands beside them (KiB = 1024 bytes). Times are in UTC; with
@@ -20,12 +20,12 @@ Sizes are in bytes unless a unit stands beside them (KiB = 1024 bytes). Times ar
 \"message\", \"owner\"}} on the standard output; messages go to the standard error in any
 case.";
 
-/// Looks at the stores of tamis caches, from outside.
+/// Looks at the stores of tamis caches and copies them, from outside.
 ///
-/// A store is the directory that a cache's configuration calls l2_path. No command writes to it:
-/// not even what an open of the cache would write. Commands that read a store hold a shared lock on
-/// it, so that no cache opens it meanwhile; a store that a cache has open is refused, unless --live
-/// is given.
+/// A store is the directory that a cache's configuration calls l2_path. No command writes to one
+/// that there is: not even what an open of the cache would write. Commands that read a store hold a
+/// shared lock on it, so that no cache opens it meanwhile; a store that a cache has open is refused,
+/// unless --live is given.
 #[derive(Debug, Parser)]
 #[command(name = "tamis", version, after_long_help = EXIT_CODES)]
 #[command(disable_help_subcommand = false, arg_required_else_help = true)]
@@ -54,6 +54,12 @@ pub(super) enum Command {
     /// Estimate the budgets that a cache needs
     #[command(long_about = SIZE, after_long_help = SIZE_MORE)]
     Size(Size),
+    /// Copy a store to another directory
+    #[command(long_about = BACKUP, after_long_help = BACKUP_MORE)]
+    Backup(Backup),
+    /// Verify a backup, and copy it to where a cache is to open it
+    #[command(long_about = RESTORE, after_long_help = RESTORE_MORE)]
+    Restore(Restore),
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +141,31 @@ pub(super) struct Size {
     /// The entries have no ttl
     #[arg(long)]
     pub(super) no_ttl: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    pub(super) store: Store,
+    /// The directory of the copy, which must have no store; it is made if it is missing
+    #[arg(value_name = "TO")]
+    pub(super) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The directory of the backup
+    #[arg(value_name = "FROM")]
+    pub(super) from: PathBuf,
+    /// The directory of the copy, which must have no store; it is made if it is missing
+    #[arg(value_name = "TO")]
+    pub(super) to: PathBuf,
+    /// Copy it although parts are damaged
+    ///
+    /// Segments that have lost their headers are left out with all older ones. Other damage is
+    /// copied: `tamis verify --help` tells what it means.
+    #[arg(long)]
+    pub(super) damaged: bool,
 }
 
 /// A length or a number up to a limit.
@@ -279,3 +310,52 @@ Examples:
   tamis size --entries 1000000 --key 20 --value 60000 --stored 15000 --l1-share 5 --json
 
 Exit codes: 0 estimated; 2 no store takes such entries, or the command line makes no sense.";
+
+const BACKUP: &str = "\
+Copies a store to another directory. The copy is a store that was closed, as BlobCache::backup
+makes it: a cache opens it warm, with any l2_bytes_max, in the mode Process or Power.
+
+It has everything up to the end of the log. With --live a cache may have the store open: the
+copy ends with the last sealed segment, and may lack entries that the cache was just moving
+to a newer one. What it lacks is a miss, never an older value than the newest one of the
+sealed segments. BlobCache::backup, by the cache itself, lacks nothing.
+
+A store whose next open would begin empty is refused, since its copy would not. Segments are
+copied as they are, damage included: `tamis restore` verifies them.
+
+Until the copy is whole and on its device every open refuses it. If the command is
+interrupted it is left so, and the next backup to the directory replaces it. A store that is
+there already is never changed. On a terminal the standard error shows the progress.";
+
+const BACKUP_MORE: &str = "\
+JSON: {\"copy\": {directory, segments, bytes, damaged (null), flush_after_open (false)}}. An
+error has one of these kinds, besides those of all commands: target_exists, target_in_use,
+no_room, empty (the store's next open begins empty), nothing_sealed, moving (with --live: it
+was overwritten faster than it could be copied, in eight attempts).
+
+Examples:
+  tamis backup /var/cache/pages /backup/pages
+  tamis backup --live --json /var/cache/pages /backup/pages
+
+Exit codes: 0 copied; 1 the store is damaged as a whole, or a segment has lost its header; 3
+also: the copy cannot be made; 4 also: the other directory is in use; others: tamis --help.";
+
+const RESTORE: &str = "\
+Verifies a store as `tamis verify` does, and copies it to another directory as `tamis backup`
+does. Nothing is copied if a part is damaged, unless --damaged is given.
+
+The copy knows nothing of what was changed since the backup. A cache that opens it may serve
+what is out of date, until ttls end it: flush what may have changed once it is open.";
+
+const RESTORE_MORE: &str = "\
+JSON: an object a line: {\"damage\": ...} as of `tamis verify`, then {\"copy\": {directory,
+segments, bytes, damaged (parts), flush_after_open (true)}}. Errors are those of `tamis
+backup`.
+
+Examples:
+  tamis restore /backup/pages /var/cache/pages
+  tamis restore --damaged --json /backup/pages /var/cache/pages | jq .copy.damaged
+
+Exit codes: 0 copied, with --damaged although damage was found; 1 damage was found, and
+nothing was copied; 3 also: the copy cannot be made; 4 also: the other directory is in use;
+others: tamis --help.";

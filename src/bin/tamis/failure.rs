@@ -4,19 +4,20 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
-use tamis::StoreReadError;
+use tamis::{CacheError, StoreCopyError, StoreReadError};
 
 /// Damage was found.
 pub(super) const DAMAGED: u8 = 1;
 /// The command line makes no sense. That of clap, too.
 pub(super) const USAGE: u8 = 2;
-/// The store cannot be read.
+/// The store cannot be read, or the copy not written.
 pub(super) const REFUSED: u8 = 3;
 /// A cache has the store open.
 pub(super) const IN_USE: u8 = 4;
 
 pub(super) enum Failure {
     Store(StoreReadError),
+    Copy(StoreCopyError),
     /// The output is closed: nobody wants the rest.
     Output(io::Error),
 }
@@ -24,6 +25,12 @@ pub(super) enum Failure {
 impl From<StoreReadError> for Failure {
     fn from(error: StoreReadError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<StoreCopyError> for Failure {
+    fn from(error: StoreCopyError) -> Self {
+        Self::Copy(error)
     }
 }
 
@@ -41,14 +48,8 @@ impl Failure {
                 return ExitCode::SUCCESS;
             }
             Self::Output(_) => (REFUSED, "output", None),
-            Self::Store(error) => match error {
-                StoreReadError::NoStore { .. } => (REFUSED, "no_store", None),
-                StoreReadError::NotAStore { .. } => (REFUSED, "not_a_store", None),
-                StoreReadError::Version { .. } => (REFUSED, "version", None),
-                StoreReadError::InUse { owner, .. } => (IN_USE, "in_use", *owner),
-                StoreReadError::Damaged { .. } => (DAMAGED, "damaged", None),
-                _ => (REFUSED, "io", None),
-            },
+            Self::Store(error) => of_store(error),
+            Self::Copy(error) => of_copy(error),
         };
         let message = self.message();
         if is_json {
@@ -66,7 +67,40 @@ impl Failure {
                 format!("{error}; --live shows it as of its last sealed segment")
             }
             Self::Store(error) => error.to_string(),
+            Self::Copy(StoreCopyError::Source(error @ StoreReadError::InUse { .. })) => {
+                format!("{error}: have it end before")
+            }
+            Self::Copy(error) => error.to_string(),
             Self::Output(error) => format!("could not write: {error}"),
         }
+    }
+}
+
+/// The exit code, its name, and the process that is in the way.
+type Told = (u8, &'static str, Option<u32>);
+
+fn of_store(error: &StoreReadError) -> Told {
+    match error {
+        StoreReadError::NoStore { .. } => (REFUSED, "no_store", None),
+        StoreReadError::NotAStore { .. } => (REFUSED, "not_a_store", None),
+        StoreReadError::Version { .. } => (REFUSED, "version", None),
+        StoreReadError::InUse { owner, .. } => (IN_USE, "in_use", *owner),
+        StoreReadError::Damaged { .. } => (DAMAGED, "damaged", None),
+        _ => (REFUSED, "io", None),
+    }
+}
+
+fn of_copy(error: &StoreCopyError) -> Told {
+    match error {
+        StoreCopyError::Source(error) => of_store(error),
+        StoreCopyError::Empty { .. } => (REFUSED, "empty", None),
+        StoreCopyError::Nothing { .. } => (REFUSED, "nothing_sealed", None),
+        StoreCopyError::Moving { .. } => (REFUSED, "moving", None),
+        StoreCopyError::Target(CacheError::L2Locked { .. }) => (IN_USE, "target_in_use", None),
+        StoreCopyError::Target(CacheError::L2Unavailable { .. }) => {
+            (REFUSED, "target_exists", None)
+        }
+        StoreCopyError::Target(CacheError::L2Full { .. }) => (REFUSED, "no_room", None),
+        _ => (REFUSED, "io", None),
     }
 }

@@ -1,7 +1,9 @@
-//! `tamis`: looks at the stores of caches, from outside and without writing to them.
+//! `tamis`: looks at the stores of caches and copies them, from outside and without writing to them.
 
 #[cfg(target_os = "linux")]
 mod arguments;
+#[cfg(target_os = "linux")]
+mod copy;
 #[cfg(target_os = "linux")]
 mod dump;
 #[cfg(target_os = "linux")]
@@ -10,6 +12,8 @@ mod failure;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod output;
+#[cfg(target_os = "linux")]
+mod progress;
 #[cfg(target_os = "linux")]
 mod size;
 #[cfg(target_os = "linux")]
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         Command::Dump(dump) => dump::run(dump, json),
         Command::Top(top) => top::run(top, json),
         Command::Size(size) => size::run(size, json),
+        Command::Backup(backup) => copy::back_up(backup, json),
+        Command::Restore(restore) => copy::restore(restore, json),
     };
     done.unwrap_or_else(|failure| failure.tell(json))
 }

@@ -1,21 +1,32 @@
 //! `tamis verify`: every checksum of a store.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use tamis::{DamagedPart, StoreDamage, VerifyEvent, VerifyReport};
+use tamis::{DamagedPart, StoreDamage, StoreReader, VerifyEvent, VerifyReport};
 
 use super::arguments::Store;
 use super::failure::{DAMAGED, Failure};
 use super::output::{set_key, shown, shown_bytes};
-
-const BAR: &str =
-    "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {elapsed} so far, {eta} left";
+use super::progress::bar;
 
 pub(super) fn run(store: &Store, is_json: bool) -> Result<ExitCode, Failure> {
-    let store = store.open()?;
+    let (report, failed) = check(&store.open()?, is_json)?;
+    let summary = if is_json { report_object(&report).to_string() } else { summary(&report) };
+    match failed.map_or_else(|| writeln!(io::stdout(), "{summary}"), Err) {
+        // Nobody wants to read it, but the exit code may be asked for.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    Ok(if report.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+/// Checks all of a store, with a line for each damage; and why a line was not written.
+pub(super) fn check(
+    store: &StoreReader,
+    is_json: bool,
+) -> Result<(VerifyReport, Option<io::Error>), Failure> {
     let bar = bar();
     let mut failed = None;
     let verified = store.verify(|event| match event {
@@ -30,24 +41,7 @@ pub(super) fn run(store: &Store, is_json: bool) -> Result<ExitCode, Failure> {
         _ => {}
     });
     bar.finish_and_clear();
-    let report = verified?;
-    let summary = if is_json { report_object(&report).to_string() } else { summary(&report) };
-    match failed.map_or_else(|| writeln!(io::stdout(), "{summary}"), Err) {
-        // Nobody wants to read it, but the exit code may be asked for.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
-    Ok(if report.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
-}
-
-/// On the standard error, if somebody can watch it.
-fn bar() -> ProgressBar {
-    let is_watched = io::stderr().is_terminal();
-    let target =
-        if is_watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(None, target);
-    ProgressStyle::with_template(BAR).into_iter().for_each(|style| bar.set_style(style));
-    bar
+    Ok((verified?, failed))
 }
 
 fn part(part: DamagedPart) -> &'static str {

@@ -32,34 +32,34 @@ use crate::l2;
 use crate::modes::{CrashSafety, L2Admission, L2Compression};
 use crate::put::BlobCachePut;
 
-const SEGMENT: u64 = 32 << 10;
+pub(super) const SEGMENT: u64 = 32 << 10;
 const KEYS: u8 = 12;
 const POLLS_MAX: u32 = 200_000;
 
 #[derive(Clone, Copy, Debug)]
-struct Setting {
+pub(super) struct Setting {
     crash_safety: CrashSafety,
     /// The log has room for everything.
-    is_roomy: bool,
+    pub(super) is_roomy: bool,
 }
 
-const ROOMY: Setting = Setting { crash_safety: CrashSafety::Process, is_roomy: true };
-const FULL: Setting = Setting { is_roomy: false, ..ROOMY };
+pub(super) const ROOMY: Setting = Setting { crash_safety: CrashSafety::Process, is_roomy: true };
+pub(super) const FULL: Setting = Setting { is_roomy: false, ..ROOMY };
 
 /// The number of each key's value.
-type State = BTreeMap<u8, u32>;
+pub(super) type State = BTreeMap<u8, u32>;
 
 #[derive(Debug, Default)]
-struct Tally {
-    backups: u64,
+pub(super) struct Tally {
+    pub(super) backups: u64,
     /// Mutations that a copy has, and that began after the call.
     later: u64,
-    found: u64,
+    pub(super) found: u64,
     refused: u64,
     whole: u64,
 }
 
-fn config(setting: Setting, segments: u64) -> BlobCacheConfig {
+pub(super) fn config(setting: Setting, segments: u64) -> BlobCacheConfig {
     BlobCacheConfig::builder()
         .l1_bytes_max(64 << 10)
         .l2_path("simulated")
@@ -72,7 +72,7 @@ fn config(setting: Setting, segments: u64) -> BlobCacheConfig {
         .unwrap()
 }
 
-fn empty_target(seed: u64) -> SimulatedDisk {
+pub(super) fn empty_target(seed: u64) -> SimulatedDisk {
     let disk = SimulatedDisk::new(seed, l2::EMPTY_BYTES);
     disk.overwrite(0, &l2::begin_unfinished());
     disk
@@ -91,8 +91,8 @@ fn value(number: u32, length: usize) -> Vec<u8> {
 
 /// All states that there ever were, the oldest first.
 #[derive(Clone, Debug, Default)]
-struct Model {
-    states: Vec<State>,
+pub(super) struct Model {
+    pub(super) states: Vec<State>,
 }
 
 impl Model {
@@ -109,7 +109,12 @@ impl Model {
 
 /// One mutation after the other, between yields. A state is noted when its mutation begins: it may
 /// take effect from then on.
-async fn mutate(cache: &BlobCache, model: &RefCell<Model>, random: &mut StdRng, count: u32) {
+pub(super) async fn mutate(
+    cache: &BlobCache,
+    model: &RefCell<Model>,
+    random: &mut StdRng,
+    count: u32,
+) {
     for _ in 0..count {
         let (key, number) = (random.random_range(0..KEYS), model.borrow().states.len() as u32);
         match random.random_range(0..20) {
@@ -154,7 +159,7 @@ fn open(
 }
 
 /// What a copy holds must be one of the states from `begun` on.
-fn check(
+pub(super) fn check(
     (seed, disk): (u64, &SimulatedDisk),
     setting: Setting,
     (model, begun): (&Model, usize),

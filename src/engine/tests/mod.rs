@@ -22,6 +22,8 @@ mod keys;
 mod lifetimes;
 mod many;
 mod namespace_slots;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod outside_copies;
 mod polls;
 mod promotions;
 mod reclaim;

@@ -7,6 +7,7 @@
 //! one, so a superblock that is read later tells damage from what the owner has overwritten.
 
 mod check;
+mod source;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
