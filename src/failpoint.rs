@@ -122,8 +122,6 @@ pub(crate) enum Failpoint {
     BackupUnsynced,
     /// A copy from outside takes what it has read of a segment for the segment.
     OverwrittenCopied,
-    /// A copy from outside does not look whether a segment was moved.
-    MovedCopied,
     /// An image of the index counts whatever state of the store it belongs to.
     ImageOfAnotherState,
     /// The chunks of an image are not compared with their checksums.
