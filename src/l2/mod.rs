@@ -106,7 +106,9 @@ pub(crate) use self::expiry::{Expiry, ExpiryScope};
 pub(crate) use self::format::FORMAT_VERSION;
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(crate) use self::found::{Checked, Checker, Damage, FoundFacts, FoundStore, Part};
+pub(crate) use self::found::{
+    Checked, Checker, CopyProgress, Damage, FoundFacts, FoundStore, Part,
+};
 pub(crate) use self::health::{DiskMetrics, Health, count};
 pub(crate) use self::image::{ClosedIndex, ClosedNamespace};
 pub(crate) use self::index::{Index, READS_MAX, ScanCursor, Slot};

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::StoreReader;
 use super::copy_error::StoreCopyError;
 use super::error::{StoreReadError, not_read};
-use super::facts::{NextOpen, StoreState};
+use super::facts::{NextOpen, StoreFacts, StoreState};
 use crate::backup_report::BackupReport;
 use crate::blocking::block_on;
 use crate::engine::{no_room, open_target, target_failed, target_options};
 use crate::io::ReadDisk;
-use crate::l2::CopyError;
+use crate::l2::{CopyError, CopyProgress, FoundStore};
 
-/// What a [copy](StoreReader::copy_to) does with segments that have lost their headers.
+/// What a [copy](super::StoreReader::copy_to) does with segments that have lost their headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CopyDamage {
     /// It is refused: [`Damaged`](StoreReadError::Damaged).
@@ -23,46 +22,31 @@ pub enum CopyDamage {
     Drop,
 }
 
-impl StoreReader {
-    /// Copies the store into another directory, which is made if it is missing. The copy is a store
-    /// that was closed, as a [`backup`](crate::BlobCache::backup) makes it: open it with any
-    /// `l2_bytes_max`, in the mode `Process` or `Power`. It ends with the last good frame of the
-    /// log, or, if the store is looked at [live](super::StoreAccess::Live), with the last sealed
-    /// segment; then entries may be missing in it, which reclaim was just moving.
-    ///
-    /// **The copy knows nothing of later changes**: flush what may have changed meanwhile once a
-    /// cache has opened it.
-    ///
-    /// `tell` is called with the bytes that are done and all bytes. Both begin again if the owner
-    /// of a live store has overwritten what was to be copied. Damage in the store is copied, but
-    /// for segments without headers: [`verify`](Self::verify) it before. Memory: 4 MiB, and the
-    /// tables of segments.
-    ///
-    /// The copy is refused by every open until it is whole and on its device. After an error, or
-    /// the end of the process, it is left so, and replaced by the next copy to that directory.
-    ///
-    /// # Errors
-    ///
-    /// Each [`StoreCopyError`]. The store is as it was.
-    pub fn copy_to(
+/// One copy.
+pub(super) struct Copying<'a> {
+    pub(super) store: &'a FoundStore,
+    pub(super) facts: &'a StoreFacts,
+    pub(super) damage: CopyDamage,
+}
+
+impl Copying<'_> {
+    pub(super) fn run(
         &self,
-        directory: impl AsRef<Path>,
-        damage: CopyDamage,
-        tell: impl Fn(u64, u64) + Send + Sync,
+        directory: &Path,
+        tell: CopyProgress<'_>,
     ) -> Result<BackupReport, StoreCopyError> {
-        self.check_copyable(damage)?;
+        self.check_copyable()?;
         block_on(async {
-            let directory = directory.as_ref();
             let opened = open_target(directory, target_options(directory)).await;
             let file = opened.map_err(StoreCopyError::Target)?;
-            let copied = self.store.copy_to(Arc::new(file.clone()), &tell).await;
+            let copied = self.store.copy_to(Arc::new(file.clone()), tell).await;
             file.close().wait().await;
             let copied = copied.map_err(|error| self.not_copied(error, &file.facts().path))?;
             Ok(BackupReport::new(copied.segments, copied.bytes))
         })
     }
 
-    fn check_copyable(&self, damage: CopyDamage) -> Result<(), StoreCopyError> {
+    fn check_copyable(&self) -> Result<(), StoreCopyError> {
         let path = || self.facts.path.clone();
         // A copy counts as closed, so it must have nothing that an open would not serve. What a
         // store of the mode `Cold` has is whole, as long as no boot lies between.
@@ -75,7 +59,7 @@ impl StoreReader {
         }
         let failed = |error| not_read(error, &self.facts.path);
         let lost = block_on(self.store.lost_segment()).map_err(failed)?;
-        if let Some(number) = lost.filter(|_| damage == CopyDamage::Refuse) {
+        if let Some(number) = lost.filter(|_| self.damage == CopyDamage::Refuse) {
             let reason = format!("segment {} has lost its header", number.0);
             return Err(StoreReadError::Damaged { path: path(), reason }.into());
         }

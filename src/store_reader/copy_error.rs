@@ -8,7 +8,7 @@ use super::error::StoreReadError;
 use super::facts::NextOpen;
 use crate::error::CacheError;
 
-/// Why a store was not copied. It is as it was; the copy, if it was begun, is refused by every open.
+/// Why a store was not copied. It is as it was; a copy that was begun is refused by every open.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreCopyError {

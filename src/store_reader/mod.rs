@@ -16,11 +16,13 @@ pub use self::contents::{
     StoreKeys,
 };
 pub use self::copy::CopyDamage;
+use self::copy::Copying;
 pub use self::copy_error::StoreCopyError;
 pub use self::error::StoreReadError;
 use self::error::{not_opened, not_read};
 pub use self::facts::{NextOpen, StoreFacts, StoreSegment, StoreState};
 pub use self::verify::{DamagedPart, StoreDamage, VerifyEvent, VerifyReport};
+use crate::backup_report::BackupReport;
 use crate::blocking::block_on;
 use crate::engine::open_view;
 use crate::io::{Disk, ReadDisk, owner_of};
@@ -124,6 +126,36 @@ impl StoreReader {
             view = block_on(open_view(&again)).map_err(not_read)?;
         }
         Ok(StoreContents::new(Some(view), self.facts.is_live))
+    }
+
+    /// Copies the store into another directory, which is made if it is missing. The copy is a store
+    /// that was closed, as a [`backup`](crate::BlobCache::backup) makes it: open it with any
+    /// `l2_bytes_max`, in the mode `Process` or `Power`. It ends with the last good frame of the
+    /// log, or, if the store is looked at [live](StoreAccess::Live), with the last sealed
+    /// segment; then entries may be missing in it, which reclaim was just moving.
+    ///
+    /// **The copy knows nothing of later changes**: flush what may have changed meanwhile once a
+    /// cache has opened it.
+    ///
+    /// `tell` is called with the bytes that are done and all bytes. Both begin again if the owner
+    /// of a live store has overwritten what was to be copied. Damage in the store is copied, but
+    /// for segments without headers: [`verify`](Self::verify) it before. Memory: 4 MiB, and the
+    /// tables of segments.
+    ///
+    /// The copy is refused by every open until it is whole and on its device. After an error, or
+    /// the end of the process, it is left so, and replaced by the next copy to that directory.
+    ///
+    /// # Errors
+    ///
+    /// Each [`StoreCopyError`]. The store is as it was.
+    pub fn copy_to(
+        &self,
+        directory: impl AsRef<Path>,
+        damage: CopyDamage,
+        tell: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<BackupReport, StoreCopyError> {
+        let copy = Copying { store: &self.store, facts: &self.facts, damage };
+        copy.run(directory.as_ref(), &tell)
     }
 }
 

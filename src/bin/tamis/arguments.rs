@@ -24,8 +24,8 @@ case.";
 ///
 /// A store is the directory that a cache's configuration calls l2_path. No command writes to one
 /// that there is: not even what an open of the cache would write. Commands that read a store hold a
-/// shared lock on it, so that no cache opens it meanwhile; a store that a cache has open is refused,
-/// unless --live is given.
+/// shared lock on it, so that no cache opens it meanwhile; a store that a cache has open is
+/// refused, unless --live is given.
 #[derive(Debug, Parser)]
 #[command(name = "tamis", version, after_long_help = EXIT_CODES)]
 #[command(disable_help_subcommand = false, arg_required_else_help = true)]

@@ -1,4 +1,4 @@
-//! `tamis`: looks at the stores of caches and copies them, from outside and without writing to them.
+//! `tamis`: looks at the stores of caches and copies them, from outside, never writing to them.
 
 #[cfg(target_os = "linux")]
 mod arguments;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub(crate) use self::check::{Checked, Checker, Damage, Part};
+pub(crate) use self::source::CopyProgress;
 use super::checksum::ChecksumKey;
 use super::error::DecodeError;
 use super::footer::Footer;
