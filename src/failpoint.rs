@@ -52,6 +52,8 @@ pub(crate) enum Failpoint {
     TakenOverUnvoided,
     /// An open overwrites a superblock though the other one may be in the kernel's memory alone.
     SuperblockNotKept,
+    /// An open trusts that the last frame is on the device.
+    LastFrameNotKept,
     /// Recovery continues behind a segment that it cannot read.
     DamageSkipped,
     /// Recovery does not know that records are stale before their time.

@@ -369,7 +369,7 @@ impl BackwardScan<'_> {
         let Ok(scanned) = self.scan(&mut frames, (number, clean_end)).await else {
             return Ok(None);
         };
-        let Scanned { directory, end, is_damaged } = scanned;
+        let Scanned { directory, last, end, is_damaged } = scanned;
         let block = end / BLOCK_BYTES * BLOCK_BYTES;
         let block = if block == end {
             Vec::new()
@@ -377,8 +377,10 @@ impl BackwardScan<'_> {
             let Ok(Some(bytes)) = frames.bytes(block, end - block).await else { return Ok(None) };
             bytes.to_vec()
         };
-        let end = start.after(end as u64).ok_or_else(|| io::Error::other("out of positions"))?;
-        Ok(Some(Unsealed { end, directory, block, is_damaged }))
+        let position =
+            |at: usize| start.after(at as u64).ok_or_else(|| io::Error::other("out of positions"));
+        let (last, end) = (position(last)?, position(end)?);
+        Ok(Some(Unsealed { last, end, directory, block, is_damaged }))
     }
 
     /// The good frames behind the last bad one, and whether that one is damage.
@@ -388,7 +390,7 @@ impl BackwardScan<'_> {
         (number, clean_end): (SegmentNumber, Option<usize>),
     ) -> io::Result<Scanned> {
         let empty = || DirectoryBuilder::new(number, self.file.geometry);
-        let (mut directory, mut end) = (empty(), BLOCK_BYTES);
+        let (mut directory, mut last, mut end) = (empty(), BLOCK_BYTES, BLOCK_BYTES);
         let mut is_damaged = false;
         // Bounded: a frame in each turn, read in steps.
         loop {
@@ -396,6 +398,7 @@ impl BackwardScan<'_> {
             while let Some(header) = frames.at(end).await? {
                 frames.list(end, &header, self.hasher, &mut directory).await?;
                 frames.opens.first = header.open_count;
+                last = end;
                 end += header.length as usize;
             }
             is_damaged |= clean_end.is_some_and(|clean| clean != end);
@@ -403,13 +406,13 @@ impl BackwardScan<'_> {
                 break;
             }
             let Some(behind) = frames.find_from(end).await? else { break };
-            (is_damaged, directory, end) = (true, empty(), behind);
+            (is_damaged, directory, last, end) = (true, empty(), behind, behind);
         }
         if clean_end.is_some_and(|clean| clean != end) {
             // The missing frames at the end are newer than all that were found.
             directory = empty();
         }
-        Ok(Scanned { directory, end, is_damaged })
+        Ok(Scanned { directory, last, end, is_damaged })
     }
 }
 
@@ -423,6 +426,8 @@ enum Taken {
 
 struct Scanned {
     directory: DirectoryBuilder,
+    /// Where the last good frame begins.
+    last: usize,
     end: usize,
     is_damaged: bool,
 }

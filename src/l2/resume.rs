@@ -16,6 +16,9 @@
 //! - Nor does the directory of a torn seal: the new one could bring the bytes that it lacks, and it
 //!   would end the segment at E, before later acknowledged records. So the last block of the
 //!   segment, with its footer, is blank before the log continues. Frames never reach that block.
+//! - The last good frame is on the device before anything is judged by it: in Power mode all of it
+//!   is written again, since a sync of it may have failed, after which the kernel may show what the
+//!   device does not have.
 //! - The next frame begins at E. There is no gap that a later open could take for the end; the rest
 //!   of T behind the new frames has their position in no header, or an older open count.
 //! - In Power mode each of these writes is synced before the next. In Process mode a power
@@ -25,14 +28,18 @@
 //! E.
 
 use std::io;
+use std::ops::Range;
 
 use super::directory_builder::DirectoryBuilder;
 use super::format::{BLOCK_BYTES, Geometry, OpenCount, Position, SegmentNumber};
 use super::recovery_error::RecoveryError;
 use super::segment_file::SegmentFile;
-use super::superblock::Superblock;
+use super::superblock::{CrashSafety, Superblock};
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::AlignedBuffer;
+
+/// Written again at once of the last frame.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// The last segment in use.
 pub(super) struct Tail {
@@ -43,6 +50,8 @@ pub(super) struct Tail {
 
 /// The good part of a segment that is not sealed.
 pub(super) struct Unsealed {
+    /// Where the last good frame begins.
+    pub(super) last: Position,
     /// Where the good frames end.
     pub(super) end: Position,
     pub(super) directory: DirectoryBuilder,
@@ -81,7 +90,10 @@ pub(super) async fn start(
         return fresh_segment(file, superblock, SegmentNumber(next)).await;
     };
     file.places.release_before(geometry.segment_of(head));
-    if let Some(Unsealed { mut end, directory, block, is_damaged }) = unsealed {
+    if let Some(Unsealed { last, mut end, directory, block, is_damaged }) = unsealed {
+        if !was_clean {
+            keep(file, segment, last..end).await?;
+        }
         let is_gap_left = failpoint(Failpoint::TailAppendedAfterTear) && !was_clean;
         if is_gap_left {
             end = position(end.value().next_multiple_of(BLOCK_BYTES as u64))?;
@@ -104,6 +116,29 @@ pub(super) async fn start(
         file.write(offset, image).await?;
     }
     fresh_segment(file, superblock, SegmentNumber(segment.0 + 1)).await
+}
+
+/// Writes a frame again, up to the block of its end. In Power mode its sync may have failed in the
+/// process before: then it was read from the kernel's memory, the device has not all of it, and no
+/// later sync would cover what it lacks. Only one frame is in flight at a time.
+async fn keep(
+    file: &SegmentFile,
+    segment: SegmentNumber,
+    frame: Range<Position>,
+) -> Result<(), RecoveryError> {
+    if file.crash_safety != CrashSafety::Power || failpoint(Failpoint::LastFrameNotKept) {
+        return Ok(());
+    }
+    let geometry = file.geometry;
+    let start = file.places.offset_in_use(segment)?;
+    let block = |at: Position| geometry.offset_in_segment(at) as usize / BLOCK_BYTES * BLOCK_BYTES;
+    let end = block(frame.end);
+    // Bounded: a piece in each turn.
+    for from in (block(frame.start)..end).step_by(PIECE_BYTES) {
+        let piece = file.read(segment, from, PIECE_BYTES.min(end - from)).await?;
+        file.write(start + from as u64, piece).await?;
+    }
+    Ok(())
 }
 
 /// Ensures that a torn frame at `end`, and a torn directory, never verify. `block`: what its block
