@@ -216,8 +216,9 @@ fn statistics_serialize_under_their_getter_names() {
     let limits = "\"quota\":{\"l1_bytes_max\":1048576,\"l2_bytes_max\":null}";
     assert!(held.contains(limits), "{held}");
 
-    let fetch = "{\"begun\":0,\"errors\":0,\"timeouts\":0,\"held_off\":0,\"not_stored\":0,\
-                 \"joined\":0,\"waits_timed_out\":0,\"under_way\":0}";
+    let fetch = "{\"begun\":0,\"errors\":0,\"timeouts\":0,\"held_off\":0,\"spawned\":0,\
+                 \"not_spawned\":0,\"tasks\":0,\"refreshes_ahead\":0,\"soft_timeouts\":0,\
+                 \"not_stored\":0,\"joined\":0,\"waits_timed_out\":0,\"under_way\":0}";
     assert_eq!(json(&stats.fetch()), fetch);
     assert!(json(&stats.l1()).starts_with("{\"hits\":1,"));
     let disk = json(&stats.l2());

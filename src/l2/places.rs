@@ -20,6 +20,7 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::format::{DATA_OFFSET, Geometry, Position, SegmentNumber};
+use crate::batch::BATCH_ENTRIES;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::meter;
 
@@ -184,12 +185,23 @@ impl Places {
         self.table.lock().end = count;
     }
 
-    /// The oldest segment that lies behind the first `count` places.
-    pub(super) fn first_behind(&self, count: u32) -> Option<SegmentNumber> {
+    /// The oldest segment from `first` on that lies behind the first `count` places, looked for in
+    /// a batch of them: then the other one is where to go on.
+    pub(super) fn behind(
+        &self,
+        first: SegmentNumber,
+        count: u32,
+    ) -> (Option<SegmentNumber>, Option<SegmentNumber>) {
         let table = self.table.lock();
-        // Bounded: by the segments, once for each that is moved.
-        let mut behind = table.places.iter().filter(|&(_, &place)| place >= count);
-        behind.next().map(|(&segment, _)| segment)
+        let mut left = table.places.range(first..);
+        // Bounded: by a batch.
+        for (&segment, &place) in left.by_ref().take(BATCH_ENTRIES) {
+            meter::entries(1);
+            if place >= count {
+                return (Some(segment), None);
+            }
+        }
+        (None, left.next().map(|(&segment, _)| segment))
     }
 
     /// How a segment comes to lie at one of the first `count` places. Others do not take it.

@@ -257,9 +257,13 @@ impl Reclaimer {
         let renewed = owner.renewed(position, listed);
         let renewed = renewed.filter(|_| !failpoint(Failpoint::RenewalNotReinserted));
         let blob = renewed.map_or(*blob, |life| blob.with_life(&life));
+        let listed = listed.of(&blob);
         match EncodedRecord::new(&Record::Blob(blob), body.clone()) {
-            Ok(encoded) => owner.append_again(position, &listed.of(&blob), renewed, encoded),
-            Err(_) => AppendedAgain::Refused,
+            // With the deadlines of a touch it may be too long for any segment.
+            Ok(encoded) if self.log.fits(encoded.lengths(), &Change::Blob(listed)) => {
+                owner.append_again(position, &listed, renewed, encoded)
+            }
+            _ => AppendedAgain::Refused,
         }
     }
 

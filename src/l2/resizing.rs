@@ -206,8 +206,7 @@ async fn read_by_blocks(file: &SegmentFile, offset: u64, length: usize) -> Align
     let mut piece = AlignedBuffer::with_capacity(length);
     // Bounded: by the blocks of a piece, each with a read.
     for start in (0..length).step_by(BLOCK_BYTES) {
-        let request = ReadRequest::new(offset + start as u64, BLOCK_BYTES).background();
-        match file.read_counted(request).await {
+        match read(file, offset + start as u64, BLOCK_BYTES).await {
             Ok(block) => piece.append(&block),
             Err(_) => piece.append_zeroes(BLOCK_BYTES),
         }

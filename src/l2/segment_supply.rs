@@ -29,6 +29,7 @@ use super::segment_mover::SegmentMover;
 use super::size_requests::{SizeRefusal, SizeRequest};
 use super::superblock::Superblock;
 use super::superblock_writer::SuperblockWriter;
+use crate::batch::yield_now;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::telemetry::tell;
 
@@ -43,6 +44,8 @@ pub(super) struct SegmentSupply {
     superblocks: SuperblockWriter,
     file: SegmentFile,
     mover: SegmentMover,
+    /// Before this segment none lies behind so many places.
+    moved: (u32, SegmentNumber),
 }
 
 impl SegmentSupply {
@@ -54,7 +57,8 @@ impl SegmentSupply {
         file: SegmentFile,
     ) -> Self {
         let mover = SegmentMover::new(Arc::clone(&log), file.clone());
-        Self { log, owner, reclaimer, superblocks, file, mover }
+        let moved = (0, SegmentNumber(0));
+        Self { log, owner, reclaimer, superblocks, file, mover, moved }
     }
 
     pub(super) fn superblocks(&mut self) -> &mut SuperblockWriter {
@@ -107,7 +111,10 @@ impl SegmentSupply {
             self.superblocks.write_geometry(to).await?;
             self.file.places.set_count(after);
             self.reclaimer.fit(to);
-            cut(&self.file).await?;
+            if let Err(error) = cut(&self.file).await {
+                let consequence = "the next open cuts it";
+                tell!(warn, "resize", %error, consequence, "the file of the disk tier stays longer");
+            }
             self.file.sync().await?;
             if let Some(owner) = self.owner.upgrade() {
                 owner.resized(self.file.places.file_bytes());
@@ -132,13 +139,30 @@ impl SegmentSupply {
             self.log.room_came().await;
             return Ok(false);
         }
-        match self.file.places.first_behind(after) {
+        match self.first_behind(after).await {
             None => Ok(newest.0 + 1 - oldest.0 <= u64::from(after)),
             Some(_) if failpoint(Failpoint::ShrunkBeforeMoved) => Ok(true),
             Some(segment) => {
                 let state = (writing, self.superblocks.superblock());
                 self.mover.copy(segment, after, state).await.map(|()| false)
             }
+        }
+    }
+
+    /// The oldest segment that is to be moved. Those before it are not again: segments that are
+    /// moved or new get places before the end, or are newer.
+    async fn first_behind(&mut self, after: u32) -> Option<SegmentNumber> {
+        if self.moved.0 != after {
+            self.moved = (after, SegmentNumber(0));
+        }
+        // Bounded: a batch in each turn, then a yield.
+        loop {
+            let (found, more) = self.file.places.behind(self.moved.1, after);
+            self.moved.1 = found.or(more).unwrap_or(self.moved.1);
+            if found.is_some() || more.is_none() {
+                return found;
+            }
+            yield_now().await;
         }
     }
 

@@ -369,12 +369,12 @@ fn run(name: &str, setting: Setting, default_rounds: u64, hits_percent_min: u64)
 
 #[test]
 fn no_call_sees_an_older_value_with_room_for_all() {
-    run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64, has_disk: false }, 200, 30);
+    run("roomy", Setting { l1_bytes_max: 64 << 20, key_hash_bits: 64, has_disk: false }, 80, 30);
 }
 
 #[test]
 fn no_call_sees_an_older_value_in_a_tiny_cache() {
-    run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64, has_disk: false }, 200, 20);
+    run("tiny", Setting { l1_bytes_max: 64 << 10, key_hash_bits: 64, has_disk: false }, 80, 20);
 }
 
 #[test]
@@ -382,13 +382,13 @@ fn no_call_sees_an_older_value_among_colliding_keys() {
     run(
         "roomy, 8 bits",
         Setting { l1_bytes_max: 64 << 20, key_hash_bits: 8, has_disk: false },
-        120,
+        50,
         30,
     );
     run(
         "roomy, 2 bits",
         Setting { l1_bytes_max: 64 << 20, key_hash_bits: 2, has_disk: false },
-        120,
+        50,
         10,
     );
 }
@@ -398,13 +398,13 @@ fn no_call_sees_an_older_value_among_colliding_keys_in_a_tiny_cache() {
     run(
         "tiny, 8 bits",
         Setting { l1_bytes_max: 64 << 10, key_hash_bits: 8, has_disk: false },
-        120,
+        50,
         20,
     );
     run(
         "tiny, 2 bits",
         Setting { l1_bytes_max: 64 << 10, key_hash_bits: 2, has_disk: false },
-        120,
+        50,
         10,
     );
 }

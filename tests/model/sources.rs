@@ -153,7 +153,7 @@ fn serve(l1_bytes_max: usize, key_hash_bits: u32, seed: u64) -> (u64, u64) {
 fn no_reader_restores_an_overwritten_value() {
     for (l1_bytes_max, bits) in [(64 << 20, 64), (64 << 20, 8), (64 << 10, 64), (64 << 10, 2)] {
         let (mut hits, mut gets) = (0, 0);
-        let rounds = for_each_round(200, |seed| {
+        let rounds = for_each_round(80, |seed| {
             let (more_hits, more_gets) = serve(l1_bytes_max, bits, seed);
             hits += more_hits;
             gets += more_gets;

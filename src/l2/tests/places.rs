@@ -127,7 +127,7 @@ fn move_any(
     places.keep_before(end);
     let behind = offset_of(end as usize);
     let oldest = model.iter().find(|(_, offset)| **offset >= behind).map(|(number, _)| *number);
-    assert_eq!(places.first_behind(end), oldest.map(SegmentNumber));
+    assert_eq!(places.behind(SegmentNumber(0), end).0, oldest.map(SegmentNumber));
     let Some(number) = oldest else { return 0 };
     let in_use = model.values().filter(|&&offset| offset < behind).count();
     let Ok(moved) = places.begin_move(SegmentNumber(number), end) else {

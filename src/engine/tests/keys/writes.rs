@@ -83,7 +83,8 @@ fn a_key_that_gets_an_earlier_tag_than_the_one_under_way_is_listed() {
     let both = || [has_moved("s", "t"), has_moved("t", "s")];
     assert_eq!(both(), [true; 2]);
     let _planted = plant(Failpoint::ListedByEarlier);
-    assert_ne!(both(), [true; 2], "ListedByEarlier is not found");
+    // The hashes are random.
+    assert!((0..64).any(|_| both() != [true; 2]), "ListedByEarlier is not found");
 }
 
 /// Others change the priority of a key of theirs.

@@ -401,7 +401,7 @@ fn laboratory(setting: Setting) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("TAMIS_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(16),
+        None => 0..number("TAMIS_RUNS").unwrap_or(6),
     };
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
