@@ -112,8 +112,8 @@ impl SegmentSupply {
             self.file.places.set_count(after);
             self.reclaimer.fit(to);
             if let Err(error) = cut(&self.file).await {
-                let consequence = "the next open cuts it";
-                tell!(warn, "resize", %error, consequence, "the file of the disk tier stays longer");
+                let then = "the next open cuts it";
+                tell!(warn, "resize", %error, then, "the file of the disk tier stays longer");
             }
             self.file.sync().await?;
             if let Some(owner) = self.owner.upgrade() {
