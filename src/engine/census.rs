@@ -116,13 +116,11 @@ impl Census {
 
     fn keep(&mut self, (bytes, namespace, key): (u64, &str, &[u8]), largest: usize) {
         let least = self.largest.first().filter(|_| self.largest.len() >= largest);
-        let beats = |least: &LargeEntry| least.bytes < bytes;
-        if largest == 0 || least.is_some_and(|least| !beats(least)) {
+        if largest == 0 || least.is_some_and(|least| least.bytes >= bytes) {
             return;
         }
         self.largest.insert(LargeEntry { bytes, namespace: namespace.into(), key: key.into() });
-        // Bounded: one is too many.
-        while self.largest.len() > largest {
+        if self.largest.len() > largest {
             self.largest.pop_first();
         }
     }

@@ -55,7 +55,8 @@ impl Above {
             // Bounded: by a block.
             let is_zero = block.iter().all(|byte| *byte == 0);
             self.written_bytes += if is_zero { 0 } else { block.len() };
-            self.blocks.insert(number, (!is_zero).then(|| block.into()));
+            let before = self.blocks.insert(number, (!is_zero).then(|| block.into())).flatten();
+            self.written_bytes -= before.map_or(0, |before| before.len());
         }
         Ok(())
     }

@@ -32,12 +32,13 @@ use super::checksum::ChecksumKey;
 use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
 use super::places::Places;
+use super::recovery_error::RecoveryError;
 use super::resume::start_of;
 use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError, unfinished};
 use crate::failpoint::{Failpoint, failpoint};
-use crate::io::{AlignedBuffer, Disk, NoRoom, ReadRequest};
+use crate::io::{AlignedBuffer, Disk, ReadRequest};
 
 /// Copied at once of one segment.
 const PIECE_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
@@ -408,15 +409,13 @@ async fn finish(extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError
     Ok(Copied { segments, bytes: geometry.file_bytes() })
 }
 
-fn no_room(error: io::Error, needed: u64) -> CopyError {
-    let room = error.get_ref().and_then(|inner| inner.downcast_ref::<NoRoom>());
-    match room {
-        Some(&NoRoom { needed_bytes, available_bytes }) => {
+fn no_room(source: io::Error, needed: u64) -> CopyError {
+    let refused = RecoveryError::Grow { needed, source };
+    match (refused.no_room(), refused) {
+        (Some((needed_bytes, available_bytes)), _) => {
             CopyError::NoRoom { needed_bytes, available_bytes }
         }
-        None if error.kind() == io::ErrorKind::StorageFull => {
-            CopyError::NoRoom { needed_bytes: needed, available_bytes: 0 }
-        }
-        None => CopyError::Target(error),
+        (None, RecoveryError::Grow { source, .. }) => CopyError::Target(source),
+        (None, other) => CopyError::Target(io::Error::other(other)),
     }
 }

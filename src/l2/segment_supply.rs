@@ -18,12 +18,13 @@ use std::task::{Context, Poll, ready};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::format::{Geometry, Position, SegmentNumber};
+use super::format::{Geometry, SegmentNumber};
 use super::log::Log;
 use super::log_owner::{LogOwner, Restart};
 use super::reclaim::Reclaimer;
 use super::recovery_error::RecoveryError;
 use super::resizing::{cut, grow};
+use super::resume::start_of;
 use super::segment_file::SegmentFile;
 use super::segment_mover::SegmentMover;
 use super::size_requests::{SizeRefusal, SizeRequest};
@@ -223,7 +224,7 @@ impl SegmentSupply {
         let Superblock { geometry, newest, .. } = *self.superblocks.superblock();
         self.file.places.keep_before(geometry.segment_count());
         self.mover.settle(0).await;
-        owner.forget_before(start_of(geometry, newest.0 + 1)?).await;
+        owner.forget_before(start_of(geometry, SegmentNumber(newest.0 + 1))?).await;
         // Not from the head on file, which may have moved already.
         self.reclaimer.leave(self.log.head_segment()..=newest).await;
         // Bounded: three.
@@ -233,7 +234,7 @@ impl SegmentSupply {
             let next = SegmentNumber(self.superblocks.superblock().newest.0.max(passed) + 1);
             let failed_before = self.file.health.failed_syncs();
             self.superblocks.write_restart(next).await?;
-            let start = start_of(geometry, next.0)?;
+            let start = start_of(geometry, next)?;
             // Dropped without the locks.
             let mut directory = None;
             let restarted = owner.restart(start, &mut || {
@@ -279,10 +280,6 @@ fn refusal(error: &RecoveryError) -> Option<SizeRefusal> {
             errno: source.raw_os_error(),
         },
     })
-}
-
-fn start_of(geometry: Geometry, segment: u64) -> io::Result<Position> {
-    geometry.start_of(SegmentNumber(segment)).ok_or_else(run_out)
 }
 
 fn run_out() -> io::Error {

@@ -83,7 +83,8 @@ pub struct StoreCensus {
     pub segments: Vec<CountedSegment>,
     /// Largest first.
     pub largest: Vec<LargeEntry>,
-    /// Segments whose directories could not be read to their ends: their entries are not counted.
+    /// Segments whose directories are damaged or could not be read to their ends: their entries are
+    /// not counted. None of a live store, whose owner may have overwritten them.
     pub unread: BTreeSet<u64>,
     /// The segment in which the log would go on. It may be one behind those in use.
     pub open_segment: Option<OpenStoreSegment>,
@@ -120,7 +121,8 @@ impl StoreContents {
         StoreKeys(view.map(|view| view.engine.lister().list(namespace, query.into())))
     }
 
-    /// Counts all entries, and finds so many of the largest. Reads all directories.
+    /// Counts all entries, and finds so many of the largest. Reads all directories, those of a
+    /// segment once for each namespace.
     #[must_use]
     pub fn census(&self, largest: usize) -> StoreCensus {
         let Some(View { engine, open_segment, .. }) = &self.view else {
@@ -153,7 +155,8 @@ impl StoreContents {
             segments: segments.collect(),
             // Bounded: by what was asked for.
             largest: largest.collect(),
-            unread: found.unread,
+            // An owner may have overwritten those of a live store.
+            unread: if self.is_live { BTreeSet::new() } else { found.unread },
             open_segment: Some(OpenStoreSegment {
                 number: open_segment.number,
                 records: open_segment.records.into(),

@@ -269,6 +269,21 @@ fn what_an_open_would_drop_is_told_by_all_that_list() {
     );
 }
 
+/// After a close the entries come from the image of the index, and nothing is dropped.
+#[test]
+fn a_damaged_directory_is_told_by_all_that_list_though_the_store_was_closed() {
+    let store = Store::of(stores::closed);
+    for command in ["inspect", "dump", "top"] {
+        on(store.folder.path(), command, &[]).expect(0);
+    }
+    // The footer of the first segment.
+    store.flip(8192 + SEGMENT_BYTES - 40);
+    for command in ["inspect", "dump", "top"] {
+        let outcome = on(store.folder.path(), command, &[]).expect(1);
+        assert!(outcome.stderr.contains("directories of 1 segments"), "{outcome:?}");
+    }
+}
+
 /// Stores with garbage in them, from a seed.
 #[test]
 fn whatever_is_damaged_every_command_ends_by_itself() {

@@ -95,11 +95,14 @@ async fn answer(cache: &BlobCache, folder: &Path, client: &TcpStream) -> io::Res
 
 async fn read_file(folder: &Path, name: &str) -> io::Result<BlobCachePut> {
     // A name, and no path out of the folder.
-    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || name.contains('/')
+    {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let file = tokio_uring::fs::File::open(folder.join(name)).await?;
-    let length = usize::try_from(fs::metadata(folder.join(name))?.len()).unwrap_or(0);
+    // Of the file that is read, and not of another one that has taken its name meanwhile.
+    let file = fs::File::open(folder.join(name))?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let file = tokio_uring::fs::File::from_std(file);
     let (read, bytes) = file.read_exact_at(Vec::with_capacity(length), 0).await;
     read?;
     file.close().await?;

@@ -193,17 +193,22 @@ async fn change(
     Path(id): Path<u32>,
     Json(product): Json<Product>,
 ) -> Result<StatusCode, Refused> {
-    let moved = {
-        let mut products = service.shop.products.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = products.insert(id, product.clone());
-        before.is_none_or(|before| before.category != product.category)
-    };
-    // After the change, so that no page that shows what was before is fresh from now on.
-    service.pages.expire_tags(&[tag_of(id)]).await?;
-    if moved {
-        // It is on a page now that has no tag of it yet.
-        service.pages.expire_key(format!("category/{}", product.category)).await?;
-    }
+    // In a task, since the change must reach all pages though the client goes away.
+    let changing = tokio::spawn(async move {
+        // Pages that may have no tag of it: that of the category it comes to, and its own, if it
+        // was asked for too early.
+        let untagged = [format!("category/{}", product.category), format!("product/{id}")];
+        service.shop.products.lock().unwrap_or_else(PoisonError::into_inner).insert(id, product);
+        // After the change, so that no page that shows what was before is fresh from now on.
+        let mut changed = service.pages.expire_tags(&[tag_of(id)]).await.map(drop);
+        for key in untagged {
+            changed = changed.and(service.pages.expire_key(key).await.map(drop));
+        }
+        changed
+    });
+    changing
+        .await
+        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -123,6 +123,12 @@ fn a_change_reaches_every_page_that_shows_it() {
     let missing = ureq::get(format!("{}/products/1000", pages.0.address)).call();
     assert!(matches!(missing, Err(ureq::Error::StatusCode(404))), "{missing:?}");
 
+    // A page that was asked for before there was such a product.
+    let early = ureq::get(format!("{}/products/8", pages.0.address)).call();
+    assert!(matches!(early, Err(ureq::Error::StatusCode(404))), "{early:?}");
+    pages.change(8, "garden", 5);
+    assert!(pages.get("/products/8").1.contains("</a> 5<"));
+
     // A restart is warm.
     pages.refreshed("/products/3");
     pages.0.interrupt();
@@ -220,7 +226,8 @@ fn files_are_served_by_a_thread_for_each_core() {
         }
     });
     let mut stream = connect();
-    assert_ne!(ask(&mut stream, "7").unwrap().0, "file");
+    ask(&mut stream, "7").unwrap();
+    assert_ne!(ask(&mut stream, "7").unwrap().0, "file", "asked for a moment ago");
     for name in ["none", "../files/7", ".", ""] {
         assert_eq!(ask(&mut stream, name), None, "{name:?}");
     }

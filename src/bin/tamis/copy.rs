@@ -83,7 +83,8 @@ fn tell(
         if damaged > 0 {
             writeln!(
                 output,
-                "DAMAGED: {damaged} parts, listed above, are damaged in the copy too"
+                "DAMAGED: {damaged} parts of the backup, listed above: what they held is missing \
+                 or damaged in the copy"
             )?;
         }
         writeln!(output, "{FLUSH}")?;

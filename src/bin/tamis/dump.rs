@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use tamis::{KeyEntry, KeysQuery, StoreContents};
+use tamis::{KeyEntry, KeysQuery, StoreCensus, StoreContents};
 
 use super::arguments::Dump;
 use super::failure::{DAMAGED, Failure};
@@ -25,20 +25,26 @@ pub(super) fn run(dump: &Dump, is_json: bool) -> Result<ExitCode, Failure> {
         }
     }
     output.flush()?;
-    Ok(tell_dropped(&contents))
+    Ok(tell_missing(&contents, &contents.census(0)))
 }
 
 /// Says how much is missing because of damage.
-pub(super) fn tell_dropped(contents: &StoreContents) -> ExitCode {
+pub(super) fn tell_missing(contents: &StoreContents, census: &StoreCensus) -> ExitCode {
     let dropped = contents.segments_dropped();
-    if dropped == 0 {
-        return ExitCode::SUCCESS;
+    if dropped > 0 {
+        eprintln!(
+            "tamis: {dropped} segments are damaged or lie before damage, and would be dropped by \
+             an open: their entries are missing"
+        );
     }
-    eprintln!(
-        "tamis: {dropped} segments are damaged or lie before damage, and would be dropped by an \
-         open: their entries are missing"
-    );
-    ExitCode::from(DAMAGED)
+    let unread = census.unread.len();
+    if unread > 0 {
+        eprintln!(
+            "tamis: the directories of {unread} segments are damaged: entries of theirs are \
+             missing; `tamis verify` says which"
+        );
+    }
+    if dropped > 0 || unread > 0 { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS }
 }
 
 fn query(dump: &Dump) -> KeysQuery {

@@ -10,7 +10,7 @@ use tamis::{
 };
 
 use super::arguments::Store;
-use super::dump::tell_dropped;
+use super::dump::tell_missing;
 use super::failure::Failure;
 use super::output::{date, hex, shown, size, unix_ms};
 
@@ -38,7 +38,7 @@ pub(super) fn run(store: &Store, is_json: bool) -> Result<ExitCode, Failure> {
         write_namespaces(&mut output, &census)?;
     }
     output.flush()?;
-    Ok(tell_dropped(&contents))
+    Ok(tell_missing(&contents, &census))
 }
 
 fn rows(store: &StoreReader, census: &StoreCensus) -> Vec<Row> {

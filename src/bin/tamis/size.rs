@@ -68,7 +68,7 @@ pub(super) fn run(asked: &Size, is_json: bool) -> Result<ExitCode, Failure> {
         size(l2_index_bytes_max),
         size(default),
     )?;
-    let resident = l1_bytes_max + l2_index_bytes_max;
+    let resident = l1_bytes_max.saturating_add(l2_index_bytes_max);
     writeln!(output, "\nresident memory: {}, and l2_read_bytes_max beside it", size(resident))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tamis::{CountedNamespace, StoreCensus};
 
 use super::arguments::Top;
-use super::dump::tell_dropped;
+use super::dump::tell_missing;
 use super::failure::Failure;
 use super::output::{set_key, shown, shown_bytes};
 
@@ -43,7 +43,7 @@ pub(super) fn run(top: &Top, is_json: bool) -> Result<ExitCode, Failure> {
         }
     }
     output.flush()?;
-    Ok(tell_dropped(&contents))
+    Ok(tell_missing(&contents, &census))
 }
 
 fn first(

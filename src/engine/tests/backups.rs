@@ -19,7 +19,7 @@ use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bench::{Bench, opening_as};
+use super::bench::{Bench, opening_as, seeds_of};
 use super::errors::{documented, variant};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
@@ -291,11 +291,7 @@ fn run_counted(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Str
 }
 
 fn laboratory(setting: Setting) -> Tally {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(40),
-    };
+    let seeds = seeds_of(40);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         let (result, tally) = run(seed, setting);

@@ -1,5 +1,6 @@
 //! `Bench`: a cache above a simulated disk, whose process can be killed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,15 @@ pub(super) fn opening_as(
         void_mark: None,
     };
     open_on(config.clone(), geometry(config).unwrap(), setup)
+}
+
+/// The seeds of a laboratory: `TAMIS_SEED` alone, or as many as `TAMIS_RUNS` says.
+pub(super) fn seeds_of(runs: u64) -> Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("TAMIS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TAMIS_RUNS").unwrap_or(runs),
+    }
 }
 
 impl Bench {

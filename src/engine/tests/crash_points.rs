@@ -19,7 +19,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bench::opening_as;
+use super::bench::{opening_as, seeds_of};
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{Identity, geometry};
@@ -414,11 +414,7 @@ fn run(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), String> {
 }
 
 fn laboratory(setting: Setting) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(2),
-    };
+    let seeds = seeds_of(2);
     let (runs, mut tally) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         if let Err(what) = run(seed, setting, &mut tally) {

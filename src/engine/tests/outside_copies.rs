@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 use super::backups::{
     FULL, Model, ROOMY, SEGMENT, Setting, State, Tally, check, config, empty_target, mutate,
 };
-use super::bench::Bench;
+use super::bench::{Bench, seeds_of};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::failpoint::{Failpoint, plant};
@@ -156,11 +156,7 @@ fn run(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), String> {
 }
 
 fn laboratory(setting: Setting) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(60),
-    };
+    let seeds = seeds_of(60);
     let (runs, mut tally) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         if let Err(what) = run(seed, setting, &mut tally) {

@@ -17,12 +17,12 @@ use crate::l2::error::DecodeError;
 use crate::l2::format::{
     BLOCK_BYTES, FRAME_HEADER_BYTES, Position, RECORD_FIXED_BYTES, SegmentNumber, align,
 };
-use crate::l2::found::start_of;
 use crate::l2::frame::FrameHeader;
 use crate::l2::frames::Frames;
 use crate::l2::places::lost;
 use crate::l2::record::{KIND_BLOB, Record, RecordHead, RecordLengths};
 use crate::l2::recovery_error::RecoveryError;
+use crate::l2::resume::start_of;
 use crate::l2::segment::SegmentHeader;
 use crate::l2::wire::{Reader, is_zero};
 
@@ -132,7 +132,7 @@ impl<'a> Checker<'a> {
         tell: Tell<'_>,
     ) -> Result<Checked, RecoveryError> {
         let store = self.store;
-        let start = start_of(store.file.geometry, number.0)?;
+        let start = start_of(store.file.geometry, number)?;
         let segment_bytes = store.file.geometry.segment_bytes();
         let offset = store.file.places.offset(number);
         let mut check = SegmentCheck {
@@ -400,11 +400,10 @@ impl SegmentCheck<'_, '_> {
         let Some(head) = self.frames.bytes(at, lengths.head()).await? else {
             return Ok(Err(DecodeError::Truncated.into()));
         };
-        let named = || named(head, lengths);
         let padded = Some(lengths.padded());
         let body = match RecordHead::decode(head, key, position, opens) {
             Err(reason) => {
-                let named = named();
+                let named = named(head, lengths);
                 let padded =
                     self.is_followed(at + lengths.padded()).await?.then_some(lengths.padded());
                 return Ok(Err(BadRecord { reason, padded, named }));
@@ -431,7 +430,7 @@ impl SegmentCheck<'_, '_> {
             Err(reason) => reason,
         };
         let head = self.frames.bytes(at, lengths.head()).await?.unwrap_or_default();
-        Ok(Err(BadRecord { reason, padded, named: self::named(head, lengths) }))
+        Ok(Err(BadRecord { reason, padded, named: named(head, lengths) }))
     }
 
     /// Whether a record or a frame begins there, as far as that shows.

@@ -27,6 +27,7 @@ use super::image;
 use super::place_scan::find_places;
 use super::places::Places;
 use super::recovery_error::RecoveryError;
+use super::resume::start_of;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError};
 use crate::batch::Pacer;
@@ -245,7 +246,7 @@ impl FoundStore {
             match self.last_sealed() {
                 Some(last) => shown.newest = last,
                 // No record counts.
-                None => shown.head = start_of(shown.geometry, shown.newest.0 + 1)?,
+                None => shown.head = start_of(shown.geometry, SegmentNumber(shown.newest.0 + 1))?,
             }
         }
         Ok(shown)
@@ -352,9 +353,4 @@ async fn read_superblock(disk: &dyn Disk) -> Result<(Option<Superblock>, Copies)
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn start_of(geometry: Geometry, number: u64) -> Result<Position, RecoveryError> {
-    let start = geometry.start_of(SegmentNumber(number));
-    start.ok_or_else(|| std::io::Error::other("positions have run out").into())
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{FoundStore, start_of};
+use super::FoundStore;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::io::{AlignedBuffer, Disk};
 use crate::l2::backup::{Copied, CopyError, CopySource, Settled, copy};
@@ -23,6 +23,7 @@ use crate::l2::format::{BLOCK_BYTES, Geometry, Position, SegmentNumber};
 use crate::l2::frames::Frames;
 use crate::l2::health::Health;
 use crate::l2::recovery_error::RecoveryError;
+use crate::l2::resume::start_of;
 use crate::l2::segment::SegmentHeader;
 use crate::l2::superblock::Superblock;
 
@@ -111,7 +112,7 @@ impl FoundStore {
         }
         // The first segment is there, and empty.
         let first = self.file.geometry.segment_of(self.superblock.head);
-        Ok(start_of(self.file.geometry, first.0)?.after(BLOCK_BYTES as u64))
+        Ok(start_of(self.file.geometry, first)?.after(BLOCK_BYTES as u64))
     }
 
     /// Where the last good frame of a segment ends.
@@ -119,7 +120,7 @@ impl FoundStore {
         &self,
         number: SegmentNumber,
     ) -> Result<Option<Position>, RecoveryError> {
-        let start = start_of(self.file.geometry, number.0)?;
+        let start = start_of(self.file.geometry, number)?;
         let mut frames = Frames::new(&self.file, number, start, self.opens());
         let (mut next, mut end) = (BLOCK_BYTES, None);
         // Bounded: a frame in each turn, read in steps.

@@ -40,6 +40,7 @@ use self::plan::Plan;
 use self::setting::Setting;
 use self::shrink::shrink;
 use self::tally::Tally;
+use crate::engine::tests::bench::seeds_of;
 use crate::modes::CrashSafety;
 
 #[derive(Debug)]
@@ -112,11 +113,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
 }
 
 fn laboratory(name: &str, setting: Setting) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(60),
-    };
+    let seeds = seeds_of(60);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds.clone() {
         let plan = Plan::new(seed);

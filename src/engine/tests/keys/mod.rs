@@ -19,6 +19,7 @@ use rand::RngExt;
 
 use self::laboratory::{Laboratory, PREFIXES, Setting, Step, keys_of, tag};
 use crate::batch::yield_now;
+use crate::engine::tests::bench::seeds_of;
 use crate::failpoint::{Failpoint, plant};
 use crate::keys::{KeyEntry, KeysQuery};
 use crate::modes::L1Admission;
@@ -39,14 +40,6 @@ const SETTINGS: [Setting; 5] = [
     Setting { key_hash_bits: 8, ..PLAIN },
     Setting { has_disk: false, is_roomy: true, ..PLAIN },
 ];
-
-fn seeds(count: u64) -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(count),
-    }
-}
 
 /// What a query asks for: a prefix, tags, and details.
 #[derive(Debug, Clone)]
@@ -140,7 +133,7 @@ fn quiet(seed: u64, setting: Setting) -> Laboratory {
 fn a_listing_is_exact_while_nothing_changes() {
     for setting in SETTINGS {
         let mut all = [0; 5];
-        for seed in seeds(40) {
+        for seed in seeds_of(40) {
             let lived = catch_unwind(AssertUnwindSafe(|| quiet(seed, setting)));
             let Ok(laboratory) = lived else { panic!("TAMIS_SEED={seed} of {setting:?} fails") };
             let tally = laboratory.tally;
@@ -149,7 +142,7 @@ fn a_listing_is_exact_while_nothing_changes() {
             all.iter_mut().zip(figures).for_each(|(all, figure)| *all += figure);
         }
         println!("{setting:?}: checks, listed, kills, reclaimed, reinserted: {all:?}");
-        if seeds(40).count() >= 20 {
+        if seeds_of(40).count() >= 20 {
             assert!(all[1] > 2 * all[0], "{all:?}");
             let is_full = setting.has_disk && !setting.is_roomy;
             assert!(!setting.has_disk || all[2] > 100, "{all:?}");
@@ -238,13 +231,13 @@ fn under_writes(seed: u64, setting: Setting) -> Result<usize, String> {
 fn a_listing_under_writes_has_all_that_stays_and_nothing_that_never_was() {
     for setting in SETTINGS {
         let mut lasting = 0;
-        for seed in seeds(90) {
+        for seed in seeds_of(60) {
             match under_writes(seed, setting) {
                 Ok(count) => lasting += count,
                 Err(what) => panic!("TAMIS_SEED={seed} of {setting:?} fails: {what}"),
             }
         }
-        assert!(lasting as u64 > 2 * seeds(90).end, "{setting:?}: {lasting}");
+        assert!(lasting as u64 > 2 * seeds_of(60).end, "{setting:?}: {lasting}");
     }
 }
 

@@ -15,6 +15,7 @@ use super::{KEYS, POLLS_MAX, opening, put_one, value};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::engine::open::geometry;
+use crate::engine::tests::bench::seeds_of;
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{Disk, End, SimulatedDisk, Simulation};
 use crate::stats::L2State;
@@ -298,11 +299,7 @@ fn run(seed: u64, setting: Setting) -> (Result<(), String>, Tally) {
 }
 
 fn laboratory(setting: Setting) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(8),
-    };
+    let seeds = seeds_of(8);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         let (result, tally) = run(seed, setting);

@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::size::{KILL, POWER, SEGMENT, Setting, Size, config};
-use super::bench::opening_as;
+use super::bench::{opening_as, seeds_of};
 use crate::CacheError;
 use crate::cache::BlobCache;
 use crate::engine::Engine;
@@ -398,11 +398,7 @@ fn run(seed: u64, setting: Setting) -> (Result<(), String>, Tally) {
 }
 
 fn laboratory(setting: Setting) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("TAMIS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TAMIS_RUNS").unwrap_or(6),
-    };
+    let seeds = seeds_of(4);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         let (result, tally) = run(seed, setting);
