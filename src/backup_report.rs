@@ -5,11 +5,12 @@
 pub struct BackupReport {
     segments: u64,
     bytes: u64,
+    shared_bytes: u64,
 }
 
 impl BackupReport {
-    pub(crate) fn new(segments: u64, bytes: u64) -> Self {
-        Self { segments, bytes }
+    pub(crate) fn new(segments: u64, bytes: u64, shared_bytes: u64) -> Self {
+        Self { segments, bytes, shared_bytes }
     }
 
     /// Segments of the log that the copy has.
@@ -22,5 +23,13 @@ impl BackupReport {
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.bytes
+    }
+
+    /// The bytes of these whose blocks on the device are those of the store, on a file system that
+    /// shares blocks between files (XFS, Btrfs). They take room as the store overwrites its own.
+    /// Others were copied.
+    #[must_use]
+    pub fn shared_bytes(self) -> u64 {
+        self.shared_bytes
     }
 }

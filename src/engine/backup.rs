@@ -137,7 +137,8 @@ async fn copy(disk: &DiskTier, target: Target) -> Result<BackupReport, CacheErro
     file.close().wait().await;
     let report = copied?;
     let path = path.display();
-    tell!(info, "backup", %path, bytes = report.bytes(), "the store is copied");
+    let (bytes, shared_bytes) = (report.bytes(), report.shared_bytes());
+    tell!(info, "backup", %path, bytes, shared_bytes, "the store is copied");
     Ok(report)
 }
 
@@ -189,7 +190,9 @@ async fn copy_to(
 ) -> Result<BackupReport, CacheError> {
     let Some(l2) = disk.l2() else { return Err(disk.device_error()) };
     let error = match l2::copy_store(l2, target).await {
-        Ok(copied) => return Ok(BackupReport::new(copied.segments, copied.bytes)),
+        Ok(copied) => {
+            return Ok(BackupReport::new(copied.segments, copied.bytes, copied.shared_bytes));
+        }
         Err(error) => error,
     };
     Err(match error {

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
-use super::{AlignedBuffer, Disk, ReadRequest};
+use super::{AlignedBuffer, Disk, LentBlocks, ReadRequest};
 
 /// See the module.
 #[derive(Default)]
@@ -37,6 +37,10 @@ impl Disk for LateDisk {
 
     fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
         self.disk().map_or_else(|error| ready(Err(error)).boxed(), |disk| disk.resize(length))
+    }
+
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
+        self.disk().map_or_else(|error| ready(Err(error)).boxed(), |disk| disk.lend())
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
@@ -92,6 +96,7 @@ mod tests {
         block_on(late.resize(0)).expect_err("no disk");
         block_on(late.read(ReadRequest::new(0, BLOCK_BYTES))).expect_err("no disk");
         block_on(late.begun());
+        assert!(block_on(late.lend()).is_err(), "no disk");
 
         late.open(Arc::new(SimulatedDisk::new(1, 8192)));
         late.open(Arc::new(SimulatedDisk::new(2, 4096)));

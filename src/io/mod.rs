@@ -2,7 +2,7 @@
 //!
 //! Two traits are all that the layers above see:
 //!
-//! - [`Disk`]: aligned reads and writes of one fixed-size file, and `fdatasync`.
+//! - [`Disk`]: aligned reads and writes of one file, and `fdatasync`.
 //! - [`TaskRunner`]: a thread on which the long-lived background futures run, with a timer.
 //!
 //! Each has two twins. [`FileDisk`], in `linux`, drives a real file. `SimulatedDisk` with
@@ -57,7 +57,8 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 #[cfg(not(all(feature = "disk", target_os = "linux")))]
 pub(crate) use absent::{FileDisk, Termination, together};
@@ -114,6 +115,9 @@ pub(crate) enum Held {
     InUse,
 }
 
+/// Blocks that a disk lends to others of its kind.
+pub(crate) type LentBlocks = Arc<dyn Any + Send + Sync>;
+
 /// One file, read and written in blocks of [`BLOCK_BYTES`].
 ///
 /// Offsets and lengths must be multiples of [`BLOCK_BYTES`] and lie within the disk, else the
@@ -129,6 +133,32 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// Without room the error is of the kind [`io::ErrorKind::StorageFull`]; a real disk's
     /// contains a [`NoRoom`].
     fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>>;
+
+    /// The same for a disk that gets [shared](Self::share) blocks: room is looked for, and not
+    /// reserved.
+    fn resize_unreserved(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        self.resize(length)
+    }
+
+    /// What another disk needs to share blocks of this one. To be held for no longer than that: a
+    /// file stays open as long.
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
+        ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+    }
+
+    /// Makes the blocks of a span of another disk those of this one as well, from `offset` on,
+    /// without copying them. What either disk writes there later is its own again. It lasts once a
+    /// sync that begins later is done.
+    ///
+    /// If it fails, the blocks have what they had, or what the other disk has.
+    fn share(
+        &self,
+        _blocks: LentBlocks,
+        _span: ReadRequest,
+        _offset: u64,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+    }
 
     /// Reads a span: exactly `request.length` bytes, or an error.
     ///

@@ -33,10 +33,10 @@ use std::task::{Context, Poll, Waker};
 use super::buffer::AlignedBuffer;
 use super::reply::exchange;
 use super::simulation::{Dice, run_beside};
-use super::{Disk, ReadRequest, RequestPin, check_span};
+use super::{Disk, LentBlocks, ReadRequest, RequestPin, check_span};
 use crate::wake::discard;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 
 mod fault;
 #[cfg(test)]
@@ -295,6 +295,27 @@ impl Disk for SimulatedDisk {
         async move {
             let work = Work::Resize { length: length as usize };
             disk.perform(OperationKind::Resize, work, None).await.0
+        }
+        .boxed()
+    }
+
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
+        ready(Ok(Arc::new(self.clone()) as LentBlocks)).boxed()
+    }
+
+    /// As a read of the other disk and a write: in no moment both.
+    fn share(
+        &self,
+        blocks: LentBlocks,
+        span: ReadRequest,
+        offset: u64,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let disk = self.clone();
+        async move {
+            let source = blocks.downcast::<Self>().ok().filter(|_| disk.state().plan.shares);
+            let source = source.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+            let shared = source.read(span.background()).await?;
+            disk.write(offset, shared).await.0
         }
         .boxed()
     }

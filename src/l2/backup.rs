@@ -17,6 +17,9 @@
 //! one piece at a time, so a copy delays reclaim by the read of one piece. It may be moved
 //! meanwhile: its header is erased at the old place, so a piece with a header is looked at.
 //!
+//! Where the file system can, blocks without a header are shared instead. Each gets room of its own
+//! when the store overwrites it, so the file system must have room for a whole copy all the same.
+//!
 //! A store that is looked at from outside is copied in the same steps, by what `CopySource` asks.
 
 use std::future::Future;
@@ -28,6 +31,7 @@ use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::L2;
+use super::block_sharing::BlockSharing;
 use super::checksum::ChecksumKey;
 use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
@@ -38,7 +42,7 @@ use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError, unfinished};
 use crate::failpoint::{Failpoint, failpoint};
-use crate::io::{AlignedBuffer, Disk, ReadRequest};
+use crate::io::{AlignedBuffer, Disk, LentBlocks, ReadRequest};
 
 /// Copied at once of one segment.
 const PIECE_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
@@ -65,6 +69,8 @@ pub(crate) struct Copied {
     pub(crate) segments: u64,
     /// The length of the copy.
     pub(crate) bytes: u64,
+    /// Of these, what was shared instead of copied.
+    pub(crate) shared_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -111,13 +117,14 @@ pub(super) trait CopySource: Sync {
     /// Where a frame ends, behind everything that the copy has to have.
     fn end(&self) -> impl Future<Output = Result<Position, CopyError>> + Send;
 
-    /// Whole blocks of a segment.
-    fn read(
-        &self,
-        number: SegmentNumber,
-        start: usize,
-        length: usize,
-    ) -> impl Future<Output = io::Result<AlignedBuffer>> + Send;
+    /// Its segments.
+    fn file(&self) -> Result<SegmentFile, CopyError>;
+
+    /// The blocks of its file, for another one.
+    fn lend(&self) -> impl Future<Output = io::Result<LentBlocks>> + Send;
+
+    /// So many bytes of a segment were copied.
+    fn note_copied(&self, _bytes: usize) {}
 
     /// What has become of a segment whose copy has ended so.
     fn settle(
@@ -142,6 +149,7 @@ struct Copying<'a, S> {
     source: &'a S,
     store_id: StoreId,
     target: Arc<dyn Disk>,
+    sharing: BlockSharing,
 }
 
 /// What is copied: all from the head to the end.
@@ -169,14 +177,15 @@ pub(super) async fn copy<S: CopySource>(
     target: Arc<dyn Disk>,
 ) -> Result<Copied, CopyError> {
     let store_id = source.on_file().await?.store_id;
-    let copying = Copying { source, store_id, target };
+    let sharing = BlockSharing::new(source.lend().await);
+    let copying = Copying { source, store_id, target, sharing };
     let mut head = Position::FIRST;
     // Bounded: by the tries.
     for _ in 0..TRIES {
         let extent = copying.extent(head).await?;
         let copy = copying.make_room(&extent).await?;
         match copying.pass(&extent, &copy).await? {
-            Pass::Whole => return finish(&extent, &copy).await,
+            Pass::Whole => return copying.finish(&extent, &copy).await,
             Pass::Again(from) => head = from,
         }
     }
@@ -216,13 +225,12 @@ impl CopySource for L2 {
         self.log.running_end_on_file().ok_or(CopyError::Off)
     }
 
-    async fn read(
-        &self,
-        number: SegmentNumber,
-        start: usize,
-        length: usize,
-    ) -> io::Result<AlignedBuffer> {
-        self.file.read(number, start, length).await
+    fn file(&self) -> Result<SegmentFile, CopyError> {
+        Ok(self.file.clone())
+    }
+
+    async fn lend(&self) -> io::Result<LentBlocks> {
+        self.file.disk.lend().await
     }
 
     /// What was read of it was pinned.
@@ -268,12 +276,23 @@ impl<S: CopySource> Copying<'_, S> {
         let geometry = geometry.and_then(|it| Geometry::new(self.geometry().segment_bytes(), it));
         let geometry = geometry.ok_or(CopyError::Outrun)?;
         let needed = geometry.file_bytes();
-        // What an earlier attempt has left reads as zeroes.
-        // Bounded: two.
-        for length in [EMPTY_BYTES, needed] {
-            let resized = self.target.resize(length).await;
-            resized.map_err(|error| no_room(error, needed - EMPTY_BYTES))?;
+        let head = self.geometry().segment_of(extent.head);
+        let block = self.source.file()?.span(head, 0, BLOCK_BYTES);
+        let mut resized = self.target.resize(EMPTY_BYTES + BLOCK_BYTES as u64).await;
+        let shares =
+            resized.is_ok() && self.sharing.try_out(&*self.target, block, EMPTY_BYTES).await;
+        if resized.is_ok() {
+            // What an earlier attempt has left reads as zeroes.
+            resized = self.target.resize(EMPTY_BYTES).await;
         }
+        if resized.is_ok() {
+            resized = if shares {
+                self.target.resize_unreserved(needed).await
+            } else {
+                self.target.resize(needed).await
+            };
+        }
+        resized.map_err(|error| no_room(error, needed - EMPTY_BYTES))?;
         Ok(SegmentFile {
             disk: Arc::clone(&self.target),
             geometry,
@@ -330,7 +349,33 @@ impl<S: CopySource> Copying<'_, S> {
         self.source.settle(number, failed.map_or(Ok(()), Err)).await
     }
 
+    /// Shares the blocks of a piece that can be shared, and copies the rest.
     async fn copy_piece(
+        &self,
+        number: SegmentNumber,
+        kept: Range<usize>,
+        (copy, place): (&SegmentFile, u64),
+    ) -> Result<(), CopyError> {
+        // The header is looked at, and zeroes follow the last bytes of a segment.
+        let start = kept.start.max(BLOCK_BYTES);
+        let blocks = start..(kept.end / BLOCK_BYTES * BLOCK_BYTES).max(start);
+        let mut rest = [kept.clone(), kept.end..kept.end];
+        if !blocks.is_empty() {
+            let span = self.source.file()?.span(number, blocks.start, blocks.len());
+            let offset = place + blocks.start as u64;
+            if self.sharing.share(&*copy.disk, span, offset).await {
+                rest = [kept.start..blocks.start, blocks.end..kept.end];
+            }
+        }
+        // Bounded: two.
+        for rest in rest.into_iter().filter(|rest| !rest.is_empty()) {
+            self.copy_bytes(number, rest, (copy, place)).await?;
+        }
+        self.source.note_copied(kept.len());
+        Ok(())
+    }
+
+    async fn copy_bytes(
         &self,
         number: SegmentNumber,
         kept: Range<usize>,
@@ -351,7 +396,8 @@ impl<S: CopySource> Copying<'_, S> {
     /// Whole blocks, of which these bytes are kept, and zeroes behind them.
     async fn read(&self, number: SegmentNumber, kept: Range<usize>) -> io::Result<AlignedBuffer> {
         let length = kept.len().next_multiple_of(BLOCK_BYTES);
-        let piece = self.source.read(number, kept.start, length).await?;
+        let file = self.source.file().map_err(|_| io::Error::other("no attempt has begun"))?;
+        let piece = file.read(number, kept.start, length).await?;
         if kept.start == 0 && !failpoint(Failpoint::BackupHeaderUnseen) {
             let found = SegmentHeader::identify(&piece, self.store_id).map(|it| it.number);
             if found != Ok(number) {
@@ -365,6 +411,20 @@ impl<S: CopySource> Copying<'_, S> {
         cut.append(piece.get(..kept.len()).unwrap_or_default());
         cut.append_zeroes(length - kept.len());
         Ok(cut)
+    }
+
+    /// Makes a store of a copy that is whole.
+    async fn finish(&self, extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError> {
+        if !failpoint(Failpoint::BackupUnsynced) {
+            copy.sync().await.map_err(CopyError::Target)?;
+        }
+        let superblock = extent.superblock(copy.geometry);
+        copy.write_superblock(&superblock).await.map_err(CopyError::Target)?;
+        Ok(Copied {
+            segments: copy.places.in_use(),
+            bytes: copy.geometry.file_bytes(),
+            shared_bytes: self.sharing.bytes(),
+        })
     }
 
     fn geometry(&self) -> Geometry {
@@ -381,32 +441,25 @@ impl Extent {
     fn last(&self, geometry: Geometry) -> SegmentNumber {
         geometry.segment_of(self.end)
     }
-}
 
-/// Makes a store of a copy that is whole.
-async fn finish(extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError> {
-    let geometry = copy.geometry;
-    if !failpoint(Failpoint::BackupUnsynced) {
-        copy.sync().await.map_err(CopyError::Target)?;
+    /// That of the copy.
+    fn superblock(&self, geometry: Geometry) -> Superblock {
+        let crash_safety = match self.superblock.crash_safety {
+            // What it has is whole, whatever the store would have begun with.
+            CrashSafety::Cold => CrashSafety::Process,
+            other => other,
+        };
+        Superblock {
+            crash_safety,
+            geometry,
+            head: self.head,
+            newest: self.last(geometry),
+            tail: self.end,
+            clean: true,
+            void: false,
+            ..self.superblock
+        }
     }
-    let crash_safety = match extent.superblock.crash_safety {
-        // What it has is whole, whatever the store would have begun with.
-        CrashSafety::Cold => CrashSafety::Process,
-        other => other,
-    };
-    let superblock = Superblock {
-        crash_safety,
-        geometry,
-        head: extent.head,
-        newest: extent.last(geometry),
-        tail: extent.end,
-        clean: true,
-        void: false,
-        ..extent.superblock
-    };
-    copy.write_superblock(&superblock).await.map_err(CopyError::Target)?;
-    let segments = copy.places.in_use();
-    Ok(Copied { segments, bytes: geometry.file_bytes() })
 }
 
 fn no_room(source: io::Error, needed: u64) -> CopyError {

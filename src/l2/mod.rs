@@ -11,6 +11,7 @@ mod allowance;
 mod backup;
 mod batch_records;
 mod blob;
+mod block_sharing;
 mod checksum;
 mod chunks;
 #[cfg(all(feature = "cli", target_os = "linux"))]

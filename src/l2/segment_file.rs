@@ -114,7 +114,7 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
-        self.read_counted(self.request(segment, offset, length)?.background()).await
+        self.read_counted(self.span(segment, offset, length)?.background()).await
     }
 
     /// The same for searches that callers wait for: beside the ring of the writer.
@@ -124,7 +124,7 @@ impl SegmentFile {
         offset: usize,
         length: usize,
     ) -> io::Result<AlignedBuffer> {
-        self.read_counted(self.request(segment, offset, length)?).await
+        self.read_counted(self.span(segment, offset, length)?).await
     }
 
     /// The same, and keeps the permit for its memory until the device is done.
@@ -140,8 +140,8 @@ impl SegmentFile {
         self.read_counted(request.pinned(Arc::new((pin, permit)))).await
     }
 
-    /// Pins the segment until the device is done.
-    fn request(
+    /// A span of a segment, which is pinned until the device is done.
+    pub(super) fn span(
         &self,
         segment: SegmentNumber,
         offset: usize,

@@ -42,7 +42,7 @@ impl Copying<'_> {
             let copied = self.store.copy_to(Arc::new(file.clone()), tell).await;
             file.close().wait().await;
             let copied = copied.map_err(|error| self.not_copied(error, &file.facts().path))?;
-            Ok(BackupReport::new(copied.segments, copied.bytes))
+            Ok(BackupReport::new(copied.segments, copied.bytes, copied.shared_bytes))
         })
     }
 

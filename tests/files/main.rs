@@ -7,6 +7,7 @@
 mod engine;
 mod lost;
 mod model;
+mod shared;
 mod systems;
 
 use std::path::Path;

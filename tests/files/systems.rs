@@ -29,7 +29,7 @@ fn command(line: &[&str]) {
 }
 
 /// True in the child, which may mount; in the parent, runs the test in a child, if it may.
-fn may_mount(test: &str) -> bool {
+pub(crate) fn may_mount(test: &str) -> bool {
     if env::var_os(CHILD).is_some() {
         return true;
     }
@@ -51,23 +51,28 @@ fn may_mount(test: &str) -> bool {
 }
 
 /// A file system of `mebibytes`, mounted within `folder`.
-fn mounted(folder: &Path, kind: &str, mebibytes: u64) -> PathBuf {
+pub(crate) fn mounted(folder: &Path, kind: &str, mebibytes: u64) -> PathBuf {
     let place = folder.join(kind);
     fs::create_dir(&place).unwrap();
     let at = place.to_str().unwrap();
     if kind == "tmpfs" {
         command(&["mount", "-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "none", at]);
     } else {
-        let image = folder.join("image");
+        let image = folder.join(format!("{kind}.image"));
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
-        command(&["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image.to_str().unwrap()]);
+        let mkfs: &[&str] = match kind {
+            "xfs" => &["mkfs.xfs", "-q", "-m", "reflink=1"],
+            "btrfs" => &["mkfs.btrfs", "-q"],
+            _ => &["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal"],
+        };
+        command(&[mkfs, &[image.to_str().unwrap()]].concat());
         command(&["mount", "-o", "loop", image.to_str().unwrap(), at]);
     }
     place
 }
 
 /// Takes all room that is left.
-fn fill(place: &Path) -> PathBuf {
+pub(crate) fn fill(place: &Path) -> PathBuf {
     let path = place.join("filler");
     let mut file = File::create(&path).unwrap();
     for piece in [1 << 20, 4096] {
@@ -81,7 +86,7 @@ fn fill(place: &Path) -> PathBuf {
     path
 }
 
-fn entries(place: &Path) -> Vec<String> {
+pub(crate) fn entries(place: &Path) -> Vec<String> {
     let entries = fs::read_dir(place).unwrap();
     let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
     entries.map(name).filter(|name| name != "lost+found").collect()

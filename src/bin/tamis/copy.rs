@@ -71,6 +71,7 @@ fn tell(
             "directory": to.to_string_lossy(),
             "segments": copied.segments(),
             "bytes": copied.bytes(),
+            "shared_bytes": copied.shared_bytes(),
             "damaged": damaged,
             "flush_after_open": damaged.is_some(),
         }});
@@ -79,6 +80,10 @@ fn tell(
     }
     let (segments, bytes) = (copied.segments(), size(copied.bytes()));
     writeln!(output, "{segments} segments copied to {}: {bytes}", to.display())?;
+    if copied.shared_bytes() > 0 {
+        let shared = size(copied.shared_bytes());
+        writeln!(output, "{shared} of these are shared with the store, and take no room yet")?;
+    }
     if let Some(damaged) = damaged {
         if damaged > 0 {
             writeln!(

@@ -57,6 +57,7 @@ pub(super) struct Tally {
     pub(super) found: u64,
     refused: u64,
     whole: u64,
+    shared_bytes: u64,
 }
 
 pub(super) fn config(setting: Setting, segments: u64) -> BlobCacheConfig {
@@ -75,6 +76,8 @@ pub(super) fn config(setting: Setting, segments: u64) -> BlobCacheConfig {
 pub(super) fn empty_target(seed: u64) -> SimulatedDisk {
     let disk = SimulatedDisk::new(seed, l2::EMPTY_BYTES);
     disk.overwrite(0, &l2::begin_unfinished());
+    // Every other copy shares blocks.
+    disk.plan(|plan| plan.shares = seed % 2 == 0);
     disk
 }
 
@@ -279,6 +282,7 @@ fn run_counted(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), Str
             Err(error) => return Err(error.to_string()),
         };
         tally.backups += 1;
+        tally.shared_bytes += report.shared_bytes();
         let known = model.borrow().clone();
         let left = target.outcomes(End::Machine).drawn(random.random());
         if report.bytes() != left.length() {
@@ -303,10 +307,11 @@ fn laboratory(setting: Setting) -> Tally {
         all.found += tally.found;
         all.refused += tally.refused;
         all.whole += tally.whole;
+        all.shared_bytes += tally.shared_bytes;
     }
     println!("{setting:?}, {runs} runs: {all:?}");
     assert!(all.backups >= runs && all.found >= all.backups, "{all:?}");
-    assert!(all.refused >= 5 * runs, "{all:?}");
+    assert!(all.refused >= 5 * runs && all.shared_bytes > 0, "{all:?}");
     all
 }
 

@@ -7,6 +7,7 @@
 // Unsafe here: a descriptor is borrowed.
 #![allow(unsafe_code)]
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 use tokio_uring::fs::File;
 
 use super::piece::Piece;
-use super::resize::resize;
+use super::resize::{Room, resize};
+use super::share::share;
 
 /// The number of bytes transferred, and the piece.
 pub(super) type Transferred = (io::Result<usize>, Piece);
@@ -32,7 +34,13 @@ pub(super) trait Device {
     fn begun(&self) -> impl Future<Output = ()>;
 
     /// Makes the file so long, on this thread.
-    fn resize(&self, length: u64) -> io::Result<()>;
+    fn resize(&self, length: u64, room: Room) -> io::Result<()>;
+
+    /// Another descriptor of the file.
+    fn duplicate(&self) -> io::Result<fs::File>;
+
+    /// Shares a span of another file, on this thread.
+    fn share(&self, source: &fs::File, span: (u64, u64), offset: u64) -> io::Result<()>;
 
     /// Like `read`, on this thread.
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize>;
@@ -73,8 +81,16 @@ impl Device for File {
         let _ = tokio_uring::no_op().await;
     }
 
-    fn resize(&self, length: u64) -> io::Result<()> {
-        resize(borrowed(self), length)
+    fn resize(&self, length: u64, room: Room) -> io::Result<()> {
+        resize(borrowed(self), length, room)
+    }
+
+    fn duplicate(&self) -> io::Result<fs::File> {
+        Ok(borrowed(self).try_clone_to_owned()?.into())
+    }
+
+    fn share(&self, source: &fs::File, span: (u64, u64), offset: u64) -> io::Result<()> {
+        share(borrowed(self), source, span, offset)
     }
 
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {

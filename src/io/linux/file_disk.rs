@@ -9,6 +9,7 @@
 //! The threads end, and the file is closed and unlocked, once [`FileDisk::close`] is called or
 //! the last handle is dropped, and all tasks of the runner and all requests have ended.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use super::origin::Origin;
 use super::point::PointReads;
 use super::pool::Pool;
 use super::request::{Read, Request};
+use super::resize::Room;
 use super::server::Server;
 use super::servers::{Servers, Work};
 use super::task_server::TaskRunnerHandle;
@@ -35,7 +37,7 @@ use crate::io::error::DiskError;
 use crate::io::options::{DiskEngine, DiskOptions, FileFacts};
 use crate::io::reply::{Reply, exchange};
 use crate::io::task_runner::TaskRunner;
-use crate::io::{Disk, ReadRequest, Urgency, check_span};
+use crate::io::{Disk, LentBlocks, ReadRequest, Urgency, check_span};
 
 /// A disk on a real file. Clones share it.
 #[derive(Clone)]
@@ -216,6 +218,23 @@ impl Shared {
         }
     }
 
+    async fn resize(self: Arc<Self>, length: u64, room: Room) -> io::Result<()> {
+        self.ask(Urgency::Background, |reply| Request::Resize { length, room, reply }).await?;
+        self.length.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts a request into a queue, and waits for its answer.
+    async fn ask<T>(
+        &self,
+        urgency: Urgency,
+        request: impl FnOnce(Reply<io::Result<T>>) -> Request,
+    ) -> io::Result<T> {
+        let (reply, answer) = exchange();
+        self.hand_over(urgency, request(reply)).map_err(|(error, _)| error)?;
+        answer.await.unwrap_or_else(|| Err(broken()))
+    }
+
     /// Puts a request into a queue, or returns it with the reason for the refusal.
     fn hand_over(&self, urgency: Urgency, request: Request) -> Result<(), (io::Error, Request)> {
         if self.is_foreign() {
@@ -232,14 +251,34 @@ impl Disk for FileDisk {
     }
 
     fn resize(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        Arc::clone(&self.shared).resize(length, Room::Reserved).boxed()
+    }
+
+    fn resize_unreserved(&self, length: u64) -> BoxFuture<'static, io::Result<()>> {
+        Arc::clone(&self.shared).resize(length, Room::Seen).boxed()
+    }
+
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
         let shared = Arc::clone(&self.shared);
         async move {
-            let (reply, answer) = exchange();
-            let request = Request::Resize { length, reply };
-            shared.hand_over(Urgency::Background, request).map_err(|(error, _)| error)?;
-            answer.await.unwrap_or_else(|| Err(broken()))?;
-            shared.length.store(length, Ordering::Release);
-            Ok(())
+            let lent = shared.ask(Urgency::Point, |reply| Request::Lend { reply }).await?;
+            Ok(Arc::new(lent) as LentBlocks)
+        }
+        .boxed()
+    }
+
+    fn share(
+        &self,
+        blocks: LentBlocks,
+        span: ReadRequest,
+        offset: u64,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let source = blocks.downcast::<File>();
+            let source = source.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+            let request = |reply| Request::Share { source, span, offset, reply };
+            shared.ask(Urgency::Background, request).await
         }
         .boxed()
     }
@@ -301,10 +340,8 @@ impl Disk for FileDisk {
     fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
         let shared = Arc::clone(&self.shared);
         async move {
-            let (reply, answer) = exchange();
-            let request = Request::Sync { replies: vec![reply] };
-            shared.hand_over(Urgency::Background, request).map_err(|(error, _)| error)?;
-            answer.await.unwrap_or_else(|| Err(broken()))
+            let request = |reply| Request::Sync { replies: vec![reply] };
+            shared.ask(Urgency::Background, request).await
         }
         .boxed()
     }

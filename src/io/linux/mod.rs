@@ -25,6 +25,7 @@ mod resize;
 mod ring;
 mod server;
 mod servers;
+mod share;
 mod store_lock;
 mod task_server;
 mod termination;

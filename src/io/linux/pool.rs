@@ -29,7 +29,8 @@ use super::device::{Device, Transferred};
 use super::limits::no_thread;
 use super::piece::{Piece, Split};
 use super::request::{Read, Request};
-use super::resize::resize;
+use super::resize::{Room, resize};
+use super::share::share;
 use super::termination::Alive;
 use crate::batch::BATCH_BYTES;
 use crate::io::buffer::{AlignedBuffer, BufferPool};
@@ -361,8 +362,16 @@ impl Device for PooledFile {
     /// They are in the queue.
     async fn begun(&self) {}
 
-    fn resize(&self, length: u64) -> io::Result<()> {
-        resize(&self.file, length)
+    fn resize(&self, length: u64, room: Room) -> io::Result<()> {
+        resize(&self.file, length, room)
+    }
+
+    fn duplicate(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    fn share(&self, source: &File, span: (u64, u64), offset: u64) -> io::Result<()> {
+        share(&self.file, source, span, offset)
     }
 
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {

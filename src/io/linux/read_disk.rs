@@ -21,7 +21,7 @@ use super::piece::{Piece, Split};
 use crate::io::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::io::error::DiskError;
 use crate::io::mark::FileMark;
-use crate::io::{Disk, ReadRequest};
+use crate::io::{Disk, LentBlocks, ReadRequest};
 
 /// A killed owner's lock is released a moment after its process.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -111,6 +111,10 @@ impl Disk for ReadDisk {
 
     fn resize(&self, _: u64) -> BoxFuture<'static, io::Result<()>> {
         ready(Err(refused())).boxed()
+    }
+
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
+        ready(Ok(Arc::clone(&self.file) as LentBlocks)).boxed()
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {

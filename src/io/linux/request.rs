@@ -3,11 +3,14 @@
 //! A read has no buffer while it waits: the ring allocates it when the transfer begins, so a
 //! request in the queue is small.
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
-use crate::io::RequestPin;
+use super::resize::Room;
 use crate::io::buffer::AlignedBuffer;
 use crate::io::reply::Reply;
+use crate::io::{ReadRequest, RequestPin};
 
 /// The answer to a write: how it went, and the buffer.
 pub(super) type WriteAnswer = (io::Result<()>, AlignedBuffer);
@@ -36,6 +39,18 @@ pub(super) enum Request {
     /// Make the file so long.
     Resize {
         length: u64,
+        room: Room,
+        reply: Reply<io::Result<()>>,
+    },
+    /// Duplicate the descriptor.
+    Lend {
+        reply: Reply<io::Result<File>>,
+    },
+    /// Share blocks of another file.
+    Share {
+        source: Arc<File>,
+        span: ReadRequest,
+        offset: u64,
         reply: Reply<io::Result<()>>,
     },
     /// Answer once the requests before this one are under way.

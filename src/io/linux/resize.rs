@@ -12,13 +12,22 @@ use crate::io::error::NoRoom;
 /// Bytes that one call allocates.
 pub(super) const ALLOCATED_BYTES: u64 = 64 << 20;
 
-/// Makes the file `length` bytes long. What is added is reserved, if the file system can.
+/// What a file that becomes longer needs of its file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Its own, from now on, if the file system can.
+    Reserved,
+    /// It must be there: what the file shares with another one takes room as either is written.
+    Seen,
+}
+
+/// Makes the file `length` bytes long.
 ///
 /// # Errors
 ///
 /// `StorageFull` with a [`NoRoom`], `FileTooLarge` under a limit of the process, or what else the
 /// kernel says. The file has its length then, and has given back what was reserved.
-pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
+pub(super) fn resize(file: impl AsFd, length: u64, room: Room) -> io::Result<()> {
     let present = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
     if length <= present {
         return Ok(ftruncate(&file, length)?);
@@ -36,6 +45,9 @@ pub(super) fn resize(file: impl AsFd, length: u64) -> io::Result<()> {
     let available_bytes = available(&file);
     if available_bytes.is_some_and(|bytes| bytes < needed_bytes) {
         return Err(no_room(available_bytes));
+    }
+    if room == Room::Seen {
+        return Ok(ftruncate(&file, length)?);
     }
     let grown = grow(&file, present, length, |offset, piece| {
         fallocate(&file, FallocateFlags::empty(), offset, piece)
@@ -116,16 +128,18 @@ mod tests {
 
     #[test]
     fn a_file_grows_by_zeroes_and_shrinks_to_what_it_had() {
-        let file = tempfile::tempfile().expect("a file");
-        file.write_all_at(&[7; 4096], 0).expect("written");
-        resize(&file, 3 * 4096).expect("grown");
-        let mut found = [1; 3 * 4096];
-        file.read_exact_at(&mut found, 0).expect("read");
-        assert!(found[..4096] == [7; 4096] && found[4096..].iter().all(|&byte| byte == 0));
-        resize(&file, 4096).expect("shrunk");
-        assert_eq!(file.metadata().expect("known").len(), 4096);
-        file.read_exact_at(&mut found[..4096], 0).expect("read");
-        assert!(found[..4096] == [7; 4096]);
+        for room in [Room::Reserved, Room::Seen] {
+            let file = tempfile::tempfile().expect("a file");
+            file.write_all_at(&[7; 4096], 0).expect("written");
+            resize(&file, 3 * 4096, room).expect("grown");
+            let mut found = [1; 3 * 4096];
+            file.read_exact_at(&mut found, 0).expect("read");
+            assert!(found[..4096] == [7; 4096] && found[4096..].iter().all(|&byte| byte == 0));
+            resize(&file, 4096, room).expect("shrunk");
+            assert_eq!(file.metadata().expect("known").len(), 4096);
+            file.read_exact_at(&mut found[..4096], 0).expect("read");
+            assert!(found[..4096] == [7; 4096]);
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::limits::file_bytes_max;
 use super::piece::{Piece, Split};
 use super::request::{Read, Request};
 use crate::batch::{BATCH_ENTRIES, yield_now as pause_step};
+use crate::io::ReadRequest;
 use crate::io::buffer::AlignedBuffer;
 use crate::meter;
 use crate::wake::discard;
@@ -93,8 +94,22 @@ pub(super) async fn serve(file: &impl Device, request: Request) {
                 pause_step().await;
             }
         }
-        Request::Resize { length, reply } => {
-            reply.send(file.resize(length));
+        Request::Resize { length, room, reply } => {
+            reply.send(file.resize(length, room));
+        }
+        Request::Lend { reply } => {
+            reply.send(file.duplicate());
+        }
+        Request::Share {
+            source,
+            span: ReadRequest { offset: from, length, pin, .. },
+            offset,
+            reply,
+        } => {
+            let shared = file.share(&source, (from, length as u64), offset);
+            discard(pin);
+            drop(source);
+            reply.send(shared);
         }
         Request::Begun { reply } => {
             file.begun().await;

@@ -52,6 +52,8 @@ pub(crate) struct FaultPlan {
     pub(crate) holds_reads: bool,
     /// No request advances until this is false again: the device does not answer. Default false.
     pub(crate) holds_all: bool,
+    /// It shares blocks of other disks. Default false.
+    pub(crate) shares: bool,
     /// Reads of any of these bytes fail with EIO. Default none.
     pub(crate) unreadable: Range<u64>,
     /// The chance of a read to fail with EIO.
@@ -75,6 +77,7 @@ impl Default for FaultPlan {
             delay_polls_min: 0,
             holds_reads: false,
             holds_all: false,
+            shares: false,
             unreadable: 0..0,
             read_failure: 0.0,
             write_failure: 0.0,

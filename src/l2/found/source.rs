@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::FoundStore;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::io::{AlignedBuffer, Disk};
+use crate::io::{Disk, LentBlocks};
 use crate::l2::backup::{Copied, CopyError, CopySource, Settled, copy};
 use crate::l2::checksum::ChecksumKey;
 use crate::l2::format::{BLOCK_BYTES, Geometry, Position, SegmentNumber};
@@ -25,6 +25,7 @@ use crate::l2::health::Health;
 use crate::l2::recovery_error::RecoveryError;
 use crate::l2::resume::start_of;
 use crate::l2::segment::SegmentHeader;
+use crate::l2::segment_file::SegmentFile;
 use crate::l2::superblock::Superblock;
 
 /// Is told of bytes that are done, and of all.
@@ -195,18 +196,19 @@ impl CopySource for FoundSource<'_> {
         end.ok_or_else(nothing)
     }
 
-    async fn read(
-        &self,
-        number: SegmentNumber,
-        start: usize,
-        length: usize,
-    ) -> io::Result<AlignedBuffer> {
-        let now = self.now().map_err(|_| io::Error::other("no attempt has begun"))?;
-        let piece = now.file.read(number, start, length).await?;
+    fn file(&self) -> Result<SegmentFile, CopyError> {
+        Ok(self.now()?.file.clone())
+    }
+
+    /// Those beneath what was erased in memory: headers that mislead, in no segment's midst.
+    async fn lend(&self) -> io::Result<LentBlocks> {
+        self.store.disk.lend().await
+    }
+
+    fn note_copied(&self, bytes: usize) {
         let total = self.total.load(Ordering::Relaxed);
-        let done = self.done.fetch_add(length as u64, Ordering::Relaxed) + length as u64;
+        let done = self.done.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         (self.tell)(done.min(total), total);
-        Ok(piece)
     }
 
     async fn settle(

@@ -1,11 +1,13 @@
 //! Transfers on a device that interrupts, refuses, cancels, falls short and fails, from a seed.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 
 use futures::future::join_all;
 use tokio::runtime::Builder;
 
 use super::super::device::Transferred;
+use super::super::resize::Room;
 use super::*;
 use crate::io::BLOCK_BYTES;
 use crate::io::simulation::Dice;
@@ -88,10 +90,18 @@ impl Device for Scripted {
 
     async fn begun(&self) {}
 
-    fn resize(&self, length: u64) -> io::Result<()> {
+    fn resize(&self, length: u64, _: Room) -> io::Result<()> {
         let length = usize::try_from(length).expect("small");
         self.bytes.borrow_mut().resize(length, 0);
         Ok(())
+    }
+
+    fn duplicate(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn share(&self, _: &File, _: (u64, u64), _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn read_here(&self, piece: &mut Piece, offset: u64) -> io::Result<usize> {
