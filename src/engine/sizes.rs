@@ -99,8 +99,8 @@ impl Sizes {
             present = latest;
         }
         self.eviction.make_room(Room::default(), u8::MAX).await;
-        // Bounded: until puts that had reserved room before have their entries in memory, which no
-        // put awaits anything for. Then these are evicted.
+        // Bounded: by the puts that had reserved room before. Until their entries are in memory
+        // they are in the midst of a poll, or of a promotion's batch.
         while self.l1.exceeds_budget() {
             yield_now().await;
             self.eviction.make_room(Room::default(), u8::MAX).await;

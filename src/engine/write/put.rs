@@ -295,9 +295,14 @@ impl Puts {
         loop {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
             let is_over_rate = self.is_over_rate(generation, key.hash);
-            let in_memory = self.room_for(generation, admitted, is_over_rate).await;
+            let mut in_memory = self.room_for(generation, admitted, is_over_rate).await;
             let is_on_disk = self.disk.has_file();
             let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
+            let is_reserved_later = is_long && is_in_memory;
+            if is_reserved_later {
+                // Between the polls that its copy takes, the put may sleep.
+                in_memory = InMemory::Unwanted;
+            }
             // Without room in memory no tier would have it.
             let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
             let value =
@@ -312,6 +317,9 @@ impl Puts {
                 None if is_on_disk => self.recording(body.take(), &entry, put).await,
                 _ => None,
             };
+            if is_reserved_later {
+                in_memory = self.room_for(generation, admitted, is_over_rate).await;
+            }
             let (entry, known) = (Arc::new(entry), admitted.known);
             let mut proposal = Proposal {
                 namespace,

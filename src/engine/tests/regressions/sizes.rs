@@ -3,11 +3,14 @@
 use std::pin::pin;
 
 use futures::FutureExt;
+use futures::executor::block_on;
 
+use crate::cache::BlobCache;
 use crate::engine::tests::bench::{Bench, config};
 use crate::error::CacheError;
 use crate::io::{Disk, Fault, OperationKind};
 use crate::l1::Room;
+use crate::put::BlobCachePut;
 use crate::stats::L2State;
 
 /// One file is as long as its segments, the other has something left behind them.
@@ -70,4 +73,25 @@ fn a_smaller_memory_waits_for_puts_that_have_reserved_room_in_the_larger_one() {
     drop(reservation);
     bench.run(smaller).unwrap();
     assert!(l1.reserve(room, None).is_err());
+}
+
+/// The copy of a long value takes several polls. Asleep between them, a put keeps no room that a
+/// smaller memory has to wait for, nor that others have to give way for.
+#[test]
+fn a_smaller_memory_does_not_wait_for_long_puts_that_sleep() {
+    let l1_bytes_max = 64 << 20;
+    let config = crate::BlobCacheConfig { l1_bytes_max, ..crate::BlobCacheConfig::default() };
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    for key in 0..100u32 {
+        block_on(cache.put("a", key.to_le_bytes(), vec![1; 1000])).unwrap();
+    }
+    let long = bytes::Bytes::from(vec![7; 6 << 20]);
+    let mut asleep = pin!(cache.put("a", "long", BlobCachePut::new(long.slice(1..))));
+    assert!(asleep.as_mut().now_or_never().is_none(), "it is copied in steps");
+    let mut smaller = pin!(cache.set_l1_bytes_max(4 << 20));
+    let ended = (0..100).find(|_| smaller.as_mut().now_or_never().is_some());
+    assert!(ended.is_some(), "it waits for a call that is not polled");
+    assert_eq!(cache.stats().evictions(), 0, "all of it has room");
+    block_on(asleep).unwrap();
+    assert!(cache.stats().l1().bytes_in_use() <= 4 << 20);
 }
