@@ -120,6 +120,8 @@ pub(crate) enum Failpoint {
     BackupHeaderUnseen,
     /// A backup copies what is not on file yet.
     BackupNotAwaited,
+    /// An error is held though its key has changed.
+    HeldOverChange,
     /// A backup gets its superblock before the rest is durable.
     BackupUnsynced,
     /// A copy from outside takes what it has read of a segment for the segment.

@@ -10,6 +10,7 @@ use crate::engine::fetch::outcome::Failure;
 use crate::engine::fetch::rests::Rests;
 use crate::engine::fetch::watch::WatchGuard;
 use crate::engine::parts::Parts;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::flight::Destination;
 use crate::key::{HashedKey, KeyHash, NamespaceSeed};
 
@@ -83,7 +84,7 @@ impl Failures {
         let marks = section.watermarks();
         let has_changed = marks.mutated_since(found.at, (seed, key.bytes), key.hash, &[]);
         drop(section);
-        if has_changed {
+        if has_changed && !failpoint(Failpoint::HeldOverChange) {
             self.held.forget(of.id, found);
             return None;
         }

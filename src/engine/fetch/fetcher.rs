@@ -182,14 +182,13 @@ impl Fetcher {
     }
 
     /// Tells now and then that refreshes fail. A subscriber may block: not before others know.
-    pub(crate) fn tell_not_refreshed(&self, hit: &BlobCacheHit) {
-        let name = hit.entry.generation.name();
+    pub(crate) fn tell_not_refreshed(&self, namespace: &str) {
         self.told.not_refreshed.tell(|| {
             tell!(
                 warn,
                 "fetch",
-                namespace = name,
-                "a refresh has failed; the stale entry stays, in its window"
+                namespace,
+                "a refresh has failed; the entry stays until its stale window ends"
             );
         });
     }

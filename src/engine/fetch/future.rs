@@ -391,12 +391,17 @@ where
         }
         if !hit.is_stale() {
             discard(error);
-            return self.complete(lead, hit, until);
+            let generation = Arc::clone(&hit.entry.generation);
+            let next = self.complete(lead, hit, until);
+            if is_own && self.is_ahead {
+                self.request.fetcher().tell_not_refreshed(generation.name());
+            }
+            return next;
         }
         let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
         let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
         if is_own {
-            self.request.fetcher().tell_not_refreshed(&hit);
+            self.request.fetcher().tell_not_refreshed(hit.entry.generation.name());
         }
         let answer = self.answer_stale(hit, error);
         match wakers {

@@ -54,6 +54,11 @@ fn expiries_forgotten_by_recovery() {
 }
 
 #[test]
+fn an_error_that_is_held_over_a_change() {
+    found(Failpoint::HeldOverChange, PROCESS, 1_000_000);
+}
+
+#[test]
 fn a_reinsertion_of_an_expired_record() {
     found(Failpoint::ExpiryNotReinserted, PROCESS, 3_000_000);
 }

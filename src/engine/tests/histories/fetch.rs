@@ -57,13 +57,18 @@ impl Origin {
             }
             if fetch.fails {
                 self.checker.lock().failed(fetch.put.number, self.seconds());
-                return Err(io::Error::other("on purpose"));
+                return Err(io::Error::other(FetchFailed(fetch.put.number)));
             }
             self.checker.lock().fetched(fetch.put.number, self.seconds());
             Ok(fetch.put.blob())
         })
     }
 }
+
+/// The error of the fetch of that number.
+#[derive(Debug, thiserror::Error)]
+#[error("fetch {0} fails on purpose")]
+struct FetchFailed(u32);
 
 /// Polls with a waker that does not panic: the one of a caller would do so in the fetch, which then
 /// has panicked itself.
@@ -118,7 +123,17 @@ pub(super) fn fetched(
             return Ok(());
         }
         Some(Ok(hit)) => hit,
-        Some(Err(FetchError::Fetch(_))) => return Ok(()),
+        Some(Err(FetchError::Fetch(error))) => {
+            let failed = error.get_ref().and_then(|error| error.downcast_ref());
+            let FetchFailed(of) = failed.ok_or("an error of nobody's")?;
+            tally.held += u64::from(*of != number);
+            return checker.was_given_error(*of, full_key, asked);
+        }
+        Some(Err(FetchError::TimedOut)) => {
+            tally.timed_out += 1;
+            checker.left(number);
+            return Ok(());
+        }
         Some(Err(error)) => return Err(format!("fetch {number} fails: {error}")),
     };
     let found = found(&hit, asked.clock)?;

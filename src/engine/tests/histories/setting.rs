@@ -63,7 +63,7 @@ impl Setting {
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(BEGINNING)))
             .spawner(spawner(runner))
             .spawned_fetches_max(8)
-            .fetch_policy(FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.9))
+            .fetch_policy(fetch_policy(seed))
             .build()
             .unwrap();
         // All reads are short, and have a quarter of it reserved.
@@ -91,6 +91,17 @@ impl Setting {
         } else {
             L2Admission::Adaptive
         }
+    }
+}
+
+fn fetch_policy(seed: u64) -> FetchPolicy {
+    let policy = FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.9);
+    match seed % 6 {
+        // A slow origin takes longer.
+        1 => policy.hard_timeout(SOFT_TIMEOUT * 3 / 2),
+        3 => policy.retry_after(Duration::from_secs(20)),
+        5 => policy.hard_timeout(SOFT_TIMEOUT * 3 / 2).retry_after(Duration::from_secs(20)),
+        _ => policy,
     }
 }
 

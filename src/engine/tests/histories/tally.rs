@@ -31,6 +31,9 @@ pub(super) struct Tally {
     pub(super) spawned: u64,
     pub(super) soft: u64,
     pub(super) ahead: u64,
+    pub(super) timed_out: u64,
+    /// Errors of fetches given to other calls than theirs.
+    pub(super) held: u64,
     pub(super) left: u64,
     pub(super) failures: u64,
     /// Calls put aside, and those of them polled again.
@@ -102,6 +105,8 @@ impl AddAssign for Tally {
         self.spawned += other.spawned;
         self.soft += other.soft;
         self.ahead += other.ahead;
+        self.timed_out += other.timed_out;
+        self.held += other.held;
         self.left += other.left;
         self.failures += other.failures;
         self.asleep += other.asleep;

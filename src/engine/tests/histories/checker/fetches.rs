@@ -1,6 +1,6 @@
 //! Values that tasks fetch: read when the fetch is called, and stored at any time after that.
 
-use super::{Checker, Effect, NEVER, Scope};
+use super::{Asked, Checker, Effect, NEVER, Scope};
 use crate::engine::tests::histories::call::{FullKey, Put};
 
 impl Checker {
@@ -19,6 +19,39 @@ impl Checker {
 
     pub(in super::super) fn failed(&mut self, number: u32, clock: u64) {
         self.end(number, Effect::None, clock);
+    }
+
+    /// A call was given the error of a fetch. What that had seen must not have changed before the
+    /// call.
+    pub(in super::super) fn was_given_error(
+        &self,
+        number: u32,
+        full_key: FullKey,
+        asked: Asked,
+    ) -> Result<(), String> {
+        let failed = &self.mutations[self.full_keys[&number]];
+        if failed.full_key() != Some(full_key) {
+            return Err(format!("a fetch of {full_key:?} is given the error of {failed:?}"));
+        }
+        // An error has no labels.
+        let changed = self.mutations.iter().find(|other| {
+            let covers = match other.scope {
+                Scope::Tag(..) | Scope::TagEverywhere(_) | Scope::Dependency(..) => false,
+                _ => other.covers(failed),
+            };
+            covers
+                && other.touch.is_none()
+                && other.begun > failed.begun
+                && other.ended < asked.begun
+                && other.is_certain(asked.life)
+        });
+        match changed {
+            Some(changed) => Err(format!(
+                "a fetch of {full_key:?}, {asked:?}, is given the error of {failed:?}, behind \
+                 {changed:?}"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// A caller has the value: it is stored, or will not be.
