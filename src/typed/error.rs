@@ -6,6 +6,20 @@ use super::codec::Failure;
 use crate::error::CacheError;
 
 /// Why a typed value was not put. `E` is the error of the codec.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::*;
+/// # let config = BlobCacheConfig::builder().key_bytes_max(8).build().unwrap();
+/// # let cache = BlobCache::open(config).await.unwrap();
+/// let names = cache.namespace("names").typed::<String, _>(Plain);
+/// match names.put("a key that is too long", "ada".to_owned()).await {
+///     Err(TypedError::Cache(error)) => println!("refused by the cache: {error}"),
+///     Err(error) => println!("refused by the codec: {error}"),
+///     Ok(()) => unreachable!(),
+/// }
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TypedError<E> {

@@ -10,6 +10,7 @@ mod error;
 mod hit;
 #[cfg(feature = "json")]
 mod json;
+mod many;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod put;

@@ -13,6 +13,19 @@ use super::codec::Codec;
 /// that are left over are an error; a change of a type that keeps its length is not noticed. Put a
 /// version into the namespace's name when a type changes.
 ///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, Postcard, TypedError};
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// let points = cache.namespace("points v1").typed::<(u32, u32), _>(Postcard);
+/// points.put("origin", (0, 300)).await?;
+/// let found = points.get("origin").await.unwrap();
+/// assert_eq!(found.value(), Some(&(0, 300)));
+/// assert_eq!(found.hit().value().len(), 3, "bytes");
+/// # Ok::<(), TypedError<postcard::Error>>(())
+/// # }).unwrap();
+/// ```
+///
 /// [postcard]: https://docs.rs/postcard
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Postcard;

@@ -18,6 +18,21 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
     ///
     /// Dropped at any await, it leaves nothing behind but its fetch, if that has moved.
     ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # use tamis::*;
+    /// // With the feature `tokio`, `.spawner(tokio::runtime::Handle::current())` does.
+    /// let config = BlobCacheConfig::builder().spawner(|task: FetchTask| drop(tokio::spawn(task)));
+    /// let cache = BlobCache::open(config.build()?).await?;
+    /// let names = cache.namespace("names").typed::<String, _>(Plain);
+    /// let query = || async { Ok::<_, std::io::Error>("ada".to_owned()) };
+    /// let name = names.get_or_fetch_spawned("7", query).await.unwrap();
+    /// assert_eq!(name.value().unwrap(), "ada");
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`BlobCache::get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned).

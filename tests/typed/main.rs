@@ -104,6 +104,8 @@ fn every_invalidation_is_the_namespaces() {
     fill();
     assert_eq!(block_on(numbers.invalidate_key("key")), Ok(1));
     fill();
+    assert_eq!(block_on(numbers.invalidate_keys(&["key", "other"])), Ok(1));
+    fill();
     assert_eq!(block_on(numbers.invalidate_prefix("ke")), Ok(1));
     fill();
     assert_eq!(block_on(numbers.invalidate_tags(&["t"])), Ok(1));
@@ -172,6 +174,52 @@ fn what_does_not_decode_is_a_miss_and_is_counted() {
     let figure = cache.stats().figures().find(|figure| figure.name() == "values_undecoded");
     assert_eq!(figure.unwrap().value(), 2.0);
     block_on(cache.close()).unwrap();
+}
+
+/// In memory, and on disk.
+#[test]
+fn many_keys_are_answered_in_order_and_counted_as_one_by_one() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let cache = disk(folder.path());
+    let keys: Vec<String> = (0..300).map(|number| format!("{number}")).collect();
+    for name in ["above", "below"] {
+        let numbers = cache.namespace(name).typed::<u64, _>(Numbers::default());
+        let absent = |number: u64| (number % 7 != 0).then_some(number);
+        let items = keys.iter().zip(0..).map(|(key, number)| (key, absent(number)));
+        let stored = block_on(numbers.put_many(items.filter(|(key, _)| !key.ends_with('3'))));
+        assert!(stored.len() == 270 && stored.iter().all(Result::is_ok));
+        for number in (0..300).filter(|number| number % 10 == 4) {
+            block_on(cache.put(name, format!("{number}"), "no number")).unwrap();
+        }
+        let before = cache.stats();
+        let found = block_on(numbers.get_many(&keys));
+        let expected = |number: u64| match number % 10 {
+            3 | 4 => None,
+            _ => Some(absent(number)),
+        };
+        let found: Vec<_> = found.into_iter().map(|hit| hit.map(TypedHit::into_value)).collect();
+        assert_eq!(found, (0..300).map(expected).collect::<Vec<_>>());
+        let after = cache.stats();
+        assert_eq!(after.values_undecoded(), before.values_undecoded() + 30);
+        assert_eq!((after.hits(), after.misses()), (before.hits() + 240, before.misses() + 60));
+    }
+    block_on(cache.close()).unwrap();
+}
+
+#[test]
+fn one_of_many_that_cannot_be_encoded_keeps_no_other_from_being_put() {
+    let cache = open(&clock());
+    for (manner, kind) in [(Manner::Fails, "encoded"), (Manner::Panics, "panicked")] {
+        let numbers = cache.namespace("n").typed::<u64, _>(Numbers::encoding(manner));
+        let items = [("a", Some(1)), ("absent", None), ("b", Some(2))];
+        let stored = block_on(numbers.put_many(items));
+        let told: Vec<_> =
+            stored.iter().map(|it| it.as_ref().map_err(|it| it.to_string())).collect();
+        assert!(told[0].as_ref().unwrap_err().contains(kind), "{told:?}");
+        assert!(told[1].is_ok() && told[2].is_err(), "{told:?}");
+        assert!(block_on(numbers.get("absent")).unwrap().is_absent());
+        assert!(block_on(numbers.get("a")).is_none() && block_on(numbers.get("b")).is_none());
+    }
 }
 
 #[test]

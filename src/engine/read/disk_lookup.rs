@@ -202,10 +202,6 @@ pub(crate) struct OnDisk {
 }
 
 impl OnDisk {
-    pub(crate) fn generation(&self) -> &Arc<Generation> {
-        &self.generation
-    }
-
     /// Of the blocks that hold the record.
     pub(crate) fn bytes(&self) -> usize {
         usize::from(self.slot.blocks) * BLOCK_BYTES

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::counters::{Counters, Event};
 use crate::engine::parts::Parts;
@@ -65,13 +65,37 @@ impl Gets {
             return Ok(Some(hit));
         }
         match self.find_on_disk_or_miss(namespace, key.hash) {
-            Some(on_disk) => {
-                let bytes = on_disk.bytes();
-                let future = Box::pin(self.get_from_disk(on_disk, key.bytes.into()));
-                Err(FromDisk { bytes, future })
-            }
+            Some(on_disk) => Err(self.ask_disk(on_disk, key)),
             None => Ok(None),
         }
+    }
+
+    /// The same, without counting a hit or a miss.
+    pub(crate) fn seek(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: &[u8],
+    ) -> Result<Option<BlobCacheHit>, FromDisk<'_>> {
+        if is_too_long(key) {
+            return Ok(None);
+        }
+        let key = self.hasher.hashed(namespace.seed, key);
+        if let Some(hit) = self.find(namespace, key) {
+            return Ok(Some(hit));
+        }
+        match self.find_on_disk(namespace, key.hash) {
+            Some(on_disk) => Err(self.ask_disk(on_disk, key)),
+            None => Ok(None),
+        }
+    }
+
+    fn ask_disk(&self, on_disk: OnDisk, key: HashedKey<'_>) -> FromDisk<'_> {
+        let (bytes, key) = (on_disk.bytes(), key.bytes.into());
+        let future = async {
+            let found = self.disk_lookup.read_entry(on_disk, key).await?;
+            Some(self.disk_lookup.offer_found(found))
+        };
+        FromDisk { bytes, future: Box::pin(future) }
     }
 
     /// A fresh entry in memory, counted as a hit.
@@ -145,11 +169,15 @@ impl Gets {
     /// Where the disk may have the entry; otherwise a miss. Out of line, to keep hits short.
     #[inline(never)]
     fn find_on_disk_or_miss(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
+        self.find_on_disk(namespace, hash).or_else(|| self.miss(namespace.name))
+    }
+
+    fn find_on_disk(&self, namespace: NamespaceRef<'_>, hash: KeyHash) -> Option<OnDisk> {
         match self.disk_lookup.find_on_disk(namespace, hash) {
             Ok(Some(on_disk)) => Some(on_disk),
             nothing => {
                 self.counters.add(Event::NegativeSkip, u64::from(nothing.is_err()));
-                self.miss(namespace.name)
+                None
             }
         }
     }
@@ -209,6 +237,14 @@ impl Gets {
         }
     }
 
+    /// Counts what is answered to a caller.
+    pub(crate) fn count_found(&self, namespace: NamespaceRef<'_>, found: Option<&BlobCacheHit>) {
+        match found {
+            Some(hit) => self.count(hit),
+            None => self.count_miss(namespace.name),
+        }
+    }
+
     /// Counts a hit that is returned to a caller.
     pub(crate) fn count(&self, hit: &BlobCacheHit) {
         hit.entry.generation.tally().count_hit();
@@ -217,18 +253,6 @@ impl Gets {
         }
         if hit.entry.is(Mark::FromDisk) {
             self.counters.count(Event::L2Hit);
-        }
-    }
-
-    async fn get_from_disk(&self, on_disk: OnDisk, key: Arc<[u8]>) -> Option<BlobCacheHit> {
-        let generation = Arc::clone(on_disk.generation());
-        match self.disk_lookup.read_entry(on_disk, key).await {
-            Some(found) => {
-                let hit = self.disk_lookup.offer_found(found);
-                self.count(&hit);
-                Some(hit)
-            }
-            None => self.miss(generation.name()),
         }
     }
 
@@ -251,7 +275,7 @@ impl Gets {
     }
 }
 
-/// A get that reads from disk.
+/// A get that reads from disk, and does not count.
 pub(crate) struct FromDisk<'a> {
     /// Of the blocks to read.
     pub(crate) bytes: usize,
@@ -284,6 +308,8 @@ impl<K: AsRef<[u8]>> Future for Get<'_, '_, K> {
                 Err(asked) => from_disk.insert(asked),
             },
         };
-        from_disk.future.as_mut().poll(context)
+        let found = ready!(from_disk.future.as_mut().poll(context));
+        gets.count_found(*namespace, found.as_ref());
+        Poll::Ready(found)
     }
 }

@@ -30,8 +30,28 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     namespace: NamespaceRef<'_>,
     keys: &[K],
 ) -> Vec<Option<BlobCacheHit>> {
+    let count = |hit: Option<&BlobCacheHit>| gets.count_found(namespace, hit);
+    look_up(gets, namespace, keys, &count).await
+}
+
+/// The same, without counting hits and misses.
+pub(crate) async fn find_many<K: AsRef<[u8]>>(
+    gets: &Gets,
+    namespace: NamespaceRef<'_>,
+    keys: &[K],
+) -> Vec<Option<BlobCacheHit>> {
+    look_up(gets, namespace, keys, &|_| ()).await
+}
+
+/// Notes each answer, in any order.
+async fn look_up<K: AsRef<[u8]>>(
+    gets: &Gets,
+    namespace: NamespaceRef<'_>,
+    keys: &[K],
+    note: Note<'_>,
+) -> Vec<Option<BlobCacheHit>> {
     let mut found = Vec::with_capacity(keys.len());
-    let (mut window, mut steps) = (Window::new(), Pacer::at_once());
+    let (mut window, mut steps) = (Window::new(note), Pacer::at_once());
     for (number, key) in keys.iter().enumerate() {
         let key = key.as_ref();
         let hashed = if is_too_long(key) { 0 } else { key.len() };
@@ -42,8 +62,11 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
         }
         steps.entry().await;
         meter::bytes(hashed);
-        match gets.answer(namespace, key) {
-            Ok(answer) => found.push(answer),
+        match gets.seek(namespace, key) {
+            Ok(answer) => {
+                note(answer.as_ref());
+                found.push(answer);
+            }
             Err(read) => {
                 found.push(None);
                 window.begin(number, read);
@@ -57,8 +80,11 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     found
 }
 
+type Note<'a> = &'a (dyn Fn(Option<&BlobCacheHit>) + Sync);
+
 /// Reads under way.
 struct Window<'a> {
+    note: Note<'a>,
     reads: FuturesUnordered<Numbered<'a>>,
     /// Of the poll.
     share: Arc<Mutex<PollShare>>,
@@ -66,9 +92,9 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// In the first poll of a call.
-    fn new() -> Self {
+    fn new(note: Note<'a>) -> Self {
         let share = Arc::new(Mutex::new(PollShare::begin()));
-        Self { reads: FuturesUnordered::new(), share }
+        Self { note, reads: FuturesUnordered::new(), share }
     }
 
     fn begin(&self, number: usize, read: FromDisk<'a>) {
@@ -121,6 +147,7 @@ impl<'a> Window<'a> {
         // Bounded: by the window. Each read is polled once in a poll, and waits if it has to.
         while self.reads.len() > left {
             let Some((number, hit)) = ready!(self.reads.poll_next_unpin(context)) else { break };
+            (self.note)(hit.as_ref());
             let misplaced = usize::from(failpoint(Failpoint::ManyMisplaced));
             if let Some(place) = found.get_mut(number ^ misplaced) {
                 *place = hit;
