@@ -93,6 +93,11 @@ impl BlobCache {
     /// one moment; see [`expire_key`](Self::expire_key) for what that means. Returns how many were
     /// made stale, or are gone for want of a stale window.
     ///
+    /// In force from its first poll, even if dropped then. While 256 such calls, by labels or by
+    /// prefixes, are unfinished, it waits for one of them; dropped while it waits, it flushes what
+    /// it is for, the whole namespaces or all of the cache, and for good: nothing of them is
+    /// answered stale. Calls that are polled to their ends, or a spawned one, do not come to that.
+    ///
     /// # Errors
     ///
     /// Those of [`invalidate_tags`](Self::invalidate_tags).
@@ -128,6 +133,20 @@ impl BlobCache {
     /// # Errors
     ///
     /// Those of [`invalidate_tags`](Self::invalidate_tags).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use std::time::Duration;
+    /// # use tamis::*;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+    /// let policy = BlobCachePolicy::default().stale_serve(Duration::from_secs(60));
+    /// let result = BlobCachePut::new("3 rows").with_dependencies(["orders", "users"]);
+    /// cache.put("queries", "open orders", result.with_policy(policy)).await?;
+    /// assert_eq!(cache.expire_dependencies("queries", &["users"]).await?, 1);
+    /// assert!(cache.get("queries", "open orders").await.unwrap().is_stale());
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn expire_dependencies(
         &self,
         namespaces: impl Into<NamespaceScope<'_>>,

@@ -108,6 +108,18 @@ impl FetchPolicy {
     /// [too many](crate::BlobCacheConfigBuilder::spawned_fetches_max): its own caller waits on.
     ///
     /// Default: no end. Above zero, and below `hard_timeout`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tamis::*;
+    /// // A stale page after 100 ms; the fresh one is there a little later.
+    /// let policy = FetchPolicy::default().soft_timeout(Duration::from_millis(100));
+    /// let config = BlobCacheConfig::builder()
+    ///     .spawner(|task: FetchTask| drop(tokio::spawn(task)))
+    ///     .fetch_policy(policy)
+    ///     .build()?;
+    /// # Ok::<(), CacheError>(())
+    /// ```
     #[must_use]
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = Some(timeout);
@@ -131,6 +143,19 @@ impl FetchPolicy {
     /// refreshed for a second, or for `retry_after`. The share is kept in millionths.
     ///
     /// Default: no share. Above 0, and below 1.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tamis::*;
+    /// // Pages that live for a minute are refreshed in its last six seconds.
+    /// let minute = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+    /// let ahead = FetchPolicy::default().refresh_ahead(0.1);
+    /// let config = BlobCacheConfig::builder()
+    ///     .spawner(|task: FetchTask| drop(tokio::spawn(task)))
+    ///     .namespace("pages", |pages| pages.policy(minute).fetch_policy(ahead))
+    ///     .build()?;
+    /// # Ok::<(), CacheError>(())
+    /// ```
     #[must_use]
     pub fn refresh_ahead(mut self, share: f64) -> Self {
         self.refresh_ahead = Some(LastShare::of(share));

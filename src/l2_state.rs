@@ -5,6 +5,18 @@ use std::fmt;
 use crate::figures::Measured;
 
 /// Whether the disk tier works.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::*;
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// match cache.stats().l2_state() {
+///     L2State::Degraded { reason } => eprintln!("the disk tier is off: {reason}"),
+///     state => println!("the disk tier is {state}"),
+/// }
+/// # Ok::<(), CacheError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -97,6 +97,14 @@ impl fmt::Display for L2Compression {
 }
 
 /// Which new values the disk tier takes. While it has room it takes all, but for `OnSecondSight`.
+///
+/// ```
+/// # use tamis::*;
+/// let config = BlobCacheConfig::builder()
+///     .l2("/var/cache/pages", |l2| l2.bytes_max(8 << 30).admission(L2Admission::OnSecondSight))
+///     .build()?;
+/// # Ok::<(), CacheError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2Admission {
     /// If many values are never asked for again, only those whose key was put or held not long
@@ -151,6 +159,21 @@ impl fmt::Display for L2PromotionPolicy {
 
 /// What transfers the file of the disk tier. The store is the same: each opens what another has
 /// written.
+///
+/// ```
+/// # use tamis::*;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// # futures::executor::block_on(async {
+/// let config = BlobCacheConfig::builder().l2(path, |l2| l2.bytes_max(16 << 20)).build()?;
+/// let cache = BlobCache::open(config).await?;
+/// if cache.stats().l2_engine() == Some(L2Engine::Threads) {
+///     eprintln!("the kernel refuses io_uring; gets from disk take more of the processor");
+/// }
+/// # cache.close().await
+/// # }).unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum L2Engine {

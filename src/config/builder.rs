@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::range::{SEGMENTS_MAX, check_l1_bytes_max, within};
+use super::range::{SEGMENTS_MAX, check_l1_bytes_max, of_namespace, within};
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
     default_index_bytes, default_segment_bytes, default_shard_count,
@@ -307,8 +307,8 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// What applies within one namespace: the policy of puts that have none, limits, admission,
-    /// compression. It applies to all calls that name the namespace, and to its handles. Default:
+    /// What applies within one namespace: the policy of puts that have none, the fetch policy,
+    /// limits, admission, compression. It applies to all calls that name the namespace, and to its handles. Default:
     /// what applies to the cache; up to 4096 namespaces, with names of up to 255 bytes.
     ///
     /// The policy of a put is its own, or else that of its handle
@@ -449,8 +449,10 @@ impl BlobCacheConfigBuilder {
         }
         // Bounded: by the namespaces of a configuration, once.
         for (name, own) in config.namespaces.iter() {
-            within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
-            own.fetch_policy.unwrap_or_default().check("namespace", has_spawner)?;
+            let checked = within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX).and_then(|()| {
+                own.fetch_policy.unwrap_or_default().check("namespace", has_spawner)
+            });
+            checked.map_err(|error| of_namespace(name, error))?;
         }
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));

@@ -29,3 +29,15 @@ pub(super) fn within(
     let reason = format!("{value} is not within {} to {}", range.start(), range.end());
     Err(CacheError::InvalidConfig { field, reason })
 }
+
+/// What is wrong with a setting of one namespace.
+pub(super) fn of_namespace(name: &str, error: CacheError) -> CacheError {
+    match error {
+        CacheError::InvalidConfig { field, reason } => {
+            // A name that is too long is not told in full.
+            let name: String = name.chars().take(64).collect();
+            CacheError::InvalidConfig { field, reason: format!("of {name:?}: {reason}") }
+        }
+        other => other,
+    }
+}
