@@ -20,8 +20,8 @@ impl BlobCache {
     ///
     /// A task of the disk tier copies, up to 4 MiB at once; the copy has threads of its own for as
     /// long. Gets, puts and reclaim go on; a put waits for no more than the reading of one piece.
-    /// One backup at a time. Its reads count among those of the disk tier. A copy on the file system
-    /// of the store shares its blocks, if that can (XFS, Btrfs): it takes room of its own as the
+    /// One backup at a time. Its reads count among those of the disk tier. A copy on the store's
+    /// file system shares its blocks, if that can (XFS, Btrfs): it takes room of its own as the
     /// store overwrites them.
     ///
     /// The copy is refused by every open until it is whole and on its device

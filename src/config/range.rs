@@ -34,7 +34,7 @@ pub(super) fn within(
 pub(super) fn of_namespace(name: &str, error: CacheError) -> CacheError {
     match error {
         CacheError::InvalidConfig { field, reason } => {
-            // A name that is too long is not told in full.
+            // Bounded: a name that is too long is not told in full.
             let name: String = name.chars().take(64).collect();
             CacheError::InvalidConfig { field, reason: format!("of {name:?}: {reason}") }
         }

@@ -44,6 +44,7 @@ impl Rests {
             0 => u64::MAX,
             rest => millis(now).checked_sub(rest & TIME_MASK).unwrap_or(u64::MAX - 1),
         };
+        // Bounded: by the ways.
         let own = set.iter().find(|rest| is_of(rest.load(Ordering::Relaxed), hash));
         if let Some(place) = own.or_else(|| set.iter().max_by_key(age)) {
             place.store(begun, Ordering::Relaxed);
@@ -64,6 +65,7 @@ impl Rests {
 
     /// A clock that was set back ends all rests.
     pub(crate) fn is_resting(&self, hash: KeyHash, now: Timestamp) -> bool {
+        // Bounded: by the ways.
         self.set(hash).iter().any(|rest| {
             let begun = rest.load(Ordering::Relaxed);
             let since = millis(now).checked_sub(begun & TIME_MASK);
