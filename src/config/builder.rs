@@ -308,7 +308,8 @@ impl BlobCacheConfigBuilder {
     }
 
     /// What applies within one namespace: the policy of puts that have none, the fetch policy,
-    /// limits, admission, compression. It applies to all calls that name the namespace, and to its handles. Default:
+    /// limits, admission, compression. It applies to all calls that name the namespace, and to its
+    /// handles. Default:
     /// what applies to the cache; up to 4096 namespaces, with names of up to 255 bytes.
     ///
     /// The policy of a put is its own, or else that of its handle
