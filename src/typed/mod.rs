@@ -7,22 +7,21 @@
 mod call;
 mod codec;
 mod error;
+mod fetches;
 mod hit;
 #[cfg(feature = "json")]
 mod json;
-mod many;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod put;
 mod refresh;
-mod spawned;
 
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use self::call::{Call, TypedFetch, note_undecoded};
+use self::call::note_undecoded;
 pub use self::codec::{Codec, Plain};
 pub use self::error::TypedError;
 pub use self::hit::TypedHit;
@@ -32,8 +31,9 @@ pub use self::json::Json;
 pub use self::postcard::Postcard;
 pub use self::put::TypedPut;
 pub use self::refresh::TypedRefresh;
-use crate::engine::fetch::{self, FetchFuture, FetchRequest};
-use crate::error::{CacheError, FetchError};
+use crate::batch::Pacer;
+use crate::engine::read::get_many::find_many;
+use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::keys::{BlobCacheKeys, KeysQuery};
 use crate::moment::ReadPoint;
@@ -151,6 +151,93 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
         self.namespace.put(key, put).await.map_err(TypedError::Cache)
     }
 
+    /// The values of many keys, in the order of the keys: see
+    /// [`BlobCache::get_many`](crate::BlobCache::get_many). A value that does not decode is a miss,
+    /// and stays where it is.
+    ///
+    /// All are decoded once the last one is read, up to 256 KiB in each poll, or one that is
+    /// longer.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::*;
+    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+    /// let names = cache.namespace("names").typed::<String, _>(Plain);
+    /// names.put_many([("7", "ada".to_owned()), ("9", "grace".to_owned())]).await;
+    /// let found = names.get_many(&["7", "8", "9"]).await;
+    /// assert_eq!(found[0].as_ref().unwrap().value().unwrap(), "ada");
+    /// assert!(found[1].is_none());
+    /// assert_eq!(names.invalidate_keys(&["7", "9"]).await?, 2);
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Option<TypedHit<T>>> {
+        let (engine, namespace, _) = self.namespace.parts();
+        let found = find_many(engine.gets(), namespace, keys).await;
+        let mut decoded = Vec::with_capacity(found.len());
+        // The last poll has looked up as much as it may.
+        let mut steps = Pacer::default();
+        for hit in found {
+            steps.entry().await;
+            let hit = match hit {
+                Some(hit) => {
+                    steps.bytes(hit.value().len()).await;
+                    self.take(&hit).map(|value| TypedHit::new(value, hit))
+                }
+                None => None,
+            };
+            engine.gets().count_found(namespace, hit.as_ref().map(TypedHit::hit));
+            decoded.push(hit);
+        }
+        decoded
+    }
+
+    /// Encodes and puts many values: see [`BlobCache::put_many`](crate::BlobCache::put_many). A put
+    /// without a policy gets the handle's.
+    ///
+    /// All are encoded before the first is put, up to 256 KiB of bytes in each poll, or one that is
+    /// longer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`put`](Self::put), for each put by itself: one that cannot be encoded does not
+    /// keep the others from being put.
+    pub fn put_many<K: AsRef<[u8]>, P: Into<TypedPut<T>>>(
+        &self,
+        items: impl IntoIterator<Item = (K, P)>,
+    ) -> impl Future<Output = Vec<Result<(), TypedError<C::Error>>>> {
+        // Bounded: by the caller's items; no lock is held.
+        let items: Vec<(K, TypedPut<T>)> =
+            items.into_iter().map(|(key, put)| (key, put.into())).collect();
+        async move {
+            let mut refused = Vec::with_capacity(items.len());
+            let mut puts = Vec::with_capacity(items.len());
+            let mut steps = Pacer::at_once();
+            for (key, mut put) in items {
+                steps.entry().await;
+                let encoded = put.encode(&*self.codec);
+                let TypedPut { value, put } = put;
+                discard(value);
+                steps.bytes(put.value.as_slice().len()).await;
+                refused.push(encoded.err());
+                // In order: what is refused leaves a gap.
+                if refused.last().is_some_and(Option::is_none) {
+                    puts.push((key, put));
+                }
+            }
+            let mut stored = self.namespace.put_many(puts).await.into_iter();
+            let mut answers = Vec::with_capacity(refused.len());
+            for refusal in refused {
+                steps.entry().await;
+                answers.push(match refusal {
+                    Some(failure) => Err(failure.into()),
+                    None => stored.next().unwrap_or(Ok(())).map_err(TypedError::Cache),
+                });
+            }
+            answers
+        }
+    }
+
     /// See [`BlobCache::exists`](crate::BlobCache::exists): whether there is an entry, decodable or
     /// not.
     pub fn exists<K: AsRef<[u8]>>(&self, key: K) -> CachePresence {
@@ -182,6 +269,15 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
     /// Those of [`BlobCache::invalidate_key`](crate::BlobCache::invalidate_key).
     pub async fn invalidate_key<K: AsRef<[u8]>>(&self, key: K) -> Result<usize, CacheError> {
         self.namespace.invalidate_key(key).await
+    }
+
+    /// See [`BlobCache::invalidate_keys`](crate::BlobCache::invalidate_keys).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlobCache::invalidate_keys`](crate::BlobCache::invalidate_keys).
+    pub async fn invalidate_keys<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<usize, CacheError> {
+        self.namespace.invalidate_keys(keys).await
     }
 
     /// See [`BlobCache::invalidate_prefix`](crate::BlobCache::invalidate_prefix).
@@ -291,135 +387,5 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
                 None
             }
         }
-    }
-}
-
-impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
-    /// The fresh value of a key, or else the one that `fetch` returns, which is encoded and put:
-    /// see [`BlobCache::get_or_fetch`](crate::BlobCache::get_or_fetch). The fetch returns a value,
-    /// an `Option`, whose `None` is cached as an absence, or a [`TypedPut`] with labels and policy.
-    ///
-    /// This caller is given the value that it has fetched, as it is; callers that wait for it are
-    /// given its bytes, and decode them. A value that cannot be encoded is given to the caller that
-    /// has fetched it, counted in
-    /// [`fetches_not_stored`](crate::BlobCacheStats::fetches_not_stored), and callers that wait for
-    /// it fetch each for itself, at the same time; so do callers that cannot decode what another
-    /// has fetched.
-    ///
-    /// Dropped at any await, it leaves nothing behind, as `BlobCache::get_or_fetch` does.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`BlobCache::get_or_fetch`](crate::BlobCache::get_or_fetch). A stale value that
-    /// does not decode is no answer to a fetch that has failed.
-    pub async fn get_or_fetch<K, F, Fut, V, E>(
-        &self,
-        key: K,
-        fetch: F,
-    ) -> Result<TypedHit<T>, FetchError<E>>
-    where
-        K: AsRef<[u8]>,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<TypedPut<T>>,
-        E: Send + Sync + 'static,
-    {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
-            Ok(found) => {
-                discard(fetch);
-                return Ok(found);
-            }
-            Err(asked) => asked,
-        };
-        let fetching = FetchFuture::new(request, TypedFetch::new(fetch, &call));
-        let hit = Box::pin(fetching).await?;
-        call.answer(hit).ok_or(FetchError::Panicked)
-    }
-
-    /// The value of a key at once, fresh or stale; with a stale one, a refresh for the caller to
-    /// spawn: see [`BlobCache::get_or_refresh`](crate::BlobCache::get_or_refresh), and
-    /// [`get_or_fetch`](Self::get_or_fetch) for what a fetch returns and who is given what.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use tamis::{BlobCache, BlobCacheConfig, FetchError, Plain};
-    /// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
-    /// # async fn render() -> Result<String, std::io::Error> { Ok("<h1>Tamis</h1>".into()) }
-    /// let pages = cache.namespace("pages").typed::<String, _>(Plain);
-    /// let (page, refresh) = pages.get_or_refresh("/index", render).await?;
-    /// if let Some(refresh) = refresh {
-    ///     // Or tokio::spawn(refresh).
-    ///     refresh.await?;
-    /// }
-    /// # assert_eq!(page.value().unwrap(), "<h1>Tamis</h1>");
-    /// # Ok::<(), FetchError<std::io::Error>>(())
-    /// # }).unwrap();
-    /// ```
-    ///
-    /// Dropped at any await, it leaves nothing behind.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`get_or_fetch`](Self::get_or_fetch), if there is no value.
-    pub async fn get_or_refresh<K, F, Fut, V, E>(
-        &self,
-        key: K,
-        fetch: F,
-    ) -> Result<(TypedHit<T>, Option<TypedRefresh<F, Fut, E, T, C>>), FetchError<E>>
-    where
-        K: AsRef<[u8]>,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<TypedPut<T>>,
-        E: Send + Sync + 'static,
-    {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
-            Ok(found) => {
-                discard(fetch);
-                return Ok((found, None));
-            }
-            Err(asked) => asked,
-        };
-        let finding = fetch::find_or_fetch(request, TypedFetch::new(fetch, &call));
-        let (hit, refresh) = Box::pin(finding).await?;
-        let hit = call.answer(hit).ok_or(FetchError::Panicked)?;
-        Ok((hit, refresh.map(|refresh| TypedRefresh::new(refresh, call))))
-    }
-
-    /// A fresh value in memory; or else what a fetch of it needs, in a task or not.
-    #[expect(clippy::type_complexity, reason = "it has no name elsewhere")]
-    fn look_fresh<E: 'static>(
-        &self,
-        key: &[u8],
-        is_for_task: bool,
-    ) -> Result<TypedHit<T>, (Arc<Call<T, C>>, Arc<FetchRequest>)> {
-        let (engine, namespace, _) = self.namespace.parts();
-        let mut is_counted = false;
-        let found = engine.gets().look_fresh_if(namespace, key, |hit| {
-            let taken = self.take(hit);
-            is_counted = taken.is_none();
-            taken
-        });
-        if let Some((hit, value)) = found {
-            return Ok(TypedHit::new(value, hit));
-        }
-        Err(self.asked::<E>(key, (is_counted, is_for_task)))
-    }
-
-    /// What a fetch needs. Whether the call has counted a value that does not decode.
-    fn asked<E: 'static>(
-        &self,
-        key: &[u8],
-        (is_counted, is_for_task): (bool, bool),
-    ) -> (Arc<Call<T, C>>, Arc<FetchRequest>) {
-        let (engine, namespace, defaults) = self.namespace.parts();
-        let call = Call::new(engine.fetcher(), namespace, &self.codec, is_counted);
-        let typing = call.typing::<E>();
-        if is_counted {
-            typing.refuse();
-        }
-        let request = FetchRequest::new(engine, namespace, key, defaults).typed(typing);
-        let request = if is_for_task { request.for_task() } else { request };
-        (call, Arc::new(request))
     }
 }
