@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::range::{SEGMENTS_MAX, check_l1_bytes_max, of_namespace, within};
+use super::range::{SEGMENTS_MAX, check_l1_bytes_max, within};
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
     default_index_bytes, default_segment_bytes, default_shard_count,
@@ -22,9 +22,6 @@ const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 
 /// Each quota has a list in every SIEVE.
 const QUOTAS_MAX: usize = 256;
-
-/// Each put into a namespace by its name looks for the name among them.
-const NAMESPACES_MAX: usize = 4096;
 
 /// Builds a [`BlobCacheConfig`]; settings that are not named keep their defaults.
 ///
@@ -443,18 +440,7 @@ impl BlobCacheConfigBuilder {
         for name in config.quotas.names() {
             within("quota", name.len(), 0..=NAMESPACE_BYTES_MAX)?;
         }
-        within("namespace", config.namespaces.len(), 0..=NAMESPACES_MAX)?;
-        if let Some(name) = config.namespaces.sort() {
-            let reason = format!("{name:?} is configured twice");
-            return Err(CacheError::InvalidConfig { field: "namespace", reason });
-        }
-        // Bounded: by the namespaces of a configuration, once.
-        for (name, own) in config.namespaces.iter() {
-            let checked = within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX).and_then(|()| {
-                own.fetch_policy.unwrap_or_default().check("namespace", has_spawner)
-            });
-            checked.map_err(|error| of_namespace(name, error))?;
-        }
+        config.namespaces.check(has_spawner)?;
         config.l2_segment_bytes =
             self.l2_segment_bytes.unwrap_or_else(|| default_segment_bytes(config.l2_bytes_max));
         let segment = config.l2_segment_bytes;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::NAMESPACE_BYTES_MAX;
+use super::range::{of_namespace, within};
+use crate::error::CacheError;
 use crate::fetch_policy::FetchPolicy;
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -109,6 +112,9 @@ impl NamespaceConfigBuilder {
     }
 }
 
+/// Each put into a namespace by its name looks for the name among them.
+pub(super) const NAMESPACES_MAX: usize = 4096;
+
 /// What one namespace has of its own, besides a quota.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NamespaceDefaults {
@@ -130,25 +136,31 @@ impl DefaultsByName {
         self.0.push((name.into(), defaults));
     }
 
-    /// Sorts them. A name that was added twice, if there is one.
-    pub(super) fn sort(&mut self) -> Option<&str> {
+    /// Sorts them.
+    ///
+    /// # Errors
+    /// There are too many, one was added twice, or a setting is out of its range.
+    pub(super) fn check(&mut self, has_spawner: bool) -> Result<(), CacheError> {
+        within("namespace", self.0.len(), 0..=NAMESPACES_MAX)?;
         self.0.sort_by(|(one, _), (other, _)| one.cmp(other));
         // Bounded: by the namespaces of a configuration, once.
-        let twice = self.0.windows(2).find(|pair| pair[0].0 == pair[1].0);
-        twice.map(|pair| &*pair[0].0)
+        if let Some(twice) = self.0.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let reason = format!("{:?} is configured twice", twice[0].0);
+            return Err(CacheError::InvalidConfig { field: "namespace", reason });
+        }
+        // Bounded: likewise.
+        for (name, own) in &self.0 {
+            let policy = own.fetch_policy.unwrap_or_default();
+            within("namespace", name.len(), 0..=NAMESPACE_BYTES_MAX)
+                .and_then(|()| policy.check("namespace", has_spawner))
+                .map_err(|error| of_namespace(name, error))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn of(&self, name: &str) -> &NamespaceDefaults {
         let at = self.0.binary_search_by(|(of, _)| (**of).cmp(name));
         at.map_or(&NONE, |at| &self.0[at].1)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &NamespaceDefaults)> {
-        self.0.iter().map(|(name, own)| (&**name, own))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

@@ -4,7 +4,7 @@
 //! BlobCachePut                        value, metadata, labels and policy of the caller
 //!   store        Admitted             within the limits; its charge, lifetime and version
 //!   write                             room in the log, a namespace slot, the generation
-//!   write_entry  Entry                with memory reserved
+//!   prepare      Entry                with memory reserved
 //!                Body, Recording      compressed and checksummed; with the names of the labels
 //!                Proposal             entry, reservation and recording
 //!   append       NewRecord, Appended  in the commit section: encoded; with its position
@@ -12,12 +12,13 @@
 //! Written                             what finish_put waits for
 //! ```
 
+mod prepared;
+
 use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
+use self::prepared::Prepared;
 use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
@@ -34,12 +35,12 @@ use crate::engine::invalidate::cleanup::Cleanup;
 use crate::engine::parts::Parts;
 use crate::engine::visibility::Visibility;
 use crate::engine::write::admitted::{Admitted, DiskRefusal};
-use crate::engine::write::commit::{Commit, InMemory, Lack, NewRecord, Proposal, Verdict, encode};
+use crate::engine::write::commit::{Commit, Lack, Proposal, Verdict};
 use crate::engine::write::namespace_slots::NamespaceSlots;
-use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
+use crate::engine::write::record_encoder::RecordEncoder;
 use crate::engine::write::versions::{PutVersion, Versions};
 use crate::entry::{Entry, Extras};
-use crate::error::{BlobLimit, CacheError};
+use crate::error::CacheError;
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
@@ -287,56 +288,18 @@ impl Puts {
         put: &mut BlobCachePut,
         mut ticket: Option<RoomTicket>,
     ) -> Result<Acknowledgement, CacheError> {
-        let (version, read_at) = (admitted.version, put.read_at);
+        let version = admitted.version;
         let is_long = put.value.as_slice().len() > BATCH_BYTES;
         let mut body = None;
         let mut lack = None;
         // Bounded: a wait or an attempt in each turn.
         loop {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
-            let is_over_rate = self.is_over_rate(generation, key.hash);
-            let mut in_memory = self.room_for(generation, admitted, is_over_rate).await;
-            let is_on_disk = self.disk.has_file();
-            let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
-            let is_reserved_later = is_long && is_in_memory;
-            if is_reserved_later {
-                // Between the polls that its copy takes, the put may sleep.
-                in_memory = InMemory::Unwanted;
-            }
-            // Without room in memory no tier would have it.
-            let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
-            let value =
-                if is_on_disk || is_in_memory { put.value.exact().await } else { Bytes::new() };
-            let is_full = self.has_no_room_on_disk(generation, key.hash);
-            let refusal = DiskRefusal::first(is_full, newcomer, is_over_rate);
-            // Else it has the bytes of the entry already.
-            let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
-            let copy = is_copied.then(|| value.clone());
-            let entry = admitted.entry(generation, key, value);
-            let recording = match refusal {
-                None if is_on_disk => self.recording(body.take(), &entry, put).await,
-                _ => None,
-            };
-            if is_reserved_later {
-                in_memory = self.room_for(generation, admitted, is_over_rate).await;
-            }
-            let (entry, known) = (Arc::new(entry), admitted.known);
-            let mut proposal = Proposal {
-                namespace,
-                entry,
-                version,
-                read_at,
-                in_memory,
-                recording,
-                known,
-                newcomer,
-            };
-            // Neither tier would have it.
-            if is_on_disk && !admitted.is_wanted && refusal.is_none() {
-                self.check_room(&proposal)?;
-            }
+            let target = ((namespace, key), &*generation);
+            let prepared = self.prepare(target, admitted, put, body.take()).await?;
+            let Prepared { mut proposal, copy, refusal } = prepared;
             let verdict = self.commit.append(&mut proposal)?;
-            let Proposal { entry, in_memory, recording, .. } = proposal;
+            let Proposal { entry, in_memory, recording, newcomer, .. } = proposal;
             // A short one is copied again: while it waits, it holds nothing.
             if let Some(copy) = copy.filter(|_| is_long || verdict.is_final()) {
                 discard(replace(&mut put.value, Value::Exact(copy)));
@@ -398,20 +361,6 @@ impl Puts {
         }
     }
 
-    /// `body`: if it was made before.
-    async fn recording(
-        &self,
-        body: Option<Body>,
-        entry: &Entry,
-        put: &mut BlobCachePut,
-    ) -> Option<Recording> {
-        let body = match body {
-            Some(body) => Some(body),
-            None => self.encoder.body_of(entry).await,
-        };
-        body.map(|body| Recording::of(body, put))
-    }
-
     /// Waits until there may be what the section lacked. Gives the place for the next wait.
     async fn until_room(
         &self,
@@ -427,53 +376,6 @@ impl Puts {
                 ticket
             }
             None => ticket,
-        }
-    }
-
-    /// `is_alone`: the disk does not take it.
-    async fn room_for(
-        &self,
-        generation: &Generation,
-        admitted: &Admitted,
-        is_alone: bool,
-    ) -> InMemory<'_> {
-        let is_wanted = admitted.is_wanted || (is_alone && admitted.is_held_alone);
-        if !is_wanted {
-            return InMemory::Unwanted;
-        }
-        match self.eviction.reserve(generation, admitted.room, admitted.kind.0).await {
-            Some(reservation) => InMemory::Reserved(reservation),
-            None => InMemory::NoRoom,
-        }
-    }
-
-    /// Whether the disk quota is used up. Near the limit the section decides.
-    fn has_no_room_on_disk(&self, generation: &Generation, hash: KeyHash) -> bool {
-        if generation.quota().is_none() || self.disk.l2().is_none() {
-            return false;
-        }
-        self.commit.is_beyond_quota(generation, 1, generation.index().get(hash))
-    }
-
-    /// Whether the write rate keeps a new key off the disk.
-    fn is_over_rate(&self, generation: &Generation, hash: KeyHash) -> bool {
-        let Some(l2) = self.disk.l2() else { return false };
-        self.disk_admission.is_over_rate(|| l2.bytes_written())
-            && generation.index().get(hash).is_none()
-    }
-
-    /// An error if a blob that memory does not take is too large for the disk.
-    fn check_room(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
-        let Some(l2) = self.disk.l2() else { return Ok(()) };
-        let size = proposal.entry.charge.max(proposal.entry.value.len());
-        match encode(l2, proposal) {
-            Some(NewRecord { is_blob: true, .. }) => Ok(()),
-            _ => Err(CacheError::BlobTooLarge {
-                size,
-                // A record and its directory entry share the segment with its header.
-                max: l2.geometry().blob_bytes_max().min(size - 1),
-                limit: BlobLimit::Segment,
-            }),
         }
     }
 

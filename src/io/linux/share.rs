@@ -22,7 +22,7 @@ const FICLONERANGE: Opcode = opcode::write::<CloneRange>(0x94, 13);
 
 // Its number is part of the kernel's interface.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-const _: () = assert!(FICLONERANGE as u32 == 0x4020_940d);
+const _: () = assert!(FICLONERANGE == 0x4020_940d);
 
 /// Makes `length` bytes of `source` those of `file` as well, from `offset` on.
 ///

@@ -1,0 +1,141 @@
+//! `Prepared`: an attempt of a put, up to its commit section.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Puts;
+use crate::batch::BATCH_BYTES;
+use crate::engine::write::admitted::{Admitted, DiskRefusal};
+use crate::engine::write::commit::{InMemory, NewRecord, Proposal, encode};
+use crate::engine::write::record_encoder::{Body, Recording};
+use crate::entry::Entry;
+use crate::error::{BlobLimit, CacheError};
+use crate::key::{HashedKey, KeyHash, NamespaceRef};
+use crate::namespace::Generation;
+use crate::put::{BlobCachePut, Value};
+
+/// A key, and the namespace that it is in.
+type NamedKey<'a> = (NamespaceRef<'a>, HashedKey<'a>);
+
+/// An attempt of a put.
+pub(super) struct Prepared<'a> {
+    pub(super) proposal: Proposal<'a>,
+    /// The bytes of its entry, if the put has others.
+    pub(super) copy: Option<Bytes>,
+    /// Why the disk does not take it.
+    pub(super) refusal: Option<DiskRefusal>,
+}
+
+impl Puts {
+    /// Copies and encodes a value, and reserves room in memory. An error if the value fits no tier.
+    pub(super) async fn prepare<'a>(
+        &'a self,
+        ((namespace, key), generation): (NamedKey<'a>, &Arc<Generation>),
+        admitted: &mut Admitted,
+        put: &mut BlobCachePut,
+        body: Option<Body>,
+    ) -> Result<Prepared<'a>, CacheError> {
+        let is_over_rate = self.is_over_rate(generation, key.hash);
+        let mut in_memory = self.room_for(generation, admitted, is_over_rate).await;
+        let is_on_disk = self.disk.has_file();
+        let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
+        let is_reserved_later = is_in_memory && put.value.as_slice().len() > BATCH_BYTES;
+        if is_reserved_later {
+            // Between the polls that its copy takes, the put may sleep.
+            in_memory = InMemory::Unwanted;
+        }
+        // Without room in memory no tier would have it.
+        let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
+        let value = if is_on_disk || is_in_memory { put.value.exact().await } else { Bytes::new() };
+        let is_full = self.has_no_room_on_disk(generation, key.hash);
+        let refusal = DiskRefusal::first(is_full, newcomer, is_over_rate);
+        // Else it has the bytes of the entry already.
+        let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
+        let copy = is_copied.then(|| value.clone());
+        let entry = admitted.entry(generation, key, value);
+        let recording = match refusal {
+            None if is_on_disk => self.recording(body, &entry, put).await,
+            _ => None,
+        };
+        if is_reserved_later {
+            in_memory = self.room_for(generation, admitted, is_over_rate).await;
+        }
+        let proposal = Proposal {
+            namespace,
+            entry: Arc::new(entry),
+            version: admitted.version,
+            read_at: put.read_at,
+            in_memory,
+            recording,
+            known: admitted.known,
+            newcomer,
+        };
+        // Neither tier would have it.
+        if is_on_disk && !admitted.is_wanted && refusal.is_none() {
+            self.check_room(&proposal)?;
+        }
+        Ok(Prepared { proposal, copy, refusal })
+    }
+
+    /// `body`: if it was made before.
+    async fn recording(
+        &self,
+        body: Option<Body>,
+        entry: &Entry,
+        put: &mut BlobCachePut,
+    ) -> Option<Recording> {
+        let body = match body {
+            Some(body) => Some(body),
+            None => self.encoder.body_of(entry).await,
+        };
+        body.map(|body| Recording::of(body, put))
+    }
+
+    /// `is_alone`: the disk does not take it.
+    async fn room_for(
+        &self,
+        generation: &Generation,
+        admitted: &Admitted,
+        is_alone: bool,
+    ) -> InMemory<'_> {
+        let is_wanted = admitted.is_wanted || (is_alone && admitted.is_held_alone);
+        if !is_wanted {
+            return InMemory::Unwanted;
+        }
+        match self.eviction.reserve(generation, admitted.room, admitted.kind.0).await {
+            Some(reservation) => InMemory::Reserved(reservation),
+            None => InMemory::NoRoom,
+        }
+    }
+
+    /// Whether the disk quota is used up. Near the limit the section decides.
+    fn has_no_room_on_disk(&self, generation: &Generation, hash: KeyHash) -> bool {
+        if generation.quota().is_none() || self.disk.l2().is_none() {
+            return false;
+        }
+        self.commit.is_beyond_quota(generation, 1, generation.index().get(hash))
+    }
+
+    /// Whether the write rate keeps a new key off the disk.
+    fn is_over_rate(&self, generation: &Generation, hash: KeyHash) -> bool {
+        let Some(l2) = self.disk.l2() else { return false };
+        self.disk_admission.is_over_rate(|| l2.bytes_written())
+            && generation.index().get(hash).is_none()
+    }
+
+    /// An error if a blob that memory does not take is too large for the disk.
+    fn check_room(&self, proposal: &Proposal<'_>) -> Result<(), CacheError> {
+        let Some(l2) = self.disk.l2() else { return Ok(()) };
+        let size = proposal.entry.charge.max(proposal.entry.value.len());
+        match encode(l2, proposal) {
+            Some(NewRecord { is_blob: true, .. }) => Ok(()),
+            _ => Err(CacheError::BlobTooLarge {
+                size,
+                // A record and its directory entry share the segment with its header.
+                max: l2.geometry().blob_bytes_max().min(size - 1),
+                limit: BlobLimit::Segment,
+            }),
+        }
+    }
+}
