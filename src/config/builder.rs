@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::range::{SEGMENTS_MAX, check_l1_bytes_max, within};
+use super::range::{NAMESPACE_BYTES_MAX, SEGMENTS_MAX, check_l1_bytes_max, within};
 use super::{
-    BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NAMESPACE_BYTES_MAX, NamespaceConfigBuilder,
-    default_index_bytes, default_segment_bytes, default_shard_count,
+    BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NamespaceConfigBuilder, default_index_bytes,
+    default_segment_bytes, default_shard_count,
 };
 use crate::clock::Clock;
 use crate::error::CacheError;

@@ -14,7 +14,7 @@ pub use self::builder::BlobCacheConfigBuilder;
 pub use self::l2::L2ConfigBuilder;
 use self::namespace::DefaultsByName;
 pub use self::namespace::{NamespaceConfig, NamespaceConfigBuilder};
-pub(crate) use self::range::{L1_BYTES_MAX, check_l1_bytes_max};
+pub(crate) use self::range::{L1_BYTES_MAX, NAMESPACE_BYTES_MAX, check_l1_bytes_max};
 use crate::clock::Clock;
 use crate::fetch_policy::FetchPolicy;
 use crate::modes::{
@@ -29,8 +29,6 @@ const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 const INDEX_BYTES_MAX: usize = 1 << 40;
-
-pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
 
 /// The charge of an entry of (key, value), if it is not its memory.
 pub(crate) type Charge = fn(key: &[u8], value: &[u8]) -> usize;

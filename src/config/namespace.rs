@@ -4,8 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::NAMESPACE_BYTES_MAX;
-use super::range::{of_namespace, within};
+use super::range::{NAMESPACE_BYTES_MAX, of_namespace, within};
 use crate::error::CacheError;
 use crate::fetch_policy::FetchPolicy;
 use crate::modes::{L1Admission, L2Compression};

@@ -10,6 +10,8 @@ pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
 /// Each segment takes memory.
 pub(super) const SEGMENTS_MAX: u64 = 1 << 20;
 
+pub(crate) const NAMESPACE_BYTES_MAX: usize = 255;
+
 const L1_BYTES_MIN: usize = 64 << 10;
 
 /// # Errors
