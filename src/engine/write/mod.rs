@@ -4,6 +4,7 @@ mod admitted;
 pub(crate) mod commit;
 pub(crate) mod copy_limit;
 pub(crate) mod namespace_slots;
+mod preparation;
 pub(crate) mod put;
 pub(crate) mod put_many;
 pub(crate) mod record_encoder;

@@ -12,13 +12,10 @@
 //! Written                             what finish_put waits for
 //! ```
 
-mod prepared;
-
 use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::prepared::Prepared;
 use crate::batch::{BATCH_BYTES, yield_now};
 use crate::clock::Clock;
 use crate::commit_lock::CommitLock;
@@ -37,6 +34,7 @@ use crate::engine::visibility::Visibility;
 use crate::engine::write::admitted::{Admitted, DiskRefusal};
 use crate::engine::write::commit::{Commit, Lack, Proposal, Verdict};
 use crate::engine::write::namespace_slots::NamespaceSlots;
+use crate::engine::write::preparation::{Preparation, Prepared};
 use crate::engine::write::record_encoder::RecordEncoder;
 use crate::engine::write::versions::{PutVersion, Versions};
 use crate::entry::{Entry, Extras};
@@ -73,6 +71,7 @@ pub(crate) struct Puts {
     eviction: Eviction,
     versions: Versions,
     disk_admission: Arc<DiskAdmission>,
+    preparation: Preparation,
     commit: Commit,
 }
 
@@ -98,6 +97,7 @@ impl Puts {
             eviction: Eviction::new(parts),
             versions: Versions::new(parts),
             disk_admission: parts.disk_admission.clone(),
+            preparation: Preparation::new(parts),
             commit: Commit::new(parts),
             latencies: Arc::clone(&parts.latencies),
         }
@@ -296,7 +296,7 @@ impl Puts {
         loop {
             ticket = self.until_room(lack.take(), admitted.room.bytes, ticket).await;
             let target = ((namespace, key), &*generation);
-            let prepared = self.prepare(target, admitted, put, body.take()).await?;
+            let prepared = self.preparation.prepare(target, admitted, put, body.take()).await?;
             let Prepared { mut proposal, copy, refusal } = prepared;
             let verdict = self.commit.append(&mut proposal)?;
             let Proposal { entry, in_memory, recording, newcomer, .. } = proposal;

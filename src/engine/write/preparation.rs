@@ -1,14 +1,17 @@
-//! `Prepared`: an attempt of a put, up to its commit section.
+//! `Preparation`: an attempt of a put, up to its commit section: memory, its copy, its record.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Puts;
 use crate::batch::BATCH_BYTES;
+use crate::disk_admission::DiskAdmission;
+use crate::engine::disk_tier::DiskTier;
+use crate::engine::eviction::Eviction;
+use crate::engine::parts::Parts;
 use crate::engine::write::admitted::{Admitted, DiskRefusal};
-use crate::engine::write::commit::{InMemory, NewRecord, Proposal, encode};
-use crate::engine::write::record_encoder::{Body, Recording};
+use crate::engine::write::commit::{Commit, InMemory, NewRecord, Proposal, encode};
+use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
 use crate::entry::Entry;
 use crate::error::{BlobLimit, CacheError};
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
@@ -27,7 +30,25 @@ pub(super) struct Prepared<'a> {
     pub(super) refusal: Option<DiskRefusal>,
 }
 
-impl Puts {
+pub(super) struct Preparation {
+    disk: Arc<DiskTier>,
+    disk_admission: Arc<DiskAdmission>,
+    eviction: Eviction,
+    encoder: RecordEncoder,
+    commit: Commit,
+}
+
+impl Preparation {
+    pub(super) fn new(parts: &Parts) -> Self {
+        Self {
+            disk: Arc::clone(&parts.disk),
+            disk_admission: Arc::clone(&parts.disk_admission),
+            eviction: Eviction::new(parts),
+            encoder: RecordEncoder::new(parts),
+            commit: Commit::new(parts),
+        }
+    }
+
     /// Copies and encodes a value, and reserves room in memory. An error if the value fits no tier.
     pub(super) async fn prepare<'a>(
         &'a self,
