@@ -478,6 +478,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::namespace::NAMESPACES_MAX;
 
     fn no_time() -> FetchPolicy {
         FetchPolicy::default().hard_timeout(Duration::ZERO)
