@@ -1,0 +1,119 @@
+//! A get: what is known of the object, then its blocks, and both anew if the object has changed.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+
+use super::answer::Answer;
+use super::ask::Ask;
+use super::blocks::Blocks;
+use super::error::{Failure, not_found, own};
+use super::meta::Moment;
+use super::object_store::path::Path;
+use super::object_store::{Error, GetOptions, GetRange, GetResult, Result};
+use super::opening::Opening;
+use super::{Core, get_result};
+
+/// An answer is begun, and once begun anew.
+pub(crate) const ATTEMPTS_MAX: usize = 2;
+
+impl Core {
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        location: &Path,
+        options: GetOptions,
+    ) -> Result<GetResult> {
+        if options.range.as_ref().is_some_and(is_odd) || self.unsettled.holds(location.as_ref()) {
+            return self.pass(location, options).await;
+        }
+        let began = self.moment();
+        // Bounded: by the constant.
+        for _ in 0..ATTEMPTS_MAX {
+            match self.attempt(location, &options, began).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Inner(error) | Failure::OfRange(error, _)) => return Err(own(error)),
+                Err(Failure::Uncached) => break,
+                Err(Failure::Changed) => {
+                    self.counts.begun_anew.add(1);
+                    self.refresh(location, options.version.as_deref()).await;
+                }
+            }
+        }
+        self.pass(location, options).await
+    }
+
+    /// As if there were no cache.
+    async fn pass(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.counts.passed_through.add(1);
+        self.counts.inner_gets.add(1);
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        location: &Path,
+        options: &GetOptions,
+        began: Moment,
+    ) -> Result<GetResult, Failure> {
+        let (block, most) = (self.settings.block_bytes, self.settings.request_bytes_max);
+        let opening = Opening {
+            core: self,
+            location,
+            version: options.version.as_deref(),
+            ask: Ask::of(options, block, most),
+            extensions: &options.extensions,
+            began,
+        };
+        let found = opening.found().await?;
+        let is_known_now = found.meta.is_after(began);
+        let Some(object) = found.meta.object else { return Err(not_found(location).into()) };
+        let meta = object.meta(location);
+        match options.check_preconditions(&meta) {
+            // Its caller may have heard of a newer version than the cache.
+            Err(Error::Precondition { .. }) if !is_known_now => return Err(Failure::Changed),
+            judged => judged?,
+        }
+        let range = match &options.range {
+            None => 0..object.size,
+            // The inner store says what is wrong with it.
+            Some(_) if object.size == 0 => return Err(Failure::Uncached),
+            Some(range) => range.as_range(object.size).map_err(|_| Failure::Uncached)?,
+        };
+        let attributes = object.attributes();
+        if options.head {
+            return Ok(get_result(stream::empty().boxed(), meta, range, attributes));
+        }
+        let blocks = Blocks {
+            core: Arc::clone(self),
+            location: location.clone(),
+            object: Arc::new(object),
+            version: options.version.clone(),
+            extensions: options.extensions.clone(),
+        };
+        let answer = Answer::begin(blocks.clone(), range.clone(), found.hand).await?;
+        self.read_ahead(blocks, &range);
+        Ok(get_result(answer.into_stream(), meta, range, attributes))
+    }
+
+    /// In a task, so that nobody waits for it.
+    fn read_ahead(&self, blocks: Blocks, range: &Range<u64>) {
+        let most = self.settings.read_ahead;
+        let Some(spawner) = self.spawner.as_ref().filter(|_| most > 0) else { return };
+        let Blocks { location, object, .. } = &blocks;
+        let ahead = self.ahead.after(location.as_ref(), range, most, object.size);
+        if !ahead.is_empty() {
+            let span = object.blocks_of(&ahead);
+            spawner.spawn(Box::pin(async move {
+                // Whoever wants these blocks meets the failure again.
+                let _ = blocks.prefetch(span).await;
+            }));
+        }
+    }
+}
+
+/// Ranges of no bytes, in the words of which stores differ.
+fn is_odd(range: &GetRange) -> bool {
+    range.is_valid().is_err() || matches!(range, GetRange::Suffix(0))
+}

@@ -1,0 +1,282 @@
+//! `History`: an inner store that remembers every state that each path has had, and since when;
+//! that fails at random; and whose writes take effect whatever becomes of who has asked for them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tamis::Clock;
+
+use super::object_store::memory::InMemory;
+use super::object_store::path::Path;
+use super::object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+
+/// One state of a path.
+#[derive(Clone)]
+pub(crate) struct Life {
+    /// The seed of the content and its length; None if there was no object.
+    pub(crate) object: Option<(u64, u64)>,
+    /// When it began.
+    pub(crate) tick: u64,
+    pub(crate) time: SystemTime,
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        write!(formatter, "{}@{time}: {:?}", self.tick, self.object)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    inner: InMemory,
+    lives: HashMap<Path, Vec<Life>>,
+    random: StdRng,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manners {
+    /// Of a hundred requests so many fail.
+    pub(crate) failures: u32,
+    /// Requests wait for up to so many turns.
+    pub(crate) turns: u32,
+    pub(crate) has_e_tags: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct History {
+    state: Arc<Mutex<State>>,
+    ticks: Arc<AtomicU64>,
+    clock: Clock,
+    manners: Manners,
+}
+
+fn failure() -> Error {
+    Error::Generic { store: "History", source: "it has failed".into() }
+}
+
+impl History {
+    pub(crate) fn new(clock: Clock, seed: u64, manners: Manners) -> Self {
+        let (inner, random) = (InMemory::new(), StdRng::seed_from_u64(seed));
+        let state = State { inner, lives: HashMap::new(), random };
+        Self { state: Arc::new(Mutex::new(state)), ticks: Arc::default(), clock, manners }
+    }
+
+    /// The next moment of all.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// All states of a path, with the first, in which there is no object.
+    pub(crate) fn lives(&self, path: &Path) -> Vec<Life> {
+        let first = Life { object: None, tick: 0, time: SystemTime::UNIX_EPOCH };
+        let state = self.state.lock().unwrap();
+        let later = state.lives.get(path).cloned().unwrap_or_default();
+        std::iter::once(first).chain(later).collect()
+    }
+
+    /// Changes the object, and remembers when.
+    fn put_now(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let mut state = self.state.lock().unwrap();
+        let bytes = Bytes::from(payload.clone());
+        let result = state.inner.put_opts(path, payload, opts).now_or_never().unwrap()?;
+        let seed = bytes.get(4..8).map_or(0, |seed| u32::from_le_bytes(seed.try_into().unwrap()));
+        let object = Some((u64::from(seed), bytes.len() as u64));
+        let life = Life { object, tick: self.tick(), time: self.clock.now() };
+        state.lives.entry(path.clone()).or_default().push(life);
+        Ok(result)
+    }
+
+    fn delete_now(&self, path: &Path) -> Result<Path> {
+        let mut state = self.state.lock().unwrap();
+        let one = futures::stream::once(futures::future::ready(Ok(path.clone()))).boxed();
+        let deleted = state.inner.delete_stream(one).next().now_or_never().unwrap().unwrap()?;
+        let life = Life { object: None, tick: self.tick(), time: self.clock.now() };
+        state.lives.entry(path.clone()).or_default().push(life);
+        Ok(deleted)
+    }
+
+    fn copy_now(&self, from: &Path, to: &Path) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let copy = state.inner.copy_opts(from, to, CopyOptions::default());
+        copy.now_or_never().unwrap()?;
+        let object = state.lives.get(from).and_then(|lives| lives.last()?.object);
+        let life = Life { object, tick: self.tick(), time: self.clock.now() };
+        state.lives.entry(to.clone()).or_default().push(life);
+        Ok(())
+    }
+
+    pub(crate) fn put_past(&self, path: &Path, content: Vec<u8>) {
+        self.put_now(path, content.into(), PutOptions::default()).unwrap();
+    }
+
+    pub(crate) fn delete_past(&self, path: &Path) {
+        self.delete_now(path).unwrap();
+    }
+
+    fn chance(&self, percent: u32) -> bool {
+        self.state.lock().unwrap().random.random_range(0..100) < percent
+    }
+
+    async fn wait(&self) {
+        let turns = self.state.lock().unwrap().random.random_range(0..=self.manners.turns);
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// In a task: it takes effect though nobody waits for it. It may fail before or after that.
+    async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let here = self.clone();
+        let carried_out = tokio::spawn(async move {
+            here.wait().await;
+            if here.chance(here.manners.failures) {
+                return Err(failure());
+            }
+            let result = write(&here);
+            here.wait().await;
+            if here.chance(here.manners.failures) {
+                return Err(failure());
+            }
+            result
+        });
+        carried_out.await.unwrap()
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("History")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for History {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let location = location.clone();
+        self.write(move |here| here.put_now(&location, payload, opts)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = Upload { here: self.clone(), location: location.clone(), parts: Vec::new() };
+        Ok(Box::new(upload))
+    }
+
+    async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
+        self.wait().await;
+        if self.chance(self.manners.failures) {
+            return Err(failure());
+        }
+        if !self.manners.has_e_tags {
+            options.if_match = None;
+            options.if_none_match = None;
+        }
+        let inner = self.state.lock().unwrap().inner.clone();
+        let mut result = inner.get_opts(location, options).await?;
+        if !self.manners.has_e_tags {
+            result.meta.e_tag = None;
+        }
+        self.wait().await;
+        let (meta, range) = (result.meta.clone(), result.range.clone());
+        // In chunks that fit no block.
+        let bytes = result.bytes().await?;
+        let ends = self.chance(self.manners.failures);
+        let mut chunks: Vec<_> =
+            bytes.chunks(50_000).map(|chunk| Ok(bytes.slice_ref(chunk))).collect();
+        if ends {
+            chunks.push(Err(failure()));
+        }
+        Ok(crate::get_result(futures::stream::iter(chunks).boxed(), meta, range))
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.wait().await;
+        let inner = self.state.lock().unwrap().inner.clone();
+        inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let here = self.clone();
+        let delete = move |path: Path| {
+            let here = here.clone();
+            async move { here.write(move |here| here.delete_now(&path)).await }
+        };
+        locations.map_ok(delete).try_buffered(3).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.state.lock().unwrap().inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        Err(failure())
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, _: CopyOptions) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.write(move |here| here.copy_now(&from, &to)).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, _: RenameOptions) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.write(move |here| {
+            here.copy_now(&from, &to)?;
+            here.delete_now(&from).map(drop)
+        })
+        .await
+    }
+}
+
+/// The object is put when it is complete.
+#[derive(Debug)]
+struct Upload {
+    here: History,
+    location: Path,
+    parts: Vec<u8>,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> super::object_store::UploadPart {
+        self.parts.extend_from_slice(&Bytes::from(data));
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let payload = std::mem::take(&mut self.parts).into();
+        let put = self.here.put_opts(&self.location, payload, PutOptions::default());
+        put.await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
