@@ -27,11 +27,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::L2;
-use super::block_sharing::BlockSharing;
+use super::block_sharing::{BlockSharing, is_full};
 use super::checksum::ChecksumKey;
 use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
@@ -178,18 +178,38 @@ pub(super) async fn copy<S: CopySource>(
 ) -> Result<Copied, CopyError> {
     let store_id = source.on_file().await?.store_id;
     let sharing = BlockSharing::new(source.lend().await);
+    let unfinished = Unfinished(Some(Arc::clone(&target)));
     let copying = Copying { source, store_id, target, sharing };
     let mut head = Position::FIRST;
     // Bounded: by the tries.
     for _ in 0..TRIES {
         let extent = copying.extent(head).await?;
         let copy = copying.make_room(&extent).await?;
-        match copying.pass(&extent, &copy).await? {
-            Pass::Whole => return copying.finish(&extent, &copy).await,
-            Pass::Again(from) => head = from,
+        match copying.pass(&extent, &copy).await {
+            Ok(Pass::Whole) => return copying.finish(&extent, &copy, unfinished).await,
+            Ok(Pass::Again(from)) => head = from,
+            // What was to be copied into a file whose room is not reserved.
+            Err(CopyError::Target(error)) if is_full(&error) => {
+                let needed_bytes = copy.geometry.file_bytes() - EMPTY_BYTES;
+                return Err(CopyError::NoRoom { needed_bytes, available_bytes: 0 });
+            }
+            Err(error) => return Err(error),
         }
     }
     Err(CopyError::Outrun)
+}
+
+/// The disk of a copy that is not whole. At an end before that it gives back its room: blocks that
+/// it shares would take the store's reserved room, as the store overwrites them.
+struct Unfinished(Option<Arc<dyn Disk>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(target) = self.0.take() {
+            // Carried out without being polled again.
+            let _ = target.resize(EMPTY_BYTES).now_or_never();
+        }
+    }
 }
 
 impl CopySource for L2 {
@@ -276,11 +296,8 @@ impl<S: CopySource> Copying<'_, S> {
         let geometry = geometry.and_then(|it| Geometry::new(self.geometry().segment_bytes(), it));
         let geometry = geometry.ok_or(CopyError::Outrun)?;
         let needed = geometry.file_bytes();
-        let head = self.geometry().segment_of(extent.head);
-        let block = self.source.file()?.span(head, 0, BLOCK_BYTES);
         let mut resized = self.target.resize(EMPTY_BYTES + BLOCK_BYTES as u64).await;
-        let shares =
-            resized.is_ok() && self.sharing.try_out(&*self.target, block, EMPTY_BYTES).await;
+        let shares = resized.is_ok() && self.sharing.try_out(&*self.target, EMPTY_BYTES).await;
         if resized.is_ok() {
             // What an earlier attempt has left reads as zeroes.
             resized = self.target.resize(EMPTY_BYTES).await;
@@ -363,7 +380,8 @@ impl<S: CopySource> Copying<'_, S> {
         if !blocks.is_empty() {
             let span = self.source.file()?.span(number, blocks.start, blocks.len());
             let offset = place + blocks.start as u64;
-            if self.sharing.share(&*copy.disk, span, offset).await {
+            let shared = self.sharing.share(&*copy.disk, span, offset).await;
+            if shared.map_err(CopyError::Target)? {
                 rest = [kept.start..blocks.start, blocks.end..kept.end];
             }
         }
@@ -414,10 +432,17 @@ impl<S: CopySource> Copying<'_, S> {
     }
 
     /// Makes a store of a copy that is whole.
-    async fn finish(&self, extent: &Extent, copy: &SegmentFile) -> Result<Copied, CopyError> {
+    async fn finish(
+        &self,
+        extent: &Extent,
+        copy: &SegmentFile,
+        mut unfinished: Unfinished,
+    ) -> Result<Copied, CopyError> {
         if !failpoint(Failpoint::BackupUnsynced) {
             copy.sync().await.map_err(CopyError::Target)?;
         }
+        // Whole, whether or not the rest is carried out to its end.
+        unfinished.0 = None;
         let superblock = extent.superblock(copy.geometry);
         copy.write_superblock(&superblock).await.map_err(CopyError::Target)?;
         Ok(Copied {

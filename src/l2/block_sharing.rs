@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::io::{Disk, LentBlocks, ReadRequest};
+use crate::io::{BLOCK_BYTES, Disk, LentBlocks, ReadRequest};
 
 /// Of one copy.
 pub(super) struct BlockSharing {
@@ -21,41 +21,52 @@ impl BlockSharing {
         Self { lent, works, bytes: AtomicU64::new(0) }
     }
 
-    /// Finds out by sharing a block of the store with one of the disk at `offset`.
-    pub(super) async fn try_out(
-        &self,
-        target: &dyn Disk,
-        block: io::Result<ReadRequest>,
-        offset: u64,
-    ) -> bool {
-        let works = self.share(target, block, offset).await;
+    /// Finds out by sharing the first block of the store's disk with one of another disk, at
+    /// `offset`. Nothing is pinned: that disk may be one that does not answer.
+    pub(super) async fn try_out(&self, target: &dyn Disk, offset: u64) -> bool {
+        let block = ReadRequest::new(0, BLOCK_BYTES);
+        let works = matches!(self.share(target, Ok(block), offset).await, Ok(true));
         self.works.store(works, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
         works
     }
 
-    /// Shares a span of the store. False: it has to be copied.
+    /// Shares a span of the store's disk. False: it has to be copied. What can share is on the file
+    /// system of the store, so a pin of the span waits for no other device.
+    ///
+    /// # Errors
+    /// The file system has no room.
     pub(super) async fn share(
         &self,
         target: &dyn Disk,
         span: io::Result<ReadRequest>,
         offset: u64,
-    ) -> bool {
-        let (Some(lent), Ok(span)) = (&self.lent, span) else { return false };
+    ) -> io::Result<bool> {
+        let (Some(lent), Ok(span)) = (&self.lent, span) else { return Ok(false) };
         if !self.works.load(Ordering::Relaxed) {
-            return false;
+            return Ok(false);
         }
         let length = span.length as u64;
-        if target.share(lent.clone(), span, offset).await.is_err() {
-            self.works.store(false, Ordering::Relaxed);
-            return false;
+        match target.share(lent.clone(), span, offset).await {
+            Ok(()) => {
+                self.bytes.fetch_add(length, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(error) if is_full(&error) => Err(error),
+            Err(_) => {
+                self.works.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
         }
-        self.bytes.fetch_add(length, Ordering::Relaxed);
-        true
     }
 
     /// The bytes that were shared.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a file system has no room, for this process at least.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

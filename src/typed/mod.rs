@@ -31,11 +31,12 @@ pub use self::json::Json;
 pub use self::postcard::Postcard;
 pub use self::put::TypedPut;
 pub use self::refresh::TypedRefresh;
-use crate::batch::Pacer;
+use crate::batch::{Pacer, PollShare, yield_now};
 use crate::engine::read::get_many::find_many;
 use crate::error::CacheError;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::keys::{BlobCacheKeys, KeysQuery};
+use crate::meter;
 use crate::moment::ReadPoint;
 use crate::namespaced::BlobCacheNamespace;
 use crate::policy::BlobCachePolicy;
@@ -195,8 +196,8 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
     /// Encodes and puts many values: see [`BlobCache::put_many`](crate::BlobCache::put_many). A put
     /// without a policy gets the handle's.
     ///
-    /// All are encoded before the first is put, up to 256 KiB of bytes in each poll, or one that is
-    /// longer.
+    /// All are encoded before the first is put: in each poll until there are more than 256 KiB of
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -212,19 +213,25 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
         async move {
             let mut refused = Vec::with_capacity(items.len());
             let mut puts = Vec::with_capacity(items.len());
-            let mut steps = Pacer::at_once();
+            let (mut steps, mut share) = (Pacer::at_once(), PollShare::begin());
             for (key, mut put) in items {
                 steps.entry().await;
+                if share.is_used_up_by(0) {
+                    yield_now().await;
+                    share = PollShare::begin();
+                }
                 let encoded = put.encode(&*self.codec);
                 let TypedPut { value, put } = put;
                 discard(value);
-                steps.bytes(put.value.as_slice().len()).await;
+                meter::bytes(put.value.as_slice().len());
                 refused.push(encoded.err());
                 // In order: what is refused leaves a gap.
                 if refused.last().is_some_and(Option::is_none) {
                     puts.push((key, put));
                 }
             }
+            // The last poll has encoded as much as it may.
+            yield_now().await;
             let mut stored = self.namespace.put_many(puts).await.into_iter();
             let mut answers = Vec::with_capacity(refused.len());
             for refusal in refused {

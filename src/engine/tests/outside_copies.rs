@@ -24,7 +24,9 @@ use super::bench::{Bench, seeds_of};
 use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::failpoint::{Failpoint, plant};
-use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, End, ReadRequest, SimulatedDisk, Simulation};
+use crate::io::{
+    AlignedBuffer, BLOCK_BYTES, Disk, End, LentBlocks, ReadRequest, SimulatedDisk, Simulation,
+};
 use crate::l2::{Checker, CopyError, FoundStore};
 
 /// States whose mutations a segment and what is in flight may hold, at most: three values.
@@ -40,6 +42,10 @@ struct Outside {
 impl Disk for Outside {
     fn length(&self) -> u64 {
         self.disk.length()
+    }
+
+    fn lend(&self) -> BoxFuture<'static, io::Result<LentBlocks>> {
+        self.disk.lend()
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {

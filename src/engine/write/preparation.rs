@@ -55,7 +55,7 @@ impl Preparation {
         ((namespace, key), generation): (NamedKey<'a>, &Arc<Generation>),
         admitted: &mut Admitted,
         put: &mut BlobCachePut,
-        body: Option<Body>,
+        mut body: Option<Body>,
     ) -> Result<Prepared<'a>, CacheError> {
         let is_over_rate = self.is_over_rate(generation, key.hash);
         let mut in_memory = self.room_for(generation, admitted, is_over_rate).await;
@@ -66,21 +66,29 @@ impl Preparation {
             // Between the polls that its copy takes, the put may sleep.
             in_memory = InMemory::Unwanted;
         }
-        // Without room in memory no tier would have it.
-        let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
         let value = if is_on_disk || is_in_memory { put.value.exact().await } else { Bytes::new() };
-        let is_full = self.has_no_room_on_disk(generation, key.hash);
-        let refusal = DiskRefusal::first(is_full, newcomer, is_over_rate);
         // Else it has the bytes of the entry already.
         let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
         let copy = is_copied.then(|| value.clone());
         let entry = admitted.entry(generation, key, value);
-        let recording = match refusal {
-            None if is_on_disk => self.recording(body, &entry, put).await,
+        let is_full = self.has_no_room_on_disk(generation, key.hash);
+        let settle = |is_in_memory: bool| {
+            // Without room in memory no tier would have it.
+            let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
+            (newcomer, DiskRefusal::first(is_full, newcomer, is_over_rate))
+        };
+        let (mut newcomer, mut refusal) = settle(is_in_memory);
+        let mut recording = match refusal {
+            None if is_on_disk => self.recording(body.take(), &entry, put).await,
             _ => None,
         };
         if is_reserved_later {
             in_memory = self.room_for(generation, admitted, is_over_rate).await;
+            (newcomer, refusal) = settle(matches!(in_memory, InMemory::Reserved(_)));
+            if is_on_disk && refusal.is_none() && recording.is_none() {
+                // Memory has no room any more, so the disk takes it after all.
+                recording = self.recording(body.take(), &entry, put).await;
+            }
         }
         let proposal = Proposal {
             namespace,

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::call::{FullKey, Put, Scope, Touch};
 use crate::error::CacheError;
+use crate::fetch_policy::FetchPolicy;
 
 /// Whether a mutation has taken effect, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ pub(super) struct Checker {
     left: HashSet<u32>,
     /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
+    pub(super) fetch_policy: FetchPolicy,
     /// Gets find nothing from now on.
     pub(super) is_closed: bool,
     /// How each process ended.
@@ -129,8 +131,8 @@ impl Mutation {
 }
 
 impl Checker {
-    pub(super) fn new(is_roomy: bool) -> Self {
-        Self { is_roomy, ..Self::default() }
+    pub(super) fn new(is_roomy: bool, fetch_policy: FetchPolicy) -> Self {
+        Self { is_roomy, fetch_policy, ..Self::default() }
     }
 
     pub(super) fn tick(&mut self) -> u64 {

@@ -129,7 +129,7 @@ pub(super) fn fetched(
             tally.held += u64::from(*of != number);
             return checker.was_given_error(*of, full_key, asked);
         }
-        Some(Err(FetchError::TimedOut)) => {
+        Some(Err(FetchError::TimedOut)) if checker.fetch_policy.hard_timeout.is_some() => {
             tally.timed_out += 1;
             checker.left(number);
             return Ok(());

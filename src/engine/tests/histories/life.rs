@@ -17,7 +17,7 @@ use super::fetch::{Origin, fetch, fetched, found};
 use super::manner::{Deeds, Manner, Polled, patient, with_waker};
 use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, sync, touch};
 use super::plan::Plan;
-use super::setting::{Setting, opening};
+use super::setting::{Setting, fetch_policy, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
 use super::{faults, limits};
@@ -73,7 +73,7 @@ impl History {
             clock: 0,
             boot: 0,
             life: 0,
-            checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy))),
+            checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy, fetch_policy(seed)))),
             tally: Tally::default(),
             deeds: Arc::default(),
             late: None,

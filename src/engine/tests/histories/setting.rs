@@ -94,7 +94,7 @@ impl Setting {
     }
 }
 
-fn fetch_policy(seed: u64) -> FetchPolicy {
+pub(super) fn fetch_policy(seed: u64) -> FetchPolicy {
     let policy = FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.9);
     match seed % 6 {
         // A slow origin takes longer.

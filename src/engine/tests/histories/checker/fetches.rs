@@ -33,6 +33,18 @@ impl Checker {
         if failed.full_key() != Some(full_key) {
             return Err(format!("a fetch of {full_key:?} is given the error of {failed:?}"));
         }
+        // Calls that began after the failure are given its error as long as it is held, or if they
+        // join before the stale entry was looked for, while the clock may move on.
+        if failed.ended < asked.begun {
+            let since = asked.clock.saturating_sub(failed.clock.unwrap_or(0));
+            let held = self.fetch_policy.retry_after.map_or(0, |pause| pause.as_secs());
+            if since > held + 60 {
+                return Err(format!(
+                    "a fetch of {full_key:?}, {asked:?}, is given the error of {failed:?}, after \
+                     {since} seconds"
+                ));
+            }
+        }
         // An error has no labels.
         let changed = self.mutations.iter().find(|other| {
             let covers = match other.scope {
