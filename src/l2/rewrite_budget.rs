@@ -267,7 +267,7 @@ mod tests {
             assert!(total + selection.bytes() <= budget);
             selected
         };
-        assert_eq!(selected(0), []);
+        assert!(selected(0).is_empty());
         assert_eq!(selected(150), [100]);
         assert_eq!(selected(6000), [100, 5000, 120]);
         assert_eq!(selected(80_000), [100, 5000, 120, 70_000, 4500]);
