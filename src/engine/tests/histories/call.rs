@@ -124,11 +124,14 @@ pub(super) struct Touch {
     pub(super) stale: u64,
 }
 
-/// The verb of a fetch in a task.
+/// The verb of a fetch, in a task or in the polls of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FetchVerb {
     Fetch,
     Refresh,
+    OwnFetch,
+    /// A refresh runs as soon as the stale entry is there.
+    OwnRefresh,
     /// A fetch, by a codec that decodes some values only.
     Typed,
 }
@@ -257,7 +260,13 @@ fn some_keys(random: &mut StdRng, first: FullKey) -> Vec<FullKey> {
 
 impl Fetch {
     fn draw(random: &mut StdRng, number: u32) -> Self {
-        let verbs = [FetchVerb::Fetch, FetchVerb::Refresh, FetchVerb::Typed];
+        let verb = match random.random_range(0..9) {
+            0..3 => FetchVerb::Fetch,
+            3..5 => FetchVerb::Refresh,
+            5..7 => FetchVerb::Typed,
+            7 => FetchVerb::OwnFetch,
+            _ => FetchVerb::OwnRefresh,
+        };
         let put = Put {
             version: None,
             ttl: random.random_bool(0.8).then(|| random.random_range(0..40)),
@@ -267,7 +276,7 @@ impl Fetch {
         };
         Self {
             put,
-            verb: verbs[random.random_range(0..verbs.len())],
+            verb,
             polls: random.random_range(0..12),
             is_slow: random.random_bool(0.4),
             fails: random.random_bool(0.1),

@@ -1,5 +1,5 @@
-//! Fetches in tasks. Their values are fills, read when the fetch is called; they may be stored when
-//! their callers have gone.
+//! Fetches, in tasks and in the polls of their callers. Their values are fills, read when the fetch
+//! is called; those of tasks may be stored when their callers have gone.
 
 use std::future::poll_fn;
 use std::io;
@@ -103,6 +103,12 @@ pub(super) fn fetch(
         match verb {
             FetchVerb::Fetch => cache.get_or_fetch_spawned(space, key, read).await,
             FetchVerb::Refresh => cache.get_or_refresh_spawned(space, key, read).await,
+            FetchVerb::OwnFetch => cache.get_or_fetch(space, key, read).await,
+            FetchVerb::OwnRefresh => match cache.get_or_refresh(space, key, read).await {
+                Ok((_, Some(refresh))) => refresh.await,
+                Ok((hit, None)) => Ok(hit),
+                Err(error) => Err(error),
+            },
             FetchVerb::Typed => typed(&cache, full_key, read).await,
         }
     };

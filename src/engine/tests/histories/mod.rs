@@ -89,10 +89,10 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("entries touched", tally.touched, 3.0);
     least("fetches in tasks", tally.spawned, 5.0);
     least("refreshes ahead", tally.ahead, 0.05);
-    least("stale entries after a soft timeout", tally.soft, 0.03);
+    least("stale entries after a soft timeout", tally.soft, 0.015);
     least("fetches that took too long", tally.timed_out, 0.03);
-    least("errors held", tally.held, 0.03);
-    least("hits on values whose callers had gone", tally.left, 0.03);
+    least("errors held", tally.held, 0.015);
+    least("hits on values whose callers had gone", tally.left, 0.015);
     least("entries invalidated", tally.invalidated, 10.0);
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);
