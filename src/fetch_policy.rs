@@ -56,6 +56,10 @@ impl LastShare {
         Self((share * f64::from(MILLION)) as u32)
     }
 
+    pub(crate) fn share(self) -> f64 {
+        f64::from(self.0) / f64::from(MILLION)
+    }
+
     /// Whether this share of the time from `begun` to `ends` has begun.
     pub(crate) fn has_begun(self, begun: Timestamp, ends: Timestamp, now: Timestamp) -> bool {
         let (time, left) = (ends.saturating_since(begun), ends.saturating_since(now));

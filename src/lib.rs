@@ -191,8 +191,8 @@
 //! - `metrics`: `BlobCacheMetrics` gives figures and latencies to the `metrics` facade.
 //! - `serde` implements `serde::Serialize` for statistics.
 //! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
-//! - `cli`: the command-line tool `tamis`, which looks at stores, copies them and estimates sizes,
-//!   and `StoreReader` and `SizeQuery`, its library.
+//! - `cli`: the command-line tool `tamis`, which looks at stores, copies them, watches running caches
+//!   and estimates sizes, and `StoreReader`, `StatusClient` and `SizeQuery`, its library.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.
@@ -232,6 +232,7 @@ mod helpers;
 mod hit;
 mod hits;
 mod io;
+mod json_text;
 mod key;
 mod keys;
 mod l1;
@@ -267,6 +268,8 @@ mod sizing;
 mod spawn;
 mod spawned;
 mod stats;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod status_client;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod store_reader;
 mod sweep;
@@ -319,6 +322,8 @@ pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
     NamespaceStats,
 };
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub use status_client::{StatusClient, StatusError};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub use store_reader::{
     CopyDamage, CountedNamespace, CountedSegment, DamagedPart, LargeEntry, NextOpen,

@@ -256,6 +256,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
     let together = BlobCacheConfig::builder().l2("/somewhere", |l2| {
         l2.bytes_max(1 << 30)
             .required(false)
+            .status_socket(true)
             .segment_bytes(8 << 20)
             .index_bytes_max(2 << 20)
             .read_bytes_max(3 << 20)
@@ -273,6 +274,7 @@ fn grouped_and_flat_setters_of_the_disk_tier_are_equal() {
         .l2_path("/somewhere")
         .l2_bytes_max(1 << 30)
         .l2_required(false)
+        .l2_status_socket(true)
         .l2_segment_bytes(8 << 20)
         .l2_index_bytes_max(2 << 20)
         .l2_read_bytes_max(3 << 20)

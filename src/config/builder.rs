@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::range::{NAMESPACE_BYTES_MAX, SEGMENTS_MAX, check_l1_bytes_max, within};
+use super::range::{
+    NAMESPACE_BYTES_MAX, SEGMENTS_MAX, check_l1_bytes_max, check_status_socket, check_write_rate,
+    within,
+};
 use super::{
     BlobCacheConfig, INDEX_BYTES_MAX, KIB, MIB, NamespaceConfigBuilder, default_index_bytes,
     default_segment_bytes, default_shard_count,
@@ -36,7 +39,7 @@ const QUOTAS_MAX: usize = 256;
 /// ```
 #[derive(Debug, Clone)]
 pub struct BlobCacheConfigBuilder {
-    config: BlobCacheConfig,
+    pub(super) config: BlobCacheConfig,
     /// None: derived from the budget in `build`.
     shard_count: Option<usize>,
     l2_segment_bytes: Option<u32>,
@@ -421,15 +424,8 @@ impl BlobCacheConfigBuilder {
         within("l2_read_bytes_max", config.l2_read_bytes_max, MIB..=1 << 40)?;
         let percent = config.l2_write_amplification_pct_max as usize;
         within("l2_write_amplification_pct_max", percent, 100..=400)?;
-        let is_zero = |rate: &WriteRate| rate.bytes_per_second == 0 || rate.burst_bytes == 0;
-        if let Some(WriteRate { bytes_per_second, burst_bytes }) =
-            config.l2_write_rate_max.filter(is_zero)
-        {
-            let reason = format!(
-                "{bytes_per_second} bytes a second, bursts of {burst_bytes}: each must be 1 or more"
-            );
-            return Err(CacheError::InvalidConfig { field: "l2_write_rate_max", reason });
-        }
+        check_write_rate(config.l2_write_rate_max)?;
+        check_status_socket(config.l2_status_socket, config.l2_path.is_some())?;
         within("key_hash_bits", config.key_hash_bits as usize, 1..=64)?;
         within("shard_count", config.shard_count, 1..=1024)?;
         let has_spawner = config.spawner.is_some();
@@ -487,7 +483,8 @@ mod tests {
     #[test]
     fn every_field_is_checked_and_named() {
         type Set = fn(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder;
-        let bad: [(&str, Set); 17] = [
+        let bad: [(&str, Set); 18] = [
+            ("l2_status_socket", |builder| builder.l2_status_socket(true)),
             ("l2_read_bytes_max", |builder| builder.l2_read_bytes_max(1)),
             ("l1_bytes_max", |builder| builder.l1_bytes_max(1)),
             ("l2_write_amplification_pct_max", |it| it.l2_write_amplification_pct_max(99)),

@@ -18,6 +18,12 @@ impl L2ConfigBuilder {
         Self(self.0.l2_required(required))
     }
 
+    /// See [`BlobCacheConfigBuilder::l2_status_socket`].
+    #[must_use]
+    pub fn status_socket(self, status_socket: bool) -> Self {
+        Self(self.0.l2_status_socket(status_socket))
+    }
+
     /// See [`BlobCacheConfigBuilder::l2_bytes_max`].
     #[must_use]
     pub fn bytes_max(self, bytes: u64) -> Self {
@@ -119,5 +125,48 @@ impl BlobCacheConfigBuilder {
         set: impl FnOnce(L2ConfigBuilder) -> L2ConfigBuilder,
     ) -> Self {
         set(L2ConfigBuilder(self.l2_path(path))).0
+    }
+
+    /// Whether the cache tells other processes of the same user what it does, at a Unix socket
+    /// `status.sock` in the directory of the disk tier. Default false. `tamis stat DIR` shows it,
+    /// a line a second.
+    ///
+    /// A client sends a line, `stats`, `namespaces` or `config`, and is answered by a line of JSON;
+    /// [`docs::operations`](crate::docs::operations) has its members. Nothing can be changed there.
+    /// The socket has the mode 0600, which lets the user of the process connect, and root.
+    ///
+    /// One thread, `tamis-status`, answers, asleep until it is asked. It serves 16 clients at one
+    /// time, and ends connections on which nothing has been answered for 30 seconds; no client
+    /// delays the cache or its close. It is there while the store is: not before the
+    /// [`open`](crate::BlobCache::open) has found the entries, and, if the disk tier is not
+    /// [required](Self::l2_required) and cannot be opened, not before
+    /// [`reopen_l2`](crate::BlobCache::reopen_l2) has. A close removes it; after a kill its file
+    /// stays until the next open with this setting. Where the file system has no sockets, a warning
+    /// is logged and the cache works without.
+    ///
+    /// ```
+    /// # use std::io::{BufRead, BufReader, Write};
+    /// # use std::os::unix::net::UnixStream;
+    /// # use tamis::*;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path();
+    /// # futures::executor::block_on(async {
+    /// let builder = BlobCacheConfig::builder().l2(path, |l2| l2.bytes_max(16 << 20));
+    /// let cache = BlobCache::open(builder.l2_status_socket(true).build()?).await?;
+    ///
+    /// // As another process would.
+    /// let mut socket = UnixStream::connect(path.join("status.sock")).unwrap();
+    /// socket.write_all(b"stats\n").unwrap();
+    /// let mut line = String::new();
+    /// BufReader::new(socket).read_line(&mut line).unwrap();
+    /// assert!(line.contains(r#""tamis_hits_total":0"#));
+    /// cache.close().await
+    /// # }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn l2_status_socket(mut self, status_socket: bool) -> Self {
+        self.config.l2_status_socket = status_socket;
+        self
     }
 }

@@ -52,6 +52,7 @@ pub struct BlobCacheConfig {
     /// None: no disk tier.
     pub(crate) l2_path: Option<PathBuf>,
     pub(crate) l2_required: bool,
+    pub(crate) l2_status_socket: bool,
     pub(crate) l2_bytes_max: u64,
     pub(crate) l2_segment_bytes: u32,
     /// The user asked for it.
@@ -92,6 +93,7 @@ impl BlobCacheConfig {
             key_hash_bits: u64::BITS,
             l2_path: None,
             l2_required: true,
+            l2_status_socket: false,
             l2_bytes_max: 4 * GIB,
             l2_segment_bytes: default_segment_bytes(4 * GIB),
             l2_segment_is_set: false,
@@ -173,6 +175,12 @@ impl BlobCacheConfig {
     #[must_use]
     pub fn l2_required(&self) -> bool {
         self.l2_required
+    }
+
+    /// Whether a socket in the directory of the disk tier tells other processes of its figures.
+    #[must_use]
+    pub fn l2_status_socket(&self) -> bool {
+        self.l2_status_socket
     }
 
     /// The size of the disk tier's file, in bytes.
@@ -353,6 +361,15 @@ impl Default for BlobCacheConfig {
     }
 }
 
+/// Adds fields to what is shown, each under its own name or another one.
+macro_rules! fields {
+    ($shown:ident: $($field:ident $(as $name:ident)?,)*) => {
+        $($shown.field(fields!(@name $field $($name)?), $field);)*
+    };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:ident) => { stringify!($name) };
+}
+
 /// With the names of the setters.
 impl fmt::Debug for BlobCacheConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -371,6 +388,7 @@ impl fmt::Debug for BlobCacheConfig {
             key_hash_bits,
             l2_path,
             l2_required,
+            l2_status_socket,
             l2_bytes_max,
             l2_segment_bytes,
             l2_segment_is_set: _,
@@ -392,41 +410,17 @@ impl fmt::Debug for BlobCacheConfig {
             spawner,
             spawned_fetches_max,
         } = self;
-        formatter
-            .debug_struct("BlobCacheConfig")
-            .field("l1_bytes_max", l1_bytes_max)
-            .field("max_namespaces", max_namespaces)
-            .field("content_metadata_keys_max", content_metadata_keys_max)
-            .field("content_metadata_bytes_max", content_metadata_bytes_max)
-            .field("key_bytes_max", key_bytes_max)
-            .field("labels_max", labels_max)
-            .field("label_bytes_max", label_bytes_max)
-            .field("shard_count", shard_count)
-            .field("clock", clock)
-            .field("l1_charge", charge)
-            .field("key_hash_bits", key_hash_bits)
-            .field("l2_path", l2_path)
-            .field("l2_required", l2_required)
-            .field("l2_bytes_max", l2_bytes_max)
-            .field("l2_segment_bytes", l2_segment_bytes)
-            .field("l2_index_bytes_max", l2_index_bytes_max)
-            .field("l2_read_bytes_max", l2_read_bytes_max)
-            .field("l2_engine", l2_engine)
-            .field("l2_compression", l2_compression)
-            .field("l2_admission", l2_admission)
-            .field("l2_promotion_policy", l2_promotion_policy)
-            .field("l2_second_chances", l2_second_chances)
-            .field("l2_write_amplification_pct_max", l2_write_amplification_pct_max)
-            .field("l2_write_rate_max", l2_write_rate_max)
-            .field("promotion_queue_max", promotion_queue_max)
-            .field("crash_safety", crash_safety)
-            .field("background_sweep", background_sweep)
-            .field("quotas", quotas)
-            .field("namespaces", namespaces)
-            .field("fetch_policy", fetch_policy)
-            .field("spawner", spawner)
-            .field("spawned_fetches_max", spawned_fetches_max)
-            .finish()
+        let mut shown = formatter.debug_struct("BlobCacheConfig");
+        fields! { shown:
+            l1_bytes_max, max_namespaces, content_metadata_keys_max, content_metadata_bytes_max,
+            key_bytes_max, labels_max, label_bytes_max, shard_count, clock, charge as l1_charge,
+            key_hash_bits, l2_path, l2_required, l2_status_socket, l2_bytes_max, l2_segment_bytes,
+            l2_index_bytes_max, l2_read_bytes_max, l2_engine, l2_compression, l2_admission,
+            l2_promotion_policy, l2_second_chances, l2_write_amplification_pct_max,
+            l2_write_rate_max, promotion_queue_max, crash_safety, background_sweep, quotas,
+            namespaces, fetch_policy, spawner, spawned_fetches_max,
+        }
+        shown.finish()
     }
 }
 

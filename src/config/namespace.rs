@@ -162,6 +162,10 @@ impl DefaultsByName {
         at.map_or(&NONE, |at| &self.0[at].1)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.deref())
     }

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::error::CacheError;
+use crate::write_rate::WriteRate;
 
 /// Beyond any addressable memory.
 pub(crate) const L1_BYTES_MAX: usize = 1 << 46;
@@ -18,6 +19,25 @@ const L1_BYTES_MIN: usize = 64 << 10;
 /// It is out of its range.
 pub(crate) fn check_l1_bytes_max(bytes: usize) -> Result<(), CacheError> {
     within("l1_bytes_max", bytes, L1_BYTES_MIN..=L1_BYTES_MAX)
+}
+
+pub(super) fn check_write_rate(rate: Option<WriteRate>) -> Result<(), CacheError> {
+    let Some(WriteRate { bytes_per_second, burst_bytes }) = rate else { return Ok(()) };
+    if bytes_per_second > 0 && burst_bytes > 0 {
+        return Ok(());
+    }
+    let reason = format!(
+        "{bytes_per_second} bytes a second, bursts of {burst_bytes}: each must be 1 or more"
+    );
+    Err(CacheError::InvalidConfig { field: "l2_write_rate_max", reason })
+}
+
+pub(super) fn check_status_socket(is_wanted: bool, has_path: bool) -> Result<(), CacheError> {
+    if !is_wanted || has_path {
+        return Ok(());
+    }
+    let reason = "the socket lies in the directory of the disk tier: set l2_path, or leave it out";
+    Err(CacheError::InvalidConfig { field: "l2_status_socket", reason: reason.to_owned() })
 }
 
 pub(super) fn within(

@@ -2,18 +2,19 @@
 //! could not be opened is one that is off, and has no tasks until it has a file.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::{io, iter};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::disposal::{Freeing, Remains};
 use crate::engine::cover::Cover;
 use crate::engine::missing::Missing;
 use crate::error::CacheError;
-use crate::io::{Disk, DiskEngine, FileDisk, TaskRunner, Termination};
+use crate::io::{Disk, DiskEngine, FileDisk, StatusAnswers, TaskRunner, Termination};
 use crate::l2::{
     Assigned, Change, ClosedIndex, EncodedRecord, GenerationNumber, L2, Record, Refusal, StaysOff,
 };
@@ -220,6 +221,19 @@ impl DiskTier {
         if let Some(l2) = self.l2() {
             l2.log.close(index);
         }
+    }
+
+    /// Opens a status socket beside the file, unless that is missing or simulated. Resolves once
+    /// clients can connect, or cannot for good; needs no polls.
+    pub(crate) fn serve_status(&self, answers: Weak<dyn StatusAnswers>) -> BoxFuture<'static, ()> {
+        let file = self.running.get().and_then(|running| running.file.as_ref());
+        file.map_or_else(|| ready(()).boxed(), |file| file.serve_status(answers))
+    }
+
+    /// Memory of the clients of the status socket.
+    pub(crate) fn status_bytes(&self) -> usize {
+        let file = self.running.get().and_then(|running| running.file.as_ref());
+        file.map_or(0, FileDisk::status_bytes)
     }
 
     #[cfg(test)]

@@ -31,6 +31,7 @@ mod reopen;
 mod reopening;
 mod sizes;
 mod stats;
+mod status;
 #[cfg(test)]
 mod tests;
 #[cfg(all(feature = "cli", target_os = "linux"))]
@@ -41,6 +42,8 @@ pub(crate) mod write;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use tracing::field::display;
 
 use self::background::expired_records::{self, ExpiredRecords};
@@ -66,6 +69,7 @@ use self::reopen::Reopen;
 use self::reopening::Attempt;
 use self::sizes::Sizes;
 use self::stats::StatsReader;
+use self::status::Status;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use self::view::{View, open_view};
 use self::write::put::Puts;
@@ -86,7 +90,8 @@ pub(crate) struct Engine {
     fetcher: Arc<Fetcher>,
     lister: Arc<Lister>,
     sweeping: Arc<Sweeping>,
-    stats: StatsReader,
+    stats: Arc<StatsReader>,
+    status: Arc<Status>,
     closing: Closing,
     log_owner: Arc<CacheLogOwner>,
     sizes: Sizes,
@@ -100,6 +105,7 @@ pub(crate) struct Engine {
 impl Engine {
     fn new(parts: Parts) -> Self {
         let puts = Arc::new(Puts::new(&parts));
+        let stats = Arc::new(StatsReader::new(&parts));
         Self {
             gets: Gets::new(&parts),
             touches: Touches::new(&parts),
@@ -107,7 +113,8 @@ impl Engine {
             fetcher: Arc::new(Fetcher::new(&parts, Arc::clone(&puts))),
             lister: Arc::new(Lister::new(&parts)),
             sweeping: Arc::new(Sweeping::new(&parts)),
-            stats: StatsReader::new(&parts),
+            status: Arc::new(Status::new(&parts, &stats)),
+            stats,
             closing: Closing::new(&parts),
             sizes: Sizes::new(&parts),
             backups: Backups::new(&parts),
@@ -226,10 +233,9 @@ impl Engine {
             let reopening = Arc::clone(&missing.reopening);
             let begin = |attempt| {
                 let engine = Arc::downgrade(self);
-                let start = move |start| {
-                    if let Some(engine) = engine.upgrade() {
-                        engine.start_tasks(start);
-                    }
+                let start = move |start| match engine.upgrade() {
+                    Some(engine) => engine.start_tasks(start),
+                    None => ready(()).boxed(),
                 };
                 begin(Reopen::new(&self.parts, Box::new(start)), attempt);
             };
@@ -245,10 +251,11 @@ impl Engine {
         self.parts.deadlines.register(&Arc::downgrade(&sweeping));
     }
 
-    /// Starts the tasks of the disk tier. Asleep they keep nothing of the cache alive.
-    fn start_tasks(&self, start: WriterStart) {
+    /// Starts the tasks of the disk tier, and its status socket. Asleep they keep nothing of the
+    /// cache alive. Resolves once the socket can be connected to; the tasks do not wait for that.
+    fn start_tasks(&self, start: WriterStart) -> BoxFuture<'static, ()> {
         let Parts { disk, promotions, filters, records_expired, .. } = &self.parts;
-        let Some((l2, runner)) = disk.l2().zip(disk.tasks()) else { return };
+        let Some((l2, runner)) = disk.l2().zip(disk.tasks()) else { return ready(()).boxed() };
         let owner: Weak<CacheLogOwner> = Arc::downgrade(&self.log_owner);
         let writer = l2.writer(start, Arc::clone(runner), owner);
         // Its outcome shows in the log and in the health of the tier.
@@ -264,6 +271,11 @@ impl Engine {
             let expiring = expired_records::run(wakeup, runner, records);
             disk.spawn_search("expired records", Box::pin(expiring));
         }
+        if !self.config().l2_status_socket {
+            return ready(()).boxed();
+        }
+        let answers: Weak<Status> = Arc::downgrade(&self.status);
+        disk.serve_status(answers)
     }
 }
 

@@ -170,7 +170,7 @@ pub(crate) async fn open_on(
     let parts = Parts::new(config, opened.hasher, Some(tier), &timer);
     let surplus = restore(&parts, opened.namespaces).await;
     let engine = Arc::new(Engine::new(parts));
-    engine.start_tasks(opened.start);
+    let served = engine.start_tasks(opened.start);
     give_up_namespaces(&engine, surplus).await;
     let found = (opened.records, opened.dropped);
     let took = started.elapsed();
@@ -184,6 +184,7 @@ pub(crate) async fn open_on(
         seconds = took.as_secs_f64(),
         "the disk tier is open"
     );
+    served.await;
     Ok(engine)
 }
 

@@ -9,6 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+
 use crate::blocking::block_on;
 use crate::commit_lock::CommitLock;
 use crate::config::BlobCacheConfig;
@@ -21,8 +24,9 @@ use crate::error::CacheError;
 use crate::l2::WriterStart;
 use crate::telemetry::tell;
 
-/// Starts the tasks of the tier, if the cache is still there.
-pub(crate) type StartTasks = Box<dyn FnOnce(WriterStart) + Send>;
+/// Starts the tasks of the tier, if the cache is still there. Resolves once its status socket can
+/// be connected to.
+pub(crate) type StartTasks = Box<dyn FnOnce(WriterStart) -> BoxFuture<'static, ()> + Send>;
 
 /// What an attempt works on. It keeps no cache alive.
 pub(crate) struct Reopen {
@@ -141,8 +145,8 @@ impl Reopen {
         }
         // Not earlier: a store that is given back keeps it.
         setup.remove_mark().await;
-        let start = std::mem::replace(&mut self.start, Box::new(drop));
-        start(started);
+        let start = std::mem::replace(&mut self.start, Box::new(|_| ready(()).boxed()));
+        start(started).await;
         Some(Ok(()))
     }
 }

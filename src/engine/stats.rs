@@ -257,6 +257,7 @@ impl StatsReader {
             + self.events.memory_bytes()
             + self.held_errors.bytes()
             + self.codecs.memory_bytes()
+            + self.disk.status_bytes()
             + self.disk.l2().map_or(0, |l2| l2.log.memory_bytes() + l2.health().buffer_bytes())
     }
 

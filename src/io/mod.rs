@@ -51,6 +51,7 @@ mod reply;
 mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 mod simulation;
+mod status;
 mod task_runner;
 
 use std::any::Any;
@@ -70,7 +71,7 @@ pub(crate) use late::LateDisk;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{FileDisk, Termination, together};
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(crate) use linux::{ReadDisk, owner_of};
+pub(crate) use linux::{ReadDisk, StatusConnection, is_socket_left, owner_of};
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{hold, is_surely_empty};
 #[cfg(test)]
@@ -87,6 +88,7 @@ pub(crate) use simulated::{Fault, OperationKind, SimulatedDisk};
 pub(crate) use simulation::Longest;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use simulation::Simulation;
+pub(crate) use status::StatusAnswers;
 #[cfg(test)]
 pub(crate) use task_runner::TaskEnd;
 #[cfg(test)]

@@ -258,7 +258,17 @@ impl Namespaces {
     /// Appends a batch of live generations to `found`, starting at `from`. Returns where to
     /// continue; None at the end. One that begins meanwhile may be missed.
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
-        self.table.read().some(from, found)
+        self.table.read().some(from, BATCH_ENTRIES, found)
+    }
+
+    /// The same with those in the next `slots` slots.
+    pub(crate) fn in_slots(
+        &self,
+        from: usize,
+        slots: usize,
+        found: &mut Vec<Arc<Generation>>,
+    ) -> Option<usize> {
+        self.table.read().some(from, slots, found)
     }
 
     #[cfg(test)]
@@ -303,11 +313,11 @@ impl Table {
         }
     }
 
-    fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
+    fn some(&self, from: usize, count: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
         let slots = self.slots.get(from..).unwrap_or_default();
-        meter::entries(slots.len().min(BATCH_ENTRIES));
-        found.extend(slots.iter().take(BATCH_ENTRIES).flatten().cloned());
-        (slots.len() > BATCH_ENTRIES).then_some(from + BATCH_ENTRIES)
+        meter::entries(slots.len().min(count));
+        found.extend(slots.iter().take(count).flatten().cloned());
+        (slots.len() > count).then(|| from + count)
     }
 
     /// The slot that the next generation takes.
@@ -350,7 +360,7 @@ impl Ended {
     /// Appends a batch of them to `found`, starting at `from`. Returns where to continue; None at
     /// the end.
     pub(crate) fn some(&self, from: usize, found: &mut Vec<Arc<Generation>>) -> Option<usize> {
-        self.0.some(from, found)
+        self.0.some(from, BATCH_ENTRIES, found)
     }
 
     /// Each item frees a piece. Frees the contents of a generation even if other references to it

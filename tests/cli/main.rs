@@ -13,6 +13,7 @@ mod locks;
 mod look;
 mod refusals;
 mod sizes;
+mod stat;
 mod stores;
 
 use std::collections::BTreeMap;

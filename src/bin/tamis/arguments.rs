@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tamis::{StoreAccess, StoreReadError, StoreReader};
@@ -14,18 +15,19 @@ Exit codes:
   3  the store cannot be read: there is none, it is something else or of another version, or the
      operating system refuses it; or it cannot be copied
   4  a cache has the store open
+  5  no cache has the store open, of `stat`
 
 Sizes are in bytes unless a unit stands beside them (KiB = 1024 bytes). Times are in UTC; with
 --json in milliseconds since 1970. With --json an error is an object {\"error\": {\"kind\",
 \"message\", \"owner\"}} on the standard output; messages go to the standard error in any
 case.";
 
-/// Looks at the stores of tamis caches and copies them, from outside.
+/// Looks at the stores of tamis caches, copies them and watches their caches, from outside.
 ///
 /// A store is the directory that a cache's configuration calls l2_path. No command writes to one
 /// that there is: not even what an open of the cache would write. Commands that read a store hold a
 /// shared lock on it, so that no cache opens it meanwhile; a store that a cache has open is
-/// refused, unless --live is given.
+/// refused, unless --live is given. `stat` asks a running cache, which must allow it.
 #[derive(Debug, Parser)]
 #[command(name = "tamis", version, after_long_help = EXIT_CODES)]
 #[command(disable_help_subcommand = false, arg_required_else_help = true)]
@@ -51,6 +53,9 @@ pub(super) enum Command {
     /// Show the largest namespaces and entries of a store
     #[command(long_about = TOP, after_long_help = TOP_MORE)]
     Top(Top),
+    /// Watch a running cache: a line a second
+    #[command(long_about = STAT, after_long_help = STAT_MORE)]
+    Stat(Stat),
     /// Estimate the budgets that a cache needs
     #[command(long_about = SIZE, after_long_help = SIZE_MORE)]
     Size(Size),
@@ -115,6 +120,28 @@ pub(super) struct Top {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Stat {
+    /// The directory of the store
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// The time between two lines
+    #[arg(long, short = 'i', value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub(super) interval: Duration,
+    /// Only one line
+    #[arg(short = '1', conflicts_with = "count")]
+    pub(super) once: bool,
+    /// Only so many lines
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub(super) count: Option<u64>,
+    /// Instead of lines, show the namespaces in use
+    #[arg(long, conflicts_with_all = ["config", "once", "count", "interval"])]
+    pub(super) namespaces: bool,
+    /// Instead of lines, show the configuration of the cache
+    #[arg(long, conflicts_with_all = ["once", "count", "interval"])]
+    pub(super) config: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Size {
     /// Entries that the cache is to hold
     #[arg(long, value_name = "NUMBER")]
@@ -166,6 +193,16 @@ pub(super) struct Restore {
     /// copied: `tamis verify --help` tells what it means.
     #[arg(long)]
     pub(super) damaged: bool,
+}
+
+/// A tenth of a second to an hour.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.1..=3600.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("it is not within 0.1 to 3600".to_owned())
+    }
 }
 
 /// A length or a number up to a limit.
@@ -291,6 +328,46 @@ Examples:
 
 Exit codes: 0 shown; 1 shown, but segments are damaged, whose entries are missing; others:
   tamis --help.";
+
+const STAT: &str = "\
+Watches a cache that is running: a line a second, of what it has done since the line before.
+
+The cache must have a status socket: l2_status_socket(true) in its configuration. Only the
+user of its process and root may ask there. Nothing is changed, no lock is taken, and a cache
+that is stopped or full of work is told from one that has ended.
+
+Columns: gets in a second; percent of them that were hits in memory (l1) and on disk (l2);
+puts that stored an entry, and entries evicted from memory, in a second; reads of the file
+and their bytes in a second; time of a get from disk, the median and the 99th percentile in
+milliseconds; bytes written to the file in a second; write amplification (wamp: these bytes
+over those that are no reinsertions); bytes in use in memory and on disk; errors (of the
+device, of checksums, of fetches) and values that the disk did not take (drops) in the
+interval; the state of the disk tier, with the reason if it is degraded.
+
+--namespaces shows each namespace in use, the largest first; --config the configuration that
+the cache was opened with.";
+
+const STAT_MORE: &str = "\
+JSON: an object a line, with the members pid, uptime_seconds (of the cache), interval_seconds,
+gets_per_second, l1_hit_pct, l2_hit_pct, puts_per_second, evictions_per_second,
+l2_reads_per_second, l2_read_bytes_per_second, l2_get_p50_seconds, l2_get_p99_seconds,
+l2_write_bytes_per_second, write_amplification, l1_bytes, l2_bytes, errors, drops, state (off,
+healthy, degraded), reason, figures (all of them, since the open, under their names for
+exporters). Null is what did not happen or the cache does not tell. With --namespaces: name,
+figures, quota (l1_bytes_max, l2_bytes_max); with --config: an object with the settings.
+
+An error has one of these kinds, besides those of all commands: no_owner (no cache has the
+store open), owner_dead (nor has the last one closed it), no_socket, silent (the cache has not
+answered for 5 seconds), busy (it serves as many clients as it allows).
+
+Examples:
+  tamis stat /var/cache/pages
+  tamis stat -1 --interval 10 --json /var/cache/pages | jq .l1_hit_pct
+  tamis stat --namespaces /var/cache/pages
+
+Exit codes: 0 shown; 3 also: the cache does not answer; 4 a cache has the store open and has no
+status socket; 5 no cache has the store open, or the one that was watched has ended; others:
+tamis --help.";
 
 const SIZE: &str = "\
 Estimates l1_bytes_max, l2_bytes_max and l2_index_bytes_max for a number of entries, by the

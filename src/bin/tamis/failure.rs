@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
-use tamis::{CacheError, StoreCopyError, StoreReadError};
+use tamis::{CacheError, StatusError, StoreCopyError, StoreReadError};
 
 /// Damage was found.
 pub(super) const DAMAGED: u8 = 1;
@@ -14,10 +14,20 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const REFUSED: u8 = 3;
 /// A cache has the store open.
 pub(super) const IN_USE: u8 = 4;
+/// No cache has it open.
+pub(super) const NO_OWNER: u8 = 5;
 
 pub(super) enum Failure {
     Store(StoreReadError),
     Copy(StoreCopyError),
+    Status(StatusError),
+    /// A cache that was watched has ended: its process, and what is there now.
+    Ended(Option<u64>, StatusError),
+    /// The cache does not answer a request.
+    Answer {
+        kind: String,
+        message: String,
+    },
     /// The output is closed: nobody wants the rest.
     Output(io::Error),
 }
@@ -31,6 +41,12 @@ impl From<StoreReadError> for Failure {
 impl From<StoreCopyError> for Failure {
     fn from(error: StoreCopyError) -> Self {
         Self::Copy(error)
+    }
+}
+
+impl From<StatusError> for Failure {
+    fn from(error: StatusError) -> Self {
+        Self::Status(error)
     }
 }
 
@@ -50,6 +66,8 @@ impl Failure {
             Self::Output(_) => (REFUSED, "output", None),
             Self::Store(error) => of_store(error),
             Self::Copy(error) => of_copy(error),
+            Self::Status(error) | Self::Ended(_, error) => of_status(error),
+            Self::Answer { kind, .. } => (REFUSED, kind.as_str(), None),
         };
         let message = self.message();
         if is_json {
@@ -71,6 +89,13 @@ impl Failure {
                 format!("{error}: have it end before")
             }
             Self::Copy(error) => error.to_string(),
+            Self::Status(error) => error.to_string(),
+            Self::Ended(pid, error) => {
+                let process =
+                    pid.map_or_else(|| "the cache".to_owned(), |pid| format!("process {pid}"));
+                format!("{process}, which was watched, has ended: {error}")
+            }
+            Self::Answer { message, .. } => message.clone(),
             Self::Output(error) => format!("could not write: {error}"),
         }
     }
@@ -86,6 +111,17 @@ fn of_store(error: &StoreReadError) -> Told {
         StoreReadError::Version { .. } => (REFUSED, "version", None),
         StoreReadError::InUse { owner, .. } => (IN_USE, "in_use", *owner),
         StoreReadError::Damaged { .. } => (DAMAGED, "damaged", None),
+        _ => (REFUSED, "io", None),
+    }
+}
+
+fn of_status(error: &StatusError) -> Told {
+    match error {
+        StatusError::NoStore { .. } => (REFUSED, "no_store", None),
+        StatusError::NoOwner { .. } => (NO_OWNER, "no_owner", None),
+        StatusError::OwnerDead { .. } => (NO_OWNER, "owner_dead", None),
+        StatusError::NoSocket { owner, .. } => (IN_USE, "no_socket", *owner),
+        StatusError::Silent { owner, .. } => (REFUSED, "silent", *owner),
         _ => (REFUSED, "io", None),
     }
 }

@@ -1,4 +1,5 @@
-//! `tamis`: looks at the stores of caches and copies them, from outside, never writing to them.
+//! `tamis`: looks at the stores of caches, copies them and watches their caches, from outside, never
+//! writing to them.
 
 #[cfg(target_os = "linux")]
 mod arguments;
@@ -15,7 +16,11 @@ mod output;
 #[cfg(target_os = "linux")]
 mod progress;
 #[cfg(target_os = "linux")]
+mod rates;
+#[cfg(target_os = "linux")]
 mod size;
+#[cfg(target_os = "linux")]
+mod stat;
 #[cfg(target_os = "linux")]
 mod top;
 #[cfg(target_os = "linux")]
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Command::Dump(dump) => dump::run(dump, json),
         Command::Top(top) => top::run(top, json),
         Command::Size(size) => size::run(size, json),
+        Command::Stat(stat) => stat::run(stat, json),
         Command::Backup(backup) => copy::back_up(backup, json),
         Command::Restore(restore) => copy::restore(restore, json),
     };

@@ -11,12 +11,13 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use tokio::sync::mpsc;
 
 use super::boot::boot_id;
@@ -30,14 +31,15 @@ use super::request::{Read, Request};
 use super::resize::Room;
 use super::server::Server;
 use super::servers::{Servers, Work};
+use super::status::{StatusSocket, tell_refused};
 use super::task_server::TaskRunnerHandle;
-use super::termination::{Alive, Termination};
+use super::termination::{Alive, Termination, WhileAlive};
 use crate::io::buffer::AlignedBuffer;
 use crate::io::error::DiskError;
 use crate::io::options::{DiskEngine, DiskOptions, FileFacts};
 use crate::io::reply::{Reply, exchange};
 use crate::io::task_runner::TaskRunner;
-use crate::io::{Disk, LentBlocks, ReadRequest, Urgency, check_span};
+use crate::io::{Disk, LentBlocks, ReadRequest, StatusAnswers, Urgency, check_span};
 
 /// A disk on a real file. Clones share it.
 #[derive(Clone)]
@@ -58,6 +60,10 @@ struct Shared {
     appends: mpsc::UnboundedSender<Request>,
     read_runner: TaskRunnerHandle,
     append_runner: TaskRunnerHandle,
+    alive: WhileAlive,
+    /// Set before a close looks for the status socket; looked at once there is one.
+    is_closing: AtomicBool,
+    status: OnceLock<StatusSocket>,
     termination: Termination,
 }
 
@@ -149,8 +155,38 @@ impl FileDisk {
         self.shared.point_reads.close();
         self.shared.read_runner.close();
         self.shared.append_runner.close();
+        self.shared.close_status();
         self.shared.note_closing();
         self.termination()
+    }
+
+    /// Opens a status socket beside the file, and answers its clients until the disk is closed.
+    /// Resolves once they can connect, or cannot for good, which is logged; it needs no polls.
+    pub(crate) fn serve_status(&self, answers: Weak<dyn StatusAnswers>) -> BoxFuture<'static, ()> {
+        let shared = &self.shared;
+        let Some(alive) = shared.alive.join().filter(|_| !shared.is_foreign()) else {
+            return ready(()).boxed();
+        };
+        let directory = shared.facts.path.parent().unwrap_or(Path::new("."));
+        match StatusSocket::start(directory, answers, alive) {
+            Ok((socket, started)) => {
+                // It may have been closed since.
+                let _ = shared.status.set(socket);
+                if shared.is_closing.load(Ordering::SeqCst) {
+                    shared.close_status();
+                }
+                started.map(|_| ()).boxed()
+            }
+            Err(error) => {
+                tell_refused(directory, &error);
+                ready(()).boxed()
+            }
+        }
+    }
+
+    /// Memory of the clients of the status socket.
+    pub(crate) fn status_bytes(&self) -> usize {
+        self.shared.status.get().map_or(0, StatusSocket::bytes)
     }
 
     /// Identifies the current boot of the machine.
@@ -182,6 +218,7 @@ impl Drop for Shared {
         // A forked child has copies of locks that a thread may have held for ever.
         if !self.is_foreign() {
             self.point_reads.close();
+            self.close_status();
         }
         self.note_closing();
     }
@@ -197,6 +234,12 @@ impl Shared {
         if !self.is_foreign() {
             closing::note(&self.facts.path, self.termination.clone());
         }
+    }
+
+    fn close_status(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        // Bounded: one.
+        self.status.get().into_iter().for_each(StatusSocket::close);
     }
 
     fn queue(&self, urgency: Urgency) -> &mpsc::UnboundedSender<Request> {
@@ -422,6 +465,9 @@ fn start(
         appends,
         read_runner,
         append_runner,
+        alive: alive.downgrade(),
+        is_closing: AtomicBool::new(false),
+        status: OnceLock::new(),
         termination,
     };
     Ok((FileDisk { shared: Arc::new(shared) }, servers.append, append_work))

@@ -26,6 +26,7 @@ mod ring;
 mod server;
 mod servers;
 mod share;
+mod status;
 mod store_lock;
 mod task_server;
 mod termination;
@@ -43,5 +44,7 @@ pub(crate) use owner::owner_of;
 pub(crate) use point::together;
 #[cfg(feature = "cli")]
 pub(crate) use read_disk::ReadDisk;
+#[cfg(feature = "cli")]
+pub(crate) use status::{StatusConnection, is_socket_left};
 pub(crate) use store_lock::{hold, is_surely_empty};
 pub(crate) use termination::Termination;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::FlockOperation;
 
@@ -24,6 +24,10 @@ pub(crate) struct Termination(Arc<TerminationState>);
 /// Held by each thread; dropping the last one completes the [`Termination`].
 #[derive(Debug, Clone)]
 pub(super) struct Alive(Arc<End>);
+
+/// As long as a thread is there, the threads may become more.
+#[derive(Debug)]
+pub(super) struct WhileAlive(Weak<End>);
 
 #[derive(Debug)]
 struct End {
@@ -51,6 +55,17 @@ impl Alive {
     /// A ring has broken down: the file stays locked, because the kernel may still write to it.
     pub(super) fn note_broken(&self) {
         self.0.is_broken.store(true, Ordering::Release);
+    }
+
+    pub(super) fn downgrade(&self) -> WhileAlive {
+        WhileAlive(Arc::downgrade(&self.0))
+    }
+}
+
+impl WhileAlive {
+    /// For another thread. None if all have ended.
+    pub(super) fn join(&self) -> Option<Alive> {
+        self.0.upgrade().map(Alive)
     }
 }
 
