@@ -2,7 +2,7 @@
 //!
 //! - [`freshness`]: ttls, stale entries, fetching, read points, restarts.
 //! - [`guarantees`]: what a returned call means in each mode, and where the limits are.
-//! - [`operations`]: the machine, sizes, log lines, figures, alerts.
+//! - [`operations`]: the machine, sizes, watching a running cache, log lines, figures, alerts.
 //! - [`coming_from`]: for those who know RedDB's cache, foyer, moka, FusionCache or Redis.
 //! - [`comparison`]: with foyer, moka, CacheLib, cache2 and Redis.
 //! - [`observe`]: log lines, spans and figures.

@@ -209,8 +209,8 @@ figures! {
         memory_index_bytes: usize = Gauge Bytes,
         /// Memory of values being copied or compressed, of reads in progress, of records waiting to
         /// be written, of values waiting for promotion, of errors of fetches that are held (without
-        /// what these point to), and of zstd contexts: up to two of 1 MiB for each core and
-        /// direction are kept for reuse.
+        /// what these point to), of requests and answers at the status socket, and of zstd
+        /// contexts: up to two of 1 MiB for each core and direction are kept for reuse.
         memory_buffers_bytes: usize = Gauge Bytes,
         /// The part of `memory_buffers_bytes` of reads in progress, limited by `l2_read_bytes_max`.
         memory_reads_bytes: usize = Gauge Bytes,

@@ -161,6 +161,21 @@ fn constant(path: &str, name: &str) -> usize {
 }
 
 #[test]
+fn the_limits_of_the_status_socket_are_those_of_the_code() {
+    let clients = constant("src/io/linux/status/server.rs", "CLIENTS_MAX");
+    let bytes = constant("src/io/linux/status/client.rs", "REQUEST_BYTES_MAX");
+    let slots = constant("src/engine/status/mod.rs", "SLOTS_AT_ONCE");
+    for stated in [
+        format!("{clients} clients\nare served at one time"),
+        format!("at most {bytes} bytes"),
+        format!("in the first {slots} slots"),
+        format!("those in the next {slots};"),
+    ] {
+        assert!(DOCUMENT.contains(&stated), "the document does not say: {stated}");
+    }
+}
+
+#[test]
 fn documents_state_the_memory_of_the_index_as_the_code_counts_it() {
     let slot = constant("src/footprint.rs", "SLOT_BYTES");
     let label = constant("src/footprint.rs", "POSTING_BYTES");

@@ -333,8 +333,8 @@ const STAT: &str = "\
 Watches a cache that is running: a line a second, of what it has done since the line before.
 
 The cache must have a status socket: l2_status_socket(true) in its configuration. Only the
-user of its process and root may ask there. Nothing is changed, no lock is taken, and a cache
-that is stopped or full of work is told from one that has ended.
+user of its process and root may ask there. Nothing is changed, and a cache that is stopped or
+full of work is told from one that has ended.
 
 Columns: gets in a second; percent of them that were hits in memory (l1) and on disk (l2);
 puts that stored an entry, and entries evicted from memory, in a second; reads of the file

@@ -16,8 +16,10 @@ use super::rates::{Rates, Sample};
 /// Lines below a head.
 const LINES: u64 = 20;
 
-const HEAD: &str = "  gets/s   l1 %   l2 %   puts/s  evict/s  reads/s      read/s   p50 ms   p99 ms     \
-                    write/s   wamp          l1          l2  errors   drops  state";
+const HEAD: &str = concat!(
+    "  gets/s  l1 %  l2 %   puts/s  evict/s reads/s     read/s  p50 ms  p99 ms",
+    "    write/s  wamp         l1         l2 errors drops  state"
+);
 
 pub(super) fn run(stat: &Stat, is_json: bool) -> Result<ExitCode, Failure> {
     if stat.namespaces {
@@ -69,7 +71,8 @@ fn watch(stat: &Stat, is_json: bool) -> Result<(), Failure> {
     let mut due = Instant::now();
     let mut line = 0;
     while lines.is_none_or(|lines| line < lines) {
-        due += stat.interval;
+        // One that took long is not made up for.
+        due = Instant::now().max(due + stat.interval);
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let later = sample(stat).map_err(|failure| ended(failure, earlier.pid))?;
         if later.follows(&earlier) {
@@ -102,8 +105,8 @@ fn text(rates: &Rates) -> String {
         None => rates.state.clone(),
     };
     format!(
-        "{:>8} {:>6} {:>6} {:>8} {:>8} {:>8} {:>11} {:>8} {:>8} {:>11} {:>6} {:>11} {:>11} {:>7} \
-         {:>7}  {state}",
+        "{:>8} {:>5} {:>5} {:>8} {:>8} {:>7} {:>10} {:>7} {:>7} {:>10} {:>5} {:>10} \
+         {:>10} {:>6} {:>5}  {state}",
         known(rates.gets, number),
         known(rates.l1_hit_pct, |pct| format!("{pct:.1}")),
         known(rates.l2_hit_pct, |pct| format!("{pct:.1}")),

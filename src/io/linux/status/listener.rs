@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
@@ -40,16 +40,24 @@ impl Listener {
         let folder = open_folder(directory)?;
         remove(&folder, TEMPORARY_NAME)?;
         bind(&self.0, &address(&folder, directory, TEMPORARY_NAME)?)?;
-        let begun = chmodat(&folder, TEMPORARY_NAME, private(), AtFlags::empty())
-            .and_then(|()| listen(&self.0, BACKLOG))
-            .and_then(|()| renameat(&folder, TEMPORARY_NAME, &folder, NAME));
-        match begun {
+        match self.begin(&folder) {
             Ok(()) => Ok(Bound(folder)),
             Err(error) => {
                 let _ = remove(&folder, TEMPORARY_NAME);
                 Err(error.into())
             }
         }
+    }
+
+    fn begin(&self, folder: &OwnedFd) -> Result<(), Errno> {
+        // Looked at and not set: somebody who may write to the directory could have another file
+        // there by now.
+        let made = statat(folder, TEMPORARY_NAME, AtFlags::SYMLINK_NOFOLLOW)?;
+        if !private().contains(Mode::from_raw_mode(made.st_mode)) {
+            return Err(Errno::PERM);
+        }
+        listen(&self.0, BACKLOG)?;
+        renameat(folder, TEMPORARY_NAME, folder, NAME)
     }
 
     pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {

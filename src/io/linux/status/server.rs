@@ -16,6 +16,9 @@ use crate::wake::contained;
 /// Connections that are taken in one turn, those that are refused included.
 const TAKEN_AT_ONCE: usize = 16;
 
+/// Clients at one time.
+const CLIENTS_MAX: usize = 16;
+
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// Clients at one time.
@@ -29,7 +32,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let (patience, pause) = (Duration::from_secs(30), Duration::from_secs(1));
-        Self { clients: 16, patience, pause }
+        Self { clients: CLIENTS_MAX, patience, pause }
     }
 }
 
