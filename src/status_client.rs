@@ -74,8 +74,8 @@ pub enum StatusError {
     },
     /// A process listens at the socket, and does not answer.
     #[error(
-        "{} has the store in {} open, and has not answered for {} s: it is stopped, has no time, or \
-         has ended and left a process that it has forked",
+        "{} has the store in {} open, and has not answered for {} s: it is stopped, has no time, \
+         or has ended and left a process that it has forked",
         owner_name(*.owner), directory.display(), PATIENCE.as_secs()
     )]
     Silent {

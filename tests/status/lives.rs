@@ -252,7 +252,8 @@ fn without_descriptors_clients_wait_and_the_thread_sleeps() {
     connect_to(&waiting, &SocketAddrUnix::new(socket(folder.path())).unwrap()).unwrap();
     let ticks = processor_ticks(&stat);
     thread::sleep(Duration::from_millis(700));
-    assert!(processor_ticks(&stat) - ticks < 20, "it has been awake for a fifth of a second");
+    // On a machine with other work a thread that never sleeps may have had little of it.
+    assert!(processor_ticks(&stat) - ticks < 4, "it has been awake");
     // Others are served meanwhile, and the one that waits once there is a descriptor for it.
     assert!(ask_on(&first, "stats").contains("healthy"));
     setrlimit(Resource::Nofile, before).unwrap();

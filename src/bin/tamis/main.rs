@@ -1,5 +1,5 @@
-//! `tamis`: looks at the stores of caches, copies them and watches their caches, from outside, never
-//! writing to them.
+//! `tamis`: looks at the stores of caches, copies them and watches their caches, from outside. It
+//! never writes to a store.
 
 #[cfg(target_os = "linux")]
 mod arguments;

@@ -127,7 +127,7 @@ fn latency(latency: &Latency) -> String {
     let buckets = list(used.map(|(bound, count)| format!("[{},{count}]", nanos(bound))));
     JsonObject::new()
         .integer("count", latency.count())
-        .number("sum_seconds", latency.sum().as_secs_f64())
+        .number("sum_seconds", Latency::sum(latency).as_secs_f64())
         .json("buckets", &buckets)
         .end()
 }

@@ -11,12 +11,12 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 pub(super) const REQUEST_BYTES_MAX: usize = 4096;
 
 const TOO_LONG: &str =
-    r#"{"error":{"kind":"too_long","message":"a request is a line of less than 4096 bytes"}}"#;
+    r#"{"error":{"kind":"too_long","message":"a request is a line of up to 4095 bytes"}}"#;
 
-const BUSY: &str = r#"{"error":{"kind":"busy","message":"as many clients as allowed are served: ask again later"}}"#;
+const BUSY: &str = r#"{"error":{"kind":"busy","message":"too many clients: ask again later"}}"#;
 
 const FAILED: &str =
-    r#"{"error":{"kind":"failed","message":"the cache has ended, or its answer has failed"}}"#;
+    r#"{"error":{"kind":"failed","message":"the cache has ended, or failed to answer"}}"#;
 
 pub(super) struct Client {
     stream: OwnedFd,

@@ -78,6 +78,7 @@ impl StatusConnection {
         loop {
             // Bounded: by the longest answer.
             if let Some(at) = self.received.iter().position(|&byte| byte == b'\n') {
+                // Bounded: by the longest answer.
                 let line = self.received.drain(..=at).take(at).collect();
                 return String::from_utf8(line).map_err(io::Error::other);
             }

@@ -38,8 +38,7 @@ impl Listener {
     /// the store.
     pub(super) fn bind(&self, directory: &Path) -> io::Result<Bound> {
         let folder = open_folder(directory)?;
-        remove(&folder, TEMPORARY_NAME)?;
-        bind(&self.0, &address(&folder, directory, TEMPORARY_NAME)?)?;
+        self.make_file(&folder, directory)?;
         match self.begin(&folder) {
             Ok(()) => Ok(Bound(folder)),
             Err(error) => {
@@ -47,6 +46,12 @@ impl Listener {
                 Err(error.into())
             }
         }
+    }
+
+    /// Makes the file under its first name. Nobody can connect to it yet.
+    pub(super) fn make_file(&self, folder: &OwnedFd, directory: &Path) -> io::Result<()> {
+        remove(folder, TEMPORARY_NAME)?;
+        Ok(bind(&self.0, &address(folder, directory, TEMPORARY_NAME)?)?)
     }
 
     fn begin(&self, folder: &OwnedFd) -> Result<(), Errno> {
