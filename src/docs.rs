@@ -64,6 +64,7 @@ pub mod hit_ratio {}
 
 /// Log lines, spans and figures.
 ///
+/// [operations]: operations
 #[doc = include_str!("../docs/observe.md")]
 pub mod observe {}
 

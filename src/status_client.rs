@@ -111,13 +111,20 @@ impl StatusClient {
 
     /// Sends a request, and gives the line of JSON that answers it:
     /// [`docs::operations`](crate::docs::operations) has both. An answer may be an error of the
-    /// request.
+    /// request. A connection that the cache has ended meanwhile, since it was silent for long, is
+    /// made again.
     ///
     /// # Errors
     ///
     /// Each [`StatusError`], after which the connection is of no use.
     pub fn ask(&mut self, request: &str) -> Result<String, StatusError> {
-        let asked = self.connection.ask(request, PATIENCE);
+        let asked = match self.connection.ask(request, PATIENCE) {
+            Err(error) if is_end(&error) => {
+                *self = Self::connect(&self.directory)?;
+                self.connection.ask(request, PATIENCE)
+            }
+            asked => asked,
+        };
         asked.map_err(|error| not_answered(&self.directory, error))
     }
 }
@@ -133,16 +140,20 @@ fn owner_name(owner: Option<u32>) -> String {
     owner.map_or_else(|| "a process".to_owned(), |owner| format!("process {owner}"))
 }
 
+/// Whether the other side has ended the connection.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// Finds out why nobody has answered.
 fn not_answered(directory: &Path, error: io::Error) -> StatusError {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionRefused, ConnectionReset, NotADirectory, NotFound, TimedOut,
-        UnexpectedEof,
-    };
+    use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, TimedOut};
     let directory_of = || directory.to_owned();
     match error.kind() {
         NotADirectory => return StatusError::NoStore { directory: directory_of() },
-        NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof => {}
+        NotFound | ConnectionRefused => {}
+        _ if is_end(&error) => {}
         TimedOut => {
             return StatusError::Silent { directory: directory_of(), owner: owner_of(directory) };
         }

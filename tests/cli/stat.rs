@@ -275,6 +275,27 @@ fn connect_at_once(folder: &Path) -> Option<rustix::fd::OwnedFd> {
     connect(&stream, &address).ok().map(|()| stream)
 }
 
+/// As a cache does with one that was silent for long.
+#[test]
+fn a_connection_that_was_ended_is_made_again() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.path().join("status.sock")).unwrap();
+    let mut client = StatusClient::connect(folder.path()).unwrap();
+    drop(listener.accept().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        std::io::Write::write_all(&mut stream, b"{}\n").unwrap();
+        request
+    });
+    assert_eq!(client.ask("stats"), Ok("{}".to_owned()));
+    assert_eq!(answering.join().unwrap(), "stats\n");
+    // Nor is anybody there any more, nor was there ever a store.
+    let error = client.ask("stats").unwrap_err();
+    assert!(matches!(error, StatusError::NoStore { .. }), "{error}");
+}
+
 #[test]
 fn a_cache_that_serves_as_many_as_it_may_says_so() {
     let folder = folder();

@@ -7,6 +7,11 @@ use tamis::{BlobCache, BlobCachePolicy, CacheError, FetchPolicy, L1Admission, Na
 
 use super::{alone, ask, ask_on, builder, close, connect, folder, number, open};
 
+/// Whether a figure changes by calls alone. The log writes its superblock when it has time.
+fn is_still(name: &str) -> bool {
+    !["l2_writes", "l2_write_bytes", "l2_syncs"].contains(&name)
+}
+
 #[test]
 fn figures_are_those_of_the_cache() {
     let (_alone, folder) = (alone(), folder());
@@ -29,7 +34,7 @@ fn figures_are_those_of_the_cache() {
     for figure in before.figures() {
         let told = number(&answer, &figure.export_name());
         // It has the memory of its clients besides.
-        if figure.name() != "memory_buffers_bytes" {
+        if is_still(figure.name()) && figure.name() != "memory_buffers_bytes" {
             assert_eq!(told, figure.value(), "{}", figure.name());
         }
     }
@@ -55,7 +60,10 @@ fn nothing_can_be_changed() {
     let cache = open(folder.path());
     block_on(cache.put("pages", "key", "value")).unwrap();
     block_on(cache.sync()).unwrap();
-    let figures = || cache.stats().figures().map(|it| (it.name(), it.value())).collect::<Vec<_>>();
+    let figures = || {
+        let all = cache.stats().figures().map(|it| (it.name(), it.value()));
+        all.filter(|(name, _)| is_still(name)).collect::<Vec<_>>()
+    };
     let (before, config) = (figures(), format!("{:?}", cache.config()));
     let stream = connect(folder.path());
     let verbs = [
