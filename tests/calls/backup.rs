@@ -1,7 +1,5 @@
 //! Backups of stores on real files.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

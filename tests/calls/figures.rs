@@ -1,7 +1,5 @@
 //! `BlobCacheStats::figures`: every figure once, with what an exporter has to know of it.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::executor::block_on;

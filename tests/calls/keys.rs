@@ -1,10 +1,6 @@
 //! `keys`: what is listed of entries in memory and on disk, over closes, with damage, and by
 //! streams that are never polled again.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
-mod engine;
-
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::future::Future;
@@ -31,7 +27,7 @@ fn builder(directory: &Path) -> BlobCacheConfigBuilder {
     BlobCacheConfig::builder()
         .l1_bytes_max(MIB)
         .l2_path(directory)
-        .l2_engine(engine::engine(0))
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(4 << 20)
         .l2_segment_bytes(256 << 10)
         .l2_compression(L2Compression::Off)

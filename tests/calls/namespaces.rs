@@ -1,7 +1,5 @@
 //! Namespaces that are configured once: the policy of their puts, admission, quota, compression.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 

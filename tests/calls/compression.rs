@@ -1,7 +1,5 @@
 //! Two tiers on a real file: compression, promotion, reinsertion, cached absences, the synopsis.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,7 +1,5 @@
 //! Charges and quotas at the limits of their ranges: no sum overflows, in either tier.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use futures::executor::block_on;
 use futures::future::join_all;
 use tamis::{

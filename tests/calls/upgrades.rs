@@ -3,9 +3,7 @@
 //!
 //! A change of the format that breaks one of these is a new version of the format. Then the old
 //! files stay, with a test of what becomes of them, and new ones come beside them:
-//! `cargo test --test upgrades -- --ignored` writes those of the present version.
-
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+//! `cargo test --test calls -- upgrades --ignored` writes those of the present version.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! Events of a cache: what they say, that they count as `stats()` does, and that a listener that is
 //! slow, panics, blocks or calls the cache harms nobody.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

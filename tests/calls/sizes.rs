@@ -1,8 +1,6 @@
 //! Sizes that change: stores on real files that are opened with other sizes, and the budgets of a
 //! cache that is open.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Quotas: a namespace at its quota evicts among its own entries, in memory and on disk.
 
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
-
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
