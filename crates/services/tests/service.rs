@@ -2,49 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod program;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// A program, which ends with the test.
-struct Program {
-    child: Child,
-    /// Where it listens, as it says itself.
-    address: String,
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Program {
-    fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command.args(["--port", "0"]).args(arguments).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (mut stdout, mut line) = (BufReader::new(child.stdout.take().unwrap()), String::new());
-        stdout.read_line(&mut line).unwrap();
-        Self { child, address: line.trim().to_owned(), _stdout: stdout }
-    }
-
-    /// As by ctrl-c.
-    fn interrupt(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use self::program::Program;
 
 struct Pages(Program);
 
@@ -131,7 +101,7 @@ fn a_change_reaches_every_page_that_shows_it() {
 
     // A restart is warm.
     pages.refreshed("/products/3");
-    pages.0.interrupt();
+    pages.0.stop("-INT");
     let pages = Pages::start(folder.path());
     assert_eq!(pages.get("/products/3").0, "hit");
 }
