@@ -23,10 +23,9 @@ use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use tamis::{
-    BlobCache, BlobCacheConfig, BlobCacheHit, BlobCacheMetrics, BlobCacheNamespace,
-    BlobCachePolicy, BlobCachePut, CacheError, CacheTier, FetchError, FetchPolicy,
+    BlobCache, BlobCacheHit, BlobCacheMetrics, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
+    CacheError, CacheTier, FetchError, FetchPolicy,
 };
-use tokio::runtime::Handle;
 
 /// The namespace of the cache.
 const PAGES: &str = "pages";
@@ -107,20 +106,6 @@ struct Service {
     pages: BlobCacheNamespace,
     exporter: PrometheusHandle,
     metrics: Arc<BlobCacheMetrics>,
-}
-
-/// Opens a cache for the service: with a disk tier of 1 GiB if it is given a directory.
-///
-/// # Errors
-///
-/// Those of [`BlobCache::open`].
-pub async fn open(l2: Option<&std::path::Path>) -> Result<BlobCache, CacheError> {
-    let mut config = BlobCacheConfig::builder().l1_bytes_max(64 << 20).spawner(Handle::current());
-    if let Some(path) = l2 {
-        // A disk that fails must not stop the service.
-        config = config.l2(path, |l2| l2.bytes_max(1 << 30)).l2_required(false);
-    }
-    BlobCache::open(config.build()?).await
 }
 
 /// The routes of the service.

@@ -29,7 +29,7 @@ struct Args {
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let exporter = tamis_scrape::install()?;
-    let cache = pages::open(args.l2.as_deref()).await?;
+    let cache = tamis_services::open(args.l2.as_deref()).await?;
     let listener = TcpListener::bind(("127.0.0.1", args.port)).await?;
     println!("http://{}", listener.local_addr()?);
     let stop = async { drop(tokio::signal::ctrl_c().await) };
