@@ -4,18 +4,18 @@
 //! The model is compared over thousands of small workloads; `TAMIS_SEED` runs one alone,
 //! `TAMIS_CASES` sets their number. The simulations are those of `reference.csv`, beside its traces
 //! in the folder `TAMIS_TRACES`: for any number of shards the misses must be equal. An unoptimized
-//! build skips the long traces. The reader is shared with `examples/replay`.
+//! build skips the long traces. The reader is shared with `examples/replay` and the tool.
 
 #[path = "../examples/replay/budget.rs"]
 #[allow(dead_code, reason = "the example also counts memory")]
 mod budget;
-#[path = "../examples/replay/lines.rs"]
-mod lines;
 #[path = "../examples/replay/reference.rs"]
 #[allow(dead_code, reason = "the example looks rows up")]
 mod reference;
 #[path = "../examples/replay/trace.rs"]
 mod trace;
+#[path = "../src/bin/tamis/traces/mod.rs"]
+mod traces;
 #[path = "../examples/replay/workload.rs"]
 #[allow(dead_code, reason = "the example has a workload of its own")]
 mod workload;
@@ -25,14 +25,14 @@ use std::path::{Path, PathBuf};
 
 use budget::{Budget, Mode};
 use futures::executor::block_on;
-use lines::Lines;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reference::{Reference, Row};
 use tamis::{
     BlobCache, BlobCacheNamespace, BlobCachePolicy, BlobCachePut, CacheError, L1Admission,
 };
-use trace::{Request, Trace};
+use trace::Trace;
+use traces::{Columns, InputError, Layout, Request, TraceFormat, TraceReader};
 use workload::Workload;
 
 /// The number of workloads, unless `TAMIS_CASES` is set.
@@ -187,7 +187,8 @@ fn published() -> Option<Vec<(Trace, Vec<Row>)>> {
     for row in rows.filter(|row| row.requests <= REQUESTS_MAX) {
         if published.last().is_none_or(|(trace, _)| trace.name != row.trace) {
             let path = folder.join(format!("{}.csv.zst", row.trace));
-            let trace = Trace::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            let trace =
+                Trace::read(&path, &Layout::default()).unwrap_or_else(|error| panic!("{error}"));
             published.push((trace, Vec::new()));
         }
         let (trace, rows) = published.last_mut().expect("pushed above");
@@ -283,14 +284,98 @@ fn misses_equal_the_published_simulations() {
     }
 }
 
+fn parsed(bytes: &[u8], layout: &Layout) -> Result<Trace, InputError> {
+    let path = Path::new("trace.csv");
+    Trace::parse(path, TraceReader::new(path, bytes, layout)?)
+}
+
+/// Keys by first appearance, and sizes.
+fn requests(bytes: &[u8], layout: &Layout) -> Vec<(u64, u64)> {
+    let trace = parsed(bytes, layout).unwrap_or_else(|error| panic!("{error}"));
+    trace.requests.iter().map(|request| (request.key, request.size)).collect()
+}
+
+fn csv(columns: &str) -> Layout {
+    Layout { format: TraceFormat::Csv, columns: Some(columns.parse().expect("a column")) }
+}
+
 #[test]
-fn both_layouts_of_a_trace_are_read() {
-    let text = "a,5\n17, b ,9\r\na,7";
-    let lines = Lines::new(Path::new("trace.csv"), text.as_bytes());
-    let trace = Trace::parse("trace".to_owned(), lines).unwrap();
-    let request = |key, size| Request { key, size };
-    assert_eq!(trace.requests, [request(0, 5), request(1, 9), request(0, 7)]);
+fn every_layout_of_lines_is_read() {
+    let auto = Layout::default();
+    let expected = [(0, 5), (1, 9), (0, 7)];
+    for text in [
+        "a,5\n b ,9\r\na,7",
+        "key,size\na,5\nb,9\na,7\n",
+        "17,a,5\n17,b,9\n18,a,7\n",
+        "1,a,5,3\n2,b,9,-1\n3,a,7,-1\n",
+        "# time, object, size, next\n1, a, 5, 3\n2, b, 9, -1\n3, a, 7, -1\n",
+        "\u{feff}version,time,op,size,lbn\n1,1,2a,5,x\n1,1,2a,9,y\n1,1,2a,7,x\n",
+    ] {
+        assert_eq!(requests(text.as_bytes(), &auto), expected, "{text}");
+    }
+    let text = b"5,-,a\n9,-,b\n7,-,a\n";
+    assert_eq!(requests(text, &csv("size=1,id=3")), expected);
+    assert_eq!(requests(text, &csv("id=3")), [(0, 1), (1, 1), (0, 1)]);
+    // Ids may be words, so a first line is a header only if it names them.
+    assert_eq!(requests(b"a\nb\na\n", &csv("id=1")), [(0, 1), (1, 1), (0, 1)]);
+    assert_eq!(requests(b"key\nb\na\n", &csv("id=1")), [(0, 1), (1, 1)]);
+    let trace = parsed(b"a,5\nb,9\na,7", &auto).unwrap();
     assert_eq!((trace.working_set(Mode::Obj), trace.working_set(Mode::Byte)), (2, 14));
+    assert_eq!(trace.name, "trace");
+}
+
+/// Records of libCacheSim: time, object, size, next request.
+fn records(records: &[(u32, u64, u32, i64)]) -> Vec<u8> {
+    let record = |&(time, object, size, next): &(u32, u64, u32, i64)| {
+        let object = object.to_le_bytes();
+        [&time.to_le_bytes()[..], &object, &size.to_le_bytes(), &next.to_le_bytes()].concat()
+    };
+    records.iter().flat_map(record).collect()
+}
+
+const RECORDS: [(u32, u64, u32, i64); 5] =
+    [(1, 7, 500, 3), (1, 8, 0, -1), (2, u64::MAX, 9, i64::MAX), (2, 7, 500, -1), (3, 0, 1, -2)];
+
+#[test]
+fn records_are_read_packed_or_compressed_in_any_number_of_frames() {
+    let bytes = records(&RECORDS);
+    // Those of size 0 are passed over.
+    let expected = [(0, 500), (1, 9), (0, 500), (2, 1)];
+    let (head, tail) = bytes.split_at(50);
+    let compressed = |part: &[u8]| zstd::encode_all(part, 3).unwrap();
+    let frames = [compressed(head), compressed(tail)].concat();
+    for format in [TraceFormat::Auto, TraceFormat::OracleGeneral] {
+        let layout = Layout { format, columns: None };
+        assert_eq!(requests(&bytes, &layout), expected);
+        assert_eq!(requests(&compressed(&bytes), &layout), expected);
+        assert_eq!(requests(&frames, &layout), expected);
+    }
+    let lines = compressed(b"a,5\nb,9\na,7");
+    assert_eq!(requests(&lines, &Layout::default()), [(0, 5), (1, 9), (0, 7)]);
+}
+
+#[test]
+fn errors_in_records_name_their_offset() {
+    let whole = records(&RECORDS);
+    let message = |bytes: &[u8], format| {
+        parsed(bytes, &Layout { format, columns: None }).unwrap_err().to_string()
+    };
+    let cut = message(&whole[..whole.len() - 1], TraceFormat::Auto);
+    assert_eq!(cut, "trace.csv: offset 96: the last record is cut off");
+    let mut wrong = RECORDS;
+    wrong[3].3 = -1_000_000;
+    let wrong = message(&records(&wrong), TraceFormat::OracleGeneral);
+    assert!(wrong.starts_with("trace.csv: offset 72: no record"), "{wrong}");
+    let compressed = zstd::encode_all(&whole[..], 3).unwrap();
+    let cut = message(&compressed[..compressed.len() - 3], TraceFormat::OracleGeneral);
+    assert!(cut.starts_with("trace.csv: "), "{cut}");
+    // Bytes of other programs are not taken for records.
+    let mut random = StdRng::seed_from_u64(1);
+    let noise: Vec<u8> = (0..5000).map(|_| random.random()).collect();
+    for other in [&noise, &b"\x7fELF\x02\x01\x01\0\0\0\0"[..], &whole[1..]] {
+        let told = message(other, TraceFormat::Auto);
+        assert!(told.contains("neither lines of text nor records"), "{told}");
+    }
 }
 
 #[test]
@@ -315,21 +400,27 @@ fn policies_are_those_of_a_cache_of_that_size_but_for_rounding() {
 #[test]
 fn trace_errors_name_their_line() {
     let long = "9".repeat(5000);
-    let bad: [(&[u8], &str); 9] = [
-        (b"", "trace.csv: holds no line"),
+    let bad: [(&[u8], &str); 11] = [
+        (b"", "trace.csv: holds nothing to read"),
+        (b"key,size\n", "trace.csv: holds nothing to read"),
+        (b"a\n", "trace.csv:1: not key,size nor time,key,size: \"a\""),
         (b"a,1\nb\n", "trace.csv:2: not key,size nor time,key,size: \"b\""),
         (b"a,1\n\nb,1\n", "trace.csv:2: not key,size nor time,key,size: \"\""),
-        (b"1,2,3,4\n", "trace.csv:1: not key,size nor time,key,size: \"1,2,3,4\""),
-        (b"key,size\n", "trace.csv:1: the size is not a whole number of bytes: \"key,size\""),
+        (b"a,1\n1,b,1\n", "trace.csv:2: not key,size nor time,key,size: \"1,b,1\""),
+        (b"1,a,1\n1,b\n", "trace.csv:2: a column is missing: \"1,b\""),
         (b"a,-1", "trace.csv:1: the size is not a whole number of bytes: \"a,-1\""),
         (b"a,18446744073709551616", "trace.csv:1: the size is not a whole number of bytes"),
         (b"a,1\n\xff,1\n", "trace.csv:2: not UTF-8: \"\\xff,1\""),
         (long.as_bytes(), "trace.csv:1: line too long: \"9999"),
     ];
     for (text, message) in bad {
-        let lines = Lines::new(Path::new("trace.csv"), text);
-        let error = Trace::parse("trace".to_owned(), lines).unwrap_err().to_string();
+        let error = parsed(text, &Layout::default()).unwrap_err().to_string();
         assert!(error.starts_with(message), "{error}, not {message}");
         assert!(error.len() < 200, "{error}");
+    }
+    let unnamed = parsed(b"a,b,c\n1,2,3\n", &Layout::default()).unwrap_err().to_string();
+    assert!(unnamed.starts_with("trace.csv:1: a header that names no id"), "{unnamed}");
+    for columns in ["", "id", "id=0", "id=1,id=2", "size=1", "id=1,size=x", "id=1,time=2"] {
+        assert!(columns.parse::<Columns>().is_err(), "{columns}");
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::arguments::Density;
-use crate::report::{Table, mib, progress};
+use crate::report::{mib, progress};
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 /// The limit of the ratio.
 const RATIO_MAX: f64 = 1.15;

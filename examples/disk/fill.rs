@@ -12,8 +12,10 @@ use crate::Error;
 use crate::arguments::Fill;
 use crate::fio::Fio;
 use crate::process::processor_time;
-use crate::report::{Spread, Table, progress};
+use crate::report::progress;
+use crate::spread::Spread;
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 const PASSES: [&str; 2] = ["new", "again"];
 

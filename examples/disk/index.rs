@@ -9,8 +9,9 @@ use tamis::BlobCacheStats;
 use crate::Error;
 use crate::arguments::Index;
 use crate::process::resident;
-use crate::report::{Table, mib, progress};
+use crate::report::{mib, progress};
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 /// The limit of the mean over all samples, in bytes.
 const MEAN_MAX: f64 = 24.0;

@@ -8,8 +8,10 @@ use tamis::KeysQuery;
 
 use crate::Error;
 use crate::arguments::Keys;
-use crate::report::{Spread, Table, progress};
+use crate::report::progress;
+use crate::spread::Spread;
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 /// Gets that a round makes, and details that it lists.
 const SOME: u64 = 20_000;

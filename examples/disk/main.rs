@@ -32,7 +32,11 @@ mod process;
 mod reads;
 mod report;
 mod share;
+#[path = "../../src/bin/tamis/spread.rs"]
+mod spread;
 mod store;
+#[path = "../../src/bin/tamis/table.rs"]
+mod table;
 
 use std::process::ExitCode;
 

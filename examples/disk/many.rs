@@ -13,8 +13,10 @@ use rand::{RngExt, SeedableRng};
 use crate::Error;
 use crate::arguments::Many;
 use crate::process::processor_time;
-use crate::report::{Spread, Table, progress};
+use crate::report::progress;
+use crate::spread::Spread;
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 const PUTTERS: u64 = 8;
 

@@ -14,8 +14,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::Error;
 use crate::arguments::{Filler, Open};
-use crate::report::{Table, progress};
+use crate::report::progress;
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 /// The child's report.
 const FILLED: &str = "filled";

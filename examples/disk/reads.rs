@@ -22,8 +22,10 @@ use crate::Error;
 use crate::arguments::Reads;
 use crate::fio::Fio;
 use crate::process::processor_time;
-use crate::report::{Spread, Table, progress};
+use crate::report::progress;
+use crate::spread::Spread;
 use crate::store::{Blobs, Scratch, Store, is_odd};
+use crate::table::Table;
 
 const PUTTERS: u64 = 8;
 

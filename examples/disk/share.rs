@@ -7,8 +7,9 @@ use tamis::{BlobCache, BlobCacheConfig};
 
 use crate::Error;
 use crate::arguments::Share;
-use crate::report::{Table, progress};
+use crate::report::progress;
 use crate::store::{Blobs, Scratch, Store};
+use crate::table::Table;
 
 const KEY_BYTES: u64 = 32;
 

@@ -15,14 +15,22 @@
 
 mod arguments;
 mod budget;
+#[path = "../../src/bin/tamis/cache_size.rs"]
+mod cache_size;
 mod inputs;
-mod lines;
 mod reference;
 mod replay;
 mod report;
+#[path = "../../src/bin/tamis/segments.rs"]
 mod segments;
+#[path = "../../src/bin/tamis/table.rs"]
+mod table;
 mod tiers;
 mod trace;
+#[path = "../../src/bin/tamis/traces/mod.rs"]
+mod traces;
+#[path = "../../src/bin/tamis/values.rs"]
+mod values;
 mod workload;
 
 use std::error::Error;
@@ -37,12 +45,12 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use crate::arguments::{Arguments, Charge};
 use crate::budget::{Budget, Mode};
 use crate::inputs::traces_of;
-use crate::lines::InputError;
 use crate::reference::Reference;
 use crate::replay::Run;
 use crate::report::{Report, Subject};
 use crate::tiers::TwoTiers;
 use crate::trace::Trace;
+use crate::traces::InputError;
 use crate::workload::Workload;
 
 fn main() -> ExitCode {
@@ -70,7 +78,7 @@ fn replay(arguments: &Arguments, report: &mut Report) -> Result<(), Box<dyn Erro
         replay_one(arguments, &trace, &reference, report)?;
     }
     for path in &traces {
-        let trace = Trace::read(path)?;
+        let trace = Trace::read(path, &arguments.layout)?;
         let reference = reference_of(arguments, path.parent())?;
         replay_one(arguments, &trace, &reference, report)?;
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::budget::Mode;
-use crate::lines::{InputError, Lines};
+use crate::traces::{InputError, Lines};
 
 /// One cache is as large as both tiers if it differs by no more than one part of so many.
 const SIZES_DIFFER: u64 = 1000;

@@ -20,7 +20,8 @@ use thiserror::Error;
 
 use crate::arguments::Charge;
 use crate::budget::Budget;
-use crate::trace::{Request, Trace};
+use crate::trace::Trace;
+use crate::traces::Request;
 
 /// Requests that a thread takes at a time: few, so that their order stays almost the same.
 const CHUNK_REQUESTS: usize = 64;

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::budget::Mode;
 use crate::replay::Outcome;
+use crate::table::Table;
 use crate::tiers::{self, TwoTiers};
 
 /// Columns that identify a run, in both tables. The first is text.
@@ -83,12 +84,11 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        let table = |columns: &[&str]| Table::new(NAMES.iter().chain(columns).copied());
-        let (tiers, tier_latencies) =
-            (Table::new(TIERS.iter().copied()), Table::new(TIER_LATENCIES.iter().copied()));
+        let table = |columns: &[&str]| Table::new(&[&NAMES, columns].concat());
+        let (tiers, tier_latencies) = (Table::new(&TIERS), Table::new(&TIER_LATENCIES));
         let others = OTHERS.map(|(_, name)| name);
-        let beside = ["trace", "L1", "L2", "reinsertion", "misses"].into_iter().chain(others);
-        let beside = Table::new(beside.chain(["to the best"]));
+        let beside = ["trace", "L1", "L2", "reinsertion", "misses"];
+        let beside = Table::new(&[&beside[..], &others, &["to the best"]].concat());
         Self { misses: table(&MISSES), latencies: table(&LATENCIES), tiers, beside, tier_latencies }
     }
 
@@ -126,7 +126,7 @@ impl Report {
             mebibytes(stats.l2_write_bytes()),
             format!("{amplification:.3}"),
         ]);
-        self.tiers.rows.push(row);
+        self.tiers.row(row);
         if !others.is_empty() {
             let misses = tally.misses.len();
             let best = BEST_OF.iter().filter_map(|policy| others.get(*policy)).min();
@@ -136,14 +136,14 @@ impl Report {
             row.push(percent(misses, requests));
             row.extend(OTHERS.map(|(policy, _)| of_policy(policy).unwrap_or_else(unknown)));
             row.push(best.map_or_else(unknown, |best| difference(misses, *best, requests)));
-            self.beside.rows.push(row);
+            self.beside.row(row);
         }
         let mut latencies = names.to_vec();
         for histogram in [&tally.l1, &tally.l2, &tally.misses, &tally.puts] {
             let [p50, p99, ..] = quantiles(histogram);
             latencies.extend([p50, p99]);
         }
-        self.tier_latencies.rows.push(latencies);
+        self.tier_latencies.row(latencies);
     }
 
     pub(crate) fn add(&mut self, subject: &Subject<'_>, outcome: &Outcome) {
@@ -167,12 +167,12 @@ impl Report {
                 .map_or("-".to_owned(), |reference| difference(tally.misses, reference, requests)),
             format!("{per_second:.0}"),
         ]);
-        self.misses.rows.push(misses);
+        self.misses.row(misses);
         let mut latencies = names.to_vec();
         for histogram in [&tally.hit_latencies, &tally.put_latencies] {
             latencies.extend(quantiles(histogram));
         }
-        self.latencies.rows.push(latencies);
+        self.latencies.row(latencies);
     }
 }
 
@@ -222,43 +222,5 @@ fn time(ns: u64) -> String {
         0..10_000 => format!("{ns} ns"),
         10_000..10_000_000 => format!("{} us", ns / 1000),
         _ => format!("{} ms", ns / 1_000_000),
-    }
-}
-
-/// A text table: the first column left-aligned, the others right-aligned.
-#[derive(Debug)]
-struct Table {
-    /// The first row is the header.
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new<'a>(header: impl Iterator<Item = &'a str>) -> Self {
-        Self { rows: vec![header.map(str::to_owned).collect()] }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rows.len() == 1
-    }
-
-    fn width(&self, column: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.rows {
-            for (column, cell) in row.iter().enumerate() {
-                let width = self.width(column);
-                match column {
-                    0 => write!(formatter, "{cell:<width$}")?,
-                    _ => write!(formatter, "  {cell:>width$}")?,
-                }
-            }
-            writeln!(formatter)?;
-        }
-        Ok(())
     }
 }

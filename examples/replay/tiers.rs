@@ -11,17 +11,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::executor::block_on;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tamis::{BlobCache, BlobCacheConfig, BlobCacheStats, CacheError, CacheTier};
 
 use crate::replay::{LATENCY_NS_MAX, Requests, record};
 use crate::segments::segment_bytes;
-use crate::trace::{Request, Trace};
+use crate::trace::Trace;
+use crate::traces::Request;
+use crate::values::Values;
 
 /// The minimum size of a store: a few segments.
 const L2_BYTES_MIN: u64 = 1 << 20;
@@ -76,7 +75,7 @@ impl TwoTiers {
             .l2_second_chances(self.second_chances)
             .build()?;
         let cache = block_on(BlobCache::open(config))?;
-        let values = Values::new(largest)?;
+        let values = Values::new(largest);
         let requests = Requests::new(&trace.requests, progress);
         let start = Instant::now();
         let tallies = thread::scope(|scope| {
@@ -152,25 +151,5 @@ impl Tally {
         self.misses.add(&other.misses)?;
         self.puts.add(&other.puts)?;
         Ok(())
-    }
-}
-
-/// Random bytes; every object has its own slice.
-struct Values(Bytes);
-
-/// Slices start within this range.
-const SPREAD: u64 = 1 << 20;
-
-impl Values {
-    fn new(largest: u64) -> Result<Self, Failure> {
-        let mut noise = vec![0; usize::try_from(largest + SPREAD)?];
-        StdRng::seed_from_u64(1).fill_bytes(&mut noise);
-        Ok(Self(noise.into()))
-    }
-
-    fn of(&self, key: u64, bytes: u64) -> Bytes {
-        let start = usize::try_from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) % SPREAD).unwrap_or(0);
-        let end = start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.0.slice(start..end.min(self.0.len()))
     }
 }

@@ -1,20 +1,12 @@
 //! `Trace`: the requests of a trace, in order, and their working set.
 //!
-//! A trace file has one request per line, `key,size` or `time,key,size`, without a header; a key is
-//! any text. Keys are numbered by first appearance; the replay uses only the numbers.
+//! Objects are numbered by first appearance; the replay uses only the numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::budget::Mode;
-use crate::lines::{InputError, Lines};
-
-/// A request of an object, with its size if it must be put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) key: u64,
-    pub(crate) size: u64,
-}
+use crate::traces::{InputError, Layout, Request, TraceReader};
 
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -39,30 +31,24 @@ impl Trace {
         Self { name, requests, objects, bytes }
     }
 
-    /// Reads a trace file, plain or `.zst`.
-    pub(crate) fn read(path: &Path) -> Result<Self, InputError> {
-        Self::parse(name_of(path), Lines::open(path)?)
+    /// Reads a trace file, plain or zstd-compressed.
+    pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Self, InputError> {
+        Self::parse(path, TraceReader::open(path, layout)?)
     }
 
-    pub(crate) fn parse(name: String, mut lines: Lines<'_>) -> Result<Self, InputError> {
-        let mut numbers: HashMap<String, u64> = HashMap::new();
+    /// The rest of a trace, which is named like a file.
+    pub(crate) fn parse(path: &Path, mut reader: TraceReader<'_>) -> Result<Self, InputError> {
+        let mut numbers: HashMap<u64, u64> = HashMap::new();
         let mut requests = Vec::new();
-        while let Some(line) = lines.advance()? {
-            let (key, size) = match split(line) {
-                Ok(request) => request,
-                Err(reason) => return Err(lines.malformed(reason)),
-            };
+        while let Some(request) = reader.advance()? {
             let next = numbers.len() as u64;
-            let key = match numbers.get(key) {
-                Some(&number) => number,
-                None => *numbers.entry(key.to_owned()).or_insert(next),
-            };
-            requests.push(Request { key, size });
+            let key = *numbers.entry(request.key).or_insert(next);
+            requests.push(Request { key, ..request });
         }
         if requests.is_empty() {
-            return Err(lines.empty());
+            return Err(InputError::Empty { path: path.to_owned() });
         }
-        Ok(Self::new(name, requests))
+        Ok(Self::new(name_of(path), requests))
     }
 
     /// The size of a cache that holds everything, in objects or in bytes.
@@ -72,20 +58,6 @@ impl Trace {
             Mode::Byte => self.bytes,
         }
     }
-}
-
-/// The key and the size of a line, or the error.
-fn split(line: &str) -> Result<(&str, u64), &'static str> {
-    let columns: Vec<_> = line.split(',').map(str::trim).collect();
-    let (key, size) = match *columns {
-        [key, size] | [_, key, size] => (key, size),
-        _ => return Err("not key,size nor time,key,size"),
-    };
-    if key.is_empty() {
-        return Err("the key is empty");
-    }
-    let size = size.parse().map_err(|_| "the size is not a whole number of bytes")?;
-    Ok((key, size))
 }
 
 /// The name of a trace: its file name without the extensions.

@@ -8,7 +8,8 @@ use rand::distr::weighted::{Error, WeightedIndex};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::trace::{Request, Trace};
+use crate::trace::Trace;
+use crate::traces::Request;
 
 /// A range of byte counts.
 type Bytes = std::ops::RangeInclusive<u64>;

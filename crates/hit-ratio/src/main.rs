@@ -4,19 +4,32 @@
 //! cargo run --release -p tamis-hit-ratio -- TRACES
 //! ```
 //!
-//! `TRACES` is a folder with traces (`.csv.zst`: a line `key,size` for each request, size 1 if it
-//! is not known) and `reference.csv`, the misses of other policies. Writes `docs/hit-ratio.md` and
-//! the plot beside it. `--puts` prints what a put costs, `--endurance` what sparing the flash does.
+//! `TRACES` is a folder with traces (`.csv.zst`, in any format of the tool `tamis`: a line
+//! `key,size` for each request, size 1 if it is not known) and `reference.csv`, the misses of other
+//! policies. Writes `docs/hit-ratio.md` and the plot beside it. `--puts` prints what a put costs,
+//! `--endurance` what sparing the flash does.
 
+#[path = "../../../src/bin/tamis/chart.rs"]
+#[allow(dead_code, reason = "the tool has other curves")]
+mod chart;
+#[path = "../../../src/bin/tamis/driven.rs"]
+#[allow(dead_code, reason = "the tool counts more")]
+mod driven;
 mod endurance;
 mod plot;
 mod puts;
 mod reference;
 mod report;
 mod run;
-#[path = "../../../examples/replay/segments.rs"]
+#[path = "../../../src/bin/tamis/segments.rs"]
 mod segments;
 mod trace;
+#[path = "../../../src/bin/tamis/traces/mod.rs"]
+#[allow(dead_code, reason = "the tool reads other lists")]
+mod traces;
+#[path = "../../../src/bin/tamis/values.rs"]
+#[allow(dead_code, reason = "the tool has other uses of noise")]
+mod values;
 
 use std::error::Error;
 use std::fs;
@@ -117,7 +130,7 @@ fn main() -> Result<(), Failure> {
     report.sort();
     progress.finish_and_clear();
     let svg = arguments.page.with_extension("svg");
-    plot::draw(&report, &reference, &svg)?;
+    fs::write(&svg, plot::draw(&report, &reference)?)?;
     fs::write(&arguments.page, report.page(&svg))?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use futures::executor::block_on;
 use tamis::{BlobCache, BlobCacheConfig, L2Admission};
 
 use crate::Failure;
-use crate::run::noise;
+use crate::values::Values;
 
 const ROUNDS: usize = 7;
 
@@ -37,7 +37,7 @@ enum Deciding {
 pub(crate) fn measure(folder: Option<&Path>) -> Result<String, Failure> {
     let mut table = "| value | without | with | ratio |\n| --- | --- | --- | --- |\n".to_owned();
     for (bytes, puts) in LOADS {
-        let value = noise(bytes);
+        let value = Values::new(bytes as u64).of(0, bytes as u64);
         let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let time = |deciding| round(&value, puts, deciding, folder);

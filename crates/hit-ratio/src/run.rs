@@ -1,25 +1,20 @@
 //! `Tiers`: one trace through a cache with memory and disk.
 //!
-//! A request is a get, followed by a put on a miss. Values are noise, so compression gains nothing.
 //! Memory and file together have the size of the reference's cache. All overheads count against
 //! them but the index's memory, which is reported.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use futures::executor::block_on;
-use tamis::{BlobCache, BlobCacheConfig, BlobCacheConfigBuilder, CacheError, Clock};
+use tamis::BlobCacheConfigBuilder;
 
 use crate::Failure;
-use crate::segments::segment_bytes;
+use crate::driven::Driven;
+pub(crate) use crate::driven::REQUEST_TIME;
 use crate::trace::Trace;
 
 /// The smallest budget of memory.
 const L1_BYTES_MIN: u64 = 64 << 10;
-
-/// Between two requests.
-pub(crate) const REQUEST_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
@@ -67,53 +62,21 @@ impl Tiers {
             None => tempfile::tempdir()?,
             Some(folder) => tempfile::tempdir_in(folder)?,
         };
-        let clock = Clock::manual(SystemTime::UNIX_EPOCH);
-        let config = BlobCacheConfig::builder()
-            .clock(clock.clone())
-            .l1_bytes_max(usize::try_from(self.l1_bytes)?)
-            .l2_path(store.path())
-            .l2_bytes_max(self.l2_bytes)
-            .l2_segment_bytes(u32::try_from(segment_bytes(self.l2_bytes, trace.largest))?);
-        let config = settings(config).build()?;
-        let values = noise(usize::try_from(trace.largest)?);
-        let (mut misses, mut missed_bytes) = (0_u64, 0_u64);
-        let cache = block_on(BlobCache::open(config))?;
-        block_on(async {
-            for &(key, size) in &trace.requests {
-                clock.advance(REQUEST_TIME);
-                let name = key.to_le_bytes();
-                if cache.get("trace", name).await.is_some() {
-                    continue;
-                }
-                misses += 1;
-                missed_bytes += size;
-                let value = values.slice(..usize::try_from(size)?);
-                match cache.put("trace", name, value).await {
-                    Ok(()) | Err(CacheError::BlobTooLarge { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        let tiers = (self.l1_bytes, self.l2_bytes);
+        let mut driven = Driven::in_both_tiers(tiers, trace.largest, store.path(), settings)?;
+        let (tally, stats) = block_on(async {
+            for &request in &trace.requests {
+                driven.request(request).await?;
             }
-            Ok::<_, Failure>(())
+            Ok::<_, Failure>(driven.finish().await?)
         })?;
-        let stats = cache.stats();
-        block_on(cache.close())?;
-        let percent = |count: u64| 100.0 * count as f64 / trace.requests.len() as f64;
+        let percent = |count: u64| 100.0 * count as f64 / tally.requests as f64;
         Ok(Outcome {
-            misses: percent(misses),
-            l1_hits: percent(stats.hits() - stats.l2_hits()),
-            written: stats.l2_write_bytes() as f64 / missed_bytes as f64,
+            misses: percent(tally.misses),
+            l1_hits: percent(tally.l1_hits),
+            written: stats.l2_write_bytes() as f64 / tally.missed_bytes as f64,
             written_bytes: stats.l2_write_bytes(),
             not_admitted: percent(stats.l2_not_admitted()),
         })
     }
-}
-
-/// Bytes that do not compress.
-pub(crate) fn noise(bytes: usize) -> Bytes {
-    let mut state = 1_u64;
-    let byte = || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(byte).take(bytes).collect()
 }

@@ -1,11 +1,10 @@
 //! `Trace`: the requests of a trace, in order.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::Failure;
+use crate::traces::{Layout, Request, TraceReader};
 
 /// The size of an object in a trace of keys alone.
 const OBJECT_BYTES: u64 = 4096;
@@ -13,8 +12,7 @@ const OBJECT_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Trace {
     pub(crate) name: String,
-    /// Numbers of keys, and sizes.
-    pub(crate) requests: Vec<(u64, u64)>,
+    pub(crate) requests: Vec<Request>,
     /// Of all objects, at their first size.
     pub(crate) working_set: u64,
     pub(crate) largest: u64,
@@ -25,26 +23,19 @@ impl Trace {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.trim_end_matches(".csv.zst").to_owned();
-        let lines = BufReader::new(zstd::Decoder::new(File::open(path)?)?).lines();
-        let (mut numbers, mut requests) = (HashMap::new(), Vec::new());
-        for line in lines {
-            let line = line?;
-            let (key, size) = line.split_once(',').ok_or("a line is not key,size")?;
-            let next = numbers.len() as u64;
-            let number = *numbers.entry(key.to_owned()).or_insert(next);
-            requests.push((number, size.trim().parse::<u64>()?));
+        let mut reader = TraceReader::open(path, &Layout::default())?;
+        let mut requests = Vec::new();
+        while let Some(request) = reader.advance()? {
+            requests.push(request);
         }
-        let is_of_keys = requests.iter().all(|&(_, size)| size == 1);
+        let is_of_keys = requests.iter().all(|request| request.size == 1);
         if is_of_keys {
-            requests.iter_mut().for_each(|(_, size)| *size = OBJECT_BYTES);
+            requests.iter_mut().for_each(|request| request.size = OBJECT_BYTES);
         }
-        let (mut next, mut working_set) = (0, 0);
-        for &(key, size) in &requests {
-            if key == next {
-                (next, working_set) = (next + 1, working_set + size);
-            }
-        }
-        let largest = requests.iter().map(|&(_, size)| size).max().unwrap_or(0);
+        let mut seen = HashSet::new();
+        let first = requests.iter().filter(|request| seen.insert(request.key));
+        let working_set = first.map(|request| request.size).sum();
+        let largest = requests.iter().map(|request| request.size).max().unwrap_or(0);
         Ok(Self { name, requests, working_set, largest, is_of_keys })
     }
 

@@ -4,11 +4,11 @@
 //! maximum length, so that a file that is not text cannot fill the memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-use zstd::stream::read::Decoder;
+use super::error::InputError;
+use super::source::decoded;
 
 /// The most bytes of a line.
 const LINE_BYTES_MAX: usize = 4096;
@@ -16,43 +16,25 @@ const LINE_BYTES_MAX: usize = 4096;
 /// The most bytes of a line shown in an error message.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// Why a file could not be read.
-#[derive(Debug, Error)]
-pub(crate) enum InputError {
-    #[error("{}: {source}", path.display())]
-    Unopened { path: PathBuf, source: io::Error },
-    /// Reading failed after that many lines: a damaged zstd frame, or the device.
-    #[error("{}:{line}: cannot read on: {source}", path.display())]
-    Unreadable { path: PathBuf, line: u64, source: io::Error },
-    #[error("{}:{line}: {reason}: \"{text}\"", path.display())]
-    Malformed { path: PathBuf, line: u64, reason: &'static str, text: String },
-    #[error("{}: holds no line", path.display())]
-    Empty { path: PathBuf },
-}
-
 pub(crate) struct Lines<'a> {
-    path: &'a Path,
+    path: PathBuf,
     source: Box<dyn BufRead + 'a>,
     number: u64,
     line: Vec<u8>,
 }
 
 impl<'a> Lines<'a> {
-    /// The lines of a file, decompressed if its name ends in `.zst`.
-    pub(crate) fn open(path: &'a Path) -> Result<Self, InputError> {
-        let unopened = |source| InputError::Unopened { path: path.to_owned(), source };
+    /// The lines of a file, decompressed if it is zstd.
+    #[allow(dead_code, reason = "of those who read other lists")]
+    pub(crate) fn open(path: &Path) -> Result<Self, InputError> {
+        let unopened = |source| InputError::unopened(path, source);
         let file = File::open(path).map_err(unopened)?;
-        let source: Box<dyn BufRead> = if path.extension().is_some_and(|ending| ending == "zst") {
-            Box::new(BufReader::new(Decoder::new(file).map_err(unopened)?))
-        } else {
-            Box::new(BufReader::new(file))
-        };
-        Ok(Self::new(path, source))
+        Ok(Self { source: decoded(file).map_err(unopened)?, ..Self::new(path, std::io::empty()) })
     }
 
     /// The lines of a text, named `path` in errors.
-    pub(crate) fn new(path: &'a Path, source: impl BufRead + 'a) -> Self {
-        Self { path, source: Box::new(source), number: 0, line: Vec::new() }
+    pub(crate) fn new(path: &Path, source: impl BufRead + 'a) -> Self {
+        Self { path: path.to_owned(), source: Box::new(source), number: 0, line: Vec::new() }
     }
 
     /// The next line without its end. None at the end of the text.
@@ -63,7 +45,7 @@ impl<'a> Lines<'a> {
         let mut source = self.source.by_ref().take(bound);
         if let Err(source) = source.read_until(b'\n', &mut self.line) {
             return Err(InputError::Unreadable {
-                path: self.path.to_owned(),
+                path: self.path.clone(),
                 line: self.number,
                 source,
             });
@@ -87,11 +69,11 @@ impl<'a> Lines<'a> {
         if shown.len() > SHOWN_BYTES_MAX {
             text.push_str("...");
         }
-        InputError::Malformed { path: self.path.to_owned(), line: self.number, reason, text }
+        InputError::Malformed { path: self.path.clone(), line: self.number, reason, text }
     }
 
     /// An error about a text without a line.
     pub(crate) fn empty(&self) -> InputError {
-        InputError::Empty { path: self.path.to_owned() }
+        InputError::Empty { path: self.path.clone() }
     }
 }
