@@ -192,7 +192,8 @@
 //! - `serde` implements `serde::Serialize` for statistics.
 //! - `tokio` implements [`Spawn`] for handles of tokio's runtime.
 //! - `cli`: the command-line tool `tamis`, which looks at stores, copies them, watches running
-//!   caches and estimates sizes, and `StoreReader`, `StatusClient` and `SizeQuery`, its library.
+//!   caches, estimates sizes, measures devices and replays traces, and `StoreReader`,
+//!   `StatusClient` and `SizeQuery`, its library.
 //! - `json` and `postcard` are codecs of typed values for all types that serde knows.
 
 // What only a disk uses is idle without one.

@@ -1,4 +1,5 @@
-//! A `backup` that is killed leaves a copy that every open refuses, and the next one replaces it.
+//! A `backup` that is killed leaves a copy that every open refuses, and the next one replaces it. A
+//! `bench` or a `replay` that is asked to stop removes what it has made.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
+use rustix::process::{Pid, Signal, kill_process};
 use tamis::{BlobCache, BlobCacheConfig, CacheError, L2Compression};
 
-use super::{folder, tamis};
+use super::{Outcome, contents, folder, tamis};
 
 const VALUES: usize = 48;
 
@@ -95,5 +97,46 @@ fn a_copy_that_was_interrupted_is_refused_and_replaced() {
         tamis(["backup", paths[0], paths[1]]).expect(0);
         tamis(["verify", paths[1]]).expect(0);
         assert!(is_whole(&to));
+    }
+}
+
+/// A command is asked to stop once its folder is there, and after some more time.
+fn interrupted(folder: &Path, arguments: &[&str], signal: Signal, wait: Duration) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tamis"));
+    let command = command.args(arguments).arg("--json").stdout(Stdio::piped());
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while fs::read_dir(folder).unwrap().next().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{arguments:?} makes no folder");
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(wait);
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(contents(folder).is_empty(), "{arguments:?} {wait:?}");
+    let outcome = Outcome {
+        code: output.status.code().expect("it was not killed"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    assert_eq!(outcome.expect(130).json()["error"]["kind"], "interrupted");
+}
+
+#[test]
+fn a_bench_and_a_replay_that_are_asked_to_stop_leave_nothing() {
+    let (disk, traces) = (folder(), folder());
+    let directory = disk.path().to_str().unwrap();
+    let lines: String =
+        (0..2_000_000_u64).map(|number| format!("{},4096\n", number * 7919 % 100_000)).collect();
+    let trace = traces.path().join("trace.csv");
+    fs::write(&trace, lines).unwrap();
+    let replay =
+        ["replay", trace.to_str().unwrap(), "--l2", directory, "--budgets", "10000000,20000000"];
+    let bench = ["bench", directory, "--gib", "0.1", "--seconds", "5", "--size", "4096"];
+    // While it fills, and while it measures.
+    for (signal, millis) in [(Signal::INT, 0), (Signal::TERM, 100), (Signal::INT, 3000)] {
+        let wait = Duration::from_millis(millis);
+        interrupted(disk.path(), &bench, signal, wait);
+        interrupted(disk.path(), &replay, signal, wait.min(Duration::from_millis(500)));
     }
 }

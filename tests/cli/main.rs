@@ -1,9 +1,10 @@
-//! The tool `tamis` on real stores: what it shows, what it refuses, its exit codes; and that it
-//! never changes a byte.
+//! The tool `tamis` on real stores: what it shows, what it refuses, its exit codes; that it never
+//! changes a byte; and what it measures itself.
 
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod bench;
 mod copies;
 mod damage;
 mod interrupted;
@@ -12,6 +13,7 @@ mod live_copies;
 mod locks;
 mod look;
 mod refusals;
+mod replay;
 mod sizes;
 mod stat;
 mod stores;

@@ -124,7 +124,7 @@ fn a_command_line_that_makes_no_sense_is_told() {
 
 #[test]
 fn every_page_of_help_tells_exit_codes_and_examples() {
-    let all = COMMANDS.iter().chain(&["size", "stat", "backup", "restore"]);
+    let all = COMMANDS.iter().chain(&["size", "stat", "backup", "restore", "bench", "replay"]);
     let pages = all.map(|command| tamis([command, "--help"]).expect(0).stdout);
     for page in pages {
         for part in ["Exit codes:", "Examples:", "JSON", "--json"] {

@@ -7,22 +7,28 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tamis::{StoreAccess, StoreReadError, StoreReader};
 
+use super::bench::{BENCH, BENCH_MORE, Bench};
+use super::replay::{REPLAY, REPLAY_MORE, Replay};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, and nothing was found to be damaged
   1  damage was found
   2  the command line makes no sense
   3  the store cannot be read: there is none, it is something else or of another version, or the
-     operating system refuses it; or it cannot be copied
+     operating system refuses it; or it cannot be copied; or a trace cannot be read, or a device
+     not measured
   4  a cache has the store open
   5  no cache has the store open, of `stat`
+  130  interrupted: bench and replay have removed what they had made
 
 Sizes are in bytes unless a unit stands beside them (KiB = 1024 bytes). Times are in UTC; with
 --json in milliseconds since 1970. With --json an error is an object {\"error\": {\"kind\",
 \"message\", \"owner\"}} on the standard output; messages go to the standard error in any
 case.";
 
-/// Looks at the stores of tamis caches, copies them and watches their caches, from outside.
+/// Looks at the stores of tamis caches, copies them and watches their caches, from outside; and
+/// measures what a cache would do on a device, or with a trace of requests.
 ///
 /// A store is the directory that a cache's configuration calls l2_path. No command writes to one
 /// that there is: not even what an open of the cache would write. Commands that read a store hold a
@@ -65,6 +71,12 @@ pub(super) enum Command {
     /// Verify a backup, and copy it to where a cache is to open it
     #[command(long_about = RESTORE, after_long_help = RESTORE_MORE)]
     Restore(Restore),
+    /// Measure what a device can do for a cache
+    #[command(long_about = BENCH, after_long_help = BENCH_MORE)]
+    Bench(Bench),
+    /// Replay a trace of requests, to see how large a cache has to be
+    #[command(long_about = REPLAY, after_long_help = REPLAY_MORE)]
+    Replay(Replay),
 }
 
 #[derive(Debug, Args)]

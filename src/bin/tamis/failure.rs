@@ -1,21 +1,27 @@
 //! `Failure`: why a command has not done its work, and the exit codes.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 use tamis::{CacheError, StatusError, StoreCopyError, StoreReadError};
 
+use super::driven::DriveError;
+use super::traces::InputError;
+
 /// Damage was found.
 pub(super) const DAMAGED: u8 = 1;
 /// The command line makes no sense. That of clap, too.
 pub(super) const USAGE: u8 = 2;
-/// The store cannot be read, or the copy not written.
+/// The store or the trace cannot be read, or the copy or the plot not written.
 pub(super) const REFUSED: u8 = 3;
 /// A cache has the store open.
 pub(super) const IN_USE: u8 = 4;
 /// No cache has it open.
 pub(super) const NO_OWNER: u8 = 5;
+/// It was asked to stop: what a shell says of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
 
 pub(super) enum Failure {
     Store(StoreReadError),
@@ -30,6 +36,11 @@ pub(super) enum Failure {
     },
     /// The output is closed: nobody wants the rest.
     Output(io::Error),
+    Other {
+        code: u8,
+        kind: &'static str,
+        message: String,
+    },
 }
 
 impl From<StoreReadError> for Failure {
@@ -56,7 +67,47 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<InputError> for Failure {
+    fn from(error: InputError) -> Self {
+        Self::refused("trace", error.to_string())
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Self::refused("cache", error.to_string())
+    }
+}
+
+impl From<DriveError> for Failure {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Cache(error) => error.into(),
+            DriveError::Wrong { .. } => Self::refused("wrong_value", error.to_string()),
+        }
+    }
+}
+
 impl Failure {
+    pub(super) fn refused(kind: &'static str, message: String) -> Self {
+        Self::Other { code: REFUSED, kind, message }
+    }
+
+    /// Of a command line that clap has nothing against.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::Other { code: USAGE, kind: "usage", message: message.into() }
+    }
+
+    pub(super) fn interrupted() -> Self {
+        let message = "interrupted; what it had made is removed".to_owned();
+        Self::Other { code: INTERRUPTED, kind: "interrupted", message }
+    }
+
+    /// The operating system did not let it do something to a path.
+    pub(super) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        Self::refused("io", format!("could not {doing} {}: {error}", path.display()))
+    }
+
     /// Says it, and gives the exit code.
     pub(super) fn tell(&self, is_json: bool) -> ExitCode {
         let (code, kind, owner) = match self {
@@ -68,6 +119,7 @@ impl Failure {
             Self::Copy(error) => of_copy(error),
             Self::Status(error) | Self::Ended(_, error) => of_status(error),
             Self::Answer { kind, .. } => (REFUSED, kind.as_str(), None),
+            Self::Other { code, kind, .. } => (*code, *kind, None),
         };
         let message = self.message();
         if is_json {
@@ -97,6 +149,7 @@ impl Failure {
             }
             Self::Answer { message, .. } => message.clone(),
             Self::Output(error) => format!("could not write: {error}"),
+            Self::Other { message, .. } => message.clone(),
         }
     }
 }
