@@ -18,7 +18,8 @@ pub(in super::super) struct Bench {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,8,32")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) depth: Vec<u32>,
-    /// Values of a store, in GiB; as much again for the file of the raw device
+    /// Values of a store, in GiB, but no more than 4194304 of them; as much again for the file of
+    /// the raw device
     #[arg(long = "gib", value_name = "GIB", default_value = "1", value_parser = gibibytes)]
     pub(super) bytes: u64,
     /// How long each measurement takes at the most
