@@ -1,6 +1,6 @@
 //! `tamis`: looks at the stores of caches, copies them and watches their caches, from outside. It
-//! never writes to a store that there is. And it measures what a cache would do on a device, or with
-//! a trace of requests.
+//! never writes to a store that there is. And it measures what a cache would do on a device, or
+//! with a trace of requests.
 
 #[cfg(target_os = "linux")]
 mod arguments;
