@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tamis::{BlobCachePolicy, BlobCachePut, TypedHit, TypedPut};
+use tamis::{BlobCachePolicy, BlobCachePut, CacheTier, TypedPut};
 
 use super::Core;
 use super::ask::Ask;
@@ -35,19 +35,24 @@ impl Opening<'_> {
         let key = self.core.keys.meta(self.location.as_ref(), self.version);
         // Bounded: by the constant.
         for _ in 0..LOOKS_MAX {
-            let found = self.core.metas.get_or_fetch(&key, || self.open()).await;
-            match found.map(TypedHit::into_value).map_err(Failure::from) {
-                Ok(Some(found)) if self.is_recent(&found.meta) => return Ok(found),
-                // A flight that began before this caller came may be too old for it.
-                Ok(_) => {}
-                Err(Failure::OfRange(error, range))
-                    if self.ask.range().as_ref() == Some(&range) =>
-                {
-                    return Err(Failure::Inner(error));
-                }
-                // The flight of a caller with another range.
-                Err(Failure::OfRange(..)) => {}
-                Err(failure) => return Err(failure),
+            let hit = match self.core.metas.get_or_fetch(&key, || self.open()).await {
+                Ok(hit) => hit,
+                Err(error) => match Failure::from(error) {
+                    Failure::OfRange(error, range) if self.ask.range().as_ref() == Some(&range) => {
+                        return Err(Failure::Inner(error));
+                    }
+                    // The flight of a caller with another range.
+                    Failure::OfRange(..) => continue,
+                    failure => return Err(failure),
+                },
+            };
+            // A flight that began before this caller came may be too old for it; and so may what was
+            // cached when more was permitted.
+            let is_held = hit.tier() != CacheTier::Fetched;
+            match hit.into_value() {
+                Some(found) if self.is_recent(&found.meta) => return Ok(found),
+                _ if is_held => self.core.refresh(self.location, self.version).await,
+                _ => {}
             }
         }
         Err(Failure::Uncached)

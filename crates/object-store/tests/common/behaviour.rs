@@ -117,6 +117,30 @@ async fn an_inner_store_of_another_name_finds_nothing() {
     assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "other");
 }
 
+/// What was cached when it might be old is not served when it may not.
+#[tokio::test]
+async fn other_settings_hold_for_what_is_cached_already() {
+    let ((cache, _), origin) = (memory().await, Origin::new());
+    let paths = ["a", "not there yet"].map(Path::from);
+    origin.put_past(&paths[0], content(1, 100)).await;
+    let store = small(origin.clone(), &cache).immutable(|_| true).absences(MINUTE);
+    let store = store.build().unwrap();
+    store.get(&paths[0]).await.unwrap().bytes().await.unwrap();
+    store.get(&paths[1]).await.unwrap_err();
+    drop(store);
+    let store = small(origin.clone(), &cache).build().unwrap();
+    for path in &paths {
+        origin.put_past(path, content(2, 100)).await;
+        for _ in 0..2 {
+            let read = store.get(path).await.unwrap().bytes().await.unwrap();
+            assert_eq!(read, content(2, 100), "{path}");
+        }
+    }
+    let stats = store.stats();
+    assert_eq!((stats.metas_fetched, stats.metas_confirmed), (2, 2), "{stats:?}");
+    assert_eq!(stats.passed_through, 0, "{stats:?}");
+}
+
 /// The cache is for speed: a closed one, or one that holds nothing, answers as the inner store.
 #[tokio::test]
 async fn without_a_cache_that_works_everything_does() {
