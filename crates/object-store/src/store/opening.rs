@@ -46,7 +46,7 @@ impl Opening<'_> {
                     failure => return Err(failure),
                 },
             };
-            // A flight that began before this caller came may be too old for it; and so may what was
+            // A flight that began before this caller came may be too old for it; so may what was
             // cached when more was permitted.
             let is_held = hit.tier() != CacheTier::Fetched;
             match hit.into_value() {
