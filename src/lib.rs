@@ -75,18 +75,20 @@
 //! #         pub struct StatusCode;
 //! #         impl StatusCode { pub const BAD_GATEWAY: Self = Self; }
 //! #     }
+//! #     pub mod response { pub struct Html<T>(pub T); }
 //! # }
 //! use axum::body::Bytes;
 //! use axum::extract::{Path, State};
 //! use axum::http::StatusCode;
+//! use axum::response::Html;
 //! use tamis::{BlobCacheNamespace, BlobCachePut};
 //!
 //! async fn page(
 //!     State(pages): State<BlobCacheNamespace>,
 //!     Path(path): Path<String>,
-//! ) -> Result<Bytes, StatusCode> {
+//! ) -> Result<Html<Bytes>, StatusCode> {
 //!     let page = pages.get_or_fetch(&path, || render(&path)).await;
-//!     page.map(Bytes::from).map_err(|_| StatusCode::BAD_GATEWAY)
+//!     page.map(|hit| Html(hit.into_bytes())).map_err(|_| StatusCode::BAD_GATEWAY)
 //! }
 //!
 //! async fn render(path: &str) -> Result<BlobCachePut, std::io::Error> {
@@ -114,7 +116,9 @@
 //! let user = users.get_or_fetch("7", || async {
 //!     Ok::<_, std::io::Error>(match query(7).await? {
 //!         Some(row) => BlobCachePut::from(row).with_ttl(Duration::from_secs(300)),
-//!         None => BlobCachePut::absent().with_ttl(Duration::from_secs(5)),
+//!         // Its own policy: no stale window, whatever the namespace has.
+//!         None => BlobCachePut::absent()
+//!             .with_policy(BlobCachePolicy::default().ttl(Duration::from_secs(5))),
 //!     })
 //! });
 //! assert!(user.await?.is_absent());

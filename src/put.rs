@@ -127,6 +127,9 @@ impl BlobCachePut {
     /// Tags by which [`invalidate_tags`](crate::BlobCache::invalidate_tags) finds the entry.
     /// Default: none. Replaces earlier tags of this put.
     ///
+    /// [Dependencies](Self::with_dependencies) are a second set of labels that works alike: calls
+    /// for one kind do not find names of the other.
+    ///
     /// ```
     /// # futures::executor::block_on(async {
     /// # use tamis::{BlobCache, BlobCacheConfig, BlobCachePut};
@@ -147,7 +150,8 @@ impl BlobCachePut {
 
     /// Names of the things that the value was made from, for
     /// [`invalidate_dependencies`](crate::BlobCache::invalidate_dependencies).
-    /// Default: none. Replaces earlier dependencies of this put.
+    /// Default: none. Replaces earlier dependencies of this put. They work as
+    /// [tags](Self::with_tags) do, in a set of their own.
     #[must_use]
     pub fn with_dependencies(
         mut self,

@@ -149,14 +149,17 @@ impl BlobCacheConfigBuilder {
     /// is left in the directory, so that the next open begins with an empty disk tier and not with
     /// what the mutation has replaced; where that fails, mutations answer
     /// [`L2Io`](crate::CacheError::L2Io) and are in force in this process.
+    ///
+    /// If only the process before this one still has the store, an open that fails with
+    /// [`L2Locked`](crate::CacheError::L2Locked) and is repeated keeps it warm.
     #[must_use]
     pub fn l2_required(mut self, required: bool) -> Self {
         self.config.l2_required = required;
         self
     }
 
-    /// The size of the disk tier's file, in bytes, rounded down to whole segments. Default 4 GiB;
-    /// 4 to 1,048,576 segments. A store that was made with another size gets this one when it is
+    /// The size of the disk tier's file, in bytes, rounded down to whole segments, which is reserved
+    /// when the store is made. Default 4 GiB; 4 to 1,048,576 segments. A store that was made with another size gets this one when it is
     /// opened: all of it is kept, or the newest segments that fit. See also
     /// [`set_l2_bytes_max`](crate::BlobCache::set_l2_bytes_max). A closed store is longer by the
     /// image of its index, up to [`Self::l2_index_bytes_max`].

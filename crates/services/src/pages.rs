@@ -8,10 +8,14 @@
 //! | `GET /metrics` | all figures, for Prometheus |
 //!
 //! A page has a tag for each product on it, so a change of one product reaches every page that
-//! shows it, whatever these are. A stale page is answered at once and rendered anew in a task.
+//! shows it, whatever these are. A stale page is answered at once and rendered anew in a task: one
+//! more visitor sees the old price. Where nobody may, the change removes the pages instead
+//! (`invalidate_tags`).
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::IntoFuture;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +30,9 @@ use tamis::{
     BlobCache, BlobCacheHit, BlobCacheMetrics, BlobCacheNamespace, BlobCachePolicy, BlobCachePut,
     CacheError, CacheTier, FetchError, FetchPolicy,
 };
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 /// The namespace of the cache.
 const PAGES: &str = "pages";
@@ -37,6 +44,9 @@ const STALE: Duration = Duration::from_secs(600);
 
 /// The origin takes so long for a page.
 const RENDERING: Duration = Duration::from_millis(50);
+
+/// Calls that have begun at the end have so long.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What a page shows of a product.
 #[derive(Clone, Debug, Deserialize)]
@@ -134,6 +144,32 @@ pub fn router(cache: &BlobCache, exporter: PrometheusHandle) -> Result<Router, C
         .route("/metrics", get(figures))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(service))
+}
+
+/// Serves until `stop` ends, then answers the calls that have begun, for ten seconds at most.
+///
+/// # Errors
+///
+/// Those of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (stopped, stopping) = oneshot::channel();
+    let stop = async {
+        stop.await;
+        let _ = stopped.send(());
+    };
+    // A client that has sent half of a call holds its connection for as long as it likes.
+    let out_of_patience = async {
+        let _ = stopping.await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, router).with_graceful_shutdown(stop).into_future() => served,
+        () = out_of_patience => Ok(()),
+    }
 }
 
 async fn product(State(service): State<Service>, Path(id): Path<u32>) -> Result<Response, Refused> {

@@ -28,12 +28,12 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    let stop = tamis_services::asked_to_end()?;
     let exporter = tamis_scrape::install()?;
     let cache = tamis_services::open(args.l2.as_deref()).await?;
     let listener = TcpListener::bind(("127.0.0.1", args.port)).await?;
     println!("http://{}", listener.local_addr()?);
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, pages::router(&cache, exporter)?).with_graceful_shutdown(stop).await?;
+    pages::serve(listener, pages::router(&cache, exporter)?, stop).await?;
     // Warm at the next start.
     cache.close().await?;
     Ok(())

@@ -18,7 +18,6 @@ use std::time::Duration;
 use clap::Parser;
 use tamis_services::rows::Rows;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Args {
@@ -39,15 +38,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    // From here on, and not from the first poll of `stop`.
-    let (mut interrupted, mut terminated) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stop = async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    };
+    let stop = tamis_services::asked_to_end()?;
     let cache = tamis_services::open(args.l2.as_deref()).await?;
     let delay = Duration::from_millis(args.delay_ms);
     let rows = Rows::open(&cache, &args.database, delay).await?;
