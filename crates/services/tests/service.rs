@@ -106,6 +106,27 @@ fn a_change_reaches_every_page_that_shows_it() {
     assert_eq!(pages.get("/products/3").0, "hit");
 }
 
+/// It ends though a client has sent half of a call, and its successor, which is there already,
+/// waits for the store.
+#[test]
+fn a_successor_begins_warm() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let pages = Pages::start(folder.path());
+    pages.change(3, "garden", 5);
+    pages.get("/products/3");
+    let address = pages.0.address.strip_prefix("http://").unwrap().to_owned();
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /products/3 HTTP/1.1\r\nhost: ").unwrap();
+    let successor = thread::scope(|scope| {
+        let successor = scope.spawn(|| Pages::start(folder.path()));
+        thread::sleep(Duration::from_millis(500));
+        assert!(!successor.is_finished(), "it has no store");
+        pages.0.stop("-TERM");
+        successor.join().unwrap()
+    });
+    assert_eq!(successor.get("/products/3").0, "hit");
+}
+
 #[test]
 fn a_crowd_makes_one_page() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
