@@ -158,11 +158,11 @@ impl BlobCacheConfigBuilder {
         self
     }
 
-    /// The size of the disk tier's file, in bytes, rounded down to whole segments, which is reserved
-    /// when the store is made. Default 4 GiB; 4 to 1,048,576 segments. A store that was made with another size gets this one when it is
-    /// opened: all of it is kept, or the newest segments that fit. See also
-    /// [`set_l2_bytes_max`](crate::BlobCache::set_l2_bytes_max). A closed store is longer by the
-    /// image of its index, up to [`Self::l2_index_bytes_max`].
+    /// The size of the disk tier's file, in bytes, rounded down to whole segments. It is reserved
+    /// when the store is made. Default 4 GiB; 4 to 1,048,576 segments. A store that was made with
+    /// another size gets this one when it is opened: all of it is kept, or the newest segments that
+    /// fit. See also [`set_l2_bytes_max`](crate::BlobCache::set_l2_bytes_max). A closed store is
+    /// longer by the image of its index, up to [`Self::l2_index_bytes_max`].
     #[must_use]
     pub fn l2_bytes_max(mut self, bytes: u64) -> Self {
         self.config.l2_bytes_max = bytes;
