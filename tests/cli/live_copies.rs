@@ -93,7 +93,11 @@ fn a_copy_of_a_store_that_is_written_is_its_state_at_a_seal() {
         }
         let start = Instant::now();
         for number in 0.. {
-            if start.elapsed() > Duration::from_secs(8) || writer.is_finished() {
+            // Longer on a machine that does other work.
+            let is_enough =
+                copies > 10 && now() > 4000 && cache.stats().l2_reclaimed_segments() > 20;
+            let seconds = if is_enough { 8 } else { 60 };
+            if start.elapsed() > Duration::from_secs(seconds) || writer.is_finished() {
                 break;
             }
             let to = parent.path().join(number.to_string());
@@ -103,6 +107,9 @@ fn a_copy_of_a_store_that_is_written_is_its_state_at_a_seal() {
             let after = now();
             if made.code == 3 && made.stdout.contains("\"moving\"") {
                 moving += 1;
+                continue;
+            }
+            if copies == 0 && made.code == 3 && made.stdout.contains("\"nothing_sealed\"") {
                 continue;
             }
             let told = made.expect(0).json();
