@@ -10,8 +10,8 @@
 //! same round of `DashMap`; shown are medians, and for ratios also minimum and maximum. The goal is
 //! a ratio tamis / dashmap of 0.9 or less.
 //!
-//! `cargo bench --bench hit` takes about a minute; without `--bench`, as in a run of all tests,
-//! each measurement runs once.
+//! `cargo bench -p tamis-benches --bench hit` takes about a minute; without `--bench`, as in a run
+//! of all tests, each measurement runs once.
 
 use std::fmt::Write as _;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The time of each method, by criterion: `cargo bench --bench verbs`. `benches/hit.rs` compares a
-//! hit with other caches.
+//! The time of each method, by criterion: `cargo bench -p tamis-benches --bench verbs`.
+//! `benches/hit.rs` compares a hit with other caches.
 
 use std::hint::black_box;
 

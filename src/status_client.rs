@@ -109,7 +109,7 @@ impl StatusClient {
         }
     }
 
-    /// Sends a request, and gives the line of JSON that answers it:
+    /// Sends a request, of one line, and gives the line of JSON that answers it:
     /// [`docs::operations`](crate::docs::operations) has both. An answer may be an error of the
     /// request. A connection that the cache has ended meanwhile, since it was silent for long, is
     /// made again.
@@ -118,6 +118,8 @@ impl StatusClient {
     ///
     /// Each [`StatusError`], after which the connection is of no use.
     pub fn ask(&mut self, request: &str) -> Result<String, StatusError> {
+        // Another line would be another request, whose answer the next call would be given.
+        let request = request.lines().next().unwrap_or_default();
         let asked = match self.connection.ask(request, PATIENCE) {
             Err(error) if is_end(&error) => {
                 *self = Self::connect(&self.directory)?;

@@ -2,16 +2,20 @@
 
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 /// Called with the name of the method of the subscriber that was called, without a lock.
 type Reaction = Box<dyn Fn(&'static str) + Send + Sync>;
+
+/// While there is a single subscriber, an event that a thread without it tells for the first time
+/// counts as one that no subscriber wants. So there is always another one, of no thread.
+static OTHER: OnceLock<Dispatch> = OnceLock::new();
 
 /// A handle: its clones record together.
 #[derive(Clone)]
@@ -52,6 +56,7 @@ impl Recorder {
 
     /// Runs something on this thread with this as its subscriber.
     pub(crate) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
+        OTHER.get_or_init(|| Dispatch::new(Self::new(|_| ())));
         tracing::subscriber::with_default(self.clone(), run)
     }
 

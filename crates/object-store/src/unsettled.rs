@@ -14,6 +14,9 @@ use parking_lot::Mutex;
 /// Of so many paths it is remembered by itself that a write's outcome is unknown.
 const PATHS_MAX: usize = 16_384;
 
+/// In place of a time that the clock cannot reach.
+const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
     paths: Mutex<Paths>,
@@ -52,7 +55,7 @@ impl Unsettled {
     pub(crate) fn end(&self, path: &str, unknown: Option<Duration>) {
         let now = Instant::now();
         let mut paths = self.paths.lock();
-        let until = unknown.and_then(|unknown| now.checked_add(unknown));
+        let until = unknown.map(|unknown| now.checked_add(unknown).unwrap_or(now + ALWAYS));
         if let Some(entry) = paths.by_name.get_mut(path) {
             entry.writers = entry.writers.saturating_sub(1);
             entry.until = entry.until.max(until);
@@ -124,6 +127,9 @@ mod tests {
         unsettled.begin("b");
         unsettled.end("b", Some(Duration::ZERO));
         assert!(!unsettled.holds("b"));
+        unsettled.begin("b");
+        unsettled.end("b", Some(Duration::MAX));
+        assert!(unsettled.holds("b"));
     }
 
     #[test]

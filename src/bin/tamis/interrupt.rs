@@ -1,10 +1,10 @@
-//! `Interrupt`: a request to stop, by SIGINT or SIGTERM, for commands that have to tidy up.
+//! `Interrupt`: a request to stop, by SIGINT, SIGTERM or SIGHUP, for commands that have to tidy up.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::failure::Failure;
@@ -17,7 +17,7 @@ impl Interrupt {
     /// From now on the first signal is only remembered; a second one ends the process at once.
     pub(super) fn install() -> io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
             flag::register_conditional_default(signal, Arc::clone(&asked))?;
             flag::register(signal, Arc::clone(&asked))?;
         }

@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+/// Seconds by which an answer may be late.
+const OPENED_APART: f64 = 2.0;
+
 /// One answer to `stats`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
     pub(super) pid: Option<u64>,
     pub(super) uptime: f64,
+    /// Seconds of the watcher's clock when it came.
+    taken: f64,
     state: String,
     reason: Option<String>,
     figures: Map<String, Value>,
@@ -42,13 +47,14 @@ pub(super) struct Rates {
 
 impl Sample {
     /// Of the object in an answer. What is missing there is not known.
-    pub(super) fn new(stats: &Value) -> Self {
+    pub(super) fn new(stats: &Value, taken: f64) -> Self {
         let text = |member: &str| stats[member].as_str().map(str::to_owned);
         let buckets = stats["latencies"]["l2_get"]["buckets"].as_array();
         let bucket = |it: &Value| Some((it[0].as_u64().unwrap_or(u64::MAX), it[1].as_u64()?));
         Self {
             pid: stats["pid"].as_u64(),
             uptime: stats["uptime_seconds"].as_f64().unwrap_or_default(),
+            taken,
             state: text("state").unwrap_or_default(),
             reason: text("reason"),
             figures: stats["figures"].as_object().cloned().unwrap_or_default(),
@@ -60,9 +66,11 @@ impl Sample {
         self.figures.get(name)?.as_f64()
     }
 
-    /// Whether both are of one cache, and this is the later one.
+    /// Whether both are of one cache, and this is the later one. A process may have the number of
+    /// the one before it, as the first of a container does: then its cache was opened later.
     pub(super) fn follows(&self, earlier: &Self) -> bool {
-        self.pid == earlier.pid && self.uptime > earlier.uptime
+        let opened_later = (self.taken - self.uptime) - (earlier.taken - earlier.uptime);
+        self.pid == earlier.pid && self.uptime > earlier.uptime && opened_later < OPENED_APART
     }
 
     /// The time in seconds that this share of the gets from disk since then has not exceeded.
@@ -165,14 +173,15 @@ mod tests {
     use super::*;
 
     fn sample(uptime: f64, figures: &Value, buckets: &Value) -> Sample {
-        Sample::new(&json!({
+        let stats = json!({
             "pid": 7,
             "uptime_seconds": uptime,
             "state": "healthy",
             "reason": null,
             "figures": figures,
             "latencies": { "l2_get": { "buckets": buckets } },
-        }))
+        });
+        Sample::new(&stats, 1000.0 + uptime)
     }
 
     #[test]
@@ -212,13 +221,18 @@ mod tests {
     fn what_did_not_happen_is_not_told_as_zero() {
         let none =
             sample(1.0, &json!({ "tamis_hits_total": 3, "tamis_misses_total": 4 }), &json!([]));
-        let later = Sample { uptime: 2.0, ..none.clone() };
+        let later = Sample { uptime: 2.0, taken: none.taken + 1.0, ..none.clone() };
+        assert!(later.follows(&none));
         let rates = later.since(&none);
         assert_eq!((rates.gets, rates.l1_hit_pct, rates.get_p50), (Some(0.0), None, None));
         assert_eq!((rates.amplification, rates.write_bytes), (None, None));
         // A cache that was opened since, by the same process or another one.
         assert!(!Sample { pid: Some(8), ..later.clone() }.follows(&none));
-        assert!(!Sample { uptime: 0.5, ..later }.follows(&none));
-        assert_eq!(Sample::new(&json!({ "figures": [] })).since(&none).puts, None);
+        assert!(!Sample { uptime: 0.5, ..later.clone() }.follows(&none));
+        assert!(
+            !Sample { taken: none.taken + 60.0, ..later }.follows(&none),
+            "it has had a shorter life"
+        );
+        assert_eq!(Sample::new(&json!({ "figures": [] }), 0.0).since(&none).puts, None);
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamis::{StatusClient, StatusError};
@@ -12,6 +12,9 @@ use super::arguments::Stat;
 use super::failure::Failure;
 use super::output::{shown, size};
 use super::rates::{Rates, Sample};
+
+/// How long a cache that is being closed or opened may have no socket.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Lines below a head.
 const LINES: u64 = 20;
@@ -48,9 +51,26 @@ fn ask(client: &mut StatusClient, request: &str) -> Result<Value, Failure> {
 
 /// Each on a connection of its own: none is kept from others meanwhile, and the cache ends those
 /// that are silent for as long as an interval may be.
-fn sample(stat: &Stat) -> Result<Sample, Failure> {
+fn sample(stat: &Stat, since: Instant) -> Result<Sample, Failure> {
     let mut client = StatusClient::connect(&stat.directory)?;
-    Ok(Sample::new(&ask(&mut client, "stats")?["stats"]))
+    let answer = ask(&mut client, "stats")?;
+    Ok(Sample::new(&answer["stats"], since.elapsed().as_secs_f64()))
+}
+
+/// The same of a cache that has answered before. While its store is closed or opened, which may
+/// take a while, it has no socket.
+fn sample_again(stat: &Stat, since: Instant) -> Result<Sample, Failure> {
+    let begun = Instant::now();
+    loop {
+        match sample(stat, since) {
+            Err(Failure::Status(StatusError::NoSocket { .. } | StatusError::Silent { .. }))
+                if begun.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(200));
+            }
+            sampled => return sampled,
+        }
+    }
 }
 
 /// A cache that has answered before and is not there any more.
@@ -59,6 +79,7 @@ fn ended(failure: Failure, pid: Option<u64>) -> Failure {
         Failure::Status(
             error @ (StatusError::NoOwner { .. }
             | StatusError::OwnerDead { .. }
+            | StatusError::NoSocket { .. }
             | StatusError::NoStore { .. }),
         ) => Failure::Ended(pid, error),
         other => other,
@@ -67,14 +88,15 @@ fn ended(failure: Failure, pid: Option<u64>) -> Failure {
 
 fn watch(stat: &Stat, is_json: bool) -> Result<(), Failure> {
     let lines = if stat.once { Some(1) } else { stat.count };
-    let mut earlier = sample(stat)?;
-    let mut due = Instant::now();
+    let since = Instant::now();
+    let mut earlier = sample(stat, since)?;
+    let mut due = since;
     let mut line = 0;
     while lines.is_none_or(|lines| line < lines) {
         // One that took long is not made up for.
         due = Instant::now().max(due + stat.interval);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let later = sample(stat).map_err(|failure| ended(failure, earlier.pid))?;
+        let later = sample_again(stat, since).map_err(|failure| ended(failure, earlier.pid))?;
         if later.follows(&earlier) {
             let rates = later.since(&earlier);
             let mut output = io::stdout().lock();

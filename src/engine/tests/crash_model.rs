@@ -304,7 +304,7 @@ fn runs(crash_safety: CrashSafety, key_hash_bits: u32) {
 fn runs_resized(crash_safety: CrashSafety, key_hash_bits: u32, is_resized: bool) {
     let (first, runs) = match std::env::var("TAMIS_SEED") {
         Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(40, |runs| runs.parse().unwrap())),
+        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(25, |runs| runs.parse().unwrap())),
     };
     let mut sum = Tally::default();
     for seed in first..first + runs {

@@ -99,7 +99,7 @@ impl Answer {
     /// The error of an answer that has begun.
     async fn broken(&mut self, failure: Failure) -> super::object_store::Error {
         match failure {
-            Failure::Inner(error) | Failure::OfRange(error, _) => own(error),
+            Failure::Inner(error) | Failure::OfObject { error, .. } => own(error),
             Failure::Changed | Failure::Uncached => {
                 let Blocks { core, location, version, .. } = &self.blocks;
                 core.refresh(location, version.as_deref()).await;

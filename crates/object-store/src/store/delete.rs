@@ -15,27 +15,50 @@ use super::object_store::{Error, Result};
 use super::write::Writing;
 
 /// The paths that the inner store has taken.
-// Bounded: by how many it takes at once.
+// Bounded: by how many it takes at once, and by those for which one error stands.
 #[derive(Default)]
 struct Taken {
-    writing: Mutex<VecDeque<Writing>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writing: VecDeque<Writing>,
+    /// Since the last path that was told by its name there was an error that may stand for many.
+    is_unclear: bool,
+}
+
+/// What an answer says of the paths that were taken.
+#[derive(Default)]
+struct Settled {
+    known: Option<Writing>,
+    /// Of unknown outcome, as their drop says.
+    unknown: Vec<Writing>,
 }
 
 impl Taken {
     fn push(&self, writing: Writing) {
-        self.writing.lock().push_back(writing);
+        self.state.lock().writing.push_back(writing);
     }
 
-    /// The write that an answer is about.
-    fn pop(&self, answer: &Result<Path>) -> Option<Writing> {
-        let mut writing = self.writing.lock();
+    fn settle(&self, answer: &Result<Path>) -> Settled {
+        let mut state = self.state.lock();
         match answer {
             Ok(path) => {
-                let place = writing.iter().position(|writing| writing.is_of(path))?;
-                writing.remove(place)
+                let place = state.writing.iter().position(|writing| writing.is_of(path));
+                let Some(place) = place else { return Settled::default() };
+                state.is_unclear = false;
+                // Those before it had errors as answers.
+                let unknown = state.writing.drain(..place).collect();
+                Settled { known: state.writing.pop_front(), unknown }
             }
-            Err(Error::NotFound { .. }) => writing.pop_front(),
-            Err(_) => None,
+            Err(Error::NotFound { .. }) if !state.is_unclear => {
+                Settled { known: state.writing.pop_front(), unknown: Vec::new() }
+            }
+            Err(_) => {
+                state.is_unclear = true;
+                Settled { known: None, unknown: state.writing.pop_front().into_iter().collect() }
+            }
         }
     }
 }
@@ -59,7 +82,9 @@ impl Core {
         let answers = answers.then(move |answer| {
             let taken = Arc::clone(&taken);
             async move {
-                if let Some(writing) = taken.pop(&answer) {
+                let Settled { known, unknown } = taken.settle(&answer);
+                drop(unknown);
+                if let Some(writing) = known {
                     writing.end(true).await;
                 }
                 answer

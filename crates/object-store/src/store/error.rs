@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tamis::FetchError;
 use thiserror::Error as ThisError;
 
+use super::meta::Moment;
 use super::object_store::path::Path;
 use super::object_store::{Error, GetRange};
 use crate::settings::OutOfRange;
@@ -53,8 +54,9 @@ impl From<OutOfRange> for BuildError {
 pub(crate) enum Failure {
     /// The inner store's error.
     Inner(Arc<Error>),
-    /// The inner store's error for a range, which may be about that range alone.
-    OfRange(Arc<Error>, GetRange),
+    /// The inner store's error about an object, asked then, for a range if there was one: the error
+    /// may be about that range alone.
+    OfObject { error: Arc<Error>, asked: Moment, range: Option<GetRange> },
     /// The object is no longer the one that was to be read.
     Changed,
     /// It cannot be cached: the inner store has to be asked as if there were no cache.
@@ -82,7 +84,7 @@ impl From<FetchError<Self>> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Inner(error) | Self::OfRange(error, _) => error.fmt(formatter),
+            Self::Inner(error) | Self::OfObject { error, .. } => error.fmt(formatter),
             Self::Changed => formatter.write_str("the object has changed"),
             Self::Uncached => formatter.write_str("it cannot be cached"),
         }

@@ -1,7 +1,7 @@
 //! `Found`: what is known of an object, as the cache holds it, and what came along with it.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -39,6 +39,18 @@ pub(crate) struct Moment {
     pub(crate) order: Order,
 }
 
+impl Order {
+    fn is_after(self, other: Self) -> bool {
+        self.store == other.store && self.number > other.number
+    }
+}
+
+impl Moment {
+    pub(crate) fn is_after(self, other: Self) -> bool {
+        self.order.is_after(other.order)
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Meta {
     /// When the origin was asked, in nanoseconds since 1970: it knew this then, or later.
@@ -69,12 +81,13 @@ impl Meta {
 
     /// Whether the origin was asked after a moment.
     pub(crate) fn is_after(&self, moment: Moment) -> bool {
-        self.order.store == moment.order.store && self.order.number > moment.order.number
+        self.order.is_after(moment.order)
     }
 
-    /// Whether it is what the origin knew at `time`, or later.
-    pub(crate) fn is_since(&self, time: SystemTime) -> bool {
-        self.asked >= nanos(time)
+    /// Whether it is what the origin knew within a span of time. A time behind it is one of before
+    /// the clock was set back.
+    pub(crate) fn is_within(&self, span: RangeInclusive<SystemTime>) -> bool {
+        (nanos(*span.start())..=nanos(*span.end())).contains(&self.asked)
     }
 }
 
@@ -282,10 +295,11 @@ mod tests {
         let found = Found { meta: Meta::new(moment(7, 2), Some(object)), hand: None };
         let bytes = MetaCodec.encode(&found).unwrap();
         let back = MetaCodec.decode(&bytes).unwrap();
-        assert!(back.meta.is_since(asked));
-        assert!(!back.meta.is_since(asked + Duration::from_nanos(1)));
         assert!(back.meta.is_after(moment(7, 1)));
         assert!(!back.meta.is_after(moment(7, 2)) && !back.meta.is_after(moment(8, 1)));
+        let (tick, known) = (Duration::from_nanos(1), &back.meta);
+        assert!(known.is_within(asked..=asked) && !known.is_within(asked + tick..=asked + tick));
+        assert!(!known.is_within(UNIX_EPOCH..=asked - tick), "the clock was set back");
         let object = back.meta.object.unwrap();
         assert_eq!(object.meta(&Path::from("a")), meta);
         assert_eq!(object.attributes(), attributes);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt;
 use tamis::{BlobCachePolicy, BlobCachePut, CacheTier, TypedPut};
@@ -38,11 +38,15 @@ impl Opening<'_> {
             let hit = match self.core.metas.get_or_fetch(&key, || self.open()).await {
                 Ok(hit) => hit,
                 Err(error) => match Failure::from(error) {
-                    Failure::OfRange(error, range) if self.ask.range().as_ref() == Some(&range) => {
-                        return Err(Failure::Inner(error));
+                    // A flight that began before this caller came knows of no later object, and an
+                    // error of a range is that of a caller with another one.
+                    Failure::OfObject { asked, ref range, .. }
+                        if !asked.is_after(self.began)
+                            || (range.is_some() && *range != self.ask.range()) =>
+                    {
+                        continue;
                     }
-                    // The flight of a caller with another range.
-                    Failure::OfRange(..) => continue,
+                    Failure::OfObject { error, .. } => return Err(Failure::Inner(error)),
                     failure => return Err(failure),
                 },
             };
@@ -67,8 +71,8 @@ impl Opening<'_> {
             None => true,
             Some(Duration::ZERO) => false,
             Some(permitted) => {
-                let oldest = self.began.time.checked_sub(permitted);
-                oldest.is_none_or(|oldest| meta.is_since(oldest))
+                let now = self.began.time;
+                meta.is_within(now.checked_sub(permitted).unwrap_or(UNIX_EPOCH)..=now)
             }
         }
     }
@@ -124,11 +128,13 @@ impl Opening<'_> {
             {
                 Ok(self.put(Found { meta: Meta::new(asked, None), hand: None }, asked))
             }
-            (Err(error @ Error::Generic { .. }), _) => match self.ask.range() {
-                Some(range) => Err(Failure::OfRange(Arc::new(error), range)),
-                None => Err(error.into()),
-            },
-            (Err(error), _) => Err(error.into()),
+            (Err(error), _) => {
+                // A store may not have ranges of every kind.
+                let is_of_range =
+                    matches!(error, Error::Generic { .. } | Error::NotSupported { .. });
+                let range = if is_of_range { self.ask.range() } else { None };
+                Err(Failure::OfObject { error: Arc::new(error), asked, range })
+            }
         }
     }
 

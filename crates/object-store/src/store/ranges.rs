@@ -30,7 +30,7 @@ impl Core {
             for _ in 0..ATTEMPTS_MAX {
                 match self.attempt_many(location, ranges, began).await {
                     Ok(answer) => return Ok(answer),
-                    Err(Failure::Inner(error) | Failure::OfRange(error, _)) => {
+                    Err(Failure::Inner(error) | Failure::OfObject { error, .. }) => {
                         return Err(own(error));
                     }
                     Err(Failure::Uncached) => break,

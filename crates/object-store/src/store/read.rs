@@ -33,7 +33,9 @@ impl Core {
         for _ in 0..ATTEMPTS_MAX {
             match self.attempt(location, &options, began).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Inner(error) | Failure::OfRange(error, _)) => return Err(own(error)),
+                Err(Failure::Inner(error) | Failure::OfObject { error, .. }) => {
+                    return Err(own(error));
+                }
                 Err(Failure::Uncached) => break,
                 Err(Failure::Changed) => {
                     self.counts.begun_anew.add(1);

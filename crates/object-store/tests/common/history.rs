@@ -197,11 +197,13 @@ impl ObjectStore for History {
             options.if_none_match = None;
         }
         let inner = self.state.lock().unwrap().inner.clone();
-        let mut result = inner.get_opts(location, options).await?;
+        let result = inner.get_opts(location, options).await;
+        // Whatever the answer, it takes time, in which the object may change.
+        self.wait().await;
+        let mut result = result?;
         if !self.manners.has_e_tags {
             result.meta.e_tag = None;
         }
-        self.wait().await;
         let (meta, range) = (result.meta.clone(), result.range.clone());
         // In chunks that fit no block.
         let bytes = result.bytes().await?;

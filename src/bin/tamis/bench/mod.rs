@@ -109,8 +109,8 @@ impl Course<'_> {
                 report.puts.extend(self.puts(&store, *shape, &written)?);
                 Ok(())
             });
-            store.close()?;
-            measured?;
+            let closed = store.close();
+            measured.and(closed)?;
             fs::remove_dir_all(&path).map_err(|error| Failure::io("remove", &path, &error))?;
         }
         Ok(())

@@ -109,7 +109,8 @@ impl<'a> Store<'a> {
         let all = End { span: Duration::MAX, calls_max: shape.entries, ..end.clone() };
         let filled = store.put_until((FILLERS, 0), &all);
         if let Err(failure) = filled {
-            store.close()?;
+            // Why it could not be filled says more than why it cannot be closed.
+            let _ = store.close();
             return Err(failure);
         }
         Ok(store)

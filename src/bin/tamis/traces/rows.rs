@@ -27,6 +27,8 @@ pub(super) struct Rows<'a> {
     first: Option<Request>,
 }
 
+const NO_NAMES: &str = "a header that names no id or no size; --columns tells which they are";
+
 impl<'a> Rows<'a> {
     /// With the format that `Auto` stands for.
     pub(super) fn new(
@@ -46,11 +48,12 @@ impl<'a> Rows<'a> {
         let usual = if is_exact { Columns::KEY_SIZE } else { Columns::TIMED };
         let mut rows = Self { lines, columns: given.unwrap_or(usual), is_exact, first: None };
         if rows.is_header(&line) {
-            if given.is_none() && !is_exact {
-                const NO_NAMES: &str =
-                    "a header that names no id or no size; --columns tells which they are";
-                let named = Columns::of_header(&line);
-                rows.columns = named.ok_or_else(|| rows.lines.malformed(NO_NAMES))?;
+            match Columns::of_header(&line) {
+                _ if given.is_some() => {}
+                Some(named) => rows.columns = named,
+                // Two columns are a key and a size, whatever their names.
+                None if is_exact => {}
+                None => return Err(rows.lines.malformed(NO_NAMES)),
             }
         } else {
             rows.first = Some(rows.request(&line).map_err(|reason| rows.lines.malformed(reason))?);

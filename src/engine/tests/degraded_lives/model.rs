@@ -269,7 +269,7 @@ impl Model {
 fn no_life_serves_what_one_without_its_disk_has_replaced() {
     let (first, runs) = match std::env::var("TAMIS_SEED") {
         Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(300, |runs| runs.parse().unwrap())),
+        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(150, |runs| runs.parse().unwrap())),
     };
     let mut sum = Tally::default();
     for seed in first..first + runs {

@@ -115,7 +115,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
 }
 
 fn laboratory(name: &str, setting: Setting) {
-    let seeds = seeds_of(60);
+    let seeds = seeds_of(40);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds.clone() {
         let plan = Plan::new(seed);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 /// The longest request, with the end of its line.
 pub(super) const REQUEST_BYTES_MAX: usize = 4096;
@@ -30,6 +30,13 @@ pub(super) struct Client {
     patience: Duration,
     /// It ends behind this answer.
     is_last: bool,
+}
+
+impl Drop for Client {
+    /// A forked child may have a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = shutdown(&self.stream, Shutdown::Both);
+    }
 }
 
 /// What came of a transfer.
@@ -105,6 +112,8 @@ impl Client {
     fn set_answer(&mut self, answer: String) {
         self.answer = answer.into_bytes();
         self.answer.push(b'\n');
+        // It is kept until the next one.
+        self.answer.shrink_to_fit();
         self.sent = 0;
     }
 
