@@ -359,7 +359,7 @@ fn no_caller_is_given_a_value_removed_before_its_call() {
         |name, default| std::env::var(name).map_or(default, |text: String| text.parse().unwrap());
     let (first, cases) = match std::env::var("TAMIS_SEED") {
         Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, number("TAMIS_CASES", 2000)),
+        Err(_) => (0, number("TAMIS_CASES", 4000)),
     };
     let mut sum = Tally::default();
     for seed in first..first + cases {

@@ -70,7 +70,7 @@ fn touches_forgotten_by_recovery() {
 
 #[test]
 fn an_unchecked_promotion() {
-    found_from(300_000, Failpoint::PromotionUnchecked, PROCESS, 3_000_000);
+    found_from(301_120, Failpoint::PromotionUnchecked, PROCESS, 3_000_000);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_acknowledgement_without_a_sync() {
 #[test]
 fn a_flush_that_is_not_awaited() {
     // Rarer with sleepers and smaller budgets.
-    found(Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 3_000_000);
+    found_from(270, Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 3_000_000);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("version mismatches", tally.mismatches, 1.0);
     least("entries touched", tally.touched, 3.0);
     least("fetches in tasks", tally.spawned, 5.0);
-    least("refreshes ahead", tally.ahead, 0.05);
+    least("refreshes ahead", tally.ahead, 0.02);
     least("stale entries after a soft timeout", tally.soft, 0.015);
     least("fetches that took too long", tally.timed_out, 0.03);
     least("errors held", tally.held, 0.015);
