@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::io::{DiskError, MarkLeft, VoidMark};
+use crate::io::{DiskError, MarkLeft, MarkRequest, VoidMark};
 use crate::waiters::Waiters;
 
 /// How long the outcome of an attempt counts.
@@ -186,8 +186,14 @@ impl Cover {
     }
 
     fn leave(&self, begun: Begun, patience: Duration) {
-        let shared = Arc::clone(&self.shared);
-        self.mark.leave(patience, Box::new(move |left| shared.end(&begun, left)));
+        let (shared, told) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let reopenings = begun.reopenings;
+        self.mark.leave(MarkRequest {
+            patience,
+            // Else it may be about a store that this cache has had meanwhile, and closed.
+            is_wanted: Box::new(move || shared.state.lock().reopenings == reopenings),
+            done: Box::new(move |left| told.end(&begun, left)),
+        });
     }
 
     /// Resolves once no attempt is under way. Mutations that returned beside another owner which
@@ -281,9 +287,9 @@ mod tests {
     }
 
     impl VoidMark for Slow {
-        fn leave(&self, _: Duration, done: MarkDone) {
+        fn leave(&self, request: MarkRequest) {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            self.waiting.lock().push(done);
+            self.waiting.lock().push(request.done);
         }
 
         fn remove(&self) -> std::io::Result<()> {

@@ -28,11 +28,20 @@ pub(crate) enum MarkLeft {
 /// Told what came of it.
 pub(crate) type MarkDone = Box<dyn FnOnce(Result<MarkLeft, DiskError>) + Send>;
 
+/// An attempt to leave a mark.
+pub(crate) struct MarkRequest {
+    /// Another owner of the store is waited for so long.
+    pub(crate) patience: Duration,
+    /// Asked under the lock of the store, before the mark is made: whoever has had the store
+    /// meanwhile may have been the one who asks for it. If not, the answer is `InUse`.
+    pub(crate) is_wanted: Box<dyn Fn() -> bool + Send>,
+    pub(crate) done: MarkDone,
+}
+
 /// Leaves and removes the mark of one store.
 pub(crate) trait VoidMark: Send + Sync + 'static {
     /// Leaves the mark on a thread of its own, and calls `done` there. Nobody has to wait for it.
-    /// Another owner of the store is waited for so long.
-    fn leave(&self, patience: Duration, done: MarkDone);
+    fn leave(&self, request: MarkRequest);
 
     /// Removes the mark, if there is one. Blocks. It may come back with a power loss.
     fn remove(&self) -> io::Result<()>;
@@ -68,7 +77,11 @@ impl FileMark {
         }
     }
 
-    fn leave_here(&self, patience: Duration) -> Result<MarkLeft, DiskError> {
+    fn leave_here(
+        &self,
+        patience: Duration,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<MarkLeft, DiskError> {
         let directory = &self.directory;
         if is_surely_empty(directory) {
             return Ok(MarkLeft::Durably);
@@ -82,6 +95,9 @@ impl FileMark {
             Held::NotAsked => (None, true),
             Held::NoStore => (None, false),
         };
+        if !is_wanted() {
+            return Ok(MarkLeft::InUse);
+        }
         let is_made = self.make()?;
         if !is_there && matches!(hold(directory, patience)?, Held::InUse) {
             // Made since, by an owner that may have looked for a mark before it was there.
@@ -114,11 +130,11 @@ impl FileMark {
 }
 
 impl VoidMark for FileMark {
-    fn leave(&self, patience: Duration, done: MarkDone) {
+    fn leave(&self, MarkRequest { patience, is_wanted, done }: MarkRequest) {
         let (mark, done) = (self.clone(), Promise(Some(done)));
         // Refused, it is dropped with what it was given.
         let _ = thread::Builder::new().name("tamis-mark".into()).spawn(move || {
-            done.keep(mark.leave_here(patience));
+            done.keep(mark.leave_here(patience, &*is_wanted));
         });
     }
 
@@ -155,6 +171,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -163,9 +181,35 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(1);
 
     fn left(mark: &FileMark) -> Result<MarkLeft, DiskError> {
+        left_if(mark, || true)
+    }
+
+    fn left_if(
+        mark: &FileMark,
+        is_wanted: impl Fn() -> bool + Send + 'static,
+    ) -> Result<MarkLeft, DiskError> {
         let (sender, told) = channel();
-        mark.leave(PATIENCE, Box::new(move |left| sender.send(left).expect("the test listens")));
+        let done = Box::new(move |left| sender.send(left).expect("the test listens"));
+        mark.leave(MarkRequest { patience: PATIENCE, is_wanted: Box::new(is_wanted), done });
         told.recv().expect("told")
+    }
+
+    /// Such as one that was to be left before the cache that asked for it had the store itself.
+    #[test]
+    fn a_mark_that_is_not_wanted_any_more_is_not_left() {
+        let folder = tempfile::tempdir().expect("directory");
+        let options = super::super::DiskOptions::new(folder.path(), 1 << 20);
+        let owner = block_on(super::super::FileDisk::open(options)).expect("a file");
+        let (mark, is_wanted) = (FileMark::new(folder.path()), Arc::new(AtomicBool::new(true)));
+        let (asked, wanted) = (mark.clone(), Arc::clone(&is_wanted));
+        let leaving =
+            thread::spawn(move || left_if(&asked, move || wanted.load(Ordering::Relaxed)));
+        thread::sleep(PATIENCE / 5);
+        is_wanted.store(false, Ordering::Relaxed);
+        block_on(owner.close().wait());
+        drop(owner);
+        assert_eq!(leaving.join().expect("joined").expect("known"), MarkLeft::InUse);
+        assert!(!mark.is_left().expect("known"));
     }
 
     #[test]

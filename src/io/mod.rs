@@ -76,7 +76,7 @@ pub(crate) use linux::{ReadDisk, StatusConnection, is_socket_left, owner_of};
 pub(crate) use linux::{hold, is_surely_empty};
 #[cfg(test)]
 pub(crate) use mark::MarkDone;
-pub(crate) use mark::{FileMark, MarkLeft, VoidMark};
+pub(crate) use mark::{FileMark, MarkLeft, MarkRequest, VoidMark};
 pub(crate) use options::{DiskEngine, DiskOptions};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use overlay::{NoTasks, OverlayDisk};

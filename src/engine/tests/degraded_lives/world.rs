@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -11,7 +10,7 @@ use crate::config::BlobCacheConfig;
 use crate::engine::cover::Cover;
 use crate::engine::open::{DiskSetup, Identity, WithoutDisk, geometry, open_on, open_without};
 use crate::error::CacheError;
-use crate::io::{DiskError, MarkDone, MarkLeft, SimulatedDisk, Simulation, VoidMark};
+use crate::io::{DiskError, MarkLeft, MarkRequest, SimulatedDisk, Simulation, VoidMark};
 use crate::modes::{CrashSafety, L2Compression};
 use crate::stats::L2State;
 
@@ -41,7 +40,7 @@ impl TestMark {
 }
 
 impl VoidMark for TestMark {
-    fn leave(&self, _: Duration, done: MarkDone) {
+    fn leave(&self, MarkRequest { done, .. }: MarkRequest) {
         let left = {
             let mut state = self.0.lock();
             match state.1 {
