@@ -7,6 +7,9 @@ pub(crate) mod reply;
 
 pub(crate) type RequestPin = std::sync::Arc<dyn std::any::Any + Send + Sync>;
 
+/// Stands for a span of another file, which no model shares.
+pub(crate) struct ReadRequest;
+
 /// Stands for `src/io/task_runner.rs`.
 pub(crate) mod task_runner {
     use std::sync::Arc;
