@@ -14,12 +14,12 @@ use std::task::{Context, Poll, Waker};
 use std::{fmt, io, mem, thread};
 
 use futures::{Stream, StreamExt};
-use parking_lot::{Condvar, Mutex};
 
 use crate::entry::Entry;
 use crate::hit::CacheTier;
 use crate::io::BLOCK_BYTES;
 use crate::l2::Slot;
+use crate::monitor::Monitor;
 use crate::wake::{discard, wake};
 
 /// Events that wait for the listener.
@@ -164,9 +164,8 @@ pub(crate) struct Events(Arc<Shared>);
 struct Shared {
     /// Changed under the lock.
     is_listened: AtomicBool,
-    channel: Mutex<Channel>,
-    /// For the thread that wakes the listener.
-    changed: Condvar,
+    /// Wakes the thread that wakes the listener.
+    channel: Monitor<Channel>,
     bytes: AtomicUsize,
     lost: AtomicU64,
 }
@@ -248,7 +247,7 @@ impl Events {
 
     fn note_change(&self, channel: &Channel) {
         if channel.waker.is_some() {
-            self.0.changed.notify_all();
+            self.0.channel.wake_all();
         }
     }
 
@@ -287,7 +286,7 @@ impl Events {
         };
         let listening = BlobCacheEvents { events: self.clone(), number };
         sender.send(number).map_err(io::Error::other)?;
-        self.0.changed.notify_all();
+        self.0.channel.wake_all();
         // The earlier listener learns of its end, and will not be told what waited for it.
         let (before, waker) = before;
         let lost = before.iter().filter(|event| event.counts_as_lost()).count();
@@ -306,9 +305,9 @@ impl Events {
         while channel.is_of(number) {
             let is_due = !channel.queue.is_empty() || channel.lost > 0 || channel.is_closed;
             match channel.waker.take_if(|_| is_due) {
-                Some(waker) => parking_lot::MutexGuard::unlocked(&mut channel, || wake(waker)),
+                Some(waker) => (channel, ()) = channel.unlocked(|| wake(waker)),
                 None if channel.is_closed => return,
-                None => self.0.changed.wait(&mut channel),
+                None => channel = channel.wait(),
             }
         }
     }
@@ -318,7 +317,7 @@ impl Events {
         let mut channel = self.0.channel.lock();
         channel.is_closed = true;
         self.0.is_listened.store(false, Ordering::Relaxed);
-        self.0.changed.notify_all();
+        self.0.channel.wake_all();
     }
 
     /// Events that no listener will be told.
@@ -437,7 +436,7 @@ impl Drop for BlobCacheEvents {
         shared.bytes.store(0, Ordering::Relaxed);
         let left = (mem::take(&mut channel.queue), channel.waker.take());
         drop(channel);
-        shared.changed.notify_all();
+        shared.channel.wake_all();
         discard(left);
     }
 }

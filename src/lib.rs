@@ -252,6 +252,7 @@ mod many;
 mod meter;
 mod modes;
 mod moment;
+mod monitor;
 mod namespace;
 mod namespaced;
 mod pending;

@@ -14,8 +14,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
+use crate::monitor::Monitor;
 use crate::telemetry::tell;
 use crate::wake::{contained, discard};
 
@@ -34,11 +33,10 @@ pub(crate) trait Sweep: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Registration(u64);
 
-static SWEEPER: Sweeper = Sweeper { state: Mutex::new(State::new()), changed: Condvar::new() };
+static SWEEPER: Sweeper = Sweeper { state: Monitor::new(State::new()) };
 
 struct Sweeper {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Monitor<State>,
 }
 
 struct State {
@@ -79,7 +77,7 @@ impl State {
             self.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
             self.process = process;
         } else if self.wakes.is_none_or(|wakes| due < wakes) {
-            SWEEPER.changed.notify_one();
+            SWEEPER.state.wake_one();
         }
         self.is_running
     }
@@ -139,7 +137,7 @@ impl Drop for Registration {
         let mut state = SWEEPER.state.lock();
         // Bounded: by the caches of one process.
         state.caches.retain(|cache| cache.number != self.0);
-        SWEEPER.changed.notify_one();
+        SWEEPER.state.wake_one();
     }
 }
 
@@ -153,7 +151,7 @@ impl Sweeper {
             let alarm = state.alarms.first_key_value().map(|(&(due, _), _)| due);
             if alarm.is_some_and(|due| due <= now) {
                 let alarm = state.alarms.pop_first();
-                MutexGuard::unlocked(&mut state, || contained(|| alarm.map(|(_, alarm)| alarm())));
+                (state, _) = state.unlocked(|| contained(|| alarm.map(|(_, alarm)| alarm())));
                 continue;
             }
             let due = |cache: &Registered| cache.due.map(|due| (due, cache.number));
@@ -161,14 +159,14 @@ impl Sweeper {
             let cache = cache.map(|(due, number)| (due.max(rested), number));
             match (cache, alarm) {
                 (Some((due, number)), _) if due <= now => {
-                    rested = MutexGuard::unlocked(&mut state, || step(number));
+                    (state, rested) = state.unlocked(|| step(number));
                 }
-                (None, None) => self.changed.wait(&mut state),
+                (None, None) => state = state.wait(),
                 (cache, alarm) => {
                     let due = cache.map(|(due, _)| due).into_iter().chain(alarm).min();
                     state.wakes = due;
                     if let Some(due) = due {
-                        self.changed.wait_until(&mut state, due);
+                        state = state.wait_until(due);
                     }
                     state.wakes = None;
                 }

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
         "json_text",
         "label_texts",
         "meter",
+        "monitor",
         "quota",
         "spawn",
         "thread_number",

@@ -190,6 +190,11 @@ pub(super) fn a_child_hangs_nowhere_and_the_parent_goes_on(forks: usize, rest: &
     for seed in 0..forks {
         step(&format!("fork {seed}"));
         let cache = block_on(BlobCache::open(config(folder.path()))).unwrap();
+        // A thread sleeps for each of these as well.
+        let listener = cache.events().unwrap();
+        let an_hour = BlobCachePolicy::default().ttl(Duration::from_secs(3600));
+        let expiring = BlobCachePut::new("one").with_policy(an_hour);
+        block_on(cache.put("n", "expiring", expiring)).unwrap();
         block_on(cache.put("n", "below", below("one"))).unwrap();
         block_on(cache.put("n", "both", "one")).unwrap();
         block_on(cache.put("n", "over", below("zero"))).unwrap();
@@ -211,7 +216,7 @@ pub(super) fn a_child_hangs_nowhere_and_the_parent_goes_on(forks: usize, rest: &
         assert_eq!(block_on(cache.get("n", "below")).unwrap().value(), b"two");
         assert_eq!(block_on(cache.invalidate_dependencies("n", &["label"])), Ok(0));
         assert_eq!(block_on(cache.close()), Ok(()));
-        drop(cache);
+        drop((cache, listener));
         rest.returns("a fork");
     }
 }

@@ -22,7 +22,6 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::device::{Device, Transferred};
@@ -36,6 +35,7 @@ use crate::batch::BATCH_BYTES;
 use crate::io::buffer::{AlignedBuffer, BufferPool};
 use crate::io::error::DiskError;
 use crate::io::reply::{Answer, Reply, exchange};
+use crate::monitor::{Monitor, MonitorGuard};
 use crate::telemetry::tell;
 use crate::wake::{contained, discard};
 
@@ -63,9 +63,8 @@ struct Target {
 
 /// Threads, and the operations that wait for them.
 pub(super) struct Pool {
-    state: Mutex<State>,
-    /// Rung for one thread when there is an operation, for all when no more may come.
-    wanted: Condvar,
+    /// Wakes one thread when there is an operation, all when no more may come.
+    state: Monitor<State>,
     buffers: Arc<BufferPool>,
     /// Whether callers submit point reads; else reads are background work.
     is_for_points: bool,
@@ -113,8 +112,8 @@ impl PoolUser {
             has_pump: true,
             target: None,
         };
-        let (state, wanted) = (Mutex::new(state), Condvar::new());
-        let pool = Pool { state, wanted, buffers: Arc::default(), is_for_points };
+        let state = Monitor::new(state);
+        let pool = Pool { state, buffers: Arc::default(), is_for_points };
         let mut user = Self { pool: Arc::new(pool), threads: Vec::with_capacity(count) };
         // Bounded: by the number of threads.
         for _ in 0..count {
@@ -172,11 +171,11 @@ impl Pool {
         state.points += 1;
         state.later.push_back(Operation::Point(read));
         drop(state);
-        self.wanted.notify_one();
+        self.state.wake_one();
         Ok(())
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+    fn try_lock(&self) -> Option<MonitorGuard<'_, State>> {
         // Bounded: by the tries.
         for _ in 0..TRIES {
             if let Some(state) = self.state.try_lock() {
@@ -194,7 +193,7 @@ impl Pool {
         let drained = state.drained();
         drop(state);
         drop(drained);
-        self.wanted.notify_all();
+        self.state.wake_all();
     }
 
     /// Resolves once no point read is under way and none may come. To be asked for once.
@@ -221,7 +220,7 @@ impl Pool {
         let queue = if is_urgent { &mut state.first } else { &mut state.later };
         queue.push_back(operation);
         drop(state);
-        self.wanted.notify_one();
+        self.state.wake_one();
     }
 
     /// The work of a thread, from its start to its end.
@@ -242,7 +241,7 @@ impl Pool {
         state.points -= usize::from(was_point);
         let drained = state.drained();
         if drained.is_some() {
-            MutexGuard::unlocked(&mut state, || drop(drained));
+            (state, ()) = state.unlocked(|| drop(drained));
         }
         // Bounded: a wait in each turn.
         loop {
@@ -256,7 +255,7 @@ impl Pool {
                 drop(target);
                 return None;
             }
-            self.wanted.wait(&mut state);
+            state = state.wait();
         }
     }
 
