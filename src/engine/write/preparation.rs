@@ -15,6 +15,7 @@ use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
 use crate::entry::Entry;
 use crate::error::{BlobLimit, CacheError};
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
+use crate::l1::L1;
 use crate::namespace::Generation;
 use crate::put::{BlobCachePut, Value};
 
@@ -31,6 +32,7 @@ pub(super) struct Prepared<'a> {
 }
 
 pub(super) struct Preparation {
+    l1: Arc<L1>,
     disk: Arc<DiskTier>,
     disk_admission: Arc<DiskAdmission>,
     eviction: Eviction,
@@ -41,6 +43,7 @@ pub(super) struct Preparation {
 impl Preparation {
     pub(super) fn new(parts: &Parts) -> Self {
         Self {
+            l1: Arc::clone(&parts.l1),
             disk: Arc::clone(&parts.disk),
             disk_admission: Arc::clone(&parts.disk_admission),
             eviction: Eviction::new(parts),
@@ -58,35 +61,46 @@ impl Preparation {
         mut body: Option<Body>,
     ) -> Result<Prepared<'a>, CacheError> {
         let is_over_rate = self.is_over_rate(generation, key.hash);
-        let mut in_memory = self.room_for(generation, admitted, is_over_rate).await;
+        let is_wanted = admitted.is_wanted || (is_over_rate && admitted.is_held_alone);
         let is_on_disk = self.disk.has_file();
-        let is_in_memory = matches!(in_memory, InMemory::Reserved(_));
-        let is_reserved_later = is_in_memory && put.value.as_slice().len() > BATCH_BYTES;
-        if is_reserved_later {
-            // Between the polls that its copy takes, the put may sleep.
-            in_memory = InMemory::Unwanted;
-        }
-        let value = if is_on_disk || is_in_memory { put.value.exact().await } else { Bytes::new() };
+        let is_full = self.has_no_room_on_disk(generation, key.hash);
+        let judged = admitted.newcomer;
+        let settle = |is_in_memory: bool| {
+            // Without room in memory no tier would have it.
+            let newcomer = judged.or_taken(|| !is_in_memory);
+            (newcomer, DiskRefusal::first(is_full, newcomer, is_over_rate))
+        };
+        // Between the polls that a long value takes, the put may sleep: it reserves behind them.
+        let reserved = if put.value.as_slice().len() > BATCH_BYTES {
+            None
+        } else {
+            Some(self.room_for(generation, admitted, is_wanted).await)
+        };
+        let is_for_memory = match &reserved {
+            Some(in_memory) => matches!(in_memory, InMemory::Reserved(_)),
+            None => is_wanted && self.l1.could_hold(admitted.room),
+        };
+        let value =
+            if is_on_disk || is_for_memory { put.value.exact().await } else { Bytes::new() };
         // Else it has the bytes of the entry already.
         let is_copied = !matches!(put.value, Value::Exact(_)) && !value.is_empty();
         let copy = is_copied.then(|| value.clone());
         let entry = admitted.entry(generation, key, value);
-        let is_full = self.has_no_room_on_disk(generation, key.hash);
-        let settle = |is_in_memory: bool| {
-            // Without room in memory no tier would have it.
-            let newcomer = admitted.newcomer.or_taken(|| !is_in_memory);
-            (newcomer, DiskRefusal::first(is_full, newcomer, is_over_rate))
-        };
-        let (mut newcomer, mut refusal) = settle(is_in_memory);
+        let (mut newcomer, mut refusal) = settle(is_for_memory);
         let mut recording = match refusal {
             None if is_on_disk => self.recording(body.take(), &entry, put).await,
             _ => None,
         };
-        if is_reserved_later {
-            in_memory = self.room_for(generation, admitted, is_over_rate).await;
-            (newcomer, refusal) = settle(matches!(in_memory, InMemory::Reserved(_)));
-            if is_on_disk && refusal.is_none() && recording.is_none() {
-                // Memory has no room any more, so the disk takes it after all.
+        let in_memory = match reserved {
+            Some(in_memory) => in_memory,
+            None if is_for_memory => self.room_for(generation, admitted, true).await,
+            None if is_wanted => InMemory::NoRoom,
+            None => InMemory::Unwanted,
+        };
+        if is_for_memory && !matches!(in_memory, InMemory::Reserved(_)) {
+            let was_refused = refusal.is_some();
+            (newcomer, refusal) = settle(false);
+            if is_on_disk && was_refused && refusal.is_none() {
                 recording = self.recording(body.take(), &entry, put).await;
             }
         }
@@ -121,14 +135,12 @@ impl Preparation {
         body.map(|body| Recording::of(body, put))
     }
 
-    /// `is_alone`: the disk does not take it.
     async fn room_for(
         &self,
         generation: &Generation,
         admitted: &Admitted,
-        is_alone: bool,
+        is_wanted: bool,
     ) -> InMemory<'_> {
-        let is_wanted = admitted.is_wanted || (is_alone && admitted.is_held_alone);
         if !is_wanted {
             return InMemory::Unwanted;
         }
