@@ -56,7 +56,7 @@ struct State {
     is_owing: bool,
     /// The process in which this cache opens the store at present: it may have the lock itself.
     reopening: Option<u32>,
-    /// How often that has begun.
+    /// How often that has begun or ended.
     reopenings: u64,
 }
 
@@ -220,7 +220,11 @@ impl Cover {
 
 impl Drop for CoverReopening {
     fn drop(&mut self) {
-        self.0.state.lock().reopening = None;
+        let mut state = self.0.state.lock();
+        state.reopening = None;
+        // An attempt that began meanwhile may have met this cache's own lock, and may wait for it.
+        state.reopenings += 1;
+        drop(state);
         self.0.waiters.wake_all_at_once();
     }
 }
@@ -277,19 +281,18 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::io::MarkDone;
 
-    /// Keeps what it has to call.
+    /// Keeps what it is asked for.
     #[derive(Default)]
     struct Slow {
-        waiting: Mutex<Vec<MarkDone>>,
+        waiting: Mutex<Vec<MarkRequest>>,
         asked: AtomicUsize,
     }
 
     impl VoidMark for Slow {
         fn leave(&self, request: MarkRequest) {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            self.waiting.lock().push(request.done);
+            self.waiting.lock().push(request);
         }
 
         fn remove(&self) -> std::io::Result<()> {
@@ -299,8 +302,12 @@ mod tests {
 
     impl Slow {
         fn answer(&self, left: Result<MarkLeft, DiskError>) {
-            let done = self.waiting.lock().pop().expect("asked");
-            done(left);
+            let request = self.waiting.lock().pop().expect("asked");
+            (request.done)(left);
+        }
+
+        fn is_wanted(&self) -> bool {
+            (self.waiting.lock().last().expect("asked").is_wanted)()
         }
 
         fn asked(&self) -> usize {
@@ -368,6 +375,24 @@ mod tests {
             assert_eq!(mark.asked(), 2, "{before} {after}");
             mark.answer(Ok(MarkLeft::Durably));
             assert_eq!(mutation.now_or_never(), Some(Ok(())));
+        }
+    }
+
+    /// The store that it was asked for may have been this cache's own since, and be closed again.
+    #[test]
+    fn a_mark_is_not_wanted_behind_a_reopening_that_began_before_it_or_since() {
+        for is_during in [true, false] {
+            let (mark, cover) = cover();
+            let reopening = is_during.then(|| cover.reopening());
+            let mut mutation = Box::pin(cover.covered(|| true));
+            assert!((&mut mutation).now_or_never().is_none());
+            assert!(mark.is_wanted());
+            drop(reopening.unwrap_or_else(|| cover.reopening()));
+            assert!(!mark.is_wanted(), "{is_during}");
+            mark.answer(Ok(MarkLeft::InUse));
+            // It has decided nothing: another one is asked for.
+            assert!((&mut mutation).now_or_never().is_none());
+            assert!(mark.is_wanted() && mark.asked() == 2);
         }
     }
 

@@ -74,8 +74,6 @@ pub(crate) use linux::{FileDisk, Termination, together};
 pub(crate) use linux::{ReadDisk, StatusConnection, is_socket_left, owner_of};
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{hold, is_surely_empty};
-#[cfg(test)]
-pub(crate) use mark::MarkDone;
 pub(crate) use mark::{FileMark, MarkLeft, MarkRequest, VoidMark};
 pub(crate) use options::{DiskEngine, DiskOptions};
 #[cfg(all(feature = "cli", target_os = "linux"))]
