@@ -31,7 +31,7 @@ use futures::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::L2;
-use super::block_sharing::{BlockSharing, is_full};
+use super::block_sharing::BlockSharing;
 use super::checksum::ChecksumKey;
 use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, Position, SegmentNumber, StoreId};
 use super::health::Health;
@@ -189,9 +189,8 @@ pub(super) async fn copy<S: CopySource>(
             Ok(Pass::Whole) => return copying.finish(&extent, &copy, unfinished).await,
             Ok(Pass::Again(from)) => head = from,
             // What was to be copied into a file whose room is not reserved.
-            Err(CopyError::Target(error)) if is_full(&error) => {
-                let needed_bytes = copy.geometry.file_bytes() - EMPTY_BYTES;
-                return Err(CopyError::NoRoom { needed_bytes, available_bytes: 0 });
+            Err(CopyError::Target(error)) => {
+                return Err(no_room(error, copy.geometry.file_bytes() - EMPTY_BYTES));
             }
             Err(error) => return Err(error),
         }
@@ -296,19 +295,7 @@ impl<S: CopySource> Copying<'_, S> {
         let geometry = geometry.and_then(|it| Geometry::new(self.geometry().segment_bytes(), it));
         let geometry = geometry.ok_or(CopyError::Outrun)?;
         let needed = geometry.file_bytes();
-        let mut resized = self.target.resize(EMPTY_BYTES + BLOCK_BYTES as u64).await;
-        let shares = resized.is_ok() && self.sharing.try_out(&*self.target, EMPTY_BYTES).await;
-        if resized.is_ok() {
-            // What an earlier attempt has left reads as zeroes.
-            resized = self.target.resize(EMPTY_BYTES).await;
-        }
-        if resized.is_ok() {
-            resized = if shares {
-                self.target.resize_unreserved(needed).await
-            } else {
-                self.target.resize(needed).await
-            };
-        }
+        let resized = self.resize(needed).await;
         resized.map_err(|error| no_room(error, needed - EMPTY_BYTES))?;
         Ok(SegmentFile {
             disk: Arc::clone(&self.target),
@@ -319,6 +306,20 @@ impl<S: CopySource> Copying<'_, S> {
             crash_safety: CrashSafety::Cold,
             next_copy: Arc::new(Mutex::new(SuperblockCopy::First)),
         })
+    }
+
+    async fn resize(&self, length: u64) -> io::Result<()> {
+        let shares = self.sharing.has_blocks() && {
+            self.target.resize(EMPTY_BYTES + BLOCK_BYTES as u64).await?;
+            self.sharing.try_out(&*self.target, EMPTY_BYTES).await
+        };
+        // What an earlier attempt has left reads as zeroes.
+        self.target.resize(EMPTY_BYTES).await?;
+        if shares {
+            self.target.resize_unreserved(length).await
+        } else {
+            self.target.resize(length).await
+        }
     }
 
     async fn pass(&self, extent: &Extent, copy: &SegmentFile) -> Result<Pass, CopyError> {

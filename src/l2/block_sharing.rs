@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::recovery_error::is_full;
 use crate::io::{BLOCK_BYTES, Disk, LentBlocks, ReadRequest};
 
 /// Of one copy.
@@ -19,6 +20,11 @@ impl BlockSharing {
         let lent = lent.ok();
         let works = AtomicBool::new(lent.is_some());
         Self { lent, works, bytes: AtomicU64::new(0) }
+    }
+
+    /// Whether the store's disk lends its blocks.
+    pub(super) fn has_blocks(&self) -> bool {
+        self.lent.is_some()
     }
 
     /// Finds out by sharing the first block of the store's disk with one of another disk, at
@@ -64,9 +70,4 @@ impl BlockSharing {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
-}
-
-/// Whether a file system has no room, for this process at least.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

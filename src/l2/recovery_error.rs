@@ -31,8 +31,13 @@ impl RecoveryError {
             Some(NoRoom { needed_bytes, available_bytes }) => {
                 Some((*needed_bytes, *available_bytes))
             }
-            None if source.kind() == io::ErrorKind::StorageFull => Some((*needed, 0)),
+            None if is_full(source) => Some((*needed, 0)),
             None => None,
         }
     }
+}
+
+/// Whether a file system has no room, for this process at least.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
