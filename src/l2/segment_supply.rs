@@ -45,8 +45,13 @@ pub(super) struct SegmentSupply {
     superblocks: SuperblockWriter,
     file: SegmentFile,
     mover: SegmentMover,
-    /// Before this segment none lies behind so many places.
-    moved: (u32, SegmentNumber),
+    moved: Moved,
+}
+
+/// How far a shrink has moved segments: none before `first` lies behind so many places.
+struct Moved {
+    places: u32,
+    first: SegmentNumber,
 }
 
 impl SegmentSupply {
@@ -58,7 +63,7 @@ impl SegmentSupply {
         file: SegmentFile,
     ) -> Self {
         let mover = SegmentMover::new(Arc::clone(&log), file.clone());
-        let moved = (0, SegmentNumber(0));
+        let moved = Moved { places: 0, first: SegmentNumber(0) };
         Self { log, owner, reclaimer, superblocks, file, mover, moved }
     }
 
@@ -113,8 +118,7 @@ impl SegmentSupply {
             self.file.places.set_count(after);
             self.reclaimer.fit(to);
             if let Err(error) = cut(&self.file).await {
-                let then = "the next open cuts it";
-                tell!(warn, "resize", %error, then, "the file of the disk tier stays longer");
+                tell!(warn, "resize", %error, "the file of the disk tier stays longer until the next open");
             }
             self.file.sync().await?;
             if let Some(owner) = self.owner.upgrade() {
@@ -153,13 +157,13 @@ impl SegmentSupply {
     /// The oldest segment that is to be moved. Those before it are not again: segments that are
     /// moved or new get places before the end, or are newer.
     async fn first_behind(&mut self, after: u32) -> Option<SegmentNumber> {
-        if self.moved.0 != after {
-            self.moved = (after, SegmentNumber(0));
+        if self.moved.places != after {
+            self.moved = Moved { places: after, first: SegmentNumber(0) };
         }
         // Bounded: a batch in each turn, then a yield.
         loop {
-            let (found, more) = self.file.places.behind(self.moved.1, after);
-            self.moved.1 = found.or(more).unwrap_or(self.moved.1);
+            let (found, more) = self.file.places.behind(self.moved.first, after);
+            self.moved.first = found.or(more).unwrap_or(self.moved.first);
             if found.is_some() || more.is_none() {
                 return found;
             }
