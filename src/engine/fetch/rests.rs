@@ -17,7 +17,6 @@ const REST: Duration = Duration::from_secs(1);
 /// The low bits of a hash choose the set, the high ones are compared.
 const SETS: usize = 1024;
 
-/// A set has a line of the processor's cache.
 const WAYS: usize = 8;
 
 /// Milliseconds of the time at which a rest began.
@@ -28,12 +27,19 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// The high bits of a key's hash above the time; 0 for none.
 type Rest = AtomicU64;
 
-pub(crate) struct Rests(Box<[[Rest; WAYS]]>);
+/// In a line of the processor's cache.
+#[derive(Default)]
+#[repr(align(64))]
+struct Set([Rest; WAYS]);
+
+const _: () = assert!(size_of::<Set>() == 64);
+
+pub(crate) struct Rests(Box<[Set]>);
 
 impl Rests {
     pub(crate) fn new() -> Self {
         // Bounded: by the sets.
-        Self(iter::repeat_with(Default::default).take(SETS).collect())
+        Self(iter::repeat_with(Set::default).take(SETS).collect())
     }
 
     pub(crate) fn begin(&self, hash: KeyHash, now: Timestamp) {
@@ -77,7 +83,7 @@ impl Rests {
         // Only the low bits are wanted.
         #[allow(clippy::cast_possible_truncation)]
         let place = hash.0 as usize % SETS;
-        &self.0[place]
+        &self.0[place].0
     }
 }
 
@@ -134,12 +140,14 @@ mod tests {
         assert!(rests.is_resting(key(count), at(5101)) && rests.is_resting(key(0), at(5101)));
         assert!(!rests.is_resting(key(1), at(5101)), "the oldest");
         assert_eq!(resting(5101), WAYS);
-        // Times of the future go first.
+        // A time of the future goes before older ones.
+        let rests = Rests::new();
         for number in 0..count {
-            rests.begin(key(number), at(9000));
+            rests.begin(key(number), at(if number == 3 { 9000 } else { 5000 + number }));
         }
         rests.begin(key(count), at(5102));
-        assert!(rests.is_resting(key(count), at(5102)));
+        let still = (0..count).filter(|&it| rests.is_resting(key(it), at(5102))).count();
+        assert!(rests.is_resting(key(count), at(5102)) && still == WAYS - 1);
     }
 
     /// A thousand hot pages of an origin that is down are asked for once a second, each.
