@@ -6,7 +6,7 @@
 mod recorder;
 
 use std::cell::Cell;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,7 +17,7 @@ use futures::executor::block_on;
 use recorder::Recorder;
 use tamis::{
     BackgroundSweep, BlobCache, BlobCacheConfig, BlobCachePolicy, BlobCachePut, CacheError, Clock,
-    FetchError, FetchTask, SweepLimit,
+    FetchError, FetchPolicy, FetchTask, SweepLimit,
 };
 
 fn open(path: &Path) -> BlobCache {
@@ -89,6 +89,45 @@ fn a_hit_in_memory_and_a_miss_there_tell_nothing_and_ask_nothing() {
         block_on(cache.get_or_fetch("space", "none", fetched)).unwrap();
         assert!(recorder.calls() > before, "a fetch is told");
     });
+}
+
+/// Stale, and in its last share of time; at most once a minute for all of them.
+#[test]
+fn a_refresh_that_fails_is_told_once() {
+    for is_ahead in [false, true] {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let policy = if is_ahead {
+            FetchPolicy::default().refresh_ahead(0.5)
+        } else {
+            FetchPolicy::default()
+        };
+        let config = BlobCacheConfig::builder()
+            .clock(clock.clone())
+            .spawner(|task: FetchTask| task.now_or_never().expect("no wait"))
+            .fetch_policy(policy)
+            .build()
+            .unwrap();
+        let recorder = Recorder::new(|_| ());
+        recorder.during(|| {
+            let cache = block_on(BlobCache::open(config)).unwrap();
+            let minute = Duration::from_secs(60);
+            let page = BlobCachePolicy::default().ttl(minute).stale_serve(minute);
+            block_on(cache.put("pages", "/", BlobCachePut::new("old").with_policy(page))).unwrap();
+            clock.advance(Duration::from_secs(if is_ahead { 40 } else { 61 }));
+            for _ in 0..10 {
+                let failing = || ready(Err::<BlobCachePut, _>(std::io::Error::other("down")));
+                let hit = block_on(cache.get_or_refresh_spawned("pages", "/", failing)).unwrap();
+                assert_eq!((hit.value(), hit.is_stale()), (&b"old"[..], !is_ahead));
+                // Else it rests.
+                clock.advance(Duration::from_secs(1));
+            }
+            assert!(cache.stats().fetch_errors() > 5);
+        });
+        let told = ["WARN tamis::fetch", "a refresh has failed", "namespace=\"pages\""];
+        assert!(recorder.has(&told), "{is_ahead}: {:#?}", recorder.lines());
+        let count = recorder.lines().iter().filter(|line| line.contains(told[1])).count();
+        assert_eq!(count, 1, "{is_ahead}");
+    }
 }
 
 #[test]

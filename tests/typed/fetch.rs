@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use futures::executor::block_on;
 use futures::future::join_all;
 use tamis::{
-    BlobCache, BlobCachePolicy, BlobCachePut, CacheTier, FetchError, L1Admission, Plain, TypedHit,
-    TypedPut,
+    BlobCache, BlobCachePolicy, BlobCachePut, BlobCacheStats, CacheTier, FetchError, L1Admission,
+    Plain, TypedHit, TypedPut,
 };
 
 use crate::codecs::{Manner, Numbers};
@@ -75,8 +75,9 @@ fn what_does_not_decode_is_fetched_once_and_overwritten() {
         let after = cache.stats();
         assert_eq!(after.values_undecoded() - before.values_undecoded(), 20);
         assert_eq!(after.misses() - before.misses(), 20);
-        assert_eq!((after.hits(), after.version_mismatches()), (before.hits(), 0));
-        assert_eq!(after.fetches_not_stored(), 0);
+        let counted = |stats: &BlobCacheStats| (stats.hits(), stats.version_mismatches());
+        assert_eq!(counted(&after), counted(&before));
+        assert_eq!(after.fetches_not_stored(), before.fetches_not_stored());
         assert_eq!(value(block_on(numbers.get("k"))), Some(0));
         // A put by hand has to be above it, and a newer version is not overwritten.
         let newer = policy.clone().version(8);
@@ -87,14 +88,11 @@ fn what_does_not_decode_is_fetched_once_and_overwritten() {
         assert_eq!(answers, [Some(0)]);
         let stored = block_on(cache.get(&name, "k")).unwrap();
         assert_eq!(stored.value(), b"of a newer release");
-        assert_eq!(cache.stats().fetches_not_stored(), 1);
+        assert_eq!(cache.stats().fetches_not_stored(), before.fetches_not_stored() + 1);
         block_on(numbers.invalidate_key("k")).unwrap();
         let stats = cache.stats();
-        assert_eq!(stats.version_mismatches(), 2);
+        assert_eq!(stats.version_mismatches(), before.version_mismatches() + 2);
         return_to_zero(&cache, &name);
-        if admission == L1Admission::Auto {
-            break;
-        }
     }
     block_on(cache.close()).unwrap();
     let cache = disk(folder.path());

@@ -138,6 +138,12 @@ fn prometheus_reads_what_the_cache_counts() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
+    for operation in ["sync", "write"] {
+        let name =
+            format!("tamis_flush_seconds_count{{cache=\"test\",operation=\"{operation}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&name));
+        assert!(count.is_some_and(|count| count.parse::<u64>().unwrap() > 0), "{name}: {text}");
+    }
     // Every figure, with its help.
     for figure in cache.stats().figures() {
         let help = format!("# HELP {} {}", figure.export_name(), figure.help());

@@ -36,6 +36,9 @@ impl Told {
             match event {
                 BlobCacheEvent::Entry(event) => {
                     self.without_key += u64::from(event.key().is_none());
+                    if matches!(event.change(), EntryChange::Promoted | EntryChange::Reinserted) {
+                        assert!(event.key().is_some() && event.bytes() > Some(0), "{event:?}");
+                    }
                     self.add(
                         match event.change() {
                             EntryChange::Evicted { on_disk: true } => "evicted to disk",
