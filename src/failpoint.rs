@@ -122,6 +122,8 @@ pub(crate) enum Failpoint {
     BackupNotAwaited,
     /// An error is held though its key has changed.
     HeldOverChange,
+    /// An error is held for ever.
+    HeldTooLong,
     /// A backup gets its superblock before the rest is durable.
     BackupUnsynced,
     /// A copy from outside takes what it has read of a segment for the segment.

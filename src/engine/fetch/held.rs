@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::clock::Timestamp;
 use crate::engine::fetch::outcome::Failure;
 use crate::engine::fetch::watch::WatchGuard;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::flight::Destination;
 use crate::moment::Moment;
 use crate::wake::discard;
@@ -126,8 +127,8 @@ impl HeldErrors {
         table.make_room(now, &mut gone);
         let found = table.errors.get(&of.id).filter(|held| {
             // A clock that was set back ends the hold.
-            let until = held.until.min(held.since.saturating_add(retry_after));
-            held.is_of(of) && held.since <= now && now < until
+            let until = held.since.saturating_add(retry_after);
+            held.is_of(of) && held.since <= now && held.lasts(until, now)
         });
         let found = found.map(|held| Found {
             failure: held.failure.clone(),
@@ -187,6 +188,10 @@ impl Held {
     fn is_of(&self, of: Destination<'_>) -> bool {
         *self.namespace == *of.namespace && *self.key == *of.key
     }
+
+    fn lasts(&self, until: Timestamp, now: Timestamp) -> bool {
+        now < until.min(self.until) || failpoint(Failpoint::HeldTooLong)
+    }
 }
 
 impl Table {
@@ -211,7 +216,7 @@ impl Table {
         // Bounded: by the insertions since, at most the bound twice over.
         while let Some(&(id, number)) = self.order.front() {
             let held = self.errors.get(&id).filter(|held| held.number == number);
-            let is_over = held.is_none_or(|held| held.until <= now);
+            let is_over = held.is_none_or(|held| !held.lasts(held.until, now));
             let is_full = self.errors.len() > HELD_MAX
                 || self.bytes > HELD_BYTES_MAX
                 || self.order.len() > 2 * HELD_MAX;

@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
+use crate::engine::tests::bench::seeds_of;
 use crate::error::CacheError;
 use crate::hit::CacheTier;
 use crate::io::{SimulatedDisk, Simulation};
@@ -302,12 +303,10 @@ fn runs(crash_safety: CrashSafety, key_hash_bits: u32) {
 }
 
 fn runs_resized(crash_safety: CrashSafety, key_hash_bits: u32, is_resized: bool) {
-    let (first, runs) = match std::env::var("TAMIS_SEED") {
-        Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(25, |runs| runs.parse().unwrap())),
-    };
+    let seeds = seeds_of(40);
+    let runs = seeds.end - seeds.start;
     let mut sum = Tally::default();
-    for seed in first..first + runs {
+    for seed in seeds {
         let run = std::panic::catch_unwind(|| {
             let mut laboratory = Laboratory::new(seed, crash_safety, key_hash_bits);
             laboratory.is_resized = is_resized;

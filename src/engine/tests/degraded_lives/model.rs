@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::world::{Leaving, MODES, World, is_degraded, patient};
 use crate::cache::BlobCache;
+use crate::engine::tests::bench::seeds_of;
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{Fault, OperationKind, TaskRunner};
@@ -267,12 +268,10 @@ impl Model {
 
 #[test]
 fn no_life_serves_what_one_without_its_disk_has_replaced() {
-    let (first, runs) = match std::env::var("TAMIS_SEED") {
-        Ok(seed) => (seed.parse().unwrap(), 1),
-        Err(_) => (0, std::env::var("TAMIS_RUNS").map_or(150, |runs| runs.parse().unwrap())),
-    };
+    let seeds = seeds_of(300);
+    let runs = seeds.end - seeds.start;
     let mut sum = Tally::default();
-    for seed in first..first + runs {
+    for seed in seeds {
         let mode = MODES[(seed % 3) as usize];
         let tally = Model::new(seed, mode).run(12).unwrap_or_else(|what| {
             panic!("TAMIS_SEED={seed} {mode:?}: {what}");

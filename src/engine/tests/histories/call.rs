@@ -136,6 +136,11 @@ pub(super) enum FetchVerb {
     Typed,
 }
 
+impl FetchVerb {
+    const SPAWNED: &[Self] = &[Self::Fetch, Self::Refresh, Self::Typed];
+    const OWN: &[Self] = &[Self::OwnFetch, Self::OwnRefresh];
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Fetch {
     pub(super) put: Put,
@@ -197,11 +202,12 @@ impl Call {
         };
         let label = random.random_range(0..LABELS);
         let verb = match random.random_range(0..1000) {
-            0..250 => Verb::Get(full_key),
-            250..315 => {
+            0..228 => Verb::Get(full_key),
+            it @ 228..315 => {
                 // One key, so that fetched values are found again.
                 let full_key = FullKey { key: 0, ..full_key };
-                Verb::Fetch(full_key, Fetch::draw(random, number))
+                let verbs = if it < 250 { FetchVerb::OWN } else { FetchVerb::SPAWNED };
+                Verb::Fetch(full_key, Fetch::draw(random, number, verbs))
             }
             315..345 => Verb::Touch(full_key, Touch::draw(random)),
             345..355 if full_key.key % 2 == 0 => Verb::Keys(full_key.space, None),
@@ -259,14 +265,7 @@ fn some_keys(random: &mut StdRng, first: FullKey) -> Vec<FullKey> {
 }
 
 impl Fetch {
-    fn draw(random: &mut StdRng, number: u32) -> Self {
-        let verb = match random.random_range(0..9) {
-            0..3 => FetchVerb::Fetch,
-            3..5 => FetchVerb::Refresh,
-            5..7 => FetchVerb::Typed,
-            7 => FetchVerb::OwnFetch,
-            _ => FetchVerb::OwnRefresh,
-        };
+    fn draw(random: &mut StdRng, number: u32, verbs: &[FetchVerb]) -> Self {
         let put = Put {
             version: None,
             ttl: random.random_bool(0.8).then(|| random.random_range(0..40)),
@@ -276,7 +275,7 @@ impl Fetch {
         };
         Self {
             put,
-            verb,
+            verb: verbs[random.random_range(0..verbs.len())],
             polls: random.random_range(0..12),
             is_slow: random.random_bool(0.4),
             fails: random.random_bool(0.1),

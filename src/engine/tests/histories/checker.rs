@@ -90,6 +90,8 @@ pub(super) struct Checker {
     /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
     pub(super) fetch_policy: FetchPolicy,
+    /// When the calls of fetches were answered, by tick and by clock.
+    answered: HashMap<u32, (u64, u64)>,
     /// Gets find nothing from now on.
     pub(super) is_closed: bool,
     /// How each process ended.

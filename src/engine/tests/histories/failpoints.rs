@@ -54,6 +54,11 @@ fn expiries_forgotten_by_recovery() {
 }
 
 #[test]
+fn an_error_that_is_held_for_ever() {
+    found(Failpoint::HeldTooLong, PROCESS, 1_000_000);
+}
+
+#[test]
 fn an_error_that_is_held_over_a_change() {
     found(Failpoint::HeldOverChange, PROCESS, 1_000_000);
 }
@@ -70,7 +75,7 @@ fn touches_forgotten_by_recovery() {
 
 #[test]
 fn an_unchecked_promotion() {
-    found_from(301_120, Failpoint::PromotionUnchecked, PROCESS, 3_000_000);
+    found_from(302_240, Failpoint::PromotionUnchecked, PROCESS, 100_000);
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn an_acknowledgement_without_a_sync() {
 #[test]
 fn a_flush_that_is_not_awaited() {
     // Rarer with sleepers and smaller budgets.
-    found_from(270, Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 3_000_000);
+    found_from(270, Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 100_000);
 }
 
 #[test]

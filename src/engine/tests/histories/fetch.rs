@@ -13,11 +13,10 @@ use parking_lot::Mutex;
 
 use super::call::{Fetch, FetchVerb, FullKey, Put};
 use super::checker::{Asked, Checker, Found};
-use super::manner::patient;
+use super::manner::{patient, yields};
 use super::many::Outcome;
 use super::setting::{BEGINNING, SOFT_TIMEOUT};
 use super::tally::Tally;
-use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::error::FetchError;
@@ -49,9 +48,7 @@ impl Origin {
     ) -> impl Future<Output = io::Result<BlobCachePut>> + Send + 'static {
         self.checker.lock().begin_fetch(full_key, fetch.put.clone());
         apart(async move {
-            for _ in 0..fetch.polls {
-                yield_now().await;
-            }
+            yields(fetch.polls).await;
             if fetch.is_slow {
                 self.runner.sleep(2 * SOFT_TIMEOUT).await;
             }
@@ -122,6 +119,9 @@ pub(super) fn fetched(
     (number, full_key, asked): (u32, FullKey, Asked),
     (answer, clock): (Option<Answer>, u64),
 ) -> Result<(), String> {
+    if answer.is_some() {
+        checker.was_answered(number, clock);
+    }
     let hit = match answer {
         None => {
             tally.dropped += 1;

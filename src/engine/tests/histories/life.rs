@@ -14,14 +14,13 @@ use rand::{RngExt, SeedableRng};
 use super::call::{Call, FullKey, Scope, Verb, numbers_of_many};
 use super::checker::{Asked, Checker, Effect, Found};
 use super::fetch::{Origin, fetch, fetched, found};
-use super::manner::{Deeds, Manner, Polled, patient, with_waker};
+use super::manner::{Deeds, Manner, Polled, patient, with_waker, yields};
 use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, sync, touch};
 use super::plan::Plan;
 use super::setting::{Setting, fetch_policy, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
 use super::{faults, limits};
-use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
@@ -276,9 +275,11 @@ impl History {
                 self.config.clock.advance(Duration::from_secs(seconds));
                 return None;
             }
-            Verb::Sync => return Some(sync(cache, number % 3 == 0)),
+            Verb::Sync => return Some(sync(cache, number % 3 == 0, self.setting.has_faults)),
             Verb::Resize(_) if self.setting.is_roomy => return None,
-            Verb::Resize(segments) => return Some(resize(cache, segments)),
+            Verb::Resize(segments) => {
+                return Some(resize(cache, segments, self.setting.has_faults));
+            }
             Verb::Sweep => {
                 return Some(Box::pin(async move {
                     cache.sweep_expired(SweepLimit::Entries(1000)).await;
@@ -287,15 +288,13 @@ impl History {
             }
             Verb::Put(full_key, put) => {
                 self.checker.lock().begin(number, Scope::Key(full_key), Some(put.clone()));
-                let mut blob = put.blob();
-                if put.is_fill {
-                    blob = blob.read_at(cache.read_point());
-                }
+                let point = put.is_fill.then(|| cache.read_point());
+                let turns = if put.is_fill { number % 16 } else { 0 };
                 Box::pin(async move {
+                    let blob = put.blob();
+                    let blob = if let Some(it) = point { blob.read_at(it) } else { blob };
                     // Reading the value of a fill takes time.
-                    for _ in 0..if put.is_fill { number % 16 } else { 0 } {
-                        yield_now().await;
-                    }
+                    yields(turns).await;
                     cache.put(full_key.namespace(), full_key.name(), blob).await
                 })
             }

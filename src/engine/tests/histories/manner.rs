@@ -14,6 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::call::FullKey;
+use crate::batch::yield_now;
 use crate::cache::BlobCache;
 use crate::engine::Engine;
 
@@ -253,5 +254,12 @@ impl Hostile {
         let is_locked = is_log_locked || engine.parts.commit_lock.is_busy();
         self.deeds.is_locked.fetch_or(is_locked, Ordering::Relaxed);
         is_locked
+    }
+}
+
+/// Takes so many polls more.
+pub(super) async fn yields(count: u32) {
+    for _ in 0..count {
+        yield_now().await;
     }
 }

@@ -73,12 +73,7 @@ fn run(plan: &Plan, setting: Setting) -> Result<Tally, Failure> {
 fn require(setting: Setting, runs: u64, tally: &Tally) {
     let has_warmth = setting.crash_safety != CrashSafety::Cold;
     let least = |name: &str, met: u64, each_run: f64| {
-        // Of what is rare, few runs may have met nothing.
-        let is_expected = each_run >= 0.1 || runs >= 60;
-        assert!(
-            !is_expected || met as f64 >= each_run * runs as f64,
-            "{name}: {met} are too few: {tally:?}"
-        );
+        assert!(met as f64 >= each_run * runs as f64, "{name}: {met} are too few: {tally:?}");
     };
     least("hits in memory", tally.hits_l1, 10.0);
     least("hits on disk", tally.hits_l2, 10.0);
@@ -93,16 +88,16 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("version mismatches", tally.mismatches, 1.0);
     least("entries touched", tally.touched, 3.0);
     least("fetches in tasks", tally.spawned, 5.0);
-    least("refreshes ahead", tally.ahead, 0.02);
-    least("stale entries after a soft timeout", tally.soft, 0.015);
+    least("refreshes ahead", tally.ahead, 0.05);
+    least("stale entries after a soft timeout", tally.soft, 0.03);
     least("fetches that took too long", tally.timed_out, 0.03);
-    least("errors held", tally.held, 0.015);
-    least("hits on values whose callers had gone", tally.left, 0.015);
+    least("errors held", tally.held, 0.03);
+    least("hits on values whose callers had gone", tally.left, 0.03);
     least("entries invalidated", tally.invalidated, 10.0);
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);
         least("recovered entries", tally.recovered, 5.0);
-        least("opens by an image", tally.opens_by_image, 0.2);
+        least("opens by an image", tally.opens_by_image, 0.3);
     }
     if !setting.is_roomy {
         least("opens with smaller budgets", tally.smaller, 0.5);
@@ -120,7 +115,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
 }
 
 fn laboratory(name: &str, setting: Setting) {
-    let seeds = seeds_of(40);
+    let seeds = seeds_of(60);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds.clone() {
         let plan = Plan::new(seed);

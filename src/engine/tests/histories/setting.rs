@@ -100,7 +100,6 @@ pub(super) fn fetch_policy(seed: u64) -> FetchPolicy {
         // A slow origin takes longer.
         1 => policy.hard_timeout(SOFT_TIMEOUT * 3 / 2),
         3 => policy.retry_after(Duration::from_secs(20)),
-        5 => policy.hard_timeout(SOFT_TIMEOUT * 3 / 2).retry_after(Duration::from_secs(20)),
         _ => policy,
     }
 }

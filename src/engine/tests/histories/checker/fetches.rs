@@ -21,6 +21,12 @@ impl Checker {
         self.end(number, Effect::None, clock);
     }
 
+    /// The call of a fetch was answered.
+    pub(in super::super) fn was_answered(&mut self, number: u32, clock: u64) {
+        let now = self.tick();
+        self.answered.insert(number, (now, clock));
+    }
+
     /// A call was given the error of a fetch. What that had seen must not have changed before the
     /// call.
     pub(in super::super) fn was_given_error(
@@ -33,17 +39,14 @@ impl Checker {
         if failed.full_key() != Some(full_key) {
             return Err(format!("a fetch of {full_key:?} is given the error of {failed:?}"));
         }
-        // Calls that began after the failure are given its error as long as it is held, or if they
-        // join before the stale entry was looked for, while the clock may move on.
-        if failed.ended < asked.begun {
-            let since = asked.clock.saturating_sub(failed.clock.unwrap_or(0));
-            let held = self.fetch_policy.retry_after.map_or(0, |pause| pause.as_secs());
-            if since > held + 60 {
-                return Err(format!(
-                    "a fetch of {full_key:?}, {asked:?}, is given the error of {failed:?}, after \
-                     {since} seconds"
-                ));
-            }
+        // Once the call that has failed was answered, its error is given only as long as it is held.
+        let answered = self.answered.get(&number).filter(|(tick, _)| *tick < asked.begun);
+        let pause = self.fetch_policy.retry_after.map_or(0, |pause| pause.as_secs());
+        if let Some((_, clock)) = answered.filter(|(_, clock)| asked.clock >= clock + pause) {
+            return Err(format!(
+                "a fetch of {full_key:?}, {asked:?}, is given the error of {failed:?}, whose call \
+                 was answered at {clock}"
+            ));
         }
         // An error has no labels.
         let changed = self.mutations.iter().find(|other| {
