@@ -118,7 +118,10 @@ impl SegmentSupply {
             self.file.places.set_count(after);
             self.reclaimer.fit(to);
             if let Err(error) = cut(&self.file).await {
-                tell!(warn, "resize", %error, "the file of the disk tier stays longer until the next open");
+                tell!(
+                    warn, "resize", %error,
+                    "the file of the disk tier stays longer until the next open"
+                );
             }
             self.file.sync().await?;
             if let Some(owner) = self.owner.upgrade() {
