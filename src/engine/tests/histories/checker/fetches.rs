@@ -39,7 +39,7 @@ impl Checker {
         if failed.full_key() != Some(full_key) {
             return Err(format!("a fetch of {full_key:?} is given the error of {failed:?}"));
         }
-        // Once the call that has failed was answered, its error is given only as long as it is held.
+        // Once the call that has failed was answered, its error is given only while it is held.
         let answered = self.answered.get(&number).filter(|(tick, _)| *tick < asked.begun);
         let pause = self.fetch_policy.retry_after.map_or(0, |pause| pause.as_secs());
         if let Some((_, clock)) = answered.filter(|(_, clock)| asked.clock >= clock + pause) {
