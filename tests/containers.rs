@@ -258,13 +258,14 @@ impl Missing {
 }
 
 /// Without any of these the disk tier works.
-const OPTIONAL: [Missing; 9] = [
+const OPTIONAL: [Missing; 10] = [
     Missing::all("registration of files and bells: no rings for callers", 427, Errno::INVAL),
     Missing::all("reserving space", 285, Errno::OPNOTSUPP),
     Missing::all("reserving space, since Linux does not know how", 285, Errno::NOSYS),
     Missing::all("alignment of direct transfers", 332, Errno::NOSYS),
     Missing::all("free space of a file system", 138, Errno::NOSYS),
     Missing::all("the cores of this process", 204, Errno::PERM),
+    Missing::all("limits of this process", 302, Errno::PERM),
     Missing::all("random numbers", 318, Errno::NOSYS),
     Missing {
         what: "pages that a fork empties",
