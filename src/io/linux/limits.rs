@@ -1,7 +1,7 @@
 //! Limits of the process that stop a store: checked in advance, and named in errors.
 
-// Unsafe here: the limit on the size of files. For rustix that call has no errors, so where a sandbox
-// refuses it a release build reads memory that nobody has written.
+// Unsafe here: the limit on the size of files. For rustix that call has no errors, so where a
+// sandbox refuses it a release build reads memory that nobody has written.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -46,13 +46,13 @@ pub(super) fn check_descriptors(count: usize) -> Result<(), DiskError> {
     }
 }
 
-/// The largest size of a file that this process may write (`ulimit -f`); None: any, or a sandbox does
-/// not let it ask.
+/// The largest size of a file that this process may write (`ulimit -f`); None: any, or a sandbox
+/// does not let it ask.
 ///
 /// A write beyond it kills the process by a signal, even within a larger file.
 pub(super) fn file_bytes_max() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the pointer is to such a structure, which is this function's own and outlives the call.
+    // SAFETY: the pointer is to such a structure, which is this function's own and outlives it.
     let answer = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
     // Its type has 32 bits on some systems.
     #[allow(clippy::useless_conversion)]
