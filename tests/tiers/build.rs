@@ -25,6 +25,7 @@ const WHOLE: &[&str] = &[
     "failpoint.rs",
     "latency.rs",
     "meter.rs",
+    "monitor.rs",
     "tallies.rs",
     "thread_number.rs",
     "wake.rs",
