@@ -41,6 +41,10 @@ pub(crate) struct Tally {
     pub(crate) stale_serves: u64,
     pub(crate) idle_expirations: u64,
     pub(crate) invalidations: u64,
+    /// Entries of listings.
+    pub(crate) listed: u64,
+    /// Entries that calls about dependencies of several namespaces have found.
+    pub(crate) over_dependencies: u64,
     /// Puts with a read point that were stored, and those refused without a conflict.
     pub(crate) points_accepted: u64,
     pub(crate) points_refused_for_nothing: u64,
@@ -133,8 +137,7 @@ impl<'a> Driver<'a> {
 
     fn step(&mut self, operation: Operation) {
         let shown = operation.clone();
-        let handle =
-            self.handles.get(namespace_of(&operation.verb)).filter(|_| operation.by_handle);
+        let handle = self.handles.get(operation.verb.namespace()).filter(|_| operation.by_handle);
         let (handle, default) = handle.cloned().unzip();
         let mut written = None;
         let verb = match operation.verb {
@@ -166,6 +169,7 @@ impl<'a> Driver<'a> {
             Verb::Get(full_key) => self.get(&full_key, handle),
             Verb::GetMany(name, keys) => self.get_many(name, &keys, handle),
             Verb::Exists(full_key) => self.exists(&full_key, handle),
+            Verb::Keys(listing) => self.list(&listing, handle),
             Verb::Touch(full_key, policy) => self.touch(&full_key, &policy, handle),
             Verb::TakePoint => self.points.push((self.cache.read_point(), self.model.moment())),
             Verb::Advance(by) => {
@@ -342,6 +346,11 @@ impl<'a> Driver<'a> {
                     };
                     assert_eq!(removed, model.invalidate_dependencies(name, &of));
                 }
+                (Verb::InvalidateDependenciesOver(over, of), _) => {
+                    let removed = cache.invalidate_dependencies(over.scope(), &of).await;
+                    self.tally.over_dependencies += *removed.as_ref().unwrap_or(&0) as u64;
+                    assert_eq!(removed, model.invalidate_dependencies_over(over, &of));
+                }
                 (Verb::InvalidateNamespace(name), handle) => {
                     let known = match handle {
                         Some(handle) => handle.invalidate().await,
@@ -382,6 +391,7 @@ impl<'a> Driver<'a> {
                 }
                 (Verb::ExpireDependencies(over, of), _) => {
                     let expired = cache.expire_dependencies(over.scope(), &of).await;
+                    self.tally.over_dependencies += *expired.as_ref().unwrap_or(&0) as u64;
                     assert_eq!(expired, model.expire_dependencies(over, &of));
                 }
                 (Verb::ExpireNamespace(name), handle) => {
@@ -468,23 +478,6 @@ fn foreign_point() -> ReadPoint {
         })
         .expect("invalidating a key of a cache that is open")
     })
-}
-
-fn namespace_of(verb: &Verb) -> &'static str {
-    match verb {
-        Verb::Put(put) => put.full_key.namespace,
-        Verb::PutMany(puts) => puts.first().map_or("none", |put| put.full_key.namespace),
-        Verb::GetMany(name, _) | Verb::InvalidateKeys(name, _) => name,
-        Verb::Get(at) | Verb::Exists(at) | Verb::Touch(at, _) => at.namespace,
-        Verb::InvalidateKey(at) | Verb::InvalidatePrefix(at) => at.namespace,
-        Verb::InvalidateTags(name, _) | Verb::InvalidateDependencies(name, _) => name,
-        Verb::InvalidateTagsOver(..) | Verb::ExpireTags(..) | Verb::ExpireDependencies(..) => {
-            "none"
-        }
-        Verb::ExpireKey(at) | Verb::ExpirePrefix(at) => at.namespace,
-        Verb::InvalidateNamespace(name) | Verb::ExpireNamespace(name) => name,
-        Verb::InvalidateAll | Verb::TakePoint | Verb::Advance(_) | Verb::StepBack(_) => "none",
-    }
 }
 
 fn name_of(error: &CacheError) -> &'static str {

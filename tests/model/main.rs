@@ -18,6 +18,7 @@ mod dropped;
 mod evictions;
 mod history;
 mod jitter;
+mod listing;
 mod many;
 mod naive;
 mod operation;
@@ -44,6 +45,8 @@ fn run(name: &str, setting: Setting, default_cases: u64) -> Option<Tally> {
     assert!(per_mille(tally.hits) >= 50, "hits are too few");
     assert!(per_mille(tally.stale_serves) >= 1, "stale ones are too few");
     assert!(per_mille(tally.invalidations) >= 10, "invalidations are too few");
+    assert!(per_mille(tally.listed) >= 5, "listed ones are too few");
+    assert!(tally.over_dependencies >= cases / 4, "dependencies of many namespaces are too few");
     Some(tally)
 }
 

@@ -86,6 +86,29 @@ impl Stored {
         matches!(self.life(now), Life::Expired | Life::Idle)
     }
 
+    /// What a hit would say of it. None if it is gone.
+    pub(crate) fn seen(&self, now: u64) -> Option<Seen> {
+        let stale = match self.life(now) {
+            Life::Fresh => None,
+            Life::Stale(left) => Some(left),
+            Life::Expired | Life::Idle => return None,
+        };
+        Some(Seen {
+            value: self.put.value.clone(),
+            metadata: self.put.metadata.clone(),
+            version: self.policy.version,
+            stale,
+            written: self.written,
+            expires: (self.expires != u64::MAX).then_some(self.expires),
+        })
+    }
+
+    /// When it is gone, however often it is used. None for never.
+    pub(crate) fn gone_at(&self) -> Option<u64> {
+        let end = self.expires.saturating_add(self.policy.stale_serve.unwrap_or(0));
+        (end != u64::MAX).then_some(end)
+    }
+
     pub(crate) fn is_at(&self, full_key: &FullKey) -> bool {
         self.put.full_key == *full_key
     }
@@ -143,28 +166,18 @@ impl Model {
             return None;
         };
         let entry = &mut self.entries[at];
-        let stale = match entry.life(now) {
-            Life::Fresh => None,
-            Life::Stale(left) => Some(left),
-            gone => {
-                self.entries.remove(at);
-                self.counts.misses += 1;
-                self.counts.expirations += 1;
-                self.counts.idle_expirations += u64::from(gone == Life::Idle);
-                return None;
-            }
+        let Some(seen) = entry.seen(now) else {
+            let is_idle = entry.life(now) == Life::Idle;
+            self.entries.remove(at);
+            self.counts.misses += 1;
+            self.counts.expirations += 1;
+            self.counts.idle_expirations += u64::from(is_idle);
+            return None;
         };
         entry.last_access = entry.last_access.max(now);
         self.counts.hits += 1;
-        self.counts.stale_serves += u64::from(stale.is_some());
-        Some(Seen {
-            value: entry.put.value.clone(),
-            metadata: entry.put.metadata.clone(),
-            version: entry.policy.version,
-            stale,
-            written: entry.written,
-            expires: (entry.expires != u64::MAX).then_some(entry.expires),
-        })
+        self.counts.stale_serves += u64::from(seen.stale.is_some());
+        Some(seen)
     }
 
     /// Every reason to refuse the put. If there are several, which one is returned is not
@@ -349,6 +362,18 @@ impl Model {
         Ok(self.invalidate(|Stored { put, .. }| {
             put.full_key.namespace == namespace
                 && put.dependencies.iter().any(|dependency| dependencies.contains(dependency))
+        }))
+    }
+
+    pub(crate) fn invalidate_dependencies_over(
+        &mut self,
+        over: Over,
+        of: &[&'static str],
+    ) -> Result<usize, CacheError> {
+        check_labels(of)?;
+        self.log.push(Mutation::DependenciesOver(over, of.to_vec()));
+        Ok(self.invalidate(|Stored { put, .. }| {
+            over.covers(put.full_key.namespace) && put.dependencies.iter().any(|it| of.contains(it))
         }))
     }
 

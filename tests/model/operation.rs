@@ -7,6 +7,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tamis::{BlobCachePolicy, ExtendedTtlPolicy, L1Admission, NamespaceScope};
 
+use crate::listing::Listing;
+
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// The start time of every case.
@@ -109,6 +111,7 @@ pub(crate) enum Verb {
     Get(FullKey),
     GetMany(&'static str, Vec<Vec<u8>>),
     Exists(FullKey),
+    Keys(Listing),
     Touch(FullKey, Policy),
     InvalidateKey(FullKey),
     InvalidateKeys(&'static str, Vec<Vec<u8>>),
@@ -116,6 +119,7 @@ pub(crate) enum Verb {
     InvalidateTags(&'static str, Vec<&'static str>),
     InvalidateTagsOver(Over, Vec<&'static str>),
     InvalidateDependencies(&'static str, Vec<&'static str>),
+    InvalidateDependenciesOver(Over, Vec<&'static str>),
     InvalidateNamespace(&'static str),
     InvalidateAll,
     ExpireKey(FullKey),
@@ -138,6 +142,24 @@ impl Verb {
                 | Self::ExpireDependencies(..)
                 | Self::ExpireNamespace(_)
         )
+    }
+
+    /// The namespace of a call that is about one.
+    pub(crate) fn namespace(&self) -> &'static str {
+        match self {
+            Self::Put(put) => put.full_key.namespace,
+            Self::PutMany(puts) => puts.first().map_or("none", |put| put.full_key.namespace),
+            Self::Keys(listing) => listing.namespace,
+            Self::GetMany(name, _) | Self::InvalidateKeys(name, _) => name,
+            Self::Get(at) | Self::Exists(at) | Self::Touch(at, _) => at.namespace,
+            Self::InvalidateKey(at) | Self::InvalidatePrefix(at) => at.namespace,
+            Self::InvalidateTags(name, _) | Self::InvalidateDependencies(name, _) => name,
+            Self::InvalidateTagsOver(..) | Self::InvalidateDependenciesOver(..) => "none",
+            Self::ExpireTags(..) | Self::ExpireDependencies(..) => "none",
+            Self::ExpireKey(at) | Self::ExpirePrefix(at) => at.namespace,
+            Self::InvalidateNamespace(name) | Self::ExpireNamespace(name) => name,
+            Self::InvalidateAll | Self::TakePoint | Self::Advance(_) | Self::StepBack(_) => "none",
+        }
     }
 }
 
@@ -231,7 +253,8 @@ impl Operation {
         let verb = match draw {
             0..250 => Verb::Put(Box::new(Put::random(random, mix, now, number))),
             250..270 => Verb::PutMany(Put::some(random, mix, now, number)),
-            270..610 => Verb::Get(FullKey::random(random)),
+            270..600 => Verb::Get(FullKey::random(random)),
+            600..610 => Verb::Keys(Listing::random(random)),
             610..640 => Verb::GetMany(namespace(random), keys(random)),
             640..660 => Verb::Exists(FullKey::random(random)),
             660..680 => Verb::Touch(FullKey::random(random), Policy::random(random, now)),
@@ -244,7 +267,8 @@ impl Operation {
             805..817 => Verb::InvalidateTags(namespace(random), labels(random)),
             817..823 => Verb::ExpireTags(Over::random(random), labels(random)),
             823..830 => Verb::InvalidateTagsOver(Over::random(random), labels(random)),
-            830..845 => Verb::InvalidateDependencies(namespace(random), labels(random)),
+            830..839 => Verb::InvalidateDependencies(namespace(random), labels(random)),
+            839..845 => Verb::InvalidateDependenciesOver(Over::random(random), labels(random)),
             845..850 => Verb::ExpireDependencies(Over::random(random), labels(random)),
             850..857 => Verb::InvalidateNamespace(namespace(random)),
             857..860 => Verb::ExpireNamespace(namespace(random)),
@@ -319,7 +343,7 @@ fn random_of(random: &mut StdRng) -> usize {
 }
 
 /// The first ones more often, so that slots run out sometimes, not always.
-fn namespace(random: &mut StdRng) -> &'static str {
+pub(crate) fn namespace(random: &mut StdRng) -> &'static str {
     let mut draw = || random.random_range(0..NAMESPACES.len());
     NAMESPACES[draw().min(draw())]
 }
@@ -330,7 +354,7 @@ fn keys(random: &mut StdRng) -> Vec<Vec<u8>> {
 }
 
 /// Some labels, with repetitions, and sometimes more than allowed.
-fn labels(random: &mut StdRng) -> Vec<&'static str> {
+pub(crate) fn labels(random: &mut StdRng) -> Vec<&'static str> {
     let number = match random.random_range(0..50) {
         0 => LABELS_MAX + 1,
         1 => 5,
