@@ -8,29 +8,32 @@
 //! In a store with room for everything, all that a `sync` has covered must be there: Power mode
 //! keeps it over a power loss, Process mode over a kill.
 //!
+//! Where a touch may have made an entry last, everything is read again when that shows.
+//!
 //! `TAMIS_RUNS` sets the number of workloads of each test; `TAMIS_SEED` runs one alone.
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod calls;
+mod truth;
+
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use self::calls::{Call, KEYS, LATER, SPACES, number_in};
+use self::truth::Truth;
 use super::bench::{opening_as, seeds_of};
 use crate::cache::BlobCache;
+use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::open::{Identity, geometry};
 use crate::failpoint::{Failpoint, plant};
 use crate::io::{End, SimulatedDisk, Simulation};
-use crate::modes::{CrashSafety, L1Admission, L2Compression};
-use crate::policy::BlobCachePolicy;
-use crate::put::BlobCachePut;
+use crate::modes::{CrashSafety, L2Compression};
 
-const SPACES: [&str; 2] = ["a", "b"];
-const KEYS: u8 = 8;
 const CALLS: usize = 60;
 
 /// Outcomes of a moment that are tried if there are more than [`FEW`].
@@ -42,40 +45,12 @@ const FEW: u128 = 16;
 /// Polls of one call, which is then taken to hang.
 const POLLS_MAX: u32 = 50_000;
 
-type Key = (usize, u8);
-
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     crash_safety: CrashSafety,
     end: End,
     /// The disk holds everything.
     is_roomy: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Call {
-    Put(Key, u32, usize),
-    Key(Key),
-    Tag(usize, u8),
-    Prefix(usize, u8),
-    Flush(usize),
-    ExpireKey(Key),
-    /// Ends its freshness.
-    TouchKey(Key),
-    ExpireTag(usize, u8),
-    ExpirePrefix(usize, u8),
-    ExpireSpace(usize),
-    Get(Key),
-    Sync,
-}
-
-/// What a get may find of each key.
-#[derive(Clone, Default)]
-struct Truth {
-    /// The values that may be found, the oldest first. None: there is none any more.
-    right: BTreeMap<Key, Vec<Option<u32>>>,
-    /// Keys whose value has to be found.
-    certain: BTreeSet<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -85,158 +60,13 @@ struct Tally {
     exhausted: u64,
     hits: u64,
     certain: u64,
+    /// Values that were still fresh when they had been made to last, and others that were stale.
+    lasting: u64,
+    stale_later: u64,
     cut_again: u64,
     gone_on: u64,
     reclaimed: u64,
     reinserted: u64,
-}
-
-/// Of the number of a value that is found to be stale.
-const STALE: u32 = 1 << 31;
-
-fn tag_of((_, key): Key) -> u8 {
-    key % 3
-}
-
-fn value(number: u32, length: usize) -> Vec<u8> {
-    number.to_le_bytes().into_iter().cycle().take(length.max(4)).collect()
-}
-
-fn number_in(value: &[u8]) -> Option<u32> {
-    let number = u32::from_le_bytes(*value.first_chunk()?);
-    (value == self::value(number, value.len())).then_some(number)
-}
-
-impl Call {
-    fn draw(random: &mut StdRng, number: u32) -> Self {
-        let key = (random.random_range(0..SPACES.len()), random.random_range(0..KEYS));
-        match random.random_range(0..100) {
-            0..44 => Self::Put(key, number, random.random_range(4..12_000)),
-            44..46 => Self::ExpireKey(key),
-            46 => Self::TouchKey(key),
-            47..48 => Self::ExpireTag(key.0, tag_of(key)),
-            48..49 => Self::ExpirePrefix(key.0, key.1),
-            49 => Self::ExpireSpace(key.0),
-            50..64 => Self::Get(key),
-            64..76 => Self::Key(key),
-            76..82 => Self::Tag(key.0, tag_of(key)),
-            82..86 => Self::Prefix(key.0, key.1),
-            86..88 => Self::Flush(key.0),
-            _ => Self::Sync,
-        }
-    }
-
-    fn matches(self, key: Key) -> bool {
-        match self {
-            Self::Put(of, ..) | Self::Key(of) => of == key,
-            Self::ExpireKey(of) | Self::TouchKey(of) => of == key,
-            Self::Tag(space, tag) | Self::ExpireTag(space, tag) => {
-                key.0 == space && tag_of(key) == tag
-            }
-            Self::Prefix(space, first) | Self::ExpirePrefix(space, first) => key == (space, first),
-            Self::Flush(space) | Self::ExpireSpace(space) => key.0 == space,
-            Self::Get(_) | Self::Sync => false,
-        }
-    }
-
-    fn expires(self) -> bool {
-        matches!(
-            self,
-            Self::ExpireKey(_)
-                | Self::TouchKey(_)
-                | Self::ExpireTag(..)
-                | Self::ExpirePrefix(..)
-                | Self::ExpireSpace(_)
-        )
-    }
-
-    async fn make(self, cache: BlobCache) -> Result<(), String> {
-        let made = match self {
-            Self::Put((space, key), number, length) => {
-                let policy = BlobCachePolicy::default().l1_admission(L1Admission::Never);
-                let policy = policy.stale_serve(Duration::from_secs(3600));
-                let put = BlobCachePut::new(value(number, length)).with_policy(policy);
-                let put = put.with_tags([tag_of((space, key)).to_string()]);
-                cache.put(SPACES[space], [key], put).await
-            }
-            Self::Key((space, key)) => cache.invalidate_key(SPACES[space], [key]).await.map(drop),
-            Self::Tag(space, tag) => {
-                cache.invalidate_tags(SPACES[space], &[&tag.to_string()]).await.map(drop)
-            }
-            Self::Prefix(space, first) => {
-                cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
-            }
-            Self::Flush(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
-            Self::ExpireKey((space, key)) => cache.expire_key(SPACES[space], [key]).await.map(drop),
-            Self::TouchKey((space, key)) => {
-                let policy = BlobCachePolicy::default().ttl(Duration::ZERO);
-                let policy = policy.stale_serve(Duration::from_secs(3600));
-                cache.touch(SPACES[space], [key], &policy).await.map(drop)
-            }
-            Self::ExpireTag(space, tag) => {
-                cache.expire_tags(SPACES[space], &[&tag.to_string()]).await.map(drop)
-            }
-            Self::ExpirePrefix(space, first) => {
-                cache.expire_prefix(SPACES[space], [first]).await.map(drop)
-            }
-            Self::ExpireSpace(space) => cache.expire_namespace(SPACES[space]).await.map(drop),
-            Self::Get((space, key)) => {
-                // It counts as a use, for which the record is appended again.
-                drop(cache.get(SPACES[space], [key]).await);
-                Ok(())
-            }
-            Self::Sync => cache.sync().await,
-        };
-        made.map_err(|error| format!("{self:?} fails: {error}"))
-    }
-}
-
-impl Truth {
-    fn begin(&mut self, call: Call) {
-        let after = match call {
-            Call::Put(_, number, _) => Some(number),
-            _ => None,
-        };
-        for space in 0..SPACES.len() {
-            for key in (0..KEYS).map(|key| (space, key)).filter(|&key| call.matches(key)) {
-                let right = self.right.entry(key).or_insert_with(|| vec![None]);
-                if call.expires() {
-                    let fresh = right.iter().flatten().filter(|number| *number & STALE == 0);
-                    let stale: Vec<_> = fresh.map(|number| Some(number | STALE)).collect();
-                    right.extend(stale);
-                } else {
-                    right.push(after);
-                }
-                self.certain.remove(&key);
-            }
-        }
-    }
-
-    fn end(&mut self, call: Call) {
-        for (&key, right) in &mut self.right {
-            if call.matches(key) && call.expires() {
-                right.retain(|value| value.is_none_or(|number| number & STALE != 0));
-            } else if call.matches(key) {
-                right.drain(..right.len() - 1);
-            }
-            let is_fresh = matches!(right[..], [Some(number)] if number & STALE == 0);
-            if matches!(call, Call::Sync) && is_fresh {
-                self.certain.insert(key);
-            }
-        }
-    }
-
-    /// Judges what is found, which is then the only right value.
-    fn find(&mut self, key: Key, found: u32) -> Result<(), String> {
-        let right = self.right.get_mut(&key);
-        match right {
-            Some(right) if right.contains(&Some(found)) => {
-                *right = vec![Some(found)];
-                Ok(())
-            }
-            right => Err(format!("{key:?} has value {found}, where {right:?} would be right")),
-        }
-    }
 }
 
 /// A store in one of its processes.
@@ -244,11 +74,12 @@ struct Life {
     simulation: Simulation,
     disk: SimulatedDisk,
     cache: BlobCache,
+    clock: Clock,
     truth: Truth,
     boot: u8,
 }
 
-fn config(setting: Setting) -> BlobCacheConfig {
+fn config(setting: Setting, clock: &Clock) -> BlobCacheConfig {
     let segments = if setting.is_roomy { 16 } else { 4 };
     BlobCacheConfig::builder()
         .l1_bytes_max(64 << 10)
@@ -257,8 +88,14 @@ fn config(setting: Setting) -> BlobCacheConfig {
         .l2_segment_bytes(32 << 10)
         .l2_compression(L2Compression::Off)
         .crash_safety(setting.crash_safety)
+        .clock(clock.clone())
         .build()
         .unwrap()
+}
+
+/// Each process begins at the same time.
+fn clock() -> Clock {
+    Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000))
 }
 
 impl Life {
@@ -268,11 +105,12 @@ impl Life {
         truth: Truth,
         boot: u8,
     ) -> Result<Self, String> {
-        let mut simulation = Simulation::new(seed);
-        let opening = opening_as(&simulation, &disk, &config(setting), (boot, Identity::of(7)));
+        let (mut simulation, clock) = (Simulation::new(seed), clock());
+        let config = config(setting, &clock);
+        let opening = opening_as(&simulation, &disk, &config, (boot, Identity::of(7)));
         let engine = simulation.block_on(opening).ok_or("an open hangs")?;
         let cache = BlobCache { engine: engine.map_err(|error| format!("open fails: {error}"))? };
-        Ok(Self { simulation, disk, cache, truth, boot })
+        Ok(Self { simulation, disk, cache, clock, truth, boot })
     }
 
     /// Makes a call, and stops at each moment of it.
@@ -293,40 +131,48 @@ impl Life {
                 at_moment(&self.disk, &self.truth, self.boot)?;
             }
             if let Some(ended) = ended {
-                self.truth.end(call);
-                return ended;
+                self.truth.end(call, ended?);
+                return Ok(());
             }
         }
         Err(format!("{call:?} hangs"))
     }
 
     /// Reads all keys.
-    fn read_all(&mut self, tally: &mut Tally, has_certain: bool) -> Result<(), String> {
+    fn read_all(&mut self, tally: &mut Tally, is_later: bool) -> Result<(), String> {
         self.simulation.limit_steps(u64::MAX);
         for (space, name) in SPACES.into_iter().enumerate() {
             for key in 0..KEYS {
                 let get = self.cache.clone();
                 let get = get.get(name, [key]);
                 let hit = self.simulation.block_on(get).ok_or("a get hangs")?;
-                if let Some(hit) = &hit {
-                    let number = number_in(hit.value()).ok_or("a mixture of values")?;
-                    let number = number | if hit.is_stale() { STALE } else { 0 };
-                    self.truth.find((space, key), number)?;
-                    tally.hits += 1;
-                }
-                if has_certain && self.truth.certain.contains(&(space, key)) {
-                    tally.certain += 1;
-                    let right = &self.truth.right[&(space, key)];
-                    let lost = || format!("{space}/{key}, synced as {right:?}, is lost");
-                    hit.as_ref().ok_or_else(lost)?;
-                }
-                if hit.is_none() {
-                    // What was once lost never comes back.
-                    self.truth.right.insert((space, key), vec![None]);
-                }
+                let certain = self.truth.certain((space, key));
+                tally.certain += u64::from(certain.is_some());
+                let Some(hit) = hit else {
+                    if let Some(right) = certain {
+                        return Err(format!("{space}/{key}, synced as {right}, is lost"));
+                    }
+                    self.truth.miss((space, key));
+                    continue;
+                };
+                let number = number_in(hit.value()).ok_or("a mixture of values")?;
+                let found = (number, hit.is_stale());
+                let lasts = self.truth.find((space, key), found, is_later)?;
+                tally.hits += 1;
+                tally.lasting += u64::from(is_later && lasts);
+                tally.stale_later += u64::from(is_later && hit.is_stale());
             }
         }
         Ok(())
+    }
+
+    /// Reads all keys again, if any touch may have made a difference by then.
+    fn read_later(&mut self, tally: &mut Tally) -> Result<(), String> {
+        if !self.truth.has_extended() {
+            return Ok(());
+        }
+        self.clock.advance(LATER);
+        self.read_all(tally, true)
     }
 }
 
@@ -343,7 +189,8 @@ fn survive(
     if seed % 8 == 1 {
         tally.cut_again += 1;
         let simulation = &mut Simulation::new(seed);
-        let opening = opening_as(simulation, &disk, &config(setting), (boot, Identity::of(7)));
+        let config = config(setting, &clock());
+        let opening = opening_as(simulation, &disk, &config, (boot, Identity::of(7)));
         simulation.limit_steps(seed / 8 % 97);
         let opened = simulation.block_on(opening);
         disk = disk.outcomes(setting.end).drawn(seed);
@@ -356,9 +203,12 @@ fn survive(
         CrashSafety::Cold => false,
     };
     let mut life = Life::open((seed, setting), disk, truth.clone(), boot)?;
-    life.read_all(tally, setting.is_roomy && keeps)?;
-    life.truth.certain.clear();
+    if !(setting.is_roomy && keeps) {
+        life.truth.forgive();
+    }
+    life.read_all(tally, false)?;
     if seed % 5 == 1 {
+        life.truth.forgive();
         tally.gone_on += 1;
         let mut random = StdRng::seed_from_u64(seed);
         let mut left = random.random_range(1..60);
@@ -377,14 +227,17 @@ fn survive(
             .unwrap_or_else(|| (life.disk.outcomes(setting.end).drawn(seed), life.truth.clone()));
         let (disk, truth) = last;
         let boot = boot + u8::from(setting.end == End::Machine);
-        Life::open((seed, setting), disk, truth, boot)?.read_all(tally, false)?;
+        life = Life::open((seed, setting), disk, truth, boot)?;
+        life.truth.forgive();
+        life.read_all(tally, false)?;
     }
-    Ok(())
+    life.read_later(tally)
 }
 
 /// One workload, cut at each of its moments.
 fn run(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), String> {
-    let disk = SimulatedDisk::new(seed, geometry(&config(setting)).unwrap().file_bytes());
+    let bytes = geometry(&config(setting, &clock())).unwrap().file_bytes();
+    let disk = SimulatedDisk::new(seed, bytes);
     let mut life = Life::open((seed, setting), disk, Truth::default(), 0)?;
     let (mut random, mut moments) = (StdRng::seed_from_u64(seed), 0);
     for number in 0..CALLS {
@@ -429,6 +282,7 @@ fn laboratory(setting: Setting) {
     let wraps = tally.reclaimed >= runs && tally.reinserted >= runs / 2;
     assert!(setting.is_roomy || wraps, "{tally:?}");
     assert!(keeps || tally.hits == 0, "{tally:?}");
+    assert!(!keeps || tally.lasting >= runs * 30 && tally.stale_later >= runs * 100, "{tally:?}");
     assert!(!(keeps && setting.is_roomy) || tally.certain >= tally.outcomes, "{tally:?}");
 }
 
@@ -479,6 +333,7 @@ fn planted_bugs_are_found() {
         (Failpoint::BootIgnored, Setting { end: End::Machine, ..KILL }),
         (Failpoint::TailAppendedAfterTear, KILL),
         (Failpoint::SlotsDroppedEarly, KILL),
+        (Failpoint::RenewalForgotten, Setting { is_roomy: true, ..KILL }),
     ];
     for (bug, setting) in bugs {
         let mut tally = Tally::default();
