@@ -58,7 +58,8 @@ pub enum BlobCacheEvent {
     Recovered {
         /// Live records.
         records: u64,
-        /// Segments dropped because of damage. Their keys are not known.
+        /// Segments dropped because of damage in or behind them, or because fewer fit. Their keys
+        /// are not known.
         segments_dropped: u64,
     },
     /// So many events were lost here, because the listener was too slow.

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::bench::{Bench, two_tiers};
 use crate::clock::Clock;
 use crate::events::{BlobCacheEvent, BlobCacheEvents, EntryChange};
+use crate::l2;
 use crate::modes::L1Admission;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
@@ -170,5 +171,37 @@ fn events_count_as_the_figures_do() {
         "flushed",
     ] {
         assert!(seen.get(what).is_some_and(|&number| number > 3), "{what}: {seen:?}");
+    }
+}
+
+/// Behind damage, or because fewer fit; their keys are not told.
+#[test]
+fn the_first_event_tells_how_many_segments_the_open_has_dropped() {
+    const SEGMENT: u64 = 64 << 10;
+    for (is_damaged, segments, dropped) in [(true, 8, 3..=3), (false, 4, 2..=4), (false, 8, 0..=0)]
+    {
+        let mut bench = Bench::new(1);
+        for number in 0..90 {
+            bench.put(&format!("k{number}"), &"v".repeat(4000), &[]);
+        }
+        assert_eq!(bench.cache.stats().l2_reclaimed_segments(), 0);
+        if is_damaged {
+            let third = l2::EMPTY_BYTES + 2 * SEGMENT;
+            bench.disk.overwrite(third, &vec![7; usize::try_from(SEGMENT).unwrap()]);
+        }
+        bench.config.l2_bytes_max = segments * SEGMENT;
+        bench.kill();
+        let mut events = bench.cache.events().unwrap();
+        let first = events.next().now_or_never().flatten();
+        let Some(BlobCacheEvent::Recovered { records, segments_dropped }) = first else {
+            panic!("{first:?}");
+        };
+        let stats = bench.cache.stats();
+        let counted = (stats.recovery_records(), stats.recovery_dropped());
+        assert_eq!((records, segments_dropped), counted);
+        assert!(dropped.contains(&segments_dropped), "{segments_dropped} of {segments}");
+        let found = (0..90).filter(|number| bench.get(&format!("k{number}")).is_some()).count();
+        assert_eq!(found as u64, records);
+        assert_eq!(found < 90, segments_dropped > 0, "{found}");
     }
 }
