@@ -84,3 +84,45 @@ fn a_record_that_is_touched_while_it_is_reinserted_stays() {
     }
     assert!(reinserted >= 8, "{reinserted}");
 }
+
+/// In use or not: with the deadlines of the touch no segment has room for it.
+#[test]
+fn a_touched_record_that_has_become_too_long_leaves_with_its_segment() {
+    for is_touched in [false, true] {
+        let config = BlobCacheConfig::builder()
+            .l1_bytes_max(64 << 10)
+            .l2_path("simulated")
+            .l2_bytes_max(8 * SEGMENT_BYTES as u64)
+            .l2_segment_bytes(64 << 10)
+            .l2_compression(L2Compression::Off)
+            .l2_write_amplification_pct_max(400);
+        let mut bench = Bench::with(7, config.build().unwrap());
+        let cache = bench.cache();
+        let never = BlobCachePolicy::default().l1_admission(L1Admission::Never);
+        let longest = (0..SEGMENT_BYTES).rev().find(|length| {
+            let put = BlobCachePut::new(vec![7; *length]).with_policy(never.clone());
+            bench.run(cache.put("a", "k", put)).is_ok()
+        });
+        assert!(longest > Some(SEGMENT_BYTES / 2), "{longest:?}");
+        if is_touched {
+            let long = Duration::from_secs(1 << 30);
+            let policy = never.clone().ttl(long).stale_serve(long).idle_ttl(long);
+            assert!(bench.run(cache.touch("a", "k", &policy)).unwrap());
+        }
+        let mut uses = 0;
+        while cache.stats().l2_reclaimed_segments() < 20 {
+            let other = BlobCachePut::new(vec![7; VALUE_BYTES]).with_policy(never.clone());
+            bench.run(cache.put("others", "k", other)).unwrap();
+            uses += usize::from(bench.run(cache.get("a", "k")).is_some());
+        }
+        assert!(uses > 0 && bench.simulation.panics().is_empty());
+        assert_eq!(bench.run(cache.get("a", "k")).is_none(), is_touched);
+        assert_eq!(cache.stats().l2_reinserted() == 0, is_touched);
+        assert_eq!(cache.stats().l2_corruptions(), 0);
+        drop(cache);
+        bench.kill();
+        let cache = bench.cache();
+        assert_eq!(bench.run(cache.get("a", "k")).is_none(), is_touched);
+        assert!(bench.run(cache.get("others", "k")).is_some());
+    }
+}

@@ -1,12 +1,13 @@
 //! Files that become shorter while the cache is open, and what that may cost others.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use futures::future::{join, join_all};
 
 use crate::cache::BlobCache;
 use crate::engine::tests::bench::{Bench, config, made};
-use crate::io::Disk;
+use crate::io::{Disk, Fault, OperationKind};
 use crate::stats::L2State;
 
 const BLOCK: u64 = 4096;
@@ -80,6 +81,43 @@ fn a_bad_sector_of_a_sealed_segment_that_is_moved_costs_what_lies_there() {
         let lost = keys.iter().rev().take(found + 3).filter(|key| bench.get(key).is_none());
         assert!((1..=3).contains(&lost.count()), "seed {seed}");
         has_newest(&mut bench, &keys);
+    }
+}
+
+/// It has the new size all the same: a superblock says so before the file is cut.
+#[test]
+fn a_file_that_cannot_be_cut_is_longer_until_the_next_open() {
+    const SEGMENT: u64 = 64 << 10;
+    for cuts in 0..4 {
+        let fault = [Fault::Io, Fault::NoSpace][usize::from(cuts % 2 == 0)];
+        let mut bench = Bench::with(cuts, config(64));
+        let keys = fill(&mut bench, SEGMENT, 8 << 10..40 << 10);
+        let cache = bench.cache();
+        bench.disk.fail(OperationKind::Resize, cuts, fault, true);
+        bench.run(cache.set_l2_bytes_max(4 * SEGMENT)).unwrap();
+        assert_eq!(bench.disk.length(), FRONT + (8 - cuts) * SEGMENT, "{cuts} cuts are made");
+        let stats = cache.stats();
+        assert_eq!(
+            (stats.l2_state(), stats.l2_bytes_max()),
+            (L2State::Healthy, FRONT + 4 * SEGMENT)
+        );
+        has_newest(&mut bench, &keys);
+        let newest: Vec<_> = (0..60).map(|number| format!("more{number}")).collect();
+        newest.iter().for_each(|key| bench.put(key, &"v".repeat(3000), &[]));
+        assert!(cache.stats().l2_reclaimed_segments() > stats.l2_reclaimed_segments());
+        has_newest(&mut bench, &newest);
+        drop(cache);
+        bench.disk.heal();
+        bench.config.l2_bytes_max = 4 * SEGMENT;
+        bench.kill();
+        // As if an image lay there: piece by piece.
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.disk.length(), FRONT + 4 * SEGMENT, "the open cuts it");
+        has_newest(&mut bench, &newest);
+        let cache = bench.cache();
+        bench.run(cache.set_l2_bytes_max(6 * SEGMENT)).unwrap();
+        assert_eq!(bench.disk.length(), FRONT + 6 * SEGMENT);
+        has_newest(&mut bench, &newest);
     }
 }
 
