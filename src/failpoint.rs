@@ -80,6 +80,16 @@ pub(crate) enum Failpoint {
     WokenUnderLock,
     /// A typed caller is given another's value that it cannot decode.
     UndecodedShared,
+    /// A typed caller is given the value of an entry that it has looked at before.
+    DecodedOfAnother,
+    /// What a namespace has of its own does not count.
+    NamespaceDefaultsIgnored,
+    /// A smaller budget of memory is in force before what exceeds it has left.
+    ExcessKept,
+    /// A call over several namespaces reaches the first of them.
+    SeveralCutShort,
+    /// An overwrite is refused as a new key would be, and leaves the old record on file.
+    OverwriteRefused,
     /// A record is served for any key of the same hash.
     KeyNotCompared,
     /// Waiters wait forever for a leader that was woken and is not polled.

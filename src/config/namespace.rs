@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::range::{NAMESPACE_BYTES_MAX, of_namespace, within};
 use crate::error::CacheError;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::fetch_policy::FetchPolicy;
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
@@ -159,6 +160,7 @@ impl DefaultsByName {
 
     pub(crate) fn of(&self, name: &str) -> &NamespaceDefaults {
         let at = self.0.binary_search_by(|(of, _)| (**of).cmp(name));
+        let at = at.ok().filter(|_| !failpoint(Failpoint::NamespaceDefaultsIgnored));
         at.map_or(&NONE, |at| &self.0[at].1)
     }
 

@@ -13,6 +13,7 @@ use crate::engine::eviction::Eviction;
 use crate::engine::parts::Parts;
 use crate::engine::write::copy_limit;
 use crate::error::CacheError;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::l1::{L1, Room};
 use crate::l2::SizeRefusal;
 use crate::limiter::Limiter;
@@ -97,6 +98,9 @@ impl Sizes {
                 break;
             }
             present = latest;
+        }
+        if failpoint(Failpoint::ExcessKept) {
+            return Ok(());
         }
         self.eviction.make_room(Room::default(), u8::MAX).await;
         // Bounded: by the puts that had reserved room before. Until their entries are in memory

@@ -18,6 +18,7 @@ use super::put::TypedPut;
 use crate::engine::fetch::fetcher::Fetcher;
 use crate::engine::fetch::typing::{Begin, Typing};
 use crate::entry::Entry;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::hit::{BlobCacheHit, CacheTier};
 use crate::key::NamespaceRef;
 use crate::put::BlobCachePut;
@@ -97,7 +98,9 @@ impl<T: Send + 'static, C: Codec<T>> Call<T, C> {
         let mut values = self.values.lock();
         let own = if hit.tier() == CacheTier::Fetched { values.fetched.take() } else { None };
         // Bounded: two.
-        let found = values.decoded.iter().position(|(entry, _)| Arc::ptr_eq(entry, &hit.entry));
+        let found = values.decoded.iter().position(|(entry, _)| {
+            Arc::ptr_eq(entry, &hit.entry) || failpoint(Failpoint::DecodedOfAnother)
+        });
         let found = found.map(|at| values.decoded.swap_remove(at).1);
         drop(values);
         let value = match (own, found) {

@@ -207,7 +207,8 @@ impl Commit {
             let tombstone = tombstone(&entry.generation, entry.hash).ok_or(Unrecorded::Off)?;
             new = NewRecord { encoded: tombstone, is_blob: false };
         }
-        let is_spared = !new.is_blob && slot.is_none_or(Slot::is_tombstone);
+        let is_shadowed = slot.is_none_or(Slot::is_tombstone);
+        let is_spared = !new.is_blob && (is_shadowed || failpoint(Failpoint::OverwriteRefused));
         let recorded = if is_spared && section.is_gap_before(l2.log.tail().value()) {
             None
         } else {

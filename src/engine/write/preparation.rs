@@ -14,6 +14,7 @@ use crate::engine::write::commit::{Commit, InMemory, NewRecord, Proposal, encode
 use crate::engine::write::record_encoder::{Body, RecordEncoder, Recording};
 use crate::entry::Entry;
 use crate::error::{BlobLimit, CacheError};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::namespace::Generation;
@@ -162,7 +163,7 @@ impl Preparation {
     fn is_over_rate(&self, generation: &Generation, hash: KeyHash) -> bool {
         let Some(l2) = self.disk.l2() else { return false };
         self.disk_admission.is_over_rate(|| l2.bytes_written())
-            && generation.index().get(hash).is_none()
+            && (generation.index().get(hash).is_none() || failpoint(Failpoint::OverwriteRefused))
     }
 
     /// An error if a blob that memory does not take is too large for the disk.

@@ -39,6 +39,7 @@ use crate::engine::write::record_encoder::RecordEncoder;
 use crate::engine::write::versions::{PutVersion, Versions};
 use crate::entry::{Entry, Extras};
 use crate::error::CacheError;
+use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::l1::Room;
 use crate::l2::RoomTicket;
@@ -349,6 +350,7 @@ impl Puts {
         newcomer.or_taken(|| {
             let generation = self.namespaces.find(namespace.name);
             generation.is_some_and(|generation| generation.index().get(hash).is_some())
+                && !failpoint(Failpoint::OverwriteRefused)
         })
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::defaults::Defaults;
 use super::manner::Manner;
+use super::typed::values;
 use crate::cache::BlobCache;
 use crate::error::CacheError;
 use crate::modes::L1Admission;
@@ -37,6 +39,11 @@ impl FullKey {
     pub(super) fn name(self) -> [u8; 2] {
         [self.key / 4, self.key]
     }
+
+    /// Calls for it go through a typed handle.
+    pub(super) fn is_typed(self) -> bool {
+        self.key % 3 == 2
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,58 +54,61 @@ pub(super) enum Scope {
     /// In all namespaces.
     TagEverywhere(u8),
     Dependency(usize, u8),
+    /// In all namespaces.
+    DependencyEverywhere(u8),
     Space(usize),
     All,
 }
 
-impl Scope {
-    pub(super) async fn invalidate(self, cache: &BlobCache) -> Result<(), CacheError> {
-        match self {
-            Scope::Key(full_key) => {
-                cache.invalidate_key(full_key.namespace(), full_key.name()).await.map(drop)
-            }
-            Scope::Prefix(space, first) => {
-                cache.invalidate_prefix(SPACES[space], [first]).await.map(drop)
-            }
-            Scope::Tag(space, tag) => {
-                cache.invalidate_tags(SPACES[space], &[&label(tag)]).await.map(drop)
-            }
-            Scope::TagEverywhere(tag) if tag == 0 => {
-                cache.invalidate_tags(&SPACES, &[&label(tag)]).await.map(drop)
-            }
-            Scope::TagEverywhere(tag) => {
-                cache.invalidate_tags(NamespaceScope::All, &[&label(tag)]).await.map(drop)
-            }
-            Scope::Dependency(space, on) => {
-                cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
-            }
-            Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(drop),
-            Scope::All => cache.invalidate_all().await,
-        }
-    }
+/// All namespaces: one of the labels names them, the others do not.
+fn everywhere(label: u8) -> NamespaceScope<'static> {
+    if label == 0 { NamespaceScope::Several(&SPACES) } else { NamespaceScope::All }
 }
 
 impl Scope {
-    pub(super) async fn expire(self, cache: &BlobCache) -> Result<(), CacheError> {
+    /// The count of the call, where it has one.
+    pub(super) async fn invalidate(self, cache: &BlobCache) -> Result<usize, CacheError> {
         match self {
+            Scope::Key(full_key) if full_key.is_typed() => {
+                values(cache, full_key.space).invalidate_key(full_key.name()).await
+            }
             Scope::Key(full_key) => {
-                cache.expire_key(full_key.namespace(), full_key.name()).await.map(drop)
+                cache.invalidate_key(full_key.namespace(), full_key.name()).await
             }
-            Scope::Prefix(space, first) => {
-                cache.expire_prefix(SPACES[space], [first]).await.map(drop)
-            }
-            Scope::Tag(space, tag) => {
-                cache.expire_tags(SPACES[space], &[&label(tag)]).await.map(drop)
-            }
+            Scope::Prefix(space, first) => cache.invalidate_prefix(SPACES[space], [first]).await,
+            Scope::Tag(space, tag) => cache.invalidate_tags(SPACES[space], &[&label(tag)]).await,
             Scope::TagEverywhere(tag) => {
-                cache.expire_tags(NamespaceScope::All, &[&label(tag)]).await.map(drop)
+                cache.invalidate_tags(everywhere(tag), &[&label(tag)]).await
             }
             Scope::Dependency(space, on) => {
-                cache.expire_dependencies(SPACES[space], &[&label(on)]).await.map(drop)
+                cache.invalidate_dependencies(SPACES[space], &[&label(on)]).await
             }
-            Scope::Space(space) => cache.expire_namespace(SPACES[space]).await.map(drop),
+            Scope::DependencyEverywhere(on) => {
+                cache.invalidate_dependencies(everywhere(on), &[&label(on)]).await
+            }
+            Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(usize::from),
+            Scope::All => cache.invalidate_all().await.map(|()| 0),
+        }
+    }
+
+    pub(super) async fn expire(self, cache: &BlobCache) -> Result<usize, CacheError> {
+        match self {
+            Scope::Key(full_key) if full_key.is_typed() => {
+                values(cache, full_key.space).expire_key(full_key.name()).await
+            }
+            Scope::Key(full_key) => cache.expire_key(full_key.namespace(), full_key.name()).await,
+            Scope::Prefix(space, first) => cache.expire_prefix(SPACES[space], [first]).await,
+            Scope::Tag(space, tag) => cache.expire_tags(SPACES[space], &[&label(tag)]).await,
+            Scope::TagEverywhere(tag) => cache.expire_tags(everywhere(tag), &[&label(tag)]).await,
+            Scope::Dependency(space, on) => {
+                cache.expire_dependencies(SPACES[space], &[&label(on)]).await
+            }
+            Scope::DependencyEverywhere(on) => {
+                cache.expire_dependencies(everywhere(on), &[&label(on)]).await
+            }
+            Scope::Space(space) => cache.expire_namespace(SPACES[space]).await.map(usize::from),
             // There is no such call.
-            Scope::All => Ok(()),
+            Scope::All => Ok(0),
         }
     }
 }
@@ -115,6 +125,8 @@ pub(super) struct Put {
     pub(super) admission: L1Admission,
     /// Read at a point, so it may be refused silently.
     pub(super) is_fill: bool,
+    /// It has no policy of its own: that of its namespace is what is said here.
+    pub(super) is_default: bool,
 }
 
 /// Deadlines in seconds, from the call on.
@@ -134,11 +146,12 @@ pub(super) enum FetchVerb {
     OwnRefresh,
     /// A fetch, by a codec that decodes some values only.
     Typed,
+    OwnTyped,
 }
 
 impl FetchVerb {
     const SPAWNED: &[Self] = &[Self::Fetch, Self::Refresh, Self::Typed];
-    const OWN: &[Self] = &[Self::OwnFetch, Self::OwnRefresh];
+    const OWN: &[Self] = &[Self::OwnFetch, Self::OwnRefresh, Self::OwnTyped];
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +185,8 @@ pub(super) enum Verb {
     Sweep,
     /// Gives the file so many segments.
     Resize(u64),
+    /// Gives memory so many bytes.
+    ResizeMemory(usize),
     /// Advances the clock by that many seconds.
     Pass(u64),
 }
@@ -207,17 +222,25 @@ impl Call {
                 // One key, so that fetched values are found again.
                 let full_key = FullKey { key: 0, ..full_key };
                 let verbs = if it < 250 { FetchVerb::OWN } else { FetchVerb::SPAWNED };
-                Verb::Fetch(full_key, Fetch::draw(random, number, verbs))
+                let fetch = Fetch::draw(random, number, verbs);
+                let put = fetch.put.or_defaults(Defaults::of(seed, full_key.space));
+                Verb::Fetch(full_key, Fetch { put, ..fetch })
             }
             315..345 => Verb::Touch(full_key, Touch::draw(random)),
             345..355 if full_key.key % 2 == 0 => Verb::Keys(full_key.space, None),
             345..355 => Verb::Keys(full_key.space, Some(full_key.key / 4)),
             355..380 => Verb::GetMany(some_keys(random, full_key)),
             380..400 => Verb::Exists(full_key),
-            400..820 => Verb::Put(full_key, Put::draw(random, number)),
+            400..815 => {
+                let put = Put::draw(random, number);
+                Verb::Put(full_key, put.or_defaults(Defaults::of(seed, full_key.space)))
+            }
+            815..820 => Verb::ResizeMemory(random.random_range(64..129) << 10),
             820..850 => {
                 let keys = some_keys(random, full_key);
-                let put = |(full_key, number)| (full_key, Put::draw(random, number));
+                let defaults = Defaults::of(seed, full_key.space);
+                let mut draw = |number| Put::draw(random, number).or_defaults(defaults);
+                let put = |(full_key, number)| (full_key, draw(number));
                 Verb::PutMany(keys.into_iter().zip(numbers_of_many(number)).map(put).collect())
             }
             850..880 => Verb::Invalidate(Scope::Key(full_key)),
@@ -227,7 +250,10 @@ impl Call {
             920..924 => Verb::Expire(Scope::Tag(full_key.space, label)),
             924..928 => Verb::Invalidate(Scope::TagEverywhere(label)),
             928..930 => Verb::Expire(Scope::TagEverywhere(label)),
-            930..940 => Verb::Invalidate(Scope::Dependency(full_key.space, label)),
+            930..935 => Verb::Invalidate(Scope::Dependency(full_key.space, label)),
+            935..937 => Verb::Expire(Scope::Dependency(full_key.space, label)),
+            937..939 => Verb::Invalidate(Scope::DependencyEverywhere(label)),
+            939 => Verb::Expire(Scope::DependencyEverywhere(label)),
             940..954 => Verb::Invalidate(Scope::Prefix(full_key.space, full_key.key / 4)),
             954..960 => Verb::Expire(Scope::Prefix(full_key.space, full_key.key / 4)),
             960..965 => Verb::Invalidate(Scope::Space(full_key.space)),
@@ -296,7 +322,7 @@ impl Touch {
     }
 }
 
-fn policy_of(ttl: Option<u64>, stale: u64) -> BlobCachePolicy {
+pub(super) fn policy_of(ttl: Option<u64>, stale: u64) -> BlobCachePolicy {
     let stale_serve = (stale > 0).then(|| Duration::from_secs(stale));
     let extended = ExtendedTtlPolicy { stale_serve, ..Default::default() };
     let policy = BlobCachePolicy::default().extended(extended);
@@ -322,7 +348,16 @@ impl Put {
             stale: if random.random_bool(0.5) { random.random_range(0..60) } else { 0 },
             admission: [L1Admission::Always, L1Admission::Never][random.random_range(0..2)],
             is_fill: random.random_bool(0.15),
+            is_default: random.random_bool(0.15),
         }
+    }
+
+    fn or_defaults(self, defaults: Defaults) -> Self {
+        if !self.is_default {
+            return self;
+        }
+        let Defaults { ttl, stale, admission } = defaults;
+        Self { version: None, ttl, stale, admission, ..self }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -339,14 +374,17 @@ impl Put {
     }
 
     pub(super) fn blob(&self) -> BlobCachePut {
+        let blob = BlobCachePut::new(self.bytes())
+            .with_tags(self.tags.iter().map(|tag| label(*tag)))
+            .with_dependencies(self.dependencies.iter().map(|dependency| label(*dependency)));
+        if self.is_default {
+            return blob;
+        }
         let mut policy = policy_of(self.ttl, self.stale).l1_admission(self.admission);
         if let Some(version) = self.version {
             policy = policy.version(version);
         }
-        BlobCachePut::new(self.bytes())
-            .with_tags(self.tags.iter().map(|tag| label(*tag)))
-            .with_dependencies(self.dependencies.iter().map(|dependency| label(*dependency)))
-            .with_policy(policy)
+        blob.with_policy(policy)
     }
 }
 

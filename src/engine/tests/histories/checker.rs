@@ -7,7 +7,8 @@ mod roomy;
 
 use std::collections::{HashMap, HashSet};
 
-use super::call::{FullKey, Put, Scope, Touch};
+use super::call::{FullKey, Put, SPACES, Scope, Touch};
+use super::typed::decodes;
 use crate::error::CacheError;
 use crate::fetch_policy::FetchPolicy;
 
@@ -89,7 +90,8 @@ pub(super) struct Checker {
     left: HashSet<u32>,
     /// Nothing is evicted, so misses and races of versions are checked, too.
     is_roomy: bool,
-    pub(super) fetch_policy: FetchPolicy,
+    /// Of the namespaces.
+    fetch_policies: [FetchPolicy; SPACES.len()],
     /// When the calls of fetches were answered, by tick and by clock.
     answered: HashMap<u32, (u64, u64)>,
     /// Gets find nothing from now on.
@@ -118,6 +120,7 @@ impl Mutation {
             Scope::Dependency(space, on) => {
                 space == full_key.space && what.dependencies.contains(&on)
             }
+            Scope::DependencyEverywhere(on) => what.dependencies.contains(&on),
             Scope::Space(space) => space == full_key.space,
             Scope::All => true,
         }
@@ -133,8 +136,8 @@ impl Mutation {
 }
 
 impl Checker {
-    pub(super) fn new(is_roomy: bool, fetch_policy: FetchPolicy) -> Self {
-        Self { is_roomy, fetch_policy, ..Self::default() }
+    pub(super) fn new(is_roomy: bool, fetch_policies: [FetchPolicy; SPACES.len()]) -> Self {
+        Self { is_roomy, fetch_policies, ..Self::default() }
     }
 
     pub(super) fn tick(&mut self) -> u64 {
@@ -186,6 +189,18 @@ impl Checker {
         mutation.put.is_none() && mutation.touch.is_none()
     }
 
+    /// Whether a mutation is about the dependencies of all namespaces.
+    pub(super) fn is_over_namespaces(&self, number: u32) -> bool {
+        let mutation = &self.mutations[self.full_keys[&number]];
+        matches!(mutation.scope, Scope::DependencyEverywhere(_))
+    }
+
+    /// Whether a put has the policy of its namespace.
+    pub(super) fn is_default(&self, number: u32) -> bool {
+        let mutation = self.full_keys.get(&number).map(|&at| &self.mutations[at]);
+        mutation.and_then(|it| it.put.as_ref()).is_some_and(|put| put.is_default)
+    }
+
     pub(super) fn end(&mut self, number: u32, effect: Effect, clock: u64) {
         let now = self.tick();
         let mutation = &mut self.mutations[self.full_keys[&number]];
@@ -221,7 +236,7 @@ impl Checker {
         found: Option<Found>,
     ) -> Result<(), String> {
         let now = self.tick();
-        let Some(found) = found else { return self.missed(full_key, asked) };
+        let Some(found) = found else { return self.missed(full_key, asked, |_| true) };
         let Some(&at) = self.full_keys.get(&found.number) else {
             return Err(format!("a get of {full_key:?} finds {found:?}, which was never put"));
         };
@@ -278,7 +293,13 @@ impl Checker {
     /// Checks that a listing did not have a key.
     pub(super) fn unlisted(&mut self, full_key: FullKey, asked: Asked) -> Result<(), String> {
         self.tick();
-        self.missed(full_key, asked)
+        self.missed(full_key, asked, |_| true)
+    }
+
+    /// Checks a miss through a typed handle.
+    pub(super) fn missed_typed(&mut self, full_key: FullKey, asked: Asked) -> Result<(), String> {
+        self.tick();
+        self.missed(full_key, asked, decodes)
     }
 
     /// Checks a positive `exists`.

@@ -7,26 +7,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::call::{Fetch, FetchVerb, FullKey, Put};
 use super::checker::{Asked, Checker, Found};
+use super::defaults::SOFT_TIMEOUT;
 use super::manner::{patient, yields};
 use super::many::Outcome;
-use super::setting::{BEGINNING, SOFT_TIMEOUT};
+use super::setting::BEGINNING;
 use super::tally::Tally;
+use super::typed;
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::error::FetchError;
 use crate::hit::{BlobCacheHit, CacheTier};
 use crate::io::TaskRunner;
 use crate::put::BlobCachePut;
-use crate::typed::{Codec, TypedPut};
 use crate::wake::wake;
 
-type Answer = Result<BlobCacheHit, FetchError<io::Error>>;
+pub(super) type Answer = Result<BlobCacheHit, FetchError<io::Error>>;
 
 /// What a fetch reads from. It has no handle of the cache, which would keep that open.
 pub(super) struct Origin {
@@ -97,7 +97,7 @@ pub(super) fn fetch(
     let (space, key) = (full_key.namespace(), full_key.name());
     let read = move || origin.read(full_key, fetch);
     let answer = async move {
-        match verb {
+        let answer: Answer = match verb {
             FetchVerb::Fetch => cache.get_or_fetch_spawned(space, key, read).await,
             FetchVerb::Refresh => cache.get_or_refresh_spawned(space, key, read).await,
             FetchVerb::OwnFetch => cache.get_or_fetch(space, key, read).await,
@@ -106,10 +106,17 @@ pub(super) fn fetch(
                 Ok((hit, None)) => Ok(hit),
                 Err(error) => Err(error),
             },
-            FetchVerb::Typed => typed(&cache, full_key, read).await,
-        }
+            FetchVerb::Typed => typed::spawned(&cache, (full_key, number), read).await?,
+            FetchVerb::OwnTyped => typed::fetched(&cache, (full_key, number), read).await?,
+        };
+        Ok(answer)
     };
-    Box::pin(async move { Outcome::Fetched(number, full_key, asked, patient(answer, polls).await) })
+    Box::pin(async move {
+        match patient(answer, polls).await.transpose() {
+            Ok(answer) => Outcome::Fetched(number, full_key, asked, answer),
+            Err(what) => Outcome::Wrong(what),
+        }
+    })
 }
 
 /// Judges the end of a call at a clock.
@@ -132,11 +139,14 @@ pub(super) fn fetched(
         Some(Err(FetchError::Fetch(error))) => {
             let failed = error.get_ref().and_then(|error| error.downcast_ref());
             let FetchFailed(of) = failed.ok_or("an error of nobody's")?;
-            tally.held += u64::from(*of != number);
+            let is_held = *of != number;
+            tally.held += u64::from(is_held);
+            tally.by_namespace += u64::from(is_held && checker.has_own_policy(full_key));
             return checker.was_given_error(*of, full_key, asked);
         }
-        Some(Err(FetchError::TimedOut)) if checker.fetch_policy.hard_timeout.is_some() => {
+        Some(Err(FetchError::TimedOut)) if checker.may_time_out(full_key) => {
             tally.timed_out += 1;
+            tally.by_namespace += u64::from(checker.has_own_policy(full_key));
             checker.left(number);
             return Ok(());
         }
@@ -161,41 +171,4 @@ pub(super) fn fetched(
 pub(super) fn found(hit: &BlobCacheHit, clock: u64) -> Result<Found, String> {
     let number = Put::number_of(hit.value()).ok_or("a mixture of values")?;
     Ok(Found { number, version: hit.version(), is_stale: hit.is_stale(), clock: Some(clock) })
-}
-
-/// As if other values were of another release.
-struct Choosy;
-
-impl Codec<Vec<u8>> for Choosy {
-    type Error = io::Error;
-
-    fn encode(&self, value: &Vec<u8>) -> io::Result<Bytes> {
-        Ok(Bytes::copy_from_slice(value))
-    }
-
-    fn decode(&self, bytes: &Bytes) -> io::Result<Vec<u8>> {
-        match Put::number_of(bytes) {
-            Some(number) if number % 3 != 0 => Ok(bytes.to_vec()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-}
-
-async fn typed<Fut>(
-    cache: &BlobCache,
-    full_key: FullKey,
-    read: impl FnOnce() -> Fut + Send + 'static,
-) -> Answer
-where
-    Fut: Future<Output = io::Result<BlobCachePut>> + Send + 'static,
-{
-    let values = cache.namespace(full_key.namespace()).typed::<Vec<u8>, _>(Choosy);
-    let read = || {
-        let reading = read();
-        async move { reading.await.map(TypedPut::of_bytes) }
-    };
-    let found = values.get_or_fetch_spawned(full_key.name(), read).await?;
-    let hit = found.hit().clone();
-    assert_eq!(found.value().map(Vec::as_slice), Some(hit.value()), "the value of other bytes");
-    Ok(hit)
 }

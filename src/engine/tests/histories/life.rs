@@ -1,23 +1,25 @@
 //! `History`: several processes in a row with a cache over one disk, concurrent calls in each; each
 //! ends in a close, a kill or a power loss. Deterministic by seed.
 
-use std::future::ready;
+mod begin;
+mod end;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::call::{Call, FullKey, Scope, Verb, numbers_of_many};
-use super::checker::{Asked, Checker, Effect, Found};
-use super::fetch::{Origin, fetch, fetched, found};
-use super::manner::{Deeds, Manner, Polled, patient, with_waker, yields};
-use super::many::{Outcome, get_many, invalidate_keys, keys, put_many, resize, sync, touch};
+use super::budget::{MemoryBudget, SharedBudget};
+use super::call::{Call, FullKey, numbers_of_many};
+use super::checker::Checker;
+use super::defaults::fetch_policies;
+use super::manner::{Deeds, Polled, patient};
+use super::many::Outcome;
 use super::plan::Plan;
-use super::setting::{Setting, fetch_policy, opening};
+use super::setting::{Setting, opening};
 use super::tally::Tally;
 use super::under_way::{STEPS_MAX, UnderWay};
 use super::{faults, limits};
@@ -26,9 +28,7 @@ use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::geometry;
 use crate::error::CacheError;
-use crate::hit::CachePresence;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
-use crate::sweep::SweepLimit;
 
 type Calls = UnderWay<Outcome>;
 
@@ -42,6 +42,8 @@ pub(super) struct History {
     full: BlobCacheConfig,
     config: BlobCacheConfig,
     cache: BlobCache,
+    /// Of this process.
+    memory: SharedBudget,
     clock: u64,
     boot: u8,
     life: u32,
@@ -60,6 +62,7 @@ impl History {
         let opening = opening(seed, &simulation, &disk, &config, 0);
         let cache = BlobCache { engine: simulation.block_on(opening).unwrap().unwrap() };
         simulation.limit_steps(STEPS_MAX);
+        let memory = MemoryBudget::new(config.l1_bytes_max);
         Self {
             seed,
             setting,
@@ -69,10 +72,11 @@ impl History {
             full: config.clone(),
             config,
             cache,
+            memory,
             clock: 0,
             boot: 0,
             life: 0,
-            checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy, fetch_policy(seed)))),
+            checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy, fetch_policies(seed)))),
             tally: Tally::default(),
             deeds: Arc::default(),
             late: None,
@@ -159,7 +163,8 @@ impl History {
             }
             let get = self.get(full_key);
             let outcome = self.drive("a get", get)?;
-            let is_hit = matches!(&outcome, Outcome::Got(_, _, Some(_)));
+            let is_hit =
+                matches!(&outcome, Outcome::Got(_, _, Some(_)) | Outcome::GotTyped(_, _, Some(_)));
             self.tally.hits_after_open += u64::from(is_hit);
             self.end(outcome)?;
         }
@@ -203,7 +208,8 @@ impl History {
 
     fn check(&mut self) -> Result<(), String> {
         self.deeds.check()?;
-        limits::check(&self.config, &self.cache, &mut self.tally)
+        let memory_most = self.memory.lock().most();
+        limits::check(&self.config, memory_most, &self.cache, &mut self.tally)
     }
 
     /// Runs a future and all tasks, for a bounded number of steps.
@@ -213,165 +219,6 @@ impl History {
         let steps = self.simulation.steps() - before;
         self.tally.steps_most = self.tally.steps_most.max(steps);
         output.ok_or_else(|| format!("{what} hangs after {steps} steps"))
-    }
-
-    fn asked(&mut self) -> Asked {
-        Asked { begun: self.checker.lock().tick(), clock: self.clock, life: self.life }
-    }
-
-    fn get(&mut self, full_key: FullKey) -> BoxFuture<'static, Outcome> {
-        let (asked, cache) = (self.asked(), self.cache.clone());
-        Box::pin(async move {
-            Outcome::Got(full_key, asked, cache.get(full_key.namespace(), full_key.name()).await)
-        })
-    }
-
-    fn origin(&self) -> Origin {
-        let (checker, clock) = (Arc::clone(&self.checker), self.config.clock.clone());
-        Origin { checker, runner: Arc::new(self.simulation.task_runner()), clock }
-    }
-
-    fn begin(&mut self, number: u32, call: &Call, calls: &mut Calls) {
-        let Some(future) = self.future(number, call) else { return };
-        let manner = if self.setting.is_plain { Manner::PLAIN } else { call.manner };
-        let future = with_waker(future, (number, manner), &self.cache, &self.deeds);
-        let what = (number, format!("{:?}", call.verb));
-        calls.begin(what, future, manner.nap, self.simulation.steps());
-    }
-
-    fn future(&mut self, number: u32, call: &Call) -> Option<BoxFuture<'static, Outcome>> {
-        let cache = self.cache.clone();
-        let mutation: BoxFuture<'static, Result<(), CacheError>> = match call.verb.clone() {
-            Verb::Get(full_key) => return Some(self.get(full_key)),
-            Verb::Fetch(full_key, how) => {
-                let origin = self.origin();
-                return Some(fetch(cache, origin, self.asked(), (full_key, how), call.polls));
-            }
-            Verb::Keys(space, prefix) => return Some(keys(cache, self.asked(), space, prefix)),
-            Verb::GetMany(full_keys) => return Some(get_many(cache, self.asked(), full_keys)),
-            Verb::PutMany(items) => {
-                for (full_key, put) in &items {
-                    self.checker.lock().begin(put.number, Scope::Key(*full_key), Some(put.clone()));
-                }
-                return Some(put_many(cache, self.asked(), items, call.polls));
-            }
-            Verb::InvalidateKeys(full_keys) => {
-                let numbers: Vec<_> = numbers_of_many(number).zip(full_keys).collect();
-                for (number, full_key) in &numbers {
-                    self.checker.lock().begin(*number, Scope::Key(*full_key), None);
-                }
-                return Some(invalidate_keys(cache, self.asked(), numbers, call.polls));
-            }
-            Verb::Touch(full_key, how) => {
-                self.checker.lock().begin_touch(number, full_key, how);
-                return Some(touch(cache, (number, self.asked()), (full_key, how), call.polls));
-            }
-            Verb::Exists(full_key) => {
-                let presence = cache.exists(full_key.namespace(), full_key.name());
-                return Some(Box::pin(ready(Outcome::Existed(full_key, self.asked(), presence))));
-            }
-            Verb::Pass(seconds) => {
-                self.clock += seconds;
-                self.config.clock.advance(Duration::from_secs(seconds));
-                return None;
-            }
-            Verb::Sync => return Some(sync(cache, number % 3 == 0, self.setting.has_faults)),
-            Verb::Resize(_) if self.setting.is_roomy => return None,
-            Verb::Resize(segments) => {
-                return Some(resize(cache, segments, self.setting.has_faults));
-            }
-            Verb::Sweep => {
-                return Some(Box::pin(async move {
-                    cache.sweep_expired(SweepLimit::Entries(1000)).await;
-                    Outcome::Nothing
-                }));
-            }
-            Verb::Put(full_key, put) => {
-                self.checker.lock().begin(number, Scope::Key(full_key), Some(put.clone()));
-                let point = put.is_fill.then(|| cache.read_point());
-                let turns = if put.is_fill { number % 16 } else { 0 };
-                Box::pin(async move {
-                    let blob = put.blob();
-                    let blob = if let Some(it) = point { blob.read_at(it) } else { blob };
-                    // Reading the value of a fill takes time.
-                    yields(turns).await;
-                    cache.put(full_key.namespace(), full_key.name(), blob).await
-                })
-            }
-            Verb::Invalidate(scope) => {
-                self.checker.lock().begin(number, scope, None);
-                Box::pin(async move { scope.invalidate(&cache).await })
-            }
-            Verb::Expire(scope) => {
-                self.checker.lock().begin_expiry(number, scope);
-                Box::pin(async move { scope.expire(&cache).await })
-            }
-        };
-        let (asked, polls) = (self.asked(), call.polls);
-        Some(Box::pin(
-            async move { Outcome::Mutated(number, asked, patient(mutation, polls).await) },
-        ))
-    }
-
-    fn end(&mut self, outcome: Outcome) -> Result<(), String> {
-        match outcome {
-            Outcome::Nothing => Ok(()),
-            Outcome::Each(outcomes) => outcomes.into_iter().try_for_each(|it| self.end(it)),
-            Outcome::Existed(full_key, asked, CachePresence::Present) => {
-                self.checker.lock().existed(full_key, asked)
-            }
-            Outcome::Existed(..) => Ok(()),
-            Outcome::Unlisted(full_key, asked) => self.checker.lock().unlisted(full_key, asked),
-            Outcome::Got(full_key, asked, hit) => {
-                self.tally.gets += 1;
-                hit.iter().for_each(|hit| self.tally.hit(hit));
-                let found = hit.map(|hit| found(&hit, asked.clock)).transpose()?;
-                let mut checker = self.checker.lock();
-                let has_left = |found: Found| checker.has_left(found.number);
-                self.tally.left += u64::from(found.is_some_and(has_left));
-                checker.got(full_key, asked, found)
-            }
-            Outcome::Fetched(number, full_key, asked, answer) => {
-                let (of, answer) = ((number, full_key, asked), (answer, self.clock));
-                fetched(&mut self.checker.lock(), &mut self.tally, of, answer)
-            }
-            Outcome::Touched(number, asked, result) => {
-                self.tally.touched += u64::from(result == Some(Ok(true)));
-                self.checker.lock().touched(
-                    number,
-                    asked,
-                    result,
-                    (self.clock, self.setting.has_faults),
-                )
-            }
-            Outcome::Mutated(number, asked, result) => {
-                let effect = match result {
-                    Some(Err(CacheError::VersionMismatch { existing, .. })) => {
-                        return self.checker.lock().mismatched(number, asked, existing, self.clock);
-                    }
-                    Some(Err(CacheError::L2Io { .. })) if self.setting.has_faults => {
-                        Effect::CertainInLife(self.life)
-                    }
-                    Some(Err(CacheError::VersionUnknown { .. })) if self.setting.has_faults => {
-                        Effect::None
-                    }
-                    // In force from its first poll, if the log has room.
-                    None if self.setting.is_roomy
-                        && self.checker.lock().is_invalidation(number) =>
-                    {
-                        Effect::CertainInLife(self.life)
-                    }
-                    Some(Err(CacheError::TooManyNamespaces { max: 1 })) => Effect::None,
-                    // It may have taken effect before the close.
-                    None | Some(Err(CacheError::Closed)) => Effect::Possible,
-                    Some(Err(error)) => return Err(format!("call {number} fails: {error}")),
-                    Some(Ok(())) => Effect::Certain,
-                };
-                self.tally.dropped += u64::from(result.is_none());
-                self.checker.lock().end(number, effect, self.clock);
-                Ok(())
-            }
-        }
     }
 
     /// Ends the process in some way, with its calls in progress.
@@ -469,6 +316,7 @@ impl History {
         }
         let engine = opened.map_err(|error| format!("open fails: {error}"))?;
         self.cache = BlobCache { engine };
+        self.memory = MemoryBudget::new(self.config.l1_bytes_max);
         self.pretend_scans();
         self.checker.lock().is_closed = false;
         drop(self.late.take());

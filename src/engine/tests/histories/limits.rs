@@ -22,6 +22,7 @@ const NAMESPACE_BYTES: usize = 1 << 10;
 
 pub(super) fn check(
     config: &BlobCacheConfig,
+    memory_most: usize,
     cache: &BlobCache,
     tally: &mut Tally,
 ) -> Result<(), String> {
@@ -38,7 +39,7 @@ pub(super) fn check(
     tally.index_bytes_most = tally.index_bytes_most.max(index as u64);
     let spaces = stats.namespaces() * NAMESPACE_BYTES;
     at_most("index", index, config.l2_index_bytes_max + spaces)?;
-    at_most("memory", stats.bytes_in_use(), config.l1_bytes_max)
+    at_most("memory", stats.bytes_in_use(), memory_most)
 }
 
 pub(super) fn check_opened(config: &BlobCacheConfig, stats: &BlobCacheStats) -> Result<(), String> {

@@ -5,9 +5,11 @@ use std::io;
 
 use futures::future::BoxFuture;
 
+use super::budget::Changed;
 use super::call::{FullKey, Put, SPACES, Touch};
 use super::checker::Asked;
 use super::manner::patient;
+use super::typed::{self, ValueHit};
 use crate::cache::BlobCache;
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
@@ -15,17 +17,23 @@ use crate::keys::KeysQuery;
 
 /// How a call has ended.
 pub(super) enum Outcome {
-    Mutated(u32, Asked, Option<Result<(), CacheError>>),
+    /// With its count, where it has one.
+    Mutated(u32, Asked, Option<Result<usize, CacheError>>),
     Touched(u32, Asked, Option<Result<bool, CacheError>>),
     Got(FullKey, Asked, Option<BlobCacheHit>),
+    GotTyped(FullKey, Asked, Option<ValueHit>),
     /// None: its caller has gone.
     Fetched(u32, FullKey, Asked, Option<Result<BlobCacheHit, FetchError<io::Error>>>),
     Existed(FullKey, Asked, CachePresence),
     /// A listing of its namespace did not have it.
     Unlisted(FullKey, Asked),
+    /// Memory has another budget.
+    Resized(Result<Changed, CacheError>),
     /// Of a call for many keys.
     Each(Vec<Self>),
     Nothing,
+    /// An answer that is wrong by itself.
+    Wrong(String),
 }
 
 /// Its result on a failing device is not checked here. A reopening does nothing, unless such a
@@ -112,10 +120,16 @@ pub(super) fn put_many(
         })
         .collect();
     Box::pin(async move {
-        let puts = cache.put_many(items[0].0.namespace(), blobs);
+        let first = items[0].0;
+        let puts = async {
+            match first.is_typed() {
+                true => typed::put_many(&cache, first.space, blobs).await,
+                false => cache.put_many(first.namespace(), blobs).await,
+            }
+        };
         let results = patient(puts, polls).await;
         let mut results = results.map(Vec::into_iter);
-        let mut next = || results.as_mut().map(|results| results.next().unwrap());
+        let mut next = || results.as_mut().map(|results| results.next().unwrap().map(|()| 0));
         let mutated = |(_, put): &(FullKey, Put)| Outcome::Mutated(put.number, asked, next());
         Outcome::Each(items.iter().map(mutated).collect())
     })
@@ -130,7 +144,7 @@ pub(super) fn invalidate_keys(
     Box::pin(async move {
         let keys: Vec<_> = numbers.iter().map(|(_, full_key)| full_key.name()).collect();
         let invalidation = cache.invalidate_keys(numbers[0].1.namespace(), &keys);
-        let result = patient(invalidation, polls).await.map(|removed| removed.map(drop));
+        let result = patient(invalidation, polls).await;
         let mutated = |(number, _)| Outcome::Mutated(number, asked, result.clone());
         Outcome::Each(numbers.into_iter().map(mutated).collect())
     })

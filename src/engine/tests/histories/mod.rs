@@ -1,6 +1,7 @@
 //! Concurrent histories over two tiers on a simulated disk, and the checker that judges them.
 //!
-//! Up to six concurrent calls of all kinds, a fifth of them dropped halfway, over 24 keys. Memory
+//! Up to six concurrent calls of all kinds, a fifth of them dropped halfway, over 24 keys in two
+//! namespaces that are configured differently; some keys are used through a typed handle. Memory
 //! and disk are so small that eviction, promotion and reclaim are constant. Eight processes in a
 //! row end in a close, a kill or a power loss, sometimes during recovery, with calls in progress.
 //!
@@ -18,8 +19,10 @@
     reason = "numbers of a test are small, and a panic fails the test"
 )]
 
+mod budget;
 mod call;
 mod checker;
+mod defaults;
 mod failpoints;
 mod faults;
 mod fetch;
@@ -31,6 +34,7 @@ mod plan;
 mod setting;
 mod shrink;
 mod tally;
+mod typed;
 mod under_way;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,6 +91,13 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("stale sets refused", tally.refused, 0.5);
     least("version mismatches", tally.mismatches, 1.0);
     least("entries touched", tally.touched, 3.0);
+    least("hits through typed handles", tally.typed, 10.0);
+    least("values that do not decode", tally.undecoded, 5.0);
+    least("hits by a namespace's policy", tally.defaults, 5.0);
+    least("fetches ended by a namespace's policy", tally.by_namespace, 0.3);
+    least("dependencies of all namespaces", tally.over_namespaces, 0.3);
+    least("budgets of open caches", tally.budgets, 1.5);
+    least("smaller ones", tally.budgets_smaller, 0.2);
     least("fetches in tasks", tally.spawned, 5.0);
     least("refreshes ahead", tally.ahead, 0.05);
     least("stale entries after a soft timeout", tally.soft, 0.03);

@@ -7,12 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::call::SPACES;
+use super::defaults;
 use crate::clock::Clock;
 use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::{DiskSetup, Identity, geometry, open_on};
 use crate::error::CacheError;
-use crate::fetch_policy::FetchPolicy;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 use crate::modes::{CrashSafety, L2Admission, L2Compression, L2PromotionPolicy};
 use crate::quota::NamespaceQuota;
@@ -21,9 +21,6 @@ use crate::write_rate::WriteRate;
 
 /// Seconds of the clock at the beginning of a history.
 pub(super) const BEGINNING: u64 = 1_000_000;
-
-/// How long a caller waits that has a stale entry.
-pub(super) const SOFT_TIMEOUT: Duration = Duration::from_millis(40);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
@@ -46,7 +43,7 @@ impl Setting {
         let policy = [L2PromotionPolicy::Immediate, L2PromotionPolicy::OnSecondHit];
         // Compressed, the values would be tiny, and no segment would be reclaimed.
         let compression = if seed % 4 == 3 { L2Compression::On } else { L2Compression::Off };
-        let mut config = BlobCacheConfig::builder()
+        let config = BlobCacheConfig::builder()
             .l1_bytes_max(64 << 10)
             .shard_count(1 + (seed % 3) as usize)
             .l2_path("simulated")
@@ -54,18 +51,13 @@ impl Setting {
             .l2_segment_bytes(segment as u32)
             .l2_promotion_policy(policy[(seed % 2) as usize])
             .l2_compression(compression)
-            .namespace(SPACES[0], |it| {
-                if seed % 8 == 2 { it.compression(L2Compression::On) } else { it }
-            })
             .l2_admission(self.admission(seed))
             .crash_safety(self.crash_safety)
             .key_hash_bits(self.key_hash_bits)
             .clock(Clock::manual(UNIX_EPOCH + Duration::from_secs(BEGINNING)))
             .spawner(spawner(runner))
-            .spawned_fetches_max(8)
-            .fetch_policy(fetch_policy(seed))
-            .build()
-            .unwrap();
+            .spawned_fetches_max(8);
+        let mut config = defaults::configured(config, seed).build().unwrap();
         // All reads are short, and have a quarter of it reserved.
         config.l2_read_bytes_max = 96 << 10;
         if self.has_quotas {
@@ -91,16 +83,6 @@ impl Setting {
         } else {
             L2Admission::Adaptive
         }
-    }
-}
-
-pub(super) fn fetch_policy(seed: u64) -> FetchPolicy {
-    let policy = FetchPolicy::default().soft_timeout(SOFT_TIMEOUT).refresh_ahead(0.9);
-    match seed % 6 {
-        // A slow origin takes longer.
-        1 => policy.hard_timeout(SOFT_TIMEOUT * 3 / 2),
-        3 => policy.retry_after(Duration::from_secs(20)),
-        _ => policy,
     }
 }
 

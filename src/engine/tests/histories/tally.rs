@@ -26,6 +26,18 @@ pub(super) struct Tally {
     pub(super) invalidated: u64,
     pub(super) stale_serves: u64,
     pub(super) touched: u64,
+    /// Hits through typed handles, and values that did not decode there.
+    pub(super) typed: u64,
+    pub(super) undecoded: u64,
+    /// Hits on values with the policy of their namespace.
+    pub(super) defaults: u64,
+    /// Held errors and fetches that took too long, by a fetch policy of their namespace's own.
+    pub(super) by_namespace: u64,
+    /// Calls about dependencies in all namespaces that have found entries.
+    pub(super) over_namespaces: u64,
+    /// Other budgets of memory while the cache was open, and those of them that were smaller.
+    pub(super) budgets: u64,
+    pub(super) budgets_smaller: u64,
     pub(super) expired: u64,
     /// Fetches in tasks, soft timeouts, refreshes ahead, and hits on values whose callers had gone.
     pub(super) spawned: u64,
@@ -72,6 +84,7 @@ impl Tally {
         self.mismatches += stats.version_mismatches();
         self.invalidated += stats.invalidations();
         self.stale_serves += stats.l1_stale_serves_total();
+        self.undecoded += stats.values_undecoded();
         self.expired += stats.expirations();
         self.spawned += stats.fetches_spawned();
         self.soft += stats.soft_timeouts();
@@ -101,6 +114,13 @@ impl AddAssign for Tally {
         self.invalidated += other.invalidated;
         self.stale_serves += other.stale_serves;
         self.touched += other.touched;
+        self.typed += other.typed;
+        self.undecoded += other.undecoded;
+        self.defaults += other.defaults;
+        self.by_namespace += other.by_namespace;
+        self.over_namespaces += other.over_namespaces;
+        self.budgets += other.budgets;
+        self.budgets_smaller += other.budgets_smaller;
         self.expired += other.expired;
         self.spawned += other.spawned;
         self.soft += other.soft;

@@ -41,7 +41,8 @@ impl Checker {
         }
         // Once the call that has failed was answered, its error is given only while it is held.
         let answered = self.answered.get(&number).filter(|(tick, _)| *tick < asked.begun);
-        let pause = self.fetch_policy.retry_after.map_or(0, |pause| pause.as_secs());
+        let pause =
+            self.fetch_policies[full_key.space].retry_after.map_or(0, |pause| pause.as_secs());
         if let Some((_, clock)) = answered.filter(|(_, clock)| asked.clock >= clock + pause) {
             return Err(format!(
                 "a fetch of {full_key:?}, {asked:?}, is given the error of {failed:?}, whose call \
@@ -51,7 +52,10 @@ impl Checker {
         // An error has no labels.
         let changed = self.mutations.iter().find(|other| {
             let covers = match other.scope {
-                Scope::Tag(..) | Scope::TagEverywhere(_) | Scope::Dependency(..) => false,
+                Scope::Tag(..)
+                | Scope::TagEverywhere(_)
+                | Scope::Dependency(..)
+                | Scope::DependencyEverywhere(_) => false,
                 _ => other.covers(failed),
             };
             covers
@@ -84,5 +88,14 @@ impl Checker {
 
     pub(in super::super) fn has_left(&self, number: u32) -> bool {
         self.left.contains(&number)
+    }
+
+    pub(in super::super) fn may_time_out(&self, full_key: FullKey) -> bool {
+        self.fetch_policies[full_key.space].hard_timeout.is_some()
+    }
+
+    /// Whether another fetch policy than that of its namespace would be the cache's.
+    pub(in super::super) fn has_own_policy(&self, full_key: FullKey) -> bool {
+        full_key.space != 0 && self.fetch_policies[full_key.space] != self.fetch_policies[0]
     }
 }

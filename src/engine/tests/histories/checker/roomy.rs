@@ -4,8 +4,14 @@ use super::{Asked, Checker, Effect, Mutation};
 use crate::engine::tests::histories::call::FullKey;
 
 impl Checker {
-    /// If nothing is evicted, a miss needs a reason as well.
-    pub(super) fn missed(&self, full_key: FullKey, asked: Asked) -> Result<(), String> {
+    /// If nothing is evicted, a miss needs a reason as well. The caller can decode the values of
+    /// some numbers.
+    pub(super) fn missed(
+        &self,
+        full_key: FullKey,
+        asked: Asked,
+        decodes: impl Fn(u32) -> bool,
+    ) -> Result<(), String> {
         if !self.is_roomy || self.is_closed {
             return Ok(());
         }
@@ -13,6 +19,7 @@ impl Checker {
             mutation.full_key() == Some(full_key)
                 && mutation.effect == Effect::Certain
                 && mutation.ended < asked.begun
+                && decodes(mutation.number)
                 && mutation.put.as_ref().is_some_and(|put| put.ttl.is_none())
         };
         match self.mutations.iter().filter(lasting).find(|put| self.stands(put, self.now)) {
