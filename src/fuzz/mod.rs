@@ -1,6 +1,8 @@
 //! Targets of fuzzers, for this project's own laboratories: each takes any bytes, and panics if
 //! they break a promise. `fuzz/` runs them under libFuzzer, the tests under seeded mutations.
 
+mod invalidations;
+mod listing;
 mod model;
 mod operations;
 mod source;

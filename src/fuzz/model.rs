@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::listing::Listed;
 use super::value::FullKey;
 
 /// Not yet.
@@ -195,6 +196,29 @@ impl Model {
         assert!(newer.is_none(), "older than what was seen before: {told}, {newer:?}");
         self.mutations[number].known = found.known.min(now);
         self.sights.entry(full_key).or_default().push((now, number));
+    }
+
+    /// A listing has an entry. `tag`: one that it carries.
+    pub(super) fn listed(&mut self, asked: Asked, tag: Option<u8>, listed: Listed) {
+        self.tick();
+        let Listed { full_key, version, is_stale } = listed;
+        let may_be = |put: &Mutation| {
+            let Some(what) = put.put.filter(|_| put.scope == Scope::Key(full_key)) else {
+                return false;
+            };
+            let is_other = what.version != version || (tag.is_some() && what.tag != tag);
+            let Latest { stale, gone, window } = self.latest(put, asked);
+            let mut after = self.mutations.iter().filter(|other| self.follows(other, put, asked));
+            let is_over = after.any(|other| {
+                let is_expired = is_stale == Some(false) || asked.clock >= other.clock + window;
+                let is_touch = other.touch.is_some();
+                !is_touch && (!other.expires || is_expired)
+            });
+            let is_past = asked.clock >= gone || (is_stale == Some(false) && asked.clock >= stale);
+            put.effect != Effect::None && !is_other && !is_over && !is_past
+        };
+        let is_right = self.mutations.iter().any(may_be);
+        assert!(is_right, "{listed:?} is listed, {asked:?} to {}, and cannot be there", self.now);
     }
 
     /// A put was refused, because the cache has that version.

@@ -3,6 +3,7 @@
 //! losses.
 //! Each hit is right by the model, and every call that is polled ends.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::invalidations::{expire, invalidate};
+use super::listing::{Listed, Query, list};
 use super::model::{Asked, Effect, Model, Put, Scope, Touch};
 use super::source::Source;
 use super::typed;
@@ -20,11 +23,11 @@ use crate::cache::BlobCache;
 use crate::error::{CacheError, FetchError};
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::io::{Fault, OperationKind};
-use crate::modes::{CrashSafety, L1Admission};
+use crate::modes::{CrashSafety, L1Admission, L2Admission};
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::scope::NamespaceScope;
 use crate::sweep::SweepLimit;
+use crate::write_rate::WriteRate;
 
 /// Steps of a script, at most.
 const STEPS: usize = 300;
@@ -41,6 +44,7 @@ enum Outcome {
     /// Of a put: with the time at which it began.
     Mutated(usize, Asked, Result<usize, CacheError>),
     Touched(usize, Result<bool, CacheError>),
+    Listed(Query, Asked, Vec<Listed>),
     /// Of a call for many keys.
     Each(Vec<Self>),
 }
@@ -58,6 +62,19 @@ struct Script {
     calls: Vec<Call>,
     /// The device may have failed in this process.
     has_failed: bool,
+    tally: Tally,
+}
+
+/// What has happened in a script, besides what is wrong.
+#[derive(Debug, Default, Clone, Copy)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests read all of it"))]
+pub(super) struct Tally {
+    /// Entries listed while other calls were under way, and while nothing changed.
+    pub(super) listed: u64,
+    pub(super) listed_at_rest: u64,
+    /// Values that the disk has not taken.
+    pub(super) not_admitted: u64,
+    pub(super) over_rate: u64,
 }
 
 fn locked(model: &SharedModel) -> MutexGuard<'_, Model> {
@@ -66,17 +83,30 @@ fn locked(model: &SharedModel) -> MutexGuard<'_, Model> {
 
 /// Any bytes, as a script.
 pub(super) fn operations(bytes: &[u8]) {
+    let _tally = played(bytes);
+}
+
+/// The same, and tells what has happened.
+pub(super) fn played(bytes: &[u8]) -> Tally {
     let mut source = Source::new(bytes);
     let modes = [CrashSafety::Cold, CrashSafety::Process, CrashSafety::Power];
     let crash_safety = modes[usize::from(source.below(3))];
     // Two keys of one hash shadow each other.
     let key_hash_bits = [64, 64, 8, 3][usize::from(source.below(4))];
     let seed = u64::from(source.byte());
+    let mut config = config(crash_safety, key_hash_bits);
+    // Some disks take known keys alone, and some few bytes in a second.
+    match source.below(4) {
+        0 => config.l2_admission = L2Admission::OnSecondSight,
+        1 => config.l2_write_rate_max = Some(WriteRate::new(500).burst_bytes(12 << 10)),
+        _ => {}
+    }
     let mut script = Script {
-        world: World::new(seed, config(crash_safety, key_hash_bits)),
+        world: World::new(seed, config),
         model: SharedModel::default(),
         calls: Vec::new(),
         has_failed: false,
+        tally: Tally::default(),
     };
     for _ in 0..STEPS {
         if source.is_empty() {
@@ -86,6 +116,7 @@ pub(super) fn operations(bytes: &[u8]) {
         script.check_bounds();
     }
     script.restart(End::Kill);
+    script.tally
 }
 
 impl Script {
@@ -140,7 +171,7 @@ impl Script {
     fn call(&mut self, source: &mut Source<'_>) -> Call {
         let (cache, full_key) = (self.world.cache.clone(), FullKey::of(source.byte()));
         let (namespace, key) = (full_key.namespace(), full_key.name());
-        let scope = match source.below(38) {
+        let scope = match source.below(40) {
             0..10 => return self.get(cache, full_key),
             10..20 => return self.put(cache, full_key, drawn_put(source)),
             20..24 => return self.fetch(cache, full_key, drawn_put(source), source.below(8)),
@@ -170,6 +201,7 @@ impl Script {
             30 => Scope::Prefix(full_key.space, key[0]),
             32..36 => return self.many(cache, full_key, source),
             36..38 => return self.touch(cache, full_key, source),
+            38..40 => return self.list(cache, full_key, source),
             _ if full_key.key == 0 => Scope::All,
             _ => Scope::Space(full_key.space),
         };
@@ -222,6 +254,13 @@ impl Script {
             Outcome::Touched(number, touched)
         };
         Call { future: future.boxed(), numbers: vec![number] }
+    }
+
+    fn list(&mut self, cache: BlobCache, full_key: FullKey, source: &mut Source<'_>) -> Call {
+        let query = Query::of(full_key, source.below(5));
+        let asked = locked(&self.model).asked();
+        let future = async move { Outcome::Listed(query, asked, list(&cache, query).await) };
+        Call { future: future.boxed(), numbers: Vec::new() }
     }
 
     /// A call for many keys of a namespace, some of them more than once.
@@ -331,6 +370,11 @@ impl Script {
                 };
                 return model.end(number, effect);
             }
+            Outcome::Listed(query, asked, entries) => {
+                self.tally.listed += entries.len() as u64;
+                let tag = query.tag();
+                return entries.iter().for_each(|entry| model.listed(asked, tag, *entry));
+            }
             Outcome::Mutated(number, asked, result) => (number, asked, result),
         };
         let effect = match result {
@@ -368,6 +412,9 @@ impl Script {
 
     /// Ends the process, and begins the next one. Its calls are dropped before or after.
     fn restart(&mut self, end: End) {
+        let stats = self.world.cache.stats();
+        self.tally.not_admitted += stats.l2_not_admitted();
+        self.tally.over_rate += stats.l2_write_rate_rejections();
         self.world.end(end);
         let calls = std::mem::take(&mut self.calls);
         locked(&self.model).end_life();
@@ -375,10 +422,25 @@ impl Script {
         self.world.begin().expect("the disk has no faults now");
         drop(calls);
         self.has_failed = false;
+        let mut found = BTreeSet::new();
         for full_key in FullKey::all() {
             let mut call = self.get(self.world.cache.clone(), full_key);
             let outcome = self.world.run(&mut call.future);
+            if let Outcome::Found(full_key, ..) = &outcome {
+                found.insert(*full_key);
+            }
             self.end(outcome);
+        }
+        // Nothing is put or invalidated meanwhile: each entry is listed once, and nothing else.
+        for space in 0..SPACES.len() {
+            let cache = self.world.cache.clone();
+            let listed = self.world.run(list(&cache, Query::All(space)));
+            let keys = listed.iter().map(|entry| entry.full_key);
+            let kept: Vec<FullKey> = found.iter().copied().filter(|it| it.space == space).collect();
+            let mut keys: Vec<FullKey> = keys.collect();
+            keys.sort_unstable();
+            assert_eq!(keys, kept, "listed after an open, and found");
+            self.tally.listed_at_rest += listed.len() as u64;
         }
     }
 
@@ -421,33 +483,4 @@ fn blob(number: usize, put: Put, admission: L1Admission) -> BlobCachePut {
     let number = u32::try_from(number).expect("a script is short");
     let blob = BlobCachePut::new(value(number, put.length)).with_policy(policy);
     blob.with_tags(put.tag.map(tag))
-}
-
-async fn expire(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError> {
-    match scope {
-        Scope::Key(full_key) => cache.expire_key(full_key.namespace(), full_key.name()).await,
-        Scope::Prefix(space, first) => cache.expire_prefix(SPACES[space], [first]).await,
-        Scope::Tag(space, number) => cache.expire_tags(SPACES[space], &[&tag(number)]).await,
-        Scope::TagEverywhere(number) => {
-            cache.expire_tags(NamespaceScope::All, &[&tag(number)]).await
-        }
-        Scope::Space(space) => cache.expire_namespace(SPACES[space]).await.map(usize::from),
-        Scope::All => Ok(0),
-    }
-}
-
-async fn invalidate(cache: &BlobCache, scope: Scope) -> Result<usize, CacheError> {
-    match scope {
-        Scope::Key(full_key) => cache.invalidate_key(full_key.namespace(), full_key.name()).await,
-        Scope::Prefix(space, first) => cache.invalidate_prefix(SPACES[space], [first]).await,
-        Scope::Tag(space, number) => cache.invalidate_tags(SPACES[space], &[&tag(number)]).await,
-        Scope::TagEverywhere(number) if number == 0 => {
-            cache.invalidate_tags(&SPACES, &[&tag(number)]).await
-        }
-        Scope::TagEverywhere(number) => {
-            cache.invalidate_tags(NamespaceScope::All, &[&tag(number)]).await
-        }
-        Scope::Space(space) => cache.invalidate_namespace(SPACES[space]).await.map(usize::from),
-        Scope::All => cache.invalidate_all().await.map(|()| 0),
-    }
 }

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use self::mutation::mutated;
+use super::operations::{Tally, played};
 use super::{TARGETS, Target};
 use crate::failpoint::{Failpoint, plant};
 
@@ -105,6 +106,23 @@ fn scripts_of_operations() {
     mutations("operations", 100);
 }
 
+/// Listings, and disks that do not take everything.
+#[test]
+fn scripts_list_entries_and_have_values_refused() {
+    let mut sum = Tally::default();
+    let scripts = 60;
+    for seed in 1..=scripts {
+        let tally = played(&script(&mut StdRng::seed_from_u64(seed), 900));
+        sum.listed += tally.listed;
+        sum.listed_at_rest += tally.listed_at_rest;
+        sum.not_admitted += tally.not_admitted;
+        sum.over_rate += tally.over_rate;
+    }
+    println!("{scripts} scripts: {sum:?}");
+    assert!(sum.listed >= scripts && sum.listed_at_rest >= 2 * scripts, "{sum:?}");
+    assert!(sum.not_admitted >= scripts && sum.over_rate >= scripts / 2, "{sum:?}");
+}
+
 /// The number of random scripts until one finds the planted bug.
 fn scripts_until_found(name: &str, length: usize, bug: Failpoint) -> Option<u64> {
     let (target, _planted) = (Target::named(name).unwrap(), plant(bug));
@@ -139,6 +157,9 @@ fn scripts_find_planted_bugs() {
         Failpoint::FailedWriteIgnored,
         Failpoint::UndecodedShared,
         Failpoint::PointTakenLate,
+        Failpoint::ListedUnchecked,
+        Failpoint::ListedTwice,
+        Failpoint::OverwriteRefused,
     ] {
         let found = scripts_until_found("operations", 900, bug);
         println!("{bug:?} after {found:?}");
