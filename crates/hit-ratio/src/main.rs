@@ -23,6 +23,9 @@ mod report;
 mod run;
 #[path = "../../../src/bin/tamis/segments.rs"]
 mod segments;
+#[path = "../../../src/bin/tamis/spread.rs"]
+#[allow(dead_code, reason = "the tool shows each value")]
+mod spread;
 mod trace;
 #[path = "../../../src/bin/tamis/traces/mod.rs"]
 #[allow(dead_code, reason = "the tool reads other lists")]

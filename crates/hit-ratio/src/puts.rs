@@ -13,6 +13,7 @@ use futures::executor::block_on;
 use tamis::{BlobCache, BlobCacheConfig, L2Admission};
 
 use crate::Failure;
+use crate::spread::Spread;
 use crate::values::Values;
 
 const ROUNDS: usize = 7;
@@ -38,7 +39,7 @@ pub(crate) fn measure(folder: Option<&Path>) -> Result<String, Failure> {
     let mut table = "| value | without | with | ratio |\n| --- | --- | --- | --- |\n".to_owned();
     for (bytes, puts) in LOADS {
         let value = Values::new(bytes as u64).of(0, bytes as u64);
-        let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let [mut without, mut with, mut ratios]: [Spread; 3] = Default::default();
         for _ in 0..ROUNDS {
             let time = |deciding| round(&value, puts, deciding, folder);
             let (less, more) = (time(Deciding::No)?, time(Deciding::Yes)?);
@@ -46,8 +47,7 @@ pub(crate) fn measure(folder: Option<&Path>) -> Result<String, Failure> {
             with.push(more);
             ratios.push(more / less);
         }
-        let cells = [spread(without), spread(with), spread(ratios)];
-        let [without, with, ratio] = cells;
+        let [without, with, ratio] = [without, with, ratios].map(|figures| figures.show(2));
         let _ = writeln!(table, "| {bytes} B | {without} us | {with} us | {ratio} |");
     }
     Ok(table)
@@ -99,11 +99,4 @@ fn ticks() -> Result<u64, Failure> {
     let (_, fields) = text.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
     let field = |number: usize| fields.split_whitespace().nth(number).ok_or("a field is missing");
     Ok(field(11)?.parse::<u64>()? + field(12)?.parse::<u64>()?)
-}
-
-/// The median, the least and the most.
-fn spread(mut figures: Vec<f64>) -> String {
-    figures.sort_by(f64::total_cmp);
-    let (least, most) = (figures[0], figures[figures.len() - 1]);
-    format!("{:.2} ({least:.2}–{most:.2})", figures[figures.len() / 2])
 }

@@ -116,14 +116,14 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let metrics = self.metrics();
-        let mut head = vec![self.title.clone()];
+        let (mut head, beside) = (vec![&*self.title], format!("x {}", self.base));
         for metric in &metrics {
-            head.push(metric.title().to_owned());
+            head.push(metric.title());
             if *metric == self.metric {
-                head.push(format!("x {}", self.base));
+                head.push(&beside);
             }
         }
-        let mut table = Table::new(head);
+        let mut table = Table::new(&head);
         for rounds in &self.contestants {
             let mut cells = vec![rounds.name.clone()];
             let show = |spread: Option<Spread>, digits| match spread {
@@ -139,9 +139,9 @@ impl fmt::Display for Outcome {
             table.row(cells);
         }
         write!(formatter, "{table}")?;
-        let mut bars = Table::new(Vec::new());
+        let mut bars = Table::new(&[]);
         for judged in &self.bars {
-            bars.row(vec![format!("  {}", judged.bar), judged.verdict()]);
+            bars.row([format!("  {}", judged.bar), judged.verdict()]);
         }
         write!(formatter, "{bars}")
     }

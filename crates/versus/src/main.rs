@@ -31,6 +31,7 @@ mod report;
 mod rounds;
 mod rows;
 mod spread;
+#[path = "../../../src/bin/tamis/table.rs"]
 mod table;
 
 use arguments::Arguments;

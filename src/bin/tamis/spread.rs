@@ -1,6 +1,6 @@
 //! `Spread`: repeated measurements of one quantity.
 //!
-//! Shared with `examples/disk`.
+//! Shared with `examples/disk` and `crates/hit-ratio`.
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spread(Vec<f64>);
