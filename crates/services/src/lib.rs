@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use tamis::{BlobCache, BlobCacheConfig, CacheError, L2State};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 pub mod files;
 pub mod pages;
@@ -20,6 +22,9 @@ pub mod rows;
 
 /// How long a start waits for the process before it, which may still be closing the store.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Calls that have begun at the end have so long.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Opens a cache for a service on tokio: with a disk tier of 1 GiB if it is given a directory. A
 /// disk that cannot be opened must not stop the service, which goes on in memory, and tries the
@@ -39,7 +44,7 @@ pub async fn open(l2: Option<&Path>) -> Result<BlobCache, CacheError> {
         match BlobCache::open(strict.clone()).await {
             Ok(cache) => break cache,
             Err(CacheError::L2Locked { .. }) if begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
             Err(error @ CacheError::L2Locked { .. }) => return Err(error),
             Err(_) => break BlobCache::open(lenient).await?,
@@ -51,7 +56,7 @@ pub async fn open(l2: Option<&Path>) -> Result<BlobCache, CacheError> {
 
 async fn reopen(cache: BlobCache) {
     loop {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(10)).await;
         if !matches!(cache.stats().l2_state(), L2State::Degraded { .. }) {
             continue;
         }
@@ -78,4 +83,21 @@ pub fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
             _ = terminated.recv() => {}
         }
     })
+}
+
+/// When a server is to take no more calls, and when it is to leave those that have begun: a client
+/// that has sent half of a call, or that hangs, holds its connection for as long as it likes.
+fn with_grace(
+    stop: impl Future<Output = ()>,
+) -> (impl Future<Output = ()>, impl Future<Output = ()>) {
+    let (stopped, stopping) = oneshot::channel();
+    let stop = async {
+        stop.await;
+        let _ = stopped.send(());
+    };
+    let out_of_patience = async {
+        let _ = stopping.await;
+        sleep(GRACE).await;
+    };
+    (stop, out_of_patience)
 }

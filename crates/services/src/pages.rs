@@ -31,8 +31,8 @@ use tamis::{
     CacheError, CacheTier, FetchError, FetchPolicy,
 };
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::time::sleep;
+
+use crate::with_grace;
 
 /// The namespace of the cache.
 const PAGES: &str = "pages";
@@ -44,9 +44,6 @@ const STALE: Duration = Duration::from_secs(600);
 
 /// The origin takes so long for a page.
 const RENDERING: Duration = Duration::from_millis(50);
-
-/// Calls that have begun at the end have so long.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What a page shows of a product.
 #[derive(Clone, Debug, Deserialize)]
@@ -156,16 +153,7 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let (stopped, stopping) = oneshot::channel();
-    let stop = async {
-        stop.await;
-        let _ = stopped.send(());
-    };
-    // A client that has sent half of a call holds its connection for as long as it likes.
-    let out_of_patience = async {
-        let _ = stopping.await;
-        sleep(GRACE).await;
-    };
+    let (stop, out_of_patience) = with_grace(stop);
     tokio::select! {
         served = axum::serve(listener, router).with_graceful_shutdown(stop).into_future() => served,
         () = out_of_patience => Ok(()),

@@ -26,13 +26,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection;
-use sqlx::error::ErrorKind;
+use sqlx::error::{DatabaseError, ErrorKind};
 use tamis::{
     BlobCache, BlobCachePolicy, CacheError, CacheTier, FetchError, FetchPolicy, Postcard, TypedHit,
     TypedNamespace, TypedPut,
 };
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -44,6 +43,7 @@ use self::proto::{
     Call, ChangeAnswer, ChangeRequest, QueryAnswer, Source, StatsAnswer, StatsRequest, Table,
 };
 use self::statements::{CHANGES, Mistake, QUERIES, Statement};
+use crate::with_grace;
 
 /// The messages, the client and the server of `proto/rows.proto`.
 #[allow(missing_docs, unreachable_pub, reason = "generated; its docs are in that file")]
@@ -62,11 +62,8 @@ const STAMPS: &str = "stamps";
 /// A change that another program has made is seen after so long at most.
 const CATCH_UP_EVERY: Duration = Duration::from_secs(1);
 
-/// At the end calls have so long: a query or a change may wait for half of it for the database.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// SQLite's code for a database that is locked.
-const BUSY: &str = "5";
+/// SQLite's code for a database that is locked: the low byte of the codes that say why as well.
+const BUSY: u32 = 5;
 
 const STEPS_MAX: usize = 1000;
 
@@ -131,16 +128,7 @@ impl Rows {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let mut server = Server::builder();
         let server = server.add_service(RowsServer::new(self.clone()));
-        let (stopped, stopping) = oneshot::channel();
-        let stop = async {
-            stop.await;
-            let _ = stopped.send(());
-        };
-        // A connection ends when its client has agreed, which a client that hangs never does.
-        let out_of_patience = async {
-            let _ = stopping.await;
-            sleep(GRACE).await;
-        };
+        let (stop, out_of_patience) = with_grace(stop);
         let served = tokio::select! {
             served = server.serve_with_incoming_shutdown(incoming, stop) => served,
             () = out_of_patience => Ok(()),
@@ -271,9 +259,7 @@ fn failed(error: sqlx::Error) -> Status {
 fn told(error: &sqlx::Error) -> Status {
     match error {
         // Another program has written for too long.
-        sqlx::Error::Database(it) if it.code().as_deref() == Some(BUSY) => {
-            Status::unavailable(error.to_string())
-        }
+        sqlx::Error::Database(it) if is_busy(&**it) => Status::unavailable(error.to_string()),
         // What the schema refuses.
         sqlx::Error::Database(it) if !matches!(it.kind(), ErrorKind::Other) => {
             Status::failed_precondition(error.to_string())
@@ -283,6 +269,11 @@ fn told(error: &sqlx::Error) -> Status {
         }
         _ => Status::internal(error.to_string()),
     }
+}
+
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == BUSY)
 }
 
 fn not_fetched(error: FetchError<sqlx::Error>) -> Status {
@@ -295,4 +286,26 @@ fn not_fetched(error: FetchError<sqlx::Error>) -> Status {
 
 fn refused(error: CacheError) -> Status {
     Status::unavailable(format!("the cache: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_is_locked_for_any_reason_may_be_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.db");
+        let database = Database::open(&path).await.unwrap();
+        // A transaction that has read what is overwritten since cannot write any more.
+        let mut late = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT * FROM stamps").execute(&mut late).await.unwrap();
+        let change = "UPDATE stamps SET stamp = randomblob(16)";
+        let mut writer = database.writer().await.unwrap();
+        sqlx::raw_sql(change).execute(&mut *writer).await.unwrap();
+        let error = sqlx::raw_sql(change).execute(&mut late).await.unwrap_err();
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        assert_eq!(code.as_deref(), Some("517"), "SQLITE_BUSY_SNAPSHOT: {error}");
+        assert_eq!(failed(error).code(), tonic::Code::Unavailable);
+    }
 }

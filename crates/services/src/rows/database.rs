@@ -12,11 +12,15 @@ use sqlx::{Column, Row as _, Sqlite, SqliteConnection, SqlitePool, TypeInfo, Val
 use super::proto::value::Kind;
 use super::proto::{Call, Row, Table, Value};
 use super::statements::{SCHEMA, Statement, TABLES, stamp_of};
+use crate::GRACE;
 
 const READERS: u32 = 4;
 
-/// A call waits for a connection so long at most.
-const WAIT: Duration = Duration::from_secs(5);
+/// A call waits so long at most for a connection, and so long again for another program.
+const WAIT: Duration = Duration::from_secs(4);
+
+// Else a change that has waited for both is left at the end, committed and not answered.
+const _: () = assert!(2 * WAIT.as_millis() < GRACE.as_millis());
 
 /// The stamp of each table, by its name.
 pub(super) type Stamps = BTreeMap<String, String>;
