@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -286,7 +286,7 @@ fn a_connection_that_was_ended_is_made_again() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = String::new();
         BufReader::new(&stream).read_line(&mut request).unwrap();
-        std::io::Write::write_all(&mut stream, b"{}\n").unwrap();
+        stream.write_all(b"{}\n").unwrap();
         request
     });
     assert_eq!(client.ask("stats"), Ok("{}".to_owned()));
@@ -308,6 +308,26 @@ fn a_cache_that_serves_as_many_as_it_may_says_so() {
     let error = StatusClient::connect(folder.path()).unwrap().ask("frobnicate").unwrap();
     assert!(error.contains("unknown_request"), "{error}");
     stores::close(&cache);
+}
+
+/// Others have all its connections for a moment.
+#[test]
+fn a_cache_that_is_busy_for_a_moment_does_not_end_the_watch() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.path().join("status.sock")).unwrap();
+    let stats = |uptime: f64| json!({ "stats": { "pid": 1, "uptime_seconds": uptime } });
+    let busy = json!({ "error": { "kind": "busy", "message": "ask again later" } });
+    let answers = [stats(10.0), busy.clone(), busy, stats(11.0)];
+    let answering = thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            writeln!(stream, "{answer}").unwrap();
+        }
+    });
+    let line = stat(folder.path(), &["-1", "-i", "0.1", "--json"]).expect(0).json();
+    assert_eq!(line["uptime_seconds"], 11.0);
+    answering.join().unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::output::{shown, size};
 use super::rates::{Rates, Sample};
 
-/// How long a cache that is being closed or opened may have no socket.
+/// How long a cache that is watched may have no socket, while it is closed or opened, or be busy.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Lines below a head.
@@ -58,18 +58,26 @@ fn sample(stat: &Stat, since: Instant) -> Result<Sample, Failure> {
 }
 
 /// The same of a cache that has answered before. While its store is closed or opened, which may
-/// take a while, it has no socket.
+/// take a while, it has no socket; and others may have all the connections for a moment.
 fn sample_again(stat: &Stat, since: Instant) -> Result<Sample, Failure> {
     let begun = Instant::now();
     loop {
         match sample(stat, since) {
-            Err(Failure::Status(StatusError::NoSocket { .. } | StatusError::Silent { .. }))
-                if begun.elapsed() < PATIENCE =>
-            {
+            Err(failure) if is_momentary(&failure) && begun.elapsed() < PATIENCE => {
                 thread::sleep(Duration::from_millis(200));
             }
             sampled => return sampled,
         }
+    }
+}
+
+fn is_momentary(failure: &Failure) -> bool {
+    match failure {
+        Failure::Status(error) => {
+            matches!(error, StatusError::NoSocket { .. } | StatusError::Silent { .. })
+        }
+        Failure::Answer { kind, .. } => kind == "busy",
+        _ => false,
     }
 }
 
