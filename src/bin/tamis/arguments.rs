@@ -20,7 +20,7 @@ Exit codes:
      not measured
   4  a cache has the store open
   5  no cache has the store open, of `stat`
-  130  interrupted: bench and replay have removed what they had made
+  130  interrupted: bench and replay remove what they have made
 
 Sizes are in bytes unless a unit stands beside them (KiB = 1024 bytes). Times are in UTC; with
 --json in milliseconds since 1970. With --json an error is an object {\"error\": {\"kind\",

@@ -99,8 +99,8 @@ impl Failure {
     }
 
     pub(super) fn interrupted() -> Self {
-        let message = "interrupted; what it had made is removed".to_owned();
-        Self::Other { code: INTERRUPTED, kind: "interrupted", message }
+        // Whether what it had made could be removed is told apart from it.
+        Self::Other { code: INTERRUPTED, kind: "interrupted", message: "interrupted".to_owned() }
     }
 
     /// The operating system did not let it do something to a path.

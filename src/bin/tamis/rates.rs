@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Seconds by which an answer may be late.
+/// When a cache was opened is the time an answer came less the uptime in it: the longer the answer
+/// took, the later it seems. By so many seconds two answers of one cache may differ in that.
 const OPENED_APART: f64 = 2.0;
 
 /// One answer to `stats`.
