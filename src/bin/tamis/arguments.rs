@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tamis::{StoreAccess, StoreReadError, StoreReader};
 
 use super::bench::{BENCH, BENCH_MORE, Bench};
+use super::number::within;
 use super::replay::{REPLAY, REPLAY_MORE, Replay};
 
 const EXIT_CODES: &str = "\
@@ -209,12 +210,7 @@ pub(super) struct Restore {
 
 /// A tenth of a second to an hour.
 fn interval(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.1..=3600.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("it is not within 0.1 to 3600".to_owned())
-    }
+    within(0.1..=3600.0)(text).map(Duration::from_secs_f64)
 }
 
 /// A length or a number up to a limit.

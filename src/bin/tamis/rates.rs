@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::number::float;
+
 /// When a cache was opened is the time an answer came less the uptime in it: the longer the answer
 /// took, the later it seems. By so many seconds two answers of one cache may differ in that.
 const OPENED_APART: f64 = 2.0;
@@ -161,12 +163,6 @@ impl Sample {
             "figures": self.figures,
         })
     }
-}
-
-// Counters need a century to reach 2^53.
-#[allow(clippy::cast_precision_loss)]
-fn float(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::super::number::within;
+
 #[derive(Debug, Args)]
 pub(in super::super) struct Bench {
     /// The directory to measure, in which a folder is made for the time
@@ -23,7 +25,8 @@ pub(in super::super) struct Bench {
     #[arg(long = "gib", value_name = "GIB", default_value = "1", value_parser = gibibytes)]
     pub(super) bytes: u64,
     /// How long each measurement takes at the most
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    #[arg(value_parser = within(0.01..=3600.0))]
     pub(super) seconds: f64,
     /// How often all of them are made, the cache and the raw device in turn
     #[arg(long, value_name = "NUMBER", default_value = "3")]
@@ -35,21 +38,9 @@ pub(in super::super) struct Bench {
 
 /// A decimal number of GiB, as bytes.
 fn gibibytes(text: &str) -> Result<u64, String> {
-    const RANGE: std::ops::RangeInclusive<f64> = 0.015_625..=65_536.0;
-    let gib: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if !RANGE.contains(&gib) {
-        return Err("it is not within 1/64 to 65536".to_owned());
-    }
+    let gib = within(0.015_625..=65_536.0)(text)?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within a range")]
     Ok((gib * f64::from(1 << 30)) as u64)
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if !(0.01..=3600.0).contains(&seconds) {
-        return Err("it is not within 0.01 to 3600".to_owned());
-    }
-    Ok(seconds)
 }
 
 pub(in super::super) const BENCH: &str = "\

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::super::chart::{BLUE, Curve, GREEN, GREY, ORANGE, Panel, Point};
+use super::super::number::float;
 use super::super::output::{shown, size};
 use super::super::table::Table;
 use super::run::Outcome;
@@ -142,11 +143,6 @@ fn amplification(outcome: &Outcome) -> Option<f64> {
 
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { float(part) / float(whole) }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "for people, and 53 bits are enough for them")]
-fn float(figure: u64) -> f64 {
-    figure as f64
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]

@@ -28,8 +28,7 @@ impl<'a> Subject<'a> {
     /// Reads all of the trace once.
     pub(super) fn read(asked: &'a Replay, interrupt: Interrupt) -> Result<Self, Failure> {
         let path = &*asked.trace;
-        let unopened = |source| InputError::Unopened { path: path.to_owned(), source };
-        let metadata = path.metadata().map_err(unopened)?;
+        let metadata = path.metadata().map_err(|error| InputError::unopened(path, error))?;
         if !metadata.is_file() {
             let message = format!("{} is no file; a trace is read more than once", path.display());
             return Err(Failure::refused("trace", message));
@@ -75,9 +74,8 @@ fn scan(
     bar: &ProgressBar,
     interrupt: &Interrupt,
 ) -> Result<(TraceFormat, Scan), Failure> {
-    let unopened = |source| InputError::Unopened { path: path.to_owned(), source };
-    let file = bar.wrap_read(File::open(path).map_err(unopened)?);
-    let mut reader = TraceReader::new(path, file, &asked.layout)?;
+    let file = File::open(path).map_err(|error| InputError::unopened(path, error))?;
+    let mut reader = TraceReader::new(path, bar.wrap_read(file), &asked.layout)?;
     let mut scan = Scan::new();
     while let Some(request) = reader.advance()? {
         scan.add(request);

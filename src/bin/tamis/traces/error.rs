@@ -29,7 +29,7 @@ pub(crate) enum InputError {
 }
 
 impl InputError {
-    pub(super) fn unopened(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn unopened(path: &Path, source: io::Error) -> Self {
         Self::Unopened { path: path.to_owned(), source }
     }
 }
