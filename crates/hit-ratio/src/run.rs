@@ -12,6 +12,7 @@ use crate::Failure;
 use crate::driven::Driven;
 pub(crate) use crate::driven::REQUEST_TIME;
 use crate::trace::Trace;
+use crate::values::Values;
 
 /// The smallest budget of memory.
 const L1_BYTES_MIN: u64 = 64 << 10;
@@ -63,7 +64,8 @@ impl Tiers {
             Some(folder) => tempfile::tempdir_in(folder)?,
         };
         let tiers = (self.l1_bytes, self.l2_bytes);
-        let mut driven = Driven::in_both_tiers(tiers, trace.largest, store.path(), settings)?;
+        let values = Values::new(trace.largest.min(self.l1_bytes.max(self.l2_bytes)));
+        let mut driven = Driven::in_both_tiers(tiers, values, store.path(), settings)?;
         let (tally, stats) = block_on(async {
             for &request in &trace.requests {
                 driven.request(request).await?;

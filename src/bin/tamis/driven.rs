@@ -22,9 +22,6 @@ use super::values::Values;
 /// Between two requests.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_millis(1);
 
-/// No cache takes a larger value to disk.
-const VALUE_BYTES_MAX: u64 = 256 << 20;
-
 #[derive(Debug, Error)]
 pub(crate) enum DriveError {
     #[error(transparent)]
@@ -107,14 +104,14 @@ impl Driven {
         Ok(Self { cache, clock, content, tally: Tally::default() })
     }
 
-    /// Both tiers, in an empty folder, for values of up to `largest` bytes.
+    /// Both tiers, in an empty folder.
     pub(crate) fn in_both_tiers(
         (l1_bytes, l2_bytes): (u64, u64),
-        largest: u64,
+        values: Values,
         folder: &Path,
         settings: impl FnOnce(BlobCacheConfigBuilder) -> BlobCacheConfigBuilder,
     ) -> Result<Self, CacheError> {
-        let largest = largest.min(VALUE_BYTES_MAX);
+        let largest = values.largest();
         let clock = Clock::manual(SystemTime::UNIX_EPOCH);
         let segment = u32::try_from(segment_bytes(l2_bytes, largest)).unwrap_or(u32::MAX);
         let config = BlobCacheConfig::builder()
@@ -126,7 +123,7 @@ impl Driven {
             .l2_compression(L2Compression::Off);
         let cache = block_on(BlobCache::open(settings(config).build()?))?;
         let most = largest.min(l1_bytes.max(l2_bytes));
-        let content = Content::Full(Values::new(most), most);
+        let content = Content::Full(values, most);
         Ok(Self { cache, clock, content, tally: Tally::default() })
     }
 

@@ -11,22 +11,35 @@ const SPREAD_BYTES: u64 = 1 << 20;
 /// An odd number, so that as many numbers as there are starts have different ones.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// No cache takes a larger value to disk.
+const VALUE_BYTES_MAX: u64 = 256 << 20;
+
 /// Random bytes; every value is a slice of them. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Values(Bytes);
+pub(crate) struct Values {
+    bytes: Bytes,
+    largest: u64,
+}
 
 impl Values {
-    /// For values of up to `largest` bytes.
+    /// For values of up to `largest` bytes, or of up to 256 MiB.
     pub(crate) fn new(largest: u64) -> Self {
-        let words = largest.saturating_add(SPREAD_BYTES).div_ceil(8);
+        let largest = largest.min(VALUE_BYTES_MAX);
+        let words = (largest + SPREAD_BYTES).div_ceil(8);
         let mut random = Random::new(1);
-        Self((0..words).flat_map(|_| random.next().to_le_bytes()).collect::<Vec<_>>().into())
+        let bytes = (0..words).flat_map(|_| random.next().to_le_bytes()).collect::<Vec<_>>();
+        Self { bytes: bytes.into(), largest }
+    }
+
+    /// Bytes of the largest.
+    pub(crate) fn largest(&self) -> u64 {
+        self.largest
     }
 
     pub(crate) fn of(&self, number: u64, bytes: u64) -> Bytes {
         let start = usize::try_from(number.wrapping_mul(STEP) % SPREAD_BYTES).unwrap_or(0);
         let end = start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.0.slice(start..end.min(self.0.len()))
+        self.bytes.slice(start..end.min(self.bytes.len()))
     }
 }
 

@@ -23,6 +23,7 @@ use super::output::size;
 use super::plot_file::PlotFile;
 use super::progress::request_bar;
 use super::scratch::Scratch;
+use super::values::Values;
 
 pub(super) fn run(asked: &Replay, is_json: bool) -> Result<ExitCode, Failure> {
     let plot = asked.plot.as_deref().map(PlotFile::new).transpose()?;
@@ -41,8 +42,10 @@ pub(super) fn run(asked: &Replay, is_json: bool) -> Result<ExitCode, Failure> {
         scratch = Some(Scratch::new(directory, "replay")?);
     }
     let bar = request_bar(subject.scan.requests.saturating_mul(budgets.len() as u64));
-    let outcomes = Runs { subject: &subject, budgets: &budgets, scratch: scratch.as_ref() };
-    let outcomes = outcomes.all(jobs, &bar);
+    // Of all runs: they may have many MiB.
+    let largest = budgets.last().map_or(0, |budget| subject.largest().min(budget.bytes));
+    let disk = scratch.as_ref().map(|scratch| (scratch, Values::new(largest)));
+    let outcomes = Runs { subject: &subject, budgets: &budgets, disk }.all(jobs, &bar);
     bar.finish_and_clear();
     let outcomes = outcomes?;
     scratch.map(Scratch::remove).transpose()?;

@@ -12,6 +12,7 @@ use tamis::{BlobCacheStats, SizeQuery};
 use super::super::driven::{Driven, Tally};
 use super::super::failure::Failure;
 use super::super::scratch::Scratch;
+use super::super::values::Values;
 use super::budget::Budget;
 use super::simulated::{Policy, Simulated};
 use super::subject::{REQUESTS_BETWEEN, Subject};
@@ -41,8 +42,8 @@ pub(super) struct Outcome {
 pub(super) struct Runs<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) budgets: &'a [Budget],
-    /// Where stores are made, if there are some.
-    pub(super) scratch: Option<&'a Scratch>,
+    /// Where stores are made, and what is put there, if there are some.
+    pub(super) disk: Option<(&'a Scratch, Values)>,
 }
 
 impl Runs<'_> {
@@ -79,21 +80,21 @@ impl Runs<'_> {
         bar: &ProgressBar,
         has_failed: &AtomicBool,
     ) -> Result<Outcome, Failure> {
-        let folder = self.scratch.map(|scratch| scratch.path(&budget.bytes.to_string()));
-        let driven =
-            match (&folder, budget.l2_bytes) {
-                (Some(folder), Some(l2_bytes)) => {
-                    let tiers = (budget.l1_bytes, l2_bytes);
-                    let index = self.index_bytes(l2_bytes);
-                    Driven::in_both_tiers(tiers, self.subject.largest(), folder, |config| {
-                        match index {
-                            Some(bytes) => config.l2_index_bytes_max(bytes),
-                            None => config,
-                        }
-                    })?
-                }
-                _ => Driven::in_memory(budget.l1_bytes, overhead())?,
-            };
+        let store = |(scratch, values): &(&Scratch, Values)| {
+            (scratch.path(&budget.bytes.to_string()), values.clone())
+        };
+        let (folder, values) = self.disk.as_ref().map(store).unzip();
+        let driven = match (&folder, values, budget.l2_bytes) {
+            (Some(folder), Some(values), Some(l2_bytes)) => {
+                let tiers = (budget.l1_bytes, l2_bytes);
+                let index = self.index_bytes(l2_bytes);
+                Driven::in_both_tiers(tiers, values, folder, |config| match index {
+                    Some(bytes) => config.l2_index_bytes_max(bytes),
+                    None => config,
+                })?
+            }
+            _ => Driven::in_memory(budget.l1_bytes, overhead())?,
+        };
         let mut others: Vec<_> =
             Policy::ALL.map(|policy| Simulated::new(policy, budget.bytes)).into();
         let (tally, stats) = block_on(self.drive(driven, &mut others, bar, has_failed))?;
