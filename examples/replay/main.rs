@@ -107,8 +107,8 @@ fn replay_two_tiers(
     report: &mut Report,
 ) -> Result<(), Box<dyn Error>> {
     let is_of_keys = trace.requests.iter().all(|request| request.size == 1);
-    let object_bytes = arguments.object_bytes;
-    let unit = if is_of_keys { object_bytes } else { 1 };
+    let object_bytes = is_of_keys.then_some(arguments.object_bytes);
+    let unit = object_bytes.unwrap_or(1);
     let mode = if is_of_keys { Mode::Obj } else { Mode::Byte };
     let tiers = arguments.tiers(trace.working_set(Mode::Byte) * unit);
     let (mut run_number, runs) = (0, tiers.len() * arguments.second_chances.len());

@@ -30,7 +30,8 @@ pub(crate) struct TwoTiers {
     pub(crate) l1_bytes: u64,
     pub(crate) l2_bytes: u64,
     pub(crate) second_chances: bool,
-    pub(crate) object_bytes: u64,
+    /// Of all objects, in a trace of keys alone.
+    pub(crate) object_bytes: Option<u64>,
     pub(crate) threads: NonZeroUsize,
 }
 
@@ -54,9 +55,9 @@ pub(crate) struct Tally {
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl TwoTiers {
-    /// Bytes of a request's object; a trace of keys alone has size 1.
-    pub(crate) fn bytes_of(&self, request: Request) -> u64 {
-        if request.size == 1 { self.object_bytes } else { request.size }
+    /// Bytes of a request's object. One without any takes room, too.
+    fn bytes_of(&self, request: Request) -> u64 {
+        self.object_bytes.unwrap_or(request.size).max(1)
     }
 
     pub(crate) fn replay(
@@ -66,16 +67,16 @@ impl TwoTiers {
         progress: &ProgressBar,
     ) -> Result<Outcome, Failure> {
         let largest = trace.requests.iter().map(|request| self.bytes_of(*request)).max();
-        let (largest, l2_bytes) = (largest.unwrap_or(0), self.l2_bytes.max(L2_BYTES_MIN));
+        let l2_bytes = self.l2_bytes.max(L2_BYTES_MIN);
+        let values = Values::new(largest.unwrap_or(0).min(self.l1_bytes.max(l2_bytes)));
         let config = BlobCacheConfig::builder()
             .l1_bytes_max(usize::try_from(self.l1_bytes)?)
             .l2_path(directory)
             .l2_bytes_max(l2_bytes)
-            .l2_segment_bytes(u32::try_from(segment_bytes(l2_bytes, largest))?)
+            .l2_segment_bytes(u32::try_from(segment_bytes(l2_bytes, values.largest()))?)
             .l2_second_chances(self.second_chances)
             .build()?;
         let cache = block_on(BlobCache::open(config))?;
-        let values = Values::new(largest);
         let requests = Requests::new(&trace.requests, progress);
         let start = Instant::now();
         let tallies = thread::scope(|scope| {
@@ -109,8 +110,7 @@ impl TwoTiers {
         let mut tally = Tally::new()?;
         while let Some(chunk) = requests.take() {
             for &request in chunk {
-                let (key, value) = (request.key.to_le_bytes(), self.bytes_of(request));
-                let value = values.of(request.key, value);
+                let (key, bytes) = (request.key.to_le_bytes(), self.bytes_of(request));
                 let start = Instant::now();
                 let hit = cache.get("trace", key).await;
                 let latency = start.elapsed();
@@ -124,10 +124,17 @@ impl TwoTiers {
                     continue;
                 }
                 record(&mut tally.misses, latency);
-                tally.put_bytes += (key.len() + value.len()) as u64;
+                // No cache takes it.
+                if bytes > values.largest() {
+                    continue;
+                }
+                let value = values.of(request.key, bytes);
                 let start = Instant::now();
                 match cache.put("trace", key, value).await {
-                    Ok(()) => record(&mut tally.puts, start.elapsed()),
+                    Ok(()) => {
+                        record(&mut tally.puts, start.elapsed());
+                        tally.put_bytes += key.len() as u64 + bytes;
+                    }
                     Err(CacheError::BlobTooLarge { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
