@@ -66,11 +66,12 @@ of one round; each figure is the median of the rounds, with the lowest and the h
 
 pub(in super::super) const BENCH_MORE: &str = "\
 JSON members: directory, file_system, device, free_bytes, direct_io, engine (io_uring, threads),
-cores, store_bytes, rounds, seconds, gets: [size, depth, gets_per_second, raw_reads_per_second,
-ratio, p50_us, p99_us, raw_p50_us, raw_p99_us, read_bytes_per_get], puts: [size, depth,
-puts_per_second, bytes_per_second, raw_bytes_per_second, ratio, p50_us, p99_us]. Each figure from
-gets_per_second on is {median, min, max}. An error has one of these kinds, besides those of
-all commands: usage, no_directory, no_room, cache, io, plot, interrupted.
+cores, rounds, seconds, gets: [size, store_bytes (of all values of its store), depth,
+gets_per_second, raw_reads_per_second, ratio, p50_us, p99_us, raw_p50_us, raw_p99_us,
+read_bytes_per_get], puts: [size, store_bytes, depth, puts_per_second, bytes_per_second,
+raw_bytes_per_second, ratio, p50_us, p99_us]. Each figure behind the depth is {median, min, max}.
+An error has one of these kinds, besides those of all commands: usage, no_directory, no_room,
+cache, io, plot, interrupted.
 
 Examples:
   tamis bench /var/cache

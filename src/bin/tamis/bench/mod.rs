@@ -74,7 +74,7 @@ pub(super) fn run(asked: &Bench, is_json: bool) -> Result<ExitCode, Failure> {
     let measurements = 2 * asked.depth.len() as u64 * asked.rounds.get() + 1;
     let bar = step_bar(1 + shapes.len() as u64 * measurements);
     let course = Course { asked, runtime: &runtime, scratch: &scratch, end, bar: &bar };
-    let mut report = Report::new(file_system, asked.bytes);
+    let mut report = Report::new(file_system);
     report.cores = available_parallelism().map_or(1, usize::from);
     let measured = course.measure(&shapes, &mut report);
     bar.finish_and_clear();
@@ -119,7 +119,7 @@ impl Course<'_> {
     fn gets(&self, store: &Store<'_>, shape: Shape, raw: &RawFile) -> Result<Vec<Gets>, Failure> {
         let bytes = shape.value_bytes;
         let mut rows: Vec<_> =
-            self.asked.depth.iter().map(|&depth| Gets::new(bytes, depth)).collect();
+            self.asked.depth.iter().map(|&depth| Gets::new(shape, depth)).collect();
         let warm_up = End { span: self.end.span / WARM_UP_SHARE, ..self.end.clone() };
         for round in 0..self.asked.rounds.get() {
             for row in &mut rows {
@@ -137,7 +137,7 @@ impl Course<'_> {
     fn puts(&self, store: &Store<'_>, shape: Shape, raw: &RawFile) -> Result<Vec<Puts>, Failure> {
         let bytes = shape.value_bytes;
         let mut rows: Vec<_> =
-            self.asked.depth.iter().map(|&depth| Puts::new(bytes, depth)).collect();
+            self.asked.depth.iter().map(|&depth| Puts::new(shape, depth)).collect();
         for round in 0..self.asked.rounds.get() {
             for row in &mut rows {
                 self.step(&format!("puts of {}, depth {}", size(bytes), row.depth));

@@ -13,11 +13,11 @@ use super::super::table::Table;
 use super::arguments::Bench;
 use super::load::Calls;
 use super::raw::RawFile;
+use super::store::Shape;
 
 #[derive(Debug)]
 pub(super) struct Report {
     file_system: FileSystem,
-    store_bytes: u64,
     pub(super) is_direct: bool,
     pub(super) engine: Option<L2Engine>,
     pub(super) cores: usize,
@@ -28,7 +28,7 @@ pub(super) struct Report {
 /// Gets of one size at one depth.
 #[derive(Debug)]
 pub(super) struct Gets {
-    size: u64,
+    shape: Shape,
     pub(super) depth: u32,
     per_second: Spread,
     raw_per_second: Spread,
@@ -42,7 +42,7 @@ pub(super) struct Gets {
 /// Puts of one size at one depth.
 #[derive(Debug)]
 pub(super) struct Puts {
-    size: u64,
+    shape: Shape,
     pub(super) depth: u32,
     per_second: Spread,
     /// A second, of values.
@@ -54,9 +54,9 @@ pub(super) struct Puts {
 }
 
 impl Gets {
-    pub(super) fn new(size: u64, depth: u32) -> Self {
+    pub(super) fn new(shape: Shape, depth: u32) -> Self {
         Self {
-            size,
+            shape,
             depth,
             per_second: Spread::default(),
             raw_per_second: Spread::default(),
@@ -92,9 +92,9 @@ impl Gets {
 }
 
 impl Puts {
-    pub(super) fn new(size: u64, depth: u32) -> Self {
+    pub(super) fn new(shape: Shape, depth: u32) -> Self {
         Self {
-            size,
+            shape,
             depth,
             per_second: Spread::default(),
             bytes: Spread::default(),
@@ -107,7 +107,7 @@ impl Puts {
     /// A round: puts, and writes of the raw device.
     #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
     pub(super) fn add(&mut self, puts: &Calls, raw: &Calls) {
-        let bytes = puts.per_second() * self.size as f64;
+        let bytes = puts.per_second() * self.shape.value_bytes as f64;
         let raw_bytes = raw.per_second() * RawFile::WRITE_BYTES as f64;
         self.per_second.push(puts.per_second());
         self.bytes.push(bytes);
@@ -135,9 +135,9 @@ fn add_latency(spreads: &mut [Spread; 2], calls: &Calls) {
 }
 
 impl Report {
-    pub(super) fn new(file_system: FileSystem, store_bytes: u64) -> Self {
+    pub(super) fn new(file_system: FileSystem) -> Self {
         let (gets, puts) = (Vec::new(), Vec::new());
-        Self { file_system, store_bytes, is_direct: false, engine: None, cores: 1, gets, puts }
+        Self { file_system, is_direct: false, engine: None, cores: 1, gets, puts }
     }
 
     pub(super) fn write(&self) -> io::Result<()> {
@@ -164,7 +164,7 @@ impl Report {
         ]);
         for row in &self.gets {
             gets.row([
-                size(row.size),
+                size(row.shape.value_bytes),
                 row.depth.to_string(),
                 row.per_second.show(0),
                 row.raw_per_second.show(0),
@@ -179,7 +179,7 @@ impl Report {
         let mut puts = Table::new(&["puts", "depth", "a second", "MB/s", "raw MB/s", "ratio"]);
         for row in &self.puts {
             puts.row([
-                size(row.size),
+                size(row.shape.value_bytes),
                 row.depth.to_string(),
                 row.per_second.show(0),
                 in_megabytes(&row.bytes).show(0),
@@ -195,12 +195,11 @@ impl Report {
         object["direct_io"] = json!(self.is_direct);
         object["engine"] = json!(self.engine.map(|engine| engine.to_string()));
         object["cores"] = json!(self.cores);
-        object["store_bytes"] = json!(self.store_bytes);
         object["rounds"] = json!(asked.rounds);
         object["seconds"] = json!(asked.seconds);
-        let gets = self.gets.iter().map(|it| row(it.size, it.depth, &it.figures()));
+        let gets = self.gets.iter().map(|it| row(it.shape, it.depth, &it.figures()));
         object["gets"] = gets.collect();
-        let puts = self.puts.iter().map(|it| row(it.size, it.depth, &it.figures()));
+        let puts = self.puts.iter().map(|it| row(it.shape, it.depth, &it.figures()));
         object["puts"] = puts.collect();
         writeln!(io::stdout(), "{object}")
     }
@@ -217,8 +216,8 @@ impl Report {
             curves,
         };
         let of_size = |&bytes: &u64| {
-            let gets = || self.gets.iter().filter(move |row| row.size == bytes);
-            let puts = || self.puts.iter().filter(move |row| row.size == bytes);
+            let gets = || self.gets.iter().filter(move |row| row.shape.value_bytes == bytes);
+            let puts = || self.puts.iter().filter(move |row| row.shape.value_bytes == bytes);
             let own = gets().map(|row| (row.depth, row.per_second.clone()));
             let raw = gets().map(|row| (row.depth, row.raw_per_second.clone()));
             let gets = vec![curve("tamis", BLUE, own), curve("raw device", ORANGE, raw)];
@@ -235,9 +234,10 @@ impl Report {
     }
 }
 
-fn row(size: u64, depth: u32, figures: &[(&str, &Spread)]) -> Value {
+fn row(shape: Shape, depth: u32, figures: &[(&str, &Spread)]) -> Value {
     let mut object = Map::new();
-    object.insert("size".to_owned(), json!(size));
+    object.insert("size".to_owned(), json!(shape.value_bytes));
+    object.insert("store_bytes".to_owned(), json!(shape.bytes()));
     object.insert("depth".to_owned(), json!(depth));
     for (name, spread) in figures {
         let (least, most) = (spread.values().next(), spread.values().last());

@@ -67,6 +67,11 @@ impl Shape {
         Ok(Self { value_bytes, entries, estimate })
     }
 
+    /// Bytes of its values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.value_bytes * self.entries
+    }
+
     /// Bytes that it takes on the device.
     pub(super) fn room(&self) -> u64 {
         store_room(self.estimate.l2_bytes_max)
@@ -185,4 +190,17 @@ fn lost(cache: &BlobCache) -> Failure {
         stats.l2_full_rejections()
     );
     Failure::refused("lost", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_tells_the_bytes_that_it_has_and_not_those_asked_for() {
+        let bytes = |value_bytes, bytes| Shape::new(value_bytes, bytes).ok().unwrap().bytes();
+        assert_eq!(bytes(4096, 1 << 30), 1 << 30);
+        assert_eq!(bytes(1000, 1 << 20), 1_048_000);
+        assert_eq!(bytes(1, 1 << 30), ENTRIES_MAX);
+    }
 }
