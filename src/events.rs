@@ -67,6 +67,25 @@ pub enum BlobCacheEvent {
 }
 
 /// What became of one entry.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::{BlobCache, BlobCacheConfig, BlobCacheEvent, CacheTier, EntryChange};
+/// let config = BlobCacheConfig::builder().l1_bytes_max(1 << 20).build()?;
+/// let cache = BlobCache::open(config).await?;
+/// let mut events = cache.events()?;
+/// for page in 0..20 {
+///     cache.put("pages", format!("/{page}"), vec![0; 100_000]).await?;
+/// }
+/// // Memory has no room for all of them, and there is no disk tier.
+/// let Some(BlobCacheEvent::Entry(event)) = events.next().await else { panic!() };
+/// assert_eq!(event.change(), EntryChange::Evicted { on_disk: false });
+/// assert_eq!((event.namespace(), event.key()), ("pages", Some(b"/0".as_slice())));
+/// assert_eq!(event.tier(), CacheTier::L1);
+/// assert!(event.bytes() > Some(100_000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryEvent {
     change: EntryChange,

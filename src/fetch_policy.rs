@@ -9,12 +9,15 @@ use crate::error::CacheError;
 /// again. The default is all off: a call whose entry is not fresh waits for its fetch, and the call
 /// after a failure tries again.
 ///
-/// It applies to all fetches of a cache
-/// ([`fetch_policy`](crate::BlobCacheConfigBuilder::fetch_policy)), of a namespace
-/// ([`NamespaceConfigBuilder::fetch_policy`](crate::NamespaceConfigBuilder::fetch_policy)), or to
-/// those through a handle
-/// ([`with_fetch_policy`](crate::BlobCacheNamespace::with_fetch_policy)), a clone of which serves
-/// for one call. The closest counts as a whole.
+/// It is given in one of three places, the closest of which counts as a whole:
+///
+/// - for a cache: [`fetch_policy`](crate::BlobCacheConfigBuilder::fetch_policy) of its
+///   configuration;
+/// - for a namespace:
+///   [`NamespaceConfigBuilder::fetch_policy`](crate::NamespaceConfigBuilder::fetch_policy);
+/// - for a call: no call takes one. Make the call through a handle that
+///   [has one](crate::BlobCacheNamespace::with_fetch_policy), which is cheap to make for it:
+///   `pages.clone().with_fetch_policy(quick)?.get_or_fetch(..)`.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -75,6 +78,25 @@ impl FetchPolicy {
     /// and then has to fetch itself has the time anew.
     ///
     /// Default: no end. Above zero.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use std::time::Duration;
+    /// # use tamis::*;
+    /// let policy = FetchPolicy::default().hard_timeout(Duration::from_millis(20));
+    /// let cache = BlobCache::open(BlobCacheConfig::builder().fetch_policy(policy).build()?).await?;
+    /// let hangs = || std::future::pending::<Result<BlobCachePut, std::io::Error>>();
+    /// let missing = cache.get_or_fetch("pages", "/index", hangs).await;
+    /// assert!(matches!(missing, Err(FetchError::TimedOut)));
+    ///
+    /// let page = BlobCachePut::new("<h1>Tamis</h1>")
+    ///     .with_policy(BlobCachePolicy::default().stale_serve(Duration::from_secs(600)));
+    /// cache.put("pages", "/index", page).await?;
+    /// cache.expire_key("pages", "/index").await?;
+    /// assert!(cache.get_or_fetch("pages", "/index", hangs).await.unwrap().is_stale());
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.hard_timeout = Some(timeout);
@@ -96,6 +118,24 @@ impl FetchPolicy {
     /// handle of the cache keeps it open until then: close such a cache.
     ///
     /// Default: no time.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use std::time::Duration;
+    /// # use tamis::*;
+    /// let policy = FetchPolicy::default().retry_after(Duration::from_secs(5));
+    /// let cache = BlobCache::open(BlobCacheConfig::builder().fetch_policy(policy).build()?).await?;
+    /// let fails = || async { Err::<BlobCachePut, _>("the origin is down") };
+    /// let asks = || async { Ok::<_, &str>(BlobCachePut::new("<h1>Tamis</h1>")) };
+    /// assert!(cache.get_or_fetch("pages", "/index", fails).await.is_err());
+    /// assert!(cache.get_or_fetch("pages", "/index", asks).await.is_err(), "not asked");
+    ///
+    /// // Whoever knows that the origin is up again need not wait.
+    /// cache.invalidate_key("pages", "/index").await?;
+    /// assert!(cache.get_or_fetch("pages", "/index", asks).await.is_ok());
+    /// # Ok::<(), CacheError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);

@@ -188,8 +188,18 @@ macro_rules! figures {
         }
 
         impl $name {
-            /// All figures, each with what an exporter has to know of it, in a fixed order:
-            /// [`BlobCacheStats`](crate::BlobCacheStats) has an example.
+            /// All figures, each with what an exporter has to know of it, in a fixed order.
+            ///
+            /// ```
+            #[doc = concat!("let stats = tamis::", stringify!($name), "::default();")]
+            /// for figure in stats.figures() {
+            ///     let (kind, unit) = (figure.kind(), figure.unit());
+            ///     println!("{} {kind} {unit}: {}", figure.name(), figure.value());
+            /// }
+            /// let hits = stats.figures().find(|figure| figure.name() == "hits").unwrap();
+            /// assert_eq!((hits.kind(), hits.value()), (tamis::FigureKind::Counter, 0.0));
+            #[doc = concat!("assert_eq!(hits.export_name(), \"", $prefix, "hits_total\");")]
+            /// ```
             pub fn figures(&self) -> impl ExactSizeIterator<Item = Figure> + use<> {
                 [$(Figure::new(
                     ($prefix, stringify!($field)),

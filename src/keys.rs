@@ -111,6 +111,25 @@ impl From<Vec<u8>> for KeysQuery {
 
 /// An entry as [`keys`](crate::BlobCache::keys) found it: its key, and what is known of it without
 /// its value.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use std::time::Duration;
+/// # use tamis::*;
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await?;
+/// let policy = BlobCachePolicy::default().ttl(Duration::from_secs(60)).version(3);
+/// let put = BlobCachePut::new("<h1>Tamis</h1>").with_tags(["sieves"]).with_policy(policy);
+/// cache.put("pages", "/index", put).await?;
+///
+/// let page = cache.keys("pages", "/").next().await.unwrap();
+/// assert_eq!((page.key(), page.tier()), (b"/index".as_slice(), CacheTier::L1));
+/// assert_eq!((page.version(), page.is_stale()), (Some(3), Some(false)));
+/// assert!(page.bytes() >= 14 && page.gone_at().is_some());
+/// // Of an entry that is on disk only, tags are known if the query asks for them.
+/// assert!(page.has_details() && page.tags().eq(["sieves"]));
+/// # Ok::<(), CacheError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEntry {
     key: Box<[u8]>,

@@ -152,6 +152,18 @@ impl BlobCacheConfigBuilder {
     ///
     /// If only the process before this one still has the store, an open that fails with
     /// [`L2Locked`](crate::CacheError::L2Locked) and is repeated keeps it warm.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig, L2State};
+    /// # let file = tempfile::NamedTempFile::new().unwrap();
+    /// # let no_directory = file.path();
+    /// let config = BlobCacheConfig::builder().l2_path(no_directory).l2_required(false).build()?;
+    /// let cache = BlobCache::open(config).await?;
+    /// assert!(matches!(cache.stats().l2_state(), L2State::Degraded { .. }));
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn l2_required(mut self, required: bool) -> Self {
         self.config.l2_required = required;
@@ -392,6 +404,18 @@ impl BlobCacheConfigBuilder {
     /// ratios with simulators that charge objects or payload bytes only. `l1_bytes_max` then no
     /// longer bounds the memory in use. If `charge` panics, the memory counts; more than 64 TiB
     /// counts as 64 TiB. Default: memory is counted.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use tamis::{BlobCache, BlobCacheConfig};
+    /// // A thousand entries, whatever their sizes: each weighs 1 KiB.
+    /// let config = BlobCacheConfig::builder().l1_bytes_max(1000 << 10).l1_charge(|_, _| 1 << 10);
+    /// let cache = BlobCache::open(config.build()?).await?;
+    /// cache.put("pages", "/index", "<h1>Tamis</h1>").await?;
+    /// assert_eq!(cache.stats().bytes_in_use(), 1 << 10);
+    /// # Ok::<(), tamis::CacheError>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn l1_charge(mut self, charge: fn(key: &[u8], value: &[u8]) -> usize) -> Self {
         self.config.charge = Some(charge);

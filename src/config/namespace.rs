@@ -50,6 +50,27 @@ impl NamespaceConfig {
 
 /// The settings of one namespace, for
 /// [`BlobCacheConfigBuilder::namespace`](super::BlobCacheConfigBuilder::namespace).
+///
+/// ```
+/// use std::time::Duration;
+/// use tamis::*;
+///
+/// let minute = BlobCachePolicy::default().ttl(Duration::from_secs(60));
+/// let patient = FetchPolicy::default().hard_timeout(Duration::from_secs(2));
+/// let quota = NamespaceQuota { l1_bytes_max: Some(16 << 20), ..NamespaceQuota::default() };
+/// let set = |pages: NamespaceConfigBuilder| {
+///     pages
+///         .policy(minute)
+///         .l1_admission(L1Admission::Always)
+///         .fetch_policy(patient)
+///         .quota(quota)
+///         .compression(L2Compression::Off)
+/// };
+/// let config = BlobCacheConfig::builder().namespace("pages", set).build()?;
+/// assert_eq!(config.namespace("pages").fetch_policy(), patient);
+/// assert_eq!(config.namespace("others").fetch_policy(), FetchPolicy::default());
+/// # Ok::<(), CacheError>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct NamespaceConfigBuilder {
     policy: Option<BlobCachePolicy>,

@@ -7,6 +7,25 @@ use crate::hit::{BlobCacheHit, CacheTier};
 
 /// A typed value that was found or fetched, with what is known of its entry, as it was at that
 /// time. A cached absence has no value.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// # use tamis::*;
+/// # let cache = BlobCache::open(BlobCacheConfig::default()).await.unwrap();
+/// let names = cache.namespace("names").typed::<String, _>(Plain);
+/// names.put("7", "ada".to_owned()).await?;
+/// names.put("8", None).await?;
+///
+/// let ada = names.get("7").await.unwrap();
+/// assert_eq!((ada.value().unwrap().as_str(), ada.tier()), ("ada", CacheTier::L1));
+/// assert!(!ada.is_stale() && ada.expires_at().is_none());
+/// assert_eq!(ada.hit().value(), b"ada");
+/// assert_eq!(ada.into_value(), Some("ada".to_owned()));
+/// assert!(names.get("8").await.unwrap().is_absent());
+/// assert!(names.get("9").await.is_none(), "a miss");
+/// # Ok::<(), TypedError<std::string::FromUtf8Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct TypedHit<T> {
     value: Option<T>,
