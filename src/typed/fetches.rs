@@ -13,6 +13,15 @@ use crate::engine::fetch::{self, FetchFuture, FetchRequest, SpawnedFetch};
 use crate::error::FetchError;
 use crate::wake::discard;
 
+/// A fetch that a call needs: what it decodes and fetches, beside the request for bytes.
+struct TypedRequest<T, C> {
+    call: Arc<Call<T, C>>,
+    request: Arc<FetchRequest>,
+}
+
+/// A value, or else a request and the fetch for it.
+type FoundOrNeeded<T, C, F> = Result<TypedHit<T>, (TypedRequest<T, C>, F)>;
+
 impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
     /// The fresh value of a key, or else the one that `fetch` returns, which is encoded and put:
     /// see [`BlobCache::get_or_fetch`](crate::BlobCache::get_or_fetch). The fetch returns a value,
@@ -43,12 +52,12 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
+        let TypedRequest { call, request } = match self.look_fresh::<E>(key.as_ref(), false) {
             Ok(found) => {
                 discard(fetch);
                 return Ok(found);
             }
-            Err(asked) => asked,
+            Err(needed) => needed,
         };
         let fetching = FetchFuture::new(request, TypedFetch::new(fetch, &call));
         let hit = Box::pin(fetching).await?;
@@ -92,12 +101,12 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request) = match self.look_fresh::<E>(key.as_ref(), false) {
+        let TypedRequest { call, request } = match self.look_fresh::<E>(key.as_ref(), false) {
             Ok(found) => {
                 discard(fetch);
                 return Ok((found, None));
             }
-            Err(asked) => asked,
+            Err(needed) => needed,
         };
         let finding = fetch::find_or_fetch(request, TypedFetch::new(fetch, &call));
         let (hit, refresh) = Box::pin(finding).await?;
@@ -140,10 +149,11 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request, fetch) = match self.look_for_task(key.as_ref(), fetch)? {
-            Ok(found) => return Ok(found),
-            Err(asked) => asked,
-        };
+        let (TypedRequest { call, request }, fetch) =
+            match self.look_for_task(key.as_ref(), fetch)? {
+                Ok(found) => return Ok(found),
+                Err(needed) => needed,
+            };
         let fetching = SpawnedFetch::new(request, TypedFetch::new(fetch, &call));
         let hit = Box::pin(fetching).await?;
         call.answer(hit).ok_or(FetchError::Panicked)
@@ -183,22 +193,22 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         V: Into<TypedPut<T>>,
         E: Send + Sync + 'static,
     {
-        let (call, request, fetch) = match self.look_for_task(key.as_ref(), fetch)? {
-            Ok(found) => return Ok(found),
-            Err(asked) => asked,
-        };
+        let (TypedRequest { call, request }, fetch) =
+            match self.look_for_task(key.as_ref(), fetch)? {
+                Ok(found) => return Ok(found),
+                Err(needed) => needed,
+            };
         let finding = fetch::find_or_fetch_spawned(request, TypedFetch::new(fetch, &call));
         let hit = Box::pin(finding).await?;
         call.answer(hit).ok_or(FetchError::Panicked)
     }
 
     /// A fresh value in memory, refreshed ahead of its end; or else what a fetch of it needs.
-    #[expect(clippy::type_complexity, reason = "it has no name elsewhere")]
     fn look_for_task<F, Fut, V, E>(
         &self,
         key: &[u8],
         fetch: F,
-    ) -> Result<Result<TypedHit<T>, (Arc<Call<T, C>>, Arc<FetchRequest>, F)>, FetchError<E>>
+    ) -> Result<FoundOrNeeded<T, C, F>, FetchError<E>>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
@@ -212,11 +222,11 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         }
         let found = match self.look_fresh::<E>(key, true) {
             Ok(found) => found,
-            Err((call, request)) => return Ok(Err((call, request, fetch))),
+            Err(needed) => return Ok(Err((needed, fetch))),
         };
         let policy = defaults.fetch_policy(engine, namespace);
         if engine.fetcher().is_due(found.hit(), &policy) {
-            let (call, request) = self.asked::<E>(key, (false, true));
+            let TypedRequest { call, request } = self.request::<E>(key, (false, true));
             fetch::refresh_ahead(&request, TypedFetch::new(fetch, &call));
         } else {
             discard(fetch);
@@ -225,12 +235,11 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
     }
 
     /// A fresh value in memory; or else what a fetch of it needs, in a task or not.
-    #[expect(clippy::type_complexity, reason = "it has no name elsewhere")]
     fn look_fresh<E: 'static>(
         &self,
         key: &[u8],
         is_for_task: bool,
-    ) -> Result<TypedHit<T>, (Arc<Call<T, C>>, Arc<FetchRequest>)> {
+    ) -> Result<TypedHit<T>, TypedRequest<T, C>> {
         let (engine, namespace, _) = self.namespace.parts();
         let mut is_counted = false;
         let found = engine.gets().look_fresh_if(namespace, key, |hit| {
@@ -241,15 +250,15 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         if let Some((hit, value)) = found {
             return Ok(TypedHit::new(value, hit));
         }
-        Err(self.asked::<E>(key, (is_counted, is_for_task)))
+        Err(self.request::<E>(key, (is_counted, is_for_task)))
     }
 
-    /// What a fetch needs. Whether the call has counted a value that does not decode.
-    fn asked<E: 'static>(
+    /// `is_counted`: the call has counted a value that does not decode.
+    fn request<E: 'static>(
         &self,
         key: &[u8],
         (is_counted, is_for_task): (bool, bool),
-    ) -> (Arc<Call<T, C>>, Arc<FetchRequest>) {
+    ) -> TypedRequest<T, C> {
         let (engine, namespace, defaults) = self.namespace.parts();
         let call = Call::new(engine.fetcher(), namespace, &self.codec, is_counted);
         let typing = call.typing::<E>();
@@ -258,6 +267,6 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         }
         let request = FetchRequest::new(engine, namespace, key, defaults).typed(typing);
         let request = if is_for_task { request.for_task() } else { request };
-        (call, Arc::new(request))
+        TypedRequest { call, request: Arc::new(request) }
     }
 }

@@ -211,10 +211,10 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
         let items: Vec<(K, TypedPut<T>)> =
             items.into_iter().map(|(key, put)| (key, put.into())).collect();
         async move {
-            let mut refused = Vec::with_capacity(items.len());
-            let mut puts = Vec::with_capacity(items.len());
+            let mut answers = Vec::with_capacity(items.len());
+            let (mut places, mut puts) = (Vec::new(), Vec::with_capacity(items.len()));
             let (mut steps, mut share) = (Pacer::at_once(), PollShare::begin());
-            for (key, mut put) in items {
+            for (place, (key, mut put)) in items.into_iter().enumerate() {
                 steps.entry().await;
                 if share.is_used_up_by(0) {
                     yield_now().await;
@@ -224,22 +224,18 @@ impl<T, C: Codec<T>> TypedNamespace<T, C> {
                 let TypedPut { value, put } = put;
                 discard(value);
                 meter::bytes(put.value.as_slice().len());
-                refused.push(encoded.err());
-                // In order: what is refused leaves a gap.
-                if refused.last().is_some_and(Option::is_none) {
+                if encoded.is_ok() {
+                    places.push(place);
                     puts.push((key, put));
                 }
+                answers.push(encoded.map_err(TypedError::from));
             }
             // The last poll has encoded as much as it may.
             yield_now().await;
-            let mut stored = self.namespace.put_many(puts).await.into_iter();
-            let mut answers = Vec::with_capacity(refused.len());
-            for refusal in refused {
+            let stored = self.namespace.put_many(puts).await;
+            for (place, stored) in places.into_iter().zip(stored) {
                 steps.entry().await;
-                answers.push(match refusal {
-                    Some(failure) => Err(failure.into()),
-                    None => stored.next().unwrap_or(Ok(())).map_err(TypedError::Cache),
-                });
+                answers[place] = stored.map_err(TypedError::Cache);
             }
             answers
         }

@@ -71,7 +71,8 @@ where
     }
 }
 
-type Asked<F> = (Arc<FetchRequest>, F);
+/// A request, and the fetch for it.
+type ToFetch<F> = (Arc<FetchRequest>, F);
 
 /// A fresh hit in memory, or else what a fetch takes.
 fn look_fresh<F, Fut, E>(
@@ -80,7 +81,7 @@ fn look_fresh<F, Fut, E>(
     key: &[u8],
     defaults: HandleDefaults<'_>,
     fetch: F,
-) -> Result<Result<BlobCacheHit, Asked<F>>, FetchError<E>>
+) -> Result<Result<BlobCacheHit, ToFetch<F>>, FetchError<E>>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,

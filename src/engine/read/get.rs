@@ -50,40 +50,28 @@ impl Gets {
     }
 
     /// Memory answers at once; if the disk has to be asked, the error is the future that asks it.
+    /// Whether an answer of memory is counted is a constant, so that a hit does not ask for it.
     #[inline]
-    pub(crate) fn answer(
+    pub(crate) fn answer<const COUNTS: bool>(
         &self,
         namespace: NamespaceRef<'_>,
         key: &[u8],
     ) -> Result<Option<BlobCacheHit>, FromDisk<'_>> {
         // Longer than any key may be: not hashed.
         if is_too_long(key) {
-            return Ok(self.miss(namespace.name));
+            return Ok(if COUNTS { self.miss(namespace.name) } else { None });
         }
         let key = self.hasher.hashed(namespace.seed, key);
-        if let Some(hit) = self.look(namespace, key) {
+        let found = if COUNTS { self.look(namespace, key) } else { self.find(namespace, key) };
+        if let Some(hit) = found {
             return Ok(Some(hit));
         }
-        match self.find_on_disk_or_miss(namespace, key.hash) {
-            Some(on_disk) => Err(self.ask_disk(on_disk, key)),
-            None => Ok(None),
-        }
-    }
-
-    /// The same, without counting a hit or a miss.
-    pub(crate) fn seek(
-        &self,
-        namespace: NamespaceRef<'_>,
-        key: &[u8],
-    ) -> Result<Option<BlobCacheHit>, FromDisk<'_>> {
-        if is_too_long(key) {
-            return Ok(None);
-        }
-        let key = self.hasher.hashed(namespace.seed, key);
-        if let Some(hit) = self.find(namespace, key) {
-            return Ok(Some(hit));
-        }
-        match self.find_on_disk(namespace, key.hash) {
+        let on_disk = if COUNTS {
+            self.find_on_disk_or_miss(namespace, key.hash)
+        } else {
+            self.find_on_disk(namespace, key.hash)
+        };
+        match on_disk {
             Some(on_disk) => Err(self.ask_disk(on_disk, key)),
             None => Ok(None),
         }
@@ -303,7 +291,7 @@ impl<K: AsRef<[u8]>> Future for Get<'_, '_, K> {
         let Self { gets, namespace, key, from_disk } = self.get_mut();
         let from_disk = match from_disk {
             Some(from_disk) => from_disk,
-            None => match gets.answer(*namespace, key.as_ref()) {
+            None => match gets.answer::<true>(*namespace, key.as_ref()) {
                 Ok(found) => return Poll::Ready(found),
                 Err(asked) => from_disk.insert(asked),
             },

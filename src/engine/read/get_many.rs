@@ -62,7 +62,7 @@ async fn look_up<K: AsRef<[u8]>>(
         }
         steps.entry().await;
         meter::bytes(hashed);
-        match gets.seek(namespace, key) {
+        match gets.answer::<false>(namespace, key) {
             Ok(answer) => {
                 note(answer.as_ref());
                 found.push(answer);

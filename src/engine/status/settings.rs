@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::BlobCacheConfig;
 use crate::fetch_policy::FetchPolicy;
-use crate::json_text::JsonObject;
+use crate::json_text::{JsonObject, quoted};
 
 /// All settings but the clock. Functions and executors are told by whether there is one, quotas and
 /// namespaces by their number: the quota of a namespace is told with its figures.
@@ -35,7 +35,7 @@ fn of_memory(config: &BlobCacheConfig, object: JsonObject) -> JsonObject {
 }
 
 fn of_disk(config: &BlobCacheConfig, object: JsonObject) -> JsonObject {
-    let path = config.l2_path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let path = config.l2_path.as_ref().map(|path| quoted(&path.to_string_lossy()));
     let rate = config.l2_write_rate_max.map(|rate| {
         JsonObject::new()
             .integer("bytes_per_second", rate.bytes_per_second)
@@ -43,7 +43,7 @@ fn of_disk(config: &BlobCacheConfig, object: JsonObject) -> JsonObject {
             .end()
     });
     object
-        .text("l2_path", path.as_deref().unwrap_or_default())
+        .optional("l2_path", path)
         .flag("l2_required", config.l2_required)
         .flag("l2_status_socket", config.l2_status_socket)
         .integer("l2_bytes_max", config.l2_bytes_max)

@@ -88,7 +88,9 @@ type Fetching = BoxFuture<'static, Result<Vec<u8>, &'static str>>;
 
 type Fetched = BoxFuture<'static, Result<TypedHit<Vec<u8>>, FetchError<&'static str>>>;
 
-const FETCHES: [(&str, fn(Handle, fn() -> Fetching) -> Fetched); 4] = [
+type Fetch = fn(Handle, fn() -> Fetching) -> Fetched;
+
+const FETCHES: [(&str, Fetch); 4] = [
     ("TypedNamespace::get_or_fetch", |handle, fetch| {
         async move { handle.get_or_fetch("k", fetch).await }.boxed()
     }),
