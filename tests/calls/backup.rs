@@ -19,6 +19,7 @@ fn try_open(path: &Path, bytes: u64) -> Result<BlobCache, CacheError> {
     let builder = BlobCacheConfig::builder()
         .l1_bytes_max(1 << 20)
         .l2_path(path)
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(bytes)
         .crash_safety(CrashSafety::Process)
         .l2_compression(L2Compression::Off);

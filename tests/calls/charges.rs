@@ -67,6 +67,7 @@ fn no_sum_overflows_with_a_disk_tier() {
             let builder = BlobCacheConfig::builder()
                 .l1_bytes_max(L1_BYTES_MAX)
                 .l2_path(folder.path())
+                .l2_engine(crate::engine::engine(0))
                 .l2_bytes_max(4 << 20)
                 .l2_segment_bytes(1 << 20);
             let config = builder.l1_charge(charge).quota("tenant", quota).build().unwrap();
@@ -81,6 +82,7 @@ fn a_panicking_charge_counts_as_memory_and_delays_nothing() {
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(L1_BYTES_MAX)
         .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(4 << 20)
         .l2_segment_bytes(1 << 20)
         .l1_charge(|_, _| std::panic::resume_unwind(Box::new("a charge")))

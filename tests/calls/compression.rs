@@ -16,7 +16,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn open(path: &Path, compression: L2Compression) -> BlobCache {
-    let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(path);
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path(path)
+        .l2_engine(crate::engine::engine(0));
     let config = builder.l2_bytes_max(32 << 20).l2_segment_bytes(4 << 20);
     block_on(BlobCache::open(config.l2_compression(compression).build().unwrap())).unwrap()
 }
@@ -155,7 +158,10 @@ fn disk_hits_are_promoted_to_memory() {
 fn promotion_can_wait_for_a_second_hit() {
     let folder = folder();
     let open = || {
-        let builder = BlobCacheConfig::builder().l2_path(folder.path()).l2_bytes_max(32 << 20);
+        let builder = BlobCacheConfig::builder()
+            .l2_path(folder.path())
+            .l2_engine(crate::engine::engine(0))
+            .l2_bytes_max(32 << 20);
         let builder = builder.l2_promotion_policy(L2PromotionPolicy::OnSecondHit);
         block_on(BlobCache::open(builder.build().unwrap())).unwrap()
     };
@@ -176,7 +182,10 @@ fn promotion_can_wait_for_a_second_hit() {
 fn idle_records_are_not_reinserted() {
     let folder = folder();
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
-    let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(64 << 10)
+        .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0));
     let builder = builder.l2_bytes_max(2 << 20).l2_segment_bytes(256 << 10).clock(clock.clone());
     let cache = block_on(BlobCache::open(builder.build().unwrap())).unwrap();
     let idle_ttl = Some(Duration::from_secs(10));
@@ -210,7 +219,10 @@ fn idle_records_are_not_reinserted() {
 fn read_records_outlive_unread_ones() {
     for second_chances in [true, false] {
         let folder = folder();
-        let builder = BlobCacheConfig::builder().l1_bytes_max(64 << 10).l2_path(folder.path());
+        let builder = BlobCacheConfig::builder()
+            .l1_bytes_max(64 << 10)
+            .l2_path(folder.path())
+            .l2_engine(crate::engine::engine(0));
         let builder = builder.l2_bytes_max(2 << 20).l2_segment_bytes(256 << 10);
         let config = builder.l2_second_chances(second_chances).build().unwrap();
         let cache = block_on(BlobCache::open(config.clone())).unwrap();
@@ -332,7 +344,10 @@ fn absent_keys_cost_no_index_lookup() {
 fn no_memory_is_allocated_for_a_length_beyond_every_limit() {
     let folder = folder();
     let open = |l1_bytes_max| {
-        let builder = BlobCacheConfig::builder().l1_bytes_max(l1_bytes_max).l2_path(folder.path());
+        let builder = BlobCacheConfig::builder()
+            .l1_bytes_max(l1_bytes_max)
+            .l2_path(folder.path())
+            .l2_engine(crate::engine::engine(0));
         let builder = builder.l2_bytes_max(8 << 20).l2_segment_bytes(1 << 20);
         block_on(BlobCache::open(builder.build().unwrap())).unwrap()
     };

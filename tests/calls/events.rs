@@ -38,7 +38,10 @@ fn cache() -> BlobCache {
 }
 
 fn on_disk(folder: &tempfile::TempDir) -> BlobCache {
-    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(1 << 20)
+        .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0));
     let config = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap();
     block_on(BlobCache::open(config)).unwrap()
 }

@@ -68,7 +68,10 @@ fn each_figure_says_what_it_means() {
 #[test]
 fn counters_count_and_gauges_follow() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(1 << 20)
+        .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0));
     let config = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap();
     let cache = block_on(BlobCache::open(config)).unwrap();
     for _ in 0..3 {
@@ -95,7 +98,10 @@ fn counters_count_and_gauges_follow() {
 }
 
 fn open_on_disk(folder: &tempfile::TempDir) -> BlobCache {
-    let builder = BlobCacheConfig::builder().l1_bytes_max(1 << 20).l2_path(folder.path());
+    let builder = BlobCacheConfig::builder()
+        .l1_bytes_max(1 << 20)
+        .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0));
     let config = builder.l2_bytes_max(4 << 20).l2_segment_bytes(256 << 10).build().unwrap();
     block_on(BlobCache::open(config)).unwrap()
 }

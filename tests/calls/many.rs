@@ -21,6 +21,7 @@ fn config(path: &Path) -> BlobCacheConfig {
     BlobCacheConfig::builder()
         .l1_bytes_max(1 << 20)
         .l2_path(path)
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(64 << 20)
         .l2_read_bytes_max(1 << 20)
         .crash_safety(CrashSafety::Process)

@@ -92,6 +92,7 @@ fn disk(path: &Path, clock: &Clock) -> BlobCache {
         .clock(clock.clone())
         .l1_bytes_max(1 << 20)
         .l2_path(path)
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(32 << 20)
         .namespace("pages", |pages| {
             pages.l1_admission(L1Admission::Never).policy(ttl(60)).compression(L2Compression::Off)
@@ -139,6 +140,7 @@ fn compression_admission_and_deadlines_hold_over_a_restart() {
     let other = BlobCacheConfig::builder()
         .l1_bytes_max(1 << 20)
         .l2(path, |l2| l2.bytes_max(32 << 20).compression(L2Compression::Off))
+        .l2_engine(crate::engine::engine(0))
         .namespace("rows", |rows| rows.compression(L2Compression::On));
     let cache = block_on(BlobCache::open(other.build().unwrap())).unwrap();
     assert_eq!(found(&cache, "rows", "short").value(), value.as_bytes());

@@ -96,6 +96,7 @@ fn on_disk_a_tenant_stays_within_its_quota() {
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(MIB)
         .l2_path(folder.path())
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(32 << 20)
         .l2_compression(L2Compression::Off)
         .quota("tenant", quota)
@@ -206,7 +207,10 @@ fn many_puts_at_once_stay_within_a_quota() {
     for is_on_disk in [false, true] {
         let mut config = BlobCacheConfig::builder().l1_bytes_max(8 * MIB).quota("tenant", quota);
         if is_on_disk {
-            config = config.l2_path(folder.path()).l2_bytes_max(256 << 20);
+            config = config
+                .l2_path(folder.path())
+                .l2_engine(crate::engine::engine(0))
+                .l2_bytes_max(256 << 20);
         }
         let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
         fill(&cache, "other", 0..6000, L1Admission::Auto);
@@ -269,6 +273,7 @@ fn on_disk(folder: &Path, l2_bytes_max: u64) -> BlobCacheConfigBuilder {
     BlobCacheConfig::builder()
         .l1_bytes_max(MIB)
         .l2_path(folder)
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(32 << 20)
         .l2_compression(L2Compression::Off)
         .quota("tenant", quota)

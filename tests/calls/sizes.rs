@@ -20,7 +20,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn builder(path: &Path, segments: u64) -> BlobCacheConfigBuilder {
-    let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(segments * SEGMENT);
+    let builder = BlobCacheConfig::builder()
+        .l2_path(path)
+        .l2_engine(crate::engine::engine(0))
+        .l2_bytes_max(segments * SEGMENT);
     builder.l2_compression(L2Compression::Off).l2_second_chances(false)
 }
 
@@ -99,7 +102,10 @@ fn a_store_that_cannot_grow_is_refused_unchanged() {
     let folder = folder();
     let path = folder.path();
     let open = |bytes: u64| {
-        let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(bytes);
+        let builder = BlobCacheConfig::builder()
+            .l2_path(path)
+            .l2_engine(crate::engine::engine(0))
+            .l2_bytes_max(bytes);
         let builder = builder.l2_segment_bytes(LARGE).l2_index_bytes_max(1 << 20);
         block_on(BlobCache::open(builder.build().unwrap()))
     };

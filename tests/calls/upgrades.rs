@@ -20,6 +20,7 @@ fn config(folder: &Path) -> BlobCacheConfig {
     BlobCacheConfig::builder()
         .l1_bytes_max(256 << 10)
         .l2_path(folder)
+        .l2_engine(crate::engine::engine(0))
         .l2_bytes_max(512 << 10)
         .l2_segment_bytes(64 << 10)
         .crash_safety(CrashSafety::Power)

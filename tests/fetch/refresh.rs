@@ -256,6 +256,7 @@ fn a_refresh_that_joins_a_fetch_that_fails_is_told() {
 
 /// On disk only, or refused: the key rests, not an entry.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn the_rest_holds_whatever_holds_the_entry() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let clock = clock();

@@ -138,6 +138,7 @@ fn a_leader_that_sleeps_while_it_stores_is_replaced() {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn a_leader_that_sleeps_in_a_disk_lookup_is_replaced() {
     // On a busy machine the device may answer before a poll ends; then it does not sleep.
     assert!((0..100).any(|_| sleeps_in_a_disk_lookup_and_is_replaced()), "no lookup was slow");

@@ -378,6 +378,7 @@ impl Drop for Dropped {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn a_close_and_the_drop_of_the_last_handle_end_fetches_that_nobody_waits_for() {
     for is_closed in [true, false] {
         for is_begun in [true, false] {

@@ -186,6 +186,7 @@ fn in_the_last_share_of_its_time_one_call_refreshes_an_entry() {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn an_entry_on_disk_is_refreshed_ahead_too() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (tasks, clock) = (Tasks::default(), clock());

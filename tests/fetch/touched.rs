@@ -33,6 +33,7 @@ fn with_ttl(ttl: u64) -> BlobCachePolicy {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn the_last_share_is_that_of_the_time_since_the_last_touch() {
     // When it was touched, with which ttl, and when the last half of that begins.
     let touches: [(&[(u64, u64)], u64); 5] = [

@@ -410,6 +410,7 @@ fn no_call_sees_an_older_value_among_colliding_keys_in_a_tiny_cache() {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn no_call_sees_an_older_value_on_a_tiny_disk() {
     let setting = |key_hash_bits| Setting { l1_bytes_max: 64 << 10, key_hash_bits, has_disk: true };
     run("disk", setting(64), 24, 20);

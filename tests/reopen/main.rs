@@ -4,6 +4,9 @@
 #![cfg(all(feature = "disk", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+#[path = "../engine/mod.rs"]
+mod engine;
+
 mod beside_owners;
 mod reopening;
 
@@ -18,7 +21,11 @@ use xxhash_rust::xxh3::xxh3_64;
 const BYTES: u64 = 8 << 20;
 
 fn builder(path: &Path) -> BlobCacheConfigBuilder {
-    BlobCacheConfig::builder().l1_bytes_max(4 << 20).l2_path(path).l2_bytes_max(BYTES)
+    BlobCacheConfig::builder()
+        .l1_bytes_max(4 << 20)
+        .l2_path(path)
+        .l2_engine(crate::engine::engine(0))
+        .l2_bytes_max(BYTES)
 }
 
 fn open(path: &Path) -> Result<BlobCache, CacheError> {

@@ -60,6 +60,7 @@ fn one_fetch_serves_all_callers() {
 
 /// In memory and on disk; even with the version of the value that replaces it.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn what_does_not_decode_is_fetched_once_and_overwritten() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = disk(folder.path());
@@ -252,6 +253,7 @@ fn a_fetch_is_as_old_as_its_beginning() {
 
 /// Dropped after any number of polls, a call leaves the key to others.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn a_dropped_call_holds_nothing() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = disk(folder.path());

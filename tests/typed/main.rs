@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+#[path = "../engine/mod.rs"]
+mod engine;
+
 mod codecs;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod features;
@@ -50,11 +53,13 @@ fn disk(path: &Path) -> BlobCache {
     let config = BlobCacheConfig::builder()
         .l1_bytes_max(1 << 20)
         .l2(path, |l2| l2.bytes_max(32 << 20))
+        .l2_engine(crate::engine::engine(0))
         .namespace("below", |below| below.l1_admission(L1Admission::Never));
     block_on(BlobCache::open(config.build().unwrap())).unwrap()
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn values_and_metadata_hold_in_both_tiers_and_over_a_restart() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = disk(folder.path());
@@ -156,8 +161,33 @@ fn bytes_are_not_copied() {
     assert!(block_on(text.get("text")).is_none(), "no UTF-8");
 }
 
+/// What was read from disk is read once: a value that keeps its bytes has the buffer of the read.
+#[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
+fn bytes_from_disk_are_not_copied() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let cache = disk(folder.path());
+    let plain = cache.namespace("below").typed::<Bytes, _>(Plain);
+    let bytes: Bytes = (0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let put = TypedPut::new(bytes.clone()).with_content_metadata([("content-type", "image/png")]);
+    block_on(plain.put("k", put)).unwrap();
+    block_on(cache.sync()).unwrap();
+    for hit in [
+        block_on(plain.get("k")).unwrap(),
+        block_on(plain.get_many(&["k"])).remove(0).unwrap(),
+        block_on(plain.get_or_fetch("k", || async { Err::<Bytes, _>("not needed") })).unwrap(),
+    ] {
+        let value = hit.value().unwrap();
+        assert_eq!((hit.tier(), value), (CacheTier::L2, &bytes));
+        assert_eq!(value.as_ptr(), hit.hit().value().as_ptr());
+        assert_ne!(value.as_ptr(), bytes.as_ptr(), "read, and not what was put");
+    }
+    block_on(cache.close()).unwrap();
+}
+
 /// In memory, and on disk.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn what_does_not_decode_is_a_miss_and_is_counted() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = disk(folder.path());
@@ -178,6 +208,7 @@ fn what_does_not_decode_is_a_miss_and_is_counted() {
 
 /// In memory, and on disk.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn many_keys_are_answered_in_order_and_counted_as_one_by_one() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = disk(folder.path());

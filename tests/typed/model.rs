@@ -278,6 +278,7 @@ fn in_memory_every_answer_equals_the_maps() {
 
 /// No time passes but a touch may end an entry; the process ends now and then.
 #[test]
+#[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn on_disk_every_answer_equals_the_maps_over_restarts() {
     let mut touched = 0;
     for seed in 0..3 {
