@@ -8,9 +8,9 @@
 //! | `GET /metrics` | all figures, for Prometheus |
 //!
 //! A page has a tag for each product on it, so a change of one product reaches every page that
-//! shows it, whatever these are. A stale page is answered at once and rendered anew in a task: every
-//! visitor sees the old price until that is done. Where nobody may, the change removes the pages
-//! instead (`invalidate_tags`).
+//! shows it, whatever these are. A stale page is answered at once and rendered anew in a task:
+//! every visitor sees the old price until that is done. Where nobody may, the change removes the
+//! pages instead (`invalidate_tags`).
 
 use std::collections::BTreeMap;
 use std::fmt;
