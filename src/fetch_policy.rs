@@ -84,7 +84,8 @@ impl FetchPolicy {
     /// # use std::time::Duration;
     /// # use tamis::*;
     /// let policy = FetchPolicy::default().hard_timeout(Duration::from_millis(20));
-    /// let cache = BlobCache::open(BlobCacheConfig::builder().fetch_policy(policy).build()?).await?;
+    /// let config = BlobCacheConfig::builder().fetch_policy(policy).build()?;
+    /// let cache = BlobCache::open(config).await?;
     /// let hangs = || std::future::pending::<Result<BlobCachePut, std::io::Error>>();
     /// let missing = cache.get_or_fetch("pages", "/index", hangs).await;
     /// assert!(matches!(missing, Err(FetchError::TimedOut)));
@@ -124,7 +125,8 @@ impl FetchPolicy {
     /// # use std::time::Duration;
     /// # use tamis::*;
     /// let policy = FetchPolicy::default().retry_after(Duration::from_secs(5));
-    /// let cache = BlobCache::open(BlobCacheConfig::builder().fetch_policy(policy).build()?).await?;
+    /// let config = BlobCacheConfig::builder().fetch_policy(policy).build()?;
+    /// let cache = BlobCache::open(config).await?;
     /// let fails = || async { Err::<BlobCachePut, _>("the origin is down") };
     /// let asks = || async { Ok::<_, &str>(BlobCachePut::new("<h1>Tamis</h1>")) };
     /// assert!(cache.get_or_fetch("pages", "/index", fails).await.is_err());

@@ -1,8 +1,10 @@
 //! Structural rules that the compiler does not check: which module may import which, file sizes,
-//! bounded loops, and references in the documents. Other rules are lints, in `Cargo.toml`.
+//! bounded loops, and references in the documents, to features too. Other rules are lints, in
+//! `Cargo.toml`.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -348,4 +350,31 @@ fn paths_in_documents_exist_and_documents_are_rustdoc_pages() {
             assert!(is_there, "{}: there is no {place}", document.display());
         }
     }
+}
+
+/// The README names all that users may switch on; docs.rs and `.ci/run` build with it.
+#[test]
+fn every_feature_is_told_documented_and_checked() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (manifest, readme, checks) = (read("Cargo.toml"), read("README.md"), read(".ci/run"));
+    let table = |name: &str| {
+        let rest = manifest.split_once(&format!("\n[{name}]\n")).unwrap().1;
+        rest.split("\n[").next().unwrap().to_owned()
+    };
+    let names = table("features");
+    let names = names.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name);
+    let own: BTreeSet<_> = names.filter(|name| !["default", "simulation"].contains(name)).collect();
+    assert!(own.len() >= 8, "{own:?}");
+    let untold: Vec<_> = own.iter().filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(untold.is_empty(), "README.md does not name {untold:?}");
+    // Switched on unless a user does not want it.
+    let optional = own.into_iter().filter(|name| *name != "disk");
+    let optional: BTreeSet<_> = optional.map(str::to_owned).collect();
+    let page = table("package.metadata.docs.rs");
+    let page = page.lines().find_map(|line| line.strip_prefix("features = [")).unwrap();
+    let page = page.split('"').skip(1).step_by(2).map(str::to_owned);
+    assert_eq!(page.collect::<BTreeSet<_>>(), optional, "for docs.rs");
+    let checked = checks.lines().find_map(|line| line.strip_prefix("features=")).unwrap();
+    assert_eq!(checked.split(',').map(str::to_owned).collect::<BTreeSet<_>>(), optional, ".ci/run");
 }

@@ -380,35 +380,33 @@ impl Drop for Dropped {
 #[test]
 #[cfg_attr(not(all(feature = "disk", target_os = "linux")), ignore = "needs a disk tier")]
 fn a_close_and_the_drop_of_the_last_handle_end_fetches_that_nobody_waits_for() {
-    for is_closed in [true, false] {
-        for is_begun in [true, false] {
-            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-            let tasks = Tasks::default();
-            let on_disk = || builder(&tasks, &clock()).l2_path(folder.path()).l2_bytes_max(8 << 20);
-            let cache = opened(on_disk());
-            let drops = Arc::new(AtomicUsize::new(0));
-            let dropped = Dropped(Arc::clone(&drops));
-            let mut caller = spawned(&cache, move || async move {
-                let _dropped = dropped;
-                std::future::pending().await
-            });
-            assert!(caller.run().is_none());
-            drop(caller);
-            if is_begun {
-                tasks.run();
-            }
-            if is_closed {
-                block_on(cache.close()).unwrap();
-                assert_eq!(drops.load(Ordering::Relaxed), 1);
-            }
-            drop(cache);
-            assert_eq!(drops.load(Ordering::Relaxed), 1);
-            // The store is free, although the executor still has the task.
-            assert_eq!(tasks.len(), 1);
-            block_on(opened(on_disk()).close()).unwrap();
+    for (is_closed, is_begun) in [(true, true), (true, false), (false, true), (false, false)] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let tasks = Tasks::default();
+        let on_disk = || builder(&tasks, &clock()).l2_path(folder.path()).l2_bytes_max(8 << 20);
+        let cache = opened(on_disk());
+        let drops = Arc::new(AtomicUsize::new(0));
+        let dropped = Dropped(Arc::clone(&drops));
+        let mut caller = spawned(&cache, move || async move {
+            let _dropped = dropped;
+            std::future::pending().await
+        });
+        assert!(caller.run().is_none());
+        drop(caller);
+        if is_begun {
             tasks.run();
-            assert_eq!(tasks.len(), 0);
         }
+        if is_closed {
+            block_on(cache.close()).unwrap();
+            assert_eq!(drops.load(Ordering::Relaxed), 1);
+        }
+        drop(cache);
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        // The store is free, although the executor still has the task.
+        assert_eq!(tasks.len(), 1);
+        block_on(opened(on_disk()).close()).unwrap();
+        tasks.run();
+        assert_eq!(tasks.len(), 0);
     }
 }
 

@@ -324,7 +324,8 @@ Shows the namespaces with the most bytes on disk and with the most entries, and 
 entries.
 
 Reads what `inspect` reads. Only live entries count, with the bytes of their records: key,
-metadata and labels included, values as compressed.";
+metadata and labels included, values as compressed. Which namespaces are busiest, a store does
+not know; its cache tells, while it runs: tamis stat --namespaces.";
 
 const TOP_MORE: &str = "\
 JSON members: by_bytes and by_entries: [name, entries, bytes], largest: [namespace, key (or

@@ -186,7 +186,8 @@ const CALLS: &[(&str, Call)] = &[
             .boxed()
     }),
     ("BlobCache::invalidate_keys", |cache, it| {
-        async move { cache.invalidate_keys(&it.namespace, &[b"k", &*it.key]).await.err() }.boxed()
+        async move { cache.invalidate_keys(&it.namespace, &[&b"k"[..], &it.key[..]]).await.err() }
+            .boxed()
     }),
     ("BlobCache::set_l1_bytes_max", |cache, it| {
         async move { cache.set_l1_bytes_max(size_of(&it)).await.err() }.boxed()

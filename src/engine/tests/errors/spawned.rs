@@ -1,5 +1,6 @@
 //! The errors of fetches in tasks.
 
+use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -39,8 +40,9 @@ const CALLS: [(&str, Call); 4] = [
 #[test]
 fn the_errors_of_a_fetch_in_a_task_are_exactly_those_in_its_docs() {
     let brief = FetchPolicy::default().hard_timeout(Duration::from_millis(1));
-    let config = BlobCacheConfig::builder().spawner(|task: FetchTask| block_on(task));
-    let cache = block_on(BlobCache::open(config.fetch_policy(brief).build().unwrap())).unwrap();
+    let spawner = |task: FetchTask| drop(thread::spawn(|| block_on(task)));
+    let config = BlobCacheConfig::builder().spawner(spawner).fetch_policy(brief);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
     let without = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
     let documented = documented();
     for (name, call) in CALLS {
@@ -53,4 +55,5 @@ fn the_errors_of_a_fetch_in_a_task_are_exactly_those_in_its_docs() {
         let errors = outcomes.map(|outcome| variant(&outcome.unwrap_err()));
         assert_eq!(Variants::from(errors), documented[name], "{name}, returned and documented");
     }
+    assert_eq!(cache.stats().fetches_not_spawned(), 0, "each of a task ran in one");
 }

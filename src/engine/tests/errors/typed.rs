@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +54,7 @@ pub(super) const CALLS: &[(&str, Call)] = &[
     }),
     ("TypedNamespace::invalidate_keys", |cache, it| {
         let handle = handle(&cache, &it);
-        async move { handle.invalidate_keys(&[b"k", &*it.key]).await.err() }.boxed()
+        async move { handle.invalidate_keys(&[&b"k"[..], &it.key[..]]).await.err() }.boxed()
     }),
     ("TypedNamespace::invalidate_prefix", |cache, it| {
         async move { handle(&cache, &it).invalidate_prefix(&it.key).await.err() }.boxed()
@@ -150,8 +151,9 @@ fn the_errors_of_every_typed_call_are_exactly_those_in_its_docs() {
 #[test]
 fn the_errors_of_a_typed_fetch_are_exactly_those_in_its_docs() {
     let brief = FetchPolicy::default().hard_timeout(Duration::from_millis(1));
-    let config = BlobCacheConfig::builder().spawner(|task: FetchTask| block_on(task));
-    let cache = block_on(BlobCache::open(config.fetch_policy(brief).build().unwrap())).unwrap();
+    let spawner = |task: FetchTask| drop(thread::spawn(|| block_on(task)));
+    let config = BlobCacheConfig::builder().spawner(spawner).fetch_policy(brief);
+    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
     let without = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
     let documented = documented();
     let handle = |cache: &BlobCache| cache.namespace("n").typed(Plain);
@@ -165,4 +167,5 @@ fn the_errors_of_a_typed_fetch_are_exactly_those_in_its_docs() {
         let errors = outcomes.map(|outcome| variant(&outcome.unwrap_err()));
         assert_eq!(Variants::from(errors), documented[name], "{name}, returned and documented");
     }
+    assert_eq!(cache.stats().fetches_not_spawned(), 0, "each of a task ran in one");
 }

@@ -120,6 +120,6 @@ fn each_call_with_good_input_changes_what_is_compared() {
     for &(name, call) in CALLS.iter().chain(typed::CALLS) {
         let (error, shown) = life(Some((call, &Given::default())));
         assert_eq!(error, None, "{name}");
-        assert_eq!(shown[0] == twin[0], name == "BlobCache::sync", "{name}");
+        assert_ne!(shown[0], twin[0], "{name}");
     }
 }
