@@ -38,10 +38,6 @@ impl Writing {
         writing
     }
 
-    pub(crate) fn is_of(&self, path: &Path) -> bool {
-        self.paths.contains(path)
-    }
-
     pub(crate) async fn end(mut self, is_known: bool) {
         self.core.forget(&self.paths).await;
         self.has_ended = true;

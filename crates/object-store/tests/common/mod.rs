@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod concurrency;
+mod deleting;
 mod history;
 mod integration;
 mod model;

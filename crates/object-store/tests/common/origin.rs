@@ -23,7 +23,6 @@ use super::object_store::{
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) options: GetOptions,
-    pub(crate) path: Path,
 }
 
 /// A door that requests stand at, before or after their effect.
@@ -52,6 +51,11 @@ impl Door {
         self.open.add_permits(1000);
     }
 
+    /// While it stays shut for those who come later.
+    pub(crate) fn let_one_pass(&self) {
+        self.open.add_permits(1);
+    }
+
     /// Until one more request stands here.
     pub(crate) async fn arrival(&self) {
         self.arrived.acquire().await.unwrap().forget();
@@ -63,6 +67,23 @@ impl Door {
             self.open.acquire().await.unwrap().forget();
         }
     }
+}
+
+/// All that a stream has; its errors first.
+fn taken_at_once(
+    locations: BoxStream<'static, Result<Path>>,
+    before: Arc<Door>,
+) -> BoxStream<'static, Result<Path>> {
+    let taken = async move {
+        let all: Vec<Result<Path>> = locations.collect().await;
+        let (errors, paths): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_err);
+        let paths = async move {
+            before.pass().await;
+            futures::stream::iter(paths)
+        };
+        futures::stream::iter(errors).chain(futures::stream::once(paths).flatten())
+    };
+    futures::stream::once(taken).flatten().boxed()
 }
 
 fn is_down() -> Error {
@@ -79,6 +100,13 @@ pub(crate) struct Origin {
     /// Writes stand here before they take effect, and after.
     pub(crate) before_write: Door,
     pub(crate) after_write: Door,
+    /// Gets take so many turns before they look.
+    pub(crate) turns: AtomicU64,
+    /// Deletes of a stream stand here, when all of its paths have been taken.
+    pub(crate) before_deletes: Arc<Door>,
+    /// It takes all paths of a stream before it deletes one, and passes the caller's errors on
+    /// first.
+    pub(crate) takes_all: AtomicBool,
     pub(crate) fails: AtomicBool,
     pub(crate) has_no_e_tags: AtomicBool,
     /// It keeps all versions by number, as a bucket with versioning does.
@@ -201,8 +229,11 @@ impl ObjectStore for Origin {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.asked.lock().unwrap().push(Asked { options: options.clone(), path: location.clone() });
+        self.asked.lock().unwrap().push(Asked { options: options.clone() });
         self.before_get.pass().await;
+        for _ in 0..self.turns.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
         self.failure()?;
         let result = self.get(location, options).await;
         self.after_get.pass().await;
@@ -220,6 +251,11 @@ impl ObjectStore for Origin {
     ) -> BoxStream<'static, Result<Path>> {
         let inner = self.inner.clone();
         let fails = self.fails.load(Ordering::SeqCst);
+        let locations = if self.takes_all.load(Ordering::SeqCst) {
+            taken_at_once(locations, Arc::clone(&self.before_deletes))
+        } else {
+            locations
+        };
         let delete = move |path: Result<Path>| {
             let inner = inner.clone();
             async move {
