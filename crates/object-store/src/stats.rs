@@ -56,6 +56,12 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// A get that goes to the inner store as it is.
+    pub(crate) fn count_passed(&self) {
+        self.passed_through.add(1);
+        self.inner_gets.add(1);
+    }
+
     pub(crate) fn snapshot(&self) -> CachedObjectStoreStats {
         CachedObjectStoreStats {
             inner_gets: self.inner_gets.get(),

@@ -12,7 +12,6 @@ use super::meta::MetaCodec;
 use super::object_store::ObjectStore;
 use super::object_store::path::Path;
 use super::{CachedObjectStore, Core, IsImmutable};
-use crate::ahead::Ahead;
 use crate::claims::Claim;
 use crate::keys::Keys;
 use crate::settings::Settings;
@@ -105,7 +104,8 @@ impl CachedObjectStoreBuilder {
 
     /// Fetches so many bytes ahead of who reads an object in sequence, by gets that begin where the
     /// last one ended. It needs a [`spawner`](tamis::BlobCacheConfigBuilder::spawner) in the
-    /// cache's configuration. Up to 256 MiB. Default: 0, nothing.
+    /// cache's configuration: there is one task for an object at a time, and up to 32 for the
+    /// store, each with the blocks of one request in memory. Up to 256 MiB. Default: 0, nothing.
     pub fn read_ahead(mut self, bytes: u64) -> Self {
         self.settings.read_ahead = bytes;
         self
@@ -124,7 +124,8 @@ impl CachedObjectStoreBuilder {
     /// # Errors
     ///
     /// - [`BuildError::NamespaceInUse`]: another store has this namespace of this cache. It is free
-    ///   once all clones of that store, and the answers and uploads that it has begun, are dropped.
+    ///   once all clones of that store, and the answers and uploads that it has begun, are dropped,
+    ///   and what it was [reading ahead](Self::read_ahead) has arrived or failed.
     /// - [`BuildError::OutOfRange`]: a setting.
     /// - [`BuildError::NoSpawner`]: it is to read ahead, and the cache has no spawner.
     pub fn build(self) -> Result<CachedObjectStore, BuildError> {
@@ -153,7 +154,7 @@ impl CachedObjectStoreBuilder {
             instance: rand::random(),
             moments: AtomicU64::new(0),
             unsettled: Unsettled::default(),
-            ahead: Ahead::default(),
+            ahead: Arc::default(),
             counts: Counts::default(),
         };
         Ok(CachedObjectStore { core: Arc::new(core) })

@@ -96,7 +96,7 @@ struct Core {
     instance: u64,
     moments: AtomicU64,
     unsettled: Unsettled,
-    ahead: Ahead,
+    ahead: Arc<Ahead>,
     counts: Counts,
 }
 

@@ -9,13 +9,12 @@ use super::Core;
 use super::answer::piece;
 use super::ask::Ask;
 use super::blocks::Blocks;
-use super::error::{Failure, not_found, own};
+use super::error::{Failure, not_found};
 use super::hand::Hand;
 use super::meta::{Moment, Object, within};
 use super::object_store::path::Path;
 use super::object_store::{Extensions, GetRange, Result};
 use super::opening::Opening;
-use super::read::ATTEMPTS_MAX;
 
 impl Core {
     pub(crate) async fn get_many(
@@ -25,24 +24,12 @@ impl Core {
     ) -> Result<Vec<Bytes>> {
         let is_plain = !ranges.is_empty() && ranges.iter().all(|range| range.start < range.end);
         if is_plain && !self.unsettled.holds(location.as_ref()) {
-            let began = self.moment();
-            // Bounded: by the constant.
-            for _ in 0..ATTEMPTS_MAX {
-                match self.attempt_many(location, ranges, began).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Failure::Inner(error) | Failure::OfObject { error, .. }) => {
-                        return Err(own(error));
-                    }
-                    Err(Failure::Uncached) => break,
-                    Err(Failure::Changed) => {
-                        self.counts.begun_anew.add(1);
-                        self.refresh(location, None).await;
-                    }
-                }
+            let attempt = |began| self.attempt_many(location, ranges, began);
+            if let Some(answer) = self.begun_anew(location, None, attempt).await? {
+                return Ok(answer);
             }
         }
-        self.counts.passed_through.add(1);
-        self.counts.inner_gets.add(1);
+        self.counts.count_passed();
         self.inner.get_ranges(location, ranges).await
     }
 

@@ -17,7 +17,7 @@ use super::opening::Opening;
 use super::{Core, get_result};
 
 /// An answer is begun, and once begun anew.
-pub(crate) const ATTEMPTS_MAX: usize = 2;
+const ATTEMPTS_MAX: usize = 2;
 
 impl Core {
     pub(crate) async fn get(
@@ -25,32 +25,45 @@ impl Core {
         location: &Path,
         options: GetOptions,
     ) -> Result<GetResult> {
-        if options.range.as_ref().is_some_and(is_odd) || self.unsettled.holds(location.as_ref()) {
-            return self.pass(location, options).await;
+        let is_odd = options.range.as_ref().is_some_and(is_odd);
+        if !is_odd && !self.unsettled.holds(location.as_ref()) {
+            let attempt = |began| self.attempt(location, &options, began);
+            let answer = self.begun_anew(location, options.version.as_deref(), attempt).await?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
         }
+        // As if there were no cache.
+        self.counts.count_passed();
+        self.inner.get_opts(location, options).await
+    }
+
+    /// An answer, which is begun anew if the object has changed; None if it cannot be cached.
+    pub(crate) async fn begun_anew<T, A>(
+        &self,
+        location: &Path,
+        version: Option<&str>,
+        attempt: impl Fn(Moment) -> A,
+    ) -> Result<Option<T>>
+    where
+        A: Future<Output = Result<T, Failure>>,
+    {
         let began = self.moment();
         // Bounded: by the constant.
         for _ in 0..ATTEMPTS_MAX {
-            match self.attempt(location, &options, began).await {
-                Ok(answer) => return Ok(answer),
+            match attempt(began).await {
+                Ok(answer) => return Ok(Some(answer)),
                 Err(Failure::Inner(error) | Failure::OfObject { error, .. }) => {
                     return Err(own(error));
                 }
                 Err(Failure::Uncached) => break,
                 Err(Failure::Changed) => {
                     self.counts.begun_anew.add(1);
-                    self.refresh(location, options.version.as_deref()).await;
+                    self.refresh(location, version).await;
                 }
             }
         }
-        self.pass(location, options).await
-    }
-
-    /// As if there were no cache.
-    async fn pass(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.counts.passed_through.add(1);
-        self.counts.inner_gets.add(1);
-        self.inner.get_opts(location, options).await
+        Ok(None)
     }
 
     async fn attempt(
@@ -104,14 +117,16 @@ impl Core {
         let most = self.settings.read_ahead;
         let Some(spawner) = self.spawner.as_ref().filter(|_| most > 0) else { return };
         let Blocks { location, object, .. } = &blocks;
-        let ahead = self.ahead.after(location.as_ref(), range, most, object.size);
-        if !ahead.is_empty() {
-            let span = object.blocks_of(&ahead);
-            spawner.spawn(Box::pin(async move {
-                // Whoever wants these blocks meets the failure again.
-                let _ = blocks.prefetch(span).await;
-            }));
-        }
+        let Some(request) = self.ahead.after(location.as_ref(), range, most, object.size) else {
+            return;
+        };
+        let span = object.blocks_of(&request.range);
+        spawner.spawn(Box::pin(async move {
+            // Whoever wants these blocks meets the failure again.
+            let _ = blocks.prefetch(span).await;
+            // Also if the task is refused or dropped.
+            drop(request);
+        }));
     }
 }
 
