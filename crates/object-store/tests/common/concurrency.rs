@@ -33,11 +33,16 @@ async fn many_callers_of_one_object_are_one_request() {
     assert_eq!(origin.asked().len(), 1);
 
     // Blocks of a known object, in ranges that overlap: each block is fetched once.
+    origin.before_get.shut();
     let callers = (0..50).map(|number| {
         let (store, path) = (store.clone(), path.clone());
         let range = (250 + number) * KIB..(650 + number) * KIB;
         tokio::spawn(async move { store.get_range(&path, range).await.unwrap() })
     });
+    let callers: Vec<_> = callers.collect();
+    origin.before_get.arrival().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    origin.before_get.open();
     for (number, caller) in join_all(callers).await.into_iter().enumerate() {
         let part = caller.unwrap();
         assert_eq!(part, content(1, 700 * KIB)[(250 + number) << 10..(650 + number) << 10]);
@@ -49,14 +54,29 @@ async fn many_callers_of_one_object_are_one_request() {
 async fn an_error_is_every_waiting_callers_own() {
     let ((cache, _), origin, path) = (memory().await, Origin::new(), Path::from("a"));
     let store = small(origin.clone(), &cache).build().unwrap();
-    let callers = (0..5).map(|_| store.get(&path));
-    for answer in join_all(callers).await {
-        assert!(matches!(answer, Err(Error::NotFound { .. })));
-    }
-    origin.fails.store(true, Ordering::SeqCst);
-    let callers = (0..5).map(|_| store.get(&path));
-    for answer in join_all(callers).await {
-        assert_eq!(answer.unwrap_err().to_string(), "Generic Origin error: it is down");
+    for is_down in [false, true] {
+        origin.fails.store(is_down, Ordering::SeqCst);
+        origin.before_get.shut();
+        let callers = (0..5).map(|_| {
+            let (store, path) = (store.clone(), path.clone());
+            tokio::spawn(async move { store.get(&path).await })
+        });
+        let callers: Vec<_> = callers.collect();
+        // The request of the first is of before the others came: it says nothing to them. They
+        // share the next one.
+        origin.before_get.arrival().await;
+        origin.before_get.let_one_pass();
+        origin.before_get.arrival().await;
+        origin.before_get.open();
+        for caller in callers {
+            let error = caller.await.unwrap().unwrap_err();
+            if is_down {
+                assert_eq!(error.to_string(), "Generic Origin error: it is down");
+            } else {
+                assert!(matches!(error, Error::NotFound { .. }), "{error}");
+            }
+        }
+        assert_eq!(origin.asked().len(), 2);
     }
 }
 
@@ -65,23 +85,44 @@ async fn an_error_is_every_waiting_callers_own() {
 async fn a_get_may_be_dropped_at_any_poll() {
     let ((cache, _), origin) = (memory().await, Origin::new());
     let store = small(origin.clone(), &cache).staleness(MINUTE).build().unwrap();
-    for polls in 0..12 {
-        let path = Path::from(format!("{polls}"));
-        origin.put_past(&path, content(polls, 600 * KIB)).await;
-        let whole = async { store.get(&path).await.unwrap().bytes().await.unwrap() };
-        let mut whole = std::pin::pin!(whole);
-        let mut rest = std::pin::pin!(async {
-            for _ in 0..polls {
-                if poll_immediate(&mut whole).await.is_some() {
-                    return;
-                }
-                tokio::task::yield_now().await;
+    origin.turns.store(4, Ordering::SeqCst);
+    // Of an unknown object, and of a known one: a request with the meta, or one for each window.
+    for is_known in [false, true] {
+        let mut polls = 0;
+        loop {
+            let path = Path::from(format!("{is_known} {polls}"));
+            origin.put_past(&path, content(polls, 600 * KIB)).await;
+            if is_known {
+                store.head(&path).await.unwrap();
             }
-        });
-        rest.as_mut().await;
-        let part = store.get_range(&path, 100..300 * KIB).await.unwrap();
-        assert_eq!(part, content(polls, 600 * KIB)[100..300 << 10]);
+            let whole = async { store.get(&path).await.unwrap().bytes().await.unwrap() };
+            let has_ended = poll_times(whole, polls).await.is_some();
+            let part = tokio::time::timeout(
+                Duration::from_secs(20),
+                store.get_range(&path, 100..300 * KIB),
+            );
+            let part = part.await.expect("it waits for one that was dropped").unwrap();
+            assert_eq!(part, content(polls, 600 * KIB)[100..300 << 10]);
+            if has_ended {
+                break;
+            }
+            polls += 1;
+        }
+        let requests = if is_known { 3 } else { 1 };
+        assert!(polls > requests, "it was dropped {polls} times only");
     }
+}
+
+/// Polls a future so often, and drops it.
+async fn poll_times<T>(future: impl Future<Output = T>, times: u64) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..times {
+        if let Some(output) = poll_immediate(&mut future).await {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
 }
 
 /// One caller has sent a request and is not polled again. Another one asks for the same.
@@ -138,14 +179,29 @@ async fn nobody_is_told_the_error_of_anothers_range() {
     let ((cache, _), origin, path) = (memory().await, Origin::new(), Path::from("a"));
     origin.put_past(&path, content(1, 100)).await;
     let store = small(origin.clone(), &cache).build().unwrap();
-    let beyond = (0..3).map(|_| store.get_range(&path, 900 * KIB..901 * KIB));
-    let (beyond, whole, head, part) = tokio::join!(
-        join_all(beyond),
-        store.get(&path),
-        store.head(&path),
-        store.get_range(&path, 5..10),
-    );
-    for answer in beyond {
+    let beyond = || store.get_range(&path, 900 * KIB..901 * KIB);
+    origin.before_get.shut();
+    let callers = async {
+        tokio::join!(
+            beyond(),
+            beyond(),
+            beyond(),
+            store.get(&path),
+            store.head(&path),
+            store.get_range(&path, 5..10),
+        )
+    };
+    let doorman = async {
+        // All come while the first one asks, and wait for what the second asks then.
+        origin.before_get.arrival().await;
+        origin.before_get.let_one_pass();
+        origin.before_get.arrival().await;
+        let beyond = Some(GetRange::Bounded(896 * KIB..960 * KIB));
+        assert_eq!(origin.asked_ranges(), [beyond.clone(), beyond]);
+        origin.before_get.open();
+    };
+    let ((first, second, third, whole, head, part), ()) = tokio::join!(callers, doorman);
+    for answer in [first, second, third] {
         assert!(answer.unwrap_err().to_string().contains("Wanted range"));
     }
     assert_eq!(whole.unwrap().bytes().await.unwrap(), content(1, 100));
