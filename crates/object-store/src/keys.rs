@@ -10,6 +10,8 @@
 //! `store` is a hash of the inner store's name, so that a namespace that belonged to another bucket
 //! before a restart has nothing to say about this one.
 
+use crate::failpoint::{Failpoint, failpoint};
+
 /// 128 random bits: one version of one object, as one store has seen it.
 pub(crate) type Generation = [u8; 16];
 
@@ -28,7 +30,7 @@ impl Keys {
 
     /// What is known of an object, or of one version of it.
     pub(crate) fn meta(&self, path: &str, version: Option<&str>) -> Vec<u8> {
-        match version {
+        match version.filter(|_| !failpoint(Failpoint::VersionNotInKey)) {
             None => self.of(b'm', &[path.as_bytes()]),
             Some(version) => {
                 let length = (path.len() as u64).to_le_bytes();

@@ -44,6 +44,7 @@
 
 mod ahead;
 mod claims;
+mod failpoint;
 mod keys;
 mod settings;
 mod stats;

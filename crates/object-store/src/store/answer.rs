@@ -6,12 +6,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use tamis::{BlobCachePolicy, BlobCachePut};
+use tamis::BlobCachePut;
 
 use super::blocks::Blocks;
 use super::error::{Failure, changed, ended_early, own};
 use super::hand::{Hand, Rest};
-use super::meta::within;
+use super::object::within;
 use super::object_store::Result;
 use crate::keys::Keys;
 
@@ -89,7 +89,7 @@ impl Answer {
         let Blocks { core, object, .. } = &self.blocks;
         let block = rest.block(object, index).await?;
         core.counts.inner_bytes.add(block.len() as u64);
-        let put = BlobCachePut::new(block.clone()).with_policy(BlobCachePolicy::default());
+        let put = BlobCachePut::new(block.clone()).with_policy(self.blocks.policy());
         // What the cache does not take, the next caller fetches.
         let _ = core.blobs.put(Keys::block(&object.generation, index), put).await;
         self.hand.push_back(block);

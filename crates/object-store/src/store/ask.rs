@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::meta::Object;
+use super::object::Object;
 use super::object_store::{GetOptions, GetRange};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

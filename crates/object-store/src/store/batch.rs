@@ -18,11 +18,11 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join_all};
 use parking_lot::Mutex;
-use tamis::{BlobCachePolicy, BlobCachePut};
+use tamis::BlobCachePut;
 
 use super::blocks::{Blocks, runs_of};
 use super::error::Failure;
-use super::meta::within;
+use super::object::within;
 use crate::keys::Keys;
 
 type Request = Shared<BoxFuture<'static, Result<Arc<Vec<Bytes>>, Failure>>>;
@@ -72,7 +72,7 @@ impl Batch {
         let (first, request) = poll_fn(|context| self.poll_request(index, context)).await;
         let blocks = request.await?;
         let block = blocks.get(within(index - first)).cloned().unwrap_or_default();
-        Ok(BlobCachePut::new(block).with_policy(BlobCachePolicy::default()))
+        Ok(BlobCachePut::new(block).with_policy(self.blocks.policy()))
     }
 
     /// The request that has the block, with the index of its first.

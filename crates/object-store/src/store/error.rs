@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tamis::FetchError;
 use thiserror::Error as ThisError;
 
-use super::meta::Moment;
+use super::moment::Moment;
 use super::object_store::path::Path;
 use super::object_store::{Error, GetRange};
 use crate::settings::OutOfRange;

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::error::ended_early;
-use super::meta::{Object, within};
+use super::object::{Object, within};
 use super::object_store::Result;
 
 /// Whole blocks, one after the other.

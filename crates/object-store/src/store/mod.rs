@@ -10,15 +10,18 @@
 //! hand           what it brought
 //! blocks, batch  blocks by generation and index: from the cache, or fetched in runs
 //! write          guards of writes; delete, upload: the two that are not one call
-//! meta           what the cache holds of an object
+//! meta           what the cache holds of an object, and its form in bytes
+//! object         one version of an object, and its blocks
+//! moment         when something happened
 //! error          errors
 //! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use tamis::{BlobCacheNamespace, Spawn, TypedNamespace};
+use tamis::{BlobCacheNamespace, BlobCachePolicy, Spawn, TypedNamespace};
 
 mod answer;
 mod ask;
@@ -29,14 +32,20 @@ mod delete;
 mod error;
 mod hand;
 mod meta;
+mod moment;
+mod object;
 mod opening;
 mod ranges;
 mod read;
+#[cfg(test)]
+mod tests;
 mod trait_impl;
 mod upload;
 mod write;
 
-use self::meta::{Found, MetaCodec, Moment, Order};
+use self::meta::{Found, MetaCodec};
+use self::moment::{Moment, Order};
+use self::object::Object;
 use super::{get_result, object_store};
 use crate::ahead::Ahead;
 use crate::claims::Claim;
@@ -75,6 +84,9 @@ pub use self::error::BuildError;
 pub struct CachedObjectStore {
     core: Arc<Core>,
 }
+
+/// How long blocks stay that only answers which have begun already may need once more.
+const BRIEF: Duration = Duration::from_secs(60);
 
 /// Which paths have objects that never change.
 type IsImmutable = Box<dyn Fn(&Path) -> bool + Send + Sync>;
@@ -120,6 +132,20 @@ impl Core {
         let time = self.claim.cache().config().clock().now();
         let number = self.moments.fetch_add(1, Ordering::SeqCst);
         Moment { time, order: Order { store: self.instance, number } }
+    }
+
+    /// Blocks stay until they are evicted, unless nothing leads to them once those who ask for them
+    /// now are answered.
+    fn policy_of_blocks(
+        &self,
+        location: &Path,
+        version: Option<&str>,
+        object: &Object,
+    ) -> BlobCachePolicy {
+        let is_meta_kept = !self.settings.staleness.is_zero() || self.is_immutable(location);
+        let is_prior_kept = version.is_none() && object.strong_e_tag().is_some();
+        let policy = BlobCachePolicy::default();
+        if is_meta_kept || is_prior_kept { policy } else { policy.ttl(BRIEF) }
     }
 
     fn is_immutable(&self, location: &Path) -> bool {

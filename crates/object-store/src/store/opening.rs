@@ -11,9 +11,12 @@ use super::Core;
 use super::ask::Ask;
 use super::error::{Failure, ended_early};
 use super::hand::{Hand, Rest};
-use super::meta::{Found, Meta, Moment, Object, within};
+use super::meta::{Found, Meta};
+use super::moment::Moment;
+use super::object::{Object, within};
 use super::object_store::path::Path;
 use super::object_store::{Error, Extensions, GetOptions, GetResult};
+use crate::failpoint::{Failpoint, failpoint};
 use crate::keys::Keys;
 
 /// How often what others have fetched may turn out to be too old for this caller.
@@ -42,11 +45,12 @@ impl Opening<'_> {
                     // error of a range is that of a caller with another one.
                     Failure::OfObject { asked, ref range, .. }
                         if !asked.is_after(self.began)
-                            || (range.is_some() && *range != self.ask.range()) =>
+                            || (range.is_some()
+                                && *range != self.ask.range()
+                                && !failpoint(Failpoint::ErrorOfRangeShared)) =>
                     {
                         continue;
                     }
-                    Failure::OfObject { error, .. } => return Err(Failure::Inner(error)),
                     failure => return Err(failure),
                 },
             };
@@ -63,7 +67,7 @@ impl Opening<'_> {
     }
 
     fn is_recent(&self, meta: &Meta) -> bool {
-        if meta.is_after(self.began) {
+        if meta.is_after(self.began) || failpoint(Failpoint::EarlierFetchTaken) {
             return true;
         }
         // By the clock, which may be a tick behind: without staleness it says nothing.
@@ -106,7 +110,9 @@ impl Opening<'_> {
             ..GetOptions::default()
         };
         core.counts.inner_gets.add(1);
-        match (core.inner.get_opts(self.location, options).await, prior) {
+        let answer = core.inner.get_opts(self.location, options).await;
+        let asked = if failpoint(Failpoint::AgedFromAnswer) { core.moment() } else { asked };
+        match (answer, prior) {
             (Ok(result), prior) => {
                 core.counts.metas_fetched.add(1);
                 let object = self.object(&result, prior.as_ref()).ok_or(Failure::Uncached)?;
@@ -191,7 +197,8 @@ impl Opening<'_> {
         }
         let block_bytes = self.core.settings.block_bytes;
         let mut object = Object::new(meta, &result.attributes, block_bytes)?;
-        if let Some(prior) = prior.filter(|prior| prior.is(meta)) {
+        let is_same = |prior: &&Object| prior.is(meta) || failpoint(Failpoint::GenerationReused);
+        if let Some(prior) = prior.filter(is_same) {
             object.generation = prior.generation;
         }
         Some(object)
@@ -225,10 +232,11 @@ impl Opening<'_> {
 
     /// What the cache does not take, the next caller fetches.
     async fn store(&self, object: &Object, first: u64, blocks: &[bytes::Bytes]) {
+        let policy = self.core.policy_of_blocks(self.location, self.version, object);
         // Bounded: by the blocks of one request.
         let puts = (first..).zip(blocks).map(|(index, block)| {
             self.core.counts.inner_bytes.add(block.len() as u64);
-            let put = BlobCachePut::new(block.clone()).with_policy(BlobCachePolicy::default());
+            let put = BlobCachePut::new(block.clone()).with_policy(policy.clone());
             (Keys::block(&object.generation, index), put)
         });
         self.core.blobs.put_many(puts).await;

@@ -11,7 +11,8 @@ use super::ask::Ask;
 use super::blocks::Blocks;
 use super::error::{Failure, not_found};
 use super::hand::Hand;
-use super::meta::{Moment, Object, within};
+use super::moment::Moment;
+use super::object::{Object, within};
 use super::object_store::path::Path;
 use super::object_store::{Extensions, GetRange, Result};
 use super::opening::Opening;
@@ -24,7 +25,9 @@ impl Core {
     ) -> Result<Vec<Bytes>> {
         let is_plain = !ranges.is_empty() && ranges.iter().all(|range| range.start < range.end);
         if is_plain && !self.unsettled.holds(location.as_ref()) {
-            let attempt = |began| self.attempt_many(location, ranges, began);
+            let mut sorted = ranges.to_vec();
+            sorted.sort_unstable_by_key(|range| range.start);
+            let attempt = |began| self.attempt_many(location, ranges, &sorted, began);
             if let Some(answer) = self.begun_anew(location, None, attempt).await? {
                 return Ok(answer);
             }
@@ -37,6 +40,7 @@ impl Core {
         self: &Arc<Self>,
         location: &Path,
         ranges: &[Range<u64>],
+        sorted: &[Range<u64>],
         began: Moment,
     ) -> Result<Vec<Bytes>, Failure> {
         let (block, most) = (self.settings.block_bytes, self.settings.request_bytes_max);
@@ -45,7 +49,7 @@ impl Core {
             core: self,
             location,
             version: None,
-            ask: Ask::of_range(&GetRange::Bounded(first_run(ranges, block)), block, most),
+            ask: Ask::of_range(&GetRange::Bounded(first_run(sorted, block)), block, most),
             extensions: &extensions,
             began,
         };
@@ -61,14 +65,13 @@ impl Core {
             version: None,
             extensions,
         };
-        Cut::new(ranges).fill(&blocks, found.hand).await
+        let needed = needed(sorted, &blocks.object);
+        Cut::new(ranges).fill(&blocks, needed, found.hand).await
     }
 }
 
-/// The first of the ranges, with those behind it whose blocks are its neighbours.
-fn first_run(ranges: &[Range<u64>], block: u64) -> Range<u64> {
-    let mut sorted = ranges.to_vec();
-    sorted.sort_unstable_by_key(|range| range.start);
+/// The first of the ranges, which are sorted, with those behind it whose blocks are its neighbours.
+fn first_run(sorted: &[Range<u64>], block: u64) -> Range<u64> {
     let mut run = sorted[0].clone();
     // Bounded: by the ranges.
     for range in &sorted[1..] {
@@ -99,10 +102,15 @@ impl<'a> Cut<'a> {
         Self { ranges, parts: ranges.iter().map(|_| Part::Empty).collect() }
     }
 
-    async fn fill(mut self, blocks: &Blocks, hand: Option<Hand>) -> Result<Vec<Bytes>, Failure> {
+    async fn fill(
+        mut self,
+        blocks: &Blocks,
+        needed: Vec<u64>,
+        hand: Option<Hand>,
+    ) -> Result<Vec<Bytes>, Failure> {
         let object = &blocks.object;
         let window = within(blocks.core.settings.window(object.block_bytes));
-        let mut left = needed(self.ranges, object);
+        let mut left = needed;
         if let Some(hand) = hand {
             let held = hand.first..hand.first + hand.blocks.len() as u64;
             let (indices, rest): (Vec<_>, Vec<_>) =
@@ -161,13 +169,12 @@ impl Part {
     }
 }
 
-/// The blocks that the ranges need, each once, in ascending order.
-fn needed(ranges: &[Range<u64>], object: &Object) -> Vec<u64> {
-    let mut spans: Vec<Range<u64>> = ranges.iter().map(|range| object.blocks_of(range)).collect();
-    spans.sort_unstable_by_key(|span| span.start);
+/// The blocks that the ranges, which are sorted, need: each once, in ascending order.
+fn needed(sorted: &[Range<u64>], object: &Object) -> Vec<u64> {
     let mut indices: Vec<u64> = Vec::new();
     // Bounded: by the blocks of the object.
-    for span in spans {
+    for range in sorted {
+        let span = object.blocks_of(range);
         let next = indices.last().map_or(0, |last| last + 1);
         indices.extend(span.start.max(next)..span.end);
     }
@@ -180,8 +187,8 @@ mod tests {
 
     #[test]
     fn the_first_run_ends_where_blocks_are_left_out() {
-        assert_eq!(first_run(&[25..26, 3..4, 12..13], 10), 3..26);
-        assert_eq!(first_run(&[35..36, 3..4, 12..13], 10), 3..13);
+        assert_eq!(first_run(&[3..4, 12..13, 25..26], 10), 3..26);
+        assert_eq!(first_run(&[3..4, 12..13, 35..36], 10), 3..13);
         assert_eq!(first_run(&[3..40, 5..6], 10), 3..40);
     }
 }

@@ -10,11 +10,12 @@ use super::answer::Answer;
 use super::ask::Ask;
 use super::blocks::Blocks;
 use super::error::{Failure, not_found, own};
-use super::meta::Moment;
+use super::moment::Moment;
 use super::object_store::path::Path;
 use super::object_store::{Error, GetOptions, GetRange, GetResult, Result};
 use super::opening::Opening;
 use super::{Core, get_result};
+use crate::failpoint::{Failpoint, failpoint};
 
 /// An answer is begun, and once begun anew.
 const ATTEMPTS_MAX: usize = 2;
@@ -81,13 +82,23 @@ impl Core {
             extensions: &options.extensions,
             began,
         };
-        let found = opening.found().await?;
+        let found = match opening.found().await {
+            // What is wrong with the range is of no concern to who has the object already.
+            Err(Failure::OfObject { range: Some(_), .. }) if has_preconditions(options) => {
+                return Err(Failure::Uncached);
+            }
+            found => found?,
+        };
         let is_known_now = found.meta.is_after(began);
         let Some(object) = found.meta.object else { return Err(not_found(location).into()) };
         let meta = object.meta(location);
         match options.check_preconditions(&meta) {
             // Its caller may have heard of a newer version than the cache.
-            Err(Error::Precondition { .. }) if !is_known_now => return Err(Failure::Changed),
+            Err(Error::Precondition { .. })
+                if !is_known_now && !failpoint(Failpoint::StaleRefusal) =>
+            {
+                return Err(Failure::Changed);
+            }
             judged => judged?,
         }
         let range = match &options.range {
@@ -128,6 +139,13 @@ impl Core {
             drop(request);
         }));
     }
+}
+
+fn has_preconditions(options: &GetOptions) -> bool {
+    options.if_match.is_some()
+        || options.if_none_match.is_some()
+        || options.if_modified_since.is_some()
+        || options.if_unmodified_since.is_some()
 }
 
 /// Ranges of no bytes, in the words of which stores differ.

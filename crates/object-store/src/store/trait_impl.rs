@@ -13,6 +13,7 @@ use super::object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 use super::upload::CachedUpload;
+use crate::failpoint::{Failpoint, failpoint};
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -75,6 +76,10 @@ impl ObjectStore for CachedObjectStore {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let rename = self.core.inner.rename_opts(from, to, options);
-        self.core.write(vec![from.clone(), to.clone()], rename).await
+        let mut paths = vec![from.clone(), to.clone()];
+        if failpoint(Failpoint::SourceNotForgotten) {
+            paths.remove(0);
+        }
+        self.core.write(paths, rename).await
     }
 }

@@ -20,6 +20,7 @@ use tamis::CacheError;
 use super::Core;
 use super::object_store::path::Path;
 use super::object_store::{Error, Result};
+use crate::failpoint::{Failpoint, failpoint};
 
 pub(crate) struct Writing {
     core: Arc<Core>,
@@ -58,7 +59,7 @@ impl Drop for Writing {
             // An invalidation is in force from its first poll on. Without room in the log it is
             // not, but nothing was stored since the first one.
             let _ = self.core.forget(&self.paths).now_or_never();
-            self.settle(false);
+            self.settle(failpoint(Failpoint::DroppedWriteKnown));
         }
     }
 }
@@ -97,6 +98,9 @@ impl Core {
 
     /// Forgets all that is known of these paths. The blocks stay, and nothing leads to them.
     async fn forget(&self, paths: &[Path]) {
+        if failpoint(Failpoint::NothingForgotten) {
+            return;
+        }
         let key_bytes_max = self.claim.cache().config().key_bytes_max();
         let keys = paths.iter().map(|path| path.as_ref());
         let keys = keys.flat_map(|path| [self.keys.meta(path, None), self.keys.prior(path)]);

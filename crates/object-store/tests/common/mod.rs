@@ -3,9 +3,7 @@
 mod behaviour;
 mod concurrency;
 mod deleting;
-mod history;
-mod integration;
-mod model;
+pub(crate) mod integration;
 mod origin;
 mod reading;
 mod writing;

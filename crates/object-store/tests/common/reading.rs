@@ -217,6 +217,27 @@ async fn preconditions_are_judged_on_what_is_known_while_it_is_fresh() {
     assert_eq!(answer.bytes().await.unwrap(), content(3, 10));
 }
 
+/// Cold and warm: who has the object is told that it is the same, whatever the range.
+#[tokio::test]
+async fn preconditions_are_judged_before_ranges() {
+    let ((cache, _), origin, path) = (memory().await, Origin::new(), Path::from("a"));
+    origin.put_past(&path, content(1, 10)).await;
+    let e_tag = origin.inner.head(&path).await.unwrap().e_tag;
+    let beyond = || GetOptions::new().with_range(bounded(100..200));
+    for staleness in [Duration::ZERO, MINUTE] {
+        let store = small(origin.clone(), &cache).staleness(staleness).build().unwrap();
+        for _ in 0..2 {
+            let unless = beyond().with_if_none_match(e_tag.clone());
+            let error = store.get_opts(&path, unless).await.unwrap_err();
+            assert!(matches!(error, Error::NotModified { .. }), "{error}");
+            let only = beyond().with_if_match(Some("another".to_owned()));
+            let error = store.get_opts(&path, only).await.unwrap_err();
+            assert!(matches!(error, Error::Precondition { .. }), "{error}");
+            store.head(&path).await.unwrap();
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Span(u32);
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tamis::SweepLimit;
 
 use super::object_store::path::Path;
 use super::object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -117,6 +118,31 @@ async fn without_staleness_each_get_asks_and_none_is_old() {
     }
     let stats = store.stats();
     assert_eq!((stats.inner_gets, stats.inner_bytes), (10, 5 * 200 * KIB), "{stats:?}");
+}
+
+/// Without an e-tag the inner store cannot be asked whether an object is still the same: each get
+/// fetches it as another, and nothing leads to the blocks of the last one.
+#[tokio::test]
+async fn blocks_that_nothing_leads_to_leave_the_cache() {
+    for has_no_e_tags in [false, true] {
+        let ((cache, clock), origin, path) = (memory().await, Origin::new(), Path::from("a"));
+        origin.has_no_e_tags.store(has_no_e_tags, Ordering::SeqCst);
+        origin.put_past(&path, content(1, 640 * KIB)).await;
+        let store = small(origin.clone(), &cache).build().unwrap();
+        for _ in 0..5 {
+            // The first blocks come with the meta, others as the stream goes on, others by themselves.
+            assert_eq!(read(&store, &path).await.unwrap(), content(1, 640 * KIB));
+            store.get_range(&path, 0..600 * KIB).await.unwrap();
+        }
+        let held = usize::try_from(640 * KIB).unwrap();
+        let gets = if has_no_e_tags { 10 } else { 1 };
+        assert!(cache.stats().bytes_in_use() > held * gets * 9 / 10);
+        clock.advance(2 * MINUTE);
+        cache.sweep_expired(SweepLimit::Entries(usize::MAX)).await;
+        let left = cache.stats().bytes_in_use();
+        assert_eq!(left < held, has_no_e_tags, "{left}");
+        assert!(left < 2 * held, "{left}");
+    }
 }
 
 /// Objects that change past the store, with what is known of them fresh, and half their blocks

@@ -1,5 +1,6 @@
 //! `History`: an inner store that remembers every state that each path has had, and since when;
-//! that fails at random; and whose writes take effect whatever becomes of who has asked for them.
+//! that fails at random; whose writes take effect whatever becomes of who has asked for them; and
+//! that keeps all versions, as a bucket may.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,18 +19,32 @@ use tamis::Clock;
 use super::object_store::memory::InMemory;
 use super::object_store::path::Path;
 use super::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    Attributes, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use super::{content, get_result};
 
 /// One state of a path.
 #[derive(Clone)]
 pub(crate) struct Life {
     /// The seed of the content and its length; None if there was no object.
     pub(crate) object: Option<(u64, u64)>,
+    /// As the inner store has it, whatever it tells.
+    meta: Option<ObjectMeta>,
     /// When it began.
     pub(crate) tick: u64,
     pub(crate) time: SystemTime,
+}
+
+impl Life {
+    pub(crate) fn e_tag(&self) -> Option<&str> {
+        self.meta.as_ref()?.e_tag.as_deref()
+    }
+
+    /// The name of the object's version.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.object.map(|_| self.tick.to_string())
+    }
 }
 
 impl fmt::Debug for Life {
@@ -54,6 +69,7 @@ pub(crate) struct Manners {
     /// Requests wait for up to so many turns.
     pub(crate) turns: u32,
     pub(crate) has_e_tags: bool,
+    pub(crate) has_versions: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -82,21 +98,27 @@ impl History {
 
     /// All states of a path, with the first, in which there is no object.
     pub(crate) fn lives(&self, path: &Path) -> Vec<Life> {
-        let first = Life { object: None, tick: 0, time: SystemTime::UNIX_EPOCH };
+        let time = SystemTime::UNIX_EPOCH;
+        let first = Life { object: None, meta: None, tick: 0, time };
         let state = self.state.lock().unwrap();
         let later = state.lives.get(path).cloned().unwrap_or_default();
         std::iter::once(first).chain(later).collect()
     }
 
-    /// Changes the object, and remembers when.
+    /// Remembers what has become of a path, and since when.
+    fn remember(&self, state: &mut State, path: &Path, object: Option<(u64, u64)>) {
+        let head = state.inner.get_opts(path, GetOptions::new().with_head(true));
+        let meta = head.now_or_never().unwrap().ok().map(|answer| answer.meta);
+        let life = Life { object, meta, tick: self.tick(), time: self.clock.now() };
+        state.lives.entry(path.clone()).or_default().push(life);
+    }
+
     fn put_now(&self, path: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let mut state = self.state.lock().unwrap();
         let bytes = Bytes::from(payload.clone());
         let result = state.inner.put_opts(path, payload, opts).now_or_never().unwrap()?;
         let seed = bytes.get(4..8).map_or(0, |seed| u32::from_le_bytes(seed.try_into().unwrap()));
-        let object = Some((u64::from(seed), bytes.len() as u64));
-        let life = Life { object, tick: self.tick(), time: self.clock.now() };
-        state.lives.entry(path.clone()).or_default().push(life);
+        self.remember(&mut state, path, Some((u64::from(seed), bytes.len() as u64)));
         Ok(result)
     }
 
@@ -104,8 +126,7 @@ impl History {
         let mut state = self.state.lock().unwrap();
         let one = futures::stream::once(futures::future::ready(Ok(path.clone()))).boxed();
         let deleted = state.inner.delete_stream(one).next().now_or_never().unwrap().unwrap()?;
-        let life = Life { object: None, tick: self.tick(), time: self.clock.now() };
-        state.lives.entry(path.clone()).or_default().push(life);
+        self.remember(&mut state, path, None);
         Ok(deleted)
     }
 
@@ -114,8 +135,7 @@ impl History {
         let copy = state.inner.copy_opts(from, to, CopyOptions::default());
         copy.now_or_never().unwrap()?;
         let object = state.lives.get(from).and_then(|lives| lives.last()?.object);
-        let life = Life { object, tick: self.tick(), time: self.clock.now() };
-        state.lives.entry(to.clone()).or_default().push(life);
+        self.remember(&mut state, to, object);
         Ok(())
     }
 
@@ -125,6 +145,30 @@ impl History {
 
     pub(crate) fn delete_past(&self, path: &Path) {
         self.delete_now(path).unwrap();
+    }
+
+    /// What there is now, or of a version by its name.
+    async fn answer(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let has_versions = self.manners.has_versions;
+        if let Some(version) = options.version.as_ref().filter(|_| has_versions) {
+            let mut lives = self.lives(path).into_iter();
+            let of = lives.find(|life| life.version().as_ref() == Some(version));
+            let life = of.ok_or_else(|| Error::NotFound {
+                path: path.to_string(),
+                source: "no such version".into(),
+            })?;
+            return of_version(&life, options);
+        }
+        let inner = self.state.lock().unwrap().inner.clone();
+        let mut result = inner.get_opts(path, options).now_or_never().unwrap()?;
+        if has_versions {
+            let e_tag = result.meta.e_tag.as_deref();
+            // Written meanwhile by another thread, perhaps.
+            let lives = self.lives(path);
+            let life = lives.iter().find(|life| life.e_tag() == e_tag);
+            result.meta.version = life.and_then(Life::version);
+        }
+        Ok(result)
     }
 
     fn chance(&self, percent: u32) -> bool {
@@ -158,6 +202,21 @@ impl History {
         });
         carried_out.await.unwrap()
     }
+}
+
+fn of_version(life: &Life, options: GetOptions) -> Result<GetResult> {
+    let (seed, length) = life.object.unwrap();
+    let meta = ObjectMeta { version: life.version(), ..life.meta.clone().unwrap() };
+    options.check_preconditions(&meta)?;
+    let range = options.range.map_or(Ok(0..length), |range| range.as_range(length));
+    let range = range.map_err(|error| {
+        let source = error.to_string().into();
+        Error::Generic { store: "History", source }
+    })?;
+    let place = |place: u64| usize::try_from(place).unwrap();
+    let bytes = Bytes::from(content(seed, length)).slice(place(range.start)..place(range.end));
+    let stream = futures::stream::once(futures::future::ready(Ok(bytes))).boxed();
+    Ok(get_result(stream, meta, range, Attributes::new()))
 }
 
 impl fmt::Display for History {
@@ -196,8 +255,7 @@ impl ObjectStore for History {
             options.if_match = None;
             options.if_none_match = None;
         }
-        let inner = self.state.lock().unwrap().inner.clone();
-        let result = inner.get_opts(location, options).await;
+        let result = self.answer(location, options).await;
         // Whatever the answer, it takes time, in which the object may change.
         self.wait().await;
         let mut result = result?;
@@ -213,7 +271,8 @@ impl ObjectStore for History {
         if ends {
             chunks.push(Err(failure()));
         }
-        Ok(crate::get_result(futures::stream::iter(chunks).boxed(), meta, range))
+        let stream = futures::stream::iter(chunks).boxed();
+        Ok(get_result(stream, meta, range, Attributes::new()))
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

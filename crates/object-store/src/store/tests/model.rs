@@ -1,16 +1,14 @@
 //! A model: random gets, writes through the store and past it, failures, and callers that go away,
 //! in several tasks at once. Each answer must be one state of its path, whole: the present one, or
 //! one that was present after the call began, or one that was replaced past the store no longer ago
-//! than is permitted, and not before a write through the store returned.
+//! than is permitted, and not before a write through the store returned. A version that is asked for
+//! by name is that one, and preconditions are judged by such a state.
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::{Either, select};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,9 +16,9 @@ use tamis::{BlobCache, BlobCacheConfig, Clock};
 
 use super::history::{History, Life, Manners};
 use super::object_store::path::Path;
-use super::object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, Result};
-use super::{KIB, content};
-use crate::cached::CachedObjectStore;
+use super::object_store::{Error, GetRange, ObjectStore, ObjectStoreExt, Result};
+use super::told::{Told, Wanted, is_failure, is_of_range};
+use super::{CachedObjectStore, KIB, content};
 
 const TASKS: u64 = 5;
 const CALLS: u32 = 60;
@@ -52,6 +50,7 @@ impl Case {
                 failures: [0, 0, 3][random.random_range(0..3)],
                 turns: [1, 8, 40][random.random_range(0..3)],
                 has_e_tags: random.random_range(0..3) > 0,
+                has_versions: random.random_range(0..3) == 0,
             },
         }
     }
@@ -108,62 +107,27 @@ impl World {
         lives.iter().cloned().enumerate().filter(is_permitted).map(|(_, life)| life).collect()
     }
 
-    /// Pieces of one answer, with the size that it told.
-    fn check(&self, path: &Path, began: Began, told: &Told, asked: &str) {
-        let permitted = self.permitted(path, began);
-        let is_told = |life: &Life| match (told, life.object) {
-            (Told::Absent, object) => object.is_none(),
-            (Told::Pieces(..) | Told::Invalid(_), None) => false,
-            (Told::Invalid(start), Some((_, length))) => length <= *start,
-            (Told::Pieces(size, pieces), Some((seed, length))) => {
-                let is_piece = |(range, bytes): &(Range<u64>, Bytes)| {
-                    let end = range.end.min(length);
-                    range.start <= end && is_content(seed, range.start..end, bytes)
-                };
-                size.is_none_or(|size| size == length) && pieces.iter().all(is_piece)
-            }
+    fn check(&self, path: &Path, began: Began, told: &Told, wanted: &Wanted, asked: &str) {
+        let permitted = match (wanted, told) {
+            (Wanted::Version(life), _) => vec![life.clone()],
+            // What is known of the object does not refuse a caller: it may have heard of a newer one.
+            (_, Told::Refused) => self.present(path, began),
+            _ => self.permitted(path, began),
         };
         assert!(
-            permitted.iter().any(is_told),
-            "{asked} of {path} at {began:?} was told {told:?}, of {permitted:?}; {:?}",
+            permitted.iter().any(|life| told.is_of(life, wanted)),
+            "{asked} of {path} at {began:?}, {wanted:?}, was told {told:?}, of {permitted:?}; {:?}",
             self.history.lives(path)
         );
     }
-}
 
-/// Whether these are the bytes of a range of some content.
-fn is_content(seed: u64, range: Range<u64>, bytes: &[u8]) -> bool {
-    let byte = |place: u64| {
-        let word = (seed << 32 | (place / 8)).to_le_bytes();
-        word[usize::try_from(place % 8).unwrap()]
-    };
-    bytes.len() as u64 == range.end - range.start
-        && range.zip(bytes).all(|(place, found)| byte(place) == *found)
-}
-
-enum Told {
-    Absent,
-    /// The range begins beyond the end.
-    Invalid(u64),
-    Pieces(Option<u64>, Vec<(Range<u64>, Bytes)>),
-}
-
-impl std::fmt::Debug for Told {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Absent => formatter.write_str("absent"),
-            Self::Invalid(start) => write!(formatter, "nothing at {start}"),
-            Self::Pieces(size, pieces) => {
-                let pieces = pieces.iter().map(|(range, bytes)| {
-                    (
-                        range.clone(),
-                        bytes.len(),
-                        Bytes::copy_from_slice(&bytes[..bytes.len().min(16)]),
-                    )
-                });
-                write!(formatter, "{size:?} {:?}", pieces.collect::<Vec<_>>())
-            }
-        }
+    /// The states that were present at some time since a call began.
+    fn present(&self, path: &Path, began: Began) -> Vec<Life> {
+        let lives = self.history.lives(path);
+        let has_ended =
+            |number: usize| lives.get(number + 1).is_some_and(|next| next.tick <= began.tick);
+        let present = lives.iter().cloned().enumerate().filter(|(number, _)| !has_ended(*number));
+        present.map(|(_, life)| life).collect()
     }
 }
 
@@ -181,53 +145,22 @@ async fn unless_dropped<T>(turns: Option<u32>, call: impl Future<Output = T>) ->
     }
 }
 
-fn is_failure(error: &Error) -> bool {
-    error.to_string().contains("it has failed")
-}
-
-fn is_of_range(error: &Error) -> bool {
-    error.to_string().contains("Wanted range")
-}
-
-/// What an answer tells; None if it was an error that tells nothing.
-async fn told(world: &World, path: &Path, range: Option<GetRange>, head: bool) -> Option<Told> {
-    let start = match &range {
-        Some(GetRange::Bounded(range)) => range.start,
-        Some(GetRange::Offset(start)) => *start,
-        _ => 0,
-    };
-    let options = GetOptions::new().with_range(range).with_head(head);
-    let answer = match world.store.get_opts(path, options).await {
-        Ok(answer) => answer,
-        Err(Error::NotFound { .. }) => return Some(Told::Absent),
-        Err(error) if is_failure(&error) => return None,
-        Err(error) if is_of_range(&error) => return Some(Told::Invalid(start)),
-        Err(error) => panic!("{error:?}"),
-    };
-    let (size, range) = (answer.meta.size, answer.range.clone());
-    if head {
-        return Some(Told::Pieces(Some(size), Vec::new()));
+/// What a caller of this path may insist on.
+fn wanted(world: &World, random: &mut StdRng, path: &Path) -> Wanted {
+    let Manners { has_e_tags, has_versions, .. } = world.case.manners;
+    let lives: Vec<_> = world.history.lives(path);
+    let mut objects: Vec<_> = lives.into_iter().filter(|life| life.object.is_some()).collect();
+    let Some(newest) = objects.pop() else { return Wanted::Any };
+    let older =
+        (!objects.is_empty()).then(|| objects.swap_remove(random.random_range(0..objects.len())));
+    let life = if random.random_range(0..2) == 0 { older.unwrap_or(newest) } else { newest };
+    let e_tag = life.e_tag().unwrap().to_owned();
+    match random.random_range(0..8) {
+        0 if has_e_tags => Wanted::Match(e_tag),
+        1 if has_e_tags => Wanted::Other(e_tag),
+        2 if has_versions => Wanted::Version(life),
+        _ => Wanted::Any,
     }
-    let mut stream = answer.into_stream();
-    let (mut bytes, mut is_whole) = (Vec::new(), true);
-    while let Some(chunk) = stream.next().await {
-        match chunk {
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
-            Err(error) => {
-                // Without e-tags, the question whether the object has changed may fail as well.
-                let manners = world.case.manners;
-                let is_odd = manners.failures > 0 && !manners.has_e_tags && is_of_range(&error);
-                let is_changed = matches!(error, Error::Precondition { .. });
-                assert!(is_odd || is_changed || is_failure(&error), "{error}");
-                is_whole = false;
-                break;
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-    // What was told before the error is of the same version.
-    let end = if is_whole { range.end } else { range.start + bytes.len() as u64 };
-    Some(Told::Pieces(Some(size), vec![(range.start..end, bytes.into())]))
 }
 
 async fn read(world: &World, random: &mut StdRng, path: &Path) {
@@ -250,18 +183,24 @@ async fn read(world: &World, random: &mut StdRng, path: &Path) {
                 Told::Invalid(one.max(other))
             }
         };
-        return world.check(path, began, &told, "get_ranges");
+        return world.check(path, began, &told, &Wanted::Any, "get_ranges");
     }
-    let (range, head) = match kind {
+    let wanted = wanted(world, random, path);
+    let (range, is_head) = match kind {
         1 => (None, true),
         2 => (None, false),
         3 => (Some(GetRange::Offset(one)), false),
         4 => (Some(GetRange::Suffix(one + 1)), false),
         _ => (Some(GetRange::Bounded(bounded)), false),
     };
-    let asked = format!("{range:?} {head}");
-    if let Some(Some(told)) = unless_dropped(turns, told(world, path, range, head)).await {
-        world.check(path, began, &told, &asked);
+    let asked = format!("{range:?} {is_head}");
+    let options = wanted.options().with_range(range.clone()).with_head(is_head);
+    let call = async {
+        let answer = world.store.get_opts(path, options).await;
+        Told::by(answer, range.as_ref(), is_head, world.case.manners).await
+    };
+    if let Some(Some(told)) = unless_dropped(turns, call).await {
+        world.check(path, began, &told, &wanted, &asked);
     }
 }
 
@@ -329,7 +268,7 @@ async fn step(world: &World, random: &mut StdRng, seed: u64) {
     }
 }
 
-async fn run(seed: u64) {
+pub(super) async fn run(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let case = Case::new(&mut random);
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
