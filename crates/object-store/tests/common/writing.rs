@@ -130,7 +130,7 @@ async fn blocks_that_nothing_leads_to_leave_the_cache() {
         origin.put_past(&path, content(1, 640 * KIB)).await;
         let store = small(origin.clone(), &cache).build().unwrap();
         for _ in 0..5 {
-            // The first blocks come with the meta, others as the stream goes on, others by themselves.
+            // Blocks come with the meta, as the stream goes on, and by themselves.
             assert_eq!(read(&store, &path).await.unwrap(), content(1, 640 * KIB));
             store.get_range(&path, 0..600 * KIB).await.unwrap();
         }
