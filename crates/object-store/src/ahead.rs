@@ -1,5 +1,5 @@
-//! `Ahead`: who reads in sequence, how far ahead of them has been asked for, and what is being asked
-//! for.
+//! `Ahead`: who reads in sequence, how far ahead of them has been asked for, and what is being
+//! asked for.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;

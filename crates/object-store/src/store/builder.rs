@@ -53,8 +53,8 @@ impl CachedObjectStore {
 impl CachedObjectStoreBuilder {
     /// How old what is known of an object may be: a get answers what the inner store had at most
     /// this long before the get was called. When that time is over, the next get asks the inner
-    /// store whether the object has changed (`if_none_match`); if it has not, its blocks stay, and so
-    /// do its attributes, even if those were changed past this store under the same e-tag. An
+    /// store whether the object has changed (`if_none_match`); if it has not, its blocks stay, and
+    /// so do its attributes, even if those were changed past this store under the same e-tag. An
     /// object without an e-tag, or with a weak one, cannot be asked about: it is fetched again.
     ///
     /// Default: zero. Then each get asks, by a request without a body if nothing has changed.

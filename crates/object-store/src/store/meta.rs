@@ -1,4 +1,4 @@
-//! `Meta`: what is known of an object, as the cache holds it; `Found`: with what came along with it.
+//! `Meta`: what is known of an object, as the cache holds it. `Found`: with what came along.
 
 use std::fmt;
 use std::ops::RangeInclusive;

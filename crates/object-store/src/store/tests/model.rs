@@ -1,8 +1,8 @@
 //! A model: random gets, writes through the store and past it, failures, and callers that go away,
 //! in several tasks at once. Each answer must be one state of its path, whole: the present one, or
 //! one that was present after the call began, or one that was replaced past the store no longer ago
-//! than is permitted, and not before a write through the store returned. A version that is asked for
-//! by name is that one, and preconditions are judged by such a state.
+//! than is permitted, and not before a write through the store returned. A version that is asked
+//! for by name is that one, and preconditions are judged by such a state.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -110,7 +110,7 @@ impl World {
     fn check(&self, path: &Path, began: Began, told: &Told, wanted: &Wanted, asked: &str) {
         let permitted = match (wanted, told) {
             (Wanted::Version(life), _) => vec![life.clone()],
-            // What is known of the object does not refuse a caller: it may have heard of a newer one.
+            // What is known of the object refuses no caller: it may have heard of a newer one.
             (_, Told::Refused) => self.present(path, began),
             _ => self.permitted(path, began),
         };
