@@ -77,7 +77,8 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for item in fs::read_dir(&folder).unwrap() {
             let path = item.unwrap().path();
-            if path.is_dir() {
+            // Workspaces within have builds of their own.
+            if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 files.push(path);
