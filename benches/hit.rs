@@ -190,10 +190,16 @@ fn through_namespace(name: &'static str, namespace: BlobCacheNamespace) -> Peer 
 fn peers(keys: &[String]) -> Vec<Peer> {
     let plain = filled(keys, &BlobCachePolicy::default());
     let timed = filled(keys, &BlobCachePolicy::default().ttl(Duration::from_secs(3600)));
+    let listened = filled(keys, &BlobCachePolicy::default());
+    let events = listened.events().expect("a thread for the listener");
     vec![
         dashmap(keys),
         through_cache("tamis get", plain.clone()),
         through_cache("tamis get, ttl", timed.clone()),
+        Peer::new("tamis get, listened", move |key| {
+            let _listener = &events;
+            black_box(now(listened.get(NAMESPACE, key)).expect("a hit").value());
+        }),
         quick_cache(keys),
         through_namespace("tamis namespace get", plain.namespace(NAMESPACE)),
         through_namespace("tamis namespace get, ttl", timed.namespace(NAMESPACE)),
