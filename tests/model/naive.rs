@@ -47,7 +47,6 @@ pub(crate) enum Mutation {
     Tags(&'static str, Vec<&'static str>),
     TagsOver(Over, Vec<&'static str>),
     DependenciesOver(Over, Vec<&'static str>),
-    Dependencies(&'static str, Vec<&'static str>),
     Namespace(&'static str),
     All,
 }
@@ -253,9 +252,6 @@ impl Model {
                 of.covers(full_key.namespace) && any(&put.dependencies, labels)
             }
             Mutation::TagsOver(of, tags) => of.covers(full_key.namespace) && any(&put.tags, tags),
-            Mutation::Dependencies(of, dependencies) => {
-                *of == full_key.namespace && any(&put.dependencies, dependencies)
-            }
             Mutation::Namespace(of) => *of == full_key.namespace,
             Mutation::All => true,
         })
@@ -290,10 +286,13 @@ impl Model {
     pub(crate) fn touch(&mut self, full_key: &FullKey, policy: &Policy, jittered_expiry: u64) {
         let now = self.now;
         for entry in self.entries.iter_mut().filter(|entry| entry.is_at(full_key)) {
+            // Since the put, accesses counted only if there was an idle ttl.
+            let has_counted = entry.policy.idle_ttl.is_some_and(|idle_ttl| idle_ttl < u64::MAX);
+            let before = if has_counted { entry.last_access } else { entry.written };
+            entry.last_access = before.max(now);
             entry.expires = jittered_expiry.min(policy.expires_at.unwrap_or(u64::MAX));
             (entry.policy.stale_serve, entry.policy.idle_ttl) =
                 (policy.stale_serve, policy.idle_ttl);
-            entry.last_access = entry.last_access.max(now);
             self.counts.touches += 1;
         }
     }
@@ -357,12 +356,7 @@ impl Model {
         namespace: &'static str,
         dependencies: &[&'static str],
     ) -> Result<usize, CacheError> {
-        check_labels(dependencies)?;
-        self.log.push(Mutation::Dependencies(namespace, dependencies.to_vec()));
-        Ok(self.invalidate(|Stored { put, .. }| {
-            put.full_key.namespace == namespace
-                && put.dependencies.iter().any(|dependency| dependencies.contains(dependency))
-        }))
+        self.invalidate_dependencies_over(Over::Two([namespace; 2]), dependencies)
     }
 
     pub(crate) fn invalidate_dependencies_over(
