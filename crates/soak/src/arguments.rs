@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     pub(crate) disk_mib: u64,
 
     /// Keys of each task.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(16..))]
     pub(crate) keys: u32,
 
     /// The antagonist begins after this part of the time; 1 for none.

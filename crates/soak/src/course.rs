@@ -44,7 +44,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, Failure> {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
+    let runtime =
+        Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
     let config = BlobCacheConfig::builder()
+        .spawner(runtime.handle().clone())
         .l1_bytes_max(arguments.memory_mib * MIB)
         .l2_path(folder.path().join("store"))
         .l2_bytes_max(arguments.disk_mib << 20)
@@ -52,8 +55,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, Failure> {
         .l2_read_bytes_max(16 * MIB)
         .max_namespaces(64)
         .build()?;
-    let runtime =
-        Builder::new_multi_thread().worker_threads(arguments.threads).enable_all().build()?;
     let mut random = StdRng::seed_from_u64(arguments.seed);
     let blobs = Arc::new(Blobs::new(&mut random));
     let totals = Arc::<Totals>::default();
@@ -226,9 +227,11 @@ impl Course<'_> {
 }
 
 /// The verbs of a line, in groups.
-pub(crate) const GROUPS: [(&str, &[Verb]); 4] = [
+pub(crate) const GROUPS: [(&str, &[Verb]); 6] = [
     ("get", &[Verb::Get]),
-    ("fetch", &[Verb::Fetch, Verb::Refresh]),
+    ("fetch", &[Verb::Fetch, Verb::Refresh, Verb::Spawned]),
     ("put", &[Verb::Put]),
     ("inval", &[Verb::Key, Verb::Prefix, Verb::Labels, Verb::Namespace, Verb::All]),
+    ("expire", &[Verb::Expire, Verb::ExpireMany, Verb::ExpireNamespace]),
+    ("many", &[Verb::GetMany, Verb::PutMany, Verb::Keys]),
 ];

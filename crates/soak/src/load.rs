@@ -1,5 +1,7 @@
 //! `Caller`: a task that makes calls by chance, one after the other, and checks what they return.
 
+mod many;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tamis::{
     BlobCache, BlobCacheHit, BlobCachePolicy, BlobCachePut, CacheError, FetchError, L1Admission,
-    SweepLimit,
+    Plain, SweepLimit, TypedError,
 };
 
 use crate::blobs::{Blobs, Key, NAMESPACES, prefix};
@@ -18,11 +20,11 @@ use crate::ledger::{ABSENT, Ledger};
 use crate::resources::Latencies;
 use crate::verb::Verb;
 
-/// How often one of the callers flushes a namespace, and everything.
-const NAMESPACE_EVERY: Duration = Duration::from_secs(5);
-const ALL_EVERY: Duration = Duration::from_secs(60);
+/// When one of the callers first makes these calls, and how often, in seconds.
+const BY_THE_CLOCK: [(Verb, u64, u64); 3] =
+    [(Verb::Namespace, 1, 5), (Verb::ExpireNamespace, 2, 7), (Verb::All, 3, 60)];
 
-/// Calls between two looks at the clock for flushes.
+/// Calls between two looks at the clock for those.
 const LOOK_EVERY: u64 = 64;
 
 /// What all callers share.
@@ -30,7 +32,7 @@ const LOOK_EVERY: u64 = 64;
 pub(crate) struct Totals {
     /// Hits with a value that no put of the key has made.
     pub(crate) wrong: AtomicU64,
-    /// Hits with a value older than the newest.
+    /// Hits with a value older than the newest, or not marked as stale though they are.
     pub(crate) stale: AtomicU64,
     /// Calls that returned an error.
     pub(crate) failed: AtomicU64,
@@ -47,8 +49,8 @@ pub(crate) struct Caller {
     ledger: Ledger,
     puts: u64,
     calls: u64,
-    /// When it flushes next. Only one caller does.
-    flushes: Option<(Instant, Instant)>,
+    /// When it makes which call by the clock. Only one caller does.
+    due: Vec<(Instant, Verb, Duration)>,
     blobs: Arc<Blobs>,
     pub(crate) latencies: Arc<Latencies>,
     totals: Arc<Totals>,
@@ -65,7 +67,9 @@ impl Caller {
         blobs: &Arc<Blobs>,
         totals: &Arc<Totals>,
     ) -> Self {
-        let first = Instant::now() + Duration::from_secs(1);
+        let (now, seconds) = (Instant::now(), Duration::from_secs);
+        let due =
+            BY_THE_CLOCK.map(|(verb, first, every)| (now + seconds(first), verb, seconds(every)));
         Self {
             task,
             tasks,
@@ -74,7 +78,7 @@ impl Caller {
             ledger: Ledger::new(keys),
             puts: 0,
             calls: 0,
-            flushes: (task == 0).then_some((first, first + Duration::from_secs(2))),
+            due: if task == 0 { due.into() } else { Vec::new() },
             blobs: Arc::clone(blobs),
             latencies: Arc::default(),
             totals: Arc::clone(totals),
@@ -101,15 +105,11 @@ impl Caller {
     }
 
     fn next_verb(&mut self) -> Verb {
-        if let Some((namespace, all)) = self.flushes.filter(|_| self.calls % LOOK_EVERY == 0) {
+        if self.calls % LOOK_EVERY == 0 {
             let now = Instant::now();
-            if now >= all {
-                self.flushes = Some((namespace, now + ALL_EVERY));
-                return Verb::All;
-            }
-            if now >= namespace {
-                self.flushes = Some((now + NAMESPACE_EVERY, all));
-                return Verb::Namespace;
+            if let Some((at, verb, every)) = self.due.iter_mut().find(|(at, ..)| now >= *at) {
+                *at = now + *every;
+                return *verb;
             }
         }
         Verb::of(self.random.random_range(0..1000))
@@ -147,13 +147,23 @@ impl Caller {
         let namespace = NAMESPACES[key.namespace()];
         match verb {
             Verb::Get => self.get(cache, key).await,
+            Verb::GetMany => self.get_many(cache, key).await,
             Verb::Exists => _ = cache.exists(namespace, key.bytes()),
             Verb::Fetch | Verb::Refresh => self.fetch(cache, key, verb == Verb::Refresh).await,
+            Verb::Spawned => self.fetch_in_a_task(cache, key).await,
             Verb::Put => self.store(cache, key).await?,
+            Verb::PutMany => self.put_many(cache, key).await?,
+            Verb::Typed => self.typed(cache, key).await?,
+            Verb::Touch => {
+                let policy = BlobCachePolicy::default().ttl(Duration::from_secs(20));
+                _ = cache.touch(namespace, key.bytes(), &policy).await?;
+            }
+            Verb::List => self.list(cache, key).await,
             Verb::Key => {
                 cache.invalidate_key(namespace, key.bytes()).await?;
                 self.ledger.removed(key.number);
             }
+            Verb::Keys => self.invalidate_many(cache, key).await?,
             Verb::Prefix => {
                 _ = cache.invalidate_prefix(namespace, prefix(key.group())).await?;
             }
@@ -163,6 +173,16 @@ impl Caller {
             }
             Verb::Namespace => _ = cache.invalidate_namespace(namespace).await?,
             Verb::All => cache.invalidate_all().await?,
+            Verb::Expire => {
+                cache.expire_key(namespace, key.bytes()).await?;
+                self.ledger.expired(key.number);
+            }
+            Verb::ExpireMany => {
+                cache.expire_prefix(namespace, prefix(key.group())).await?;
+                cache.expire_tags(namespace, &[label(key)]).await?;
+                cache.expire_dependencies(namespace, &[label(key)]).await?;
+            }
+            Verb::ExpireNamespace => _ = cache.expire_namespace(namespace).await?,
             Verb::Sweep => _ = cache.sweep_expired(SweepLimit::Entries(1000)).await,
             Verb::Sync => cache.sync().await?,
             Verb::Stats => _ = (cache.stats(), cache.namespace_stats(namespace)),
@@ -173,16 +193,19 @@ impl Caller {
 
     /// A get of an own key, or of one of another task.
     async fn get(&mut self, cache: &BlobCache, own: Key) {
-        let task = if self.random.random_range(0..2) == 0 {
-            self.task
-        } else {
-            self.random.random_range(0..self.tasks)
-        };
-        let key = Key { task, ..own };
+        let key = Key { task: self.own_or_another(), ..own };
         let handle = cache.namespace(NAMESPACES[key.namespace()]);
         if let Some(hit) = handle.get(key.bytes()).await {
             self.totals.hits.fetch_add(1, Ordering::Relaxed);
             self.check(key, &hit, None);
+        }
+    }
+
+    fn own_or_another(&mut self) -> u32 {
+        if self.random.random_range(0..2) == 0 {
+            self.task
+        } else {
+            self.random.random_range(0..self.tasks)
         }
     }
 
@@ -226,6 +249,58 @@ impl Caller {
         } else {
             cache.get_or_fetch(namespace, key.bytes(), origin).await
         };
+        self.check_fetched(key, hit, number);
+    }
+
+    async fn fetch_in_a_task(&mut self, cache: &BlobCache, key: Key) {
+        let (put, number) = self.put(key);
+        let origin = || async {
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(put)
+        };
+        let namespace = NAMESPACES[key.namespace()];
+        let hit = cache.get_or_fetch_spawned(namespace, key.bytes(), origin).await;
+        self.check_fetched(key, hit, number);
+    }
+
+    /// The same with values that have a type.
+    async fn typed(&mut self, cache: &BlobCache, key: Key) -> Outcome {
+        let values = cache.namespace(NAMESPACES[key.namespace()]).typed::<Vec<u8>, _>(Plain);
+        self.puts += 1;
+        let number = self.puts;
+        let value = self.blobs.value(key, number, &mut self.random);
+        match self.random.random_range(0..3) {
+            0 => {
+                values.put(key.bytes(), value).await.map_err(|error| match error {
+                    TypedError::Cache(error) => error,
+                    error => unreachable!("bytes are encoded as they are: {error}"),
+                })?;
+                self.ledger.put(key.number, number);
+            }
+            1 => {
+                let origin = async || Ok::<_, Infallible>(value);
+                let hit = values.get_or_fetch(key.bytes(), origin).await;
+                self.check_fetched(key, hit.map(|hit| hit.hit().clone()), number);
+            }
+            _ => {
+                if let Some(hit) = values.get(key.bytes()).await {
+                    self.totals.hits.fetch_add(1, Ordering::Relaxed);
+                    if hit.value().is_some_and(|value| *value != hit.hit().value()) {
+                        self.totals.wrong.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.check(key, hit.hit(), None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fetched(
+        &mut self,
+        key: Key,
+        hit: Result<BlobCacheHit, FetchError<Infallible>>,
+        number: u64,
+    ) {
         match hit {
             Ok(hit) => self.check(key, &hit, Some(number)),
             Err(_) => _ = self.totals.failed.fetch_add(1, Ordering::Relaxed),
@@ -245,7 +320,7 @@ impl Caller {
         }
         if fetched == Some(put) {
             self.ledger.may_have_put(key.number, put);
-        } else if !self.ledger.found(key.number, put) {
+        } else if !self.ledger.found(key.number, put, hit.is_stale()) {
             self.totals.stale.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -8,8 +8,8 @@
 //! In the second half an antagonist burns all cores and writes and syncs a file beside the store.
 //! The store is closed and opened again a few times. Every hit is checked: its value must be one
 //! that was put under this key, and for the task that alone puts the key, the newest. The exit code
-//! tells whether that held, no call failed, and memory, descriptors and threads stayed within their
-//! bounds. Times are reported, not judged.
+//! tells whether that held, what was made stale was marked as such, no call failed, and memory,
+//! descriptors and threads stayed within their bounds. Times are reported, not judged.
 
 mod antagonist;
 mod arguments;
