@@ -75,7 +75,9 @@ impl FetchPolicy {
     /// and those that wait for it are given the stale entry, if there is one, or else
     /// [`FetchError::TimedOut`](crate::FetchError::TimedOut). A caller that waits for another's
     /// fetch waits no longer than this either; then it alone is answered so. A call that has waited
-    /// and then has to fetch itself has the time anew.
+    /// and then has to fetch itself has the time anew. It is no limit of the call as a whole: what
+    /// the call reads from disk, before the fetch and for the stale entry, takes as long as the
+    /// device does.
     ///
     /// Default: no end. Above zero.
     ///

@@ -5,11 +5,10 @@
 //! caller has gone ends within a batch, and the threads end with the last job.
 
 use std::pin::pin;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::wake::contained;
@@ -57,7 +56,8 @@ impl Helpers {
 fn help(waiting: &Mutex<mpsc::Receiver<Job>>) {
     // Bounded: on a thread of its own.
     loop {
-        let job = waiting.lock().recv();
+        // Idle threads wait for this lock: see `Monitor` for why it is not one of parking_lot.
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         contained(job);
     }

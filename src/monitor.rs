@@ -101,3 +101,79 @@ impl<T> DerefMut for MonitorGuard<'_, T> {
         &mut self.state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A wake that is lost leaves a thread asleep for ever.
+    #[test]
+    fn threads_that_wait_for_each_other_s_changes_all_end() {
+        for round in 0..200 {
+            let monitor = Arc::new(Monitor::new(0_u32));
+            let threads: Vec<_> = (0..4)
+                .map(|own| {
+                    let monitor = Arc::clone(&monitor);
+                    thread::spawn(move || {
+                        let mut count = monitor.lock();
+                        while *count < 100 {
+                            if *count % 4 == own {
+                                *count += 1;
+                                drop(count);
+                                monitor.wake_all();
+                                count = monitor.lock();
+                            } else {
+                                count = count.wait();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(*monitor.lock(), 100, "{round}");
+            assert_eq!(monitor.waiting.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn one_wake_ends_one_wait_and_a_due_time_ends_it_too() {
+        let monitor = Arc::new(Monitor::new(0_u32));
+        let taking = Arc::clone(&monitor);
+        let thread = thread::spawn(move || {
+            let mut count = taking.lock();
+            while *count == 0 {
+                count = count.wait();
+            }
+            *count -= 1;
+        });
+        while monitor.waiting.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        *monitor.lock() += 1;
+        monitor.wake_one();
+        thread.join().unwrap();
+        let due = Instant::now() + Duration::from_millis(20);
+        let mut count = monitor.lock();
+        while Instant::now() < due {
+            count = count.wait_until(due);
+        }
+        assert_eq!(*count, 0);
+    }
+
+    #[test]
+    fn it_goes_on_after_a_panic_under_it() {
+        let monitor = Monitor::new(1);
+        let panicked = catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _held = monitor.lock();
+            panic!("as planned");
+        }));
+        assert!(panicked.is_err() && *monitor.lock() == 1);
+        let (count, ()) = monitor.lock().unlocked(|| assert!(monitor.try_lock().is_some()));
+        assert!(*count == 1 && monitor.try_lock().is_none());
+    }
+}

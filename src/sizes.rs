@@ -9,8 +9,9 @@ impl BlobCache {
     ///
     /// A larger file has its space reserved, as far as the file system can. For a smaller one the
     /// oldest segments are reclaimed, as by puts, until the rest fits; those that lie behind the
-    /// new end are moved. It returns when the file has its new length. Gets and puts go on
-    /// meanwhile.
+    /// new end are moved. It returns when the file has its new length, or when the store uses no
+    /// more of it: if the file cannot be cut, the log says so, and the next open cuts it. Gets and
+    /// puts go on meanwhile.
     ///
     /// [`stats`](Self::stats) shows the present size, and [`config`](Self::config) the one that the
     /// cache was opened with. The budget of the index stays as it is. The next open has a size of

@@ -8,13 +8,13 @@
 //! Alarms ([`after`]) are short as well, and go off while it rests.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem;
 use std::process;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, MonitorGuard};
 use crate::telemetry::tell;
 use crate::wake::{contained, discard};
 
@@ -45,7 +45,7 @@ struct State {
     alarms: BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>,
     last: u64,
     is_running: bool,
-    /// The thread's process: a forked child inherits the state but not the thread.
+    /// Whose caches and alarms these are.
     process: u32,
     /// When the thread wakes by itself; None while it is awake, or sleeps indefinitely.
     wakes: Option<Instant>,
@@ -71,11 +71,9 @@ impl State {
 
     /// Makes sure that the thread runs and wakes by `due`. False if no thread can be spawned.
     fn run_by(&mut self, due: Instant) -> bool {
-        let process = process::id();
-        if !self.is_running || self.process != process {
+        if !self.is_running {
             let thread = thread::Builder::new().name("tamis-sweeper".to_owned());
             self.is_running = thread.spawn(|| SWEEPER.run()).is_ok();
-            self.process = process;
         } else if self.wakes.is_none_or(|wakes| due < wakes) {
             SWEEPER.state.wake_one();
         }
@@ -89,7 +87,7 @@ impl State {
 
 impl Registration {
     pub(crate) fn new(sweep: &Weak<dyn Sweep>) -> Self {
-        let mut state = SWEEPER.state.lock();
+        let mut state = SWEEPER.own();
         state.last += 1;
         let number = state.last;
         state.caches.push(Registered { number, sweep: Weak::clone(sweep), due: None });
@@ -98,7 +96,7 @@ impl Registration {
 
     pub(crate) fn schedule(&self, delay: Duration) {
         let Some(due) = Instant::now().checked_add(delay) else { return };
-        let mut state = SWEEPER.state.lock();
+        let mut state = SWEEPER.own();
         let Some(cache) = state.cache(self.0) else { return };
         if cache.due.is_some_and(|known| known <= due) {
             return;
@@ -118,7 +116,7 @@ pub(crate) type AlarmId = (Instant, u64);
 /// Calls `alarm` after `delay` or a little later, once a thread can be spawned. None: never.
 pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) -> Option<AlarmId> {
     let due = Instant::now().checked_add(delay)?;
-    let mut state = SWEEPER.state.lock();
+    let mut state = SWEEPER.own();
     state.last += 1;
     let id = (due, state.last);
     state.alarms.insert(id, alarm);
@@ -128,13 +126,13 @@ pub(crate) fn after(delay: Duration, alarm: Box<dyn FnOnce() + Send>) -> Option<
 
 /// An alarm that has not gone off yet never does. The thread may wake once for it.
 pub(crate) fn cancel(id: AlarmId) {
-    let alarm = SWEEPER.state.lock().alarms.remove(&id);
+    let alarm = SWEEPER.own().alarms.remove(&id);
     discard(alarm);
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut state = SWEEPER.state.lock();
+        let mut state = SWEEPER.own();
         // Bounded: by the caches of one process.
         state.caches.retain(|cache| cache.number != self.0);
         SWEEPER.state.wake_one();
@@ -142,6 +140,20 @@ impl Drop for Registration {
 }
 
 impl Sweeper {
+    /// The state of this process. A forked child begins anew: its parent's caches may be locked by
+    /// threads that it has not, and the wakers of its alarms are of runtimes that it has not.
+    fn own(&self) -> MonitorGuard<'_, State> {
+        let mut state = self.state.lock();
+        let process = process::id();
+        if state.process != process {
+            let last = state.last;
+            let of_parent = mem::replace(&mut *state, State { last, process, ..State::new() });
+            // Their drops are no more for the child than their calls.
+            mem::forget(of_parent);
+        }
+        state
+    }
+
     fn run(&self) {
         let mut state = self.state.lock();
         let mut rested = Instant::now();
@@ -190,10 +202,10 @@ fn step(number: u64) -> Instant {
     Instant::now() + (started.elapsed() * (SHARE - 1)).min(REST_MAX)
 }
 
-/// Contains a panic of the user's clock, so that other caches are still swept.
+/// Contains a panic, so that other caches are still swept.
 fn swept(sweep: &Weak<dyn Sweep>) -> Option<Duration> {
     let step = || sweep.upgrade().and_then(|cache: Arc<dyn Sweep>| cache.sweep());
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
+    contained(step).unwrap_or_else(|| {
         tell!(error, "sweep", "a step of the sweeper panicked");
         None
     })

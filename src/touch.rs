@@ -17,7 +17,8 @@ impl BlobCache {
     ///
     /// False, with nothing changed, if there is no entry, it is expired, or an `expire_*` has made
     /// it stale: only a newer value makes that fresh. An entry that is stale by its ttl is fresh
-    /// again.
+    /// again. False, with the entry gone, if its deadlines now take more memory than the quota or
+    /// the budget has room for, and it is not on disk.
     ///
     /// It is no mutation of the value: a put with an earlier [`read_point`](Self::read_point), and
     /// a fetch under way, are stored as if there had been no touch, with deadlines of their own.

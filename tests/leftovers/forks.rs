@@ -50,7 +50,7 @@ async fn failed() -> Result<BlobCachePut, &'static str> {
 }
 
 /// Every call must have its answer at the first poll.
-const CHECKS: [(&str, Check); 26] = [
+const CHECKS: [(&str, Check); 33] = [
     ("a hit in memory", |cache| {
         let hit = cache.get("n", "both").now_or_never().flatten();
         hit.is_some_and(|hit| hit.value() == b"one")
@@ -97,6 +97,23 @@ const CHECKS: [(&str, Check); 26] = [
     }),
     ("a namespace", |cache| is_refused(cache.invalidate_namespace("n").now_or_never())),
     ("all", |cache| is_refused(cache.invalidate_all().now_or_never())),
+    ("a touch", |cache| {
+        let policy = BlobCachePolicy::default();
+        is_refused(cache.touch("n", "below", &policy).now_or_never())
+    }),
+    ("an end of a key", |cache| is_refused(cache.expire_key("n", "both").now_or_never())),
+    ("an end of a tag", |cache| is_refused(cache.expire_tags("n", &["label"]).now_or_never())),
+    ("gets for many", |cache| {
+        let hits = cache.get_many("n", &["both", "below"]).now_or_never().unwrap();
+        hits.iter().map(Option::is_some).eq([true, false])
+    }),
+    ("puts for many", |cache| {
+        let puts = [("fresh", BlobCachePut::new("two"))];
+        let answers = cache.put_many("n", puts).now_or_never().unwrap();
+        answers.into_iter().all(|answer| is_refused(Some(answer)))
+    }),
+    ("keys", |cache| is_refused(cache.invalidate_keys("n", &["both"]).now_or_never())),
+    ("another size", |cache| is_refused(cache.set_l2_bytes_max(8 << 20).now_or_never())),
     ("a sync", |cache| is_refused(cache.sync().now_or_never())),
     ("a reopening", |cache| is_refused(cache.reopen_l2().now_or_never())),
     ("a backup", |cache| is_refused(cache.backup("copy").now_or_never())),

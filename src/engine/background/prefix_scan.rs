@@ -192,7 +192,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// Goes on after a panic, of a user's clock.
+    /// Goes on after a panic.
     async fn run_on(mut self) {
         // Bounded: a panic in each turn, which is awaited.
         while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
