@@ -10,8 +10,8 @@ use thiserror::Error;
 
 /// Why a call failed. A failed call has changed nothing, with these exceptions:
 ///
-/// - [`L2Io`](Self::L2Io) from a put, a touch, an invalidation or an `expire_*`, which is in force in
-///   this process, and from [`open`](crate::BlobCache::open), which may have begun to write;
+/// - [`L2Io`](Self::L2Io) from a put, a touch, an invalidation or an `expire_*`, which is in force
+///   in this process, and from [`open`](crate::BlobCache::open), which may have begun to write;
 /// - a call for many keys that meets a close: the keys before it have been dealt with;
 /// - [`backup`](crate::BlobCache::backup), which may leave a file that no open accepts;
 /// - [`close`](crate::BlobCache::close): after any error the cache is closed.
