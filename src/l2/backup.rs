@@ -440,9 +440,9 @@ impl<S: CopySource> Copying<'_, S> {
         mut unfinished: Unfinished,
     ) -> Result<Copied, CopyError> {
         if !failpoint(Failpoint::BackupUnsynced) {
-            let needed = copy.geometry.file_bytes() - EMPTY_BYTES;
-            // Blocks that were shared, and then written elsewhere, may take their room here.
-            copy.sync().await.map_err(|error| no_room(error, needed))?;
+            copy.sync()
+                .await
+                .map_err(|it| no_room(it, copy.geometry.file_bytes() - EMPTY_BYTES))?;
         }
         // Whole, whether or not the rest is carried out to its end.
         unfinished.0 = None;
