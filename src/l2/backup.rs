@@ -189,9 +189,7 @@ pub(super) async fn copy<S: CopySource>(
             Ok(Pass::Whole) => return copying.finish(&extent, &copy, unfinished).await,
             Ok(Pass::Again(from)) => head = from,
             // What was to be copied into a file whose room is not reserved.
-            Err(CopyError::Target(error)) => {
-                return Err(no_room(error, copy.geometry.file_bytes() - EMPTY_BYTES));
-            }
+            Err(CopyError::Target(error)) => return Err(no_room(error, copy.geometry)),
             Err(error) => return Err(error),
         }
     }
@@ -296,7 +294,7 @@ impl<S: CopySource> Copying<'_, S> {
         let geometry = geometry.ok_or(CopyError::Outrun)?;
         let needed = geometry.file_bytes();
         let resized = self.resize(needed).await;
-        resized.map_err(|error| no_room(error, needed - EMPTY_BYTES))?;
+        resized.map_err(|error| no_room(error, geometry))?;
         Ok(SegmentFile {
             disk: Arc::clone(&self.target),
             geometry,
@@ -440,9 +438,8 @@ impl<S: CopySource> Copying<'_, S> {
         mut unfinished: Unfinished,
     ) -> Result<Copied, CopyError> {
         if !failpoint(Failpoint::BackupUnsynced) {
-            copy.sync()
-                .await
-                .map_err(|it| no_room(it, copy.geometry.file_bytes() - EMPTY_BYTES))?;
+            // Blocks that were shared, and then written elsewhere, may take their room here.
+            copy.sync().await.map_err(|error| no_room(error, copy.geometry))?;
         }
         // Whole, whether or not the rest is carried out to its end.
         unfinished.0 = None;
@@ -490,7 +487,8 @@ impl Extent {
     }
 }
 
-fn no_room(source: io::Error, needed: u64) -> CopyError {
+fn no_room(source: io::Error, of: Geometry) -> CopyError {
+    let needed = of.file_bytes() - EMPTY_BYTES;
     let refused = RecoveryError::Grow { needed, source };
     match (refused.no_room(), refused) {
         (Some((needed_bytes, available_bytes)), _) => {
