@@ -63,8 +63,12 @@ impl Copying<'_> {
             let reason = format!("segment {} has lost its header", number.0);
             return Err(StoreReadError::Damaged { path: path(), reason }.into());
         }
-        match block_on(self.store.is_copyable()).map_err(failed)? {
-            true => Ok(()),
+        if block_on(self.store.is_copyable()).map_err(failed)? {
+            return Ok(());
+        }
+        // Its owner may have overwritten all that there was before it was read.
+        match block_on(self.store.has_moved()).map_err(failed)? {
+            true => Err(StoreCopyError::Moving { path: path() }),
             false => Err(StoreCopyError::Nothing { path: path() }),
         }
     }

@@ -37,7 +37,19 @@ const UNSEALED: usize = 120;
 struct Outside {
     disk: SimulatedDisk,
     dice: Mutex<StdRng>,
+    /// What it was before the owner wrote over all that it tells of: read until other blocks are.
+    old_superblock: Mutex<Option<Vec<u8>>>,
 }
+
+impl Outside {
+    fn new(seed: u64, disk: SimulatedDisk) -> Self {
+        let dice = Mutex::new(StdRng::seed_from_u64(seed));
+        Self { disk, dice, old_superblock: Mutex::new(None) }
+    }
+}
+
+/// Both copies.
+const SUPERBLOCK_BYTES: usize = 2 * BLOCK_BYTES;
 
 impl Disk for Outside {
     fn length(&self) -> u64 {
@@ -50,9 +62,20 @@ impl Disk for Outside {
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'static, io::Result<AlignedBuffer>> {
         let (disk, seed) = (self.disk.clone(), self.dice.lock().random());
+        let start = usize::try_from(request.offset).unwrap();
+        let end = start + request.length;
+        let mut old = self.old_superblock.lock();
+        if end > SUPERBLOCK_BYTES {
+            *old = None;
+        }
+        let old = old.clone();
         async move {
             let mut random = StdRng::seed_from_u64(seed);
             let mut buffer = AlignedBuffer::with_capacity(request.length);
+            if let Some(old) = old {
+                buffer.append(&old[start..end]);
+                return Ok(buffer);
+            }
             for block in (0..request.length).step_by(BLOCK_BYTES) {
                 for _ in 0..random.random_range(0..8) {
                     yield_now().await;
@@ -91,8 +114,7 @@ impl Disk for Outside {
 
 /// Whether there was a copy. None is if nothing was sealed, or the store was too quick.
 async fn copy(seed: u64, disk: SimulatedDisk, to: SimulatedDisk) -> Result<bool, String> {
-    let dice = Mutex::new(StdRng::seed_from_u64(seed));
-    let Ok(store) = FoundStore::read(Arc::new(Outside { disk, dice }), true).await else {
+    let Ok(store) = FoundStore::read(Arc::new(Outside::new(seed, disk)), true).await else {
         return Ok(false);
     };
     if !matches!(store.is_copyable().await, Ok(true)) {
@@ -192,4 +214,30 @@ fn a_segment_that_is_overwritten_while_it_is_copied_is_found() {
     });
     let (seed, what) = found.expect("OverwrittenCopied is not found");
     println!("OverwrittenCopied: {} runs: {what:.200}", seed + 1);
+}
+
+/// The one has nothing to copy yet. The other has: it was too quick.
+#[test]
+fn a_store_without_a_sealed_segment_is_told_from_one_that_was_overwritten_while_it_was_read() {
+    let mut bench = Bench::with(1, config(FULL, 8));
+    let found = |bench: &mut Bench, old| {
+        let outside = Outside::new(1, bench.disk.clone());
+        *outside.old_superblock.lock() = old;
+        bench.run(async {
+            let store = FoundStore::read(Arc::new(outside) as Arc<dyn Disk>, true).await.unwrap();
+            (store.is_copyable().await.unwrap(), store.has_moved().await.unwrap())
+        })
+    };
+    bench.put("first", "value", &[]);
+    assert_eq!(found(&mut bench, None), (false, false), "nothing is sealed");
+    let write_over = |bench: &mut Bench| {
+        for number in 0..120 {
+            bench.put(&number.to_string(), &"v".repeat(4 << 10), &[]);
+        }
+    };
+    write_over(&mut bench);
+    assert_eq!(found(&mut bench, None), (true, false));
+    let old = bench.disk.snapshot(0, SUPERBLOCK_BYTES);
+    write_over(&mut bench);
+    assert_eq!(found(&mut bench, Some(old)), (false, true), "overwritten meanwhile");
 }

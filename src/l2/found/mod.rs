@@ -281,6 +281,19 @@ impl FoundStore {
         Ok(now.map(|now| now.geometry.segment_of(now.head)))
     }
 
+    /// Whether its owner has left or moved segments since it was read.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub(crate) async fn has_moved(&self) -> Result<bool, RecoveryError> {
+        let (now, _) = read_superblock(&*self.disk).await?;
+        let then = &self.superblock;
+        let is_same = |now: Superblock| {
+            (now.store_id, now.geometry, now.head) == (then.store_id, then.geometry, then.head)
+        };
+        Ok(!now.is_some_and(is_same))
+    }
+
     /// The same store as it is now.
     ///
     /// # Errors
