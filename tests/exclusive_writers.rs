@@ -134,8 +134,7 @@ impl Writer<'_> {
 /// Runs that many steps on each thread, or `TAMIS_STEPS`. `TAMIS_SEED` sets the first seed.
 fn run(name: &str, is_on_disk: bool, key_hash_bits: u32) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    let (steps, seed) =
-        (number("TAMIS_STEPS").unwrap_or(12_000), number("TAMIS_SEED").unwrap_or(0));
+    let (steps, seed) = (number("TAMIS_STEPS").unwrap_or(6000), number("TAMIS_SEED").unwrap_or(0));
     println!("{name}: TAMIS_SEED={seed} TAMIS_STEPS={steps}");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));

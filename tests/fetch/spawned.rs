@@ -468,24 +468,6 @@ fn on_a_runtime_of_many_threads_clients_come_and_go() {
     assert!(calls.load(Ordering::Relaxed) >= 20);
 }
 
-#[cfg(feature = "tokio")]
-#[test]
-fn a_handle_of_tokio_is_a_spawner() {
-    let runtime = crate::threads();
-    let cache = opened(BlobCacheConfig::builder().spawner(runtime.handle().clone()));
-    let fetch = || async {
-        // It needs the runtime.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Answer::Ok(new())
-    };
-    assert_eq!(value(&block_on(cache.get_or_fetch_spawned("n", "key", fetch))), b"new");
-    // After the end of the runtime, callers run their fetches.
-    drop(runtime);
-    let fetch = || async { Answer::Ok(new()) };
-    assert_eq!(value(&block_on(cache.get_or_fetch_spawned("n", "other", fetch))), b"new");
-    assert_eq!(cache.stats().fetches_not_spawned(), 1);
-}
-
 #[test]
 fn a_task_polled_after_its_end_does_nothing() {
     let (cache, tasks) = open();

@@ -53,7 +53,7 @@ fn run(name: &str, setting: Setting, default_cases: u64) -> Option<Tally> {
 #[test]
 fn with_room_for_all_every_answer_equals_the_models() {
     let setting = Setting { l1_bytes_max: ROOMY, key_hash_bits: 64, is_tiny: false };
-    let Some(tally) = run("roomy", setting, 1000) else { return };
+    let Some(tally) = run("roomy", setting, 500) else { return };
     assert_eq!(tally.evictions, 0);
     // Watermarks have a fixed size, so collisions refuse a few too many.
     assert!(tally.points_refused_for_nothing * 20 <= tally.points_accepted);
@@ -66,20 +66,20 @@ fn with_room_for_all_every_answer_equals_the_models() {
 #[test]
 fn a_tiny_cache_loses_only_evicted_entries() {
     let setting = Setting { l1_bytes_max: TINY, key_hash_bits: 64, is_tiny: true };
-    let Some(tally) = run("tiny", setting, 1000) else { return };
+    let Some(tally) = run("tiny", setting, 500) else { return };
     assert!(tally.evictions > 0 && tally.points_accepted > 0);
 }
 
 #[test]
 fn colliding_keys_shadow_only_each_other() {
     let setting = Setting { l1_bytes_max: ROOMY, key_hash_bits: 8, is_tiny: false };
-    let Some(tally) = run("roomy, 8 bits", setting, 500) else { return };
+    let Some(tally) = run("roomy, 8 bits", setting, 250) else { return };
     assert_eq!(tally.evictions, 0);
 }
 
 #[test]
 fn a_tiny_cache_of_colliding_keys_never_returns_a_wrong_value() {
     let setting = Setting { l1_bytes_max: TINY, key_hash_bits: 8, is_tiny: true };
-    let Some(tally) = run("tiny, 8 bits", setting, 500) else { return };
+    let Some(tally) = run("tiny, 8 bits", setting, 250) else { return };
     assert!(tally.evictions > 0 && tally.points_accepted > 0);
 }

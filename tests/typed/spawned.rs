@@ -135,3 +135,22 @@ fn without_a_spawner_both_say_so() {
     let found = block_on(numbers.get_or_refresh_spawned("k", fetch(2)));
     assert!(matches!(found, Err(FetchError::NoSpawner)));
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_handle_of_tokio_is_a_spawner() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+    let config = BlobCacheConfig::builder().spawner(runtime.handle().clone()).build().unwrap();
+    let cache = block_on(BlobCache::open(config)).unwrap();
+    let fetch = || async {
+        // It needs the runtime.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok::<_, std::io::Error>("new".into())
+    };
+    assert_eq!(block_on(cache.get_or_fetch_spawned("n", "key", fetch)).unwrap().value(), b"new");
+    // After the end of the runtime, callers run their fetches.
+    drop(runtime);
+    let fetch = || async { Ok::<_, std::io::Error>("new".into()) };
+    assert_eq!(block_on(cache.get_or_fetch_spawned("n", "other", fetch)).unwrap().value(), b"new");
+    assert_eq!(cache.stats().fetches_not_spawned(), 1);
+}
