@@ -44,7 +44,6 @@ enum Life {
 pub(crate) enum Mutation {
     Key(FullKey),
     Prefix(FullKey),
-    Tags(&'static str, Vec<&'static str>),
     TagsOver(Over, Vec<&'static str>),
     DependenciesOver(Over, Vec<&'static str>),
     Namespace(&'static str),
@@ -247,7 +246,6 @@ impl Model {
             Mutation::Prefix(of) => {
                 of.namespace == full_key.namespace && full_key.key.starts_with(&of.key)
             }
-            Mutation::Tags(of, tags) => *of == full_key.namespace && any(&put.tags, tags),
             Mutation::DependenciesOver(of, labels) => {
                 of.covers(full_key.namespace) && any(&put.dependencies, labels)
             }
@@ -332,11 +330,7 @@ impl Model {
         namespace: &'static str,
         tags: &[&'static str],
     ) -> Result<usize, CacheError> {
-        check_labels(tags)?;
-        self.log.push(Mutation::Tags(namespace, tags.to_vec()));
-        Ok(self.invalidate(|Stored { put, .. }| {
-            put.full_key.namespace == namespace && put.tags.iter().any(|tag| tags.contains(tag))
-        }))
+        self.invalidate_tags_over(Over::Two([namespace; 2]), tags)
     }
 
     pub(crate) fn invalidate_tags_over(

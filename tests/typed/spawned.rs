@@ -136,6 +136,7 @@ fn without_a_spawner_both_say_so() {
     assert!(matches!(found, Err(FetchError::NoSpawner)));
 }
 
+/// Of bytes as well: these tests are those that are built with this feature.
 #[cfg(feature = "tokio")]
 #[test]
 fn a_handle_of_tokio_is_a_spawner() {

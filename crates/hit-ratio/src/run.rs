@@ -64,7 +64,7 @@ impl Tiers {
             Some(folder) => tempfile::tempdir_in(folder)?,
         };
         let tiers = (self.l1_bytes, self.l2_bytes);
-        let values = Values::new(trace.largest.min(self.l1_bytes.max(self.l2_bytes)));
+        let values = Values::new(trace.largest);
         let mut driven = Driven::in_both_tiers(tiers, values, store.path(), settings)?;
         let (tally, stats) = block_on(async {
             for &request in &trace.requests {

@@ -8,7 +8,7 @@ use tamis::BlobCache;
 use super::{Caller, Outcome};
 use crate::blobs::{Key, NAMESPACES, prefix};
 
-/// Keys of a call, which few values of usual lengths suit.
+/// Most keys of one call: few enough for their values to have room together.
 const KEYS_MAX: u32 = 16;
 
 impl Caller {
@@ -44,11 +44,15 @@ impl Caller {
             numbers.push(number);
         }
         let stored = cache.put_many(NAMESPACES[keys[0].namespace()], puts).await;
+        let mut outcome = Ok(());
         for ((key, number), stored) in keys.into_iter().zip(numbers).zip(stored) {
-            stored?;
-            self.ledger.put(key.number, number);
+            // Each counts by itself: those behind one that failed are stored.
+            match stored {
+                Ok(()) => self.ledger.put(key.number, number),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        Ok(())
+        outcome
     }
 
     pub(super) async fn invalidate_many(&mut self, cache: &BlobCache, own: Key) -> Outcome {

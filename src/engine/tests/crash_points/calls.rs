@@ -48,7 +48,7 @@ pub(super) enum Call {
 
 /// How long an entry is fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum Freshness {
     /// As it was put.
     Put,
     Extended,
@@ -58,7 +58,7 @@ pub(super) enum Life {
     Expired,
 }
 
-impl Life {
+impl Freshness {
     pub(super) fn is_stale(self, is_later: bool) -> bool {
         match self {
             Self::Put => is_later,
@@ -126,16 +126,18 @@ impl Call {
         matches!(self, Self::TouchKey(_) | Self::ExtendKey(_))
     }
 
-    /// What it makes of the life of an entry; None if it removes or replaces it.
-    pub(super) fn changes(self, life: Life) -> Option<Life> {
+    /// What it makes of the freshness of an entry; None if it removes or replaces it.
+    pub(super) fn changes(self, freshness: Freshness) -> Option<Freshness> {
         match self {
             Self::ExpireKey(_)
             | Self::ExpireTag(..)
             | Self::ExpirePrefix(..)
-            | Self::ExpireSpace(_) => Some(Life::Expired),
-            Self::TouchKey(_) | Self::ExtendKey(_) if life == Life::Expired => Some(life),
-            Self::TouchKey(_) => Some(Life::Ended),
-            Self::ExtendKey(_) => Some(Life::Extended),
+            | Self::ExpireSpace(_) => Some(Freshness::Expired),
+            Self::TouchKey(_) | Self::ExtendKey(_) if freshness == Freshness::Expired => {
+                Some(freshness)
+            }
+            Self::TouchKey(_) => Some(Freshness::Ended),
+            Self::ExtendKey(_) => Some(Freshness::Extended),
             _ => None,
         }
     }

@@ -37,13 +37,18 @@ const CALLS: [(&str, Call); 4] = [
     }),
 ];
 
-#[test]
-fn the_errors_of_a_fetch_in_a_task_are_exactly_those_in_its_docs() {
+/// With a spawner, and without one.
+pub(super) fn caches() -> [BlobCache; 2] {
     let brief = FetchPolicy::default().hard_timeout(Duration::from_millis(1));
     let spawner = |task: FetchTask| drop(thread::spawn(|| block_on(task)));
     let config = BlobCacheConfig::builder().spawner(spawner).fetch_policy(brief);
-    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
-    let without = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    [config.build().unwrap(), BlobCacheConfig::default()]
+        .map(|config| block_on(BlobCache::open(config)).unwrap())
+}
+
+#[test]
+fn the_errors_of_a_fetch_in_a_task_are_exactly_those_in_its_docs() {
+    let [cache, without] = caches();
     let documented = documented();
     for (name, call) in CALLS {
         let outcomes = [

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -14,9 +12,7 @@ use super::{Call, Given, Variants, documented, errors_of, variant};
 use crate::cache::BlobCache;
 use crate::config::BlobCacheConfig;
 use crate::error::{CacheError, FetchError};
-use crate::fetch_policy::FetchPolicy;
 use crate::policy::BlobCachePolicy;
-use crate::spawn::FetchTask;
 use crate::typed::{Codec, Plain, TypedError, TypedHit, TypedNamespace, TypedPut};
 
 /// The variants that no call for bytes has.
@@ -150,11 +146,7 @@ fn the_errors_of_every_typed_call_are_exactly_those_in_its_docs() {
 
 #[test]
 fn the_errors_of_a_typed_fetch_are_exactly_those_in_its_docs() {
-    let brief = FetchPolicy::default().hard_timeout(Duration::from_millis(1));
-    let spawner = |task: FetchTask| drop(thread::spawn(|| block_on(task)));
-    let config = BlobCacheConfig::builder().spawner(spawner).fetch_policy(brief);
-    let cache = block_on(BlobCache::open(config.build().unwrap())).unwrap();
-    let without = block_on(BlobCache::open(BlobCacheConfig::default())).unwrap();
+    let [cache, without] = super::spawned::caches();
     let documented = documented();
     let handle = |cache: &BlobCache| cache.namespace("n").typed(Plain);
     for (name, call) in FETCHES {

@@ -106,8 +106,8 @@ pub(super) fn fetch(
                 Ok((hit, None)) => Ok(hit),
                 Err(error) => Err(error),
             },
-            FetchVerb::Typed => typed::spawned(&cache, (full_key, number), read).await?,
-            FetchVerb::OwnTyped => typed::fetched(&cache, (full_key, number), read).await?,
+            FetchVerb::Typed => typed::fetch_spawned(&cache, (full_key, number), read).await?,
+            FetchVerb::OwnTyped => typed::fetch(&cache, (full_key, number), read).await?,
         };
         Ok(answer)
     };

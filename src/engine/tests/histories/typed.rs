@@ -128,8 +128,14 @@ pub(super) fn touch(
     })
 }
 
+async fn typed_put(
+    reading: impl Future<Output = io::Result<BlobCachePut>>,
+) -> io::Result<TypedPut<Value>> {
+    reading.await.map(TypedPut::of_bytes)
+}
+
 /// In the polls of its caller.
-pub(super) async fn fetched<Fut>(
+pub(super) async fn fetch<Fut>(
     cache: &BlobCache,
     (full_key, number): (FullKey, u32),
     read: impl FnOnce() -> Fut + Send,
@@ -137,16 +143,13 @@ pub(super) async fn fetched<Fut>(
 where
     Fut: Future<Output = io::Result<BlobCachePut>> + Send,
 {
-    let read = || {
-        let reading = read();
-        async move { reading.await.map(TypedPut::of_bytes) }
-    };
+    let read = || typed_put(read());
     let values = values(cache, full_key.space);
     bytes_of(values.get_or_fetch(full_key.name(), read).await, number)
 }
 
 /// In a task.
-pub(super) async fn spawned<Fut>(
+pub(super) async fn fetch_spawned<Fut>(
     cache: &BlobCache,
     (full_key, number): (FullKey, u32),
     read: impl FnOnce() -> Fut + Send + 'static,
@@ -154,10 +157,7 @@ pub(super) async fn spawned<Fut>(
 where
     Fut: Future<Output = io::Result<BlobCachePut>> + Send + 'static,
 {
-    let read = || {
-        let reading = read();
-        async move { reading.await.map(TypedPut::of_bytes) }
-    };
+    let read = || typed_put(read());
     let values = values(cache, full_key.space);
     bytes_of(values.get_or_fetch_spawned(full_key.name(), read).await, number)
 }
