@@ -22,10 +22,15 @@ const MISS: usize = 1;
 /// The cells of one thread, or of those without a row of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Row([[AtomicU64; 2]; COLUMNS]);
+struct Row([[AtomicU64; COLUMNS]; 2]);
 
-/// Rows of one thread each, then shared ones, whose number is a power of two.
-type Block = Arc<[Row]>;
+#[derive(Debug, Clone, Default)]
+struct Block {
+    /// Of one thread each.
+    own: Arc<[Row]>,
+    /// Their number is a power of two.
+    shared: Arc<[Row]>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Tallies {
@@ -38,7 +43,6 @@ pub(crate) struct Tallies {
 #[derive(Debug)]
 pub(crate) struct Tally {
     block: Block,
-    own: usize,
     column: usize,
     hits_before: u64,
     misses_before: u64,
@@ -56,14 +60,11 @@ impl Tallies {
         let mut blocks = self.blocks.lock();
         // Bounded: by the most namespaces.
         while blocks.len() <= number {
-            let rows = (0..self.own + self.shared).map(|_| Row::default());
-            // Bounded: by the cores.
-            let rows = rows.collect();
-            blocks.push(rows);
+            blocks.push(Block::new(self.own, self.shared));
         }
-        let block = Arc::clone(&blocks[number]);
+        let block = blocks[number].clone();
         drop(blocks);
-        let mut tally = Tally { block, own: self.own, column, hits_before: 0, misses_before: 0 };
+        let mut tally = Tally { block, column, hits_before: 0, misses_before: 0 };
         (tally.hits_before, tally.misses_before) = (tally.sum(HIT), tally.sum(MISS));
         tally
     }
@@ -72,9 +73,9 @@ impl Tallies {
     pub(crate) fn hits(&self) -> u64 {
         // Summed without the lock: whoever begins a namespace waits for it.
         let blocks = self.blocks.lock().clone();
-        let rows = blocks.iter().flat_map(|block| block.iter());
+        let rows = blocks.iter().flat_map(Block::rows);
         // Bounded: by the cores, times the most namespaces at a time.
-        rows.flat_map(|row| &row.0).map(|cell| cell[HIT].load(Ordering::Relaxed)).sum()
+        rows.flat_map(|row| &row.0[HIT]).map(|hits| hits.load(Ordering::Relaxed)).sum()
     }
 
     #[cfg(test)]
@@ -83,11 +84,30 @@ impl Tallies {
     }
 }
 
+impl Block {
+    fn new(own: usize, shared: usize) -> Self {
+        // Bounded: by the cores.
+        let rows = |number: usize| (0..number).map(|_| Row::default()).collect();
+        Self { own: rows(own), shared: rows(shared) }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.own.iter().chain(&*self.shared)
+    }
+}
+
+impl Row {
+    #[inline]
+    fn cell(&self, column: usize, what: usize) -> &AtomicU64 {
+        // A mask is cheaper than a comparison, and a hit in memory comes here.
+        &self.0[what][column % COLUMNS]
+    }
+}
+
 impl Tally {
     /// Of a generation that no reader finds: counts nothing.
     pub(crate) fn nowhere() -> Self {
-        let block = Arc::new([]);
-        Self { block, own: 0, column: 0, hits_before: 0, misses_before: 0 }
+        Self { block: Block::default(), column: 0, hits_before: 0, misses_before: 0 }
     }
 
     #[inline]
@@ -110,26 +130,27 @@ impl Tally {
     #[inline]
     fn count(&self, what: usize) {
         let thread = thread_number();
-        if thread < self.own {
-            let count = &self.block[thread].0[self.column][what];
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        } else {
-            self.count_shared(thread, what);
+        match self.block.own.get(thread) {
+            Some(row) => {
+                let count = row.cell(self.column, what);
+                count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            }
+            None => self.count_shared(thread, what),
         }
     }
 
     #[inline(never)]
     fn count_shared(&self, thread: usize, what: usize) {
-        let (_, shared) = self.block.split_at(self.own);
+        let shared = &self.block.shared;
         if !shared.is_empty() {
             let row = &shared[thread & (shared.len() - 1)];
-            row.0[self.column][what].fetch_add(1, Ordering::Relaxed);
+            row.cell(self.column, what).fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn sum(&self, what: usize) -> u64 {
         // Bounded: by the rows, some for each core.
-        self.block.iter().map(|row| row.0[self.column][what].load(Ordering::Relaxed)).sum()
+        self.block.rows().map(|row| row.cell(self.column, what).load(Ordering::Relaxed)).sum()
     }
 }
 
