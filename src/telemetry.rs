@@ -45,7 +45,7 @@ impl Contained {
     }
 
     /// Runs something inside the span.
-    fn within<R>(&self, run: impl FnOnce() -> R) -> R {
+    pub(crate) fn within<R>(&self, run: impl FnOnce() -> R) -> R {
         if self.0.is_none() {
             return run();
         }
@@ -76,12 +76,6 @@ pub(crate) struct Spanned<F> {
     span: Contained,
 }
 
-impl<F: Future + Unpin> Spanned<F> {
-    pub(crate) fn new(future: F, span: Contained) -> Self {
-        Self { future, span }
-    }
-}
-
 impl<F: Future + Unpin> Future for Spanned<F> {
     type Output = F::Output;
 
@@ -93,5 +87,5 @@ impl<F: Future + Unpin> Future for Spanned<F> {
 
 /// The same for a future that has to be boxed for it.
 pub(crate) fn spanned<F: Future>(span: impl FnOnce() -> Span, future: F) -> Spanned<Pin<Box<F>>> {
-    Spanned::new(Box::pin(future), Contained::new(span))
+    Spanned { future: Box::pin(future), span: Contained::new(span) }
 }

@@ -9,6 +9,7 @@ use super::codec::Codec;
 use super::hit::TypedHit;
 use super::put::TypedPut;
 use super::refresh::TypedRefresh;
+use crate::engine::fetch::caller::FetchOnce;
 use crate::engine::fetch::{self, FetchFuture, FetchRequest, SpawnedFetch};
 use crate::error::FetchError;
 use crate::wake::discard;
@@ -59,7 +60,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
             }
             Err(needed) => needed,
         };
-        let fetching = FetchFuture::new(request, TypedFetch::new(fetch, &call));
+        let fetching = FetchFuture::new(request, FetchOnce::new(TypedFetch::new(fetch, &call)));
         let hit = Box::pin(fetching).await?;
         call.answer(hit).ok_or(FetchError::Panicked)
     }
@@ -108,7 +109,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
             }
             Err(needed) => needed,
         };
-        let finding = fetch::find_or_fetch(request, TypedFetch::new(fetch, &call));
+        let finding = fetch::find_or_fetch(request, FetchOnce::new(TypedFetch::new(fetch, &call)));
         let (hit, refresh) = Box::pin(finding).await?;
         let hit = call.answer(hit).ok_or(FetchError::Panicked)?;
         Ok((hit, refresh.map(|refresh| TypedRefresh::new(refresh, call))))
@@ -154,7 +155,8 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
                 Ok(found) => return Ok(found),
                 Err(needed) => needed,
             };
-        let fetching = SpawnedFetch::new(request, TypedFetch::new(fetch, &call));
+        let fetching =
+            SpawnedFetch::new(request, FetchOnce::spawnable(TypedFetch::new(fetch, &call)));
         let hit = Box::pin(fetching).await?;
         call.answer(hit).ok_or(FetchError::Panicked)
     }
@@ -198,7 +200,10 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
                 Ok(found) => return Ok(found),
                 Err(needed) => needed,
             };
-        let finding = fetch::find_or_fetch_spawned(request, TypedFetch::new(fetch, &call));
+        let finding = fetch::find_or_fetch_spawned(
+            request,
+            FetchOnce::spawnable(TypedFetch::new(fetch, &call)),
+        );
         let hit = Box::pin(finding).await?;
         call.answer(hit).ok_or(FetchError::Panicked)
     }
@@ -227,7 +232,7 @@ impl<T: Send + 'static, C: Codec<T>> TypedNamespace<T, C> {
         let policy = defaults.fetch_policy(engine, namespace);
         if engine.fetcher().is_due(found.hit(), &policy) {
             let TypedRequest { call, request } = self.request::<E>(key, (false, true));
-            fetch::refresh_ahead(&request, TypedFetch::new(fetch, &call));
+            fetch::refresh_ahead(&request, FetchOnce::spawnable(TypedFetch::new(fetch, &call)));
         } else {
             discard(fetch);
         }

@@ -11,9 +11,11 @@ use super::codec::Codec;
 use super::hit::TypedHit;
 use super::put::TypedPut;
 use crate::engine::fetch::FetchFuture;
+use crate::engine::fetch::caller::FetchOnce;
 use crate::error::FetchError;
 
-type Fetching<F, Fut, E, T, C> = FetchFuture<TypedFetch<F, T, C>, Encoding<Fut, T, C>, E>;
+type Fetching<F, Fut, E, T, C> =
+    FetchFuture<FetchOnce<TypedFetch<F, T, C>, Encoding<Fut, T, C>>, E>;
 
 /// A refresh of a stale typed value that its caller has been given already: spawn it or await it.
 /// It is for typed values what [`BlobCacheRefresh`](crate::BlobCacheRefresh) is for bytes, and

@@ -1,497 +1,98 @@
-//! `FetchFuture`: one fetch, as a future that needs no task of its own.
+//! `FetchFuture`: a caller's fetch, and the driver that polls it. `InTask`: the same, in a task.
 //!
-//! ```text
-//! look ── fresh ──────────────────────────────────────────────> answer
-//!   └─ enter a flight ── join ── value or error ──────────────> answer
-//!        └─ lead ── look again, if anything has happened since
-//!             └─ fetch ── value ── store ── complete ───────> answer
-//!                  └─ failed ── look ── stale ── complete ────> answer
-//!                       └─ complete ──────────────────────────> error
-//! ```
-//!
-//! A hand-written future, because a refresh must be `Send` exactly when its fetch is, and because
-//! leadership must be transferred wherever the future is dropped: the lead is in its stage, and
-//! drops with it. A leader polls everything through its lead. A leader that was woken and is not
-//! polled may lose the lead; polled again, it finishes its own fetch and completes no flight.
-
-mod moving;
+//! Hand-written futures, because a refresh must be `Send` exactly when its fetch is.
 
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub(crate) use self::moving::InTask;
-use crate::counters::Event;
-use crate::engine::fetch::fetcher::Offer;
-use crate::engine::fetch::outcome::{Answer, Failure, FlightOutcome, Outcome};
+use crate::engine::fetch::caller::{CallerFetch, SpawnableFetch};
+use crate::engine::fetch::driver::FetchDriver;
+use crate::engine::fetch::outcome::{Answer, Outcome};
 use crate::engine::fetch::request::FetchRequest;
-use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Stage, led};
-use crate::engine::fetch::typing::Begin;
-use crate::engine::fetch::watch::WatchGuard;
-use crate::error::FetchError;
-use crate::failpoint::{Failpoint, failpoint};
-use crate::flight::{Completion, JoinOutcome, Part};
-use crate::hit::BlobCacheHit;
-use crate::moment::{Moment, ReadPoint};
-use crate::put::BlobCachePut;
-use crate::telemetry::Spanned;
-use crate::timeout::Timeout;
-use crate::wake::{contained, discard};
+use crate::engine::fetch::stage::Claim;
+use crate::remote::Work;
 
-pub(crate) struct FetchFuture<F, Fut, E> {
-    request: Arc<FetchRequest>,
-    /// Until it is called.
-    fetch: Option<F>,
-    /// When the call began; None until it is polled.
-    began: Option<Moment>,
-    /// The last moment before the latest look began.
-    looked: Option<Moment>,
-    is_counted: bool,
-    /// Its caller has the entry, and is told of a failure.
-    is_refresh: bool,
-    /// It is to replace a fresh entry that is near its end.
-    is_ahead: bool,
-    /// It stops before it fetches, to be moved to a task.
-    is_pausing: bool,
-    has_found_stale: bool,
-    /// When it has waited for long enough: for other callers, then for its own fetch.
-    deadline: Option<Timeout>,
-    stage: Stage<Fut, E>,
+pub(crate) struct FetchFuture<C, E> {
+    /// Dropped before the lead, so that two fetches of a key are not there at one time.
+    fetch: C,
+    driver: FetchDriver<E>,
 }
 
 /// Only boxed parts are pinned.
-impl<F, Fut, E> Unpin for FetchFuture<F, Fut, E> {}
+impl<C, E> Unpin for FetchFuture<C, E> {}
 
-impl<F, Fut, E> FetchFuture<F, Fut, E> {
-    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F) -> Self {
-        Self {
-            request,
-            fetch: Some(fetch),
-            began: None,
-            looked: None,
-            is_counted: false,
-            is_refresh: false,
-            is_ahead: false,
-            is_pausing: false,
-            has_found_stale: false,
-            deadline: None,
-            stage: Stage::New(None),
-        }
+impl<C, E> FetchFuture<C, E> {
+    pub(crate) fn new(request: Arc<FetchRequest>, fetch: C) -> Self {
+        Self { fetch, driver: FetchDriver::new(request) }
     }
 
     /// Its caller has the hit, which was counted then.
-    pub(crate) fn refresh(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
-        let mut fetching = Self::new(request, fetch);
-        (fetching.is_counted, fetching.is_refresh) = (true, true);
-        fetching.stage = Stage::New(Some(claim));
-        fetching
+    pub(super) fn refresh(request: Arc<FetchRequest>, fetch: C, claim: Claim) -> Self {
+        Self { fetch, driver: FetchDriver::refresh(request, claim) }
     }
 
     /// A refresh of an entry that is still fresh.
-    pub(crate) fn ahead(request: Arc<FetchRequest>, fetch: F, claim: Claim) -> Self {
-        let mut fetching = Self::refresh(request, fetch, claim);
-        fetching.is_ahead = true;
-        fetching
+    pub(super) fn ahead(request: Arc<FetchRequest>, fetch: C, claim: Claim) -> Self {
+        Self { fetch, driver: FetchDriver::ahead(request, claim) }
+    }
+
+    /// Stops before it fetches, until it is [resumed](Self::resume).
+    pub(super) fn pausing(request: Arc<FetchRequest>, fetch: C) -> Self {
+        Self { fetch, driver: FetchDriver::pausing(request) }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.driver.is_paused()
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.driver.resume();
+    }
+
+    /// It waits for another caller's fetch.
+    pub(super) fn is_joined(&self) -> bool {
+        self.driver.is_joined()
+    }
+
+    pub(super) fn has_found_stale(&self) -> bool {
+        self.driver.has_found_stale()
+    }
+
+    /// The fetch.
+    pub(super) fn into_fetch(self) -> C {
+        self.fetch
     }
 }
 
-impl<F, Fut, E> Drop for FetchFuture<F, Fut, E> {
-    fn drop(&mut self) {
-        discard(mem::replace(&mut self.stage, Stage::Over));
-        discard(self.fetch.take());
-        if self.is_ahead {
-            self.request.end_attempt();
-        }
-    }
-}
-
-impl<F, Fut, E> Future for FetchFuture<F, Fut, E>
-where
-    F: Begin<Fut>,
-    Fut: Future<Output = Result<BlobCachePut, E>>,
-    E: Send + Sync + 'static,
-{
+impl<C: CallerFetch<E>, E: Send + Sync + 'static> Future for FetchFuture<C, E> {
     type Output = Outcome<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
-        self.poll_answer(context).map(|answer| self.request.outcome(answer))
+        let Self { fetch, driver } = &mut *self;
+        driver.poll(fetch, context)
     }
 }
 
-impl<F, Fut, E> FetchFuture<F, Fut, E>
-where
-    F: Begin<Fut>,
-    Fut: Future<Output = Result<BlobCachePut, E>>,
-    E: Send + Sync + 'static,
-{
-    /// The answer, for a caller that may take it later.
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer<E>> {
-        // Bounded: by the stages of a fetch.
-        loop {
-            let stage = mem::replace(&mut self.stage, Stage::Over);
-            match self.proceed(stage, context) {
-                Next::Stage(stage) => self.stage = stage,
-                Next::Wait(stage) => {
-                    self.stage = stage;
-                    return Poll::Pending;
-                }
-                Next::Answer(answer) => return Poll::Ready(answer),
-            }
-        }
+/// A fetch that a task polls, for a caller that may come late for the answer.
+pub(super) struct InTask<E>(pub(super) Box<FetchFuture<SpawnableFetch<E>, E>>);
+
+impl<E: Send + Sync + 'static> Future for InTask<E> {
+    type Output = Answer<E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer<E>> {
+        let FetchFuture { fetch, driver } = &mut *self.0;
+        driver.poll_answer(fetch, context)
+    }
+}
+
+impl<E: Send + Sync + 'static> Work for InTask<E> {
+    fn moved(&self) {
+        self.0.driver.note_moved();
     }
 
-    fn proceed(&mut self, stage: Stage<Fut, E>, context: &mut Context<'_>) -> Next<Fut, E> {
-        match stage {
-            Stage::New(claim) => {
-                self.began = Some(self.now().moment);
-                match claim.and_then(|claim| claim.begin()) {
-                    Some(lead) => self.lead(Some(lead)),
-                    None => self.look(None),
-                }
-            }
-            Stage::Looking(mut look, lead) => {
-                let of_flight = lead.as_ref().and_then(|(lead, _)| lead.as_ref());
-                match led(of_flight, context, |context| look.poll(context)) {
-                    Poll::Pending => Next::Wait(Stage::Looking(look, lead)),
-                    Poll::Ready(found) => self.found(found, lead),
-                }
-            }
-            Stage::Joined(mut joiner) => match joiner.poll_outcome(context) {
-                Poll::Pending if self.is_late(context) => self.waited(joiner),
-                Poll::Pending => Next::Wait(Stage::Joined(joiner)),
-                Poll::Ready(JoinOutcome::LookAgain) => self.look(None),
-                Poll::Ready(JoinOutcome::Lead(lead)) => self.lead(Some(lead)),
-                Poll::Ready(JoinOutcome::Value(outcome)) => self.joined(outcome),
-            },
-            Stage::Paused(lead, watch) if self.is_pausing => Next::Wait(Stage::Paused(lead, watch)),
-            Stage::Paused(lead, watch) => self.begin(lead, watch),
-            Stage::Fetching(fetching, lead, watch) => self.go_on(fetching, (lead, watch), context),
-            Stage::Failed(mut look, error, lead, at) => {
-                match led(lead.as_ref(), context, |context| look.poll(context)) {
-                    Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, at)),
-                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, at, error),
-                    Poll::Ready(None) => self.complete_failed(lead, at, error),
-                }
-            }
-            Stage::Storing(mut storing, lead) => {
-                // A value of the caller's may panic when it is dropped.
-                let poll = |context: &mut Context<'_>| contained(|| storing.as_mut().poll(context));
-                match led(lead.as_ref(), context, poll) {
-                    Some(Poll::Pending) => Next::Wait(Stage::Storing(storing, lead)),
-                    Some(Poll::Ready((hit, until))) => {
-                        // Of a fetch before it, or of a leader that it has replaced.
-                        self.request.forget_held::<E>();
-                        self.complete(lead, hit, until)
-                    }
-                    None => {
-                        discard(storing);
-                        self.failed(FetchError::Panicked, lead, None)
-                    }
-                }
-            }
-            Stage::Waking(mut wakers, answer) => {
-                if wakers.wake() {
-                    context.waker().wake_by_ref();
-                    return Next::Wait(Stage::Waking(wakers, answer));
-                }
-                Next::Answer(answer)
-            }
-            Stage::Over => panic!("polled after it was over"),
-        }
-    }
-
-    fn go_on(
-        &mut self,
-        mut fetching: Spanned<Pin<Box<Fut>>>,
-        (lead, watch): (Option<Lead>, WatchGuard),
-        context: &mut Context<'_>,
-    ) -> Next<Fut, E> {
-        // A fetch that has panicked is not polled again.
-        let poll = |context: &mut Context<'_>| {
-            let polled = contained(|| Pin::new(&mut fetching).poll(context));
-            let is_late = matches!(polled, Some(Poll::Pending)) && self.is_late(context);
-            (polled, is_late)
-        };
-        let answer = match led(lead.as_ref(), context, poll) {
-            (Some(Poll::Pending), false) => {
-                return Next::Wait(Stage::Fetching(fetching, lead, watch));
-            }
-            (Some(Poll::Pending), true) => Err(FetchError::TimedOut),
-            (Some(Poll::Ready(answer)), _) => answer.map_err(Arc::new).map_err(FetchError::Fetch),
-            (None, _) => Err(FetchError::Panicked),
-        };
-        self.deadline = None;
-        self.request.count_fetched();
-        // The caller's future is dropped here, contained, before the next stage exists: if a local
-        // panics in its drop, the return value is leaked, and a leaked lead would hold its key.
-        discard(fetching);
-        match answer {
-            Ok(put) => {
-                let is_late = failpoint(Failpoint::PointTakenLate);
-                let watch = if is_late { self.request.watch() } else { watch };
-                let storing = Arc::clone(&self.request).store(put, watch, self.is_ahead);
-                Next::Stage(Stage::Storing(Box::pin(storing), lead))
-            }
-            Err(error) => self.failed(error, lead, Some(watch)),
-        }
-    }
-
-    fn is_late(&self, context: &Context<'_>) -> bool {
-        self.deadline.as_ref().is_some_and(|deadline| deadline.poll(context).is_ready())
-    }
-
-    /// It has waited for another caller for as long as a fetch may take. The others wait on.
-    fn waited(&mut self, joiner: Joiner) -> Next<Fut, E> {
-        drop(joiner);
-        self.count(Event::FlightTimeout);
-        let looked = self.now().moment;
-        let at = FailedAt { fetched: looked, looked, is_own: false };
-        let look = self.request.look(Offer::Always);
-        Next::Stage(Stage::Failed(look, FetchError::TimedOut, None, at))
-    }
-
-    fn look(&mut self, lead: Option<(Option<Lead>, WatchGuard)>) -> Next<Fut, E> {
-        let point = lead.as_ref().map_or_else(|| self.now(), |(_, watch)| watch.point);
-        self.looked = Some(point.moment);
-        Next::Stage(Stage::Looking(self.request.look(Offer::IfFresh), lead))
-    }
-
-    fn found(
-        &mut self,
-        found: Option<BlobCacheHit>,
-        lead: Option<(Option<Lead>, WatchGuard)>,
-    ) -> Next<Fut, E> {
-        let is_enough = |hit: &BlobCacheHit| !(self.is_ahead && self.request.is_ending(hit));
-        let (fresh, stale) = match found {
-            Some(hit) if !hit.is_stale() && is_enough(&hit) => (Some(hit), None),
-            found => (None, found),
-        };
-        self.has_found_stale = stale.is_some();
-        if !mem::replace(&mut self.is_counted, true) {
-            match &fresh {
-                Some(hit) => self.request.fetcher().count_hit(hit),
-                None => self.request.count_miss(),
-            }
-        }
-        match (fresh, lead) {
-            (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, watch))) => self.complete(lead, hit, watch.point.moment),
-            (None, Some((lead, watch))) => self.begin(lead, watch),
-            (None, None) => match self.request.held() {
-                Some((error, _)) => {
-                    self.count(Event::FetchHeldOff);
-                    Next::Answer(self.answer_failed(stale, error))
-                }
-                None => self.enter(),
-            },
-        }
-    }
-
-    fn enter(&mut self) -> Next<Fut, E> {
-        match self.request.enter::<E>(self.began.unwrap_or_default()) {
-            Part::Join(joiner) => {
-                if self.deadline.is_none() {
-                    self.deadline = self.request.hard_timeout();
-                }
-                Next::Stage(Stage::Joined(joiner))
-            }
-            Part::Lead(lead) => self.lead(Some(lead)),
-            Part::None => self.lead(None),
-        }
-    }
-
-    /// Begins to lead. If there was a mutation since the look, the flight before may have stored.
-    fn lead(&mut self, lead: Option<Lead>) -> Next<Fut, E> {
-        let watch = self.request.watch();
-        if self.looked == Some(watch.point.moment) {
-            self.fetch(lead, watch)
-        } else {
-            self.look(Some((lead, watch)))
-        }
-    }
-
-    fn begin(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
-        // Another caller has taken the lead before this one began to fetch.
-        if lead.as_ref().is_some_and(|lead| !lead.is_in_force()) {
-            return self.enter();
-        }
-        self.fetch(lead, watch)
-    }
-
-    fn fetch(&mut self, lead: Option<Lead>, watch: WatchGuard) -> Next<Fut, E> {
-        // Another fetch may have failed since the look.
-        if let Some((error, fetched)) = self.request.held() {
-            self.count(Event::FetchHeldOff);
-            let at = FailedAt { fetched, looked: self.now().moment, is_own: false };
-            let look = self.request.look(Offer::Always);
-            return Next::Stage(Stage::Failed(look, error, lead, at));
-        }
-        if self.is_pausing {
-            return Next::Wait(Stage::Paused(lead, watch));
-        }
-        let Some(fetch) = self.fetch.take() else { unreachable!("a call leads once") };
-        self.count(Event::Fetch);
-        if self.is_ahead {
-            self.count(Event::RefreshAhead);
-        }
-        self.request.note_called();
-        self.deadline = self.request.hard_timeout();
-        match contained(|| fetch.begin()) {
-            Some(fetching) => {
-                let fetching = self.request.spanned(fetching);
-                Next::Stage(Stage::Fetching(fetching, lead, watch))
-            }
-            None => self.failed(FetchError::Panicked, lead, Some(watch)),
-        }
-    }
-
-    /// A stale entry is better than an error. `watch` of the fetch, unless that has ended.
-    fn failed(
-        &mut self,
-        error: FetchError<E>,
-        lead: Option<Lead>,
-        watch: Option<WatchGuard>,
-    ) -> Next<Fut, E> {
-        self.count(Event::FetchError);
-        if matches!(error, FetchError::TimedOut) {
-            self.count(Event::FetchTimeout);
-        }
-        let fetched = watch.as_ref().map(|watch| watch.point.moment).unwrap_or_default();
-        // Before others can lead. One that was replaced says nothing of the fetch under way: it may
-        // have timed out because it was not polled.
-        let is_in_force = lead.as_ref().is_none_or(Lead::is_in_force);
-        if let Some(watch) = watch.filter(|_| is_in_force) {
-            self.request.hold(&error, watch);
-        }
-        let at = FailedAt { fetched, looked: self.now().moment, is_own: true };
-        Next::Stage(Stage::Failed(self.request.look(Offer::Always), error, lead, at))
-    }
-
-    fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<Fut, E> {
-        let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: FlightOutcome::Value(hit.clone()), until });
-        if hit.is_stale() {
-            self.count(Event::StaleServe);
-        }
-        Next::Stage(Stage::Waking(wakers, Answer::Hit(hit)))
-    }
-
-    /// The others are given the stale entry, and this caller as well unless it has it.
-    fn complete_stale(
-        &mut self,
-        lead: Option<Lead>,
-        hit: BlobCacheHit,
-        FailedAt { looked: until, is_own, .. }: FailedAt,
-        error: FetchError<E>,
-    ) -> Next<Fut, E> {
-        if is_own && (hit.is_stale() || self.is_ahead) {
-            self.request.rest();
-        }
-        if !hit.is_stale() {
-            discard(error);
-            let generation = Arc::clone(&hit.entry.generation);
-            let next = self.complete(lead, hit, until);
-            if is_own && self.is_ahead {
-                self.request.fetcher().tell_not_refreshed(generation.name());
-            }
-            return next;
-        }
-        let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
-        let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
-        if is_own {
-            self.request.fetcher().tell_not_refreshed(hit.entry.generation.name());
-        }
-        let answer = self.answer_stale(hit, error);
-        match wakers {
-            Some(wakers) => Next::Stage(Stage::Waking(wakers, answer)),
-            None => Next::Answer(answer),
-        }
-    }
-
-    fn answer_failed(&self, stale: Option<BlobCacheHit>, error: FetchError<E>) -> Answer<E> {
-        match stale {
-            Some(hit) => self.answer_stale(hit, error),
-            None => Answer::Failed(error),
-        }
-    }
-
-    fn answer_stale(&self, hit: BlobCacheHit, error: FetchError<E>) -> Answer<E> {
-        if self.is_refresh { Answer::Failed(error) } else { Answer::Stale(hit, error) }
-    }
-
-    /// All that had joined before the fetch began, or before the next mutation, are given the
-    /// error: each would wait for its own otherwise, one after the other. What the error says may
-    /// be wrong after any mutation, so later callers look again. A panic says nothing about the
-    /// origin: the next one fetches, unless it has to wait with that.
-    fn complete_failed(
-        &mut self,
-        lead: Option<Lead>,
-        FailedAt { fetched: until, .. }: FailedAt,
-        error: FetchError<E>,
-    ) -> Next<Fut, E> {
-        let is_held = self.request.fetch_policy.retry_after.is_some();
-        let is_shared = !matches!(error, FetchError::Panicked) || is_held;
-        let Some(lead) = lead.filter(|_| is_shared) else {
-            return Next::Answer(Answer::Failed(error));
-        };
-        let value = FlightOutcome::Failed(Failure::new(error.clone()));
-        let wakers = lead.complete(Completion { value, until });
-        Next::Stage(Stage::Waking(wakers, Answer::Failed(error)))
-    }
-
-    /// The outcome of the leader that this caller has joined.
-    fn joined(&mut self, outcome: FlightOutcome) -> Next<Fut, E> {
-        let (hit, failure) = match outcome {
-            FlightOutcome::Value(hit) => (Some(hit), None),
-            FlightOutcome::Stale(hit, failure) => (Some(hit), Some(failure)),
-            FlightOutcome::Failed(failure) => (None, Some(failure)),
-        };
-        // Polled late, it must not return an expired value.
-        if hit.as_ref().is_some_and(|hit| self.is_over(hit)) {
-            discard((hit, failure));
-            return self.look(None);
-        }
-        // Nor one that it cannot decode. It does not wait for another such value, but fetches.
-        let is_kept = failpoint(Failpoint::UndecodedShared);
-        let hit = hit.filter(|hit| self.request.accepts(hit) || is_kept);
-        if hit.is_none() && failure.is_none() {
-            return self.lead(None);
-        }
-        // Nor an error if there is a value by now.
-        let put = failure.as_ref().and_then(|_| self.request.find()).filter(|hit| !hit.is_stale());
-        self.count(Event::FlightJoined);
-        let error = failure.and_then(|failure| failure.error());
-        match (put.or(hit), error) {
-            (Some(hit), Some(error)) if hit.is_stale() => {
-                Next::Answer(self.answer_stale(hit, error))
-            }
-            (Some(hit), error) => {
-                discard(error);
-                self.answer(hit)
-            }
-            (None, Some(error)) => Next::Answer(Answer::Failed(error)),
-            (None, None) => unreachable!("a flight has one type of errors"),
-        }
-    }
-
-    fn answer(&self, hit: BlobCacheHit) -> Next<Fut, E> {
-        if hit.is_stale() {
-            self.count(Event::StaleServe);
-        }
-        Next::Answer(Answer::Hit(hit))
-    }
-
-    fn is_over(&self, hit: &BlobCacheHit) -> bool {
-        self.request.fetcher().is_over(hit)
-    }
-
-    fn now(&self) -> ReadPoint {
-        self.request.fetcher().now()
-    }
-
-    fn count(&self, event: Event) {
-        self.request.fetcher().count(event);
+    fn left_task(&self) {
+        self.0.driver.note_left_task();
     }
 }

@@ -1,5 +1,7 @@
 //! `get_or_fetch` and `get_or_refresh`: one fetch for each key at a time.
 
+pub(crate) mod caller;
+mod driver;
 mod failures;
 pub(crate) mod fetcher;
 mod future;
@@ -17,6 +19,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use self::caller::{CallerFetch, FetchOnce};
 pub(crate) use self::future::FetchFuture;
 pub use self::refresh::BlobCacheRefresh;
 use self::request::Look;
@@ -26,7 +29,6 @@ pub(crate) use self::spawned::{
     refresh_ahead,
 };
 use self::stage::Claim;
-use self::typing::Begin;
 use crate::engine::Engine;
 use crate::engine::fetch::fetcher::Offer;
 use crate::error::FetchError;
@@ -55,7 +57,7 @@ where
         }
         None => {
             let request = FetchRequest::new(engine, namespace, key, defaults);
-            Box::pin(FetchFuture::new(Arc::new(request), fetch)).await
+            Box::pin(FetchFuture::new(Arc::new(request), FetchOnce::new(fetch))).await
         }
     }
 }
@@ -80,20 +82,20 @@ where
         }
         None => {
             let request = FetchRequest::new(engine, namespace, key, defaults);
-            let (hit, refresh) = Box::pin(find_or_fetch(Arc::new(request), fetch)).await?;
+            let (hit, refresh) =
+                Box::pin(find_or_fetch(Arc::new(request), FetchOnce::new(fetch))).await?;
             Ok((hit, refresh.map(BlobCacheRefresh::new)))
         }
     }
 }
 
 /// Looks into both tiers. With a stale hit, the future of a refresh.
-pub(crate) async fn find_or_fetch<F, Fut, E>(
+pub(crate) async fn find_or_fetch<C, E>(
     request: Arc<FetchRequest>,
-    fetch: F,
-) -> Result<(BlobCacheHit, Option<FetchFuture<F, Fut, E>>), FetchError<E>>
+    fetch: C,
+) -> Result<(BlobCacheHit, Option<FetchFuture<C, E>>), FetchError<E>>
 where
-    F: Begin<Fut>,
-    Fut: Future<Output = Result<BlobCachePut, E>>,
+    C: CallerFetch<E>,
     E: Send + Sync + 'static,
 {
     let Some(hit) = find(&request).await else {

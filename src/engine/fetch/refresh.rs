@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::engine::fetch::caller::FetchOnce;
 use crate::engine::fetch::future::FetchFuture;
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
@@ -25,10 +26,10 @@ use crate::put::BlobCachePut;
 /// refresh of it. Callers of `get_or_fetch` that wait for it are given the stale entry.
 /// It keeps the cache open until it is dropped, and panics if it is polled after it has returned.
 #[must_use = "nothing is refreshed until it is polled"]
-pub struct BlobCacheRefresh<F, Fut, E>(Box<FetchFuture<F, Fut, E>>);
+pub struct BlobCacheRefresh<F, Fut, E>(Box<FetchFuture<FetchOnce<F, Fut>, E>>);
 
 impl<F, Fut, E> BlobCacheRefresh<F, Fut, E> {
-    pub(crate) fn new(fetching: FetchFuture<F, Fut, E>) -> Self {
+    pub(crate) fn new(fetching: FetchFuture<FetchOnce<F, Fut>, E>) -> Self {
         Self(Box::new(fetching))
     }
 }

@@ -1,8 +1,6 @@
 //! `FetchRequest`: the key that one caller fetches, and its policy.
 
 use std::any::TypeId;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -24,7 +22,7 @@ use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
 use crate::moment::Moment;
 use crate::policy::BlobCachePolicy;
 use crate::put::BlobCachePut;
-use crate::telemetry::{Contained, Spanned};
+use crate::telemetry::Contained;
 use crate::timeout::Timeout;
 use crate::wake::discard;
 
@@ -168,15 +166,15 @@ impl FetchRequest {
         !self.is_resting() && !self.is_held_off::<E>(is_ahead)
     }
 
-    /// A span around the polls of a caller's fetch.
-    pub(crate) fn spanned<F: Future>(&self, fetching: F) -> Spanned<Pin<Box<F>>> {
+    /// A span for the polls of a caller's fetch.
+    pub(crate) fn span(&self) -> Contained {
         let namespace = &*self.namespace;
         let span = || tracing::debug_span!(target: "tamis::fetch", "fetch", namespace);
         let span = Contained::new(span);
         let cause = self.cause.lock().take();
         // Bounded: one.
         cause.into_iter().for_each(|cause| span.follow(&cause));
-        Spanned::new(Box::pin(fetching), span)
+        span
     }
 
     pub(crate) fn note_called(&self) {

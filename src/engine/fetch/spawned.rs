@@ -20,11 +20,11 @@ use std::task::{Context, Poll};
 
 use crate::counters::Event;
 use crate::engine::Engine;
+use crate::engine::fetch::caller::{CallerFetch, FetchOnce, SpawnableFetch};
 use crate::engine::fetch::fetcher::Offer;
 use crate::engine::fetch::future::{FetchFuture, InTask};
 use crate::engine::fetch::outcome::{Answer, Outcome};
 use crate::engine::fetch::request::{FetchRequest, HandleDefaults, Look};
-use crate::engine::fetch::typing::Begin;
 use crate::engine::fetch::{claim, find, unneeded};
 use crate::error::FetchError;
 use crate::hit::{BlobCacheHit, CacheTier};
@@ -48,7 +48,9 @@ where
 {
     match look_fresh(engine, namespace, key, defaults, fetch)? {
         Ok(hit) => Ok(hit),
-        Err((request, fetch)) => Box::pin(SpawnedFetch::new(request, fetch)).await,
+        Err((request, fetch)) => {
+            Box::pin(SpawnedFetch::new(request, FetchOnce::spawnable(fetch))).await
+        }
     }
 }
 
@@ -67,7 +69,9 @@ where
 {
     match look_fresh(engine, namespace, key, defaults, fetch)? {
         Ok(hit) => Ok(hit),
-        Err((request, fetch)) => Box::pin(find_or_fetch_spawned(request, fetch)).await,
+        Err((request, fetch)) => {
+            Box::pin(find_or_fetch_spawned(request, FetchOnce::spawnable(fetch))).await
+        }
     }
 }
 
@@ -96,7 +100,7 @@ where
         return Ok(Err((request(), fetch)));
     };
     if engine.fetcher().is_due(&hit, &defaults.fetch_policy(engine, namespace)) {
-        refresh_ahead(&request(), fetch);
+        refresh_ahead(&request(), FetchOnce::spawnable(fetch));
     } else {
         unneeded(fetch);
     }
@@ -104,15 +108,10 @@ where
 }
 
 /// Looks into both tiers. Refreshes what it finds in a task, if that is due.
-pub(crate) async fn find_or_fetch_spawned<F, Fut, E>(
+pub(crate) async fn find_or_fetch_spawned<E: Send + Sync + 'static>(
     request: Arc<FetchRequest>,
-    fetch: F,
-) -> Result<BlobCacheHit, FetchError<E>>
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
+    fetch: SpawnableFetch<E>,
+) -> Result<BlobCacheHit, FetchError<E>> {
     let Some(hit) = find(&request).await else {
         return SpawnedFetch::new(request, fetch).await;
     };
@@ -127,12 +126,10 @@ where
 }
 
 /// Refreshes an entry that is still fresh, in a task.
-pub(crate) fn refresh_ahead<F, Fut, E>(request: &Arc<FetchRequest>, fetch: F)
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
+pub(crate) fn refresh_ahead<E: Send + Sync + 'static>(
+    request: &Arc<FetchRequest>,
+    fetch: SpawnableFetch<E>,
+) {
     // Before the claim: the fetch ends the attempt.
     request.begin_attempt();
     let Some(claim) = claim::<E>(request, true) else { return unneeded(fetch) };
@@ -145,12 +142,7 @@ where
 
 /// Refreshes a stale entry in a task, unless there is a refresh already, or one has failed a moment
 /// ago.
-fn refresh<F, Fut, E>(request: &Arc<FetchRequest>, fetch: F)
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
+fn refresh<E: Send + Sync + 'static>(request: &Arc<FetchRequest>, fetch: SpawnableFetch<E>) {
     if let Some(claim) = claim::<E>(request, false) {
         spawn_refresh(request, FetchFuture::refresh(Arc::clone(request), fetch, claim));
     } else {
@@ -160,27 +152,25 @@ where
 
 /// False with too many tasks. The caller does not run it instead, since that was to be answered at
 /// once: a later one tries again.
-fn spawn_refresh<F, Fut, E>(request: &FetchRequest, fetching: FetchFuture<F, Fut, E>) -> bool
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
+fn spawn_refresh<E: Send + Sync + 'static>(
+    request: &FetchRequest,
+    fetching: FetchFuture<SpawnableFetch<E>, E>,
+) -> bool {
     request.fetcher().spawn(InTask(Box::new(fetching))).is_ok()
 }
 
 /// A call that waits for a fetch in a task.
-pub(crate) struct SpawnedFetch<F, Fut, E> {
+pub(crate) struct SpawnedFetch<E> {
     request: Arc<FetchRequest>,
-    course: Course<F, Fut, E>,
+    course: Course<E>,
     patience: Patience,
 }
 
-enum Course<F, Fut, E> {
+enum Course<E> {
     /// In the polls of this call: before it fetches, while another caller fetches, or because no
     /// task does.
-    Own(Box<FetchFuture<F, Fut, E>>),
-    Task(RemoteHandle<InTask<F, Fut, E>, Answer<E>>),
+    Own(Box<FetchFuture<SpawnableFetch<E>, E>>),
+    Task(RemoteHandle<InTask<E>, Answer<E>>),
     Over,
 }
 
@@ -193,13 +183,8 @@ enum Patience {
     Over(Look),
 }
 
-impl<F, Fut, E> SpawnedFetch<F, Fut, E>
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
-    pub(crate) fn new(request: Arc<FetchRequest>, fetch: F) -> Self {
+impl<E: Send + Sync + 'static> SpawnedFetch<E> {
+    pub(crate) fn new(request: Arc<FetchRequest>, fetch: SpawnableFetch<E>) -> Self {
         let course = Course::Own(Box::new(FetchFuture::pausing(Arc::clone(&request), fetch)));
         Self { request, course, patience: Patience::Endless }
     }
@@ -211,7 +196,7 @@ where
             match mem::replace(&mut self.course, Course::Over) {
                 Course::Own(mut fetching) => match Pin::new(&mut fetching).poll(context) {
                     Poll::Ready(outcome) => {
-                        self.refresh_found(&outcome, fetching.unused());
+                        self.refresh_found(&outcome, fetching.into_fetch());
                         return Ok(outcome);
                     }
                     Poll::Pending => {
@@ -247,16 +232,15 @@ where
     }
 
     /// A hit on disk may be due for a refresh, which the look into memory could not tell.
-    fn refresh_found(&self, outcome: &Outcome<E>, unused: Option<F>) {
+    fn refresh_found(&self, outcome: &Outcome<E>, fetch: SpawnableFetch<E>) {
         let is_due = |hit: &BlobCacheHit| {
             // A typed caller would take the value of the refresh for that of another fetch.
             hit.tier() != CacheTier::Fetched && !hit.is_stale() && self.request.is_due(hit)
         };
-        match unused {
-            Some(fetch) if outcome.as_ref().is_ok_and(is_due) => {
-                refresh_ahead(&self.request, fetch);
-            }
-            unused => unneeded(unused),
+        if !fetch.is_called() && outcome.as_ref().is_ok_and(is_due) {
+            refresh_ahead(&self.request, fetch);
+        } else {
+            unneeded(fetch);
         }
     }
 
@@ -283,14 +267,9 @@ where
     }
 }
 
-impl<F, Fut, E> Unpin for SpawnedFetch<F, Fut, E> {}
+impl<E> Unpin for SpawnedFetch<E> {}
 
-impl<F, Fut, E> Future for SpawnedFetch<F, Fut, E>
-where
-    F: Begin<Fut> + Send + 'static,
-    Fut: Future<Output = Result<BlobCachePut, E>> + Send + 'static,
-    E: Send + Sync + 'static,
-{
+impl<E: Send + Sync + 'static> Future for SpawnedFetch<E> {
     type Output = Outcome<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {

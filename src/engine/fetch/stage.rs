@@ -1,6 +1,5 @@
 //! `Stage`: where a fetch stands, and what it holds there.
 
-use std::pin::Pin;
 use std::task::Context;
 
 use futures::future::BoxFuture;
@@ -12,7 +11,7 @@ use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::flight;
 use crate::moment::Moment;
-use crate::telemetry::Spanned;
+use crate::telemetry::Contained;
 
 pub(super) type Lead = flight::Lead<FlightOutcome, Moment>;
 pub(super) type Joiner = flight::Joiner<FlightOutcome, Moment>;
@@ -20,14 +19,17 @@ pub(super) type Claim = flight::Claim<FlightOutcome, Moment>;
 type Wakers = flight::Wakers<FlightOutcome, Moment>;
 
 /// The lead is None without a flight: another key of the hash has one, or no entry has this key.
-pub(super) enum Stage<Fut, E> {
+pub(super) enum Stage<E> {
     New(Option<Claim>),
     /// The lead, if this caller leads, and its read point.
     Looking(Look, Option<(Option<Lead>, WatchGuard)>),
     Joined(Joiner),
     /// It is to fetch, in a task.
     Paused(Option<Lead>, WatchGuard),
-    Fetching(Spanned<Pin<Box<Fut>>>, Option<Lead>, WatchGuard),
+    /// It calls the caller's fetch within the same poll.
+    Calling(Option<Lead>, WatchGuard),
+    /// The span is around the polls of the caller's fetch.
+    Fetching(Contained, Option<Lead>, WatchGuard),
     Failed(Look, FetchError<E>, Option<Lead>, FailedAt),
     Storing(BoxFuture<'static, Fetched>, Option<Lead>),
     Waking(Wakers, Answer<E>),
@@ -43,13 +45,13 @@ pub(super) struct FailedAt {
     pub(super) is_own: bool,
 }
 
-pub(super) enum Next<Fut, E> {
-    Stage(Stage<Fut, E>),
-    Wait(Stage<Fut, E>),
+pub(super) enum Next<E> {
+    Stage(Stage<E>),
+    Wait(Stage<E>),
     Answer(Answer<E>),
 }
 
-impl<Fut, E> Stage<Fut, E> {
+impl<E> Stage<E> {
     pub(super) fn lead(&self) -> Option<&Lead> {
         match self {
             Self::Looking(_, Some((lead, _)))

@@ -1,4 +1,4 @@
-//! `Typing`: what a fetch of typed values adds to one of bytes. `Begin`: how a fetch is called.
+//! `Typing`: what a fetch of typed values adds to one of bytes.
 
 use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,16 +41,5 @@ impl Typing {
 
     pub(crate) fn has_refused(&self) -> bool {
         self.has_refused.load(Ordering::Relaxed)
-    }
-}
-
-/// A fetch that has not begun: a closure, or a type whose name the type of a future can have.
-pub(crate) trait Begin<Fut> {
-    fn begin(self) -> Fut;
-}
-
-impl<F: FnOnce() -> Fut, Fut> Begin<Fut> for F {
-    fn begin(self) -> Fut {
-        self()
     }
 }
