@@ -13,8 +13,8 @@
 //! with it. A leader polls everything through its lead. A leader that was woken and is not polled
 //! may lose the lead; polled again, it finishes its own fetch and completes no flight.
 //!
-//! It does not know the type of the caller's fetch, only that of its errors: each call of a fetching
-//! verb has a closure of its own, and would be compiled into a course of its own.
+//! It knows the type of the fetch's errors alone: each call of a fetching verb has a closure of its
+//! own, and would be compiled into a course of its own.
 
 use std::mem;
 use std::sync::Arc;

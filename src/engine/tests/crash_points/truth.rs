@@ -67,7 +67,8 @@ impl Truth {
     }
 
     /// Judges what is found, which is then the only right value. `is_later`: behind the ttl of
-    /// puts, when only what a touch has extended is fresh. Returns whether the value may be extended.
+    /// puts, when only what a touch has extended is fresh. Returns whether the value may be
+    /// extended.
     pub(super) fn find(
         &mut self,
         key: Key,
