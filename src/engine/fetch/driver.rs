@@ -22,14 +22,15 @@ use std::task::{Context, Poll};
 
 use crate::counters::Event;
 use crate::engine::fetch::caller::CallerFetch;
+use crate::engine::fetch::ending::Ending;
 use crate::engine::fetch::fetcher::Offer;
-use crate::engine::fetch::outcome::{Answer, Failure, FlightOutcome, Outcome};
+use crate::engine::fetch::outcome::{Answer, FlightOutcome, Outcome};
 use crate::engine::fetch::request::FetchRequest;
 use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Stage, led};
 use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::failpoint::{Failpoint, failpoint};
-use crate::flight::{Completion, JoinOutcome, Part};
+use crate::flight::{JoinOutcome, Part};
 use crate::hit::BlobCacheHit;
 use crate::moment::{Moment, ReadPoint};
 use crate::telemetry::Contained;
@@ -205,8 +206,8 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
             Stage::Failed(mut look, error, lead, at) => {
                 match led(lead.as_ref(), context, |context| look.poll(context)) {
                     Poll::Pending => Next::Wait(Stage::Failed(look, error, lead, at)),
-                    Poll::Ready(Some(hit)) => self.complete_stale(lead, hit, at, error),
-                    Poll::Ready(None) => self.complete_failed(lead, at, error),
+                    Poll::Ready(Some(hit)) => self.ending().complete_stale(lead, hit, at, error),
+                    Poll::Ready(None) => self.ending().complete_failed(lead, at, error),
                 }
             }
             Stage::Storing(mut storing, lead) => {
@@ -217,7 +218,7 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
                     Some(Poll::Ready((hit, until))) => {
                         // Of a fetch before it, or of a leader that it has replaced.
                         self.request.forget_held::<E>();
-                        self.complete(lead, hit, until)
+                        self.ending().complete(lead, hit, until)
                     }
                     None => {
                         discard(storing);
@@ -311,13 +312,15 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
             }
         }
         match (fresh, lead) {
-            (Some(hit), None) => self.answer(hit),
-            (Some(hit), Some((lead, watch))) => self.complete(lead, hit, watch.point.moment),
+            (Some(hit), None) => self.ending().answer(hit),
+            (Some(hit), Some((lead, watch))) => {
+                self.ending().complete(lead, hit, watch.point.moment)
+            }
             (None, Some((lead, watch))) => self.begin(lead, watch),
             (None, None) => match self.request.held() {
                 Some((error, _)) => {
                     self.count(Event::FetchHeldOff);
-                    Next::Answer(self.answer_failed(stale, error))
+                    Next::Answer(self.ending().answer_failed(stale, error))
                 }
                 None => self.enter(),
             },
@@ -409,78 +412,6 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
         Next::Stage(Stage::Failed(self.request.look(Offer::Always), error, lead, at))
     }
 
-    fn complete(&mut self, lead: Option<Lead>, hit: BlobCacheHit, until: Moment) -> Next<E> {
-        let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: FlightOutcome::Value(hit.clone()), until });
-        if hit.is_stale() {
-            self.count(Event::StaleServe);
-        }
-        Next::Stage(Stage::Waking(wakers, Answer::Hit(hit)))
-    }
-
-    /// The others are given the stale entry, and this caller as well unless it has it.
-    fn complete_stale(
-        &mut self,
-        lead: Option<Lead>,
-        hit: BlobCacheHit,
-        FailedAt { looked: until, is_own, .. }: FailedAt,
-        error: FetchError<E>,
-    ) -> Next<E> {
-        if is_own && (hit.is_stale() || self.is_ahead) {
-            self.request.rest();
-        }
-        if !hit.is_stale() {
-            discard(error);
-            let generation = Arc::clone(&hit.entry.generation);
-            let next = self.complete(lead, hit, until);
-            if is_own && self.is_ahead {
-                self.request.fetcher().tell_not_refreshed(generation.name());
-            }
-            return next;
-        }
-        let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
-        let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
-        if is_own {
-            self.request.fetcher().tell_not_refreshed(hit.entry.generation.name());
-        }
-        let answer = self.answer_stale(hit, error);
-        match wakers {
-            Some(wakers) => Next::Stage(Stage::Waking(wakers, answer)),
-            None => Next::Answer(answer),
-        }
-    }
-
-    fn answer_failed(&self, stale: Option<BlobCacheHit>, error: FetchError<E>) -> Answer<E> {
-        match stale {
-            Some(hit) => self.answer_stale(hit, error),
-            None => Answer::Failed(error),
-        }
-    }
-
-    fn answer_stale(&self, hit: BlobCacheHit, error: FetchError<E>) -> Answer<E> {
-        if self.is_refresh { Answer::Failed(error) } else { Answer::Stale(hit, error) }
-    }
-
-    /// All that had joined before the fetch began, or before the next mutation, are given the
-    /// error: each would wait for its own otherwise, one after the other. What the error says may
-    /// be wrong after any mutation, so later callers look again. A panic says nothing about the
-    /// origin: the next one fetches, unless it has to wait with that.
-    fn complete_failed(
-        &mut self,
-        lead: Option<Lead>,
-        FailedAt { fetched: until, .. }: FailedAt,
-        error: FetchError<E>,
-    ) -> Next<E> {
-        let is_held = self.request.fetch_policy.retry_after.is_some();
-        let is_shared = !matches!(error, FetchError::Panicked) || is_held;
-        let Some(lead) = lead.filter(|_| is_shared) else {
-            return Next::Answer(Answer::Failed(error));
-        };
-        let value = FlightOutcome::Failed(Failure::new(error.clone()));
-        let wakers = lead.complete(Completion { value, until });
-        Next::Stage(Stage::Waking(wakers, Answer::Failed(error)))
-    }
-
     /// The outcome of the leader that this caller has joined.
     fn joined(&mut self, outcome: FlightOutcome) -> Next<E> {
         let (hit, failure) = match outcome {
@@ -505,22 +436,20 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
         let error = failure.and_then(|failure| failure.error());
         match (put.or(hit), error) {
             (Some(hit), Some(error)) if hit.is_stale() => {
-                Next::Answer(self.answer_stale(hit, error))
+                Next::Answer(self.ending().answer_stale(hit, error))
             }
             (Some(hit), error) => {
                 discard(error);
-                self.answer(hit)
+                self.ending().answer(hit)
             }
             (None, Some(error)) => Next::Answer(Answer::Failed(error)),
             (None, None) => unreachable!("a flight has one type of errors"),
         }
     }
 
-    fn answer(&self, hit: BlobCacheHit) -> Next<E> {
-        if hit.is_stale() {
-            self.count(Event::StaleServe);
-        }
-        Next::Answer(Answer::Hit(hit))
+    fn ending(&self) -> Ending<'_> {
+        let &Self { ref request, is_refresh, is_ahead, .. } = self;
+        Ending { request, is_refresh, is_ahead }
     }
 
     fn is_over(&self, hit: &BlobCacheHit) -> bool {

@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 mod driver;
+mod ending;
 mod failures;
 pub(crate) mod fetcher;
 mod future;
