@@ -179,9 +179,10 @@ impl Case {
 
     /// Whatever the value is: it is not decoded.
     fn touch(&mut self, random: &mut StdRng, key: u8) {
-        let (ttl, window) = match self.is_on_disk {
-            true => (random.random_range(0..2) * 3600, random.random_range(0..2) * 3600),
-            false => (random.random_range(0..60), random.random_range(0..2) * 30),
+        let (ttl, window) = if self.is_on_disk {
+            (random.random_range(0..2) * 3600, random.random_range(0..2) * 3600)
+        } else {
+            (random.random_range(0..60), random.random_range(0..2) * 30)
         };
         let policy = BlobCachePolicy::default().ttl(seconds(ttl)).stale_serve(seconds(window));
         let touched = block_on(self.numbers.touch([key], &policy)).unwrap();

@@ -122,9 +122,10 @@ pub(super) fn put_many(
     Box::pin(async move {
         let first = items[0].0;
         let puts = async {
-            match first.is_typed() {
-                true => typed::put_many(&cache, first.space, blobs).await,
-                false => cache.put_many(first.namespace(), blobs).await,
+            if first.is_typed() {
+                typed::put_many(&cache, first.space, blobs).await
+            } else {
+                cache.put_many(first.namespace(), blobs).await
             }
         };
         let results = patient(puts, polls).await;

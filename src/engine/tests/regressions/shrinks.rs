@@ -89,7 +89,7 @@ fn a_bad_sector_of_a_sealed_segment_that_is_moved_costs_what_lies_there() {
 fn a_file_that_cannot_be_cut_is_longer_until_the_next_open() {
     const SEGMENT: u64 = 64 << 10;
     for cuts in 0..4 {
-        let fault = [Fault::Io, Fault::NoSpace][usize::from(cuts % 2 == 0)];
+        let fault = if cuts % 2 == 0 { Fault::NoSpace } else { Fault::Io };
         let mut bench = Bench::with(cuts, config(64));
         let keys = fill(&mut bench, SEGMENT, 8 << 10..40 << 10);
         let cache = bench.cache();

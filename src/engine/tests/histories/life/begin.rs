@@ -104,10 +104,10 @@ impl History {
             Verb::Touch(full_key, how) => {
                 self.checker.lock().begin_touch(number, full_key, how);
                 let (of, touched) = ((number, self.asked()), (full_key, how));
-                return match full_key.is_typed() {
-                    true => typed::touch(cache, of, touched, polls),
-                    false => touch(cache, of, touched, polls),
-                };
+                if full_key.is_typed() {
+                    return typed::touch(cache, of, touched, polls);
+                }
+                return touch(cache, of, touched, polls);
             }
             Verb::Put(full_key, put) => {
                 self.checker.lock().begin(number, Scope::Key(full_key), Some(put.clone()));
@@ -136,9 +136,10 @@ fn putting(cache: BlobCache, full_key: FullKey, put: Put) -> Mutating {
         let blob = if let Some(it) = point { blob.read_at(it) } else { blob };
         // Reading the value of a fill takes time.
         yields(turns).await;
-        let put = match full_key.is_typed() {
-            true => typed::put(&cache, full_key, blob).await,
-            false => cache.put(full_key.namespace(), full_key.name(), blob).await,
+        let put = if full_key.is_typed() {
+            typed::put(&cache, full_key, blob).await
+        } else {
+            cache.put(full_key.namespace(), full_key.name(), blob).await
         };
         put.map(|()| 0)
     })
