@@ -135,12 +135,13 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::rounds::rounds;
 
     /// Three times as many threads as have stripes of their own, at the same time; then others.
     #[test]
     fn counts_of_all_threads_are_summed() {
         let counters = Counters::new(2);
-        let threads = 3 * counters.own;
+        let (threads, misses) = (3 * counters.own, rounds(1000, 10));
         for round in 1..=3 {
             let begin = Barrier::new(threads);
             std::thread::scope(|scope| {
@@ -148,12 +149,12 @@ mod tests {
                     scope.spawn(|| {
                         counters.count(Event::Insertion);
                         begin.wait();
-                        (0..1000).for_each(|_| counters.count(Event::Miss));
+                        (0..misses).for_each(|_| counters.count(Event::Miss));
                     });
                 }
             });
             let threads = threads as u64;
-            assert_eq!(counters.sum(Event::Miss), round * threads * 1000);
+            assert_eq!(counters.sum(Event::Miss), round * threads * misses);
             assert_eq!(counters.sum(Event::Insertion), round * threads);
         }
         assert_eq!(counters.sum(Event::Fetch), 0);

@@ -266,6 +266,8 @@ mod record_table;
 mod remote;
 mod renewals;
 mod reopen;
+#[cfg(test)]
+mod rounds;
 mod scope;
 mod sequence;
 mod sizes;

@@ -159,28 +159,29 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::rounds::rounds;
 
     /// Three times as many threads as have rows of their own, at the same time.
     #[test]
     fn hits_of_all_threads_count_for_their_namespace_and_for_all() {
         let tallies = Tallies::new(2);
         let (first, other) = (tallies.begin(0), tallies.begin(COLUMNS + 1));
-        let threads = 3 * tallies.rows();
+        let (threads, hits) = (3 * tallies.rows(), rounds(1000, 10));
         let begin = Barrier::new(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     first.count_miss();
                     begin.wait();
-                    (0..1000).for_each(|_| first.count_hit());
+                    (0..hits).for_each(|_| first.count_hit());
                     other.count_hit();
                 });
             }
         });
         let threads = threads as u64;
-        assert_eq!((first.hits(), first.misses()), (threads * 1000, threads));
+        assert_eq!((first.hits(), first.misses()), (threads * hits, threads));
         assert_eq!((other.hits(), other.misses()), (threads, 0));
-        assert_eq!(tallies.hits(), threads * 1001);
+        assert_eq!(tallies.hits(), threads * (hits + 1));
     }
 
     #[test]

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "meter",
         "monitor",
         "quota",
+        "rounds",
         "spawn",
         "thread_number",
         "wake",

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::footprint::POSTING_BYTES;
+use crate::rounds::rounds;
 
 #[derive(Default)]
 struct Pair {
@@ -100,7 +101,7 @@ impl Pair {
 
 #[test]
 fn an_index_equals_a_plain_map_after_any_operation() {
-    for seed in 0..60 {
+    for seed in 0..rounds(60, 9) {
         let mut random = StdRng::seed_from_u64(seed);
         let mut pair = Pair::default();
         let keys = [3, 40, 4000][usize::try_from(seed % 3).unwrap()];
@@ -108,9 +109,9 @@ fn an_index_equals_a_plain_map_after_any_operation() {
         // What each key has, and the range of sequences.
         let mut held: BTreeMap<u64, u64> = BTreeMap::new();
         let (mut first, mut last) = (1 << 40, 1 << 40);
-        for step in 0..3000 {
+        for step in 0..rounds(3000, 200) {
             let key = random.random_range(0..keys);
-            let grows = step / 700 % 2 == 0;
+            let grows = step / rounds(700, 50) % 2 == 0;
             match random.random_range(0..100) {
                 0..60 if grows => {
                     let sequence = if random.random_range(0..4) == 0 {
@@ -160,9 +161,9 @@ fn an_index_equals_a_plain_map_after_any_operation() {
 #[test]
 fn postings_move_down_only_so_a_walk_downwards_meets_those_that_stay() {
     let mut random = StdRng::seed_from_u64(1);
-    for _ in 0..20 {
+    for _ in 0..rounds(20, 1) {
         let mut pair = Pair::default();
-        let count = random.random_range(100..3000);
+        let count = random.random_range(100..rounds(3000, 300));
         for key in 0..count {
             pair.insert(key % 7, key, key);
         }
@@ -184,11 +185,11 @@ fn postings_move_down_only_so_a_walk_downwards_meets_those_that_stay() {
 
 #[test]
 fn postings_that_are_linked_at_once_equal_as_many_insertions() {
-    for seed in 0..60 {
+    for seed in 0..rounds(60, 3) {
         let mut random = StdRng::seed_from_u64(seed);
         let labels = [1, 5, 1000][random.random_range(0..3)];
         let (mut pair, mut unlinked) = (Pair::default(), UnlinkedPostings::default());
-        for sequence in (0..random.random_range(0..3000)).rev() {
+        for sequence in (0..random.random_range(0..rounds(3000, 300))).rev() {
             let (label, key) = (random.random_range(0..labels), random.random());
             unlinked.push(LabelHash(label), KeyHash(key), Sequence(sequence));
             pair.model.insert((label, sequence, key));

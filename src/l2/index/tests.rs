@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::rounds::rounds;
 
 mod collecting;
 
@@ -37,7 +38,7 @@ impl Drop for Seed {
 
 fn run_cases(count: u64, case: impl Fn(&mut Random)) {
     let chosen = std::env::var("TAMIS_SEED").ok().and_then(|text| text.parse().ok());
-    let seeds = chosen.map_or(0..count, |seed| seed..seed + 1);
+    let seeds = chosen.map_or(0..rounds(count, 1), |seed| seed..seed + 1);
     for seed in seeds {
         let _printed_on_failure = Seed(seed);
         case(&mut Random(seed));
@@ -156,7 +157,7 @@ fn run_against_model(cases: u64, steps: u64, hash_mask: u64) {
         for round in 0..8 {
             // Growing and shrinking in turn.
             let grow = if round % 2 == 0 { 75 } else { 15 };
-            for _ in 0..steps / 8 {
+            for _ in 0..rounds(steps, 1600) / 8 {
                 step(&index, &mut model, random, hash_mask, grow);
             }
             assert_same(&index, &model);
@@ -195,7 +196,7 @@ fn agrees_with_a_map_for_64_bit_hashes() {
         let index = Index::new();
         let mut model = HashMap::new();
         let mut keys = Vec::new();
-        for round in 0..20_000 {
+        for round in 0..rounds(20_000, 1500) {
             let slot = any_slot(random);
             let key = random.next();
             keys.push(key);
@@ -224,7 +225,7 @@ fn an_index_that_is_filled_by_its_owner_agrees_with_a_map() {
     run_cases(200, |random| {
         let (mut index, mut model) = (Index::new(), HashMap::new());
         let shift = [0, 48, 61][usize::try_from(random.below(3)).unwrap()];
-        for _ in 0..random.below(8000) {
+        for _ in 0..random.below(rounds(8000, 2000)) {
             let (hash, slot) = (KeyHash(random.next() >> shift), any_slot(random));
             index.prefetch(hash);
             assert_eq!(index.insert_new(hash, slot), !model.contains_key(&hash.0));
@@ -300,7 +301,7 @@ fn scan_keeps_to_its_range_and_its_bound() {
 fn scan_misses_nothing_that_stays_while_the_index_changes() {
     run_cases(60, |random| {
         let index = Index::new();
-        let stay = random.below(6000);
+        let stay = random.below(rounds(6000, 800));
         for _ in 0..stay {
             index.insert(KeyHash(random.next() | 1), Slot::new(Position::from_multiple(8), 1));
         }
@@ -313,7 +314,7 @@ fn scan_misses_nothing_that_stays_while_the_index_changes() {
         let mut found = Vec::new();
         let mut cursor = Some(ScanCursor::default());
         while let Some(at) = cursor {
-            for _ in 0..random.below(1500) {
+            for _ in 0..random.below(rounds(1500, 150)) {
                 let hash = KeyHash(random.next() & !1);
                 index.insert(hash, Slot::new(Position::from_multiple(16), 1));
                 others.push(hash);
@@ -350,7 +351,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
     let index = Index::new();
     let stopped = AtomicBool::new(false);
     let mut random = Random(1);
-    let stable: Vec<KeyHash> = (0..2000).map(|_| KeyHash(random.next() | 1)).collect();
+    let stable: Vec<KeyHash> = (0..rounds(2000, 100)).map(|_| KeyHash(random.next() | 1)).collect();
     for hash in &stable {
         index.insert(*hash, Slot::new(Position::from_multiple(hash.0 >> 4 & !7), 3));
     }
@@ -384,7 +385,7 @@ fn readers_see_every_hash_while_a_writer_grows_and_shrinks_the_index() {
                 assert!(index.remove_if(*hash, Position::from_multiple(8)));
             }
         };
-        for count in [5_000, 20_000, 80_000] {
+        for count in rounds([5_000, 20_000, 80_000], [50, 200, 800]) {
             churn(count);
         }
     });
@@ -478,7 +479,7 @@ mod tables {
             let hash = KeyHash(random.next());
             table.insert(hash, Mixed::new(hash), Slot::new(Position::from_multiple(8), 1));
         }
-        for _ in 0..20_000 {
+        for _ in 0..rounds(20_000, 200) {
             let at = usize::try_from(random.below(table.len() as u64)).unwrap();
             let (old, _) = table.iter().nth(at).unwrap();
             assert!(table.remove_if(old, Mixed::new(old), Position::from_multiple(8)));

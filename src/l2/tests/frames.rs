@@ -9,6 +9,7 @@ use super::super::format::{OpenCount, OpenRange, Position, StoreId};
 use super::super::frame::{Frame, FrameBuilder, FrameCheck, FrameHeader};
 use super::super::record::{RecordHead, seal};
 use super::{OPEN, OPENS, Sample, geometry, position, seeded, store_key};
+use crate::rounds::rounds;
 
 const AT: u64 = (5 << 20) + 4096 + 120;
 
@@ -41,7 +42,7 @@ fn verify(bytes: &[u8]) -> Result<(), DecodeError> {
 #[test]
 fn frames_round_trip() {
     let mut rng = seeded(11);
-    for _ in 0..400 {
+    for _ in 0..rounds(400, 4) {
         let samples = samples(&mut rng, 20);
         let mut bytes = encode(&samples, position(AT));
         let length = bytes.len();
@@ -150,7 +151,7 @@ fn another_place_store_or_open_is_damage() {
 fn garbage_behind_a_plausible_header_is_refused() {
     let mut rng = seeded(17);
     let good = encode(&samples(&mut rng, 3), position(AT));
-    for _ in 0..20_000 {
+    for _ in 0..rounds(20_000, 20) {
         let mut bytes = good.clone();
         let from = rng.random_range(0..bytes.len());
         rng.fill(&mut bytes[from..]);

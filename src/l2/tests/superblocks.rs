@@ -10,6 +10,7 @@ use super::super::format::{
 use super::super::segment::SegmentHeader;
 use super::super::superblock::{CrashSafety, Superblock, SuperblockCopy, SuperblockError};
 use super::{OPEN, OPENS, STORE, geometry, position, seeded};
+use crate::rounds::rounds;
 
 pub(super) fn superblock() -> Superblock {
     Superblock {
@@ -47,7 +48,7 @@ fn with_checksum(mut block: [u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
 #[test]
 fn superblocks_round_trip() {
     let mut rng = seeded(21);
-    for _ in 0..2000 {
+    for _ in 0..rounds(2000, 5) {
         let head = rng.random_range(0..1 << 40);
         let newest = head / (1 << 20) + rng.random_range(0..16);
         let tail = rng.random_range(head..=(newest + 1) << 20);
@@ -184,7 +185,7 @@ fn fields_out_of_bounds_are_refused_by_both_sides() {
 fn garbage_is_refused() {
     let mut rng = seeded(23);
     let good = superblock().encode().unwrap();
-    for _ in 0..3000 {
+    for _ in 0..rounds(3000, 3) {
         let mut block = good;
         rng.fill(&mut block[16..120]);
         // Random fields under a good checksum: no panic, and accepted ones encode to the same.

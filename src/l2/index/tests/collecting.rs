@@ -9,7 +9,7 @@ fn an_index_that_collects_keeps_the_newest_slot_of_each_hash() {
         let shift = [0, 48, 54, 61][usize::try_from(random.below(4)).unwrap()];
         for place in 0..random.below(3) {
             let (mut collected, mut dropped) = (index.len(), Vec::new());
-            for number in 0..random.below(6000) {
+            for number in 0..random.below(rounds(6000, 600)) {
                 // In no order.
                 let position = Position::from_multiple(8 * (number * 4099 % 6001 + 6001 * place));
                 let (hash, slot) = (random.next() >> shift, Slot { position, ..any_slot(random) });
