@@ -165,7 +165,8 @@ fn merge_batch<'a, T: Copy + Ord>(left: &mut &'a [T], right: &mut &'a [T], merge
 /// Yields to the executor once; works on any executor.
 pub(crate) async fn yield_now() {
     let mut paused = false;
-    poll_fn(|context| {
+    // It owns what it changes: a future that refers into itself is beyond what Miri can follow.
+    poll_fn(move |context| {
         if paused {
             return Poll::Ready(());
         }
