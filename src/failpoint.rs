@@ -137,7 +137,7 @@ pub(crate) enum Failpoint {
     /// A backup gets its superblock before the rest is durable.
     BackupUnsynced,
     /// A copy from outside takes what it has read of a segment for the segment.
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
     OverwrittenCopied,
     /// An image of the index counts whatever state of the store it belongs to.
     ImageOfAnotherState,

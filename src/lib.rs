@@ -271,14 +271,14 @@ mod rounds;
 mod scope;
 mod sequence;
 mod sizes;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod sizing;
 mod spawn;
 mod spawned;
 mod stats;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod status_client;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod store_reader;
 mod sweep;
 mod sweeper;
@@ -323,16 +323,16 @@ pub use publish::BlobCacheMetrics;
 pub use put::BlobCachePut;
 pub use quota::NamespaceQuota;
 pub use scope::NamespaceScope;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub use sizing::{SizeEstimate, SizeQuery};
 pub use spawn::{FetchTask, Spawn};
 pub use stats::{
     BlobCacheStats, FetchStats, L1Stats, L2State, L2Stats, LatencyStats, MemoryStats,
     NamespaceStats,
 };
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub use status_client::{StatusClient, StatusError};
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub use store_reader::{
     CopyDamage, CountedNamespace, CountedSegment, DamagedPart, LargeEntry, NextOpen,
     OpenStoreSegment, StoreAccess, StoreCensus, StoreContents, StoreCopyError, StoreDamage,

@@ -342,7 +342,7 @@ impl BlobCacheConfig {
     }
 }
 
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 impl BlobCacheConfig {
     pub(crate) const SEGMENTS_MAX: u64 = range::SEGMENTS_MAX;
 

@@ -6,7 +6,7 @@ mod acknowledge;
 mod admission;
 mod background;
 mod backup;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) mod census;
 mod close;
 mod closed_index;
@@ -34,7 +34,7 @@ mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod view;
 mod visibility;
 pub(crate) mod write;
@@ -52,11 +52,11 @@ use self::background::log_owner::CacheLogOwner;
 use self::background::promotion::{self, Promoter};
 use self::background::sweep::Sweeping;
 use self::backup::Backups;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use self::backup::{no_room, open_target, target_failed, target_options};
 use self::close::Closing;
 use self::fetch::fetcher::Fetcher;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use self::index_budget::CROWDED_SHARE as INDEX_CROWDED_SHARE;
 use self::invalidate::Invalidations;
 use self::list::Lister;
@@ -70,7 +70,7 @@ use self::reopening::Attempt;
 use self::sizes::Sizes;
 use self::stats::StatsReader;
 use self::status::Status;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use self::view::{View, open_view};
 use self::write::put::Puts;
 use self::write::touch::Touches;

@@ -43,7 +43,7 @@ mod late;
 mod linux;
 mod mark;
 mod options;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod overlay;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 mod reply;
@@ -70,13 +70,13 @@ pub(crate) use error::{DiskError, NoRoom};
 pub(crate) use late::LateDisk;
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{FileDisk, Termination, together};
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{ReadDisk, StatusConnection, is_socket_left, owner_of};
 #[cfg(all(feature = "disk", target_os = "linux"))]
 pub(crate) use linux::{hold, is_surely_empty};
 pub(crate) use mark::{FileMark, MarkLeft, MarkRequest, VoidMark};
 pub(crate) use options::{DiskEngine, DiskOptions};
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use overlay::{NoTasks, OverlayDisk};
 #[cfg(test)]
 pub(crate) use simulated::End;

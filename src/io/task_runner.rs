@@ -40,7 +40,7 @@ pub(crate) enum TaskOutcome {
 pub(crate) struct TaskEnd(pub(super) oneshot::Receiver<TaskOutcome>);
 
 /// The end of a task that no runner has taken.
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(super) fn refused() -> TaskEnd {
     TaskEnd(oneshot::channel().1)
 }

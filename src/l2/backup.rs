@@ -140,7 +140,7 @@ pub(super) enum Settled {
     /// It has left the log before all of it was read.
     Left,
     /// It may have been read where it no longer lay.
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
     Moved,
 }
 
@@ -332,7 +332,7 @@ impl<S: CopySource> Copying<'_, S> {
             match self.copy_segment(number, length, copy).await? {
                 Settled::Copied => {}
                 Settled::Left => return Ok(Pass::Again(self.start_of(number.0 + 1)?)),
-                #[cfg(all(feature = "cli", target_os = "linux"))]
+                #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
                 Settled::Moved => return Ok(Pass::Again(extent.head)),
             }
         }

@@ -146,7 +146,7 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
     pub(crate) const SMALLEST: Self =
         Self { segment_bytes: SEGMENT_BYTES_MIN, segment_count: SEGMENT_COUNT_MIN };
 

@@ -14,7 +14,7 @@ mod blob;
 mod block_sharing;
 mod checksum;
 mod chunks;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 mod density;
 mod directory;
 mod directory_builder;
@@ -25,7 +25,7 @@ mod expiry;
 mod fit;
 mod footer;
 mod format;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 mod found;
 mod frame;
 mod frame_writer;
@@ -99,14 +99,14 @@ pub(crate) use self::backup::{
 };
 pub(crate) use self::blob::{Blob, Codec, NamedGeneration};
 pub(crate) use self::checksum::BodySum;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(crate) use self::density::RecordShape;
 pub(crate) use self::directory_entry::{BlobSummary, Change, Idle};
 pub(crate) use self::expiry::{Expiry, ExpiryScope};
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(crate) use self::format::FORMAT_VERSION;
 pub(crate) use self::format::{GenerationNumber, Geometry, Position, SegmentNumber};
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(crate) use self::found::{
     Checked, Checker, CopyProgress, Damage, FoundFacts, FoundStore, Part,
 };
@@ -119,7 +119,7 @@ pub(crate) use self::log_owner::{AppendedAgain, LogOwner, Restart};
 pub(crate) use self::open::{open, without_disk};
 pub(crate) use self::opening::Opening;
 pub(crate) use self::outlines::Outlines;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(crate) use self::outlines::SHARE as OUTLINES_SHARE;
 pub(crate) use self::record::{Record, RecordHead, Renewal};
 pub(crate) use self::recovery_error::RecoveryError;
@@ -182,13 +182,13 @@ pub(crate) struct Opened {
     pub(crate) dropped: u64,
     /// They were read from an image of the index.
     pub(crate) is_from_image: bool,
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
     pub(crate) open_segment: OpenSegment,
     pub(crate) start: WriterStart,
 }
 
 /// The segment in which the log goes on.
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OpenSegment {
     pub(crate) number: u64,

@@ -48,7 +48,7 @@ pub(crate) async fn open(
     let head = file.geometry.segment_of(superblock.head);
     let percent_max = opening.write_amplification_pct_max;
     let rewrites = RewriteBudget::new(file.geometry, percent_max, head == writing);
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
     let open_segment = super::OpenSegment {
         number: writing.0,
         records: directory.entries(),
@@ -78,7 +78,7 @@ pub(crate) async fn open(
         records,
         dropped,
         is_from_image,
-        #[cfg(all(feature = "cli", target_os = "linux"))]
+        #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
         open_segment,
         start: WriterStart {
             superblock,

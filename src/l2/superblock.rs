@@ -73,7 +73,7 @@ pub(crate) enum SuperblockError {
     Damaged(DecodeError),
 }
 
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 impl SuperblockError {
     /// Whether the file has never been a store.
     pub(crate) fn is_foreign(&self) -> bool {

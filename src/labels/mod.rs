@@ -66,7 +66,7 @@ impl LabelIndex {
     }
 
     /// How many labels have postings.
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
     pub(crate) fn different(&self) -> usize {
         self.lists
     }

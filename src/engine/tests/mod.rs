@@ -22,7 +22,7 @@ mod keys;
 mod lifetimes;
 mod many;
 mod namespace_slots;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 mod outside_copies;
 mod polls;
 mod promotions;

@@ -11,14 +11,14 @@ mod file;
 mod file_disk;
 mod limits;
 mod origin;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod owner;
 mod piece;
 mod point;
 mod pool;
 mod probe;
 mod pump;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod read_disk;
 mod request;
 mod resize;
@@ -39,12 +39,12 @@ mod tests;
 mod thread_runner;
 
 pub(crate) use file_disk::FileDisk;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use owner::owner_of;
 pub(crate) use point::together;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use read_disk::ReadDisk;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use status::{StatusConnection, is_socket_left};
 pub(crate) use store_lock::{hold, is_surely_empty};
 pub(crate) use termination::Termination;

@@ -27,7 +27,7 @@ use super::index::Index;
 use crate::clock::Timestamp;
 use crate::labels::LabelIndex;
 
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(super) use self::reading::check;
 pub(super) use self::reading::{Loaded, load};
 pub(super) use self::writing::{ImageSettings, ImageWriter};

@@ -110,7 +110,7 @@ pub(in crate::l2) async fn load(
 
 /// Whether the image of a store that was closed is whole, and why not. None: it belongs to another
 /// state of the store.
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
 pub(in crate::l2) async fn check(
     file: &SegmentFile,
     superblock: &Superblock,
@@ -175,7 +175,7 @@ impl Image<'_> {
     }
 
     /// Checks every checksum.
-    #[cfg(all(feature = "cli", target_os = "linux"))]
+    #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
     async fn check(&self, ties: Ties) -> Result<(), Unusable> {
         let header = ImageHeader::decode(&self.blocks(0, BLOCK_BYTES).await?)?;
         if header.ties != ties {

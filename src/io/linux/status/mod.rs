@@ -10,7 +10,7 @@
 //! - A forked child has no such thread, and neither serves nor removes the socket.
 
 mod client;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod connection;
 mod listener;
 mod server;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use self::connection::{StatusConnection, is_socket_left};
 use self::listener::{Listener, NAME};
 use self::server::{Limits, Server};
