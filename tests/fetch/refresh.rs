@@ -1,7 +1,8 @@
 //! `get_or_refresh`: the stale entry at once, and at most one refresh.
 
-use std::sync::Arc;
+use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +121,37 @@ fn dropping_a_refresh_frees_the_claim() {
     drop(refreshing);
     assert!(joiner.is_woken());
     assert_eq!(value(&joiner.run().unwrap()), b"new");
+}
+
+/// Asks for a refresh in its drop, and tells whether there was one.
+struct AskedInDrop {
+    cache: BlobCache,
+    told: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Drop for AskedInDrop {
+    fn drop(&mut self) {
+        let is_given = ask(&self.cache, never).is_some();
+        self.told.lock().unwrap().push(is_given);
+    }
+}
+
+#[test]
+fn others_can_fetch_before_an_uncalled_fetch_is_dropped_and_after_a_called_one_is() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for is_called in [false, true] {
+        let (cache, _) = stale();
+        let asked = AskedInDrop { cache: cache.clone(), told: Arc::clone(&told) };
+        let fetch = move || async move {
+            let _asked = asked;
+            pending::<Answer>().await
+        };
+        let mut refreshing = Call::new(ask(&cache, fetch).expect("nobody fetches"));
+        assert!(!is_called || refreshing.run().is_none());
+        drop(refreshing);
+        assert!(ask(&cache, never).is_some(), "the claim or the lead is free");
+    }
+    assert_eq!(*told.lock().unwrap(), [true, false]);
 }
 
 #[test]

@@ -111,6 +111,15 @@ impl<E> FetchDriver<E> {
         self.has_found_stale
     }
 
+    pub(super) fn is_fetching(&self) -> bool {
+        matches!(self.stage, Stage::Fetching(..))
+    }
+
+    /// Leaves its flight. It is not polled again.
+    pub(super) fn end(&mut self) {
+        discard(mem::replace(&mut self.stage, Stage::Over));
+    }
+
     /// Whoever polled it before polls it no longer: others need not wait for that.
     pub(super) fn note_moved(&self) {
         let lead = self.stage.lead();
@@ -134,7 +143,7 @@ impl<E> FetchDriver<E> {
 
 impl<E> Drop for FetchDriver<E> {
     fn drop(&mut self) {
-        discard(mem::replace(&mut self.stage, Stage::Over));
+        self.end();
         if self.is_ahead {
             self.request.end_attempt();
         }

@@ -15,9 +15,9 @@ use crate::engine::fetch::stage::Claim;
 use crate::remote::Work;
 
 pub(crate) struct FetchFuture<C, E> {
-    /// Dropped before the lead, so that two fetches of a key are not there at one time.
-    fetch: C,
     driver: FetchDriver<E>,
+    /// Until it is taken back.
+    fetch: Option<C>,
 }
 
 /// Only boxed parts are pinned.
@@ -25,22 +25,22 @@ impl<C, E> Unpin for FetchFuture<C, E> {}
 
 impl<C, E> FetchFuture<C, E> {
     pub(crate) fn new(request: Arc<FetchRequest>, fetch: C) -> Self {
-        Self { fetch, driver: FetchDriver::new(request) }
+        Self { driver: FetchDriver::new(request), fetch: Some(fetch) }
     }
 
     /// Its caller has the hit, which was counted then.
     pub(super) fn refresh(request: Arc<FetchRequest>, fetch: C, claim: Claim) -> Self {
-        Self { fetch, driver: FetchDriver::refresh(request, claim) }
+        Self { driver: FetchDriver::refresh(request, claim), fetch: Some(fetch) }
     }
 
     /// A refresh of an entry that is still fresh.
     pub(super) fn ahead(request: Arc<FetchRequest>, fetch: C, claim: Claim) -> Self {
-        Self { fetch, driver: FetchDriver::ahead(request, claim) }
+        Self { driver: FetchDriver::ahead(request, claim), fetch: Some(fetch) }
     }
 
     /// Stops before it fetches, until it is [resumed](Self::resume).
     pub(super) fn pausing(request: Arc<FetchRequest>, fetch: C) -> Self {
-        Self { fetch, driver: FetchDriver::pausing(request) }
+        Self { driver: FetchDriver::pausing(request), fetch: Some(fetch) }
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -60,9 +60,20 @@ impl<C, E> FetchFuture<C, E> {
         self.driver.has_found_stale()
     }
 
-    /// The fetch.
-    pub(super) fn into_fetch(self) -> C {
-        self.fetch
+    /// The fetch, after the answer.
+    pub(super) fn take_fetch(&mut self) -> Option<C> {
+        self.fetch.take()
+    }
+}
+
+/// Others can lead before foreign code is dropped, which may take its time; but not before a fetch
+/// that was called is gone, since two of a key may not run at one time.
+impl<C, E> Drop for FetchFuture<C, E> {
+    fn drop(&mut self) {
+        if !self.driver.is_fetching() {
+            self.driver.end();
+        }
+        drop(self.fetch.take());
     }
 }
 
@@ -70,7 +81,7 @@ impl<C: CallerFetch<E>, E: Send + Sync + 'static> Future for FetchFuture<C, E> {
     type Output = Outcome<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<E>> {
-        let Self { fetch, driver } = &mut *self;
+        let Self { driver, fetch: Some(fetch) } = &mut *self else { unreachable!("it is over") };
         driver.poll(fetch, context)
     }
 }
@@ -82,7 +93,9 @@ impl<E: Send + Sync + 'static> Future for InTask<E> {
     type Output = Answer<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer<E>> {
-        let FetchFuture { fetch, driver } = &mut *self.0;
+        let FetchFuture { driver, fetch: Some(fetch) } = &mut *self.0 else {
+            unreachable!("it is over")
+        };
         driver.poll_answer(fetch, context)
     }
 }

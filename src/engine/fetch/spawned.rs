@@ -196,7 +196,7 @@ impl<E: Send + Sync + 'static> SpawnedFetch<E> {
             match mem::replace(&mut self.course, Course::Over) {
                 Course::Own(mut fetching) => match Pin::new(&mut fetching).poll(context) {
                     Poll::Ready(outcome) => {
-                        self.refresh_found(&outcome, fetching.into_fetch());
+                        self.refresh_found(&outcome, fetching.take_fetch());
                         return Ok(outcome);
                     }
                     Poll::Pending => {
@@ -232,15 +232,16 @@ impl<E: Send + Sync + 'static> SpawnedFetch<E> {
     }
 
     /// A hit on disk may be due for a refresh, which the look into memory could not tell.
-    fn refresh_found(&self, outcome: &Outcome<E>, fetch: SpawnableFetch<E>) {
+    fn refresh_found(&self, outcome: &Outcome<E>, fetch: Option<SpawnableFetch<E>>) {
         let is_due = |hit: &BlobCacheHit| {
             // A typed caller would take the value of the refresh for that of another fetch.
             hit.tier() != CacheTier::Fetched && !hit.is_stale() && self.request.is_due(hit)
         };
-        if !fetch.is_called() && outcome.as_ref().is_ok_and(is_due) {
-            refresh_ahead(&self.request, fetch);
-        } else {
-            unneeded(fetch);
+        match fetch.filter(|fetch| !fetch.is_called()) {
+            Some(fetch) if outcome.as_ref().is_ok_and(is_due) => {
+                refresh_ahead(&self.request, fetch);
+            }
+            unused => unneeded(unused),
         }
     }
 
