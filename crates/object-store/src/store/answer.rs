@@ -89,7 +89,7 @@ impl Answer {
         let Blocks { core, object, .. } = &self.blocks;
         let block = rest.block(object, index).await?;
         core.counts.inner_bytes.add(block.len() as u64);
-        let put = BlobCachePut::new(block.clone()).with_policy(self.blocks.policy());
+        let put = BlobCachePut::new(block.clone()).with_policy(self.blocks.policy.clone());
         // What the cache does not take, the next caller fetches.
         let _ = core.blobs.put(Keys::block(&object.generation, index), put).await;
         self.hand.push_back(block);

@@ -72,7 +72,7 @@ impl Batch {
         let (first, request) = poll_fn(|context| self.poll_request(index, context)).await;
         let blocks = request.await?;
         let block = blocks.get(within(index - first)).cloned().unwrap_or_default();
-        Ok(BlobCachePut::new(block).with_policy(self.blocks.policy()))
+        Ok(BlobCachePut::new(block).with_policy(self.blocks.policy.clone()))
     }
 
     /// The request that has the block, with the index of its first.

@@ -25,6 +25,7 @@ pub(crate) struct Blocks {
     /// Some if it was asked for by name.
     pub(crate) version: Option<String>,
     pub(crate) extensions: Extensions,
+    pub(crate) policy: BlobCachePolicy,
 }
 
 impl Blocks {
@@ -57,10 +58,6 @@ impl Blocks {
             self.clone().fetch_run(run).await?;
         }
         Ok(())
-    }
-
-    pub(crate) fn policy(&self) -> BlobCachePolicy {
-        self.core.policy_of_blocks(&self.location, self.version.as_deref(), &self.object)
     }
 
     async fn look(&self, indices: &[u64]) -> Vec<Option<Bytes>> {

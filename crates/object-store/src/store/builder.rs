@@ -64,7 +64,7 @@ impl CachedObjectStoreBuilder {
     }
 
     /// Declares the paths whose objects never change once they exist, such as files with a unique
-    /// name: what is known of them has no end. Called once or twice in each get; it should be quick
+    /// name: what is known of them has no end. Called a few times in each get; it should be quick
     /// and not block. Default: no path.
     pub fn immutable(
         mut self,

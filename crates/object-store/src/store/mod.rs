@@ -85,7 +85,7 @@ pub struct CachedObjectStore {
     core: Arc<Core>,
 }
 
-/// How long blocks stay that only answers which have begun already may need once more.
+/// How long blocks stay to which no cached metadata leads any more: enough for answers under way.
 const BRIEF: Duration = Duration::from_secs(60);
 
 /// Which paths have objects that never change.
@@ -134,18 +134,21 @@ impl Core {
         Moment { time, order: Order { store: self.instance, number } }
     }
 
-    /// Blocks stay until they are evicted, unless nothing leads to them once those who ask for them
-    /// now are answered.
+    /// Blocks stay until they are evicted, unless nothing will lead to them once the metadata is
+    /// too old: an object that cannot be asked about is another one then.
     fn policy_of_blocks(
         &self,
         location: &Path,
         version: Option<&str>,
         object: &Object,
     ) -> BlobCachePolicy {
-        let is_meta_kept = !self.settings.staleness.is_zero() || self.is_immutable(location);
-        let is_prior_kept = version.is_none() && object.strong_e_tag().is_some();
+        let can_be_asked_about = version.is_none() && object.strong_e_tag().is_some();
         let policy = BlobCachePolicy::default();
-        if is_meta_kept || is_prior_kept { policy } else { policy.ttl(BRIEF) }
+        if can_be_asked_about || self.is_immutable(location) {
+            policy
+        } else {
+            policy.ttl(self.settings.staleness.saturating_add(BRIEF))
+        }
     }
 
     fn is_immutable(&self, location: &Path) -> bool {

@@ -61,6 +61,7 @@ impl Core {
         let blocks = Blocks {
             core: Arc::clone(self),
             location: location.clone(),
+            policy: self.policy_of_blocks(location, None, &object),
             object: Arc::new(object),
             version: None,
             extensions,

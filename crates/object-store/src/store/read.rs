@@ -83,7 +83,8 @@ impl Core {
             began,
         };
         let found = match opening.found().await {
-            // What is wrong with the range is of no concern to who has the object already.
+            // The error may be about the range alone, and preconditions come first: the inner store
+            // judges both. An outage costs a second request.
             Err(Failure::OfObject { range: Some(_), .. }) if has_preconditions(options) => {
                 return Err(Failure::Uncached);
             }
@@ -114,6 +115,7 @@ impl Core {
         let blocks = Blocks {
             core: Arc::clone(self),
             location: location.clone(),
+            policy: self.policy_of_blocks(location, options.version.as_deref(), &object),
             object: Arc::new(object),
             version: options.version.clone(),
             extensions: options.extensions.clone(),
@@ -135,7 +137,7 @@ impl Core {
         spawner.spawn(Box::pin(async move {
             // Whoever wants these blocks meets the failure again.
             let _ = blocks.prefetch(span).await;
-            // Also if the task is refused or dropped.
+            // The request ends here, or when the task is dropped.
             drop(request);
         }));
     }

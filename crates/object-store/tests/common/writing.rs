@@ -145,6 +145,24 @@ async fn blocks_that_nothing_leads_to_leave_the_cache() {
     }
 }
 
+/// With each time that is over the object counts as another one.
+#[tokio::test]
+async fn blocks_leave_a_minute_after_the_staleness() {
+    let ((cache, clock), origin, path) = (memory().await, Origin::new(), Path::from("a"));
+    origin.has_no_e_tags.store(true, Ordering::SeqCst);
+    origin.put_past(&path, content(1, 640 * KIB)).await;
+    let store = small(origin.clone(), &cache).staleness(MINUTE).build().unwrap();
+    let held = usize::try_from(640 * KIB).unwrap();
+    for round in 0..20 {
+        assert_eq!(read(&store, &path).await.unwrap(), content(1, 640 * KIB));
+        assert_eq!(store.stats().inner_bytes, (round + 1) * 640 * KIB);
+        clock.advance(MINUTE + MINUTE / 10);
+        cache.sweep_expired(SweepLimit::Entries(usize::MAX)).await;
+        let left = cache.stats().bytes_in_use();
+        assert!(left < 3 * held, "{round}: {left}");
+    }
+}
+
 /// Objects that change past the store, with what is known of them fresh, and half their blocks
 /// held: an answer is of one version.
 #[tokio::test]
