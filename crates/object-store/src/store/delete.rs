@@ -5,7 +5,10 @@
 //! the caller put in place of a path is an answer as well, and of none of them; it may come early.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -18,12 +21,12 @@ use super::write::Writing;
 /// So many paths of a stream wait for their answers. A store takes fewer at once: S3 some 20,000.
 const TAKEN_MAX: usize = 1 << 15;
 
-/// What the inner store has taken of the stream.
-enum Item {
-    Path(Path, Writing),
-    /// An error, in place of a path.
-    Refused,
-}
+/// Each invalidates its path.
+const DROPS_IN_A_POLL: usize = 64;
+
+/// What the inner store has taken of the stream: the write of a path, or None for an error in place
+/// of a path.
+type Item = Option<Writing>;
 
 /// The items without an answer by name.
 #[derive(Default)]
@@ -58,15 +61,20 @@ impl Taken {
     fn push(&self, item: Item) -> Option<Writing> {
         let mut state = self.state.lock();
         match &item {
-            Item::Path(path, _) => *state.by_path.entry(path.clone()).or_default() += 1,
-            Item::Refused => state.refused += 1,
+            // Bounded: by one path, here and below.
+            Some(writing) => {
+                for path in writing.paths() {
+                    *state.by_path.entry(path.clone()).or_default() += 1;
+                }
+            }
+            None => state.refused += 1,
         }
         state.items.push_back(item);
         if state.items.len() <= TAKEN_MAX {
             return None;
         }
         state.is_unclear = true;
-        state.pop().and_then(Item::into_writing)
+        state.pop().flatten()
     }
 
     fn settle(&self, answer: &Result<Path>) -> Settled {
@@ -78,30 +86,23 @@ impl Taken {
     }
 }
 
-impl Item {
-    fn into_writing(self) -> Option<Writing> {
-        match self {
-            Self::Path(_, writing) => Some(writing),
-            Self::Refused => None,
-        }
-    }
-}
-
 impl State {
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         match &item {
-            Item::Path(path, _) => {
-                if let Some(count) = self.by_path.get_mut(path) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.by_path.remove(path);
-                    }
-                }
-            }
-            Item::Refused => self.refused -= 1,
+            Some(writing) => writing.paths().iter().for_each(|path| self.uncount(path)),
+            None => self.refused -= 1,
         }
         Some(item)
+    }
+
+    fn uncount(&mut self, path: &Path) {
+        if let Some(count) = self.by_path.get_mut(path) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_path.remove(path);
+            }
+        }
     }
 
     fn settle_by_name(&mut self, path: &Path) -> Settled {
@@ -112,13 +113,11 @@ impl State {
         self.is_unclear = false;
         // Those before it had errors as answers. Bounded: by the items.
         while let Some(item) = self.pop() {
-            match item {
-                Item::Path(of, writing) if of == *path => {
-                    settled.known = Some(writing);
-                    break;
-                }
-                item => settled.unknown.extend(item.into_writing()),
+            if item.as_ref().is_some_and(|writing| writing.paths().contains(path)) {
+                settled.known = item;
+                break;
             }
+            settled.unknown.extend(item);
         }
         settled
     }
@@ -128,14 +127,38 @@ impl State {
         let is_of_first =
             matches!(error, Error::NotFound { .. }) && !self.is_unclear && self.refused == 0;
         let first = self.pop();
-        self.is_unclear |= !is_of_first && !matches!(first, Some(Item::Refused));
-        let writing = first.and_then(Item::into_writing);
+        self.is_unclear |= !is_of_first && !matches!(first, Some(None));
+        let writing = first.flatten();
         if is_of_first {
             Settled { known: writing, unknown: Vec::new() }
         } else {
-            Settled { known: None, unknown: writing.into_iter().collect() }
+            Settled { known: None, unknown: Vec::from_iter(writing) }
         }
     }
+}
+
+/// One error may have stood for thousands: their drops are spread over many polls.
+async fn give_up(writings: Vec<Writing>) {
+    // Bounded: by the items.
+    for (number, writing) in (1..).zip(writings) {
+        drop(writing);
+        if number % DROPS_IN_A_POLL == 0 {
+            another_poll().await;
+        }
+    }
+}
+
+/// Resolves at the next poll.
+async fn another_poll() {
+    let mut is_next = false;
+    poll_fn(|context| {
+        if mem::replace(&mut is_next, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Core {
@@ -149,11 +172,8 @@ impl Core {
             let (core, taken) = (Arc::clone(&core), Arc::clone(&taking));
             async move {
                 let item = match &location {
-                    Ok(path) => {
-                        let writing = Writing::begin(&core, vec![path.clone()]).await;
-                        Item::Path(path.clone(), writing)
-                    }
-                    Err(_) => Item::Refused,
+                    Ok(path) => Some(Writing::begin(&core, vec![path.clone()]).await),
+                    Err(_) => None,
                 };
                 drop(taken.push(item));
                 location
@@ -165,7 +185,7 @@ impl Core {
             let (core, taken) = (Arc::clone(&core), Arc::clone(&taken));
             async move {
                 let Settled { known, unknown } = taken.settle(&answer);
-                drop(unknown);
+                give_up(unknown).await;
                 match (known, &answer) {
                     (Some(writing), _) => writing.end(true).await,
                     // It was given up, perhaps long ago, and may have been cached since.
@@ -186,6 +206,7 @@ mod tests {
     use std::time::Duration;
 
     use futures::executor::block_on;
+    use futures::future::poll_immediate;
     use tamis::{BlobCache, BlobCacheConfig};
 
     use super::super::CachedObjectStore;
@@ -216,9 +237,8 @@ mod tests {
 
         /// None: the caller's error. Gives back what is given up.
         async fn take(&self, path: Option<&str>) -> Option<Writing> {
-            let Some(path) = path.map(Path::from) else { return self.taken.push(Item::Refused) };
-            let writing = Writing::begin(&self.core, vec![path.clone()]).await;
-            self.taken.push(Item::Path(path, writing))
+            let Some(path) = path.map(Path::from) else { return self.taken.push(None) };
+            self.taken.push(Some(Writing::begin(&self.core, vec![path]).await))
         }
 
         /// The answer is of a path whose outcome it tells, and so many have none.
@@ -239,6 +259,29 @@ mod tests {
             let state = self.taken.state.lock();
             state.items.is_empty() && state.by_path.is_empty() && state.refused == 0
         }
+    }
+
+    /// Between two polls others have their turn; who drops it midway has given up the rest as well.
+    #[test]
+    fn paths_are_given_up_in_steps() {
+        block_on(async {
+            for polls in [1, 2, 4] {
+                let (stream, mut writings) = (Stream::new().await, Vec::new());
+                for number in 0..3 * DROPS_IN_A_POLL + 1 {
+                    let path = Path::from(number.to_string());
+                    writings.push(Writing::begin(&stream.core, vec![path]).await);
+                }
+                let mut giving_up = Box::pin(give_up(writings));
+                let mut has_ended = false;
+                for _ in 0..polls {
+                    has_ended = poll_immediate(&mut giving_up).await.is_some();
+                }
+                assert_eq!(has_ended, polls == 4);
+                drop(giving_up);
+                assert!(!stream.is_settled("0") && !stream.is_settled("192"));
+                assert!(stream.is_settled("193"));
+            }
+        });
     }
 
     fn missing<T>() -> Result<T> {

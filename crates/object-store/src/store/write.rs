@@ -39,6 +39,10 @@ impl Writing {
         writing
     }
 
+    pub(crate) fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
     pub(crate) async fn end(mut self, is_known: bool) {
         self.core.forget(&self.paths).await;
         self.has_ended = true;

@@ -1,6 +1,7 @@
 //! Streams of deletes, whose inner store takes many paths before it deletes one.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -75,6 +76,32 @@ async fn an_error_of_the_callers_in_its_turn_unsettles_no_path() {
     }
 }
 
+/// How many paths a store takes of a stream until it has told of three deletes.
+async fn taken_for_three(store: &dyn ObjectStore) -> u32 {
+    let count = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&count);
+    let paths = stream::iter(0..1000).map(move |number: u32| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(Path::from(number.to_string()))
+    });
+    let mut deletes = store.delete_stream(paths.boxed());
+    for _ in 0..3 {
+        deletes.next().await.unwrap().unwrap();
+    }
+    count.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_stream_of_deletes_takes_as_many_paths_as_the_inner_store() {
+    let ((cache, _), origin) = (memory().await, Origin::new());
+    let store = small(origin.clone(), &cache).build().unwrap();
+    let of_inner = taken_for_three(&*origin).await;
+    assert_eq!((taken_for_three(&store).await, of_inner), (3, 3));
+}
+
+/// As many as a stream of deletes keeps.
+const TAKEN_MAX: u32 = 1 << 15;
+
 /// The answer of a path that was given up comes when it is cached again.
 #[tokio::test]
 async fn a_path_that_was_given_up_is_forgotten_when_its_answer_comes() {
@@ -84,7 +111,7 @@ async fn a_path_that_was_given_up_is_forgotten_when_its_answer_comes() {
     let store = store.build().unwrap();
     store.put(&path, content(1, 100).into()).await.unwrap();
     origin.before_deletes.shut();
-    let others = (0..1 << 15).map(|number| Path::from(format!("{number}")));
+    let others = (0..TAKEN_MAX).map(|number| Path::from(format!("{number}")));
     let items: Vec<_> = std::iter::once(path.clone()).chain(others).map(Ok).collect();
     let count = items.len();
     let mut deletes = store.delete_stream(stream::iter(items).boxed());
