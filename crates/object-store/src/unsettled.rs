@@ -61,14 +61,18 @@ impl Unsettled {
     }
 
     pub(crate) fn holds(&self, path: &str) -> bool {
-        let is_ignored = failpoint(Failpoint::UnknownOutcomeIgnored);
-        if is_ignored || self.count.load(Ordering::SeqCst) == 0 {
+        if self.count.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        self.with(|paths, _| paths.all_until.is_some() || paths.by_name.contains_key(path))
+        let is_ignored = failpoint(Failpoint::UnknownOutcomeIgnored);
+        self.with(|paths, _| {
+            let is_held = |path: &Path| path.writers > 0 || !is_ignored;
+            (paths.all_until.is_some() && !is_ignored)
+                || paths.by_name.get(path).is_some_and(is_held)
+        })
     }
 
-    /// After all that is over was forgotten, whoever asks.
+    /// Forgets what is over, then acts.
     fn with<T>(&self, act: impl FnOnce(&mut Paths, Instant) -> T) -> T {
         let mut paths = self.paths.lock();
         let now = Instant::now();
