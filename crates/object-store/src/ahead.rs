@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 const PATHS_MAX: usize = 1024;
 
 /// So many requests are under way, each in a task and of a path of its own.
-pub(crate) const REQUESTS_MAX: usize = 32;
+const REQUESTS_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
@@ -60,7 +60,8 @@ impl Ahead {
         size: u64,
     ) -> Option<Request> {
         let mut watched = self.watched.lock();
-        let Some(reader) = watched.by_path.get_mut(path) else {
+        let Watched { by_path, asking, .. } = &mut *watched;
+        let Some(reader) = by_path.get_mut(path) else {
             watched.add(path, answer.end);
             return None;
         };
@@ -76,14 +77,10 @@ impl Ahead {
         if from.saturating_sub(answer.end) > most / 2 || from >= wanted {
             return None;
         }
-        let Watched { by_path, asking, .. } = &mut *watched;
-        if asking.len() >= REQUESTS_MAX || asking.contains(path) {
+        if asking.len() >= REQUESTS_MAX || !asking.insert(path.to_owned()) {
             return None;
         }
-        asking.insert(path.to_owned());
-        if let Some(reader) = by_path.get_mut(path) {
-            reader.asked = wanted;
-        }
+        reader.asked = wanted;
         Some(Request { ahead: Arc::clone(self), path: path.to_owned(), range: from..wanted })
     }
 }

@@ -76,10 +76,11 @@ impl ObjectStore for CachedObjectStore {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let rename = self.core.inner.rename_opts(from, to, options);
-        let mut paths = vec![from.clone(), to.clone()];
-        if failpoint(Failpoint::SourceNotForgotten) {
-            paths.remove(0);
-        }
+        let paths = if failpoint(Failpoint::SourceNotForgotten) {
+            vec![to.clone()]
+        } else {
+            vec![from.clone(), to.clone()]
+        };
         self.core.write(paths, rename).await
     }
 }

@@ -61,7 +61,7 @@ struct State {
     random: StdRng,
 }
 
-/// What goes wrong.
+/// How the inner store behaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Manners {
     /// Of a hundred requests so many fail.
@@ -148,7 +148,7 @@ impl History {
     }
 
     /// What there is now, or of a version by its name.
-    async fn answer(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+    fn answer(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let has_versions = self.manners.has_versions;
         if let Some(version) = options.version.as_ref().filter(|_| has_versions) {
             let mut lives = self.lives(path).into_iter();
@@ -255,7 +255,7 @@ impl ObjectStore for History {
             options.if_match = None;
             options.if_none_match = None;
         }
-        let result = self.answer(location, options).await;
+        let result = self.answer(location, options);
         // Whatever the answer, it takes time, in which the object may change.
         self.wait().await;
         let mut result = result?;
