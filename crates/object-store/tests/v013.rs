@@ -7,6 +7,8 @@ use object_store_013 as object_store;
 use tamis_object_store::v013 as cached;
 
 mod common;
+#[path = "recipes/datafusion.rs"]
+mod recipes;
 
 /// An answer as this version has it.
 fn get_result(

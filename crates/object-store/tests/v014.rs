@@ -7,6 +7,7 @@ use object_store_014 as object_store;
 use tamis_object_store::v014 as cached;
 
 mod common;
+mod recipes;
 mod s3;
 
 /// An answer as this version has it.

@@ -14,7 +14,9 @@ use tamis::{BlobCache, BlobCacheConfig, Clock};
 
 use super::cached::{CachedObjectStore, CachedObjectStoreBuilder};
 use super::object_store;
-use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 pub(crate) const KIB: u64 = 1024;
 
@@ -38,4 +40,13 @@ pub(crate) fn small(inner: Arc<dyn ObjectStore>, cache: &BlobCache) -> CachedObj
 pub(crate) fn content(seed: u64, length: u64) -> Vec<u8> {
     let words = (0..length.div_ceil(8)).flat_map(|word| (seed << 32 | word).to_le_bytes());
     words.take(usize::try_from(length).unwrap()).collect()
+}
+
+/// Whether a get of an object that is known answers without its inner store, which has another one.
+pub(crate) async fn is_held(store: &dyn ObjectStore, inner: &InMemory, path: &str) -> bool {
+    let path = Path::from(path);
+    inner.put(&path, "one".into()).await.unwrap();
+    assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
+    inner.put(&path, "other".into()).await.unwrap();
+    store.get(&path).await.unwrap().bytes().await.unwrap() == "one"
 }
