@@ -35,7 +35,7 @@ pub(crate) async fn cache(folder: Option<&tempfile::TempDir>) -> BlobCache {
 pub(crate) struct Suite<'a> {
     /// The folder of a store of files.
     pub(crate) files: Option<&'a Path>,
-    /// It refuses no copy as the destination exists.
+    /// A copy replaces what is at its destination, though it is asked not to.
     pub(crate) copies_over: bool,
 }
 
