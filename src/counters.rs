@@ -16,6 +16,8 @@ use crate::thread_number::thread_number;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     Miss,
+    /// A miss of a namespace whose gate was closed.
+    GateMiss,
     Insertion,
     Eviction,
     Expiration,

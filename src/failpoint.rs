@@ -112,6 +112,10 @@ pub(crate) enum Failpoint {
     PinLost,
     /// A caller that stops watching its key leaves it watched.
     WatchLost,
+    /// A get asks its gate once it has found the entry to be in force.
+    GateAskedLate,
+    /// A call that began with its gate closed shares a fetch that began before.
+    SharedThroughClosedGate,
     /// A listing takes any record for the live one of its hash.
     ListedUnchecked,
     /// A listing forgets what it has listed.

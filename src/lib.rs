@@ -210,6 +210,7 @@ mod backup;
 mod backup_report;
 mod batch;
 mod blocking;
+mod boot_clock;
 mod cache;
 mod clock;
 mod codec;
@@ -233,6 +234,7 @@ mod footprint;
 #[cfg(any(test, feature = "simulation"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
 mod helpers;
 mod hit;
 mod hits;
@@ -297,6 +299,7 @@ mod watermarks;
 mod write_rate;
 
 pub use backup_report::BackupReport;
+pub use boot_clock::BootClock;
 pub use cache::BlobCache;
 pub use clock::Clock;
 pub use config::{
@@ -308,6 +311,7 @@ pub use error::{BlobLimit, CacheError, FetchError, IoError};
 pub use events::{BlobCacheEvent, BlobCacheEvents, EntryChange, EntryEvent};
 pub use fetch_policy::FetchPolicy;
 pub use figures::{Figure, FigureKind, FigureUnit};
+pub use gate::{Gate, WhileClosed};
 pub use hit::{BlobCacheHit, CachePresence, CacheTier};
 pub use keys::{BlobCacheKeys, KeyEntry, KeysQuery};
 pub use latency::Latency;

@@ -244,7 +244,7 @@ impl Lifetime {
     }
 
     pub(crate) fn freshness(&self, now: Timestamp, last_access: Timestamp) -> Freshness {
-        let end = end_of_window(self.expires, self.stale_serve);
+        let end = self.end();
         if now >= end && end != Timestamp::NEVER {
             Freshness::Expired(ExpiredBy::Ttl)
         } else if is_idle(self.idle_ttl, last_access, now) {
@@ -257,10 +257,15 @@ impl Lifetime {
         }
     }
 
+    /// When it is gone, however often it is accessed.
+    pub(crate) fn end(&self) -> Timestamp {
+        end_of_window(self.expires, self.stale_serve)
+    }
+
     /// When it expires unless it is accessed before.
     pub(crate) fn ends(&self, last_access: Timestamp) -> Timestamp {
         let idle = last_access.0.saturating_add(self.idle_ttl).saturating_add(1);
-        end_of_window(self.expires, self.stale_serve).min(Timestamp(idle))
+        self.end().min(Timestamp(idle))
     }
 }
 

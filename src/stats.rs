@@ -40,6 +40,8 @@ figures! {
         hits: u64 = Counter Number,
         /// Gets that returned none, and calls of fetching methods that found nothing fresh.
         misses: u64 = Counter Number,
+        /// Misses of namespaces whose gate was closed then, whether or not there was an entry.
+        gate_misses: u64 = Counter Number,
         /// Puts that stored an entry.
         insertions: u64 = Counter Number,
         /// Entries evicted to make room.
@@ -82,8 +84,8 @@ figures! {
         namespaces: usize = Gauge Number,
         /// The most namespaces that can be in use.
         max_namespaces: usize = Gauge Number,
-        /// Stale answers, within their stale window: hits, and entries returned in place of a
-        /// failed fetch, which was a miss.
+        /// Stale answers, within their stale window or because a gate was closed: hits, and entries
+        /// returned in place of a failed fetch, which was a miss.
         l1_stale_serves_total: u64 = Counter Number,
         /// Fetches begun by `get_or_fetch`, `get_or_refresh` and their spawned forms, refreshes
         /// included.

@@ -287,6 +287,7 @@ impl BlobCacheConfig {
             quota: self.quota(name),
             compression: own.compression.unwrap_or(self.l2_compression),
             fetch_policy: own.fetch_policy.unwrap_or(self.fetch_policy),
+            governed: own.governed.clone(),
         }
     }
 

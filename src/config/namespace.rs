@@ -8,6 +8,7 @@ use super::range::{NAMESPACE_BYTES_MAX, of_namespace, within};
 use crate::error::CacheError;
 use crate::failpoint::{Failpoint, failpoint};
 use crate::fetch_policy::FetchPolicy;
+use crate::gate::{Gate, Gates, Governed, WhileClosed};
 use crate::modes::{L1Admission, L2Compression};
 use crate::policy::BlobCachePolicy;
 use crate::quota::NamespaceQuota;
@@ -20,6 +21,7 @@ pub struct NamespaceConfig {
     pub(super) quota: NamespaceQuota,
     pub(super) compression: L2Compression,
     pub(super) fetch_policy: FetchPolicy,
+    pub(super) governed: Option<Governed>,
 }
 
 impl NamespaceConfig {
@@ -45,6 +47,12 @@ impl NamespaceConfig {
     #[must_use]
     pub fn fetch_policy(&self) -> FetchPolicy {
         self.fetch_policy
+    }
+
+    /// The gate that its gets ask, if any, and what they answer while that is closed.
+    #[must_use]
+    pub fn gate(&self) -> Option<(&Gate, WhileClosed)> {
+        self.governed.as_ref().map(|governed| (&governed.gate, governed.while_closed))
     }
 }
 
@@ -77,6 +85,7 @@ pub struct NamespaceConfigBuilder {
     l1_admission: Option<L1Admission>,
     compression: Option<L2Compression>,
     fetch_policy: Option<FetchPolicy>,
+    governed: Option<Governed>,
     pub(super) quota: Option<NamespaceQuota>,
 }
 
@@ -124,12 +133,33 @@ impl NamespaceConfigBuilder {
         self
     }
 
+    /// Gets of the namespace ask a [`Gate`] from the open on, also after the namespace was emptied
+    /// or flushed. A gate can govern any number of namespaces, of other caches too. Default: none.
+    ///
+    /// ```
+    /// use tamis::*;
+    ///
+    /// let gate = Gate::new();
+    /// let config = BlobCacheConfig::builder()
+    ///     .namespace("pages", |pages| pages.gate(&gate, WhileClosed::Stale))
+    ///     .namespace("sessions", |sessions| sessions.gate(&gate, WhileClosed::Miss))
+    ///     .build()?;
+    /// assert_eq!(config.namespace("pages").gate(), Some((&gate, WhileClosed::Stale)));
+    /// assert_eq!(config.namespace("others").gate(), None);
+    /// # Ok::<(), CacheError>(())
+    /// ```
+    #[must_use]
+    pub fn gate(mut self, gate: &Gate, while_closed: WhileClosed) -> Self {
+        self.governed = Some(Governed { gate: gate.clone(), while_closed });
+        self
+    }
+
     pub(super) fn finish(self) -> NamespaceDefaults {
-        let Self { mut policy, l1_admission, compression, fetch_policy, quota: _ } = self;
+        let Self { mut policy, l1_admission, compression, fetch_policy, governed, quota: _ } = self;
         if let Some(admission) = l1_admission {
             policy = Some(policy.unwrap_or_default().l1_admission(admission));
         }
-        NamespaceDefaults { policy: policy.map(Arc::new), compression, fetch_policy }
+        NamespaceDefaults { policy: policy.map(Arc::new), compression, fetch_policy, governed }
     }
 }
 
@@ -143,10 +173,11 @@ pub(crate) struct NamespaceDefaults {
     pub(crate) policy: Option<Arc<BlobCachePolicy>>,
     pub(crate) compression: Option<L2Compression>,
     pub(crate) fetch_policy: Option<FetchPolicy>,
+    pub(crate) governed: Option<Governed>,
 }
 
 static NONE: NamespaceDefaults =
-    NamespaceDefaults { policy: None, compression: None, fetch_policy: None };
+    NamespaceDefaults { policy: None, compression: None, fetch_policy: None, governed: None };
 
 /// Those of all namespaces, in order of name once they are checked.
 #[derive(Clone, Default)]
@@ -183,6 +214,12 @@ impl DefaultsByName {
         let at = self.0.binary_search_by(|(of, _)| (**of).cmp(name));
         let at = at.ok().filter(|_| !failpoint(Failpoint::NamespaceDefaultsIgnored));
         at.map_or(&NONE, |at| &self.0[at].1)
+    }
+
+    pub(crate) fn gates(&self) -> Gates {
+        // Bounded: by the namespaces of a configuration.
+        let governed = self.0.iter().filter_map(|(name, own)| Some((name, own.governed.as_ref()?)));
+        Gates::new(governed.map(|(name, governed)| (name.clone(), governed.clone())))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -117,7 +117,11 @@ impl Parts {
             clock: config.clock.clone(),
             counters: Counters::new(cores()),
             commit_lock: Arc::new(CommitLock::new(instance, watermarks)),
-            namespaces: Arc::new(Namespaces::new(config.max_namespaces, config.quotas.clone())),
+            namespaces: Arc::new(Namespaces::new(
+                config.max_namespaces,
+                config.quotas.clone(),
+                config.namespaces.gates(),
+            )),
             l1: Arc::new(l1),
             copies: Arc::new(copies),
             reads: Arc::new(Reads::new(config.l2_read_bytes_max, timer)),

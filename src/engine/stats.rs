@@ -126,6 +126,7 @@ impl StatsReader {
         BlobCacheStats {
             hits: self.namespaces.hits(),
             misses: sum(Event::Miss),
+            gate_misses: sum(Event::GateMiss),
             insertions: sum(Event::Insertion),
             evictions: sum(Event::Eviction),
             expirations: sum(Event::Expiration),

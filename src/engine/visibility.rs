@@ -3,13 +3,16 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, nanos};
 use crate::commit_lock::Section;
 use crate::engine::disk_tier::DiskTier;
 use crate::engine::last_access::LastAccess;
 use crate::engine::parts::Parts;
 use crate::engine::renewed_slots::RenewedSlots;
 use crate::entry::Entry;
+use crate::failpoint::{Failpoint, failpoint};
+use crate::gate::Answerable;
+use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef};
 use crate::l1::L1;
 use crate::l2::{BlobSummary, Slot};
@@ -46,14 +49,49 @@ impl Visibility {
         namespace: NamespaceRef<'_>,
         key: HashedKey<'_>,
     ) -> Option<Arc<Entry>> {
+        // All under the shard's lock, or an overwrite would look like a miss.
+        self.l1.find(key.hash, |entry| {
+            entry.is_of(namespace.name, key.bytes) && self.is_in_force(entry)
+        })
+    }
+
+    /// The same for a reader, if the namespace's gate lets it be answered.
+    #[inline]
+    pub(crate) fn answerable(
+        &self,
+        namespace: NamespaceRef<'_>,
+        key: HashedKey<'_>,
+    ) -> Option<(Arc<Entry>, Answerable)> {
+        let mut answerable = Answerable::AsItIs;
+        let entry = self.l1.find(key.hash, |entry| {
+            if !entry.is_of(namespace.name, key.bytes) {
+                return false;
+            }
+            // Before all that a mutation changes: one before the gate was opened is seen then.
+            answerable = entry.generation.ask_gate();
+            self.is_in_force(entry)
+        })?;
+        if failpoint(Failpoint::GateAskedLate) {
+            answerable = entry.generation.ask_gate();
+        }
+        (answerable != Answerable::No).then_some((entry, answerable))
+    }
+
+    #[inline]
+    fn is_in_force(&self, entry: &Entry) -> bool {
         // `is_held` comes last: an invalidation that is no longer pending has removed all entries
         // that it matched. In the other order, an entry could be seen again after others were told
-        // that it is gone. All under the shard's lock, or an overwrite would look like a miss.
-        self.l1.find(key.hash, |entry| {
-            entry.is_of(namespace.name, key.bytes)
-                && !(self.pending.any_in_force() && self.pending.matching(entry).is_some())
-                && entry.is_held()
-        })
+        // that it is gone.
+        !(self.pending.any_in_force() && self.pending.matching(entry).is_some()) && entry.is_held()
+    }
+
+    /// A hit of what its gate lets be answered as it is, or as a stale entry.
+    pub(crate) fn told(&self, mut hit: BlobCacheHit, answerable: Answerable) -> BlobCacheHit {
+        if answerable == Answerable::AsStale && hit.stale.is_none() {
+            let left = nanos(hit.entry.life().end().saturating_since(self.clock.timestamp()));
+            hit.stale = Some(NonZeroU64::new(left).unwrap_or(NonZeroU64::MIN));
+        }
+        hit
     }
 
     /// Reads the clock only if the entry has a deadline.

@@ -26,6 +26,7 @@ pub(crate) use self::table::{Ended, Namespaces, Searched};
 use crate::clock::Timestamp;
 use crate::commit_lock::Section;
 use crate::expiries::Expiries;
+use crate::gate::{Answerable, Governed};
 use crate::io::BLOCK_BYTES;
 use crate::key::KeyHash;
 use crate::l2::{GenerationNumber, Index, NamedGeneration, Position, Slot};
@@ -60,6 +61,7 @@ pub(crate) struct Generation {
     /// No entry is alive after this time, as far as is known; zero if it is empty.
     alive_until: AtomicU64,
     quota: Option<Quota>,
+    governed: Option<Governed>,
     /// A lower bound of the next expiry among live records.
     ends_on_disk: AtomicU64,
     ends: Arc<Ends>,
@@ -67,6 +69,13 @@ pub(crate) struct Generation {
     expiries: Mutex<Expiries>,
     /// Live slots that are stale before their time. Those found by an open may be missing.
     expired: AtomicUsize,
+}
+
+/// What is configured for its name.
+#[derive(Default)]
+struct Settings {
+    quota: Option<Quota>,
+    governed: Option<Governed>,
 }
 
 /// When a generation may be able to give up its slot.
@@ -191,6 +200,13 @@ impl Generation {
 
     pub(crate) fn quota(&self) -> Option<Quota> {
         self.quota
+    }
+
+    /// Asks its gate, if it has one: before an entry is found to be in force, so that no mutation
+    /// before the gate was opened is missed.
+    #[inline]
+    pub(crate) fn ask_gate(&self) -> Answerable {
+        self.governed.as_ref().map_or(Answerable::AsItIs, Governed::ask)
     }
 
     pub(crate) fn next_end_on_disk(&self) -> Timestamp {
@@ -392,7 +408,7 @@ impl Generation {
     /// An ended generation outside of the table, for entries that are in no tier.
     pub(crate) fn nowhere(name: &str) -> Arc<Self> {
         let (ends, era) = (Arc::default(), Arc::default());
-        let generation = Self::begin(name, GenerationNumber(0), (&ends, &era), None);
+        let generation = Self::begin(name, GenerationNumber(0), (&ends, &era), Settings::default());
         generation.ended.store(true, Ordering::Relaxed);
         Arc::new(generation)
     }
@@ -401,7 +417,7 @@ impl Generation {
         name: &str,
         number: GenerationNumber,
         (ends, era): (&Arc<Ends>, &Arc<Era>),
-        quota: Option<Quota>,
+        Settings { quota, governed }: Settings,
     ) -> Self {
         ends.bring_forward(Timestamp(0));
         Self {
@@ -422,6 +438,7 @@ impl Generation {
             live: AtomicUsize::new(0),
             alive_until: AtomicU64::new(0),
             quota,
+            governed,
             ends_on_disk: AtomicU64::new(Timestamp::NEVER.0),
             expiries: Mutex::default(),
             expired: AtomicUsize::new(0),

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use super::era::{Era, Figures};
-use super::{Ends, Freed, Generation};
+use super::{Ends, Freed, Generation, Settings};
 use crate::batch::BATCH_ENTRIES;
 use crate::clock::Timestamp;
 use crate::commit_lock::{CommitLock, Section};
 use crate::config::cores;
 use crate::failpoint::{Failpoint, failpoint};
+use crate::gate::{Answerable, Gates};
 use crate::key::NameHasher;
 use crate::l2::{GenerationNumber, RecoveredNamespace};
 use crate::meter;
@@ -28,6 +29,7 @@ pub(crate) struct Namespaces {
     table: RwLock<Table>,
     max: usize,
     quotas: Quotas,
+    gates: Gates,
     ends: Arc<Ends>,
     found: AtomicUsize,
     tallies: Tallies,
@@ -61,10 +63,20 @@ struct Table {
 pub(crate) struct Ended(Table);
 
 impl Namespaces {
-    pub(crate) fn new(max: usize, quotas: Quotas) -> Self {
-        let table = RwLock::new(Table::with_room(max));
-        let found = AtomicUsize::new(0);
-        Self { table, max, quotas, ends: Arc::default(), found, tallies: Tallies::new(cores()) }
+    pub(crate) fn new(max: usize, quotas: Quotas, gates: Gates) -> Self {
+        Self {
+            table: RwLock::new(Table::with_room(max)),
+            max,
+            quotas,
+            gates,
+            ends: Arc::default(),
+            found: AtomicUsize::new(0),
+            tallies: Tallies::new(cores()),
+        }
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        Settings { quota: self.quotas.of(name), governed: self.gates.of(name).cloned() }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Generation>> {
@@ -88,8 +100,8 @@ impl Namespaces {
         if table.names.len() >= self.max {
             return None;
         }
-        let quota = self.quotas.of(name);
-        let mut generation = Generation::begin(name, number(), (&self.ends, &table.era), quota);
+        let ends = (&self.ends, &table.era);
+        let mut generation = Generation::begin(name, number(), ends, self.settings(name));
         generation.slot = table.vacant_slot();
         generation.tally = self.tallies.begin(generation.slot);
         Some(table.insert(generation, &mut order.section()))
@@ -232,9 +244,9 @@ impl Namespaces {
             expiries,
             ..
         } = found;
-        let quota = self.quotas.of(name);
         let mut table = self.table.write();
-        let blank = Generation::begin(name, generation, (&self.ends, &table.era), quota);
+        let ends = (&self.ends, &table.era);
+        let blank = Generation::begin(name, generation, ends, self.settings(name));
         // Until it is rebuilt from the index, it answers "maybe" to everything.
         let synopsis = if index.is_empty() { Synopsis::default() } else { Synopsis::blind() };
         let blocks = further_blocks.into();
@@ -293,11 +305,12 @@ impl Namespaces {
         self.tallies.hits()
     }
 
-    /// Counts a miss for a namespace, if it is in use.
-    pub(crate) fn count_miss(&self, name: &str) {
-        if let Some(generation) = self.table.read().names.get(name) {
-            generation.tally().count_miss();
-        }
+    /// Counts a miss for a namespace, if it is in use. Whether its gate keeps its entries back.
+    pub(crate) fn count_miss(&self, name: &str) -> bool {
+        let table = self.table.read();
+        let Some(generation) = table.names.get(name) else { return false };
+        generation.tally().count_miss();
+        generation.ask_gate() == Answerable::No
     }
 
     pub(crate) fn totals(&self) -> Figures {
@@ -381,7 +394,7 @@ mod tests {
     #[test]
     fn tables_of_names_are_never_rebuilt() {
         let lock = CommitLock::new(1, 64);
-        let namespaces = Namespaces::new(5000, Quotas::default());
+        let namespaces = Namespaces::new(5000, Quotas::default(), Gates::default());
         for _ in 0..2 {
             let room = namespaces.table.read().names.capacity();
             for number in 0..5000 {

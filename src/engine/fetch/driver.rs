@@ -19,12 +19,13 @@
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::counters::Event;
 use crate::engine::fetch::caller::CallerFetch;
 use crate::engine::fetch::ending::Ending;
 use crate::engine::fetch::fetcher::Offer;
-use crate::engine::fetch::outcome::{Answer, FlightOutcome, Outcome};
+use crate::engine::fetch::outcome::{Answer, Called, FlightOutcome, Outcome};
 use crate::engine::fetch::request::FetchRequest;
 use crate::engine::fetch::stage::{Claim, FailedAt, Joiner, Lead, Next, Stage, led};
 use crate::engine::fetch::watch::WatchGuard;
@@ -41,6 +42,9 @@ pub(super) struct FetchDriver<E> {
     request: Arc<FetchRequest>,
     /// When the call began; None until it is polled.
     began: Option<Moment>,
+    /// When the call, or one of its looks, began with its gate closed.
+    closed_at: Option<Duration>,
+    called: Called,
     /// The last moment before the latest look began.
     looked: Option<Moment>,
     is_counted: bool,
@@ -61,6 +65,8 @@ impl<E> FetchDriver<E> {
         Self {
             request,
             began: None,
+            closed_at: None,
+            called: None,
             looked: None,
             is_counted: false,
             is_refresh: false,
@@ -188,6 +194,8 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
     ) -> Next<E> {
         match stage {
             Stage::New(claim) => {
+                // First: an invalidation before the gate was opened was before `began`.
+                self.note_gate();
                 self.began = Some(self.now().moment);
                 match claim.and_then(|claim| claim.begin()) {
                     Some(lead) => self.lead(Some(lead)),
@@ -276,7 +284,9 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
             Ok(put) => {
                 let is_late = failpoint(Failpoint::PointTakenLate);
                 let watch = if is_late { self.request.watch() } else { watch };
-                let storing = Arc::clone(&self.request).store(put, watch, self.is_ahead);
+                // A fresh entry that the gate keeps back may have its version.
+                let renews = self.is_ahead || self.closed_at.is_some();
+                let storing = Arc::clone(&self.request).store(put, watch, renews);
                 Next::Stage(Stage::Storing(Box::pin(storing), lead))
             }
             Err(error) => self.failed(error, lead, Some(watch)),
@@ -298,9 +308,16 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
     }
 
     fn look(&mut self, lead: Option<(Option<Lead>, WatchGuard)>) -> Next<E> {
+        self.note_gate();
         let point = lead.as_ref().map_or_else(|| self.now(), |(_, watch)| watch.point);
         self.looked = Some(point.moment);
         Next::Stage(Stage::Looking(self.request.look(Offer::IfFresh), lead))
+    }
+
+    fn note_gate(&mut self) {
+        if self.closed_at.is_none() {
+            self.closed_at = self.request.closed_at();
+        }
     }
 
     fn found(
@@ -393,6 +410,7 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
         }
         self.request.note_called();
         self.deadline = self.request.hard_timeout();
+        self.called = self.request.gate_time();
         match contained(|| fetch.call()) {
             Some(()) => Next::Stage(Stage::Fetching(self.request.span(), lead, watch)),
             None => self.failed(FetchError::Panicked, lead, Some(watch)),
@@ -423,9 +441,15 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
 
     /// The outcome of the leader that this caller has joined.
     fn joined(&mut self, outcome: FlightOutcome) -> Next<E> {
+        // With its gate closed, no moment tells what the outcome may have missed.
+        let is_older = self.closed_at.is_some_and(|closed| !outcome.is_since(closed));
+        if is_older && !failpoint(Failpoint::SharedThroughClosedGate) {
+            discard(outcome);
+            return self.look(None);
+        }
         let (hit, failure) = match outcome {
-            FlightOutcome::Value(hit) => (Some(hit), None),
-            FlightOutcome::Stale(hit, failure) => (Some(hit), Some(failure)),
+            FlightOutcome::Value(hit, _) => (Some(hit), None),
+            FlightOutcome::Stale(hit, failure, _) => (Some(hit), Some(failure)),
             FlightOutcome::Failed(failure) => (None, Some(failure)),
         };
         // Polled late, it must not return an expired value.
@@ -457,8 +481,8 @@ impl<E: Send + Sync + 'static> FetchDriver<E> {
     }
 
     fn ending(&self) -> Ending<'_> {
-        let &Self { ref request, is_refresh, is_ahead, .. } = self;
-        Ending { request, is_refresh, is_ahead }
+        let &Self { ref request, is_refresh, is_ahead, called, .. } = self;
+        Ending { request, is_refresh, is_ahead, called }
     }
 
     fn is_over(&self, hit: &BlobCacheHit) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::counters::Event;
-use crate::engine::fetch::outcome::{Answer, Failure, FlightOutcome};
+use crate::engine::fetch::outcome::{Answer, Called, Failure, FlightOutcome};
 use crate::engine::fetch::request::FetchRequest;
 use crate::engine::fetch::stage::{FailedAt, Lead, Next, Stage};
 use crate::error::FetchError;
@@ -18,6 +18,7 @@ pub(super) struct Ending<'a> {
     pub(super) is_refresh: bool,
     /// It is to replace a fresh entry that is near its end.
     pub(super) is_ahead: bool,
+    pub(super) called: Called,
 }
 
 impl Ending<'_> {
@@ -28,7 +29,8 @@ impl Ending<'_> {
         until: Moment,
     ) -> Next<E> {
         let Some(lead) = lead else { return self.answer(hit) };
-        let wakers = lead.complete(Completion { value: FlightOutcome::Value(hit.clone()), until });
+        let value = FlightOutcome::Value(hit.clone(), self.called);
+        let wakers = lead.complete(Completion { value, until });
         if hit.is_stale() {
             self.count(Event::StaleServe);
         }
@@ -55,7 +57,7 @@ impl Ending<'_> {
             }
             return next;
         }
-        let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()));
+        let value = FlightOutcome::Stale(hit.clone(), Failure::new(error.clone()), self.called);
         let wakers = lead.map(|lead| lead.complete(Completion { value, until }));
         if is_own {
             self.request.fetcher().tell_not_refreshed(hit.entry.generation.name());

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::FetchError;
 use crate::hit::BlobCacheHit;
@@ -19,10 +20,24 @@ pub(crate) enum Answer<E> {
 
 #[derive(Debug, Clone)]
 pub(crate) enum FlightOutcome {
-    Value(BlobCacheHit),
+    Value(BlobCacheHit, Called),
     /// The fetch failed, and there is a stale entry. A refresh is told of the failure.
-    Stale(BlobCacheHit, Failure),
+    Stale(BlobCacheHit, Failure, Called),
     Failed(Failure),
+}
+
+/// When the leader called its fetch, by the clock of the namespace's gate. None: without a gate, or
+/// it has not called it.
+pub(crate) type Called = Option<Duration>;
+
+impl FlightOutcome {
+    /// Whether it has nothing from before that time: what follows a call was looked up after it.
+    pub(super) fn is_since(&self, time: Duration) -> bool {
+        match self {
+            Self::Value(_, called) | Self::Stale(_, _, called) => *called >= Some(time),
+            Self::Failed(_) => true,
+        }
+    }
 }
 
 /// A [`FetchError`] of the error type that the flight's identity names.

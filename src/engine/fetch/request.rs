@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use crate::engine::fetch::watch::WatchGuard;
 use crate::error::FetchError;
 use crate::fetch_policy::FetchPolicy;
 use crate::flight::{Claim, Destination, Part};
+use crate::gate::Governed;
 use crate::hit::BlobCacheHit;
 use crate::key::{HashedKey, KeyHash, NamespaceRef, NamespaceSeed};
 use crate::moment::Moment;
@@ -43,6 +44,7 @@ pub(crate) struct FetchRequest {
     /// False if no entry can have this key. Then `key` is empty, and no flight is joined.
     is_in_bounds: bool,
     typing: Option<Typing>,
+    governed: Option<Governed>,
     /// The span of the caller of a fetch in a task, until the fetch has its own: not for longer,
     /// because it would not end.
     cause: Mutex<Option<Contained>>,
@@ -100,6 +102,7 @@ impl FetchRequest {
             fetch_policy: defaults.fetch_policy(engine, namespace),
             is_in_bounds,
             typing: None,
+            governed: own.governed.clone(),
             cause: Mutex::default(),
         }
     }
@@ -120,6 +123,16 @@ impl FetchRequest {
     /// Whether the call has a use for a value that it finds or shares.
     pub(crate) fn accepts(&self, hit: &BlobCacheHit) -> bool {
         self.typing.as_ref().is_none_or(|typing| typing.accepts(hit))
+    }
+
+    /// The time by the clock of its gate, if that keeps entries back.
+    pub(crate) fn closed_at(&self) -> Option<Duration> {
+        self.governed.as_ref().and_then(Governed::closed_at)
+    }
+
+    /// The time by the clock of its gate, if it has one.
+    pub(crate) fn gate_time(&self) -> Option<Duration> {
+        self.governed.as_ref().map(|governed| governed.gate.now())
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {
@@ -294,14 +307,14 @@ impl FetchRequest {
         self.fetcher().watch(self.hash)
     }
 
-    /// `is_ahead`: it may renew a fresh entry of the same version.
+    /// `renews`: it may replace a fresh entry of the same version.
     pub(crate) async fn store(
         self: Arc<Self>,
         mut put: BlobCachePut,
         watch: WatchGuard,
-        is_ahead: bool,
+        renews: bool,
     ) -> Fetched {
-        put.replaces = is_ahead || self.typing.as_ref().is_some_and(Typing::has_refused);
+        put.replaces = renews || self.typing.as_ref().is_some_and(Typing::has_refused);
         self.fetcher().store(self.target(), &self.policy, put, watch.point).await
     }
 }

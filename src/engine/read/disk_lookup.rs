@@ -20,6 +20,7 @@ use crate::engine::renewed_slots::RenewedSlots;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
 use crate::failpoint::{Failpoint, failpoint};
+use crate::gate::Answerable;
 use crate::hit::BlobCacheHit;
 use crate::io::BLOCK_BYTES;
 use crate::key::{KeyHash, NamespaceRef};
@@ -77,7 +78,8 @@ impl DiskLookup {
         }
     }
 
-    /// The slot of a live record of this hash. An error if the filter rules it out.
+    /// The slot of a live record of this hash, if the namespace's gate lets it be answered. An
+    /// error if the filter rules it out.
     pub(crate) fn find_on_disk(
         &self,
         namespace: NamespaceRef<'_>,
@@ -87,13 +89,19 @@ impl DiskLookup {
             return Ok(None);
         }
         let Some(generation) = self.namespaces.find(namespace.name) else { return Ok(None) };
+        // Before the slot is found and, once the record was read, found again: a mutation before
+        // the gate was opened is seen then.
+        let answerable = generation.ask_gate();
+        if answerable == Answerable::No {
+            return Ok(None);
+        }
         if !generation.synopsis().may_hold(hash) {
             self.counters.count(Event::SynopsisAnswer);
             return Err(SurelyAbsent);
         }
         self.counters.count(Event::IndexAnswer);
         let slot = generation.index().get(hash).filter(|slot| !slot.dead);
-        Ok(slot.map(|slot| OnDisk { generation, hash, slot }))
+        Ok(slot.map(|slot| OnDisk { generation, hash, slot, answerable }))
     }
 
     /// Reads the record of a key. Counts neither a hit nor a miss.
@@ -109,7 +117,7 @@ impl DiskLookup {
     async fn read_current(&self, mut on_disk: OnDisk, key: Arc<[u8]>) -> Option<Found> {
         // Bounded: a read in each turn.
         loop {
-            let OnDisk { generation, hash, slot } = &on_disk;
+            let OnDisk { generation, hash, slot, .. } = &on_disk;
             match self.reader.read(generation, (&key, *hash), *slot, Extent::Whole).await {
                 Ok(Some(Read::Entry(entry))) => {
                     if self.pending.matching(&entry).is_some()
@@ -124,7 +132,9 @@ impl DiskLookup {
                     // The slot comes last: an invalidation marks the records that it matches dead
                     // before it is withdrawn.
                     if self.expired.restore(&entry) && self.renewed.are_current(&entry) {
-                        return self.serve(entry, place, (on_disk.slot, judged));
+                        let found = self.serve(entry, place, (on_disk.slot, judged))?;
+                        let hit = self.visibility.told(found.hit, on_disk.answerable);
+                        return Some(Found { hit, ..found });
                     }
                 }
                 Ok(None) => {}
@@ -199,6 +209,7 @@ pub(crate) struct OnDisk {
     generation: Arc<Generation>,
     hash: KeyHash,
     slot: Slot,
+    answerable: Answerable,
 }
 
 impl OnDisk {

@@ -11,6 +11,7 @@ use crate::engine::read::disk_lookup::{DiskLookup, OnDisk};
 use crate::engine::removal::Removal;
 use crate::engine::visibility::Visibility;
 use crate::entry::{Entry, Mark};
+use crate::gate::Answerable;
 use crate::hit::{BlobCacheHit, CachePresence};
 use crate::key::{HashedKey, KeyHash, KeyHasher, NamespaceRef};
 use crate::namespace::Namespaces;
@@ -178,20 +179,22 @@ impl Gets {
 
     pub(crate) fn count_miss(&self, namespace: &str) {
         self.counters.count(Event::Miss);
-        self.namespaces.count_miss(namespace);
+        if self.namespaces.count_miss(namespace) {
+            self.counters.count(Event::GateMiss);
+        }
     }
 
     /// A hit in memory: one hash, one read lock, no allocation, no copy, no shared cache line
     /// written but the entry's own.
     #[inline]
     fn look(&self, namespace: NamespaceRef<'_>, key: HashedKey<'_>) -> Option<BlobCacheHit> {
-        let entry = self.visibility.visible(namespace, key)?;
-        if entry.is_endless() {
+        let (entry, answerable) = self.visibility.answerable(namespace, key)?;
+        if entry.is_endless() && answerable == Answerable::AsItIs {
             entry.hits.note();
             entry.generation.tally().count_hit();
             return Some(BlobCacheHit { entry, stale: None });
         }
-        let hit = self.judged(entry)?;
+        let hit = self.judged(entry, answerable)?;
         hit.entry.generation.tally().count_hit();
         if hit.is_stale() {
             self.counters.count(Event::StaleServe);
@@ -205,19 +208,19 @@ impl Gets {
         namespace: NamespaceRef<'_>,
         key: HashedKey<'_>,
     ) -> Option<BlobCacheHit> {
-        let entry = self.visibility.visible(namespace, key)?;
-        if entry.is_endless() {
+        let (entry, answerable) = self.visibility.answerable(namespace, key)?;
+        if entry.is_endless() && answerable == Answerable::AsItIs {
             entry.hits.note();
             return Some(BlobCacheHit { entry, stale: None });
         }
-        self.judged(entry)
+        self.judged(entry, answerable)
     }
 
     /// A hit, unless the entry has expired: then it is removed.
     #[inline]
-    fn judged(&self, entry: Arc<Entry>) -> Option<BlobCacheHit> {
+    fn judged(&self, entry: Arc<Entry>, answerable: Answerable) -> Option<BlobCacheHit> {
         match self.visibility.judge(&entry) {
-            Ok(stale) => Some(BlobCacheHit { entry, stale }),
+            Ok(stale) => Some(self.visibility.told(BlobCacheHit { entry, stale }, answerable)),
             Err(expired) => {
                 self.removal.expire(&entry, expired);
                 None
@@ -250,8 +253,8 @@ impl Gets {
             return CachePresence::Absent;
         }
         let key = self.hasher.hashed(namespace.seed, key);
-        match self.visibility.visible(namespace, key) {
-            Some(entry) if !self.visibility.freshness(&entry).is_expired() => {
+        match self.visibility.answerable(namespace, key) {
+            Some((entry, _)) if !self.visibility.freshness(&entry).is_expired() => {
                 CachePresence::Present
             }
             Some(_) => CachePresence::Absent,
