@@ -114,6 +114,8 @@ pub(crate) enum Failpoint {
     WatchLost,
     /// A get asks its gate once it has found the entry to be in force.
     GateAskedLate,
+    /// A read from disk asks no gate.
+    GateUnaskedOnDisk,
     /// A call that began with its gate closed shares a fetch that began before.
     SharedThroughClosedGate,
     /// A listing takes any record for the live one of its hash.

@@ -16,27 +16,29 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "HeldOutsideShard",
         file: "engine/visibility.rs",
-        right: "        // `is_held` comes last:",
+        right: "        let mut answerable = Answerable::AsItIs;",
         wrong: "        if PLANTED {
             return self
                 .l1
                 .find(key.hash, |entry| entry.is_of(namespace.name, key.bytes))
-                .filter(|entry| self.pending.matching(entry).is_none() && entry.is_held());
+                .filter(|entry| self.pending.matching(entry).is_none() && entry.is_held())
+                .map(|entry| (entry, Answerable::AsItIs));
         }
-        // `is_held` comes last:",
+        let mut answerable = Answerable::AsItIs;",
     },
     // An invalidation may end in between, and a reader sees again what it has removed.
     Bug {
         name: "HeldBeforePending",
         file: "engine/visibility.rs",
-        right: "        self.l1.find(key.hash, |entry| {\n",
+        right: "        let entry = self.l1.find(key.hash, |entry| {\n",
         wrong: "        if PLANTED {
             return self
                 .l1
                 .find(key.hash, |entry| entry.is_of(namespace.name, key.bytes))
-                .filter(|entry| entry.is_held() && self.pending.matching(entry).is_none());
+                .filter(|entry| entry.is_held() && self.pending.matching(entry).is_none())
+                .map(|entry| (entry, Answerable::AsItIs));
         }
-        self.l1.find(key.hash, |entry| {\n",
+        let entry = self.l1.find(key.hash, |entry| {\n",
     },
     // An eviction takes a newer entry of its key out of the map.
     Bug {

@@ -9,6 +9,7 @@
 #[allow(dead_code)]
 #[path = "../model/history.rs"]
 mod history;
+mod gated;
 mod scene;
 
 use std::env;
@@ -20,6 +21,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
 use shuttle::{Config, FailurePersistence, Runner};
 use tamis_tiers::{Failpoint, plant};
 
+use crate::gated::gated;
 use crate::scene::{SCRIPTS, Script, Tiers, scene};
 
 /// Of a schedule with few of them.
@@ -107,6 +109,40 @@ fn memory_that_evicts_keeps_its_promises() {
 #[test]
 fn both_tiers_keep_their_promises() {
     holds(Tiers::Disk, 1000, 100);
+}
+
+/// Runs an invalidation, the opening of a gate, and a get.
+fn run_gated(config: &Config, tiers: Tiers, (seed, count): (u64, usize), ran: &Arc<AtomicUsize>) {
+    let counted = |ran: Arc<AtomicUsize>| {
+        move || {
+            ran.fetch_add(1, Ordering::Relaxed);
+            gated(tiers);
+        }
+    };
+    let few = PctScheduler::new_from_seed(seed, PREEMPTIONS, count);
+    Runner::new(few, config.clone()).run(counted(Arc::clone(ran)));
+    let random = RandomScheduler::new_from_seed(seed, count);
+    Runner::new(random, config.clone()).run(counted(Arc::clone(ran)));
+}
+
+#[test]
+fn a_gate_that_is_opened_behind_an_invalidation_lets_nothing_older_pass() {
+    let config = config(FailurePersistence::Print);
+    let (cases, seed) = (number_from("TAMIS_CASES"), number_from("TAMIS_SEED").unwrap_or(0));
+    for (tiers, count) in [(Tiers::Roomy, 1000), (Tiers::Disk, 300)] {
+        let ran = Arc::default();
+        run_gated(&config, tiers, (seed as u64, cases.unwrap_or(count)), &ran);
+        println!("{tiers:?}: {} schedules", ran.load(Ordering::Relaxed));
+    }
+}
+
+#[test]
+fn a_gate_that_is_asked_late_is_found() {
+    let _bug = plant(Failpoint::GateAskedLate);
+    let (config, ran) = (config(FailurePersistence::None), Arc::default());
+    let run = || run_gated(&config, Tiers::Roomy, (1, 4000), &ran);
+    assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "it is not found");
+    println!("GateAskedLate: {} schedules", ran.load(Ordering::Relaxed));
 }
 
 /// The number of schedules of a course until a planted bug is found.
