@@ -6,10 +6,10 @@
 //! `TAMIS_COURSE`, the test that has failed runs it again.
 
 // Some events are of histories with versions.
+mod gated;
 #[allow(dead_code)]
 #[path = "../model/history.rs"]
 mod history;
-mod gated;
 mod scene;
 
 use std::env;

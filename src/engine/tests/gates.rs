@@ -47,7 +47,7 @@ fn fill(bench: &mut Bench, ttl: Option<u32>) -> BlobCache {
     let cache = bench.cache();
     bench.run(cache.put("a", "k", value("k", L1Admission::Always, ttl))).unwrap();
     bench.run(cache.put("a", "d", value("d", L1Admission::Never, ttl))).unwrap();
-    bench.run(cache.put("free", "o", value("o", L1Admission::Always, ttl))).unwrap();
+    bench.run(cache.put("free", "o", "o")).unwrap();
     cache
 }
 
