@@ -29,7 +29,10 @@ use quick_cache::sync::Cache as QuickCache;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
-use tamis::{BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePolicy, BlobCachePut};
+use tamis::{
+    BlobCache, BlobCacheConfig, BlobCacheNamespace, BlobCachePolicy, BlobCachePut, Gate,
+    WhileClosed,
+};
 
 const NAMESPACE: &str = "pages";
 const VALUE_BYTES: usize = 100;
@@ -163,7 +166,17 @@ fn quick_cache(keys: &[String]) -> Peer {
 
 /// A cache that holds the keys, with the given policy.
 fn filled(keys: &[String], policy: &BlobCachePolicy) -> BlobCache {
-    let config = BlobCacheConfig::builder().l1_bytes_max(256 << 20).build();
+    filled_behind(None, keys, policy)
+}
+
+/// The same behind a gate.
+fn filled_behind(gate: Option<&Gate>, keys: &[String], policy: &BlobCachePolicy) -> BlobCache {
+    let config = BlobCacheConfig::builder().l1_bytes_max(256 << 20);
+    let config = match gate {
+        Some(gate) => config.namespace(NAMESPACE, |own| own.gate(gate, WhileClosed::Miss)),
+        None => config,
+    };
+    let config = config.build();
     let cache = block_on(BlobCache::open(config.expect("a valid configuration")));
     let cache = cache.expect("a cache in memory");
     for key in keys {
@@ -192,6 +205,11 @@ fn peers(keys: &[String]) -> Vec<Peer> {
     let timed = filled(keys, &BlobCachePolicy::default().ttl(Duration::from_secs(3600)));
     let listened = filled(keys, &BlobCachePolicy::default());
     let events = listened.events().expect("a thread for the listener");
+    let (lease, open) = (Gate::new(), Gate::new());
+    lease.open_until(lease.now() + Duration::from_secs(3600));
+    open.open();
+    let leased = filled_behind(Some(&lease), keys, &BlobCachePolicy::default());
+    let governed = filled_behind(Some(&open), keys, &BlobCachePolicy::default());
     vec![
         dashmap(keys),
         through_cache("tamis get", plain.clone()),
@@ -200,6 +218,8 @@ fn peers(keys: &[String]) -> Vec<Peer> {
             let _listener = &events;
             black_box(now(listened.get(NAMESPACE, key)).expect("a hit").value());
         }),
+        through_cache("tamis get, lease", leased),
+        through_cache("tamis get, open gate", governed),
         quick_cache(keys),
         through_namespace("tamis namespace get", plain.namespace(NAMESPACE)),
         through_namespace("tamis namespace get, ttl", timed.namespace(NAMESPACE)),

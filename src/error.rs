@@ -83,6 +83,20 @@ pub enum CacheError {
         /// The configured `max_namespaces`.
         max: usize,
     },
+    /// A saved position, or its name, is too long.
+    #[error("saved position or name of {size} bytes is over the limit of {max} bytes")]
+    PositionTooLarge {
+        /// Length of the position, or of the name.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// There are positions under as many other names as there may be.
+    #[error("positions are saved under {max} names already: save this one under one of them")]
+    TooManyPositions {
+        /// The limit.
+        max: usize,
+    },
     /// The live entry carries a version that is not below the one of the put.
     #[error("version {attempted} is not above the stored version {existing}")]
     VersionMismatch {

@@ -118,6 +118,12 @@ pub(crate) enum Failpoint {
     GateUnaskedOnDisk,
     /// A call that began with its gate closed shares a fetch that began before.
     SharedThroughClosedGate,
+    /// A segment does not repeat the saved positions.
+    PositionNotCarried,
+    /// An open by an image of the index does not look for saved positions.
+    PositionNotInImage,
+    /// A saved position of an older segment counts.
+    PositionFromOlder,
     /// A listing takes any record for the live one of its hash.
     ListedUnchecked,
     /// A listing forgets what it has listed.

@@ -259,6 +259,7 @@ mod namespace;
 mod namespaced;
 mod pending;
 mod policy;
+mod position;
 #[cfg(feature = "metrics")]
 mod publish;
 mod put;

@@ -66,7 +66,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     &["cache", "sizing", "status_client", "store_reader"],
     &["backup", "expire", "namespaced", "reopen", "sizes"],
-    &["listing", "touch"],
+    &["listing", "position", "touch"],
     &["publish", "spawned", "typed"],
     &["many"],
     &["fuzz"],

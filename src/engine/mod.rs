@@ -72,6 +72,7 @@ use self::stats::StatsReader;
 use self::status::Status;
 #[cfg(all(any(test, feature = "cli"), feature = "disk", target_os = "linux"))]
 pub(crate) use self::view::{View, open_view};
+use self::write::positions::Positions;
 use self::write::put::Puts;
 use self::write::touch::Touches;
 use crate::config::BlobCacheConfig;
@@ -86,6 +87,7 @@ pub(crate) struct Engine {
     gets: Gets,
     puts: Arc<Puts>,
     touches: Touches,
+    positions: Positions,
     invalidations: Invalidations,
     fetcher: Arc<Fetcher>,
     lister: Arc<Lister>,
@@ -109,6 +111,7 @@ impl Engine {
         Self {
             gets: Gets::new(&parts),
             touches: Touches::new(&parts),
+            positions: Positions::new(&parts),
             invalidations: Invalidations::new(&parts),
             fetcher: Arc::new(Fetcher::new(&parts, Arc::clone(&puts))),
             lister: Arc::new(Lister::new(&parts)),
@@ -137,6 +140,10 @@ impl Engine {
 
     pub(crate) fn touches(&self) -> &Touches {
         &self.touches
+    }
+
+    pub(crate) fn positions(&self) -> &Positions {
+        &self.positions
     }
 
     pub(crate) fn invalidations(&self) -> &Invalidations {

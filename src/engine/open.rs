@@ -168,6 +168,7 @@ pub(crate) async fn open_on(
     let DiskSetup { runner, file, .. } = setup;
     let tier = Tier { l2: opened.l2, file: TierFile::Open(Running { runner, file }) };
     let parts = Parts::new(config, opened.hasher, Some(tier), &timer);
+    *parts.positions.lock() = opened.positions;
     let surplus = restore(&parts, opened.namespaces).await;
     let engine = Arc::new(Engine::new(parts));
     let served = engine.start_tasks(opened.start);

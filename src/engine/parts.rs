@@ -4,6 +4,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::access_times::AccessTimes;
 use crate::clock::Clock;
 use crate::codec::Codecs;
@@ -31,7 +33,7 @@ use crate::events::Events;
 use crate::flight::Flights;
 use crate::key::KeyHasher;
 use crate::l1::L1;
-use crate::l2::L2;
+use crate::l2::{L2, SavedPositions};
 use crate::latency::Latencies;
 use crate::limiter::Limiter;
 use crate::moment::Moment;
@@ -82,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) freeing: Arc<Freeing>,
     pub(crate) latencies: Arc<Latencies>,
     pub(crate) events: Events,
+    /// The lock comes after the commit lock.
+    pub(crate) positions: Arc<Mutex<SavedPositions>>,
 }
 
 impl Parts {
@@ -151,6 +155,7 @@ impl Parts {
             sweep_progress: Arc::default(),
             latencies: Arc::default(),
             events: Events::default(),
+            positions: Arc::default(),
             disk_admission,
             access_times,
             expiry_times,

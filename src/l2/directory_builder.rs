@@ -18,6 +18,7 @@ use super::format::{
     SegmentNumber,
 };
 use super::name_rows::{NameRows, Row};
+use super::saved_position::SavedPositions;
 use super::wire::{Measure, Sink};
 use crate::batch::{BATCH_BYTES, Pacer};
 
@@ -39,6 +40,7 @@ pub(crate) struct DirectoryBuilder {
     key_bytes_max: usize,
     index_bytes: usize,
     bases: TimeBases,
+    positions: SavedPositions,
     /// Where the last record ends, padded.
     end: usize,
 }
@@ -77,6 +79,7 @@ impl DirectoryBuilder {
             key_bytes_max: 0,
             index_bytes: 0,
             bases: TimeBases::default(),
+            positions: SavedPositions::default(),
             end: BLOCK_BYTES,
         }
     }
@@ -95,6 +98,11 @@ impl DirectoryBuilder {
         entry: &DirectoryEntry<'_>,
     ) -> Result<usize, EncodeError> {
         self.encoded_len_in_row(entry, self.row_for(entry))
+    }
+
+    /// The last one of each name.
+    pub(super) fn positions(&self) -> &SavedPositions {
+        &self.positions
     }
 
     pub(crate) fn entries(&self) -> u32 {
@@ -159,6 +167,9 @@ impl DirectoryBuilder {
         if let Change::Blob(blob) = &entry.change {
             self.blob_bytes += self.runs.bytes() - before;
             self.key_bytes_max = self.key_bytes_max.max(blob.key.len());
+        }
+        if let Change::SavedPosition(position) = entry.change {
+            self.positions.set(position);
         }
         self.runs.end_entry();
         self.end = entry.end();

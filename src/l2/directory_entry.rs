@@ -14,6 +14,7 @@ use super::record::{
     KIND_STORE_INVALIDATION, KIND_TOMBSTONE, Record,
 };
 use super::renewal::{KIND_DEADLINE_RENEWAL, Renewal};
+use super::saved_position::{KIND_SAVED_POSITION, SavedPosition};
 use super::string_list::LabelHashes;
 use super::wire::{Reader, Sink, signed, unsigned};
 use crate::clock::Timestamp;
@@ -50,6 +51,7 @@ pub(crate) enum Change<'a> {
     StoreInvalidation { generation: GenerationNumber },
     Renewal(Renewal<'a>),
     Expiry(Expiry<'a>),
+    SavedPosition(SavedPosition<'a>),
 }
 
 /// The part of a blob's record that the directory repeats.
@@ -119,6 +121,7 @@ impl<'a> Change<'a> {
             Record::StoreInvalidation { generation } => Self::StoreInvalidation { generation },
             Record::Renewal(renewal) => Self::Renewal(renewal),
             Record::Expiry(expiry) => Self::Expiry(expiry),
+            Record::SavedPosition(position) => Self::SavedPosition(position),
         }
     }
 
@@ -129,7 +132,9 @@ impl<'a> Change<'a> {
             | Self::PrefixInvalidation { namespace, .. }
             | Self::NamespaceFlush { namespace } => Some(*namespace),
             Self::Renewal(renewal) => Some(renewal.namespace),
-            Self::LabelInvalidation { .. } | Self::StoreInvalidation { .. } => None,
+            Self::LabelInvalidation { .. }
+            | Self::StoreInvalidation { .. }
+            | Self::SavedPosition(_) => None,
             Self::Expiry(expiry) => expiry.namespace(),
         }
     }
@@ -154,6 +159,7 @@ impl<'a> Change<'a> {
             }
             Self::LabelInvalidation { labels } if labels.is_empty() => Err(EncodeError::Field),
             Self::Expiry(expiry) => expiry.check(),
+            Self::SavedPosition(position) => position.check(),
             _ => Ok(()),
         }
     }
@@ -174,6 +180,7 @@ impl<'a> Change<'a> {
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
             Self::Renewal(_) => KIND_DEADLINE_RENEWAL,
             Self::Expiry(expiry) => expiry.kind(),
+            Self::SavedPosition(_) => KIND_SAVED_POSITION,
         }
     }
 }
@@ -250,6 +257,7 @@ impl DirectoryEntry<'_> {
             Change::StoreInvalidation { generation } => sink.varint(generation.0),
             Change::Renewal(renewal) => renewal.write(sink),
             Change::Expiry(expiry) => expiry.write(sink),
+            Change::SavedPosition(position) => position.write(sink),
         }
         Ok(())
     }
@@ -313,6 +321,9 @@ impl EntryReader {
             KIND_LABEL_INVALIDATION => {
                 let labels = LabelHashes::read(reader)?;
                 return Ok((None, Change::LabelInvalidation { labels }));
+            }
+            KIND_SAVED_POSITION => {
+                return Ok((None, Change::SavedPosition(SavedPosition::read(reader)?)));
             }
             _ if names_namespace(tag) == Some(false) => {
                 return Ok((None, Change::Expiry(Expiry::read(tag, None, reader)?)));

@@ -24,10 +24,12 @@ use super::directory_builder::{DirectoryBuilder, ListedRun, Listing};
 use super::directory_entry::Change;
 use super::format::{Geometry, OpenCount, Position, SegmentNumber};
 use super::image::ClosedIndex;
-use super::log_state::{Appended, LogOrigin, LogState, UnsealedDirectory};
+use super::log_origin::{Appended, LogOrigin, UnsealedDirectory};
+use super::log_state::LogState;
 use super::record::RecordLengths;
 use super::restart_requests::{RestartRequests, StaysOff};
 use super::room::{RoomQueue, RoomTicket};
+use super::saved_position::SavedPositions;
 use super::search_targets::{SearchTargets, SegmentTargets};
 use super::size_requests::{SizeRefusal, SizeRequests};
 use super::write_batch::{Assigned, EncodedRecord, Job, Off, Refusal, WriteBatch, fits_segment};
@@ -67,13 +69,23 @@ pub(crate) struct LogStart {
     pub(crate) timer: Timer,
     /// The share of the index budget that one segment may use.
     pub(crate) index_share: usize,
+    pub(crate) positions: SavedPositions,
 }
 
 impl Log {
     pub(crate) fn new(start: LogStart) -> Self {
-        let LogStart { geometry, key, open_count, tail, directory, newest, index_share, .. } =
-            start;
-        let origin = LogOrigin { geometry, key, open_count, tail, directory, newest, index_share };
+        let LogStart { geometry, key, open_count, tail, directory, newest, .. } = start;
+        let LogStart { index_share, positions, .. } = start;
+        let origin = LogOrigin {
+            geometry,
+            key,
+            open_count,
+            tail,
+            directory,
+            newest,
+            index_share,
+            positions,
+        };
         let state = Arc::new(Mutex::new(LogState::new(origin)));
         Self {
             geometry,
@@ -494,6 +506,7 @@ mod tests {
             newest: SegmentNumber(0),
             head: SegmentNumber(0),
             index_share: 1 << 20,
+            positions: SavedPositions::default(),
             timer: Timer::Process,
         })
     }

@@ -10,8 +10,11 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::allowance::{Allowance, WAITING_BYTES_MAX};
 use super::batch_records::{BatchRecords, PendingRecord};
+use super::carried::Carried;
 use super::checksum::ChecksumKey;
 use super::directory_builder::DirectoryBuilder;
 use super::directory_entry::Change;
@@ -21,9 +24,10 @@ use super::format::{
 };
 use super::frame::FrameBuilder;
 use super::image::ClosedIndex;
+use super::log_origin::{Appended, LogOrigin, Phase, UnsealedDirectory};
 use super::open_batch::{Abandoned, OpenBatch};
-use super::record::seal;
-use super::search_targets::{SearchTargets, SegmentTargets};
+use super::record::{Record, seal};
+use super::search_targets::SearchTargets;
 use super::write_batch::{
     Assigned, EncodedRecord, Job, Off, Refusal, Seal, WriteBatch, fits_segment, listed,
 };
@@ -66,40 +70,7 @@ pub(super) struct LogState {
     is_close_requested: bool,
     /// Counts the events after which there may be room.
     room_events: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Running,
-    Closing,
-    Closed,
-    Off,
-}
-
-pub(super) struct LogOrigin {
-    pub(super) geometry: Geometry,
-    pub(super) key: ChecksumKey,
-    pub(super) open_count: OpenCount,
-    /// Where the first frame goes.
-    pub(super) tail: Position,
-    /// The entries of the segment of `tail` so far.
-    pub(super) directory: DirectoryBuilder,
-    /// The newest segment that is prepared.
-    pub(super) newest: SegmentNumber,
-    pub(super) index_share: usize,
-}
-
-pub(super) struct Appended {
-    pub(super) result: Result<Assigned, Refusal>,
-    /// The writer has something to do, and may not know yet.
-    pub(super) wakes_writer: bool,
-}
-
-/// The directory of a segment that is not sealed on file yet.
-pub(super) enum UnsealedDirectory<T> {
-    Sealing(Arc<Seal>),
-    /// A part of it. None: it has nothing of the targets.
-    Open(Option<(SegmentTargets, T)>),
+    carried: Carried,
 }
 
 impl LogState {
@@ -122,6 +93,7 @@ impl LogState {
             is_urgent: false,
             phase: Phase::Running,
             is_close_requested: false,
+            carried: Carried::new(origin.positions),
             room_events: 0,
         }
     }
@@ -144,11 +116,15 @@ impl LogState {
             return Appended { result: Err(Refusal::NoRoom), wakes_writer: true };
         }
         let was_idle = self.open.is_none();
-        let Ok(assigned) = self.assign(record, change) else {
+        let carried = self.carry(Some((record, change)));
+        let Ok(assigned) = carried.and_then(|()| self.assign(record, change)) else {
             // There was room, so the record cannot be refused: the log is inconsistent.
             self.fail();
             return Appended { result: Err(Refusal::Off), wakes_writer: true };
         };
+        if let Change::SavedPosition(position) = change {
+            self.carried.set(*position);
+        }
         self.waiting_bytes += record.lengths.padded();
         if allowance == Allowance::Reinserted {
             self.kept_bytes = self.kept_bytes.saturating_sub(record.lengths.padded());
@@ -206,6 +182,31 @@ impl LogState {
         })
     }
 
+    /// Repeats the saved positions that are due, if they leave room for the record.
+    fn carry(&mut self, before: Option<(&EncodedRecord, &Change<'_>)>) -> Result<(), EncodeError> {
+        let offset = self.geometry.offset_in_segment(self.end()) as usize + FRAME_HEADER_BYTES;
+        if !self.carried.is_due() || offset < BLOCK_BYTES {
+            return Ok(());
+        }
+        let segment = self.geometry.segment_bytes() as usize;
+        let (directory, beyond) = match before {
+            None => (self.directory.encoded_len(), 0),
+            Some((record, change)) => {
+                let entry = listed(offset, record.lengths, change)?;
+                let directory = self.directory.encoded_len_with(&entry)?;
+                (directory, record.lengths.padded() + Allowance::reserve_bytes(segment))
+            }
+        };
+        // The directory takes whole blocks.
+        let room = segment.saturating_sub(offset + directory + BLOCK_BYTES + beyond);
+        for position in self.carried.take_due(room).iter() {
+            let mut record = EncodedRecord::new(&Record::SavedPosition(position), Bytes::new())?;
+            self.assign(&mut record, &Change::SavedPosition(position))?;
+            self.waiting_bytes += record.lengths.padded();
+        }
+        Ok(())
+    }
+
     fn assign(
         &mut self,
         record: &mut EncodedRecord,
@@ -242,6 +243,7 @@ impl LogState {
         let seal = Seal { segment, directory, end: self.next };
         self.jobs.push_back(Job::Seal(Arc::new(seal)));
         self.next = start;
+        self.carried.begin_segment();
         true
     }
 
@@ -339,8 +341,11 @@ impl LogState {
         self.is_close_requested = true;
         if self.phase == Phase::Running {
             self.phase = Phase::Closing;
+            // What the end of the log lacks is found by an open that reads all of it.
+            let has_all = self.carry(None).is_ok() && !self.carried.is_due();
             self.close_batch();
-            self.jobs.push_back(Job::Close { tail: self.next, index: index.take() });
+            let index = if has_all { index.take() } else { None };
+            self.jobs.push_back(Job::Close { tail: self.next, index });
         }
     }
 
@@ -371,6 +376,7 @@ impl LogState {
         self.next = start;
         self.note_written(start);
         (self.kept_bytes, self.is_urgent) = (0, false);
+        self.carried.clear();
         self.room_events += 1;
         let directory = DirectoryBuilder::new(segment, self.geometry);
         Some(mem::replace(&mut self.directory, directory))

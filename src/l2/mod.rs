@@ -12,6 +12,7 @@ mod backup;
 mod batch_records;
 mod blob;
 mod block_sharing;
+mod carried;
 mod checksum;
 mod chunks;
 #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
@@ -38,6 +39,7 @@ mod index;
 mod listed_record;
 mod listing;
 mod log;
+mod log_origin;
 mod log_owner;
 mod log_state;
 mod name_rows;
@@ -66,6 +68,7 @@ mod restore;
 mod resume;
 mod rewrite_budget;
 mod room;
+mod saved_position;
 mod search_targets;
 mod segment;
 mod segment_file;
@@ -128,6 +131,9 @@ pub(crate) use self::replayed_namespace::{ExpiredRecord, RecoveredNamespace, Ren
 pub(crate) use self::restart_requests::StaysOff;
 pub(crate) use self::rewrite_budget::Usage;
 pub(crate) use self::room::RoomTicket;
+pub(crate) use self::saved_position::{
+    POSITION_BYTES_MAX, POSITION_NAME_BYTES_MAX, POSITIONS_MAX, SavedPosition, SavedPositions,
+};
 pub(crate) use self::search_targets::SearchTargets;
 pub(crate) use self::segment_search::FoundBlobs;
 pub(crate) use self::size_requests::SizeRefusal;
@@ -180,6 +186,8 @@ pub(crate) struct Opened {
     pub(crate) records: u64,
     /// Segments dropped because of damage.
     pub(crate) dropped: u64,
+    /// The saved positions that were found.
+    pub(crate) positions: SavedPositions,
     /// They were read from an image of the index.
     pub(crate) is_from_image: bool,
     #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]

@@ -41,7 +41,7 @@ pub(crate) async fn open(
     }
     let restored = restore(file, superblock, opening).await?;
     let Restored { file, superblock, hasher, reached, tail, directory, tail_block } = restored;
-    let Reached { namespaces, records, outlines, dropped, is_from_image, .. } = reached;
+    let Reached { namespaces, records, outlines, dropped, is_from_image, positions, .. } = reached;
     let writing = file.geometry.segment_of(tail);
     let Opening { key_hash_bits, helpers, .. } = *opening;
     let image_settings = ImageSettings { key_hash_bits, helpers };
@@ -64,6 +64,7 @@ pub(crate) async fn open(
         head,
         timer,
         index_share: opening.limits.index_bytes_max / INDEX_SHARE,
+        positions: positions.clone(),
     });
     let l2 = L2 {
         log: Arc::new(log),
@@ -77,6 +78,7 @@ pub(crate) async fn open(
         namespaces,
         records,
         dropped,
+        positions,
         is_from_image,
         #[cfg(all(any(test, feature = "cli"), target_os = "linux"))]
         open_segment,

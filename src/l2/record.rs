@@ -20,6 +20,7 @@ use super::format::{
 };
 use super::renewal::KIND_DEADLINE_RENEWAL;
 pub(crate) use super::renewal::Renewal;
+use super::saved_position::{KIND_SAVED_POSITION, SavedPosition};
 use super::string_list::LabelHashes;
 use super::wire::{Measure, Reader, Sink};
 
@@ -65,6 +66,8 @@ pub(crate) enum Record<'a> {
     Renewal(Renewal<'a>),
     /// Makes older records stale.
     Expiry(Expiry<'a>),
+    /// Changes nothing.
+    SavedPosition(SavedPosition<'a>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +154,7 @@ impl<'a> Record<'a> {
             Self::StoreInvalidation { .. } => KIND_STORE_INVALIDATION,
             Self::Renewal(_) => KIND_DEADLINE_RENEWAL,
             Self::Expiry(expiry) => expiry.kind(),
+            Self::SavedPosition(_) => KIND_SAVED_POSITION,
         }
     }
 
@@ -174,6 +178,7 @@ impl<'a> Record<'a> {
             Self::PrefixInvalidation { namespace, .. } => namespace.check(),
             Self::Expiry(expiry) => expiry.check(),
             Self::Renewal(renewal) => renewal.check(),
+            Self::SavedPosition(position) => position.check(),
             Self::LabelInvalidation { .. } | Self::StoreInvalidation { .. } => Ok(()),
         }
     }
@@ -201,6 +206,7 @@ impl<'a> Record<'a> {
                 expiry.namespace().into_iter().for_each(|namespace| namespace.write(sink));
                 expiry.write(sink);
             }
+            Self::SavedPosition(position) => position.write(sink),
         }
     }
 
@@ -232,6 +238,7 @@ impl<'a> Record<'a> {
                 let namespace = NamedGeneration::read(&mut reader)?;
                 Self::Renewal(Renewal::read(namespace, &mut reader)?)
             }
+            KIND_SAVED_POSITION => Self::SavedPosition(SavedPosition::read(&mut reader)?),
             _ => {
                 let named = names_namespace(kind).ok_or(DecodeError::Kind(kind))?;
                 let namespace =

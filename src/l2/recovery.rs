@@ -30,6 +30,7 @@ use super::recovery_error::RecoveryError;
 use super::replay::{Replay, Replayed};
 use super::replayed_namespace::RecoveredNamespace;
 use super::resume::{Tail, Unsealed, start_of};
+use super::saved_position::SavedPositions;
 use super::segment_file::SegmentFile;
 use super::segment_records::SegmentRecords;
 use super::superblock::Superblock;
@@ -54,6 +55,8 @@ pub(crate) struct Reached {
     /// Segments dropped because of damage in or behind them, or because fewer fit.
     pub(crate) dropped: u64,
     pub(crate) is_from_image: bool,
+    /// Each is behind the mutations before it, of which those that still matter count.
+    pub(crate) positions: SavedPositions,
 }
 
 /// Reads the store of `superblock`, as far as so many segments hold it.
@@ -78,13 +81,14 @@ pub(super) async fn survey(
         dropped: 0,
         now: Timestamp(opening.now_ns),
         order_matters: false,
+        positions: SavedPositions::default(),
     };
     let loaded = scan.load_image(opening, &helpers).await;
     if loaded.is_none() {
         scan.read_back(opening.limits.index_bytes_max).await?;
     }
     let given_up = scan.given_up();
-    let BackwardScan { replay, outlines, tail, head, dropped, .. } = scan;
+    let BackwardScan { replay, outlines, tail, head, dropped, positions, .. } = scan;
     let is_from_image = loaded.is_some();
     let (namespaces, records) = match loaded {
         Some(Loaded { namespaces, records, .. }) => (namespaces, records),
@@ -110,7 +114,7 @@ pub(super) async fn survey(
         );
     }
     let dropped = dropped + given_up;
-    Ok(Reached { namespaces, records, outlines, tail, head, dropped, is_from_image })
+    Ok(Reached { namespaces, records, outlines, tail, head, dropped, is_from_image, positions })
 }
 
 struct BackwardScan<'a> {
@@ -129,6 +133,8 @@ struct BackwardScan<'a> {
     now: Timestamp,
     /// Whether a segment had to be replayed in its order.
     order_matters: bool,
+    /// Of the segments that were read.
+    positions: SavedPositions,
 }
 
 impl BackwardScan<'_> {
@@ -169,6 +175,9 @@ impl BackwardScan<'_> {
             return None;
         };
         self.head = head;
+        if !failpoint(Failpoint::PositionNotInImage) {
+            self.positions = unsealed.directory.positions().clone();
+        }
         self.tail = Some(Tail { segment, unsealed: Some(unsealed) });
         let room = opening.limits.index_bytes_max.saturating_sub(loaded.bytes);
         self.read_outlines(segment, room, helpers.count()).await;
@@ -282,6 +291,7 @@ impl BackwardScan<'_> {
             Found::Sealed(records) => records,
         };
         self.tail.get_or_insert(Tail { segment: number, unsealed: None });
+        self.add_positions(&records);
         let (mut records, mut taken) = (records, Taken::Good);
         if !self.take_plain(&records, older).await? {
             self.order_matters = true;
@@ -293,6 +303,14 @@ impl BackwardScan<'_> {
         let replay = &mut self.replay;
         self.outlines.keep(records.into_outline(), |bytes| replay.reserve(bytes));
         Ok(taken)
+    }
+
+    /// Those that have none in a newer segment. No invalidation covers them.
+    fn add_positions(&mut self, records: &SegmentRecords) {
+        if failpoint(Failpoint::PositionFromOlder) {
+            records.positions().iter().for_each(|position| self.positions.set(position));
+        }
+        self.positions.add_older(records.positions());
     }
 
     /// False if the order of the records matters.
@@ -347,6 +365,7 @@ impl BackwardScan<'_> {
         let place = (number, self.opens(), geometry);
         let records = SegmentRecords::read(image.into(), key, place, (self.now, false)).await;
         let records = records.map_err(io::Error::other)?;
+        self.add_positions(&records);
         let taken = self.take_records(&records, older).await?;
         if is_damaged {
             self.head = self.head.max(records.oldest().unwrap_or(end));

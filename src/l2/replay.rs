@@ -424,7 +424,8 @@ impl Replay {
             }
             Change::NamespaceFlush { .. } => namespace.is_over = true,
             Change::Blob(_) | Change::Tombstone { .. } | Change::LabelInvalidation { .. } => {}
-            Change::StoreInvalidation { .. } | Change::Renewal(_) | Change::Expiry(_) => {}
+            Change::StoreInvalidation { .. } | Change::Renewal(_) => {}
+            Change::Expiry(_) | Change::SavedPosition(_) => {}
         }
     }
 }

@@ -18,6 +18,7 @@ use super::recovery::{Reached, survey};
 use super::recovery_error::RecoveryError;
 use super::resizing::{cut, gather, grow};
 use super::resume::{Started, Tail, start, start_of};
+use super::saved_position::SavedPositions;
 use super::segment_file::SegmentFile;
 use super::superblock::{CrashSafety, Superblock, SuperblockError};
 use crate::batch::Pacer;
@@ -132,6 +133,7 @@ fn nothing(superblock: &Superblock, opening: &Opening) -> Reached {
         head: superblock.head,
         dropped: 0,
         is_from_image: false,
+        positions: SavedPositions::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use super::format::{
 use super::listed_record::ListedRecord;
 use super::outline::Outline;
 use super::plain_records::PlainRecords;
+use super::saved_position::SavedPositions;
 use super::wire::Reader;
 use crate::batch::{BATCH_ENTRIES, Pacer, sort_by_key};
 use crate::clock::Timestamp;
@@ -24,6 +25,7 @@ pub(crate) struct SegmentRecords {
     /// Newest first, unless there are plain ones instead.
     records: Vec<ListedRecord>,
     plain: Option<PlainRecords>,
+    positions: SavedPositions,
     labels: Vec<u64>,
     names: Vec<(Box<str>, GenerationNumber)>,
     outline: Outline,
@@ -60,8 +62,12 @@ impl SegmentRecords {
         let entries = Footer::decode(&image, segment, opens, geometry)?.entries as usize;
         let most = geometry.segment_bytes() as usize / RECORD_PADDED_BYTES_MIN;
         let (mut records, mut labels) = (Vec::with_capacity(entries.min(most)), Vec::new());
-        let mut is_too_long = false;
+        let (mut is_too_long, mut positions) = (false, SavedPositions::default());
         let directory = Directory::read_each(&image, key, place, |at, row, entry| {
+            if let Change::SavedPosition(position) = entry.change {
+                // In the order of the log: the last one counts.
+                return positions.set(position);
+            }
             let record = ListedRecord::new(at, row, entry, now, labels.len());
             is_too_long |= record.is_none();
             records.extend(record);
@@ -90,11 +96,16 @@ impl SegmentRecords {
             Some(_) => Vec::new(),
             None => newest_first(records, &mut steps).await,
         };
-        Ok(Self { records, plain, labels, names, outline, pages, reader, start })
+        Ok(Self { records, plain, positions, labels, names, outline, pages, reader, start })
     }
 
     pub(crate) fn plain(&self) -> Option<&PlainRecords> {
         self.plain.as_ref()
+    }
+
+    /// The last one of each name, wherever they are in the segment.
+    pub(crate) fn positions(&self) -> &SavedPositions {
+        &self.positions
     }
 
     /// The bytes that it was read from, from the directory on.

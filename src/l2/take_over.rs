@@ -12,6 +12,7 @@ use super::opening::Opening;
 use super::recovery_error::RecoveryError;
 use super::resizing::cut;
 use super::resume::start_of;
+use super::saved_position::SavedPositions;
 use super::segment_file::SegmentFile;
 use super::superblock::{Superblock, SuperblockError};
 use crate::failpoint::{Failpoint, failpoint};
@@ -36,6 +37,7 @@ pub(super) fn empty_log(file: &SegmentFile, timer: Timer, index_share: usize) ->
         head: SEGMENT,
         timer,
         index_share,
+        positions: SavedPositions::default(),
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::batch::{BATCH_ENTRIES, yield_now};
 use crate::commit_lock::{CommitLock, Section};
@@ -25,8 +26,8 @@ use crate::failpoint::{Failpoint, failpoint};
 use crate::key::{HashedKey, KeyHash, LabelHash};
 use crate::l1::L1;
 use crate::l2::{
-    AppendedAgain, BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Restart,
-    Slot, Usage,
+    AppendedAgain, BlobSummary, Change, EncodedRecord, LogOwner, Position, READS_MAX, Record,
+    Restart, SavedPositions, Slot, Usage,
 };
 use crate::meter;
 use crate::namespace::{Generation, Namespaces};
@@ -52,6 +53,7 @@ pub(crate) struct CacheLogOwner {
     disk_admission: Arc<DiskAdmission>,
     filters: Arc<FilterSignal>,
     acknowledger: Arc<Acknowledger>,
+    positions: Arc<Mutex<SavedPositions>>,
 }
 
 impl CacheLogOwner {
@@ -74,6 +76,7 @@ impl CacheLogOwner {
             disk_admission: parts.disk_admission.clone(),
             filters: parts.filters.clone(),
             acknowledger: parts.acknowledger.clone(),
+            positions: parts.positions.clone(),
         }
     }
 
@@ -238,6 +241,12 @@ impl LogOwner for CacheLogOwner {
         }
         // The store has nothing that such a flush should have removed.
         self.acknowledger.forget_unrecorded_flush();
+        // Nor anything that a mutation before them should have removed.
+        for position in self.positions.lock().iter() {
+            let record = Record::SavedPosition(position);
+            // A log that has just begun has room.
+            _ = self.disk.record(&record, &Change::SavedPosition(position));
+        }
         Restart::Done
     }
 

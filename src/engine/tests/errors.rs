@@ -348,6 +348,7 @@ fn the_errors_of_every_call_are_exactly_those_in_its_docs() {
         "BlobCache::open",
         "BlobCache::reopen_l2",
         "BlobCache::backup",
+        "BlobCache::save_position",
         "BlobCache::get_or_fetch",
         "BlobCache::get_or_refresh",
         "BlobCache::get_or_fetch_spawned",

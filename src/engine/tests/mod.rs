@@ -30,6 +30,7 @@ mod polls;
 mod promotions;
 mod reclaim;
 mod regressions;
+mod saved_positions;
 mod settings;
 mod sizes;
 mod telemetry;

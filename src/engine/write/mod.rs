@@ -4,6 +4,7 @@ mod admitted;
 pub(crate) mod commit;
 pub(crate) mod copy_limit;
 pub(crate) mod namespace_slots;
+pub(crate) mod positions;
 mod preparation;
 pub(crate) mod put;
 pub(crate) mod put_many;

@@ -11,6 +11,7 @@ use super::super::expiry::{Expiry, ExpiryScope};
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Position, SegmentNumber, align};
 use super::super::renewal::Renewal;
 use super::super::replay::Limits;
+use super::super::saved_position::SavedPosition;
 use super::super::string_list::LabelHashes;
 use super::{OPEN, geometry, store_key};
 use crate::clock::Timestamp;
@@ -70,6 +71,7 @@ impl Owned {
                 life: self.life(),
                 shortened: self.renews.1,
             }),
+            12 => Change::SavedPosition(SavedPosition { name: self.name, bytes: &self.key }),
             kind => {
                 let scope = match kind {
                     8 => ExpiryScope::Key { namespace, hash: self.hash },
@@ -123,7 +125,9 @@ impl Manner {
 
     fn record(&self, rng: &mut StdRng, past: &mut Past, at: u32) -> Owned {
         let kind = match rng.random_range(0..self.invalidations) {
-            0 => [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11, 7, 7, 7, 7][rng.random_range(0..17)],
+            0 => {
+                [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11, 12, 7, 7, 7, 7][rng.random_range(0..18)]
+            }
             _ if rng.random_bool(0.1) => 2,
             _ => 1,
         };

@@ -26,6 +26,7 @@ use super::expiry::{Expiry, ExpiryScope};
 use super::format::{GenerationNumber, Geometry, OpenCount, OpenRange, Position, StoreId};
 use super::record::{Record, RecordLengths, seal};
 use super::renewal::Renewal;
+use super::saved_position::SavedPosition;
 use super::string_list::{LabelHashes, Labels, Metadata};
 
 pub(super) const STORE: StoreId = StoreId([7; 16]);
@@ -71,7 +72,7 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn new(rng: &mut StdRng) -> Self {
-        let kind = if rng.random_bool(0.6) { 1 } else { rng.random_range(2..=11) };
+        let kind = if rng.random_bool(0.6) { 1 } else { rng.random_range(2..=12) };
         Self::of_kind(rng, kind)
     }
 
@@ -114,6 +115,7 @@ impl Sample {
             5 => Record::NamespaceFlush { namespace },
             6 => Record::StoreInvalidation { generation: self.generation },
             7 => Record::Renewal(self.renewal(namespace)),
+            12 => Record::SavedPosition(SavedPosition { name: &self.name, bytes: &self.bytes }),
             kind => {
                 let scope = match kind {
                     8 => ExpiryScope::Key { namespace, hash: self.hash() },

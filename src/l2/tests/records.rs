@@ -189,7 +189,7 @@ fn decoding_allocates_nothing() {
 #[test]
 fn unknown_kinds_are_refused() {
     let at = position(8);
-    for kind in (0..=u8::MAX).filter(|kind| !(1..=11).contains(kind)) {
+    for kind in (0..=u8::MAX).filter(|kind| !(1..=12).contains(kind)) {
         let (mut bytes, ..) = Sample::of_kind(&mut seeded(8), 7).encode(at);
         bytes[8] = kind;
         seal(&mut bytes, store_key(), at, OPEN).unwrap();
