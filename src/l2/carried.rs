@@ -5,12 +5,14 @@
 //! the first record that leaves room for them; what is repeated later in the log says the same of
 //! the mutations before.
 
-use super::record::Record;
+use super::format::BLOCK_BYTES;
+use super::record::{Record, RecordLengths};
 use super::saved_position::{SavedPosition, SavedPositions};
 use crate::failpoint::{Failpoint, failpoint};
 
-/// Beside the records and their entries in the directory: rows of its table of pages.
-const BESIDE_BYTES: usize = 128;
+/// Beside the records and their entries in the directory: rows of its table of pages, and what is
+/// missing to a whole block.
+const BESIDE_BYTES: usize = 128 + BLOCK_BYTES;
 
 #[derive(Default)]
 pub(super) struct Carried {
@@ -46,8 +48,9 @@ impl Carried {
     pub(super) fn take_due(&mut self, room: usize) -> SavedPositions {
         let encoded = |position| Record::SavedPosition(position).lengths().ok();
         // An entry of the directory is no longer than its record.
-        let bytes: usize =
-            self.positions.iter().filter_map(encoded).map(|it| 2 * it.padded()).sum();
+        let both = |lengths: RecordLengths| 2 * lengths.padded();
+        // Bounded: by the most there are.
+        let bytes: usize = self.positions.iter().filter_map(encoded).map(both).sum();
         if !self.is_due || bytes + BESIDE_BYTES > room {
             return SavedPositions::default();
         }

@@ -197,8 +197,8 @@ impl LogState {
                 (directory, record.lengths.padded() + Allowance::reserve_bytes(segment))
             }
         };
-        // The directory takes whole blocks.
-        let room = segment.saturating_sub(offset + directory + BLOCK_BYTES + beyond);
+        let room = segment.saturating_sub(offset + directory + beyond);
+        // Bounded: by the most there are.
         for position in self.carried.take_due(room).iter() {
             let mut record = EncodedRecord::new(&Record::SavedPosition(position), Bytes::new())?;
             self.assign(&mut record, &Change::SavedPosition(position))?;

@@ -308,6 +308,7 @@ impl BackwardScan<'_> {
     /// Those that have none in a newer segment. No invalidation covers them.
     fn add_positions(&mut self, records: &SegmentRecords) {
         if failpoint(Failpoint::PositionFromOlder) {
+            // Bounded: by the most there are.
             records.positions().iter().for_each(|position| self.positions.set(position));
         }
         self.positions.add_older(records.positions());

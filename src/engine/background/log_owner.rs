@@ -242,6 +242,7 @@ impl LogOwner for CacheLogOwner {
         // The store has nothing that such a flush should have removed.
         self.acknowledger.forget_unrecorded_flush();
         // Nor anything that a mutation before them should have removed.
+        // Bounded: by the most there are.
         for position in self.positions.lock().iter() {
             let record = Record::SavedPosition(position);
             // A log that has just begun has room.

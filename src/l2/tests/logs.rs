@@ -11,7 +11,7 @@ use super::super::expiry::{Expiry, ExpiryScope};
 use super::super::format::{BLOCK_BYTES, GenerationNumber, Position, SegmentNumber, align};
 use super::super::renewal::Renewal;
 use super::super::replay::Limits;
-use super::super::saved_position::SavedPosition;
+use super::super::saved_position::{SavedPosition, SavedPositions};
 use super::super::string_list::LabelHashes;
 use super::{OPEN, geometry, store_key};
 use crate::clock::Timestamp;
@@ -83,6 +83,13 @@ impl Owned {
             }
         };
         DirectoryEntry { offset: self.offset, length: self.length, change }
+    }
+
+    /// Notes it, if it is a saved position.
+    pub(super) fn save(&self, positions: &mut SavedPositions) {
+        if let Change::SavedPosition(position) = self.entry().change {
+            positions.set(position);
+        }
     }
 
     /// Of a renewal.

@@ -185,7 +185,8 @@ impl PlainReplay {
 
     /// False at the budget.
     pub(super) fn take(&mut self, record: &Owned, position: u64) -> bool {
-        if self.is_over {
+        // A saved position is found beside the records.
+        if self.is_over || record.kind == 12 {
             return true;
         }
         let (name, generation) = (record.name, record.generation.0);

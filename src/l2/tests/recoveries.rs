@@ -19,6 +19,7 @@ use super::super::opening::Opening;
 use super::super::places::Places;
 use super::super::replay::{Limits, Replay};
 use super::super::restore::{Restored, restore};
+use super::super::saved_position::SavedPositions;
 use super::super::segment::SegmentHeader;
 use super::super::segment_file::SegmentFile;
 use super::super::segment_records::SegmentRecords;
@@ -65,6 +66,9 @@ fn a_replay_in_runs_equals_one_record_by_record() {
                 block_on(SegmentRecords::read(image.clone(), store_key(), place, manner)).unwrap()
             };
             let (any_order, from) = (read(&image, true), (head, number.0));
+            let mut positions = SavedPositions::default();
+            records.iter().for_each(|record| record.save(&mut positions));
+            assert_eq!(*any_order.positions(), positions);
             let is_taken = any_order.plain().is_some_and(|plain| {
                 let outline_bytes = any_order.outline_bytes();
                 block_on(replay.take_plain(plain, outline_bytes, from, &helpers)).unwrap()
