@@ -270,6 +270,36 @@ fn polled_once<F: Future>(call: F) -> bool {
     pin!(call).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
+/// A mutation, which may be dropped after its first poll: whether it has returned, and the keys that
+/// it is about.
+fn mutate(bench: &mut Bench, random: &mut StdRng, number: u64) -> (bool, Vec<usize>) {
+    let cache = bench.cache();
+    let (key, tag) = (random.random_range(0..4), random.random_range(0..2));
+    let name = format!("k{key}");
+    let tags = [format!("t{}", key % 2)];
+    let awaits = random.random_bool(0.7);
+    let bytes = random.random_range(0..9000);
+    match random.random_range(0..10) {
+        0..5 => {
+            let text = format!("{number}:{}", "x".repeat(bytes));
+            let put = cache.put("a", &name, made(&text, &[&tags[0]]));
+            let is_done = if awaits { bench.run(put).is_ok() } else { polled_once(put) };
+            (is_done, vec![key])
+        }
+        5..7 => {
+            let call = cache.invalidate_key("a", &name);
+            let is_done = if awaits { bench.run(call).is_ok() } else { polled_once(call) };
+            (is_done, vec![key])
+        }
+        7..9 => {
+            let tag = format!("t{tag}");
+            let call = bench.run(cache.invalidate_tags("a", &[&tag]));
+            (call.is_ok(), (0..4).filter(|key| format!("t{}", key % 2) == tag).collect())
+        }
+        _ => (bench.run(cache.invalidate_all()).is_ok(), (0..4).collect()),
+    }
+}
+
 /// Puts, invalidations and flushes, each numbered; positions between them; kills at any time. Once
 /// a position is found, no key has anything older than it had by then.
 fn case(seed: u64) -> (u64, u64) {
@@ -283,38 +313,14 @@ fn case(seed: u64) -> (u64, u64) {
     for _ in 0..6 {
         for _ in 0..random.random_range(1..60) {
             number += 1;
-            let cache = bench.cache();
-            let (key, tag) = (random.random_range(0..4), random.random_range(0..2));
-            let name = format!("k{key}");
-            let tags = [format!("t{}", key % 2)];
-            // Some are dropped after their first poll, in force or not.
-            let awaits = random.random_bool(0.7);
-            let bytes = random.random_range(0..9000);
-            let (is_done, changed) = match random.random_range(0..10) {
-                0..5 => {
-                    let text = format!("{number}:{}", "x".repeat(bytes));
-                    let put = cache.put("a", &name, made(&text, &[&tags[0]]));
-                    let is_done = if awaits { bench.run(put).is_ok() } else { polled_once(put) };
-                    (is_done, vec![key])
-                }
-                5..7 => {
-                    let call = cache.invalidate_key("a", &name);
-                    let is_done = if awaits { bench.run(call).is_ok() } else { polled_once(call) };
-                    (is_done, vec![key])
-                }
-                7..9 => {
-                    let tag = format!("t{tag}");
-                    let call = bench.run(cache.invalidate_tags("a", &[&tag]));
-                    (call.is_ok(), (0..4).filter(|key| format!("t{}", key % 2) == tag).collect())
-                }
-                _ => (bench.run(cache.invalidate_all()).is_ok(), (0..4).collect()),
-            };
+            let (is_done, changed) = mutate(&mut bench, &mut random, number);
             if is_done {
                 changed.iter().for_each(|key| truth[*key] = number);
             }
             if random.random_bool(0.3) {
                 truths.push(truth);
                 let position = (truths.len() - 1).to_string();
+                let cache = bench.cache();
                 let saving = cache.save_position("p", position);
                 if random.random_bool(0.5) {
                     bench.run(saving).unwrap();

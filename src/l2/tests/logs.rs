@@ -132,9 +132,7 @@ impl Manner {
 
     fn record(&self, rng: &mut StdRng, past: &mut Past, at: u32) -> Owned {
         let kind = match rng.random_range(0..self.invalidations) {
-            0 => {
-                [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11, 12, 7, 7, 7, 7][rng.random_range(0..18)]
-            }
+            0 => [3, 3, 4, 4, 5, 6, 8, 8, 9, 9, 10, 10, 11, 12, 7, 7, 7][rng.random_range(0..17)],
             _ if rng.random_bool(0.1) => 2,
             _ => 1,
         };

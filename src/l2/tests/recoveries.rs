@@ -39,6 +39,26 @@ fn name_of(name: &str) -> &'static str {
 }
 
 #[test]
+fn a_segment_has_the_last_position_of_each_name() {
+    let mut found = 0;
+    for seed in 0..200 {
+        let mut rng = seeded(seed);
+        let (records, end) = Manner::new(&mut rng).segment(&mut rng, &mut Past::default(), 0);
+        let mut positions = SavedPositions::default();
+        records.iter().for_each(|record| record.save(&mut positions));
+        let image = Bytes::from(image(SegmentNumber(0), &records, end));
+        for may_be_plain in [false, true] {
+            let place = (SegmentNumber(0), OPENS, geometry());
+            let manner = (Timestamp(NOW), may_be_plain);
+            let read = SegmentRecords::read(image.clone(), store_key(), place, manner);
+            assert_eq!(*block_on(read).unwrap().positions(), positions);
+        }
+        found += positions.iter().count();
+    }
+    assert!(found > 50, "{found} positions");
+}
+
+#[test]
 fn a_replay_in_runs_equals_one_record_by_record() {
     let (mut in_any_order, mut expired, mut renewed) = (0, 0, 0);
     for seed in 0..500 {
@@ -66,9 +86,6 @@ fn a_replay_in_runs_equals_one_record_by_record() {
                 block_on(SegmentRecords::read(image.clone(), store_key(), place, manner)).unwrap()
             };
             let (any_order, from) = (read(&image, true), (head, number.0));
-            let mut positions = SavedPositions::default();
-            records.iter().for_each(|record| record.save(&mut positions));
-            assert_eq!(*any_order.positions(), positions);
             let is_taken = any_order.plain().is_some_and(|plain| {
                 let outline_bytes = any_order.outline_bytes();
                 block_on(replay.take_plain(plain, outline_bytes, from, &helpers)).unwrap()
