@@ -270,8 +270,8 @@ fn polled_once<F: Future>(call: F) -> bool {
     pin!(call).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// A mutation, which may be dropped after its first poll: whether it has returned, and the keys that
-/// it is about.
+/// A mutation, which may be dropped after its first poll: whether it has returned, and the keys
+/// that it is about.
 fn mutate(bench: &mut Bench, random: &mut StdRng, number: u64) -> (bool, Vec<usize>) {
     let cache = bench.cache();
     let (key, tag) = (random.random_range(0..4), random.random_range(0..2));
