@@ -167,6 +167,14 @@ pub(crate) enum Failpoint {
     ImageBeforeInvalidations,
     /// An image keeps what only the running cache knew.
     ImageUnsettled,
+    /// A segment that is moved is copied as one read gives it.
+    CopiedUnseen,
+    /// An open takes the end of the log as one read gives it.
+    TearUnseen,
+    /// A put that replaces an entry in both tiers tells its listener twice.
+    ReplacementToldTwice,
+    /// A listener is not told of records that leave with their segment.
+    DropUntold,
 }
 
 #[cfg(not(test))]

@@ -21,7 +21,7 @@ use std::io;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 
-use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, OpenCount, SegmentNumber};
+use super::format::{BLOCK_BYTES, DATA_OFFSET, Geometry, OpenCount, SegmentNumber, StoreId};
 use super::places::Places;
 use super::segment::SegmentHeader;
 use super::segment_file::SegmentFile;
@@ -103,16 +103,14 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
         while reading.len() < READS {
             let Some(place) = left.next() else { break };
             let offset = offset_of(superblock.geometry, place);
-            reading.push_back(async move { (place, read_header(file, offset).await) });
+            let store_id = superblock.store_id;
+            reading.push_back(async move { (place, find_header(file, offset, store_id).await) });
         }
         let Some((place, read)) = reading.next().await else { break };
         steps.bytes(BLOCK_BYTES).await;
         match read {
-            Ok(block) => {
-                if let Ok(header) = SegmentHeader::identify(&block, superblock.store_id) {
-                    scan.add(place, header);
-                }
-            }
+            Ok(Some(header)) => scan.add(place, header),
+            Ok(None) => {}
             // It must not come back: the log may go on at the other place of its segment. If there
             // is none, the segment is damaged.
             Err(_) => scan.misleading.push(place),
@@ -120,6 +118,23 @@ pub(super) async fn find_places(file: &SegmentFile, superblock: &Superblock) -> 
     }
     erase(file, superblock.geometry, &scan.misleading).await?;
     Ok(scan.places())
+}
+
+/// The header at a place. None if two reads find none, as a bit may have flipped on the
+/// way, or if it is blank.
+async fn find_header(
+    file: &SegmentFile,
+    offset: u64,
+    store_id: StoreId,
+) -> io::Result<Option<SegmentHeader>> {
+    let identify = |block: &[u8]| SegmentHeader::identify(block, store_id).ok();
+    let block = read_header(file, offset).await?;
+    match identify(&block) {
+        None if block.iter().any(|byte| *byte != 0) => {
+            Ok(identify(&read_header(file, offset).await?))
+        }
+        found => Ok(found),
+    }
 }
 
 async fn read_header(file: &SegmentFile, offset: u64) -> io::Result<AlignedBuffer> {

@@ -19,9 +19,13 @@ use super::segment_file::SegmentFile;
 use super::segment_records::{SegmentRecords, memory_bytes};
 use crate::clock::Timestamp;
 use crate::helpers::Helpers;
+use crate::io::AlignedBuffer;
 
 /// Directories that are replayed may take one part in this many of the index budget.
 const SHARE: usize = 16;
+
+/// Reads of what is bad, before it counts as that: a bit may have flipped on the way.
+const TRIES: usize = 2;
 
 /// What a segment in use was found to be.
 pub(super) enum Found {
@@ -141,35 +145,52 @@ impl<'a> ReadAhead<'a> {
         let known = |found| Begun { number, bytes: 0, found: MaybeDone::Done(found) };
         let (file, opens) = (self.file, self.opens);
         let segment_bytes = file.geometry.segment_bytes() as usize;
-        let first = file.read(number, 0, BLOCK_BYTES);
-        let last = file.read(number, segment_bytes - BLOCK_BYTES, BLOCK_BYTES);
-        let (Ok(first), Ok(last)) = join(first, last).await else { return known(Found::Damaged) };
-        if SegmentHeader::decode(&first, self.store_id, number, opens).is_err() {
-            return known(Found::Damaged);
+        let of = (self.store_id, opens);
+        let mut ends = read_ends(file, number, of).await;
+        if !matches!(ends, Some((_, Some(_)))) {
+            ends = read_ends(file, number, of).await.or(ends);
         }
-        let Ok(footer) = Footer::decode(&last, number, opens, file.geometry) else {
-            return known(Found::Unsealed);
-        };
+        let Some((last, footer)) = ends else { return known(Found::Damaged) };
+        let Some(footer) = footer else { return known(Found::Unsealed) };
         let length = segment_bytes - footer.start as usize;
         let (helpers, manner) = (self.helpers, (self.now, self.may_be_plain));
         let found = async move {
-            let image = if length == BLOCK_BYTES {
-                last
-            } else {
-                match file.read(number, footer.start as usize, length).await {
-                    Ok(image) => image,
-                    Err(_) => return Found::Damaged,
-                }
-            };
+            let mut last = Some(last).filter(|_| length == BLOCK_BYTES);
             let place = (number, opens, file.geometry);
-            let reading = SegmentRecords::read(image.into_bytes(), file.key, place, manner);
-            match helpers.run(reading).await {
-                Some(Ok(records)) => Found::Sealed(Box::new(records)),
-                Some(Err(_)) => Found::Unsealed,
-                None => Found::Damaged,
+            // Bounded: by the tries.
+            for _ in 0..TRIES {
+                let image = match last.take() {
+                    Some(image) => image,
+                    None => match file.read(number, footer.start as usize, length).await {
+                        Ok(image) => image,
+                        Err(_) => return Found::Damaged,
+                    },
+                };
+                let reading = SegmentRecords::read(image.into_bytes(), file.key, place, manner);
+                match helpers.run(reading).await {
+                    Some(Ok(records)) => return Found::Sealed(Box::new(records)),
+                    Some(Err(_)) => {}
+                    None => return Found::Damaged,
+                }
             }
+            Found::Unsealed
         };
         let bytes = memory_bytes(length, footer.entries);
         Begun { number, bytes, found: maybe_done(found.boxed()) }
     }
+}
+
+/// The last block of a segment, and what it says of a directory. None if it is no segment.
+async fn read_ends(
+    file: &SegmentFile,
+    number: SegmentNumber,
+    (store_id, opens): (StoreId, OpenRange),
+) -> Option<(AlignedBuffer, Option<Footer>)> {
+    let last = file.geometry.segment_bytes() as usize - BLOCK_BYTES;
+    let (first, last) =
+        join(file.read(number, 0, BLOCK_BYTES), file.read(number, last, BLOCK_BYTES)).await;
+    let (first, last) = (first.ok()?, last.ok()?);
+    SegmentHeader::decode(&first, store_id, number, opens).ok()?;
+    let footer = Footer::decode(&last, number, opens, file.geometry).ok();
+    Some((last, footer))
 }

@@ -394,8 +394,11 @@ impl BackwardScan<'_> {
         let block = if block == end {
             Vec::new()
         } else {
-            let Ok(Some(bytes)) = frames.bytes(block, end - block).await else { return Ok(None) };
-            bytes.to_vec()
+            let offset = self.file.places.offset_in_use(number)? + block as u64;
+            let Ok(bytes) = self.file.read_certain(offset, BLOCK_BYTES).await else {
+                return Ok(None);
+            };
+            bytes.get(..end - block).unwrap_or_default().to_vec()
         };
         let position =
             |at: usize| start.after(at as u64).ok_or_else(|| io::Error::other("out of positions"));
@@ -415,7 +418,7 @@ impl BackwardScan<'_> {
         // Bounded: a frame in each turn, read in steps.
         loop {
             // Bounded: a frame in each turn, read in steps.
-            while let Some(header) = frames.at(end).await? {
+            while let Some(header) = frames.certainly_at(end).await? {
                 frames.list(end, &header, self.hasher, &mut directory).await?;
                 frames.opens.first = header.open_count;
                 last = end;

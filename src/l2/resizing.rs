@@ -147,6 +147,8 @@ pub(super) fn first_copied() -> usize {
 }
 
 /// Copies a part of a segment, in whole blocks. What cannot be read of a sealed one becomes damage.
+/// A bit that flips on the way must not: at the end of the log it would pass for a tear, and undo
+/// what was acknowledged.
 pub(super) async fn copy_body(
     file: &SegmentFile,
     moved: &Move,
@@ -156,8 +158,8 @@ pub(super) async fn copy_body(
     // Bounded: a piece in each turn.
     for start in part.clone().step_by(PIECE_BYTES) {
         let length = PIECE_BYTES.min(part.end - start);
-        let _counted = file.health.count_buffer(length);
-        let piece = match read(file, moved.from + start as u64, length).await {
+        let _counted = file.health.count_buffer(2 * length);
+        let piece = match file.read_certain(moved.from + start as u64, length).await {
             Err(_) if is_sealed => read_by_blocks(file, moved.from + start as u64, length).await,
             read => read?,
         };
@@ -206,7 +208,7 @@ async fn read_by_blocks(file: &SegmentFile, offset: u64, length: usize) -> Align
     let mut piece = AlignedBuffer::with_capacity(length);
     // Bounded: by the blocks of a piece, each with a read.
     for start in (0..length).step_by(BLOCK_BYTES) {
-        match read(file, offset + start as u64, BLOCK_BYTES).await {
+        match file.read_certain(offset + start as u64, BLOCK_BYTES).await {
             Ok(block) => piece.append(&block),
             Err(_) => piece.append_zeroes(BLOCK_BYTES),
         }

@@ -135,8 +135,9 @@ async fn keep(
     let end = block(frame.end);
     // Bounded: a piece in each turn.
     for from in (block(frame.start)..end).step_by(PIECE_BYTES) {
-        let piece = file.read(segment, from, PIECE_BYTES.min(end - from)).await?;
-        file.write(start + from as u64, piece).await?;
+        let (offset, length) = (start + from as u64, PIECE_BYTES.min(end - from));
+        let piece = file.read_certain(offset, length).await?;
+        file.write(offset, piece).await?;
     }
     Ok(())
 }

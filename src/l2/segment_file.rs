@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::join;
 use parking_lot::Mutex;
 
 use super::checksum::ChecksumKey;
@@ -138,6 +139,30 @@ impl SegmentFile {
         let (start, pin) = self.places.pin(segment).ok_or_else(lost)?;
         let request = ReadRequest::new(start + offset as u64, length);
         self.read_counted(request.pinned(Arc::new((pin, permit)))).await
+    }
+
+    /// Reads what is going to be written until two reads agree: a bit that flips on the way must
+    /// not stay.
+    pub(super) async fn read_certain(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<AlignedBuffer> {
+        let mut failed = io::Error::other("no two reads of a part of the file agree");
+        let read = || self.read_counted(ReadRequest::new(offset, length).background());
+        // Bounded: by the tries.
+        for _ in 0..TRIES {
+            match join(read(), read()).await {
+                (Ok(first), Ok(second))
+                    if first[..] == second[..] || failpoint(Failpoint::CopiedUnseen) =>
+                {
+                    return Ok(first);
+                }
+                (Ok(_), Ok(_)) => {}
+                (Err(error), _) | (_, Err(error)) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// A span of a segment, which is pinned until the device is done.

@@ -211,7 +211,7 @@ impl LogOwner for CacheLogOwner {
                     None,
                     &mut section,
                 );
-                if is_left {
+                if is_left && !failpoint(Failpoint::DropUntold) {
                     self.counters.count(Event::Forgotten);
                     let about = || About::on_disk(namespace, key, Some(slot));
                     self.events.tell(EntryChange::Dropped, about);

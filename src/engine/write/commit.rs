@@ -256,7 +256,8 @@ impl Commit {
         section: &mut Section<'_>,
     ) {
         self.removal.release_accounting(replaced, matching.filter(|_| !is_below), section);
-        if !is_below && matching.is_none() {
+        let is_counted = is_below && !failpoint(Failpoint::ReplacementToldTwice);
+        if !is_counted && matching.is_none() {
             self.removal.count_replaced(replaced);
         }
     }

@@ -28,12 +28,17 @@ pub(crate) enum Fault {
     /// The file would be too large (EFBIG). Of a write any part may have arrived.
     #[cfg(test)]
     TooLarge,
+    /// A read answers with one bit flipped. Other requests fail as with [`Self::Io`].
+    #[cfg(test)]
+    BitFlip,
 }
 
 impl Fault {
     pub(super) fn error(self) -> io::Error {
         match self {
             Self::Io => Errno::IO.into(),
+            #[cfg(test)]
+            Self::BitFlip => Errno::IO.into(),
             Self::NoSpace => Errno::NOSPC.into(),
             #[cfg(test)]
             Self::TooLarge => Errno::FBIG.into(),

@@ -206,6 +206,12 @@ impl DiskState {
     }
 
     fn complete(&mut self, fault: Option<Fault>, work: Work) -> Answer {
+        #[cfg(test)]
+        if let (Some(Fault::BitFlip), Work::Read { offset, length }) = (fault, &work) {
+            let mut buffer = self.copy_out(*offset, *length);
+            self.flip_a_bit(&mut buffer);
+            return (Ok(()), buffer);
+        }
         if let Some(fault) = fault {
             if let Work::Sync { covers, .. } = work {
                 self.drop_unsynced(covers);
@@ -265,10 +271,14 @@ impl DiskState {
         let start = offset as usize;
         let mut buffer = AlignedBuffer::copy_from_slice(&self.image[start..start + length]);
         if self.dice.chance(self.plan.read_bit_flip) {
-            let place = self.dice.below(length as u64) as usize;
-            buffer[place] ^= 1 << self.dice.below(8);
+            self.flip_a_bit(&mut buffer);
         }
         buffer
+    }
+
+    fn flip_a_bit(&mut self, buffer: &mut AlignedBuffer) {
+        let place = self.dice.below(buffer.len() as u64) as usize;
+        buffer[place] ^= 1 << self.dice.below(8);
     }
 
     /// Lets some sectors of a write arrive.

@@ -2,11 +2,14 @@
 //! another began came first; no other order is known. That determines which hits are invalid,
 //! whatever was evicted, lost or dropped.
 
+mod events;
 mod fetches;
 mod roomy;
 
 use std::collections::{HashMap, HashSet};
 
+use self::events::Heard;
+pub(super) use self::events::Listener;
 use super::call::{FullKey, Put, SPACES, Scope, Touch};
 use super::typed::decodes;
 use crate::error::CacheError;
@@ -42,7 +45,9 @@ pub(super) struct Mutation {
     known: u64,
     ended: u64,
     effect: Effect,
-    /// Seconds of the clock from which its deadlines count, at the latest; None until it is known.
+    /// Seconds of the clock from which its deadlines count, at the earliest.
+    begun_clock: u64,
+    /// The same at the latest; None until it is known.
     clock: Option<u64>,
 }
 
@@ -83,6 +88,8 @@ struct Latest {
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     now: u64,
+    /// Seconds of the clock when events were last heard.
+    clock: u64,
     mutations: Vec<Mutation>,
     full_keys: HashMap<u32, usize>,
     sights: HashMap<FullKey, Vec<Sight>>,
@@ -98,6 +105,10 @@ pub(super) struct Checker {
     pub(super) is_closed: bool,
     /// How each process ended.
     ends: Vec<String>,
+    /// By the listener of this process.
+    heard: Heard,
+    /// Misses of entries of whose ends a listener had been told.
+    pub(super) misses_told: u64,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -156,6 +167,7 @@ impl Checker {
             touch: None,
             is_fetch: false,
             begun,
+            begun_clock: self.clock,
             known: NEVER,
             ended: NEVER,
             effect: Effect::Possible,

@@ -107,7 +107,7 @@ fn touches_forgotten_by_recovery() {
 
 #[test]
 fn an_unchecked_promotion() {
-    found_from(500_060, Failpoint::PromotionUnchecked, PROCESS, 100_000);
+    found_from(60, Failpoint::PromotionUnchecked, PROCESS, 100_000);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn an_acknowledgement_without_a_sync() {
 #[test]
 fn a_flush_that_is_not_awaited() {
     // Rarer with sleepers and smaller budgets.
-    found_from(2020, Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 100_000);
+    found_from(2640, Failpoint::FlushNotAwaited, Setting { is_plain: true, ..PROCESS }, 100_000);
 }
 
 #[test]
@@ -205,6 +205,16 @@ fn an_uncompared_key() {
 #[test]
 fn skipped_damage() {
     found(Failpoint::DamageSkipped, Setting { has_faults: true, ..PROCESS }, 1_000_000);
+}
+
+#[test]
+fn an_end_that_a_listener_is_told_twice() {
+    found(Failpoint::ReplacementToldTwice, PROCESS, 1_000_000);
+}
+
+#[test]
+fn an_end_that_no_listener_is_told() {
+    found(Failpoint::DropUntold, PROCESS, 1_000_000);
 }
 
 #[test]

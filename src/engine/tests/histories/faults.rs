@@ -27,6 +27,19 @@ pub(super) fn begin(disk: &SimulatedDisk, setting: Setting, random: &mut StdRng)
     });
 }
 
+/// Of an open.
+pub(super) fn of_open(disk: &SimulatedDisk, setting: Setting, random: &mut StdRng) {
+    if !setting.has_faults {
+        return;
+    }
+    if random.random_bool(0.3) {
+        // An unreadable segment is lost for good, or the open fails.
+        disk.plan(|plan| plan.read_failure = 0.1);
+    } else if random.random_bool(0.5) {
+        disk.fail(OperationKind::Read, random.random_range(0..25), Fault::BitFlip, false);
+    }
+}
+
 pub(super) fn end(disk: &SimulatedDisk) {
     disk.heal();
     disk.plan(|plan| {

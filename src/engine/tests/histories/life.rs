@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::budget::{MemoryBudget, SharedBudget};
 use super::call::{Call, FullKey, numbers_of_many};
-use super::checker::Checker;
+use super::checker::{Checker, Listener};
 use super::defaults::fetch_policies;
 use super::manner::{Deeds, Polled, patient};
 use super::many::Outcome;
@@ -28,6 +29,7 @@ use crate::config::BlobCacheConfig;
 use crate::engine::Engine;
 use crate::engine::open::geometry;
 use crate::error::CacheError;
+use crate::events::BlobCacheEvents;
 use crate::io::{SimulatedDisk, Simulation, TaskRunner};
 
 type Calls = UnderWay<Outcome>;
@@ -50,6 +52,8 @@ pub(super) struct History {
     pub(super) checker: Arc<Mutex<Checker>>,
     pub(super) tally: Tally,
     deeds: Arc<Deeds>,
+    /// Of this process.
+    events: Option<BlobCacheEvents>,
     /// Sleeping calls of the previous process.
     late: Option<Calls>,
 }
@@ -79,8 +83,29 @@ impl History {
             checker: Arc::new(Mutex::new(Checker::new(setting.is_roomy, fetch_policies(seed)))),
             tally: Tally::default(),
             deeds: Arc::default(),
+            events: None,
             late: None,
         }
+    }
+
+    /// Half of the histories have a listener in each process.
+    fn listen(&mut self) {
+        let is_there = self.seed % 4 < 2;
+        self.events = is_there.then(|| self.cache.events().unwrap());
+        let Setting { key_hash_bits, has_faults, .. } = self.setting;
+        let has_shared_hashes = key_hash_bits < 64;
+        self.checker.lock().listen(Listener { is_there, has_shared_hashes, has_faults });
+    }
+
+    /// Checks what the listener was told since the last time.
+    fn hear(&mut self) -> Result<(), String> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let mut heard = Vec::new();
+        while let Some(Some(event)) = events.next().now_or_never() {
+            heard.push(event);
+        }
+        self.tally.events += heard.len() as u64;
+        self.checker.lock().heard(&heard, (self.clock, self.life))
     }
 
     /// In some processes the disk takes known keys only, if it is full. A file that must lose
@@ -96,6 +121,7 @@ impl History {
     }
 
     pub(super) fn run(&mut self, plan: &Plan) -> Result<(), String> {
+        self.listen();
         for (number, life) in (0..).zip(&plan.lives) {
             self.life = number;
             self.random = StdRng::seed_from_u64(plan.seed.wrapping_add(u64::from(number)) ^ 0x5eed);
@@ -108,7 +134,9 @@ impl History {
         ] {
             *all = deeds.load(Ordering::Relaxed);
         }
-        self.checker.lock().check_races()
+        let checker = self.checker.lock();
+        self.tally.misses_told = checker.misses_told;
+        checker.check_races()
     }
 
     fn live(&mut self, numbers: &[u32]) -> Result<(), String> {
@@ -207,6 +235,7 @@ impl History {
     }
 
     fn check(&mut self) -> Result<(), String> {
+        self.hear()?;
         self.deeds.check()?;
         let memory_most = self.memory.lock().most();
         limits::check(&self.config, memory_most, &self.cache, &mut self.tally)
@@ -303,10 +332,7 @@ impl History {
                 self.boot += 1;
             }
         }
-        if self.setting.has_faults && self.random.random_bool(0.3) {
-            // An unreadable segment is lost for good, or the open fails.
-            self.disk.plan(|plan| plan.read_failure = 0.1);
-        }
+        faults::of_open(&self.disk, self.setting, &mut self.random);
         let opening = self.opening();
         let mut opened = self.drive("open", opening)?;
         faults::end(&self.disk);
@@ -319,6 +345,7 @@ impl History {
         self.memory = MemoryBudget::new(self.config.l1_bytes_max);
         self.pretend_scans();
         self.checker.lock().is_closed = false;
+        self.listen();
         drop(self.late.take());
         let stats = self.cache.stats();
         self.tally.recovered += stats.recovery_records();

@@ -6,7 +6,8 @@
 //! row end in a close, a kill or a power loss, sometimes during recovery, with calls in progress.
 //!
 //! A tenth of the calls are put aside, for long or forever, and a fifth have misbehaving wakers;
-//! some processes have smaller budgets than the one before. Every polled call must complete within
+//! some processes have smaller budgets than the one before. Half of the histories have a listener
+//! for events, which are checked as well. Every polled call must complete within
 //! a stated number of steps, and the bounds are checked after each poll.
 //!
 //! A failure prints its seed and a minimal set of calls that reproduces it.
@@ -105,6 +106,7 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     least("errors held", tally.held, 0.03);
     least("hits on values whose callers had gone", tally.left, 0.03);
     least("entries invalidated", tally.invalidated, 10.0);
+    least("events", tally.events, 50.0);
     if has_warmth {
         least("hits after an open", tally.hits_after_open, 5.0);
         least("recovered entries", tally.recovered, 5.0);
@@ -119,6 +121,9 @@ fn require(setting: Setting, runs: u64, tally: &Tally) {
     if !setting.is_roomy && !setting.has_little_index {
         least("values not admitted", tally.not_admitted, 1.0);
         least("puts over the write rate", tally.over_rate, 1.0);
+    }
+    if !setting.is_roomy && !setting.has_faults && setting.key_hash_bits == 64 {
+        least("misses of which a listener was told", tally.misses_told, 0.5);
     }
     if setting.has_faults {
         least("faults", tally.failures, 5.0);

@@ -47,6 +47,9 @@ pub(super) struct Tally {
     /// Errors of fetches given to other calls than theirs.
     pub(super) held: u64,
     pub(super) left: u64,
+    /// Events, and misses of entries of whose ends they had told.
+    pub(super) events: u64,
+    pub(super) misses_told: u64,
     pub(super) failures: u64,
     /// Calls put aside, and those of them polled again.
     pub(super) asleep: u64,
@@ -128,6 +131,8 @@ impl AddAssign for Tally {
         self.timed_out += other.timed_out;
         self.held += other.held;
         self.left += other.left;
+        self.events += other.events;
+        self.misses_told += other.misses_told;
         self.failures += other.failures;
         self.asleep += other.asleep;
         self.woken += other.woken;

@@ -3,6 +3,7 @@
 mod comes_back;
 mod counts;
 mod expiries;
+mod flipped;
 mod forked;
 mod index_budget;
 mod leaving;

@@ -398,7 +398,7 @@ fn run(seed: u64, setting: Setting) -> (Result<(), String>, Tally) {
 }
 
 fn laboratory(setting: Setting) {
-    let seeds = seeds_of(4);
+    let seeds = seeds_of(5);
     let (runs, mut all) = (seeds.end - seeds.start, Tally::default());
     for seed in seeds {
         let (result, tally) = run(seed, setting);

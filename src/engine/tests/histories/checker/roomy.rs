@@ -7,29 +7,41 @@ impl Checker {
     /// If nothing is evicted, a miss needs a reason as well. The caller can decode the values of
     /// some numbers.
     pub(super) fn missed(
-        &self,
+        &mut self,
         full_key: FullKey,
         asked: Asked,
         decodes: impl Fn(u32) -> bool,
     ) -> Result<(), String> {
         if !self.is_roomy || self.is_closed {
+            let is_told = self.missed_told(full_key, asked, decodes)?;
+            self.misses_told += u64::from(is_told);
             return Ok(());
         }
-        let lasting = |mutation: &&Mutation| {
-            mutation.full_key() == Some(full_key)
-                && mutation.effect == Effect::Certain
-                && mutation.ended < asked.begun
-                && decodes(mutation.number)
-                && mutation.put.as_ref().is_some_and(|put| put.ttl.is_none())
-        };
-        match self.mutations.iter().filter(lasting).find(|put| self.stands(put, self.now)) {
+        let mut lasting = self.lasting(full_key, asked, decodes);
+        match lasting.find(|put| self.stands(put, self.now)) {
             Some(put) => Err(format!("a get of {full_key:?}, {asked:?}, misses {put:?}")),
             None => Ok(()),
         }
     }
 
+    /// Puts that have certainly taken effect before a read, and have no ttl.
+    pub(super) fn lasting(
+        &self,
+        full_key: FullKey,
+        asked: Asked,
+        decodes: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = &Mutation> {
+        self.mutations.iter().filter(move |mutation| {
+            mutation.full_key() == Some(full_key)
+                && mutation.effect == Effect::Certain
+                && mutation.ended < asked.begun
+                && decodes(mutation.number)
+                && mutation.put.as_ref().is_some_and(|put| put.ttl.is_none())
+        })
+    }
+
     /// Whether no other mutation can have touched the put until then.
-    fn stands(&self, put: &Mutation, until: u64) -> bool {
+    pub(super) fn stands(&self, put: &Mutation, until: u64) -> bool {
         !self.mutations.iter().any(|other| {
             other.number != put.number
                 && other.effect != Effect::None

@@ -11,6 +11,7 @@ use crate::hit::{BlobCacheHit, CachePresence};
 
 impl History {
     pub(super) fn end(&mut self, outcome: Outcome) -> Result<(), String> {
+        self.hear()?;
         match outcome {
             Outcome::Nothing => Ok(()),
             Outcome::Wrong(what) => Err(what),
