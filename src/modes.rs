@@ -100,10 +100,19 @@ impl fmt::Display for L2Compression {
 ///
 /// ```
 /// # use tamis::*;
-/// let config = BlobCacheConfig::builder()
-///     .l2("/var/cache/pages", |l2| l2.bytes_max(8 << 30).admission(L2Admission::OnSecondSight))
-///     .build()?;
-/// # Ok::<(), CacheError>(())
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// # futures::executor::block_on(async {
+/// let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(16 << 20);
+/// let cache = BlobCache::open(builder.l2_admission(L2Admission::OnSecondSight).build()?).await?;
+/// // The first put of a key stays in memory, the second is written.
+/// cache.put("pages", "/", "<html>").await?;
+/// assert_eq!(cache.stats().l2_not_admitted(), 1);
+/// cache.put("pages", "/", "<html>").await?;
+/// assert_eq!(cache.stats().l2_not_admitted(), 1);
+/// cache.close().await
+/// # }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum L2Admission {

@@ -20,6 +20,25 @@
 /// assert_eq!(config.l2_write_rate_max(), Some(rate.burst_bytes(4 << 30)));
 /// # Ok::<(), tamis::CacheError>(())
 /// ```
+///
+/// ```
+/// # use tamis::*;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// # futures::executor::block_on(async {
+/// let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(16 << 20);
+/// let rate = WriteRate::new(1000).burst_bytes(100_000);
+/// let cache = BlobCache::open(builder.l2_write_rate_max(rate).build()?).await?;
+/// for page in ["/1", "/2", "/3", "/4"] {
+///     cache.put("pages", page, vec![0; 40_000]).await?;
+/// }
+/// // The burst has room for two of them. Memory has all four.
+/// assert_eq!(cache.stats().l2_write_rate_rejections(), 2);
+/// assert!(cache.get("pages", "/4").await.is_some());
+/// cache.close().await
+/// # }).unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteRate {
     pub(crate) bytes_per_second: u64,

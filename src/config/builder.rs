@@ -250,23 +250,6 @@ impl BlobCacheConfigBuilder {
 
     /// Which new values the disk tier takes. Default [`L2Admission::Adaptive`], which takes all
     /// with an index budget below 1 MiB.
-    ///
-    /// ```
-    /// # use tamis::*;
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path();
-    /// # futures::executor::block_on(async {
-    /// let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(16 << 20);
-    /// let cache = BlobCache::open(builder.l2_admission(L2Admission::OnSecondSight).build()?).await?;
-    /// // The first put of a key stays in memory, the second is written.
-    /// cache.put("pages", "/", "<html>").await?;
-    /// assert_eq!(cache.stats().l2_not_admitted(), 1);
-    /// cache.put("pages", "/", "<html>").await?;
-    /// assert_eq!(cache.stats().l2_not_admitted(), 1);
-    /// cache.close().await
-    /// # }).unwrap();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
     #[must_use]
     pub fn l2_admission(mut self, admission: L2Admission) -> Self {
         self.config.l2_admission = admission;
@@ -309,26 +292,7 @@ impl BlobCacheConfigBuilder {
     }
 
     /// How fast the disk tier may be written; beyond that, new keys stay in memory. Default: no
-    /// limit. Rate and burst: 1 byte or more.
-    ///
-    /// ```
-    /// # use tamis::*;
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path();
-    /// # futures::executor::block_on(async {
-    /// let builder = BlobCacheConfig::builder().l2_path(path).l2_bytes_max(16 << 20);
-    /// let rate = WriteRate::new(1000).burst_bytes(100_000);
-    /// let cache = BlobCache::open(builder.l2_write_rate_max(rate).build()?).await?;
-    /// for page in ["/1", "/2", "/3", "/4"] {
-    ///     cache.put("pages", page, vec![0; 40_000]).await?;
-    /// }
-    /// // The burst has room for two of them. Memory has all four.
-    /// assert_eq!(cache.stats().l2_write_rate_rejections(), 2);
-    /// assert!(cache.get("pages", "/4").await.is_some());
-    /// cache.close().await
-    /// # }).unwrap();
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
+    /// limit. Rate and burst: 1 byte or more. [`WriteRate`] has an example.
     #[must_use]
     pub fn l2_write_rate_max(mut self, rate: WriteRate) -> Self {
         self.config.l2_write_rate_max = Some(rate);
@@ -412,24 +376,6 @@ impl BlobCacheConfigBuilder {
     /// Where fetches of [`get_or_fetch_spawned`](crate::BlobCache::get_or_fetch_spawned) and
     /// [`get_or_refresh_spawned`](crate::BlobCache::get_or_refresh_spawned) run: see [`Spawn`].
     /// Default: nowhere, so that these calls are refused.
-    ///
-    /// ```
-    /// # use std::{io, thread};
-    /// # use tamis::*;
-    /// # futures::executor::block_on(async {
-    /// // Any executor, here a thread for each fetch; `TokioSpawner` with the feature `tokio`.
-    /// let spawner = |task: FetchTask| {
-    ///     thread::spawn(move || futures::executor::block_on(task));
-    /// };
-    /// let config = BlobCacheConfig::builder().l1_bytes_max(1 << 20).spawner(spawner);
-    /// let cache = BlobCache::open(config.build()?).await?;
-    /// // The fetch goes on if this caller goes away.
-    /// let fetch = || async { Ok::<_, io::Error>(BlobCachePut::new("<html>")) };
-    /// let hit = cache.get_or_fetch_spawned("pages", "/", fetch).await?;
-    /// assert_eq!(hit.value(), b"<html>");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # }).unwrap();
-    /// ```
     #[must_use]
     pub fn spawner(mut self, spawner: impl Spawn) -> Self {
         self.config.spawner = Some(Arc::new(spawner));

@@ -130,6 +130,7 @@ async fn find_header(
     let identify = |block: &[u8]| SegmentHeader::identify(block, store_id).ok();
     let block = read_header(file, offset).await?;
     match identify(&block) {
+        // Bounded: by the bytes of a block.
         None if block.iter().any(|byte| *byte != 0) => {
             Ok(identify(&read_header(file, offset).await?))
         }
