@@ -14,7 +14,7 @@ const SEGMENT: u64 = 64 << 10;
 
 /// A store whose last segment is half full, and ends with a removal and a value in one frame.
 fn filled(seed: u64) -> Bench {
-    let crash_safety = [CrashSafety::Process, CrashSafety::Power][seed as usize % 2];
+    let crash_safety = if seed % 2 == 0 { CrashSafety::Process } else { CrashSafety::Power };
     let config = BlobCacheConfig { crash_safety, ..config(64) };
     let mut bench = Bench::with(seed, config);
     bench.put("k", "old", &[]);
