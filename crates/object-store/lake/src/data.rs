@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::file::properties::WriterProperties;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutOptions};
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
 
 const FILES: u32 = 8;
 const ROWS: u32 = 100_000;

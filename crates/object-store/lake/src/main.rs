@@ -1,4 +1,4 @@
-//! A query over object storage whose requests take 20 ms: without a cache, with an LRU
+//! A query of DataFusion over object storage whose requests take 20 ms: without a cache, with an LRU
 //! of ranges in memory, and through tamis; cold, warm and after a restart. Prints a table.
 //!
 //! ```sh
