@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
-use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::functions_aggregate::expr_fn::{count, sum};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext, col, lit};
 use object_store::ObjectStore;
 use url::Url;
 
@@ -27,12 +28,11 @@ pub(crate) async fn query(store: Arc<dyn ObjectStore>, days: Range<i32>) -> Resu
     let session = SessionContext::new_with_config(config);
     session.register_object_store(&Url::parse("lake://sales")?, store);
     session.register_parquet("sales", "lake://sales/sales/", ParquetReadOptions::default()).await?;
-    let query = format!(
-        "SELECT category, count(*), sum(amount) FROM sales WHERE day >= {} AND day < {} GROUP BY 1",
-        days.start, days.end
-    );
+    let days = col("day").gt_eq(lit(days.start)).and(col("day").lt(lit(days.end)));
+    let sales = session.table("sales").await?.filter(days)?;
+    let sums_of = vec![count(lit(1)), sum(col("amount"))];
     let mut sums = Sums::new();
-    for batch in session.sql(&query).await?.collect().await? {
+    for batch in sales.aggregate(vec![col("category")], sums_of)?.collect().await? {
         let category = batch.column(0).as_string::<i32>();
         let sales = batch.column(1).as_primitive::<Int64Type>();
         let amount = batch.column(2).as_primitive::<Float64Type>();
