@@ -1,5 +1,5 @@
-//! A query of DataFusion over object storage whose requests take 20 ms: without a cache, with an LRU
-//! of ranges in memory, and through tamis; cold, warm and after a restart. Prints a table.
+//! A query of DataFusion over object storage whose requests take 20 ms: without a cache, with an
+//! LRU of ranges in memory, and through tamis; cold, warm and after a restart. Prints a table.
 //!
 //! ```sh
 //! cargo run --release
