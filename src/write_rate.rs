@@ -30,12 +30,12 @@
 /// let builder = builder.l2_compression(L2Compression::Off);
 /// let rate = WriteRate::new(1000).burst_bytes(100_000);
 /// let cache = BlobCache::open(builder.l2_write_rate_max(rate).build()?).await?;
-/// for page in ["/1", "/2", "/3", "/4"] {
-///     cache.put("pages", page, vec![0; 40_000]).await?;
+/// for page in 0..20 {
+///     cache.put("pages", format!("/{page}"), vec![0; 40_000]).await?;
 /// }
-/// // The burst is spent before the last one, which stays in memory.
-/// assert_eq!(cache.stats().l2_write_rate_rejections(), 1);
-/// assert!(cache.get("pages", "/4").await.is_some());
+/// // Once the burst is spent, new keys stay in memory.
+/// assert!(cache.stats().l2_write_rate_rejections() > 0);
+/// assert!(cache.get("pages", "/19").await.is_some());
 /// cache.close().await
 /// # }).unwrap();
 /// # Ok::<(), std::io::Error>(())
