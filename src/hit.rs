@@ -116,13 +116,15 @@ impl BlobCacheHit {
         self.entry.version()
     }
 
-    /// Whether it was past its expiry, within its stale window, when it was found or fetched.
+    /// Whether it was past its expiry, within its stale window, when it was found or fetched; or
+    /// the gate of its namespace was closed ([`WhileClosed::Stale`](crate::WhileClosed::Stale)).
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale.is_some()
     }
 
-    /// The time left of the stale window when it was found; None while fresh.
+    /// The time left of the stale window when it was found; None while fresh. Behind a closed gate
+    /// it is the time left of its life.
     #[must_use]
     pub fn stale_window_remaining(&self) -> Option<Duration> {
         self.stale.map(|left| Duration::from_nanos(left.get()))

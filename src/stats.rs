@@ -40,7 +40,7 @@ figures! {
         hits: u64 = Counter Number,
         /// Gets that returned none, and calls of fetching methods that found nothing fresh.
         misses: u64 = Counter Number,
-        /// Misses of namespaces whose gate was closed then, whether or not there was an entry.
+        /// Misses in namespaces that answer nothing while their gate is closed, told while it was.
         gate_misses: u64 = Counter Number,
         /// Puts that stored an entry.
         insertions: u64 = Counter Number,

@@ -135,7 +135,7 @@ impl<'a> Frames<'a> {
         for _ in 0..header.records {
             let at = offset + next;
             let lost = || io::Error::other("a good frame has become unreadable");
-            let lengths = self.lengths(at).await?.ok_or_else(lost)?;
+            let lengths = self.certain_lengths(at, header).await?.ok_or_else(lost)?;
             let head = self.head(at, lengths, header).await?.ok_or_else(lost)?;
             let (hash, labels) = hashes(hasher, &head.record);
             let change = Change::new(&head.record, hash, &labels);
@@ -176,6 +176,25 @@ impl<'a> Frames<'a> {
         self.steps.entry().await;
         let start = self.bytes(at, RECORD_FIXED_BYTES).await?;
         Ok(start.and_then(|start| RecordLengths::peek(start).ok()))
+    }
+
+    /// Those of a record of a good frame, whose head is in the window then. The window may have
+    /// moved since the frame was checked, so a bad one is read once more.
+    async fn certain_lengths(
+        &mut self,
+        at: usize,
+        header: &FrameHeader,
+    ) -> io::Result<Option<RecordLengths>> {
+        // Bounded: by the tries.
+        for _ in 0..2 {
+            if let Some(lengths) = self.lengths(at).await? {
+                if self.head(at, lengths, header).await?.is_some() {
+                    return Ok(Some(lengths));
+                }
+            }
+            self.window = AlignedBuffer::default();
+        }
+        Ok(None)
     }
 
     /// The head of a record of a frame, if it is good.

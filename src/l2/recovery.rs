@@ -418,7 +418,14 @@ impl BackwardScan<'_> {
         // Bounded: a frame in each turn, read in steps.
         loop {
             // Bounded: a frame in each turn, read in steps.
-            while let Some(header) = frames.certainly_at(end).await? {
+            loop {
+                // A log that was closed is known to end there.
+                let found = if clean_end == Some(end) {
+                    frames.at(end).await?
+                } else {
+                    frames.certainly_at(end).await?
+                };
+                let Some(header) = found else { break };
                 frames.list(end, &header, self.hasher, &mut directory).await?;
                 frames.opens.first = header.open_count;
                 last = end;

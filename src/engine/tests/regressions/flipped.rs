@@ -71,6 +71,23 @@ fn opened(seed: u64, read: u64) -> Result<(), String> {
     check(&mut bench).map_err(|what| format!("seed {seed}, read {read} of an open: {what}"))
 }
 
+/// The same with frames that cross the window through which an open reads them.
+fn opened_wide(seed: u64, read: u64) -> Result<(), String> {
+    let config = BlobCacheConfig { l2_segment_bytes: 2 << 20, l2_bytes_max: 8 << 20, ..config(64) };
+    let mut bench = Bench::with(seed, config);
+    let keys: Vec<_> = (0..7).map(|number| number.to_string()).collect();
+    keys.iter().for_each(|key| bench.put(key, &"v".repeat(230_000), &[]));
+    bench.simulation.kill();
+    bench.disk = bench.disk.kill();
+    flip(&bench, read);
+    bench.reopen();
+    bench.disk.heal();
+    match keys.iter().find(|key| bench.get(key).is_none()) {
+        Some(key) => Err(format!("seed {seed}, read {read} of an open: {key} is missing")),
+        None => Ok(()),
+    }
+}
+
 fn each(of: impl Fn(u64, u64) -> Result<(), String>, reads: u64) -> Result<(), String> {
     (0..12).try_for_each(|seed| (0..reads).try_for_each(|read| of(seed, read)))
 }
@@ -86,6 +103,11 @@ fn of_an_open_costs_nothing() {
 }
 
 #[test]
+fn of_an_open_with_frames_beyond_a_window_costs_nothing() {
+    each(opened_wide, 16).unwrap();
+}
+
+#[test]
 fn a_move_that_trusts_one_read_brings_back_what_was_removed() {
     let _planted = plant(Failpoint::CopiedUnseen);
     println!("{}", each(moved, 24).unwrap_err());
@@ -95,4 +117,5 @@ fn a_move_that_trusts_one_read_brings_back_what_was_removed() {
 fn an_open_that_trusts_one_read_brings_back_what_was_removed() {
     let _planted = plant(Failpoint::TearUnseen);
     println!("{}", each(opened, 30).unwrap_err());
+    println!("{}", each(opened_wide, 16).unwrap_err());
 }

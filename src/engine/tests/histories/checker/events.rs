@@ -18,6 +18,8 @@ pub(super) struct Heard {
     until: u64,
     /// When entries of a key ended, or entries of a namespace whose keys are not known.
     ends: HashMap<(usize, Option<u8>), Vec<u64>>,
+    /// Of those, when the cache forgot them by itself.
+    losses: HashMap<(usize, Option<u8>), Vec<u64>>,
     /// When all entries of a namespace ended.
     flushes: [Vec<u64>; SPACES.len()],
     /// Entries that the open has found.
@@ -36,9 +38,11 @@ pub(in super::super) struct Listener {
 }
 
 impl Heard {
-    fn has_ended_since(&self, full_key: FullKey, since: u64) -> bool {
+    /// Whether the cache may have forgotten an entry that was put since, and that nothing else has
+    /// ended: what its own put has replaced is not it.
+    fn has_forgotten_since(&self, full_key: FullKey, since: u64) -> bool {
         let FullKey { space, key } = full_key;
-        let ends = |of| self.ends.get(&(space, of)).into_iter().flatten();
+        let ends = |of| self.losses.get(&(space, of)).into_iter().flatten();
         ends(Some(key)).chain(ends(None)).chain(&self.flushes[space]).any(|&end| end > since)
     }
 
@@ -151,6 +155,9 @@ impl Checker {
             return Ok(());
         }
         let key = full_key.map(|it| it.key);
+        if matches!(event.change(), EntryChange::Evicted { .. } | EntryChange::Dropped) {
+            self.heard.losses.entry((space, key)).or_default().push(now);
+        }
         self.heard.ends.entry((space, key)).or_default().push(now);
         self.check_ends(space, full_key)
             .map_err(|what| format!("{event:?} since {asked:?}: {what}"))
@@ -219,7 +226,7 @@ impl Checker {
         };
         let lasting = self.lasting(full_key, asked, decodes).filter(in_memory);
         match lasting.into_iter().find(|put| self.stands(put, self.now)) {
-            Some(put) if heard.has_ended_since(full_key, put.begun) => Ok(true),
+            Some(put) if heard.has_forgotten_since(full_key, put.begun) => Ok(true),
             Some(put) => Err(format!(
                 "a get of {full_key:?}, {asked:?}, misses {put:?}, and no event has told of its end"
             )),
