@@ -35,7 +35,8 @@ const FOR_GOOD: u64 = u64::MAX;
 ///
 /// Puts and fetches go on while it is closed, and so do invalidations. A fetching call that began
 /// while it was closed is given what it has fetched, or what another caller has since then; the
-/// value of a fetch that began before is not shared with it. Touches, listings and statistics do not ask the gate.
+/// value of a fetch that began before is not shared with it. Touches, listings and statistics do
+/// not ask the gate.
 ///
 /// ```
 /// # futures::executor::block_on(async {

@@ -107,11 +107,14 @@ impl Local for Store {
     }
 
     async fn flush(&self) -> Result<(), CacheError> {
+        let mut flushed = Ok(());
+        // Each of them, whatever became of those before: a failing disk leaves a flush in force.
         // Bounded: by the namespaces that are configured.
         for name in &self.governed {
-            self.cache.invalidate_namespace(name).await?;
+            let outcome = self.cache.invalidate_namespace(name).await;
+            flushed = flushed.and(outcome.map(drop));
         }
-        Ok(())
+        flushed
     }
 
     fn saved(&self) -> Option<Place> {
