@@ -21,9 +21,9 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Those of a log that is opened. Its end may not have them.
-    pub(super) fn new(positions: SavedPositions) -> Self {
-        Self { is_due: !positions.is_empty(), positions }
+    /// Those of a log that is opened, and those that the segment has in which it ends.
+    pub(super) fn new(positions: SavedPositions, of_segment: &SavedPositions) -> Self {
+        Self { is_due: positions != *of_segment, positions }
     }
 
     pub(super) fn is_due(&self) -> bool {

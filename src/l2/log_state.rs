@@ -84,6 +84,7 @@ impl LogState {
             next: origin.tail,
             jobs: VecDeque::new(),
             usual_records: 0,
+            carried: Carried::new(origin.positions, origin.directory.positions()),
             directory: origin.directory,
             newest: origin.newest,
             written: origin.tail,
@@ -93,7 +94,6 @@ impl LogState {
             is_urgent: false,
             phase: Phase::Running,
             is_close_requested: false,
-            carried: Carried::new(origin.positions),
             room_events: 0,
         }
     }

@@ -84,6 +84,21 @@ fn the_last_one_of_each_name_is_found() {
     assert_eq!((saved(&bench, "other"), saved(&bench, "none")), (found(""), None));
 }
 
+/// The segment in which the log ends has it already, so nothing is to be written.
+#[test]
+fn an_open_and_a_close_leave_the_log_as_it_is() {
+    let mut bench = Bench::new(1);
+    let tail = |bench: &Bench| bench.cache.engine.parts.disk.l2().unwrap().log.tail();
+    save(&mut bench, "stream", "1");
+    close(&mut bench);
+    let before = tail(&bench);
+    for _ in 0..3 {
+        close(&mut bench);
+        assert!(bench.cache.stats().recovery_from_image());
+        assert_eq!((tail(&bench), saved(&bench, "stream")), (before, found("1")));
+    }
+}
+
 #[test]
 fn memory_keeps_it_for_the_life_of_the_cache() {
     let config = BlobCacheConfig::builder().l1_bytes_max(1 << 20).build().unwrap();

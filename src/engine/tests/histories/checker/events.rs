@@ -134,7 +134,9 @@ impl Checker {
                 puts.iter().any(|put| self.shadow(put, asked).is_none())
             }
             EntryChange::Touched => {
-                self.mutations.iter().any(|it| it.touch.is_some() && it.ended > asked.begun)
+                let is_touch = |it: &&Mutation| it.touch.is_some() && it.ended > asked.begun;
+                let is_of = |it: &Mutation| puts.iter().any(|put| it.covers(put));
+                self.mutations.iter().filter(is_touch).any(is_of)
             }
             EntryChange::Invalidated => puts.iter().any(|put| self.may_be_invalidated(put)),
             EntryChange::Expired { idle } => {
@@ -242,10 +244,11 @@ impl Mutation {
 
     /// Flushes that namespace, or all if there is none.
     fn flushes(&self, space: Option<usize>) -> bool {
-        match (self.scope, space) {
+        let is_it = match (self.scope, space) {
             (Scope::Space(of), Some(space)) => of == space,
-            (Scope::All, None) => self.effect != Effect::None,
+            (Scope::All, None) => true,
             _ => false,
-        }
+        };
+        is_it && self.effect != Effect::None
     }
 }
