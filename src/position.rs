@@ -11,10 +11,11 @@ impl BlobCache {
     ///
     /// It is saved behind every mutation that was in force when this was first polled. So if an
     /// open finds it, all of these are in force, whatever ended the process before: what the
-    /// position stands for need not be applied again. It replaces the one of that name, and the name
-    /// is in use from then on. Flushes and a [backup](Self::backup) keep it, and so does reclaim,
-    /// unless for a whole turn of the log each segment is full with one value: then there is none.
-    /// No get, listing or event has it.
+    /// position stands for need not be applied again. It replaces the one of that name, and the
+    /// name is in use from then on. No get, listing or event has it.
+    ///
+    /// Flushes and a [backup](Self::backup) keep it. So does reclaim, unless for a whole turn of
+    /// the log each segment is full with one value: then there is none.
     ///
     /// It is acknowledged like a put over an entry on disk: in Process mode a kill does not lose
     /// it, in Power mode neither does a power loss. A later open may find an earlier one, or none,
